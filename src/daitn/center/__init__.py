@@ -1,0 +1,1 @@
+"""The DA-ITN control centre (DCC): a process around the pure core."""

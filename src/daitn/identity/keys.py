@@ -1,0 +1,76 @@
+"""Ed25519 keys (RFC 8032): what a site says in a lineage is signed with its own."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from daitn.objects.errors import Corrupt, InvalidInput
+
+__all__ = ["SigningKey", "check_signature"]
+
+
+class SigningKey:
+    """A site's private key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+        """The public key, base64."""
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def at(cls, path: Path) -> SigningKey:
+        """Read the key at `path`, or make one there, readable by its owner only.
+
+        Raises `InvalidInput` when the file holds something else.
+        """
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Ed25519PrivateKey.generate()
+            _write_private(path, base64.b64encode(fresh.private_bytes_raw()))
+        try:
+            raw = base64.b64decode(path.read_bytes(), validate=True)
+            return cls(Ed25519PrivateKey.from_private_bytes(raw))
+        except ValueError:
+            raise InvalidInput(
+                f"{path} holds no Ed25519 key",
+                field="key",
+                fix="restore the file, or remove it to let the site start with a new identity",
+            ) from None
+
+    def sign(self, message: bytes) -> str:
+        """The signature of `message`, base64."""
+        return base64.b64encode(self._key.sign(message)).decode()
+
+
+def check_signature(public: str, signature: str, message: bytes) -> None:
+    """Raise `Corrupt` unless `signature` over `message` was made with the key of `public`."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public, validate=True))
+        key.verify(base64.b64decode(signature, validate=True), message)
+    except (InvalidSignature, ValueError):
+        raise Corrupt(
+            "signature does not match",
+            field="signature",
+            fix="the message was changed on its way, or its author has another key",
+        ) from None
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    partial.rename(path)

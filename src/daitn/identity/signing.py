@@ -1,0 +1,80 @@
+"""Signed adverts and the signed lineage of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from blake3 import blake3
+
+from daitn.identity.keys import SigningKey, check_signature
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import Corrupt
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.lineage import Entry, Lineage, LineageFact
+from daitn.objects.messages import Advert
+from daitn.objects.wire import canonical
+
+__all__ = ["check_advert", "check_entry", "check_lineage", "entry_digest", "sign_advert", "sign_entry"]
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    """What an entry's signature is over."""
+
+    previous: tuple[Digest, ...]
+    fact: LineageFact
+
+
+def sign_entry(fact: LineageFact, previous: tuple[Digest, ...], key: SigningKey) -> Entry:
+    """Sign one fact together with the digests of the entries that it builds on."""
+    message = canonical(_Signed(previous, fact))
+    return Entry(
+        fact=fact, previous=previous, public_key=key.public, signature=key.sign(message)
+    )
+
+
+def check_entry(entry: Entry) -> None:
+    """Raise `Corrupt` unless the entry is as its author signed it."""
+    check_signature(
+        entry.public_key, entry.signature, canonical(_Signed(entry.previous, entry.fact))
+    )
+
+
+def entry_digest(entry: Entry) -> Digest:
+    """BLAKE3 of the entry, by which later entries name it."""
+    return Digest(blake3(canonical(entry)).hexdigest())
+
+
+def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) -> None:
+    """Raise `Corrupt` unless every entry is signed, and builds only on entries before it.
+
+    With `keys` (site to public key) each entry must also be signed with its site's key.
+    """
+    known: set[Digest] = set()
+    for position, entry in enumerate(lineage.entries):
+        field = f"entries[{position}]"
+        try:
+            check_entry(entry)
+        except Corrupt as error:
+            raise Corrupt(error.problem, field=field, fix=error.fix) from None
+        if keys is not None and keys.get(entry.fact.site) != entry.public_key:
+            raise Corrupt(
+                f"signed with a key that is not {entry.fact.site}'s",
+                field=field,
+                fix="get the site's public key from `daitn describe node`",
+            )
+        if not known.issuperset(entry.previous):
+            raise Corrupt(
+                "builds on an entry that is not before it", field=field, fix="export the model again"
+            )
+        known.add(entry_digest(entry))
+
+
+def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:
+    """Sign what a node says of itself."""
+    return Advert(descriptor=descriptor, signature=key.sign(canonical(descriptor)))
+
+
+def check_advert(advert: Advert) -> None:
+    """Raise `Corrupt` unless the descriptor is signed with the key that it names."""
+    check_signature(advert.descriptor.public_key, advert.signature, canonical(advert.descriptor))

@@ -1,0 +1,1 @@
+"""Training recipes and their evaluation. The only package that imports torch."""

@@ -1,0 +1,123 @@
+"""Recipes: how a model is made, trained and measured where the data lies.
+
+A recipe is code that a site has installed (entry point group `daitn.recipes`) and that its data
+owner has allowed. A visiting model brings *parts* (files: weights as safetensors, a tokenizer
+as JSON) and a configuration, never code.
+
+A model on disk is a folder of parts. A recipe reads one folder and writes another; a part that
+it leaves as it is (frozen base weights under LoRA) it links or copies byte for byte, so that the
+part keeps its digest and does not travel again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+__all__ = ["Config", "DataProfile", "Footprint", "Measured", "Progress", "Recipe", "Trained"]
+
+Config = Mapping[str, object]
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model of this configuration needs."""
+
+    parameters: int
+    flops_per_example: float
+    """Floating-point operations of one training example, forward and backward."""
+    memory_bytes: int
+    """Peak memory of training, an estimate."""
+    size_bytes: int
+    """Size of the parts on the wire, an estimate."""
+
+
+class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe says of a data set so that it can be described without being shown."""
+
+    samples: int
+    labels: dict[str, int]
+    """Label histogram."""
+    quality: float
+    """Share of the records in [0, 1] that are usable as they stand."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a training run is."""
+
+    examples: int
+    of_examples: int
+    loss: float
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training run did. `loss` is the mean over its last tenth."""
+
+    examples: int
+    loss: float
+    seconds: float
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric on one test set."""
+
+    metric: str
+    value: float
+    items: int
+    standard_error: float
+    by_label: dict[str, float] = {}
+    """The metric per label, where the label has enough items to say nothing of one record."""
+
+
+class Recipe(Protocol):
+    """The one seam between DA-ITN and machine learning.
+
+    Every method that takes a configuration raises `InvalidInput` naming the bad field
+    (`model.config.<field>`). Methods that read data raise `InvalidInput` naming file, line and
+    field. Nothing in here may reach the network.
+    """
+
+    name: str
+    data_schema: str
+    """The data schema that it reads, for instance `qa-pairs/1`."""
+    test_schema: str
+    """The schema of the test sets that it can be measured on, for instance `multiple-choice/1`."""
+    metrics: tuple[str, ...]
+
+    def estimate(self, config: Config) -> Footprint:
+        """Say what `config` needs, without loading a framework."""
+        ...
+
+    def inspect(self, data: Path) -> DataProfile:
+        """Read and validate a training data set."""
+        ...
+
+    def inspect_test(self, test: Path) -> DataProfile:
+        """Read and validate a test set."""
+        ...
+
+    def initialise(self, config: Config, seed: int, out: Path) -> None:
+        """Write the parts of a fresh model into the empty folder `out`."""
+        ...
+
+    def train(
+        self,
+        model: Path,
+        config: Config,
+        data: Path,
+        examples: int,
+        seed: int,
+        out: Path,
+        watch: Callable[[Progress], None],
+    ) -> Trained:
+        """Train the model in `model` on `examples` examples of `data`; write the parts to `out`.
+
+        The same arguments give the same model on the same machine and thread count.
+        """
+        ...
+
+    def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
+        """Measure the model in `model` on the test set `test`."""
+        ...

@@ -1,0 +1,138 @@
+"""What a party publishes about an asset instead of the asset itself."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from daitn.objects.identifiers import Digest, OwnerId, SiteId
+
+__all__ = [
+    "ANY",
+    "ComputeDescriptor",
+    "DataPolicy",
+    "DatasetDescriptor",
+    "ModelDescriptor",
+    "NodeDescriptor",
+    "Role",
+    "TestSetDescriptor",
+    "VerifierDescriptor",
+    "covers_topic",
+]
+
+ANY = "*"
+"""In a policy's list: no restriction."""
+
+
+class Role(enum.StrEnum):
+    """What a node does."""
+
+    DATA = "data"
+    COMPUTE = "compute"
+    VERIFIER = "verifier"
+
+
+def covers_topic(broad: str, narrow: str) -> bool:
+    """Whether topic `broad` contains `narrow`: `medicine` contains `medicine/neurology`."""
+    return narrow == broad or narrow.startswith(broad + "/")
+
+
+class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a data owner allows visiting models to do. Each list may hold `*`."""
+
+    recipes: tuple[str, ...]
+    """Recipes that may run on the data."""
+    owners: tuple[str, ...] = (ANY,)
+    """Model owners whose models may visit."""
+    release_to: tuple[str, ...] = (ANY,)
+    """Jurisdictions into which a model that learned from the data may travel."""
+
+
+class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """A data set, described so that it can be found and never so that it can be rebuilt."""
+
+    name: str
+    site: SiteId
+    data_schema: str
+    """What a record looks like, for instance `qa-pairs/1`; a recipe reads one schema."""
+    modality: str
+    """`text`, `table` or `image`."""
+    topics: tuple[str, ...]
+    """Paths in a tree of topics, for instance `medicine/neurology`."""
+    samples: int
+    labels: dict[str, int]
+    """Label histogram."""
+    quality: float
+    """Share of usable records in [0, 1]."""
+    fresh_at_s: float
+    """When the data last changed."""
+    price_usd_per_1k: float = 0.0
+    """Price of 1,000 training examples."""
+    jurisdiction: str
+    """ISO 3166-1 alpha-2 code of the law that the data is under."""
+    licence: str = ""
+    description: str = ""
+    policy: DataPolicy
+
+
+class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site can compute with."""
+
+    device: str
+    memory_bytes: int
+    speed_flops: float
+    """Floating-point operations per second, measured by a short probe of the training engine."""
+    recipes: tuple[str, ...]
+    """Recipes installed here."""
+
+
+class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """A private test set, as its verifier describes it."""
+
+    topic: str
+    test_schema: str
+    metrics: tuple[str, ...]
+    items: int
+    chance: float
+    """What guessing reaches on it, in [0, 1]."""
+    labels: dict[str, int]
+
+
+class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """A model performance verification unit (MPVU)."""
+
+    tests: tuple[TestSetDescriptor, ...]
+    recipes: tuple[str, ...]
+
+
+class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a node says of itself. A later `version` replaces an earlier one."""
+
+    site: SiteId
+    owner: OwnerId
+    roles: tuple[Role, ...]
+    jurisdiction: str
+    public_key: str
+    """Ed25519 public key, base64; signs what the site adds to a model's lineage."""
+    started_at_s: float
+    version: int
+    """Counts up from 1 with each change since `started_at_s`."""
+    software: str
+    datasets: tuple[DatasetDescriptor, ...] = ()
+    compute: ComputeDescriptor | None = None
+    verifier: VerifierDescriptor | None = None
+
+
+class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that the network holds."""
+
+    name: str
+    owner: OwnerId
+    recipe: str
+    manifest: Digest
+    size_bytes: int
+    measured: dict[str, float]
+    """Last verified value per objective."""
+    holders: tuple[SiteId, ...]
+    created_at_s: float

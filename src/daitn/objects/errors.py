@@ -1,0 +1,114 @@
+"""What can go wrong, drawn once.
+
+::
+
+    DaitnError                a promise was broken; carries problem, field and fix
+    ├── InvalidInput          an intent, a node file, a recipe configuration or data is malformed
+    ├── NotFound              no such job, site, model, recipe or file
+    ├── Infeasible            no route can satisfy an intent as it stands
+    ├── Refused               a data owner's policy says no
+    ├── Unreachable           a site or the control centre did not answer in time
+    ├── Corrupt               bytes do not match the digest or signature that names them
+    ├── StorageFull           a disk has no room
+    ├── WorkFailed            a recipe failed while training or measuring
+    └── IllegalTransition     an event that the state machine does not know in this state
+
+"No" is a value with reasons (see `daitn.policy`); these exceptions are for broken promises.
+Every one of them crosses the network as an `ErrorReport` and is raised again on the other side.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = [
+    "Corrupt",
+    "DaitnError",
+    "ErrorReport",
+    "IllegalTransition",
+    "Infeasible",
+    "InvalidInput",
+    "NotFound",
+    "Refused",
+    "StorageFull",
+    "Unreachable",
+    "WorkFailed",
+]
+
+
+class DaitnError(Exception):
+    """A broken promise, told so that its reader can act on it.
+
+    `problem` says what is wrong, `field` names the offending field (a dotted path, or empty),
+    `fix` says what to do about it.
+    """
+
+    def __init__(self, problem: str, *, field: str = "", fix: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.field = field
+        self.fix = fix
+
+    def __str__(self) -> str:
+        where = f"{self.field}: " if self.field else ""
+        return f"{where}{self.problem}" + (f"\n  fix: {self.fix}" if self.fix else "")
+
+
+class InvalidInput(DaitnError):
+    """An intent, a node file, a recipe configuration or data is malformed."""
+
+
+class NotFound(DaitnError):
+    """No such job, site, model, recipe or file."""
+
+
+class Infeasible(DaitnError):
+    """No route can satisfy an intent as it stands."""
+
+
+class Refused(DaitnError):
+    """A data owner's policy says no."""
+
+
+class Unreachable(DaitnError):
+    """A site or the control centre did not answer in time."""
+
+
+class Corrupt(DaitnError):
+    """Bytes do not match the digest or the signature that names them."""
+
+
+class StorageFull(DaitnError):
+    """A disk has no room."""
+
+
+class WorkFailed(DaitnError):
+    """A recipe failed while training or measuring."""
+
+
+class IllegalTransition(DaitnError):
+    """An event that the state machine does not know in this state; told with the item's history."""
+
+
+class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A `DaitnError` on the wire. An unknown `code` (of a newer peer) is raised as `DaitnError`."""
+
+    code: str
+    problem: str
+    field: str = ""
+    fix: str = ""
+
+    @classmethod
+    def of(cls, error: DaitnError) -> ErrorReport:
+        return cls(
+            code=type(error).__name__, problem=error.problem, field=error.field, fix=error.fix
+        )
+
+    def error(self) -> DaitnError:
+        kind = _KINDS.get(self.code, DaitnError)
+        return kind(self.problem, field=self.field, fix=self.fix)
+
+
+_KINDS: dict[str, type[DaitnError]] = {
+    kind.__name__: kind for kind in [DaitnError, *DaitnError.__subclasses__()]
+}

@@ -1,0 +1,44 @@
+"""Names of things. Each is a string with a meaning of its own."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from daitn.objects.errors import InvalidInput
+
+__all__ = [
+    "Digest",
+    "JobId",
+    "ObjectiveName",
+    "OwnerId",
+    "SiteId",
+    "VisitId",
+    "checked_name",
+]
+
+SiteId = NewType("SiteId", str)
+"""A site, for instance `ninds`; one running node each."""
+JobId = NewType("JobId", str)
+VisitId = NewType("VisitId", str)
+"""One command to one site (a visit or a verification); a retry of the same command keeps it."""
+OwnerId = NewType("OwnerId", str)
+ObjectiveName = NewType("ObjectiveName", str)
+Digest = NewType("Digest", str)
+"""BLAKE3-256 of some bytes, 64 lower-case hexadecimal digits."""
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+def checked_name(value: str, field: str) -> str:
+    """Return `value` if it can stand in a key expression, a file name and a URL.
+
+    Raises `InvalidInput` naming `field` otherwise.
+    """
+    if _NAME.fullmatch(value):
+        return value
+    raise InvalidInput(
+        f"{value!r} is not a usable name",
+        field=field,
+        fix="use 1 to 63 of a-z, 0-9, '.', '_', '-', starting and ending with a letter or digit",
+    )

@@ -1,0 +1,89 @@
+"""The signed chain of a model's visits and verifications.
+
+Each entry names the digests of the entries that it builds on, as a Git commit names its parents,
+so that none can be left out or put in another order, and is signed by the site that wrote it.
+A visit builds on every verification of the model that it received; a verification builds on the
+visit that made the model that it measured.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+
+__all__ = ["Entry", "Lineage", "LineageFact", "Origin", "Verification", "Visit"]
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
+    """A fresh or imported model came into being at `site`."""
+
+    job: JobId
+    visit: VisitId
+    site: SiteId
+    at_s: float
+    recipe: str
+    seed: int
+    model: Digest
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
+    """A model was trained at `site`."""
+
+    job: JobId
+    visit: VisitId
+    site: SiteId
+    dataset: str
+    at_s: float
+    """When the visit ended."""
+    seconds: float
+    """Training alone."""
+    transfer_s: float
+    """Fetching the model from its holders."""
+    overhead_s: float
+    """From the command's arrival to the report, less transfer and training."""
+    bytes_in: int
+    """Bytes that travelled to the site; chunks that it already held are not in it."""
+    examples: int
+    loss: float
+    model_in: Digest
+    model_out: Digest
+    size_bytes: int
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):
+    """A model was measured by the MPVU at `site`."""
+
+    job: JobId
+    visit: VisitId
+    site: SiteId
+    at_s: float
+    seconds: float
+    transfer_s: float
+    bytes_in: int
+    model: Digest
+    topic: str
+    metric: str
+    value: float
+    items: int
+    standard_error: float
+    by_label: dict[str, float] = {}
+
+
+LineageFact = Origin | Visit | Verification
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One signed fact. `signature` is over `previous` and the fact, see `daitn.identity`."""
+
+    fact: LineageFact
+    previous: tuple[Digest, ...]
+    public_key: str
+    signature: str
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole chain, oldest first."""
+
+    job: JobId
+    entries: tuple[Entry, ...] = ()

@@ -1,0 +1,137 @@
+"""What control centre, nodes and owners say to each other over the fabric.
+
+All of it travels as MessagePack of these structs (see `daitn.objects.wire`); unknown fields are
+ignored, so that a newer peer can say more.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import ErrorReport
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+from daitn.objects.lineage import Entry
+from daitn.objects.models import ModelRef
+from daitn.objects.readings import LinkReading, LoadReading
+
+__all__ = [
+    "Advert",
+    "CancelWork",
+    "ChunkRequest",
+    "Progress",
+    "Sensed",
+    "VerifyWork",
+    "VisitWork",
+    "Work",
+    "WorkOutcome",
+    "WorkState",
+    "WorkStatus",
+]
+
+
+class Advert(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's descriptor, signed over its canonical bytes with the key that it names."""
+
+    descriptor: NodeDescriptor
+    signature: str
+
+
+class Sensed(msgspec.Struct, frozen=True, kw_only=True):
+    """What one site measured lately."""
+
+    site: SiteId
+    links: tuple[LinkReading, ...] = ()
+    load: LoadReading | None = None
+
+
+class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
+    """Fetch a model, train it on a data set, keep the result and report.
+
+    Without `model` a fresh one is initialised from `recipe`, `config` and `seed`.
+    With `examples` 0 it is made or fetched and not trained.
+    """
+
+    visit: VisitId
+    job: JobId
+    recipe: str
+    config: dict[str, object]
+    seed: int
+    owner: str
+    dataset: str
+    examples: int
+    model: ModelRef | None
+    previous: tuple[Digest, ...]
+
+
+class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
+    """Fetch a model, measure it on a private test set, sign and report."""
+
+    visit: VisitId
+    job: JobId
+    recipe: str
+    config: dict[str, object]
+    topic: str
+    metric: str
+    model: ModelRef
+    previous: tuple[Digest, ...]
+
+
+Work = VisitWork | VerifyWork
+
+
+class CancelWork(msgspec.Struct, frozen=True, kw_only=True):
+    """Stop a piece of work and forget what it made."""
+
+    visit: VisitId
+
+
+class WorkState(enum.StrEnum):
+    """How far a piece of work is, as the site that does it knows."""
+
+    UNKNOWN = "unknown"
+    """The site never accepted it, or lost it in a crash."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class WorkOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a piece of work ended. `entry` and, after a visit, `model` where it is done."""
+
+    visit: VisitId
+    job: JobId
+    site: SiteId
+    state: WorkState
+    entry: Entry | None = None
+    model: ModelRef | None = None
+    error: ErrorReport | None = None
+
+
+class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a question about a piece of work."""
+
+    state: WorkState
+    outcome: WorkOutcome | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """A running visit or verification, for those who watch."""
+
+    job: JobId
+    visit: VisitId
+    site: SiteId
+    phase: str
+    """`fetching`, `training` or `measuring`."""
+    done: int
+    total: int
+    loss: float | None = None
+
+
+class ChunkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a holder for one chunk (or a manifest) by its digest."""
+
+    digest: Digest

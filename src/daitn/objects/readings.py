@@ -1,0 +1,45 @@
+"""Numbers that were measured: none of them travels without its age and origin."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daitn.objects.identifiers import SiteId
+
+__all__ = ["LinkReading", "LoadReading", "Reading"]
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A measured quantity. Its unit is in the name of the field that holds it."""
+
+    value: float
+    at_s: float
+    """When it was measured, seconds since the Unix epoch on the clock of `origin`."""
+    origin: SiteId
+
+    def age_s(self, now_s: float) -> float:
+        """Seconds since it was measured; never negative, whatever the clocks of two sites say."""
+        return max(0.0, now_s - self.at_s)
+
+
+class LinkReading(msgspec.Struct, frozen=True, kw_only=True):
+    """How `source` reaches `target`, measured by `source`. Absent fields were not measured."""
+
+    source: SiteId
+    target: SiteId
+    rtt_s: Reading | None = None
+    throughput_bps: Reading | None = None
+    """Bytes per second of verified model chunks, or of a probe."""
+    loss: Reading | None = None
+    """Share of probes that went unanswered, in [0, 1]."""
+
+
+class LoadReading(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy a site is."""
+
+    site: SiteId
+    queue: Reading
+    """Visits and verifications accepted and not finished."""
+    cpu_share: Reading
+    """Share of the site's processors in use, in [0, 1]."""
+    disk_free_bytes: Reading

@@ -1,0 +1,69 @@
+"""Bytes and back: MessagePack on the wire, JSON for people, YAML only in from files.
+
+`canonical` is what digests and signatures are taken over: the same value always gives the same
+bytes, whatever its dictionaries' order of insertion.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from daitn.objects.errors import Corrupt, InvalidInput
+
+__all__ = ["canonical", "checked", "decode", "encode", "to_json"]
+
+T = TypeVar("T")
+
+_ENCODER = msgspec.msgpack.Encoder()
+_CANONICAL = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def encode(value: object) -> bytes:
+    """MessagePack of a struct."""
+    return _ENCODER.encode(value)
+
+
+def canonical(value: object) -> bytes:
+    """MessagePack in one order only, for digests and signatures."""
+    return _CANONICAL.encode(value)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Read a struct that came from the network. Raises `Corrupt` on anything else."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise Corrupt(
+            f"received bytes are no {name}: {error}",
+            fix="check that both ends run compatible versions of daitn",
+        ) from None
+
+
+def checked(value: object, kind: type[T], what: str) -> T:
+    """Turn plain data from a file into a struct.
+
+    Raises `InvalidInput` that names the field by its path, for instance `objectives[1].at_least`.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `")
+        field = path.rstrip("`").removeprefix("$").removeprefix(".") or what
+        raise InvalidInput(
+            _plain(problem), field=field, fix=f"correct it in the {what}; see `daitn schema {what}`"
+        ) from None
+
+
+def to_json(value: object, *, indent: int = 2) -> str:
+    """JSON for people and scripts."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+
+
+def _plain(problem: str) -> str:
+    """msgspec's sentence, with its type names in the words of a YAML file's author."""
+    for python, plain in (("`array`", "a list"), ("`object`", "a mapping"), ("`str`", "text")):
+        problem = problem.replace(python, plain)
+    return problem

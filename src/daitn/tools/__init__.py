@@ -1,0 +1,1 @@
+"""Engines' edges: the fabric, model mobility, sensing and the stores, each with its twin."""

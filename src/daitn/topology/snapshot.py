@@ -1,0 +1,87 @@
+"""Immutable, versioned views of the Data, Resource and Reachability Topology (DRRT)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+from immutables import Map
+
+from daitn.objects.decisions import Rejection
+from daitn.objects.descriptors import (
+    ComputeDescriptor,
+    DatasetDescriptor,
+    NodeDescriptor,
+    TestSetDescriptor,
+)
+from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.readings import LinkReading, LoadReading
+
+__all__ = ["DataOption", "Drrt", "MsDrrt", "SiteState", "VerifierOption"]
+
+
+class SiteState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one site."""
+
+    descriptor: NodeDescriptor
+    alive: bool
+    changed_at_s: float
+    load: LoadReading | None = None
+
+
+@dataclass(frozen=True)
+class Drrt:
+    """One version of the training topology. Cheap to make: versions share what did not change."""
+
+    version: int
+    at_s: float
+    sites: Map[SiteId, SiteState] = field(default_factory=Map)
+    links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
+    """Source to target to what the source measured."""
+
+    def link(self, source: SiteId, target: SiteId) -> LinkReading | None:
+        """What is known of the way from `source` to `target`."""
+        return self.links.get(source, Map()).get(target)
+
+    def alive(self) -> tuple[SiteId, ...]:
+        """Sites that are there, by name."""
+        return tuple(sorted(site for site, state in self.sites.items() if state.alive))
+
+
+class DataOption(msgspec.Struct, frozen=True, kw_only=True):
+    """A data set that may teach this model, with the compute beside it."""
+
+    site: SiteId
+    dataset: DatasetDescriptor
+    compute: ComputeDescriptor
+    fit: dict[ObjectiveName, float]
+    """How well its topics match each objective's topic, in [0, 1]: 1 the same, 0 none."""
+    coverage: dict[ObjectiveName, float]
+    """Share of the test set's labels that the data set has examples of, in [0, 1]."""
+    queue: int = 0
+    """Visits waiting at the site."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.site}/{self.dataset.name}"
+
+
+class VerifierOption(msgspec.Struct, frozen=True, kw_only=True):
+    """A test set on which an objective can be measured."""
+
+    site: SiteId
+    test: TestSetDescriptor
+
+
+@dataclass(frozen=True)
+class MsDrrt:
+    """The part of a DRRT that matters to one model: filtered by the intent's hard constraints,
+    annotated with fit and reachability (paper, section III-B)."""
+
+    snapshot: Drrt
+    options: tuple[DataOption, ...]
+    """By id."""
+    verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]]
+    """Per objective, by site; empty where nobody can measure it."""
+    rejections: tuple[Rejection, ...]
+    """Every (data set, filter) and (verifier, filter) pair that failed: all filters run."""
