@@ -15,7 +15,14 @@ from daitn.objects.lineage import Entry, Lineage, LineageFact
 from daitn.objects.messages import Advert
 from daitn.objects.wire import canonical
 
-__all__ = ["check_advert", "check_entry", "check_lineage", "entry_digest", "sign_advert", "sign_entry"]
+__all__ = [
+    "check_advert",
+    "check_entry",
+    "check_lineage",
+    "entry_digest",
+    "sign_advert",
+    "sign_entry",
+]
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -28,9 +35,7 @@ class _Signed(msgspec.Struct, frozen=True):
 def sign_entry(fact: LineageFact, previous: tuple[Digest, ...], key: SigningKey) -> Entry:
     """Sign one fact together with the digests of the entries that it builds on."""
     message = canonical(_Signed(previous, fact))
-    return Entry(
-        fact=fact, previous=previous, public_key=key.public, signature=key.sign(message)
-    )
+    return Entry(fact=fact, previous=previous, public_key=key.public, signature=key.sign(message))
 
 
 def check_entry(entry: Entry) -> None:
@@ -65,7 +70,9 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
             )
         if not known.issuperset(entry.previous):
             raise Corrupt(
-                "builds on an entry that is not before it", field=field, fix="export the model again"
+                "builds on an entry that is not before it",
+                field=field,
+                fix="export the model again",
             )
         known.add(entry_digest(entry))
 

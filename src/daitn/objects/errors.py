@@ -109,6 +109,4 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
         return kind(self.problem, field=self.field, fix=self.fix)
 
 
-_KINDS: dict[str, type[DaitnError]] = {
-    kind.__name__: kind for kind in [DaitnError, *DaitnError.__subclasses__()]
-}
+_KINDS: dict[str, type[DaitnError]] = {kind.__name__: kind for kind in DaitnError.__subclasses__()}

@@ -1,0 +1,53 @@
+"""What a job wants done. The control centre's shell turns these into traffic."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
+from daitn.objects.messages import Work
+
+__all__ = [
+    "Assess",
+    "ChooseVerifiers",
+    "Command",
+    "ComputeRoute",
+    "Settle",
+    "StartWork",
+    "StopWork",
+]
+
+
+class Assess(msgspec.Struct, frozen=True):
+    """Ask T-FAM; answer with `Assessed`."""
+
+
+class ComputeRoute(msgspec.Struct, frozen=True):
+    """Ask MTRCE; answer with `Planned`."""
+
+
+class ChooseVerifiers(msgspec.Struct, frozen=True):
+    """Find a verification unit for each objective; answer with `VerifiersChosen`."""
+
+    objectives: tuple[ObjectiveName, ...]
+
+
+class StartWork(msgspec.Struct, frozen=True):
+    """Hand a piece of work to a site. Starting the same visit twice starts it once."""
+
+    site: SiteId
+    work: Work
+
+
+class StopWork(msgspec.Struct, frozen=True):
+    """Stop a piece of work; nobody waits for its report."""
+
+    site: SiteId
+    visit: VisitId
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """The job is over: publish its best model and let sites forget the others."""
+
+
+Command = Assess | ComputeRoute | ChooseVerifiers | StartWork | StopWork | Settle

@@ -1,0 +1,141 @@
+"""Everything that a job knows, as it follows from the facts of its life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
+from daitn.objects.errors import ErrorReport
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import Checkpoint, JobState, MadeVisit, WorkNeeds
+from daitn.objects.lineage import Entry, Verification, Visit
+from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.models import ModelRef
+
+__all__ = ["Candidate", "Job", "Outstanding"]
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """A piece of work that a site was given and has not reported."""
+
+    site: SiteId
+    work: Work
+
+
+@dataclass
+class Candidate:
+    """A model that is being measured."""
+
+    model: ModelRef
+    made_at_s: float
+    base: Checkpoint | None
+    """Where the visit that made it started; none for a fresh or imported model."""
+    visit: Visit | None
+    cost_usd: float
+    parents: tuple[Digest, ...]
+    """The lineage entry that made it."""
+    measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
+    entries: list[Digest] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """State of one job. Changed by `daitn.control.jobs.machine` only."""
+
+    id: JobId
+    intent: TrainingIntent
+    needs: WorkNeeds
+    start: ModelRef | None
+    insist: bool
+    submitted_at_s: float
+    state: JobState = JobState.SUBMITTED
+    detail: str = ""
+    ended_at_s: float | None = None
+    error: ErrorReport | None = None
+    assessment: Assessment | None = None
+    decision: Decision | None = None
+    planned: Route | None = None
+    stop: PlannedVisit | None = None
+    """The visit that is under way."""
+    base: Checkpoint | None = None
+    """Where the visit that is under way started."""
+    candidate: Candidate | None = None
+    outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    made: list[MadeVisit] = field(default_factory=list)
+    lineage: list[Entry] = field(default_factory=list)
+    verifications: dict[ObjectiveName, Verification] = field(default_factory=dict)
+    """Per objective, of the best checkpoint."""
+    strikes: dict[SiteId, int] = field(default_factory=dict)
+    works: int = 0
+    wake_at_s: float | None = None
+    history: list[str] = field(default_factory=list)
+
+    @property
+    def deadline_at_s(self) -> float | None:
+        """When the intent's time is over, seconds since the epoch."""
+        limit_s = self.intent.budget.duration_s
+        return None if limit_s is None else self.submitted_at_s + limit_s
+
+    @property
+    def excluded(self) -> tuple[SiteId, ...]:
+        """Sites that failed this job too often to be asked again."""
+        return tuple(sorted(s for s, n in self.strikes.items() if n >= MAX_STRIKES))
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The checkpoint that misses the targets by least; the later one of two equals."""
+        if not self.checkpoints:
+            return None
+        return min(reversed(self.checkpoints), key=self.shortfall)
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    def shortfall(self, checkpoint: Checkpoint) -> float:
+        """Sum over the objectives of how far the checkpoint is below the target."""
+        return sum(
+            max(0.0, o.at_least - checkpoint.values[ObjectiveName(o.name)])
+            for o in self.intent.objectives
+        )
+
+    def next_visit_id(self) -> VisitId:
+        """Ids follow from the job's history alone, so that a replay gives the same ones."""
+        self.works += 1
+        return VisitId(f"{self.id}.{self.works}")
+
+    def visit_work(self, stop: PlannedVisit, base: Checkpoint | None) -> VisitWork:
+        """The work of a stop: training from `base`, or making the fresh model without one."""
+        return VisitWork(
+            visit=self.next_visit_id(),
+            job=self.id,
+            recipe=self.intent.model.recipe,
+            config=self.intent.model.config,
+            seed=self.intent.model.seed + self.works,
+            owner=self.intent.owner,
+            dataset=stop.dataset,
+            examples=stop.examples if base else 0,
+            model=base.model if base else None,
+            previous=base.entries if base else (),
+        )
+
+    def verify_work(self, objective: ObjectiveName, candidate: Candidate) -> VerifyWork:
+        """The work of measuring one objective."""
+        wanted = self.intent.objective(objective)
+        return VerifyWork(
+            visit=self.next_visit_id(),
+            job=self.id,
+            recipe=self.intent.model.recipe,
+            config=self.intent.model.config,
+            topic=wanted.topic,
+            metric=wanted.metric,
+            model=candidate.model,
+            previous=candidate.parents,
+        )
+
+
+MAX_STRIKES = 2
+"""Failures at a site after which the job goes elsewhere: one may be bad luck."""

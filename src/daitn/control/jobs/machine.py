@@ -1,0 +1,382 @@
+"""The job state machine: one door, a literal table, facts in and commands out.
+
+::
+
+    submitted ──> planning ──> visiting ──> verifying ──> reached
+        │          │   ^  │                  │     │
+        │          │   │  └──> preparing ──> │     └────> planning (replan from what was measured)
+        v          v   │                     v
+    infeasible  exhausted   waiting <────────┘            cancelled, failed from anywhere
+
+The job's state follows from its facts alone: replaying them gives the same job, and `Recovered`
+then gives the commands that take it up again. (Pattern: event sourcing; a worker's pure state
+machine as in dask.distributed.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from daitn.control.jobs.commands import (
+    Assess,
+    ChooseVerifiers,
+    Command,
+    ComputeRoute,
+    Settle,
+    StartWork,
+    StopWork,
+)
+from daitn.control.jobs.job import MAX_STRIKES, Candidate, Job, Outstanding
+from daitn.control.jobs.measuring import close_candidate, measured
+from daitn.identity.signing import entry_digest
+from daitn.objects.errors import ErrorReport, IllegalTransition
+from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.jobs import (
+    Assessed,
+    CancelRequested,
+    DeadlinePassed,
+    JobEvent,
+    JobState,
+    Planned,
+    Recovered,
+    Reported,
+    SiteLost,
+    Submitted,
+    VerifiersChosen,
+    Woke,
+)
+from daitn.objects.lineage import Verification, Visit
+from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
+
+__all__ = ["handle", "replay", "submit"]
+
+Commands = tuple[Command, ...]
+RETRY_AFTER_S = 5.0
+"""How long a job waits for a holder or a verifier before it looks again by itself."""
+
+
+def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
+    """A job's first fact."""
+    job = Job(
+        id=event.job,
+        intent=event.intent,
+        needs=event.needs,
+        start=event.start,
+        insist=event.insist,
+        submitted_at_s=now_s,
+    )
+    return job, (Assess(),)
+
+
+def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
+    """Take one fact in; say what is to be done.
+
+    Raises `IllegalTransition`, with the job's history, for a fact that its state does not know.
+    """
+    handler = _TABLE[job.state].get(type(event))
+    if handler is None:
+        raise IllegalTransition(
+            f"job {job.id} is {job.state} and cannot take {type(event).__name__}; "
+            f"so far: {' '.join(job.history[-30:])}",
+            fix="this is a defect of the control centre; report it with the job's events",
+        )
+    before = job.state
+    commands = handler(job, event, now_s)
+    job.history.append(f"{before}+{type(event).__name__}->{job.state}")
+    return commands
+
+
+def replay(events: Iterable[tuple[JobEvent, float]]) -> Job:
+    """Rebuild a job from its stored facts, each with the time at which it was taken in."""
+    stream = iter(events)
+    first, at_s = next(stream)
+    assert isinstance(first, Submitted)
+    job, _ = submit(first, at_s)
+    for event, at_s in stream:
+        handle(job, event, at_s)
+    return job
+
+
+def _on_assessed(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, Assessed)
+    job.assessment = event.assessment
+    if not (event.assessment.feasible or job.insist):
+        return _end(job, JobState.INFEASIBLE, "; ".join(event.assessment.reasons), now_s)
+    if job.start is None:
+        return _plan(job)
+    return _verify_start(job, now_s)
+
+
+def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, Planned)
+    job.decision = event.decision
+    job.planned = event.route
+    if event.route is None:
+        if event.waiting_for:
+            return _wait(job, event.waiting_for, now_s)
+        return _end(job, JobState.EXHAUSTED, _why_exhausted(job), now_s)
+    stop = event.route.visits[0]
+    base = next((c for c in job.checkpoints if c.model.manifest == event.route.start), None)
+    job.stop, job.base = stop, base
+    job.state = JobState.VISITING if base else JobState.PREPARING
+    job.detail = f"{'training' if base else 'making the fresh model'} at {stop.site}"
+    return (_start(job, stop.site, job.visit_work(stop, base)),)
+
+
+def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
+    outcome = _taken(job, event)
+    if outcome is None:
+        return ()
+    if outcome.state is not WorkState.DONE:
+        return _on_visit_failed(job, outcome, now_s)
+    assert outcome.entry is not None
+    assert outcome.model is not None
+    fact = outcome.entry.fact
+    job.lineage.append(outcome.entry)
+    visit = fact if isinstance(fact, Visit) else None
+    cost_usd = 0.0
+    if visit and job.stop:
+        cost_usd = job.stop.expected_cost_usd * visit.examples / job.stop.examples
+    job.candidate = Candidate(
+        model=outcome.model,
+        made_at_s=now_s,
+        base=job.base,
+        visit=visit,
+        cost_usd=cost_usd,
+        parents=(entry_digest(outcome.entry),),
+    )
+    return _verify(job)
+
+
+def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
+    error = outcome.error
+    if error is None:
+        return _plan(job)
+    if error.code == "Unreachable":
+        return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
+    if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
+        return _fail(job, error, now_s)
+    once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
+    job.strikes[outcome.site] = MAX_STRIKES if once else job.strikes.get(outcome.site, 0) + 1
+    job.error = error
+    return _plan(job)
+
+
+def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, SiteLost)
+    if not _drop(job, event.site):
+        return ()
+    job.detail = f"{event.site} was lost; going on from the last verified checkpoint"
+    return _plan(job)
+
+
+def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, VerifiersChosen)
+    assert job.candidate is not None
+    missing = [a.objective for a in event.assignments if a.site is None]
+    if missing:
+        stops = _stop_all(job)
+        return (*stops, *_wait(job, f"no verifier is there for {', '.join(missing)}", now_s))
+    return tuple(
+        _start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
+        for assigned in event.assignments
+        if assigned.site is not None
+    )
+
+
+def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
+    outcome = _taken(job, event)
+    if outcome is None:
+        return ()
+    assert job.candidate is not None
+    if outcome.state is not WorkState.DONE:
+        return _on_verification_failed(job, outcome, now_s)
+    assert outcome.entry is not None
+    fact = outcome.entry.fact
+    assert isinstance(fact, Verification)
+    job.lineage.append(outcome.entry)
+    measured(job, job.candidate, fact, entry_digest(outcome.entry))
+    if len(job.candidate.measured) < len(job.intent.objectives):
+        return ()
+    checkpoint = close_candidate(job, now_s)
+    if all(checkpoint.values[ObjectiveName(o.name)] >= o.at_least for o in job.intent.objectives):
+        return _end(job, JobState.REACHED, "", now_s)
+    return _plan(job)
+
+
+def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
+    error = outcome.error
+    if error is not None and error.code == "Unreachable":
+        job.candidate = None
+        job.detail = "the unverified model was lost; going on from the last verified checkpoint"
+        stops = _stop_all(job)
+        if job.start is not None and not job.checkpoints:
+            return (*stops, *_wait(job, f"the owner's weights are away: {error.problem}", now_s))
+        return (*stops, *_plan(job))
+    if error is not None:
+        job.error = error
+        job.strikes[outcome.site] = job.strikes.get(outcome.site, 0) + 1
+        if job.strikes[outcome.site] >= MAX_STRIKES:
+            return (*_stop_all(job), *_fail(job, error, now_s))
+    return (ChooseVerifiers(_open_objectives(job)),)
+
+
+def _on_verifier_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, SiteLost)
+    if not _drop(job, event.site):
+        return ()
+    return (ChooseVerifiers(_open_objectives(job)),)
+
+
+def _on_woke(job: Job, event: JobEvent, now_s: float) -> Commands:
+    job.wake_at_s = None
+    if job.candidate is not None:
+        return _verify(job)
+    if job.start is not None and not job.checkpoints:
+        return _verify_start(job, now_s)
+    return _plan(job)
+
+
+def _on_recovered(job: Job, event: JobEvent, now_s: float) -> Commands:
+    again: list[Command] = [StartWork(o.site, o.work) for o in job.outstanding.values()]
+    if job.state is JobState.SUBMITTED:
+        again.append(Assess())
+    elif job.state is JobState.PLANNING:
+        again.append(ComputeRoute())
+    elif job.state is JobState.VERIFYING and _open_objectives(job):
+        again.append(ChooseVerifiers(_open_objectives(job)))
+    return tuple(again)
+
+
+def _on_cancel(job: Job, event: JobEvent, now_s: float) -> Commands:
+    return (*_stop_all(job), *_end(job, JobState.CANCELLED, "", now_s))
+
+
+def _on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
+    stops = _stop_all(job)
+    return (*stops, *_end(job, JobState.EXHAUSTED, "its time (budget.duration_s) is over", now_s))
+
+
+def _late(job: Job, event: JobEvent, now_s: float) -> Commands:
+    """A report, a loss or a recovery that no longer matters."""
+    return ()
+
+
+def _plan(job: Job) -> Commands:
+    job.state = JobState.PLANNING
+    job.candidate = None
+    job.stop = None
+    return (ComputeRoute(),)
+
+
+def _verify(job: Job) -> Commands:
+    job.state = JobState.VERIFYING
+    job.detail = "measuring"
+    return (ChooseVerifiers(_open_objectives(job)),)
+
+
+def _verify_start(job: Job, now_s: float) -> Commands:
+    assert job.start is not None
+    job.candidate = Candidate(
+        model=job.start, made_at_s=now_s, base=None, visit=None, cost_usd=0.0, parents=()
+    )
+    return _verify(job)
+
+
+def _wait(job: Job, detail: str, now_s: float) -> Commands:
+    job.state = JobState.WAITING
+    job.detail = detail
+    job.wake_at_s = now_s + RETRY_AFTER_S
+    return ()
+
+
+def _end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
+    job.state = state
+    job.detail = detail
+    job.ended_at_s = now_s
+    job.candidate = None
+    return (Settle(),)
+
+
+def _fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
+    job.error = error
+    return _end(job, JobState.FAILED, error.problem, now_s)
+
+
+def _why_exhausted(job: Job) -> str:
+    if job.intent.route:
+        return "the route that the owner gave is at its end"
+    if job.error is not None and job.excluded:
+        return f"no site is left to try; last failure: {job.error.problem}"
+    return "no further visit is expected to bring the targets nearer within the budget"
+
+
+def _start(job: Job, site: SiteId, work: Work) -> StartWork:
+    job.outstanding[work.visit] = Outstanding(site, work)
+    return StartWork(site, work)
+
+
+def _stop_all(job: Job) -> Commands:
+    stops = tuple(StopWork(o.site, visit) for visit, o in job.outstanding.items())
+    job.outstanding.clear()
+    return stops
+
+
+def _drop(job: Job, site: SiteId) -> bool:
+    lost = [visit for visit, o in job.outstanding.items() if o.site == site]
+    for visit in lost:
+        del job.outstanding[visit]
+    return bool(lost)
+
+
+def _taken(job: Job, event: JobEvent) -> WorkOutcome | None:
+    """The outcome of work that the job waits for; none for a late or a repeated report."""
+    assert isinstance(event, Reported)
+    expected = job.outstanding.pop(event.outcome.visit, None)
+    return None if expected is None else event.outcome
+
+
+def _open_objectives(job: Job) -> tuple[ObjectiveName, ...]:
+    """Objectives that are neither measured nor being measured."""
+    assert job.candidate is not None
+    busy = {
+        (o.work.topic, o.work.metric)
+        for o in job.outstanding.values()
+        if isinstance(o.work, VerifyWork)
+    }
+    return tuple(
+        ObjectiveName(o.name)
+        for o in job.intent.objectives
+        if o.name not in job.candidate.measured and (o.topic, o.metric) not in busy
+    )
+
+
+Handler = Callable[[Job, JobEvent, float], Commands]
+
+_ALWAYS: dict[type, Handler] = {
+    CancelRequested: _on_cancel,
+    DeadlinePassed: _on_deadline,
+    Recovered: _on_recovered,
+    Reported: _late,
+    SiteLost: _late,
+}
+_ENDED: dict[type, Handler] = {Reported: _late, SiteLost: _late, Recovered: _late}
+
+_TABLE: dict[JobState, dict[type, Handler]] = {
+    JobState.SUBMITTED: {**_ALWAYS, Assessed: _on_assessed},
+    JobState.PLANNING: {**_ALWAYS, Planned: _on_planned},
+    JobState.PREPARING: {**_ALWAYS, Reported: _on_visit_reported, SiteLost: _on_visitor_lost},
+    JobState.VISITING: {**_ALWAYS, Reported: _on_visit_reported, SiteLost: _on_visitor_lost},
+    JobState.VERIFYING: {
+        **_ALWAYS,
+        VerifiersChosen: _on_verifiers_chosen,
+        Reported: _on_verification_reported,
+        SiteLost: _on_verifier_lost,
+    },
+    JobState.WAITING: {**_ALWAYS, Woke: _on_woke},
+    JobState.REACHED: _ENDED,
+    JobState.EXHAUSTED: _ENDED,
+    JobState.INFEASIBLE: _ENDED,
+    JobState.CANCELLED: _ENDED,
+    JobState.FAILED: _ENDED,
+}
