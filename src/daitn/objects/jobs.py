@@ -18,6 +18,7 @@ from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 
 __all__ = [
+    "ActionFailed",
     "Assessed",
     "CancelRequested",
     "Checkpoint",
@@ -111,7 +112,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     """Go on even if the feasibility module expects the targets to be missed."""
 
 
-class Assessed(msgspec.Struct, frozen=True, kw_only=True, tag="assessed"):
+class Assessed(msgspec.Struct, frozen=True, tag="assessed"):
     """T-FAM gave its opinion."""
 
     assessment: Assessment
@@ -134,19 +135,19 @@ class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):
     """None: nobody can measure it now."""
 
 
-class VerifiersChosen(msgspec.Struct, frozen=True, kw_only=True, tag="verifiers-chosen"):
+class VerifiersChosen(msgspec.Struct, frozen=True, tag="verifiers-chosen"):
     """Each open objective was given to a verification unit."""
 
     assignments: tuple[VerifierAssignment, ...]
 
 
-class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
+class Reported(msgspec.Struct, frozen=True, tag="reported"):
     """A site told how a piece of work ended."""
 
     outcome: WorkOutcome
 
 
-class SiteLost(msgspec.Struct, frozen=True, kw_only=True, tag="site-lost"):
+class SiteLost(msgspec.Struct, frozen=True, tag="site-lost"):
     """A site that was working for the job is gone."""
 
     site: SiteId
@@ -164,6 +165,12 @@ class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag="cancel-req
     """The owner wants it stopped."""
 
 
+class ActionFailed(msgspec.Struct, frozen=True, tag="action-failed"):
+    """The control centre could not carry a command out."""
+
+    error: ErrorReport
+
+
 class Recovered(msgspec.Struct, frozen=True, kw_only=True, tag="recovered"):
     """The control centre came back and takes the job up again."""
 
@@ -178,6 +185,7 @@ JobEvent = (
     | Woke
     | DeadlinePassed
     | CancelRequested
+    | ActionFailed
     | Recovered
 )
 

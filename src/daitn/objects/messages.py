@@ -21,8 +21,11 @@ __all__ = [
     "Advert",
     "CancelWork",
     "ChunkRequest",
+    "ModelsNeeded",
     "Progress",
+    "RecipeQuestion",
     "Sensed",
+    "StatusQuestion",
     "VerifyWork",
     "VisitWork",
     "Work",
@@ -86,6 +89,25 @@ class CancelWork(msgspec.Struct, frozen=True, kw_only=True):
     """Stop a piece of work and forget what it made."""
 
     visit: VisitId
+
+
+class StatusQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a site how far a piece of work is."""
+
+    visit: VisitId
+
+
+class RecipeQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a site that runs a recipe what a model of this configuration needs."""
+
+    recipe: str
+    config: dict[str, object]
+
+
+class ModelsNeeded(msgspec.Struct, frozen=True, kw_only=True):
+    """Tell a site which models somebody may still ask for; it may forget the others."""
+
+    models: tuple[Digest, ...]
 
 
 class WorkState(enum.StrEnum):

@@ -32,6 +32,7 @@ from daitn.identity.signing import entry_digest
 from daitn.objects.errors import ErrorReport, IllegalTransition
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.jobs import (
+    ActionFailed,
     Assessed,
     CancelRequested,
     DeadlinePassed,
@@ -257,6 +258,11 @@ def _on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
     return (*stops, *_end(job, JobState.EXHAUSTED, "its time (budget.duration_s) is over", now_s))
 
 
+def _on_action_failed(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, ActionFailed)
+    return (*_stop_all(job), *_fail(job, event.error, now_s))
+
+
 def _late(job: Job, event: JobEvent, now_s: float) -> Commands:
     """A report, a loss or a recovery that no longer matters."""
     return ()
@@ -354,6 +360,7 @@ def _open_objectives(job: Job) -> tuple[ObjectiveName, ...]:
 Handler = Callable[[Job, JobEvent, float], Commands]
 
 _ALWAYS: dict[type, Handler] = {
+    ActionFailed: _on_action_failed,
     CancelRequested: _on_cancel,
     DeadlinePassed: _on_deadline,
     Recovered: _on_recovered,

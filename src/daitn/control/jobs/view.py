@@ -69,6 +69,11 @@ def _objectives(job: Job) -> tuple[ObjectiveView, ...]:
     return tuple(shown)
 
 
+def _untrained(job: Job) -> dict[str, float]:
+    first = job.checkpoints[0].values if job.checkpoints else {}
+    return {str(name): value for name, value in first.items()}
+
+
 def _bytes_moved(job: Job) -> int:
     """Bytes that travelled to sites and verifiers, of all facts on record."""
     facts = [entry.fact for entry in job.lineage]

@@ -1,0 +1,178 @@
+"""How the control centre carries a job's commands out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from daitn.control.feasibility import assess
+from daitn.control.jobs.commands import (
+    Assess,
+    ChooseVerifiers,
+    Command,
+    ComputeRoute,
+    Settle,
+    StartWork,
+    StopWork,
+)
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.question import first_question, route_question
+from daitn.control.route.engine import Mtrce
+from daitn.objects.decisions import Assessment
+from daitn.objects.errors import DaitnError, ErrorReport, Unreachable
+from daitn.objects.identifiers import JobId, ObjectiveName, SiteId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import (
+    Assessed,
+    JobEvent,
+    Planned,
+    Reported,
+    SiteLost,
+    VerifierAssignment,
+    VerifiersChosen,
+    WorkNeeds,
+)
+from daitn.objects.messages import CancelWork, WorkOutcome, WorkState
+from daitn.objects.wire import encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
+from daitn.topology.relevance import relevant_to
+from daitn.topology.snapshot import Drrt, MsDrrt
+
+__all__ = ["Actions"]
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 5.0
+START_ATTEMPTS = 3
+"""A site that is there but does not take work this often counts as lost."""
+
+
+class Actions:
+    """Turns commands into decisions of the pure core and into requests to sites."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        snapshot: Callable[[], Drrt],
+        feed: Callable[[JobId, JobEvent], None],
+        settle: Callable[[Job], None],
+    ) -> None:
+        self._fabric = fabric
+        self._snapshot = snapshot
+        self._feed = feed
+        self._settle = settle
+
+    async def carry_out(self, job: Job, command: Command) -> None:
+        """Do what one command says; its result is fed back as a fact."""
+        match command:
+            case Assess():
+                assessment = await self.assess(job.intent, job.needs)
+                self._feed(job.id, Assessed(assessment))
+            case ComputeRoute():
+                self._feed(job.id, await self._route(job))
+            case ChooseVerifiers(objectives):
+                self._feed(job.id, VerifiersChosen(self._verifiers(job, objectives)))
+            case StartWork():
+                await self._start(job, command)
+            case StopWork(site, visit):
+                await self._stop(site, CancelWork(visit=visit))
+            case Settle():
+                self._settle(job)
+
+    async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
+        """What T-FAM says of an intent on the topology of this moment."""
+        snapshot, now_s = self._snapshot(), time.time()
+
+        def cut(changed: TrainingIntent) -> MsDrrt:
+            return _cut(snapshot, changed, needs, now_s)
+
+        question = first_question(intent, needs, cut(intent), now_s)
+        return await asyncio.to_thread(assess, question, cut)
+
+    async def _route(self, job: Job) -> Planned:
+        now_s = time.time()
+        topology = _cut(self._snapshot(), job.intent, job.needs, now_s)
+        question = route_question(job, topology, now_s)
+        rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
+        route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
+        waiting_for = "" if route else _away(job, topology)
+        return Planned(route=route, decision=decision, waiting_for=waiting_for)
+
+    def _verifiers(
+        self, job: Job, objectives: tuple[ObjectiveName, ...]
+    ) -> tuple[VerifierAssignment, ...]:
+        topology = _cut(self._snapshot(), job.intent, job.needs, time.time())
+        return tuple(_assigned(job, topology, objective) for objective in objectives)
+
+    async def _start(self, job: Job, command: StartWork) -> None:
+        key = keys.site_do(command.site, "work")
+        work = encode(command.work)
+        for attempt in range(START_ATTEMPTS):
+            try:
+                await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
+                return
+            except Unreachable as error:
+                log.warning("%s does not take %s: %s", command.site, command.work.visit, error)
+                await asyncio.sleep(0.2 * attempt)
+            except DaitnError as error:
+                self._feed(job.id, Reported(_refused(job, command, error)))
+                return
+        self._feed(job.id, SiteLost(command.site))
+
+    async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
+        try:
+            await self._fabric.request(
+                keys.site_do(site, "stop"), encode(cancel), timeout_s=START_TIMEOUT_S
+            )
+        except DaitnError as error:
+            log.info("%s was not told to stop %s: %s", site, cancel.visit, error.problem)
+
+
+def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float) -> MsDrrt:
+    return relevant_to(
+        snapshot,
+        intent,
+        data_schema=needs.data_schema,
+        test_schema=needs.test_schema,
+        now_s=now_s,
+        memory_bytes=needs.memory_bytes,
+    )
+
+
+def _assigned(job: Job, topology: MsDrrt, objective: ObjectiveName) -> VerifierAssignment:
+    """The verifier of this objective that failed the job least and has least to do."""
+    options = topology.verifiers.get(objective, ())
+
+    def burden(site: SiteId) -> tuple[int, float, str]:
+        state = topology.snapshot.sites[site]
+        queue = state.load.queue.value if state.load else 0.0
+        return (job.strikes.get(site, 0), queue, site)
+
+    sites = sorted((option.site for option in options), key=burden)
+    return VerifierAssignment(objective=objective, site=sites[0] if sites else None)
+
+
+def _away(job: Job, topology: MsDrrt) -> str:
+    """What a job without a route waits for: sites that are known and not there now."""
+    if job.intent.route and len(job.made) >= len(job.intent.route):
+        return ""
+    sites = topology.snapshot.sites
+    best = job.best
+    if best and not any(site in sites and sites[site].alive for site in best.model.holders):
+        return f"a site that holds the model: {', '.join(best.model.holders)}"
+    away = sorted({r.candidate.split("/")[0] for r in topology.rejections if r.filter == "alive"})
+    return f"sites that are away: {', '.join(away)}" if away else ""
+
+
+def _refused(job: Job, command: StartWork, error: DaitnError) -> WorkOutcome:
+    return WorkOutcome(
+        visit=command.work.visit,
+        job=job.id,
+        site=command.site,
+        state=WorkState.FAILED,
+        error=ErrorReport.of(error),
+    )

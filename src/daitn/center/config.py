@@ -1,0 +1,29 @@
+"""The control centre's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from daitn.objects.wire import checked
+
+__all__ = ["CenterConfig", "check_center_config"]
+
+
+class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One control centre. Paths are relative to the file in which they stand."""
+
+    listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tcp/127.0.0.1:7447",)
+    """Endpoints at which nodes and owners reach it."""
+    state: str = "daitn-center"
+    """Folder for jobs and for weights that owners bring."""
+    database: str = ""
+    """SQLAlchemy URL of the job journal; empty: SQLite in the state folder."""
+
+
+def check_center_config(plain: object, folder: Path) -> CenterConfig:
+    """Check plain data from a file. Raises `InvalidInput` naming the field."""
+    config = checked({} if plain is None else plain, CenterConfig, "center")
+    return msgspec.structs.replace(config, state=str((folder / config.state).resolve()))

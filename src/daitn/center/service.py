@@ -1,0 +1,257 @@
+"""The DA-ITN control centre (DCC): the process around the pure core."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+
+from daitn.center.actions import Actions
+from daitn.center.config import CenterConfig
+from daitn.center.feed import TopologyFeed
+from daitn.center.jobs import JobService
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.view import view
+from daitn.objects.descriptors import ModelDescriptor
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
+from daitn.objects.identifiers import Digest, JobId, SiteId, checked_name
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
+from daitn.objects.lineage import Lineage
+from daitn.objects.messages import ModelsNeeded, RecipeQuestion, WorkOutcome
+from daitn.objects.models import CHUNK_BYTES
+from daitn.objects.requests import (
+    AssessIntent,
+    JobList,
+    JobQuery,
+    ModelList,
+    SubmitIntent,
+    Trained,
+)
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.store.sql import SqlJournal
+from daitn.topology.analysis import analyse
+from daitn.topology.export import export
+
+__all__ = ["CENTER_SITE", "ControlCenter"]
+
+log = logging.getLogger(__name__)
+
+CENTER_SITE = SiteId("center")
+"""The name under which the control centre holds weights that owners bring."""
+ESTIMATE_TIMEOUT_S = 30.0
+"""A site may have to start its training engine first."""
+SETTLE_S = 2.0
+"""After a start, how long sites have to show up before interrupted jobs go on."""
+_MODEL_KIND = "model"
+
+
+class ControlCenter:
+    """A running control centre."""
+
+    def __init__(self, config: CenterConfig, fabric: Fabric) -> None:
+        state = Path(config.state)
+        state.mkdir(parents=True, exist_ok=True)
+        self._fabric = fabric
+        self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
+        self._store = DiskBlobStore(state / "models")
+        self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
+        self._feed = TopologyFeed(fabric, self._journal, self._came, self._lost)
+        self._actions = Actions(fabric, self._feed.snapshot, self._fed, self._settle)
+        self._jobs = JobService(self._journal, self._actions.carry_out, self._show)
+        self._registrations: list[Registration] = []
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Read the jobs back, listen, and take interrupted jobs up when their sites are there."""
+        self._jobs.start()
+        await self._feed.start()
+        await self._chunks.start()
+        for verb, handler in self._handlers().items():
+            self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
+        self._registrations.append(await self._fabric.announce(keys.center_alive()))
+        self._spawn(self._recover())
+
+    async def close(self) -> None:
+        for registration in reversed(self._registrations):
+            await registration.close()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._jobs.close()
+        await self._feed.close()
+        await self._chunks.close()
+        self._journal.close()
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "submit": self._on_submit,
+            "assess": self._on_assess,
+            "jobs": self._on_jobs,
+            "lineage": self._on_lineage,
+            "cancel": self._on_cancel,
+            "models": self._on_models,
+            "topology": self._on_topology,
+            "analysis": self._on_analysis,
+            "report": self._on_report,
+            "store": self._on_store,
+        }
+
+    async def _on_submit(self, key: str, payload: bytes) -> bytes:
+        wanted = decode(payload, SubmitIntent)
+        name = checked_name(wanted.intent.name, "name")
+        needs = await self._needs(wanted.intent)
+        submitted = Submitted(
+            job=self._jobs.new_id(name),
+            intent=wanted.intent,
+            needs=needs,
+            start=wanted.start,
+            insist=wanted.insist,
+        )
+        return encode(self._jobs.submit(submitted))
+
+    async def _on_assess(self, key: str, payload: bytes) -> bytes:
+        intent = decode(payload, AssessIntent).intent
+        return encode(await self._actions.assess(intent, await self._needs(intent)))
+
+    async def _on_jobs(self, key: str, payload: bytes) -> bytes:
+        query = decode(payload, JobQuery)
+        jobs = (self._jobs.get(query.job),) if query.job else self._jobs.all()
+        now_s = time.time()
+        return encode(JobList(jobs=tuple(view(job, now_s) for job in jobs)))
+
+    async def _on_lineage(self, key: str, payload: bytes) -> bytes:
+        job = self._jobs.get(decode(payload, JobQuery).job)
+        if job.best is None:
+            raise NotFound(
+                f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
+            )
+        lineage = Lineage(job=job.id, entries=tuple(job.lineage))
+        return encode(Trained(job=view(job, time.time()), lineage=lineage))
+
+    async def _on_cancel(self, key: str, payload: bytes) -> bytes:
+        return encode(self._jobs.cancel(decode(payload, JobQuery).job))
+
+    async def _on_models(self, key: str, payload: bytes) -> bytes:
+        stored = self._journal.all(_MODEL_KIND).values()
+        models = sorted(
+            (decode(model, ModelDescriptor) for model in stored), key=lambda m: m.created_at_s
+        )
+        return encode(ModelList(models=tuple(models)))
+
+    async def _on_topology(self, key: str, payload: bytes) -> bytes:
+        return encode(export(self._feed.snapshot()))
+
+    async def _on_analysis(self, key: str, payload: bytes) -> bytes:
+        return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
+
+    async def _on_report(self, key: str, payload: bytes) -> bytes:
+        self._jobs.reported(decode(payload, WorkOutcome))
+        return b""
+
+    async def _on_store(self, key: str, payload: bytes) -> bytes:
+        if len(payload) > CHUNK_BYTES:
+            raise InvalidInput(
+                f"a chunk has at most {CHUNK_BYTES} bytes, this one {len(payload)}",
+                field="payload",
+                fix="cut it",
+            )
+        return (await asyncio.to_thread(self._store.write, payload)).encode()
+
+    async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
+        """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""
+        question = encode(RecipeQuestion(recipe=intent.model.recipe, config=intent.model.config))
+        sites = self._sites_with(intent.model.recipe)
+        for site in sites:
+            try:
+                answer = await self._fabric.request(
+                    keys.site_do(site, "estimate"), question, timeout_s=ESTIMATE_TIMEOUT_S
+                )
+                return decode(answer, WorkNeeds)
+            except Unreachable as error:
+                log.warning("%s did not say what a model needs: %s", site, error)
+        raise Unreachable(
+            f"none of the sites that run {intent.model.recipe} answered: {', '.join(sites)}",
+            fix="see `daitn get nodes`, and try again",
+        )
+
+    def _sites_with(self, recipe: str) -> tuple[SiteId, ...]:
+        known: set[str] = set()
+        sites = []
+        for site, state in sorted(self._feed.snapshot().sites.items()):
+            units = (state.descriptor.compute, state.descriptor.verifier)
+            recipes = {name for unit in units if unit for name in unit.recipes}
+            known |= recipes
+            if state.alive and recipe in recipes:
+                sites.append(site)
+        if sites:
+            return tuple(sites)
+        fix = f"use one of: {', '.join(sorted(known))}" if known else "start nodes, then try again"
+        raise NotFound(f"no site runs recipe {recipe}", field="model.recipe", fix=fix)
+
+    def _came(self, site: SiteId) -> None:
+        self._jobs.wake()
+
+    def _lost(self, site: SiteId) -> None:
+        self._jobs.lost(site)
+
+    def _fed(self, job: JobId, event: JobEvent) -> None:
+        self._jobs.feed(job, event)
+
+    def _show(self, shown: JobView) -> None:
+        self._spawn(self._fabric.publish(keys.job_event(shown.job), encode(shown)))
+
+    def _settle(self, job: Job) -> None:
+        best = job.best
+        if best is not None:
+            model = ModelDescriptor(
+                name=job.id,
+                owner=job.intent.owner,
+                recipe=job.intent.model.recipe,
+                manifest=best.model.manifest,
+                size_bytes=best.model.size_bytes,
+                measured={str(name): value for name, value in best.values.items()},
+                holders=best.model.holders,
+                created_at_s=time.time(),
+            )
+            self._journal.put(_MODEL_KIND, job.id, encode(model))
+        self._spawn(self._tell_needed())
+
+    async def _tell_needed(self) -> None:
+        """Let every site forget the models that no job and no owner needs any more."""
+        needed: set[Digest] = set()
+        for job in self._jobs.all():
+            kept = (job.best, job.latest) if not job.state.final else (job.best,)
+            needed |= {checkpoint.model.manifest for checkpoint in kept if checkpoint}
+            needed |= {o.work.model.manifest for o in job.outstanding.values() if o.work.model}
+            if job.candidate is not None:
+                needed.add(job.candidate.model.manifest)
+        message = encode(ModelsNeeded(models=tuple(sorted(needed))))
+        for site in self._feed.snapshot().alive():
+            try:
+                await self._fabric.request(
+                    keys.site_do(site, "retain"), message, timeout_s=ESTIMATE_TIMEOUT_S
+                )
+            except DaitnError as error:
+                log.info("%s keeps old models for now: %s", site, error.problem)
+
+    async def _recover(self) -> None:
+        waited_s = 0.0
+        while waited_s < SETTLE_S and self._awaited() - set(self._feed.snapshot().alive()):
+            await asyncio.sleep(0.05)
+            waited_s += 0.05
+        self._jobs.recover()
+
+    def _awaited(self) -> set[SiteId]:
+        return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,164 @@
+"""Where work for a site is accepted, done and reported, whatever its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput
+from daitn.objects.identifiers import Digest, SiteId, VisitId
+from daitn.objects.lineage import Entry
+from daitn.objects.messages import Work, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.models import ModelRef
+from daitn.terminal.ledger import Ledger, Noted
+
+__all__ = ["Desk", "Done"]
+
+log = logging.getLogger(__name__)
+
+REPORT_AGAIN_S = (0.2, 1.0, 5.0)
+"""Pauses between attempts to report; the last one repeats until the control centre answers."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a piece of work gave."""
+
+    entry: Entry
+    model: ModelRef | None
+
+
+class Desk:
+    """Takes each piece of work once, however often it is handed in, and reports until heard.
+
+    `perform` does a piece of work; `report` hands an outcome to the control centre and raises
+    `DaitnError` when it was not heard.
+    """
+
+    def __init__(
+        self,
+        site: SiteId,
+        ledger: Ledger,
+        perform: Callable[[Work], Awaitable[Done]],
+        report: Callable[[WorkOutcome], Awaitable[None]],
+    ) -> None:
+        self._site = site
+        self._ledger = ledger
+        self._perform = perform
+        self._report = report
+        self._running: dict[VisitId, asyncio.Task[None]] = {}
+        self._reporting: set[asyncio.Task[None]] = set()
+
+    @property
+    def queue(self) -> int:
+        """Work accepted and not finished."""
+        return len(self._running)
+
+    def models(self) -> frozenset[Digest]:
+        """Models that work here still needs, or that nobody has heard of yet."""
+        return self._ledger.models()
+
+    def resume(self) -> None:
+        """After a start: report what was finished and not heard; forget what was cut off."""
+        for noted in self._ledger.all():
+            if noted.outcome is None:
+                self._ledger.forget(noted.work.visit)
+            elif not noted.reported:
+                self._send(noted)
+
+    def start(self, work: Work) -> WorkStatus:
+        """Accept work. Raises `StorageFull` where it cannot be noted."""
+        noted = self._ledger.get(work.visit)
+        if noted is None:
+            self._ledger.put(Noted(work=work))
+            task = asyncio.create_task(self._do(work), name=f"work {work.visit}")
+            self._running[work.visit] = task
+        elif noted.work != work:
+            raise InvalidInput(
+                f"{work.visit} names other work here",
+                field="visit",
+                fix="this is a defect of the control centre; report it",
+            )
+        elif noted.outcome is not None:
+            self._send(noted)
+        return self.status(work.visit)
+
+    def status(self, visit: VisitId) -> WorkStatus:
+        noted = self._ledger.get(visit)
+        if noted is None:
+            return WorkStatus(state=WorkState.UNKNOWN)
+        if noted.outcome is None:
+            return WorkStatus(state=WorkState.RUNNING)
+        return WorkStatus(state=noted.outcome.state, outcome=noted.outcome)
+
+    async def stop(self, visit: VisitId) -> None:
+        """Stop work and forget it; its report is owed to nobody."""
+        task = self._running.get(visit)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._ledger.forget(visit)
+
+    async def close(self) -> None:
+        """Stop everything. What was not finished is lost, what was not heard is kept."""
+        tasks = [*self._running.values(), *self._reporting]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _do(self, work: Work) -> None:
+        try:
+            outcome = await self._outcome(work)
+        finally:
+            self._running.pop(work.visit, None)
+        noted = Noted(work=work, outcome=outcome)
+        try:
+            self._ledger.put(noted)
+        except OSError as error:
+            log.warning("outcome of %s is not on disk: %s", work.visit, error)
+        self._send(noted)
+
+    async def _outcome(self, work: Work) -> WorkOutcome:
+        try:
+            done = await self._perform(work)
+        except DaitnError as error:
+            log.warning("%s failed: %s", work.visit, error)
+            return self._failed(work, ErrorReport.of(error))
+        except Exception as error:
+            log.exception("%s failed", work.visit)
+            problem = f"{type(error).__name__}: {error}"
+            return self._failed(work, ErrorReport(code="WorkFailed", problem=problem))
+        return WorkOutcome(
+            visit=work.visit,
+            job=work.job,
+            site=self._site,
+            state=WorkState.DONE,
+            entry=done.entry,
+            model=done.model,
+        )
+
+    def _failed(self, work: Work, error: ErrorReport) -> WorkOutcome:
+        return WorkOutcome(
+            visit=work.visit, job=work.job, site=self._site, state=WorkState.FAILED, error=error
+        )
+
+    def _send(self, noted: Noted) -> None:
+        task = asyncio.create_task(self._send_until_heard(noted))
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
+
+    async def _send_until_heard(self, noted: Noted) -> None:
+        assert noted.outcome is not None
+        attempt = 0
+        while True:
+            try:
+                await self._report(noted.outcome)
+                break
+            except DaitnError as error:
+                log.info("%s is not reported yet: %s", noted.work.visit, error.problem)
+            await asyncio.sleep(REPORT_AGAIN_S[min(attempt, len(REPORT_AGAIN_S) - 1)])
+            attempt += 1
+        if self._ledger.get(noted.work.visit) is not None:
+            self._ledger.put(Noted(work=noted.work, outcome=noted.outcome, reported=True))

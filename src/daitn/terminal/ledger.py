@@ -1,0 +1,80 @@
+"""A site's memory of the work that it accepted: it outlives the process.
+
+A piece of work is noted before it is acknowledged, and its outcome before it is reported, so
+that neither a lost message nor a restart makes the site do it twice or forget what it made.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from daitn.objects.errors import Corrupt
+from daitn.objects.identifiers import Digest, VisitId, checked_name
+from daitn.objects.messages import Work, WorkOutcome
+from daitn.objects.wire import decode, encode
+
+__all__ = ["Ledger", "Noted"]
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of work, and how it ended if it did."""
+
+    work: Work
+    outcome: WorkOutcome | None = None
+    reported: bool = False
+
+
+class Ledger:
+    """One file per piece of work in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.partial"):
+            leftover.unlink()
+
+    def get(self, visit: VisitId) -> Noted | None:
+        path = self._path(visit)
+        try:
+            return decode(path.read_bytes(), Noted)
+        except FileNotFoundError:
+            return None
+        except Corrupt:
+            path.unlink()
+            return None
+
+    def put(self, noted: Noted) -> None:
+        """Keep a note; on disk when this returns."""
+        path = self._path(noted.work.visit)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            file.write(encode(noted))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def forget(self, visit: VisitId) -> None:
+        self._path(visit).unlink(missing_ok=True)
+
+    def all(self) -> tuple[Noted, ...]:
+        """Every note, by visit."""
+        visits = sorted(path.name for path in self._folder.iterdir() if path.suffix != ".partial")
+        notes = (self.get(VisitId(name)) for name in visits)
+        return tuple(note for note in notes if note is not None)
+
+    def models(self) -> frozenset[Digest]:
+        """Models that work not yet reported needs or has made."""
+        open_notes = [note for note in self.all() if not note.reported]
+        needed = {note.work.model.manifest for note in open_notes if note.work.model}
+        made = {
+            note.outcome.model.manifest
+            for note in open_notes
+            if note.outcome and note.outcome.model
+        }
+        return frozenset(needed | made)
+
+    def _path(self, visit: VisitId) -> Path:
+        return self._folder / checked_name(visit, "visit")

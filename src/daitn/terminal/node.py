@@ -1,0 +1,160 @@
+"""The node of a site: one process that plays the roles of its file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from pathlib import Path
+
+from daitn.identity.keys import SigningKey
+from daitn.identity.signing import sign_advert
+from daitn.learning.worker_client import Trainer
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import DaitnError
+from daitn.objects.messages import (
+    CancelWork,
+    ModelsNeeded,
+    Progress,
+    RecipeQuestion,
+    StatusQuestion,
+    Work,
+    WorkOutcome,
+)
+from daitn.objects.wire import decode, encode
+from daitn.terminal.config import NodeConfig
+from daitn.terminal.descriptor import allowed_recipes, describe
+from daitn.terminal.desk import Desk
+from daitn.terminal.ledger import Ledger
+from daitn.terminal.workshop import Workshop
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.mobility.transport import ChunkTransport
+from daitn.tools.sensing import Sensing
+
+__all__ = ["Node"]
+
+log = logging.getLogger(__name__)
+
+REPORT_TIMEOUT_S = 5.0
+
+
+class Node:
+    """A running node. `await start()` returns when it can take work; `close()` leaves at once."""
+
+    def __init__(self, config: NodeConfig, fabric: Fabric) -> None:
+        self._config = config
+        self._fabric = fabric
+        state = Path(config.state)
+        self._key = SigningKey.at(state / "key")
+        self._store = DiskBlobStore(state / "models")
+        self._trainer = Trainer(threads=config.threads)
+        self._sensing = Sensing(
+            fabric,
+            config.site,
+            now_s=time.time,
+            queue=lambda: self._desk.queue,
+            folder=state,
+            rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
+        )
+        self._transport = ChunkTransport(
+            fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
+        )
+        self._workshop = Workshop(
+            config,
+            self._trainer,
+            self._store,
+            self._transport,
+            self._key,
+            allowed_recipes(config),
+            self._publish_progress,
+        )
+        self._desk = Desk(
+            config.site, Ledger(state / "ledger"), self._workshop.perform, self._report
+        )
+        self._chunks = ChunkServer(fabric, config.site, self._store)
+        self._registrations: list[Registration] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self.descriptor: NodeDescriptor | None = None
+
+    async def start(self) -> None:
+        """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
+        await self._trainer.start()
+        self.descriptor = await describe(self._config, self._trainer, self._key.public, time.time())
+        await self._chunks.start()
+        for verb, handler in self._handlers().items():
+            served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
+            self._registrations.append(served)
+        await self._sensing.start()
+        token = await self._fabric.announce(keys.site_alive(self._config.site))
+        self._registrations.append(token)
+        advert = encode(sign_advert(self.descriptor, self._key))
+        await self._fabric.publish(keys.site_advert(self._config.site), advert)
+        self._desk.resume()
+
+    async def close(self) -> None:
+        """Take everything back. Unfinished work is lost, unheard reports are kept."""
+        for registration in reversed(self._registrations):
+            await registration.close()
+        await self._desk.close()
+        for task in self._background:
+            task.cancel()
+        await self._sensing.close()
+        await self._chunks.close()
+        await self._transport.close()
+        await self._trainer.close()
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "describe": self._on_describe,
+            "estimate": self._on_estimate,
+            "work": self._on_work,
+            "status": self._on_status,
+            "stop": self._on_stop,
+            "retain": self._on_retain,
+        }
+
+    async def _on_describe(self, key: str, payload: bytes) -> bytes:
+        assert self.descriptor is not None
+        return encode(sign_advert(self.descriptor, self._key))
+
+    async def _on_estimate(self, key: str, payload: bytes) -> bytes:
+        question = decode(payload, RecipeQuestion)
+        return encode(await self._workshop.needs(question))
+
+    async def _on_work(self, key: str, payload: bytes) -> bytes:
+        return encode(self._desk.start(decode(payload, Work)))
+
+    async def _on_status(self, key: str, payload: bytes) -> bytes:
+        return encode(self._desk.status(decode(payload, StatusQuestion).visit))
+
+    async def _on_stop(self, key: str, payload: bytes) -> bytes:
+        await self._desk.stop(decode(payload, CancelWork).visit)
+        return b""
+
+    async def _on_retain(self, key: str, payload: bytes) -> bytes:
+        needed = decode(payload, ModelsNeeded)
+        freed = await self._workshop.retain(frozenset(needed.models) | self._desk.models())
+        if freed:
+            log.info("freed %d bytes of models that nobody needs", freed)
+        return b""
+
+    async def _report(self, outcome: WorkOutcome) -> None:
+        await self._fabric.request(
+            keys.center_do("report"), encode(outcome), timeout_s=REPORT_TIMEOUT_S
+        )
+
+    def _publish_progress(self, progress: Progress) -> None:
+        task = asyncio.create_task(self._send_progress(progress))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _send_progress(self, progress: Progress) -> None:
+        try:
+            key = keys.site_progress(self._config.site, progress.job)
+            await self._fabric.publish(key, encode(progress))
+        except DaitnError as error:
+            log.debug("progress is not shown: %s", error)

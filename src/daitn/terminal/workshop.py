@@ -1,0 +1,249 @@
+"""How visits and verifications are done at a site: fetch, train or measure, keep, sign."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from daitn.identity.access import check_visit
+from daitn.identity.keys import SigningKey
+from daitn.identity.signing import sign_entry
+from daitn.learning.recipe import Progress as TrainingProgress
+from daitn.learning.registry import load
+from daitn.learning.worker_client import Trainer
+from daitn.objects.errors import NotFound
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.jobs import WorkNeeds
+from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
+from daitn.objects.messages import Progress, RecipeQuestion, VerifyWork, VisitWork, Work
+from daitn.objects.models import Manifest, ModelRef
+from daitn.terminal.config import DatasetConfig, NodeConfig, TestSetConfig
+from daitn.terminal.desk import Done
+from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
+
+__all__ = ["Workshop"]
+
+log = logging.getLogger(__name__)
+
+Watch = Callable[[Progress], None]
+
+
+class Workshop:
+    """Does a site's work. Models live in the blob store, and as folders only while in use."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        trainer: Trainer,
+        store: BlobStore,
+        transport: ModelTransport,
+        key: SigningKey,
+        recipes: tuple[str, ...],
+        watch: Watch,
+    ) -> None:
+        self._config = config
+        self._trainer = trainer
+        self._store = store
+        self._transport = transport
+        self._key = key
+        self._recipes = recipes
+        self._watch = watch
+        self._scratch = Path(config.state) / "scratch"
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(parents=True)
+        self._packing = asyncio.Lock()
+
+    @property
+    def site(self) -> SiteId:
+        return self._config.site
+
+    async def perform(self, work: Work) -> Done:
+        """Do one piece of work. Raises `DaitnError` telling why it could not be done."""
+        self._check_recipe(work.recipe)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            if isinstance(work, VerifyWork):
+                return await self._verify(work, Path(folder))
+            if work.model is None:
+                return await self._originate(work, Path(folder))
+            return await self._visit(work, work.model, Path(folder))
+
+    async def needs(self, question: RecipeQuestion) -> WorkNeeds:
+        """What a model of this configuration needs. Raises `InvalidInput` for a bad one."""
+        self._check_recipe(question.recipe)
+        recipe = load(question.recipe)
+        footprint = await self._trainer.estimate(question.recipe, question.config)
+        return WorkNeeds(
+            data_schema=recipe.data_schema,
+            test_schema=recipe.test_schema,
+            parameters=footprint.parameters,
+            flops_per_example=footprint.flops_per_example,
+            memory_bytes=footprint.memory_bytes,
+            size_bytes=footprint.size_bytes,
+        )
+
+    async def retain(self, models: frozenset[Digest]) -> int:
+        """Forget every model but these; returns bytes freed."""
+        async with self._packing:
+            return await asyncio.to_thread(self._store.retain, models)
+
+    async def _originate(self, work: VisitWork, folder: Path) -> Done:
+        self._dataset(work)
+        out = _made(folder / "out")
+        await self._trainer.initialise(work.recipe, work.config, work.seed, out)
+        model, _ = await self._keep(work.recipe, out)
+        return self._done(
+            Origin(
+                job=work.job,
+                visit=work.visit,
+                site=self.site,
+                at_s=time.time(),
+                recipe=work.recipe,
+                seed=work.seed,
+                model=model.manifest,
+            ),
+            work,
+            model,
+        )
+
+    async def _visit(self, work: VisitWork, model: ModelRef, folder: Path) -> Done:
+        began = time.perf_counter()
+        dataset = self._dataset(work)
+        moved = await self._fetch(work, model, _made(folder / "in"))
+        out = _made(folder / "out")
+        trained = await self._trainer.train(
+            work.recipe,
+            folder / "in",
+            work.config,
+            Path(dataset.path),
+            work.examples,
+            work.seed,
+            out,
+            lambda progress: self._training(work, progress),
+        )
+        result, manifest = await self._keep(work.recipe, out)
+        seconds = time.perf_counter() - began
+        return self._done(
+            Visit(
+                job=work.job,
+                visit=work.visit,
+                site=self.site,
+                dataset=dataset.name,
+                at_s=time.time(),
+                seconds=trained.seconds,
+                transfer_s=moved.seconds,
+                overhead_s=max(0.0, seconds - trained.seconds - moved.seconds),
+                bytes_in=moved.bytes_in,
+                examples=trained.examples,
+                loss=trained.loss,
+                model_in=model.manifest,
+                model_out=result.manifest,
+                size_bytes=manifest.size_bytes,
+            ),
+            work,
+            result,
+        )
+
+    async def _verify(self, work: VerifyWork, folder: Path) -> Done:
+        test = self._test_set(work)
+        moved = await self._fetch(work, work.model, _made(folder / "in"))
+        self._tell(work, "measuring", 0, 0)
+        began = time.perf_counter()
+        measured = await self._trainer.evaluate(
+            work.recipe, folder / "in", work.config, Path(test.path), work.metric
+        )
+        return self._done(
+            Verification(
+                job=work.job,
+                visit=work.visit,
+                site=self.site,
+                at_s=time.time(),
+                seconds=time.perf_counter() - began,
+                transfer_s=moved.seconds,
+                bytes_in=moved.bytes_in,
+                model=work.model.manifest,
+                topic=work.topic,
+                metric=measured.metric,
+                value=measured.value,
+                items=measured.items,
+                standard_error=measured.standard_error,
+                by_label=measured.by_label,
+            ),
+            work,
+            None,
+        )
+
+    async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
+        self._tell(work, "fetching", 0, model.size_bytes)
+        moved = await self._transport.fetch(
+            model, lambda done, total: self._tell(work, "fetching", done, total)
+        )
+        manifest = self._store.manifest(model.manifest)
+        await asyncio.to_thread(self._store.unpack, manifest, folder)
+        return moved
+
+    async def _keep(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
+        async with self._packing:
+            digest, manifest = await asyncio.to_thread(self._store.pack, recipe, folder)
+        ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))
+        return ref, manifest
+
+    def _done(self, fact: LineageFact, work: Work, model: ModelRef | None) -> Done:
+        return Done(entry=sign_entry(fact, work.previous, self._key), model=model)
+
+    def _check_recipe(self, recipe: str) -> None:
+        if recipe not in self._recipes:
+            raise NotFound(
+                f"{self.site} does not run recipe {recipe}",
+                field="model.recipe",
+                fix=f"use one of: {', '.join(self._recipes)}",
+            )
+
+    def _dataset(self, work: VisitWork) -> DatasetConfig:
+        """The data set that the work names, if its owner's policy lets this model in."""
+        for dataset in self._config.datasets:
+            if dataset.name == work.dataset:
+                check_visit(dataset.policy, dataset.name, work.recipe, work.owner)
+                return dataset
+        raise NotFound(
+            f"{self.site} has no data set {work.dataset}",
+            field="dataset",
+            fix="see `daitn get datasets`",
+        )
+
+    def _test_set(self, work: VerifyWork) -> TestSetConfig:
+        for test in self._config.tests:
+            if test.topic == work.topic:
+                return test
+        raise NotFound(
+            f"{self.site} has no test set on {work.topic}",
+            field="topic",
+            fix="see `daitn get verifiers`",
+        )
+
+    def _training(self, work: Work, progress: TrainingProgress) -> None:
+        self._tell(work, "training", progress.examples, progress.of_examples, progress.loss)
+
+    def _tell(
+        self, work: Work, phase: str, done: int, total: int, loss: float | None = None
+    ) -> None:
+        self._watch(
+            Progress(
+                job=work.job,
+                visit=work.visit,
+                site=self.site,
+                phase=phase,
+                done=done,
+                total=total,
+                loss=loss,
+            )
+        )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
