@@ -93,9 +93,13 @@ class Actions:
         question = first_question(intent, needs, cut(intent), now_s)
         return await asyncio.to_thread(assess, question, cut)
 
+    def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
+        """The MS-DRRT of an intent on the topology of this moment."""
+        return _cut(self._snapshot(), intent, needs, time.time())
+
     async def _route(self, job: Job) -> Planned:
         now_s = time.time()
-        topology = _cut(self._snapshot(), job.intent, job.needs, now_s)
+        topology = self.cut(job.intent, job.needs)
         question = route_question(job, topology, now_s)
         rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
         route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
@@ -105,7 +109,7 @@ class Actions:
     def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
     ) -> tuple[VerifierAssignment, ...]:
-        topology = _cut(self._snapshot(), job.intent, job.needs, time.time())
+        topology = self.cut(job.intent, job.needs)
         return tuple(_assigned(job, topology, objective) for objective in objectives)
 
     async def _start(self, job: Job, command: StartWork) -> None:

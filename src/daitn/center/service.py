@@ -16,7 +16,7 @@ from daitn.control.jobs.job import Job
 from daitn.control.jobs.view import view
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
-from daitn.objects.identifiers import Digest, JobId, SiteId, checked_name
+from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
@@ -37,14 +37,13 @@ from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.store.sql import SqlJournal
 from daitn.topology.analysis import analyse
-from daitn.topology.export import export
+from daitn.topology.export import export, export_relevant
+from daitn.topology.snapshot import NodeList
 
-__all__ = ["CENTER_SITE", "ControlCenter"]
+__all__ = ["ControlCenter"]
 
 log = logging.getLogger(__name__)
 
-CENTER_SITE = SiteId("center")
-"""The name under which the control centre holds weights that owners bring."""
 ESTIMATE_TIMEOUT_S = 30.0
 """A site may have to start its training engine first."""
 SETTLE_S = 2.0
@@ -97,7 +96,9 @@ class ControlCenter:
             "lineage": self._on_lineage,
             "cancel": self._on_cancel,
             "models": self._on_models,
+            "nodes": self._on_nodes,
             "topology": self._on_topology,
+            "relevant": self._on_relevant,
             "analysis": self._on_analysis,
             "report": self._on_report,
             "store": self._on_store,
@@ -145,8 +146,17 @@ class ControlCenter:
         )
         return encode(ModelList(models=tuple(models)))
 
+    async def _on_nodes(self, key: str, payload: bytes) -> bytes:
+        sites = self._feed.snapshot().sites
+        return encode(NodeList(nodes=tuple(sites[site] for site in sorted(sites))))
+
     async def _on_topology(self, key: str, payload: bytes) -> bytes:
         return encode(export(self._feed.snapshot()))
+
+    async def _on_relevant(self, key: str, payload: bytes) -> bytes:
+        intent = decode(payload, AssessIntent).intent
+        needs = await self._needs(intent)
+        return encode(export_relevant(self._actions.cut(intent, needs)))
 
     async def _on_analysis(self, key: str, payload: bytes) -> bytes:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))

@@ -8,6 +8,7 @@ from typing import NewType
 from daitn.objects.errors import InvalidInput
 
 __all__ = [
+    "CENTER_SITE",
     "Digest",
     "JobId",
     "ObjectiveName",
@@ -26,6 +27,9 @@ OwnerId = NewType("OwnerId", str)
 ObjectiveName = NewType("ObjectiveName", str)
 Digest = NewType("Digest", str)
 """BLAKE3-256 of some bytes, 64 lower-case hexadecimal digits."""
+
+CENTER_SITE = SiteId("center")
+"""The name under which the control centre holds weights that owners bring; no site's name."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 

@@ -22,6 +22,7 @@ __all__ = [
     "CancelWork",
     "ChunkRequest",
     "ModelsNeeded",
+    "ProbeRequest",
     "Progress",
     "RecipeQuestion",
     "Sensed",
@@ -157,3 +158,9 @@ class ChunkRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask a holder for one chunk (or a manifest) by its digest."""
 
     digest: Digest
+
+
+class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a site for this many meaningless bytes, to see how fast they come."""
+
+    size_bytes: int

@@ -30,7 +30,6 @@ class AssessIntent(msgspec.Struct, frozen=True, kw_only=True):
     intent: TrainingIntent
 
 
-
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     """One job by its id; an empty id means all of them."""
 

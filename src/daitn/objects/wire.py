@@ -6,7 +6,8 @@ bytes, whatever its dictionaries' order of insertion.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from types import UnionType
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -30,7 +31,11 @@ def canonical(value: object) -> bytes:
     return _CANONICAL.encode(value)
 
 
-def decode(data: bytes, kind: type[T]) -> T:
+@overload
+def decode(data: bytes, kind: type[T]) -> T: ...
+@overload
+def decode(data: bytes, kind: UnionType) -> Any: ...
+def decode(data: bytes, kind: Any) -> Any:
     """Read a struct that came from the network. Raises `Corrupt` on anything else."""
     try:
         return msgspec.msgpack.decode(data, type=kind)

@@ -10,7 +10,7 @@ import yaml
 
 from daitn.objects.descriptors import DataPolicy, Role
 from daitn.objects.errors import InvalidInput, NotFound
-from daitn.objects.identifiers import OwnerId, SiteId, checked_name
+from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
 from daitn.objects.wire import checked
 
 __all__ = ["DatasetConfig", "NodeConfig", "TestSetConfig", "read_node_config"]
@@ -78,7 +78,7 @@ def read_yaml(path: Path, what: str) -> object:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise InvalidInput(
-            f"the {what} is no YAML: {error}", field=str(path), fix="correct the line that it names"
+            f"the {what} {path} is no YAML: {error}", fix="correct the line that it names"
         ) from None
 
 
@@ -86,6 +86,10 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
     """Check a node's plain data; `folder` is what its relative paths start from."""
     config = checked(plain, NodeConfig, "node")
     checked_name(config.site, "site")
+    if config.site == CENTER_SITE:
+        raise InvalidInput(
+            f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
+        )
     _check_roles(config)
     resolved_sets = []
     for position, dataset in enumerate(config.datasets):

@@ -94,7 +94,7 @@ async def _dataset(
         samples=profile.samples,
         labels=profile.labels,
         quality=profile.quality,
-        fresh_at_s=path.stat().st_mtime,
+        fresh_at_s=_changed_at_s(path),
         price_usd_per_1k=dataset.price_usd_per_1k,
         jurisdiction=config.jurisdiction,
         licence=dataset.licence,
@@ -116,6 +116,10 @@ async def _test_set(
         chance=test.chance,
         labels=profile.labels,
     )
+
+
+def _changed_at_s(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _reader(recipes: tuple[str, ...], kind: str, schema: str, field: str) -> Recipe:

@@ -76,7 +76,7 @@ class Workshop:
         """What a model of this configuration needs. Raises `InvalidInput` for a bad one."""
         self._check_recipe(question.recipe)
         recipe = load(question.recipe)
-        footprint = await self._trainer.estimate(question.recipe, question.config)
+        footprint = await asyncio.to_thread(recipe.estimate, question.config)
         return WorkNeeds(
             data_schema=recipe.data_schema,
             test_schema=recipe.test_schema,

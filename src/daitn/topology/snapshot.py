@@ -17,7 +17,7 @@ from daitn.objects.descriptors import (
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.readings import LinkReading, LoadReading
 
-__all__ = ["DataOption", "Drrt", "MsDrrt", "SiteState", "VerifierOption"]
+__all__ = ["DataOption", "Drrt", "MsDrrt", "NodeList", "SiteState", "VerifierOption"]
 
 
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,12 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     alive: bool
     changed_at_s: float
     load: LoadReading | None = None
+
+
+class NodeList(msgspec.Struct, frozen=True, kw_only=True):
+    """Sites by name."""
+
+    nodes: tuple[SiteState, ...]
 
 
 @dataclass(frozen=True)

@@ -178,10 +178,11 @@ def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     if missing:
         stops = _stop_all(job)
         return (*stops, *_wait(job, f"no verifier is there for {', '.join(missing)}", now_s))
+    still_open = _open_objectives(job)
     return tuple(
         _start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
         for assigned in event.assignments
-        if assigned.site is not None
+        if assigned.site is not None and assigned.objective in still_open
     )
 
 
@@ -264,7 +265,7 @@ def _on_action_failed(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _late(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """A report, a loss or a recovery that no longer matters."""
+    """An answer, a report or a loss that comes when the job has gone on without it."""
     return ()
 
 
@@ -364,10 +365,15 @@ _ALWAYS: dict[type, Handler] = {
     CancelRequested: _on_cancel,
     DeadlinePassed: _on_deadline,
     Recovered: _on_recovered,
+    Assessed: _late,
+    Planned: _late,
+    VerifiersChosen: _late,
     Reported: _late,
     SiteLost: _late,
 }
-_ENDED: dict[type, Handler] = {Reported: _late, SiteLost: _late, Recovered: _late}
+_ENDED: dict[type, Handler] = dict.fromkeys(
+    (ActionFailed, Assessed, Planned, VerifiersChosen, Reported, SiteLost, Recovered), _late
+)
 
 _TABLE: dict[JobState, dict[type, Handler]] = {
     JobState.SUBMITTED: {**_ALWAYS, Assessed: _on_assessed},

@@ -39,8 +39,10 @@ class Fabric(Protocol):
         """Hear publications. Per publisher they arrive in order and are handled one at a time."""
         ...
 
-    async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """Ask the one who serves `key`.
+    async def request(
+        self, key: str, payload: bytes, *, timeout_s: float, bulk: bool = False
+    ) -> bytes:
+        """Ask the one who serves `key`. A `bulk` answer travels behind all others.
 
         Raises `Unreachable` when nobody serves it or no answer came within `timeout_s`, and
         the `DaitnError` that the handler raised.

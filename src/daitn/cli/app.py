@@ -1,0 +1,50 @@
+"""`daitn`: the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from daitn import __version__
+from daitn.cli import data, models, processes, schemas, show, topology, train
+from daitn.cli.demo.command import demo
+from daitn.cli.session import screen
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="daitn",
+    help="Models follow data: train a model over a network of data sites that keep their data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command()(processes.up)
+app.command()(processes.center)
+app.command()(processes.node)
+app.command()(train.train)
+app.command()(train.watch)
+app.command()(train.cancel)
+app.command()(show.get)
+app.command()(show.describe)
+app.command()(show.explain)
+app.add_typer(models.app, name="model")
+app.add_typer(topology.app, name="topology")
+app.add_typer(data.app, name="data")
+app.command()(schemas.schema)
+app.command()(demo)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    screen.print(__version__)
+
+
+def main() -> None:
+    """Entry point of the `daitn` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

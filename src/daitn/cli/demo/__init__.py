@@ -1,0 +1,1 @@
+"""The healthcare scenario of the paper, on one machine, through real processes."""

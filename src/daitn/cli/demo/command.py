@@ -1,0 +1,136 @@
+"""`daitn demo`: prepare the data, start the network, train, compare, report."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.panel import Panel
+
+from daitn.cli.data import medquad_path
+from daitn.cli.demo.picture import network_picture
+from daitn.cli.demo.report import Report, make_report
+from daitn.cli.demo.scenario import BASELINES, write_scenario
+from daitn.cli.processes import Embedded
+from daitn.cli.session import connect, print_json, run, screen
+from daitn.cli.tables import job_table, plain_table, size
+from daitn.learning.corpora.prepare import prepare
+from daitn.objects.errors import WorkFailed
+from daitn.objects.identifiers import JobId
+from daitn.objects.jobs import JobView
+from daitn.objects.requests import JobList, JobQuery
+from daitn.objects.wire import to_json
+from daitn.topology.snapshot import NodeList
+
+__all__ = ["demo"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder; its content is replaced.")] = (
+        Path("out/demo")
+    ),
+    baselines: Annotated[
+        bool, typer.Option(help="Also train at the general sites only and the specialist only.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """The paper's healthcare scenario on this machine: nine institutes, two verifiers, one owner.
+
+    Thirteen processes over real Zenoh sessions. Takes a few minutes on two cores.
+
+    Example: daitn demo -o out/demo
+    """
+    report = run(_demo(out, baselines, as_json))
+    if as_json:
+        print_json(to_json(report))
+    raise typer.Exit(0 if report.reached else 1)
+
+
+async def _demo(out: Path, with_baselines: bool, quiet: bool) -> Report:
+    began = time.perf_counter()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    prepared = prepare(out / "data", medquad_path())
+    network = Embedded(write_scenario(out, (out / "data").resolve(), prepared), out / "logs")
+    _say(quiet, f"data: {prepared.source}; starting {len(network.nodes) + 1} processes")
+    try:
+        with screen.status("starting") as status:
+            await network.start(
+                lambda site, done, of: status.update(f"starting: {done}/{of} sites are there")
+            )
+        job = await _train(network, out, "healthcare", ["-o", str(out / "model")], quiet)
+        others = tuple(
+            [
+                (name, await _train(network, out, intent, ["--insist"], quiet))
+                for name, intent in (BASELINES.items() if with_baselines else ())
+            ]
+        )
+        async with connect(network.endpoint) as session:
+            sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
+    finally:
+        network.stop()
+    report = make_report(job, others, prepared.source, time.perf_counter() - began)
+    (out / "report.json").write_text(to_json(report) + "\n")
+    picture = network_picture(job, sites.nodes, others, prepared.source)
+    (out / "network.svg").write_text(picture)
+    if not quiet:
+        _show(job, report, out)
+    return report
+
+
+async def _train(
+    network: Embedded, out: Path, intent: str, options: list[str], quiet: bool
+) -> JobView:
+    """Be the model owner: one more process, which hands in the intent and watches."""
+    _say(quiet, f"training by {intent}.yaml")
+    command = [sys.executable, "-m", "daitn.cli.app", "train", "-f", str(out / f"{intent}.yaml")]
+    command += ["--watch", "--center", network.endpoint, *options]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.DEVNULL if quiet else None
+    )
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        process.terminate()
+        await process.wait()
+        raise
+    if code not in (0, 1):
+        raise WorkFailed(f"the owner of {intent} ended with {code}", fix=f"see {out / 'logs'}")
+    async with connect(network.endpoint) as session:
+        jobs = await session.ask("jobs", JobQuery(job=JobId(f"{intent}-1")), JobList)
+    return jobs.jobs[0]
+
+
+def _say(quiet: bool, line: str) -> None:
+    if not quiet:
+        screen.print(line, highlight=False)
+
+
+def _show(job: JobView, report: Report, out: Path) -> None:
+    screen.print(job_table(job))
+    names = [objective.name for objective in report.objectives]
+    rows = [
+        (b.name, *(_mark(b.reached.get(n, 0.0), b.passes[n]) for n in names), b.examples)
+        for b in report.baselines
+    ]
+    planned = [_mark(o.reached or 0.0, (o.reached or 0.0) >= o.target) for o in report.objectives]
+    rows.append(("planned route", *planned, job.examples))
+    screen.print(plain_table("compared", ("", *names, "examples"), rows))
+    screen.print(
+        Panel(
+            f"{report.means}\nData: {report.data_source}. {size(report.bytes_moved)} moved, "
+            f"{report.seconds:.0f} s for the job, {report.total_seconds:.0f} s in all.\n"
+            f"Report: {out / 'report.json'}   Picture: {out / 'network.svg'}   "
+            f"Model: {out / 'model'}"
+        )
+    )
+
+
+def _mark(value: float, passes: bool) -> str:
+    return f"{value:.3f} {'pass' if passes else 'fail'}"

@@ -1,0 +1,143 @@
+"""The demo's report: what was wanted, what was reached, by which route, at what cost."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daitn.objects.jobs import JobState, JobView
+
+__all__ = ["Baseline", "Outcome", "Report", "Stop", "make_report"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One objective."""
+
+    name: str
+    target: float
+    reached: float | None
+    verifier: str | None
+    untrained: float | None
+    standard_error: float | None
+    items: int | None
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """One visit of the route."""
+
+    site: str
+    work: int
+    """Training examples."""
+    seconds: float
+    """Training alone."""
+    transfer_s: float
+    overhead_s: float
+    verify_s: float
+    bytes_in: int
+    values: dict[str, float]
+    gains: dict[str, float]
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """What another way of training reached, by the same verifiers."""
+
+    name: str
+    reached: dict[str, float]
+    passes: dict[str, bool]
+    route: tuple[str, ...]
+    examples: int
+    seconds: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`out/demo/report.json`."""
+
+    objectives: tuple[Outcome, ...]
+    route: tuple[Stop, ...]
+    algorithm: str
+    seconds: float
+    """From the submission to the last verification."""
+    bytes_moved: int
+    data_source: str
+    reached: bool
+    model: str
+    parameters: int
+    model_bytes: int
+    baselines: tuple[Baseline, ...]
+    total_seconds: float
+    """The whole demo: start of the processes, baselines and all."""
+    means: str
+
+
+MEANS = (
+    "Accuracy says how often the model prefers the answer that belongs to a question over three "
+    "answers about the same disease. It says nothing of clinical competence."
+)
+
+
+def make_report(
+    job: JobView, baselines: tuple[tuple[str, JobView], ...], data_source: str, total_s: float
+) -> Report:
+    """Put the figures of the jobs together; nothing is computed anew."""
+    untrained = Baseline(
+        name="untrained",
+        reached=job.untrained,
+        passes=_passes(job, job.untrained),
+        route=(),
+        examples=0,
+        seconds=0.0,
+    )
+    return Report(
+        objectives=tuple(
+            Outcome(
+                name=o.name,
+                target=o.target,
+                reached=o.reached,
+                verifier=o.verifier,
+                untrained=job.untrained.get(o.name),
+                standard_error=o.standard_error,
+                items=o.items,
+            )
+            for o in job.objectives
+        ),
+        route=tuple(
+            Stop(
+                site=v.site,
+                work=v.work,
+                seconds=v.seconds,
+                transfer_s=v.transfer_s,
+                overhead_s=v.overhead_s,
+                verify_s=v.verify_s,
+                bytes_in=v.bytes_in,
+                values=v.values,
+                gains=v.gains,
+            )
+            for v in job.route
+        ),
+        algorithm=job.algorithm,
+        seconds=job.seconds,
+        bytes_moved=job.bytes_moved,
+        data_source=data_source,
+        reached=job.state is JobState.REACHED,
+        model=job.model.manifest if job.model else "",
+        parameters=job.needs.parameters,
+        model_bytes=job.model.size_bytes if job.model else 0,
+        baselines=(untrained, *(_baseline(name, view) for name, view in baselines)),
+        total_seconds=total_s,
+        means=MEANS,
+    )
+
+
+def _baseline(name: str, job: JobView) -> Baseline:
+    reached = {o.name: o.reached for o in job.objectives if o.reached is not None}
+    return Baseline(
+        name=name,
+        reached=reached,
+        passes=_passes(job, reached),
+        route=tuple(visit.site for visit in job.route),
+        examples=job.examples,
+        seconds=job.seconds,
+    )
+
+
+def _passes(job: JobView, reached: dict[str, float]) -> dict[str, bool]:
+    return {o.name: reached.get(o.name, 0.0) >= o.target for o in job.objectives}

@@ -1,0 +1,115 @@
+"""The healthcare scenario: nine institutes, two verification units, one model owner.
+
+Only what an owner and the sites would write themselves stands here: files. Nothing in it is read
+by the planner except through them.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daitn.learning.corpora.split import Prepared
+
+__all__ = ["BASELINES", "write_scenario"]
+
+_SPECIALITIES = {
+    "ninds": "medicine/neurology",
+    "nhlbi": "medicine/cardiology",
+    "niddk": "medicine/metabolic",
+    "cancergov": "medicine/oncology",
+}
+BASELINES = {"general sites only": "general", "specialist only": "specialist"}
+"""Name of a baseline to the name of its intent file."""
+
+MODEL: dict[str, Any] = {"recipe": "causal-lm", "seed": 7, "config": {}}
+GENERAL_EXAMPLES = 4000
+SPECIALIST_EXAMPLES = 8000
+
+
+def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
+    """Write the network file and the three intents into `folder`; returns the network file."""
+    network = folder / "network.yaml"
+    _write(network, _network(data, prepared))
+    _write(folder / "healthcare.yaml", _intent("healthcare"))
+    general = [{"site": site, "examples": GENERAL_EXAMPLES} for site in prepared.general]
+    _write(folder / "general.yaml", {**_intent("general"), "route": general})
+    specialist = [{"site": "ninds", "examples": SPECIALIST_EXAMPLES}]
+    _write(folder / "specialist.yaml", {**_intent("specialist"), "route": specialist})
+    return network
+
+
+def _network(data: Path, prepared: Prepared) -> dict[str, Any]:
+    endpoint = f"tcp/127.0.0.1:{_free_port()}"
+    nodes = [_institute(site, data) for site in prepared.sites]
+    nodes.append(_verifier("mpvu-broad", "medicine", data / "tests" / "broad.jsonl"))
+    nodes.append(_verifier("mpvu-expert", "medicine/neurology", data / "tests" / "expert.jsonl"))
+    return {
+        "center": {"listen": [endpoint], "state": "state/center"},
+        "defaults": {"center": [endpoint], "jurisdiction": "US", "recipes": ["causal-lm"]},
+        "nodes": nodes,
+    }
+
+
+def _institute(site: str, data: Path) -> dict[str, Any]:
+    return {
+        "site": site,
+        "owner": site,
+        "roles": ["data", "compute"],
+        "state": f"state/{site}",
+        "datasets": [
+            {
+                "name": "qa",
+                "path": str(data / "sites" / f"{site}.jsonl"),
+                "data_schema": "qa-pairs/1",
+                "topics": [_SPECIALITIES.get(site, "medicine/general")],
+                "licence": "CC-BY-4.0",
+                "policy": {"recipes": ["causal-lm"]},
+            }
+        ],
+    }
+
+
+def _verifier(site: str, topic: str, path: Path) -> dict[str, Any]:
+    test = {"topic": topic, "path": str(path), "test_schema": "multiple-choice/1", "chance": 0.25}
+    return {
+        "site": site,
+        "owner": site,
+        "roles": ["verifier"],
+        "state": f"state/{site}",
+        "tests": [test],
+    }
+
+
+def _intent(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "owner": "health-ai",
+        "model": MODEL,
+        "objectives": [
+            {"name": "broad", "metric": "accuracy", "topic": "medicine", "at_least": 0.80},
+            {
+                "name": "expert",
+                "metric": "accuracy",
+                "topic": "medicine/neurology",
+                "at_least": 0.90,
+            },
+        ],
+        "data": {"topics": ["medicine"]},
+        "requirements": [{"quantity": "jurisdiction", "one_of": ["US"]}],
+        "budget": {"duration_s": 480},
+    }
+
+
+def _write(path: Path, plain: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,85 @@
+"""`daitn model`: bring weights in, take trained models out, with their lineage and a card."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daitn.cli.card import model_card
+from daitn.cli.session import CenterOption, JsonOption, Session, connect, print_json, run, screen
+from daitn.identity.signing import check_lineage
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
+from daitn.objects.models import ModelRef
+from daitn.objects.requests import JobQuery, Trained
+from daitn.objects.wire import to_json
+from daitn.tools.fabric import keys
+from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.transport import ChunkTransport
+
+__all__ = ["app", "export_model", "upload"]
+
+DEFAULT_CENTER = "tcp/127.0.0.1:7447"
+STORE_TIMEOUT_S = 30.0
+
+app = typer.Typer(help="Trained models.", no_args_is_help=True)
+
+
+@app.command("export")
+def export_command(
+    job: Annotated[str, typer.Argument(help="The job that trained it.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder.")],
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a job's best verified model from its holders, with lineage and model card.
+
+    Example: daitn model export healthcare-1 -o model/
+    """
+    trained = run(_export(center, JobId(job), out))
+    if as_json:
+        print_json(to_json(trained))
+    else:
+        screen.print(f"{job} is in {out}: weights, lineage.json and README.md")
+
+
+async def export_model(session: Session, job: JobId, out: Path) -> Trained:
+    """Write the model's parts, its checked lineage and its card to the folder `out`."""
+    if out.exists() and any(out.iterdir()):
+        raise InvalidInput(f"{out} is not empty", field="--out", fix="name a new folder")
+    trained = await session.ask("lineage", JobQuery(job=job), Trained)
+    check_lineage(trained.lineage)
+    assert trained.job.model is not None
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        store = DiskBlobStore(Path(scratch))
+        transport = ChunkTransport(session.fabric, SiteId("owner"), store)
+        try:
+            await transport.fetch(trained.job.model, lambda done, total: None)
+        finally:
+            await transport.close()
+        store.unpack(store.manifest(trained.job.model.manifest), out)
+    (out / "lineage.json").write_text(to_json(trained.lineage) + "\n")
+    (out / "README.md").write_text(model_card(trained))
+    return trained
+
+
+async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
+    """Hand a folder of parts to the control centre, which holds it for the first site."""
+    with tempfile.TemporaryDirectory() as scratch:
+        store = DiskBlobStore(Path(scratch))
+        digest, manifest = store.pack(recipe, folder)
+        chunks = {chunk for part in manifest.parts for chunk in part.chunks}
+        for blob in (*sorted(chunks), digest):
+            await session.fabric.request(
+                keys.center_do("store"), store.read(blob), timeout_s=STORE_TIMEOUT_S
+            )
+    return ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(CENTER_SITE,))
+
+
+async def _export(center: str, job: JobId, out: Path) -> Trained:
+    async with connect(center) as session:
+        return await export_model(session, job, out)

@@ -1,0 +1,77 @@
+"""The network file: a control centre and its nodes in one place, for embedded mode and tests.
+
+A node's entry overrides `defaults`. A file without `nodes` is a single node's file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daitn.center.config import CenterConfig, check_center_config
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound
+from daitn.objects.wire import checked
+from daitn.terminal.config import NodeConfig, check_node_config, read_yaml
+
+__all__ = ["NetworkFile", "read_center", "read_network", "read_node"]
+
+
+class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Plain data of a whole network."""
+
+    center: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    nodes: list[dict[str, Any]]
+
+
+def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:
+    """Read and check everything. Raises `InvalidInput` naming the field, for instance
+    `nodes[2].datasets[0].path`."""
+    network = checked(read_yaml(path, "network file"), NetworkFile, "network")
+    center = check_center_config(network.center, path.parent)
+    nodes = [_node(network, position, path) for position in range(len(network.nodes))]
+    names = [node.site for node in nodes]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise InvalidInput(
+                f"the site {name} is there twice",
+                field=f"nodes[{position}].site",
+                fix="give each node a name of its own",
+            )
+    return center, tuple(nodes)
+
+
+def read_node(path: Path, site: str) -> NodeConfig:
+    """The node of a node file, or the one called `site` of a network file."""
+    plain = read_yaml(path, "node file")
+    if not (isinstance(plain, dict) and "nodes" in plain):
+        return check_node_config(plain, path.parent)
+    network = checked(plain, NetworkFile, "network")
+    for position, node in enumerate(network.nodes):
+        if node.get("site") == site:
+            return _node(network, position, path)
+    known = ", ".join(str(node.get("site")) for node in network.nodes)
+    raise NotFound(
+        f"there is no site {site!r} in {path}", field="--site", fix=f"use one of: {known}"
+    )
+
+
+def read_center(path: Path | None) -> CenterConfig:
+    """The control centre of a centre's or a network's file; defaults without a file."""
+    if path is None:
+        return check_center_config({}, Path.cwd())
+    plain = read_yaml(path, "centre file")
+    if isinstance(plain, dict) and "nodes" in plain:
+        plain = checked(plain, NetworkFile, "network").center
+    return check_center_config(plain, path.parent)
+
+
+def _node(network: NetworkFile, position: int, path: Path) -> NodeConfig:
+    plain = {**network.defaults, **network.nodes[position]}
+    try:
+        return check_node_config(plain, path.parent)
+    except DaitnError as error:
+        field = f"nodes[{position}].{error.field}" if error.field else f"nodes[{position}]"
+        raise type(error)(error.problem, field=field, fix=error.fix) from None

@@ -1,0 +1,116 @@
+"""An owner's or an operator's connection to a control centre, and how errors reach people."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from daitn.objects.errors import DaitnError, Infeasible, NotFound, Refused, Unreachable
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.fabric.zenoh import open_zenoh
+
+__all__ = [
+    "CenterOption",
+    "JsonOption",
+    "Session",
+    "complain",
+    "connect",
+    "errors",
+    "print_json",
+    "run",
+    "screen",
+]
+
+T = TypeVar("T")
+
+screen = Console()
+errors = Console(stderr=True)
+
+ANSWER_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
+
+CenterOption = Annotated[
+    str,
+    typer.Option(
+        "--center",
+        envvar="DAITN_CENTER",
+        help="Endpoint of the control centre.",
+        show_default=True,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+EXIT_BAD_INPUT = 2
+EXIT_INFEASIBLE = 3
+EXIT_UNREACHABLE = 4
+EXIT_OTHER = 5
+
+
+class Session:
+    """Asks a control centre questions."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+
+    async def ask(self, verb: str, question: object, answer: type[T]) -> T:
+        """Raises the `DaitnError` that the control centre answers with, or `Unreachable`."""
+        payload = await self.fabric.request(
+            keys.center_do(verb), encode(question), timeout_s=ANSWER_TIMEOUT_S
+        )
+        return decode(payload, answer)
+
+
+@asynccontextmanager
+async def connect(center: str) -> AsyncIterator[Session]:
+    """A session with the control centre at an endpoint. Raises `Unreachable`."""
+    settings = FabricSettings(mode="peer", connect=(center,))
+    fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
+    try:
+        yield Session(fabric)
+    finally:
+        await fabric.close()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command; a broken promise becomes a sentence and an exit code, never a traceback."""
+    try:
+        return asyncio.run(work)
+    except DaitnError as error:
+        complain(error)
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+def complain(error: DaitnError) -> None:
+    """Say what is wrong, where, and what to do."""
+    where = f"{error.field}: " if error.field else ""
+    errors.print(f"[bold red]error[/] {where}{error.problem}", highlight=False, markup=True)
+    if error.fix:
+        errors.print(f"  [bold]fix[/] {error.fix}", highlight=False)
+
+
+def exit_code(error: DaitnError) -> int:
+    """2 bad input, 3 infeasible, 4 nobody answers, 5 anything else."""
+    if isinstance(error, Infeasible | Refused):
+        return EXIT_INFEASIBLE
+    if isinstance(error, Unreachable):
+        return EXIT_UNREACHABLE
+    if isinstance(error, NotFound) or type(error).__name__ == "InvalidInput":
+        return EXIT_BAD_INPUT
+    return EXIT_OTHER
+
+
+def print_json(text: str) -> None:
+    """JSON goes out as it is: no colours, no wrapping."""
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,259 @@
+"""`daitn get`, `describe`, `explain` and `topology`: look at the network and its jobs."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+
+from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
+from daitn.cli.tables import assessment_table, decision_table, job_table, plain_table, size
+from daitn.objects.croissant import to_croissant
+from daitn.objects.descriptors import ModelDescriptor
+from daitn.objects.errors import NotFound
+from daitn.objects.identifiers import JobId
+from daitn.objects.jobs import JobView
+from daitn.objects.requests import JobList, JobQuery, ModelList
+from daitn.objects.wire import to_json
+from daitn.topology.snapshot import NodeList, SiteState
+
+__all__ = ["describe", "explain", "get"]
+
+DEFAULT_CENTER = "tcp/127.0.0.1:7447"
+
+
+class Kind(enum.StrEnum):
+    """What can be listed."""
+
+    JOBS = "jobs"
+    NODES = "nodes"
+    DATASETS = "datasets"
+    MODELS = "models"
+    VERIFIERS = "verifiers"
+
+
+JobArgument = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+def get(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """List what the network has.
+
+    Examples:
+
+      daitn get jobs
+
+      daitn get datasets --json
+    """
+    values, table = run(_listed(kind, center))
+    if as_json:
+        print_json(to_json(values))
+    else:
+        screen.print(table)
+
+
+def describe(
+    kind: Annotated[str, typer.Argument(help="job, node or dataset.")],
+    name: Annotated[str, typer.Argument(help="Its id: a job, a site, or site/dataset.")],
+    croissant: Annotated[
+        bool, typer.Option("--croissant", help="A data set as Croissant JSON-LD.")
+    ] = False,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is known of one thing.
+
+    Examples:
+
+      daitn describe job healthcare-1
+
+      daitn describe dataset ninds/ninds --croissant
+    """
+    value, shown = run(_described(kind, name, croissant, center))
+    if as_json or croissant:
+        print_json(to_json(value))
+    else:
+        screen.print(shown)
+
+
+def explain(
+    job: JobArgument,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why: a job's feasibility, and the last decision of the route engine.
+
+    Example: daitn explain healthcare-1
+    """
+    view = run(_job(center, job))
+    if as_json:
+        print_json(to_json({"assessment": view.assessment, "decision": view.decision}))
+        return
+    parts: list[RenderableType] = []
+    if view.assessment is not None:
+        parts.append(assessment_table(view.assessment))
+    if view.decision is not None:
+        parts.append(decision_table(view.decision))
+    screen.print(Group(*parts))
+
+
+async def _listed(kind: Kind, center: str) -> tuple[object, RenderableType]:
+    if kind is Kind.JOBS:
+        jobs = (await _ask_jobs(center, "")).jobs
+        return jobs, _jobs_table(jobs)
+    if kind is Kind.MODELS:
+        async with connect(center) as session:
+            models = (await session.ask("models", JobQuery(job=JobId("")), ModelList)).models
+        return models, _models_table(models)
+    sites = await _sites(center)
+    if kind is Kind.NODES:
+        return sites, _nodes_table(sites)
+    if kind is Kind.DATASETS:
+        datasets = tuple(d for s in sites for d in s.descriptor.datasets)
+        return datasets, _datasets_table(sites)
+    verifiers = tuple(
+        {"site": s.descriptor.site, "alive": s.alive, "tests": s.descriptor.verifier.tests}
+        for s in sites
+        if s.descriptor.verifier
+    )
+    return verifiers, _verifiers_table(sites)
+
+
+async def _described(
+    kind: str, name: str, croissant: bool, center: str
+) -> tuple[object, RenderableType]:
+    if kind == "job":
+        view = await _job(center, name)
+        return view, job_table(view)
+    sites = await _sites(center)
+    if kind == "node":
+        for site in sites:
+            if site.descriptor.site == name:
+                return site, to_json(site)
+        raise NotFound(f"there is no node {name}", field="name", fix="see `daitn get nodes`")
+    if kind == "dataset":
+        for site in sites:
+            for dataset in site.descriptor.datasets:
+                if name in (f"{dataset.site}/{dataset.name}", dataset.name):
+                    return (to_croissant(dataset) if croissant else dataset), to_json(dataset)
+        raise NotFound(f"there is no data set {name}", field="name", fix="see `daitn get datasets`")
+    raise NotFound(f"there is no kind {kind}", field="kind", fix="use job, node or dataset")
+
+
+async def _job(center: str, job: str) -> JobView:
+    return (await _ask_jobs(center, job)).jobs[0]
+
+
+async def _ask_jobs(center: str, job: str) -> JobList:
+    async with connect(center) as session:
+        return await session.ask("jobs", JobQuery(job=JobId(job)), JobList)
+
+
+async def _sites(center: str) -> tuple[SiteState, ...]:
+    async with connect(center) as session:
+        return (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
+
+
+def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
+    rows = [
+        (
+            job.job,
+            job.state,
+            ", ".join(
+                f"{o.name} {'-' if o.reached is None else f'{o.reached:.3f}'}/{o.target:.2f}"
+                for o in job.objectives
+            ),
+            " > ".join(visit.site for visit in job.route),
+            f"{job.seconds:.0f}",
+        )
+        for job in jobs
+    ]
+    return plain_table("", ("job", "state", "reached/target", "route", "seconds"), rows)
+
+
+def _models_table(models: tuple[ModelDescriptor, ...]) -> RenderableType:
+    rows = [
+        (
+            model.name,
+            model.recipe,
+            size(model.size_bytes),
+            ", ".join(f"{name} {value:.3f}" for name, value in model.measured.items()),
+            ", ".join(model.holders),
+            model.manifest[:12],
+        )
+        for model in models
+    ]
+    return plain_table("", ("model", "recipe", "size", "measured", "holders", "digest"), rows)
+
+
+def _nodes_table(sites: tuple[SiteState, ...]) -> RenderableType:
+    rows = []
+    for site in sites:
+        node = site.descriptor
+        speed = f"{node.compute.speed_flops / 1e9:.0f}" if node.compute else "-"
+        load = "-" if site.load is None else f"{site.load.cpu_share.value:.0%}"
+        rows.append(
+            (
+                node.site,
+                "alive" if site.alive else "lost",
+                ", ".join(node.roles),
+                node.jurisdiction,
+                speed,
+                load,
+                node.owner,
+            )
+        )
+    columns = ("site", "state", "roles", "law", "GFLOP/s", "load", "owner")
+    return plain_table("", columns, rows)
+
+
+def _datasets_table(sites: tuple[SiteState, ...]) -> RenderableType:
+    rows = [
+        (
+            f"{d.site}/{d.name}",
+            "alive" if site.alive else "lost",
+            d.data_schema,
+            ", ".join(d.topics),
+            d.samples,
+            len(d.labels),
+            f"{d.quality:.2f}",
+            f"{d.price_usd_per_1k:g}",
+            d.jurisdiction,
+        )
+        for site in sites
+        for d in site.descriptor.datasets
+    ]
+    columns = (
+        "data set",
+        "site",
+        "schema",
+        "topics",
+        "samples",
+        "labels",
+        "quality",
+        "USD/1k",
+        "law",
+    )
+    return plain_table("", columns, rows)
+
+
+def _verifiers_table(sites: tuple[SiteState, ...]) -> RenderableType:
+    rows = [
+        (
+            site.descriptor.site,
+            "alive" if site.alive else "lost",
+            test.topic,
+            ", ".join(test.metrics),
+            test.items,
+            f"{test.chance:.2f}",
+        )
+        for site in sites
+        if site.descriptor.verifier
+        for test in site.descriptor.verifier.tests
+    ]
+    return plain_table("", ("site", "state", "topic", "metrics", "items", "chance"), rows)

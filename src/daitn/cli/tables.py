@@ -1,0 +1,156 @@
+"""How values look on a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from daitn.objects.decisions import Assessment, Decision
+from daitn.objects.jobs import JobState, JobView
+
+__all__ = ["assessment_table", "decision_table", "job_table", "plain_table", "size"]
+
+_COLOURS = {
+    JobState.REACHED: "green",
+    JobState.EXHAUSTED: "yellow",
+    JobState.INFEASIBLE: "red",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+}
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    """A table of words."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+def job_table(job: JobView) -> RenderableType:
+    """A job: its state, its objectives, the route so far and what is planned."""
+    colour = _COLOURS.get(job.state, "cyan")
+    head = Text.assemble(
+        (job.job, "bold"),
+        "  ",
+        (job.state.value, f"bold {colour}"),
+        f"  {job.detail or job.sentence}",
+    )
+    parts: list[RenderableType] = [head, _objectives(job)]
+    if job.route:
+        parts.append(_route(job))
+    if job.planned is not None and not job.state.final:
+        stops = " > ".join(f"{v.site}:{v.examples}" for v in job.planned.visits)
+        parts.append(Text(f"planned  {stops}", style="dim"))
+    parts.append(
+        Text(
+            f"{job.algorithm}, {job.examples} examples, {size(job.bytes_moved)} moved, "
+            f"{job.cost_usd:.2f} USD, {job.seconds:.1f} s"
+        )
+    )
+    return Group(*parts)
+
+
+def _objectives(job: JobView) -> Table:
+    table = plain_table(
+        "", ("objective", "metric", "untrained", "reached", "target", "verifier"), ()
+    )
+    for objective in job.objectives:
+        untrained = job.untrained.get(objective.name)
+        reached = "-" if objective.reached is None else f"{objective.reached:.3f}"
+        table.add_row(
+            objective.name,
+            objective.metric,
+            "-" if untrained is None else f"{untrained:.3f}",
+            Text(reached, style="green" if objective.holds else "yellow"),
+            f"{objective.target:.3f}",
+            objective.verifier or "-",
+        )
+    return table
+
+
+def _route(job: JobView) -> Table:
+    names = [objective.name for objective in job.objectives]
+    columns = ["", "site", "work", "train s", "move s", "verify s", "bytes", *names]
+    table = plain_table("", columns, ())
+    for number, visit in enumerate(job.route, 1):
+        gains = [f"{visit.values[n]:.3f} ({visit.gains[n]:+.3f})" for n in names]
+        table.add_row(
+            str(number),
+            visit.site,
+            str(visit.work),
+            f"{visit.seconds:.1f}",
+            f"{visit.transfer_s:.2f}",
+            f"{visit.verify_s:.1f}",
+            size(visit.bytes_in),
+            *gains,
+        )
+    return table
+
+
+def assessment_table(assessment: Assessment) -> RenderableType:
+    """What T-FAM says."""
+    verdict = (
+        Text("feasible", "bold green") if assessment.feasible else Text("not feasible", "bold red")
+    )
+    parts: list[RenderableType] = [verdict]
+    parts.extend(Text(f"- {reason}") for reason in assessment.reasons)
+    if assessment.route is not None:
+        rows = [
+            (
+                n,
+                v.site,
+                v.examples,
+                f"{v.expected_s:.1f}",
+                f"{v.expected_cost_usd:.2f}",
+                ", ".join(f"{name} {value:.2f}" for name, value in v.expected.items()),
+            )
+            for n, v in enumerate(assessment.route.visits, 1)
+        ]
+        columns = ("", "site", "work", "seconds", "USD", "expected after it")
+        parts.append(plain_table("expected route", columns, rows))
+    if assessment.relaxations:
+        rows_ = [(r.field, r.current, r.proposed, r.effect) for r in assessment.relaxations]
+        title = "any one of these would make it feasible"
+        parts.append(plain_table(title, ("field", "now", "change to", "effect"), rows_))
+    return Group(*parts)
+
+
+def decision_table(decision: Decision) -> RenderableType:
+    """A ranking with every term, and every rejection."""
+    terms = sorted({term for scored in decision.ranking for term in scored.terms})
+    rows = [
+        (
+            "*" if s.candidate == decision.chosen else "",
+            s.candidate,
+            f"{s.score:.3f}",
+            *(f"{s.terms.get(term, 0.0):.3f}" for term in terms),
+        )
+        for s in decision.ranking
+    ]
+    parts: list[RenderableType] = [
+        plain_table(f"{decision.policy}: ranking", ("", "candidate", "score", *terms), rows)
+    ]
+    if decision.rejections:
+        parts.append(
+            plain_table(
+                "rejected",
+                ("candidate", "filter", "reason"),
+                ((r.candidate, r.filter, r.reason) for r in decision.rejections),
+            )
+        )
+    return Group(*parts)

@@ -1,0 +1,161 @@
+"""`daitn train`: hand in an intent, ask whether it can be done, watch it being done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daitn.cli.models import export_model, upload
+from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
+from daitn.cli.tables import assessment_table, job_table
+from daitn.cli.watching import watch_job
+from daitn.objects.decisions import Assessment
+from daitn.objects.errors import NotFound
+from daitn.objects.identifiers import JobId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import JobState, JobView
+from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
+from daitn.objects.wire import checked, to_json
+from daitn.terminal.config import read_yaml
+
+__all__ = ["cancel", "read_intent", "train"]
+
+DEFAULT_CENTER = "tcp/127.0.0.1:7447"
+EXIT_NOT_REACHED = 1
+
+
+def train(
+    file: Annotated[Path, typer.Option("-f", "--file", help="Training intent (YAML).")],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say whether it is feasible, and why.")
+    ] = False,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Start even if the targets are expected to be missed.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="With --watch: export the model here.")
+    ] = None,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model over the network's data sites.
+
+    Exit code: 0 the targets hold (or the job is accepted), 1 they were not reached, 2 bad input,
+    3 not feasible, 4 nobody answers.
+
+    Examples:
+
+      daitn train -f intent.yaml --dry-run
+
+      daitn train -f intent.yaml --watch -o model/
+    """
+    intent = run(_read(file))
+    if dry_run:
+        assessment = run(_assess(center, intent))
+        if as_json:
+            print_json(to_json(assessment))
+        else:
+            screen.print(assessment_table(assessment))
+        raise typer.Exit(0 if assessment.feasible else 3)
+    job = run(_train(center, intent, file.parent, insist, watch, out, as_json))
+    if as_json:
+        print_json(to_json(job))
+    elif job.state.final:
+        screen.print(job_table(job))
+    else:
+        screen.print(f"job {job.job} is accepted; follow it with: daitn watch {job.job}")
+    raise typer.Exit(_exit_code(job))
+
+
+def watch(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a job to its end.
+
+    Example: daitn watch healthcare-1
+    """
+    ended = run(_watch(center, JobId(job), as_json))
+    if as_json:
+        print_json(to_json(ended))
+    else:
+        screen.print(job_table(ended))
+    raise typer.Exit(_exit_code(ended))
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop a job; its last verified model stays in the network.
+
+    Example: daitn cancel healthcare-1
+    """
+    view = run(_cancel(center, JobId(job)))
+    if as_json:
+        print_json(to_json(view))
+    else:
+        screen.print(f"job {job} is {view.state}")
+
+
+def read_intent(path: Path) -> TrainingIntent:
+    """Read and check an intent file. Raises `InvalidInput` naming the field."""
+    intent = checked(read_yaml(path, "intent"), TrainingIntent, "intent")
+    start = (path.parent / intent.model.start) if intent.model.start else None
+    if start is not None and not start.is_dir():
+        raise NotFound(
+            f"there is no folder {start}", field="model.start", fix="name a folder of model parts"
+        )
+    return intent
+
+
+async def _read(path: Path) -> TrainingIntent:
+    return read_intent(path)
+
+
+async def _assess(center: str, intent: TrainingIntent) -> Assessment:
+    async with connect(center) as session:
+        return await session.ask("assess", AssessIntent(intent=intent), Assessment)
+
+
+async def _train(
+    center: str,
+    intent: TrainingIntent,
+    folder: Path,
+    insist: bool,
+    follow: bool,
+    out: Path | None,
+    quiet: bool,
+) -> JobView:
+    async with connect(center) as session:
+        start = None
+        if intent.model.start:
+            start = await upload(session, intent.model.recipe, folder / intent.model.start)
+        wanted = SubmitIntent(intent=intent, start=start, insist=insist)
+        job = await session.ask("submit", wanted, JobView)
+        if follow or out is not None:
+            job = await watch_job(session, job.job, quiet)
+        if out is not None and job.model is not None:
+            await export_model(session, job.job, out)
+        return job
+
+
+async def _watch(center: str, job: JobId, quiet: bool) -> JobView:
+    async with connect(center) as session:
+        return await watch_job(session, job, quiet)
+
+
+async def _cancel(center: str, job: JobId) -> JobView:
+    async with connect(center) as session:
+        return await session.ask("cancel", JobQuery(job=job), JobView)
+
+
+def _exit_code(job: JobView) -> int:
+    if job.state is JobState.INFEASIBLE:
+        return 3
+    return EXIT_NOT_REACHED if job.state.final and job.state is not JobState.REACHED else 0

@@ -1,0 +1,143 @@
+"""A live picture of one job."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from daitn.cli.session import Session, errors, screen
+from daitn.cli.tables import job_table
+from daitn.objects.errors import DaitnError, Unreachable
+from daitn.objects.identifiers import JobId
+from daitn.objects.jobs import JobView
+from daitn.objects.messages import Progress
+from daitn.objects.requests import JobList, JobQuery
+from daitn.objects.wire import decode
+from daitn.tools.fabric import keys
+
+__all__ = ["watch_job"]
+
+ASK_AGAIN_S = 2.0
+"""A publication may be lost while the control centre restarts: look as well as listen."""
+
+
+async def watch_job(session: Session, job: JobId, quiet: bool) -> JobView:
+    """Follow a job until it has ended; the job goes on when the watcher leaves."""
+    follower = _Follower(session, job)
+    await follower.start()
+    try:
+        if quiet or not screen.is_terminal:
+            return await follower.plain(quiet)
+        return await follower.live()
+    finally:
+        await follower.close()
+
+
+class _Follower:
+    def __init__(self, session: Session, job: JobId) -> None:
+        self._session = session
+        self._job = job
+        self._view: JobView | None = None
+        self._changed = asyncio.Event()
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    async def start(self) -> None:
+        fabric = self._session.fabric
+        self._registrations = [
+            await fabric.subscribe(keys.job_event(self._job), self._on_view),
+            await fabric.subscribe(keys.job_progress(self._job), self._on_progress),
+        ]
+        await self._look()
+
+    async def close(self) -> None:
+        for registration in self._registrations:
+            await registration.close()
+
+    async def plain(self, quiet: bool) -> JobView:
+        """A line for each change, for logs and pipes."""
+        said = ""
+        while True:
+            view = self._known()
+            line = f"{view.job} {view.state}: {view.detail or view.sentence}"
+            if line != said and not quiet:
+                errors.print(line, highlight=False, markup=False)
+                said = line
+            if view.state.final:
+                return view
+            await self._wait()
+
+    async def live(self) -> JobView:
+        """A table that changes in place."""
+        with Live(self._picture(), console=screen, refresh_per_second=8) as live:
+            while not self._known().state.final:
+                await self._wait()
+                live.update(self._picture())
+            live.update(Group())
+        return self._known()
+
+    def _picture(self) -> RenderableType:
+        return Group(job_table(self._known()), self._bars)
+
+    def _known(self) -> JobView:
+        assert self._view is not None
+        return self._view
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), ASK_AGAIN_S)
+        except TimeoutError:
+            try:
+                await self._look()
+            except Unreachable as error:
+                errors.print(f"waiting for the control centre: {error.problem}", highlight=False)
+
+    async def _look(self) -> None:
+        answer = await self._session.ask("jobs", JobQuery(job=self._job), JobList)
+        self._show(answer.jobs[0])
+
+    async def _on_view(self, key: str, payload: bytes) -> None:
+        self._show(decode(payload, JobView))
+
+    def _show(self, view: JobView) -> None:
+        self._view = view
+        for site in list(self._tasks):
+            if site not in view.working:
+                self._bars.remove_task(self._tasks.pop(site))
+        self._changed.set()
+
+    async def _on_progress(self, key: str, payload: bytes) -> None:
+        try:
+            progress = decode(payload, Progress)
+        except DaitnError:
+            return
+        if self._view is None or progress.site not in self._view.working:
+            return
+        task = self._tasks.get(progress.site)
+        if task is None:
+            task = self._bars.add_task(progress.site, total=None, note="")
+            self._tasks[progress.site] = task
+        note = (
+            progress.phase
+            if progress.loss is None
+            else f"{progress.phase}, loss {progress.loss:.3f}"
+        )
+        self._bars.update(
+            task,
+            description=progress.site,
+            total=progress.total or None,
+            completed=progress.done,
+            note=note,
+        )
+        self._changed.set()

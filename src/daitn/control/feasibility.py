@@ -1,0 +1,169 @@
+"""T-FAM, the training feasibility assessment module (paper, section III).
+
+An intent is feasible when MTRCE finds a route that is expected to reach every target within
+budget, requirements and the data owners' rules. Otherwise each reason is told, and the smallest
+single changes to the intent that would make it feasible (`daitn.control.relaxations`).
+
+A route that the owner states is not predicted, since the owner wants to see: only what stands in
+its way is told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from daitn.control.relaxations import Feasible, Judge, smallest_changes
+from daitn.control.route.engine import Mtrce
+from daitn.control.route.knowledge import Knowledge, prior
+from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import Assessment, Decision, Rejection, Route
+from daitn.objects.intents import TrainingIntent
+from daitn.topology.snapshot import MsDrrt
+
+__all__ = ["assess"]
+
+_OF_ROUTES = ("duration", "cost", "examples", "release")
+_SHOWN = 3
+"""Candidates that a sentence names."""
+
+
+class _Undrawn:
+    """The route policy picks the best and draws nothing."""
+
+    def random(self) -> float:
+        raise AssertionError("a feasibility assessment drew a random number")
+
+
+def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> Assessment:
+    """Say whether the question's intent can be satisfied, and what would have to change if not.
+
+    `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
+    Raises `InvalidInput` if a preference names no scorer.
+    """
+    route, decision = Mtrce().plan(question, _Undrawn())
+    feasible = _feasible(question, route)
+    rejections = (*question.topology.rejections, *decision.rejections)
+    return Assessment(
+        feasible=feasible,
+        reasons=() if feasible else tuple(_reasons(question, route, decision)),
+        rejections=rejections,
+        relaxations=() if feasible else smallest_changes(question, rejections, _verdict(cut)),
+        route=route,
+        snapshot_version=question.snapshot_version,
+    )
+
+
+def _verdict(
+    cut: Callable[[TrainingIntent], MsDrrt],
+) -> Judge:
+    """How a changed question would be satisfied on the topology cut anew for it."""
+
+    def judge(question: RouteQuestion) -> Feasible | None:
+        changed = replace(question, topology=cut(question.intent))
+        route, decision = Mtrce().plan(changed, _Undrawn())
+        return Feasible(route, decision) if _feasible(changed, route) else None
+
+    return judge
+
+
+def _feasible(question: RouteQuestion, route: Route | None) -> bool:
+    if _unmeasured(question):
+        return False
+    latest = question.checkpoints[0].values
+    if all(latest.get(o.name, -1.0) >= o.at_least for o in question.intent.objectives):
+        return True
+    return route is not None and (bool(question.intent.route) or route.reaches)
+
+
+def _unmeasured(question: RouteQuestion) -> list[str]:
+    """Objectives that no verifier can measure."""
+    names = question.intent.objective_names()
+    return [name for name in names if not question.topology.verifiers.get(name)]
+
+
+def _reasons(question: RouteQuestion, route: Route | None, decision: Decision) -> Iterator[str]:
+    unmeasured = _unmeasured(question)
+    for name in unmeasured:
+        topic = question.intent.objective(name).topic
+        yield f"no verifier can measure objective {name} (test set on {topic})"
+    if question.intent.route:
+        yield from _pinned_reasons(question, decision)
+    elif not question.topology.options:
+        yield from _no_data(question)
+    elif not unmeasured:
+        yield from _short_of_target(question, route, decision)
+
+
+def _pinned_reasons(question: RouteQuestion, decision: Decision) -> Iterator[str]:
+    for rejection in question.topology.rejections:
+        if rejection.filter == "pinned":
+            yield rejection.reason
+    for rejection in decision.rejections:
+        yield f"the stated route {rejection.candidate} {rejection.reason}"
+
+
+def _no_data(question: RouteQuestion) -> Iterator[str]:
+    """Which filter keeps every data set out, or which ones together."""
+    failed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for rejection in question.topology.rejections:
+        if "/" in rejection.candidate:
+            item = rejection.field.partition("].")[0]
+            failed[rejection.filter, item].add(rejection.candidate)
+    everyone = set().union(*failed.values()) if failed else set()
+    if not everyone:
+        yield "no site offers a data set"
+        return
+    whole = [key for key, candidates in failed.items() if candidates == everyone]
+    for name, item in whole:
+        example = next(r for r in question.topology.rejections if r.filter == name)
+        yield (
+            f"none of the {len(everyone)} data sets passes {item or name}: "
+            f"{example.candidate}: {example.reason}"
+        )
+    if not whole:
+        counts = ", ".join(f"{name} ({len(found)})" for (name, _), found in sorted(failed.items()))
+        yield f"each of the {len(everyone)} data sets fails some filter: {counts}"
+
+
+def _short_of_target(
+    question: RouteQuestion, route: Route | None, decision: Decision
+) -> Iterator[str]:
+    unreachable = list(_ceilings(question))
+    yield from unreachable
+    beyond = [r for r in decision.rejections if r.filter in _OF_ROUTES]
+    if unreachable:
+        return
+    for rejection in _one_each(beyond):
+        yield f"the best route, {rejection.candidate}, {rejection.reason}"
+    if not beyond:
+        expected = route.visits[-1].expected if route else {}
+        values = ", ".join(f"{name} {value:.2f}" for name, value in sorted(expected.items()))
+        yield f"no route is expected to reach all targets together; the best: {values or 'none'}"
+
+
+def _ceilings(question: RouteQuestion) -> Iterator[str]:
+    """Targets beyond what all allowed data can teach, with any number of examples."""
+    names = question.intent.objective_names()
+    topology = question.topology
+    offered = prior(topology, names, only=range(len(topology.options)))
+    ceiling = Knowledge.unmeasured(offered).ceiling()
+    latest = question.checkpoints[0].values
+    for objective, value in zip(question.intent.objectives, ceiling, strict=True):
+        most = max(float(value), latest.get(objective.name, 0.0))
+        if most < objective.at_least:
+            sites = [option.site for option in topology.options]
+            shown = ", ".join(sites[:_SHOWN]) + (", ..." if len(sites) > _SHOWN else "")
+            yield (
+                f"objective {objective.name}: at most {most:.2f} is expected from all allowed data "
+                f"({shown}), the target is {objective.at_least:g}"
+            )
+
+
+def _one_each(rejections: list[Rejection]) -> list[Rejection]:
+    """Per filter, the rejection that misses least."""
+    nearest: dict[str, Rejection] = {}
+    for rejection in sorted(rejections, key=lambda r: (r.shortfall, r.candidate)):
+        nearest.setdefault(rejection.filter, rejection)
+    return [nearest[name] for name in sorted(nearest)]

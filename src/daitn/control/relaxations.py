@@ -1,0 +1,191 @@
+"""The smallest single changes to an intent that make it feasible.
+
+Every change is tried by assessing the intent that has it; only those that flip the verdict are
+kept. Bounds, budgets and targets are searched by bisection, on the assumption that loosening one
+never makes an intent infeasible; each is given to the tolerance that its constant states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import Decision, Rejection, Relaxation, Route
+from daitn.objects.errors import InvalidInput
+from daitn.objects.intents import TrainingIntent
+from daitn.topology.relaxation import DROPPED, as_value, relaxed
+
+__all__ = ["Feasible", "Judge", "smallest_changes"]
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """How a changed intent would be satisfied; without a route if the targets hold already."""
+
+    route: Route | None
+    decision: Decision
+
+
+Judge = Callable[[RouteQuestion], Feasible | None]
+"""How a question whose intent was changed would be satisfied; none if it stays infeasible."""
+
+_BUDGET_TOLERANCE = 0.02
+"""A proposed budget is at most this share above the least that suffices."""
+_TARGET_STEP = 0.01
+_MOST_NAMES = 12
+"""Changes to one list (sites, jurisdictions, topics) that are tried, nearest first."""
+_BUDGET = ("duration_s", "cost_usd", "examples")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A field of the intent and the JSON of its new value (see `daitn.topology.relaxation`)."""
+
+    field: str
+    value: str
+
+    def applied(self, intent: TrainingIntent) -> TrainingIntent | None:
+        """The intent with this change; none where that is no valid intent."""
+        try:
+            return relaxed(
+                intent,
+                Rejection(
+                    candidate="", filter="", reason="", field=self.field, relax_to=self.value
+                ),
+            )
+        except InvalidInput:
+            return None
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Judges single changes to one question."""
+
+    question: RouteQuestion
+    judge: Judge
+
+    def flips(self, change: _Change) -> Feasible | None:
+        intent = change.applied(self.question.intent)
+        if intent is None:
+            return None
+        return self.judge(replace(self.question, intent=intent))
+
+    def first(self, changes: Sequence[_Change]) -> Relaxation | None:
+        """The first of changes that loosen more and more; found by bisection."""
+        if not changes or (way := self.flips(changes[-1])) is None:
+            return None
+        low, high = 0, len(changes) - 1
+        while low < high:
+            middle = (low + high) // 2
+            found = self.flips(changes[middle])
+            if found is None:
+                low = middle + 1
+            else:
+                high, way = middle, found
+        return self.told(changes[high], way)
+
+    def any(self, changes: Iterable[_Change]) -> Relaxation | None:
+        """The first of changes of which none includes another."""
+        for change in changes:
+            way = self.flips(change)
+            if way is not None:
+                return self.told(change, way)
+        return None
+
+    def told(self, change: _Change, way: Feasible) -> Relaxation:
+        stated = bool(self.question.intent.route)
+        effect = "can be followed" if stated else "is expected to reach every target"
+        return Relaxation(
+            field=change.field,
+            current=_current(self.question.intent, change.field),
+            proposed=change.value,
+            effect=f"the route {way.decision.chosen} {effect}"
+            if way.route
+            else "the targets hold as measured",
+        )
+
+
+def smallest_changes(
+    question: RouteQuestion, rejections: tuple[Rejection, ...], judge: Judge
+) -> tuple[Relaxation, ...]:
+    """One change per field that makes the question's intent feasible by itself, where one does.
+
+    `rejections` are those of the intent as it stands: they say which values would let more pass.
+    """
+    trial = _Trial(question, judge)
+    found = [
+        *_filters(trial, rejections),
+        *(_budget(trial, field) for field in _BUDGET),
+        *(_target(trial, index) for index in range(len(question.intent.objectives))),
+    ]
+    return tuple(relaxation for relaxation in found if relaxation is not None)
+
+
+def _filters(trial: _Trial, rejections: tuple[Rejection, ...]) -> Iterator[Relaxation | None]:
+    """Requirements, topics, verifiers and stated sites, as the rejections propose."""
+    proposed: dict[str, dict[str, Rejection]] = defaultdict(dict)
+    for rejection in sorted(rejections, key=lambda r: (r.shortfall, r.candidate)):
+        if rejection.relax_to and not rejection.field.startswith("budget."):
+            proposed[rejection.field].setdefault(rejection.relax_to, rejection)
+    for field in sorted(proposed):
+        changes = [_Change(field, value) for value in proposed[field]]
+        bound = field.endswith((".at_least", ".at_most"))
+        yield trial.first(changes) if bound else trial.any(changes[:_MOST_NAMES])
+    dropped = {_Change(field, DROPPED) for field in proposed if field.endswith("]")}
+    for index in range(len(trial.question.intent.requirements)):
+        change = _Change(f"requirements[{index}]", DROPPED)
+        told = any(field.startswith(change.field) for field in proposed)
+        if told and change not in dropped:
+            yield trial.any([change])
+
+
+def _budget(trial: _Trial, field: str) -> Relaxation | None:
+    """The least limit that suffices, searched up to what a route takes without this limit."""
+    limit = getattr(trial.question.intent.budget, field)
+    if limit is None:
+        return None
+    unlimited = trial.flips(_Change(f"budget.{field}", DROPPED))
+    if unlimited is None or unlimited.route is None:
+        return None
+    most = getattr(trial.question.spent, field) + _taken(unlimited.route, field)
+    ladder = [float(limit) or most / 1e3]
+    while ladder[-1] < most:
+        ladder.append(ladder[-1] * (1.0 + _BUDGET_TOLERANCE))
+    values = dict.fromkeys(_rounded(value, field) for value in ladder[1:])
+    return trial.first([_Change(f"budget.{field}", as_value(value)) for value in values])
+
+
+def _taken(route: Route, field: str) -> float:
+    taken = {
+        "duration_s": sum(visit.expected_s for visit in route.visits),
+        "cost_usd": sum(visit.expected_cost_usd for visit in route.visits),
+        "examples": sum(visit.examples for visit in route.visits),
+    }
+    return float(taken[field])
+
+
+def _rounded(value: float, field: str) -> float:
+    """Up to a whole second or example, or a whole cent."""
+    return math.ceil(value * 100) / 100 if field == "cost_usd" else math.ceil(value)
+
+
+def _target(trial: _Trial, index: int) -> Relaxation | None:
+    """The highest target below the stated one that can be reached, to `_TARGET_STEP`."""
+    stated = trial.question.intent.objectives[index].at_least
+    steps = math.ceil(stated / _TARGET_STEP) - 1
+    field = f"objectives[{index}].at_least"
+    lower = [_Change(field, as_value(round(k * _TARGET_STEP, 2))) for k in range(steps, 0, -1)]
+    return trial.first(lower)
+
+
+def _current(intent: TrainingIntent, field: str) -> str:
+    """The JSON of what stands at a path in the intent."""
+    value = msgspec.to_builtins(intent)
+    for step in field.replace("[", ".").replace("]", "").split("."):
+        value = value[int(step)] if step.isdigit() else value[step]
+    return as_value(value)

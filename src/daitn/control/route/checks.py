@@ -1,0 +1,115 @@
+"""Filters and scorers of the route policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from daitn.control.route.plans import PlannedRoute, RouteContext
+from daitn.control.route.problem import jurisdiction_of
+from daitn.objects.decisions import Rejection
+from daitn.objects.descriptors import ANY
+from daitn.objects.identifiers import SiteId
+from daitn.topology.relaxation import as_value
+
+__all__ = ["FILTERS", "SCORERS"]
+
+_REACHES_NOT = 0.5
+"""Most that a route scores on `reach` when it is not expected to reach every target."""
+
+
+def _duration(context: RouteContext, route: PlannedRoute) -> Rejection | None:
+    budget, spent = context.question.intent.budget, context.question.spent
+    return _over(
+        route, "duration", budget.duration_s, spent.duration_s + route.seconds, "duration_s", "s"
+    )
+
+
+def _cost(context: RouteContext, route: PlannedRoute) -> Rejection | None:
+    budget, spent = context.question.intent.budget, context.question.spent
+    return _over(route, "cost", budget.cost_usd, spent.cost_usd + route.cost_usd, "cost_usd", "USD")
+
+
+def _examples(context: RouteContext, route: PlannedRoute) -> Rejection | None:
+    budget, spent = context.question.intent.budget, context.question.spent
+    return _over(
+        route, "examples", budget.examples, spent.examples + route.examples, "examples", "examples"
+    )
+
+
+def _over(
+    route: PlannedRoute, name: str, limit: float | None, needed: float, field: str, unit: str
+) -> Rejection | None:
+    if limit is None or needed <= limit:
+        return None
+    return Rejection(
+        candidate=route.id,
+        filter=name,
+        reason=f"is expected to take {needed:.6g} {unit} of the job's {limit:.6g}",
+        field=f"budget.{field}",
+        shortfall=needed - limit,
+        unit=unit,
+        relax_to=as_value(math.ceil(needed)),
+    )
+
+
+def _release(context: RouteContext, route: PlannedRoute) -> Rejection | None:
+    """The data owners' rules on where a model may travel that learned from their data."""
+    question = context.question
+    for travel in route.travels:
+        if not _may_go(jurisdiction_of(question, travel.site), travel.before):
+            return _withheld(route, travel.before, f"go to {travel.site}")
+        for name in question.intent.objective_names():
+            places: list[SiteId] = [v.site for v in question.topology.verifiers.get(name, ())]
+            if not any(_may_go(jurisdiction_of(question, at), travel.after) for at in places):
+                return _withheld(route, travel.after, f"be measured on {name} after {travel.site}")
+    return None
+
+
+def _may_go(place: str, allowed: tuple[str, ...]) -> bool:
+    return ANY in allowed or place in allowed
+
+
+def _withheld(route: PlannedRoute, allowed: tuple[str, ...], what: str) -> Rejection:
+    places = ", ".join(allowed) or "nowhere"
+    return Rejection(
+        candidate=route.id,
+        filter="release",
+        reason=f"may not {what}: what it learned from before is released to {places}",
+        field="",
+    )
+
+
+def _reach(context: RouteContext, route: PlannedRoute) -> float:
+    return 1.0 if route.route.reaches else _REACHES_NOT * route.closed
+
+
+def _time(context: RouteContext, route: PlannedRoute) -> float:
+    return _relative(min(other.seconds for other in context.routes), route.seconds)
+
+
+def _cheap(context: RouteContext, route: PlannedRoute) -> float:
+    return _relative(min(other.cost_usd for other in context.routes), route.cost_usd)
+
+
+def _relative(least: float, value: float) -> float:
+    """1 for the least of all candidates, one half for twice as much."""
+    return least / value if value > 0.0 else 1.0
+
+
+def _robustness(context: RouteContext, route: PlannedRoute) -> float:
+    return route.holds
+
+
+FILTERS: tuple[Callable[[RouteContext, PlannedRoute], Rejection | None], ...] = (
+    _duration,
+    _cost,
+    _examples,
+    _release,
+)
+SCORERS: dict[str, Callable[[RouteContext, PlannedRoute], float]] = {
+    "reach": _reach,
+    "time": _time,
+    "cost": _cheap,
+    "robustness": _robustness,
+}

@@ -1,0 +1,124 @@
+"""What a visit takes: seconds of transfer, waiting, training and verifying, and its price.
+
+Measured values are used where there are any; each default says what it stands for. A model is
+fetched by the site that it visits, from the holder from which that is fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.control.route.knowledge import Floats
+from daitn.control.route.question import Checkpoint, RouteQuestion, VisitMade
+from daitn.objects.identifiers import SiteId
+from daitn.topology.snapshot import DataOption, Drrt
+
+__all__ = ["Costs", "costs", "example_s", "transfer_s"]
+
+_DEFAULT_THROUGHPUT_BPS = 5e6
+"""Of a link that nobody measured: 40 Mbit/s, a modest uplink of an office."""
+_DEFAULT_RTT_S = 0.05
+_STALE_AFTER_S = 600.0
+"""A reading of this age counts as half as good again in seconds, one of twice the age or more as
+twice as slow: what is not remeasured may have changed for the worse."""
+_STALE_MOST = 2.0
+_LEAST_SPEED_FLOPS = 1e6
+"""Keeps a site that reports no speed from dividing by zero."""
+_QUEUED_VISIT_S = 30.0
+"""Of a visit that waits before ours, before this job has measured how long its own take."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Arrays over options S and checkpoints C; `move_s[i, j]`: from i's site to j's."""
+
+    move_s: Floats
+    start_s: Floats
+    """(C, S): from the holders of a checkpoint."""
+    wait_s: Floats
+    example_s: Floats
+    price_usd: Floats
+    """(S,): of one example."""
+    verify_s: float
+
+
+def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
+    """The costs of visits to `options` as they are known at `question.now_s`."""
+    snapshot, now_s = question.topology.snapshot, question.now_s
+    size = max((checkpoint.size_bytes for checkpoint in question.checkpoints), default=0)
+    sites = sorted({option.site for option in options})
+    at = np.array([sites.index(option.site) for option in options], dtype=np.int64)
+    between = np.array(
+        [[transfer_s(snapshot, (a,), b, size, now_s) for b in sites] for a in sites]
+    ).reshape(len(sites), len(sites))
+    start = np.array(
+        [
+            [_fetch_s(snapshot, start, site, now_s) for site in sites]
+            for start in question.checkpoints
+        ]
+    ).reshape(len(question.checkpoints), len(sites))
+    usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
+    each_s = sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S
+    return Costs(
+        move_s=between[np.ix_(at, at)],
+        start_s=start[:, at],
+        wait_s=np.array([option.queue * each_s for option in options]),
+        example_s=example_s(question.flops_per_example, question.history, options),
+        price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
+        verify_s=question.verify_s,
+    )
+
+
+def transfer_s(
+    snapshot: Drrt, holders: Sequence[SiteId], target: SiteId, size_bytes: int, now_s: float
+) -> float:
+    """Seconds until `target` has the model, from the best of `holders`; 0 if it holds it."""
+    if not holders or target in holders:
+        return 0.0
+    return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
+
+
+def _fetch_s(snapshot: Drrt, start: Checkpoint, site: SiteId, now_s: float) -> float:
+    if start.model is None:
+        return 0.0
+    return transfer_s(snapshot, start.holders, site, start.size_bytes, now_s)
+
+
+def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float) -> float:
+    rtt_s, throughput_bps = _DEFAULT_RTT_S, _DEFAULT_THROUGHPUT_BPS
+    age_s = _STALE_AFTER_S * _STALE_MOST
+    for link in (snapshot.link(holder, target), snapshot.link(target, holder)):
+        # The target fetches: what it measured itself comes last and wins.
+        if link is not None and link.rtt_s is not None:
+            rtt_s = link.rtt_s.value
+        if link is not None and link.throughput_bps is not None:
+            throughput_bps = link.throughput_bps.value
+            age_s = link.throughput_bps.age_s(now_s)
+    stale = min(_STALE_MOST, 1.0 + 0.5 * age_s / _STALE_AFTER_S)
+    return (rtt_s + size_bytes / max(throughput_bps, 1.0)) * stale
+
+
+def example_s(
+    flops_per_example: float, history: Sequence[VisitMade], options: Sequence[DataOption]
+) -> Floats:
+    """Seconds of one training example at each option.
+
+    From this job's visits to the site where there were any; elsewhere from the site's measured
+    speed, times the geometric mean of measured over computed seconds at visited sites.
+    """
+    computed = {
+        option.id: flops_per_example / max(option.compute.speed_flops, _LEAST_SPEED_FLOPS)
+        for option in options
+    }
+    spent: dict[str, tuple[float, int]] = {}
+    for visit in history:
+        if visit.seconds > 0 and visit.examples > 0 and computed.get(visit.option_id, 0.0) > 0:
+            seconds, examples = spent.get(visit.option_id, (0.0, 0))
+            spent[visit.option_id] = (seconds + visit.seconds, examples + visit.examples)
+    measured = {name: seconds / examples for name, (seconds, examples) in spent.items()}
+    ratios = [np.log(each / computed[name]) for name, each in measured.items()]
+    slower = float(np.exp(np.mean(ratios))) if ratios else 1.0
+    return np.array([measured.get(option.id, computed[option.id] * slower) for option in options])

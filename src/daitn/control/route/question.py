@@ -1,0 +1,94 @@
+"""What MTRCE is asked: where the model stands, what was measured so far, what may be spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from daitn.objects.descriptors import ANY
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.intents import Preference, TrainingIntent
+from daitn.topology.snapshot import MsDrrt
+
+__all__ = ["DEFAULT_VERIFY_S", "Checkpoint", "RouteQuestion", "Spent", "VisitMade", "narrowed"]
+
+DEFAULT_VERIFY_S = 10.0
+"""Before a job has measured anything: some hundred items on a small model, and the way there."""
+
+
+class VisitMade(msgspec.Struct, frozen=True, kw_only=True):
+    """A visit of this job with what was measured on both sides of it, per objective."""
+
+    option_id: str
+    """`site/dataset`."""
+    examples: int
+    seconds: float
+    """Training alone."""
+    before: dict[str, float]
+    after: dict[str, float]
+    standard_error: dict[str, float]
+    """Of `after`."""
+    abandoned: bool = False
+    """The job later went back to a model that this visit is no part of."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A model from which the route may go on."""
+
+    model: Digest | None
+    """None: a fresh model, initialised wherever the first visit is."""
+    size_bytes: int
+    """Of the model, or an estimate for a fresh one: it has to travel after the first visit."""
+    holders: tuple[SiteId, ...] = ()
+    values: dict[str, float] = {}
+    """Objective to its last measured value; absent where it was not measured: taken as chance."""
+    visits: tuple[VisitMade, ...] = ()
+    """The visits that made it, oldest first."""
+    release_to: tuple[str, ...] = (ANY,)
+    """Jurisdictions into which it may travel, given all the data that it learned from."""
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the job has used of its budget."""
+
+    duration_s: float = 0.0
+    cost_usd: float = 0.0
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class RouteQuestion:
+    """All that a route decision looks at."""
+
+    intent: TrainingIntent
+    topology: MsDrrt
+    flops_per_example: float
+    """Of one training example, forward and backward."""
+    checkpoints: tuple[Checkpoint, ...]
+    """The latest model first; the best one second where that is another."""
+    history: tuple[VisitMade, ...] = ()
+    """Every visit of the job, abandoned ones too, oldest first."""
+    spent: Spent = field(default_factory=Spent)
+    verify_s: float = DEFAULT_VERIFY_S
+    """Seconds to measure all objectives after a visit, as last measured."""
+    excluded: tuple[SiteId, ...] = ()
+    """Sites that failed this job: not visited again."""
+    now_s: float = 0.0
+
+    @property
+    def preferences(self) -> tuple[Preference, ...]:
+        return self.intent.preferences
+
+    @property
+    def snapshot_version(self) -> int:
+        return self.topology.snapshot.version
+
+
+def narrowed(release_to: tuple[str, ...], further: tuple[str, ...]) -> tuple[str, ...]:
+    """Jurisdictions that both lists allow; each may hold `*`."""
+    if ANY in release_to:
+        return further
+    if ANY in further:
+        return release_to
+    return tuple(sorted(set(release_to) & set(further)))

@@ -1,0 +1,135 @@
+"""What every fabric does with what arrives: hand it to its owner in order, and answer requests."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from daitn.objects.errors import DaitnError, Unreachable
+from daitn.tools.fabric.protocol import Handler
+
+__all__ = ["PUBLICATIONS_BOUND", "Mailbox", "answer", "call_on", "closed", "silent", "unserved"]
+
+Item = TypeVar("Item")
+
+PUBLICATIONS_BOUND = 4096
+"""Publications that may wait for one subscriber: what 200 sites say in a hundred seconds at one
+message in five seconds each. A subscriber that is further behind loses the oldest."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class Mailbox(Generic[Item]):
+    """Items from any thread, handled one at a time, in order, on the loop that made the mailbox.
+
+    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile
+    up: waiting instead would stall the thread that reads the network for everybody.
+    """
+
+    def __init__(
+        self, name: str, take: Callable[[Item], Awaitable[None]], *, bound: int | None
+    ) -> None:
+        self._name = name
+        self._take = take
+        self._items: collections.deque[Item] = collections.deque(maxlen=bound)
+        self._lock = threading.Lock()
+        self._awake = False
+        self._dropped = 0
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._worker = self._loop.create_task(self._run(), name=f"mailbox {name}")
+
+    def put(self, item: Item) -> None:
+        """Add an item. Never blocks; any thread may call it, also after the loop has ended."""
+        with self._lock:
+            if len(self._items) == self._items.maxlen:
+                self._dropped += 1
+            self._items.append(item)
+            sleeping, self._awake = not self._awake, True
+        if sleeping:
+            call_on(self._loop, self._arrived.set)
+
+    async def close(self) -> None:
+        """Stop handling; what waits is forgotten, what is being handled is cancelled."""
+        self._closed = True
+        if asyncio.current_task() is self._worker:
+            return
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._closed:
+            await self._arrived.wait()
+            item = self._next()
+            if item is None:
+                continue
+            try:
+                await self._take(item[0])
+            except Exception:
+                _LOG.exception("%s: handling failed", self._name)
+            # A flood that never suspends would keep everybody else off the loop.
+            await asyncio.sleep(0)
+
+    def _next(self) -> tuple[Item] | None:
+        """The oldest item; None, and asleep from then on, where there is none."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+            item = (self._items.popleft(),) if self._items else None
+            if item is None:
+                self._awake = False
+                self._arrived.clear()
+        if dropped:
+            _LOG.warning("%s: too slow, dropped the %d oldest messages", self._name, dropped)
+        return item
+
+
+def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Run `call` on a loop from another thread; nothing where the loop has ended already."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+async def answer(handler: Handler, key: str, payload: bytes) -> bytes:
+    """Let a handler answer a request; whatever goes wrong is a `DaitnError` that may travel.
+
+    An error that nobody foresaw stays in this process's log; the asker learns only where it was.
+    """
+    try:
+        return await handler(key, payload)
+    except DaitnError:
+        raise
+    except Exception:
+        _LOG.exception("the handler of %s failed", key)
+        raise DaitnError(
+            f"internal error at {key}", fix="look at the log of the process that serves it"
+        ) from None
+
+
+def unserved(key: str) -> Unreachable:
+    """The error when nobody is there to answer."""
+    return Unreachable(
+        f"nobody serves {key}", fix="check that the process that serves it runs and is connected"
+    )
+
+
+def silent(key: str, timeout_s: float) -> Unreachable:
+    """The error when somebody may be there and did not answer in time."""
+    return Unreachable(
+        f"no answer from {key} within {timeout_s:g} s",
+        fix="check the network on the way and the load of the process that serves it",
+    )
+
+
+def closed() -> Unreachable:
+    """The error when this end was closed."""
+    return Unreachable(
+        "this session of the fabric is closed", fix="open a new one before using it again"
+    )

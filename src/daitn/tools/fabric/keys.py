@@ -1,0 +1,145 @@
+"""Every key that DA-ITN uses on the fabric, in one place.
+
+::
+
+    daitn/alive/center                     token: the control centre runs
+    daitn/alive/site/{site}                token: the site's node runs
+    daitn/center/do/{verb}                 request: a command or question to the control centre
+    daitn/center/event/{job}               publication: something happened to a job
+    daitn/site/{site}/do/{verb}            request: a command or question to a site
+    daitn/site/{site}/echo                 request: the same bytes back, for round-trip time
+    daitn/site/{site}/stream               request: as many bytes as asked for, for throughput
+    daitn/site/{site}/advert               publication: the site's signed descriptor
+    daitn/site/{site}/sensed               publication: what the site measured
+    daitn/site/{site}/progress/{job}       publication: how far a piece of work is
+
+Names come from the network too, so each is checked before it becomes part of a key: a site
+called `**` must not turn a request to one into a request to all. All functions that take a name
+raise `InvalidInput` when it is not usable (see `daitn.objects.identifiers.checked_name`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import JobId, SiteId, checked_name
+
+__all__ = [
+    "ALL_ADVERTS",
+    "ALL_JOB_EVENTS",
+    "ALL_PROGRESS",
+    "ALL_SENSED",
+    "ALL_SITES_ALIVE",
+    "center_alive",
+    "center_do",
+    "job_event",
+    "job_of",
+    "job_progress",
+    "site_advert",
+    "site_alive",
+    "site_do",
+    "site_echo",
+    "site_of",
+    "site_progress",
+    "site_sensed",
+    "site_stream",
+    "verb_of",
+]
+
+ALL_SITES_ALIVE: Final = "daitn/alive/site/*"
+ALL_ADVERTS: Final = "daitn/site/*/advert"
+ALL_SENSED: Final = "daitn/site/*/sensed"
+ALL_PROGRESS: Final = "daitn/site/*/progress/*"
+ALL_JOB_EVENTS: Final = "daitn/center/event/*"
+
+
+def center_alive() -> str:
+    """Token of the control centre."""
+    return "daitn/alive/center"
+
+
+def site_alive(site: SiteId) -> str:
+    """Token of a site's node."""
+    return f"daitn/alive/site/{checked_name(site, 'site')}"
+
+
+def center_do(verb: str) -> str:
+    """Request to the control centre."""
+    return f"daitn/center/do/{checked_name(verb, 'verb')}"
+
+
+def job_event(job: JobId) -> str:
+    """Publications about one job by the control centre."""
+    return f"daitn/center/event/{checked_name(job, 'job')}"
+
+
+def site_do(site: SiteId, verb: str) -> str:
+    """Request to a site."""
+    return f"{_site(site)}/do/{checked_name(verb, 'verb')}"
+
+
+def site_echo(site: SiteId) -> str:
+    """Request that brings the same bytes back."""
+    return f"{_site(site)}/echo"
+
+
+def site_stream(site: SiteId) -> str:
+    """Request that brings back as many bytes as it asks for."""
+    return f"{_site(site)}/stream"
+
+
+def site_advert(site: SiteId) -> str:
+    """Publications of a site's signed descriptor."""
+    return f"{_site(site)}/advert"
+
+
+def site_sensed(site: SiteId) -> str:
+    """Publications of what a site measured."""
+    return f"{_site(site)}/sensed"
+
+
+def site_progress(site: SiteId, job: JobId) -> str:
+    """Publications of how far a site is with work for a job."""
+    return f"{_site(site)}/progress/{checked_name(job, 'job')}"
+
+
+def job_progress(job: JobId) -> str:
+    """Pattern: the progress of a job at every site."""
+    return f"daitn/site/*/progress/{checked_name(job, 'job')}"
+
+
+def site_of(key: str) -> SiteId:
+    """The site that a key speaks of. Raises `InvalidInput` where it speaks of none."""
+    match key.split("/"):
+        case ["daitn", "alive", "site", site] | ["daitn", "site", site, _, *_]:
+            return SiteId(checked_name(site, "site"))
+    raise _unreadable(key, "site")
+
+
+def job_of(key: str) -> JobId:
+    """The job that a key speaks of. Raises `InvalidInput` where it speaks of none."""
+    match key.split("/"):
+        case ["daitn", "center", "event", job] | ["daitn", "site", _, "progress", job]:
+            return JobId(checked_name(job, "job"))
+    raise _unreadable(key, "job")
+
+
+def verb_of(key: str) -> str:
+    """The verb of a request. Raises `InvalidInput` where there is none."""
+    match key.split("/"):
+        case ["daitn", "center", "do", verb] | ["daitn", "site", _, "do", verb]:
+            return checked_name(verb, "verb")
+    raise _unreadable(key, "verb")
+
+
+def _site(site: SiteId) -> str:
+    return f"daitn/site/{checked_name(site, 'site')}"
+
+
+def _unreadable(key: str, wanted: str) -> InvalidInput:
+    return InvalidInput(
+        f"the key {key!r} names no {wanted}",
+        field="key",
+        fix="the keys in use are listed in daitn/tools/fabric/keys.py",
+    )

@@ -1,0 +1,299 @@
+"""The fabric's in-memory twin: many sessions on one event loop, no sockets, faults on demand.
+
+A cut link behaves as it does once both ends have noticed: what the other side serves and
+announces is gone, publications do not cross, and answers already on their way are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput
+from daitn.tools.fabric.delivery import (
+    PUBLICATIONS_BOUND,
+    Mailbox,
+    answer,
+    closed,
+    silent,
+    unserved,
+)
+from daitn.tools.fabric.patterns import checked_key, checked_pattern, covers
+from daitn.tools.fabric.protocol import Alive, Handler, Message, Registration
+
+__all__ = ["MemoryFabric", "MemoryNetwork"]
+
+
+class MemoryNetwork:
+    """Where in-memory sessions meet."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, MemoryFabric] = {}
+        self._cuts: set[frozenset[str]] = set()
+        self._delays_s: dict[frozenset[str], float] = {}
+        self._last_due_s: dict[tuple[str, str], float] = {}
+
+    def open(self, name: str) -> MemoryFabric:
+        """A session of a name that no open session has. Raises `InvalidInput`."""
+        if name in self._sessions:
+            raise InvalidInput(f"a session {name!r} is open already", field="name")
+        session = self._sessions[name] = MemoryFabric(self, name)
+        return session
+
+    def cut(self, a: str, b: str) -> None:
+        """Take the link between two sessions away."""
+        self._cuts.add(frozenset((a, b)))
+        self._refresh()
+
+    def mend(self, a: str, b: str) -> None:
+        """Give the link between two sessions back."""
+        self._cuts.discard(frozenset((a, b)))
+        self._refresh()
+
+    def delay(self, a: str, b: str, one_way_s: float) -> None:
+        """Let publications, requests and answers between two sessions take `one_way_s`."""
+        self._delays_s[frozenset((a, b))] = one_way_s
+
+    async def kill(self, name: str) -> None:
+        """End a session as if its process had died; the name is free again."""
+        await self._sessions[name].close()
+
+    def _linked(self, a: MemoryFabric, b: MemoryFabric) -> bool:
+        alive = self._sessions.get(a.name) is a and self._sessions.get(b.name) is b
+        return alive and frozenset((a.name, b.name)) not in self._cuts
+
+    def _reach(self, source: MemoryFabric) -> list[MemoryFabric]:
+        return [target for target in self._sessions.values() if self._linked(source, target)]
+
+    def _carry(
+        self, source: MemoryFabric, target: MemoryFabric, arrive: Callable[[], object]
+    ) -> None:
+        """Let something cross a link, in order, or lose it where the link is cut."""
+
+        def land() -> None:
+            if self._linked(source, target):
+                arrive()
+
+        delay_s = self._delays_s.get(frozenset((source.name, target.name)), 0.0)
+        if not delay_s:
+            land()
+            return
+        loop = asyncio.get_running_loop()
+        way = (source.name, target.name)
+        # The loop does not keep the order of timers that are due at the same instant.
+        due_s = max(loop.time() + delay_s, self._last_due_s.get(way, 0.0) + 1e-6)
+        self._last_due_s[way] = due_s
+        loop.call_at(due_s, land)
+
+    def _refresh(self) -> None:
+        """Tell every watch which tokens appeared and vanished since it was last told."""
+        for session in self._sessions.values():
+            tokens = {token.key for target in self._reach(session) for token in target.tokens}
+            for watch in session.watches:
+                watch.see({key for key in tokens if covers(watch.pattern, key)})
+
+    def _leave(self, session: MemoryFabric) -> None:
+        if self._sessions.get(session.name) is session:
+            del self._sessions[session.name]
+        self._refresh()
+
+
+@dataclass(eq=False)
+class _Subscription:
+    pattern: str
+    mailbox: Mailbox[tuple[str, bytes]]
+    owner: list[_Subscription]
+
+    async def close(self) -> None:
+        if self in self.owner:
+            self.owner.remove(self)
+        await self.mailbox.close()
+
+
+@dataclass(eq=False)
+class _Served:
+    pattern: str
+    handler: Handler
+    owner: list[_Served]
+
+    async def close(self) -> None:
+        if self in self.owner:
+            self.owner.remove(self)
+
+
+@dataclass(eq=False)
+class _Token:
+    key: str
+    owner: list[_Token]
+    changed: Callable[[], None]
+
+    async def close(self) -> None:
+        if self in self.owner:
+            self.owner.remove(self)
+            self.changed()
+
+
+@dataclass(eq=False)
+class _Watch:
+    pattern: str
+    mailbox: Mailbox[tuple[str, bool]]
+    owner: list[_Watch]
+    seen: set[str] = field(default_factory=set)
+
+    def see(self, keys: set[str]) -> None:
+        for key in sorted(self.seen - keys):
+            self.mailbox.put((key, False))
+        for key in sorted(keys - self.seen):
+            self.mailbox.put((key, True))
+        self.seen = keys
+
+    async def close(self) -> None:
+        if self in self.owner:
+            self.owner.remove(self)
+        await self.mailbox.close()
+
+
+_Answer = bytes | ErrorReport | None
+"""None: whoever served the key went away."""
+
+
+class MemoryFabric:
+    """One session of a `MemoryNetwork`; see `Fabric`."""
+
+    def __init__(self, network: MemoryNetwork, name: str) -> None:
+        self.name = name
+        self.subscriptions: list[_Subscription] = []
+        self.served: list[_Served] = []
+        self.tokens: list[_Token] = []
+        self.watches: list[_Watch] = []
+        self._network = network
+        self._answering: set[asyncio.Task[None]] = set()
+        self._asked: set[asyncio.Future[_Answer]] = set()
+        self._closed = False
+
+    async def publish(self, key: str, payload: bytes) -> None:
+        self._check_open()
+        checked_key(key)
+        for target in self._network._reach(self):
+            for subscription in target.subscriptions:
+                if covers(subscription.pattern, key):
+                    arrive = partial(subscription.mailbox.put, (key, payload))
+                    self._network._carry(self, target, arrive)
+
+    async def subscribe(self, pattern: str, message: Message) -> Registration:
+        self._check_open()
+
+        async def take(item: tuple[str, bytes]) -> None:
+            await message(*item)
+
+        mailbox = Mailbox(checked_pattern(pattern), take, bound=PUBLICATIONS_BOUND)
+        subscription = _Subscription(pattern, mailbox, self.subscriptions)
+        self.subscriptions.append(subscription)
+        return subscription
+
+    async def request(
+        self, key: str, payload: bytes, *, timeout_s: float, bulk: bool = False
+    ) -> bytes:
+        self._check_open()
+        checked_key(key)
+        asked: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._asked.add(asked)
+        try:
+            self._ask(key, payload, asked)
+            async with asyncio.timeout(timeout_s):
+                given = await asked
+        except TimeoutError:
+            raise silent(key, timeout_s) from None
+        finally:
+            self._asked.discard(asked)
+        if given is None:
+            raise unserved(key)
+        if isinstance(given, ErrorReport):
+            raise given.error()
+        return given
+
+    async def serve(self, key: str, handler: Handler) -> Registration:
+        self._check_open()
+        served = _Served(checked_pattern(key), handler, self.served)
+        self.served.append(served)
+        return served
+
+    async def announce(self, key: str) -> Registration:
+        self._check_open()
+        token = _Token(checked_key(key), self.tokens, self._network._refresh)
+        self.tokens.append(token)
+        self._network._refresh()
+        return token
+
+    async def watch(self, pattern: str, alive: Alive) -> Registration:
+        self._check_open()
+
+        async def take(item: tuple[str, bool]) -> None:
+            await alive(*item)
+
+        mailbox = Mailbox(checked_pattern(pattern), take, bound=None)
+        watch = _Watch(pattern, mailbox, self.watches)
+        self.watches.append(watch)
+        self._network._refresh()
+        return watch
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._network._leave(self)
+        for asked in self._asked:
+            if not asked.done():
+                asked.set_exception(closed())
+        current = asyncio.current_task()
+        answering = [task for task in self._answering if task is not current]
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+        for subscription in tuple(self.subscriptions):
+            await subscription.close()
+        for watch in tuple(self.watches):
+            await watch.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+    def _ask(self, key: str, payload: bytes, asked: asyncio.Future[_Answer]) -> None:
+        for target in self._network._reach(self):
+            for served in target.served:
+                if covers(served.pattern, key):
+                    arrive = partial(target._accept, self, served, key, payload, asked)
+                    self._network._carry(self, target, arrive)
+                    return
+        asked.set_result(None)
+
+    def _accept(
+        self,
+        asker: MemoryFabric,
+        served: _Served,
+        key: str,
+        payload: bytes,
+        asked: asyncio.Future[_Answer],
+    ) -> None:
+        def settle(given: _Answer) -> None:
+            if not asked.done():
+                asked.set_result(given)
+
+        async def run() -> None:
+            try:
+                given: _Answer = await answer(served.handler, key, payload)
+            except DaitnError as error:
+                given = ErrorReport.of(error)
+            self._network._carry(self, asker, partial(settle, given))
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._answering.discard(task)
+            if task.cancelled():
+                settle(None)
+
+        task = asyncio.get_running_loop().create_task(run(), name=f"answer {key}")
+        self._answering.add(task)
+        task.add_done_callback(ended)

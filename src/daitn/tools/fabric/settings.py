@@ -1,0 +1,44 @@
+"""How a process joins the fabric."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+__all__ = ["FabricSettings"]
+
+_ENDPOINT = re.compile(r"(tcp|tls|quic)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
+
+
+class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Role and endpoints of one session, for instance `tcp/control.example.org:7447`."""
+
+    mode: Literal["router", "peer", "client"] = "peer"
+    """A control centre is a router. A site is a peer: it and other sites connect directly. A
+    command-line session, or a site that cannot accept connections, is a client: all that it says
+    goes through its router. (Routers do not relay between peers: of two peers, one must be able
+    to connect to the other.)"""
+    listen: tuple[str, ...] = ()
+    """Endpoints to accept connections on; port 0 takes a free one."""
+    connect: tuple[str, ...] = ()
+    """Endpoints to connect to, again and again until they answer."""
+
+    def __post_init__(self) -> None:
+        for endpoint in (*self.listen, *self.connect):
+            match = _ENDPOINT.fullmatch(endpoint)
+            if match is None or int(match[3]) > 65535:
+                raise ValueError(
+                    f"{endpoint!r} is not an endpoint such as 'tcp/control.example.org:7447'"
+                )
+        for endpoint in self.connect:
+            if endpoint.endswith(":0"):
+                raise ValueError(f"{endpoint!r} has no port to connect to")
+        if self.mode == "client" and (self.listen or not self.connect):
+            raise ValueError("a client listens nowhere and connects to at least one endpoint")
+        if self.mode != "client" and not self.listen:
+            raise ValueError(
+                f"a {self.mode} needs an endpoint to listen on, for instance 'tcp/[::]:0'; "
+                "a site that cannot accept connections is a client"
+            )

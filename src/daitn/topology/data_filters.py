@@ -1,0 +1,260 @@
+"""Filters that a data set and the site that holds it have to pass. All of them run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from daitn.identity.access import allows
+from daitn.objects.decisions import Rejection
+from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
+from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.intents import Quantity, Requirement, TrainingIntent
+from daitn.topology.fit import topics_fit
+from daitn.topology.inbound import LINK_QUANTITIES, Inbound
+from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
+from daitn.topology.snapshot import SiteState
+
+__all__ = ["Candidate", "Wanted", "rejections_of"]
+
+_NO_COMPUTE = ComputeDescriptor(device="none", memory_bytes=0, speed_flops=0.0, recipes=())
+
+_UNITS = {
+    Quantity.SAMPLES: "samples",
+    Quantity.QUALITY: "share",
+    Quantity.AGE_S: "s",
+    Quantity.PRICE_USD_PER_1K: "USD per 1,000 examples",
+    Quantity.SPEED_FLOPS: "FLOP/s",
+    Quantity.MEMORY_BYTES: "bytes",
+    Quantity.RTT_S: "s",
+    Quantity.THROUGHPUT_BPS: "bytes/s",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A data set with what is known of its site and of the ways there."""
+
+    state: SiteState
+    dataset: DatasetDescriptor
+    inbound: Inbound
+
+    @property
+    def id(self) -> str:
+        return f"{self.state.descriptor.site}/{self.dataset.name}"
+
+    @property
+    def compute(self) -> ComputeDescriptor:
+        """The site's compute; one that can do nothing where it has none."""
+        return self.state.descriptor.compute or _NO_COMPUTE
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What data sets are held against."""
+
+    intent: TrainingIntent
+    data_schema: str
+    memory_bytes: int
+    now_s: float
+    stale_after_s: float
+    places: Mapping[ObjectiveName, frozenset[tuple[SiteId, str]]]
+    """Site and jurisdiction of every verifier that can measure an objective."""
+
+
+def rejections_of(candidate: Candidate, wanted: Wanted) -> list[Rejection]:
+    """Every reason why the data set cannot teach the model; empty if it can."""
+    found = [
+        *_site(candidate),
+        *_recipe(candidate, wanted),
+        *_access(candidate, wanted),
+        *_topic(candidate, wanted),
+        *_memory(candidate, wanted),
+        *_release(candidate, wanted),
+    ]
+    for index, requirement in enumerate(wanted.intent.requirements):
+        rejection = _requirement(candidate, wanted, index, requirement)
+        if rejection is not None:
+            found.append(rejection)
+    return found
+
+
+def _site(candidate: Candidate) -> Iterator[Rejection]:
+    if not candidate.state.alive:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="alive",
+            reason=f"site {candidate.dataset.site} is not there now",
+            field="",
+        )
+    if candidate.state.descriptor.compute is None:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="compute",
+            reason=f"site {candidate.dataset.site} holds data but cannot train",
+            field="",
+        )
+
+
+def _recipe(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    """A recipe is never relaxed: another recipe is another model."""
+    recipe, dataset = wanted.intent.model.recipe, candidate.dataset
+    if dataset.data_schema != wanted.data_schema:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="schema",
+            reason=f"recipe {recipe} reads {wanted.data_schema}, the data is {dataset.data_schema}",
+            field="model.recipe",
+        )
+    if recipe not in candidate.compute.recipes:
+        installed = ", ".join(sorted(candidate.compute.recipes)) or "none"
+        yield Rejection(
+            candidate=candidate.id,
+            filter="recipe-installed",
+            reason=f"recipe {recipe} is not installed at {dataset.site}; installed: {installed}",
+            field="model.recipe",
+        )
+    if not allows(dataset.policy.recipes, recipe):
+        allowed = ", ".join(sorted(dataset.policy.recipes)) or "none"
+        yield Rejection(
+            candidate=candidate.id,
+            filter="recipe-allowed",
+            reason=f"the data owner does not allow recipe {recipe}; allowed: {allowed}",
+            field="model.recipe",
+        )
+
+
+def _access(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    owner = wanted.intent.owner
+    if not allows(candidate.dataset.policy.owners, owner):
+        yield Rejection(
+            candidate=candidate.id,
+            filter="owner-allowed",
+            reason=f"the data owner does not admit models of {owner}",
+            field="owner",
+        )
+
+
+def _topic(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    """Who admits a topic admits what is narrower, never what is broader or beside it."""
+    topics, asked = candidate.dataset.topics, wanted.intent.data.topics
+    if any(covers_topic(broad, topic) for broad in asked for topic in topics):
+        return
+    nearest = max(sorted(topics), key=lambda topic: topics_fit(asked, topic), default=None)
+    yield Rejection(
+        candidate=candidate.id,
+        filter="topic",
+        reason=f"its topics ({', '.join(topics) or 'none'}) are outside {', '.join(asked)}",
+        field="data.topics",
+        shortfall=1.0 - (topics_fit(asked, nearest) if nearest else 0.0),
+        unit="topic distance",
+        relax_to=as_value(sorted({*asked, nearest})) if nearest else "",
+    )
+
+
+def _memory(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    has = candidate.compute.memory_bytes
+    if has < wanted.memory_bytes:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="memory",
+            reason=f"training needs {wanted.memory_bytes} bytes of memory, "
+            f"{candidate.dataset.site} has {has}",
+            field="model.config",
+            shortfall=float(wanted.memory_bytes - has),
+            unit="bytes",
+        )
+
+
+def _release(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    """What learned here has to be measured somewhere: here, or where it may travel.
+
+    An objective that nobody can measure at all is told of its verifiers, not of every data set.
+    """
+    release_to = candidate.dataset.policy.release_to
+    for index, name in enumerate(wanted.intent.objective_names()):
+        places = wanted.places[name]
+        if not places or any(
+            site == candidate.dataset.site or allows(release_to, jurisdiction)
+            for site, jurisdiction in places
+        ):
+            continue
+        where = ", ".join(sorted({jurisdiction for _, jurisdiction in places}))
+        yield Rejection(
+            candidate=candidate.id,
+            filter="release",
+            reason=f"its models may travel to {', '.join(release_to) or 'nowhere'} only, "
+            f"{name} is measured in {where}",
+            field=f"objectives[{index}]",
+        )
+
+
+def _requirement(
+    candidate: Candidate, wanted: Wanted, index: int, requirement: Requirement
+) -> Rejection | None:
+    value = _value(candidate, wanted, requirement.quantity)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        missing = _missing(candidate, wanted, requirement.quantity)
+        return Rejection(
+            candidate=candidate.id,
+            filter=requirement.quantity,
+            reason=f"{requirement} is asked, {missing}",
+            field=f"requirements[{index}]",
+            relax_to=DROPPED,
+        )
+    shortfall = requirement.shortfall(value)
+    if shortfall == 0:
+        return None
+    field, relax_to = relaxed_requirement(requirement, index, value)
+    shown = value if isinstance(value, str) else f"{value:.6g}"
+    return Rejection(
+        candidate=candidate.id,
+        filter=requirement.quantity,
+        reason=f"{requirement} is asked, it is {shown}",
+        field=field,
+        shortfall=shortfall,
+        unit=_UNITS.get(requirement.quantity, ""),
+        relax_to=relax_to,
+    )
+
+
+def _value(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> float | str | None:
+    """The quantity at this candidate; none where it was not measured, or too long ago."""
+    dataset, reading = candidate.dataset, None
+    match quantity:
+        case Quantity.JURISDICTION:
+            return dataset.jurisdiction
+        case Quantity.OWNER:
+            return candidate.state.descriptor.owner
+        case Quantity.SITE:
+            return dataset.site
+        case Quantity.SAMPLES:
+            return dataset.samples
+        case Quantity.QUALITY:
+            return dataset.quality
+        case Quantity.AGE_S:
+            return max(0.0, wanted.now_s - dataset.fresh_at_s)
+        case Quantity.PRICE_USD_PER_1K:
+            return dataset.price_usd_per_1k
+        case Quantity.SPEED_FLOPS:
+            return candidate.compute.speed_flops
+        case Quantity.MEMORY_BYTES:
+            return candidate.compute.memory_bytes
+        case Quantity.RTT_S:
+            reading = candidate.inbound.rtt_s
+        case Quantity.THROUGHPUT_BPS:
+            reading = candidate.inbound.throughput_bps
+    return None if reading is None else reading.value
+
+
+def _missing(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> str:
+    if quantity not in LINK_QUANTITIES:
+        return f"{candidate.dataset.site} states no finite number"
+    at_s = candidate.inbound.newest_stale_at_s
+    if at_s is None:
+        return "no live site has measured a link to it"
+    return (
+        f"the newest reading is {wanted.now_s - at_s:.0f} s old, "
+        f"over the limit of {wanted.stale_after_s:.0f} s"
+    )

@@ -1,0 +1,51 @@
+"""How well a data set suits an objective: by topic, and by the labels of the test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from daitn.objects.descriptors import TestSetDescriptor
+
+__all__ = ["label_coverage", "topic_fit", "topics_fit"]
+
+
+def topic_fit(one: str, other: str) -> float:
+    """Similarity of two topics in [0, 1]: twice their common path over the sum of their paths.
+
+    1 for the same topic, 0 for topics of different trees. A narrow topic fits its own broad one
+    as far as the broad one fits it: `medicine` and `medicine/neurology` give 2/3, two branches
+    of `medicine` give 1/2. Source: Wu and Palmer, "Verb semantics and lexical selection", ACL
+    1994, with the path's length as depth.
+    """
+    if one == other:
+        return 1.0
+    steps, others = one.split("/"), other.split("/")
+    common = 0
+    for step, other_step in zip(steps, others, strict=False):
+        if step != other_step:
+            break
+        common += 1
+    return 2.0 * common / (len(steps) + len(others))
+
+
+def topics_fit(topics: Iterable[str], wanted: str) -> float:
+    """Similarity of `wanted` to the nearest of `topics`; 0 where there are none."""
+    return max((topic_fit(topic, wanted) for topic in topics), default=0.0)
+
+
+def label_coverage(labels: Mapping[str, int], tests: Iterable[TestSetDescriptor]) -> float:
+    """Share of the test items, over all `tests`, whose label has samples in `labels`.
+
+    Test sets without labels ask for none: coverage 1. Without any test set it is 0.
+    """
+    items = covered = 0
+    measurable = False
+    for test in tests:
+        measurable = True
+        for label, count in test.labels.items():
+            items += count
+            if labels.get(label, 0) > 0:
+                covered += count
+    if items == 0:
+        return 1.0 if measurable else 0.0
+    return covered / items

@@ -1,0 +1,268 @@
+"""The live DRRT: facts go in, immutable versions come out.
+
+Facts may arrive in any order, more than once, and before the site that they are about has said
+what it is. The state is the same whatever their order: of two descriptors of a site the later
+stays, of two readings of a quantity the later measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import msgspec
+from immutables import Map
+
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId
+from daitn.objects.readings import LinkReading, LoadReading, Reading
+from daitn.topology.snapshot import Drrt, SiteState
+
+__all__ = ["DrrtState", "Fact"]
+
+Fact = NodeDescriptor | LinkReading | LoadReading
+
+
+@dataclass
+class _Early:
+    """What is already known of a site that has not published its descriptor yet."""
+
+    since_s: float
+    alive: bool = True
+    load: LoadReading | None = None
+    links: dict[tuple[SiteId, SiteId], LinkReading] = field(default_factory=dict)
+
+
+class DrrtState:
+    """Absorbs what sites publish and measure; gives snapshots that never change.
+
+    A site is alive from its first descriptor until `lost`, and again from `appeared`: only these
+    two say whether it is there, so that a late descriptor cannot revive a site that left. A lost
+    site stays known, because its data may come back, and is forgotten with its links
+    `forget_after_s` seconds later.
+
+    Facts about a site without a descriptor wait for it, as long; a snapshot holds no link with an
+    unknown end. Clocks that run ahead gain nothing: a reading from the future counts as made now.
+    """
+
+    def __init__(self, *, forget_after_s: float = 3600.0) -> None:
+        if not forget_after_s > 0:
+            raise InvalidInput(
+                f"{forget_after_s} is not a positive number of seconds",
+                field="forget_after_s",
+                fix="say after how many seconds a lost site is forgotten, for instance 3600",
+            )
+        self._forget_after_s = forget_after_s
+        self._version = 0
+        self._sites: Map[SiteId, SiteState] = Map()
+        self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
+        # Both in the order of their times, so that forgetting looks at the oldest only.
+        self._lost_at_s: dict[SiteId, float] = {}
+        self._early: dict[SiteId, _Early] = {}
+
+    @property
+    def version(self) -> int:
+        """Counts every change that a snapshot shows."""
+        return self._version
+
+    def snapshot(self, now_s: float) -> Drrt:
+        """The topology as it is known at `now_s`, in constant time."""
+        self._forget(now_s)
+        return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links)
+
+    def absorb(self, fact: Fact, now_s: float) -> bool:
+        """Take in what a site published or measured. Says whether a snapshot now differs.
+
+        Raises `InvalidInput` for a reading that is no finite number; the state is then unchanged.
+        """
+        if isinstance(fact, LinkReading):
+            return self._absorb_link(fact, now_s)
+        if isinstance(fact, LoadReading):
+            return self._absorb_load(fact, now_s)
+        return self._absorb_descriptor(fact, now_s)
+
+    def appeared(self, site: SiteId, now_s: float) -> bool:
+        """A site is there (again). Says whether a snapshot now differs."""
+        return self._tell_alive(site, True, now_s)
+
+    def lost(self, site: SiteId, now_s: float) -> bool:
+        """A site is gone. Says whether a snapshot now differs."""
+        return self._tell_alive(site, False, now_s)
+
+    def _tell_alive(self, site: SiteId, alive: bool, now_s: float) -> bool:
+        state = self._sites.get(site)
+        if state is None:
+            self._early_of(site, now_s).alive = alive
+            return False
+        if state.alive == alive:
+            return False
+        self._lost_at_s.pop(site, None)
+        if not alive:
+            self._lost_at_s[site] = now_s
+        self._put_site(site, msgspec.structs.replace(state, alive=alive, changed_at_s=now_s))
+        return True
+
+    def _absorb_descriptor(self, descriptor: NodeDescriptor, now_s: float) -> bool:
+        site = descriptor.site
+        state = self._sites.get(site)
+        if state is None:
+            self._admit(descriptor, now_s)
+            return True
+        if _age_rank(descriptor) <= _age_rank(state.descriptor):
+            return False
+        changed = msgspec.structs.replace(state, descriptor=descriptor, changed_at_s=now_s)
+        self._put_site(site, changed)
+        return True
+
+    def _admit(self, descriptor: NodeDescriptor, now_s: float) -> None:
+        """A site's first descriptor: what was known of it early comes into force."""
+        site = descriptor.site
+        early = self._early.pop(site, None) or _Early(since_s=now_s)
+        if not early.alive:
+            self._lost_at_s[site] = now_s
+        self._put_site(
+            site,
+            SiteState(
+                descriptor=descriptor, alive=early.alive, changed_at_s=now_s, load=early.load
+            ),
+        )
+        for link in early.links.values():
+            self._absorb_link(link, now_s)
+
+    def _absorb_link(self, link: LinkReading, now_s: float) -> bool:
+        source, target = link.source, link.target
+        for end in (source, target):
+            if end not in self._sites:
+                waiting = self._early_of(end, now_s).links
+                waiting[source, target] = _merged(waiting.get((source, target)), link, now_s)
+                return False
+        targets = self._links.get(source)
+        if targets is None:
+            targets = Map()
+        known = targets.get(target)
+        merged = _merged(known, link, now_s)
+        if merged is known:
+            return False
+        self._links = self._links.set(source, targets.set(target, merged))
+        self._version += 1
+        return True
+
+    def _absorb_load(self, load: LoadReading, now_s: float) -> bool:
+        load = LoadReading(
+            site=load.site,
+            queue=_usable(load.queue, now_s, "queue"),
+            cpu_share=_usable(load.cpu_share, now_s, "cpu_share"),
+            disk_free_bytes=_usable(load.disk_free_bytes, now_s, "disk_free_bytes"),
+        )
+        state = self._sites.get(load.site)
+        if state is None:
+            early = self._early_of(load.site, now_s)
+            early.load = _merged_load(early.load, load)
+            return False
+        merged = _merged_load(state.load, load)
+        if merged is state.load:
+            return False
+        self._put_site(
+            load.site,
+            SiteState(
+                descriptor=state.descriptor,
+                alive=state.alive,
+                changed_at_s=state.changed_at_s,
+                load=merged,
+            ),
+        )
+        return True
+
+    def _early_of(self, site: SiteId, now_s: float) -> _Early:
+        early = self._early.get(site)
+        if early is None:
+            early = self._early[site] = _Early(since_s=now_s)
+        return early
+
+    def _put_site(self, site: SiteId, state: SiteState) -> None:
+        self._sites = self._sites.set(site, state)
+        self._version += 1
+
+    def _forget(self, now_s: float) -> None:
+        oldest_s = now_s - self._forget_after_s
+        while self._lost_at_s and next(iter(self._lost_at_s.values())) < oldest_s:
+            self._forget_site(next(iter(self._lost_at_s)))
+        while self._early and next(iter(self._early.values())).since_s < oldest_s:
+            del self._early[next(iter(self._early))]
+
+    def _forget_site(self, site: SiteId) -> None:
+        del self._lost_at_s[site]
+        self._sites = self._sites.delete(site)
+        links = self._links.mutate()
+        if site in links:
+            del links[site]
+        for source, targets in self._links.items():
+            if site in targets and source in links:
+                links[source] = targets.delete(site)
+        self._links = links.finish()
+        self._version += 1
+
+
+def _age_rank(descriptor: NodeDescriptor) -> tuple[float, int]:
+    return descriptor.started_at_s, descriptor.version
+
+
+def _usable(reading: Reading, now_s: float, name: str) -> Reading:
+    if not (math.isfinite(reading.value) and math.isfinite(reading.at_s)):
+        raise InvalidInput(
+            f"a reading of {reading.origin} is no finite number: {reading.value} at {reading.at_s}",
+            field=name,
+            fix=f"check the sensing of site {reading.origin}",
+        )
+    if reading.at_s > now_s:
+        return Reading(reading.value, now_s, reading.origin)
+    return reading
+
+
+def _later(known: Reading | None, heard: Reading | None) -> Reading | None:
+    """The later measured of two readings, whichever came first; `known` itself if they tie."""
+    if heard is None or known is heard:
+        return known
+    if known is None or heard.at_s > known.at_s:
+        return heard
+    if heard.at_s < known.at_s:
+        return known
+    # Two readings of one instant: any order does that does not depend on who was heard first.
+    return max(known, heard, key=lambda reading: (reading.origin, reading.value))
+
+
+def _merged(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
+    """Per field the later reading; `known` itself if nothing in `heard` is later."""
+    rtt_s, throughput_bps, loss = heard.rtt_s, heard.throughput_bps, heard.loss
+    if rtt_s is not None:
+        rtt_s = _usable(rtt_s, now_s, "rtt_s")
+    if throughput_bps is not None:
+        throughput_bps = _usable(throughput_bps, now_s, "throughput_bps")
+    if loss is not None:
+        loss = _usable(loss, now_s, "loss")
+    if known is not None:
+        rtt_s = _later(known.rtt_s, rtt_s)
+        throughput_bps = _later(known.throughput_bps, throughput_bps)
+        loss = _later(known.loss, loss)
+        if rtt_s is known.rtt_s and throughput_bps is known.throughput_bps and loss is known.loss:
+            return known
+    return LinkReading(
+        source=heard.source,
+        target=heard.target,
+        rtt_s=rtt_s,
+        throughput_bps=throughput_bps,
+        loss=loss,
+    )
+
+
+def _merged_load(known: LoadReading | None, heard: LoadReading) -> LoadReading:
+    """Per field the later reading; `known` itself if nothing in `heard` is later."""
+    if known is None:
+        return heard
+    queue = _later(known.queue, heard.queue) or heard.queue
+    cpu_share = _later(known.cpu_share, heard.cpu_share) or heard.cpu_share
+    disk_free = _later(known.disk_free_bytes, heard.disk_free_bytes) or heard.disk_free_bytes
+    if queue is known.queue and cpu_share is known.cpu_share and disk_free is known.disk_free_bytes:
+        return known
+    return LoadReading(site=known.site, queue=queue, cpu_share=cpu_share, disk_free_bytes=disk_free)

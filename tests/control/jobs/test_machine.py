@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daitn.control.jobs.commands import ChooseVerifiers, ComputeRoute, StartWork
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.machine import handle, replay
+from daitn.control.jobs.view import algorithm, view
+from daitn.identity.signing import check_lineage
+from daitn.objects.decisions import Route
+from daitn.objects.errors import Corrupt, IllegalTransition
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.jobs import (
+    Assessed,
+    CancelRequested,
+    DeadlinePassed,
+    JobEvent,
+    JobState,
+    Planned,
+    Recovered,
+    Reported,
+    SiteLost,
+    VerifierAssignment,
+    VerifiersChosen,
+    Woke,
+)
+from daitn.objects.lineage import Lineage
+from daitn.objects.models import ModelRef
+from daitn.objects.wire import decode, encode
+
+from .world import (
+    DECISION,
+    OBJECTIVES,
+    World,
+    assessment,
+    failed,
+    is_training,
+    is_verification,
+    stop,
+)
+
+
+def state_of(world: World) -> JobState:
+    return world.job.state
+
+
+def test_a_job_goes_from_submission_to_its_targets() -> None:
+    world = World()
+    world.run()
+    job = world.job
+    assert job.state is JobState.REACHED
+    assert [made.site for made in job.made] == ["general", "specialist"] * 2
+    assert job.best is not None
+    assert job.best.values == {"broad": 1.0, "expert": 1.0}
+    assert world.settled == 1
+    shown = view(job, world.now_s)
+    assert shown.untrained == {"broad": 0.25, "expert": 0.25}
+    assert shown.algorithm == "cyclic"
+    assert shown.cost_usd == pytest.approx(2.0)
+    assert all(objective.holds for objective in shown.objectives)
+    assert shown.route[0].gains == {"broad": pytest.approx(0.4), "expert": 0.0}
+
+
+def test_the_lineage_is_one_signed_chain() -> None:
+    world = World()
+    world.run()
+    entries = tuple(world.job.lineage)
+    check_lineage(Lineage(job=world.job.id, entries=entries))
+    with pytest.raises(Corrupt, match=r"entries\[2\].*builds on"):
+        check_lineage(Lineage(job=world.job.id, entries=entries[:1] + entries[2:]))
+    forged = msgspec.structs.replace(
+        entries[1], fact=msgspec.structs.replace(entries[1].fact, value=1.0)
+    )
+    with pytest.raises(Corrupt, match="signature"):
+        check_lineage(Lineage(job=world.job.id, entries=(entries[0], forged)))
+
+
+def test_an_infeasible_intent_ends_with_its_reasons() -> None:
+    world = World()
+    world.pending.clear()
+    world.feed(Assessed(assessment(False)))
+    assert state_of(world) is JobState.INFEASIBLE
+    assert "no data on the topic" in world.job.detail
+
+
+def test_weights_that_the_owner_brought_are_measured_before_they_travel() -> None:
+    start = ModelRef(manifest=Digest("f" * 64), size_bytes=1, holders=(SiteId("center"),))
+    world = World(start=start)
+    work = world.run_until(lambda command: isinstance(command, StartWork))
+    assert is_verification(work)
+    assert isinstance(work, StartWork)
+    assert work.work.model == start
+
+
+def test_a_site_that_dies_while_training_costs_only_its_own_visit() -> None:
+    world = World()
+    world.run_until(is_training)
+    world.feed(SiteLost(SiteId("general")))
+    assert isinstance(world.pending[0], ComputeRoute)
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_a_second_visit_goes_on_from_the_last_verified_model() -> None:
+    world = World()
+    first = world.run_until(is_training)
+    assert isinstance(first, StartWork)
+    world.feed(Reported(world.done(first)))
+    second = world.run_until(is_training)
+    assert isinstance(second, StartWork)
+    world.feed(SiteLost(second.site))
+    third = world.run_until(is_training)
+    assert isinstance(third, StartWork)
+    assert third.work.model == second.work.model
+    assert third.work.visit != second.work.visit
+    assert set(third.work.model.holders if third.work.model else ()) == {
+        "general",
+        "mpvu-broad",
+        "mpvu-expert",
+    }
+
+
+def test_a_site_that_fails_twice_is_not_asked_again() -> None:
+    world = World()
+    for _ in range(2):
+        start = world.run_until(is_training)
+        assert isinstance(start, StartWork)
+        world.feed(Reported(failed(start, "WorkFailed")))
+    assert world.job.excluded == ("general",)
+
+
+@pytest.mark.parametrize("code", ["Refused", "InvalidInput", "StorageFull"])
+def test_a_site_that_says_no_is_not_asked_again(code: str) -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    world.feed(Reported(failed(start, code, "datasets[0].path")))
+    assert world.job.excluded == ("general",)
+
+
+def test_a_bad_model_configuration_ends_the_job_with_its_field() -> None:
+    world = World()
+    start = world.run_until(lambda command: isinstance(command, StartWork))
+    assert isinstance(start, StartWork)
+    world.feed(Reported(failed(start, "InvalidInput", "model.config.width")))
+    assert state_of(world) is JobState.FAILED
+    assert world.job.error is not None
+    assert world.job.error.field == "model.config.width"
+
+
+def test_a_job_waits_for_a_verifier_and_goes_on_when_one_comes() -> None:
+    world = World()
+    world.run_until(lambda command: isinstance(command, ChooseVerifiers))
+    nobody = VerifierAssignment(objective=OBJECTIVES[1], site=None)
+    world.feed(VerifiersChosen((nobody,)))
+    assert state_of(world) is JobState.WAITING
+    assert "expert" in world.job.detail
+    assert world.job.wake_at_s is not None
+    world.feed(Woke())
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_an_unverified_model_that_was_lost_with_its_site_is_made_again() -> None:
+    world = World()
+    first = world.run_until(is_training)
+    assert isinstance(first, StartWork)
+    world.feed(Reported(world.done(first)))
+    verify = world.run_until(is_verification)
+    assert isinstance(verify, StartWork)
+    world.feed(Reported(failed(verify, "Unreachable")))
+    again = world.run_until(is_training)
+    assert isinstance(again, StartWork)
+    assert again.work.model == first.work.model
+    world.feed(Reported(world.done(again)))
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_a_verifier_that_keeps_failing_ends_the_job() -> None:
+    world = World()
+    for _ in range(2):
+        verify = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-broad")
+        assert isinstance(verify, StartWork)
+        world.feed(Reported(failed(verify, "WorkFailed")))
+    assert state_of(world) is JobState.FAILED
+
+
+def test_no_route_exhausts_the_job_and_keeps_its_best_model() -> None:
+    world = World()
+    world.routes = lambda job: None if job.made else world.next_route(job)
+    world.run()
+    assert state_of(world) is JobState.EXHAUSTED
+    assert world.job.best is not None
+    assert world.job.best.values[OBJECTIVES[0]] == pytest.approx(0.65)
+    assert "no further visit" in world.job.detail
+
+
+def test_no_route_now_makes_the_job_wait() -> None:
+    world = World()
+    world.run_until(lambda command: isinstance(command, ComputeRoute))
+    world.feed(Planned(route=None, decision=DECISION, waiting_for="sites that are away: ghr"))
+    assert state_of(world) is JobState.WAITING
+    world.feed(Woke())
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_a_route_may_go_back_to_the_best_model() -> None:
+    world = World()
+    last = None
+
+    def route(job: Job) -> Route | None:
+        if len(job.made) < 2:
+            return world.next_route(job)
+        return Route(start=job.checkpoints[1].model.manifest, visits=(stop("other"),), reaches=True)
+
+    world.routes = route
+    for _ in range(3):
+        start = world.run_until(is_training)
+        assert isinstance(start, StartWork)
+        last = start.work.model
+        world.feed(Reported(world.done(start)))
+    assert last == world.job.checkpoints[1].model
+
+
+@pytest.mark.parametrize("event", [CancelRequested(), DeadlinePassed()])
+def test_stopping_tells_the_site_and_keeps_the_last_model(event: JobEvent) -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    world.feed(event)
+    world.run()
+    assert [stopped.visit for stopped in world.stopped] == [start.work.visit]
+    assert world.job.state.final
+    assert world.job.best is not None
+    world.feed(Reported(world.done(start)))
+    assert world.job.state.final
+
+
+def test_recovery_takes_up_what_was_under_way_with_the_same_ids() -> None:
+    world = World()
+    start = world.run_until(is_training)
+    again = replay(world.facts)
+    assert handle(again, Recovered(), world.now_s) == (start,)
+
+
+def test_an_unknown_fact_tells_the_jobs_history() -> None:
+    world = World()
+    with pytest.raises(IllegalTransition, match="submitted and cannot take Woke"):
+        world.feed(Woke())
+
+
+@pytest.mark.parametrize(
+    ("sites", "name"), [(("a", "b"), "sequential"), (("a", "b", "a"), "cyclic"), ((), "sequential")]
+)
+def test_the_algorithm_has_a_name(sites: tuple[str, ...], name: str) -> None:
+    assert algorithm(tuple(SiteId(site) for site in sites)) == name
+
+
+ACTIONS = ("step", "step", "step", "lose", "fail", "unreachable", "repeat", "cancel", "recover")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(ACTIONS), max_size=60))
+def test_whatever_happens_the_job_comes_to_rest_and_replays_alike(actions: list[str]) -> None:
+    world = World()
+    for action in actions:
+        if world.job.state.final:
+            break
+        _disturb(world, action)
+    world.run()
+    if world.job.state is JobState.WAITING:
+        world.feed(Woke())
+        world.run()
+    assert world.job.state.final or world.job.state is JobState.WAITING
+    stored = [(decode(encode(event), JobEvent), at_s) for event, at_s in world.facts]
+    again = replay(stored)
+    assert view(again, 0.0) == view(world.job, 0.0)
+    assert again.outstanding == world.job.outstanding
+    made = {visit.model for visit in world.job.made}
+    assert len(made) == len(world.job.made)
+
+
+def _disturb(world: World, action: str) -> None:
+    starts = [c for c in world.pending if isinstance(c, StartWork)]
+    if action == "cancel":
+        world.feed(CancelRequested())
+    elif action == "recover":
+        world.pending.clear()
+        world.feed(Recovered())
+    elif action == "repeat" and world.started:
+        world.feed(Reported(world.done(world.started[-1])))
+    elif action in ("lose", "fail", "unreachable") and starts:
+        start = starts[0]
+        world.pending.remove(start)
+        code = {"fail": "WorkFailed", "unreachable": "Unreachable"}.get(action)
+        if code is None:
+            world.feed(SiteLost(start.site))
+        else:
+            world.feed(Reported(failed(start, code)))
+        if world.job.state is JobState.WAITING:
+            world.feed(Woke())
+    else:
+        world.step()

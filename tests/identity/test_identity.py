@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.identity.access import check_visit
+from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.signing import check_advert, sign_advert
+from daitn.objects.descriptors import DataPolicy, NodeDescriptor, Role
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.identifiers import OwnerId, SiteId
+
+KEY = SigningKey.generate()
+
+
+@given(st.binary(max_size=64), st.binary(max_size=64))
+def test_a_signature_holds_for_its_message_alone(message: bytes, other: bytes) -> None:
+    signature = KEY.sign(message)
+    check_signature(KEY.public, signature, message)
+    if other != message:
+        with pytest.raises(Corrupt):
+            check_signature(KEY.public, signature, other)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_garbage_is_no_signature(public: str, signature: str) -> None:
+    with pytest.raises(Corrupt):
+        check_signature(public, signature, b"x")
+
+
+def test_a_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "key"
+    first = SigningKey.at(path)
+    assert SigningKey.at(path).public == first.public
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_damaged_key_is_told_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"not a key")
+    with pytest.raises(InvalidInput, match="no Ed25519 key"):
+        SigningKey.at(path)
+    assert path.read_bytes() == b"not a key"
+
+
+def test_an_advert_cannot_be_changed_on_its_way() -> None:
+    descriptor = NodeDescriptor(
+        site=SiteId("ghr"), owner=OwnerId("nih"), roles=(Role.DATA,), jurisdiction="US",
+        public_key=KEY.public, started_at_s=1.0, version=1, software="test",
+    )  # fmt: skip
+    advert = sign_advert(descriptor, KEY)
+    check_advert(advert)
+    changed = msgspec.structs.replace(descriptor, jurisdiction="EU")
+    with pytest.raises(Corrupt):
+        check_advert(msgspec.structs.replace(advert, descriptor=changed))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "owner", "field"),
+    [("other", "acme", "model.recipe"), ("classifier", "stranger", "owner")],
+)
+def test_a_policy_refuses_and_says_what(recipe: str, owner: str, field: str) -> None:
+    policy = DataPolicy(recipes=("classifier",), owners=("acme",))
+    check_visit(policy, "qa", "classifier", "acme")
+    with pytest.raises(Refused) as caught:
+        check_visit(policy, "qa", recipe, owner)
+    assert caught.value.field == field
+    assert caught.value.fix
