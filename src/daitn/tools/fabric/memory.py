@@ -7,7 +7,7 @@ announces is gone, publications do not cross, and answers already on their way a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +31,8 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self._sessions: dict[str, MemoryFabric] = {}
+        self._holders: dict[str, list[MemoryFabric]] = {}
+        """Who shows a token, per key."""
         self._cuts: set[frozenset[str]] = set()
         self._delays_s: dict[frozenset[str], float] = {}
         self._last_due_s: dict[tuple[str, str], float] = {}
@@ -45,12 +47,12 @@ class MemoryNetwork:
     def cut(self, a: str, b: str) -> None:
         """Take the link between two sessions away."""
         self._cuts.add(frozenset((a, b)))
-        self._refresh()
+        self._refresh(self._tokens_of(a, b))
 
     def mend(self, a: str, b: str) -> None:
         """Give the link between two sessions back."""
         self._cuts.discard(frozenset((a, b)))
-        self._refresh()
+        self._refresh(self._tokens_of(a, b))
 
     def delay(self, a: str, b: str, one_way_s: float) -> None:
         """Let publications, requests and answers between two sessions take `one_way_s`."""
@@ -59,6 +61,10 @@ class MemoryNetwork:
     async def kill(self, name: str) -> None:
         """End a session as if its process had died; the name is free again."""
         await self._sessions[name].close()
+
+    def _tokens_of(self, *names: str) -> list[str]:
+        open_ = [self._sessions[name] for name in names if name in self._sessions]
+        return [token.key for session in open_ for token in session.tokens]
 
     def _linked(self, a: MemoryFabric, b: MemoryFabric) -> bool:
         alive = self._sessions.get(a.name) is a and self._sessions.get(b.name) is b
@@ -87,17 +93,29 @@ class MemoryNetwork:
         self._last_due_s[way] = due_s
         loop.call_at(due_s, land)
 
-    def _refresh(self) -> None:
-        """Tell every watch which tokens appeared and vanished since it was last told."""
-        for session in self._sessions.values():
-            tokens = {token.key for target in self._reach(session) for token in target.tokens}
-            for watch in session.watches:
-                watch.see({key for key in tokens if covers(watch.pattern, key)})
+    def _refresh(self, keys: Iterable[str]) -> None:
+        """Tell every watch which of these tokens appeared or vanished since it was last told."""
+        for key in sorted(set(keys)):
+            for session in self._sessions.values():
+                for watch in session.watches:
+                    watch.see(key, self._shown(key, session))
+
+    def _shown(self, key: str, watcher: MemoryFabric) -> bool:
+        return any(self._linked(watcher, holder) for holder in self._holders.get(key, ()))
+
+    def _show(self, session: MemoryFabric, key: str) -> None:
+        self._holders.setdefault(key, []).append(session)
+        self._refresh([key])
+
+    def _hide(self, session: MemoryFabric, key: str) -> None:
+        self._holders[key].remove(session)
+        if not self._holders[key]:
+            del self._holders[key]
+        self._refresh([key])
 
     def _leave(self, session: MemoryFabric) -> None:
-        if self._sessions.get(session.name) is session:
-            del self._sessions[session.name]
-        self._refresh()
+        del self._sessions[session.name]
+        self._refresh(token.key for token in session.tokens)
 
 
 @dataclass(eq=False)
@@ -127,12 +145,12 @@ class _Served:
 class _Token:
     key: str
     owner: list[_Token]
-    changed: Callable[[], None]
+    hide: Callable[[str], None]
 
     async def close(self) -> None:
         if self in self.owner:
             self.owner.remove(self)
-            self.changed()
+            self.hide(self.key)
 
 
 @dataclass(eq=False)
@@ -142,12 +160,10 @@ class _Watch:
     owner: list[_Watch]
     seen: set[str] = field(default_factory=set)
 
-    def see(self, keys: set[str]) -> None:
-        for key in sorted(self.seen - keys):
-            self.mailbox.put((key, False))
-        for key in sorted(keys - self.seen):
-            self.mailbox.put((key, True))
-        self.seen = keys
+    def see(self, key: str, shown: bool) -> None:
+        if shown != (key in self.seen) and covers(self.pattern, key):
+            (self.seen.add if shown else self.seen.discard)(key)
+            self.mailbox.put((key, shown))
 
     async def close(self) -> None:
         if self in self.owner:
@@ -222,9 +238,9 @@ class MemoryFabric:
 
     async def announce(self, key: str) -> Registration:
         self._check_open()
-        token = _Token(checked_key(key), self.tokens, self._network._refresh)
+        token = _Token(checked_key(key), self.tokens, partial(self._network._hide, self))
         self.tokens.append(token)
-        self._network._refresh()
+        self._network._show(self, key)
         return token
 
     async def watch(self, pattern: str, alive: Alive) -> Registration:
@@ -236,7 +252,8 @@ class MemoryFabric:
         mailbox = Mailbox(checked_pattern(pattern), take, bound=None)
         watch = _Watch(pattern, mailbox, self.watches)
         self.watches.append(watch)
-        self._network._refresh()
+        for key in sorted(self._network._holders):
+            watch.see(key, self._network._shown(key, self))
         return watch
 
     async def close(self) -> None:
@@ -244,6 +261,8 @@ class MemoryFabric:
             return
         self._closed = True
         self._network._leave(self)
+        for token in tuple(self.tokens):
+            await token.close()
         for asked in self._asked:
             if not asked.done():
                 asked.set_exception(closed())

@@ -16,10 +16,10 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Role and endpoints of one session, for instance `tcp/control.example.org:7447`."""
 
     mode: Literal["router", "peer", "client"] = "peer"
-    """A control centre is a router. A site is a peer: it and other sites connect directly. A
-    command-line session, or a site that cannot accept connections, is a client: all that it says
-    goes through its router. (Routers do not relay between peers: of two peers, one must be able
-    to connect to the other.)"""
+    """A control centre is a router. A site is a peer: it and other sites connect directly.
+    Routers do not relay between peers, so one of any two must be able to connect to the other; a
+    site that can never accept connections is a client, and all that it says goes through its
+    router."""
     listen: tuple[str, ...] = ()
     """Endpoints to accept connections on; port 0 takes a free one."""
     connect: tuple[str, ...] = ()
@@ -37,8 +37,5 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise ValueError(f"{endpoint!r} has no port to connect to")
         if self.mode == "client" and (self.listen or not self.connect):
             raise ValueError("a client listens nowhere and connects to at least one endpoint")
-        if self.mode != "client" and not self.listen:
-            raise ValueError(
-                f"a {self.mode} needs an endpoint to listen on, for instance 'tcp/[::]:0'; "
-                "a site that cannot accept connections is a client"
-            )
+        if self.mode != "client" and not (self.listen or self.connect):
+            raise ValueError(f"a {self.mode} needs an endpoint to listen on or to connect to")

@@ -1,0 +1,228 @@
+"""One site's sensing: it answers the probes of others, probes them, and says what it found.
+
+Reachability is measured, not assumed (paper, section III): round-trip time and loss by echoes,
+throughput by short transfers and by the models that really travel, load by asking the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
+from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import ProbeRequest, Sensed
+from daitn.objects.readings import LoadReading, Reading
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
+
+__all__ = ["Sensing"]
+
+ECHOES = 3
+ECHO_BYTES = 16
+ECHO_TIMEOUT_S = 1.0
+"""An echo that takes longer counts as lost."""
+PROBE_TIMEOUT_S = 5.0
+SOONER = 0.1
+"""After a new site appeared, the next round comes this share of a period later: soon, and not
+once for every site of a network that starts."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class Sensing:
+    """Measures for `site` every `period_s`, jittered by a fifth, and publishes `Sensed`.
+
+    A round probes at most `peers_per_round` sites: new ones first, then all in turn, so that a
+    site's traffic does not grow with the network. `queue` counts the work accepted and not
+    finished; `folder` is where models are kept. `now_s` stamps readings (seconds since the Unix
+    epoch), `elapsed_s` times probes.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        site: SiteId,
+        *,
+        rng: random.Random,
+        folder: Path,
+        queue: Callable[[], int] = lambda: 0,
+        now_s: Callable[[], float] = time.time,
+        elapsed_s: Callable[[], float] = time.perf_counter,
+        period_s: float = 5.0,
+        peers_per_round: int = 8,
+    ) -> None:
+        self._fabric = fabric
+        self._site = site
+        self._rng = rng
+        self._folder = folder
+        self._queue = queue
+        self._now_s = now_s
+        self._elapsed_s = elapsed_s
+        self._period_s = period_s
+        self._peers_per_round = peers_per_round
+        self._peers: set[SiteId] = set()
+        self._links: dict[SiteId, LinkEstimate] = {}
+        self._last = SiteId("")
+        self._news = asyncio.Event()
+        self._registrations: list[Registration] = []
+        self._rounds: asyncio.Task[None] | None = None
+        # Random, so that no link can compress it.
+        self._filler = rng.randbytes(PROBE_MOST_BYTES)
+
+    async def start(self) -> None:
+        """Answer probes, learn of sites as they come and go, and measure from now on."""
+        self._registrations = [
+            await self._fabric.serve(keys.site_echo(self._site), self._echo),
+            await self._fabric.serve(keys.site_stream(self._site), self._stream),
+            await self._fabric.watch(keys.ALL_SITES_ALIVE, self._alive),
+        ]
+        psutil.cpu_percent()  # Shares are counted from the call before; the first one is 0.
+        self._rounds = asyncio.create_task(self._measure_for_ever(), name=f"sensing {self._site}")
+
+    async def close(self) -> None:
+        """Stop. Closing twice is harmless."""
+        rounds, self._rounds = self._rounds, None
+        if rounds is not None:
+            rounds.cancel()
+            await asyncio.gather(rounds, return_exceptions=True)
+        registrations, self._registrations = self._registrations, []
+        for registration in registrations:
+            await registration.close()
+
+    async def measure(self, peers: Sequence[SiteId]) -> Sensed:
+        """Probe these sites and this machine. A site that does not answer has loss, not an error.
+
+        Echoes go to all at once, transfers one after the other: each has the link to itself.
+        """
+        links = [self._link(peer) for peer in peers]
+        answered = await asyncio.gather(*(self._measure_rtt(link) for link in links))
+        for link, there in zip(links, answered, strict=True):
+            if there and link.wants_probe(self._now_s()):
+                await self._measure_throughput(link)
+        return Sensed(
+            site=self._site,
+            links=tuple(link.reading() for link in links),
+            load=await self._measure_load(),
+        )
+
+    def learn_transfer(self, source: SiteId, size_bytes: int, seconds: float) -> None:
+        """A part of a model came from `source`: better evidence of throughput than any probe."""
+        self._link(source).learn_transfer(size_bytes, seconds, self._now_s())
+
+    def due(self) -> tuple[SiteId, ...]:
+        """Whom the next round probes: sites never measured, then all others in turn."""
+        peers = sorted(self._peers)
+        new = [peer for peer in peers if peer not in self._links]
+        known = [peer for peer in peers if peer in self._links]
+        in_turn = [peer for peer in known if peer > self._last]
+        in_turn += [peer for peer in known if peer <= self._last]
+        return tuple([*new, *in_turn][: self._peers_per_round])
+
+    def _link(self, peer: SiteId) -> LinkEstimate:
+        return self._links.setdefault(peer, LinkEstimate(self._site, peer))
+
+    async def _measure_for_ever(self) -> None:
+        while True:
+            peers = self.due()
+            try:
+                sensed = await self.measure(peers)
+                await self._fabric.publish(keys.site_sensed(self._site), encode(sensed))
+            except DaitnError as error:
+                _LOG.warning("sensing at %s: %s", self._site, error)
+            self._last = peers[-1] if peers else self._last
+            await self._pause()
+
+    async def _pause(self) -> None:
+        jitter = self._rng.uniform(0.8, 1.2)
+        try:
+            async with asyncio.timeout(self._period_s * jitter):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(self._period_s * SOONER * jitter)
+        self._news.clear()
+
+    async def _measure_rtt(self, link: LinkEstimate) -> bool:
+        """Whether the other site answered at all."""
+        rtts_s = []
+        for _ in range(ECHOES):
+            sent = self._rng.randbytes(ECHO_BYTES)
+            start_s = self._elapsed_s()
+            try:
+                key = keys.site_echo(link.target)
+                got = await self._fabric.request(key, sent, timeout_s=ECHO_TIMEOUT_S)
+            except DaitnError:
+                continue
+            if got == sent:
+                rtts_s.append(self._elapsed_s() - start_s)
+        link.learn_echoes(rtts_s, ECHOES, self._now_s())
+        return bool(rtts_s)
+
+    async def _measure_throughput(self, link: LinkEstimate) -> None:
+        size_bytes = link.probe_bytes
+        request = encode(ProbeRequest(size_bytes=size_bytes))
+        start_s = self._elapsed_s()
+        try:
+            key = keys.site_stream(link.target)
+            got = await self._fabric.request(key, request, timeout_s=PROBE_TIMEOUT_S, bulk=True)
+        except Unreachable:
+            link.shrink_probe()
+            return
+        except DaitnError as error:
+            _LOG.warning("%s would not be probed: %s", link.target, error)
+            return
+        if len(got) == size_bytes:
+            link.learn_probe(size_bytes, self._elapsed_s() - start_s, self._now_s())
+
+    async def _measure_load(self) -> LoadReading | None:
+        try:
+            disk_free_bytes = (await asyncio.to_thread(psutil.disk_usage, str(self._folder))).free
+        except OSError as error:
+            _LOG.warning("the load of %s is unknown: %s", self._site, error)
+            return None
+        now_s = self._now_s()
+        return LoadReading(
+            site=self._site,
+            queue=Reading(float(self._queue()), now_s, self._site),
+            cpu_share=Reading(psutil.cpu_percent() / 100, now_s, self._site),
+            disk_free_bytes=Reading(float(disk_free_bytes), now_s, self._site),
+        )
+
+    async def _alive(self, key: str, alive: bool) -> None:
+        peer = keys.site_of(key)
+        if peer == self._site:
+            return
+        if alive:
+            self._peers.add(peer)
+            self._news.set()
+        else:
+            self._peers.discard(peer)
+            self._links.pop(peer, None)
+
+    async def _echo(self, key: str, payload: bytes) -> bytes:
+        if len(payload) > ECHO_BYTES:
+            raise InvalidInput(
+                f"an echo carries at most {ECHO_BYTES} bytes, this one {len(payload)}",
+                field="payload",
+                fix=f"ask {keys.site_stream(self._site)} for larger answers",
+            )
+        return payload
+
+    async def _stream(self, key: str, payload: bytes) -> bytes:
+        size_bytes = decode(payload, ProbeRequest).size_bytes
+        if not 0 <= size_bytes <= PROBE_MOST_BYTES:
+            raise InvalidInput(
+                f"a probe of {size_bytes} bytes is refused",
+                field="size_bytes",
+                fix=f"ask for at most {PROBE_MOST_BYTES} bytes",
+            )
+        return self._filler[:size_bytes]
