@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
-from daitn.learning.corpora.prepare import prepare
+from daitn.objects.errors import NotFound
 from daitn.objects.wire import to_json
 
 __all__ = ["app", "medquad_path"]
@@ -64,6 +64,8 @@ def fetch(
 async def _fetch(name: str, out: Path, url: str, told: Callable[[int, int | None], None]) -> Path:
     if name != "medquad":
         raise NotFound(f"there is no data set {name}", field="name", fix="use medquad")
+    from daitn.learning.corpora.fetch import fetch_medquad
+
     path = out / "medquad.parquet"
     await asyncio.to_thread(fetch_medquad, path, url or None, told)
     return path
@@ -80,6 +82,8 @@ def prepare_command(
 
     Example: daitn data prepare -o data/
     """
+    from daitn.learning.corpora.prepare import prepare
+
     prepared = prepare(out, medquad_path())
     if as_json:
         print_json(to_json(prepared))

@@ -17,6 +17,7 @@ from daitn.center.service import ControlCenter
 from daitn.cli.network import read_center, read_network, read_node
 from daitn.cli.session import errors, run, screen
 from daitn.objects.errors import WorkFailed
+from daitn.objects.identifiers import CENTER_SITE
 from daitn.terminal.node import Node
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.settings import FabricSettings
@@ -84,11 +85,10 @@ class Embedded:
         Raises `WorkFailed` with the end of its log when a process ends early.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
-        self.launch("center", ["center", "-c", str(self._config)])
-        for node_ in self.nodes:
-            self.launch(node_.site, ["node", "-c", str(self._config), "--site", node_.site])
+        for name in (CENTER_SITE, *(node_.site for node_ in self.nodes)):
+            self.launch(name)
         waiting = {node_.site for node_ in self.nodes}
-        settings = FabricSettings(mode="peer", connect=(self.endpoint,))
+        settings = FabricSettings(mode="client", connect=(self.endpoint,))
         fabric = await open_zenoh(settings, connect_timeout_s=READY_WITHIN_S)
         try:
 
@@ -110,8 +110,11 @@ class Embedded:
         finally:
             await fabric.close()
 
-    def launch(self, name: str, arguments: list[str]) -> None:
-        """Start one process of the network (again)."""
+    def launch(self, name: str) -> None:
+        """Start the control centre (`center`) or a site's node, for the first time or again."""
+        arguments = ["node", "-c", str(self._config), "--site", name]
+        if name == CENTER_SITE:
+            arguments = ["center", "-c", str(self._config)]
         with (self._logs / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "daitn.cli.app", *arguments],

@@ -72,7 +72,7 @@ class Session:
 @asynccontextmanager
 async def connect(center: str) -> AsyncIterator[Session]:
     """A session with the control centre at an endpoint. Raises `Unreachable`."""
-    settings = FabricSettings(mode="peer", connect=(center,))
+    settings = FabricSettings(mode="client", connect=(center,))
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
         yield Session(fabric)

@@ -190,7 +190,7 @@ def _measures(shape: Shape, routes: RouteCount) -> dict[str, str]:
         "degree, Gini coefficient": f"{degree.gini:.3f}",
         "diameter in hops": f"{exact}{shape.diameter_hops}",
         "treewidth at most": f"{shape.treewidth_at_most}",
-        f"routes of up to {routes.stops} stops ({routes.by})": f"{routes.count:.4g}",
+        f"routes of up to {routes.stops} stops": f"{routes.count:.4g} ({routes.by})",
         "is a simple cycle": "yes" if shape.is_simple_cycle else "no",
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from daitn import __version__
 from daitn.learning.recipe import Recipe
 from daitn.learning.registry import installed, load
-from daitn.learning.worker_client import Trainer
+from daitn.learning.trainer import Trainer
 from daitn.objects.descriptors import (
     ComputeDescriptor,
     DatasetDescriptor,

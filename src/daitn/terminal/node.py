@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_advert
-from daitn.learning.worker_client import Trainer
+from daitn.learning.trainer import Trainer
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError
 from daitn.objects.messages import (
@@ -33,7 +33,7 @@ from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
-from daitn.tools.sensing import Sensing
+from daitn.tools.sensing.sensing import Sensing
 
 __all__ = ["Node"]
 
@@ -44,6 +44,8 @@ REPORT_TIMEOUT_S = 5.0
 
 class Node:
     """A running node. `await start()` returns when it can take work; `close()` leaves at once."""
+
+    _desk: Desk
 
     def __init__(self, config: NodeConfig, fabric: Fabric) -> None:
         self._config = config

@@ -15,7 +15,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_entry
 from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.registry import load
-from daitn.learning.worker_client import Trainer
+from daitn.learning.trainer import Trainer
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds

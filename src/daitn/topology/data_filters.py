@@ -251,10 +251,11 @@ def _value(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> float | 
 def _missing(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> str:
     if quantity not in LINK_QUANTITIES:
         return f"{candidate.dataset.site} states no finite number"
-    at_s = candidate.inbound.newest_stale_at_s
-    if at_s is None:
-        return "no live site has measured a link to it"
+    inbound = candidate.inbound
+    stale = inbound.stale_rtt_s if quantity is Quantity.RTT_S else inbound.stale_throughput_bps
+    if stale is None:
+        return "no live site has measured it"
     return (
-        f"the newest reading is {wanted.now_s - at_s:.0f} s old, "
+        f"the newest reading is {stale.age_s(wanted.now_s):.0f} s old, "
         f"over the limit of {wanted.stale_after_s:.0f} s"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from daitn.objects.descriptors import TestSetDescriptor
 
-__all__ = ["label_coverage", "topic_fit", "topics_fit"]
+__all__ = ["label_coverage", "pooled_labels", "topic_fit", "topics_fit"]
 
 
 def topic_fit(one: str, other: str) -> float:
@@ -33,19 +34,20 @@ def topics_fit(topics: Iterable[str], wanted: str) -> float:
     return max((topic_fit(topic, wanted) for topic in topics), default=0.0)
 
 
-def label_coverage(labels: Mapping[str, int], tests: Iterable[TestSetDescriptor]) -> float:
-    """Share of the test items, over all `tests`, whose label has samples in `labels`.
-
-    Test sets without labels ask for none: coverage 1. Without any test set it is 0.
-    """
-    items = covered = 0
-    measurable = False
+def pooled_labels(tests: Iterable[TestSetDescriptor]) -> dict[str, int]:
+    """Items per label over all `tests`."""
+    items: Counter[str] = Counter()
     for test in tests:
-        measurable = True
-        for label, count in test.labels.items():
-            items += count
-            if labels.get(label, 0) > 0:
-                covered += count
-    if items == 0:
-        return 1.0 if measurable else 0.0
-    return covered / items
+        items.update(test.labels)
+    return dict(items)
+
+
+def label_coverage(labels: Mapping[str, int], items: Mapping[str, int]) -> float:
+    """Share of the test `items` (per label) whose label has samples in `labels`.
+
+    1 where no test item has a label: there is nothing that the data could lack.
+    """
+    total = sum(items.values())
+    if total == 0:
+        return 1.0
+    return sum(count for label, count in items.items() if labels.get(label, 0) > 0) / total

@@ -16,22 +16,35 @@ LINK_QUANTITIES = (Quantity.RTT_S, Quantity.THROUGHPUT_BPS)
 """Quantities of the way to a site rather than of what is there."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Inbound:
     """Readings of the links from live sites to one site.
 
-    Best is the least round-trip time and the most throughput. A reading that is stale is only
-    kept to say how old the newest one is.
+    Best is the least round-trip time and the most throughput, of readings that are fresh. Of
+    those that are stale only the newest is kept, to say how old it is.
     """
 
     rtt_s: Reading | None = None
     throughput_bps: Reading | None = None
-    newest_stale_at_s: float | None = None
+    stale_rtt_s: Reading | None = None
+    stale_throughput_bps: Reading | None = None
+
+    def take_rtt(self, reading: Reading, oldest_s: float) -> None:
+        if reading.at_s < oldest_s:
+            self.stale_rtt_s = _newer(self.stale_rtt_s, reading)
+        elif self.rtt_s is None or reading.value < self.rtt_s.value:
+            self.rtt_s = reading
+
+    def take_throughput(self, reading: Reading, oldest_s: float) -> None:
+        if reading.at_s < oldest_s:
+            self.stale_throughput_bps = _newer(self.stale_throughput_bps, reading)
+        elif self.throughput_bps is None or reading.value > self.throughput_bps.value:
+            self.throughput_bps = reading
 
 
 def is_fresh(reading: Reading, now_s: float, stale_after_s: float) -> bool:
     """Whether a reading is young enough at `now_s` to decide on."""
-    return reading.age_s(now_s) <= stale_after_s
+    return reading.at_s >= now_s - stale_after_s
 
 
 def inbound_links(
@@ -40,32 +53,21 @@ def inbound_links(
     """Per site, the best links to it; empty where no requirement asks about links."""
     if not any(requirement.quantity in LINK_QUANTITIES for requirement in requirements):
         return {}
+    oldest_s = now_s - stale_after_s
     found: dict[SiteId, Inbound] = {}
-    for source, targets in snapshot.links.items():
-        state = snapshot.sites.get(source)
-        if state is None or not state.alive:
-            continue
-        for target, link in targets.items():
+    for source in snapshot.alive():
+        for target, link in snapshot.links.get(source, {}).items():
             if target == source:
                 continue
-            best = found.setdefault(target, Inbound())
-            if link.rtt_s and _usable(best, link.rtt_s, now_s, stale_after_s):
-                best.rtt_s = _better(best.rtt_s, link.rtt_s, least=True)
-            if link.throughput_bps and _usable(best, link.throughput_bps, now_s, stale_after_s):
-                best.throughput_bps = _better(best.throughput_bps, link.throughput_bps, least=False)
+            best = found.get(target)
+            if best is None:
+                best = found[target] = Inbound()
+            if link.rtt_s is not None:
+                best.take_rtt(link.rtt_s, oldest_s)
+            if link.throughput_bps is not None:
+                best.take_throughput(link.throughput_bps, oldest_s)
     return found
 
 
-def _usable(best: Inbound, reading: Reading, now_s: float, stale_after_s: float) -> bool:
-    if is_fresh(reading, now_s, stale_after_s):
-        return True
-    best.newest_stale_at_s = max(reading.at_s, best.newest_stale_at_s or reading.at_s)
-    return False
-
-
-def _better(known: Reading | None, other: Reading, *, least: bool) -> Reading:
-    if known is None:
-        return other
-    if least:
-        return other if other.value < known.value else known
-    return other if other.value > known.value else known
+def _newer(known: Reading | None, other: Reading) -> Reading:
+    return other if known is None or other.at_s > known.at_s else known

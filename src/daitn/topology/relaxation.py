@@ -19,7 +19,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Requirement, TrainingIntent
 from daitn.objects.wire import checked
 
-__all__ = ["as_value", "relaxed", "relaxed_requirement"]
+__all__ = ["DROPPED", "as_value", "relaxed", "relaxed_requirement"]
 
 DROPPED = "null"
 """The value that takes an item out of its list."""

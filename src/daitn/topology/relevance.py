@@ -11,11 +11,10 @@ import difflib
 from collections.abc import Iterator
 
 from daitn.objects.decisions import Rejection
-from daitn.objects.descriptors import TestSetDescriptor
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.topology.data_filters import Candidate, Wanted, rejections_of
-from daitn.topology.fit import label_coverage, topics_fit
+from daitn.topology.fit import label_coverage, pooled_labels, topics_fit
 from daitn.topology.inbound import Inbound, inbound_links, is_fresh
 from daitn.topology.relaxation import as_value
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState, VerifierOption
@@ -43,7 +42,7 @@ def relevant_to(
 
     `data_schema`, `test_schema` and `memory_bytes` are what the intent's recipe needs. Readings
     older than `stale_after_s` at `now_s` are told as stale and not used: a requirement that stands
-    on one fails, a queue that stands on one is 0.
+    on one fails, a queue that stands on one is 0. Coverage is 0 where nobody can measure.
     """
     rejections: list[Rejection] = []
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]] = {}
@@ -60,12 +59,12 @@ def relevant_to(
         places=_places(snapshot, verifiers),
     )
     options: list[DataOption] = []
-    tests = {name: tuple(v.test for v in found) for name, found in verifiers.items()}
+    tested = {name: pooled_labels(v.test for v in found) for name, found in verifiers.items()}
     for candidate in _candidates(snapshot, intent, now_s, stale_after_s):
         failures = rejections_of(candidate, wanted)
         rejections.extend(failures)
         if not failures:
-            options.append(_option(candidate, wanted, tests))
+            options.append(_option(candidate, wanted, tested))
     options.sort(key=lambda option: option.id)
     rejections.extend(_pinned_rejections(snapshot, intent, options))
     return MsDrrt(
@@ -100,7 +99,7 @@ def _candidates(
 def _option(
     candidate: Candidate,
     wanted: Wanted,
-    tests: dict[ObjectiveName, tuple[TestSetDescriptor, ...]],
+    tested: dict[ObjectiveName, dict[str, int]],
 ) -> DataOption:
     dataset, compute = candidate.dataset, candidate.state.descriptor.compute
     assert compute is not None, "the compute filter passed"
@@ -112,7 +111,10 @@ def _option(
             ObjectiveName(objective.name): topics_fit(dataset.topics, objective.topic)
             for objective in wanted.intent.objectives
         },
-        coverage={name: label_coverage(dataset.labels, found) for name, found in tests.items()},
+        coverage={
+            name: label_coverage(dataset.labels, items) if wanted.places[name] else 0.0
+            for name, items in tested.items()
+        },
         queue=_queue(candidate.state, wanted),
     )
 

@@ -20,7 +20,6 @@ from daitn.cli.demo.scenario import BASELINES, write_scenario
 from daitn.cli.processes import Embedded
 from daitn.cli.session import connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
-from daitn.learning.corpora.prepare import prepare
 from daitn.objects.errors import WorkFailed
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
@@ -53,6 +52,8 @@ def demo(
 
 
 async def _demo(out: Path, with_baselines: bool, quiet: bool) -> Report:
+    from daitn.learning.corpora.prepare import prepare
+
     began = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

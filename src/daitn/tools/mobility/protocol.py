@@ -33,26 +33,42 @@ class BlobStore(Protocol):
         """Raises `NotFound`; raises `Corrupt` and forgets the blob if the disk changed it."""
         ...
 
-    def write(self, data: bytes) -> Digest:
-        """Keep `data` (idempotent, atomic). Raises `StorageFull`."""
+    def write(self, data: bytes, expected: Digest | None = None) -> Digest:
+        """Keep `data` (idempotent, atomic).
+
+        Raises `StorageFull`, and `Corrupt` when `data` is not what `expected` names; nothing is
+        kept then.
+        """
         ...
 
-    def pack(self, recipe: str, folder: Path) -> Manifest:
-        """Cut every file of a folder into chunks, keep them and the manifest."""
+    def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
+        """Cut every file of a folder into chunks, keep them and the manifest, which names them.
+
+        What it returns survives a power cut. Raises `InvalidInput` for a folder that is no
+        model, `StorageFull`.
+        """
         ...
 
     def unpack(self, manifest: Manifest, folder: Path) -> None:
-        """Write a model's parts into an empty folder."""
+        """Write a model's parts into an empty folder, all of them or none.
+
+        Raises `NotFound` or `Corrupt` for a chunk that has to be fetched again, `StorageFull`.
+        """
         ...
 
-    def manifest(self, digest: Digest) -> Manifest: ...
+    def manifest(self, digest: Digest) -> Manifest:
+        """Raises `NotFound`; `Corrupt` for bytes that are no well-formed manifest."""
+        ...
 
     def complete(self, digest: Digest) -> bool:
         """Whether the manifest and all of its chunks are here."""
         ...
 
     def retain(self, manifests: frozenset[Digest]) -> int:
-        """Drop every blob that none of these models needs; returns bytes freed."""
+        """Drop every blob that none of these models needs; returns bytes freed.
+
+        Name the models that are being fetched too, and let no `pack` run meanwhile.
+        """
         ...
 
 

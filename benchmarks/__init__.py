@@ -1,0 +1,1 @@
+"""Measurements on real processes; each runs as `python -m benchmarks.NAME`."""

@@ -1,0 +1,11 @@
+"""The built-in recipe `causal-lm`: a causal language model that answers medical questions.
+
+Read `recipe` first (the seam), then `settings` (what can be configured), `training` and
+`measuring` (what is learnt and how it is scored). PyTorch is imported only when work starts.
+"""
+
+from __future__ import annotations
+
+from daitn.learning.causal_lm.recipe import CausalLm
+
+__all__ = ["CausalLm"]

@@ -1,0 +1,52 @@
+"""Dealing a site's records into groups about one topic, so that their answers can be ranked."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from daitn.learning.corpora.records import QaPair
+
+__all__ = ["Dealer"]
+
+_LARGEST_GROUP = 6
+"""Records in a group; work grows with its square. GARD, the widest large site, has six labels."""
+
+
+class Dealer:
+    """Deals groups of records about one topic with different labels, epoch after epoch.
+
+    A topic with one label has nothing to rank; such records are dealt only by a site that has no
+    others. Every record of a topic is dealt about once in an epoch.
+    """
+
+    def __init__(self, pairs: Sequence[QaPair], rng: random.Random) -> None:
+        self._rng = rng
+        topics: dict[str, dict[str, list[QaPair]]] = defaultdict(lambda: defaultdict(list))
+        for pair in pairs:
+            topics[pair.topic.casefold()][pair.label].append(pair)
+        ranked = [labels for labels in topics.values() if len(labels) > 1]
+        self._topics = ranked or list(topics.values())
+        self._least = 2 if ranked else 1
+        self._waiting: list[list[QaPair]] = []
+
+    def deal(self, records: int) -> list[list[QaPair]]:
+        """Groups with at least `records` records together."""
+        dealt: list[list[QaPair]] = []
+        while sum(map(len, dealt)) < records:
+            if not self._waiting:
+                self._waiting = self._epoch()
+            dealt.append(self._waiting.pop())
+        return dealt
+
+    def _epoch(self) -> list[list[QaPair]]:
+        groups: list[list[QaPair]] = []
+        for labels in self._topics:
+            left = {label: self._rng.sample(own, len(own)) for label, own in labels.items()}
+            while len(left) >= self._least:
+                chosen = self._rng.sample(list(left), min(len(left), _LARGEST_GROUP))
+                groups.append([left[label].pop() for label in chosen])
+                left = {label: own for label, own in left.items() if own}
+        self._rng.shuffle(groups)
+        return groups

@@ -1,0 +1,82 @@
+"""How well a model picks the right option, and what it answers when asked.
+
+An option's score is log p(question | option) in natural units; see `training` for why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.rows import Row, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.corpora.records import OPTIONS, Choice
+from daitn.learning.recipe import Measured
+
+__all__ = ["accuracy", "answer", "picks"]
+
+_ROWS_AT_ONCE = 64
+_LEAST_PER_LABEL = 20
+"""Items below which a label's accuracy would say something of single records."""
+
+
+def accuracy(model: Model, settings: Settings, choices: Sequence[Choice]) -> Measured:
+    """The share of items whose right option has the best score, with its binomial error."""
+    chosen = picks(model, settings, choices)
+    right = [pick == item.answer for pick, item in zip(chosen, choices, strict=True)]
+    by_label: dict[str, list[bool]] = defaultdict(list)
+    for item, hit in zip(choices, right, strict=True):
+        by_label[item.label].append(hit)
+    value = sum(right) / len(right)
+    return Measured(
+        metric="accuracy",
+        value=value,
+        items=len(right),
+        standard_error=math.sqrt(value * (1 - value) / len(right)),
+        by_label={
+            label: sum(hits) / len(hits)
+            for label, hits in sorted(by_label.items())
+            if len(hits) >= _LEAST_PER_LABEL
+        },
+    )
+
+
+@torch.inference_mode()
+def picks(model: Model, settings: Settings, choices: Sequence[Choice]) -> list[int]:
+    """The index of the option that the model chooses, per item."""
+    codec = model.codec(settings)
+    rows = [
+        Row(codec.answer(option), [codec.question(item.question)])
+        for item in choices
+        for option in item.options
+    ]
+    # texts of like length together, so that little padding is computed
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    scores = torch.zeros(len(rows))
+    for start in range(0, len(order), _ROWS_AT_ONCE):
+        chosen = order[start : start + _ROWS_AT_ONCE]
+        scored, _, _ = continuation_scores(model.network, tensors([rows[i] for i in chosen]))
+        scores[chosen] = scored[:, 0]
+    return [int(best) for best in scores.view(-1, OPTIONS).argmax(dim=1)]
+
+
+@torch.inference_mode()
+def answer(model: Model, settings: Settings, question: str, tokens: int) -> Iterator[str]:
+    """Answer a question piece by piece, the likeliest token each time, at most `tokens` of them."""
+    codec = model.codec(settings)
+    prompt, said, shown = codec.prompt(question), list[int](), ""
+    for _ in range(tokens):
+        rows = tensors([Row([*prompt, *said], [])])
+        hidden = model.network.hidden(rows.tokens, rows.positions, rows.mask)
+        said.append(int(model.network.logits(hidden[0, -1]).argmax()))
+        if codec.ends(said[-1]):
+            return
+        text = codec.text(said)
+        # a character of several bytes shows as U+FFFD until its last byte is there
+        if text.startswith(shown) and not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text

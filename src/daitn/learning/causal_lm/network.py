@@ -1,0 +1,112 @@
+"""The network made from scratch: a small causal transformer.
+
+Vaswani et al. 2017, arXiv:1706.03762, with today's usual choices: normalisation before each block
+(RMSNorm, arXiv:1910.07467), rotary positions (arXiv:2104.09864), no biases, and an output layer
+that shares the embedding's weights (arXiv:1608.05859).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from daitn.learning.causal_lm.settings import Settings
+
+__all__ = ["LanguageModel", "Transformer"]
+
+_ROTARY_BASE = 10_000.0
+_INITIAL_DEVIATION = 0.02
+"""As GPT-2; output projections divided by sqrt(2 layers), so that depth does not add variance."""
+
+
+class LanguageModel(Protocol):
+    """What training and measuring need of a network, whether ours or an imported one."""
+
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Last hidden states (batch x length x width); `mask` is boolean, true where seen."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores over the vocabulary."""
+        ...
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by name."""
+        ...
+
+
+class Transformer(nn.Module):
+    """A decoder of `settings.layers` blocks."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        super().__init__()
+        self._head_width = settings.width // settings.heads
+        self.embedding = nn.Embedding(settings.vocabulary, settings.width)
+        self.blocks = nn.ModuleList(
+            _Block(settings.width, settings.heads) for _ in range(settings.layers)
+        )
+        self.norm = nn.RMSNorm(settings.width)
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                writes = name.endswith(("out.weight", "down.weight"))
+                scale = 1 / math.sqrt(2 * settings.layers) if writes else 1.0
+                nn.init.normal_(weight, std=_INITIAL_DEVIATION * scale, generator=generator)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """See `LanguageModel.hidden`."""
+        rotation = _rotation(positions, self._head_width)
+        states = self.embedding(tokens)
+        # a padding token sees nothing; let it see itself, or its softmax would have no terms
+        mask = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
+        for block in self.blocks:
+            states = block(states, rotation, mask)
+        normed: Tensor = self.norm(states)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `LanguageModel.logits`."""
+        return functional.linear(hidden, self.embedding.weight)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """All of them."""
+        return dict(self.named_parameters())
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self._heads = heads
+        self.norm_attention = nn.RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.norm_feed = nn.RMSNorm(width)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        batch, length, width = states.shape
+        shape = (batch, length, 3, self._heads, width // self._heads)
+        query, key, value = self.qkv(self.norm_attention(states)).view(shape).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(
+            _rotated(query, rotation), _rotated(key, rotation), value, attn_mask=mask
+        )
+        states = states + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        fed: Tensor = self.down(functional.gelu(self.up(self.norm_feed(states))))
+        return states + fed
+
+
+def _rotation(positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+    frequencies = _ROTARY_BASE ** -(torch.arange(0, head_width, 2) / head_width)
+    angles = positions[:, None, :, None] * torch.cat((frequencies, frequencies))
+    return angles.cos(), angles.sin()
+
+
+def _rotated(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cosine, sine = rotation
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosine + torch.cat((-second, first), dim=-1) * sine

@@ -1,0 +1,210 @@
+"""A larger local model: its weights frozen, low-rank adapters trained on top (LoRA).
+
+Hu et al. 2021, arXiv:2106.09685, by the library `peft`. The model comes from a folder on this
+machine in the format of `transformers`; nothing is loaded from a hub and no code of the model's is
+run (`trust_remote_code` is never given, and only architectures built into transformers are known).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from daitn.learning.causal_lm.settings import BASE, BASE_CONFIG, TOKENIZER, Settings
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+
+__all__ = ["Adapted", "import_pretrained", "load_adapted"]
+
+_ADAPTER_SCALE = 2
+"""alpha / rank: the usual choice of the paper's successors and of peft's examples."""
+_INDEX = "model.safetensors.index.json"
+
+
+def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
+    """Turn a model folder into the parts of a model, in the empty folder `out`.
+
+    Needs `config.json`, `tokenizer.json` and `*.safetensors` (one file, or several with an index).
+    Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file
+    and `InvalidInput` for an architecture that transformers does not bring itself.
+    """
+    for name in ("config.json", TOKENIZER):
+        if not (folder / name).is_file():
+            raise _absent(folder / name)
+    described = _read_description(folder / "config.json")
+    shape = _shape(described, folder / "config.json")
+    weights: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                weights.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise Corrupt(f"{file}: {error}", field=file.name, fix="copy it again") from error
+    save_file(weights, out / BASE, metadata={"format": "pt"})
+    (out / BASE_CONFIG).write_text(json.dumps(described, sort_keys=True, indent=1))
+    (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
+    return {"base": BASE, **shape}
+
+
+class Adapted:
+    """An imported network with adapters; a `LanguageModel`."""
+
+    def __init__(self, network: Any, end: int | None) -> None:
+        self._network = network
+        self.end = end
+
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """See `LanguageModel.hidden`."""
+        # a mask of four dimensions is taken as it is
+        states: Tensor = self._network.base_model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=_additive(mask, self._network.dtype),
+            use_cache=False,
+        ).last_hidden_state
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `LanguageModel.logits`."""
+        scores: Tensor = self._network.get_output_embeddings()(hidden)
+        return scores
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The adapters."""
+        named = self._network.named_parameters()
+        return {name: weight for name, weight in named if weight.requires_grad}
+
+
+def load_adapted(
+    described: Path, weights: dict[str, Tensor], adapters: dict[str, Tensor], settings: Settings
+) -> Adapted:
+    """Build the network that `described` describes, with its frozen weights and the adapters.
+
+    Without adapters (never trained) they are made such that they change nothing.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    facts = _read_description(described)
+    architecture = AutoConfig.for_model(**facts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # every site makes the same first adapters
+        make: Any = AutoModelForCausalLM.from_config
+        network = make(architecture, attn_implementation="sdpa")
+        missing = network.load_state_dict(weights, strict=False).missing_keys
+        network.tie_weights()
+        absent = set(missing) - _tied(network)
+        if absent:
+            raise Corrupt(
+                f"{BASE} lacks {sorted(absent)[0]} and {len(absent) - 1} more tensors",
+                field=BASE,
+                fix="import the model's folder again",
+            )
+        lora = LoraConfig(
+            r=settings.adapter_rank,
+            lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        network = inject_adapter_in_model(lora, network)
+    adapted = Adapted(network, _end_token(facts))
+    _fill(adapted, adapters)
+    return adapted
+
+
+def _fill(adapted: Adapted, adapters: dict[str, Tensor]) -> None:
+    weights = adapted.trainable()
+    if not adapters:
+        return
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in adapters.items()}:
+        raise InvalidInput(
+            "the adapters do not have the configured shape",
+            field="model.config.adapter_rank",
+            fix="give the configuration that the model was made with",
+        )
+    for name, weight in weights.items():
+        weight.data.copy_(adapters[name])
+
+
+def _tied(network: Any) -> set[str]:
+    """Names of weights that share another's storage, and so need not be in a file."""
+    output = network.get_output_embeddings()
+    if output is None or output.weight is not network.get_input_embeddings().weight:
+        return set()
+    named = network.named_parameters(remove_duplicate=False)
+    return {name for name, weight in named if weight is output.weight}
+
+
+def _additive(mask: Tensor, dtype: Any) -> Tensor:
+    import torch
+
+    # padding sees nothing; let it see itself, or its softmax would have no terms
+    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
+def _end_token(facts: dict[str, Any]) -> int | None:
+    end = facts.get("eos_token_id")
+    end = end[0] if isinstance(end, list) and end else end
+    return end if isinstance(end, int) else None
+
+
+def _shape(facts: dict[str, Any], path: Path) -> dict[str, object]:
+    from transformers import AutoConfig
+
+    facts = dict(facts)
+    if "auto_map" in facts or facts.get("model_type") is None:
+        raise InvalidInput(
+            f"{path} needs code that is not part of transformers",
+            field="model_type",
+            fix="use an architecture that transformers brings, such as llama or gpt2",
+        )
+    try:
+        known = AutoConfig.for_model(**facts)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{path}: {error}", field="model_type", fix="use a model that transformers knows"
+        ) from error
+    return {
+        "layers": int(known.num_hidden_layers),
+        "width": int(known.hidden_size),
+        "heads": int(known.num_attention_heads),
+        "vocabulary": int(known.vocab_size),
+    }
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
+    if not isinstance(facts, dict):
+        raise Corrupt(f"{path} is not an object", field=path.name, fix="copy it again")
+    return facts
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / _INDEX).is_file():
+        listed = _read_description(folder / _INDEX).get("weight_map", {}).values()
+        files = [folder / Path(name).name for name in sorted(set(listed))]
+    else:
+        files = [folder / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise _absent(file)
+    return files
+
+
+def _absent(path: Path) -> NotFound:
+    return NotFound(
+        f"no file {path}",
+        field=str(path),
+        fix="save the model with save_pretrained, and its fast tokenizer beside it",
+    )

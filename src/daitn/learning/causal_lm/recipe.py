@@ -1,0 +1,111 @@
+"""The class `CausalLm`: the recipe protocol, and nothing that loads a framework before work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from daitn.learning.causal_lm.settings import Settings, footprint
+from daitn.learning.corpora.records import read_choices, read_pairs
+from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["CausalLm"]
+
+_LEAST_WORDS = 5
+"""An answer with fewer words is rarely one ("See above.")."""
+
+
+class CausalLm:
+    """A causal language model, from scratch or as adapters on an imported one.
+
+    Learns from `qa-pairs/1` and is measured on `multiple-choice/1`: it chooses the option that
+    makes the question most likely. `daitn.learning.recipe.Recipe` says what the methods promise.
+    """
+
+    name = "causal-lm"
+    data_schema = "qa-pairs/1"
+    test_schema = "multiple-choice/1"
+    metrics = ("accuracy",)
+
+    def estimate(self, config: Config) -> Footprint:
+        """See `Recipe.estimate`."""
+        return footprint(Settings.of(config))
+
+    def inspect(self, data: Path) -> DataProfile:
+        """See `Recipe.inspect`. Usable is a record that is no repetition and has a real answer."""
+        pairs = read_pairs(data)
+        usable = {
+            (pair.question, pair.answer)
+            for pair in pairs
+            if len(pair.answer.split()) >= _LEAST_WORDS
+        }
+        return DataProfile(
+            samples=len(pairs),
+            labels=dict(sorted(Counter(pair.label for pair in pairs).items())),
+            quality=len(usable) / len(pairs),
+        )
+
+    def inspect_test(self, test: Path) -> DataProfile:
+        """See `Recipe.inspect_test`. Usable is an item whose options are all different."""
+        choices = read_choices(test)
+        usable = sum(len(set(item.options)) == len(item.options) for item in choices)
+        return DataProfile(
+            samples=len(choices),
+            labels=dict(sorted(Counter(item.label for item in choices).items())),
+            quality=usable / len(choices),
+        )
+
+    def initialise(self, config: Config, seed: int, out: Path) -> None:
+        """See `Recipe.initialise`."""
+        settings = Settings.of(config)
+        from daitn.learning.causal_lm.models import write_fresh
+
+        write_fresh(settings, seed, out)
+
+    def train(
+        self,
+        model: Path,
+        config: Config,
+        data: Path,
+        examples: int,
+        seed: int,
+        out: Path,
+        watch: Callable[[Progress], None],
+    ) -> Trained:
+        """See `Recipe.train`. The first site teaches a fresh model its tokenizer."""
+        settings = Settings.of(config)
+        if examples < 1:
+            raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
+        pairs = read_pairs(data)
+        from daitn.learning.causal_lm import models, tokens, training
+
+        loaded = models.load(model, settings)
+        if tokens.knows_only_bytes(loaded.tokenizer):
+            texts = (text for pair in pairs for text in (pair.question, pair.answer))
+            loaded.tokenizer = tokens.learn_tokenizer(texts, settings.vocabulary)
+        trained = training.train(loaded, settings, pairs, examples, seed, watch)
+        models.save(loaded, settings, model, out)
+        return trained
+
+    def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
+        """See `Recipe.evaluate`."""
+        settings = Settings.of(config)
+        if metric not in self.metrics:
+            raise InvalidInput(
+                f"{self.name} has no metric {metric!r}",
+                field="metric",
+                fix=f"ask for {', '.join(self.metrics)}",
+            )
+        choices = read_choices(test)
+        from daitn.learning.causal_lm import measuring, models
+
+        return measuring.accuracy(models.load(model, settings), settings, choices)
+
+    def answer(self, model: Path, config: Config, question: str, tokens: int) -> Iterator[str]:
+        """Answer `question` in pieces, at most `tokens` tokens."""
+        settings = Settings.of(config)
+        from daitn.learning.causal_lm import measuring, models
+
+        yield from measuring.answer(models.load(model, settings), settings, question, tokens)

@@ -1,0 +1,123 @@
+"""The configuration of the recipe `causal-lm`, checked, and what a model of it needs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daitn.learning.recipe import Config, Footprint
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["ADAPTER", "BASE", "BASE_CONFIG", "TOKENIZER", "WEIGHTS", "Settings", "footprint"]
+
+WEIGHTS = "weights.safetensors"
+"""Part: the weights of a model made from scratch."""
+TOKENIZER = "tokenizer.json"
+"""Part: the tokenizer, in the format of the library `tokenizers`."""
+BASE = "base.safetensors"
+"""Part: the frozen weights of an imported model. Never changes, so it travels once."""
+BASE_CONFIG = "base_config.json"
+"""Part: the architecture of an imported model (a `config.json` of transformers)."""
+ADAPTER = "adapter.safetensors"
+"""Part: the low-rank adapters trained on top of an imported model."""
+
+_BYTES_PER_NUMBER = 4
+_TOKENIZER_BYTES_PER_ENTRY = 45
+"""Measured: a tokenizer of 4,000 entries learnt on MedQuAD takes 180 kB."""
+_QUESTIONS_PER_ANSWER = 5
+"""Questions read behind one answer; the median disease at a MedQuAD institute has 4 or 5."""
+_FLOPS_PER_WEIGHT = 6
+"""Per weight and token, forward and backward: Kaplan et al. 2020, arXiv:2001.08361, section 2.1."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A configuration. The defaults are the measured best on MedQuAD with two CPU cores."""
+
+    layers: int = 3
+    width: int = 192
+    heads: int = 4
+    vocabulary: int = 4000
+    """Entries of the tokenizer that is learnt at the first visited site."""
+    answer_tokens: int = 64
+    """An answer is cut after so many tokens."""
+    question_tokens: int = 24
+    learning_rate: float = 1e-3
+    """Peak of the first visit. It rises over the first tenth of a visit and falls to a tenth."""
+    batch: int = 16
+    """Examples per step."""
+    learning_rate_halves_after: int = 2000
+    """Later visits peak at `learning_rate / (1 + seen / this)`, `seen` being the examples of all
+    earlier visits, so that a late visit does not undo what early ones taught."""
+    keep: float = 0.5
+    """Share in [0, 1) of the weights that arrived in the weights that leave, from the second visit
+    on. Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
+    generation_share: float = 0.1
+    """Share of the examples that are also read question first, so that the model can answer."""
+    base: str | None = None
+    """`base.safetensors` for an imported model; layers, width, heads and vocabulary are then its
+    own."""
+    adapter_rank: int = 8
+    """Rank of the adapters on an imported model: Hu et al. 2021, arXiv:2106.09685."""
+
+    @classmethod
+    def of(cls, config: Config) -> Settings:
+        """Check a configuration; raises `InvalidInput` naming `model.config.<field>`."""
+        try:
+            settings = msgspec.convert(dict(config), cls)
+        except msgspec.ValidationError as error:
+            raise _invalid(_named_field(str(error)), str(error)) from error
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for name in ("layers", "width", "heads", "batch", "adapter_rank"):
+            self._require(name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("answer_tokens", "question_tokens"):
+            self._require(name, 4 <= getattr(self, name) <= 1024, "must be from 4 to 1024")
+        self._require("heads", self.width % (2 * self.heads) == 0, "width / heads must be even")
+        self._require("vocabulary", 300 <= self.vocabulary <= 300_000, "must be 300 to 300000")
+        self._require("learning_rate", 0 < self.learning_rate < 1, "must be between 0 and 1")
+        self._require("keep", 0 <= self.keep < 1, "must be at least 0 and below 1")
+        self._require("generation_share", 0 <= self.generation_share <= 1, "must be from 0 to 1")
+        halves_after = self.learning_rate_halves_after
+        self._require("learning_rate_halves_after", halves_after >= 1, "must be at least 1")
+        self._require("base", self.base in (None, BASE), f"must be {BASE!r} or absent")
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise _invalid(name, f"{rule}, is {getattr(self, name)!r}")
+
+
+def footprint(settings: Settings) -> Footprint:
+    """Estimate what a model needs, from its shape alone."""
+    width = settings.width
+    per_layer = 12 * width * width + 2 * width
+    weights = settings.vocabulary * width + settings.layers * per_layer + width
+    adapters = settings.layers * settings.adapter_rank * 18 * width
+    trained = adapters if settings.base else weights
+    tokens = (
+        settings.answer_tokens
+        + _QUESTIONS_PER_ANSWER * (settings.question_tokens + 2)
+        + settings.generation_share * (settings.answer_tokens + settings.question_tokens)
+    )
+    numbers_per_token = settings.layers * 24 * width + 3 * settings.vocabulary
+    activations = settings.batch * tokens * numbers_per_token
+    return Footprint(
+        parameters=weights + (adapters if settings.base else 0),
+        flops_per_example=_FLOPS_PER_WEIGHT * weights * tokens,
+        # weights, and for what is trained also gradient, two moments and the incoming copy
+        memory_bytes=int(_BYTES_PER_NUMBER * (weights + 4 * trained + activations)),
+        size_bytes=_BYTES_PER_NUMBER * (weights + (adapters if settings.base else 0))
+        + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
+    )
+
+
+def _named_field(problem: str) -> str:
+    """The field in msgspec's message, `... at $.width` or an unknown field's name."""
+    if "`$." in problem:
+        return problem.split("`$.", 1)[1].rstrip("`")
+    return problem.split("`")[1] if "`" in problem else ""
+
+
+def _invalid(name: str, problem: str) -> InvalidInput:
+    field = f"model.config.{name}".rstrip(".")
+    return InvalidInput(problem, field=field, fix=f"correct {field} in the intent")

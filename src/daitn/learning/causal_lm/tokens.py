@@ -1,0 +1,138 @@
+"""From text to tokens: the tokenizer, and the marks that tell a model what it is reading.
+
+A model owner has no data to learn a tokenizer from. A fresh model therefore reads bytes, and the
+first site that it visits learns a byte-level BPE (byte-pair encoding; Sennrich et al. 2016,
+arXiv:1508.07909) from its own records. It stays as it is from then on and travels as a part.
+It does carry frequent words of the first site's records to later ones, as weights also do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from daitn.learning.causal_lm.settings import TOKENIZER, Settings
+from daitn.objects.errors import Corrupt, NotFound
+
+__all__ = ["Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer", "load_tokenizer"]
+
+_MARKS = ("<pad>", "<answer>", "<question>", "<end>")
+_LEARNT_CHARACTERS = 1000
+"""Of each text; an answer is cut after about 300 characters anyhow."""
+_CHARACTERS_PER_TOKEN = 12
+"""Text beyond this many characters per wanted token is never tokenized: BPE tokens of English
+average 4 characters."""
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer whose tokens are the 256 bytes."""
+    return _trained((), len(_MARKS) + 256)
+
+
+def learn_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Learn a byte-level BPE of at most `vocabulary` entries. Deterministic."""
+    return _trained((text[:_LEARNT_CHARACTERS] for text in texts), vocabulary)
+
+
+def knows_only_bytes(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer is still the one that a fresh model brings."""
+    return bool(tokenizer.get_vocab_size() == len(_MARKS) + 256)
+
+
+def load_tokenizer(model: Path) -> Tokenizer:
+    """Read the tokenizer part; raises `NotFound` or `Corrupt`."""
+    path = model / TOKENIZER
+    if not path.is_file():
+        raise NotFound(f"no part {path}", field=TOKENIZER, fix="fetch the model again")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise Corrupt(f"{path}: {error}", field=TOKENIZER, fix="fetch the model again") from error
+
+
+def _trained(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(_MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+class _Marks(msgspec.Struct, frozen=True):
+    answer: tuple[int, ...]
+    question: tuple[int, ...]
+    end: tuple[int, ...]
+
+
+class Codec:
+    """Turns answers and questions into token sequences, cut to length, and tokens into text.
+
+    A tokenizer of ours has marks of its own; an imported one gets them in words, and ends a text
+    with `end`, its end-of-text token (`None`: a line break).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, settings: Settings, end: int | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._marks = _own_marks(tokenizer) or _worded_marks(tokenizer, end)
+        self._known: dict[tuple[str, int], list[int]] = {}
+
+    def answer(self, text: str) -> list[int]:
+        """The answer, marked; it has no end, since it is usually cut."""
+        return [*self._marks.answer, *self._cut(text, self._settings.answer_tokens)]
+
+    def question(self, text: str) -> list[int]:
+        """The question, marked and ended."""
+        return [*self._asked(text), *self._marks.end]
+
+    def prompt(self, question: str) -> list[int]:
+        """The question as the start of a text that goes on with its answer."""
+        return [*self._asked(question), *self._marks.answer]
+
+    def dialogue(self, question: str, answer: str) -> list[int]:
+        """The question, then its answer; ended if the answer was not cut."""
+        tokens = self._cut(answer, self._settings.answer_tokens)
+        whole = len(tokens) < self._settings.answer_tokens
+        return [*self.prompt(question), *tokens, *(self._marks.end if whole else ())]
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a text."""
+        return token == self._marks.end[-1]
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of some tokens."""
+        return self._tokenizer.decode(tokens)
+
+    def _asked(self, text: str) -> list[int]:
+        return [*self._marks.question, *self._cut(text, self._settings.question_tokens)]
+
+    def _cut(self, text: str, length: int) -> list[int]:
+        known = self._known.get((text, length))
+        if known is None:
+            start = text[: length * _CHARACTERS_PER_TOKEN]
+            known = self._tokenizer.encode(start, add_special_tokens=False).ids[:length]
+            self._known[text, length] = known
+        return known
+
+
+def _own_marks(tokenizer: Tokenizer) -> _Marks | None:
+    known = (tokenizer.token_to_id(mark) for mark in _MARKS[1:])
+    ids = [(token,) for token in known if token is not None]
+    return _Marks(*ids) if len(ids) == len(_MARKS) - 1 else None
+
+
+def _worded_marks(tokenizer: Tokenizer, end: int | None) -> _Marks:
+    answer, question, line = (
+        tuple(tokenizer.encode(words, add_special_tokens=False).ids)
+        for words in ("\nAnswer: ", "\nQuestion: ", "\n")
+    )
+    return _Marks(answer, question, line if end is None else (end,))

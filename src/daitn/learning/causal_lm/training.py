@@ -1,0 +1,142 @@
+"""One visit: what a model learns from the records of one site.
+
+The model reads an answer first and then the questions ("noisy channel": Min et al. 2022,
+arXiv:2108.04106). By Bayes, p(answer | question) is proportional to p(question | answer) when the
+candidate answers are equally likely beforehand, so one pass ranks them. The loss is the sum of
+
+- the negative log-likelihood per token of each question given its answer;
+- the cross-entropy of picking the right answer among those about the same topic;
+- for a share of the records the negative log-likelihood per token of question, then answer, which
+  makes the model able to answer.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from daitn.learning.causal_lm.dealing import Dealer
+from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.rows import Row, context_loss, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.causal_lm.tokens import Codec
+from daitn.learning.corpora.records import QaPair
+from daitn.learning.recipe import Progress, Trained
+from daitn.objects.errors import WorkFailed
+
+__all__ = ["train"]
+
+_WARM = 0.1
+"""Share of a visit over which the learning rate rises."""
+_FLOOR = 0.1
+"""Share of the peak to which it falls."""
+_WEIGHT_DECAY = 0.01
+_BETAS = (0.9, 0.98)
+"""As Vaswani et al. 2017; the usual 0.999 remembers longer than a visit lasts."""
+_CLIP = 1.0
+"""Largest norm of a gradient."""
+
+Group = Sequence[QaPair]
+
+
+def train(
+    model: Model,
+    settings: Settings,
+    pairs: Sequence[QaPair],
+    examples: int,
+    seed: int,
+    watch: Callable[[Progress], None],
+) -> Trained:
+    """Train `model` in place on `examples` records drawn from `pairs`.
+
+    Raises `WorkFailed` if the loss is no longer finite.
+    """
+    began_s = time.perf_counter()
+    rng = random.Random(seed)  # noqa: S311  seeded, not secret
+    dealer, codec = Dealer(pairs, rng), model.codec(settings)
+    weights = list(model.network.trainable().values())
+    arrived = [weight.detach().clone() for weight in weights]
+    peak = settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
+    optimiser = torch.optim.AdamW(
+        weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True
+    )
+    losses: list[float] = []
+    done = 0
+    while done < examples:
+        groups = dealer.deal(min(settings.batch, examples - done))
+        done += sum(map(len, groups))
+        for options in optimiser.param_groups:
+            options["lr"] = peak * _schedule(done / examples)
+        loss = _loss(model, codec, groups, settings.generation_share, rng)
+        losses.append(_step(loss, optimiser, weights))
+        watch(Progress(examples=min(done, examples), of_examples=examples, loss=losses[-1]))
+    if model.seen and settings.keep:
+        _average_in(weights, arrived, settings.keep)
+    model.seen += done
+    last = losses[-max(1, len(losses) // 10) :]
+    seconds = time.perf_counter() - began_s
+    return Trained(examples=done, loss=sum(last) / len(last), seconds=seconds)
+
+
+def _schedule(done: float) -> float:
+    """The learning rate's factor when the share `done` of a visit is through."""
+    return min(1.0, done / _WARM) * max(_FLOOR, 1 - (1 - _FLOOR) * done)
+
+
+def _loss(
+    model: Model, codec: Codec, groups: Sequence[Group], generation_share: float, rng: random.Random
+) -> Tensor:
+    pairs = [pair for group in groups for pair in group]
+    loss = _channel_loss(model, codec, groups)
+    spoken = [pair for pair in pairs if rng.random() < generation_share]
+    if spoken:
+        dialogues = [Row(codec.dialogue(pair.question, pair.answer), []) for pair in spoken]
+        share = len(spoken) / len(pairs)
+        loss = loss + share * context_loss(model.network, tensors(dialogues))
+    return loss
+
+
+def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> Tensor:
+    """Mean over the records of both channel terms; every answer is read once per group."""
+    rows: list[Row] = []
+    for group in groups:
+        questions = [codec.question(pair.question) for pair in group]
+        rows.extend(Row(codec.answer(pair.answer), questions) for pair in group)
+    scores, lengths, _ = continuation_scores(model.network, tensors(rows))
+    total, start = torch.zeros(()), 0
+    for group in groups:
+        size = len(group)
+        square = scores[start : start + size, :size]
+        own_length = lengths[start : start + size, :size].diagonal()
+        total = total - (square.diagonal() / own_length).sum()
+        # a column is a question: which answer makes it most likely?
+        total = total + functional.cross_entropy(square.T, torch.arange(size), reduction="sum")
+        start += size
+    return total / start
+
+
+def _step(loss: Tensor, optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise WorkFailed(
+            f"the loss became {value}",
+            field="model.config.learning_rate",
+            fix="lower model.config.learning_rate",
+        )
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(weights, _CLIP)
+    optimiser.step()
+    return value
+
+
+@torch.no_grad()
+def _average_in(weights: Sequence[nn.Parameter], arrived: Sequence[Tensor], share: float) -> None:
+    for weight, before in zip(weights, arrived, strict=True):
+        weight.lerp_(before, share)

@@ -1,0 +1,65 @@
+"""What a model owner can set of a classifier."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from daitn.learning.recipe import Config
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["ClassifierConfig", "parse_config"]
+
+# The bounds keep a visiting model from exhausting the site that it visits.
+Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+ClassName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+_NAMED_FIELD = re.compile(r"(?:required|unknown) field `([^`]*)`")
+
+
+class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configuration of the recipe `classifier`."""
+
+    classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
+    """The labels that it tells apart."""
+    features: Count | Literal["auto"] = "auto"
+    """Number of feature columns; `auto` takes it from the first data set."""
+    label: ClassName = "label"
+    """Name of the column that holds the label."""
+    hidden: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = (64,)
+    """Sizes of the hidden layers."""
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
+    """Of Adam, whose moments start anew at each visit."""
+    proximal: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.03
+    """Pull towards the weights that came in (FedProx, Li et al. 2020), against forgetting.
+
+    Measured on digits whose classes lie to 97 % at one of three sites each, after three rounds:
+    mean accuracy over the last four visits 0.90 with it, 0.87 without; no loss at 80 %.
+    """
+    batch: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 32
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+
+    def layer_sizes(self, columns: int) -> tuple[int, ...]:
+        """Sizes of all layers, inputs first."""
+        return (columns, *self.hidden, len(self.classes))
+
+
+def parse_config(config: Config) -> ClassifierConfig:
+    """Read a configuration. Raises `InvalidInput` naming `model.config.<field>`."""
+    try:
+        return msgspec.convert(dict(config), ClassifierConfig, strict=True)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `")
+        named = _NAMED_FIELD.search(problem)
+        inner = path.rstrip("`").removeprefix("$").removeprefix(".")
+        where = ".".join(filter(None, ["model.config", inner, named.group(1) if named else ""]))
+        fields = ", ".join(field.name for field in msgspec.structs.fields(ClassifierConfig))
+        raise InvalidInput(
+            problem, field=where, fix=f"the recipe classifier takes {fields}; correct this one"
+        ) from None

@@ -1,0 +1,79 @@
+"""Measuring a classifier on a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.network import class_indices, forward, scaled
+from daitn.learning.classifier.parts import Standard, State, settle
+from daitn.learning.classifier.table import read_table
+from daitn.learning.recipe import Measured
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["METRICS", "evaluate"]
+
+METRICS = ("accuracy", "balanced_accuracy")
+_MIN_LABEL_ITEMS = 10
+"""A label with fewer items is not reported by itself: it would tell of single records."""
+
+
+def evaluate(state: State, config: ClassifierConfig, test: Path, metric: str) -> Measured:
+    """Measure `metric`.
+
+    A model that has seen no data yet is measured too: it guesses.
+    """
+    if metric not in METRICS:
+        raise InvalidInput(
+            f"the recipe classifier does not measure {metric!r}",
+            field="metric",
+            fix=f"use one of {', '.join(METRICS)}",
+        )
+    table = read_table(test, config.label)
+    if state.columns:
+        table = table.arranged(state.columns, test)
+    settle(state, config, table.columns)
+    targets = class_indices(table.labels, config.classes, test)
+    standard = state.standard or _unscaled(len(table.columns))
+    with torch.inference_mode():
+        guesses = forward(scaled(table.features, standard), state.layers).argmax(dim=1)
+    right: NDArray[np.bool_] = (guesses == targets).numpy()
+    by_label = {
+        name: right[targets.numpy() == index]
+        for index, name in enumerate(config.classes)
+        if bool((targets == index).any())
+    }
+    value, error = _accuracy(right) if metric == "accuracy" else _balanced(by_label)
+    return Measured(
+        metric=metric,
+        value=value,
+        items=len(right),
+        standard_error=error,
+        by_label={
+            name: float(hits.mean())
+            for name, hits in by_label.items()
+            if len(hits) >= _MIN_LABEL_ITEMS
+        },
+    )
+
+
+def _accuracy(right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Share of right guesses, with the standard error of a binomial share."""
+    share = float(right.mean())
+    return share, float(np.sqrt(share * (1 - share) / len(right)))
+
+
+def _balanced(by_label: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
+    """Mean over the labels of their shares, whose errors are independent."""
+    shares = [_accuracy(hits) for hits in by_label.values()]
+    errors = np.array([error for _, error in shares])
+    value = float(np.mean([share for share, _ in shares]))
+    return value, float(np.sqrt((errors**2).sum()) / len(shares))
+
+
+def _unscaled(columns: int) -> Standard:
+    return Standard(mean=torch.zeros(columns), var=torch.ones(columns), count=0.0)

@@ -1,0 +1,158 @@
+"""A classifier on disk: `weights.safetensors` and `features.json`.
+
+The tensors of layer n are `layers.n.weight` and `layers.n.bias`; `standard.mean`, `standard.var`
+and `standard.count` say how its inputs are scaled. A model of `auto` features has no tensors
+until data has shown it its columns; the seed of its future weights is in `features.json`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.objects.errors import Corrupt, InvalidInput
+
+__all__ = ["Standard", "State", "fresh", "read", "settle", "write"]
+
+_WEIGHTS = "weights.safetensors"
+_FEATURES = "features.json"
+
+
+class _Features(msgspec.Struct, frozen=True, kw_only=True):
+    seed: int
+    columns: tuple[str, ...] = ()
+
+
+@dataclass
+class Standard:
+    """Mean and variance of each feature over what the model has learned from."""
+
+    mean: Tensor
+    var: Tensor
+    count: float
+    """Examples that the two are over."""
+
+
+@dataclass
+class State:
+    """A model in memory, on the processor's side."""
+
+    seed: int
+    columns: tuple[str, ...]
+    """Empty until data has been seen."""
+    layers: list[tuple[Tensor, Tensor]]
+    """Weight and bias; empty while the number of columns is not known."""
+    standard: Standard | None
+
+
+def fresh(config: ClassifierConfig, seed: int) -> State:
+    """A model that has learned nothing."""
+    state = State(seed=seed, columns=(), layers=[], standard=None)
+    if isinstance(config.features, int):
+        state.layers = _random_layers(config.layer_sizes(config.features), seed)
+    return state
+
+
+def settle(state: State, config: ClassifierConfig, columns: tuple[str, ...]) -> None:
+    """Tie a fresh model to the columns that it sees first.
+
+    Raises `InvalidInput` if their number is not the configured one.
+    """
+    if isinstance(config.features, int) and config.features != len(columns):
+        raise InvalidInput(
+            f"the model takes {config.features} features, the data has {len(columns)}: "
+            f"{', '.join(columns[:5])}, ...",
+            field="model.config.features",
+            fix="give the number of feature columns, or `auto`",
+        )
+    state.columns = columns
+    if not state.layers:
+        state.layers = _random_layers(config.layer_sizes(len(columns)), state.seed)
+
+
+def write(state: State, out: Path) -> None:
+    """Write the parts of a model."""
+    tensors: dict[str, Tensor] = {}
+    for index, (weight, bias) in enumerate(state.layers):
+        tensors[f"layers.{index}.weight"] = weight.contiguous()
+        tensors[f"layers.{index}.bias"] = bias.contiguous()
+    if state.standard is not None:
+        tensors["standard.mean"] = state.standard.mean
+        tensors["standard.var"] = state.standard.var
+        tensors["standard.count"] = torch.tensor([state.standard.count], dtype=torch.float64)
+    save_file(tensors, out / _WEIGHTS)
+    features = _Features(seed=state.seed, columns=state.columns)
+    (out / _FEATURES).write_bytes(msgspec.json.encode(features))
+
+
+def read(model: Path, config: ClassifierConfig) -> State:
+    """Read the parts of a model. Raises `Corrupt` if they are not those of such a model."""
+    try:
+        features = msgspec.json.decode((model / _FEATURES).read_bytes(), type=_Features)
+        tensors = load_file(model / _WEIGHTS)
+    except (OSError, msgspec.DecodeError, SafetensorError) as error:
+        raise _not_this(f"{error}") from error
+    state = fresh(config, features.seed)
+    state.columns = features.columns
+    if not tensors and not features.columns:
+        return state
+    width = len(features.columns) or config.features
+    if not isinstance(width, int):
+        raise _not_this("it has weights but names no columns")
+    sizes = config.layer_sizes(width)
+    state.layers = [
+        (
+            _tensor(tensors, f"layers.{index}.weight", (after, before)),
+            _tensor(tensors, f"layers.{index}.bias", (after,)),
+        )
+        for index, (before, after) in enumerate(itertools.pairwise(sizes))
+    ]
+    if "standard.count" in tensors:
+        state.standard = Standard(
+            mean=_tensor(tensors, "standard.mean", (width,)),
+            var=_tensor(tensors, "standard.var", (width,)),
+            count=float(_tensor(tensors, "standard.count", (1,), torch.float64)),
+        )
+    return state
+
+
+def _tensor(
+    tensors: dict[str, Tensor],
+    name: str,
+    shape: tuple[int, ...],
+    kind: torch.dtype = torch.float32,
+) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != kind:
+        raise _not_this(f"{name} is no {kind} of shape {shape}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise _not_this(f"{name} holds values that are no finite numbers")
+    return tensor
+
+
+def _random_layers(sizes: tuple[int, ...], seed: int) -> list[tuple[Tensor, Tensor]]:
+    """He initialisation (He et al. 2015, for rectified units), biases zero."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.randn(after, before, generator=generator) * (2.0 / before) ** 0.5,
+            torch.zeros(after),
+        )
+        for before, after in itertools.pairwise(sizes)
+    ]
+
+
+def _not_this(problem: str) -> Corrupt:
+    return Corrupt(
+        f"the parts are not those of a classifier of this configuration: {problem}",
+        field="model.config",
+        fix="use the configuration that the model was made with",
+    )

@@ -1,0 +1,129 @@
+"""Teaching a classifier on one site's table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
+from daitn.learning.classifier.parts import Standard, State, settle
+from daitn.learning.classifier.table import read_table
+from daitn.learning.recipe import Progress, Trained
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["train"]
+
+_REPORTS = 20
+"""Progress reports of a visit."""
+_LAST_SHARE = 0.1
+"""Of the batches, whose mean loss is the visit's loss."""
+
+
+def train(
+    state: State,
+    config: ClassifierConfig,
+    data: Path,
+    examples: int,
+    seed: int,
+    watch: Callable[[Progress], None],
+) -> Trained:
+    """Teach `state`, in place, `examples` rows of `data`, reshuffled whenever all were seen."""
+    started = time.perf_counter()
+    if examples < 1:
+        raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
+    table = read_table(data, config.label)
+    if state.columns:
+        table = table.arranged(state.columns, data)
+    settle(state, config, table.columns)
+    targets = class_indices(table.labels, config.classes, data)
+    state.standard = _merged(state.standard, table.features, examples)
+    inputs = scaled(table.features, state.standard)
+    order = _order(len(targets), examples, seed)
+    losses = _fit(state, config, inputs, targets, order, watch)
+    last = losses[-max(1, round(len(losses) * _LAST_SHARE)) :]
+    return Trained(
+        examples=examples, loss=float(np.mean(last)), seconds=time.perf_counter() - started
+    )
+
+
+def _fit(
+    state: State,
+    config: ClassifierConfig,
+    inputs: Tensor,
+    targets: Tensor,
+    order: Tensor,
+    watch: Callable[[Progress], None],
+) -> list[float]:
+    """Walk through `order` in batches; returns each batch's loss."""
+    device = engine_device()
+    inputs, targets = inputs.to(device), targets.to(device)
+    layers = [
+        (weight.to(device).requires_grad_(), bias.to(device).requires_grad_())
+        for weight, bias in state.layers
+    ]
+    tensors = [tensor for layer in layers for tensor in layer]
+    arrived = [tensor.detach().clone() for tensor in tensors]
+    optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
+    losses: list[float] = []
+    total = len(order)
+    done = 0
+    for batch in torch.split(order.to(device), config.batch):
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(forward(inputs[batch], layers), targets[batch])
+        pulled = loss + config.proximal / 2 * _distance(tensors, arrived)
+        pulled.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        before, done = done, done + len(batch)
+        if before * _REPORTS // total != done * _REPORTS // total:
+            watch(Progress(examples=done, of_examples=total, loss=losses[-1]))
+    state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
+    return losses
+
+
+def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Squared Euclidean distance between two sets of weights."""
+    gaps = [(a - b).square().sum() for a, b in zip(tensors, others, strict=True)]
+    return torch.stack(gaps).sum()
+
+
+def _order(rows: int, examples: int, seed: int) -> Tensor:
+    """Which row is the n-th example: one shuffle of all rows after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = -(-examples // rows)
+    return torch.cat([torch.randperm(rows, generator=generator) for _ in range(rounds)])[:examples]
+
+
+def _merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:
+    """Mean and variance over what was known and this site's rows, weighted by examples.
+
+    (Chan, Golub and LeVeque 1979: pairwise update of variances.)
+    """
+    present = np.isfinite(features)
+    rows = np.maximum(present.sum(axis=0), 1)
+    values = np.where(present, features, 0.0).astype(np.float64)
+    mean = values.sum(axis=0) / rows
+    var = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0) / rows
+    if known is None:
+        return Standard(mean=_single(mean), var=_single(var), count=float(examples))
+    old_mean, old_var = known.mean.double().numpy(), known.var.double().numpy()
+    count = known.count + examples
+    share = examples / count
+    gap = mean - old_mean
+    return Standard(
+        mean=_single(old_mean + share * gap),
+        var=_single((1 - share) * old_var + share * var + share * (1 - share) * gap**2),
+        count=count,
+    )
+
+
+def _single(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

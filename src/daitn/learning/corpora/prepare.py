@@ -1,0 +1,22 @@
+"""Preparing a corpus: the one entry point of this package for the rest of DA-ITN."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daitn.learning.corpora.clinic import clinic
+from daitn.learning.corpora.medquad import EXPERT, GENERAL, read_medquad
+from daitn.learning.corpora.split import Prepared, write_corpus
+
+__all__ = ["prepare"]
+
+
+def prepare(out: Path, parquet: Path | None) -> Prepared:
+    """Write site and test files of a corpus under `out`.
+
+    With `parquet` that is MedQuAD, without it the generated corpus. Raises `NotFound` or
+    `InvalidInput` if `parquet` is missing or something else.
+    """
+    if parquet is None:
+        return write_corpus(out, "clinic", clinic(), GENERAL, EXPERT)
+    return write_corpus(out, "medquad", read_medquad(parquet), GENERAL, EXPERT)

@@ -1,0 +1,84 @@
+"""How fast the training engine computes here, from a fraction of a second of training."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from daitn.learning.commands import Probed
+
+__all__ = ["probe"]
+
+_DURATION_S = 0.3
+_WIDTH = 512
+_LAYERS = 3
+_BATCH = 64
+_WARM_UP_STEPS = 2
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def probe() -> Probed:
+    """Train a small network for `_DURATION_S` and say what that took.
+
+    The fastest step counts: other work can only slow a step down, and how busy a site is at the
+    moment is told by its load reading instead.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    step_s = min(_step_durations(device))
+    weights = _LAYERS * _WIDTH * _WIDTH
+    # Two operations per weight and example forward, twice as many backward.
+    return Probed(
+        device=_device_name(device),
+        memory_bytes=_memory_bytes(device),
+        speed_flops=6.0 * weights * _BATCH / step_s,
+    )
+
+
+def _step_durations(device: torch.device) -> list[float]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(_BATCH, _WIDTH, generator=generator).to(device)
+    layers = [nn.Sequential(nn.Linear(_WIDTH, _WIDTH), nn.ReLU()) for _ in range(_LAYERS)]
+    network = nn.Sequential(*layers).to(device)
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    durations: list[float] = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < _DURATION_S or len(durations) <= _WARM_UP_STEPS:
+        before = time.perf_counter()
+        optimiser.zero_grad()
+        network(inputs).square().mean().backward()
+        optimiser.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        durations.append(time.perf_counter() - before)
+    return durations[_WARM_UP_STEPS:]
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = _CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total

@@ -1,0 +1,153 @@
+"""Training for the node's event loop: one warm worker process, one piece of work at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import TypeVar
+
+import msgspec
+
+from daitn.learning.commands import (
+    Command,
+    Estimate,
+    Evaluate,
+    Initialise,
+    Inspect,
+    InspectTest,
+    Probe,
+    Probed,
+    Train,
+)
+from daitn.learning.process import WorkerProcess
+from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.objects.errors import Corrupt, WorkFailed
+from daitn.objects.wire import decode
+
+__all__ = ["Trainer"]
+
+T = TypeVar("T")
+
+
+class Trainer:
+    """Carries recipes out in a child process that the node can lose without harm.
+
+    Calls queue and run in order. Cancelling the task that awaits a call ends the worker at once,
+    with the work; the next call starts another one, as it does after a crash. Every method
+    raises what the recipe raises, and `WorkFailed` where the recipe or its process failed.
+    """
+
+    def __init__(self, *, threads: int) -> None:
+        """`threads` processors are used for training; the same number gives the same model."""
+        self._threads = threads
+        self._turn = asyncio.Lock()
+        self._worker: WorkerProcess | None = None
+        self._waiting = 0
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn; the one that runs is not among them."""
+        return self._waiting
+
+    async def start(self) -> None:
+        """Warm the worker up, so that the first call does not wait for PyTorch to be imported."""
+        async with self._turn:
+            await self._ready_worker()
+
+    async def close(self) -> None:
+        """End the worker and the call that is running; that call and later ones fail."""
+        self._closed = True
+        if self._worker is not None:
+            await self._worker.kill()
+        async with self._turn:
+            pass
+
+    async def probe(self) -> Probed:
+        """Measure this site's training engine; takes about 0.3 s."""
+        return await self._call(Probe(), Probed)
+
+    async def estimate(self, recipe: str, config: Config) -> Footprint:
+        return await self._call(Estimate(recipe=recipe, config=dict(config)), Footprint)
+
+    async def inspect(self, recipe: str, data: Path) -> DataProfile:
+        return await self._call(Inspect(recipe=recipe, data=str(data)), DataProfile)
+
+    async def inspect_test(self, recipe: str, test: Path) -> DataProfile:
+        return await self._call(InspectTest(recipe=recipe, test=str(test)), DataProfile)
+
+    async def initialise(self, recipe: str, config: Config, seed: int, out: Path) -> None:
+        command = Initialise(recipe=recipe, config=dict(config), seed=seed, out=str(out))
+        await self._call(command, NoneType)
+
+    async def train(
+        self,
+        recipe: str,
+        model: Path,
+        config: Config,
+        data: Path,
+        examples: int,
+        seed: int,
+        out: Path,
+        watch: Callable[[Progress], None],
+    ) -> Trained:
+        """Train, calling `watch` on the event loop as training advances."""
+        command = Train(
+            recipe=recipe,
+            model=str(model),
+            config=dict(config),
+            data=str(data),
+            examples=examples,
+            seed=seed,
+            out=str(out),
+        )
+        return await self._call(command, Trained, watch)
+
+    async def evaluate(
+        self, recipe: str, model: Path, config: Config, test: Path, metric: str
+    ) -> Measured:
+        command = Evaluate(
+            recipe=recipe, model=str(model), config=dict(config), test=str(test), metric=metric
+        )
+        return await self._call(command, Measured)
+
+    async def _call(
+        self, command: Command, kind: type[T], watch: Callable[[Progress], None] = lambda _: None
+    ) -> T:
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            result = await (await self._ready_worker()).ask(command, watch)
+        finally:
+            self._turn.release()
+        return _decoded(result, kind)
+
+    async def _ready_worker(self) -> WorkerProcess:
+        self._refuse_if_closed()
+        if self._worker is None or not self._worker.alive:
+            self._worker = None
+            worker = await WorkerProcess.start(self._threads)
+            if self._closed:
+                await worker.kill()
+            self._refuse_if_closed()
+            self._worker = worker
+        return self._worker
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise WorkFailed("this node has stopped training", fix="ask again when it is back")
+
+
+def _decoded(result: msgspec.Raw, kind: type[T]) -> T:
+    try:
+        return decode(bytes(result), kind)
+    except Corrupt as error:
+        raise WorkFailed(
+            f"a recipe returned no {kind.__name__}: {error.problem}",
+            fix="correct the recipe, or install a version made for this version of daitn",
+        ) from error

@@ -1,0 +1,186 @@
+"""Chunks and manifests as files named by their digest.
+
+::
+
+    blobs/ab/cdef...    a blob; the 64 digits of its digest are its folder and its name
+    partial/            writes under way; emptied at every start
+
+**What survives what.** A blob is written beside and renamed, so a killed process leaves whole
+blobs only. A power cut is different: until the system has written its cache back, a renamed file
+can come back empty or cut short. Every read checks the digest, so such a blob is dropped and
+fetched again like a rotten one. Chunks that arrive are therefore not flushed one by one: their
+holders still have them. `pack` makes blobs that exist nowhere else; it flushes every chunk,
+their folders, and the manifest last, before it names the model. Measured on ext4 in a virtual
+machine, 64 chunks of 1 MiB: 0.8 GB/s flushed one by one, 1.4 GB/s in one go at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.identifiers import Digest
+from daitn.objects.models import Manifest
+from daitn.objects.wire import canonical
+from daitn.tools.mobility.manifests import (
+    checked_digest,
+    chunk_sizes,
+    digest_of,
+    read_manifest,
+    wrong_bytes,
+)
+from daitn.tools.mobility.parts import assemble, cut, is_full, storage_full
+
+__all__ = ["DiskBlobStore"]
+
+
+class DiskBlobStore:
+    """A `BlobStore` in one folder, for one process at a time. Any thread may use it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `InvalidInput` when the folder cannot be made or written."""
+        self._blobs = folder / "blobs"
+        self._partial = folder / "partial"
+        self._writes = itertools.count()
+        try:
+            if self._partial.exists():
+                shutil.rmtree(self._partial)
+            self._partial.mkdir(parents=True)
+            self._blobs.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot keep models in {folder}: {error.strerror}",
+                field="state",
+                fix="name a folder that this user may write, on a disk that is mounted writable",
+            ) from None
+
+    def has(self, digest: Digest) -> bool:
+        return _size(self._path(digest)) is not None
+
+    def read(self, digest: Digest) -> bytes:
+        path = self._path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} is not here", fix="fetch the model again") from None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""
+        if digest_of(data) != digest:
+            path.unlink(missing_ok=True)
+            raise Corrupt(
+                f"the disk changed blob {digest}; it was dropped",
+                fix="fetch the model again; when this repeats, replace the disk",
+            )
+        return data
+
+    def write(self, data: bytes, expected: Digest | None = None) -> Digest:
+        digest = digest_of(data)
+        if expected is not None and digest != expected:
+            raise wrong_bytes(expected, digest)
+        path = self._path(digest)
+        # What is there already may be rotten or cut short, and `data` the last good copy.
+        if not _holds(path, data):
+            self._place(path, data)
+        return digest
+
+    def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
+        manifest = cut(recipe, folder, self.write)
+        self._flush(chunk_sizes(manifest))
+        digest = self.write(canonical(manifest))
+        self._flush([digest])
+        return digest, manifest
+
+    def unpack(self, manifest: Manifest, folder: Path) -> None:
+        assemble(manifest, folder, self.read)
+
+    def manifest(self, digest: Digest) -> Manifest:
+        return read_manifest(self.read(digest))
+
+    def complete(self, digest: Digest) -> bool:
+        try:
+            sizes = chunk_sizes(self.manifest(digest))
+        except (NotFound, Corrupt):
+            return False
+        return all(_size(self._path(chunk)) == size for chunk, size in sizes.items())
+
+    def retain(self, manifests: frozenset[Digest]) -> int:
+        kept = set(manifests)
+        for digest in manifests:
+            try:
+                kept.update(chunk_sizes(self.manifest(digest)))
+            except (NotFound, Corrupt):
+                continue
+        freed_bytes = 0
+        for digest, path in self._every():
+            if digest not in kept:
+                freed_bytes += _size(path) or 0
+                path.unlink(missing_ok=True)
+        return freed_bytes
+
+    def _path(self, digest: Digest) -> Path:
+        checked_digest(digest)
+        return self._blobs / digest[:2] / digest[2:]
+
+    def _every(self) -> Iterator[tuple[Digest, Path]]:
+        for folder in sorted(self._blobs.iterdir()):
+            for path in sorted(folder.iterdir()):
+                yield Digest(folder.name + path.name), path
+
+    def _place(self, path: Path, data: bytes) -> None:
+        partial = self._partial / f"{path.name}.{next(self._writes)}"
+        try:
+            with partial.open("xb", buffering=0) as file:
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
+            try:
+                partial.replace(path)
+            except FileNotFoundError:
+                path.parent.mkdir(exist_ok=True)
+                partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if is_full(error):
+                raise storage_full(self._blobs, len(data)) from None
+            raise
+
+    def _flush(self, digests: Iterable[Digest]) -> None:
+        """Return when these blobs, and the names under which they are found, are on the disk."""
+        paths = [self._path(digest) for digest in digests]
+        try:
+            for path in (*paths, *sorted({path.parent for path in paths}), self._blobs):
+                _sync(path)
+        except OSError as error:
+            # Room is taken when the cache is written back, on file systems that allocate late.
+            if is_full(error):
+                raise storage_full(self._blobs, sum(_size(p) or 0 for p in paths)) from None
+            raise
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return _size(path) == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

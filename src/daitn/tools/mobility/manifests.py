@@ -1,0 +1,124 @@
+"""Digests, and manifests that are safe to act on although they arrive from the network."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from blake3 import blake3
+
+from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.objects.identifiers import Digest
+from daitn.objects.models import CHUNK_BYTES, Manifest, Part
+from daitn.objects.wire import decode
+
+__all__ = [
+    "MAX_MANIFEST_BYTES",
+    "MAX_PARTS",
+    "checked_digest",
+    "checked_manifest",
+    "chunk_sizes",
+    "digest_of",
+    "part_name_problem",
+    "read_manifest",
+    "wrong_bytes",
+]
+
+MAX_MANIFEST_BYTES: Final = 16 * 2**20
+"""A digest takes 66 bytes in a manifest, so that this names models of up to 250 GiB. It bounds
+what one message and one decode can cost the receiver."""
+MAX_PARTS: Final = 10_000
+MAX_NAME_BYTES: Final = 255
+"""What the file systems in use accept."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def digest_of(data: bytes) -> Digest:
+    """The name of some bytes.
+
+    One thread: measured on 1 MiB, BLAKE3 makes 6.0 GB/s alone and 2.6 GB/s spread over two.
+    """
+    return Digest(blake3(data).hexdigest())
+
+
+def checked_digest(digest: Digest) -> Digest:
+    """Return a digest that is safe as a file name. Raises `InvalidInput`."""
+    if _DIGEST.fullmatch(digest):
+        return digest
+    raise InvalidInput(
+        f"{digest[:80]!r} is no digest",
+        field="digest",
+        fix="a digest is 64 lower-case hexadecimal digits",
+    )
+
+
+def wrong_bytes(expected: Digest, got: Digest) -> Corrupt:
+    """The error for bytes that are not what their digest names."""
+    return Corrupt(
+        f"the bytes that should be {expected} are {got}", fix="fetch them again, from another site"
+    )
+
+
+def part_name_problem(name: str) -> str:
+    """Why a part must not be called so; empty where the name is a plain file name."""
+    if name in ("", ".", ".."):
+        return "is no file name"
+    if any(c in "/\\" or not c.isprintable() for c in name):
+        return "holds a separator or an unprintable character"
+    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Read and check a manifest. Raises `Corrupt` for one that nobody should act on."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise _malformed(f"has {len(data)} bytes, at most {MAX_MANIFEST_BYTES} are accepted")
+    return checked_manifest(decode(data, Manifest))
+
+
+def checked_manifest(manifest: Manifest) -> Manifest:
+    """Return a manifest whose names, sizes and digests are consistent. Raises `Corrupt`."""
+    if not 0 < len(manifest.parts) <= MAX_PARTS:
+        raise _malformed(f"has {len(manifest.parts)} parts, 1 to {MAX_PARTS} are accepted")
+    # Without regard to case: some file systems would write one part over another.
+    if len({part.name.casefold() for part in manifest.parts}) < len(manifest.parts):
+        raise _malformed("has two parts of one name")
+    for part in manifest.parts:
+        _check_part(part)
+    chunk_sizes(manifest)
+    return manifest
+
+
+def chunk_sizes(manifest: Manifest) -> dict[Digest, int]:
+    """Size in bytes of every different chunk, in order. Raises `Corrupt` for a contradiction."""
+    sizes: dict[Digest, int] = {}
+    for part in manifest.parts:
+        left = part.size_bytes
+        for digest in part.chunks:
+            size = min(left, CHUNK_BYTES)
+            left -= size
+            if sizes.setdefault(digest, size) != size:
+                raise _malformed(f"gives chunk {digest} two sizes")
+    return sizes
+
+
+def _check_part(part: Part) -> None:
+    if problem := part_name_problem(part.name):
+        raise _malformed(f"has a part whose name {part.name[:80]!r} {problem}")
+    if part.size_bytes < 0 or len(part.chunks) != -(-part.size_bytes // CHUNK_BYTES):
+        raise _malformed(
+            f"says that {part.name} has {part.size_bytes} bytes in {len(part.chunks)} chunks"
+        )
+    for digest in part.chunks:
+        if not _DIGEST.fullmatch(digest):
+            raise _malformed(f"names a chunk {digest[:80]!r} of {part.name}")
+
+
+def _malformed(problem: str) -> Corrupt:
+    return Corrupt(
+        f"the manifest {problem}",
+        field="manifest",
+        fix="do not use this model; ask its owner where it comes from",
+    )

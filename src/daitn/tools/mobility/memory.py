@@ -1,0 +1,98 @@
+"""The blob store's in-memory twin, with faults on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daitn.objects.errors import Corrupt, NotFound, StorageFull
+from daitn.objects.identifiers import Digest
+from daitn.objects.models import Manifest
+from daitn.objects.wire import canonical
+from daitn.tools.mobility.manifests import (
+    checked_digest,
+    chunk_sizes,
+    digest_of,
+    read_manifest,
+    wrong_bytes,
+)
+from daitn.tools.mobility.parts import assemble, cut
+
+__all__ = ["MemoryBlobStore"]
+
+
+class MemoryBlobStore:
+    """A `BlobStore` that is gone with its process."""
+
+    def __init__(self, *, capacity_bytes: int | None = None) -> None:
+        """`capacity_bytes`: the size of the disk that it plays; none for one without end."""
+        self._blobs: dict[Digest, bytes] = {}
+        self._capacity_bytes = capacity_bytes
+
+    def damage(self, digest: Digest) -> None:
+        """Change a blob as a failing disk does."""
+        data = self._blobs[digest]
+        self._blobs[digest] = bytes([data[0] ^ 1]) + data[1:]
+
+    def lose(self, digest: Digest) -> None:
+        """Forget a blob."""
+        del self._blobs[digest]
+
+    def has(self, digest: Digest) -> bool:
+        return checked_digest(digest) in self._blobs
+
+    def read(self, digest: Digest) -> bytes:
+        data = self._blobs.get(checked_digest(digest))
+        if data is None:
+            raise NotFound(f"blob {digest} is not here", fix="fetch the model again")
+        if digest_of(data) != digest:
+            self._blobs.pop(digest, None)
+            raise Corrupt(
+                f"blob {digest} changed in memory; it was dropped", fix="fetch the model again"
+            )
+        return data
+
+    def write(self, data: bytes, expected: Digest | None = None) -> Digest:
+        digest = digest_of(data)
+        if expected is not None and digest != expected:
+            raise wrong_bytes(expected, digest)
+        if self._blobs.get(digest) != data:
+            self._check_room(len(data))
+            self._blobs[digest] = bytes(data)
+        return digest
+
+    def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
+        manifest = cut(recipe, folder, self.write)
+        return self.write(canonical(manifest)), manifest
+
+    def unpack(self, manifest: Manifest, folder: Path) -> None:
+        assemble(manifest, folder, self.read)
+
+    def manifest(self, digest: Digest) -> Manifest:
+        return read_manifest(self.read(digest))
+
+    def complete(self, digest: Digest) -> bool:
+        try:
+            sizes = chunk_sizes(self.manifest(digest))
+        except (NotFound, Corrupt):
+            return False
+        return all(len(self._blobs.get(chunk, b"")) == size for chunk, size in sizes.items())
+
+    def retain(self, manifests: frozenset[Digest]) -> int:
+        kept = set(manifests)
+        for digest in manifests:
+            try:
+                kept.update(chunk_sizes(self.manifest(digest)))
+            except (NotFound, Corrupt):
+                continue
+        dropped = [digest for digest in self._blobs if digest not in kept]
+        return sum(len(self._blobs.pop(digest)) for digest in dropped)
+
+    def _check_room(self, needed_bytes: int) -> None:
+        if self._capacity_bytes is None:
+            return
+        free_bytes = self._capacity_bytes - sum(map(len, self._blobs.values()))
+        if needed_bytes > free_bytes:
+            raise StorageFull(
+                f"{needed_bytes} bytes are needed and {free_bytes} are free in memory",
+                fix="give the store more capacity",
+            )

@@ -1,0 +1,128 @@
+"""A folder of parts into chunks and back. Never more than one chunk is in memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from daitn.objects.errors import Corrupt, InvalidInput, StorageFull
+from daitn.objects.identifiers import Digest
+from daitn.objects.models import CHUNK_BYTES, Manifest, Part
+from daitn.tools.mobility.manifests import (
+    MAX_PARTS,
+    checked_manifest,
+    chunk_sizes,
+    part_name_problem,
+)
+
+__all__ = ["assemble", "cut", "is_full", "storage_full"]
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No room, quota used up, larger than the file system or the process's limit allows."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return error.errno in _FULL
+
+
+def storage_full(folder: Path, needed_bytes: int) -> StorageFull:
+    """The error for a disk that cannot take `needed_bytes` more."""
+    free_bytes = shutil.disk_usage(folder).free
+    return StorageFull(
+        f"{needed_bytes} bytes are needed and {free_bytes} are free where {folder} is",
+        field=str(folder),
+        fix="free space there, raise the quota, or move the node's state folder to a larger disk",
+    )
+
+
+def cut(recipe: str, folder: Path, write: Callable[[bytes], Digest]) -> Manifest:
+    """Hand every chunk of a folder's files to `write`, files in order of their names.
+
+    Raises `InvalidInput` for a folder that holds anything but plain files, or none.
+    """
+    paths = _files(folder)
+    return checked_manifest(
+        Manifest(recipe=recipe, parts=tuple(_cut_file(path, write) for path in paths))
+    )
+
+
+def assemble(manifest: Manifest, folder: Path, read: Callable[[Digest], bytes]) -> None:
+    """Write a model's parts into a folder that is empty or not there; all of them or none."""
+    checked_manifest(manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InvalidInput(f"{folder} is not empty", field=str(folder), fix="name a new folder")
+    sizes = chunk_sizes(manifest)
+    try:
+        for part in manifest.parts:
+            _assemble_file(part, folder / part.name, sizes, read)
+    except BaseException as error:
+        for part in manifest.parts:
+            (folder / part.name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and is_full(error):
+            raise storage_full(folder, manifest.size_bytes) from None
+        raise
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder} is no folder", field=str(folder), fix="name a folder")
+    paths = sorted(folder.iterdir())
+    if not 0 < len(paths) <= MAX_PARTS:
+        raise InvalidInput(
+            f"{folder} holds {len(paths)} files; a model has 1 to {MAX_PARTS}", field=str(folder)
+        )
+    for path in paths:
+        problem = part_name_problem(path.name)
+        if not problem and (path.is_symlink() or not path.is_file()):
+            problem = "is no plain file"
+        if problem:
+            raise InvalidInput(
+                f"{path.name!r} {problem}",
+                field=str(folder),
+                fix="a model's parts are plain files, all in one folder",
+            )
+    return paths
+
+
+def _cut_file(path: Path, write: Callable[[bytes], Digest]) -> Part:
+    chunks: list[Digest] = []
+    size_bytes = 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := _read_chunk(file.fileno()):
+            chunks.append(write(chunk))
+            size_bytes += len(chunk)
+    return Part(name=path.name, size_bytes=size_bytes, chunks=tuple(chunks))
+
+
+def _read_chunk(descriptor: int) -> bytes:
+    """A whole chunk where the file has one left: a single read may return less."""
+    chunk = os.read(descriptor, CHUNK_BYTES)
+    while chunk and len(chunk) < CHUNK_BYTES:
+        more = os.read(descriptor, CHUNK_BYTES - len(chunk))
+        if not more:
+            break
+        chunk += more
+    return chunk
+
+
+def _assemble_file(
+    part: Part, path: Path, sizes: dict[Digest, int], read: Callable[[Digest], bytes]
+) -> None:
+    # "x" follows no link and overwrites nothing that appeared in the folder meanwhile.
+    with path.open("xb", buffering=0) as file:
+        for digest in part.chunks:
+            data = memoryview(read(digest))
+            if len(data) != sizes[digest]:
+                raise Corrupt(
+                    f"chunk {digest} of {part.name} has {len(data)} bytes, "
+                    f"the manifest says {sizes[digest]}",
+                    fix="do not use this model; ask its owner where it comes from",
+                )
+            while data:
+                data = data[file.write(data) :]

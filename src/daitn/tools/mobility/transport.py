@@ -1,0 +1,301 @@
+"""A fetcher's side of model mobility: from several holders at once, every chunk checked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from daitn.objects.errors import Corrupt, DaitnError, NotFound, Unreachable
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.messages import ChunkRequest
+from daitn.objects.models import Manifest, ModelRef
+from daitn.objects.wire import encode
+from daitn.tools.fabric.keys import site_do
+from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.mobility.exchange import WINDOW, Ask, Exchange
+from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES, chunk_sizes
+from daitn.tools.mobility.protocol import BlobStore, Moved
+
+__all__ = ["ChunkTransport"]
+
+Prefer = Callable[[Sequence[SiteId]], Sequence[SiteId]]
+"""Orders holders, the one that is reached best first."""
+OnTransfer = Callable[[SiteId, int, float], None]
+"""Hears of (source, bytes, seconds) when a fetch ends: seconds during which it owed something."""
+Watch = Callable[[int, int], None]
+
+STALL_S: Final = 10.0
+"""A holder that delivers nothing for so long has failed once; next time it has twice as long.
+A link of 0.1 MB/s delivers a chunk in it."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class _Lacking:
+    trouble: str
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    trouble: str
+
+
+@dataclass(frozen=True)
+class _Silent:
+    trouble: str
+
+
+_Outcome = _Kept | _Lacking | _Wrong | _Silent
+
+
+class _Fetch:
+    """One model under way, and the callers who wait for it."""
+
+    def __init__(self, model: ModelRef, exchange: Exchange) -> None:
+        self.model = model
+        self.exchange = exchange
+        self.watches: dict[object, Watch] = {}
+        self.task: asyncio.Task[Moved] | None = None
+        self.progress: tuple[int, int] | None = None
+        self.accounted = False
+
+    def tell(self, done_bytes: int, total_bytes: int) -> None:
+        self.progress = (done_bytes, total_bytes)
+        for watch in tuple(self.watches.values()):
+            watch(done_bytes, total_bytes)
+
+
+class ChunkTransport:
+    """A `ModelTransport` over the fabric."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        site: SiteId,
+        store: BlobStore,
+        *,
+        prefer: Prefer | None = None,
+        on_transfer: OnTransfer | None = None,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._fabric = fabric
+        self._site = site
+        self._store = store
+        self._prefer = prefer
+        self._on_transfer = on_transfer
+        self._stall_s = stall_s
+        self._fetches: dict[Digest, _Fetch] = {}
+
+    async def fetch(self, model: ModelRef, watch: Watch) -> Moved:
+        """See `ModelTransport`.
+
+        Callers who want the same model at the same time share the work, which goes on until the
+        last of them is cancelled; the bytes are accounted to the first of those who stay.
+        """
+        began_s = _now_s()
+        fetch = self._joined(model)
+        caller = object()
+        fetch.watches[caller] = watch
+        if fetch.progress is not None:
+            watch(*fetch.progress)
+        assert fetch.task is not None
+        try:
+            moved = await asyncio.shield(fetch.task)
+            if fetch.accounted:
+                return Moved(bytes_in=0, seconds=_now_s() - began_s, sources={})
+            fetch.accounted = True
+            return moved
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            raise Unreachable("the transport was closed during the fetch", field="model") from None
+        finally:
+            del fetch.watches[caller]
+            if not fetch.watches:
+                await self._end(fetch)
+
+    async def close(self) -> None:
+        """Stop every fetch; what arrived stays."""
+        for fetch in tuple(self._fetches.values()):
+            await self._end(fetch)
+
+    def _joined(self, model: ModelRef) -> _Fetch:
+        fetch = self._fetches.get(model.manifest)
+        if fetch is not None and fetch.task is not None and not fetch.task.done():
+            return fetch
+        holders: Sequence[SiteId] = [site for site in model.holders if site != self._site]
+        if self._prefer is not None:
+            holders = self._prefer(holders)
+        fetch = _Fetch(model, Exchange(holders, patience_s=self._stall_s))
+        fetch.task = asyncio.create_task(self._run(fetch), name=f"fetch {model.manifest}")
+        self._fetches[model.manifest] = fetch
+        return fetch
+
+    async def _end(self, fetch: _Fetch) -> None:
+        assert fetch.task is not None
+        if self._fetches.get(fetch.model.manifest) is fetch:
+            del self._fetches[fetch.model.manifest]
+        fetch.task.cancel()
+        await asyncio.gather(fetch.task, return_exceptions=True)
+
+    async def _run(self, fetch: _Fetch) -> Moved:
+        began_s = _now_s()
+        try:
+            manifest = await self._manifest(fetch)
+            await self._chunks(fetch, manifest)
+        finally:
+            self._report(fetch.exchange)
+        sources = {
+            str(site): source.bytes_in
+            for site, source in fetch.exchange.sources.items()
+            if source.bytes_in
+        }
+        return Moved(bytes_in=sum(sources.values()), seconds=_now_s() - began_s, sources=sources)
+
+    async def _manifest(self, fetch: _Fetch) -> Manifest:
+        digest = fetch.model.manifest
+        try:
+            return await asyncio.to_thread(self._store.manifest, digest)
+        except NotFound:
+            pass
+        except Corrupt:
+            # Bytes that their digest names and that are no manifest stay: nobody has others.
+            if self._store.has(digest):
+                raise
+        await self._collect(fetch, {digest: None}, lambda size_bytes: None)
+        return await asyncio.to_thread(self._store.manifest, digest)
+
+    async def _chunks(self, fetch: _Fetch, manifest: Manifest) -> None:
+        sizes = chunk_sizes(manifest)
+        missing = await asyncio.to_thread(self._missing, sizes)
+        total_bytes = sum(sizes.values())
+        done_bytes = total_bytes - sum(missing.values())
+        fetch.tell(done_bytes, total_bytes)
+
+        def kept(size_bytes: int) -> None:
+            nonlocal done_bytes
+            done_bytes += size_bytes
+            fetch.tell(done_bytes, total_bytes)
+
+        await self._collect(fetch, missing, kept)
+
+    def _missing(self, sizes: Mapping[Digest, int]) -> dict[Digest, int]:
+        return {digest: size for digest, size in sizes.items() if not self._store.has(digest)}
+
+    async def _collect(
+        self,
+        fetch: _Fetch,
+        sizes: Mapping[Digest, int] | Mapping[Digest, None],
+        kept: Callable[[int], None],
+    ) -> None:
+        """Bring blobs of these sizes here. Raises `Unreachable`, and what the store raises."""
+        exchange = fetch.exchange
+        exchange.want(sizes)
+        tasks: dict[asyncio.Task[_Outcome], Ask] = {}
+        try:
+            while not exchange.done:
+                if (digest := exchange.hopeless()) is not None:
+                    raise _unreachable(digest, fetch)
+                now_s = _now_s()
+                for ask in exchange.asks(now_s):
+                    timeout_s = exchange.sources[ask.site].patience_s * WINDOW
+                    getting = self._get(ask, sizes[ask.digest], timeout_s)
+                    tasks[asyncio.create_task(getting, name=f"chunk {ask}")] = ask
+                _cancel(tasks, exchange.abandoned())
+                for task in await _some(tasks, exchange.wake_at_s(now_s) - now_s):
+                    _settle(exchange, tasks.pop(task), task.result(), kept)
+                _cancel(tasks, exchange.abandoned())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _get(self, ask: Ask, size_bytes: int | None, timeout_s: float) -> _Outcome:
+        try:
+            request = encode(ChunkRequest(digest=ask.digest))
+            key = site_do(ask.site, "chunk")
+            data = await self._fabric.request(key, request, timeout_s=timeout_s, bulk=True)
+        except (NotFound, Corrupt) as error:
+            return _Lacking(error.problem)
+        except DaitnError as error:
+            return _Silent(error.problem)
+        if size_bytes is None and len(data) > MAX_MANIFEST_BYTES:
+            return _Wrong(f"sent a manifest of {len(data)} bytes")
+        if size_bytes is not None and len(data) != size_bytes:
+            return _Wrong(f"sent {len(data)} bytes for a chunk of {size_bytes}")
+        try:
+            # Off the loop: hashing and writing release the interpreter's lock.
+            await asyncio.to_thread(self._store.write, data, ask.digest)
+        except Corrupt:
+            return _Wrong("sent bytes that are not the chunk")
+        return _Kept(len(data))
+
+    def _report(self, exchange: Exchange) -> None:
+        if self._on_transfer is None:
+            return
+        for site, source in exchange.sources.items():
+            if source.bytes_in and source.busy_s > 0:
+                self._on_transfer(site, source.bytes_in, source.busy_s)
+
+
+def _settle(exchange: Exchange, ask: Ask, outcome: _Outcome, kept: Callable[[int], None]) -> None:
+    now_s = _now_s()
+    match outcome:
+        case _Kept(size_bytes):
+            if exchange.arrived(ask, size_bytes, now_s):
+                kept(size_bytes)
+        case _Lacking(trouble):
+            exchange.lacks(ask, trouble, now_s)
+        case _Wrong(trouble):
+            exchange.wrong(ask, trouble, now_s)
+        case _Silent(trouble):
+            exchange.silent(ask, trouble, now_s)
+
+
+async def _some(
+    tasks: Iterable[asyncio.Task[_Outcome]], timeout_s: float
+) -> list[asyncio.Task[_Outcome]]:
+    """Tasks that have ended, waiting for the first of them at most `timeout_s`."""
+    waited = list(tasks)
+    if not waited:
+        await asyncio.sleep(max(timeout_s, 0.0))
+        return []
+    done, _ = await asyncio.wait(
+        waited, timeout=max(timeout_s, 0.0), return_when=asyncio.FIRST_COMPLETED
+    )
+    return [task for task in waited if task in done]
+
+
+def _cancel(tasks: dict[asyncio.Task[_Outcome], Ask], abandoned: Sequence[Ask]) -> None:
+    if not abandoned:
+        return
+    unwanted = set(abandoned)
+    for task, ask in tuple(tasks.items()):
+        if ask in unwanted:
+            task.cancel()
+            del tasks[task]
+
+
+def _unreachable(digest: Digest, fetch: _Fetch) -> Unreachable:
+    what = "the manifest" if digest == fetch.model.manifest else f"chunk {digest}"
+    tried = "; ".join(
+        f"{site}: {source.trouble or 'was not asked'}"
+        for site, source in fetch.exchange.sources.items()
+    )
+    return Unreachable(
+        f"{what} of model {fetch.model.manifest} cannot be had; "
+        f"tried {tried or 'nobody, for no other site holds it'}",
+        field="model",
+        fix="bring one of these holders back; what has arrived is kept and not asked again",
+    )
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

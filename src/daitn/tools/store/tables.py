@@ -1,0 +1,43 @@
+"""The journal's tables as this version of the code uses them.
+
+A change here needs a migration in `migrations/versions` and a new `SCHEMA`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+__all__ = ["EVENTS", "JOBS", "METADATA", "RECORDS", "SCHEMA"]
+
+SCHEMA: Final = "0001"
+"""Revision of the newest migration."""
+
+METADATA: Final = sa.MetaData()
+
+JOBS: Final = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job", sa.Text, nullable=False, unique=True),
+)
+"""Ids count up in the order of creation."""
+
+EVENTS: Final = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("job_id", sa.Integer, sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at_s", sa.Double, nullable=False),
+    sa.Column("event", sa.LargeBinary, nullable=False),
+)
+"""`seq` counts up from 1 in every job; two writers cannot both add the same one."""
+
+RECORDS: Final = sa.Table(
+    "records",
+    METADATA,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)

@@ -1,0 +1,404 @@
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_breast_cancer, load_digits
+
+from daitn.learning.classifier import Classifier
+from daitn.learning.recipe import Measured, Progress, Trained
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+
+TWO = {"classes": ["no", "yes"], "hidden": [8], "learning_rate": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As a worker would: a fixed number, so that a seed gives one model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[object]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def separable(path: Path, rows: int = 60, seed: int = 0) -> Path:
+    """Two classes that differ in `age`, beside a column that says nothing."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, rows)
+    age = 40.0 + 20.0 * labels + rng.normal(0, 2, rows)
+    noise = rng.normal(0, 1, rows)
+    return write_csv(
+        path,
+        ["age", "noise", "label"],
+        [[age[i], noise[i], ("no", "yes")[labels[i]]] for i in range(rows)],
+    )
+
+
+def initialise(folder: Path, config: dict[str, Any], seed: int = 0) -> Path:
+    folder.mkdir()
+    Classifier().initialise(config, seed, folder)
+    return folder
+
+
+def visit(
+    model: Path,
+    config: dict[str, Any],
+    data: Path,
+    out: Path,
+    examples: int = 600,
+    seed: int = 0,
+    watch: Callable[[Progress], None] = lambda _: None,
+) -> Trained:
+    out.mkdir()
+    return Classifier().train(model, config, data, examples, seed, out, watch)
+
+
+def accuracy(model: Path, config: dict[str, Any], test: Path) -> Measured:
+    return Classifier().evaluate(model, config, test, "accuracy")
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Sites:
+    """A data set of scikit-learn's, split over three sites of unlike label shares, and a test."""
+
+    def __init__(
+        self, folder: Path, loaded: Any, shares: Callable[[int], list[float]], seed: int
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.header = [str(name).replace(" ", "_") for name in loaded.feature_names]
+        order = rng.permutation(len(loaded.target))
+        held_out = len(order) // 4
+        homes: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+        for row in order[held_out:]:
+            homes[rng.choice(list(homes), p=shares(int(loaded.target[row])))].append(int(row))
+        self.test = self._write(folder / "test.csv", loaded, order[:held_out])
+        self.data = [
+            self._write(folder / f"{home}.csv", loaded, np.array(rows))
+            for home, rows in homes.items()
+        ]
+
+    def _write(self, path: Path, loaded: Any, rows: NDArray[np.int64]) -> Path:
+        table = [[*map(float, loaded.data[row]), f"c{loaded.target[row]}"] for row in rows]
+        return write_csv(path, [*self.header, "label"], table)
+
+
+def tour(folder: Path, config: dict[str, Any], sites: Sites, examples: int, rounds: int) -> Path:
+    """Visit the sites one after the other, `rounds` times."""
+    model = initialise(folder / "fresh", config)
+    for number, data in enumerate(sites.data * rounds):
+        out = folder / f"visit-{number}"
+        visit(model, config, data, out, examples, seed=number)
+        model = out
+    return model
+
+
+def test_visits_to_three_hospitals_of_unlike_patients_teach_a_diagnosis(tmp_path: Path) -> None:
+    by_class = {0: [0.1, 0.3, 0.6], 1: [0.6, 0.3, 0.1]}
+    sites = Sites(tmp_path, load_breast_cancer(), by_class.__getitem__, seed=0)
+    config = {"classes": ["c0", "c1"], "hidden": [32], "learning_rate": 3e-3, "features": 30}
+    profiles = [Classifier().inspect(data) for data in sites.data]
+    yes = [profile.labels["c1"] / profile.samples for profile in profiles]
+    assert max(yes) - min(yes) > 0.5, "the split is not the one that this test is about"
+    model = tour(tmp_path, config, sites, examples=1000, rounds=2)
+    measured = accuracy(model, config, sites.test)
+    assert measured.value >= 0.93
+    assert measured.items == 142
+    assert set(measured.by_label) == {"c0", "c1"}
+    before = accuracy(tmp_path / "visit-0", config, sites.test)
+    assert measured.value > before.value, "one site alone does not teach as much"
+
+
+def test_visits_teach_handwritten_digits_from_pixels(tmp_path: Path) -> None:
+    def mostly_at_one_site(digit: int) -> list[float]:
+        return [0.8 if site == digit % 3 else 0.1 for site in range(3)]
+
+    sites = Sites(tmp_path, load_digits(), mostly_at_one_site, seed=1)
+    config = {"classes": [f"c{digit}" for digit in range(10)], "learning_rate": 3e-3}
+    model = tour(tmp_path, config, sites, examples=2000, rounds=2)
+    assert accuracy(model, config, sites.test).value >= 0.85
+
+
+def test_the_same_arguments_give_the_same_model_and_another_seed_another(tmp_path: Path) -> None:
+    data = separable(tmp_path / "data.csv")
+    outs = []
+    for number, seed in enumerate([5, 5, 6]):
+        model = initialise(tmp_path / f"fresh-{number}", TWO, seed)
+        outs.append(tmp_path / f"out-{number}")
+        visit(model, TWO, data, outs[-1], seed=seed)
+    assert parts(outs[0]) == parts(outs[1])
+    assert parts(outs[0]) != parts(outs[2])
+
+
+def test_the_seed_of_a_visit_counts_too(tmp_path: Path) -> None:
+    data = separable(tmp_path / "data.csv")
+    model = initialise(tmp_path / "fresh", TWO)
+    for seed in (1, 2):
+        visit(model, TWO, data, tmp_path / f"out-{seed}", examples=20, seed=seed)
+    assert parts(tmp_path / "out-1") != parts(tmp_path / "out-2")
+
+
+def test_a_proximal_pull_keeps_a_visit_near_the_model_that_came(tmp_path: Path) -> None:
+    data = separable(tmp_path / "data.csv")
+    moved = []
+    for proximal in (0.0, 1.0):
+        config = TWO | {"features": 2, "proximal": proximal}
+        model = initialise(tmp_path / f"fresh-{proximal}", config)
+        visit(model, config, data, tmp_path / f"out-{proximal}")
+        before = load_file(model / "weights.safetensors")
+        after = load_file(tmp_path / f"out-{proximal}" / "weights.safetensors")
+        moved.append(sum(float((after[name] - before[name]).norm()) for name in before))
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_a_visit_leaves_the_model_that_it_started_from_as_it_is(tmp_path: Path) -> None:
+    model = initialise(tmp_path / "fresh", TWO | {"features": 2})
+    before = parts(model)
+    visit(model, TWO | {"features": 2}, separable(tmp_path / "data.csv"), tmp_path / "out")
+    assert parts(model) == before
+    assert set(before) == {"weights.safetensors", "features.json"}
+
+
+def test_progress_counts_up_to_the_examples_asked_for(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    model = initialise(tmp_path / "fresh", TWO)
+    data = separable(tmp_path / "data.csv")
+    trained = visit(model, TWO, data, tmp_path / "out", examples=1001, watch=seen.append)
+    counts = [progress.examples for progress in seen]
+    assert counts == sorted(set(counts))
+    assert counts[-1] == trained.examples == 1001
+    assert 10 <= len(counts) <= 20
+    assert trained.loss < seen[0].loss
+
+
+def test_the_scale_of_the_columns_is_learned_over_all_sites(tmp_path: Path) -> None:
+    here = write_csv(tmp_path / "here.csv", ["x", "label"], [[0, "no"], [2, "yes"]])
+    there = write_csv(tmp_path / "there.csv", ["x", "label"], [[10, "no"], [16, "yes"]])
+    model = initialise(tmp_path / "fresh", TWO)
+    visit(model, TWO, here, tmp_path / "one", examples=20)
+    visit(tmp_path / "one", TWO, there, tmp_path / "two", examples=20)
+    tensors = load_file(tmp_path / "two" / "weights.safetensors")
+    both = np.array([0, 2, 10, 16])
+    assert float(tensors["standard.mean"]) == pytest.approx(both.mean())
+    assert float(tensors["standard.var"]) == pytest.approx(both.var(), rel=1e-5)
+    assert float(tensors["standard.count"]) == 40
+
+
+def test_columns_may_stand_in_another_order_at_another_site(tmp_path: Path) -> None:
+    model = initialise(tmp_path / "fresh", TWO)
+    visit(model, TWO, separable(tmp_path / "data.csv"), tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "data.csv").open()))
+    turned: list[list[object]] = [[row["label"], row["noise"], row["age"]] for row in rows]
+    other = write_csv(tmp_path / "other.csv", ["label", "noise", "age"], turned)
+    same = accuracy(tmp_path / "out", TWO, tmp_path / "data.csv")
+    assert accuracy(tmp_path / "out", TWO, other) == same
+    assert same.value > 0.9
+
+
+def test_other_columns_at_another_site_are_named(tmp_path: Path) -> None:
+    model = initialise(tmp_path / "fresh", TWO)
+    visit(model, TWO, separable(tmp_path / "data.csv"), tmp_path / "out")
+    other = write_csv(tmp_path / "o.csv", ["age", "weight", "label"], [[1, 2, "no"]])
+    with pytest.raises(InvalidInput, match="missing: noise; unexpected: weight"):
+        visit(tmp_path / "out", TWO, other, tmp_path / "two")
+
+
+def test_the_number_of_features_has_to_be_the_configured_one(tmp_path: Path) -> None:
+    config = TWO | {"features": 3}
+    model = initialise(tmp_path / "fresh", config)
+    with pytest.raises(InvalidInput, match="takes 3 features, the data has 2: age, noise") as e:
+        visit(model, config, separable(tmp_path / "data.csv"), tmp_path / "out")
+    assert e.value.field == "model.config.features"
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "d.csv", ["x", "label"], [[1, "no"], [2, "perhaps"]])
+    with pytest.raises(InvalidInput, match="perhaps") as caught:
+        visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
+    assert caught.value.field == "model.config.classes"
+
+
+def test_missing_values_lower_the_quality_and_do_not_stop_training(tmp_path: Path) -> None:
+    data = separable(tmp_path / "data.csv")
+    lines = data.read_text().splitlines()
+    lines[1] = "," + lines[1].split(",", 1)[1]
+    lines[2] = "nan," + lines[2].split(",", 1)[1]
+    data.write_text("\n".join(lines))
+    profile = Classifier().inspect(data)
+    assert profile.samples == 60
+    assert profile.quality == pytest.approx(58 / 60)
+    visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
+    assert accuracy(tmp_path / "out", TWO, data).value > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "header: names fewer than two columns"),
+        ("x,x,label\n1,2,no\n", "column 'x' is named 2 times"),
+        ("x,label\n", "has no records"),
+        ("x,label\n1,no\n1,2,no\n", "line 3, field record: 3 cells, not 2"),
+        ("x,label\n1,no\nsecret,no\n", "line 3, field x: is not a number"),
+        ("x,label\n1e39,no\n", "line 2, field x: is too large"),
+        ("x,label\n1,\n", "line 2, field label: is empty"),
+        ('x,label\n"1,no\n', "is no CSV file"),
+    ],
+)
+def test_a_malformed_table_is_refused_by_line_and_column(
+    text: str, complaint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data.csv").write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        Classifier().inspect(tmp_path / "data.csv")
+    assert complaint in caught.value.problem
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        Classifier().inspect_test(tmp_path / "data.csv")
+
+
+def test_a_column_with_a_value_per_record_is_no_label(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[1, f"patient-{number}"] for number in range(1001)]
+    with pytest.raises(InvalidInput, match="1001 different labels"):
+        Classifier().inspect(write_csv(tmp_path / "d.csv", ["x", "id"], rows))
+
+
+def test_the_label_column_can_be_another(tmp_path: Path) -> None:
+    config = TWO | {"label": "ill"}
+    rows: list[list[object]] = [[x, "yes" if x > 5 else "no"] for x in range(10)]
+    data = write_csv(tmp_path / "d.csv", ["x", "ill"], rows)
+    assert Classifier().inspect(data).labels == {"no": 6, "yes": 4}
+    visit(initialise(tmp_path / "fresh", config), config, data, tmp_path / "out")
+    assert accuracy(tmp_path / "out", config, data).value == 1.0
+    with pytest.raises(InvalidInput, match="no column 'label'; its columns: x, ill"):
+        accuracy(tmp_path / "out", TWO, data)
+
+
+def test_the_two_accuracies_differ_where_classes_are_unlike_in_size(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[x % 7, "no"] for x in range(90)]
+    data = write_csv(tmp_path / "d.csv", ["x", "label"], rows)
+    visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
+    rare: list[list[object]] = [[x % 7, "yes"] for x in range(5)]
+    test = write_csv(tmp_path / "t.csv", ["x", "label"], rows + rare)
+    plain = accuracy(tmp_path / "out", TWO, test)
+    balanced = Classifier().evaluate(tmp_path / "out", TWO, test, "balanced_accuracy")
+    assert plain.value == pytest.approx(90 / 95)
+    assert plain.standard_error == pytest.approx((90 * 5 / 95**3) ** 0.5)
+    assert balanced.value == pytest.approx(0.5)
+    assert balanced.standard_error == 0.0
+    assert balanced.by_label == {"no": 1.0}, "five records of a label are too few to tell of"
+
+
+def test_a_model_that_has_learned_nothing_can_be_measured(tmp_path: Path) -> None:
+    test = separable(tmp_path / "test.csv")
+    for number, config in enumerate([TWO, TWO | {"features": 2}]):
+        measured = accuracy(initialise(tmp_path / f"{number}", config), config, test)
+        assert 0.0 <= measured.value <= 1.0
+
+
+def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:
+    test = separable(tmp_path / "test.csv")
+    with pytest.raises(InvalidInput, match="accuracy, balanced_accuracy") as caught:
+        Classifier().evaluate(initialise(tmp_path / "fresh", TWO), TWO, test, "f1")
+    assert caught.value.field == "metric"
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({}, "model.config.classes"),
+        ({"classes": ["a"]}, "model.config.classes"),
+        ({"classes": ["a", 3]}, "model.config.classes[1]"),
+        (TWO | {"hidden": [8, 0]}, "model.config.hidden[1]"),
+        (TWO | {"hidden": [5000]}, "model.config.hidden[0]"),
+        (TWO | {"learning_rate": 0}, "model.config.learning_rate"),
+        (TWO | {"features": "some"}, "model.config.features"),
+        (TWO | {"epochs": 3}, "model.config.epochs"),
+    ],
+)
+def test_a_bad_configuration_is_refused_by_its_field(config: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Classifier().estimate(config)
+    assert caught.value.field == field
+    assert "learning_rate" in caught.value.fix
+
+
+def test_the_estimate_is_what_the_model_then_has(tmp_path: Path) -> None:
+    config = TWO | {"features": 2, "hidden": [16, 8]}
+    footprint = Classifier().estimate(config)
+    tensors = load_file(initialise(tmp_path / "fresh", config) / "weights.safetensors")
+    assert footprint.parameters == sum(tensor.numel() for tensor in tensors.values())
+    assert footprint.size_bytes >= 4 * footprint.parameters
+    assert footprint.flops_per_example == 6 * (2 * 16 + 16 * 8 + 8 * 2)
+
+
+@given(columns=st.integers(1, 500), hidden=st.lists(st.integers(1, 300), max_size=3))
+def test_a_wider_model_never_needs_less(columns: int, hidden: list[int]) -> None:
+    narrow = Classifier().estimate(TWO | {"features": columns, "hidden": hidden})
+    wide = Classifier().estimate(TWO | {"features": columns + 1, "hidden": hidden})
+    assert wide.parameters > narrow.parameters
+    assert wide.flops_per_example > narrow.flops_per_example
+    assert wide.memory_bytes >= narrow.memory_bytes
+    assert wide.size_bytes > narrow.size_bytes
+
+
+class TestPartsFromTheNetwork:
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        model = initialise(tmp_path / "fresh", TWO)
+        visit(model, TWO, separable(tmp_path / "data.csv"), tmp_path / "out", examples=20)
+        return tmp_path / "out"
+
+    @pytest.mark.parametrize("name", ["weights.safetensors", "features.json"])
+    def test_other_bytes_are_corrupt(self, name: str, model: Path, tmp_path: Path) -> None:
+        (model / name).write_bytes(b"\x80\x04no pickle is ever read")
+        with pytest.raises(Corrupt):
+            accuracy(model, TWO, tmp_path / "data.csv")
+
+    @pytest.mark.parametrize("name", ["weights.safetensors", "features.json"])
+    def test_a_part_that_is_not_there_is_corrupt(
+        self, name: str, model: Path, tmp_path: Path
+    ) -> None:
+        (model / name).unlink()
+        with pytest.raises(Corrupt):
+            accuracy(model, TWO, tmp_path / "data.csv")
+
+    def test_weights_of_another_configuration_are_refused(
+        self, model: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(Corrupt, match=r"layers\.0\.weight"):
+            accuracy(model, TWO | {"hidden": [9]}, tmp_path / "data.csv")
+
+    def test_weights_that_are_no_numbers_are_refused(self, model: Path, tmp_path: Path) -> None:
+        tensors = load_file(model / "weights.safetensors")
+        tensors["layers.0.bias"][0] = float("nan")
+        save_file(tensors, model / "weights.safetensors")
+        with pytest.raises(Corrupt, match="no finite numbers"):
+            accuracy(model, TWO, tmp_path / "data.csv")
+
+    def test_columns_that_the_weights_do_not_have_are_refused(
+        self, model: Path, tmp_path: Path
+    ) -> None:
+        (model / "features.json").write_text(json.dumps({"seed": 0, "columns": ["age"]}))
+        with pytest.raises(Corrupt):
+            accuracy(model, TWO, tmp_path / "data.csv")

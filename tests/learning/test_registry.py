@@ -1,0 +1,73 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daitn.learning import registry
+from daitn.objects.errors import NotFound, WorkFailed
+
+
+def install(folder: Path, name: str, target: str) -> None:
+    """Put a distribution on `folder` that offers one recipe, as pip would."""
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {target}\n")
+
+
+def test_both_recipes_of_this_package_are_installed() -> None:
+    assert {"causal-lm", "classifier"} <= set(registry.installed())
+
+
+def test_a_recipe_is_loaded_by_its_name() -> None:
+    recipe = registry.load("classifier")
+    assert recipe.name == "classifier"
+    assert recipe.data_schema == "table/1"
+
+
+def test_an_unknown_recipe_is_told_with_what_there_is_and_what_was_meant() -> None:
+    with pytest.raises(NotFound) as caught:
+        registry.load("clasifier")
+    assert caught.value.field == "model.recipe"
+    assert "causal-lm" in caught.value.problem
+    assert caught.value.fix == "did you mean classifier?"
+
+
+def test_a_name_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(NotFound) as caught:
+        registry.load("zzzz")
+    assert "did you mean" not in caught.value.fix
+
+
+def test_a_recipe_of_another_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_recipe.py").write_text("class Theirs:\n    name = 'theirs'\n")
+    install(tmp_path, "theirs", "their_recipe:Theirs")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "theirs" in registry.installed()
+    assert registry.load("theirs").name == "theirs"
+
+
+@pytest.mark.parametrize("target", ["a_module_that_is_not_there:Recipe", "json:NoSuchRecipe"])
+def test_a_recipe_that_cannot_be_imported_says_so(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "broken", target)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WorkFailed, match="'broken' is installed here but cannot be imported"):
+        registry.load("broken")
+
+
+@pytest.mark.processes
+def test_listing_and_estimating_import_no_engine() -> None:
+    code = (
+        "import sys\n"
+        "from daitn.learning import registry\n"
+        "assert 'classifier' in registry.installed()\n"
+        "assert not any(m.startswith('daitn.learning.classifier') for m in sys.modules)\n"
+        "registry.load('classifier').estimate({'classes': ['a', 'b']})\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,82 @@
+"""Real networks of real processes over real Zenoh sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daitn.cli.processes import Embedded
+from tests.scenes.breast_cancer import write_network
+
+__all__ = ["Network"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A running network and the command line of someone who uses it."""
+
+    folder: Path
+    processes: Embedded
+
+    def daitn(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=self.environment,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """What a command prints with --json; it must succeed."""
+        ended = self.daitn(*arguments, "--json")
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), stdout=subprocess.PIPE, text=True, env=self.environment
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "daitn.cli.app", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "DAITN_CENTER": self.processes.endpoint, "NO_COLOR": "1"}
+
+
+def started(folder: Path, **options: Any) -> Network:
+    processes = Embedded(write_network(folder, **options), folder / "logs")
+    try:
+        asyncio.run(processes.start(lambda site, done, of: None))
+    except BaseException:
+        processes.stop()
+        raise
+    return Network(folder, processes)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A network for tests that leave it as it is."""
+    network = started(tmp_path_factory.mktemp("network"))
+    yield network
+    network.processes.stop()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Network]:
+    """A network that a test may break; two verifiers."""
+    network = started(tmp_path, verifiers=("mpvu", "mpvu2"))
+    yield network
+    network.processes.stop()

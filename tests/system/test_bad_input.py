@@ -1,0 +1,131 @@
+"""Everything that a user can get wrong ends with a sentence that names field and fix."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.scenes.breast_cancer import HOSPITALS, INTENT, free_port, write_intent, write_network
+
+from .conftest import Network
+
+pytestmark = pytest.mark.processes
+
+
+def said(ended: subprocess.CompletedProcess[str]) -> str:
+    """What the user reads; never a traceback."""
+    assert "Traceback" not in ended.stderr + ended.stdout
+    return " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"objectives": [{"name": "t", "topic": "x", "at_least": 93}]}, "objectives[0].at_least"),
+        ({"objective": "everything"}, "objective"),
+        ({"model": {"recipe": "classifier", "seed": -1}}, "model.seed"),
+        ({"name": "Ärzte & Co"}, "name"),
+    ],
+)
+def test_a_malformed_intent(
+    shared: Network, tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    path = tmp_path / "intent.yaml"
+    path.write_text(yaml.safe_dump({**INTENT, **change}))
+    ended = shared.daitn("train", "-f", str(path))
+    assert ended.returncode == 2
+    assert field in said(ended)
+    assert "fix" in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1\n- 2", "\x00"])
+def test_a_file_that_is_no_intent_at_all(shared: Network, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "intent.yaml"
+    path.write_text(text)
+    ended = shared.daitn("train", "-f", str(path))
+    assert ended.returncode == 2
+    assert "fix" in said(ended)
+
+
+def test_an_unknown_recipe_names_those_there_are(shared: Network, tmp_path: Path) -> None:
+    intent = write_intent(tmp_path, model={"recipe": "alchemy"})
+    ended = shared.daitn("train", "-f", str(intent))
+    assert ended.returncode == 2
+    assert "model.recipe" in said(ended)
+    assert "classifier" in said(ended)
+
+
+def test_a_wrong_configuration_names_its_field(shared: Network, tmp_path: Path) -> None:
+    model = {"recipe": "classifier", "config": {"classes": ["a", "b"], "hiden": [3]}}
+    ended = shared.daitn("train", "-f", str(write_intent(tmp_path, model=model)))
+    assert ended.returncode == 2
+    assert "model.config" in said(ended)
+    assert "hiden" in said(ended)
+
+
+def test_a_control_centre_that_is_not_there(shared: Network, tmp_path: Path) -> None:
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    ended = shared.daitn("train", "-f", str(write_intent(tmp_path)), "--center", endpoint)
+    assert ended.returncode == 4
+    assert endpoint in said(ended).replace(" ", "")
+    assert "fix" in ended.stderr
+
+
+def test_an_unknown_job(shared: Network) -> None:
+    ended = shared.daitn("describe", "job", "nobody-7")
+    assert ended.returncode == 2
+    assert "nobody-7" in said(ended)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"roles": ["data", "wizard"]}, "roles[1]"),
+        ({"datasets": []}, "datasets"),
+        ({"jurisdiction": "Utopia"}, "jurisdiction"),
+        ({"recipes": ["alchemy"]}, "recipes[0]"),
+        ({"site": "center"}, "site"),
+        ({"sight": "east"}, "sight"),
+    ],
+)
+def test_a_node_file_that_is_wrong(
+    shared: Network, tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    plain = yaml.safe_load(write_network(tmp_path).read_text())
+    node = {**plain["defaults"], **plain["nodes"][0], **change}
+    path = tmp_path / "node.yaml"
+    path.write_text(yaml.safe_dump(node))
+    ended = shared.daitn("node", "-c", str(path))
+    assert ended.returncode == 2
+    assert field in said(ended)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("a,label\n1\n", "2"), ("a,label\nx,benign\n", "2"), ("", "data_schema")],
+)
+def test_a_node_with_wrong_data_does_not_start(
+    shared: Network, tmp_path: Path, text: str, named: str
+) -> None:
+    plain = yaml.safe_load(write_network(tmp_path).read_text())
+    plain["nodes"] = [n for n in plain["nodes"] if n["site"] == HOSPITALS[0]]
+    (tmp_path / f"{HOSPITALS[0]}.csv").write_text(text)
+    if not text:
+        plain["nodes"][0]["datasets"][0]["data_schema"] = "pictures/1"
+    path = tmp_path / "network.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    ended = shared.daitn("node", "-c", str(path), "--site", HOSPITALS[0])
+    assert ended.returncode == 2
+    assert named in said(ended)
+
+
+def test_a_folder_that_is_not_empty_is_not_written_into(shared: Network, tmp_path: Path) -> None:
+    intent = write_intent(tmp_path, name="full", route=[{"site": "east", "examples": 50}])
+    shared.daitn("train", "-f", str(intent), "--watch")
+    ended = shared.daitn("model", "export", "full-1", "-o", str(tmp_path))
+    assert ended.returncode == 2
+    assert "--out" in said(ended)

@@ -1,0 +1,137 @@
+"""Sites and the control centre die while jobs run: no job and no model is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenes.breast_cancer import write_intent
+
+from .conftest import Network
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
+SLOW_MODEL = {
+    "recipe": "classifier",
+    "config": {"classes": ["benign", "malignant"], "hidden": [2048, 2048], "batch": 1},
+}
+"""Takes long enough at a site to be interrupted there."""
+
+
+def job_of(network: Network, name: str) -> Any:
+    return network.json("describe", "job", f"{name}-1")
+
+
+def wait_for(
+    network: Network, name: str, condition: Callable[[Any], bool], within_s: float = 90.0
+) -> Any:
+    """Look at a job until it meets a condition."""
+    began = time.monotonic()
+    while time.monotonic() - began < within_s:
+        job = job_of(network, name)
+        if condition(job):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"it never came to that: {json.dumps(job, indent=1)[:3000]}")
+
+
+def wait_for_center(network: Network) -> None:
+    for _ in range(60):
+        if network.daitn("get", "jobs").returncode == 0:
+            return
+    raise AssertionError("the control centre did not come back")
+
+
+def training(site: str) -> Callable[[Any], bool]:
+    return lambda job: job["state"] == "visiting" and site in job["working"]
+
+
+def submit(network: Network, folder: Path, **changes: Any) -> None:
+    ended = network.daitn("train", "-f", str(write_intent(folder, **changes)))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_death_of_the_site_that_trains_costs_its_visit_alone(
+    own: Network, tmp_path: Path
+) -> None:
+    route = [
+        {"site": "west", "examples": 200},
+        {"site": "east", "examples": 1500},
+        {"site": "north", "examples": 200},
+    ]
+    submit(own, tmp_path, name="death", model=SLOW_MODEL, route=route, budget={})
+    wait_for(own, "death", training("east"))
+    own.processes.kill("east")
+    waiting = wait_for(own, "death", lambda job: job["state"] == "waiting")
+    assert "east" in waiting["detail"]
+    assert [visit["site"] for visit in waiting["route"]] == ["west"]
+    own.processes.launch("east")
+    ended = wait_for(own, "death", lambda job: job["state"] in ("reached", "exhausted", "failed"))
+    assert ended["state"] != "failed"
+    assert [visit["site"] for visit in ended["route"]][:2] == ["west", "east"]
+
+
+def test_another_site_goes_on_from_the_last_verified_model(own: Network, tmp_path: Path) -> None:
+    submit(
+        own,
+        tmp_path,
+        name="another",
+        model=SLOW_MODEL,
+        objectives=[{"name": "tumours", "topic": "oncology/breast", "at_least": 0.995}],
+        budget={"duration_s": 60},
+    )
+    first = wait_for(own, "another", lambda job: job["state"] == "visiting" and job["working"])
+    victim = first["working"][0]
+    own.processes.kill(victim)
+    after = wait_for(own, "another", lambda job: len(job["route"]) >= 1 or job["ended_at_s"])
+    assert after["route"]
+    assert victim not in [visit["site"] for visit in after["route"]]
+
+
+def test_a_job_survives_the_death_of_the_control_centre(own: Network, tmp_path: Path) -> None:
+    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 1500}]
+    submit(own, tmp_path, name="centre", model=SLOW_MODEL, route=route, budget={})
+    before = wait_for(own, "centre", training("east"))
+    own.processes.kill("center")
+    ended = own.daitn("get", "jobs")
+    assert ended.returncode == 4
+    assert "fix" in ended.stderr
+    own.processes.launch("center")
+    wait_for_center(own)
+    ended_job = wait_for(own, "centre", lambda job: job["ended_at_s"] is not None)
+    assert [visit["site"] for visit in ended_job["route"]] == ["west", "east"]
+    assert ended_job["route"][0] == before["route"][0]
+    assert ended_job["submitted_at_s"] == before["submitted_at_s"]
+
+
+def test_a_cancelled_job_leaves_its_site_free_and_its_model_kept(
+    own: Network, tmp_path: Path
+) -> None:
+    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 100_000}]
+    submit(own, tmp_path, name="stopped", model=SLOW_MODEL, route=route, budget={})
+    wait_for(own, "stopped", training("east"))
+    assert own.daitn("cancel", "stopped-1").returncode == 0
+    assert job_of(own, "stopped")["state"] == "cancelled"
+    again = own.daitn("cancel", "stopped-1")
+    assert again.returncode == 3
+    assert "already" in again.stderr
+    submit(own, tmp_path, name="next", route=[{"site": "east", "examples": 100}])
+    wait_for(own, "next", lambda job: len(job["route"]) == 1)
+    exported = own.daitn("model", "export", "stopped-1", "-o", str(tmp_path / "model"))
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "model" / "weights.safetensors").exists()
+
+
+def test_a_deadline_ends_a_job_with_what_it_has(own: Network, tmp_path: Path) -> None:
+    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 100_000}]
+    submit(own, tmp_path, name="late", model=SLOW_MODEL, route=route, budget={"duration_s": 12})
+    job = wait_for(own, "late", lambda job: job["ended_at_s"] is not None)
+    assert job["state"] == "exhausted"
+    assert "duration_s" in job["detail"]
+    assert job["seconds"] < 20
+    assert job["model"] is not None

@@ -1,0 +1,129 @@
+"""The main job, as an owner and an operator meet it."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from daitn.identity.signing import check_lineage
+from daitn.objects.lineage import Lineage, Verification
+from daitn.objects.wire import checked
+from tests.scenes.breast_cancer import write_intent
+
+from .conftest import Network
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_classifier_learns_at_three_hospitals_and_comes_home(
+    shared: Network, tmp_path: Path
+) -> None:
+    intent = write_intent(tmp_path)
+    out = tmp_path / "model"
+    ended = shared.daitn("train", "-f", str(intent), "--watch", "-o", str(out), "--json")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    job = json.loads(ended.stdout)
+    assert job["state"] == "reached"
+    (objective,) = job["objectives"]
+    assert objective["reached"] >= 0.93 > job["untrained"]["tumours"]
+    assert objective["verifier"] == "mpvu"
+    assert {visit["site"] for visit in job["route"]} <= {"east", "north", "west"}
+    assert all(visit["bytes_in"] > 0 for visit in job["route"])
+    assert load_file(out / "weights.safetensors")
+    lineage = checked(json.loads((out / "lineage.json").read_text()), Lineage, "lineage")
+    keys = {
+        n["descriptor"]["site"]: n["descriptor"]["public_key"] for n in shared.json("get", "nodes")
+    }
+    check_lineage(lineage, keys)
+    measured = [e.fact.value for e in lineage.entries if isinstance(e.fact, Verification)]
+    assert measured[-1] == objective["reached"]
+    assert "tumours" in (out / "README.md").read_text()
+    (model,) = [m for m in shared.json("get", "models") if m["name"] == job["job"]]
+    assert model["measured"]["tumours"] == objective["reached"]
+
+
+def test_a_dry_run_starts_nothing(shared: Network, tmp_path: Path) -> None:
+    before = shared.json("get", "jobs")
+    ended = shared.daitn("train", "-f", str(write_intent(tmp_path)), "--dry-run", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assessment = json.loads(ended.stdout)
+    assert assessment["feasible"]
+    assert assessment["route"]["visits"]
+    assert shared.json("get", "jobs") == before
+
+
+def test_an_intent_nobody_can_satisfy_is_told_why_and_what_would_help(
+    shared: Network, tmp_path: Path
+) -> None:
+    intent = write_intent(tmp_path, requirements=[{"quantity": "jurisdiction", "one_of": ["FR"]}])
+    ended = shared.daitn("train", "-f", str(intent), "--dry-run", "--json")
+    assert ended.returncode == 3
+    assessment = json.loads(ended.stdout)
+    assert not assessment["feasible"]
+    assert assessment["reasons"]
+    assert any(r["field"] == "requirements[0]" for r in assessment["relaxations"])
+    submitted = shared.daitn("train", "-f", str(intent), "--watch", "--json")
+    assert submitted.returncode == 3
+    assert json.loads(submitted.stdout)["state"] == "infeasible"
+
+
+def test_no_record_and_no_path_is_published(shared: Network) -> None:
+    nodes = json.dumps(shared.json("get", "nodes"))
+    assert ".csv" not in nodes
+    assert str(shared.folder) not in nodes
+
+
+def test_the_topology_is_measured_live_and_goes_out_as_graphml(
+    shared: Network, tmp_path: Path
+) -> None:
+    out = tmp_path / "drrt.graphml"
+    assert shared.daitn("topology", "export", "-o", str(out)).returncode == 0
+    root = ElementTree.parse(out).getroot()
+    assert root.tag.endswith("graphml")
+    view = shared.json("topology", "show")
+    links = {(link["source"], link["target"]) for link in view["links"] if link["rtt_s"]}
+    assert ("east", "north") in links
+    relevant = shared.json("topology", "show", "--intent", str(write_intent(tmp_path)))
+    assert {option["site"] for option in relevant["options"]} == {"east", "north", "west"}
+    analysis = shared.json("topology", "analyze")
+    assert not analysis["shape"]["is_simple_cycle"]
+    assert analysis["shape"]["cyclomatic_number"] > analysis["cycle"]["cyclomatic_number"]
+
+
+def test_a_real_network_is_analysed_too(shared: Network) -> None:
+    analysis = shared.json("topology", "analyze", "--real", "topozoo/Abilene")
+    assert analysis["shape"]["cyclomatic_number"] > 1
+
+
+def test_a_data_set_is_described_as_croissant(shared: Network) -> None:
+    ended = shared.daitn("describe", "dataset", "east/biopsies", "--croissant")
+    document = json.loads(ended.stdout)
+    assert document["conformsTo"].startswith("http://mlcommons.org/croissant/")
+
+
+def test_weights_that_an_owner_brings_go_on_learning(shared: Network, tmp_path: Path) -> None:
+    pinned = [{"site": "east", "examples": 500}]
+    first = write_intent(tmp_path, name="first", route=pinned)
+    out = tmp_path / "first-model"
+    shared.daitn("train", "-f", str(first), "--watch", "-o", str(out))
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for part in ("weights.safetensors", "features.json"):
+        (parts / part).write_bytes((out / part).read_bytes())
+    model = {
+        "recipe": "classifier",
+        "config": {"classes": ["benign", "malignant"], "hidden": [32]},
+        "start": "parts",
+    }
+    second = write_intent(
+        tmp_path, name="second", model=model, route=[{"site": "west", "examples": 500}]
+    )
+    ended = shared.daitn("train", "-f", str(second), "--watch", "--json")
+    job = json.loads(ended.stdout)
+    earlier = shared.json("describe", "job", "first-1")
+    assert job["untrained"]["tumours"] == earlier["objectives"][0]["reached"]
+    assert [visit["site"] for visit in job["route"]] == ["west"]

@@ -1,0 +1,267 @@
+"""MS-DRRT: what may teach and measure a model, and what an owner is told of everything else."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+
+from daitn.objects.decisions import Rejection
+from daitn.objects.descriptors import ComputeDescriptor, DataPolicy, NodeDescriptor
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.intents import (
+    PinnedVisit,
+    Quantity,
+    Requirement,
+)
+from daitn.objects.readings import LoadReading, Reading
+from daitn.topology.relaxation import relaxed
+from daitn.topology.snapshot import Drrt, MsDrrt
+from daitn.topology.state import DrrtState
+
+from .medicine import (
+    NOW_S,
+    RECIPE,
+    TOPICS,
+    cut,
+    data_site,
+    dataset,
+    drrt,
+    exam,
+    intent,
+    link,
+    nodes,
+    verifier_site,
+)
+
+BROAD, EXPERT = ObjectiveName("broad"), ObjectiveName("expert")
+
+
+def at_least(quantity: Quantity, value: float) -> Requirement:
+    return Requirement(quantity=quantity, at_least=value)
+
+
+def at_most(quantity: Quantity, value: float) -> Requirement:
+    return Requirement(quantity=quantity, at_most=value)
+
+
+def told(relevant: MsDrrt, candidate: str) -> dict[str, Rejection]:
+    return {r.filter: r for r in relevant.rejections if r.candidate == candidate}
+
+
+def only(*described: NodeDescriptor, **changes: object) -> Drrt:
+    """One data site `a` with the verifiers of the nine sites."""
+    node = msgspec.structs.replace(data_site("a", dataset("a", "medicine/neurology")), **changes)
+    return drrt([node, *described, *nodes()[-2:]])
+
+
+def test_all_nine_sites_can_teach_medicine() -> None:
+    relevant = cut(drrt(nodes()), intent())
+    assert [option.site for option in relevant.options] == sorted(TOPICS)
+    assert [v.site for v in relevant.verifiers[BROAD]] == ["board"]
+    assert [v.site for v in relevant.verifiers[EXPERT]] == ["clinic"]
+
+
+def test_fit_says_who_teaches_what() -> None:
+    fit = {option.site: option.fit for option in cut(drrt(nodes()), intent()).options}
+    assert fit[SiteId("ninds")] == {BROAD: pytest.approx(2 / 3), EXPERT: 1.0}
+    assert fit[SiteId("cdc")] == {BROAD: pytest.approx(2 / 3), EXPERT: 0.5}
+
+
+def test_coverage_is_the_share_of_test_items_with_a_label_that_the_data_has() -> None:
+    option = cut(drrt(nodes()), intent()).options[0]
+    assert option.coverage == {BROAD: 0.75, EXPERT: 0.75}
+
+
+def test_nothing_is_covered_where_nobody_can_measure() -> None:
+    option = cut(drrt(nodes(), lost=["clinic"]), intent()).options[0]
+    assert option.coverage == {BROAD: 0.75, EXPERT: 0.0}
+
+
+def test_narrow_topics_leave_out_what_is_broader_or_beside_them() -> None:
+    relevant = cut(drrt(nodes()), intent(topics=("medicine/neurology",)))
+    assert [option.id for option in relevant.options] == ["ninds/questions"]
+    refused = told(relevant, "cdc/questions")["topic"]
+    assert refused.relax_to == '["medicine/general","medicine/neurology"]'
+    assert refused.shortfall == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "field"),
+    [
+        ({"compute": None}, "compute", ""),
+        (
+            {"datasets": (dataset("a", "medicine", data_schema="table/1"),)},
+            "schema",
+            "model.recipe",
+        ),
+        (
+            {"datasets": (dataset("a", "medicine", policy=DataPolicy(recipes=("other",))),)},
+            "recipe-allowed",
+            "model.recipe",
+        ),
+        (
+            {
+                "datasets": (
+                    dataset(
+                        "a", "medicine", policy=DataPolicy(recipes=(RECIPE,), owners=("friends",))
+                    ),
+                )
+            },
+            "owner-allowed",
+            "owner",
+        ),
+        (
+            {
+                "compute": ComputeDescriptor(
+                    device="cpu", memory_bytes=8_000_000_000, speed_flops=1e9, recipes=("other",)
+                )
+            },
+            "recipe-installed",
+            "model.recipe",
+        ),
+    ],
+)
+def test_what_no_change_of_a_bound_can_mend_is_told_without_one(
+    changed: dict[str, object], name: str, field: str
+) -> None:
+    refused = told(cut(only(**changed), intent()), "a/questions")[name]
+    assert (refused.field, refused.relax_to) == (field, "")
+    with pytest.raises(InvalidInput, match="no value of the intent"):
+        relaxed(intent(), refused)
+
+
+def test_memory_is_told_in_bytes() -> None:
+    refused = told(cut(only(), intent(), memory_bytes=9_000_000_000), "a/questions")["memory"]
+    assert (refused.shortfall, refused.unit) == (1e9, "bytes")
+
+
+def test_every_filter_is_told_not_only_the_first() -> None:
+    asked = intent(at_least(Quantity.SAMPLES, 1000), at_most(Quantity.AGE_S, 60), topics=("law",))
+    refused = told(cut(drrt(nodes(), lost=["cdc"]), asked), "cdc/questions")
+    assert set(refused) == {"alive", "topic", "samples", "age_s"}
+    assert (refused["samples"].shortfall, refused["samples"].unit) == (550, "samples")
+    assert refused["samples"].field == "requirements[0].at_least"
+    assert refused["samples"].relax_to == "450"
+
+
+def test_a_proposed_bound_is_rounded_so_that_more_passes() -> None:
+    sold = dataset("a", "medicine", samples=1239, price_usd_per_1k=1.2341)
+    asked = intent(at_least(Quantity.SAMPLES, 5000), at_most(Quantity.PRICE_USD_PER_1K, 1.0))
+    snapshot = only(datasets=(sold,))
+    refused = told(cut(snapshot, asked), "a/questions")
+    assert refused["samples"].relax_to == "1230"
+    assert refused["price_usd_per_1k"].relax_to == "1.24"
+    mended = relaxed(relaxed(asked, refused["samples"]), refused["price_usd_per_1k"])
+    assert cut(snapshot, mended).options
+
+
+def test_a_link_is_the_best_that_a_live_site_measured() -> None:
+    links = [
+        link("ninds", "cdc", rtt_s=0.001),
+        link("nhlbi", "cdc", rtt_s=0.08),
+        link("niddk", "cdc", rtt_s=0.09),
+        link("cdc", "cdc", rtt_s=0.0001),
+    ]
+    asked = intent(at_most(Quantity.RTT_S, 0.05))
+    refused = told(cut(drrt(nodes(), links, lost=["ninds"]), asked), "cdc/questions")["rtt_s"]
+    assert refused.shortfall == pytest.approx(0.03)
+    assert refused.relax_to == "0.08"
+    assert "cdc" in {o.site for o in cut(drrt(nodes(), links), asked).options}
+
+
+def test_an_unmeasured_link_does_not_pass_silently() -> None:
+    asked = intent(at_least(Quantity.THROUGHPUT_BPS, 1.0))
+    relevant = cut(drrt(nodes(), [link("ninds", "cdc", rtt_s=0.001)]), asked)
+    assert not relevant.options
+    assert "no live site has measured" in told(relevant, "cdc/questions")["throughput_bps"].reason
+
+
+def test_a_stale_link_is_told_by_its_age() -> None:
+    asked = intent(at_most(Quantity.RTT_S, 1.0))
+    links = [link("ninds", "cdc", rtt_s=0.001, at_s=NOW_S - 5000)]
+    refused = told(cut(drrt(nodes(), links), asked), "cdc/questions")["rtt_s"]
+    assert "5000 s old" in refused.reason
+    assert relaxed(asked, refused).requirements == ()
+
+
+def test_a_price_that_is_no_number_does_not_pass() -> None:
+    sold = dataset("a", "medicine", price_usd_per_1k=math.nan)
+    asked = intent(at_most(Quantity.PRICE_USD_PER_1K, 5.0))
+    refused = told(cut(only(datasets=(sold,)), asked), "a/questions")["price_usd_per_1k"]
+    assert "no finite number" in refused.reason
+
+
+def test_a_queue_counts_only_while_its_reading_is_fresh() -> None:
+    def queue(at_s: float) -> int:
+        state = DrrtState()
+        for node in nodes():
+            state.absorb(node, NOW_S)
+        reading = Reading(4.0, at_s, SiteId("cdc"))
+        state.absorb(
+            LoadReading(
+                site=SiteId("cdc"), queue=reading, cpu_share=reading, disk_free_bytes=reading
+            ),
+            NOW_S,
+        )
+        options = cut(state.snapshot(NOW_S), intent()).options
+        return next(option.queue for option in options if option.site == "cdc")
+
+    assert queue(NOW_S - 10) == 4
+    assert queue(NOW_S - 5000) == 0
+
+
+def test_data_whose_models_may_not_reach_a_verifier_is_out() -> None:
+    policy = DataPolicy(recipes=(RECIPE,), release_to=("CA",))
+    closed = data_site("a", dataset("a", "medicine", policy=policy))
+    relevant = cut(drrt([closed, *nodes()[-2:]]), intent())
+    assert told(relevant, "a/questions")["release"].shortfall == 1
+    abroad = verifier_site(
+        "toronto", exam("medicine"), exam("medicine/neurology"), jurisdiction="CA"
+    )
+    assert cut(drrt([closed, *nodes()[-2:], abroad]), intent()).options
+
+
+def test_a_verifier_beside_the_data_needs_no_release() -> None:
+    policy = DataPolicy(recipes=(RECIPE,), release_to=())
+    here = verifier_site("a", exam("medicine"), exam("medicine/neurology"))
+    closed = msgspec.structs.replace(
+        data_site("a", dataset("a", "medicine", policy=policy)), verifier=here.verifier
+    )
+    assert cut(drrt([closed]), intent()).options
+
+
+def test_a_pinned_site_that_cannot_train_is_told() -> None:
+    route = tuple(
+        PinnedVisit(site=SiteId(site), examples=10) for site in ("cdc", "nidds", "gard", "board")
+    )
+    relevant = cut(drrt(nodes(), lost=["gard"]), intent(route=route))
+    pinned = {r.field: r for r in relevant.rejections if r.filter == "pinned"}
+    assert set(pinned) == {"route[1].site", "route[2].site", "route[3].site"}
+    assert "not in the network" in pinned["route[1].site"].reason
+    assert "not there now" in pinned["route[2].site"].reason
+    assert "no data set" in pinned["route[3].site"].reason
+    mended = relaxed(intent(route=route), pinned["route[1].site"])
+    assert mended.route[1].site in TOPICS
+
+
+def test_a_verifier_is_told_by_the_test_set_that_comes_nearest() -> None:
+    tests = exam("law"), exam("medicine/oncology")
+    snapshot = drrt([*nodes()[:9], verifier_site("board", *tests)])
+    relevant = cut(snapshot, intent())
+    assert relevant.verifiers == {BROAD: (), EXPERT: ()}
+    for refused, share in zip(
+        (r for r in relevant.rejections if r.candidate == "board"), (1 / 3, 1 / 2), strict=True
+    ):
+        assert refused.filter == "verifier-topic"
+        assert refused.relax_to == '"medicine/oncology"'
+        assert refused.shortfall == pytest.approx(share)
+        assert "medicine/oncology, law" in refused.reason
+
+
+def test_a_lost_verifier_cannot_measure() -> None:
+    relevant = cut(drrt(nodes(), lost=["clinic"]), intent())
+    assert relevant.verifiers[EXPERT] == ()
+    assert told(relevant, "clinic")["verifier-alive"].field == "objectives[1]"
