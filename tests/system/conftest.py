@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from daitn.cli.processes import Embedded
+from daitn.cli.embedded import Embedded
 from tests.scenes.breast_cancer import write_network
 
 __all__ = ["Network"]

@@ -17,7 +17,7 @@ from daitn.cli.data import medquad_path
 from daitn.cli.demo.picture import network_picture
 from daitn.cli.demo.report import Report, make_report
 from daitn.cli.demo.scenario import BASELINES, write_scenario
-from daitn.cli.processes import Embedded
+from daitn.cli.embedded import Embedded
 from daitn.cli.session import connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
 from daitn.objects.errors import WorkFailed

@@ -1,0 +1,108 @@
+"""Embedded mode: a whole network as child processes on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from daitn.cli.network import read_network
+from daitn.objects.errors import WorkFailed
+from daitn.objects.identifiers import CENTER_SITE
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.fabric.zenoh import open_zenoh
+
+__all__ = ["Embedded"]
+
+READY_WITHIN_S = 180.0
+STOP_WITHIN_S = 10.0
+
+
+class Embedded:
+    """A control centre and its nodes as child processes, each with a log file."""
+
+    def __init__(self, config: Path, logs: Path) -> None:
+        self._config = config
+        self._logs = logs
+        self.center, self.nodes = read_network(config)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def endpoint(self) -> str:
+        """Where owners reach the control centre."""
+        return self.center.listen[0]
+
+    async def start(self, told: Callable[[str, int, int], None]) -> None:
+        """Start all; return when every node is there. `told(what, done, of)` follows it.
+
+        Raises `WorkFailed` with the end of its log when a process ends early.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for name in (CENTER_SITE, *(node_.site for node_ in self.nodes)):
+            self.launch(name)
+        waiting = {node_.site for node_ in self.nodes}
+        settings = FabricSettings(mode="client", connect=(self.endpoint,))
+        fabric = await open_zenoh(settings, connect_timeout_s=READY_WITHIN_S)
+        try:
+
+            async def on_alive(key: str, alive: bool) -> None:
+                if alive:
+                    waiting.discard(keys.site_of(key))
+                    told(keys.site_of(key), len(self.nodes) - len(waiting), len(self.nodes))
+
+            await fabric.watch(keys.ALL_SITES_ALIVE, on_alive)
+            async with asyncio.timeout(READY_WITHIN_S):
+                while waiting:
+                    self.check()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            late = ", ".join(sorted(waiting))
+            raise WorkFailed(
+                f"not ready after {READY_WITHIN_S:g} s: {late}", fix=f"see {self._logs}"
+            ) from None
+        finally:
+            await fabric.close()
+
+    def launch(self, name: str) -> None:
+        """Start the control centre (`center`) or a site's node, for the first time or again."""
+        arguments = ["node", "-c", str(self._config), "--site", name]
+        if name == CENTER_SITE:
+            arguments = ["center", "-c", str(self._config)]
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "daitn.cli.app", *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise `WorkFailed` if a process has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                log = self._logs / f"{name}.log"
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+                raise WorkFailed(
+                    f"{name} ended with {process.returncode}:\n{tail}", fix=f"see {log}"
+                )
+
+    def kill(self, name: str) -> None:
+        """Kill one process at once, as a crash would."""
+        self._processes[name].kill()
+        self._processes.pop(name).wait()
+
+    def stop(self) -> None:
+        """Ask all to end, and make those end that do not."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
