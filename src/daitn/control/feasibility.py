@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from daitn.control.relaxations import Feasible, Judge, smallest_changes
 from daitn.control.route.engine import Mtrce
-from daitn.control.route.knowledge import Knowledge, prior
+from daitn.control.route.knowledge import ceiling, prior
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.decisions import Assessment, Decision, Rejection, Route
 from daitn.objects.intents import TrainingIntent
@@ -148,9 +148,8 @@ def _ceilings(question: RouteQuestion) -> Iterator[str]:
     names = question.intent.objective_names()
     topology = question.topology
     offered = prior(topology, names, only=range(len(topology.options)))
-    ceiling = Knowledge.unmeasured(offered).ceiling()
     latest = question.checkpoints[0].values
-    for objective, value in zip(question.intent.objectives, ceiling, strict=True):
+    for objective, value in zip(question.intent.objectives, ceiling(offered), strict=True):
         most = max(float(value), latest.get(objective.name, 0.0))
         if most < objective.at_least:
             sites = [option.site for option in topology.options]

@@ -22,8 +22,8 @@ _DEFAULT_THROUGHPUT_BPS = 5e6
 """Of a link that nobody measured: 40 Mbit/s, a modest uplink of an office."""
 _DEFAULT_RTT_S = 0.05
 _STALE_AFTER_S = 600.0
-"""A reading of this age counts as half as good again in seconds, one of twice the age or more as
-twice as slow: what is not remeasured may have changed for the worse."""
+"""A transfer over a reading of this age is taken to last half as long again, from twice the age on
+twice as long, as over a link that nobody measured: what is not remeasured may have got worse."""
 _STALE_MOST = 2.0
 _LEAST_SPEED_FLOPS = 1e6
 """Keeps a site that reports no speed from dividing by zero."""

@@ -1,8 +1,8 @@
 """MTRCE, the model training route compute engine (paper, section III): the policy over routes.
 
 *Propose*: the search's best routes within the budget and, where none of them reaches the
-targets, those beyond it that would, so that the rejections say what is missing. *Filter*: budget and
-release rules over the whole route. *Score*: reach, time, cost, robustness. *Pick*: the best.
+targets, those beyond it that would, so that the rejections say what is missing. *Filter*: budget
+and release rules over the whole route. *Score*: reach, time, cost, robustness. *Pick*: the best.
 Only a route's first visit is carried out; the verification after it asks again.
 """
 
@@ -59,9 +59,8 @@ class Mtrce:
         intent = question.intent
         if intent.route:
             return pinned_route(question)
-        if _holds(question) or not all(
-            question.topology.verifiers.get(name) for name in intent.objective_names()
-        ):
+        measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
+        if _holds(question) or not measurable or not question.topology.options:
             return ()
         task = problem(question, weights, shortlist(question))
         routes = planned_routes(question, task, best_plans(task))

@@ -41,7 +41,19 @@ from daitn.objects.descriptors import TestSetDescriptor
 from daitn.objects.identifiers import ObjectiveName
 from daitn.topology.snapshot import DataOption, MsDrrt
 
-__all__ = ["Floats", "Indices", "Knowledge", "Prior", "absorbed", "anchored", "covered", "prior"]
+__all__ = [
+    "Floats",
+    "Indices",
+    "Knowledge",
+    "Prior",
+    "absorbed",
+    "anchored",
+    "ceiling",
+    "covered",
+    "prior",
+    "shifted",
+    "taught",
+]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -115,13 +127,6 @@ class Knowledge:
             fades=fades[:, 0],
         )
 
-    @classmethod
-    def unmeasured(cls, prior: Prior) -> Knowledge:
-        """The prior as it stands."""
-        return cls.settled(
-            prior, log_tau=0.0, logit_phi=0.0, logit_affinity=np.zeros_like(prior.fit)
-        )
-
     def after(self, skills: Floats, option: Indices, examples: Floats) -> Floats:
         """Skills (N, S) after each row's visit; `option` and `examples` are (N,)."""
         return absorbed(
@@ -131,11 +136,6 @@ class Knowledge:
     def values(self, skills: Floats) -> Floats:
         """Expected value (N, O) of every objective, before anchoring."""
         return covered(skills, self.teaches, self.prior.shares, self.prior.chance)
-
-    def ceiling(self) -> Floats:
-        """Expected value (O,) with everything absorbed and nothing forgotten."""
-        values: Floats = self.values(np.ones((1, len(self.prior.options))))[0]
-        return values
 
 
 def absorbed(
@@ -176,18 +176,31 @@ def anchored(measured: Floats, base: Floats, expected: Floats, chance: Floats) -
     return np.clip(gain, np.minimum(measured, chance), 1.0)
 
 
-def shifted(
-    prior: Prior, log_tau: Floats, logit_phi: Floats, logit_affinity: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """For N parameter sets: teaches (S, N, O, L), fades (S, N, S), the factor on every tau (N,)."""
+def taught(prior: Prior, logit_affinity: Floats) -> Floats:
+    """a_os has_sl as (S, N, O, L), for N sets (N, S, O) of shifts of each a_os's logit."""
     least, most = _AFFINITY_BOUNDS
     bounded = np.clip(prior.fit, least, most)
     logit = np.log(bounded / (1.0 - bounded))
     affinity = np.where(prior.fit > 0.0, 1.0 / (1.0 + np.exp(-(logit + logit_affinity))), 0.0)
-    teaches = affinity.transpose(1, 0, 2)[..., None] * prior.has[:, None, None, :]
+    teaches: Floats = affinity.transpose(1, 0, 2)[..., None] * prior.has[:, None, None, :]
+    return teaches
+
+
+def ceiling(prior: Prior) -> Floats:
+    """Value (O,) that descriptors promise with everything absorbed and nothing forgotten."""
+    options, objectives = prior.fit.shape
+    teaches = taught(prior, np.zeros((1, options, objectives)))[:, 0]
+    values: Floats = covered(np.ones((1, options)), teaches, prior.shares, prior.chance)[0]
+    return values
+
+
+def shifted(
+    prior: Prior, log_tau: Floats, logit_phi: Floats, logit_affinity: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """For N parameter sets: teaches (S, N, O, L), fades (S, N, S), the factor on every tau (N,)."""
     phi = 1.0 / (1.0 + (1.0 - _PHI) / _PHI * np.exp(-logit_phi))
     fades = prior.differs[:, None, :] * phi[None, :, None]
-    return teaches, fades, np.exp(log_tau)
+    return taught(prior, logit_affinity), fades, np.exp(log_tau)
 
 
 def prior(topology: MsDrrt, objectives: Sequence[ObjectiveName], *, only: Sequence[int]) -> Prior:
@@ -249,9 +262,10 @@ def _differs(options: Sequence[DataOption]) -> Floats:
     totals = counts.sum(axis=1, keepdims=True)
     histogram = np.where(totals > 0.0, counts / np.maximum(totals, 1.0), 1.0 / max(1, len(labels)))
     overlap = np.minimum(histogram[:, None, :], histogram[None, :, :]).sum(axis=2)
-    topics = np.array(
-        [[_same_topic(a.dataset.topics, b.dataset.topics) for b in options] for a in options]
-    ).reshape(len(options), len(options))
+    kinds = sorted({option.dataset.topics for option in options})
+    alike = np.array([[_same_topic(a, b) for b in kinds] for a in kinds])
+    kind = [kinds.index(option.dataset.topics) for option in options]
+    topics = alike[np.ix_(kind, kind)]
     differs: Floats = 1.0 - 0.5 * (overlap if labels else topics) - 0.5 * topics
     np.fill_diagonal(differs, 0.0)
     return np.clip(differs, 0.0, 1.0)

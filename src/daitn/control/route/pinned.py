@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from daitn.control.route.costs import costs
 from daitn.control.route.plans import PlannedRoute, Travel
 from daitn.control.route.question import RouteQuestion, narrowed
 from daitn.objects.decisions import PlannedVisit, Route
+from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import PinnedVisit
+from daitn.topology.snapshot import DataOption
 
 __all__ = ["pinned_route"]
 
@@ -18,20 +23,42 @@ def pinned_route(question: RouteQuestion) -> tuple[PlannedRoute, ...]:
     """
     start = question.checkpoints[0]
     left = question.intent.route[len(start.visits) :]
-    options = []
-    for pinned in left:
-        at_site = [
-            option
-            for option in question.topology.options
-            if option.site == pinned.site and option.site not in question.excluded
-        ]
-        if not at_site:
-            return ()
-        options.append(at_site[0])
-    if not left:
+    options = [_option_at(question, pinned.site) for pinned in left]
+    here = [option for option in options if option is not None]
+    if not left or len(here) < len(left):
         return ()
+    visits = _visits(question, left, here)
+    travels, release_to = [], start.release_to
+    for option in here:
+        after = narrowed(release_to, option.dataset.policy.release_to)
+        travels.append(Travel(option.site, release_to, after))
+        release_to = after
+    return (
+        PlannedRoute(
+            id=" > ".join(f"{visit.site}:{visit.examples}" for visit in visits),
+            route=Route(start=start.model, visits=visits, reaches=False),
+            seconds=sum(visit.expected_s for visit in visits),
+            cost_usd=sum(visit.expected_cost_usd for visit in visits),
+            examples=sum(visit.examples for visit in visits),
+            closed=0.0,
+            holds=0.0,
+            travels=tuple(travels),
+        ),
+    )
+
+
+def _option_at(question: RouteQuestion, site: SiteId) -> DataOption | None:
+    """The first data set at the site; none where it may not be visited."""
+    if site in question.excluded:
+        return None
+    return next((option for option in question.topology.options if option.site == site), None)
+
+
+def _visits(
+    question: RouteQuestion, left: Sequence[PinnedVisit], options: Sequence[DataOption]
+) -> tuple[PlannedVisit, ...]:
     known = costs(question, options)
-    visits, travels, release_to = [], [], start.release_to
+    visits = []
     for k, (pinned, option) in enumerate(zip(left, options, strict=True)):
         moved_s = known.start_s[0, k] if k == 0 else known.move_s[k - 1, k]
         trained_s = known.wait_s[k] + known.example_s[k] * pinned.examples
@@ -45,18 +72,4 @@ def pinned_route(question: RouteQuestion) -> tuple[PlannedRoute, ...]:
                 expected={},
             )
         )
-        after = narrowed(release_to, option.dataset.policy.release_to)
-        travels.append(Travel(pinned.site, release_to, after))
-        release_to = after
-    return (
-        PlannedRoute(
-            id=" > ".join(f"{visit.site}:{visit.examples}" for visit in visits),
-            route=Route(start=start.model, visits=tuple(visits), reaches=False),
-            seconds=sum(visit.expected_s for visit in visits),
-            cost_usd=sum(visit.expected_cost_usd for visit in visits),
-            examples=sum(visit.examples for visit in visits),
-            closed=0.0,
-            holds=0.0,
-            travels=tuple(travels),
-        ),
-    )
+    return tuple(visits)

@@ -34,6 +34,8 @@ Flags = NDArray[np.bool_]
 
 GRID = tuple(float(500 * 2**k) for k in range(8))
 """Examples of one visit: quanta of work from 500 to 64,000, each twice the one before."""
+FINE_GRID = tuple(sorted({*GRID, *(1.5 * examples for examples in GRID[:-1])}))
+"""What local improvement may choose from: the grid with a step between."""
 _MARGIN_SIGMA = 1.0
 """Standard errors above the target that a route aims for: a true value there is measured to
 reach the target in 84 of 100 measurements."""
@@ -43,6 +45,8 @@ Less than this cannot be told from noise; where no visit offers it, the data is 
 _REFERENCE_S = 3600.0
 _REFERENCE_USD = 10.0
 """Without limits an hour counts as much as 10 USD."""
+_LEAST_LEFT = 1e-6
+"""Seconds or USD of which shares can still be taken."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,21 @@ class States:
     at: Indices
     allowed: Flags
     """(N, J): jurisdictions that each may still travel to."""
+
+    @classmethod
+    def at_start(cls, skills: Floats, measured: Floats, allowed: Flags) -> States:
+        """One state per checkpoint, with nothing spent."""
+        count = len(skills)
+        return cls(
+            start=np.arange(count),
+            skills=skills,
+            expected=measured,
+            seconds=np.zeros(count),
+            cost_usd=np.zeros(count),
+            examples=np.zeros(count),
+            at=np.full(count, -1),
+            allowed=allowed,
+        )
 
     def take(self, rows: Indices | Flags) -> States:
         """Only these rows, in this order."""
@@ -95,6 +114,8 @@ class Problem:
     limits: Limits
     time_weight: float
     cost_weight: float
+    grid: tuple[float, ...] = GRID
+    fine_grid: tuple[float, ...] = FINE_GRID
 
     @property
     def aims(self) -> Floats:
@@ -184,20 +205,10 @@ def problem(
     measured = _measured(question.checkpoints, belief.objectives, belief.chance)
     limits = _left(question)
     time_weight, cost_weight = _effort_weights(limits, weights)
-    count = len(question.checkpoints)
     return Problem(
         knowledge=knowledge,
         costs=costs(question, options),
-        starts=States(
-            start=np.arange(count),
-            skills=skills,
-            expected=measured,
-            seconds=np.zeros(count),
-            cost_usd=np.zeros(count),
-            examples=np.zeros(count),
-            at=np.full(count, -1),
-            allowed=allowed,
-        ),
+        starts=States.at_start(skills, measured, allowed),
         base=base,
         targets=np.array([objective.at_least for objective in intent.objectives]),
         errors=standard_errors(question),
@@ -259,8 +270,10 @@ def _minus(limit: float | None, spent: float, unlimited: float) -> float:
 
 def _effort_weights(limits: Limits, weights: Mapping[str, float]) -> tuple[float, float]:
     """Effort per second and per USD. Time always counts a little, so that no route is free."""
-    reference_s = limits.seconds if 0 < limits.seconds < np.inf else _REFERENCE_S
-    reference_usd = limits.cost_usd if 0 < limits.cost_usd < np.inf else _REFERENCE_USD
+    limited_s = _LEAST_LEFT < limits.seconds < np.inf
+    limited_usd = _LEAST_LEFT < limits.cost_usd < np.inf
+    reference_s = limits.seconds if limited_s else _REFERENCE_S
+    reference_usd = limits.cost_usd if limited_usd else _REFERENCE_USD
     return max(weights["time"], 1e-3) / reference_s, weights["cost"] / reference_usd
 
 

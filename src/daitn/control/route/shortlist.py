@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from daitn.control.route.costs import example_s
-from daitn.control.route.knowledge import Floats, Knowledge, prior
+from daitn.control.route.knowledge import Floats, prior, taught
 from daitn.control.route.question import RouteQuestion
 
 __all__ = ["SHORTLIST", "shortlist"]
@@ -38,7 +38,7 @@ def _greedy(question: RouteQuestion) -> list[int]:
     options = question.topology.options
     objectives = question.intent.objective_names()
     offered = prior(question.topology, objectives, only=range(len(options)))
-    knowledge = Knowledge.unmeasured(offered)
+    teaches = taught(offered, np.zeros((1, len(options), len(objectives))))[:, 0]
     targets = np.array([objective.at_least for objective in question.intent.objectives])
     weighted = offered.shares * (1.0 - offered.chance)[:, None]
     seconds = offered.tau * example_s(question.flops_per_example, question.history, options)
@@ -49,10 +49,10 @@ def _greedy(question: RouteQuestion) -> list[int]:
     while len(taken) < SHORTLIST and available.any():
         value = 1.0 - (missed * weighted).sum(axis=1)
         wanted = np.where(value < targets, 1.0, _HELD_WEIGHT)
-        gain = (knowledge.teaches * (missed * weighted)[None]).sum(axis=2) @ wanted
+        gain = (teaches * (missed * weighted)[None]).sum(axis=2) @ wanted
         rate = np.where(available, gain / seconds, -1.0)
         best = int(rate.argmax())
         taken.append(best)
         available[best] = False
-        missed = missed * (1.0 - knowledge.teaches[best])
+        missed = missed * (1.0 - teaches[best])
     return taken

@@ -1,0 +1,230 @@
+"""T-FAM: yes, or no with reasons and the smallest single changes that would make it yes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from daitn.control.feasibility import assess
+from daitn.objects.decisions import Assessment, Rejection, Relaxation
+from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
+from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import (
+    Budget,
+    DataWanted,
+    PinnedVisit,
+    Quantity,
+    Requirement,
+    TrainingIntent,
+)
+from daitn.topology.relaxation import as_value, relaxed
+from daitn.topology.relevance import relevant_to
+from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState
+
+from .instances import instance
+from .route_world import NOW_S, healthcare, intent, question, topology
+
+Cut = Callable[[TrainingIntent], MsDrrt]
+
+
+def network(options: Iterable[DataOption], judges: bool = True) -> Drrt:
+    """A snapshot with whole descriptors, so that intents can be cut out of it for real."""
+    by_site = {option.site: option for option in options}
+    seen = topology(by_site.values())
+    tests = tuple(found[0].test for found in seen.verifiers.values())
+    recipes = ("causal-lm",)
+
+    def described(site: SiteId, node: NodeDescriptor) -> NodeDescriptor:
+        if site in by_site:
+            option = by_site[site]
+            return msgspec.structs.replace(node, datasets=(option.dataset,), compute=option.compute)
+        verifier = VerifierDescriptor(tests=tests, recipes=recipes) if judges else None
+        return msgspec.structs.replace(node, verifier=verifier)
+
+    sites = seen.snapshot.sites
+    for site, state in seen.snapshot.sites.items():
+        node = described(site, state.descriptor)
+        sites = sites.set(site, SiteState(descriptor=node, alive=True, changed_at_s=NOW_S))
+    return replace(seen.snapshot, sites=sites)
+
+
+def cutting(snapshot: Drrt) -> Cut:
+    return lambda asked: relevant_to(
+        snapshot,
+        asked,
+        data_schema="qa-pairs/1",
+        test_schema="multiple-choice/1",
+        now_s=NOW_S,
+        memory_bytes=1 << 20,
+    )
+
+
+def assessed(asked: TrainingIntent, cut: Cut) -> Assessment:
+    return assess(question(asked, cut(asked)), cut)
+
+
+def changed(asked: TrainingIntent, field: str, value: str) -> TrainingIntent:
+    change = Rejection(candidate="", filter="", reason="", field=field, relax_to=value)
+    return relaxed(asked, change)
+
+
+def the(assessment: Assessment, field: str) -> Relaxation:
+    return next(found for found in assessment.relaxations if found.field == field)
+
+
+HEALTHCARE = cutting(network(healthcare()))
+NO_NEUROLOGY = cutting(network(o for o in healthcare() if o.site != "ninds"))
+WANTED = intent(broad=0.8, expert=0.9)
+
+
+def test_what_the_network_can_do_is_feasible_with_its_route() -> None:
+    said = assessed(WANTED, HEALTHCARE)
+    assert said.feasible
+    assert (said.reasons, said.relaxations) == ((), ())
+    assert said.route is not None
+    assert said.route.reaches
+
+
+def test_a_target_beyond_all_data_is_lowered_to_what_is_reachable() -> None:
+    said = assessed(WANTED, NO_NEUROLOGY)
+    assert not said.feasible
+    assert said.reasons[0].startswith("objective expert: at most 0.")
+    assert [found.field for found in said.relaxations] == ["objectives[1].at_least"]
+    proposed = float(said.relaxations[0].proposed)
+    assert 0.6 < proposed < 0.9
+    lowered = changed(WANTED, "objectives[1].at_least", said.relaxations[0].proposed)
+    assert assessed(lowered, NO_NEUROLOGY).feasible
+    above = changed(WANTED, "objectives[1].at_least", as_value(round(proposed + 0.01, 2)))
+    assert not assessed(above, NO_NEUROLOGY).feasible
+
+
+@pytest.mark.parametrize(
+    ("budget", "field", "step"),
+    [
+        (Budget(duration_s=50.0), "duration_s", 0.04),
+        (Budget(examples=2_000), "examples", 0.04),
+    ],
+)
+def test_a_budget_is_raised_to_the_least_that_suffices(
+    budget: Budget, field: str, step: float
+) -> None:
+    asked = intent(budget=budget, broad=0.8, expert=0.9)
+    said = assessed(asked, HEALTHCARE)
+    assert not said.feasible
+    path = f"budget.{field}"
+    raised = the(said, path)
+    assert assessed(changed(asked, path, raised.proposed), HEALTHCARE).feasible
+    less = as_value(int(float(raised.proposed) * (1.0 - step)))
+    assert not assessed(changed(asked, path, less), HEALTHCARE).feasible
+
+
+def test_a_requirement_is_relaxed_to_the_value_that_just_suffices() -> None:
+    asked = msgspec.structs.replace(
+        WANTED, requirements=(Requirement(quantity=Quantity.SAMPLES, at_least=2_000),)
+    )
+    said = assessed(asked, HEALTHCARE)
+    assert not said.feasible
+    relaxation = the(said, "requirements[0].at_least")
+    ninds = next(o for o in healthcare() if o.site == "ninds").dataset.samples
+    assert ninds - 10 <= float(relaxation.proposed) <= ninds
+    assert relaxation.current == "2000"
+    assert "ninds" in relaxation.effect
+    assert assessed(changed(asked, relaxation.field, relaxation.proposed), HEALTHCARE).feasible
+    higher = changed(asked, relaxation.field, as_value(ninds + 1))
+    assert not assessed(higher, HEALTHCARE).feasible
+
+
+def test_a_requirement_on_names_admits_the_one_that_is_needed() -> None:
+    allowed = tuple(sorted({str(o.site) for o in healthcare()} - {"ninds", "nhlbi", "cdc"}))
+    asked = msgspec.structs.replace(
+        WANTED, requirements=(Requirement(quantity=Quantity.SITE, one_of=allowed),)
+    )
+    said = assessed(asked, HEALTHCARE)
+    relaxation = the(said, "requirements[0].one_of")
+    admitted = set(msgspec.json.decode(relaxation.proposed)) - set(allowed)
+    assert admitted == {"ninds"}
+
+
+def test_a_topic_is_added() -> None:
+    asked = msgspec.structs.replace(WANTED, data=DataWanted(topics=("medicine/neurology",)))
+    said = assessed(asked, HEALTHCARE)
+    assert not said.feasible
+    relaxation = the(said, "data.topics")
+    assert assessed(changed(asked, "data.topics", relaxation.proposed), HEALTHCARE).feasible
+
+
+def test_no_data_at_all_says_which_filter_keeps_it_out() -> None:
+    asked = msgspec.structs.replace(
+        WANTED,
+        data=DataWanted(topics=("law",)),
+        requirements=(Requirement(quantity=Quantity.QUALITY, at_least=0.5),),
+    )
+    said = assessed(asked, HEALTHCARE)
+    assert not said.feasible
+    assert said.route is None
+    assert len(said.reasons) == 1
+    assert "none of the 9 data sets passes data.topics" in said.reasons[0]
+
+
+def test_an_objective_that_nobody_measures_is_told() -> None:
+    said = assessed(WANTED, cutting(network(healthcare(), judges=False)))
+    assert not said.feasible
+    assert said.reasons == (
+        "no verifier can measure objective broad (test set on medicine)",
+        "no verifier can measure objective expert (test set on medicine/neurology)",
+    )
+
+
+def test_two_budgets_that_are_both_too_small_have_no_single_change() -> None:
+    asked = intent(budget=Budget(duration_s=40.0, examples=1_000), broad=0.8, expert=0.9)
+    said = assessed(asked, HEALTHCARE)
+    assert len(said.reasons) == 2
+    assert said.reasons[0].endswith("s of the job's 40")
+    assert said.reasons[1].endswith("examples of the job's 1000")
+    assert not [found for found in said.relaxations if found.field.startswith("budget")]
+
+
+class TestStatedRoute:
+    def asked(self, *sites: str, budget: Budget | None = None) -> TrainingIntent:
+        stops = tuple(PinnedVisit(site=SiteId(site), examples=1_000) for site in sites)
+        return msgspec.structs.replace(WANTED, route=stops, budget=budget or Budget())
+
+    def test_its_outcome_is_not_predicted(self) -> None:
+        assert assessed(self.asked("cdc"), HEALTHCARE).feasible
+
+    def test_its_sites_have_to_be_there(self) -> None:
+        said = assessed(self.asked("cdc", "nhs"), HEALTHCARE)
+        assert not said.feasible
+        assert "nhs" in said.reasons[0]
+        typo = assessed(self.asked("cdc", "nind"), HEALTHCARE)
+        relaxation = the(typo, "route[1].site")
+        assert relaxation.proposed == '"ninds"'
+
+    def test_it_has_to_keep_to_the_budget(self) -> None:
+        asked = self.asked("cdc", "ninds", budget=Budget(examples=1_500))
+        said = assessed(asked, HEALTHCARE)
+        assert not said.feasible
+        assert "2000 examples of the job's 1500" in said.reasons[0]
+        assert float(the(said, "budget.examples").proposed) == pytest.approx(2_000, rel=0.02)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000), st.floats(20.0, 200.0))
+def test_every_proposed_change_makes_it_feasible_by_itself(seed: int, duration_s: float) -> None:
+    base = instance(seed, 4)
+    limited = msgspec.structs.replace(base.intent, budget=Budget(duration_s=duration_s))
+
+    def cut(asked: TrainingIntent) -> MsDrrt:
+        return base.topology
+
+    said = assess(replace(base, intent=limited), cut)
+    assume(not said.feasible)
+    assert said.reasons
+    for relaxation in said.relaxations:
+        eased = changed(limited, relaxation.field, relaxation.proposed)
+        assert assess(replace(base, intent=eased), cut).feasible
