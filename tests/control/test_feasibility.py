@@ -106,8 +106,8 @@ def test_a_target_beyond_all_data_is_lowered_to_what_is_reachable() -> None:
 @pytest.mark.parametrize(
     ("budget", "field", "step"),
     [
-        (Budget(duration_s=50.0), "duration_s", 0.04),
-        (Budget(examples=2_000), "examples", 0.04),
+        (Budget(duration_s=12.0), "duration_s", 0.04),
+        (Budget(examples=700), "examples", 0.04),
     ],
 )
 def test_a_budget_is_raised_to_the_least_that_suffices(
@@ -181,11 +181,11 @@ def test_an_objective_that_nobody_measures_is_told() -> None:
 
 
 def test_two_budgets_that_are_both_too_small_have_no_single_change() -> None:
-    asked = intent(budget=Budget(duration_s=40.0, examples=1_000), broad=0.8, expert=0.9)
+    asked = intent(budget=Budget(duration_s=12.0, examples=600), broad=0.8, expert=0.9)
     said = assessed(asked, HEALTHCARE)
     assert len(said.reasons) == 2
-    assert said.reasons[0].endswith("s of the job's 40")
-    assert said.reasons[1].endswith("examples of the job's 1000")
+    assert said.reasons[0].endswith("s of the job's 12")
+    assert said.reasons[1].endswith("examples of the job's 600")
     assert not [found for found in said.relaxations if found.field.startswith("budget")]
 
 

@@ -30,6 +30,7 @@ from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore, Moved
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
+from tests.tools.fabrics import until
 
 HERE = SiteId("here")
 DATA = random.Random(7).randbytes(12 * CHUNK_BYTES + 321)
@@ -204,7 +205,8 @@ async def test_a_failed_fetch_goes_on_where_it_stopped(world: World) -> None:
     with pytest.raises(Unreachable):
         await world.transport().fetch(world.model(), ignore)
     there = {chunk for chunk in world.chunks if world.store.has(chunk)}
-    assert len(there) == 4
+    # The answers that were still on their way when the fetch failed are lost.
+    assert 1 <= len(there) <= 4
     world.requests.clear()
     await world.holder("b")
     await world.transport().fetch(world.model(), ignore)
@@ -223,7 +225,7 @@ async def test_a_liar_is_found_out_and_given_up(world: World) -> None:
 
 async def test_a_chunk_that_is_cut_short_is_not_taken(world: World) -> None:
     await world.holder("short", lambda data: data[:-1])
-    with pytest.raises(Unreachable, match="short: sent .* bytes for a chunk of"):
+    with pytest.raises(Unreachable, match=r"short: sent .* bytes for a chunk of"):
         await world.transport().fetch(world.model(), ignore)
     assert not any(map(world.store.has, world.chunks))
 
@@ -337,14 +339,19 @@ async def test_a_full_disk_ends_the_fetch(world: World) -> None:
 async def test_fetches_of_one_model_share_the_work(world: World) -> None:
     await world.holder("a")
     transport = world.transport()
-    seen: list[list[int]] = [[], []]
+    seen: list[list[tuple[int, int]]] = [[], []]
+
+    def recorded(progress: list[tuple[int, int]]) -> Callable[[int, int], None]:
+        return lambda done, total: progress.append((done, total))
+
     moved = await asyncio.gather(
-        *(transport.fetch(world.model(), lambda done, _, s=s: s.append(done)) for s in seen)
+        *(transport.fetch(world.model(), recorded(progress)) for progress in seen)
     )
     assert len(world.asked("a")) == len(world.chunks) + 1
     size_bytes = world.manifest.size_bytes + len(canonical(world.manifest))
     assert sorted(m.bytes_in for m in moved) == [0, size_bytes]
-    assert all(s[-1] == world.manifest.size_bytes for s in seen)
+    whole = (world.manifest.size_bytes, world.manifest.size_bytes)
+    assert [progress[-1] for progress in seen] == [whole, whole]
 
 
 async def test_a_shared_fetch_ends_with_its_last_caller(world: World) -> None:
@@ -374,12 +381,6 @@ async def test_closing_the_transport_ends_its_fetches(world: World) -> None:
     await transport.close()
     with pytest.raises(Unreachable, match="closed"):
         await fetch
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 FAULTS = st.sampled_from(["fine", "fine", "wrong", "lost", "down"])
@@ -417,7 +418,7 @@ async def _faulty_fetch(world: World, plan: list[list[str]], data: bytes) -> Non
         async with asyncio.timeout(30):
             await world.transport(stall_s=5.0).fetch(world.model(), ignore)
     except Unreachable as error:
-        assert any(f in ("wrong", "lost", "down") for faults in plan for f in faults)  # noqa: PT017
+        assert any(f in ("wrong", "lost", "down") for faults in plan for f in faults)
         assert all(site in str(error) for site in world.holders)
         assert not world.store.complete(world.digest)
     else:
@@ -451,12 +452,12 @@ class Simulated:
             for ask in exchange.abandoned():
                 due.pop(ask, None)
             wake_s = exchange.wake_at_s(now_s)
-            ask = min(due, key=lambda a: (due[a], a), default=None)
-            if ask is None or due[ask] > wake_s:
+            if not due or min(due.values()) > wake_s:
                 now_s = max(wake_s, now_s)
                 continue
-            now_s = max(now_s, due.pop(ask))
-            self._answer(exchange, ask, now_s)
+            first = min(due, key=lambda ask: (due[ask], ask))
+            now_s = max(now_s, due.pop(first))
+            self._answer(exchange, first, now_s)
             for gone in exchange.abandoned():
                 due.pop(gone, None)
         return now_s

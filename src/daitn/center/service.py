@@ -14,12 +14,13 @@ from daitn.center.feed import TopologyFeed
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.view import view
+from daitn.identity.signing import check_entry
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
-from daitn.objects.lineage import Lineage
+from daitn.objects.lineage import Entry, Lineage
 from daitn.objects.messages import ModelsNeeded, RecipeQuestion, WorkOutcome
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.requests import (
@@ -162,7 +163,10 @@ class ControlCenter:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        self._jobs.reported(decode(payload, WorkOutcome))
+        outcome = decode(payload, WorkOutcome)
+        if outcome.entry is not None:
+            self._check_author(outcome.site, outcome.entry)
+        self._jobs.reported(outcome)
         return b""
 
     async def _on_store(self, key: str, payload: bytes) -> bytes:
@@ -173,6 +177,19 @@ class ControlCenter:
                 fix="cut it",
             )
         return (await asyncio.to_thread(self._store.write, payload)).encode()
+
+    def _check_author(self, site: SiteId, entry: Entry) -> None:
+        """Raise unless the site itself signed what is to become part of a lineage."""
+        check_entry(entry)
+        state = self._feed.snapshot().sites.get(site)
+        if state is None:
+            raise Unreachable(f"{site} has not described itself here yet", fix="report again")
+        if entry.fact.site != site or entry.public_key != state.descriptor.public_key:
+            raise Refused(
+                f"this is not signed by {site}",
+                field="entry.public_key",
+                fix="report under the site's own name, with the key of its advert",
+            )
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
         """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""

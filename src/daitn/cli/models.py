@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ __all__ = ["app", "export_model", "upload"]
 
 DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 STORE_TIMEOUT_S = 30.0
+LINEAGE = "lineage.json"
+CARD = "README.md"
 
 app = typer.Typer(help="Trained models.", no_args_is_help=True)
 
@@ -62,16 +65,21 @@ async def export_model(session: Session, job: JobId, out: Path) -> Trained:
         finally:
             await transport.close()
         store.unpack(store.manifest(trained.job.model.manifest), out)
-    (out / "lineage.json").write_text(to_json(trained.lineage) + "\n")
-    (out / "README.md").write_text(model_card(trained))
+    (out / LINEAGE).write_text(to_json(trained.lineage) + "\n")
+    (out / CARD).write_text(model_card(trained))
     return trained
 
 
 async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
-    """Hand a folder of parts to the control centre, which holds it for the first site."""
+    """Hand a folder of parts to the control centre, which holds it for the first site.
+
+    What an export adds to a model's parts is left out, so that an exported folder can be used.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        store = DiskBlobStore(Path(scratch))
-        digest, manifest = store.pack(recipe, folder)
+        parts = Path(scratch) / "parts"
+        shutil.copytree(folder, parts, ignore=shutil.ignore_patterns(LINEAGE, CARD))
+        store = DiskBlobStore(Path(scratch) / "blobs")
+        digest, manifest = store.pack(recipe, parts)
         chunks = {chunk for part in manifest.parts for chunk in part.chunks}
         for blob in (*sorted(chunks), digest):
             await session.fabric.request(

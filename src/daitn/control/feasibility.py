@@ -1,11 +1,13 @@
 """T-FAM, the training feasibility assessment module (paper, section III).
 
-An intent is feasible when MTRCE finds a route that is expected to reach every target within
-budget, requirements and the data owners' rules. Otherwise each reason is told, and the smallest
-single changes to the intent that would make it feasible (`daitn.control.relaxations`).
+An intent is feasible when MTRCE finds a route that may reach every target within budget,
+requirements and the data owners' rules, even if only where the data teaches better than usual:
+before anything was measured, a prediction that shuts a job out must be sure of itself. Otherwise
+each reason is told, and the smallest single changes to the intent that would make it feasible
+(`daitn.control.relaxations`).
 
-A route that the owner states is not predicted, since the owner wants to see: only what stands in
-its way is told.
+Two things are not predicted, and only what stands in their way is told: a route that the owner
+states, since the owner wants to see, and what weights that the owner brings know already.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from daitn.topology.snapshot import MsDrrt
 __all__ = ["assess"]
 
 _OF_ROUTES = ("duration", "cost", "examples", "release")
+_HOPE = 1.0
+"""Standard deviations of the prior that the hopeful end is away from the usual."""
 _SHOWN = 3
 """Candidates that a sentence names."""
 
@@ -42,15 +46,17 @@ def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> 
     `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
     Raises `InvalidInput` if a preference names no scorer.
     """
-    route, decision = Mtrce().plan(question, _Undrawn())
+    usual, _ = Mtrce().plan(question, _Undrawn())
+    route, decision = Mtrce(hope=_HOPE).plan(question, _Undrawn())
     feasible = _feasible(question, route)
     rejections = (*question.topology.rejections, *decision.rejections)
+    reasons = _cautions(question, usual) if feasible else _reasons(question, route, decision)
     return Assessment(
         feasible=feasible,
-        reasons=() if feasible else tuple(_reasons(question, route, decision)),
+        reasons=tuple(reasons),
         rejections=rejections,
         relaxations=() if feasible else smallest_changes(question, rejections, _verdict(cut)),
-        route=route,
+        route=usual or route,
         snapshot_version=question.snapshot_version,
     )
 
@@ -62,7 +68,7 @@ def _verdict(
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
-        route, decision = Mtrce().plan(changed, _Undrawn())
+        route, decision = Mtrce(hope=_HOPE).plan(changed, _Undrawn())
         return Feasible(route, decision) if _feasible(changed, route) else None
 
     return judge
@@ -74,7 +80,25 @@ def _feasible(question: RouteQuestion, route: Route | None) -> bool:
     latest = question.checkpoints[0].values
     if all(latest.get(o.name, -1.0) >= o.at_least for o in question.intent.objectives):
         return True
-    return route is not None and (bool(question.intent.route) or route.reaches)
+    return route is not None and (_unpredicted(question.intent) or route.reaches)
+
+
+def _unpredicted(intent: TrainingIntent) -> bool:
+    return bool(intent.route or intent.model.start)
+
+
+def _cautions(question: RouteQuestion, usual: Route | None) -> Iterator[str]:
+    """What to know of a feasible intent whose targets are not expected in the usual case."""
+    if usual is not None and not usual.reaches and not _unpredicted(question.intent):
+        yield (
+            f"the targets are within reach, but not expected: {_values(usual)} usually; "
+            "the first measurements will tell"
+        )
+
+
+def _values(route: Route) -> str:
+    expected = route.visits[-1].expected
+    return ", ".join(f"{name} {value:.2f}" for name, value in sorted(expected.items()))
 
 
 def _unmeasured(question: RouteQuestion) -> list[str]:
@@ -138,9 +162,8 @@ def _short_of_target(
     for rejection in _one_each(beyond):
         yield f"the best route, {rejection.candidate}, {rejection.reason}"
     if not beyond:
-        expected = route.visits[-1].expected if route else {}
-        values = ", ".join(f"{name} {value:.2f}" for name, value in sorted(expected.items()))
-        yield f"no route is expected to reach all targets together; the best: {values or 'none'}"
+        best = _values(route) if route else "none"
+        yield f"no route is expected to reach all targets together; the best: {best}"
 
 
 def _ceilings(question: RouteQuestion) -> Iterator[str]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, InvalidInput, Refused
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import Work, WorkOutcome, WorkState, WorkStatus
@@ -155,6 +155,9 @@ class Desk:
         while True:
             try:
                 await self._report(noted.outcome)
+                break
+            except (Refused, Corrupt) as error:
+                log.error("the report of %s is not accepted: %s", noted.work.visit, error)
                 break
             except DaitnError as error:
                 log.info("%s is not reported yet: %s", noted.work.visit, error.problem)

@@ -255,7 +255,13 @@ def test_an_unknown_fact_tells_the_jobs_history() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sites", "name"), [(("a", "b"), "sequential"), (("a", "b", "a"), "cyclic"), ((), "sequential")]
+    ("sites", "name"),
+    [
+        (("a", "b"), "sequential"),
+        (("a", "b", "a"), "cyclic"),
+        (("a", "a", "b"), "sequential"),
+        ((), "sequential"),
+    ],
 )
 def test_the_algorithm_has_a_name(sites: tuple[str, ...], name: str) -> None:
     assert algorithm(tuple(SiteId(site) for site in sites)) == name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from daitn.control.jobs.job import Job
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.jobs import JobView, ObjectiveView
@@ -11,8 +13,9 @@ __all__ = ["algorithm", "view"]
 
 
 def algorithm(sites: tuple[SiteId, ...]) -> str:
-    """`sequential` for a route that meets no site twice, `cyclic` for one that comes back."""
-    return "sequential" if len(set(sites)) == len(sites) else "cyclic"
+    """`cyclic` for a route that comes back to a site that it left, `sequential` for any other."""
+    stays = [site for site, _ in itertools.groupby(sites)]
+    return "sequential" if len(set(stays)) == len(stays) else "cyclic"
 
 
 def view(job: Job, now_s: float) -> JobView:

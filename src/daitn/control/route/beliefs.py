@@ -32,7 +32,7 @@ from daitn.control.route.knowledge import (
 )
 from daitn.control.route.question import VisitMade
 
-__all__ = ["believed", "parents", "skills_after"]
+__all__ = ["believed", "hopeful", "parents", "skills_after"]
 
 _SD_LOG_TAU = 1.2
 """Recipes and model sizes learn at speeds that differ by a factor of three and more."""
@@ -61,6 +61,21 @@ class _Observations:
     change: Floats
     sigma: Floats
     """Infinite where a change was not measured."""
+
+
+def hopeful(prior: Prior, deviations: float) -> Knowledge:
+    """The prior with every parameter better than its mode by so many standard deviations.
+
+    Before anything was measured a model's learning speed is known to a factor only: a verdict
+    that shuts a job out must hold at the hopeful end as well.
+    """
+    affinity = np.full_like(prior.fit, deviations * np.hypot(_SD_OBJECTIVE, _SD_SITE))
+    return Knowledge.settled(
+        prior,
+        log_tau=-deviations * _SD_LOG_TAU,
+        logit_phi=-deviations * _SD_LOGIT_PHI,
+        logit_affinity=affinity,
+    )
 
 
 def believed(prior: Prior, history: Sequence[VisitMade]) -> Knowledge:

@@ -8,7 +8,7 @@ Only a route's first visit is carried out; the verification after it asks again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,11 +21,10 @@ from daitn.control.route.question import RouteQuestion
 from daitn.control.route.search import best_plans
 from daitn.control.route.shortlist import shortlist
 from daitn.objects.decisions import Decision, Route
-from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.policy.pipeline import Policy, Rng
 
-__all__ = ["Mtrce", "algorithm"]
+__all__ = ["Mtrce"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0}
 _REACH_OVER_OTHERS = 4.0
@@ -38,6 +37,8 @@ class Mtrce:
     """Computes training routes. Pure: the same question gives the same route and decision."""
 
     weights: Mapping[str, float] = field(default_factory=lambda: _WEIGHTS)
+    hope: float = 0.0
+    """Standard deviations by which all that was never measured is taken better than usual."""
 
     def plan(self, question: RouteQuestion, rng: Rng) -> tuple[Route | None, Decision]:
         """The route to go on with, and why; None where no visit is worth making.
@@ -62,7 +63,7 @@ class Mtrce:
         measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
         if _holds(question) or not measurable or not question.topology.options:
             return ()
-        task = problem(question, weights, shortlist(question))
+        task = problem(question, weights, shortlist(question), self.hope)
         routes = planned_routes(question, task, best_plans(task))
         if any(found.route.reaches for found in routes):
             return routes
@@ -85,11 +86,6 @@ class Mtrce:
             scorers=SCORERS,
             weights=weights,
         )
-
-
-def algorithm(route_sites: Sequence[SiteId]) -> str:
-    """What the order of visits amounts to: `cyclic` once a site comes again, else `sequential`."""
-    return "cyclic" if len(set(route_sites)) < len(route_sites) else "sequential"
 
 
 def _holds(question: RouteQuestion) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.control.route.beliefs import believed, skills_after
+from daitn.control.route.beliefs import believed, hopeful, skills_after
 from daitn.control.route.costs import Costs, costs
 from daitn.control.route.knowledge import Floats, Indices, Knowledge, anchored, prior
 from daitn.control.route.question import Checkpoint, RouteQuestion
@@ -40,8 +40,12 @@ _MARGIN_SIGMA = 1.0
 """Standard errors above the target that a route aims for: a true value there is measured to
 reach the target in 84 of 100 measurements."""
 _LEAST_GAIN_SIGMA = 0.25
-"""Standard errors that a visit must be expected to gain on an objective that does not hold yet.
-Less than this cannot be told from noise; where no visit offers it, the data is exhausted."""
+"""Standard errors that a visit must be expected to gain on an objective that does not hold yet,
+once `_PATIENCE` is used up. Less cannot be told from noise; where no visit offers it, the data is
+exhausted."""
+_PATIENCE = 4
+"""Visits in a row without a new best value before expectations alone may end a job: while
+measurements still improve, a model that says they cannot is wrong."""
 _REFERENCE_S = 3600.0
 _REFERENCE_USD = 10.0
 """Without limits an hour counts as much as 10 USD."""
@@ -104,6 +108,8 @@ class Problem:
     targets: Floats
     errors: Floats
     """(O,): standard error that a measurement of each objective is expected to have."""
+    least_gain_sigma: float
+    """Smallest expected gain that is worth a visit, in standard errors."""
     open: Flags
     """(S,): options that may be visited."""
     jurisdiction: Indices
@@ -124,8 +130,8 @@ class Problem:
 
     @property
     def least_gain(self) -> Floats:
-        """(O,): the smallest expected gain that is worth a visit."""
-        return _LEAST_GAIN_SIGMA * self.errors
+        """(O,): the smallest expected gain that is worth a visit, in the objective's unit."""
+        return self.least_gain_sigma * self.errors
 
     def effort(self, seconds: Floats, cost_usd: Floats) -> Floats:
         """Weighted time and cost; never negative."""
@@ -189,15 +195,19 @@ class Problem:
 
 
 def problem(
-    question: RouteQuestion, weights: Mapping[str, float], only: tuple[int, ...]
+    question: RouteQuestion,
+    weights: Mapping[str, float],
+    only: tuple[int, ...],
+    hope: float = 0.0,
 ) -> Problem:
     """The question over the topology's options at positions `only`.
 
-    `weights` holds `time` and `cost`. Every objective must have a verifier.
+    `weights` holds `time` and `cost`. Every objective must have a verifier. With `hope` nothing
+    that was measured counts, and what data teaches is taken better by so many standard deviations.
     """
     intent, topology = question.intent, question.topology
     belief = prior(topology, intent.objective_names(), only=only)
-    knowledge = believed(belief, question.history)
+    knowledge = hopeful(belief, hope) if hope else believed(belief, question.history)
     options = belief.options
     places, allowed, release, verified = _places(question, only)
     skills = np.array([skills_after(knowledge, start.visits) for start in question.checkpoints])
@@ -212,6 +222,7 @@ def problem(
         base=base,
         targets=np.array([objective.at_least for objective in intent.objectives]),
         errors=standard_errors(question),
+        least_gain_sigma=0.0 if _patient(question) else _LEAST_GAIN_SIGMA,
         open=np.array([option.site not in question.excluded for option in options], dtype=bool),
         jurisdiction=places,
         release=release,
@@ -220,6 +231,20 @@ def problem(
         time_weight=time_weight,
         cost_weight=cost_weight,
     )
+
+
+def _patient(question: RouteQuestion) -> bool:
+    """Whether one of the last visits brought an objective below its target to a new best."""
+    best: dict[str, float] = {}
+    stalled = 0
+    for visit in question.history:
+        wanted = [o for o in question.intent.objectives if best.get(o.name, 0.0) < o.at_least]
+        known = {**visit.before, **best}
+        news = [o for o in wanted if visit.after.get(o.name, 0.0) > known.get(o.name, 0.0)]
+        stalled = 0 if news else stalled + 1
+        for name, value in visit.after.items():
+            best[name] = max(known.get(name, 0.0), value)
+    return stalled < _PATIENCE
 
 
 def jurisdiction_of(question: RouteQuestion, site: SiteId) -> str:

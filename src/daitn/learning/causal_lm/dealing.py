@@ -31,13 +31,15 @@ class Dealer:
         self._least = 2 if ranked else 1
         self._waiting: list[list[QaPair]] = []
 
-    def deal(self, records: int) -> list[list[QaPair]]:
-        """Groups with at least `records` records together."""
+    def deal(self, records: int, most: int) -> list[list[QaPair]]:
+        """Groups with at least `records` records together, the last one cut at `most`."""
         dealt: list[list[QaPair]] = []
-        while sum(map(len, dealt)) < records:
+        count = 0
+        while count < min(records, most):
             if not self._waiting:
                 self._waiting = self._epoch()
-            dealt.append(self._waiting.pop())
+            dealt.append(self._waiting.pop()[: most - count])
+            count += len(dealt[-1])
         return dealt
 
     def _epoch(self) -> list[list[QaPair]]:

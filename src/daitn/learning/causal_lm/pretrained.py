@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,32 +23,53 @@ __all__ = ["Adapted", "import_pretrained", "load_adapted"]
 
 _ADAPTER_SCALE = 2
 """alpha / rank: the usual choice of the paper's successors and of peft's examples."""
-_INDEX = "model.safetensors.index.json"
 
 
 def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     """Turn a model folder into the parts of a model, in the empty folder `out`.
 
-    Needs `config.json`, `tokenizer.json` and `*.safetensors` (one file, or several with an index).
-    Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file
-    and `InvalidInput` for an architecture that transformers does not bring itself.
+    Needs what `save_pretrained` writes: `config.json`, `*.safetensors`, and a `tokenizer.json`.
+    Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file,
+    `InvalidInput` for an architecture that transformers does not bring itself, and `Corrupt` for
+    weights that do not belong to it.
     """
-    for name in ("config.json", TOKENIZER):
-        if not (folder / name).is_file():
-            raise _absent(folder / name)
-    described = _read_description(folder / "config.json")
-    shape = _shape(described, folder / "config.json")
-    weights: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                weights.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise Corrupt(f"{file}: {error}", field=file.name, fix="copy it again") from error
+    described = folder / "config.json"
+    for path in (described, folder / TOKENIZER):
+        if not path.is_file():
+            raise _absent(path)
+    facts = _read_description(described)
+    shape = _shape(facts, described)
+    network = _opened(folder)
+    tied = sorted(_tied(network))
+    weights = {
+        name: weight.contiguous()
+        for name, weight in network.state_dict().items()
+        if name not in tied[1:]
+    }
     save_file(weights, out / BASE, metadata={"format": "pt"})
-    (out / BASE_CONFIG).write_text(json.dumps(described, sort_keys=True, indent=1))
+    (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
     return {"base": BASE, **shape}
+
+
+def _opened(folder: Path) -> Any:
+    """The network as transformers reads it, which knows older names of weights."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoModelForCausalLM
+
+    read: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        network, facts = read(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except OSError as error:
+        raise _absent(folder / "model.safetensors") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
+    absent = set(facts["missing_keys"]) - _tied(network)
+    if absent:
+        raise _incomplete(str(folder), absent)
+    return network
 
 
 class Adapted:
@@ -91,6 +112,7 @@ def load_adapted(
     import torch
     from peft import LoraConfig, inject_adapter_in_model
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
 
     facts = _read_description(described)
     architecture = AutoConfig.for_model(**facts)
@@ -98,25 +120,31 @@ def load_adapted(
         torch.manual_seed(0)  # every site makes the same first adapters
         make: Any = AutoModelForCausalLM.from_config
         network = make(architecture, attn_implementation="sdpa")
-        missing = network.load_state_dict(weights, strict=False).missing_keys
-        network.tie_weights()
-        absent = set(missing) - _tied(network)
-        if absent:
-            raise Corrupt(
-                f"{BASE} lacks {sorted(absent)[0]} and {len(absent) - 1} more tensors",
-                field=BASE,
-                fix="import the model's folder again",
-            )
+        _set(network, weights)
         lora = LoraConfig(
             r=settings.adapter_rank,
             lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
             target_modules="all-linear",
+            fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
             task_type="CAUSAL_LM",
         )
-        network = inject_adapter_in_model(lora, network)
+        # without dropout, so that the same visit gives the same model
+        network = inject_adapter_in_model(lora, network).eval()
     adapted = Adapted(network, _end_token(facts))
     _fill(adapted, adapters)
     return adapted
+
+
+def _set(network: Any, weights: dict[str, Tensor]) -> None:
+    """Give the network the weights of `BASE`, which names tied weights once."""
+    try:
+        missing = set(network.load_state_dict(weights, strict=False).missing_keys)
+    except RuntimeError as error:
+        raise Corrupt(f"{BASE}: {error}", field=BASE, fix="import the folder again") from error
+    tied = _tied(network)
+    absent = missing - tied if tied & set(weights) else missing
+    if absent:
+        raise _incomplete(BASE, absent)
 
 
 def _fill(adapted: Adapted, adapters: dict[str, Tensor]) -> None:
@@ -190,16 +218,12 @@ def _read_description(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / _INDEX).is_file():
-        listed = _read_description(folder / _INDEX).get("weight_map", {}).values()
-        files = [folder / Path(name).name for name in sorted(set(listed))]
-    else:
-        files = [folder / "model.safetensors"]
-    for file in files:
-        if not file.is_file():
-            raise _absent(file)
-    return files
+def _incomplete(where: str, absent: set[str]) -> Corrupt:
+    return Corrupt(
+        f"{where} lacks {len(absent)} tensors, among them {min(absent)}",
+        field=where,
+        fix="import the model's folder again, whole",
+    )
 
 
 def _absent(path: Path) -> NotFound:

@@ -27,7 +27,7 @@ class CausalLm:
     name = "causal-lm"
     data_schema = "qa-pairs/1"
     test_schema = "multiple-choice/1"
-    metrics = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy",)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""

@@ -69,13 +69,13 @@ def train(
     losses: list[float] = []
     done = 0
     while done < examples:
-        groups = dealer.deal(min(settings.batch, examples - done))
+        groups = dealer.deal(settings.batch, most=examples - done)
         done += sum(map(len, groups))
         for options in optimiser.param_groups:
             options["lr"] = peak * _schedule(done / examples)
         loss = _loss(model, codec, groups, settings.generation_share, rng)
         losses.append(_step(loss, optimiser, weights))
-        watch(Progress(examples=min(done, examples), of_examples=examples, loss=losses[-1]))
+        watch(Progress(examples=done, of_examples=examples, loss=losses[-1]))
     if model.seen and settings.keep:
         _average_in(weights, arrived, settings.keep)
     model.seen += done

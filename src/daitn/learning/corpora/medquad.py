@@ -60,7 +60,8 @@ def read_medquad(parquet: Path) -> dict[str, list[QaPair]]:
         pair = QaPair(
             topic=row["focus"], label=row["qtype"], question=row["question"], answer=row["answer"]
         )
-        by_source[row["source"]].append(pair)
+        if pair.topic and pair.question and pair.answer:  # one document of the CDC names no disease
+            by_source[row["source"]].append(pair)
     return {
         site: sorted(set(by_source[source]), key=lambda pair: (pair.topic, pair.label, pair.answer))
         for site, source in SITES.items()

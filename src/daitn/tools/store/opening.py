@@ -101,6 +101,8 @@ def _bring_up_to_date(connection: sa.Connection) -> None:
     if sa.inspect(connection).has_table("alembic_version"):
         known = connection.scalar(sa.select(_VERSION.c.version_num))
     if known == SCHEMA:
+        # SQLite lets a transaction begin on a file that it may not write; find out now.
+        connection.execute(sa.update(_VERSION).values(version_num=known))
         return
     # Imported here: it takes 0.2 s, and a schema that is current needs none of it.
     from alembic import command

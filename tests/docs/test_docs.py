@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import typer.main
+import yaml
+
+from daitn.center.config import CenterConfig
+from daitn.cli.app import app
+from daitn.cli.network import NetworkFile
+from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.objects import intents, messages, requests
+from daitn.objects.descriptors import DataPolicy
+from daitn.objects.wire import checked
+from daitn.terminal import config
+from tests.docs.pages import DOCS, Block, blocks, pages, script
+
+WALK = (
+    "tutorial/first-training.md",
+    "how-to/write-an-intent.md",
+    "how-to/bring-your-own-model.md",
+    "how-to/run-a-site.md",
+    "how-to/add-a-recipe.md",
+)
+"""Pages whose commands are run, in the order in which they build on each other."""
+
+READ_WITHIN_S = 270.0
+END_WITHIN_S = 20.0
+
+BLOCKS = [block for page in pages() for block in blocks(page)]
+YAML_BLOCKS = [block for block in BLOCKS if block.kind]
+
+
+def _name(block: Block) -> str:
+    return f"{block.page}:{block.line}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    for page in pages():
+        if page != DOCS / "README.md":
+            assert f"({page.relative_to(DOCS)})" in index
+
+
+@pytest.mark.parametrize("block", YAML_BLOCKS, ids=_name)
+def test_every_yaml_file_is_what_it_is_said_to_be(block: Block) -> None:
+    plain = yaml.safe_load(block.body)
+    match block.kind:
+        case "intent":
+            checked(plain, intents.TrainingIntent, "intent")
+        case "node":
+            checked(plain, config.NodeConfig, "node")
+        case "center":
+            checked(plain, CenterConfig, "center")
+        case "network":
+            network = checked(plain, NetworkFile, "network")
+            checked(network.center, CenterConfig, "center")
+            for node in network.nodes:
+                checked({**network.defaults, **node}, config.NodeConfig, "node")
+        case kind:
+            pytest.fail(f"a kind of file that nobody reads: {kind}")
+
+
+def test_pages_with_commands_are_walked() -> None:
+    """Reference pages show single commands inline; everything in a console block is run."""
+    with_commands = {str(block.page) for block in BLOCKS if block.language == "console"}
+    assert with_commands == set(WALK)
+
+
+FIELDS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
+    ("Intent", "", intents.TrainingIntent),
+    ("Intent", "model.", intents.ModelWanted),
+    ("Intent", "objectives[].", intents.Objective),
+    ("Intent", "data.", intents.DataWanted),
+    ("Intent", "requirements[].", intents.Requirement),
+    ("Intent", "budget.", intents.Budget),
+    ("Intent", "preferences[].", intents.Preference),
+    ("Intent", "route[].", intents.PinnedVisit),
+    ("Node", "", config.NodeConfig),
+    ("Node", "datasets[].", config.DatasetConfig),
+    ("Node", "policy.", DataPolicy),
+    ("Node", "tests[].", config.TestSetConfig),
+    ("Control centre", "", CenterConfig),
+    ("Network", "", NetworkFile),
+    ("Intent", "", ClassifierConfig),
+    ("Intent", "", Settings),
+)
+
+
+@pytest.mark.parametrize(("section", "prefix", "struct"), FIELDS)
+def test_every_field_of_a_file_is_in_the_reference(
+    section: str, prefix: str, struct: type[msgspec.Struct]
+) -> None:
+    reference = (DOCS / "reference/files.md").read_text()
+    rows = reference.partition(f"\n## {section}\n")[2].partition("\n## ")[0].splitlines()
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split(" | ")[0])}
+    for field in struct.__struct_fields__:
+        assert f"{prefix}{field}" in named
+
+
+def test_every_quantity_is_in_the_reference() -> None:
+    reference = (DOCS / "reference/files.md").read_text()
+    for quantity in intents.Quantity:
+        assert f"| `{quantity}` |" in reference
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    reference = (DOCS / "reference/command-line.md").read_text()
+    for path, command in _commands(typer.main.get_command(app), "daitn"):
+        assert f"`{path}" in reference, path
+        section = reference.partition(f"`{path}")[2].partition("\n### ")[0]
+        for parameter in command.params:
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                if option.startswith("--") and option != "--help":
+                    assert f"`{option}" in section or option in _COMMON, f"{path} {option}"
+
+
+_COMMON = ("--center", "--json")
+
+
+def _commands(command: Any, path: str) -> list[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return [(path, command)]
+    return [c for name, each in inner.items() for c in _commands(each, f"{path} {name}")]
+
+
+def test_every_key_verb_and_message_is_in_the_reference() -> None:
+    reference = (DOCS / "reference/wire.md").read_text()
+    sources = DOCS.parent / "src/daitn"
+    keys = (sources / "tools/fabric/keys.py").read_text()
+    for key in re.findall(r"^    (daitn/\S+) ", keys, re.MULTILINE):
+        assert f"`{key}`" in reference, key
+    for file in ("center/service.py", "terminal/node.py"):
+        verbs = re.findall(r'"(\w+)": self\._on_', (sources / file).read_text())
+        assert len(verbs) > 5
+        for verb in verbs:
+            assert f"| `{verb}` |" in reference, f"{file}: {verb}"
+    for name in (*messages.__all__, *requests.__all__):
+        assert f"`{name}`" in reference, name
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
+    script_ = "set -eu\n" + "\n".join(
+        script(DOCS / page, prefix=f"log-{n}-") for n, page in enumerate(WALK)
+    )
+    ports = {port: _free_port() for port in sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", script_)))}
+    for documented, free in ports.items():
+        script_ = script_.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
+    installed = str(tmp_path / "installed")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DAITN_CENTER": f"tcp/127.0.0.1:{ports['7447']}",
+        # `pip install` of a reader's recipe: into the test's folder, and from no index.
+        "PIP_TARGET": installed,
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PYTHONPATH": os.pathsep.join(filter(None, [installed, os.environ.get("PYTHONPATH")])),
+    }
+    code = _run(script_, tmp_path, environment)
+    told = (tmp_path / "reader.log").read_text()
+    assert code == 0, f"the last command failed:\n{told[-6000:]}"
+    assert "metals-1  reached" in told
+    assert "nearest-1  reached" in told
+    assert told.count("exit code 3") == 2
+    assert (tmp_path / "model/weights.safetensors").is_file()
+    assert "north" in told
+
+
+def _run(script_: str, folder: Path, environment: dict[str, str]) -> int:
+    """Run a shell script to its end, then end what it left running; gives its exit code."""
+    with (folder / "reader.log").open("wb") as log:
+        reader = subprocess.Popen(
+            ["bash", "-c", script_],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        return reader.wait(READ_WITHIN_S)
+    finally:
+        _end_group(reader)
+
+
+def _end_group(leader: subprocess.Popen[bytes]) -> None:
+    """`daitn up` ends its own processes when it is told to end, so it is given time for that."""
+    until = time.monotonic() + END_WITHIN_S
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+            leader.poll()
+            os.killpg(leader.pid, 0)
+            time.sleep(0.05)
+        os.killpg(leader.pid, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,402 @@
+"""The recipe `causal-lm`: what it learns, what it promises, and how it complains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daitn.learning.causal_lm import CausalLm
+from daitn.learning.corpora.prepare import prepare
+from daitn.learning.recipe import Measured, Progress, Recipe
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, WorkFailed
+
+torch = pytest.importorskip("torch")
+
+TINY: dict[str, object] = {
+    "layers": 2,
+    "width": 64,
+    "heads": 2,
+    "vocabulary": 600,
+    "answer_tokens": 24,
+    "question_tokens": 16,
+    "learning_rate": 3e-3,
+    "learning_rate_halves_after": 1000,
+}
+ROUTE = (
+    ("ghr", 600),
+    ("gard", 300),
+    ("ninds", 300),
+    ("seniorhealth", 150),
+    ("ghr", 200),
+    ("ninds", 100),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("clinic")
+    prepare(out, None)
+    return out
+
+
+@pytest.fixture
+def recipe() -> CausalLm:
+    return CausalLm()
+
+
+@pytest.fixture
+def fresh(recipe: CausalLm, tmp_path: Path) -> Path:
+    out = tmp_path / "fresh"
+    out.mkdir()
+    recipe.initialise(TINY, 0, out)
+    return out
+
+
+def head(file: Path, lines: int, out: Path) -> Path:
+    out.write_text("".join(file.read_text().splitlines(keepends=True)[:lines]))
+    return out
+
+
+def visit(
+    model: Path, data: Path, site: str, examples: int, out: Path, config: Any = TINY, seed: int = 0
+) -> list[Progress]:
+    out.mkdir()
+    seen: list[Progress] = []
+    file = data / "sites" / f"{site}.jsonl"
+    CausalLm().train(model, config, file, examples, seed, out, seen.append)
+    return seen
+
+
+def travel(fresh: Path, data: Path, route: Any, to: Path) -> Path:
+    model = fresh
+    for number, (site, examples) in enumerate(route):
+        out = to / f"{number}-{site}"
+        visit(model, data, site, examples, out, seed=number)
+        model = out
+    return model
+
+
+def measured(model: Path, data: Path, name: str, config: Any = TINY) -> Measured:
+    return CausalLm().evaluate(model, config, data / "tests" / f"{name}.jsonl", "accuracy")
+
+
+def test_it_is_a_recipe_and_plans_without_loading_a_framework(data: Path) -> None:
+    recipe: Recipe = CausalLm()
+    assert recipe.name == "causal-lm"
+    program = (
+        "import sys; from pathlib import Path; from daitn.learning.causal_lm import CausalLm\n"
+        "recipe = CausalLm(); recipe.estimate({}); recipe.inspect(Path(sys.argv[1]))\n"
+        "assert not {'torch', 'transformers', 'peft', 'tokenizers'} & set(sys.modules)"
+    )
+    file = data / "sites" / "ghr.jsonl"
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+
+
+def test_a_data_set_is_described_without_being_shown(recipe: CausalLm, data: Path) -> None:
+    profile = recipe.inspect(data / "sites" / "ninds.jsonl")
+    assert profile.samples == sum(profile.labels.values())
+    assert set(profile.labels) == {"information", "outlook", "research", "treatment"}
+    assert profile.quality > 0.99
+    assert recipe.inspect_test(data / "tests" / "expert.jsonl").quality == 1.0
+
+
+def test_repetitions_and_empty_phrases_lower_the_quality(recipe: CausalLm, tmp_path: Path) -> None:
+    file = tmp_path / "site.jsonl"
+    line = '{"topic":"t","label":"l","question":"q","answer":"%s"}\n'
+    file.write_text(line % "one two three four five" * 2 + line % "See above." * 2)
+    assert recipe.inspect(file).quality == 0.25
+
+
+def test_the_estimate_counts_the_weights(recipe: CausalLm, fresh: Path) -> None:
+    from safetensors import safe_open
+
+    footprint = recipe.estimate(TINY)
+    with safe_open(fresh / "weights.safetensors", framework="pt") as file:
+        counted = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    assert footprint.parameters == counted
+    assert footprint.memory_bytes > footprint.size_bytes > 4 * counted
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"width": "wide"}, "model.config.width"),
+        ({"witdh": 64}, "model.config.witdh"),
+        ({"heads": 3}, "model.config.heads"),
+        ({"learning_rate": 0}, "model.config.learning_rate"),
+        ({"keep": 1.0}, "model.config.keep"),
+        ({"base": "../elsewhere"}, "model.config.base"),
+        ({"vocabulary": 10}, "model.config.vocabulary"),
+    ],
+)
+def test_a_bad_configuration_is_named(
+    recipe: CausalLm, change: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        recipe.estimate({**TINY, **change})
+    assert raised.value.field == field
+
+
+def test_a_fresh_model_is_its_seed_and_guesses(fresh: Path, data: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        CausalLm().initialise(TINY, seed, tmp_path / str(seed))
+    weights = [
+        (folder / "weights.safetensors").read_bytes()
+        for folder in (fresh, tmp_path / "0", tmp_path / "1")
+    ]
+    assert weights[0] == weights[1] != weights[2]
+    test = head(data / "tests" / "broad.jsonl", 120, tmp_path / "few.jsonl")
+    guessed = CausalLm().evaluate(fresh, TINY, test, "accuracy")
+    assert guessed.items == 120
+    assert guessed.value < 0.45
+
+
+def test_a_visit_teaches_and_is_reproducible(fresh: Path, data: Path, tmp_path: Path) -> None:
+    progress = visit(fresh, data, "ninds", 240, tmp_path / "one")
+    visit(fresh, data, "ninds", 240, tmp_path / "two")
+    visit(fresh, data, "ninds", 240, tmp_path / "three", seed=1)
+    assert progress[-1].examples == progress[-1].of_examples == 240
+    assert progress[-1].loss < progress[0].loss
+    parts = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert parts == ["tokenizer.json", "weights.safetensors"]
+    for part in parts:
+        assert (tmp_path / "one" / part).read_bytes() == (tmp_path / "two" / part).read_bytes()
+    other = (tmp_path / "three" / "weights.safetensors").read_bytes()
+    assert other != (tmp_path / "one" / "weights.safetensors").read_bytes()
+    test = head(data / "tests" / "expert.jsonl", 120, tmp_path / "few.jsonl")
+    learnt = CausalLm().evaluate(tmp_path / "one", TINY, test, "accuracy")
+    assert learnt.value > 0.7
+    assert learnt.standard_error == pytest.approx((learnt.value * (1 - learnt.value) / 120) ** 0.5)
+    assert set(learnt.by_label) == {"information", "outlook", "research", "treatment"}
+
+
+def test_the_first_site_teaches_the_tokenizer_and_later_ones_keep_it(
+    fresh: Path, data: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    visit(fresh, data, "ghr", 20, first)
+    visit(first, data, "ninds", 20, second)
+    learnt = (first / "tokenizer.json").read_bytes()
+    assert learnt != (fresh / "tokenizer.json").read_bytes()
+    assert learnt == (second / "tokenizer.json").read_bytes()
+
+
+def test_a_later_visit_moves_the_model_less(fresh: Path, data: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    def moved(before: Path, after: Path) -> float:
+        old, new = (load_file(folder / "weights.safetensors") for folder in (before, after))
+        return float(sum((new[name] - old[name]).square().sum() for name in old))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    visit(fresh, data, "ghr", 60, first)
+    visit(first, data, "gard", 60, second)
+    assert moved(first, second) < moved(fresh, first)
+
+
+def test_questions_behind_one_answer_do_not_see_each_other(fresh: Path) -> None:
+    from daitn.learning.causal_lm import models, rows
+    from daitn.learning.causal_lm.settings import Settings
+
+    model = models.load(fresh, Settings.of(TINY))
+    answer, first, second = [1, 50, 51, 52], [2, 60, 61, 3], [2, 70, 71, 72, 3]
+    together = rows.tensors([rows.Row(answer, [first, second]), rows.Row([1, 9], [first])])
+    scores, lengths, _ = rows.continuation_scores(model.network, together)
+    assert lengths.tolist() == [[3, 4], [3, 0]]
+    for row, context, column, text in (
+        (0, answer, 0, first),
+        (0, answer, 1, second),
+        (1, [1, 9], 0, first),
+    ):
+        alone = rows.tensors([rows.Row(context, [text])])
+        score, _, _ = rows.continuation_scores(model.network, alone)
+        assert score.item() == pytest.approx(scores[row, column].item(), abs=1e-4)
+
+
+def test_a_visit_uses_exactly_the_records_it_was_given(
+    fresh: Path, data: Path, tmp_path: Path
+) -> None:
+    progress = visit(fresh, data, "ghr", 33, tmp_path / "out")
+    assert [step.examples for step in progress] == [20, 33]
+
+
+def test_a_site_with_one_type_of_question_can_be_visited(
+    fresh: Path, data: Path, tmp_path: Path
+) -> None:
+    progress = visit(fresh, data, "mplus", 40, tmp_path / "out")
+    assert progress[-1].examples == 40
+
+
+def test_a_diverging_visit_is_told(fresh: Path, data: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(fresh / "weights.safetensors")
+    weights["norm.weight"][0] = float("nan")
+    save_file(weights, fresh / "weights.safetensors")
+    with pytest.raises(WorkFailed, match="the loss became nan"):
+        visit(fresh, data, "ghr", 20, tmp_path / "out")
+
+
+def test_it_says_something_when_asked(fresh: Path, data: Path, tmp_path: Path) -> None:
+    visit(fresh, data, "ninds", 60, tmp_path / "out")
+    pieces = list(CausalLm().answer(tmp_path / "out", TINY, "What is Velnonia?", 12))
+    assert 1 <= len(pieces) <= 12
+    assert "".join(pieces).strip()
+
+
+def test_broken_models_and_wrong_questions_are_told(
+    recipe: CausalLm, fresh: Path, data: Path, tmp_path: Path
+) -> None:
+    test = data / "tests" / "broad.jsonl"
+    with pytest.raises(InvalidInput, match="no metric"):
+        recipe.evaluate(fresh, TINY, test, "bleu")
+    with pytest.raises(InvalidInput, match="configured shape"):
+        recipe.evaluate(fresh, {**TINY, "layers": 3}, test, "accuracy")
+    with pytest.raises(InvalidInput) as raised:
+        visit(fresh, data, "ghr", 0, tmp_path / "out")
+    assert raised.value.field == "examples"
+    (fresh / "weights.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(Corrupt):
+        recipe.evaluate(fresh, TINY, test, "accuracy")
+    (fresh / "weights.safetensors").unlink()
+    with pytest.raises(NotFound):
+        recipe.evaluate(fresh, TINY, test, "accuracy")
+
+
+@pytest.mark.slow
+def test_only_the_route_over_general_and_specialist_sites_meets_both_objectives(
+    fresh: Path, data: Path, tmp_path: Path
+) -> None:
+    general = (("ghr", 750), ("gard", 550), ("seniorhealth", 350))
+    routes = {"planned": ROUTE, "general": general, "specialist": (("ninds", 1650),)}
+    reached = {}
+    for name, route in routes.items():
+        (tmp_path / name).mkdir()
+        model = travel(fresh, data, route, tmp_path / name)
+        reached[name] = [measured(model, data, test).value for test in ("broad", "expert")]
+    assert reached["planned"][0] >= 0.80
+    assert reached["planned"][1] >= 0.90
+    assert reached["general"][1] < 0.60
+    assert reached["specialist"][0] < 0.60
+
+
+# ------------------------------------------------------------------------ adapters on a larger one
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, data: Path) -> Path:
+    """A random model as `save_pretrained` leaves it, with a tokenizer of its own."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(
+        [(data / "sites" / "ghr.jsonl").read_text()[:50_000]],
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    shape: dict[str, Any] = {"vocab_size": 400, "bos_token_id": 0, "eos_token_id": 0}
+    torch.manual_seed(0)
+    if request.param == "llama":
+        llama = transformers.LlamaConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            **shape,
+        )
+        model: Any = transformers.LlamaForCausalLM(llama)
+    else:
+        gpt2 = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **shape)
+        model = transformers.GPT2LMHeadModel(gpt2)
+    out = tmp_path / "pretrained"
+    model.save_pretrained(out)
+    tokenizer.save(str(out / "tokenizer.json"))
+    return out
+
+
+def imported(folder: Path, out: Path) -> dict[str, object]:
+    from daitn.learning.causal_lm.pretrained import import_pretrained
+
+    out.mkdir()
+    return {**TINY, **import_pretrained(folder, out)}
+
+
+def test_adapters_learn_and_the_base_stays_the_same_file(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    config = imported(folder, tmp_path / "model")
+    assert (config["layers"], config["width"], config["vocabulary"]) == (2, 32, 400)
+    test = head(data / "tests" / "broad.jsonl", 20, tmp_path / "few.jsonl")
+    assert CausalLm().evaluate(tmp_path / "model", config, test, "accuracy").items == 20
+    progress = visit(tmp_path / "model", data, "ninds", 160, tmp_path / "once", config)
+    assert progress[-1].loss < progress[0].loss
+    visit(tmp_path / "once", data, "ghr", 20, tmp_path / "twice", config)
+    for part in ("base.safetensors", "base_config.json", "tokenizer.json"):
+        assert (tmp_path / "twice" / part).samefile(tmp_path / "model" / part)
+    adapters = load_file(tmp_path / "twice" / "adapter.safetensors")
+    assert all("lora" in name for name in adapters)
+    assert CausalLm().evaluate(tmp_path / "twice", config, test, "accuracy").items == 20
+
+
+def test_an_imported_model_scores_as_transformers_does(folder: Path, tmp_path: Path) -> None:
+    import transformers
+
+    from daitn.learning.causal_lm import models, rows
+    from daitn.learning.causal_lm.settings import Settings
+
+    config = imported(folder, tmp_path / "model")
+    ours = models.load(tmp_path / "model", Settings.of(config)).network
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    theirs.eval()
+    text = [5, 6, 7, 8, 9, 10]
+    batch = rows.tensors([rows.Row([1], [[2], text]), rows.Row(list(range(20)), [])])
+    with torch.no_grad():
+        hidden = ours.hidden(batch.tokens, batch.positions, batch.mask)
+        expected = theirs(torch.tensor([[1, *text]])).logits[0, -1]
+    last = int((batch.segments[0] == 2).nonzero()[-1])
+    assert torch.allclose(ours.logits(hidden[0, last]), expected, atol=1e-4)
+
+
+def test_imports_that_need_code_or_lack_files_are_refused(tmp_path: Path) -> None:
+    from daitn.learning.causal_lm.pretrained import import_pretrained
+
+    with pytest.raises(NotFound, match=r"config\.json"):
+        import_pretrained(tmp_path, tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for text in (
+        '{"model_type": "llama", "auto_map": {"AutoConfig": "x.Y"}}',
+        '{"model_type": "z"}',
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InvalidInput):
+            import_pretrained(tmp_path, tmp_path)
+
+
+def test_an_incomplete_base_is_told(folder: Path, data: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config = imported(folder, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "base.safetensors")
+    weights.pop(sorted(weights)[0])
+    save_file(weights, tmp_path / "model" / "base.safetensors")
+    with pytest.raises(Corrupt, match="lacks"):
+        measured(tmp_path / "model", data, "broad", config)
+
+
+def test_a_base_is_imported_not_initialised(recipe: CausalLm, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="imported"):
+        recipe.initialise({"base": "base.safetensors"}, 0, tmp_path)

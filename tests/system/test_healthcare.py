@@ -1,0 +1,87 @@
+"""The paper's scenario end to end: thirteen processes, one language model, four ways to train it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's folder, made from the corpus that the project brings."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    environment = {name: value for name, value in os.environ.items() if name != "DAITN_DATA"}
+    environment["HOME"] = str(folder.parent)
+    ended = subprocess.run(
+        [sys.executable, "-m", "daitn.cli.app", "demo", "-o", str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=850,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(out: Path) -> Any:
+    return json.loads((out / "report.json").read_text())
+
+
+def test_the_planned_route_reaches_both_targets(report: Any) -> None:
+    assert report["data_source"] == "clinic"
+    reached = {o["name"]: o["reached"] for o in report["objectives"]}
+    targets = {o["name"]: o["target"] for o in report["objectives"]}
+    assert targets == {"broad": 0.80, "expert": 0.90}
+    assert all(reached[name] >= target for name, target in targets.items())
+    assert {o["verifier"] for o in report["objectives"]} == {"mpvu-broad", "mpvu-expert"}
+    assert "ninds" in [stop["site"] for stop in report["route"]]
+    assert len({stop["site"] for stop in report["route"]}) > 1
+
+
+def test_every_other_way_fails_where_it_must(report: Any) -> None:
+    passes = {baseline["name"]: baseline["passes"] for baseline in report["baselines"]}
+    assert passes["untrained"] == {"broad": False, "expert": False}
+    assert not passes["general sites only"]["expert"]
+    assert not passes["specialist only"]["broad"]
+
+
+def test_the_report_accounts_for_the_job(report: Any) -> None:
+    assert report["algorithm"] in ("sequential", "cyclic")
+    assert report["bytes_moved"] >= sum(stop["bytes_in"] for stop in report["route"]) > 0
+    for stop in report["route"]:
+        assert stop["work"] > 0
+        assert stop["seconds"] > 0
+        assert set(stop["gains"]) == {"broad", "expert"}
+    last = report["route"][-1]["values"]
+    assert last == {o["name"]: o["reached"] for o in report["objectives"]}
+
+
+def test_there_is_a_picture_and_a_model_with_its_card(out: Path) -> None:
+    root = ElementTree.parse(out / "network.svg").getroot()
+    assert root.tag.endswith("svg")
+    text = "".join(root.itertext())
+    assert "ninds" in text
+    card = (out / "model" / "README.md").read_text()
+    assert "no proof of fitness" in card
+    assert (out / "model" / "weights.safetensors").stat().st_size > 0
+
+
+def test_no_disease_of_a_test_is_in_any_training_file(out: Path) -> None:
+    def topics(folder: str) -> set[str]:
+        files = (out / "data" / folder).glob("*.jsonl")
+        lines = (line for file in files for line in file.read_text().splitlines())
+        return {json.loads(line)["topic"].strip().casefold() for line in lines}
+
+    assert topics("tests")
+    assert not topics("tests") & topics("sites")

@@ -1,0 +1,308 @@
+"""Both journals keep what they acknowledged, in order; the one on disk through any crash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import daitn.tools.store as store_package
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
+from daitn.objects.identifiers import JobId
+from daitn.tools.store.journal import Journal, StaleAppend
+from daitn.tools.store.memory import MemoryJournal
+from daitn.tools.store.sql import SqlJournal
+from daitn.tools.store.tables import METADATA, SCHEMA
+
+A, B = JobId("job-a"), JobId("job-b")
+POSTGRES = os.environ.get("DAITN_TEST_POSTGRES_URL", "")
+"""URL of a database in which these tests may drop the journal's tables and make them again."""
+
+
+def on_disk(folder: Path) -> Journal:
+    return SqlJournal(f"sqlite:///{folder / 'jobs.db'}")
+
+
+def in_memory(folder: Path) -> Journal:
+    return MemoryJournal()
+
+
+def on_postgres(folder: Path) -> Journal:
+    if not POSTGRES:
+        pytest.skip("DAITN_TEST_POSTGRES_URL names no database")
+    engine = sa.create_engine(POSTGRES)
+    with engine.begin() as connection:
+        METADATA.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+    engine.dispose()
+    return SqlJournal(POSTGRES)
+
+
+@pytest.fixture(params=[on_disk, in_memory, on_postgres])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    opened: Journal = request.param(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_events_come_back_in_order_per_job(journal: Journal) -> None:
+    assert journal.append(A, 0, [b"1", b""], 1.0) == 2
+    assert journal.append(B, 0, [b"other"], 2.0) == 1
+    assert journal.append(A, 2, [b"\x00\xff"], 3.0) == 3
+    assert journal.events(A) == (b"1", b"", b"\x00\xff")
+    assert journal.events(B) == (b"other",)
+    assert journal.events(JobId("unknown")) == ()
+
+
+def test_jobs_are_listed_in_order_of_creation(journal: Journal) -> None:
+    names = [JobId(name) for name in ("z", "a", "m", "b")]
+    for name in names:
+        journal.append(name, 0, [b"made"], 1.0)
+    journal.append(names[0], 1, [b"later"], 2.0)
+    assert journal.jobs() == tuple(names)
+
+
+@pytest.mark.parametrize("expected_seq", [0, 1, 3])
+def test_a_writer_that_is_behind_or_ahead_is_told_and_adds_nothing(
+    journal: Journal, expected_seq: int
+) -> None:
+    journal.append(A, 0, [b"1", b"2"], 1.0)
+    with pytest.raises(
+        StaleAppend, match=f"job-a has 2 events, its writer expected {expected_seq}"
+    ):
+        journal.append(A, expected_seq, [b"3"], 2.0)
+    assert journal.events(A) == (b"1", b"2")
+
+
+def test_a_job_that_nobody_made_cannot_be_continued(journal: Journal) -> None:
+    with pytest.raises(StaleAppend, match="has 0 events"):
+        journal.append(A, 1, [b"x"], 1.0)
+    assert journal.jobs() == ()
+
+
+def test_adding_nothing_makes_no_job(journal: Journal) -> None:
+    assert journal.append(A, 0, [], 1.0) == 0
+    assert journal.jobs() == ()
+    with pytest.raises(ValueError, match="expected_seq"):
+        journal.append(A, -1, [], 1.0)
+
+
+def test_of_two_writers_exactly_one_adds_each_event(journal: Journal) -> None:
+    def write(writer: int) -> list[bytes]:
+        added = []
+        for n in range(30):
+            event = f"{writer}-{n}".encode()
+            try:
+                journal.append(A, len(journal.events(A)), [event], 1.0)
+            except StaleAppend:
+                continue
+            added.append(event)
+        return added
+
+    with ThreadPoolExecutor(2) as pool:
+        added = [event for events in pool.map(write, range(2)) for event in events]
+    events = journal.events(A)
+    assert sorted(events) == sorted(added)
+    assert len(events) >= 30
+
+
+def test_records_are_replaced_and_kept_by_kind(journal: Journal) -> None:
+    journal.put("node", "b", b"old")
+    journal.put("node", "b", b"new")
+    journal.put("node", "a", b"")
+    journal.put("key", "b", b"secret")
+    assert journal.get("node", "b") == b"new"
+    assert journal.get("node", "a") == b""
+    assert journal.get("node", "c") is None
+    assert list(journal.all("node").items()) == [("a", b""), ("b", b"new")]
+    assert journal.all("nothing") == {}
+
+
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def test_all_is_there_after_opening_again(tmp_path: Path) -> None:
+    journal = SqlJournal(url_of(tmp_path / "jobs.db"))
+    journal.append(A, 0, [b"1"], 1.0)
+    journal.put("node", "a", b"x")
+    journal.close()
+    again = SqlJournal(url_of(tmp_path / "jobs.db"))
+    assert (again.jobs(), again.events(A), again.get("node", "a")) == ((A,), (b"1",), b"x")
+    assert again.append(A, 1, [b"2"], 2.0) == 2
+    again.close()
+
+
+def test_commits_are_flushed_to_the_disk(tmp_path: Path) -> None:
+    journal = SqlJournal(url_of(tmp_path / "jobs.db"))
+    with journal._engine.begin() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    journal.close()
+
+
+WRITER = """
+import itertools, sys
+from daitn.tools.store.sql import SqlJournal
+journal = SqlJournal(sys.argv[1])
+seq = 0
+for n in itertools.count():
+    seq = journal.append("job-a", seq, [b"%d" % (seq + i) for i in range(1 + n % 3)], 1.0)
+    print(seq, flush=True)
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    acknowledged = 0
+    for _ in range(2):
+        path.unlink(missing_ok=True)
+        command = [sys.executable, "-c", WRITER, url_of(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            for _ in range(25):
+                acknowledged = int(writer.stdout.readline())
+            writer.kill()
+            for line in writer.stdout:
+                if line.endswith("\n"):
+                    acknowledged = int(line)
+        journal = SqlJournal(url_of(path))
+        events = journal.events(A)
+        assert len(events) >= acknowledged >= 25
+        assert events == tuple(b"%d" % n for n in range(len(events)))
+        assert journal.append(A, len(events), [b"on"], 2.0) == len(events) + 1
+        journal.close()
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        for left in tmp_path.iterdir():
+            left.unlink()
+
+
+def test_the_migrations_lead_to_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    journal = SqlJournal(url_of(tmp_path / "jobs.db"))
+    with journal._engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    journal.close()
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(str(store_package.__file__)).parent / "migrations")
+    )
+    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA
+
+
+@pytest.mark.processes
+def test_a_current_database_opens_without_the_migration_engine(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "jobs.db")
+    SqlJournal(url).close()
+    program = (
+        "import sys\n"
+        "from daitn.tools.store.sql import SqlJournal\n"
+        "SqlJournal(sys.argv[1]).close()\n"
+        "print('alembic' in sys.modules)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "False"
+
+
+def newer(folder: Path) -> str:
+    path = folder / "jobs.db"
+    SqlJournal(url_of(path)).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    return url_of(path)
+
+
+def no_database(folder: Path) -> str:
+    (folder / "jobs.db").write_bytes(b"these are my notes, not a database" * 100)
+    return url_of(folder / "jobs.db")
+
+
+def no_folder(folder: Path) -> str:
+    return url_of(folder / "absent" / "jobs.db")
+
+
+def read_only(folder: Path) -> str:
+    SqlJournal(url_of(folder / "jobs.db")).close()
+    return f"sqlite:///file:{folder / 'jobs.db'}?mode=ro&uri=true"
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "said"),
+    [
+        (newer, InvalidInput, "schema 9999.*later one"),
+        (no_database, Corrupt, "damaged or no database.*backup"),
+        (no_folder, InvalidInput, "cannot be opened.*make the folder"),
+        (read_only, InvalidInput, "cannot be written.*write access"),
+        (lambda folder: "sqlite://", InvalidInput, "forgets everything.*sqlite:///PATH"),
+        (lambda folder: "mysql://x/y", InvalidInput, "mysql is no database that is supported"),
+        (lambda folder: "nonsense", InvalidInput, "use sqlite:///PATH"),
+        (lambda folder: "postgresql+pg8000://x/y", InvalidInput, "driver pg8000.*pip install"),
+    ],
+)
+def test_a_database_that_cannot_be_used_says_what_to_do(
+    tmp_path: Path, made: Callable[[Path], str], error: type[DaitnError], said: str
+) -> None:
+    with pytest.raises(error, match=f"(?s){said}") as raised:
+        SqlJournal(made(tmp_path))
+    assert raised.value.field == "database"
+    assert raised.value.fix
+
+
+def test_a_newer_database_is_left_as_it_is(tmp_path: Path) -> None:
+    url = newer(tmp_path)
+    with pytest.raises(InvalidInput):
+        SqlJournal(url)
+    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    assert found == [("9999",)]
+
+
+def test_a_password_is_not_told(tmp_path: Path) -> None:
+    with pytest.raises(DaitnError) as raised:
+        SqlJournal("postgresql+psycopg://me:hunter2@127.0.0.1:1/x?connect_timeout=2")
+    assert "hunter2" not in str(raised.value)
+    assert isinstance(raised.value, InvalidInput | Unreachable)
+
+
+@pytest.mark.processes
+def test_a_full_disk_refuses_the_event_and_keeps_the_earlier_ones(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        journal = SqlJournal(url_of(disk / "jobs.db"))
+        seq = 0
+
+        def fill() -> None:
+            nonlocal seq
+            for _ in range(100):
+                seq = journal.append(A, seq, [b"x" * 20_000], 1.0)
+
+        with pytest.raises(StorageFull, match="no room"):
+            fill()
+        assert 0 < seq < 100
+        assert len(journal.events(A)) == seq
+        journal.close()
+        again = SqlJournal(url_of(disk / "jobs.db"))
+        assert again.events(A) == (b"x" * 20_000,) * seq
+        again.close()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
