@@ -71,6 +71,11 @@ class TopologyFeed:
         """The topology now."""
         return self._state.snapshot(time.time())
 
+    def key_of(self, site: SiteId) -> str | None:
+        """The public key under which a site was first heard; none if it never was."""
+        known = self._journal.get(_KEY_KIND, site)
+        return None if known is None else known.decode()
+
     async def _on_alive(self, key: str, alive: bool) -> None:
         site = keys.site_of(key)
         going = self._going.pop(site, None)
@@ -139,10 +144,10 @@ class TopologyFeed:
         self._state.absorb(descriptor, time.time())
 
     def _check_key(self, site: SiteId, public_key: str) -> None:
-        known = self._journal.get(_KEY_KIND, site)
+        known = self.key_of(site)
         if known is None:
             self._journal.put(_KEY_KIND, site, public_key.encode())
-        elif known.decode() != public_key:
+        elif known != public_key:
             raise Refused(
                 f"{site} is known with another key",
                 field="public_key",

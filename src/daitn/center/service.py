@@ -135,7 +135,10 @@ class ControlCenter:
                 f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
             )
         lineage = Lineage(job=job.id, entries=tuple(job.lineage))
-        return encode(Trained(job=view(job, time.time()), lineage=lineage))
+        sites = {entry.fact.site for entry in lineage.entries}
+        known = {site: self._feed.key_of(site) for site in sorted(sites)}
+        keys_ = {site: key for site, key in known.items() if key is not None}
+        return encode(Trained(job=view(job, time.time()), lineage=lineage, keys=keys_))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         return encode(self._jobs.cancel(decode(payload, JobQuery).job))
@@ -181,10 +184,10 @@ class ControlCenter:
     def _check_author(self, site: SiteId, entry: Entry) -> None:
         """Raise unless the site itself signed what is to become part of a lineage."""
         check_entry(entry)
-        state = self._feed.snapshot().sites.get(site)
-        if state is None:
+        known = self._feed.key_of(site)
+        if known is None:
             raise Unreachable(f"{site} has not described itself here yet", fix="report again")
-        if entry.fact.site != site or entry.public_key != state.descriptor.public_key:
+        if entry.fact.site != site or entry.public_key != known:
             raise Refused(
                 f"this is not signed by {site}",
                 field="entry.public_key",

@@ -54,7 +54,7 @@ async def export_model(session: Session, job: JobId, out: Path) -> Trained:
     if out.exists() and any(out.iterdir()):
         raise InvalidInput(f"{out} is not empty", field="--out", fix="name a new folder")
     trained = await session.ask("lineage", JobQuery(job=job), Trained)
-    check_lineage(trained.lineage)
+    check_lineage(trained.lineage, trained.keys)
     assert trained.job.model is not None
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:

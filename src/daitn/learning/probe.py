@@ -25,8 +25,8 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def probe() -> Probed:
     """Train a small network for `_DURATION_S` and say what that took.
 
-    The fastest step counts: other work can only slow a step down, and how busy a site is at the
-    moment is told by its load reading instead.
+    A step on processors is timed by what it took of them, not by the clock on the wall, and the
+    fastest counts: what else runs here at the moment is told by the site's load reading instead.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step_s = min(_step_durations(device))
@@ -48,14 +48,20 @@ def _step_durations(device: torch.device) -> list[float]:
     durations: list[float] = []
     started = time.perf_counter()
     while time.perf_counter() - started < _DURATION_S or len(durations) <= _WARM_UP_STEPS:
-        before = time.perf_counter()
+        before = _spent_s(device)
         optimiser.zero_grad()
         network(inputs).square().mean().backward()
         optimiser.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        durations.append(time.perf_counter() - before)
+        durations.append(_spent_s(device) - before)
     return durations[_WARM_UP_STEPS:]
+
+
+def _spent_s(device: torch.device) -> float:
+    if device.type == "cuda":
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
 
 
 def _device_name(device: torch.device) -> str:

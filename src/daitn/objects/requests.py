@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.identifiers import JobId
+from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Lineage
@@ -53,3 +53,5 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobView
     lineage: Lineage
+    keys: dict[SiteId, str]
+    """Public keys of the sites in the lineage, as the control centre first heard them."""

@@ -16,7 +16,7 @@ from daitn.identity.signing import sign_entry
 from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.registry import load
 from daitn.learning.trainer import Trainer
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import Corrupt, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
@@ -182,8 +182,22 @@ class Workshop:
         moved = await self._transport.fetch(
             model, lambda done, total: self._tell(work, "fetching", done, total)
         )
-        manifest = self._store.manifest(model.manifest)
-        await asyncio.to_thread(self._store.unpack, manifest, folder)
+        try:
+            await asyncio.to_thread(
+                self._store.unpack, self._store.manifest(model.manifest), folder
+            )
+        except Corrupt:
+            # The disk lost a chunk; the store has dropped it, so a second fetch brings it again.
+            shutil.rmtree(folder)
+            again = await self._transport.fetch(model, lambda done, total: None)
+            await asyncio.to_thread(
+                self._store.unpack, self._store.manifest(model.manifest), _made(folder)
+            )
+            moved = Moved(
+                bytes_in=moved.bytes_in + again.bytes_in,
+                seconds=moved.seconds + again.seconds,
+                sources={**moved.sources, **again.sources},
+            )
         return moved
 
     async def _keep(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:

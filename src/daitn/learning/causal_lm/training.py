@@ -97,8 +97,7 @@ def _loss(
     spoken = [pair for pair in pairs if rng.random() < generation_share]
     if spoken:
         dialogues = [Row(codec.dialogue(pair.question, pair.answer), []) for pair in spoken]
-        share = len(spoken) / len(pairs)
-        loss = loss + share * context_loss(model.network, tensors(dialogues))
+        loss = loss + context_loss(model.network, tensors(dialogues))
     return loss
 
 
