@@ -159,6 +159,20 @@ def test_every_key_verb_and_message_is_in_the_reference() -> None:
         assert f"`{name}`" in reference, name
 
 
+def test_every_command_of_the_readme_exists() -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    commands = {path for path, _ in _commands(typer.main.get_command(app), "daitn")}
+    targets = re.findall(r"^(\w+):", (DOCS.parent / "Makefile").read_text(), re.MULTILINE)
+    said = re.findall(r"^\$ (\S+(?: \S+)*)", readme, re.MULTILINE)
+    assert len(said) > 5
+    for line in said:
+        program, *words = line.split()
+        if program == "make":
+            assert words[0] in targets
+        else:
+            assert any(line == c or line.startswith(f"{c} ") for c in commands), line
+
+
 @pytest.mark.processes
 @pytest.mark.slow
 def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The paper's scenario end to end: thirteen processes, one language model, four ways to train it."""
+"""The paper's scenario end to end: thirteen processes and four ways to train one model."""
 
 from __future__ import annotations
 

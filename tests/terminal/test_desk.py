@@ -63,7 +63,7 @@ async def heard(center: Center) -> WorkOutcome:
     async with asyncio.timeout(10):
         while not center.heard:
             await center.came.wait()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
             if not center.heard:
                 center.came.clear()
     return center.heard[0]
@@ -102,8 +102,8 @@ async def test_a_report_that_is_refused_is_not_repeated(tmp_path: Path) -> None:
     there.start(work())
     async with asyncio.timeout(10):
         await center.came.wait()
-        while not all(note.reported for note in Ledger(tmp_path).all()):
-            await asyncio.sleep(0)
+        while not all(note.reported for note in Ledger(tmp_path).all()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert center.tried == 1
     await there.close()
 

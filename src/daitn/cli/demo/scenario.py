@@ -7,6 +7,7 @@ by the planner except through them.
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,62 @@ _SPECIALITIES = {
 BASELINES = {"general sites only": "general", "specialist only": "specialist"}
 """Name of a baseline to the name of its intent file."""
 
-MODEL: dict[str, Any] = {"recipe": "causal-lm", "seed": 7, "config": {}}
-GENERAL_EXAMPLES = 4000
-SPECIALIST_EXAMPLES = 8000
+
+@dataclass(frozen=True)
+class _Scale:
+    """What suits a corpus: the model, and how much the baselines may learn."""
+
+    config: dict[str, Any]
+    general_examples: int
+    specialist_examples: int
+
+
+_MEDQUAD = _Scale(config={}, general_examples=6000, specialist_examples=2500)
+_SMALL = _Scale(
+    config={
+        "layers": 2,
+        "width": 96,
+        "heads": 4,
+        "vocabulary": 800,
+        "answer_tokens": 32,
+        "question_tokens": 16,
+        "learning_rate": 0.003,
+        "learning_rate_halves_after": 1000,
+    },
+    general_examples=2000,
+    specialist_examples=1500,
+)
 
 
 def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
     """Write the network file and the three intents into `folder`; returns the network file."""
     network = folder / "network.yaml"
     _write(network, _network(data, prepared))
-    _write(folder / "healthcare.yaml", _intent("healthcare"))
-    general = [{"site": site, "examples": GENERAL_EXAMPLES} for site in prepared.general]
-    _write(folder / "general.yaml", {**_intent("general"), "route": general})
-    specialist = [{"site": "ninds", "examples": SPECIALIST_EXAMPLES}]
-    _write(folder / "specialist.yaml", {**_intent("specialist"), "route": specialist})
+    scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
+    intent = _intent("healthcare", scale.config)
+    _write(folder / "healthcare.yaml", intent)
+    _write(
+        folder / "general.yaml",
+        _restricted(intent, "general", prepared.general, scale.general_examples),
+    )
+    _write(
+        folder / "specialist.yaml",
+        _restricted(intent, "specialist", ("ninds",), scale.specialist_examples),
+    )
     return network
+
+
+def _restricted(
+    intent: dict[str, Any], name: str, sites: tuple[str, ...], examples: int
+) -> dict[str, Any]:
+    """The same wish, planned by the same engine, with some of the sites only."""
+    only = {"quantity": "site", "one_of": list(sites)}
+    return {
+        **intent,
+        "name": name,
+        "requirements": [*intent["requirements"], only],
+        "budget": {"duration_s": 240, "examples": examples},
+    }
 
 
 def _network(data: Path, prepared: Prepared) -> dict[str, Any]:
@@ -84,11 +126,11 @@ def _verifier(site: str, topic: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _intent(name: str) -> dict[str, Any]:
+def _intent(name: str, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "owner": "health-ai",
-        "model": MODEL,
+        "model": {"recipe": "causal-lm", "seed": 7, "config": config},
         "objectives": [
             {"name": "broad", "metric": "accuracy", "topic": "medicine", "at_least": 0.80},
             {
