@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from daitn.objects.wire import canonical, checked, decode, encode
 
 KINDS = (TrainingIntent, Manifest, Advert, Sensed, WorkOutcome, Entry, ErrorReport)
 
-INTENT = {
+INTENT: dict[str, Any] = {
     "name": "qa",
     "owner": "acme",
     "model": {"recipe": "classifier"},
@@ -67,6 +69,9 @@ def test_a_malformed_intent_names_a_field_and_a_fix(name: str, value: object) ->
     ("change", "field"),
     [
         ({"objectives": []}, "objectives"),
+        ({"objectives": [INTENT["objectives"][0]] * 2}, "intent"),
+        ({"model": {"recipe": "classifier", "seed": 2**60}}, "model.seed"),
+        ({"name": "x" * 41}, "name"),
         ({"objectives": [{"name": "b", "topic": "m", "at_least": 80}]}, "objectives[0].at_least"),
         ({"objective": []}, "intent"),
         ({"budget": {"cost_usd": "cheap"}}, "budget.cost_usd"),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from daitn.control.feasibility import assess
@@ -21,16 +22,17 @@ from daitn.control.jobs.commands import (
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.route.engine import Mtrce
+from daitn.identity.access import allows
 from daitn.objects.decisions import Assessment
-from daitn.objects.errors import DaitnError, ErrorReport, Unreachable
-from daitn.objects.identifiers import JobId, ObjectiveName, SiteId
+from daitn.objects.descriptors import ANY
+from daitn.objects.errors import DaitnError, ErrorReport, Unreachable, WorkFailed
+from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import (
     Assessed,
     JobEvent,
     Planned,
     Reported,
-    SiteLost,
     VerifierAssignment,
     VerifiersChosen,
     WorkNeeds,
@@ -100,22 +102,31 @@ class Actions:
     async def _route(self, job: Job) -> Planned:
         now_s = time.time()
         topology = self.cut(job.intent, job.needs)
+        away = _holders_away(job, topology)
         question = route_question(job, topology, now_s)
         rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
         route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
-        waiting_for = "" if route else _away(job, topology)
+        if away:
+            return Planned(route=None, decision=decision, waiting_for=away)
+        waiting_for = "" if route else _sites_away(job, topology)
         return Planned(route=route, decision=decision, waiting_for=waiting_for)
 
     def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
     ) -> tuple[VerifierAssignment, ...]:
         topology = self.cut(job.intent, job.needs)
-        return tuple(_assigned(job, topology, objective) for objective in objectives)
+        chosen: list[VerifierAssignment] = []
+        for objective in objectives:
+            busy = Counter(given.site for given in chosen)
+            chosen.append(_assigned(job, topology, objective, busy))
+        return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:
         key = keys.site_do(command.site, "work")
         work = encode(command.work)
         for attempt in range(START_ATTEMPTS):
+            if command.work.visit not in job.outstanding:
+                return
             try:
                 await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
                 return
@@ -125,7 +136,8 @@ class Actions:
             except DaitnError as error:
                 self._feed(job.id, Reported(_refused(job, command, error)))
                 return
-        self._feed(job.id, SiteLost(command.site))
+        deaf = WorkFailed(f"{command.site} does not take work", fix="see the site's log")
+        self._feed(job.id, Reported(_refused(job, command, deaf)))
 
     async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
         try:
@@ -147,28 +159,52 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
     )
 
 
-def _assigned(job: Job, topology: MsDrrt, objective: ObjectiveName) -> VerifierAssignment:
-    """The verifier of this objective that failed the job least and has least to do."""
-    options = topology.verifiers.get(objective, ())
+def _assigned(
+    job: Job, topology: MsDrrt, objective: ObjectiveName, busy: Counter[SiteId | None]
+) -> VerifierAssignment:
+    """The verifier of this objective that failed the job least and has least to do.
+
+    Only one in a jurisdiction into which the data's owners let the model go.
+    """
+    sites = topology.snapshot.sites
+    release_to = job.candidate.release_to if job.candidate else (ANY,)
+    allowed = [
+        option.site
+        for option in topology.verifiers.get(objective, ())
+        if allows(release_to, sites[option.site].descriptor.jurisdiction)
+    ]
 
     def burden(site: SiteId) -> tuple[int, float, str]:
-        state = topology.snapshot.sites[site]
-        queue = state.load.queue.value if state.load else 0.0
-        return (job.strikes.get(site, 0), queue, site)
+        load = sites[site].load
+        queue = load.queue.value if load else 0.0
+        return (job.verifier_strikes.get(site, 0), busy[site] + queue, site)
 
-    sites = sorted((option.site for option in options), key=burden)
-    return VerifierAssignment(objective=objective, site=sites[0] if sites else None)
+    return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 
 
-def _away(job: Job, topology: MsDrrt) -> str:
-    """What a job without a route waits for: sites that are known and not there now."""
+def _holders_away(job: Job, topology: MsDrrt) -> str:
+    """Who holds the model, if none of them is there."""
+    sites = topology.snapshot.sites
+    holders = job.best.model.holders if job.best else ()
+    if not holders or any(
+        site == CENTER_SITE or (site in sites and sites[site].alive) for site in holders
+    ):
+        return ""
+    return f"a site that holds the model: {', '.join(holders)}"
+
+
+def _sites_away(job: Job, topology: MsDrrt) -> str:
+    """Sites that would matter to a job without a route, were they there."""
     if job.intent.route and len(job.made) >= len(job.intent.route):
         return ""
-    sites = topology.snapshot.sites
-    best = job.best
-    if best and not any(site in sites and sites[site].alive for site in best.model.holders):
-        return f"a site that holds the model: {', '.join(best.model.holders)}"
-    away = sorted({r.candidate.split("/")[0] for r in topology.rejections if r.filter == "alive"})
+    reasons: dict[str, set[str]] = {}
+    for rejection in topology.rejections:
+        reasons.setdefault(rejection.candidate, set()).add(rejection.filter)
+    away = sorted(
+        candidate.split("/")[0]
+        for candidate, filters in reasons.items()
+        if filters in ({"alive"}, {"alive", "pinned"}, {"verifier-alive"})
+    )
     return f"sites that are away: {', '.join(away)}" if away else ""
 
 

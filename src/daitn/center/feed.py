@@ -81,10 +81,10 @@ class TopologyFeed:
         going = self._going.pop(site, None)
         if going is not None:
             going.cancel()
+        greeting = self._greeting.pop(site, None)
+        if greeting is not None:
+            greeting.cancel()
         if alive:
-            greeting = self._greeting.pop(site, None)
-            if greeting is not None:
-                greeting.cancel()
             self._greeting[site] = asyncio.create_task(self._greet(site))
         else:
             self._going[site] = asyncio.create_task(self._give_up(site))
@@ -95,8 +95,8 @@ class TopologyFeed:
                 advert = await self._fabric.request(
                     keys.site_do(site, "describe"), b"", timeout_s=DESCRIBE_TIMEOUT_S
                 )
-                self._state.appeared(site, time.time())
                 self._absorb(site, advert)
+                self._state.appeared(site, time.time())
                 self._came(site)
                 return
             except (Refused, InvalidInput, Corrupt) as error:
@@ -114,17 +114,17 @@ class TopologyFeed:
         self._lost(site)
 
     async def _on_advert(self, key: str, payload: bytes) -> None:
-        site = keys.site_of(key)
         try:
+            site = keys.site_of(key)
             self._absorb(site, payload)
             self._came(site)
         except DaitnError as error:
-            log.warning("an advert of %s is not believed: %s", site, error)
+            log.warning("the advert at %s is not believed: %s", key, error)
 
     async def _on_sensed(self, key: str, payload: bytes) -> None:
-        site = keys.site_of(key)
         now_s = time.time()
         try:
+            site = keys.site_of(key)
             sensed = decode(payload, Sensed)
             for link in sensed.links:
                 if link.source == site:
@@ -132,7 +132,7 @@ class TopologyFeed:
             if sensed.load is not None and sensed.load.site == site:
                 self._state.absorb(sensed.load, now_s)
         except DaitnError as error:
-            log.warning("readings of %s are not believed: %s", site, error)
+            log.warning("the readings at %s are not believed: %s", key, error)
 
     def _absorb(self, site: SiteId, payload: bytes) -> None:
         advert = decode(payload, Advert)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
-from daitn.control.jobs.commands import Command
+from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, replay, submit
 from daitn.control.jobs.view import view
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 STORAGE_AGAIN_S = 5.0
 """Pause of a job whose facts cannot be stored because the disk is full."""
+HAND_IN_AGAIN_S = 15.0
+"""How often a site is handed what it owes again: it starts what it lost, reports what it did."""
 TICK_S = 0.1
 """How late a deadline or a retry may be noticed."""
 
@@ -69,13 +71,16 @@ class JobService:
     def start(self) -> None:
         """Read every job back; nothing is done for them until `recover`."""
         for job in self._journal.jobs():
-            self._restore(job)
+            try:
+                self._restore(job)
+            except Exception:
+                # One job that cannot be read must not keep the others from being taken up.
+                log.exception("job %s cannot be read back and is left aside", job)
         self._ticking = asyncio.create_task(self._tick())
 
     def recover(self) -> None:
         """Take up again what was under way."""
-        for job in self.unfinished():
-            self.feed(job.id, Recovered())
+        self._tell_each(lambda job: Recovered())
 
     async def close(self) -> None:
         tasks = [*self._acting, *([self._ticking] if self._ticking else [])]
@@ -97,11 +102,11 @@ class JobService:
         """Take a fact in: into the machine, onto the disk, then act on it."""
         job = self._jobs[id_]
         now_s = time.time()
-        commands = handle(job, event, now_s)
         try:
+            commands = handle(job, event, now_s)
             stored = encode(_Stored(event, now_s))
             self._stored[id_] = self._journal.append(id_, self._stored[id_], [stored], now_s)
-        except DaitnError:
+        except Exception:
             # What is not on disk did not happen: the machine goes back to what is.
             self._restore(id_)
             raise
@@ -126,15 +131,13 @@ class JobService:
 
     def lost(self, site: SiteId) -> None:
         """A site is gone: jobs that it worked for replan."""
-        for job in self.unfinished():
-            if any(o.site == site for o in job.outstanding.values()):
-                self.feed(job.id, SiteLost(site))
+        self._tell_each(lambda job: SiteLost(site) if _works_for(site, job) else None)
 
-    def wake(self) -> None:
-        """The network changed: jobs that wait look again."""
-        for job in self.unfinished():
-            if job.state is JobState.WAITING:
-                self.feed(job.id, Woke())
+    def came(self, site: SiteId) -> None:
+        """A site is there, perhaps anew: what it owes is handed in again, which starts work that
+        it lost and lets it report work that it finished; jobs that wait look again."""
+        self._hand_in(lambda there: there == site)
+        self._tell_each(lambda job: Woke() if job.state is JobState.WAITING else None)
 
     def get(self, id_: JobId) -> Job:
         job = self._jobs.get(id_)
@@ -156,6 +159,25 @@ class JobService:
             number += 1
         return JobId(f"{name}-{number}")
 
+    def _tell_each(self, fact: Callable[[Job], JobEvent | None]) -> None:
+        """Tell every unfinished job its fact; again later if one could not be stored."""
+        untold = False
+        for job in self.unfinished():
+            event = fact(job)
+            if event is None:
+                continue
+            try:
+                self.feed(job.id, event)
+            except Exception:
+                log.exception("job %s does not know of %s yet", job.id, type(event).__name__)
+                untold = True
+        if untold:
+            self._spawn(self._tell_again(fact))
+
+    async def _tell_again(self, fact: Callable[[Job], JobEvent | None]) -> None:
+        await asyncio.sleep(STORAGE_AGAIN_S)
+        self._tell_each(fact)
+
     def _restore(self, id_: JobId) -> None:
         events = self._journal.events(id_)
         stored = [decode(event, _Stored) for event in events]
@@ -164,24 +186,28 @@ class JobService:
 
     def _carry_out(self, job: Job, commands: tuple[Command, ...]) -> None:
         for command in commands:
-            task = asyncio.create_task(self._act_safely(job, command))
-            self._acting.add(task)
-            task.add_done_callback(self._acting.discard)
+            self._spawn(self._act_safely(job.id, job.state, command))
 
-    async def _act_safely(self, job: Job, command: Command) -> None:
-        state = job.state
-        while self._jobs[job.id].state is state:
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+
+    async def _act_safely(self, id_: JobId, state: JobState, command: Command) -> None:
+        while self._jobs[id_].state is state:
             try:
-                await self._act(self._jobs[job.id], command)
+                await self._act(self._jobs[id_], command)
                 return
             except StorageFull as error:
-                log.error("job %s pauses: %s", job.id, error)
+                log.error("job %s pauses: %s", id_, error)
                 await asyncio.sleep(STORAGE_AGAIN_S)
             except Exception as error:
-                log.exception("job %s: %s failed", job.id, type(command).__name__)
-                if not job.state.final:
-                    self.feed(job.id, ActionFailed(_report(error)))
+                log.exception("job %s: %s failed", id_, type(command).__name__)
+                self._fail(id_, ActionFailed(_report(error)))
                 return
+
+    def _fail(self, id_: JobId, failure: ActionFailed) -> None:
+        self._tell_each(lambda job: failure if job.id == id_ else None)
 
     def _shown(self, job: Job) -> JobView:
         shown = view(job, time.time())
@@ -189,18 +215,41 @@ class JobService:
         self._show(shown)
         return shown
 
+    def _hand_in(self, owed: Callable[[SiteId], bool]) -> None:
+        for job in self.unfinished():
+            outstanding = [o for o in job.outstanding.values() if owed(o.site)]
+            self._carry_out(job, tuple(StartWork(o.site, o.work) for o in outstanding))
+
     async def _tick(self) -> None:
+        handed_in_s = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             now_s = time.time()
-            for job in self.unfinished():
+            if time.monotonic() - handed_in_s > HAND_IN_AGAIN_S:
+                handed_in_s = time.monotonic()
+                self._hand_in(lambda site: True)
+            if any(_due(job, now_s) for job in self.unfinished()):
                 try:
-                    if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
-                        self.feed(job.id, DeadlinePassed())
-                    elif job.wake_at_s is not None and now_s >= job.wake_at_s:
-                        self.feed(job.id, Woke())
-                except DaitnError as error:
-                    log.error("job %s: %s", job.id, error)
+                    for job in self.unfinished():
+                        event = _due(job, now_s)
+                        if event is not None:
+                            self.feed(job.id, event)
+                except Exception:
+                    log.exception("a job that is due cannot go on")
+                    await asyncio.sleep(STORAGE_AGAIN_S)
+
+
+def _due(job: Job, now_s: float) -> JobEvent | None:
+    """What time alone brings about."""
+    if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
+        return DeadlinePassed()
+    if job.wake_at_s is not None and now_s >= job.wake_at_s:
+        return Woke()
+    return None
+
+
+def _works_for(site: SiteId, job: Job) -> bool:
+    return any(o.site == site for o in job.outstanding.values())
 
 
 def _report(error: Exception) -> ErrorReport:

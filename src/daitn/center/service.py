@@ -14,14 +14,14 @@ from daitn.center.feed import TopologyFeed
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.view import view
-from daitn.identity.signing import check_entry
+from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
-from daitn.objects.lineage import Entry, Lineage
-from daitn.objects.messages import ModelsNeeded, RecipeQuestion, WorkOutcome
+from daitn.objects.lineage import Lineage
+from daitn.objects.messages import ModelsNeeded, RecipeQuestion, Report
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.requests import (
     AssessIntent,
@@ -120,6 +120,7 @@ class ControlCenter:
 
     async def _on_assess(self, key: str, payload: bytes) -> bytes:
         intent = decode(payload, AssessIntent).intent
+        checked_name(intent.name, "name")
         return encode(await self._actions.assess(intent, await self._needs(intent)))
 
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
@@ -166,10 +167,13 @@ class ControlCenter:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        outcome = decode(payload, WorkOutcome)
-        if outcome.entry is not None:
-            self._check_author(outcome.site, outcome.entry)
-        self._jobs.reported(outcome)
+        report = decode(payload, Report)
+        site = report.outcome.site
+        public_key = self._feed.key_of(site)
+        if public_key is None:
+            raise Unreachable(f"{site} has not described itself here yet", fix="report again")
+        check_report(report, public_key)
+        self._jobs.reported(report.outcome)
         return b""
 
     async def _on_store(self, key: str, payload: bytes) -> bytes:
@@ -180,19 +184,6 @@ class ControlCenter:
                 fix="cut it",
             )
         return (await asyncio.to_thread(self._store.write, payload)).encode()
-
-    def _check_author(self, site: SiteId, entry: Entry) -> None:
-        """Raise unless the site itself signed what is to become part of a lineage."""
-        check_entry(entry)
-        known = self._feed.key_of(site)
-        if known is None:
-            raise Unreachable(f"{site} has not described itself here yet", fix="report again")
-        if entry.fact.site != site or entry.public_key != known:
-            raise Refused(
-                f"this is not signed by {site}",
-                field="entry.public_key",
-                fix="report under the site's own name, with the key of its advert",
-            )
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
         """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""
@@ -226,7 +217,7 @@ class ControlCenter:
         raise NotFound(f"no site runs recipe {recipe}", field="model.recipe", fix=fix)
 
     def _came(self, site: SiteId) -> None:
-        self._jobs.wake()
+        self._jobs.came(site)
 
     def _lost(self, site: SiteId) -> None:
         self._jobs.lost(site)
@@ -248,13 +239,23 @@ class ControlCenter:
                 size_bytes=best.model.size_bytes,
                 measured={str(name): value for name, value in best.values.items()},
                 holders=best.model.holders,
-                created_at_s=time.time(),
+                created_at_s=job.ended_at_s or time.time(),
             )
             self._journal.put(_MODEL_KIND, job.id, encode(model))
         self._spawn(self._tell_needed())
 
     async def _tell_needed(self) -> None:
         """Let every site forget the models that no job and no owner needs any more."""
+        for site in self._feed.snapshot().alive():
+            needed = ModelsNeeded(models=tuple(sorted(self._needed())))
+            try:
+                await self._fabric.request(
+                    keys.site_do(site, "retain"), encode(needed), timeout_s=ESTIMATE_TIMEOUT_S
+                )
+            except DaitnError as error:
+                log.info("%s keeps old models for now: %s", site, error.problem)
+
+    def _needed(self) -> set[Digest]:
         needed: set[Digest] = set()
         for job in self._jobs.all():
             kept = (job.best, job.latest) if not job.state.final else (job.best,)
@@ -262,16 +263,12 @@ class ControlCenter:
             needed |= {o.work.model.manifest for o in job.outstanding.values() if o.work.model}
             if job.candidate is not None:
                 needed.add(job.candidate.model.manifest)
-        message = encode(ModelsNeeded(models=tuple(sorted(needed))))
-        for site in self._feed.snapshot().alive():
-            try:
-                await self._fabric.request(
-                    keys.site_do(site, "retain"), message, timeout_s=ESTIMATE_TIMEOUT_S
-                )
-            except DaitnError as error:
-                log.info("%s keeps old models for now: %s", site, error.problem)
+        return needed
 
     async def _recover(self) -> None:
+        for job in self._jobs.all():
+            if job.state.final and job.best and self._journal.get(_MODEL_KIND, job.id) is None:
+                self._settle(job)
         waited_s = 0.0
         while waited_s < SETTLE_S and self._awaited() - set(self._feed.snapshot().alive()):
             await asyncio.sleep(0.05)

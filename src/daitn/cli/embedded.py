@@ -90,6 +90,10 @@ class Embedded:
                     f"{name} ended with {process.returncode}:\n{tail}", fix=f"see {log}"
                 )
 
+    def pid(self, name: str) -> int:
+        """Process id of the control centre (`center`) or of a site's node."""
+        return self._processes[name].pid
+
     def kill(self, name: str) -> None:
         """Kill one process at once, as a crash would."""
         self._processes[name].kill()

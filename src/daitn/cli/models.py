@@ -21,7 +21,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.transport import ChunkTransport
 
-__all__ = ["app", "export_model", "upload"]
+__all__ = ["app", "check_folder", "export_model", "upload"]
 
 DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 STORE_TIMEOUT_S = 30.0
@@ -51,8 +51,7 @@ def export_command(
 
 async def export_model(session: Session, job: JobId, out: Path) -> Trained:
     """Write the model's parts, its checked lineage and its card to the folder `out`."""
-    if out.exists() and any(out.iterdir()):
-        raise InvalidInput(f"{out} is not empty", field="--out", fix="name a new folder")
+    check_folder(out)
     trained = await session.ask("lineage", JobQuery(job=job), Trained)
     check_lineage(trained.lineage, trained.keys)
     assert trained.job.model is not None
@@ -70,6 +69,12 @@ async def export_model(session: Session, job: JobId, out: Path) -> Trained:
     return trained
 
 
+def check_folder(out: Path) -> None:
+    """Raise `InvalidInput` unless a model can be written into the folder `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInput(f"{out} is not an empty folder", field="--out", fix="name a new folder")
+
+
 async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
     """Hand a folder of parts to the control centre, which holds it for the first site.
 
@@ -77,7 +82,14 @@ async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
     """
     with tempfile.TemporaryDirectory() as scratch:
         parts = Path(scratch) / "parts"
-        shutil.copytree(folder, parts, ignore=shutil.ignore_patterns(LINEAGE, CARD))
+        parts.mkdir()
+        for part in sorted(folder.iterdir()):
+            if not part.is_file():
+                raise InvalidInput(
+                    f"{part} is no file", field="model.start", fix="name a folder of parts only"
+                )
+            if part.name not in (LINEAGE, CARD):
+                shutil.copyfile(part, parts / part.name)
         store = DiskBlobStore(Path(scratch) / "blobs")
         digest, manifest = store.pack(recipe, parts)
         chunks = {chunk for part in manifest.parts for chunk in part.chunks}

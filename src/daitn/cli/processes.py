@@ -111,7 +111,15 @@ async def _up(config: Path) -> None:
         loop.add_signal_handler(number, told.set)
     try:
         with screen.status("starting the network"):
-            await network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
+            starting = asyncio.ensure_future(
+                network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
+            )
+            stopping = asyncio.ensure_future(told.wait())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                return
+            starting.result()
         screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
         while not told.is_set():
             network.check()

@@ -10,8 +10,16 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from daitn.objects.errors import DaitnError, Infeasible, NotFound, Refused, Unreachable
+from daitn.objects.errors import (
+    DaitnError,
+    Infeasible,
+    InvalidInput,
+    NotFound,
+    Refused,
+    Unreachable,
+)
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
@@ -72,7 +80,10 @@ class Session:
 @asynccontextmanager
 async def connect(center: str) -> AsyncIterator[Session]:
     """A session with the control centre at an endpoint. Raises `Unreachable`."""
-    settings = FabricSettings(mode="client", connect=(center,))
+    try:
+        settings = FabricSettings(mode="client", connect=(center,))
+    except InvalidInput as error:
+        raise InvalidInput(error.problem, field="--center (DAITN_CENTER)", fix=error.fix) from None
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
         yield Session(fabric)
@@ -95,9 +106,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def complain(error: DaitnError) -> None:
     """Say what is wrong, where, and what to do."""
     where = f"{error.field}: " if error.field else ""
-    errors.print(f"[bold red]error[/] {where}{error.problem}", highlight=False, markup=True)
+    errors.print(Text.assemble(("error", "bold red"), f" {where}{error.problem}"))
     if error.fix:
-        errors.print(f"  [bold]fix[/] {error.fix}", highlight=False)
+        errors.print(Text.assemble(("  fix", "bold"), f" {error.fix}"))
 
 
 def exit_code(error: DaitnError) -> int:
@@ -106,7 +117,7 @@ def exit_code(error: DaitnError) -> int:
         return EXIT_INFEASIBLE
     if isinstance(error, Unreachable):
         return EXIT_UNREACHABLE
-    if isinstance(error, NotFound) or type(error).__name__ == "InvalidInput":
+    if isinstance(error, NotFound | InvalidInput):
         return EXIT_BAD_INPUT
     return EXIT_OTHER
 

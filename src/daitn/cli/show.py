@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
 from daitn.cli.tables import assessment_table, decision_table, job_table, plain_table, size
 from daitn.objects.croissant import to_croissant
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import NotFound
-from daitn.objects.identifiers import JobId
+from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import JobView
 from daitn.objects.requests import JobList, JobQuery, ModelList
 from daitn.objects.wire import to_json
@@ -134,18 +135,19 @@ async def _described(
     if kind == "node":
         for site in sites:
             if site.descriptor.site == name:
-                return site, to_json(site)
+                return site, Text(to_json(site))
         raise NotFound(f"there is no node {name}", field="name", fix="see `daitn get nodes`")
     if kind == "dataset":
         for site in sites:
             for dataset in site.descriptor.datasets:
                 if name in (f"{dataset.site}/{dataset.name}", dataset.name):
-                    return (to_croissant(dataset) if croissant else dataset), to_json(dataset)
+                    return (to_croissant(dataset) if croissant else dataset), Text(to_json(dataset))
         raise NotFound(f"there is no data set {name}", field="name", fix="see `daitn get datasets`")
     raise NotFound(f"there is no kind {kind}", field="kind", fix="use job, node or dataset")
 
 
 async def _job(center: str, job: str) -> JobView:
+    checked_name(job, "job")
     return (await _ask_jobs(center, job)).jobs[0]
 
 

@@ -37,7 +37,8 @@ def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[obje
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        # Names come from the network: they are text, never markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 
@@ -73,8 +74,8 @@ def _objectives(job: JobView) -> Table:
         untrained = job.untrained.get(objective.name)
         reached = "-" if objective.reached is None else f"{objective.reached:.3f}"
         table.add_row(
-            objective.name,
-            objective.metric,
+            Text(objective.name),
+            Text(objective.metric),
             "-" if untrained is None else f"{untrained:.3f}",
             Text(reached, style="green" if objective.holds else "yellow"),
             f"{objective.target:.3f}",

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from daitn.cli.models import export_model, upload
+from daitn.cli.models import check_folder, export_model, upload
 from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
 from daitn.cli.tables import assessment_table, job_table
 from daitn.cli.watching import watch_job
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import NotFound
-from daitn.objects.identifiers import JobId
+from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobState, JobView
 from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
@@ -52,7 +52,7 @@ def train(
 
       daitn train -f intent.yaml --watch -o model/
     """
-    intent = run(_read(file))
+    intent = run(_read(file, out))
     if dry_run:
         assessment = run(_assess(center, intent))
         if as_json:
@@ -106,6 +106,7 @@ def cancel(
 def read_intent(path: Path) -> TrainingIntent:
     """Read and check an intent file. Raises `InvalidInput` naming the field."""
     intent = checked(read_yaml(path, "intent"), TrainingIntent, "intent")
+    checked_name(intent.name, "name")
     start = (path.parent / intent.model.start) if intent.model.start else None
     if start is not None and not start.is_dir():
         raise NotFound(
@@ -114,7 +115,9 @@ def read_intent(path: Path) -> TrainingIntent:
     return intent
 
 
-async def _read(path: Path) -> TrainingIntent:
+async def _read(path: Path, out: Path | None) -> TrainingIntent:
+    if out is not None:
+        check_folder(out)
     return read_intent(path)
 
 
@@ -146,11 +149,13 @@ async def _train(
 
 
 async def _watch(center: str, job: JobId, quiet: bool) -> JobView:
+    checked_name(job, "job")
     async with connect(center) as session:
         return await watch_job(session, job, quiet)
 
 
 async def _cancel(center: str, job: JobId) -> JobView:
+    checked_name(job, "job")
     async with connect(center) as session:
         return await session.ask("cancel", JobQuery(job=job), JobView)
 

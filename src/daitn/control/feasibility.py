@@ -133,7 +133,7 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
     failed: dict[tuple[str, str], set[str]] = defaultdict(set)
     for rejection in question.topology.rejections:
         if "/" in rejection.candidate:
-            item = rejection.field.partition("].")[0]
+            item = rejection.field.partition(".")[0]
             failed[rejection.filter, item].add(rejection.candidate)
     everyone = set().union(*failed.values()) if failed else set()
     if not everyone:
@@ -141,7 +141,11 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
         return
     whole = [key for key, candidates in failed.items() if candidates == everyone]
     for name, item in whole:
-        example = next(r for r in question.topology.rejections if r.filter == name)
+        example = next(
+            r
+            for r in question.topology.rejections
+            if (r.filter, r.field.partition(".")[0]) == (name, item)
+        )
         yield (
             f"none of the {len(everyone)} data sets passes {item or name}: "
             f"{example.candidate}: {example.reason}"

@@ -12,16 +12,18 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.lineage import Entry, Lineage, LineageFact
-from daitn.objects.messages import Advert
+from daitn.objects.messages import Advert, Report, WorkOutcome
 from daitn.objects.wire import canonical
 
 __all__ = [
     "check_advert",
     "check_entry",
     "check_lineage",
+    "check_report",
     "entry_digest",
     "sign_advert",
     "sign_entry",
+    "sign_report",
 ]
 
 
@@ -80,6 +82,26 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
 def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:
     """Sign what a node says of itself."""
     return Advert(descriptor=descriptor, signature=key.sign(canonical(descriptor)))
+
+
+def sign_report(outcome: WorkOutcome, key: SigningKey) -> Report:
+    """Sign how a piece of work ended."""
+    return Report(outcome=outcome, signature=key.sign(canonical(outcome)))
+
+
+def check_report(report: Report, public_key: str) -> None:
+    """Raise `Corrupt` unless the report, and the entry in it, are signed with this key."""
+    check_signature(public_key, report.signature, canonical(report.outcome))
+    entry = report.outcome.entry
+    if entry is None:
+        return
+    check_entry(entry)
+    if entry.public_key != public_key or entry.fact.site != report.outcome.site:
+        raise Corrupt(
+            "the lineage entry is another site's",
+            field="entry.public_key",
+            fix="sign entries with the key of the site's advert",
+        )
 
 
 def check_advert(advert: Advert) -> None:

@@ -64,6 +64,8 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     expected_cost_usd: float
     expected: dict[str, float]
     """Objective to the value that is expected to be measured after the visit."""
+    release_to: tuple[str, ...]
+    """Jurisdictions into which the data's owner lets a model travel that learned there."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

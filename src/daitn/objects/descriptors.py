@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -20,6 +21,11 @@ __all__ = [
     "VerifierDescriptor",
     "covers_topic",
 ]
+
+Word = Annotated[str, msgspec.Meta(max_length=200)]
+Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
+Histogram = Annotated[dict[Word, int], msgspec.Meta(max_length=4096)]
+"""Bounds on what strangers publish: a descriptor describes, it does not fill memories."""
 
 ANY = "*"
 """In a policy's list: no restriction."""
@@ -41,27 +47,27 @@ def covers_topic(broad: str, narrow: str) -> bool:
 class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a data owner allows visiting models to do. Each list may hold `*`."""
 
-    recipes: tuple[str, ...]
+    recipes: Words
     """Recipes that may run on the data."""
-    owners: tuple[str, ...] = (ANY,)
+    owners: Words = (ANY,)
     """Model owners whose models may visit."""
-    release_to: tuple[str, ...] = (ANY,)
+    release_to: Words = (ANY,)
     """Jurisdictions into which a model that learned from the data may travel."""
 
 
 class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A data set, described so that it can be found and never so that it can be rebuilt."""
 
-    name: str
+    name: Word
     site: SiteId
-    data_schema: str
+    data_schema: Word
     """What a record looks like, for instance `qa-pairs/1`; a recipe reads one schema."""
     modality: str
     """`text`, `table` or `image`."""
-    topics: tuple[str, ...]
+    topics: Words
     """Paths in a tree of topics, for instance `medicine/neurology`."""
     samples: int
-    labels: dict[str, int]
+    labels: Histogram
     """Label histogram."""
     quality: float
     """Share of usable records in [0, 1]."""
@@ -83,27 +89,27 @@ class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     speed_flops: float
     """Floating-point operations per second, measured by a short probe of the training engine."""
-    recipes: tuple[str, ...]
+    recipes: Words
     """Recipes installed here."""
 
 
 class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A private test set, as its verifier describes it."""
 
-    topic: str
-    test_schema: str
-    metrics: tuple[str, ...]
+    topic: Word
+    test_schema: Word
+    metrics: Words
     items: int
     chance: float
     """What guessing reaches on it, in [0, 1]."""
-    labels: dict[str, int]
+    labels: Histogram
 
 
 class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A model performance verification unit (MPVU)."""
 
-    tests: tuple[TestSetDescriptor, ...]
-    recipes: tuple[str, ...]
+    tests: Annotated[tuple[TestSetDescriptor, ...], msgspec.Meta(max_length=256)]
+    recipes: Words
 
 
 class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +125,7 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     """Counts up from 1 with each change since `started_at_s`."""
     software: str
-    datasets: tuple[DatasetDescriptor, ...] = ()
+    datasets: Annotated[tuple[DatasetDescriptor, ...], msgspec.Meta(max_length=256)] = ()
     compute: ComputeDescriptor | None = None
     verifier: VerifierDescriptor | None = None
 

@@ -7,6 +7,7 @@ A *requirement* is hard; an *objective* is what the model must be measured to re
 from __future__ import annotations
 
 import enum
+import math
 from typing import Annotated
 
 import msgspec
@@ -25,9 +26,11 @@ __all__ = [
     "TrainingIntent",
 ]
 
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
+Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+JobName = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
+"""Short, because the ids of jobs and of their visits are made from it."""
 
 
 class Quantity(enum.StrEnum):
@@ -64,6 +67,8 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
         if sum(stated) != 1:
             raise ValueError("state exactly one of at_least, at_most, one_of, none_of")
+        if not all(math.isfinite(b) for b in (self.at_least, self.at_most) if b is not None):
+            raise ValueError("a bound must be a finite number")
         named = self.quantity in (Quantity.JURISDICTION, Quantity.OWNER, Quantity.SITE)
         if named != bool(self.one_of or self.none_of):
             allowed = "one_of or none_of" if named else "at_least or at_most"
@@ -99,7 +104,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     metric: Name = "accuracy"
     topic: Name
     """Topic of the test set; a verifier must offer it."""
-    at_least: Share
+    at_least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
 
 class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +119,7 @@ class ModelWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     recipe: Name
     config: dict[str, object] = {}
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     start: str = ""
     """Folder of parts to start from, on the owner's machine; empty for a fresh model."""
 
@@ -130,8 +135,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     duration_s: Positive | None = None
     """Seconds from submission to the end of the last verification."""
-    cost_usd: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
-    examples: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e12)] | None = None
+    examples: Count | None = None
     """Training examples over all visits."""
 
 
@@ -139,13 +144,13 @@ class PinnedVisit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One visit of a route that the owner states instead of leaving it to the network."""
 
     site: SiteId
-    examples: Annotated[int, msgspec.Meta(gt=0)]
+    examples: Count
 
 
 class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model owner's request to DA-ITN-T."""
 
-    name: Name
+    name: JobName
     owner: OwnerId
     model: ModelWanted
     objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
@@ -155,6 +160,16 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     preferences: tuple[Preference, ...] = ()
     route: tuple[PinnedVisit, ...] = ()
     """Empty: MTRCE computes the route. Given: exactly these visits, for comparison."""
+
+    def __post_init__(self) -> None:
+        names = [objective.name for objective in self.objectives]
+        tests = [(objective.topic, objective.metric) for objective in self.objectives]
+        for position in range(len(names)):
+            if names[position] in names[:position]:
+                raise ValueError(f"objectives[{position}].name: {names[position]} is there twice")
+            if tests[position] in tests[:position]:
+                topic, metric = tests[position]
+                raise ValueError(f"objectives[{position}]: {metric} on {topic} is there twice")
 
     def objective(self, name: str) -> Objective:
         """The objective called `name`; it must exist."""

@@ -198,6 +198,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     standard_error: dict[ObjectiveName, float]
     entries: tuple[Digest, ...]
     """Lineage entries of its verifications: what a visit that starts from it builds on."""
+    release_to: tuple[str, ...]
+    """Jurisdictions into which it may travel, given all the data that it learned from."""
     visits: tuple[int, ...] = ()
     """Positions in the job's made visits of those that led to it, oldest first."""
 
@@ -231,7 +233,7 @@ class MadeVisit(msgspec.Struct, frozen=True, kw_only=True):
     transfer_s: float
     overhead_s: float
     verify_s: float
-    """From the end of the visit to the last signed measurement."""
+    """The longest of its verifications, with the transfer to its verifier."""
     bytes_in: int
     """To the site and to the verifiers that measured the result."""
     cost_usd: float

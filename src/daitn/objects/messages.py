@@ -25,6 +25,7 @@ __all__ = [
     "ProbeRequest",
     "Progress",
     "RecipeQuestion",
+    "Report",
     "Sensed",
     "StatusQuestion",
     "VerifyWork",
@@ -132,6 +133,13 @@ class WorkOutcome(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry | None = None
     model: ModelRef | None = None
     error: ErrorReport | None = None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome, signed by its site over its canonical bytes: a failure too must be its own."""
+
+    outcome: WorkOutcome
+    signature: str
 
 
 class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,8 +22,15 @@ _CANONICAL = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def encode(value: object) -> bytes:
-    """MessagePack of a struct."""
-    return _ENCODER.encode(value)
+    """MessagePack of a struct. Raises `InvalidInput` for a number beyond 64 bits."""
+    try:
+        return _ENCODER.encode(value)
+    except (OverflowError, RecursionError) as error:
+        raise InvalidInput(
+            f"{type(value).__name__} cannot be sent: {error}",
+            field=type(value).__name__,
+            fix="use whole numbers below 2^63, and less nesting",
+        ) from None
 
 
 def canonical(value: object) -> bytes:
@@ -54,8 +61,8 @@ def checked(value: object, kind: type[T], what: str) -> T:
     """
     try:
         return msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `")
+    except (msgspec.ValidationError, OverflowError, RecursionError) as error:
+        problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
         field = path.rstrip("`").removeprefix("$").removeprefix(".") or what
         raise InvalidInput(
             _plain(problem), field=field, fix=f"correct it in the {what}; see `daitn schema {what}`"

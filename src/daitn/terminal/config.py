@@ -76,7 +76,11 @@ def read_yaml(path: Path, what: str) -> object:
         raise NotFound(
             f"there is no {what} {path}", field=str(path), fix="check the path"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise InvalidInput(
+            f"the {what} {path} cannot be read: {error.strerror}", fix="check the path"
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"the {what} {path} is no YAML: {error}", fix="correct the line that it names"
         ) from None
@@ -91,6 +95,8 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
             f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
         )
     _check_roles(config)
+    _check_unique("datasets", [dataset.name for dataset in config.datasets])
+    _check_unique("tests", [f"{test.test_schema} on {test.topic}" for test in config.tests])
     resolved_sets = []
     for position, dataset in enumerate(config.datasets):
         field = f"datasets[{position}]"
@@ -117,6 +123,14 @@ def _check_roles(config: NodeConfig) -> None:
                 f"the role {role} and the list {field} go together",
                 field=field if role in config.roles else "roles",
                 fix=f"list at least one under {field}, or remove {role} from roles",
+            )
+
+
+def _check_unique(field: str, names: list[str]) -> None:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise InvalidInput(
+                f"{name} is there twice", field=f"{field}[{position}]", fix="give each its own"
             )
 
 

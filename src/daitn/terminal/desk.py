@@ -7,7 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, InvalidInput, Refused
+from daitn.objects.errors import (
+    Corrupt,
+    DaitnError,
+    ErrorReport,
+    InvalidInput,
+    Refused,
+    StorageFull,
+)
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import Work, WorkOutcome, WorkState, WorkStatus
@@ -58,6 +65,7 @@ class Desk:
 
     def models(self) -> frozenset[Digest]:
         """Models that work here still needs, or that nobody has heard of yet."""
+        self._ledger.forget_reported()
         return self._ledger.models()
 
     def resume(self) -> None:
@@ -73,8 +81,7 @@ class Desk:
         noted = self._ledger.get(work.visit)
         if noted is None:
             self._ledger.put(Noted(work=work))
-            task = asyncio.create_task(self._do(work), name=f"work {work.visit}")
-            self._running[work.visit] = task
+            self._begin(work)
         elif noted.work != work:
             raise InvalidInput(
                 f"{work.visit} names other work here",
@@ -83,6 +90,8 @@ class Desk:
             )
         elif noted.outcome is not None:
             self._send(noted)
+        elif work.visit not in self._running:
+            self._begin(work)
         return self.status(work.visit)
 
     def status(self, visit: VisitId) -> WorkStatus:
@@ -95,7 +104,7 @@ class Desk:
 
     async def stop(self, visit: VisitId) -> None:
         """Stop work and forget it; its report is owed to nobody."""
-        task = self._running.get(visit)
+        task = self._running.pop(visit, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -108,17 +117,26 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _begin(self, work: Work) -> None:
+        task = asyncio.create_task(self._do(work), name=f"work {work.visit}")
+        self._running[work.visit] = task
+        task.add_done_callback(lambda ended: self._ended(work.visit, ended))
+
+    def _ended(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
+        if self._running.get(visit) is ended:
+            del self._running[visit]
+
     async def _do(self, work: Work) -> None:
-        try:
-            outcome = await self._outcome(work)
-        finally:
-            self._running.pop(work.visit, None)
-        noted = Noted(work=work, outcome=outcome)
+        noted = Noted(work=work, outcome=await self._outcome(work))
+        self._note(noted)
+        self._send(noted)
+
+    def _note(self, noted: Noted) -> None:
+        """Keep what can be kept: the report goes out all the same."""
         try:
             self._ledger.put(noted)
-        except OSError as error:
-            log.warning("outcome of %s is not on disk: %s", work.visit, error)
-        self._send(noted)
+        except StorageFull as error:
+            log.warning("the outcome of %s is not on disk: %s", noted.work.visit, error)
 
     async def _outcome(self, work: Work) -> WorkOutcome:
         try:
@@ -164,4 +182,4 @@ class Desk:
             await asyncio.sleep(REPORT_AGAIN_S[min(attempt, len(REPORT_AGAIN_S) - 1)])
             attempt += 1
         if self._ledger.get(noted.work.visit) is not None:
-            self._ledger.put(Noted(work=noted.work, outcome=noted.outcome, reported=True))
+            self._note(Noted(work=noted.work, outcome=noted.outcome, reported=True))

@@ -7,16 +7,20 @@ that neither a lost message nor a restart makes the site do it twice or forget w
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import msgspec
 
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.identifiers import Digest, VisitId, checked_name
 from daitn.objects.messages import Work, WorkOutcome
 from daitn.objects.wire import decode, encode
 
 __all__ = ["Ledger", "Noted"]
+
+
+KEEP_REPORTED_S = 3600.0
 
 
 class Noted(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,17 +51,30 @@ class Ledger:
             return None
 
     def put(self, noted: Noted) -> None:
-        """Keep a note; on disk when this returns."""
+        """Keep a note; on disk when this returns. Raises `StorageFull` where it cannot be kept."""
         path = self._path(noted.work.visit)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(encode(noted))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(encode(noted))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            raise StorageFull(
+                f"the ledger in {self._folder.name} cannot be written: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
 
     def forget(self, visit: VisitId) -> None:
         self._path(visit).unlink(missing_ok=True)
+
+    def forget_reported(self) -> None:
+        """Drop notes of work that was heard of long ago; nobody hands it in again."""
+        for noted in self.all():
+            path = self._path(noted.work.visit)
+            if noted.reported and time.time() - path.stat().st_mtime > KEEP_REPORTED_S:
+                self.forget(noted.work.visit)
 
     def all(self) -> tuple[Noted, ...]:
         """Every note, by visit."""

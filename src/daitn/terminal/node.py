@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from daitn.identity.keys import SigningKey
-from daitn.identity.signing import sign_advert
+from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.trainer import Trainer
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError
@@ -139,14 +139,16 @@ class Node:
 
     async def _on_retain(self, key: str, payload: bytes) -> bytes:
         needed = decode(payload, ModelsNeeded)
-        freed = await self._workshop.retain(frozenset(needed.models) | self._desk.models())
+        freed = await self._workshop.retain(lambda: frozenset(needed.models) | self._desk.models())
         if freed:
             log.info("freed %d bytes of models that nobody needs", freed)
         return b""
 
     async def _report(self, outcome: WorkOutcome) -> None:
         await self._fabric.request(
-            keys.center_do("report"), encode(outcome), timeout_s=REPORT_TIMEOUT_S
+            keys.center_do("report"),
+            encode(sign_report(outcome, self._key)),
+            timeout_s=REPORT_TIMEOUT_S,
         )
 
     def _publish_progress(self, progress: Progress) -> None:

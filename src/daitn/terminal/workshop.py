@@ -16,7 +16,7 @@ from daitn.identity.signing import sign_entry
 from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.registry import load
 from daitn.learning.trainer import Trainer
-from daitn.objects.errors import Corrupt, NotFound
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
@@ -29,6 +29,10 @@ from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 __all__ = ["Workshop"]
 
 log = logging.getLogger(__name__)
+
+MOST_MODEL_BYTES = 10**14
+KEEP_RECENT_S = 600.0
+"""How long a model that was made or fetched here is kept without being asked for."""
 
 Watch = Callable[[Progress], None]
 
@@ -57,6 +61,7 @@ class Workshop:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
         self._packing = asyncio.Lock()
+        self._came_at_s: dict[Digest, float] = {}
 
     @property
     def site(self) -> SiteId:
@@ -77,6 +82,12 @@ class Workshop:
         self._check_recipe(question.recipe)
         recipe = load(question.recipe)
         footprint = await asyncio.to_thread(recipe.estimate, question.config)
+        if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
+            raise InvalidInput(
+                f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
+                field="model.config",
+                fix="make it smaller",
+            )
         return WorkNeeds(
             data_schema=recipe.data_schema,
             test_schema=recipe.test_schema,
@@ -86,10 +97,17 @@ class Workshop:
             size_bytes=footprint.size_bytes,
         )
 
-    async def retain(self, models: frozenset[Digest]) -> int:
-        """Forget every model but these; returns bytes freed."""
+    async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
+        """Forget every model but those needed and those that came lately; returns bytes freed.
+
+        Whoever says what is needed may not have heard yet of a model that was just made or
+        fetched here.
+        """
         async with self._packing:
-            return await asyncio.to_thread(self._store.retain, models)
+            now_s = time.monotonic()
+            recent = {m for m, at_s in self._came_at_s.items() if now_s - at_s < KEEP_RECENT_S}
+            self._came_at_s = {model: self._came_at_s[model] for model in recent}
+            return await asyncio.to_thread(self._store.retain, needed() | recent)
 
     async def _originate(self, work: VisitWork, folder: Path) -> Done:
         self._dataset(work)
@@ -167,7 +185,7 @@ class Workshop:
                 bytes_in=moved.bytes_in,
                 model=work.model.manifest,
                 topic=work.topic,
-                metric=measured.metric,
+                metric=work.metric,
                 value=measured.value,
                 items=measured.items,
                 standard_error=measured.standard_error,
@@ -178,6 +196,7 @@ class Workshop:
         )
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
+        self._came_at_s[model.manifest] = time.monotonic()
         self._tell(work, "fetching", 0, model.size_bytes)
         moved = await self._transport.fetch(
             model, lambda done, total: self._tell(work, "fetching", done, total)
@@ -186,7 +205,7 @@ class Workshop:
             await asyncio.to_thread(
                 self._store.unpack, self._store.manifest(model.manifest), folder
             )
-        except Corrupt:
+        except (Corrupt, NotFound):
             # The disk lost a chunk; the store has dropped it, so a second fetch brings it again.
             shutil.rmtree(folder)
             again = await self._transport.fetch(model, lambda done, total: None)
@@ -203,6 +222,7 @@ class Workshop:
     async def _keep(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
         async with self._packing:
             digest, manifest = await asyncio.to_thread(self._store.pack, recipe, folder)
+            self._came_at_s[digest] = time.monotonic()
         ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))
         return ref, manifest
 
@@ -230,8 +250,9 @@ class Workshop:
         )
 
     def _test_set(self, work: VerifyWork) -> TestSetConfig:
+        schema = load(work.recipe).test_schema
         for test in self._config.tests:
-            if test.topic == work.topic:
+            if (test.topic, test.test_schema) == (work.topic, schema):
                 return test
         raise NotFound(
             f"{self.site} has no test set on {work.topic}",

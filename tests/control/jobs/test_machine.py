@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.jobs.commands import ChooseVerifiers, ComputeRoute, StartWork
-from daitn.control.jobs.job import Job
+from daitn.control.jobs.commands import ChooseVerifiers, ComputeRoute, StartWork, StopWork
+from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.machine import handle, replay
+from daitn.control.jobs.question import route_question
+from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.view import algorithm, view
 from daitn.identity.signing import check_lineage
 from daitn.objects.decisions import Route
@@ -30,6 +32,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Lineage
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
+from daitn.topology.snapshot import Drrt, MsDrrt
 
 from .world import (
     DECISION,
@@ -99,7 +102,7 @@ def test_a_site_that_dies_while_training_costs_only_its_own_visit() -> None:
     world = World()
     world.run_until(is_training)
     world.feed(SiteLost(SiteId("general")))
-    assert isinstance(world.pending[0], ComputeRoute)
+    assert [type(command) for command in world.pending] == [StopWork, ComputeRoute]
     world.run()
     assert state_of(world) is JobState.REACHED
 
@@ -178,6 +181,113 @@ def test_an_unverified_model_that_was_lost_with_its_site_is_made_again() -> None
     world.feed(Reported(world.done(again)))
     world.run()
     assert state_of(world) is JobState.REACHED
+
+
+def test_a_report_about_something_else_is_a_failure_of_its_site() -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    honest = world.done(start)
+    assert honest.entry is not None
+    other = ModelRef(manifest=Digest("e" * 64), size_bytes=1, holders=(start.site,))
+    for wrong in (
+        msgspec.structs.replace(honest, model=other),
+        msgspec.structs.replace(honest, entry=None),
+        msgspec.structs.replace(
+            honest,
+            entry=msgspec.structs.replace(
+                honest.entry, fact=msgspec.structs.replace(honest.entry.fact, examples=10**6)
+            ),
+        ),
+    ):
+        there = World()
+        given = there.run_until(is_training)
+        there.feed(Reported(wrong))
+        assert there.job.strikes == {"general": 1}
+        assert given is not None
+        assert there.job.spent_examples == 0
+
+
+def test_nobody_reports_for_another_site() -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    forged = msgspec.structs.replace(world.done(start), site=SiteId("rogue"))
+    world.feed(Reported(forged))
+    assert start.work.visit in world.job.outstanding
+    world.feed(Reported(world.done(start)))
+    assert start.work.visit not in world.job.outstanding
+
+
+def test_a_verification_of_another_model_is_not_believed() -> None:
+    world = World()
+    verify = world.run_until(is_verification)
+    assert isinstance(verify, StartWork)
+    honest = world.done(verify)
+    assert honest.entry is not None
+    for change in ({"model": Digest("d" * 64)}, {"value": float("nan")}, {"topic": "cooking"}):
+        fact = msgspec.structs.replace(honest.entry.fact, **change)
+        entry = msgspec.structs.replace(honest.entry, fact=fact)
+        assert mismatch(
+            Outstanding(verify.site, verify.work), msgspec.structs.replace(honest, entry=entry)
+        )
+    assert not mismatch(Outstanding(verify.site, verify.work), honest)
+
+
+def test_work_that_was_lost_before_it_was_measured_is_paid_all_the_same() -> None:
+    world = World()
+    first = world.run_until(is_training)
+    assert isinstance(first, StartWork)
+    world.feed(Reported(world.done(first)))
+    verify = world.run_until(is_verification)
+    assert isinstance(verify, StartWork)
+    world.feed(Reported(failed(verify, "Unreachable")))
+    shown = view(world.job, world.now_s)
+    assert (shown.cost_usd, shown.examples) == (0.5, 100)
+    assert world.job.strikes == {"general": 1}
+
+
+def test_a_waiting_job_looks_less_and_less_often() -> None:
+    world = World()
+    pauses = []
+    world.run_until(lambda command: isinstance(command, ComputeRoute))
+    for _ in range(8):
+        world.feed(Planned(route=None, decision=DECISION, waiting_for="ghr"))
+        assert world.job.wake_at_s is not None
+        pauses.append(world.job.wake_at_s - world.now_s)
+        world.feed(Woke())
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
+def test_a_site_that_fails_before_there_is_a_model_is_excluded_from_the_next_question() -> None:
+    world = World()
+    for _ in range(2):
+        make = world.run_until(lambda command: isinstance(command, StartWork))
+        assert isinstance(make, StartWork)
+        world.feed(Reported(failed(make, "WorkFailed")))
+    topology = MsDrrt(snapshot=Drrt(version=1, at_s=0.0), options=(), verifiers={}, rejections=())
+    question = route_question(world.job, topology, world.now_s)
+    assert question.excluded == ("general",)
+    assert question.spent.duration_s > 0
+
+
+def test_a_model_goes_no_further_than_all_the_data_that_it_learned_from_allows() -> None:
+    world = World()
+    allowed = iter((("*",), ("US", "DE"), ("DE", "FR")))
+
+    def route(job: Job) -> Route | None:
+        planned = world.next_route(job)
+        assert planned is not None
+        here = msgspec.structs.replace(planned.visits[0], release_to=next(allowed))
+        return msgspec.structs.replace(planned, visits=(here,))
+
+    world.routes = route
+    for _ in range(2):
+        start = world.run_until(is_training)
+        assert isinstance(start, StartWork)
+        world.feed(Reported(world.done(start)))
+    assert world.job.candidate is not None
+    assert world.job.candidate.release_to == ("DE",)
 
 
 def test_a_verifier_that_keeps_failing_ends_the_job() -> None:

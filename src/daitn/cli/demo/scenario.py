@@ -48,8 +48,8 @@ _SMALL = _Scale(
         "learning_rate": 0.003,
         "learning_rate_halves_after": 1000,
     },
-    general_examples=2000,
-    specialist_examples=1500,
+    general_examples=6000,
+    specialist_examples=3000,
 )
 
 

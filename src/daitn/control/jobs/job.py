@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
+from daitn.control.route.question import DEFAULT_VERIFY_S
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
@@ -13,7 +15,12 @@ from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 
-__all__ = ["Candidate", "Job", "Outstanding"]
+__all__ = ["MAX_STRIKES", "Candidate", "Job", "Outstanding"]
+
+MAX_STRIKES = 2
+"""Failures at a site after which the job goes elsewhere: one may be bad luck."""
+_TOLD = 30
+"""Steps of its history that a job can tell."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,12 @@ class Candidate:
     """A model that is being measured."""
 
     model: ModelRef
-    made_at_s: float
     base: Checkpoint | None
     """Where the visit that made it started; none for a fresh or imported model."""
     visit: Visit | None
     cost_usd: float
+    release_to: tuple[str, ...]
+    """Jurisdictions into which it may travel."""
     parents: tuple[Digest, ...]
     """The lineage entry that made it."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
@@ -69,9 +77,18 @@ class Job:
     verifications: dict[ObjectiveName, Verification] = field(default_factory=dict)
     """Per objective, of the best checkpoint."""
     strikes: dict[SiteId, int] = field(default_factory=dict)
+    """Failures of visits, by site."""
+    verifier_strikes: dict[SiteId, int] = field(default_factory=dict)
+    spent_usd: float = 0.0
+    spent_examples: int = 0
+    """Also of visits whose model was lost before it was measured."""
+    verify_s: float = DEFAULT_VERIFY_S
+    """What measuring all objectives took last."""
+    waits: int = 0
+    """Times that it waited since it last got on."""
     works: int = 0
     wake_at_s: float | None = None
-    history: list[str] = field(default_factory=list)
+    history: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD))
 
     @property
     def deadline_at_s(self) -> float | None:
@@ -135,7 +152,3 @@ class Job:
             model=candidate.model,
             previous=candidate.parents,
         )
-
-
-MAX_STRIKES = 2
-"""Failures at a site after which the job goes elsewhere: one may be bad luck."""

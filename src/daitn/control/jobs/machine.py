@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from daitn.control.jobs.commands import (
     Assess,
     ChooseVerifiers,
@@ -27,8 +29,10 @@ from daitn.control.jobs.commands import (
     StopWork,
 )
 from daitn.control.jobs.job import MAX_STRIKES, Candidate, Job, Outstanding
-from daitn.control.jobs.measuring import close_candidate, measured
+from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
+from daitn.control.jobs.reports import mismatch
 from daitn.identity.signing import entry_digest
+from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport, IllegalTransition
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.jobs import (
@@ -46,14 +50,16 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     Woke,
 )
-from daitn.objects.lineage import Verification, Visit
+from daitn.objects.lineage import Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
 __all__ = ["handle", "replay", "submit"]
 
 Commands = tuple[Command, ...]
 RETRY_AFTER_S = 5.0
-"""How long a job waits for a holder or a verifier before it looks again by itself."""
+RETRY_AT_MOST_S = 300.0
+"""A waiting job looks again by itself after the first, twice as long each time up to the second:
+what it waits for wakes it when it comes, so this is for what was not noticed."""
 
 
 def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
@@ -78,7 +84,7 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
     if handler is None:
         raise IllegalTransition(
             f"job {job.id} is {job.state} and cannot take {type(event).__name__}; "
-            f"so far: {' '.join(job.history[-30:])}",
+            f"so far: {' '.join(job.history)}",
             fix="this is a defect of the control centre; report it with the job's events",
         )
     before = job.state
@@ -132,20 +138,8 @@ def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return _on_visit_failed(job, outcome, now_s)
     assert outcome.entry is not None
     assert outcome.model is not None
-    fact = outcome.entry.fact
     job.lineage.append(outcome.entry)
-    visit = fact if isinstance(fact, Visit) else None
-    cost_usd = 0.0
-    if visit and job.stop:
-        cost_usd = job.stop.expected_cost_usd * visit.examples / job.stop.examples
-    job.candidate = Candidate(
-        model=outcome.model,
-        made_at_s=now_s,
-        base=job.base,
-        visit=visit,
-        cost_usd=cost_usd,
-        parents=(entry_digest(outcome.entry),),
-    )
+    job.candidate = made_candidate(job, outcome.entry, outcome.model)
     return _verify(job)
 
 
@@ -153,32 +147,34 @@ def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     error = outcome.error
     if error is None:
         return _plan(job)
-    if error.code == "Unreachable":
-        return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
     if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
         return _fail(job, error, now_s)
-    once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
-    job.strikes[outcome.site] = MAX_STRIKES if once else job.strikes.get(outcome.site, 0) + 1
+    at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
+    job.strikes[outcome.site] = MAX_STRIKES if at_once else job.strikes.get(outcome.site, 0) + 1
     job.error = error
+    if error.code == "Unreachable":
+        return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
     return _plan(job)
 
 
 def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
-    if not _drop(job, event.site):
+    stops = _drop(job, event.site)
+    if not stops:
         return ()
     job.detail = f"{event.site} was lost; going on from the last verified checkpoint"
-    return _plan(job)
+    return (*stops, *_plan(job))
 
 
 def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, VerifiersChosen)
     assert job.candidate is not None
+    still_open = _open_objectives(job)
     missing = [a.objective for a in event.assignments if a.site is None]
+    missing = [objective for objective in missing if objective in still_open]
     if missing:
         stops = _stop_all(job)
         return (*stops, *_wait(job, f"no verifier is there for {', '.join(missing)}", now_s))
-    still_open = _open_objectives(job)
     return tuple(
         _start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
         for assigned in event.assignments
@@ -200,15 +196,19 @@ def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Comman
     measured(job, job.candidate, fact, entry_digest(outcome.entry))
     if len(job.candidate.measured) < len(job.intent.objectives):
         return ()
-    checkpoint = close_candidate(job, now_s)
+    checkpoint = close_candidate(job)
     if all(checkpoint.values[ObjectiveName(o.name)] >= o.at_least for o in job.intent.objectives):
         return _end(job, JobState.REACHED, "", now_s)
+    job.detail = ""
     return _plan(job)
 
 
 def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     error = outcome.error
     if error is not None and error.code == "Unreachable":
+        visit = job.candidate.visit if job.candidate else None
+        if visit is not None:
+            job.strikes[visit.site] = job.strikes.get(visit.site, 0) + 1
         job.candidate = None
         job.detail = "the unverified model was lost; going on from the last verified checkpoint"
         stops = _stop_all(job)
@@ -217,17 +217,17 @@ def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Com
         return (*stops, *_plan(job))
     if error is not None:
         job.error = error
-        job.strikes[outcome.site] = job.strikes.get(outcome.site, 0) + 1
-        if job.strikes[outcome.site] >= MAX_STRIKES:
+        strikes = job.verifier_strikes.get(outcome.site, 0) + 1
+        job.verifier_strikes[outcome.site] = strikes
+        if strikes >= MAX_STRIKES:
             return (*_stop_all(job), *_fail(job, error, now_s))
     return (ChooseVerifiers(_open_objectives(job)),)
 
 
 def _on_verifier_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
-    if not _drop(job, event.site):
-        return ()
-    return (ChooseVerifiers(_open_objectives(job)),)
+    stops = _drop(job, event.site)
+    return (*stops, ChooseVerifiers(_open_objectives(job))) if stops else ()
 
 
 def _on_woke(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -285,7 +285,7 @@ def _verify(job: Job) -> Commands:
 def _verify_start(job: Job, now_s: float) -> Commands:
     assert job.start is not None
     job.candidate = Candidate(
-        model=job.start, made_at_s=now_s, base=None, visit=None, cost_usd=0.0, parents=()
+        model=job.start, base=None, visit=None, cost_usd=0.0, release_to=(ANY,), parents=()
     )
     return _verify(job)
 
@@ -293,12 +293,14 @@ def _verify_start(job: Job, now_s: float) -> Commands:
 def _wait(job: Job, detail: str, now_s: float) -> Commands:
     job.state = JobState.WAITING
     job.detail = detail
-    job.wake_at_s = now_s + RETRY_AFTER_S
+    job.wake_at_s = now_s + min(RETRY_AFTER_S * 2.0**job.waits, RETRY_AT_MOST_S)
+    job.waits += 1
     return ()
 
 
 def _end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
     job.state = state
+    job.wake_at_s = None
     job.detail = detail
     job.ended_at_s = now_s
     job.candidate = None
@@ -311,6 +313,8 @@ def _fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
 
 
 def _why_exhausted(job: Job) -> str:
+    if job.intent.route and len(job.made) < len(job.intent.route):
+        return "the rest of the route that the owner gave does not fit the budget or the sites"
     if job.intent.route:
         return "the route that the owner gave is at its end"
     if job.error is not None and job.excluded:
@@ -329,18 +333,31 @@ def _stop_all(job: Job) -> Commands:
     return stops
 
 
-def _drop(job: Job, site: SiteId) -> bool:
+def _drop(job: Job, site: SiteId) -> Commands:
+    """Expect nothing of a site any more; should it still be there, it is told to stop."""
     lost = [visit for visit, o in job.outstanding.items() if o.site == site]
     for visit in lost:
         del job.outstanding[visit]
-    return bool(lost)
+    return tuple(StopWork(site, visit) for visit in lost)
 
 
 def _taken(job: Job, event: JobEvent) -> WorkOutcome | None:
-    """The outcome of work that the job waits for; none for a late or a repeated report."""
+    """The outcome of work that the job waits for; none for a late or a repeated report.
+
+    A site that reports something else than it was asked for has failed.
+    """
     assert isinstance(event, Reported)
-    expected = job.outstanding.pop(event.outcome.visit, None)
-    return None if expected is None else event.outcome
+    outcome = event.outcome
+    given = job.outstanding.get(outcome.visit)
+    if given is None or given.site != outcome.site:
+        return None
+    del job.outstanding[outcome.visit]
+    wrong = mismatch(given, outcome)
+    if not wrong:
+        return outcome
+    problem = f"the report of {outcome.site} is not about what it was asked for: {wrong}"
+    error = ErrorReport(code="WorkFailed", problem=problem)
+    return msgspec.structs.replace(outcome, state=WorkState.FAILED, error=error)
 
 
 def _open_objectives(job: Job) -> tuple[ObjectiveName, ...]:

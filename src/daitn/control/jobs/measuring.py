@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from daitn.control.jobs.job import Candidate, Job
+from daitn.control.route.question import narrowed
+from daitn.identity.signing import entry_digest
+from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
 from daitn.objects.jobs import Checkpoint, MadeVisit
-from daitn.objects.lineage import Verification
+from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.models import ModelRef
 
-__all__ = ["close_candidate", "measured"]
+__all__ = ["close_candidate", "made_candidate", "measured"]
+
+
+def made_candidate(job: Job, entry: Entry, model: ModelRef) -> Candidate:
+    """A visit made a model; what it cost is spent, whatever becomes of it."""
+    visit = entry.fact if isinstance(entry.fact, Visit) else None
+    cost_usd = 0.0
+    release_to = job.base.release_to if job.base else (ANY,)
+    if visit is not None and job.stop is not None:
+        cost_usd = job.stop.expected_cost_usd * visit.examples / job.stop.examples
+        release_to = narrowed(release_to, job.stop.release_to)
+        job.spent_usd += cost_usd
+        job.spent_examples += visit.examples
+    return Candidate(
+        model=model,
+        base=job.base,
+        visit=visit,
+        cost_usd=cost_usd,
+        release_to=release_to,
+        parents=(entry_digest(entry),),
+    )
 
 
 def measured(job: Job, candidate: Candidate, fact: Verification, entry: Digest) -> None:
@@ -26,20 +49,24 @@ def measured(job: Job, candidate: Candidate, fact: Verification, entry: Digest) 
         )
 
 
-def close_candidate(job: Job, now_s: float) -> Checkpoint:
+def close_candidate(job: Job) -> Checkpoint:
     """Every objective is measured: the candidate becomes a checkpoint, its visit is on record."""
     candidate = job.candidate
     assert candidate is not None
     values = {name: fact.value for name, fact in candidate.measured.items()}
+    verifications = candidate.measured.values()
+    job.verify_s = max(fact.seconds + fact.transfer_s for fact in verifications)
+    job.waits = 0
     path = candidate.base.visits if candidate.base else ()
     if candidate.visit is not None:
         path = (*path, len(job.made))
-        job.made.append(_made_visit(candidate, values, now_s))
+        job.made.append(_made_visit(candidate, values, job.verify_s))
     checkpoint = Checkpoint(
         model=candidate.model,
         values=values,
         standard_error={n: fact.standard_error for n, fact in candidate.measured.items()},
         entries=tuple(candidate.entries),
+        release_to=candidate.release_to,
         visits=path,
     )
     job.checkpoints.append(checkpoint)
@@ -50,7 +77,7 @@ def close_candidate(job: Job, now_s: float) -> Checkpoint:
 
 
 def _made_visit(
-    candidate: Candidate, values: dict[ObjectiveName, float], now_s: float
+    candidate: Candidate, values: dict[ObjectiveName, float], verify_s: float
 ) -> MadeVisit:
     visit, base = candidate.visit, candidate.base
     assert visit is not None
@@ -63,7 +90,7 @@ def _made_visit(
         seconds=visit.seconds,
         transfer_s=visit.transfer_s,
         overhead_s=visit.overhead_s,
-        verify_s=now_s - candidate.made_at_s,
+        verify_s=verify_s,
         bytes_in=visit.bytes_in + sum(fact.bytes_in for fact in verifications.values()),
         cost_usd=candidate.cost_usd,
         loss=visit.loss,

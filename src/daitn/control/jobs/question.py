@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from daitn.control.jobs.job import Job
-from daitn.control.route.question import Checkpoint, RouteQuestion, Spent, VisitMade, narrowed
-from daitn.objects.descriptors import ANY
+from daitn.control.route.question import (
+    DEFAULT_VERIFY_S,
+    Checkpoint,
+    RouteQuestion,
+    Spent,
+    VisitMade,
+)
 from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint as VerifiedModel
@@ -22,60 +27,49 @@ def first_question(
         intent=intent,
         topology=topology,
         flops_per_example=needs.flops_per_example,
-        checkpoints=(Checkpoint(model=None, size_bytes=needs.size_bytes),),
+        checkpoints=(_fresh(needs),),
+        verify_s=DEFAULT_VERIFY_S,
         now_s=now_s,
     )
 
 
 def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
     """Where the model stands, what was measured and what is spent."""
-    made = job.made
     latest, best = job.latest, job.best
     starts: tuple[VerifiedModel, ...] = ()
     if latest is not None and best is not None:
         starts = (latest,) if latest is best else (latest, best)
     kept = {position for start in starts for position in start.visits}
-    if not starts:
-        return first_question(job.intent, job.needs, topology, now_s)
     return RouteQuestion(
         intent=job.intent,
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
-        checkpoints=tuple(_checkpoint(job, start, topology) for start in starts),
-        history=tuple(_visit(job, visit, i not in kept) for i, visit in enumerate(made)),
+        checkpoints=tuple(_checkpoint(job, start) for start in starts) or (_fresh(job.needs),),
+        history=tuple(_visit(job, visit, i not in kept) for i, visit in enumerate(job.made)),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
-            cost_usd=sum(visit.cost_usd for visit in made),
-            examples=sum(visit.work for visit in made),
+            cost_usd=job.spent_usd,
+            examples=job.spent_examples,
         ),
-        verify_s=made[-1].verify_s if made else 0.0,
+        verify_s=job.verify_s,
         excluded=job.excluded,
         now_s=now_s,
     )
 
 
-def _checkpoint(job: Job, start: VerifiedModel, topology: MsDrrt) -> Checkpoint:
-    visits = tuple(_visit(job, job.made[position], False) for position in start.visits)
-    release_to: tuple[str, ...] = (ANY,)
-    for position in start.visits:
-        release_to = narrowed(release_to, _release_to(job.made[position], topology))
+def _fresh(needs: WorkNeeds) -> Checkpoint:
+    return Checkpoint(model=None, size_bytes=needs.size_bytes)
+
+
+def _checkpoint(job: Job, start: VerifiedModel) -> Checkpoint:
     return Checkpoint(
         model=start.model.manifest,
         size_bytes=start.model.size_bytes,
         holders=start.model.holders,
         values={str(name): value for name, value in start.values.items()},
-        visits=visits,
-        release_to=release_to,
+        visits=tuple(_visit(job, job.made[position], False) for position in start.visits),
+        release_to=start.release_to,
     )
-
-
-def _release_to(made: MadeVisit, topology: MsDrrt) -> tuple[str, ...]:
-    """Where a model that learned there may go; the policy outlives the site's presence."""
-    state = topology.snapshot.sites.get(made.site)
-    for dataset in state.descriptor.datasets if state else ():
-        if dataset.name == made.dataset:
-            return dataset.policy.release_to
-    return (ANY,)
 
 
 def _visit(job: Job, made: MadeVisit, abandoned: bool) -> VisitMade:

@@ -70,6 +70,7 @@ def _visits(
                 expected_s=float(moved_s + trained_s + known.verify_s),
                 expected_cost_usd=float(known.price_usd[k] * pinned.examples),
                 expected={},
+                release_to=option.dataset.policy.release_to,
             )
         )
     return tuple(visits)

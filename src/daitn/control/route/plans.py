@@ -118,6 +118,7 @@ def _stop(
         expected_s=now[0] - last[0],
         expected_cost_usd=now[1] - last[1],
         expected={name: float(expected[o]) for o, name in enumerate(names)},
+        release_to=chosen.dataset.policy.release_to,
     )
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from daitn.objects.errors import InvalidInput
+
 __all__ = ["FabricSettings"]
 
 _ENDPOINT = re.compile(r"(tcp|tls|quic)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
@@ -29,12 +31,18 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for endpoint in (*self.listen, *self.connect):
             match = _ENDPOINT.fullmatch(endpoint)
             if match is None or int(match[3]) > 65535:
-                raise ValueError(
-                    f"{endpoint!r} is not an endpoint such as 'tcp/control.example.org:7447'"
+                raise InvalidInput(
+                    f"{endpoint!r} is no endpoint",
+                    field="endpoint",
+                    fix="write it like tcp/control.example.org:7447",
                 )
         for endpoint in self.connect:
             if endpoint.endswith(":0"):
-                raise ValueError(f"{endpoint!r} has no port to connect to")
+                raise InvalidInput(
+                    f"{endpoint!r} has no port to connect to",
+                    field="endpoint",
+                    fix="name the port at which the other end listens",
+                )
         if self.mode == "client" and (self.listen or not self.connect):
             raise ValueError("a client listens nowhere and connects to at least one endpoint")
         if self.mode != "client" and not (self.listen or self.connect):

@@ -1,0 +1,59 @@
+"""Whether a report is about the work that was given."""
+
+from __future__ import annotations
+
+import math
+
+from daitn.control.jobs.job import Outstanding
+from daitn.objects.lineage import Origin, Verification, Visit
+from daitn.objects.messages import VerifyWork, VisitWork, WorkOutcome, WorkState
+
+__all__ = ["mismatch"]
+
+
+def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
+    """What a report gets wrong of the work that its site was given; empty if nothing.
+
+    Sites are other people's: a report that names another model, another test or more examples
+    than were ordered must neither reach the lineage nor the bill.
+    """
+    if outcome.state is not WorkState.DONE:
+        return ""
+    if outcome.entry is None:
+        return "it has no lineage entry"
+    fact = outcome.entry.fact
+    if (fact.job, fact.visit) != (given.work.job, given.work.visit):
+        return "its entry is about other work"
+    if outcome.entry.previous != given.work.previous:
+        return "its entry builds on other entries"
+    if isinstance(given.work, VerifyWork):
+        return _of_verification(given.work, fact)
+    if outcome.model is None:
+        return "it has no model"
+    return _of_visit(given.work, fact, outcome.model.manifest)
+
+
+def _of_verification(work: VerifyWork, fact: Origin | Visit | Verification) -> str:
+    if not isinstance(fact, Verification):
+        return "it is no verification"
+    if fact.model != work.model.manifest:
+        return "it measured another model"
+    if (fact.topic, fact.metric) != (work.topic, work.metric):
+        return "it measured something else"
+    if not (math.isfinite(fact.value) and math.isfinite(fact.standard_error)):
+        return "what it measured is no number"
+    return ""
+
+
+def _of_visit(work: VisitWork, fact: Origin | Visit | Verification, made: str) -> str:
+    if isinstance(fact, Verification) or isinstance(fact, Origin) == (work.model is not None):
+        return "it is no such visit"
+    if isinstance(fact, Origin):
+        return "" if fact.model == made else "its model is not the one that its entry names"
+    if fact.model_out != made:
+        return "its model is not the one that its entry names"
+    if work.model is None or fact.model_in != work.model.manifest:
+        return "it started from another model"
+    if fact.dataset != work.dataset or fact.examples > work.examples:
+        return "it trained on something else, or on more than was ordered"
+    return ""
