@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -129,3 +131,41 @@ def test_a_folder_that_is_not_empty_is_not_written_into(shared: Network, tmp_pat
     ended = shared.daitn("model", "export", "full-1", "-o", str(tmp_path))
     assert ended.returncode == 2
     assert "--out" in said(ended)
+
+
+def test_a_state_folder_belongs_to_one_process(shared: Network) -> None:
+    network = str(shared.folder / "network.yaml")
+    ended = shared.daitn("node", "-c", network, "--site", HOSPITALS[0])
+    assert ended.returncode == 2
+    assert "another process works with" in said(ended)
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:7447", "garbage", "tcp/127.0.0.1:99999"])
+def test_an_endpoint_that_is_none(shared: Network, endpoint: str) -> None:
+    ended = shared.daitn("get", "jobs", "--center", endpoint)
+    assert ended.returncode == 2
+    assert "DAITN_CENTER" in said(ended)
+
+
+@pytest.mark.parametrize("name", ["[/x]", "", "../etc"])
+def test_names_are_text_and_checked(shared: Network, name: str) -> None:
+    ended = shared.daitn("describe", "job", name)
+    assert ended.returncode == 2
+    assert repr(name) in said(ended)
+
+
+def test_a_network_dies_with_the_one_who_started_it(tmp_path: Path) -> None:
+    network = write_network(tmp_path)
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "daitn.cli.app", "up", "-c", str(network)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert any("ready" in line for line in parent.stdout)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) >= 5
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive

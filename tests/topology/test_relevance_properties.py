@@ -106,9 +106,10 @@ def worlds(draw: st.DrawFn) -> Drrt:
 
 @st.composite
 def intents(draw: st.DrawFn) -> TrainingIntent:
+    tested = draw(st.lists(topics, min_size=1, max_size=2, unique=True))
     objectives = tuple(
-        Objective(name=name, topic=draw(topics), metric="accuracy", at_least=0.5)
-        for name in ("broad", "expert")[: draw(st.integers(1, 2))]
+        Objective(name=name, topic=topic, metric="accuracy", at_least=0.5)
+        for name, topic in zip(("broad", "expert"), tested, strict=False)
     )
     return intent(
         *draw(st.lists(requirements(), max_size=4)),

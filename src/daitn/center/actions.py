@@ -60,11 +60,13 @@ class Actions:
         self,
         fabric: Fabric,
         snapshot: Callable[[], Drrt],
+        not_back: Callable[[], tuple[SiteId, ...]],
         feed: Callable[[JobId, JobEvent], None],
         settle: Callable[[Job], None],
     ) -> None:
         self._fabric = fabric
         self._snapshot = snapshot
+        self._not_back = not_back
         self._feed = feed
         self._settle = settle
 
@@ -108,7 +110,7 @@ class Actions:
         route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
-        waiting_for = "" if route else _sites_away(job, topology)
+        waiting_for = "" if route else _sites_away(job, topology, self._not_back())
         return Planned(route=route, decision=decision, waiting_for=waiting_for)
 
     def _verifiers(
@@ -193,10 +195,12 @@ def _holders_away(job: Job, topology: MsDrrt) -> str:
     return f"a site that holds the model: {', '.join(holders)}"
 
 
-def _sites_away(job: Job, topology: MsDrrt) -> str:
+def _sites_away(job: Job, topology: MsDrrt, not_back: tuple[SiteId, ...]) -> str:
     """Sites that would matter to a job without a route, were they there."""
     if job.intent.route and len(job.made) >= len(job.intent.route):
         return ""
+    if not_back:
+        return f"sites that are not back yet: {', '.join(not_back)}"
     reasons: dict[str, set[str]] = {}
     for rejection in topology.rejections:
         reasons.setdefault(rejection.candidate, set()).add(rejection.filter)

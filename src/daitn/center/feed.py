@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOST_AFTER_S = 1.0
 """How long a site's token may be gone before its work is given up: a link flaps, a node dies."""
+BACK_WITHIN_S = 60.0
+"""After a start, how long jobs wait for sites that were there before rather than end."""
 DESCRIBE_TIMEOUT_S = 5.0
 _KEY_KIND = "site-key"
 
@@ -50,8 +52,12 @@ class TopologyFeed:
         self._going: dict[SiteId, asyncio.Task[None]] = {}
         self._greeting: dict[SiteId, asyncio.Task[None]] = {}
         self._registrations: list[Registration] = []
+        self._started_s = 0.0
+        self._known: set[SiteId] = set()
 
     async def start(self) -> None:
+        self._started_s = time.monotonic()
+        self._known = {SiteId(site) for site in self._journal.all(_KEY_KIND)}
         subscribe = self._fabric.subscribe
         self._registrations = [
             await subscribe(keys.ALL_ADVERTS, self._on_advert),
@@ -70,6 +76,12 @@ class TopologyFeed:
     def snapshot(self) -> Drrt:
         """The topology now."""
         return self._state.snapshot(time.time())
+
+    def not_back(self) -> tuple[SiteId, ...]:
+        """Sites that were known before this control centre started and may still show up."""
+        if time.monotonic() - self._started_s > BACK_WITHIN_S:
+            return ()
+        return tuple(SiteId(site) for site in sorted(self._known - set(self.snapshot().alive())))
 
     def key_of(self, site: SiteId) -> str | None:
         """The public key under which a site was first heard; none if it never was."""

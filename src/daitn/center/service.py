@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 ESTIMATE_TIMEOUT_S = 30.0
 """A site may have to start its training engine first."""
-SETTLE_S = 2.0
+SETTLE_S = 10.0
 """After a start, how long sites have to show up before interrupted jobs go on."""
 _MODEL_KIND = "model"
 
@@ -63,7 +63,9 @@ class ControlCenter:
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
         self._feed = TopologyFeed(fabric, self._journal, self._came, self._lost)
-        self._actions = Actions(fabric, self._feed.snapshot, self._fed, self._settle)
+        self._actions = Actions(
+            fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._settle
+        )
         self._jobs = JobService(self._journal, self._actions.carry_out, self._show)
         self._registrations: list[Registration] = []
         self._background: set[asyncio.Task[None]] = set()

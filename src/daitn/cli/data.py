@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
+from daitn.learning.corpora.split import Prepared
 from daitn.objects.errors import NotFound
 from daitn.objects.wire import to_json
 
@@ -71,6 +72,12 @@ async def _fetch(name: str, out: Path, url: str, told: Callable[[int, int | None
     return path
 
 
+async def _prepare(out: Path) -> Prepared:
+    from daitn.learning.corpora.prepare import prepare
+
+    return prepare(out, medquad_path())
+
+
 @app.command("prepare")
 def prepare_command(
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
@@ -82,9 +89,7 @@ def prepare_command(
 
     Example: daitn data prepare -o data/
     """
-    from daitn.learning.corpora.prepare import prepare
-
-    prepared = prepare(out, medquad_path())
+    prepared = run(_prepare(out))
     if as_json:
         print_json(to_json(prepared))
     else:

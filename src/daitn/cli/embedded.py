@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from daitn.cli.network import read_network
-from daitn.objects.errors import WorkFailed
+from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import open_zenoh
+from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
 
 __all__ = ["Embedded"]
 
 READY_WITHIN_S = 180.0
+ATTEMPT_S = 1.0
+LIFELINE = "DAITN_LIFELINE"
+"""In a child's environment: end when standard input does, which is when the parent is gone."""
 STOP_WITHIN_S = 10.0
 
 
@@ -44,8 +49,7 @@ class Embedded:
         for name in (CENTER_SITE, *(node_.site for node_ in self.nodes)):
             self.launch(name)
         waiting = {node_.site for node_ in self.nodes}
-        settings = FabricSettings(mode="client", connect=(self.endpoint,))
-        fabric = await open_zenoh(settings, connect_timeout_s=READY_WITHIN_S)
+        fabric = await self._connected()
         try:
 
             async def on_alive(key: str, alive: bool) -> None:
@@ -66,6 +70,19 @@ class Embedded:
         finally:
             await fabric.close()
 
+    async def _connected(self) -> ZenohFabric:
+        """A session with the control centre, once it listens; short attempts, so that a process
+        that ended early, or an interrupt, is noticed between them."""
+        settings = FabricSettings(mode="client", connect=(self.endpoint,))
+        began_s = time.monotonic()
+        while True:
+            self.check()
+            try:
+                return await open_zenoh(settings, connect_timeout_s=ATTEMPT_S)
+            except Unreachable:
+                if time.monotonic() - began_s > READY_WITHIN_S:
+                    raise
+
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
         arguments = ["node", "-c", str(self._config), "--site", name]
@@ -76,7 +93,8 @@ class Embedded:
                 [sys.executable, "-m", "daitn.cli.app", *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
+                env={**os.environ, LIFELINE: "1"},
                 start_new_session=True,
             )
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
-from daitn.cli.embedded import Embedded
+from daitn.cli.embedded import LIFELINE, Embedded
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import errors, run, screen
+from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
+from daitn.tools.store.lock import FolderLock
 
 __all__ = ["center", "node", "up"]
 
@@ -56,51 +60,66 @@ def up(
     run(_up(config))
 
 
+class _Service(Protocol):
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
 async def _run_center(config: Path | None) -> None:
     # Imported here, because every other command would start half a second later.
     from daitn.center.service import ControlCenter
 
-    settings = read_center(config)
-    fabric = await open_zenoh(FabricSettings(mode="router", listen=settings.listen))
-    service = ControlCenter(settings, fabric)
-    await _until_told(
-        service.start, service.close, fabric.close, f"control centre at {settings.listen[0]}"
-    )
+    center = read_center(config)
+    settings = FabricSettings(mode="router", listen=center.listen)
+    name = f"control centre at {center.listen[0]}"
+    await _serve(name, center.state, settings, lambda fabric: ControlCenter(center, fabric))
 
 
 async def _run_node(path: Path, site: str) -> None:
     from daitn.terminal.node import Node
 
-    config = read_node(path, site)
-    settings = FabricSettings(mode="peer", listen=config.listen, connect=config.center)
-    fabric = await open_zenoh(settings)
-    service = Node(config, fabric)
-    await _until_told(service.start, service.close, fabric.close, f"site {config.site}")
+    node = read_node(path, site)
+    settings = FabricSettings(mode="peer", listen=node.listen, connect=node.center)
+    await _serve(f"site {node.site}", node.state, settings, lambda fabric: Node(node, fabric))
 
 
-async def _until_told(
-    start: Callable[[], Awaitable[None]],
-    close: Callable[[], Awaitable[None]],
-    close_fabric: Callable[[], Awaitable[None]],
-    name: str,
+async def _serve(
+    name: str, state: str, settings: FabricSettings, make: Callable[[Fabric], _Service]
 ) -> None:
     """Start, run until SIGINT or SIGTERM, and take everything back."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
+    if os.environ.get(LIFELINE):
+        loop.add_reader(sys.stdin, told.set)
+    lock = FolderLock(Path(state))
+    fabric = await open_zenoh(settings)
     try:
-        starting = asyncio.ensure_future(start())
-        stopping = asyncio.ensure_future(told.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            errors.print(f"{name} is ready", highlight=False)
-            await stopping
-        starting.cancel()
+        service = make(fabric)
+        try:
+            await _until(told, service.start())
+            if not told.is_set():
+                errors.print(f"{name} is ready", highlight=False)
+                await told.wait()
+        finally:
+            await service.close()
     finally:
-        await close()
-        await close_fabric()
+        await fabric.close()
+        lock.release()
+
+
+async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do `work`, or give it up when told to stop."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(told.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        working.result()
+        return
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
 
 
 async def _up(config: Path) -> None:
@@ -111,16 +130,10 @@ async def _up(config: Path) -> None:
         loop.add_signal_handler(number, told.set)
     try:
         with screen.status("starting the network"):
-            starting = asyncio.ensure_future(
-                network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
-            )
-            stopping = asyncio.ensure_future(told.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                return
-            starting.result()
-        screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
+            start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
+            await _until(told, start)
+        if not told.is_set():
+            screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
         while not told.is_set():
             network.check()
             await asyncio.sleep(0.5)

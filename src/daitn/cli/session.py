@@ -98,6 +98,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except DaitnError as error:
         complain(error)
         raise typer.Exit(exit_code(error)) from None
+    except OSError as error:
+        complain(InvalidInput(f"{error.strerror}: {error.filename}", fix="check path and rights"))
+        raise typer.Exit(EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
         errors.print("interrupted")
         raise typer.Exit(130) from None

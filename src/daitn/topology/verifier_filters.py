@@ -85,6 +85,13 @@ def _unit_rejections(
     return failures
 
 
+def _tested_already(intent: TrainingIntent, index: int, topic: str) -> bool:
+    """Whether another objective measures the same on this topic: no two may."""
+    metric = intent.objectives[index].metric
+    others = (o for position, o in enumerate(intent.objectives) if position != index)
+    return any((o.topic, o.metric) == (topic, metric) for o in others)
+
+
 def _test_rejections(
     state: SiteState,
     ranked: list[TestSetDescriptor],
@@ -98,6 +105,7 @@ def _test_rejections(
         reason = f"verifier {site} has no test set"
         return [Rejection(candidate=site, filter="verifier-topic", reason=reason, field=field)]
     nearest = ranked[0]
+    free = not _tested_already(intent, index, nearest.topic)
     told = {
         "verifier-topic": Rejection(
             candidate=site,
@@ -107,7 +115,9 @@ def _test_rejections(
             field=f"{field}.topic",
             shortfall=1.0 - topic_fit(nearest.topic, objective.topic),
             unit="topic distance",
-            relax_to=as_value(nearest.topic),
+            relax_to=""
+            if _tested_already(intent, index, nearest.topic)
+            else as_value(nearest.topic),
         ),
         "verifier-metric": Rejection(
             candidate=site,
