@@ -115,9 +115,7 @@ def _test_rejections(
             field=f"{field}.topic",
             shortfall=1.0 - topic_fit(nearest.topic, objective.topic),
             unit="topic distance",
-            relax_to=""
-            if _tested_already(intent, index, nearest.topic)
-            else as_value(nearest.topic),
+            relax_to=as_value(nearest.topic) if free else "",
         ),
         "verifier-metric": Rejection(
             candidate=site,
