@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from daitn.cli.card import model_card
-from daitn.cli.session import CenterOption, JsonOption, Session, connect, print_json, run, screen
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    Session,
+    connect,
+    print_json,
+    run,
+    screen,
+)
 from daitn.identity.signing import check_lineage
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
@@ -23,7 +32,6 @@ from daitn.tools.mobility.transport import ChunkTransport
 
 __all__ = ["app", "check_folder", "export_model", "upload"]
 
-DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 STORE_TIMEOUT_S = 30.0
 LINEAGE = "lineage.json"
 CARD = "README.md"

@@ -27,6 +27,7 @@ from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 
 __all__ = [
+    "DEFAULT_CENTER",
     "CenterOption",
     "JsonOption",
     "Session",
@@ -43,6 +44,7 @@ T = TypeVar("T")
 screen = Console()
 errors = Console(stderr=True)
 
+DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 ANSWER_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 

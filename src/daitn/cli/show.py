@@ -9,7 +9,15 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    connect,
+    print_json,
+    run,
+    screen,
+)
 from daitn.cli.tables import assessment_table, decision_table, job_table, plain_table, size
 from daitn.objects.croissant import to_croissant
 from daitn.objects.descriptors import ModelDescriptor
@@ -21,8 +29,6 @@ from daitn.objects.wire import to_json
 from daitn.topology.snapshot import NodeList, SiteState
 
 __all__ = ["describe", "explain", "get"]
-
-DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 
 
 class Kind(enum.StrEnum):

@@ -9,9 +9,17 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    connect,
+    print_json,
+    run,
+    screen,
+)
 from daitn.cli.tables import plain_table
-from daitn.cli.train import DEFAULT_CENTER, read_intent
+from daitn.cli.train import read_intent
 from daitn.objects.identifiers import JobId
 from daitn.objects.requests import AssessIntent, JobQuery
 from daitn.objects.wire import to_json

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from daitn.cli.models import check_folder, export_model, upload
-from daitn.cli.session import CenterOption, JsonOption, connect, print_json, run, screen
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    connect,
+    print_json,
+    run,
+    screen,
+)
 from daitn.cli.tables import assessment_table, job_table
 from daitn.cli.watching import watch_job
 from daitn.objects.decisions import Assessment
@@ -22,7 +30,6 @@ from daitn.terminal.config import read_yaml
 
 __all__ = ["cancel", "read_intent", "train"]
 
-DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 EXIT_NOT_REACHED = 1
 
 
