@@ -133,7 +133,7 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
     failed: dict[tuple[str, str], set[str]] = defaultdict(set)
     for rejection in question.topology.rejections:
         if "/" in rejection.candidate:
-            item = rejection.field.partition(".")[0]
+            item = _item(rejection.field)
             failed[rejection.filter, item].add(rejection.candidate)
     everyone = set().union(*failed.values()) if failed else set()
     if not everyone:
@@ -142,9 +142,7 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
     whole = [key for key, candidates in failed.items() if candidates == everyone]
     for name, item in whole:
         example = next(
-            r
-            for r in question.topology.rejections
-            if (r.filter, r.field.partition(".")[0]) == (name, item)
+            r for r in question.topology.rejections if (r.filter, _item(r.field)) == (name, item)
         )
         yield (
             f"none of the {len(everyone)} data sets passes {item or name}: "
@@ -153,6 +151,12 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
     if not whole:
         counts = ", ".join(f"{name} ({len(found)})" for (name, _), found in sorted(failed.items()))
         yield f"each of the {len(everyone)} data sets fails some filter: {counts}"
+
+
+def _item(field: str) -> str:
+    """The member of a list that a field belongs to: `requirements[0]`; the field where none."""
+    head, bracket, _ = field.partition("]")
+    return head + bracket
 
 
 def _short_of_target(
