@@ -8,8 +8,9 @@ measures, over several jobs:
 - from `daitn train` to the first training step, with warm nodes: the whole process of the owner
   included (its start alone is given beside it);
 - overhead per hop: a job's time from submission to end, less what its lineage records as
-  transfer, training and measuring, divided by its visits. Planning, messages, signatures, the
-  journal, chunking and hashing are all in it.
+  transfer, training and measuring, divided by its hops. A hop is a piece of work at a site and
+  the verification of its result: every visit, and before them the making of the fresh model.
+  Assessment, planning, messages, signatures, the journal, chunking and hashing are all in it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from daitn.objects.wire import decode
 from daitn.tools.fabric import keys
 
 GOAL_HOP_S = 0.050
-HOPS = 9
+VISITS = 9
 JOBS = 5
 
 
@@ -66,7 +67,7 @@ async def measure(folder: Path) -> dict[str, Any]:
         network.stop()
     hops = [job["hop_overhead_s"] for job in jobs]
     return {
-        "hops_per_job": HOPS,
+        "hops_per_job": VISITS + 1,
         "jobs": JOBS,
         "hop_overhead_p50_s": statistics.median(hops),
         "hop_overhead_least_s": min(hops),
@@ -79,7 +80,7 @@ async def measure(folder: Path) -> dict[str, Any]:
 
 
 async def one_job(session: Session, network: Embedded, folder: Path, number: int) -> dict[str, Any]:
-    route = [{"site": HOSPITALS[n % len(HOSPITALS)], "examples": 64} for n in range(HOPS)]
+    route = [{"site": HOSPITALS[n % len(HOSPITALS)], "examples": 64} for n in range(VISITS)]
     target = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
     intent = write_intent(folder, name=f"hop{number}", route=route, objectives=target)
     job = JobId(f"hop{number}-1")
@@ -105,8 +106,8 @@ async def one_job(session: Session, network: Embedded, folder: Path, number: int
     work_s = sum(fact.seconds for fact in timed)
     transfer_s = sum(fact.transfer_s for fact in timed)
     return {
-        "hop_overhead_s": (view.seconds - work_s - transfer_s) / len(view.route),
-        "hop_transfer_s": transfer_s / len(view.route),
+        "hop_overhead_s": (view.seconds - work_s - transfer_s) / (len(view.route) + 1),
+        "hop_transfer_s": transfer_s / (len(view.route) + 1),
         "first_step_s": first_step_s,
     }
 
