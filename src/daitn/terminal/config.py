@@ -13,7 +13,7 @@ from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
 from daitn.objects.wire import checked
 
-__all__ = ["DatasetConfig", "NodeConfig", "TestSetConfig", "read_node_config"]
+__all__ = ["DatasetConfig", "NodeConfig", "TestSetConfig", "check_node_config", "read_yaml"]
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -61,11 +61,6 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Installed recipes that may run here; empty: all that are installed."""
     datasets: tuple[DatasetConfig, ...] = ()
     tests: tuple[TestSetConfig, ...] = ()
-
-
-def read_node_config(path: Path) -> NodeConfig:
-    """Read and check a node file. Raises `InvalidInput` or `NotFound`, naming the field."""
-    return check_node_config(read_yaml(path, "node file"), path.parent)
 
 
 def read_yaml(path: Path, what: str) -> object:
