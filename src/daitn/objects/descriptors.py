@@ -7,7 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
+from daitn.objects.lineage import Entry
 
 __all__ = [
     "ANY",
@@ -18,6 +20,7 @@ __all__ = [
     "NodeDescriptor",
     "Role",
     "TestSetDescriptor",
+    "TopicSketch",
     "VerifierDescriptor",
     "covers_topic",
 ]
@@ -37,6 +40,8 @@ class Role(enum.StrEnum):
     DATA = "data"
     COMPUTE = "compute"
     VERIFIER = "verifier"
+    FACILITY = "facility"
+    GATEWAY = "gateway"
 
 
 def covers_topic(broad: str, narrow: str) -> bool:
@@ -53,6 +58,21 @@ class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Model owners whose models may visit."""
     release_to: Words = (ANY,)
     """Jurisdictions into which a model that learned from the data may travel."""
+
+
+class TopicSketch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which features the texts of a data set have, as hashed counts.
+
+    Only features that occur in several different records are in it, so that it tells how a topic
+    is spoken about and nothing of one record. See `daitn.topology.topics`.
+    """
+
+    texts: int
+    """Records that were looked at."""
+    buckets: Annotated[tuple[int, ...], msgspec.Meta(max_length=65_536)]
+    """Hash buckets with at least one feature, ascending."""
+    counts: Annotated[tuple[int, ...], msgspec.Meta(max_length=65_536)]
+    """Records that have a feature of the bucket, bucket by bucket."""
 
 
 class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +100,8 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     licence: str = ""
     description: str = ""
     policy: DataPolicy
+    sketch: TopicSketch | None = None
+    """How the questions in it are worded, where its owner lets that be known."""
 
 
 class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +150,8 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     datasets: Annotated[tuple[DatasetDescriptor, ...], msgspec.Meta(max_length=256)] = ()
     compute: ComputeDescriptor | None = None
     verifier: VerifierDescriptor | None = None
+    facility: FacilityDescriptor | None = None
+    gateway: GatewayDescriptor | None = None
 
 
 class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,3 +166,9 @@ class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Last verified value per objective."""
     holders: tuple[SiteId, ...]
     created_at_s: float
+    config: dict[str, object] = {}
+    """The recipe's configuration of it."""
+    release_to: tuple[str, ...] = (ANY,)
+    """Jurisdictions into which it may travel, given all the data that it learned from."""
+    evidence: tuple[Entry, ...] = ()
+    """Its signed verifications."""

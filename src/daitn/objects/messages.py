@@ -10,23 +10,29 @@ import enum
 
 import msgspec
 
+from daitn.objects.deployments import ModelPolicy
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.models import ModelRef
-from daitn.objects.readings import LinkReading, LoadReading
+from daitn.objects.readings import LinkReading, LoadReading, ServingReading
 
 __all__ = [
     "Advert",
     "CancelWork",
     "ChunkRequest",
+    "Demand",
+    "DemandRate",
+    "DeployModel",
     "ModelsNeeded",
     "ProbeRequest",
     "Progress",
     "RecipeQuestion",
     "Report",
+    "RetireModel",
     "Sensed",
+    "Serving",
     "StatusQuestion",
     "VerifyWork",
     "VisitWork",
@@ -172,3 +178,58 @@ class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask a site for this many meaningless bytes, to see how fast they come."""
 
     size_bytes: int
+
+
+class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a facility to fetch a model, load it and answer with it. Asking twice is harmless.
+
+    It is answered as soon as the wish is kept; the facility's advert tells how far it is.
+    """
+
+    name: str
+    owner: str
+    recipe: str
+    config: dict[str, object]
+    model: ModelRef
+    policy: ModelPolicy = ModelPolicy()
+    evidence: tuple[Entry, ...] = ()
+    price_usd_per_1k_in: float = 0.0
+    price_usd_per_1k_out: float = 0.0
+
+
+class RetireModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a facility to finish what a deployment has under way, and to forget it."""
+
+    name: str
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """How a facility does."""
+
+    site: SiteId
+    at_s: float
+    memory_free_bytes: int
+    """Left for models that may be placed here."""
+    deployments: tuple[ServingReading, ...]
+
+
+class DemandRate(msgspec.Struct, frozen=True, kw_only=True):
+    """How often queries of one kind come."""
+
+    topic: str
+    """Empty: not known."""
+    model: str
+    """The name asked for, or `auto`."""
+    per_s: float
+    shed_per_s: float
+    """Of them, turned away because of load."""
+    tokens_out: float
+    """Mean length of an answer."""
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked at one gateway, smoothed."""
+
+    site: SiteId
+    at_s: float
+    rates: tuple[DemandRate, ...]

@@ -6,7 +6,7 @@ import msgspec
 
 from daitn.objects.identifiers import SiteId
 
-__all__ = ["LinkReading", "LoadReading", "Reading"]
+__all__ = ["LinkReading", "LoadReading", "Reading", "ServingReading"]
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -43,3 +43,19 @@ class LoadReading(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: Reading
     """Share of the site's processors in use, in [0, 1]."""
     disk_free_bytes: Reading
+
+
+class ServingReading(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment does, as its facility measured it."""
+
+    deployment: str
+    in_flight: int
+    """Queries being answered."""
+    waiting: int
+    """Queries that wait for a slot."""
+    first_token_s: float | None = None
+    """From a slot to the first piece of the answer, smoothed; waiting is not in it."""
+    per_token_s: float | None = None
+    """Per further token, smoothed."""
+    error_share: float = 0.0
+    """Share of the latest queries that failed, smoothed, in [0, 1]."""

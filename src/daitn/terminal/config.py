@@ -8,12 +8,24 @@ from typing import Annotated
 import msgspec
 import yaml
 
+from daitn.objects.deployments import Api, ModelPolicy
 from daitn.objects.descriptors import DataPolicy, Role
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
 from daitn.objects.wire import checked
 
-__all__ = ["DatasetConfig", "NodeConfig", "TestSetConfig", "check_node_config", "read_yaml"]
+__all__ = [
+    "AskingConfig",
+    "DatasetConfig",
+    "FacilityConfig",
+    "GatewayConfig",
+    "KeyConfig",
+    "NodeConfig",
+    "TestSetConfig",
+    "UpstreamConfig",
+    "check_node_config",
+    "read_yaml",
+]
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -30,6 +42,8 @@ class DatasetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     price_usd_per_1k: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     licence: str = ""
     description: str = ""
+    sketch: bool = True
+    """Whether the descriptor tells, as hashed counts, how the questions in it are worded."""
 
 
 class TestSetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +54,88 @@ class TestSetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     test_schema: str
     chance: Share = 0.0
     """What guessing reaches."""
+
+
+class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server that speaks OpenAI's HTTP API, offered to the network as one deployment."""
+
+    name: str
+    """By which queries ask for it."""
+    url: str
+    """Its base, for instance `http://127.0.0.1:8000/v1`. Stays here."""
+    model: str = ""
+    """What the server calls the model; empty: the same as `name`. Stays here."""
+    apis: tuple[Api, ...] = (Api.CHAT,)
+    key_env: str = ""
+    """Environment variable with the server's API key. The key stays here."""
+    context_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 8
+    queue: Annotated[int, msgspec.Meta(ge=0)] = 64
+    price_usd_per_1k_in: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    price_usd_per_1k_out: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    claimed: dict[str, Share] = {}
+    """Topic to accuracy, shown to people; routing uses what verifiers measure."""
+    policy: ModelPolicy = ModelPolicy()
+
+
+class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site that hosts models for queries."""
+
+    listen: str = "127.0.0.1:0"
+    """Where the door for queries listens; port 0: a free one."""
+    advertise: str = ""
+    """How gateways reach the door, for instance `http://mdf.example.org:7490`; empty: as it
+    listens."""
+    hosts: bool = True
+    """Whether the control centre may place models here."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**31
+    """For models that are placed here."""
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 4
+    """Queries that one placed model answers at the same time."""
+    queue: Annotated[int, msgspec.Meta(ge=0)] = 64
+    """Queries that may wait for one placed model."""
+    price_usd_per_hour: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    """Of hosting one model."""
+    keeps_queries: bool = False
+    """Whether what is asked here is kept, by the upstream servers for instance."""
+    upstreams: tuple[UpstreamConfig, ...] = ()
+
+
+class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query owner that a gateway knows."""
+
+    owner: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """Of the API key, so that the file holds no secret: `printf %s KEY | sha256sum`."""
+    per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
+    """Queries that may come in the long run."""
+    burst: Annotated[int, msgspec.Meta(ge=1)] = 200
+    """Queries that may come at once."""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry for queries."""
+
+    listen: str = "127.0.0.1:7480"
+    """Where OpenAI's API is served; port 0: a free one."""
+    advertise: str = ""
+    """How others reach it, for instance `https://ai.example.org`; empty: as it listens."""
+    keys: tuple[KeyConfig, ...] = ()
+    """Who may ask; empty: everybody who reaches it."""
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
+    max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 2000
+    """Queries under way here; further ones are turned away."""
+
+
+class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a verification unit examines deployed models by asking them."""
+
+    every_s: Annotated[float, msgspec.Meta(gt=0.0)] = 60.0
+    """Between two rounds over all deployments."""
+    items: Annotated[int, msgspec.Meta(ge=4, le=10_000)] = 24
+    """Test items per round, deployment and topic."""
+    window: Annotated[int, msgspec.Meta(ge=4, le=100_000)] = 240
+    """Latest items that a finding rests on."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +157,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Installed recipes that may run here; empty: all that are installed."""
     datasets: tuple[DatasetConfig, ...] = ()
     tests: tuple[TestSetConfig, ...] = ()
+    asking: AskingConfig = AskingConfig()
+    """Of a verifier."""
+    facility: FacilityConfig | None = None
+    gateway: GatewayConfig | None = None
 
 
 def read_yaml(path: Path, what: str) -> object:
@@ -90,6 +190,10 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
             f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
         )
     _check_roles(config)
+    upstreams = config.facility.upstreams if config.facility else ()
+    _check_unique("facility.upstreams", [upstream.name for upstream in upstreams])
+    for position, upstream in enumerate(upstreams):
+        checked_name(upstream.name, f"facility.upstreams[{position}].name")
     _check_unique("datasets", [dataset.name for dataset in config.datasets])
     _check_unique("tests", [f"{test.test_schema} on {test.topic}" for test in config.tests])
     resolved_sets = []
@@ -111,13 +215,18 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
 
 
 def _check_roles(config: NodeConfig) -> None:
-    wants = ((Role.DATA, config.datasets, "datasets"), (Role.VERIFIER, config.tests, "tests"))
+    wants = (
+        (Role.DATA, config.datasets, "datasets"),
+        (Role.VERIFIER, config.tests, "tests"),
+        (Role.FACILITY, config.facility is not None, "facility"),
+        (Role.GATEWAY, config.gateway is not None, "gateway"),
+    )
     for role, given, field in wants:
         if (role in config.roles) != bool(given):
             raise InvalidInput(
-                f"the role {role} and the list {field} go together",
+                f"the role {role} and the field {field} go together",
                 field=field if role in config.roles else "roles",
-                fix=f"list at least one under {field}, or remove {role} from roles",
+                fix=f"state {field}, or remove {role} from roles",
             )
 
 

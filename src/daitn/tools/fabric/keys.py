@@ -12,6 +12,9 @@
     daitn/site/{site}/advert               publication: the site's signed descriptor
     daitn/site/{site}/sensed               publication: what the site measured
     daitn/site/{site}/progress/{job}       publication: how far a piece of work is
+    daitn/site/{site}/serving              publication: how a facility's deployments do
+    daitn/site/{site}/attested             publication: what a verifier found by asking models
+    daitn/site/{site}/demand               publication: what is asked at a gateway
 
 Names come from the network too, so each is checked before it becomes part of a key: a site
 called `**` must not turn a request to one into a request to all. All functions that take a name
@@ -27,9 +30,12 @@ from daitn.objects.identifiers import JobId, SiteId, checked_name
 
 __all__ = [
     "ALL_ADVERTS",
+    "ALL_ATTESTED",
+    "ALL_DEMAND",
     "ALL_JOB_EVENTS",
     "ALL_PROGRESS",
     "ALL_SENSED",
+    "ALL_SERVING",
     "ALL_SITES_ALIVE",
     "center_alive",
     "center_do",
@@ -38,11 +44,14 @@ __all__ = [
     "job_progress",
     "site_advert",
     "site_alive",
+    "site_attested",
+    "site_demand",
     "site_do",
     "site_echo",
     "site_of",
     "site_progress",
     "site_sensed",
+    "site_serving",
     "site_stream",
     "verb_of",
 ]
@@ -51,6 +60,9 @@ ALL_SITES_ALIVE: Final = "daitn/alive/site/*"
 ALL_ADVERTS: Final = "daitn/site/*/advert"
 ALL_SENSED: Final = "daitn/site/*/sensed"
 ALL_PROGRESS: Final = "daitn/site/*/progress/*"
+ALL_SERVING: Final = "daitn/site/*/serving"
+ALL_ATTESTED: Final = "daitn/site/*/attested"
+ALL_DEMAND: Final = "daitn/site/*/demand"
 ALL_JOB_EVENTS: Final = "daitn/center/event/*"
 
 
@@ -97,6 +109,21 @@ def site_advert(site: SiteId) -> str:
 def site_sensed(site: SiteId) -> str:
     """Publications of what a site measured."""
     return f"{_site(site)}/sensed"
+
+
+def site_serving(site: SiteId) -> str:
+    """Publications of how a facility's deployments do."""
+    return f"{_site(site)}/serving"
+
+
+def site_attested(site: SiteId) -> str:
+    """Publications of what a verifier found by asking deployed models."""
+    return f"{_site(site)}/attested"
+
+
+def site_demand(site: SiteId) -> str:
+    """Publications of what is asked at a gateway."""
+    return f"{_site(site)}/demand"
 
 
 def site_progress(site: SiteId, job: JobId) -> str:

@@ -1,0 +1,1 @@
+"""Which model answers a query, where, by which path: Q-FAM and QIRCE."""

@@ -1,0 +1,94 @@
+"""Passes: short-lived proofs that a site let its name be used towards another site.
+
+A gateway signs one pass per facility every half minute and sends it with each query, so that the
+facility checks a signature once per pass and not once per query.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+
+import msgspec
+
+from daitn.identity.keys import SigningKey, check_signature
+from daitn.objects.errors import Corrupt, Refused
+from daitn.objects.identifiers import SiteId
+from daitn.objects.wire import canonical, decode
+
+__all__ = ["PASS_LASTS_S", "PassBook", "sign_pass"]
+
+PASS_LASTS_S = 120.0
+"""Long enough for clocks that differ by a minute, short enough to be of little use when lost."""
+_MOST_BYTES = 2048
+_MOST_KNOWN = 10_000
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    holder: SiteId
+    audience: SiteId
+    until_s: float
+
+
+class _Pass(msgspec.Struct, frozen=True):
+    claim: _Claim
+    signature: str
+
+
+def sign_pass(holder: SiteId, audience: SiteId, now_s: float, key: SigningKey) -> str:
+    """A pass with which `holder` is let in at `audience`, as text for an HTTP header."""
+    claim = _Claim(holder, audience, now_s + PASS_LASTS_S)
+    signed = _Pass(claim, key.sign(canonical(claim)))
+    return base64.urlsafe_b64encode(canonical(signed)).decode()
+
+
+class PassBook:
+    """Checks passes shown at one site; a pass that was good is remembered until it ends."""
+
+    def __init__(self, audience: SiteId, key_of: Callable[[SiteId], str | None]) -> None:
+        """`key_of` gives the public key of a site that may come in, or none."""
+        self._audience = audience
+        self._key_of = key_of
+        self._known: dict[str, _Claim] = {}
+
+    def holder(self, shown: str, now_s: float) -> SiteId:
+        """Whose pass it is. Raises `Refused` for one that is not good here and now."""
+        known = self._known.get(shown)
+        if known is None:
+            known = self._checked(shown, now_s)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known = {s: c for s, c in self._known.items() if c.until_s > now_s}
+            if len(self._known) < _MOST_KNOWN:
+                self._known[shown] = known
+        if known.until_s <= now_s:
+            raise self._refused("it has ended")
+        return known.holder
+
+    def _checked(self, shown: str, now_s: float) -> _Claim:
+        try:
+            if len(shown) > _MOST_BYTES:
+                raise self._refused("it is too long")
+            signed = decode(base64.urlsafe_b64decode(shown), _Pass)
+        except (binascii.Error, ValueError, Corrupt):
+            raise self._refused("it is not readable") from None
+        claim = signed.claim
+        if claim.audience != self._audience:
+            raise self._refused(f"it is for {claim.audience}")
+        if not claim.until_s <= now_s + 2 * PASS_LASTS_S:
+            raise self._refused("it lasts too long")
+        public = self._key_of(claim.holder)
+        if public is None:
+            raise self._refused(f"{claim.holder} is not known here")
+        try:
+            check_signature(public, signed.signature, canonical(claim))
+        except Corrupt:
+            raise self._refused(f"{claim.holder} did not sign it") from None
+        return claim
+
+    def _refused(self, why: str) -> Refused:
+        return Refused(
+            f"the pass is not good at {self._audience}: {why}",
+            field="daitn-pass",
+            fix="ask through a gateway of the network",
+        )

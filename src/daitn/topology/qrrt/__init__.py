@@ -1,0 +1,1 @@
+"""QRRT: the live topology for inference, and its cut for one query (QS-QRRT)."""
