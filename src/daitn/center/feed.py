@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 
-from daitn.identity.signing import check_advert
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Advert, Sensed
+from daitn.objects.messages import Sensed
 from daitn.objects.wire import decode
+from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.store.journal import Journal
 from daitn.topology.snapshot import Drrt
 from daitn.topology.state import DrrtState
 
-__all__ = ["TopologyFeed"]
+__all__ = ["JournalKeys", "TopologyFeed"]
 
 log = logging.getLogger(__name__)
 
-LOST_AFTER_S = 1.0
-"""How long a site's token may be gone before its work is given up: a link flaps, a node dies."""
 BACK_WITHIN_S = 60.0
 """After a start, how long jobs wait for sites that were there before rather than end."""
-DESCRIBE_TIMEOUT_S = 5.0
 _KEY_KIND = "site-key"
 
 
-class TopologyFeed:
-    """Keeps the DRRT up to date, and tells who came and who was lost.
+class JournalKeys:
+    """The sites' known public keys, in the control centre's journal."""
 
-    A site's public key is trusted at first sight and kept: an advert under the same name with
-    another key is refused, before and after a restart.
-    """
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def get(self, site: SiteId) -> str | None:
+        known = self._journal.get(_KEY_KIND, site)
+        return None if known is None else known.decode()
+
+    def put(self, site: SiteId, public_key: str) -> None:
+        self._journal.put(_KEY_KIND, site, public_key.encode())
+
+    def sites(self) -> tuple[SiteId, ...]:
+        return tuple(SiteId(site) for site in self._journal.all(_KEY_KIND))
+
+
+class TopologyFeed:
+    """Keeps the DRRT up to date, and tells who came and who was lost."""
 
     def __init__(
         self,
@@ -45,33 +55,25 @@ class TopologyFeed:
         lost: Callable[[SiteId], None],
     ) -> None:
         self._fabric = fabric
-        self._journal = journal
-        self._came = came
-        self._lost = lost
+        self._keys = JournalKeys(journal)
+        self.directory = Directory(fabric, self._keys, self)
+        self._tell_came = came
+        self._tell_lost = lost
         self._state = DrrtState()
-        self._going: dict[SiteId, asyncio.Task[None]] = {}
-        self._greeting: dict[SiteId, asyncio.Task[None]] = {}
-        self._registrations: list[Registration] = []
+        self._sensed: Registration | None = None
         self._started_s = 0.0
-        self._known: set[SiteId] = set()
+        self._known: frozenset[SiteId] = frozenset()
 
     async def start(self) -> None:
         self._started_s = time.monotonic()
-        self._known = {SiteId(site) for site in self._journal.all(_KEY_KIND)}
-        subscribe = self._fabric.subscribe
-        self._registrations = [
-            await subscribe(keys.ALL_ADVERTS, self._on_advert),
-            await subscribe(keys.ALL_SENSED, self._on_sensed),
-            await self._fabric.watch(keys.ALL_SITES_ALIVE, self._on_alive),
-        ]
+        self._known = frozenset(self._keys.sites())
+        self._sensed = await self._fabric.subscribe(keys.ALL_SENSED, self._on_sensed)
+        await self.directory.start()
 
     async def close(self) -> None:
-        for registration in self._registrations:
-            await registration.close()
-        tasks = [*self._going.values(), *self._greeting.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sensed is not None:
+            await self._sensed.close()
+        await self.directory.close()
 
     def snapshot(self) -> Drrt:
         """The topology now."""
@@ -81,57 +83,22 @@ class TopologyFeed:
         """Sites that were known before this control centre started and may still show up."""
         if time.monotonic() - self._started_s > BACK_WITHIN_S:
             return ()
-        return tuple(SiteId(site) for site in sorted(self._known - set(self.snapshot().alive())))
+        return tuple(sorted(self._known - set(self.snapshot().alive())))
 
     def key_of(self, site: SiteId) -> str | None:
         """The public key under which a site was first heard; none if it never was."""
-        known = self._journal.get(_KEY_KIND, site)
-        return None if known is None else known.decode()
+        return self.directory.key_of(site)
 
-    async def _on_alive(self, key: str, alive: bool) -> None:
-        site = keys.site_of(key)
-        going = self._going.pop(site, None)
-        if going is not None:
-            going.cancel()
-        greeting = self._greeting.pop(site, None)
-        if greeting is not None:
-            greeting.cancel()
-        if alive:
-            self._greeting[site] = asyncio.create_task(self._greet(site))
-        else:
-            self._going[site] = asyncio.create_task(self._give_up(site))
+    def described(self, node: NodeDescriptor) -> None:
+        self._state.absorb(node, time.time())
 
-    async def _greet(self, site: SiteId) -> None:
-        while True:
-            try:
-                advert = await self._fabric.request(
-                    keys.site_do(site, "describe"), b"", timeout_s=DESCRIBE_TIMEOUT_S
-                )
-                self._absorb(site, advert)
-                self._state.appeared(site, time.time())
-                self._came(site)
-                return
-            except (Refused, InvalidInput, Corrupt) as error:
-                log.warning("%s is not let in: %s", site, error)
-                return
-            except DaitnError as error:
-                log.info("%s does not describe itself yet: %s", site, error.problem)
-            await asyncio.sleep(LOST_AFTER_S)
+    def came(self, site: SiteId) -> None:
+        self._state.appeared(site, time.time())
+        self._tell_came(site)
 
-    async def _give_up(self, site: SiteId) -> None:
-        await asyncio.sleep(LOST_AFTER_S)
-        self._going.pop(site, None)
+    def lost(self, site: SiteId) -> None:
         self._state.lost(site, time.time())
-        log.info("%s is gone", site)
-        self._lost(site)
-
-    async def _on_advert(self, key: str, payload: bytes) -> None:
-        try:
-            site = keys.site_of(key)
-            self._absorb(site, payload)
-            self._came(site)
-        except DaitnError as error:
-            log.warning("the advert at %s is not believed: %s", key, error)
+        self._tell_lost(site)
 
     async def _on_sensed(self, key: str, payload: bytes) -> None:
         now_s = time.time()
@@ -145,23 +112,3 @@ class TopologyFeed:
                 self._state.absorb(sensed.load, now_s)
         except DaitnError as error:
             log.warning("the readings at %s are not believed: %s", key, error)
-
-    def _absorb(self, site: SiteId, payload: bytes) -> None:
-        advert = decode(payload, Advert)
-        check_advert(advert)
-        descriptor = advert.descriptor
-        if descriptor.site != site:
-            raise Refused(f"{site} speaks in the name of {descriptor.site}", field="site")
-        self._check_key(site, descriptor.public_key)
-        self._state.absorb(descriptor, time.time())
-
-    def _check_key(self, site: SiteId, public_key: str) -> None:
-        known = self.key_of(site)
-        if known is None:
-            self._journal.put(_KEY_KIND, site, public_key.encode())
-        elif known != public_key:
-            raise Refused(
-                f"{site} is known with another key",
-                field="public_key",
-                fix="restore the key in the site's state folder, or give the site a new name",
-            )

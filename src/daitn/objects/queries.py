@@ -57,8 +57,6 @@ class Privacy(enum.StrEnum):
 class Strategy(enum.StrEnum):
     """How many models answer."""
 
-    AUTO = "auto"
-    """A single one, or a cascade where that is expected to cost less."""
     SINGLE = "single"
     CASCADE = "cascade"
     """A cheap model first; a better one where the first is unsure."""
@@ -84,7 +82,7 @@ class QueryWishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     owners: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     """Facility providers that may see the query; empty: any."""
     privacy: Privacy = Privacy.ANY
-    strategy: Strategy = Strategy.AUTO
+    strategy: Strategy = Strategy.SINGLE
     members: Annotated[int, msgspec.Meta(ge=2, le=7)] = 3
     """Models of an ensemble."""
     escalate_below: Share = 0.7

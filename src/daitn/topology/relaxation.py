@@ -19,7 +19,14 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Requirement, TrainingIntent
 from daitn.objects.wire import checked
 
-__all__ = ["DROPPED", "as_value", "relaxed", "relaxed_requirement"]
+__all__ = [
+    "DROPPED",
+    "as_value",
+    "relaxed",
+    "relaxed_requirement",
+    "rounded_down",
+    "rounded_up",
+]
 
 DROPPED = "null"
 """The value that takes an item out of its list."""
@@ -44,8 +51,18 @@ def relaxed_requirement(
         left = [name for name in requirement.none_of if name != value]
         return (f"{path}.none_of", as_value(left)) if left else (path, DROPPED)
     if requirement.at_least is not None:
-        return f"{path}.at_least", _rounded(value, ROUND_FLOOR)
-    return f"{path}.at_most", _rounded(value, ROUND_CEILING)
+        return f"{path}.at_least", rounded_down(value)
+    return f"{path}.at_most", rounded_up(value)
+
+
+def rounded_down(value: float) -> str:
+    """A lower bound, as `relax_to` writes it, that admits `value`."""
+    return _rounded(value, ROUND_FLOOR)
+
+
+def rounded_up(value: float) -> str:
+    """An upper bound, as `relax_to` writes it, that admits `value`."""
+    return _rounded(value, ROUND_CEILING)
 
 
 def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:

@@ -50,7 +50,7 @@ class QueryPlan:
     """Which deployments are asked, by row of the snapshot that the decision was made on."""
 
     strategy: Strategy
-    """Never `auto`."""
+    """`single` too where the wishes name another one and only one model may answer."""
     rows: tuple[int, ...]
     """Single: the one to ask, then those to fall back on. Cascade: the same, for the cheap
     stage. Ensemble: the members, then those to fall back on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from immutables import Map
@@ -20,7 +21,17 @@ from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.readings import LinkReading
 
-__all__ = ["Accuracy", "Columns", "Deployed", "Floats", "Paths", "Qrrt", "deployment_id"]
+__all__ = [
+    "Accuracies",
+    "Accuracy",
+    "Columns",
+    "Deployed",
+    "Flags",
+    "Floats",
+    "Paths",
+    "Qrrt",
+    "deployment_id",
+]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -40,17 +51,15 @@ class Deployed:
     facility: FacilityDescriptor
     provider: OwnerId
     jurisdiction: str
+    id: str
+    """`<model>@<site>`"""
 
     @property
     def name(self) -> str:
         return self.descriptor.name
 
-    @property
-    def id(self) -> str:
-        return deployment_id(self.descriptor.name, self.site)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Columns:
     """What is known of each row now. The arrays are read-only and of the rows' number."""
 
@@ -73,13 +82,9 @@ class Columns:
     price_in: Floats
     """USD per token."""
     price_out: Floats
-    context_tokens: Floats
-    kept: Flags
-    """Queries are kept there."""
-    embedded: Flags
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Accuracy:
     """What is known of the rows' accuracy on one topic, per row."""
 
@@ -92,7 +97,18 @@ class Accuracy:
     """When the newest measurement in it was made."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Accuracies:
+    """What is known of the rows' accuracies, per topic on which something is known."""
+
+    topics: Mapping[str, Accuracy] = field(default_factory=dict)
+    memo: dict[str, Accuracy] = field(default_factory=dict, compare=False, repr=False)
+    """What `daitn.topology.qrrt.accuracy` worked out for other topics."""
+    known: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
+    """Likewise, with 0 where nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Paths:
     """How the rows are reached from one gateway, per row."""
 
@@ -105,12 +121,13 @@ class Paths:
     """Whether it rests on a measurement, or is assumed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Qrrt:
     """One version of the inference topology. Versions share what did not change."""
 
     version: int
     at_s: float
+    """When it last changed."""
     rows: tuple[Deployed, ...]
     """By name, then site."""
     columns: Columns
@@ -118,12 +135,11 @@ class Qrrt:
     """`name@site` to row."""
     rows_of: Mapping[str, NDArray[np.intp]]
     """Model name to its rows."""
-    topics: tuple[str, ...]
-    """On which something is known of some model, by name."""
-    accuracies: Mapping[str, Accuracy]
-    """Per topic of `topics`; see `accuracy_on` for any other."""
+    accuracies: Accuracies
     nodes: Map[SiteId, NodeDescriptor] = field(default_factory=Map)
     """Every live node: facilities, gateways, verifiers and all others."""
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
     demand: Map[SiteId, Demand] = field(default_factory=Map)
     """What is asked, per gateway."""
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out of `rows` alone; versions with the same rows share it."""

@@ -1,0 +1,194 @@
+"""Q-FAM, the query feasibility assessment module: why no deployment may answer a query, and what
+would have to change (paper, section IV)."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daitn.control.queries.context import Refusal
+from daitn.objects.decisions import Decision, Rejection, Relaxation
+from daitn.objects.queries import AUTO, QueryIntent
+from daitn.topology.qrrt.filters import FILTERS, Cause, Filter, rejection
+from daitn.topology.qrrt.relevance import QsQrrt
+from daitn.topology.qrrt.snapshot import Flags
+
+__all__ = ["refuse", "rejections"]
+
+TRY_AGAIN_S = 2.0
+"""When a query that lacks a deployment may come again: one that died is noticed within a second,
+one that is loaded elsewhere takes some."""
+_LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
+_TOLD_ROWS = 200
+"""Rows whose rejections are told, those that fail the fewest filters first."""
+_NAMED = 5
+
+
+def rejections(cut: QsQrrt) -> tuple[Rejection, ...]:
+    """Every (row, filter) that failed, of the rows that came nearest."""
+    fails = _fails(cut)
+    count = fails.sum(axis=0)
+    failing = np.flatnonzero(count)
+    nearest = failing[np.argsort(count[failing], kind="stable")[:_TOLD_ROWS]]
+    return tuple(
+        rejection(cut, filter_, int(row))
+        for row in sorted(nearest)
+        for filter_, failed in zip(FILTERS, fails, strict=True)
+        if failed[row]
+    )
+
+
+def refuse(cut: QsQrrt, decision: Decision) -> Refusal:
+    """Why no row of the cut passes."""
+    if not len(cut.numbers):
+        return _unknown(cut, decision)
+    fails = _fails(cut)
+    wish, presence = _failing(fails, Cause.WISH), _failing(fails, Cause.PRESENCE)
+    load = _failing(fails, Cause.LOAD)
+    late = _late_by_load(cut, fails)
+    wish, load = wish & ~late, load | late
+    if (may := ~wish & ~presence & load).any():
+        wait_s = float(cut.wait_s[may].min())
+        reason = f"all {int(may.sum())} deployments that may answer are full"
+        return _later("overloaded", reason, wait_s, decision)
+    if (may := ~wish).any():
+        return _away(cut, may, decision)
+    relaxations = _relaxations(cut, fails, ~presence)
+    return Refusal(
+        code="infeasible",
+        reason=_told(cut, fails),
+        field=relaxations[0].field if relaxations else _commonest(fails).field,
+        retry_after_s=None,
+        decision=decision,
+        relaxations=relaxations,
+    )
+
+
+def _fails(cut: QsQrrt) -> NDArray[np.bool_]:
+    """Filter x row: whether it failed."""
+    rows = np.ones(len(cut.numbers), np.bool_)
+    return np.array([~(rows & filter_.passes(cut)) for filter_ in FILTERS], np.bool_)
+
+
+def _failing(fails: NDArray[np.bool_], cause: Cause) -> Flags:
+    of_cause: NDArray[np.bool_] = fails[[filter_.cause is cause for filter_ in FILTERS]]
+    return np.asarray(of_cause.any(axis=0))
+
+
+def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
+    """Rows that fail no wish but a time that they would keep, had nobody else to be answered."""
+    timed = {"first-token": cut.first_token_s, "deadline": cut.seconds}
+    wishes = cut.intent.wishes
+    bounds = {"first-token": wishes.max_first_token_s, "deadline": wishes.deadline_s}
+    late = np.ones(len(cut.numbers), np.bool_)
+    some = np.zeros(len(late), np.bool_)
+    for filter_, failed in zip(FILTERS, fails, strict=True):
+        if filter_.cause is not Cause.WISH:
+            continue
+        bound = bounds.get(filter_.name)
+        if bound is None:
+            late &= ~failed
+        else:
+            late &= ~failed | (timed[filter_.name] - cut.wait_s <= bound)
+            some |= failed
+    return late & some
+
+
+def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
+    intent, known = cut.intent, sorted(cut.snapshot.rows_of)
+    if intent.model == AUTO:
+        return _later("unavailable", "no model is deployed in the network", None, decision)
+    if intent.site is not None and intent.model in cut.snapshot.rows_of:
+        sites = [cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model]]
+        reason = f"model {intent.model} is not at {intent.site}; it is at {_some(sites)}"
+    else:
+        near = difflib.get_close_matches(intent.model, known, n=_NAMED) or known
+        reason = f"there is no model {intent.model}; there is {_some(near) or 'none'}"
+    return Refusal(
+        code="model_not_found",
+        reason=reason,
+        field="model",
+        retry_after_s=None,
+        decision=decision,
+        relaxations=(),
+    )
+
+
+def _away(cut: QsQrrt, may: Flags, decision: Decision) -> Refusal:
+    """Everything that may answer is not there, or failed."""
+    until_s = cut.snapshot.columns.suspended_until_s[cut.rows][may] - cut.now_s
+    rest_s = float(until_s[until_s > 0].min(initial=np.inf))
+    ids = [cut.snapshot.rows[int(number)].id for number in cut.numbers[may]]
+    reason = f"what may answer is not there, failed lately or is degraded: {_some(ids)}"
+    return _later("unavailable", reason, rest_s if np.isfinite(rest_s) else None, decision)
+
+
+def _later(code: str, reason: str, after_s: float | None, decision: Decision) -> Refusal:
+    again_s = TRY_AGAIN_S if after_s is None else after_s
+    return Refusal(
+        code=code,
+        reason=reason,
+        field="",
+        retry_after_s=min(max(again_s, _LEAST_AGAIN_S), _MOST_AGAIN_S),
+        decision=decision,
+        relaxations=(),
+    )
+
+
+def _relaxations(cut: QsQrrt, fails: NDArray[np.bool_], there: Flags) -> tuple[Relaxation, ...]:
+    """Per wish, its smallest change that lets a row pass which fails nothing else."""
+    count = fails.sum(axis=0)
+    found = []
+    for filter_, failed in zip(FILTERS, fails, strict=True):
+        if filter_.cause is not Cause.WISH:
+            continue
+        alone = np.flatnonzero(failed & (count == 1) & there)
+        if not len(alone):
+            continue
+        nearest = 0 if filter_.short is None else int(filter_.short(cut)[alone].argmin())
+        least = rejection(cut, filter_, int(alone[nearest]))
+        if least.relax_to:
+            found.append(
+                Relaxation(
+                    field=least.field,
+                    current=_current(cut.intent, least.field),
+                    proposed=least.relax_to,
+                    effect=f"{least.candidate} may answer",
+                )
+            )
+    return tuple(found)
+
+
+def _current(intent: QueryIntent, field: str) -> str:
+    if field == "max_tokens":
+        return str(intent.tokens_out)
+    value = getattr(intent.wishes, field.removeprefix("daitn."), "")
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _told(cut: QsQrrt, fails: NDArray[np.bool_]) -> str:
+    """How many rows each filter leaves out, in one sentence."""
+    counts = {
+        filter_.name: int(failed.sum())
+        for filter_, failed in zip(FILTERS, fails, strict=True)
+        if failed.any()
+    }
+    parts = ", ".join(f"{count} by {name}" for name, count in Counter(counts).most_common())
+    return f"none of {len(cut.numbers)} deployments may answer: left out {parts}"
+
+
+def _commonest(fails: NDArray[np.bool_]) -> Filter:
+    wishes = [
+        (int(failed.sum()), -position)
+        for position, (filter_, failed) in enumerate(zip(FILTERS, fails, strict=True))
+        if filter_.cause is Cause.WISH
+    ]
+    return FILTERS[-max(wishes)[1]]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,75 @@
+"""How QIRCE compares deployments that may answer a query."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from daitn.policy.arrays import ArrayPolicy
+from daitn.topology.qrrt.relevance import QsQrrt
+from daitn.topology.qrrt.snapshot import Flags, Floats
+
+__all__ = ["QIRCE", "Weighed"]
+
+_LEAST_S = 1e-3
+"""Differences below a millisecond do not matter to who asks."""
+_LEAST_USD = 1e-6
+"""A ten-thousandth of a cent, likewise."""
+
+
+class Weighed:
+    """A cut with the row that answered the session last."""
+
+    __slots__ = ("affinity", "cut")
+
+    def __init__(self, cut: QsQrrt, affinity: int) -> None:
+        self.cut = cut
+        self.affinity = affinity
+
+
+def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
+    """The measured accuracy on the topic; 0 where nothing is known."""
+    return weighed.cut.known_accuracy
+
+
+def _latency(weighed: Weighed, passes: Flags) -> Floats:
+    """1 for the fastest, 1/2 for twice its time to the end of the answer. A failure costs about
+    one more attempt."""
+    cut = weighed.cut
+    attempts = cut.snapshot.columns.error_share[cut.rows] + 1.0
+    return _relative(cut.seconds * attempts + _LEAST_S, passes)
+
+
+def _cost(weighed: Weighed, passes: Flags) -> Floats:
+    """1 for the cheapest, 1/2 for twice its cost."""
+    return _relative(weighed.cut.cost_usd + _LEAST_USD, passes)
+
+
+def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
+    """1 for the row that answered the session, or a prompt of the same prefix, last."""
+    if weighed.affinity < 0:
+        return 0.0
+    terms: Floats = (weighed.cut.numbers == weighed.affinity).astype(np.float64)
+    return terms
+
+
+def _relative(values: Floats, passes: Flags) -> Floats:
+    """The least value of those that passed over each; only terms of those are looked at."""
+    least = np.where(passes, values, np.inf).min()
+    terms: Floats = least / values
+    return terms
+
+
+QIRCE: Final = ArrayPolicy[Weighed](
+    name="qirce",
+    scorers={
+        "accuracy": _accuracy,
+        "latency": _latency,
+        "cost": _cost,
+        "affinity": _affinity,
+    },
+    weights={"accuracy": 2.0, "latency": 1.0, "cost": 1.0, "affinity": 0.5},
+)
+"""By default, being right counts as much as being fast and cheap together; a warm cache halves
+the difference between a deployment and one that is twice as fast."""

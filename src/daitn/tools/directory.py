@@ -1,0 +1,216 @@
+"""Who is on the network, and what each node says of itself, from signed adverts.
+
+A site's public key is trusted at first sight and kept: an advert under the same name with another
+key is refused, before and after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from daitn.identity.signing import check_advert
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
+from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Advert
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Registration
+
+__all__ = ["Directory", "FileKeys", "KnownKeys", "Listener"]
+
+log = logging.getLogger(__name__)
+
+LOST_AFTER_S = 1.0
+"""How long a site's token may be gone before it counts as lost: a link flaps, a node dies."""
+DESCRIBE_TIMEOUT_S = 5.0
+
+
+class KnownKeys(Protocol):
+    """Public keys of sites, as they were first heard; they outlive the process."""
+
+    def get(self, site: SiteId) -> str | None: ...
+
+    def put(self, site: SiteId, public_key: str) -> None:
+        """Raises `StorageFull`."""
+        ...
+
+    def sites(self) -> tuple[SiteId, ...]: ...
+
+
+class FileKeys:
+    """Known keys in one small file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._known = decode(path.read_bytes(), dict[SiteId, str])
+        except FileNotFoundError:
+            self._known = {}
+
+    def get(self, site: SiteId) -> str | None:
+        return self._known.get(site)
+
+    def put(self, site: SiteId, public_key: str) -> None:
+        known = {**self._known, site: public_key}
+        partial = self._path.with_suffix(".partial")
+        try:
+            partial.write_bytes(encode(known))
+            partial.replace(self._path)
+        except OSError as error:
+            raise StorageFull(
+                f"{self._path} cannot be written: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
+        self._known = known
+
+    def sites(self) -> tuple[SiteId, ...]:
+        return tuple(sorted(self._known))
+
+
+class Listener(Protocol):
+    """Hears of nodes. Nothing is told twice in a row that did not change."""
+
+    def described(self, node: NodeDescriptor) -> None:
+        """A node says this of itself, for the first time or anew."""
+        ...
+
+    def came(self, site: SiteId) -> None:
+        """A node that has described itself is there, or described itself anew."""
+        ...
+
+    def lost(self, site: SiteId) -> None:
+        """A node is gone."""
+        ...
+
+
+class Directory:
+    """Keeps what every node says of itself, and tells listeners who came and who was lost."""
+
+    def __init__(self, fabric: Fabric, known: KnownKeys, *listeners: Listener) -> None:
+        self._fabric = fabric
+        self._known = known
+        self._listeners = list(listeners)
+        self._nodes: dict[SiteId, NodeDescriptor] = {}
+        self._alive: set[SiteId] = set()
+        self._going: dict[SiteId, asyncio.Task[None]] = {}
+        self._greeting: dict[SiteId, asyncio.Task[None]] = {}
+        self._registrations: list[Registration] = []
+
+    async def start(self) -> None:
+        self._registrations = [
+            await self._fabric.subscribe(keys.ALL_ADVERTS, self._on_advert),
+            await self._fabric.watch(keys.ALL_SITES_ALIVE, self._on_alive),
+        ]
+
+    async def close(self) -> None:
+        for registration in self._registrations:
+            await registration.close()
+        tasks = [*self._going.values(), *self._greeting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this listener too, first of all that is known already."""
+        self._listeners.append(listener)
+        for site, node in self._nodes.items():
+            listener.described(node)
+            if site in self._alive:
+                listener.came(site)
+
+    def node(self, site: SiteId) -> NodeDescriptor | None:
+        """What the node last said of itself, whether it is there or not."""
+        return self._nodes.get(site)
+
+    def nodes(self) -> tuple[NodeDescriptor, ...]:
+        """What the nodes that are there say of themselves, by site."""
+        return tuple(self._nodes[site] for site in sorted(self._alive))
+
+    def alive(self) -> frozenset[SiteId]:
+        """Sites that are there and have described themselves."""
+        return frozenset(self._alive)
+
+    def key_of(self, site: SiteId) -> str | None:
+        """The public key under which a site was first heard; none if it never was."""
+        return self._known.get(site)
+
+    async def _on_alive(self, key: str, alive: bool) -> None:
+        site = keys.site_of(key)
+        for waiting in (self._going, self._greeting):
+            task = waiting.pop(site, None)
+            if task is not None:
+                task.cancel()
+        if alive:
+            self._greeting[site] = asyncio.create_task(self._greet(site))
+        else:
+            self._going[site] = asyncio.create_task(self._give_up(site))
+
+    async def _greet(self, site: SiteId) -> None:
+        while True:
+            try:
+                advert = await self._fabric.request(
+                    keys.site_do(site, "describe"), b"", timeout_s=DESCRIBE_TIMEOUT_S
+                )
+                self._absorb(site, advert)
+                self._alive.add(site)
+                self._tell(lambda listener: listener.came(site))
+                return
+            except (Refused, InvalidInput, Corrupt) as error:
+                log.warning("%s is not let in: %s", site, error)
+                return
+            except DaitnError as error:
+                log.info("%s does not describe itself yet: %s", site, error.problem)
+            await asyncio.sleep(LOST_AFTER_S)
+
+    async def _give_up(self, site: SiteId) -> None:
+        await asyncio.sleep(LOST_AFTER_S)
+        self._going.pop(site, None)
+        self._alive.discard(site)
+        log.info("%s is gone", site)
+        self._tell(lambda listener: listener.lost(site))
+
+    async def _on_advert(self, key: str, payload: bytes) -> None:
+        try:
+            site = keys.site_of(key)
+            self._absorb(site, payload)
+        except DaitnError as error:
+            log.warning("the advert at %s is not believed: %s", key, error)
+            return
+        if site in self._alive:
+            self._tell(lambda listener: listener.came(site))
+
+    def _absorb(self, site: SiteId, payload: bytes) -> None:
+        advert = decode(payload, Advert)
+        check_advert(advert)
+        node = advert.descriptor
+        if node.site != site:
+            raise Refused(f"{site} speaks in the name of {node.site}", field="site")
+        self._check_key(site, node.public_key)
+        known = self._nodes.get(site)
+        if known is None or _later(node, known):
+            self._nodes[site] = node
+            self._tell(lambda listener: listener.described(node))
+
+    def _check_key(self, site: SiteId, public_key: str) -> None:
+        known = self._known.get(site)
+        if known is None:
+            self._known.put(site, public_key)
+        elif known != public_key:
+            raise Refused(
+                f"{site} is known with another key",
+                field="public_key",
+                fix="restore the key in the site's state folder, or give the site a new name",
+            )
+
+    def _tell(self, tell: Callable[[Listener], None]) -> None:
+        for listener in self._listeners:
+            tell(listener)
+
+
+def _later(heard: NodeDescriptor, known: NodeDescriptor) -> bool:
+    return (heard.started_at_s, heard.version) > (known.started_at_s, known.version)

@@ -1,0 +1,148 @@
+"""What is known of a deployment's accuracy, from claims, signed evidence and findings.
+
+Three sources, trusted in this order: what verification units measured by asking the deployment,
+what they measured of weights of the digest that it says it serves, and what its provider claims.
+Measurements are pooled by their number of items, as estimates of one share are; where what was
+asked contradicts the evidence, only what was asked counts: other weights may be at work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.objects.descriptors import covers_topic
+from daitn.objects.findings import Finding
+from daitn.objects.lineage import Verification
+from daitn.objects.queries import Trust
+from daitn.topology.qrrt.snapshot import Accuracy, Floats, Qrrt
+
+__all__ = ["METRIC", "TRUSTED", "Estimate", "accuracy_on", "estimate", "known_on"]
+
+METRIC = "accuracy"
+TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
+"""Levels of trust as numbers, for columns."""
+_CONTRADICTS = 3.0
+"""Standard errors of the difference beyond which two measurements are not of one thing; by chance
+once in 370."""
+_MEMO_MOST = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Accuracy of one deployment on one topic."""
+
+    value: float
+    standard_error: float
+    trust: int
+    at_s: float
+
+
+def estimate(
+    claimed: float | None, evidence: Iterable[Verification], findings: Iterable[Finding]
+) -> Estimate | None:
+    """Put together what is known of one deployment on one topic."""
+    asked = _pooled([(f.value, f.items, f.at_s) for f in findings], TRUSTED[Trust.ASKED])
+    weights = _pooled([(v.value, v.items, v.at_s) for v in evidence], TRUSTED[Trust.WEIGHTS])
+    if asked is not None and weights is not None:
+        return asked[0] if _contradict(asked[0], weights[0]) else _merged(asked, weights)
+    measured = asked or weights
+    if measured is not None:
+        return measured[0]
+    if claimed is None or not 0.0 <= claimed <= 1.0:
+        return None
+    return Estimate(claimed, 0.0, TRUSTED[Trust.CLAIMED], 0.0)
+
+
+def accuracy_on(snapshot: Qrrt, topic: str) -> Accuracy:
+    """Accuracy on any topic: per row that of the narrowest known topic that covers it.
+
+    With an empty topic, the mean over all topics that are known of the row.
+    """
+    memo = snapshot.accuracies.memo
+    known = memo.get(topic)
+    if known is None:
+        if len(memo) >= _MEMO_MOST:
+            memo.clear()
+        rows = len(snapshot.rows)
+        topics = snapshot.accuracies.topics
+        known = memo[topic] = _narrowest(topics, topic, rows) if topic else _mean(topics, rows)
+    return known
+
+
+def known_on(snapshot: Qrrt, topic: str) -> Floats:
+    """Value of `accuracy_on`, 0 where it is not known."""
+    memo = snapshot.accuracies.known
+    known = memo.get(topic)
+    if known is None:
+        if len(memo) >= _MEMO_MOST:
+            memo.clear()
+        known = memo[topic] = np.nan_to_num(accuracy_on(snapshot, topic).value, nan=0.0)
+    return known
+
+
+def _narrowest(topics: Mapping[str, Accuracy], topic: str, rows: int) -> Accuracy:
+    result = _unknown(rows)
+    covering = sorted(name for name in topics if covers_topic(name, topic))
+    for name in covering:  # Sorted by name, a topic comes after those that contain it.
+        here = topics[name]
+        told = here.trust > 0
+        result = Accuracy(
+            np.where(told, here.value, result.value),
+            np.where(told, here.standard_error, result.standard_error),
+            np.where(told, here.trust, result.trust),
+            np.where(told, here.at_s, result.at_s),
+        )
+    return result
+
+
+def _mean(topics: Mapping[str, Accuracy], rows: int) -> Accuracy:
+    if not topics:
+        return _unknown(rows)
+    told = np.array([here.trust > 0 for here in topics.values()])
+    values = np.array([here.value for here in topics.values()])
+    errors = np.array([here.standard_error for here in topics.values()])
+    trusts = np.array([here.trust for here in topics.values()])
+    count = told.sum(axis=0)
+    divisor = np.maximum(count, 1)
+    value = np.where(told, values, 0.0).sum(axis=0) / divisor
+    return Accuracy(
+        np.where(count > 0, value, np.nan),
+        np.sqrt((np.where(told, errors, 0.0) ** 2).sum(axis=0)) / divisor,
+        np.where(count > 0, np.where(told, trusts, 127).min(axis=0), 0).astype(np.int8),
+        np.max([here.at_s for here in topics.values()], axis=0),
+    )
+
+
+def _unknown(rows: int) -> Accuracy:
+    zeros = np.zeros(rows)
+    return Accuracy(np.full(rows, np.nan), zeros, np.zeros(rows, np.int8), zeros)
+
+
+def _pooled(measured: list[tuple[float, int, float]], trust: int) -> tuple[Estimate, int] | None:
+    items = sum(count for _, count, _ in measured)
+    if items <= 0:
+        return None
+    value = sum(value * count for value, count, _ in measured) / items
+    newest_s = max(at_s for _, _, at_s in measured)
+    return Estimate(value, _error(value, items), trust, newest_s), items
+
+
+def _merged(asked: tuple[Estimate, int], weights: tuple[Estimate, int]) -> Estimate:
+    items = asked[1] + weights[1]
+    value = (asked[0].value * asked[1] + weights[0].value * weights[1]) / items
+    return Estimate(value, _error(value, items), asked[0].trust, asked[0].at_s)
+
+
+def _contradict(one: Estimate, other: Estimate) -> bool:
+    error = math.hypot(one.standard_error, other.standard_error)
+    return abs(one.value - other.value) > _CONTRADICTS * error
+
+
+def _error(value: float, items: int) -> float:
+    """Standard error of a share after Agresti and Coull (1998): not 0 where all are right."""
+    adjusted = (value * items + 2) / (items + 4)
+    return math.sqrt(adjusted * (1 - adjusted) / (items + 4))
