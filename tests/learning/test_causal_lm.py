@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.causal_lm import CausalLm
 from daitn.learning.corpora.prepare import prepare
 from daitn.learning.recipe import Measured, Progress, Recipe
@@ -244,9 +245,15 @@ def test_a_diverging_visit_is_told(fresh: Path, data: Path, tmp_path: Path) -> N
 
 def test_it_says_something_when_asked(fresh: Path, data: Path, tmp_path: Path) -> None:
     visit(fresh, data, "ninds", 60, tmp_path / "out")
-    pieces = list(CausalLm().answer(tmp_path / "out", TINY, "What is Velnonia?", 12))
+    speaker = CausalLm().open(tmp_path / "out", TINY)
+    asked = Question(
+        messages=(Message("user", "What is Velnonia?"),), max_tokens=12, temperature=0.0, seed=0
+    )
+    pieces = list(speaker.answer(asked))
     assert 1 <= len(pieces) <= 12
-    assert "".join(pieces).strip()
+    assert "".join(piece.text for piece in pieces).strip()
+    assert all(piece.logprob <= 0 for piece in pieces)
+    assert list(speaker.answer(asked)) == pieces
 
 
 def test_broken_models_and_wrong_questions_are_told(

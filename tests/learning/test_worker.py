@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from daitn.learning import process
+from daitn.learning.child import outside
 from daitn.learning.recipe import Progress
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import InvalidInput, NotFound, WorkFailed
@@ -229,7 +229,7 @@ async def test_any_other_error_crosses_without_its_traceback(
 async def test_a_worker_that_talks_nonsense_is_ended(
     do: str, complaint: str, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_REST_OF_FRAME_WITHIN_S", 0.2)
+    monkeypatch.setattr(outside, "_REST_OF_FRAME_WITHIN_S", 0.2)
     pid = await worker_pid(trainer)
     async with asyncio.timeout(30):
         with pytest.raises(WorkFailed, match=complaint):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from daitn import __version__
-from daitn.cli import data, models, processes, schemas, show, topology, train
+from daitn.cli import data, models, processes, query, schemas, show, topology, train
 from daitn.cli.demo.command import demo
 from daitn.cli.session import screen
 
@@ -13,7 +13,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="daitn",
-    help="Models follow data: train a model over a network of data sites that keep their data.",
+    help="Models follow data, queries find models: train models over data sites that keep their "
+    "data, and ask them wherever they are.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -25,6 +26,7 @@ app.command()(processes.node)
 app.command()(train.train)
 app.command()(train.watch)
 app.command()(train.cancel)
+app.command()(query.query)
 app.command()(show.get)
 app.command()(show.describe)
 app.command()(show.explain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -93,10 +93,16 @@ async def connect(center: str) -> AsyncIterator[Session]:
         await fabric.close()
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command; a broken promise becomes a sentence and an exit code, never a traceback."""
+def run(
+    work: Coroutine[Any, Any, T], loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
+    """Run a command; a broken promise becomes a sentence and an exit code, never a traceback.
+
+    `loop` makes the event loop, where it is not to be asyncio's own.
+    """
     try:
-        return asyncio.run(work)
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(work)
     except DaitnError as error:
         complain(error)
         raise typer.Exit(exit_code(error)) from None

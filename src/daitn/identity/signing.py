@@ -10,6 +10,7 @@ from blake3 import blake3
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
+from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.lineage import Entry, Lineage, LineageFact
 from daitn.objects.messages import Advert, Report, WorkOutcome
@@ -17,11 +18,13 @@ from daitn.objects.wire import canonical
 
 __all__ = [
     "check_advert",
+    "check_attestation",
     "check_entry",
     "check_lineage",
     "check_report",
     "entry_digest",
     "sign_advert",
+    "sign_attestation",
     "sign_entry",
     "sign_report",
 ]
@@ -107,3 +110,13 @@ def check_report(report: Report, public_key: str) -> None:
 def check_advert(advert: Advert) -> None:
     """Raise `Corrupt` unless the descriptor is signed with the key that it names."""
     check_signature(advert.descriptor.public_key, advert.signature, canonical(advert.descriptor))
+
+
+def sign_attestation(finding: Finding, key: SigningKey) -> Attestation:
+    """Sign what a verification unit found."""
+    return Attestation(finding=finding, signature=key.sign(canonical(finding)))
+
+
+def check_attestation(attestation: Attestation, public_key: str) -> None:
+    """Raise `Corrupt` unless the finding is as the unit with this key signed it."""
+    check_signature(public_key, attestation.signature, canonical(attestation.finding))

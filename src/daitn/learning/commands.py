@@ -1,23 +1,18 @@
-"""What a node and its training worker say to each other: framed MessagePack over pipes.
+"""What a node and its training worker say to each other.
 
 The node sends one command; the worker answers with any number of `Advanced` and then one
-`Finished` or `Failed`. A worker says `Ready` once, when its training engine is loaded.
-A frame is a length (four bytes, big-endian) and that many bytes.
+`Finished` or `Failed`.
 """
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 
+from daitn.learning.child.frames import Ready
 from daitn.learning.recipe import Progress
 from daitn.objects.errors import ErrorReport
-from daitn.objects.wire import encode
 
 __all__ = [
-    "HEADER",
-    "MAX_FRAME_BYTES",
     "Advanced",
     "Command",
     "Estimate",
@@ -29,15 +24,9 @@ __all__ = [
     "InspectTest",
     "Probe",
     "Probed",
-    "Ready",
     "Reply",
     "Train",
-    "framed",
 ]
-
-HEADER = struct.Struct(">I")
-MAX_FRAME_BYTES = 16 << 20
-"""Far above any command or reply: models and data travel as paths."""
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
@@ -109,10 +98,6 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
 Command = Probe | Estimate | Inspect | InspectTest | Initialise | Train | Evaluate
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The worker takes commands."""
-
-
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
     """The running command came this far."""
 
@@ -134,11 +119,3 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 Reply = Ready | Advanced | Finished | Failed
-
-
-def framed(message: Command | Reply) -> bytes:
-    """One frame. Raises `ValueError` if it is larger than the other side accepts."""
-    payload = encode(message)
-    if len(payload) > MAX_FRAME_BYTES:
-        raise ValueError(f"a message of {len(payload)} bytes exceeds {MAX_FRAME_BYTES}")
-    return HEADER.pack(len(payload)) + payload

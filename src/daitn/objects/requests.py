@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import msgspec
 
+from daitn.objects.decisions import Decision
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Lineage
 from daitn.objects.models import ModelRef
+from daitn.objects.queries import QueryRecord
 
-__all__ = ["AssessIntent", "JobList", "JobQuery", "ModelList", "SubmitIntent", "Trained"]
+__all__ = [
+    "AssessIntent",
+    "ExplainQuery",
+    "JobList",
+    "JobQuery",
+    "ModelList",
+    "QueriesWanted",
+    "QueryExplained",
+    "QueryList",
+    "SubmitIntent",
+    "Trained",
+]
 
 
 class SubmitIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,3 +68,29 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     lineage: Lineage
     keys: dict[SiteId, str]
     """Public keys of the sites in the lineage, as the control centre first heard them."""
+
+
+class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a gateway for its latest queries."""
+
+    limit: int = 100
+
+
+class QueryList(msgspec.Struct, frozen=True, kw_only=True):
+    """How queries were served, newest first."""
+
+    queries: tuple[QueryRecord, ...]
+
+
+class ExplainQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a gateway why it served a query as it did."""
+
+    query: str
+    """The record's id."""
+
+
+class QueryExplained(msgspec.Struct, frozen=True, kw_only=True):
+    """A query, and the decision on it with every term and rejection."""
+
+    query: QueryRecord
+    decision: Decision

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+
+import msgspec
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.trainer import Trainer
-from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
+from daitn.objects.identifiers import Digest
 from daitn.objects.messages import (
     CancelWork,
     ModelsNeeded,
@@ -26,6 +30,7 @@ from daitn.objects.wire import decode, encode
 from daitn.terminal.config import NodeConfig
 from daitn.terminal.descriptor import allowed_recipes, describe
 from daitn.terminal.desk import Desk
+from daitn.terminal.inference import Inference
 from daitn.terminal.ledger import Ledger
 from daitn.terminal.workshop import Workshop
 from daitn.tools.fabric import keys
@@ -40,6 +45,8 @@ __all__ = ["Node"]
 log = logging.getLogger(__name__)
 
 REPORT_TIMEOUT_S = 5.0
+NEWS_AFTER_S = 0.05
+"""Changes that come together are told together."""
 
 
 class Node:
@@ -50,6 +57,8 @@ class Node:
     def __init__(self, config: NodeConfig, fabric: Fabric) -> None:
         self._config = config
         self._fabric = fabric
+        self._news = asyncio.Event()
+        """Set where the descriptor would say something else."""
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
@@ -65,15 +74,27 @@ class Node:
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
+        recipes = allowed_recipes(config)
         self._workshop = Workshop(
             config,
             self._trainer,
             self._store,
             self._transport,
             self._key,
-            allowed_recipes(config),
+            recipes,
             self._publish_progress,
         )
+        self._inference: Inference | None = None
+        if Inference.wanted(config):
+            self._inference = Inference(
+                config,
+                recipes,
+                fabric,
+                self._store,
+                self._transport,
+                self._key,
+                self._news.set,
+            )
         self._desk = Desk(
             config.site, Ledger(state / "ledger"), self._workshop.perform, self._report
         )
@@ -84,8 +105,12 @@ class Node:
 
     async def start(self) -> None:
         """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
-        await self._trainer.start()
+        if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
+            await self._trainer.start()
         self.descriptor = await describe(self._config, self._trainer, self._key.public, time.time())
+        if self._inference is not None:
+            await self._inference.start()
+            self.descriptor = self._inference.described(self.descriptor)
         await self._chunks.start()
         for verb, handler in self._handlers().items():
             served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
@@ -93,9 +118,11 @@ class Node:
         await self._sensing.start()
         token = await self._fabric.announce(keys.site_alive(self._config.site))
         self._registrations.append(token)
-        advert = encode(sign_advert(self.descriptor, self._key))
-        await self._fabric.publish(keys.site_advert(self._config.site), advert)
+        await self._publish_advert()
         self._desk.resume()
+        if self._inference is not None:
+            await self._inference.listen()
+            self._spawn(self._tell_news(self._inference))
 
     async def close(self) -> None:
         """Take everything back. Unfinished work is lost, unheard reports are kept."""
@@ -104,10 +131,35 @@ class Node:
         await self._desk.close()
         for task in self._background:
             task.cancel()
+        if self._inference is not None:
+            await self._inference.close()
         await self._sensing.close()
         await self._chunks.close()
         await self._transport.close()
         await self._trainer.close()
+
+    async def _publish_advert(self) -> None:
+        assert self.descriptor is not None
+        advert = encode(sign_advert(self.descriptor, self._key))
+        await self._fabric.publish(keys.site_advert(self._config.site), advert)
+
+    async def _tell_news(self, inference: Inference) -> None:
+        """Publish the descriptor whenever it is another one."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(NEWS_AFTER_S)
+            self._news.clear()
+            assert self.descriptor is not None
+            changed = inference.described(self.descriptor)
+            if changed == self.descriptor:
+                continue
+            version = self.descriptor.version + 1
+            self.descriptor = msgspec.structs.replace(changed, version=version)
+            try:
+                await self._publish_advert()
+            except DaitnError as error:
+                log.warning("what is new here is not heard: %s", error)
+                self._news.set()
 
     def _handlers(self) -> dict[str, Handler]:
         return {
@@ -117,6 +169,7 @@ class Node:
             "status": self._on_status,
             "stop": self._on_stop,
             "retain": self._on_retain,
+            **(self._inference.handlers() if self._inference else {}),
         }
 
     async def _on_describe(self, key: str, payload: bytes) -> bytes:
@@ -139,10 +192,15 @@ class Node:
 
     async def _on_retain(self, key: str, payload: bytes) -> bytes:
         needed = decode(payload, ModelsNeeded)
-        freed = await self._workshop.retain(lambda: frozenset(needed.models) | self._desk.models())
+        freed = await self._workshop.retain(lambda: frozenset(needed.models) | self._in_use())
         if freed:
             log.info("freed %d bytes of models that nobody needs", freed)
         return b""
+
+    def _in_use(self) -> frozenset[Digest]:
+        """Models that this site needs, whatever others do."""
+        serving = self._inference.models() if self._inference else frozenset()
+        return self._desk.models() | serving
 
     async def _report(self, outcome: WorkOutcome) -> None:
         await self._fabric.request(
@@ -152,7 +210,10 @@ class Node:
         )
 
     def _publish_progress(self, progress: Progress) -> None:
-        task = asyncio.create_task(self._send_progress(progress))
+        self._spawn(self._send_progress(progress))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

@@ -56,7 +56,7 @@ def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
 
 def _relative(values: Floats, passes: Flags) -> Floats:
     """The least value of those that passed over each; only terms of those are looked at."""
-    least = np.where(passes, values, np.inf).min()
+    least = np.where(passes, values, np.inf).min(initial=np.inf)
     terms: Floats = least / values
     return terms
 

@@ -1,4 +1,4 @@
-"""How well a model picks the right option, and what it answers when asked.
+"""How well a model picks the right option.
 
 An option's score is log p(question | option) in natural units; see `training` for why.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -17,7 +17,7 @@ from daitn.learning.causal_lm.settings import Settings
 from daitn.learning.corpora.records import OPTIONS, Choice
 from daitn.learning.recipe import Measured
 
-__all__ = ["accuracy", "answer", "picks"]
+__all__ = ["accuracy", "picks"]
 
 _ROWS_AT_ONCE = 64
 _LEAST_PER_LABEL = 20
@@ -62,21 +62,3 @@ def picks(model: Model, settings: Settings, choices: Sequence[Choice]) -> list[i
         scored, _, _ = continuation_scores(model.network, tensors([rows[i] for i in chosen]))
         scores[chosen] = scored[:, 0]
     return [int(best) for best in scores.view(-1, OPTIONS).argmax(dim=1)]
-
-
-@torch.inference_mode()
-def answer(model: Model, settings: Settings, question: str, tokens: int) -> Iterator[str]:
-    """Answer a question piece by piece, the likeliest token each time, at most `tokens` of them."""
-    codec = model.codec(settings)
-    prompt, said, shown = codec.prompt(question), list[int](), ""
-    for _ in range(tokens):
-        rows = tensors([Row([*prompt, *said], [])])
-        hidden = model.network.hidden(rows.tokens, rows.positions, rows.mask)
-        said.append(int(model.network.logits(hidden[0, -1]).argmax()))
-        if codec.ends(said[-1]):
-            return
-        text = codec.text(said)
-        # a character of several bytes shows as U+FFFD until its last byte is there
-        if text.startswith(shown) and not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from daitn.learning.answering.protocol import Speaker
 from daitn.learning.causal_lm.settings import Settings, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["CausalLm"]
@@ -28,6 +30,7 @@ class CausalLm:
     data_schema = "qa-pairs/1"
     test_schema = "multiple-choice/1"
     metrics: tuple[str, ...] = ("accuracy",)
+    apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
@@ -103,9 +106,10 @@ class CausalLm:
 
         return measuring.accuracy(models.load(model, settings), settings, choices)
 
-    def answer(self, model: Path, config: Config, question: str, tokens: int) -> Iterator[str]:
-        """Answer `question` in pieces, at most `tokens` tokens."""
+    def open(self, model: Path, config: Config) -> Speaker:
+        """See `Answering.open`."""
         settings = Settings.of(config)
-        from daitn.learning.causal_lm import measuring, models
+        from daitn.learning.causal_lm import models
+        from daitn.learning.causal_lm.speaking import CausalSpeaker
 
-        yield from measuring.answer(models.load(model, settings), settings, question, tokens)
+        return CausalSpeaker(models.load(model, settings), settings)

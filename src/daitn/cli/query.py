@@ -1,0 +1,187 @@
+"""`daitn query`: ask a gateway one question, and see who answered and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from daitn.cli.session import errors, print_json, run
+from daitn.objects.errors import (
+    DaitnError,
+    Infeasible,
+    InvalidInput,
+    NotFound,
+    Refused,
+    Unreachable,
+    WorkFailed,
+)
+from daitn.objects.queries import AUTO, Privacy, Strategy, Trust
+from daitn.objects.wire import to_json
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
+__all__ = ["DEFAULT_GATEWAY", "query"]
+
+DEFAULT_GATEWAY = "http://127.0.0.1:7480"
+CONNECT_TIMEOUT_S = 5.0
+TOLD = ("model", "facility", "path", "topic", "strategy", "cost-usd", "overhead-ms", "decision")
+"""Headers `daitn-*` of an answer that are shown."""
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    """The part of OpenAI's error object that is shown."""
+
+    message: str
+    code: str | None = None
+    param: str | None = None
+    daitn: dict[str, Any] = {}
+
+
+class _FailureBody(msgspec.Struct, frozen=True):
+    error: _Failure
+
+
+def query(
+    text: Annotated[str, typer.Argument(help="The question; `-` reads standard input.")],
+    model: Annotated[
+        str, typer.Option(help="A model's name, `name@site`, `auto`, or `auto:<topic>`.")
+    ] = AUTO,
+    topic: Annotated[str, typer.Option(help="What it is about; found out if not given.")] = "",
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Verified accuracy on the topic, 0 to 1.")
+    ] = None,
+    trust: Annotated[Trust, typer.Option(help="What that accuracy must rest on.")] = Trust.WEIGHTS,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Seconds until the answer has ended.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="USD.")] = None,
+    jurisdiction: Annotated[
+        list[str] | None, typer.Option(help="Where it may be answered; may be repeated.")
+    ] = None,
+    privacy: Annotated[Privacy, typer.Option(help="Where the text may go.")] = Privacy.ANY,
+    strategy: Annotated[Strategy, typer.Option(help="How many models answer.")] = Strategy.SINGLE,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
+    gateway: Annotated[
+        str, typer.Option(envvar="DAITN_GATEWAY", help="Address of the gateway.")
+    ] = DEFAULT_GATEWAY,
+    key: Annotated[
+        str, typer.Option(envvar="DAITN_API_KEY", help="API key, where the gateway wants one.")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer as JSON, with its headers.")
+    ] = False,
+) -> None:
+    """Ask the network a question through a gateway.
+
+    Exit code: 0 answered, 2 bad input, 3 not feasible or refused, 4 nobody answers.
+
+    Examples:
+
+      daitn query "What causes migraine?"
+
+      daitn query "What causes migraine?" --topic medicine/neurology --min-accuracy 0.9
+    """
+    wishes: dict[str, Any] = {
+        "topic": topic,
+        "min_accuracy": min_accuracy,
+        "trust": trust,
+        "deadline_s": max_latency,
+        "max_cost_usd": max_cost,
+        "jurisdictions": jurisdiction or [],
+        "privacy": privacy,
+        "strategy": strategy,
+    }
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": sys.stdin.read() if text == "-" else text}],
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "stream": not as_json,
+        "daitn": {name: wish for name, wish in wishes.items() if wish is not None},
+    }
+    run(_query(gateway, key, body, as_json))
+
+
+async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) -> None:
+    # Imported here, because every other command would start a tenth of a second later.
+    import aiohttp
+
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(
+                f"{gateway.rstrip('/')}/v1/chat/completions",
+                data=msgspec.json.encode(body),
+                headers={**headers, "content-type": "application/json"},
+            ) as answer,
+        ):
+            if answer.status != 200:
+                raise _refused(answer.status, await answer.read())
+            told = {
+                name: answer.headers[f"daitn-{name}"]
+                for name in TOLD
+                if f"daitn-{name}" in answer.headers
+            }
+            if as_json:
+                plain = msgspec.json.decode(await answer.read())
+                print_json(to_json({"answer": plain, "daitn": told}))
+                return
+            async for piece in _pieces(answer.content):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            sys.stdout.write("\n")
+            line = "  ".join(f"{name} {value}" for name, value in told.items())
+            errors.print(Text(line, style="dim"), highlight=False)
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+        raise Unreachable(
+            f"the gateway at {gateway} does not answer: {error}",
+            field="--gateway (DAITN_GATEWAY)",
+            fix="see `daitn get nodes` for gateways, and check that this one runs",
+        ) from None
+    except aiohttp.InvalidURL:
+        raise InvalidInput(
+            f"{gateway} is no address", field="--gateway", fix=f"write it like {DEFAULT_GATEWAY}"
+        ) from None
+
+
+async def _pieces(stream: StreamReader) -> AsyncIterator[str]:
+    """The text of a streamed answer, as it comes."""
+    async for line in stream:
+        data = line.strip().removeprefix(b"data: ")
+        if not line.startswith(b"data:") or data == b"[DONE]":
+            continue
+        event = msgspec.json.decode(data)
+        if "error" in event:
+            raise WorkFailed(str(event["error"].get("message", "the answer broke off")))
+        for choice in event.get("choices", ()):
+            yield choice.get("delta", {}).get("content") or ""
+
+
+def _refused(status: int, body: bytes) -> DaitnError:
+    """The gateway's error in words and exit codes of the command line."""
+    try:
+        failure = msgspec.json.decode(body, type=_FailureBody).error
+    except msgspec.DecodeError:
+        return WorkFailed(f"the gateway answered {status} and no OpenAI-style error")
+    relaxations = failure.daitn.get("relaxations", ())
+    helps = [f"{r.get('field')}: {r.get('proposed')}" for r in relaxations]
+    fix = f"any one of these helps: {'; '.join(helps)}" if helps else ""
+    field = failure.param or ""
+    if failure.code == "infeasible":
+        return Infeasible(failure.message, field=field, fix=fix)
+    if status == 404:
+        return NotFound(failure.message, field=field, fix="see `daitn get models`")
+    if status in (401, 403, 429):
+        return Refused(failure.message, field=field, fix=fix or "give a good --key, or wait")
+    if status >= 500:
+        return Unreachable(failure.message, field=field, fix="try again later")
+    return InvalidInput(failure.message, field=field, fix=fix or "correct it, see --help")

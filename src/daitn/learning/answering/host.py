@@ -1,0 +1,234 @@
+"""Answers for the node's event loop: one worker process with all models that the site hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from daitn.learning.answering.commands import (
+    Ask,
+    Cancel,
+    Done,
+    Embed,
+    Embedded,
+    Failed,
+    Heard,
+    Load,
+    Reply,
+    Said,
+    Unload,
+)
+from daitn.learning.answering.protocol import Piece, Question
+from daitn.learning.child.frames import Ready
+from daitn.learning.child.outside import ChildProcess
+from daitn.learning.recipe import Config
+from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
+
+__all__ = ["AnsweringHost"]
+
+_log = logging.getLogger(__name__)
+
+_Replies = asyncio.Queue[Heard | Said | Done | Embedded | Failed]
+_Numbered = Callable[[int], Ask | Embed | Load]
+"""Makes a command of its number."""
+
+RESTART_PAUSE_S = 1.0
+"""Between a worker's end and the next one, so that one that always dies does not take the
+machine."""
+
+
+class _Worker(ChildProcess[Reply]):
+    name = "answering worker"
+    module = "daitn.learning.answering.worker"
+    replies = Reply
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    name: str
+    recipe: str
+    model: Path
+    config: Config
+
+    def command(self, number: int) -> Load:
+        return Load(
+            number=number,
+            name=self.name,
+            recipe=self.recipe,
+            model=str(self.model),
+            config=dict(self.config),
+        )
+
+
+class AnsweringHost:
+    """Loads models and has them answer, many questions at once.
+
+    Where the worker dies, answers under way raise `WorkFailed`, and another one is started with
+    the same models. The folders of loaded models must stay until they are unloaded.
+    """
+
+    def __init__(self, *, threads: int) -> None:
+        self._threads = threads
+        self._loaded: dict[str, _Loaded] = {}
+        self._waiting: dict[int, _Replies] = {}
+        self._numbers = itertools.count()
+        self._worker: _Worker | None = None
+        self._up = asyncio.Event()
+        self._starting = asyncio.Lock()
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start a worker, and another one whenever it dies. Starting twice is harmless.
+
+        Raises `WorkFailed` if none comes up.
+        """
+        async with self._starting:
+            if self._running is None:
+                self._worker = await _Worker.start(self._threads)
+                self._up.set()
+                self._running = asyncio.create_task(self._run(self._worker), name="answering")
+
+    async def close(self) -> None:
+        """End the worker; answers under way fail."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        if self._worker is not None:
+            await self._worker.kill()
+        self._fail_all()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker; 0 while there is none."""
+        return 0 if self._worker is None or not self._worker.alive else self._worker.pid
+
+    async def load(self, name: str, recipe: str, model: Path, config: Config) -> None:
+        """Load the model in the folder `model`. Raises what the recipe raises, `WorkFailed`."""
+        loaded = _Loaded(name, recipe, model, config)
+        number, replies = await self._sent(loaded.command)
+        try:
+            await _next(replies)
+        finally:
+            self._waiting.pop(number, None)
+        self._loaded[name] = loaded
+
+    async def unload(self, name: str) -> None:
+        """Forget a model."""
+        self._loaded.pop(name, None)
+        if self._worker is not None:
+            await self._worker.send(Unload(name=name))
+
+    async def ask(self, name: str, question: Question) -> tuple[int, AsyncIterator[Piece]]:
+        """How many tokens the question has, and the answer piece by piece.
+
+        Close the iterator, or leave its loop, to cancel the answer. Raises what the recipe
+        raises, `WorkFailed`.
+        """
+        number, replies = await self._sent(lambda n: Ask(number=n, name=name, question=question))
+        try:
+            heard = await _next(replies)
+            assert isinstance(heard, Heard)
+        except BaseException:
+            await self._forget(number)
+            raise
+        return heard.tokens, self._pieces(number, replies)
+
+    async def embed(self, name: str, texts: Sequence[str]) -> list[list[float]]:
+        """A vector per text. Raises as `ask` does."""
+        number, replies = await self._sent(lambda n: Embed(number=n, name=name, texts=tuple(texts)))
+        try:
+            embedded = await _next(replies)
+            assert isinstance(embedded, Embedded)
+            return embedded.vectors
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _pieces(self, number: int, replies: _Replies) -> AsyncIterator[Piece]:
+        ended = False
+        try:
+            while True:
+                reply = await _next(replies)
+                if isinstance(reply, Done):
+                    ended = True
+                    return
+                assert isinstance(reply, Said)
+                yield reply.piece
+        except DaitnError:
+            ended = True
+            raise
+        finally:
+            if ended:
+                self._waiting.pop(number, None)
+            else:
+                await self._forget(number)
+
+    async def _sent(self, command: _Numbered) -> tuple[int, _Replies]:
+        await self._up.wait()
+        worker = self._worker
+        if worker is None:
+            raise WorkFailed("this site has stopped answering", fix="ask elsewhere")
+        number, replies = next(self._numbers), _Replies()
+        self._waiting[number] = replies
+        await worker.send(command(number))
+        return number, replies
+
+    async def _forget(self, number: int) -> None:
+        if self._waiting.pop(number, None) is not None and self._worker is not None:
+            await self._worker.send(Cancel(number=number))
+
+    async def _run(self, worker: _Worker) -> None:
+        while True:
+            try:
+                while True:
+                    self._pass_on(await worker.receive())
+            except WorkFailed as error:
+                _log.error("%s", error)
+            self._worker = None
+            self._up.clear()
+            self._fail_all()
+            worker = await self._restarted()
+
+    async def _restarted(self) -> _Worker:
+        while True:
+            await asyncio.sleep(RESTART_PAUSE_S)
+            with contextlib.suppress(WorkFailed):
+                worker = await _Worker.start(self._threads)
+                break
+        for loaded in self._loaded.values():
+            # Before any question that waits: the worker takes commands in order.
+            await worker.send(loaded.command(next(self._numbers)))
+        self._worker = worker
+        self._up.set()
+        return worker
+
+    def _pass_on(self, reply: Reply) -> None:
+        if isinstance(reply, Ready):
+            return
+        replies = self._waiting.get(reply.number)
+        if replies is not None:
+            replies.put_nowait(reply)
+        elif isinstance(reply, Failed):
+            _log.error("the answering worker: %s", reply.error.problem)
+
+    def _fail_all(self) -> None:
+        lost = ErrorReport(
+            code=WorkFailed.__name__,
+            problem="the answering worker ended while it was at work",
+            fix="ask again",
+        )
+        waiting, self._waiting = self._waiting, {}
+        for number, replies in waiting.items():
+            replies.put_nowait(Failed(number=number, error=lost))
+
+
+async def _next(replies: _Replies) -> Heard | Said | Done | Embedded:
+    reply = await replies.get()
+    if isinstance(reply, Failed):
+        raise reply.error.error()
+    return reply

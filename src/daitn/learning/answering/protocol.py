@@ -1,0 +1,74 @@
+"""What a recipe can do beyond training: answer with a model.
+
+A recipe that offers `apis` and `open` beside the methods of `Recipe` can be hosted. Like them,
+these run in a process of their own, and may not reach the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from daitn.learning.recipe import Config
+from daitn.objects.deployments import Api
+
+__all__ = ["Answering", "Message", "Piece", "Question", "Speaker"]
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a model. A bare prompt is one message of the role `user`."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float
+    """0: always the likeliest token, and so the same answer from the same weights."""
+    seed: int
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A piece of an answer, of one token or more."""
+
+    text: str
+    logprob: float
+    """Natural logarithm of the probability that the model gave it."""
+    tokens: int = 1
+
+
+class Speaker(Protocol):
+    """A loaded model that answers."""
+
+    def length(self, question: Question) -> int:
+        """Tokens of the question."""
+        ...
+
+    def answer(self, question: Question) -> Iterator[Piece]:
+        """The answer, piece by piece. Each step is short: answers take turns.
+
+        Raises `InvalidInput` for a question that cannot be answered.
+        """
+        ...
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of length 1 per text."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """The part of a recipe that makes its models answer."""
+
+    apis: tuple[Api, ...]
+
+    def open(self, model: Path, config: Config) -> Speaker:
+        """Load the model in the folder `model`. Raises as `Recipe.evaluate` does."""
+        ...

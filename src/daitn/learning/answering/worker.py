@@ -1,0 +1,132 @@
+"""The process that answers: `python -m daitn.learning.answering.worker --threads N`.
+
+Answers take turns, one piece each, so that a short one does not wait for a long one to end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from daitn.learning import registry
+from daitn.learning.answering.commands import (
+    Ask,
+    Cancel,
+    Command,
+    Done,
+    Embed,
+    Embedded,
+    Failed,
+    Heard,
+    Load,
+    Reply,
+    Said,
+    Unload,
+)
+from daitn.learning.answering.protocol import Answering, Piece, Speaker
+from daitn.learning.child.frames import Ready
+from daitn.learning.child.inside import (
+    claim_streams,
+    end_before_the_node,
+    load_engine,
+    receive,
+    reported,
+    send,
+)
+from daitn.objects.errors import DaitnError, NotFound
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Serve commands until the node goes away."""
+    parser = argparse.ArgumentParser(prog="daitn.learning.answering.worker")
+    parser.add_argument("--threads", type=int, required=True)
+    threads: int = parser.parse_args().threads
+    requests, replies = claim_streams()
+    end_before_the_node()
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=receive, args=(requests, inbox), daemon=True).start()
+    load_engine(threads)
+    _Service(replies).run(inbox)
+
+
+class _Service:
+    """Loaded models, and the answers under way."""
+
+    def __init__(self, replies: BinaryIO) -> None:
+        self._replies = replies
+        self._speakers: dict[str, Speaker] = {}
+        self._answers: dict[int, Iterator[Piece]] = {}
+
+    def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
+        self._send(Ready())
+        decoder = msgspec.msgpack.Decoder(Command)
+        while True:
+            while not inbox.empty() or not self._answers:
+                self._carry_out(decoder.decode(inbox.get()))
+            for number in tuple(self._answers):
+                self._step(number)
+
+    def _send(self, reply: Reply) -> None:
+        send(self._replies, reply)
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, Unload):
+            self._speakers.pop(command.name, None)
+        elif isinstance(command, Cancel):
+            self._answers.pop(command.number, None)
+        else:
+            try:
+                self._answer(command)
+            except Exception as error:
+                self._fail(command.number, error)
+
+    def _answer(self, command: Load | Ask | Embed) -> None:
+        if isinstance(command, Load):
+            recipe = registry.load(command.recipe)
+            if not isinstance(recipe, Answering):
+                raise NotFound(f"models of recipe {command.recipe} do not answer", field="recipe")
+            self._speakers[command.name] = recipe.open(Path(command.model), command.config)
+            self._send(Done(number=command.number))
+            return
+        speaker = self._speakers.get(command.name)
+        if speaker is None:
+            raise NotFound(f"{command.name} is not loaded", field="model")
+        if isinstance(command, Embed):
+            vectors = speaker.embed(command.texts)
+            self._send(Embedded(number=command.number, vectors=vectors))
+            return
+        self._send(Heard(number=command.number, tokens=speaker.length(command.question)))
+        self._answers[command.number] = speaker.answer(command.question)
+
+    def _step(self, number: int) -> None:
+        try:
+            piece = next(self._answers[number], None)
+        except Exception as error:
+            del self._answers[number]
+            self._fail(number, error)
+            return
+        if piece is not None:
+            self._send(Said(number=number, piece=piece))
+            return
+        del self._answers[number]
+        self._send(Done(number=number))
+
+    def _fail(self, number: int, error: Exception) -> None:
+        if not isinstance(error, DaitnError):
+            # For the node's own log; it never leaves the site.
+            sys.stderr.write(traceback.format_exc())
+        self._send(Failed(number=number, error=reported(error)))
+
+
+if __name__ == "__main__":
+    main()

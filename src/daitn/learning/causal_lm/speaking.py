@@ -1,0 +1,110 @@
+"""A causal language model at work: it answers questions, chooses among options, embeds texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from daitn.learning.answering.protocol import Piece, Question
+from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.rows import Row, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import Settings
+from daitn.objects.choices import LETTERS, read_question
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["CausalSpeaker"]
+
+_SHARPNESS = 1.0
+"""What option scores are multiplied by before they become probabilities: p(option | question) by
+Bayes, from log p(question | option), all options being as likely beforehand."""
+
+
+class CausalSpeaker:
+    """See `daitn.learning.answering.protocol.Speaker`.
+
+    A multiple-choice question (`daitn.objects.choices`) is answered by a letter, as the model is
+    measured: by the option that makes the question most likely. Only the last message of the
+    role `user` is read: the recipe trains on single questions.
+    """
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+
+    def length(self, question: Question) -> int:
+        """Tokens of the question as the model reads it, cut to its length."""
+        return len(self._model.codec(self._settings).prompt(_asked(question)))
+
+    def answer(self, question: Question) -> Iterator[Piece]:
+        """See `Speaker.answer`."""
+        asked = _asked(question)
+        found = read_question(asked)
+        if found is not None:
+            yield self._choose(*found)
+        else:
+            yield from self._generate(asked, question)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """The mean of the last hidden states of each text, scaled to length 1."""
+        codec = self._model.codec(self._settings)
+        rows = tensors([Row(codec.answer(text), []) for text in texts])
+        hidden = self._model.network.hidden(rows.tokens, rows.positions, rows.mask)
+        read = (rows.segments == 0).unsqueeze(-1)
+        mean = (hidden * read).sum(dim=1) / read.sum(dim=1)
+        vectors: list[list[float]] = torch.nn.functional.normalize(mean, dim=-1).tolist()
+        return vectors
+
+    @torch.inference_mode()
+    def _choose(self, question: str, options: tuple[str, ...]) -> Piece:
+        codec = self._model.codec(self._settings)
+        rows = [Row(codec.answer(option), [codec.question(question)]) for option in options]
+        scores, _, _ = continuation_scores(self._model.network, tensors(rows))
+        chances = torch.log_softmax(_SHARPNESS * scores[:, 0], dim=0)
+        best = int(chances.argmax())
+        return Piece(LETTERS[best], float(chances[best]))
+
+    def _generate(self, asked: str, question: Question) -> Iterator[Piece]:
+        codec = self._model.codec(self._settings)
+        generator = torch.Generator().manual_seed(question.seed)
+        said, shown, logprob = list[int](), "", 0.0
+        prompt = codec.prompt(asked)
+        held = 0
+        for _ in range(question.max_tokens):
+            token, chance = self._next([*prompt, *said], question.temperature, generator)
+            if codec.ends(token):
+                break
+            said.append(token)
+            logprob += chance
+            held += 1
+            text = codec.text(said)
+            # a character of several bytes shows as U+FFFD until its last byte is there
+            if text.startswith(shown) and not text.endswith("\ufffd"):
+                yield Piece(text[len(shown) :], logprob, held)
+                shown, logprob, held = text, 0.0, 0
+
+    @torch.inference_mode()
+    def _next(
+        self, tokens: list[int], temperature: float, generator: torch.Generator
+    ) -> tuple[int, float]:
+        """The next token, and the logarithm of its probability at temperature 1."""
+        rows = tensors([Row(tokens, [])])
+        hidden = self._model.network.hidden(rows.tokens, rows.positions, rows.mask)
+        chances: Tensor = torch.log_softmax(self._model.network.logits(hidden[0, -1]).float(), -1)
+        if temperature <= 0:
+            token = int(chances.argmax())
+        else:
+            weights = torch.softmax(chances / temperature, -1)
+            token = int(torch.multinomial(weights, 1, generator=generator))
+        return token, float(chances[token])
+
+
+def _asked(question: Question) -> str:
+    for message in reversed(question.messages):
+        if message.role == "user" and message.content.strip():
+            return message.content
+    raise InvalidInput(
+        "nothing is asked", field="messages", fix="end with a message of the role user"
+    )

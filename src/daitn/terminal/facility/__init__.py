@@ -1,0 +1,1 @@
+"""The role `facility`: models that answer at this site, and the door to them."""

@@ -1,0 +1,106 @@
+"""The door for queries: OpenAI's API, for gateways that show a pass."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+from aiohttp import web
+
+from daitn.objects.deployments import DeploymentState
+from daitn.objects.descriptors import ANY
+from daitn.objects.errors import Refused
+from daitn.objects.identifiers import SiteId
+from daitn.terminal.facility.asked import PATHS, read_body, read_query
+from daitn.terminal.facility.served import JSON, Served
+from daitn.terminal.gateway.refusals import ApiError
+
+__all__ = ["Door"]
+
+log = logging.getLogger(__name__)
+
+Admit = Callable[[str, float], SiteId]
+"""Whose pass is shown; raises `Refused`. (pass, now) -> site."""
+
+
+class Door:
+    """Handles the requests of one facility."""
+
+    def __init__(self, admit: Admit, names: Callable[[], Mapping[str, Served]]) -> None:
+        """`names`: what answers here, by name."""
+        self._admit = admit
+        self._names = names
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request; whatever goes wrong is told in an OpenAI-style error body."""
+        try:
+            return await self._handle(request)
+        except ApiError as error:
+            return _told(error)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("a query failed")
+            return _told(ApiError(500, "internal_error", "the facility failed; see its log"))
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if path == "/healthz":
+            return web.Response(text="ok")
+        self._check_pass(request)
+        if path == "/v1/models":
+            return self._models()
+        api = PATHS.get(path)
+        if api is None:
+            raise ApiError(404, "not_found", f"there is nothing at {path}")
+        if request.method != "POST":
+            raise ApiError(405, "method_not_allowed", f"{path} is for POST")
+        query = read_query(api, await read_body(request), request.headers)
+        served = self._names().get(query.model)
+        if served is None:
+            raise ApiError(404, "model_not_found", f"no model {query.model} is here", param="model")
+        self._check(served, query.owner)
+        if api not in served.descriptor.apis:
+            raise ApiError(400, "invalid_request", f"{query.model} does not answer {api}")
+        asked_s = time.perf_counter()
+        await served.meter.enter()
+        try:
+            waited_s = time.perf_counter() - asked_s
+            # Another version of the model may have taken its place meanwhile.
+            now = self._names().get(query.model, served)
+            return await now.answer(request, query, waited_s)
+        finally:
+            served.meter.leave()
+
+    def _check_pass(self, request: web.BaseRequest) -> None:
+        try:
+            self._admit(request.headers.get("daitn-pass", ""), time.time())
+        except Refused as error:
+            raise ApiError(401, "not_admitted", f"{error.problem}; {error.fix}") from None
+
+    def _check(self, served: Served, owner: str) -> None:
+        descriptor = served.descriptor
+        if descriptor.state is not DeploymentState.READY:
+            message = f"{descriptor.name} is {descriptor.state}"
+            raise ApiError(503, "unavailable", message, retry_after_s=1.0)
+        askers = descriptor.policy.askers
+        if ANY not in askers and owner not in askers:
+            message = f"the owner of {descriptor.name} does not let {owner or 'strangers'} ask it"
+            raise ApiError(403, "not_allowed", message)
+
+    def _models(self) -> web.Response:
+        data = [
+            {"id": name, "object": "model", "created": 0, "owned_by": served.descriptor.owner}
+            for name, served in sorted(self._names().items())
+            if served.descriptor.state is DeploymentState.READY
+        ]
+        return web.Response(
+            body=msgspec.json.encode({"object": "list", "data": data}), content_type=JSON
+        )
+
+
+def _told(error: ApiError) -> web.Response:
+    return web.Response(body=error.body, status=error.status, headers=error.headers)

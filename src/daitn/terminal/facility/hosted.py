@@ -1,0 +1,212 @@
+"""A model that the network placed here: its recipe answers in the answering worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from daitn.learning.answering.host import AnsweringHost
+from daitn.learning.answering.protocol import Message, Piece, Question
+from daitn.objects.deployments import Api, DeploymentDescriptor
+from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.terminal.facility.asked import DoorQuery
+from daitn.terminal.facility.meter import Meter
+from daitn.terminal.facility.replies import DONE, embeddings, ending, event, whole
+from daitn.terminal.facility.served import JSON, begin_stream, break_off, timing
+from daitn.terminal.gateway.refusals import ApiError, bad_request
+
+__all__ = ["HostedModel"]
+
+DEFAULT_TOKENS_OUT = 256
+_MOST_TEXTS = 2048
+"""Texts of one request for embeddings; OpenAI allows as many."""
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+
+
+class _Part(msgspec.Struct):
+    text: str = ""
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+
+    def message(self) -> Message:
+        said = self.content
+        if isinstance(said, list):
+            said = "\n".join(part.text for part in said if part.text)
+        return Message(self.role, said or "")
+
+
+class _Fields(msgspec.Struct):
+    """What a recipe's model heeds of a request."""
+
+    messages: Annotated[list[_Turn], msgspec.Meta(max_length=10_000)] = []
+    prompt: str | list[str] = ""
+    input: str | list[str] = ""
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    logprobs: bool | int | None = None
+    n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+_FIELDS = msgspec.json.Decoder(_Fields)
+
+
+class HostedModel:
+    """One loaded version of a model under its name; see `Served`."""
+
+    def __init__(
+        self,
+        descriptor: DeploymentDescriptor,
+        loaded: str,
+        host: AnsweringHost,
+        meter: Meter,
+    ) -> None:
+        """`loaded`: the name under which `host` has the weights."""
+        self.descriptor = descriptor
+        self.loaded = loaded
+        self.meter = meter
+        self._host = host
+        self._under_way = 0
+        self.finished = asyncio.Event()
+        """Set while no answer of this version is under way."""
+        self.finished.set()
+
+    async def answer(
+        self, request: web.BaseRequest, query: DoorQuery, waited_s: float
+    ) -> web.StreamResponse:
+        """See `Served.answer`."""
+        self._under_way += 1
+        self.finished.clear()
+        try:
+            fields = _read(query)
+            if query.api is Api.EMBEDDINGS:
+                return await self._embed(query, fields, waited_s)
+            return await self._say(request, query, fields, waited_s)
+        except InvalidInput as error:
+            raise bad_request(error.problem, error.field, fix=error.fix) from None
+        except DaitnError as error:
+            self.meter.failed()
+            raise ApiError(502, "model_failed", error.problem) from None
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self.finished.set()
+
+    async def _embed(self, query: DoorQuery, fields: _Fields, waited_s: float) -> web.Response:
+        texts = [fields.input] if isinstance(fields.input, str) else fields.input
+        if not texts or len(texts) > _MOST_TEXTS or not all(text.strip() for text in texts):
+            raise bad_request(f"give 1 to {_MOST_TEXTS} texts, none of them empty", "input")
+        began_s = time.perf_counter()
+        vectors = await self._host.embed(self.loaded, texts)
+        seconds = time.perf_counter() - began_s
+        self.meter.answered(seconds, seconds, 1)
+        tokens_in = sum(len(text.split()) for text in texts)
+        return web.Response(
+            body=embeddings(query, vectors, tokens_in),
+            content_type=JSON,
+            headers=timing(waited_s, seconds),
+        )
+
+    async def _say(
+        self, request: web.BaseRequest, query: DoorQuery, fields: _Fields, waited_s: float
+    ) -> web.StreamResponse:
+        question = _question(query, fields)
+        began_s = time.perf_counter()
+        tokens_in, pieces = await self._host.ask(self.loaded, question)
+        first = await anext(pieces, None)
+        first_s = time.perf_counter() - began_s
+        logprobs = fields.logprobs is not None and fields.logprobs is not False
+        said = _Said(query, question.max_tokens, [] if first is None else [first])
+        try:
+            if not query.stream:
+                async for piece in pieces:
+                    said.pieces.append(piece)
+                response: web.StreamResponse = web.Response(
+                    body=whole(query, said.pieces, tokens_in, said.reason, logprobs),
+                    content_type=JSON,
+                    headers=timing(waited_s, first_s),
+                )
+            else:
+                response = await begin_stream(request, waited_s, first_s)
+                await _stream(request, response, said, pieces, logprobs)
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+        self.meter.answered(first_s, time.perf_counter() - began_s, said.tokens)
+        return response
+
+
+class _Said:
+    """An answer so far."""
+
+    def __init__(self, query: DoorQuery, most: int, pieces: list[Piece]) -> None:
+        self.query = query
+        self.pieces = pieces
+        self._most = most
+
+    @property
+    def tokens(self) -> int:
+        return sum(piece.tokens for piece in self.pieces)
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, in OpenAI's words."""
+        return "length" if self.tokens >= self._most else "stop"
+
+
+async def _stream(
+    request: web.BaseRequest,
+    response: web.StreamResponse,
+    said: _Said,
+    pieces: AsyncIterator[Piece],
+    logprobs: bool,
+) -> None:
+    """Send what is there and what comes; a failure breaks the stream off."""
+    try:
+        for piece in said.pieces:
+            await response.write(event(said.query, piece, True, logprobs))
+        async for piece in pieces:
+            first = not said.pieces
+            said.pieces.append(piece)
+            await response.write(event(said.query, piece, first, logprobs))
+    except DaitnError:
+        break_off(request)
+        raise
+    await response.write(ending(said.query, said.reason) + DONE)
+
+
+def _read(query: DoorQuery) -> _Fields:
+    try:
+        fields = _FIELDS.decode(query.body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        problem, _, path = str(error).partition(" - at `$.")
+        raise bad_request(problem, path.rstrip("`") or "body") from None
+    if fields.n not in (None, 1):
+        raise bad_request("this model gives one answer at a time", "n", fix="ask again")
+    return fields
+
+
+def _question(query: DoorQuery, fields: _Fields) -> Question:
+    if query.api is Api.CHAT:
+        messages = tuple(turn.message() for turn in fields.messages)
+    else:
+        prompt = fields.prompt if isinstance(fields.prompt, str) else "\n".join(fields.prompt)
+        messages = (Message("user", prompt),)
+    if not any(message.role == "user" and message.content.strip() for message in messages):
+        field = "messages" if query.api is Api.CHAT else "prompt"
+        raise bad_request("nothing is asked", field)
+    return Question(
+        messages=messages,
+        max_tokens=fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT,
+        temperature=1.0 if fields.temperature is None else fields.temperature,
+        seed=fields.seed or 0,
+    )

@@ -1,0 +1,56 @@
+"""A facility's memory of the models that it was asked to host: it outlives the process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from daitn.objects.errors import Corrupt, StorageFull
+from daitn.objects.identifiers import checked_name
+from daitn.objects.messages import DeployModel
+from daitn.objects.wire import decode, encode
+
+__all__ = ["KeptWishes"]
+
+
+class KeptWishes:
+    """One file per model in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.partial"):
+            leftover.unlink()
+
+    def put(self, wish: DeployModel) -> None:
+        """Keep a wish; on disk when this returns. Raises `StorageFull`."""
+        path = self._path(wish.name)
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(encode(wish))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            raise StorageFull(
+                f"{self._folder} cannot be written: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
+
+    def forget(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def all(self) -> tuple[DeployModel, ...]:
+        """Every wish, by name. One that the disk changed is dropped: the control centre repeats
+        what it wants."""
+        wishes = []
+        for path in sorted(self._folder.iterdir()):
+            try:
+                wishes.append(decode(path.read_bytes(), DeployModel))
+            except Corrupt:
+                path.unlink()
+        return tuple(wishes)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / checked_name(name, "name")

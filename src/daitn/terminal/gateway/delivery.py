@@ -1,0 +1,182 @@
+"""Giving an answer to who asked: whole, or event by event as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from aiohttp import web
+
+from daitn.terminal.gateway.answer import Answer, AnswerBroken
+from daitn.terminal.gateway.bodies import as_events, read_usage
+from daitn.terminal.gateway.course import Course
+from daitn.terminal.gateway.events import Events
+from daitn.terminal.gateway.observing import seen_stream, seen_whole
+from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.gateway.topology import Topology
+from daitn.topology.qrrt.observation import Observation
+
+__all__ = ["Delivery", "refused"]
+
+_OK = Observation(failed=False)
+Resume = Callable[[Answer, AnswerBroken], Awaitable[Answer]]
+"""Gets an answer that begins anew after one broke off, or raises `ApiError`."""
+
+
+def refused(error: ApiError) -> web.Response:
+    """The error as an HTTP response."""
+    return web.Response(body=error.body, status=error.status, headers=error.headers)
+
+
+class Delivery:
+    """How one query's answer goes out. `begun`: its first bytes are on their way."""
+
+    def __init__(self, request: web.BaseRequest, course: Course, topology: Topology) -> None:
+        self._request = request
+        self._course = course
+        self._topology = topology
+        self._out: web.StreamResponse | None = None
+        self._held_s = 0.0
+
+    @property
+    def begun(self) -> bool:
+        return self._out is not None
+
+    def whole(self, answer: Answer) -> web.Response:
+        """An answer that came whole, counted and observed."""
+        self.count(answer)
+        return self.counted(answer, answer.body)
+
+    def count(self, answer: Answer) -> None:
+        """Count what a whole answer cost, and what was seen of its deployment."""
+        course = self._course
+        usage = read_usage(answer.body)
+        tokens_in = usage.prompt_tokens if usage else course.intent.tokens_in
+        tokens_out = usage.completion_tokens if usage else 0
+        if answer.status == 200:
+            course.charge(answer.row, tokens_in, tokens_out)
+            deployed = course.snapshot.rows[answer.row]
+            seen = seen_whole(answer, tokens_out)
+            self._topology.observe(deployed.site, deployed.name, seen)
+
+    def counted(self, answer: Answer, body: bytes) -> web.Response:
+        """Give out `body` as the answer, as a stream of one piece where a stream was wished."""
+        course = self._course
+        self._given(answer)
+        course.first_token_s = answer.ended_s - course.began_s
+        headers = self._headers(answer, course.cost_usd)
+        if course.asked.stream and not answer.is_events and answer.status == 200:
+            body = as_events(body, course.asked.api)
+            headers["content-type"] = "text/event-stream"
+        return web.Response(body=body, status=answer.status, headers=headers)
+
+    async def stream(self, answer: Answer, resume: Resume) -> web.StreamResponse:
+        """Give events as they come. Raises `ApiError` where the answer breaks off for good."""
+        events = Events()
+        while True:
+            try:
+                await self._pass_on(answer, events)
+                break
+            except AnswerBroken as why:
+                broken = why
+            finally:
+                answer.close()
+            answer = await resume(answer, broken)
+            events.again()
+        self._count_stream(answer, events)
+        assert self._out is not None
+        await self._out.write_eof()
+        return self._out
+
+    async def fail(self, error: ApiError) -> web.StreamResponse:
+        """Say that there is no answer; in a stream that has begun, as its last event."""
+        if self._out is None:
+            response = refused(error)
+            response.headers["x-request-id"] = response.headers["daitn-decision"] = self._course.id
+            return response
+        if self._course.caller.relayed_by is not None:
+            # The gateway that asked goes on with a replica where an answer breaks off.
+            self._abort()
+            return self._out
+        self._out.force_close()
+        await self._out.write(b"data: " + error.body + b"\n\n")
+        await self._out.write_eof()
+        return self._out
+
+    def _abort(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def _pass_on(self, answer: Answer, events: Events) -> None:
+        while piece := await self._piece(answer):
+            if data := events.take(piece):
+                await self._write(answer, data)
+        if rest := events.rest():
+            await self._write(answer, rest)
+        if not events.given:
+            raise AnswerBroken("its answer is empty")
+
+    async def _piece(self, answer: Answer) -> bytes:
+        began_s = time.perf_counter()
+        try:
+            return await answer.piece()
+        finally:
+            self._course.away_s += time.perf_counter() - began_s
+
+    async def _write(self, answer: Answer, data: bytes) -> None:
+        """The head goes out with the first events, so that it names who really answers."""
+        if self._out is None:
+            self._given(answer)
+            self._course.first_token_s = time.perf_counter() - self._course.began_s
+            self._out = web.StreamResponse(
+                headers=self._headers(answer, self._expected_usd(answer))
+            )
+            await self._out.prepare(self._request)
+        began_s = time.perf_counter()
+        await self._out.write(data)
+        self._held_s += time.perf_counter() - began_s
+
+    def _count_stream(self, answer: Answer, events: Events) -> None:
+        course, usage = self._course, events.usage
+        self._given(answer)
+        # An event carries about one token; the last two say why the answer ends, and that it does.
+        tokens_out = usage.completion_tokens if usage else max(0, events.count - 2)
+        tokens_in = usage.prompt_tokens if usage else course.intent.tokens_in
+        course.charge(answer.row, tokens_in, tokens_out)
+        deployed = course.snapshot.rows[answer.row]
+        seen = _OK if events.resumed else seen_stream(answer, tokens_out, self._held_s)
+        self._topology.observe(deployed.site, deployed.name, seen)
+
+    def _given(self, answer: Answer) -> None:
+        self._course.row, self._course.path = answer.row, answer.path
+
+    def _expected_usd(self, answer: Answer) -> float:
+        course, columns = self._course, self._course.snapshot.columns
+        return course.cost_usd + float(
+            columns.price_in[answer.row] * course.intent.tokens_in
+            + columns.price_out[answer.row] * course.intent.tokens_out
+        )
+
+    def _headers(self, answer: Answer, cost_usd: float) -> dict[str, str]:
+        course = self._course
+        deployed = course.snapshot.rows[answer.row]
+        overhead_s = max(0.0, time.perf_counter() - course.began_s - course.away_s)
+        headers = {
+            "content-type": answer.content_type,
+            "x-request-id": course.id,
+            "daitn-decision": course.id,
+            "daitn-model": deployed.name,
+            "daitn-facility": deployed.site,
+            "daitn-path": ",".join(answer.path),
+            "daitn-strategy": course.plan.strategy,
+            "daitn-cost-usd": f"{cost_usd:.9f}",
+            "daitn-overhead-ms": f"{overhead_s * 1e3:.3f}",
+            "daitn-attempts": str(course.attempts),
+            "daitn-waited-s": f"{answer.waited_s:.6f}",
+        }
+        if course.intent.topic:
+            headers["daitn-topic"] = quote(course.intent.topic, safe="/:,. -_")
+        if answer.told_first_s is not None:
+            headers["daitn-first-token-s"] = f"{answer.told_first_s:.6f}"
+        return headers

@@ -1,0 +1,180 @@
+"""Looking for one answer: deployments in turn, within a budget, and a second one where the first
+is unusually late."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from daitn.terminal.gateway.answer import Answer
+from daitn.terminal.gateway.course import Course
+from daitn.terminal.gateway.observing import seen_late
+from daitn.terminal.gateway.refusals import ApiError, overloaded, unavailable
+from daitn.terminal.gateway.retries import RetryBudget
+from daitn.terminal.gateway.topology import Topology
+from daitn.terminal.gateway.upstream import AttemptFailed, Cause, Upstream
+from daitn.topology.qrrt.observation import Observation
+
+__all__ = ["FAILED", "Asking", "Search", "drop", "late_after_s"]
+
+_LATE_TIMES = -math.log(0.05)
+"""As QIRCE reckons of first pieces: the 95th percentile of an exponential distribution."""
+FAILED = Observation(failed=True)
+_AS_ASKED: Mapping[str, object] = {}
+
+
+class Asking:
+    """What searches share: connections, the topology that hears of failures, the retry budget."""
+
+    def __init__(self, upstream: Upstream, topology: Topology, budget: RetryBudget) -> None:
+        self.upstream = upstream
+        self.topology = topology
+        self.budget = budget
+
+
+class Search:
+    """Asks rows until one answers. May be gone on with: what was tried is not tried again."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        course: Course,
+        rows: Iterable[int],
+        *,
+        stream: bool,
+        changes: Mapping[str, object] = _AS_ASKED,
+    ) -> None:
+        """`changes`: fields of the request that are replaced."""
+        self._asking = asking
+        self._course = course
+        self._rows = deque(rows)
+        self._stream = stream
+        self._changes = changes
+        self._left = course.intent.wishes.attempts
+        self._ways: set[tuple[int, str | None]] = set()
+        self._failures: dict[str, AttemptFailed] = {}
+        self._begun = False
+
+    async def answer(self) -> Answer:
+        """The first that comes. Raises `ApiError` where none does."""
+        while True:
+            row = self._next()
+            began_s = time.perf_counter()
+            if self._course.intent.wishes.hedge and self._rows and self._left:
+                answer = await self._hedged(row)
+            else:
+                answer = await self._attempt(row)
+            self._course.away_s += time.perf_counter() - began_s
+            if answer is not None:
+                return answer
+
+    def go_on_with(self, rows: Iterable[int]) -> None:
+        """Look among these rows only."""
+        self._rows = deque(rows)
+
+    def _next(self) -> int:
+        row = self._another(first=not self._begun)
+        if row is None:
+            raise self._given_up()
+        return row
+
+    def _another(self, *, first: bool = False) -> int | None:
+        """The next row, if there is one, and a retry is left for it."""
+        rtt_s = self._course.paths.rtt_s
+        while self._rows and self._left:
+            if not first and math.isinf(rtt_s[self._rows[0]]):
+                self._rows.popleft()
+                continue
+            if not first and not self._asking.budget.spend(time.monotonic()):
+                return None
+            self._begun = True
+            self._left -= 1
+            return self._rows.popleft()
+        return None
+
+    async def _attempt(self, row: int) -> Answer | None:
+        course = self._course
+        course.attempts += 1
+        self._ways.add((row, course.relay(row)))
+        try:
+            return await self._asking.upstream.ask(
+                course, row, stream=self._stream, changes=self._changes
+            )
+        except AttemptFailed as failed:
+            self._note(row, failed)
+            return None
+
+    async def _hedged(self, row: int) -> Answer | None:
+        """Ask `row`, and others one by one while those that were asked are late."""
+        began_s = time.perf_counter()
+        late_s: float | None = late_after_s(self._course, row, stream=self._stream)
+        running = {asyncio.create_task(self._attempt(row)): row}
+        try:
+            while running:
+                done, _ = await asyncio.wait(
+                    running, timeout=late_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    del running[task]
+                    if (answer := task.result()) is not None:
+                        self._overtaken(running.values(), time.perf_counter() - began_s)
+                        return answer
+                if not done:
+                    late_s = None
+                if late_s is None and len(running) == 1 and (row_ := self._another()) is not None:
+                    self._course.hedged = True
+                    running[asyncio.create_task(self._attempt(row_))] = row_
+            return None
+        finally:
+            for task in running:
+                task.cancel()
+                task.add_done_callback(drop)
+
+    def _overtaken(self, rows: Iterable[int], so_far_s: float) -> None:
+        for row in rows:
+            deployed = self._course.snapshot.rows[row]
+            seen = seen_late(self._course, row, so_far_s, stream=self._stream)
+            self._asking.topology.observe(deployed.site, deployed.name, seen)
+
+    def _note(self, row: int, failed: AttemptFailed) -> None:
+        course, topology = self._course, self._asking.topology
+        deployed = course.snapshot.rows[row]
+        if failed.cause is Cause.UNREACHABLE:
+            topology.unreachable(failed.towards)
+            course.paths = topology.paths(course.snapshot)
+            there = math.isfinite(course.paths.rtt_s[row])
+            if there and (row, course.relay(row)) not in self._ways:
+                self._rows.appendleft(row)
+                return
+        course.failed.add(row)
+        self._failures[deployed.id] = failed
+        if failed.cause is not Cause.FULL:
+            topology.observe(deployed.site, deployed.name, FAILED)
+
+    def _given_up(self) -> ApiError:
+        failures = self._failures.values()
+        if failures and all(failed.cause is Cause.FULL for failed in failures):
+            waits_s = [f.retry_after_s for f in failures if f.retry_after_s is not None]
+            return overloaded(
+                "every deployment that may answer is full", min(waits_s, default=None)
+            )
+        told = "; ".join(f"{id_}: {failed.reason}" for id_, failed in self._failures.items())
+        return unavailable(f"no deployment that may answer could: {told or 'none is left'}")
+
+
+def late_after_s(course: Course, row: int, *, stream: bool) -> float:
+    """When an answer is unusually late. QIRCE reckons with first pieces; an answer that comes at
+    once has all its tokens to go."""
+    if stream:
+        return course.plan.late_after_s
+    per_token_s = float(course.snapshot.columns.per_token_s[row])
+    return course.plan.late_after_s + _LATE_TIMES * per_token_s * course.intent.tokens_out
+
+
+def drop(task: asyncio.Task[Answer | None]) -> None:
+    """An answer that nobody waits for any more."""
+    if not task.cancelled() and task.exception() is None and (answer := task.result()) is not None:
+        answer.close()

@@ -1,0 +1,230 @@
+"""Asking one deployment over HTTP, directly or through one other gateway."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from daitn.identity.keys import SigningKey
+from daitn.identity.passes import sign_pass
+from daitn.objects.deployments import Api
+from daitn.objects.identifiers import SiteId
+from daitn.terminal.gateway.answer import Answer, AnswerBroken
+from daitn.terminal.gateway.bodies import is_answer
+from daitn.terminal.gateway.course import Course
+from daitn.terminal.gateway.load import Load
+from daitn.topology.qrrt.snapshot import deployment_id
+
+__all__ = ["PATHS", "AttemptFailed", "Cause", "Upstream"]
+
+PATHS = {
+    Api.CHAT: "/v1/chat/completions",
+    Api.COMPLETIONS: "/v1/completions",
+    Api.EMBEDDINGS: "/v1/embeddings",
+}
+CONNECT_TIMEOUT_S = 3.0
+"""Around the world and back in 0.3 s, with one lost SYN, which is sent again after 1 s (RFC 6298).
+"""
+SILENT_LEAST_S, SILENT_TIMES = 60.0, 10.0
+"""A deployment that has been silent for so long, and for so many times the expected time, has
+failed; one that is only slow was overtaken by a hedge long before."""
+PASS_RENEWED_S = 30.0
+"""A quarter of a pass's life: two clocks may differ by the rest."""
+_MOST_ERROR_BYTES = 1 << 16
+_KEPT_ALIVE_S = 30.0
+"""Shorter than servers keep idle connections (uvicorn 5 s is the exception: it then says so)."""
+_OURS = frozenset({400, 413, 415, 422})
+"""The request itself is at fault: no other deployment would take it either."""
+_SKIPPED = ("Accept", "Accept-Encoding", "User-Agent")
+
+
+class Cause(enum.Enum):
+    """Why a deployment did not answer."""
+
+    FULL = "full"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    """There was no connection: another path may lead there."""
+
+
+class AttemptFailed(Exception):
+    """A deployment did not answer. `towards`: the site that was connected to."""
+
+    def __init__(
+        self, cause: Cause, reason: str, towards: SiteId, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.reason = reason
+        self.towards = towards
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    towards: SiteId
+    endpoint: str
+    model: str
+    headers: dict[str, str]
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    code: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error = msgspec.field(default_factory=_Error)
+
+
+class Upstream:
+    """Keeps connections and passes; `await close()` drops them."""
+
+    def __init__(self, site: SiteId, key: SigningKey, load: Load) -> None:
+        self._site = site
+        self._key = key
+        self._load = load
+        self._passes: dict[SiteId, tuple[str, float]] = {}
+        self._urls: dict[tuple[str, Api], URL] = {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_SKIPPED,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def ask(
+        self, course: Course, row: int, *, stream: bool, changes: Mapping[str, object]
+    ) -> Answer:
+        """Ask a deployment; the answer is there whole, or its stream has begun.
+
+        Whoever gets it closes it. Raises `AttemptFailed`.
+        """
+        id_ = course.snapshot.rows[row].id
+        self._load.begin(id_)
+        try:
+            answer = await self._ask(course, row, stream, changes)
+        except BaseException:
+            self._load.end(id_)
+            raise
+        answer.on_close = lambda: self._load.end(id_)
+        if not answer.streams:
+            answer.close()
+        return answer
+
+    async def _ask(
+        self, course: Course, row: int, stream: bool, changes: Mapping[str, object]
+    ) -> Answer:
+        way = self._way(course, row)
+        asked_s = time.perf_counter()
+        try:
+            response = await self._session.post(
+                self._url(way.endpoint, course.asked.api),
+                data=course.asked.body(way.model, changes),
+                headers=way.headers,
+                timeout=_timeout(course, stream),
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _no_answer(error, way.towards) from None
+        answer = Answer(course, row, response, asked_s, time.perf_counter())
+        try:
+            await self._judge(answer, way, stream)
+        except BaseException:
+            response.close()
+            raise
+        return answer
+
+    async def _judge(self, answer: Answer, way: _Way, stream: bool) -> None:
+        """Keep what is an answer; raise `AttemptFailed` for everything else."""
+        answer.streams = stream and answer.status == 200 and answer.is_events
+        try:
+            if answer.status == 200:
+                if answer.streams:
+                    await answer.read_first()
+                    return
+                await answer.read_whole()
+                if is_answer(answer.body):
+                    return
+                raise AttemptFailed(Cause.FAILED, "what it answers is no JSON", way.towards)
+            await answer.read_whole(_MOST_ERROR_BYTES)
+        except AnswerBroken as broken:
+            raise AttemptFailed(Cause.FAILED, broken.reason, way.towards) from None
+        if answer.status not in _OURS:
+            raise _said_no(answer, way.towards)
+
+    def _way(self, course: Course, row: int) -> _Way:
+        deployed, relay = course.snapshot.rows[row], course.relay(row)
+        node = None if relay is None else course.snapshot.nodes.get(relay)
+        caller = course.caller
+        headers = {
+            "content-type": "application/json",
+            "daitn-query": caller.query or course.id,
+            "daitn-asked-at": caller.asked_at or str(int(course.asked_at_s)),
+            "daitn-owner": course.intent.owner,
+        }
+        if relay is not None and node is not None and node.gateway is not None:
+            headers["daitn-pass"] = self._pass(relay)
+            headers["daitn-path"] = self._site
+            model = deployment_id(deployed.name, deployed.site)
+            return _Way(relay, node.gateway.endpoint, model, headers)
+        headers["daitn-pass"] = self._pass(deployed.site)
+        return _Way(deployed.site, deployed.facility.endpoint, deployed.name, headers)
+
+    def _pass(self, audience: SiteId) -> str:
+        now_s = time.time()
+        shown, until_s = self._passes.get(audience, ("", 0.0))
+        if until_s <= now_s:
+            shown = sign_pass(self._site, audience, now_s, self._key)
+            self._passes[audience] = shown, now_s + PASS_RENEWED_S
+        return shown
+
+    def _url(self, endpoint: str, api: Api) -> URL:
+        url = self._urls.get((endpoint, api))
+        if url is None:
+            if len(self._urls) >= 10_000:  # Facilities that moved; endpoints come from outside.
+                self._urls.clear()
+            url = self._urls[endpoint, api] = URL(endpoint.rstrip("/") + PATHS[api])
+        return url
+
+
+def _timeout(course: Course, stream: bool) -> aiohttp.ClientTimeout:
+    plan = course.plan
+    expected_s = plan.expected_first_token_s if stream else plan.expected_seconds
+    silent_s = max(SILENT_LEAST_S, SILENT_TIMES * expected_s)
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silent_s)
+
+
+def _no_answer(error: Exception, towards: SiteId) -> AttemptFailed:
+    refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+        error.os_error, ConnectionRefusedError
+    )
+    if refused:
+        # The machine is there and says that nobody listens: no other path would help.
+        return AttemptFailed(Cause.FAILED, "nobody listens there", towards)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return AttemptFailed(Cause.UNREACHABLE, "it cannot be reached", towards)
+    if isinstance(error, TimeoutError):
+        return AttemptFailed(Cause.FAILED, "it was silent for too long", towards)
+    return AttemptFailed(Cause.FAILED, f"the connection broke: {error}", towards)
+
+
+def _said_no(answer: Answer, towards: SiteId) -> AttemptFailed:
+    try:
+        said = msgspec.json.decode(answer.body, type=_ErrorBody).error
+    except msgspec.DecodeError:
+        said = _Error()
+    full = answer.status == 429 or said.code == "overloaded"
+    reason = f"it said {answer.status} {said.code or ''} {said.message[:200]}".strip()
+    return AttemptFailed(
+        Cause.FULL if full else Cause.FAILED, reason, towards, answer.retry_after_s
+    )

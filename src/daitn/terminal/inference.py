@@ -1,0 +1,140 @@
+"""What a node does for queries: the roles facility, gateway and examining verifier, and what they
+share, the directory of nodes and the live QRRT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daitn.identity.keys import SigningKey
+from daitn.identity.passes import PassBook
+from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.errors import DaitnError
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryExplained, QueryList
+from daitn.objects.wire import decode, encode
+from daitn.terminal.config import NodeConfig
+from daitn.terminal.facility.facility import ADMITTED_ROLES, Facility
+from daitn.terminal.gateway.gateway import Gateway
+from daitn.tools.directory import Directory, FileKeys
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler
+from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.qrrt_feed import QrrtFeed
+
+__all__ = ["Inference"]
+
+log = logging.getLogger(__name__)
+
+DEMAND_EVERY_S = 2.0
+
+
+class Inference:
+    """Parts of a node; those whose roles it does not play are absent."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        recipes: tuple[str, ...],
+        fabric: Fabric,
+        store: BlobStore,
+        transport: ModelTransport,
+        key: SigningKey,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is told when `described` would say something else."""
+        self._site = config.site
+        self._fabric = fabric
+        self._known = FileKeys(Path(config.state) / "known-keys")
+        self._directory = Directory(fabric, self._known)
+        self._feed = QrrtFeed(fabric, self._directory, config.site)
+        passes = PassBook(config.site, self._key_of_asker)
+        self._facility: Facility | None = None
+        if config.facility is not None:
+            self._facility = Facility(
+                config, recipes, fabric, store, transport, passes.holder, changed
+            )
+        self._gateway: Gateway | None = None
+        if config.gateway is not None:
+            self._gateway = Gateway(
+                config.site, config.gateway, self._feed, key, passes.holder, lambda text: ("", 0.0)
+            )
+        self._telling: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def wanted(config: NodeConfig) -> bool:
+        """Whether the node plays a role for queries."""
+        return bool({Role.FACILITY, Role.GATEWAY, Role.VERIFIER} & set(config.roles))
+
+    async def start(self) -> None:
+        """Raises `InvalidInput` where a door cannot listen as the node's file says."""
+        if self._facility is not None:
+            await self._facility.start()
+        if self._gateway is not None:
+            await self._gateway.start()
+            self._telling = asyncio.create_task(self._tell_demand(self._gateway), name="demand")
+
+    async def listen(self) -> None:
+        """Hear of the others; once the node can say what it is itself."""
+        await self._directory.start()
+        await self._feed.start()
+
+    async def close(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
+        for part in (self._gateway, self._facility, self._feed, self._directory):
+            if part is not None:
+                await part.close()
+
+    def described(self, node: NodeDescriptor) -> NodeDescriptor:
+        """The node's descriptor with what these roles say."""
+        return msgspec.structs.replace(
+            node,
+            facility=self._facility.descriptor() if self._facility else None,
+            gateway=self._gateway.descriptor() if self._gateway else None,
+        )
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that the site must keep."""
+        return self._facility.models() if self._facility else frozenset()
+
+    def handlers(self) -> dict[str, Handler]:
+        """Requests that the site answers because of these roles, by verb."""
+        handlers: dict[str, Handler] = {}
+        if self._facility is not None:
+            handlers |= {"deploy": self._facility.on_deploy, "retire": self._facility.on_retire}
+        if self._gateway is not None:
+            handlers |= {"queries": self._on_queries, "explain": self._on_explain}
+        return handlers
+
+    def _key_of_asker(self, site: SiteId) -> str | None:
+        """The key of a site whose pass opens doors here."""
+        node = self._directory.node(site)
+        if node is None or not set(ADMITTED_ROLES) & set(node.roles):
+            return None
+        return node.public_key
+
+    async def _on_queries(self, key: str, payload: bytes) -> bytes:
+        assert self._gateway is not None
+        wanted = decode(payload, QueriesWanted)
+        return encode(QueryList(queries=self._gateway.queries(wanted.limit)))
+
+    async def _on_explain(self, key: str, payload: bytes) -> bytes:
+        assert self._gateway is not None
+        record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
+        return encode(QueryExplained(query=record, decision=decision))
+
+    async def _tell_demand(self, gateway: Gateway) -> None:
+        while True:
+            await asyncio.sleep(DEMAND_EVERY_S)
+            try:
+                demand = encode(gateway.demand(time.time()))
+                await self._fabric.publish(keys.site_demand(self._site), demand)
+            except DaitnError as error:
+                log.debug("what is asked is not heard: %s", error)

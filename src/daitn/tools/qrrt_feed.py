@@ -1,0 +1,161 @@
+"""From what nodes say and measure to the live topology for inference (QRRT)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from daitn.identity.signing import check_attestation
+from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.errors import DaitnError, Refused
+from daitn.objects.findings import Attestation
+from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Demand, Sensed, Serving
+from daitn.objects.wire import decode
+from daitn.tools.directory import Directory
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Message, Registration
+from daitn.topology.qrrt.observation import Observation
+from daitn.topology.qrrt.paths import paths_from
+from daitn.topology.qrrt.snapshot import Paths, Qrrt
+from daitn.topology.qrrt.state import QrrtState
+
+__all__ = ["QrrtFeed"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+ATTESTED_TIMEOUT_S = 5.0
+ROUTES_LAST_S = 0.25
+"""Paths are computed anew after so long, where links or rows changed: links are measured every
+few seconds."""
+BROKEN_FOR_S = 5.0
+"""A site that could not be reached directly is tried directly again after so long."""
+
+
+class QrrtFeed:
+    """Keeps a QRRT up to date, and knows the paths from the site `origin` to its rows."""
+
+    def __init__(self, fabric: Fabric, directory: Directory, origin: SiteId) -> None:
+        self._fabric = fabric
+        self._directory = directory
+        self._origin = origin
+        self._state = QrrtState()
+        self._registrations: list[Registration] = []
+        self._asking: set[asyncio.Task[None]] = set()
+        self._broken_until_s: dict[SiteId, float] = {}
+        self._paths: tuple[Qrrt, Paths] | None = None
+        self._paths_at_s = 0.0
+
+    async def start(self) -> None:
+        for pattern, kind, take in (
+            (keys.ALL_SENSED, Sensed, self._sensed),
+            (keys.ALL_SERVING, Serving, self._serving),
+            (keys.ALL_DEMAND, Demand, self._demand),
+            (keys.ALL_ATTESTED, Attestation, self._attested),
+        ):
+            self._registrations.append(
+                await self._fabric.subscribe(pattern, _reader(kind, take))  # type: ignore[arg-type]
+            )
+        self._directory.listen(self)
+
+    async def close(self) -> None:
+        for registration in self._registrations:
+            await registration.close()
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
+    def snapshot(self) -> Qrrt:
+        """The topology now."""
+        return self._state.snapshot()
+
+    def paths(self, snapshot: Qrrt) -> Paths:
+        """The best paths from the origin to the snapshot's rows."""
+        now_s = time.time()
+        if self._paths is not None:
+            known, paths = self._paths
+            same = known.rows is snapshot.rows
+            if same and (known.links is snapshot.links or now_s < self._paths_at_s + ROUTES_LAST_S):
+                return paths
+        broken = frozenset(s for s, until_s in self._broken_until_s.items() if until_s > now_s)
+        self._broken_until_s = {s: self._broken_until_s[s] for s in broken}
+        paths = paths_from(snapshot, self._origin, now_s, broken)
+        self._paths, self._paths_at_s = (snapshot, paths), now_s
+        return paths
+
+    def observe(self, site: SiteId, name: str, seen: Observation) -> None:
+        """The origin saw how a deployment served a query."""
+        self._state.observe(site, name, seen, time.time())
+
+    def unreachable(self, site: SiteId) -> None:
+        """The origin could not connect to a site's door: for a while, only through others."""
+        self._broken_until_s[site] = time.time() + BROKEN_FOR_S
+        self._paths = None
+
+    def described(self, node: NodeDescriptor) -> None:
+        self._state.described(node, time.time())
+
+    def came(self, site: SiteId) -> None:
+        self._state.came(site, time.time())
+        node = self._directory.node(site)
+        if node is not None and Role.VERIFIER in node.roles:
+            task = asyncio.create_task(self._ask_attested(site))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    def lost(self, site: SiteId) -> None:
+        self._state.lost(site, time.time())
+
+    async def _ask_attested(self, site: SiteId) -> None:
+        """What the unit found before this process listened."""
+        try:
+            answer = await self._fabric.request(
+                keys.site_do(site, "attested"), b"", timeout_s=ATTESTED_TIMEOUT_S
+            )
+            for attestation in decode(answer, tuple[Attestation, ...]):
+                self._attested(site, attestation)
+        except DaitnError as error:
+            log.info("%s does not tell its findings: %s", site, error.problem)
+
+    def _sensed(self, site: SiteId, sensed: Sensed) -> None:
+        for link in sensed.links:
+            if link.source == site:
+                self._state.absorb_link(link, time.time())
+
+    def _serving(self, site: SiteId, serving: Serving) -> None:
+        _same(site, serving.site)
+        self._state.absorb_serving(serving, time.time())
+
+    def _demand(self, site: SiteId, demand: Demand) -> None:
+        _same(site, demand.site)
+        self._state.absorb_demand(demand, time.time())
+
+    def _attested(self, site: SiteId, attestation: Attestation) -> None:
+        _same(site, attestation.finding.verifier)
+        node = self._directory.node(site)
+        if node is None or Role.VERIFIER not in node.roles:
+            raise Refused(f"{site} is no verification unit", field="verifier")
+        check_attestation(attestation, node.public_key)
+        self._state.absorb_finding(attestation.finding, time.time())
+
+
+def _same(site: SiteId, named: SiteId) -> None:
+    if site != named:
+        raise Refused(f"{site} speaks in the name of {named}", field="site")
+
+
+def _reader(kind: type[T], take: Callable[[SiteId, T], None]) -> Message:
+    """A subscriber that decodes, and believes only what a site says in its own name."""
+
+    async def heard(key: str, payload: bytes) -> None:
+        try:
+            take(keys.site_of(key), decode(payload, kind))
+        except DaitnError as error:
+            log.warning("what is said at %s is not believed: %s", key, error)
+
+    return heard
