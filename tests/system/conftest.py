@@ -17,7 +17,7 @@ import pytest
 from daitn.cli.embedded import Embedded
 from tests.scenes.breast_cancer import write_network
 
-__all__ = ["Network"]
+__all__ = ["Network", "running"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ class Network:
 
 
 def started(folder: Path, **options: Any) -> Network:
-    processes = Embedded(write_network(folder, **options), folder / "logs")
+    return running(folder, write_network(folder, **options))
+
+
+def running(folder: Path, config: Path) -> Network:
+    """Start the network of a file."""
+    processes = Embedded(config, folder / "logs")
     try:
         asyncio.run(processes.start(lambda site, done, of: None))
     except BaseException:

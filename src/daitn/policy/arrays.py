@@ -19,13 +19,15 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
 from daitn.policy.pipeline import Rng
 
-__all__ = ["ArrayPolicy", "best_first"]
+__all__ = ["MOST_WEIGHT", "OUT", "ArrayPolicy", "best_first"]
 
 CutT = TypeVar("CutT")
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_OUT = -1.0
+MOST_WEIGHT = 1e6
+"""Any more would leave nothing of the other scorers, or of the sum."""
+OUT = -1.0
 """Below every score: a candidate that was filtered out, or taken."""
 
 
@@ -41,7 +43,7 @@ class ArrayPolicy(Generic[CutT]):
 
     def weighted(self, preferences: Sequence[Preference]) -> dict[str, float]:
         """The weights under these preferences. Raises `InvalidInput` for an unknown scorer or a
-        weight that is no number of at least 0."""
+        weight that is no number from 0 to `MOST_WEIGHT`."""
         weights = dict(self.weights)
         for preference in preferences:
             if preference.scorer not in weights:
@@ -50,11 +52,11 @@ class ArrayPolicy(Generic[CutT]):
                     field=f"prefer.{preference.scorer}",
                     fix=f"use one of {', '.join(sorted(weights))}",
                 )
-            if not 0.0 <= preference.weight < float("inf"):
+            if not 0.0 <= preference.weight <= MOST_WEIGHT:
                 raise InvalidInput(
-                    f"a weight is at least 0, not {preference.weight}",
+                    f"a weight is not {preference.weight}",
                     field=f"prefer.{preference.scorer}",
-                    fix="give a number from 0 on",
+                    fix=f"give a number from 0 to {MOST_WEIGHT:g}",
                 )
             weights[preference.scorer] = preference.weight
         return weights
@@ -68,7 +70,7 @@ class ArrayPolicy(Generic[CutT]):
             if weight > 0:
                 term = self.scorers[scorer](cut, passes)
                 result += term * (weight / total)
-        return np.where(passes, result, _OUT)
+        return np.where(passes, result, OUT)
 
     def terms(self, cut: CutT, passes: Flags) -> dict[str, Floats]:
         """Every scorer's terms."""
@@ -94,5 +96,5 @@ def best_first(scores: Floats, most: int, near: float, rng: Rng) -> list[int]:
             close = np.flatnonzero(left >= left[top] - near)
             top = int(close[int(rng.random() * len(close))])
         taken.append(top)
-        left[top] = _OUT
+        left[top] = OUT
     return taken

@@ -52,15 +52,16 @@ class Inference:
         self._fabric = fabric
         self._known = FileKeys(Path(config.state) / "known-keys")
         self._directory = Directory(fabric, self._known)
-        self._feed = QrrtFeed(fabric, self._directory, config.site)
         passes = PassBook(config.site, self._key_of_asker)
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
                 config, recipes, fabric, store, transport, passes.holder, changed
             )
+        self._feed: QrrtFeed | None = None
         self._gateway: Gateway | None = None
         if config.gateway is not None:
+            self._feed = QrrtFeed(fabric, self._directory, config.site)
             self._gateway = Gateway(
                 config.site, config.gateway, self._feed, key, passes.holder, lambda text: ("", 0.0)
             )
@@ -82,7 +83,8 @@ class Inference:
     async def listen(self) -> None:
         """Hear of the others; once the node can say what it is itself."""
         await self._directory.start()
-        await self._feed.start()
+        if self._feed is not None:
+            await self._feed.start()
 
     async def close(self) -> None:
         if self._telling is not None:

@@ -79,7 +79,7 @@ class QrrtFeed:
         now_s = time.time()
         if self._paths is not None:
             known, paths = self._paths
-            same = known.rows is snapshot.rows
+            same = known.rows is snapshot.rows and known.nodes is snapshot.nodes
             if same and (known.links is snapshot.links or now_s < self._paths_at_s + ROUTES_LAST_S):
                 return paths
         broken = frozenset(s for s, until_s in self._broken_until_s.items() if until_s > now_s)

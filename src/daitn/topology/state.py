@@ -19,7 +19,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.snapshot import Drrt, SiteState
 
-__all__ = ["DrrtState", "Fact"]
+__all__ = ["DrrtState", "Fact", "merged_link"]
 
 Fact = NodeDescriptor | LinkReading | LoadReading
 
@@ -74,7 +74,8 @@ class DrrtState:
     def absorb(self, fact: Fact, now_s: float) -> bool:
         """Take in what a site published or measured. Says whether a snapshot now differs.
 
-        Raises `InvalidInput` for a reading that is no finite number; the state is then unchanged.
+        Raises `InvalidInput` for a reading that is no finite number from 0 on; the state is then
+        unchanged.
         """
         if isinstance(fact, LinkReading):
             return self._absorb_link(fact, now_s)
@@ -135,13 +136,13 @@ class DrrtState:
         for end in (source, target):
             if end not in self._sites:
                 waiting = self._early_of(end, now_s).links
-                waiting[source, target] = _merged(waiting.get((source, target)), link, now_s)
+                waiting[source, target] = merged_link(waiting.get((source, target)), link, now_s)
                 return False
         targets = self._links.get(source)
         if targets is None:
             targets = Map()
         known = targets.get(target)
-        merged = _merged(known, link, now_s)
+        merged = merged_link(known, link, now_s)
         if merged is known:
             return False
         self._links = self._links.set(source, targets.set(target, merged))
@@ -209,9 +210,10 @@ def _age_rank(descriptor: NodeDescriptor) -> tuple[float, int]:
 
 
 def _usable(reading: Reading, now_s: float, name: str) -> Reading:
-    if not (math.isfinite(reading.value) and math.isfinite(reading.at_s)):
+    if not (0.0 <= reading.value < math.inf and math.isfinite(reading.at_s)):
         raise InvalidInput(
-            f"a reading of {reading.origin} is no finite number: {reading.value} at {reading.at_s}",
+            f"a reading of {reading.origin} is no finite number from 0 on: "
+            f"{reading.value} at {reading.at_s}",
             field=name,
             fix=f"check the sensing of site {reading.origin}",
         )
@@ -232,8 +234,11 @@ def _later(known: Reading | None, heard: Reading | None) -> Reading | None:
     return max(known, heard, key=lambda reading: (reading.origin, reading.value))
 
 
-def _merged(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
-    """Per field the later reading; `known` itself if nothing in `heard` is later."""
+def merged_link(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
+    """Per field the later reading; `known` itself if nothing in `heard` is later.
+
+    Raises `InvalidInput` for a reading that is no finite number, or below 0.
+    """
     rtt_s, throughput_bps, loss = heard.rtt_s, heard.throughput_bps, heard.loss
     if rtt_s is not None:
         rtt_s = _usable(rtt_s, now_s, "rtt_s")

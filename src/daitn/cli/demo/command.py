@@ -1,4 +1,4 @@
-"""`daitn demo`: prepare the data, start the network, train, compare, report."""
+"""`daitn demo`: prepare the data, start the network, train, compare, deploy, ask, report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import typer
 from rich.panel import Panel
 
 from daitn.cli.data import medquad_path
+from daitn.cli.demo.asking import Served, ask_streams
+from daitn.cli.demo.flows import queries_picture
 from daitn.cli.demo.picture import network_picture
 from daitn.cli.demo.report import Report, make_report
-from daitn.cli.demo.scenario import BASELINES, write_scenario
+from daitn.cli.demo.scenario import BASELINES, PLACES, write_scenario
 from daitn.cli.embedded import Embedded
 from daitn.cli.session import connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
@@ -39,9 +41,10 @@ def demo(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """The paper's healthcare scenario on this machine: nine institutes, two verifiers, one owner.
+    """The paper's healthcare scenario on this machine: train at nine institutes, deploy, ask.
 
-    Thirteen processes over real Zenoh sessions. Takes a few minutes on two cores.
+    Two verifiers measure, two facilities host, one gateway finds who answers. Fifteen processes
+    over real Zenoh sessions; takes a few minutes on two cores.
 
     Example: daitn demo -o out/demo
     """
@@ -72,14 +75,17 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> Report:
                 for name, intent in (BASELINES.items() if with_baselines else ())
             ]
         )
+        queries = await _deploy_and_ask(network, out, (job, *(view for _, view in others)), quiet)
         async with connect(network.endpoint) as session:
             sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
     finally:
         network.stop()
-    report = make_report(job, others, prepared.source, time.perf_counter() - began)
+    report = make_report(job, others, queries, prepared.source, time.perf_counter() - began)
     (out / "report.json").write_text(to_json(report) + "\n")
-    picture = network_picture(job, sites.nodes, others, prepared.source)
+    trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
+    picture = network_picture(job, trainers, others, prepared.source)
     (out / "network.svg").write_text(picture)
+    (out / "queries.svg").write_text(queries_picture(queries))
     if not quiet:
         _show(job, report, out)
     return report
@@ -90,10 +96,34 @@ async def _train(
 ) -> JobView:
     """Be the model owner: one more process, which hands in the intent and watches."""
     _say(quiet, f"training by {intent}.yaml")
-    command = [sys.executable, "-m", "daitn.cli.app", "train", "-f", str(out / f"{intent}.yaml")]
-    command += ["--watch", "--center", network.endpoint, *options]
+    words = ["train", "-f", str(out / f"{intent}.yaml"), "--watch", *options]
+    await _run(network, out, words, quiet)
+    async with connect(network.endpoint) as session:
+        jobs = await session.ask("jobs", JobQuery(job=JobId(f"{intent}-1")), JobList)
+    return jobs.jobs[0]
+
+
+async def _deploy_and_ask(
+    network: Embedded, out: Path, jobs: tuple[JobView, ...], quiet: bool
+) -> tuple[Served, ...]:
+    """Deploy every model that was trained, and ask all of them as one network."""
+    trained = {view.job for view in jobs if view.model is not None}
+    places = [place for place in PLACES if place[0] in trained]
+    for job, sites, price in places:
+        _say(quiet, f"deploying {job} at {', '.join(sites)}")
+        to = [word for site in sites for word in ("--to", site)]
+        await _run(network, out, ["deploy", job, *to, "--price-out", str(price), "--wait"], quiet)
+    gateway = next(node.gateway for node in network.nodes if node.gateway is not None)
+    _say(quiet, f"asking through the gateway at http://{gateway.listen}")
+    tests = out / "data" / "tests"
+    return await ask_streams(f"http://{gateway.listen}", tests, [job for job, _, _ in places])
+
+
+async def _run(network: Embedded, out: Path, words: list[str], quiet: bool) -> int:
+    """Be an owner: one more process with the command line. Raises `WorkFailed`."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.DEVNULL if quiet else None
+        *(sys.executable, "-m", "daitn.cli.app", *words, "--center", network.endpoint),
+        stdout=subprocess.DEVNULL if quiet else None,
     )
     try:
         code = await process.wait()
@@ -102,10 +132,8 @@ async def _train(
         await process.wait()
         raise
     if code not in (0, 1):
-        raise WorkFailed(f"the owner of {intent} ended with {code}", fix=f"see {out / 'logs'}")
-    async with connect(network.endpoint) as session:
-        jobs = await session.ask("jobs", JobQuery(job=JobId(f"{intent}-1")), JobList)
-    return jobs.jobs[0]
+        raise WorkFailed(f"daitn {' '.join(words)} ended with {code}", fix=f"see {out / 'logs'}")
+    return code
 
 
 def _say(quiet: bool, line: str) -> None:
@@ -123,11 +151,27 @@ def _show(job: JobView, report: Report, out: Path) -> None:
     planned = [_mark(o.reached or 0.0, (o.reached or 0.0) >= o.target) for o in report.objectives]
     rows.append(("planned route", *planned, job.examples))
     screen.print(plain_table("compared", ("", *names, "examples"), rows))
+    asked = [
+        (
+            served.name,
+            f"{served.answered}/{served.queries}",
+            f"{served.accuracy:.3f}",
+            ", ".join(f"{where} {count}" for where, count in served.where.items()),
+            f"{served.p50_ms:.1f}",
+            f"{served.overhead_p50_ms:.2f}",
+            f"{served.cost_usd:.5f}",
+            served.decision,
+        )
+        for served in report.queries
+    ]
+    columns = ("", "answered", "right", "where", "p50 ms", "gateway ms", "USD", "last decision")
+    screen.print(plain_table("asked", columns, asked))
     screen.print(
         Panel(
             f"{report.means}\nData: {report.data_source}. {size(report.bytes_moved)} moved, "
             f"{report.seconds:.0f} s for the job, {report.total_seconds:.0f} s in all.\n"
-            f"Report: {out / 'report.json'}   Picture: {out / 'network.svg'}   "
+            f"Report: {out / 'report.json'}   "
+            f"Pictures: {out / 'network.svg'}, {out / 'queries.svg'}   "
             f"Model: {out / 'model'}"
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from daitn.cli.demo.asking import Served
 from daitn.objects.jobs import JobState, JobView
 
 __all__ = ["Baseline", "Outcome", "Report", "Stop", "make_report"]
@@ -63,6 +64,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     model_bytes: int
     baselines: tuple[Baseline, ...]
+    queries: tuple[Served, ...]
+    """How the deployed models were found and asked."""
     total_seconds: float
     """The whole demo: start of the processes, baselines and all."""
     means: str
@@ -75,7 +78,11 @@ MEANS = (
 
 
 def make_report(
-    job: JobView, baselines: tuple[tuple[str, JobView], ...], data_source: str, total_s: float
+    job: JobView,
+    baselines: tuple[tuple[str, JobView], ...],
+    queries: tuple[Served, ...],
+    data_source: str,
+    total_s: float,
 ) -> Report:
     """Put the figures of the jobs together; nothing is computed anew."""
     untrained = Baseline(
@@ -122,6 +129,7 @@ def make_report(
         parameters=job.needs.parameters,
         model_bytes=job.model.size_bytes if job.model else 0,
         baselines=(untrained, *(_baseline(name, view) for name, view in baselines)),
+        queries=queries,
         total_seconds=total_s,
         means=MEANS,
     )

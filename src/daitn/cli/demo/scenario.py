@@ -1,4 +1,5 @@
-"""The healthcare scenario: nine institutes, two verification units, one model owner.
+"""The healthcare scenario: nine institutes, two verification units, one model owner; two
+facilities and a gateway for those who ask.
 
 Only what an owner and the sites would write themselves stands here: files. Nothing in it is read
 by the planner except through them.
@@ -15,7 +16,7 @@ import yaml
 
 from daitn.learning.corpora.split import Prepared
 
-__all__ = ["BASELINES", "write_scenario"]
+__all__ = ["BASELINES", "FACILITIES", "GATEWAY", "PLACES", "write_scenario"]
 
 _SPECIALITIES = {
     "ninds": "medicine/neurology",
@@ -25,6 +26,16 @@ _SPECIALITIES = {
 }
 BASELINES = {"general sites only": "general", "specialist only": "specialist"}
 """Name of a baseline to the name of its intent file."""
+
+FACILITIES = ("mdf-east", "mdf-west")
+GATEWAY = "gateway"
+PLACES: tuple[tuple[str, tuple[str, ...], float], ...] = (
+    ("healthcare-1", ("mdf-east", "mdf-west"), 0.004),
+    ("general-1", ("mdf-east",), 0.001),
+    ("specialist-1", ("mdf-west",), 0.001),
+)
+"""Which job's model is deployed where, and what 1,000 tokens of its answers cost in USD: the one
+that knows everything is dearer than those that know a part."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ def _network(data: Path, prepared: Prepared) -> dict[str, Any]:
     nodes = [_institute(site, data) for site in prepared.sites]
     nodes.append(_verifier("mpvu-broad", "medicine", data / "tests" / "broad.jsonl"))
     nodes.append(_verifier("mpvu-expert", "medicine/neurology", data / "tests" / "expert.jsonl"))
+    nodes += [_facility(site) for site in FACILITIES]
+    nodes.append(_gateway(f"127.0.0.1:{_free_port()}"))
     return {
         "center": {"listen": [endpoint], "state": "state/center"},
         "defaults": {"center": [endpoint], "jurisdiction": "US", "recipes": ["causal-lm"]},
@@ -123,6 +136,27 @@ def _verifier(site: str, topic: str, path: Path) -> dict[str, Any]:
         "roles": ["verifier"],
         "state": f"state/{site}",
         "tests": [test],
+    }
+
+
+def _facility(site: str) -> dict[str, Any]:
+    return {
+        "site": site,
+        "owner": site,
+        "roles": ["facility"],
+        "state": f"state/{site}",
+        "threads": 1,
+        "facility": {"slots": 4},
+    }
+
+
+def _gateway(listen: str) -> dict[str, Any]:
+    return {
+        "site": GATEWAY,
+        "owner": "city",
+        "roles": ["gateway"],
+        "state": f"state/{GATEWAY}",
+        "gateway": {"listen": listen},
     }
 
 

@@ -11,13 +11,14 @@ import math
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
 from daitn.control.queries.feasibility import refuse, rejections
 from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.decisions import Decision, Scored
-from daitn.objects.queries import Strategy
-from daitn.policy.arrays import best_first
+from daitn.objects.queries import AUTO, QueryWishes, Strategy
+from daitn.policy.arrays import OUT, best_first
 from daitn.policy.pipeline import Rng
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
@@ -25,7 +26,7 @@ from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = ["Qirce"]
 
-NEAR = 0.01
+NEAR = 0.02
 """Scores that differ by less are equally good: what they rest on is not known better."""
 _LATE = -math.log(0.05)
 """Of the expected time to a first piece: the 95th percentile of an exponential distribution.
@@ -83,10 +84,12 @@ class Qirce:
         )
 
 
-def _cut(context: QueryContext) -> QsQrrt:
+def _cut(context: QueryContext, wishes: QueryWishes | None = None) -> QsQrrt:
+    """The query's QS-QRRT, or that of the same query with other wishes."""
+    intent = context.intent
     return relevant_to(
         context.snapshot,
-        context.intent,
+        intent if wishes is None else msgspec.structs.replace(intent, wishes=wishes),
         context.paths,
         context.in_flight,
         context.now_s,
@@ -105,25 +108,26 @@ def _single(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Que
 
 def _cascade(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> QueryPlan:
     """Better rows as a single plan would take them; before them cheaper ones of other models,
-    which need not be as accurate as the query wishes: they are heard only where they are sure."""
-    better = best_first(scores, context.intent.wishes.attempts, NEAR, rng)
-    loose_wishes = msgspec.structs.replace(context.intent.wishes, min_accuracy=None)
-    loose_intent = msgspec.structs.replace(context.intent, wishes=loose_wishes)
-    loose = relevant_to(
-        context.snapshot,
-        loose_intent,
-        context.paths,
-        context.in_flight,
-        context.now_s,
-        context.excluded,
-    )
-    rows = context.snapshot.rows
-    name = rows[int(cut.numbers[better[0]])].name
-    cheaper = passing(loose) & (loose.cost_usd < cut.cost_usd[better[0]])
-    cheaper &= [rows[int(number)].name != name for number in loose.numbers]
+    which need not be as accurate as the query wishes: they are heard only where they are sure.
+    What is wished of time and cost holds for both stages together."""
+    wishes = context.intent.wishes
+    better = best_first(scores, wishes.attempts, NEAR, rng)
+    if context.intent.model != AUTO:
+        return _plan(cut, Strategy.SINGLE, better, 1)
+    loose = _cut(context, msgspec.structs.replace(wishes, min_accuracy=None))
+    best = better[0]
+    cheaper = passing(loose) & (loose.cost_usd < cut.cost_usd[best])
+    cheaper[_same_model(cut, best)] = False
+    for bound, both in (
+        (wishes.max_first_token_s, loose.seconds + cut.first_token_s[best]),
+        (wishes.deadline_s, loose.seconds + cut.seconds[best]),
+        (wishes.max_cost_usd, loose.cost_usd + cut.cost_usd[best]),
+    ):
+        if bound is not None:
+            cheaper &= both <= bound
     if not cheaper.any():
         return _plan(cut, Strategy.SINGLE, better, 1)
-    first = best_first(_scores(context, loose, cheaper), context.intent.wishes.attempts, NEAR, rng)
+    first = best_first(_scores(context, loose, cheaper), wishes.attempts, NEAR, rng)
     plan = _plan(loose, Strategy.CASCADE, first, 1)
     return QueryPlan(
         strategy=Strategy.CASCADE,
@@ -137,29 +141,45 @@ def _cascade(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Qu
 
 
 def _ensemble(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> QueryPlan:
-    """The best deployment of each of the best models, then everything else by score."""
-    rows, wanted = context.snapshot.rows, context.intent.wishes.members
-    ranked = best_first(scores, len(scores), 0.0, rng)
-    members: dict[str, int] = {}
-    for at in ranked:
-        members.setdefault(rows[int(cut.numbers[at])].name, at)
-    chosen = list(members.values())[:wanted]
+    """The best deployment of each of the best models that together cost no more than is wished,
+    then everything else by score. Nothing is answered before all members have."""
+    wishes = context.intent.wishes
+    if context.intent.model != AUTO:
+        return _single(context, cut, scores, rng)
+    left = scores.copy()
+    if wishes.max_first_token_s is not None:
+        left[cut.seconds > wishes.max_first_token_s] = OUT
+    left_usd = math.inf if wishes.max_cost_usd is None else wishes.max_cost_usd
+    chosen: list[int] = []
+    while len(chosen) < wishes.members and left[at := int(left.argmax())] >= 0.0:
+        chosen.append(at)
+        left_usd -= float(cut.cost_usd[at])
+        left[_same_model(cut, at)] = OUT
+        left[cut.cost_usd > left_usd] = OUT
     if len(chosen) < 2:
         return _single(context, cut, scores, rng)
-    spare = [at for at in ranked if at not in chosen][: context.intent.wishes.attempts]
+    others = scores.copy()
+    others[chosen] = OUT
+    spare = best_first(others, wishes.attempts, 0.0, rng)
     return _plan(cut, Strategy.ENSEMBLE, [*chosen, *spare], len(chosen))
+
+
+def _same_model(cut: QsQrrt, at: int) -> NDArray[np.intp]:
+    """Positions of the replicas of a row, in a cut of all rows."""
+    return cut.snapshot.rows_of[cut.snapshot.rows[at].name]
 
 
 def _plan(cut: QsQrrt, strategy: Strategy, order: list[int], members: int) -> QueryPlan:
     asked = order[:members]
     first = order[0]
     first_s = float(cut.first_token_s[first])
+    seconds = float(max(cut.seconds[at] for at in asked))
     return QueryPlan(
         strategy=strategy,
         rows=tuple(int(cut.numbers[at]) for at in order),
         members=members,
-        expected_first_token_s=first_s,
+        expected_first_token_s=first_s if members == 1 else seconds,
         expected_cost_usd=float(sum(cut.cost_usd[at] for at in asked)),
-        expected_seconds=float(max(cut.seconds[at] for at in asked)),
+        expected_seconds=seconds,
         late_after_s=_LATE * first_s + _LATE_LEAST_S,
     )

@@ -12,8 +12,10 @@ from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = ["QIRCE", "Weighed"]
 
-_LEAST_S = 1e-3
-"""Differences below a millisecond do not matter to who asks."""
+_LEAST_S = 0.05
+"""Added to every time: answers within a tenth of a second are felt as immediate (Card, Moran and
+Newell, "The Psychology of Human-Computer Interaction", 1983), so differences far below it do not
+matter, and a time that was measured once may be that far off."""
 _LEAST_USD = 1e-6
 """A ten-thousandth of a cent, likewise."""
 
@@ -29,7 +31,8 @@ class Weighed:
 
 
 def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
-    """The measured accuracy on the topic; 0 where nothing is known."""
+    """The accuracy on the topic; 0 where it is not known with the trust that is wished: what a
+    provider claims earns it nothing."""
     return weighed.cut.known_accuracy
 
 
@@ -57,6 +60,8 @@ def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
 def _relative(values: Floats, passes: Flags) -> Floats:
     """The least value of those that passed over each; only terms of those are looked at."""
     least = np.where(passes, values, np.inf).min(initial=np.inf)
+    if least == np.inf:  # None passed, and there may be no path to some.
+        return np.zeros(len(values))
     terms: Floats = least / values
     return terms
 

@@ -10,9 +10,11 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from daitn.learning.answering.protocol import Speaker
 from daitn.learning.classifier.config import parse_config
 from daitn.learning.classifier.table import profile
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.objects.deployments import Api
 
 __all__ = ["Classifier"]
 
@@ -32,6 +34,7 @@ class Classifier:
     data_schema = "table/1"
     test_schema = "table/1"
     metrics: tuple[str, ...] = ("accuracy", "balanced_accuracy")
+    apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS)
 
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
@@ -83,3 +86,10 @@ class Classifier:
 
         settings = parse_config(config)
         return evaluation.evaluate(parts.read(model, settings), settings, test, metric)
+
+    def open(self, model: Path, config: Config) -> Speaker:
+        from daitn.learning.classifier import parts
+        from daitn.learning.classifier.speaking import ClassifierSpeaker
+
+        settings = parse_config(config)
+        return ClassifierSpeaker(parts.read(model, settings), settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from daitn.objects.readings import ServingReading
@@ -12,6 +13,8 @@ __all__ = ["Meter"]
 
 NEWEST_WEIGHT = 0.2
 """Weight of the newest answer in the moving averages: they follow a change within some ten."""
+ERRORS_HALVE_S = 10.0
+"""Without queries the share of errors fades: somebody has to try whether it is well again."""
 _LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
 _UNMEASURED_S = 1.0
 """What an answer is taken to last while none has ended."""
@@ -32,6 +35,7 @@ class Meter:
         self._per_token_s: float | None = None
         self._seconds: float | None = None
         self._error_share = 0.0
+        self._counted_at_s = time.monotonic()
 
     @property
     def waiting(self) -> int:
@@ -69,7 +73,7 @@ class Meter:
 
     def answered(self, first_token_s: float | None, seconds: float, tokens: int) -> None:
         """An answer of `tokens` ended `seconds` after it got its slot."""
-        self._error_share = _smoothed(self._error_share, 0.0)
+        self._count(0.0)
         self._seconds = _smoothed(self._seconds, seconds)
         if first_token_s is not None:
             self._first_token_s = _smoothed(self._first_token_s, first_token_s)
@@ -81,7 +85,20 @@ class Meter:
             self._first_token_s = seconds
 
     def failed(self) -> None:
-        self._error_share = _smoothed(self._error_share, 1.0)
+        """An answer did not come, or not whole."""
+        self._count(1.0)
+
+    def recovered(self) -> None:
+        """What failed is another one now."""
+        self._error_share = 0.0
+
+    def _count(self, failed: float) -> None:
+        self._error_share = _smoothed(self._faded(), failed)
+        self._counted_at_s = time.monotonic()
+
+    def _faded(self) -> float:
+        idle_s = time.monotonic() - self._counted_at_s
+        return float(self._error_share * 0.5 ** (idle_s / ERRORS_HALVE_S))
 
     def reading(self, deployment: str) -> ServingReading:
         """How it does now."""
@@ -91,7 +108,7 @@ class Meter:
             waiting=len(self._waiting),
             first_token_s=self._first_token_s,
             per_token_s=self._per_token_s,
-            error_share=self._error_share,
+            error_share=self._faded(),
         )
 
     def _full(self) -> ApiError:

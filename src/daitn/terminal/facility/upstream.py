@@ -210,6 +210,8 @@ class UpstreamModel:
         except (aiohttp.ClientError, TimeoutError, OSError):
             state = DeploymentState.FAILED
         if state is not self._state:
+            if state is DeploymentState.READY:
+                self.meter.recovered()
             self._state = state
             self._changed()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 import zlib
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from daitn.terminal.gateway.delivery import Delivery
 from daitn.terminal.gateway.demand import DemandMeter
 from daitn.terminal.gateway.door import Door
 from daitn.terminal.gateway.load import Load
-from daitn.terminal.gateway.records import Records
+from daitn.terminal.gateway.records import Draws, Records
 from daitn.terminal.gateway.refusals import (
     ApiError,
     deadline_passed,
@@ -47,6 +46,7 @@ from daitn.terminal.gateway.search import Asking
 from daitn.terminal.gateway.strategies import Strategies
 from daitn.terminal.gateway.topology import Topology
 from daitn.terminal.gateway.upstream import Upstream
+from daitn.topology.qrrt.paths import permitted
 
 __all__ = ["Gateway"]
 
@@ -141,8 +141,11 @@ class Gateway:
                 raise overloaded("this gateway has as many queries under way as it takes")
             self._budget.asked(time.monotonic())
             self._decide(course)
-            async with asyncio.timeout(deadline_s):
+            if deadline_s is None:
                 response = await self._strategies.answer(course, delivery)
+            else:
+                async with asyncio.timeout(deadline_s):
+                    response = await self._strategies.answer(course, delivery)
         except ApiError as error:
             return await self._failed(course, delivery, error)
         except TimeoutError:
@@ -174,7 +177,7 @@ class Gateway:
         context = QueryContext(
             intent=intent,
             snapshot=snapshot,
-            paths=self._topology.paths(snapshot),
+            paths=permitted(self._topology.paths(snapshot), snapshot, intent),
             in_flight=self._load.of(snapshot),
             now_s=now_s,
             affinity=self._affinity.row(intent, snapshot),
@@ -201,8 +204,7 @@ class Gateway:
         seed = self._seed + self._number
         self._records.decided(course.id, course.context, seed)
         try:
-            # S311: draws spread load and keep no secret.
-            plan = self._qirce.decide(course.context, random.Random(seed))  # noqa: S311
+            plan = self._qirce.decide(course.context, Draws(seed))
         except InvalidInput as error:
             raise of_error(error, "daitn.") from None
         if isinstance(plan, Refusal):

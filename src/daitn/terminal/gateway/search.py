@@ -17,6 +17,7 @@ from daitn.terminal.gateway.retries import RetryBudget
 from daitn.terminal.gateway.topology import Topology
 from daitn.terminal.gateway.upstream import AttemptFailed, Cause, Upstream
 from daitn.topology.qrrt.observation import Observation
+from daitn.topology.qrrt.paths import permitted
 
 __all__ = ["FAILED", "Asking", "Search", "drop", "late_after_s"]
 
@@ -144,7 +145,8 @@ class Search:
         deployed = course.snapshot.rows[row]
         if failed.cause is Cause.UNREACHABLE:
             topology.unreachable(failed.towards)
-            course.paths = topology.paths(course.snapshot)
+            paths = topology.paths(course.snapshot)
+            course.paths = permitted(paths, course.snapshot, course.intent)
             there = math.isfinite(course.paths.rtt_s[row])
             if there and (row, course.relay(row)) not in self._ways:
                 self._rows.appendleft(row)

@@ -20,7 +20,7 @@ from daitn.terminal.gateway.delivery import Delivery
 from daitn.terminal.gateway.load import Load
 from daitn.terminal.gateway.refusals import ApiError, unavailable
 from daitn.terminal.gateway.search import FAILED, Asking, Search, drop, late_after_s
-from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
+from daitn.topology.qrrt.accuracy import accuracy_on
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.relevance import relevant_to
 
@@ -173,9 +173,7 @@ class Strategies:
 
 def _accuracy(course: Course, row: int) -> float:
     """On the query's topic, where verification units measured it; NaN where none did."""
-    known = accuracy_on(course.snapshot, course.intent.topic)
-    trusted = known.trust[row] >= TRUSTED[Trust.WEIGHTS]
-    return float(known.value[row]) if trusted else math.nan
+    return float(accuracy_on(course.snapshot, course.intent.topic, Trust.WEIGHTS).value[row])
 
 
 def vote(texts: Sequence[str], accuracies: Sequence[float], options: int) -> int:

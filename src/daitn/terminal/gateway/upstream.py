@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -200,8 +202,12 @@ class Upstream:
 def _timeout(course: Course, stream: bool) -> aiohttp.ClientTimeout:
     plan = course.plan
     expected_s = plan.expected_first_token_s if stream else plan.expected_seconds
-    silent_s = max(SILENT_LEAST_S, SILENT_TIMES * expected_s)
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silent_s)
+    return _silent_for(math.ceil(max(SILENT_LEAST_S, SILENT_TIMES * expected_s)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _silent_for(seconds: int) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=seconds)
 
 
 def _no_answer(error: Exception, towards: SiteId) -> AttemptFailed:

@@ -28,7 +28,6 @@ TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 _CONTRADICTS = 3.0
 """Standard errors of the difference beyond which two measurements are not of one thing; by chance
 once in 370."""
-_MEMO_MOST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +56,50 @@ def estimate(
     return Estimate(claimed, 0.0, TRUSTED[Trust.CLAIMED], 0.0)
 
 
-def accuracy_on(snapshot: Qrrt, topic: str) -> Accuracy:
-    """Accuracy on any topic: per row that of the narrowest known topic that covers it.
+def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
+    """Accuracy on any topic: per row that of the narrowest topic that covers it and on which
+    something is known with trust of at least `least`.
 
-    With an empty topic, the mean over all topics that are known of the row.
+    With an empty topic, the mean over all topics of which that much is known of the row.
     """
+    key = _narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     memo = snapshot.accuracies.memo
-    known = memo.get(topic)
+    known = memo.get(key)
     if known is None:
-        if len(memo) >= _MEMO_MOST:
-            memo.clear()
-        rows = len(snapshot.rows)
-        topics = snapshot.accuracies.topics
-        known = memo[topic] = _narrowest(topics, topic, rows) if topic else _mean(topics, rows)
+        known = memo[key] = _worked_out(snapshot, *key)
     return known
 
 
-def known_on(snapshot: Qrrt, topic: str) -> Floats:
+def known_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
     """Value of `accuracy_on`, 0 where it is not known."""
+    key = _narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     memo = snapshot.accuracies.known
-    known = memo.get(topic)
+    known = memo.get(key)
     if known is None:
-        if len(memo) >= _MEMO_MOST:
-            memo.clear()
-        known = memo[topic] = np.nan_to_num(accuracy_on(snapshot, topic).value, nan=0.0)
+        value = accuracy_on(snapshot, topic, least).value
+        known = memo[key] = np.nan_to_num(value, nan=0.0)
     return known
 
 
-def _narrowest(topics: Mapping[str, Accuracy], topic: str, rows: int) -> Accuracy:
+def _narrowest(topics: Mapping[str, Accuracy], topic: str) -> str | None:
+    """The narrowest known topic that covers this one; what is asked about is a stranger's word,
+    and must not become a key of anything that is kept."""
+    if not topic:
+        return ""
+    while topic and topic not in topics:
+        topic = topic.rpartition("/")[0]
+    return topic or None
+
+
+def _worked_out(snapshot: Qrrt, topic: str | None, least: int) -> Accuracy:
+    topics, rows = snapshot.accuracies.topics, len(snapshot.rows)
+    if topic == "":
+        return _mean(topics, rows, least)
     result = _unknown(rows)
-    covering = sorted(name for name in topics if covers_topic(name, topic))
-    for name in covering:  # Sorted by name, a topic comes after those that contain it.
+    covering = [] if topic is None else [name for name in topics if covers_topic(name, topic)]
+    for name in sorted(covering):  # By name, a topic comes after those that contain it.
         here = topics[name]
-        told = here.trust > 0
+        told = here.trust >= least
         result = Accuracy(
             np.where(told, here.value, result.value),
             np.where(told, here.standard_error, result.standard_error),
@@ -99,13 +109,14 @@ def _narrowest(topics: Mapping[str, Accuracy], topic: str, rows: int) -> Accurac
     return result
 
 
-def _mean(topics: Mapping[str, Accuracy], rows: int) -> Accuracy:
+def _mean(topics: Mapping[str, Accuracy], rows: int, least: int) -> Accuracy:
     if not topics:
         return _unknown(rows)
-    told = np.array([here.trust > 0 for here in topics.values()])
+    told = np.array([here.trust >= least for here in topics.values()])
     values = np.array([here.value for here in topics.values()])
     errors = np.array([here.standard_error for here in topics.values()])
     trusts = np.array([here.trust for here in topics.values()])
+    ages = np.array([here.at_s for here in topics.values()])
     count = told.sum(axis=0)
     divisor = np.maximum(count, 1)
     value = np.where(told, values, 0.0).sum(axis=0) / divisor
@@ -113,7 +124,7 @@ def _mean(topics: Mapping[str, Accuracy], rows: int) -> Accuracy:
         np.where(count > 0, value, np.nan),
         np.sqrt((np.where(told, errors, 0.0) ** 2).sum(axis=0)) / divisor,
         np.where(count > 0, np.where(told, trusts, 127).min(axis=0), 0).astype(np.int8),
-        np.max([here.at_s for here in topics.values()], axis=0),
+        np.where(told, ages, 0.0).max(axis=0),
     )
 
 

@@ -31,6 +31,10 @@ class Column(Generic[Scalar]):
             self._shared = False
         self._array[row] = value
 
+    def view(self) -> NDArray[Scalar]:
+        """The values now, to be looked at before the next write only."""
+        return self._array
+
     def share(self) -> NDArray[Scalar]:
         """The values now, read-only."""
         if not self._shared:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.objects.decisions import Rejection
-from daitn.objects.queries import Privacy
-from daitn.topology.qrrt.accuracy import TRUSTED
+from daitn.objects.queries import Privacy, Trust
+from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
@@ -148,25 +148,27 @@ def _private_told(cut: QsQrrt, position: int) -> Told:
 
 
 def _accurate(cut: QsQrrt) -> Flags | bool:
-    least = cut.intent.wishes.min_accuracy
-    if least is None or cut.intent.site is not None:
+    intent, wishes = cut.intent, cut.intent.wishes
+    if wishes.min_accuracy is None or intent.site is not None:
         return True
-    known = cut.accuracy
-    enough: Flags = known.value >= least
-    return enough & (known.trust >= TRUSTED[cut.intent.wishes.trust])
+    known = accuracy_on(cut.snapshot, intent.topic, wishes.trust).value[cut.rows]
+    enough: Flags = known >= wishes.min_accuracy
+    return enough
 
 
-def _misses(least: float | None, value: Floats) -> Floats:
-    """Infinite where the value is not known: no smaller bound would help."""
-    return np.nan_to_num((least or 0.0) - value, nan=np.inf)
+def _accuracy_misses(cut: QsQrrt) -> Floats:
+    """Infinite where it is not known: no smaller bound would help."""
+    misses = (cut.intent.wishes.min_accuracy or 0.0) - cut.accuracy(cut.intent.wishes.trust).value
+    return np.nan_to_num(misses, nan=np.inf)
 
 
 def _accurate_told(cut: QsQrrt, position: int) -> Told:
-    wishes, known = cut.intent.wishes, cut.accuracy
-    least, value = wishes.min_accuracy or 0.0, float(known.value[position])
+    wishes = cut.intent.wishes
+    least, value = wishes.min_accuracy or 0.0, float(cut.accuracy(wishes.trust).value[position])
     about = cut.intent.topic or "any topic"
-    if known.trust[position] < TRUSTED[wishes.trust]:
-        have = next((t for t, n in TRUSTED.items() if n == known.trust[position]), None)
+    if np.isnan(value):
+        trust = cut.accuracy(Trust.CLAIMED).trust[position]
+        have = next((name for name, level in TRUSTED.items() if level == trust), None)
         said = "nothing is known of" if have is None else f"only {have} is known of"
         return Told(f"{said} its accuracy on {about}, {wishes.trust} is wanted")
     return Told(
@@ -265,7 +267,14 @@ _FIXED = (
             relax_to=_widened(cut.intent.wishes.owners, _row(cut, at).provider),
         ),
     ),
-    Filter("privacy", "daitn.privacy", Cause.WISH, _private, _private_told),
+    Filter(
+        "privacy",
+        "daitn.privacy",
+        Cause.WISH,
+        _private,
+        _private_told,
+        lambda cut: _each(cut, lambda row: row.facility.keeps_queries).astype(np.float64),
+    ),
 )
 """What neither load nor time nor measurements change."""
 
@@ -276,7 +285,7 @@ _LIVE = (
         Cause.WISH,
         _accurate,
         _accurate_told,
-        lambda cut: _misses(cut.intent.wishes.min_accuracy, cut.accuracy.value),
+        _accuracy_misses,
     ),
     Filter(
         "context",

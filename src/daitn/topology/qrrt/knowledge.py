@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
@@ -12,14 +15,16 @@ from daitn.objects.errors import Corrupt
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Entry, Verification
+from daitn.objects.queries import Trust
 from daitn.objects.wire import canonical
-from daitn.topology.qrrt.accuracy import METRIC, Estimate, estimate
+from daitn.topology.qrrt.accuracy import METRIC, TRUSTED, Estimate, estimate
 from daitn.topology.qrrt.columns import Column
-from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed, deployment_id
+from daitn.topology.qrrt.findings import Findings
+from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed
 
-__all__ = ["Knowledge"]
+__all__ = ["MOST_TOPICS", "Knowledge"]
 
-_MOST_TOPICS = 256
+MOST_TOPICS = 256
 """Topics that are told apart; more than that is somebody's mistake or malice."""
 _MOST_CHECKED = 100_000
 
@@ -39,6 +44,10 @@ class _OnTopic:
         self.trust[row] = 0 if known is None else known.trust
         self.at_s[row] = 0.0 if known is None else known.at_s
 
+    def best(self) -> int:
+        """The most trust that there is in what is known of any row."""
+        return int(self.trust.view().max(initial=0))
+
     def moved(self, source: NDArray[np.intp]) -> None:
         rows = len(source)
         self.value.moved(source, np.full(rows, np.nan))
@@ -56,11 +65,11 @@ class Knowledge:
     """Findings and believed evidence, and what follows from them for each row and topic."""
 
     def __init__(self) -> None:
-        self.anew = False
-        """Set where a verification unit became known: evidence may have become believable."""
         self._rows = 0
         self._topics: dict[str, _OnTopic] = {}
-        self._findings: dict[str, dict[tuple[SiteId, str], Finding]] = {}
+        self._told: dict[str, frozenset[str]] = {}
+        """Topics on which something was worked out, per deployment id."""
+        self._findings = Findings()
         self._units: dict[SiteId, str] = {}
         self._checked: dict[bytes, bool] = {}
         self._shared: Accuracies | None = None
@@ -68,27 +77,33 @@ class Knowledge:
     def share(self) -> Accuracies:
         """What is known now, which does not change."""
         if self._shared is None:
+            self._topics = {
+                name: topic for name, topic in sorted(self._topics.items()) if topic.best() > 0
+            }
             self._shared = Accuracies({name: t.share() for name, t in self._topics.items()})
         return self._shared
 
-    def described(self, node: NodeDescriptor) -> None:
-        """Learn whether the node is a verification unit, and its key."""
-        if Role.VERIFIER in node.roles and self._units.get(node.site) != node.public_key:
-            self._units[node.site] = node.public_key
-            self.anew = True
+    def described(self, node: NodeDescriptor) -> bool:
+        """Learn whether the node is a verification unit, and its key. Says whether evidence that
+        it signed may be worth something else now."""
+        key = node.public_key if Role.VERIFIER in node.roles else None
+        if self._units.get(node.site) == key:
+            return False
+        if key is None:
+            del self._units[node.site]
+        else:
+            self._units[node.site] = key
+        return True
 
-    def found(self, finding: Finding) -> None:
-        """Keep the unit's newest finding on the deployment and topic."""
-        about = self._findings.setdefault(deployment_id(finding.deployment, finding.site), {})
-        key = finding.verifier, finding.topic
-        known = about.get(key)
-        if known is None or finding.at_s >= known.at_s:
-            about[key] = finding
+    def found(self, finding: Finding) -> tuple[str, ...]:
+        """Keep it. Gives the ids of the deployments of which something else is known now."""
+        return self._findings.keep(finding) if _sensible(finding) else ()
 
-    def moved(self, source: NDArray[np.intp]) -> None:
+    def moved(self, source: NDArray[np.intp], row_of: Mapping[str, int]) -> None:
         """The rows are others now, see `Column.moved`."""
         self._rows = len(source)
         self._shared = None
+        self._told = {id_: topics for id_, topics in self._told.items() if id_ in row_of}
         for topic in self._topics.values():
             topic.moved(source)
 
@@ -98,29 +113,52 @@ class Knowledge:
         manifest = deployed.descriptor.manifest
         findings = [
             finding
-            for finding in self._findings.get(deployed.id, {}).values()
+            for finding in self._findings.on(deployed.id)
             if finding.manifest == manifest and finding.metric == METRIC
         ]
-        evidence = [
-            entry.fact
-            for entry in deployed.descriptor.evidence
-            if isinstance(entry.fact, Verification)
-            and entry.fact.metric == METRIC
-            and entry.fact.model == manifest
-            and self._believed(entry)
-        ]
+        evidence = list(self._evidence(deployed))
         claimed = deployed.descriptor.claimed
-        named = {f.topic for f in findings} | {v.topic for v in evidence} | claimed.keys()
-        for name in sorted(named - self._topics.keys())[: _MOST_TOPICS - len(self._topics)]:
-            self._topics[name] = _OnTopic(self._rows)
-        for name, topic in self._topics.items():
-            known = estimate(
-                claimed.get(name),
-                [v for v in evidence if v.topic == name],
-                [f for f in findings if f.topic == name],
-            )
-            topic.put(row, known)
+        measured = {f.topic for f in findings} | {v.topic for v in evidence}
+        named = frozenset(measured | claimed.keys()) - {""}
+        for name in sorted(measured - {""}):
+            self._open(name, measured=True)
+        for name in sorted(named - measured):
+            self._open(name, measured=False)
+        for name in named | self._told.get(deployed.id, frozenset()):
+            topic = self._topics.get(name)
+            if topic is not None:
+                known = estimate(
+                    claimed.get(name),
+                    [v for v in evidence if v.topic == name],
+                    [f for f in findings if f.topic == name],
+                )
+                topic.put(row, known)
+        self._told[deployed.id] = named
         return any(finding.degraded for finding in findings)
+
+    def _open(self, name: str, *, measured: bool) -> None:
+        """Tell a topic apart, if there is room: what was measured takes the place of claims."""
+        if name in self._topics:
+            return
+        if len(self._topics) >= MOST_TOPICS:
+            least = TRUSTED[Trust.CLAIMED] if measured else 0
+            spare = next((n for n, t in self._topics.items() if t.best() <= least), None)
+            if spare is None:
+                return
+            del self._topics[spare]
+        self._topics[name] = _OnTopic(self._rows)
+
+    def _evidence(self, deployed: Deployed) -> Iterator[Verification]:
+        for entry in deployed.descriptor.evidence:
+            fact = entry.fact
+            if (
+                isinstance(fact, Verification)
+                and fact.metric == METRIC
+                and fact.model == deployed.descriptor.manifest
+                and _sensible(fact)
+                and self._believed(entry)
+            ):
+                yield fact
 
     def _believed(self, entry: Entry) -> bool:
         """Whether a verification unit of the network signed it. Each entry is checked once."""
@@ -136,3 +174,8 @@ class Knowledge:
             except Corrupt:
                 self._checked[digest] = False
         return self._checked[digest]
+
+
+def _sensible(measured: Finding | Verification) -> bool:
+    """Whether it can be a share of test items that were answered right."""
+    return 0.0 <= measured.value <= 1.0 and measured.items > 0 and math.isfinite(measured.at_s)

@@ -7,17 +7,20 @@ Andersen, Balakrishnan, Kaashoek and Morris, "Resilient overlay networks", SOSP 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import QueryIntent, QueryWishes
 from daitn.objects.readings import LinkReading
 from daitn.topology.inbound import is_fresh
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.relevance import STALE_AFTER_S
 
-__all__ = ["ASSUMED_RTT_S", "paths_from"]
+__all__ = ["ASSUMED_RTT_S", "RELAY_S", "paths_from", "permitted"]
 
 ASSUMED_RTT_S = 0.05
 """Of a way that nobody measured lately: across half a continent."""
@@ -38,19 +41,54 @@ def paths_from(
         for site, node in sorted(snapshot.nodes.items())
         if node.gateway is not None and site != origin and site not in broken
     )
-    to_relay = {relay: _rtt_s(snapshot, origin, relay, now_s) for relay in relays}
+    measured_s = ((_rtt_s(snapshot, origin, relay, now_s), relay) for relay in relays)
+    nearest = sorted((rtt_s, relay) for rtt_s, relay in measured_s if rtt_s is not None)
     best = {
-        site: _best(snapshot, origin, site, to_relay, relays, now_s, site in broken)
-        for site in sites
+        site: _best(snapshot, origin, site, nearest, now_s, site in broken) for site in sites
     }
     index = {relay: position for position, relay in enumerate(relays)}
     found = [best[row.site] for row in snapshot.rows]
     return Paths(
-        rtt_s=np.array([rtt_s for rtt_s, _, _ in found], np.float64),
-        relay=np.array([index.get(relay, -1) for _, relay, _ in found], np.intp),
+        rtt_s=np.array([way.rtt_s for way in found], np.float64),
+        direct_rtt_s=np.array([way.direct_rtt_s for way in found], np.float64),
+        relay=np.array([index.get(way.relay, -1) for way in found], np.intp),
         relays=relays,
-        measured=np.array([measured for _, _, measured in found], np.bool_),
+        measured=np.array([way.measured for way in found], np.bool_),
     )
+
+
+def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:
+    """The paths without relays that may not see the query: they read it as facilities do."""
+    wishes = intent.wishes
+    if not (wishes.jurisdictions or wishes.owners):
+        return paths
+    may = [_may_see(snapshot.nodes.get(relay), wishes) for relay in paths.relays]
+    # The last one stands for no relay, whose number is -1.
+    allowed = np.array([*may, True], np.bool_)[paths.relay]
+    return Paths(
+        rtt_s=np.where(allowed, paths.rtt_s, paths.direct_rtt_s),
+        direct_rtt_s=paths.direct_rtt_s,
+        relay=np.where(allowed, paths.relay, -1),
+        relays=paths.relays,
+        measured=paths.measured,
+    )
+
+
+def _may_see(node: NodeDescriptor | None, wishes: QueryWishes) -> bool:
+    return (
+        node is not None
+        and (not wishes.jurisdictions or node.jurisdiction in wishes.jurisdictions)
+        and (not wishes.owners or node.owner in wishes.owners)
+    )
+
+
+class _Way(NamedTuple):
+    """From the origin to one site."""
+
+    rtt_s: float
+    direct_rtt_s: float
+    relay: SiteId
+    measured: bool
 
 
 _NO_SITE = SiteId("")
@@ -60,36 +98,33 @@ def _best(
     snapshot: Qrrt,
     origin: SiteId,
     site: SiteId,
-    to_relay: Mapping[SiteId, float | None],
-    relays: tuple[SiteId, ...],
+    nearest: Sequence[tuple[float, SiteId]],
     now_s: float,
     broken: bool,
-) -> tuple[float, SiteId, bool]:
-    """Round trip, relay and whether it was measured."""
+) -> _Way:
+    """`nearest`: relays by the way to them."""
     if site == origin:
-        return _SAME_SITE_RTT_S, _NO_SITE, True
+        return _Way(_SAME_SITE_RTT_S, _SAME_SITE_RTT_S, _NO_SITE, measured=True)
     known_s = _rtt_s(snapshot, origin, site, now_s)
     direct_s = math.inf if broken else ASSUMED_RTT_S if known_s is None else known_s
     best_s, by = direct_s, _NO_SITE
-    for relay in relays:
-        first_s = to_relay[relay]
+    for first_s, relay in nearest:
+        if first_s + RELAY_S >= min(_BETTER_BY * direct_s, best_s):
+            break
         second_s = _SAME_SITE_RTT_S if relay == site else _rtt_s(snapshot, relay, site, now_s)
-        if first_s is None or second_s is None:
+        if second_s is None:
             continue
         through_s = first_s + second_s + RELAY_S
         if through_s < min(_BETTER_BY * direct_s, best_s):
             best_s, by = through_s, relay
-    return best_s, by, known_s is not None or by != _NO_SITE
+    return _Way(best_s, direct_s, by, measured=known_s is not None or by != _NO_SITE)
 
 
 def _rtt_s(snapshot: Qrrt, source: SiteId, target: SiteId, now_s: float) -> float | None:
-    """As either end measured it lately; infinite where nothing comes through; none if unknown."""
-    known = [
-        rtt_s
-        for one, other in ((source, target), (target, source))
-        if (rtt_s := _one_way(_link(snapshot, one, other), now_s)) is not None
-    ]
-    return min(known, default=None)
+    """As `source` measured it lately, else as `target` did: who wants to be asked may say that it
+    is near. Infinite where nothing comes through; none if unknown."""
+    rtt_s = _one_way(_link(snapshot, source, target), now_s)
+    return _one_way(_link(snapshot, target, source), now_s) if rtt_s is None else rtt_s
 
 
 def _link(snapshot: Qrrt, source: SiteId, target: SiteId) -> LinkReading | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.objects.queries import AUTO, QueryIntent
+from daitn.objects.queries import AUTO, QueryIntent, Trust
 from daitn.topology.qrrt.accuracy import accuracy_on, known_on
 from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt
 
@@ -86,18 +86,17 @@ class QsQrrt:
         numbers: NDArray[np.intp] = memo[_NUMBERS][self.rows]
         return numbers
 
-    @property
-    def accuracy(self) -> Accuracy:
-        """On the query's topic."""
-        known, rows = accuracy_on(self.snapshot, self.intent.topic), self.rows
+    def accuracy(self, least: Trust) -> Accuracy:
+        """On the query's topic, where it is known with trust of at least `least`."""
+        known, rows = accuracy_on(self.snapshot, self.intent.topic, least), self.rows
         return Accuracy(
             known.value[rows], known.standard_error[rows], known.trust[rows], known.at_s[rows]
         )
 
     @property
     def known_accuracy(self) -> Floats:
-        """Accuracy on the query's topic, 0 where it is not known."""
-        return known_on(self.snapshot, self.intent.topic)[self.rows]
+        """On the query's topic, 0 where it is not known with the trust that the query wishes."""
+        return known_on(self.snapshot, self.intent.topic, self.intent.wishes.trust)[self.rows]
 
 
 def relevant_to(

@@ -102,9 +102,13 @@ class Accuracies:
     """What is known of the rows' accuracies, per topic on which something is known."""
 
     topics: Mapping[str, Accuracy] = field(default_factory=dict)
-    memo: dict[str, Accuracy] = field(default_factory=dict, compare=False, repr=False)
-    """What `daitn.topology.qrrt.accuracy` worked out for other topics."""
-    known: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
+    memo: dict[tuple[str | None, int], Accuracy] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """What `daitn.topology.qrrt.accuracy` worked out, per topic above and level of trust."""
+    known: dict[tuple[str | None, int], Floats] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     """Likewise, with 0 where nothing is known."""
 
 
@@ -114,6 +118,8 @@ class Paths:
 
     rtt_s: Floats
     """Expected round trip over the best path, losses counted in; infinite: no path."""
+    direct_rtt_s: Floats
+    """Likewise with nobody in between."""
     relay: NDArray[np.intp]
     """Index in `relays` of the site in between; -1: none."""
     relays: tuple[SiteId, ...]

@@ -1,15 +1,18 @@
 """The live QRRT: facts go in, immutable versions come out.
 
-Facts may come in any order and more than once. Figures of a deployment that nobody has described
-yet are dropped: the next ones come within a second.
+What nodes and verification units say, and links, may come in any order and more than once. Figures
+of a deployment that nobody has described yet, and demand at a gateway that nobody has, are dropped:
+the next ones come within a second. Figures that make no sense are left out.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from immutables import Map
 from numpy.typing import NDArray
@@ -18,24 +21,34 @@ from daitn.objects.deployments import DeploymentState
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Demand, Serving
+from daitn.objects.messages import Demand, DemandRate, Serving
 from daitn.objects.readings import LinkReading
 from daitn.topology.qrrt.columns import Column
 from daitn.topology.qrrt.knowledge import Knowledge
+from daitn.topology.qrrt.links import Links
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.snapshot import Columns, Deployed, Qrrt, deployment_id
 
 __all__ = ["QrrtState"]
 
-ASSUMED_FIRST_TOKEN_S = 0.2
-ASSUMED_PER_TOKEN_S = 0.02
-"""Of a deployment that nobody measured yet: a small model on one accelerator. It is asked soon if
-others are slower, and what it then shows replaces this."""
+ASSUMED_FIRST_TOKEN_S = 0.02
+ASSUMED_PER_TOKEN_S = 0.005
+"""Of a deployment that nobody measured yet: better than nearly all are, so that it is tried and
+then known. Optimistic initial values: Sutton and Barto, "Reinforcement Learning", section 2.6."""
 NEWEST_WEIGHT = 0.2
 """Weight of the newest query in the moving averages: they follow a change within some ten."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """A deployment that fails is left alone for so long, twice as long after each further failure;
 Envoy's outlier detection ejects for 30 s at a time."""
+SEEN_COUNTS_S = 30.0
+"""For so long after this gateway asked a deployment, it is not believed to be faster or sounder
+than it was seen to be; then it is given the chance that whatever failed is given."""
+MOST_S = 86_400.0
+"""A figure of more than a day is a mistake, or malice."""
+FORGET_AFTER_S = 3600.0
+"""A node that is gone for so long is forgotten with all that it has, as in the DRRT."""
+MOST_RATES = 256
+"""Kinds of queries of one gateway; its own meter tells no more apart."""
 
 _FLOATS = (
     "suspended_until_s",
@@ -50,8 +63,8 @@ _FLOATS = (
     "price_out",
 )
 _FLAGS = ("there", "degraded")
-_SAID = ("slots", "queue", "price_in", "price_out")
-"""Columns of what descriptors say; all others are measured."""
+_SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
+"""What facilities say of their deployments, and the most that can be true."""
 
 
 class QrrtState:
@@ -60,9 +73,12 @@ class QrrtState:
     def __init__(self) -> None:
         self._version = 0
         self._changed_at_s = 0.0
-        self._nodes: Map[SiteId, NodeDescriptor] = Map()
+        self._nodes: dict[SiteId, NodeDescriptor] = {}
+        self._live: Map[SiteId, NodeDescriptor] = Map()
         self._alive: set[SiteId] = set()
-        self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
+        self._gone_at_s: OrderedDict[SiteId, float] = OrderedDict()
+        """Since when nodes are gone, or described and never there; the longest first."""
+        self._links = Links()
         self._demand: Map[SiteId, Demand] = Map()
         self._rows: tuple[Deployed, ...] = ()
         self._row_of: dict[str, int] = {}
@@ -72,6 +88,7 @@ class QrrtState:
         self._flags = {name: Column(np.zeros(0, np.bool_)) for name in _FLAGS}
         self._memo: dict[Any, Any] = {}
         self._failures: dict[str, int] = {}
+        self._seen_at_s: dict[str, float] = {}
         self._knowledge = Knowledge()
         self._snapshot: Qrrt | None = None
 
@@ -88,8 +105,8 @@ class QrrtState:
                 row_of=self._row_of,
                 rows_of=self._rows_of,
                 accuracies=self._knowledge.share(),
-                nodes=self._nodes,
-                links=self._links,
+                nodes=self._live,
+                links=self._links.known,
                 demand=self._demand,
                 memo=self._memo,
             )
@@ -97,58 +114,83 @@ class QrrtState:
 
     def described(self, node: NodeDescriptor, now_s: float) -> None:
         """A node says this of itself; what it says later replaces it."""
-        known = self._nodes.get(node.site)
+        site, known = node.site, self._nodes.get(node.site)
         if known is not None and _rank(node) <= _rank(known):
             return
-        self._nodes = self._nodes.set(node.site, node)
-        self._knowledge.described(node)
-        self._reconsider(node.site, now_s)
+        self._nodes[site] = node
+        if site in self._alive:
+            self._live = self._live.set(site, node)
+        else:
+            self._gone_at_s.setdefault(site, now_s)
+        if self._knowledge.described(node):
+            self._believe_anew(site)
+        if known is None or _told_of_rows(node) != _told_of_rows(known):
+            self._reconsider(site)
+        self._forget(now_s)
+        self._changed(now_s)
 
     def came(self, site: SiteId, now_s: float) -> None:
         """A node is there."""
         if site not in self._alive:
             self._alive.add(site)
+            self._gone_at_s.pop(site, None)
+            if site in self._nodes:
+                self._live = self._live.set(site, self._nodes[site])
             self._tell_there(site)
             self._changed(now_s)
 
     def lost(self, site: SiteId, now_s: float) -> None:
-        """A node is gone. Its deployments stay known and are not there."""
+        """A node is gone. Its deployments stay known for a while, and are not there."""
         if site in self._alive:
             self._alive.discard(site)
+            self._gone_at_s[site] = now_s
+            if site in self._live:
+                self._live = self._live.delete(site)
+            if site in self._demand:
+                self._demand = self._demand.delete(site)
             self._tell_there(site)
+            self._forget(now_s)
             self._changed(now_s)
 
     def absorb_link(self, link: LinkReading, now_s: float) -> None:
-        """`link.source` measured this."""
-        targets = self._links.get(link.source) or Map()
-        self._links = self._links.set(link.source, targets.set(link.target, link))
-        self._changed(now_s)
+        """`link.source` measured this. Raises `InvalidInput` for a reading that is no finite
+        number from 0 on."""
+        if self._links.absorb(link, self._nodes, now_s):
+            self._changed(now_s)
 
     def absorb_demand(self, demand: Demand, now_s: float) -> None:
         """A gateway says what is asked there."""
-        self._demand = self._demand.set(demand.site, demand)
-        self._changed(now_s)
+        if demand.site in self._live and math.isfinite(demand.at_s):
+            rates = tuple(rate for rate in demand.rates[:MOST_RATES] if _sensible(rate))
+            told = msgspec.structs.replace(demand, rates=rates)
+            self._demand = self._demand.set(demand.site, told)
+            self._changed(now_s)
 
     def absorb_finding(self, finding: Finding, now_s: float) -> None:
         """A verification unit found this; its signature was checked."""
-        row = self._row_of.get(deployment_id(finding.deployment, finding.site))
-        self._knowledge.found(finding)
-        if row is not None:
-            self._know(row)
-            self._changed(now_s)
+        if finding.at_s > now_s:
+            finding = msgspec.structs.replace(finding, at_s=now_s)
+        for id_ in self._knowledge.found(finding):
+            row = self._row_of.get(id_)
+            if row is not None:
+                self._know(row)
+                self._changed(now_s)
 
     def absorb_serving(self, serving: Serving, now_s: float) -> None:
-        """A facility says how its deployments do. Figures that make no sense are left out."""
+        """A facility says how its deployments do."""
         floats = self._floats
         for reading in serving.deployments:
-            row = self._row_of.get(f"{reading.deployment}@{serving.site}")
+            id_ = f"{reading.deployment}@{serving.site}"
+            row = self._row_of.get(id_)
             if row is None:
                 continue
-            floats["in_flight"][row] = max(0, reading.in_flight + reading.waiting)
-            for name in ("first_token_s", "per_token_s", "error_share"):
+            floats["in_flight"][row] = max(0, reading.in_flight) + max(0, reading.waiting)
+            seen = now_s < self._seen_at_s.get(id_, -math.inf) + SEEN_COUNTS_S
+            for name, most in _SERVED:
                 value = getattr(reading, name)
-                if value is not None and 0.0 <= value < math.inf:
-                    floats[name][row] = value
+                if value is not None and 0.0 <= value <= most:
+                    column = floats[name]
+                    column[row] = max(value, column[row]) if seen else value
             floats["measured_at_s"][row] = now_s
         self._changed(now_s)
 
@@ -171,11 +213,12 @@ class QrrtState:
             ("first_token_s", seen.first_token_s),
             ("per_token_s", seen.per_token_s),
         ):
-            if value is not None and 0.0 <= value < math.inf:
+            if value is not None and 0.0 <= value <= MOST_S:
                 column = floats[name_]
                 known = floats["measured_at_s"][row] > 0
                 column[row] = _averaged(column[row], value) if known else value
         floats["measured_at_s"][row] = now_s
+        self._seen_at_s[id_] = now_s
         self._changed(now_s)
 
     def _changed(self, now_s: float) -> None:
@@ -183,14 +226,18 @@ class QrrtState:
         self._changed_at_s = now_s
         self._snapshot = None
 
-    def _reconsider(self, site: SiteId, now_s: float) -> None:
-        """Rows of one site anew, from its descriptor."""
-        own = sorted(_deployed(self._nodes[site]), key=_order)
+    def _reconsider(self, site: SiteId) -> None:
+        """Rows of one site anew, from its descriptor; none where it is forgotten."""
+        node = self._nodes.get(site)
+        own = [] if node is None else sorted(_deployed(node), key=_order)
         before = self._ids_at.get(site, ())
-        self._ids_at[site] = tuple(row.id for row in own)
-        if self._ids_at[site] != before:
+        ids = tuple(row.id for row in own)
+        if not ids and not before:
+            return
+        if ids != before:
             others = (row for row in self._rows if row.site != site)
             rows = tuple(sorted((*others, *own), key=_order))
+            self._ids_at[site] = ids
             self._rearrange(rows)
         else:
             changed = list(self._rows)
@@ -201,10 +248,25 @@ class QrrtState:
         self._memo = {}
         for row in own:
             self._describe(self._row_of[row.id], row)
-        for row in rows if self._knowledge.anew else own:
             self._know(self._row_of[row.id])
-        self._knowledge.anew = False
-        self._changed(now_s)
+
+    def _believe_anew(self, unit: SiteId) -> None:
+        """Know those rows anew of which evidence is signed by a unit."""
+        for number, row in enumerate(self._rows):
+            if any(entry.fact.site == unit for entry in row.descriptor.evidence):
+                self._know(number)
+
+    def _forget(self, now_s: float) -> None:
+        """Forget nodes that have been gone for long."""
+        while self._gone_at_s:
+            site, gone_at_s = next(iter(self._gone_at_s.items()))
+            if gone_at_s > now_s - FORGET_AFTER_S:
+                return
+            del self._gone_at_s[site]
+            self._nodes.pop(site, None)
+            self._reconsider(site)
+            self._ids_at.pop(site, None)
+            self._links.forget(site)
 
     def _rearrange(self, rows: tuple[Deployed, ...]) -> None:
         source = np.array([self._row_of.get(row.id, -1) for row in rows], np.intp)
@@ -215,13 +277,16 @@ class QrrtState:
             column.moved(source, fresh[name])
         for flags in self._flags.values():
             flags.moved(source, np.zeros(len(rows), np.bool_))
-        self._knowledge.moved(source)
         self._row_of = {row.id: index for index, row in enumerate(rows)}
+        self._knowledge.moved(source, self._row_of)
         of: dict[str, list[int]] = {}
         for index, row in enumerate(rows):
             of.setdefault(row.name, []).append(index)
         self._rows_of = {name: np.array(indices, np.intp) for name, indices in of.items()}
+        for numbers in self._rows_of.values():
+            numbers.flags.writeable = False
         self._failures = {id_: n for id_, n in self._failures.items() if id_ in self._row_of}
+        self._seen_at_s = {id_: s for id_, s in self._seen_at_s.items() if id_ in self._row_of}
 
     def _describe(self, row: int, deployed: Deployed) -> None:
         said = deployed.descriptor
@@ -232,9 +297,9 @@ class QrrtState:
         self._flags["there"][row] = self._is_there(deployed)
 
     def _tell_there(self, site: SiteId) -> None:
-        for index, row in enumerate(self._rows):
-            if row.site == site:
-                self._flags["there"][index] = self._is_there(row)
+        for id_ in self._ids_at.get(site, ()):
+            number = self._row_of[id_]
+            self._flags["there"][number] = self._is_there(self._rows[number])
 
     def _is_there(self, row: Deployed) -> bool:
         return row.site in self._alive and row.descriptor.state is DeploymentState.READY
@@ -253,6 +318,16 @@ def _deployed(node: NodeDescriptor) -> Iterator[Deployed]:
             seen.add(descriptor.name)
             id_ = deployment_id(descriptor.name, node.site)
             yield Deployed(node.site, descriptor, facility, node.owner, node.jurisdiction, id_)
+
+
+def _told_of_rows(node: NodeDescriptor) -> object:
+    """What of a descriptor its rows show."""
+    return node.facility, node.owner, node.jurisdiction
+
+
+def _sensible(rate: DemandRate) -> bool:
+    figures = rate.per_s, rate.shed_per_s, rate.tokens_out
+    return all(0.0 <= figure < math.inf for figure in figures)
 
 
 def _order(row: Deployed) -> tuple[str, str]:

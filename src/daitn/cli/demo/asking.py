@@ -1,0 +1,173 @@
+"""The demo's second half: what was trained is deployed, found and asked through a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from daitn.learning.corpora.records import Choice, read_choices
+from daitn.objects.choices import as_question, chosen
+from daitn.objects.errors import Unreachable
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+__all__ = ["STREAMS", "Served", "Stream", "ask_streams"]
+
+_AT_ONCE = 4
+_ANSWER_TOKENS = 4
+_TIMEOUT_S = 60.0
+_CHANGES_S = 30.0
+"""How long a deployment may take to show up at the gateway after it was asked for."""
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """Queries of one kind: questions of one test set, asked with the same wishes."""
+
+    name: str
+    test: str
+    """Name of the test set from which the questions are."""
+    questions: int
+    wishes: dict[str, Any]
+
+
+STREAMS = (
+    Stream(
+        name="broad questions",
+        test="broad",
+        questions=160,
+        wishes={"topic": "medicine", "min_accuracy": 0.8},
+    ),
+    Stream(
+        name="expert questions",
+        test="expert",
+        questions=160,
+        wishes={"topic": "medicine/neurology", "min_accuracy": 0.9},
+    ),
+    Stream(name="expert questions, topic not told", test="expert", questions=160, wishes={}),
+)
+"""All to the model `auto`: the network finds who answers."""
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """How one stream was served."""
+
+    name: str
+    wishes: dict[str, Any]
+    queries: int
+    answered: int
+    accuracy: float
+    """Share of all queries that were answered rightly."""
+    standard_error: float
+    where: dict[str, int]
+    """`model@facility` to queries answered there."""
+    topics: dict[str, int]
+    """Topic that the query was taken to be about, to queries."""
+    p50_ms: float
+    overhead_p50_ms: float
+    """Of it, spent in the gateway."""
+    cost_usd: float
+    decision: str
+    """Id of the last query, for `daitn explain`."""
+    failures: tuple[str, ...]
+
+
+class _Answer(msgspec.Struct):
+    """One answer."""
+
+    right: bool
+    headers: dict[str, str]
+    seconds: float
+    failure: str = ""
+
+
+async def ask_streams(endpoint: str, tests: Path, models: Sequence[str]) -> tuple[Served, ...]:
+    """Ask every stream's questions, once the gateway knows all of these models."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with aiohttp.ClientSession(endpoint, timeout=timeout) as session:
+        await _known(session, models)
+        return tuple(
+            [
+                await _served(session, stream, read_choices(tests / f"{stream.test}.jsonl"))
+                for stream in STREAMS
+            ]
+        )
+
+
+async def _known(session: ClientSession, models: Sequence[str]) -> None:
+    until_s = time.monotonic() + _CHANGES_S
+    while time.monotonic() < until_s:
+        async with session.get("/v1/models") as answer:
+            listed = {model["id"] for model in (await answer.json())["data"]}
+        if listed.issuperset(models):
+            return
+        await asyncio.sleep(0.1)
+    raise Unreachable(
+        f"the gateway does not know {', '.join(sorted(set(models) - listed))} yet",
+        fix="see the logs of the facilities",
+    )
+
+
+async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice]) -> Served:
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(item: Choice) -> _Answer:
+        async with turns:
+            return await _ask(session, item, stream.wishes)
+
+    answers = await asyncio.gather(*(ask(item) for item in items[: stream.questions]))
+    good = [answer for answer in answers if not answer.failure]
+    right = sum(answer.right for answer in answers) / len(answers)
+    seconds = [answer.seconds for answer in good] or [0.0]
+    return Served(
+        name=stream.name,
+        wishes=stream.wishes,
+        queries=len(answers),
+        answered=len(good),
+        accuracy=right,
+        standard_error=math.sqrt(right * (1 - right) / len(answers)),
+        where=_counted(f"{a.headers['daitn-model']}@{a.headers['daitn-facility']}" for a in good),
+        topics=_counted(answer.headers.get("daitn-topic", "") for answer in good),
+        p50_ms=1e3 * statistics.median(seconds),
+        overhead_p50_ms=statistics.median(_numbers(good, "daitn-overhead-ms") or [0.0]),
+        cost_usd=sum(_numbers(good, "daitn-cost-usd")),
+        decision=good[-1].headers.get("daitn-decision", "") if good else "",
+        failures=tuple(sorted({answer.failure for answer in answers if answer.failure})),
+    )
+
+
+async def _ask(session: ClientSession, item: Choice, wishes: Mapping[str, Any]) -> _Answer:
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": as_question(item.question, item.options)}],
+        "temperature": 0,
+        "max_tokens": _ANSWER_TOKENS,
+        "daitn": dict(wishes),
+    }
+    began_s = time.perf_counter()
+    async with session.post("/v1/chat/completions", json=body) as answer:
+        plain = msgspec.json.decode(await answer.read())
+        seconds = time.perf_counter() - began_s
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+    if "error" in plain:
+        return _Answer(False, headers, seconds, plain["error"]["message"])
+    said = plain["choices"][0]["message"]["content"]
+    return _Answer(chosen(said, len(item.options)) == item.answer, headers, seconds)
+
+
+def _counted(names: Any) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+def _numbers(answers: Sequence[_Answer], header: str) -> list[float]:
+    return [float(answer.headers[header]) for answer in answers if header in answer.headers]

@@ -1,0 +1,73 @@
+"""A classifier at work: it is shown one record and answers with its class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+import torch
+
+from daitn.learning.answering.protocol import Piece, Question
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.network import forward, scaled
+from daitn.learning.classifier.parts import State
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["ClassifierSpeaker"]
+
+_RECORD = msgspec.json.Decoder(dict[str, float | None])
+
+
+class ClassifierSpeaker:
+    """See `daitn.learning.answering.protocol.Speaker`.
+
+    A question is a JSON object of columns and numbers, the last message of the role `user`; a
+    column that is absent or null counts as missing. The answer is the likeliest class.
+    """
+
+    def __init__(self, state: State, config: ClassifierConfig) -> None:
+        self._state = state
+        self._config = config
+
+    def length(self, question: Question) -> int:
+        """Columns of the record."""
+        return len(self._record(question))
+
+    def answer(self, question: Question) -> Iterator[Piece]:
+        """See `Speaker.answer`."""
+        record = self._record(question)
+        standard = self._state.standard
+        assert standard is not None, "a model that knows its columns has seen data"
+        values = [record.get(column, math.nan) for column in self._state.columns]
+        features = np.array([[math.nan if v is None else v for v in values]], np.float32)
+        with torch.inference_mode():
+            scores = forward(scaled(features, standard), self._state.layers)
+            chances = torch.log_softmax(scores[0], dim=0)
+        best = int(chances.argmax())
+        yield Piece(self._config.classes[best], float(chances[best]))
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A classifier embeds no texts."""
+        raise InvalidInput("this model embeds no texts", field="model", fix="ask another model")
+
+    def _record(self, question: Question) -> dict[str, float | None]:
+        columns = self._state.columns
+        said = next((m.content for m in reversed(question.messages) if m.role == "user"), "")
+        try:
+            record = _RECORD.decode(said.encode())
+        except msgspec.DecodeError as error:
+            raise InvalidInput(
+                f"this model reads a JSON object of numbers: {error}",
+                field="messages",
+                fix=f'ask for instance {{"{columns[0] if columns else "column"}": 1.5}}',
+            ) from None
+        unknown = sorted(record.keys() - set(columns))
+        if unknown or not record:
+            raise InvalidInput(
+                f"no such columns: {', '.join(unknown[:5])}" if unknown else "no column is given",
+                field="messages",
+                fix=f"use {', '.join(columns[:10])}",
+            )
+        return record

@@ -1,0 +1,61 @@
+"""What verification units found by asking, each unit's newest word on each deployment and topic.
+
+Findings may come before the deployment that they are about, and outlast it: it may come back.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+from daitn.objects.findings import Finding
+from daitn.objects.identifiers import SiteId
+from daitn.topology.qrrt.snapshot import deployment_id
+
+__all__ = ["MOST_FINDINGS", "Findings"]
+
+MOST_FINDINGS = 100_000
+"""Of one unit: each deployment of the largest network that decisions are measured on, once. A unit
+that finds more loses what it found first, and none of what others found."""
+
+
+class Findings:
+    """Per deployment, whether it is known or not."""
+
+    def __init__(self) -> None:
+        self._on: dict[str, dict[tuple[SiteId, str], Finding]] = {}
+        self._of: dict[SiteId, OrderedDict[tuple[str, str], None]] = {}
+        """Per unit the deployments and topics on which it found something, the latest last."""
+
+    def on(self, id_: str) -> Collection[Finding]:
+        """What was found of a deployment."""
+        return self._on.get(id_, {}).values()
+
+    def keep(self, finding: Finding) -> tuple[str, ...]:
+        """Keep it unless something later of the unit is known. Gives the ids of the deployments
+        on which there is something else now."""
+        id_ = deployment_id(finding.deployment, finding.site)
+        about = self._on.setdefault(id_, {})
+        key = finding.verifier, finding.topic
+        known = about.get(key)
+        if known is not None and _rank(finding) <= _rank(known):
+            return ()
+        about[key] = finding
+        of = self._of.setdefault(finding.verifier, OrderedDict())
+        of[id_, finding.topic] = None
+        of.move_to_end((id_, finding.topic))
+        if len(of) <= MOST_FINDINGS:
+            return (id_,)
+        (old_id, old_topic), _ = of.popitem(last=False)
+        self._drop(old_id, finding.verifier, old_topic)
+        return id_, old_id
+
+    def _drop(self, id_: str, verifier: SiteId, topic: str) -> None:
+        del self._on[id_][verifier, topic]
+        if not self._on[id_]:
+            del self._on[id_]
+
+
+def _rank(finding: Finding) -> tuple[float, bool, float]:
+    """Of two findings of one instant the worse counts, whichever came first."""
+    return finding.at_s, finding.degraded, -finding.value

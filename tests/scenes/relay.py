@@ -1,0 +1,88 @@
+"""A TCP relay whose link can be slow, silent or cut, as real links are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from tests.scenes.breast_cancer import free_port
+
+__all__ = ["Relay"]
+
+
+class Relay:
+    """Relays connections to `port` on this machine, from a port of its own.
+
+    `delay_s` is added to each direction; `silent` lets connections open and passes nothing on;
+    `cut` closes those that are open and refuses new ones.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.target = port or free_port()
+        self.port = free_port()
+        self.delay_s = 0.0
+        self.silent = False
+        self._cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        self._call(self._listen())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._close_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def cut(self) -> None:
+        """Close what is open, and take nothing new."""
+        self._cut = True
+        self._call(self._close_all())
+
+    def mend(self) -> None:
+        self._cut = False
+        self.silent = False
+        self.delay_s = 0.0
+
+    async def _listen(self) -> None:
+        await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
+    async def _close_all(self) -> None:
+        for writer in self._writers:
+            if writer.transport is not None:
+                writer.transport.abort()
+        self._writers.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.transport.abort()
+            return
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        self._writers -= {writer, back}
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                while self.silent:  # noqa: ASYNC110 - a test sets it from another thread
+                    await asyncio.sleep(0.02)
+                writer.write(data)
+                await writer.drain()
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            writer.close()
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

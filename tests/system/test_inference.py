@@ -1,0 +1,260 @@
+"""Queries find models, through real processes: a control centre, facilities and gateways."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import yaml
+
+from tests.scenes.breast_cancer import free_port
+from tests.scenes.clinic import facility, gateway
+from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.relay import Relay
+
+from .conftest import Network, running
+
+pytestmark = pytest.mark.processes
+
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+SLOW = {"first_token_s": 0.2, "per_token_s": 0.02}
+
+
+class Scene:
+    """Two facilities with the same model and one with another, behind a gateway."""
+
+    def __init__(self, network: Network, url: str, servers: dict[str, OpenAiServer]) -> None:
+        self.network = network
+        self.servers = servers
+        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        self.url = url
+
+    def ask(self, model: str = "doctor", **wishes: Any) -> tuple[str, dict[str, str]]:
+        answer = self.client.chat.completions.with_raw_response.create(
+            model=model, messages=HELLO, temperature=0, extra_body={"daitn": wishes}
+        )
+        said = answer.parse().choices[0].message.content
+        return said or "", {k: v for k, v in answer.headers.items() if k.startswith("daitn-")}
+
+    def wait_until(self, holds: Callable[[], object], within_s: float = 20.0) -> None:
+        until_s = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < until_s, "it never came to that"
+            time.sleep(0.05)
+
+    def there(self, *models: str) -> bool:
+        return {m.id for m in self.client.models.list().data} >= set(models)
+
+    def facility_of(self, model: str = "doctor", **wishes: Any) -> str:
+        return self.ask(model, **wishes)[1]["daitn-facility"]
+
+
+def upstream(name: str, server: OpenAiServer, **changes: Any) -> dict[str, Any]:
+    apis = ["chat", "completions", "embeddings"]
+    return {"name": name, "url": server.url, "apis": apis, **changes}
+
+
+def build(folder: Path, nodes: list[dict[str, Any]]) -> Network:
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    plain = {
+        "center": {"listen": [endpoint], "state": "state/center"},
+        "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
+        "nodes": nodes,
+    }
+    path = folder / "network.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return running(folder, path)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    door = gateway("gate")
+    with (
+        OpenAiServer(text="from east") as east,
+        OpenAiServer(text="from west") as west,
+        OpenAiServer(text="from the nurse") as nurse,
+    ):
+        nodes = [
+            facility("east", upstream("doctor", east, slots=2, queue=2)),
+            facility("west", upstream("doctor", west, slots=2, queue=2)),
+            facility(
+                "home",
+                upstream("nurse", nurse, price_usd_per_1k_out=0.001),
+                jurisdiction="FR",
+                facility={"keeps_queries": True},
+            ),
+            door,
+        ]
+        network = build(tmp_path, nodes)
+        servers = {"east": east, "west": west, "home": nurse}
+        built = Scene(network, f"http://{door['gateway']['listen']}", servers)
+        try:
+            built.wait_until(lambda: built.there("doctor", "nurse"))
+            yield built
+        finally:
+            network.processes.stop()
+
+
+def test_a_query_finds_its_model_and_is_told_how(scene: Scene) -> None:
+    said, headers = scene.ask("nurse")
+    assert said == "from the nurse"
+    assert headers["daitn-facility"] == "home"
+    assert headers["daitn-path"] == "gate,home"
+    assert float(headers["daitn-cost-usd"]) > 0
+    assert scene.ask("doctor@west")[0] == "from west"
+    listed = scene.network.json("get", "queries")
+    assert listed[0]["id"] == "gate:2"
+    assert listed[1]["deployment"] == "nurse"
+    explained = scene.network.json("explain", headers["daitn-decision"])
+    assert explained["decision"]["chosen"] == "nurse@home"
+    assert explained["query"]["http_status"] == 200
+
+
+def test_law_privacy_and_cost_decide_who_may_answer(scene: Scene) -> None:
+    assert scene.facility_of("auto", jurisdictions=["FR"]) == "home"
+    assert scene.facility_of("auto", privacy="unkept") in ("east", "west")
+    assert scene.facility_of("auto", max_cost_usd=0.0) in ("east", "west")
+    with pytest.raises(openai.BadRequestError) as refused:
+        scene.ask("nurse", jurisdictions=["US"])
+    error: Any = refused.value.body
+    assert error["code"] == "infeasible"
+    assert error["param"] == "daitn.jurisdictions"
+    assert error["daitn"]["relaxations"][0]["proposed"] == '["FR","US"]'
+    with pytest.raises(openai.BadRequestError):
+        scene.ask("auto", privacy="site")
+
+
+def test_what_is_wrong_is_an_openai_error(scene: Scene) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is doctor, nurse"):
+        scene.ask("surgeon")
+    with pytest.raises(openai.BadRequestError, match="min_accurcy"):
+        scene.ask("doctor", min_accurcy=0.9)
+    with pytest.raises(openai.BadRequestError, match="left out 2 by accuracy") as unproven:
+        scene.ask("doctor", min_accuracy=0.9)
+    assert unproven.value.param == "daitn.min_accuracy"
+
+
+def test_a_killed_facility_loses_no_query(scene: Scene) -> None:
+    for server in ("east", "west"):
+        scene.servers[server].control(**SLOW)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(scene.ask) for _ in range(40)]
+        scene.wait_until(lambda: sum(a.done() for a in asked) >= 8)
+        scene.network.processes.kill("east")
+        answers = [a.result() for a in asked]
+    assert {said for said, _ in answers} == {"from east", "from west"}
+    assert all(headers["daitn-facility"] == "west" for _, headers in answers[-8:])
+    scene.network.processes.launch("east")
+    scene.wait_until(lambda: scene.facility_of() == "east", within_s=60.0)
+
+
+def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(scene: Scene) -> None:
+    scene.servers["east"].kill()
+    for _ in range(10):
+        assert scene.ask()[0] == "from west"
+    with pytest.raises(openai.InternalServerError) as away:
+        scene.ask("doctor@east")
+    assert away.value.response.headers.get("retry-after")
+    scene.servers["east"].start()
+    # What this gateway saw fail is given another chance within half a minute.
+    scene.wait_until(lambda: scene.facility_of() == "east", within_s=60.0)
+
+
+def test_a_frozen_facility_is_overtaken(scene: Scene) -> None:
+    scene.wait_until(lambda: scene.facility_of() == "east")
+    frozen = scene.network.processes.pid("east")
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        answers = [scene.ask() for _ in range(6)]
+        assert {said for said, _ in answers} == {"from west"}
+        assert time.monotonic() - began_s < 20
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+
+
+def test_full_facilities_turn_away_in_order_and_at_once(scene: Scene) -> None:
+    for server in ("east", "west"):
+        scene.servers[server].control(first_token_s=1.0)
+    began_s = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(scene.ask) for _ in range(24)]
+        concurrent.futures.wait(asked)
+    failures = [a.exception() for a in asked if a.exception()]
+    # Two facilities with two slots and two places to wait each.
+    assert 24 - len(failures) >= 8
+    assert failures
+    for failure in failures:
+        assert isinstance(failure, openai.RateLimitError | openai.InternalServerError)
+        assert failure.response.status_code in (429, 503)
+        assert int(failure.response.headers["retry-after"]) >= 1
+    assert time.monotonic() - began_s < 15
+    seen = [scene.servers[s].control()["most_in_flight"] for s in ("east", "west")]
+    assert max(seen) <= 2
+
+
+def test_who_goes_away_frees_the_server(scene: Scene) -> None:
+    scene.servers["home"].control(first_token_s=0.0, per_token_s=0.05, huge=True)
+    stream = scene.client.chat.completions.create(model="nurse", messages=HELLO, stream=True)
+    assert next(iter(stream)).choices
+    assert scene.servers["home"].control()["in_flight"] == 1
+    stream.close()
+    scene.wait_until(lambda: scene.servers["home"].control()["in_flight"] == 0)
+    assert scene.servers["home"].control()["cancelled"] == 1
+
+
+def test_queries_go_on_while_the_control_centre_is_down(scene: Scene) -> None:
+    scene.network.processes.kill("center")
+    assert scene.ask("doctor")[0].startswith("from")
+    assert scene.ask("nurse")[0] == "from the nurse"
+
+
+def test_the_door_of_a_facility_opens_for_gateways_alone(scene: Scene) -> None:
+    nodes = scene.network.json("get", "nodes")
+    endpoint = next(
+        n["descriptor"]["facility"]["endpoint"] for n in nodes if n["descriptor"]["site"] == "east"
+    )
+    stranger = openai.OpenAI(base_url=f"{endpoint}/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.AuthenticationError, match="pass"):
+        stranger.chat.completions.create(model="doctor", messages=HELLO)
+    assert "url" not in json.dumps(nodes)
+
+
+def test_a_cut_link_is_gone_around_and_a_slow_one_avoided(tmp_path: Path) -> None:
+    near, far = gateway("near"), gateway("far")
+    door = free_port()
+    with OpenAiServer(text="from the mountain") as server, Relay(door) as link:
+        mountain = facility(
+            "mountain",
+            upstream("doctor", server),
+            facility={"listen": f"127.0.0.1:{door}", "advertise": f"http://127.0.0.1:{link.port}"},
+        )
+        network = build(tmp_path, [mountain, near, far])
+        scene = Scene(network, f"http://{near['gateway']['listen']}", {})
+        try:
+            scene.wait_until(lambda: scene.there("doctor"))
+            assert scene.ask()[1]["daitn-path"] == "near,mountain"
+            link.cut()
+            # The link is one for both gateways: nobody gets through, and that is told at once.
+            with pytest.raises(openai.APIStatusError) as gone:
+                scene.ask()
+            assert gone.value.status_code in (502, 503)
+            link.mend()
+            scene.wait_until(lambda: _answers(scene))
+        finally:
+            network.processes.stop()
+
+
+def _answers(scene: Scene) -> bool:
+    try:
+        return scene.ask()[0] == "from the mountain"
+    except openai.APIStatusError:
+        return False
