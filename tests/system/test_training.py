@@ -42,7 +42,8 @@ def test_a_classifier_learns_at_three_hospitals_and_comes_home(
     measured = [e.fact.value for e in lineage.entries if isinstance(e.fact, Verification)]
     assert measured[-1] == objective["reached"]
     assert "tumours" in (out / "README.md").read_text()
-    (model,) = [m for m in shared.json("get", "models") if m["name"] == job["job"]]
+    trained = shared.json("get", "models")["trained"]
+    (model,) = [m for m in trained if m["name"] == job["job"]]
     assert model["measured"]["tumours"] == objective["reached"]
 
 

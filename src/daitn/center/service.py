@@ -10,11 +10,12 @@ from pathlib import Path
 
 from daitn.center.actions import Actions
 from daitn.center.config import CenterConfig
+from daitn.center.deployments import DeploymentService
 from daitn.center.feed import TopologyFeed
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.view import view
-from daitn.identity.signing import check_report
+from daitn.identity.signing import check_report, entry_digest
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, checked_name
@@ -23,6 +24,7 @@ from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import ModelsNeeded, RecipeQuestion, Report
 from daitn.objects.models import CHUNK_BYTES
+from daitn.objects.placement import DeployIntent, RetireIntent
 from daitn.objects.requests import (
     AssessIntent,
     JobList,
@@ -36,9 +38,11 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.store.sql import SqlJournal
 from daitn.topology.analysis import analyse
 from daitn.topology.export import export, export_relevant
+from daitn.topology.qrrt.served import served_models
 from daitn.topology.snapshot import NodeList
 
 __all__ = ["ControlCenter"]
@@ -63,6 +67,10 @@ class ControlCenter:
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
         self._feed = TopologyFeed(fabric, self._journal, self._came, self._lost)
+        self._qrrt = QrrtFeed(fabric, self._feed.directory, CENTER_SITE)
+        self._deployments = DeploymentService(
+            fabric, self._journal, self._feed.directory, self._qrrt
+        )
         self._actions = Actions(
             fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._settle
         )
@@ -74,6 +82,8 @@ class ControlCenter:
         """Read the jobs back, listen, and take interrupted jobs up when their sites are there."""
         self._jobs.start()
         await self._feed.start()
+        await self._qrrt.start()
+        await self._deployments.start()
         await self._chunks.start()
         for verb, handler in self._handlers().items():
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
@@ -87,6 +97,8 @@ class ControlCenter:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._jobs.close()
+        await self._deployments.close()
+        await self._qrrt.close()
         await self._feed.close()
         await self._chunks.close()
         self._journal.close()
@@ -105,6 +117,11 @@ class ControlCenter:
             "analysis": self._on_analysis,
             "report": self._on_report,
             "store": self._on_store,
+            "deploy": self._on_deploy,
+            "retire": self._on_retire,
+            "deployments": self._on_deployments,
+            "placement": self._on_placement,
+            "served": self._on_served,
         }
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
@@ -187,6 +204,21 @@ class ControlCenter:
             )
         return (await asyncio.to_thread(self._store.write, payload)).encode()
 
+    async def _on_deploy(self, key: str, payload: bytes) -> bytes:
+        return encode(self._deployments.deploy(decode(payload, DeployIntent)))
+
+    async def _on_retire(self, key: str, payload: bytes) -> bytes:
+        return encode(self._deployments.retire(decode(payload, RetireIntent)))
+
+    async def _on_deployments(self, key: str, payload: bytes) -> bytes:
+        return encode(self._deployments.all())
+
+    async def _on_placement(self, key: str, payload: bytes) -> bytes:
+        return encode(await asyncio.to_thread(self._deployments.placement))
+
+    async def _on_served(self, key: str, payload: bytes) -> bytes:
+        return encode(served_models(self._qrrt.snapshot()))
+
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
         """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""
         question = encode(RecipeQuestion(recipe=intent.model.recipe, config=intent.model.config))
@@ -242,6 +274,9 @@ class ControlCenter:
                 measured={str(name): value for name, value in best.values.items()},
                 holders=best.model.holders,
                 created_at_s=job.ended_at_s or time.time(),
+                config=job.intent.model.config,
+                release_to=best.release_to,
+                evidence=tuple(e for e in job.lineage if entry_digest(e) in best.entries),
             )
             self._journal.put(_MODEL_KIND, job.id, encode(model))
         self._spawn(self._tell_needed())
@@ -258,7 +293,7 @@ class ControlCenter:
                 log.info("%s keeps old models for now: %s", site, error.problem)
 
     def _needed(self) -> set[Digest]:
-        needed: set[Digest] = set()
+        needed: set[Digest] = set(self._deployments.models())
         for job in self._jobs.all():
             kept = (job.best, job.latest) if not job.state.final else (job.best,)
             needed |= {checkpoint.model.manifest for checkpoint in kept if checkpoint}

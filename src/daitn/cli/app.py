@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from daitn import __version__
-from daitn.cli import data, models, processes, query, schemas, show, topology, train
+from daitn.cli import data, deploy, models, processes, query, schemas, show, topology, train
 from daitn.cli.demo.command import demo
 from daitn.cli.session import screen
 
@@ -27,6 +27,8 @@ app.command()(train.train)
 app.command()(train.watch)
 app.command()(train.cancel)
 app.command()(query.query)
+app.command()(deploy.deploy)
+app.command()(deploy.retire)
 app.command()(show.get)
 app.command()(show.describe)
 app.command()(show.explain)

@@ -9,6 +9,14 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from daitn.cli.asked import (
+    explained_query,
+    facilities_table,
+    latest_queries,
+    models_table,
+    queries_table,
+    query_table,
+)
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -18,14 +26,14 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tables import assessment_table, decision_table, job_table, plain_table, size
+from daitn.cli.tables import assessment_table, decision_table, job_table, plain_table
 from daitn.objects.croissant import to_croissant
-from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import JobView
 from daitn.objects.requests import JobList, JobQuery, ModelList
 from daitn.objects.wire import to_json
+from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
 
 __all__ = ["describe", "explain", "get"]
@@ -39,9 +47,8 @@ class Kind(enum.StrEnum):
     DATASETS = "datasets"
     MODELS = "models"
     VERIFIERS = "verifiers"
-
-
-JobArgument = Annotated[str, typer.Argument(help="The job's id.")]
+    FACILITIES = "facilities"
+    QUERIES = "queries"
 
 
 def get(
@@ -89,14 +96,26 @@ def describe(
 
 
 def explain(
-    job: JobArgument,
+    job: Annotated[str, typer.Argument(help="A job's id, or a query's: `site:number`.")],
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why: a job's feasibility, and the last decision of the route engine.
+    """Say why: a job's feasibility and route, or how a query found its model.
 
-    Example: daitn explain healthcare-1
+    Examples:
+
+      daitn explain healthcare-1
+
+      daitn explain gateway:17
     """
+    if ":" in job:
+        explained = run(explained_query(center, job))
+        if as_json:
+            print_json(to_json(explained))
+        else:
+            screen.print(query_table(explained.query))
+            screen.print(decision_table(explained.decision))
+        return
     view = run(_job(center, job))
     if as_json:
         print_json(to_json({"assessment": view.assessment, "decision": view.decision}))
@@ -116,7 +135,16 @@ async def _listed(kind: Kind, center: str) -> tuple[object, RenderableType]:
     if kind is Kind.MODELS:
         async with connect(center) as session:
             models = (await session.ask("models", JobQuery(job=JobId("")), ModelList)).models
-        return models, _models_table(models)
+            served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
+        return {"trained": models, "deployed": served.models}, models_table(models, served)
+    if kind is Kind.FACILITIES:
+        async with connect(center) as session:
+            served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
+        sites = tuple(s for s in await _sites(center) if s.descriptor.facility is not None)
+        return sites, facilities_table(sites, served)
+    if kind is Kind.QUERIES:
+        queries = await latest_queries(center)
+        return queries, queries_table(queries)
     sites = await _sites(center)
     if kind is Kind.NODES:
         return sites, _nodes_table(sites)
@@ -182,21 +210,6 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
         for job in jobs
     ]
     return plain_table("", ("job", "state", "reached/target", "route", "seconds"), rows)
-
-
-def _models_table(models: tuple[ModelDescriptor, ...]) -> RenderableType:
-    rows = [
-        (
-            model.name,
-            model.recipe,
-            size(model.size_bytes),
-            ", ".join(f"{name} {value:.3f}" for name, value in model.measured.items()),
-            ", ".join(model.holders),
-            model.manifest[:12],
-        )
-        for model in models
-    ]
-    return plain_table("", ("model", "recipe", "size", "measured", "holders", "digest"), rows)
 
 
 def _nodes_table(sites: tuple[SiteState, ...]) -> RenderableType:

@@ -10,8 +10,17 @@ from rich.text import Text
 
 from daitn.objects.decisions import Assessment, Decision
 from daitn.objects.jobs import JobState, JobView
+from daitn.objects.placement import DeploymentView, PlacementView
 
-__all__ = ["assessment_table", "decision_table", "job_table", "plain_table", "size"]
+__all__ = [
+    "assessment_table",
+    "decision_table",
+    "deployment_table",
+    "job_table",
+    "placement_table",
+    "plain_table",
+    "size",
+]
 
 _COLOURS = {
     JobState.REACHED: "green",
@@ -155,3 +164,26 @@ def decision_table(decision: Decision) -> RenderableType:
             )
         )
     return Group(*parts)
+
+
+def deployment_table(view: DeploymentView) -> RenderableType:
+    """A deployment and its places."""
+    rows = [
+        (
+            place.site,
+            place.state or "-",
+            "" if place.wanted else "is to go",
+            place.detail,
+        )
+        for place in view.places
+    ]
+    head = Text.assemble((view.name, "bold"), f"  model {view.model}  placed {view.why}")
+    return Group(head, plain_table("", ("facility", "state", "", ""), rows))
+
+
+def placement_table(view: PlacementView) -> RenderableType:
+    """What the optimiser would change."""
+    if not view.changes:
+        return Text("nothing is to be changed")
+    rows = [("+" if c.add else "-", c.name, c.site, f"{c.gain:.3g}", c.why) for c in view.changes]
+    return plain_table("", ("", "model", "facility", "gain", "why"), rows)

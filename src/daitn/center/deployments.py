@@ -1,0 +1,322 @@
+"""The deployment service: what is to answer where is kept, and made so again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import msgspec
+
+from daitn.center.placing import placement
+from daitn.control.placement.reconcile import (
+    Place,
+    Retire,
+    chosen_places,
+    deployed_at,
+    hindrance,
+    next_steps,
+)
+from daitn.objects.deployments import DeploymentDescriptor, ModelPolicy
+from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused
+from daitn.objects.identifiers import Digest, SiteId, checked_name
+from daitn.objects.messages import DeployModel, RetireModel, Serving
+from daitn.objects.models import ModelRef
+from daitn.objects.placement import (
+    AUTO_REPLICAS,
+    DeployIntent,
+    DeploymentList,
+    DeploymentView,
+    DesiredDeployment,
+    PlacementView,
+    PlaceView,
+    RetireIntent,
+)
+from daitn.objects.wire import decode, encode
+from daitn.tools.directory import Directory
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.tools.store.journal import Journal
+
+__all__ = ["DeploymentService"]
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.5
+ASK_AGAIN_S = 5.0
+"""A facility that was asked has so long to tell that it is at work."""
+ASK_TIMEOUT_S = 5.0
+GONE_AFTER_S = 10.0
+"""A facility that is away so long is replaced: longer than a restart takes."""
+OPTIMISE_EVERY_S = 30.0
+_KIND, _MODEL_KIND = "deployment", "model"
+
+
+class DeploymentService:
+    """Keeps what operators wish in the journal, and facilities in line with it."""
+
+    def __init__(
+        self, fabric: Fabric, journal: Journal, directory: Directory, qrrt: QrrtFeed
+    ) -> None:
+        self._fabric = fabric
+        self._journal = journal
+        self._directory = directory
+        self._qrrt = qrrt
+        self._desired: dict[str, DesiredDeployment] = {}
+        self._retired: set[str] = set()
+        """Names that were desired once: a facility that was away may still have them."""
+        self._free_bytes: dict[SiteId, int] = {}
+        self._last_there_s: dict[SiteId, float] = {}
+        self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
+        self._trouble: dict[tuple[str, SiteId], str] = {}
+        self._optimised_at_s = 0.0
+        self._serving: Registration | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read back what is wished, and go on with it."""
+        for name, kept in self._journal.all(_KIND).items():
+            wish = decode(kept, DesiredDeployment)
+            if wish.why == _GONE:
+                self._retired.add(name)
+            else:
+                self._desired[name] = wish
+        self._serving = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
+        self._looking = asyncio.create_task(self._look_for_ever(), name="deployments")
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        if self._serving is not None:
+            await self._serving.close()
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that facilities may still ask for."""
+        return frozenset(wish.model.manifest for wish in self._desired.values())
+
+    def deploy(self, intent: DeployIntent) -> DeploymentView:
+        """Take a wish; it is on disk when this returns.
+
+        Raises `NotFound` for an unknown model, `Refused` where no facility may host it now.
+        """
+        kept = self._journal.get(_MODEL_KIND, intent.model)
+        if kept is None:
+            raise NotFound(
+                f"there is no trained model {intent.model}",
+                field="model",
+                fix="see `daitn get models`; a model is there when its job has ended",
+            )
+        model = decode(kept, ModelDescriptor)
+        name = checked_name(intent.name or intent.model, "name")
+        before = self._desired.get(name)
+        wish = DesiredDeployment(
+            name=name, intent=intent, model=model, places=before.places if before else ()
+        )
+        self._check(wish)
+        self._keep(self._placed(wish))
+        return self.view(name)
+
+    def retire(self, intent: RetireIntent) -> DeploymentView:
+        """Take a wish back, everywhere or at one facility. Raises `NotFound`, `InvalidInput`."""
+        wish = self._desired.get(intent.name)
+        if wish is None:
+            raise NotFound(
+                f"there is no deployment {intent.name}", field="name", fix="see `daitn get models`"
+            )
+        left = tuple(site for site in wish.places if site != intent.site)
+        if intent.site is not None and left == wish.places:
+            raise InvalidInput(
+                f"{intent.name} is not to be at {intent.site}",
+                field="site",
+                fix=f"use one of: {', '.join(wish.places) or 'none'}",
+            )
+        if intent.site is None or not left:
+            self._forget(intent.name)
+            left = ()
+        else:
+            to = msgspec.structs.replace(wish.intent, to=left)
+            self._keep(msgspec.structs.replace(wish, intent=to, places=left))
+        return self._view(msgspec.structs.replace(wish, places=left))
+
+    def view(self, name: str) -> DeploymentView:
+        return self._view(self._desired[name])
+
+    def all(self) -> DeploymentList:
+        """Every deployment that is wished, by name."""
+        return DeploymentList(
+            deployments=tuple(self._view(wish) for _, wish in sorted(self._desired.items()))
+        )
+
+    def placement(self) -> PlacementView:
+        """What the optimiser would change now."""
+        return placement(self._desired, self._qrrt.snapshot(), self._free_bytes)
+
+    def _check(self, wish: DesiredDeployment) -> None:
+        nodes = {node.site: node for node in self._facilities()}
+        for position, site in enumerate(wish.intent.to):
+            if site not in nodes:
+                raise NotFound(
+                    f"there is no facility {site} now",
+                    field=f"to[{position}]",
+                    fix=f"use one of: {', '.join(sorted(nodes)) or 'none is there'}",
+                )
+            problem = hindrance(wish.model, nodes[site], None)
+            if problem:
+                raise Refused(problem, field=f"to[{position}]", fix="choose another facility")
+        if wish.intent.to:
+            return
+        problems = [hindrance(wish.model, node, None) for node in nodes.values()]
+        if all(problems):
+            reasons = "; ".join(problems) or "none is there"
+            raise Refused(
+                f"no facility may host {wish.model.name}: {reasons}",
+                field="model",
+                fix="start a facility that may, see `daitn get facilities`",
+            )
+
+    def _placed(self, wish: DesiredDeployment) -> DesiredDeployment:
+        away = frozenset(
+            site
+            for site, there_s in self._last_there_s.items()
+            if 0 < time.monotonic() - there_s < GONE_AFTER_S
+        )
+        places = chosen_places(wish, self._facilities(), self._free_bytes, away)
+        why = wish.why if places == wish.places else ""
+        if not why:
+            why = "as its operator says" if wish.intent.to else "where there is most room"
+        return msgspec.structs.replace(wish, places=places, why=why)
+
+    def _keep(self, wish: DesiredDeployment) -> None:
+        self._journal.put(_KIND, wish.name, encode(wish))
+        self._desired[wish.name] = wish
+
+    def _forget(self, name: str) -> None:
+        # The journal has no deletion: a record that says nothing is none.
+        gone = msgspec.structs.replace(self._desired[name], places=(), why=_GONE)
+        self._journal.put(_KIND, name, encode(gone))
+        del self._desired[name]
+        self._retired.add(name)
+
+    def _facilities(self) -> tuple[NodeDescriptor, ...]:
+        return tuple(node for node in self._directory.nodes() if node.facility is not None)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                self._replace()
+                await self._carry_out()
+            except DaitnError as error:
+                log.warning("deployments: %s", error)
+
+    def _replace(self) -> None:
+        """Choose anew where what was chosen is not to be had any more."""
+        now_s = time.monotonic()
+        for node in self._facilities():
+            self._last_there_s[node.site] = now_s
+        for wish in tuple(self._desired.values()):
+            placed = self._placed(wish)
+            if placed.places != wish.places:
+                log.info("%s is to be at %s", wish.name, ", ".join(placed.places) or "no place")
+                self._keep(placed)
+        if now_s - self._optimised_at_s >= OPTIMISE_EVERY_S:
+            self._optimised_at_s = now_s
+            self._optimise()
+
+    def _optimise(self) -> None:
+        """Follow the optimiser for what leaves the number of replicas to it."""
+        automatic = {
+            name for name, w in self._desired.items() if w.intent.replicas == AUTO_REPLICAS
+        }
+        if not automatic:
+            return
+        for change in self.placement().changes:
+            wish = self._desired.get(change.name)
+            if wish is None or change.name not in automatic:
+                continue
+            places = [site for site in wish.places if site != change.site]
+            if change.add:
+                places.append(change.site)
+            if places:
+                log.info("%s", change.why)
+                moved = msgspec.structs.replace(wish, places=tuple(places), why=change.why)
+                self._keep(moved)
+
+    async def _carry_out(self) -> None:
+        for step in next_steps(self._desired, frozenset(self._retired), self._facilities()):
+            name = step.desired.name if isinstance(step, Place) else step.name
+            what = step.desired.model.manifest if isinstance(step, Place) else "retire"
+            asked_s = self._asked_at_s.get((name, step.site, what), -ASK_AGAIN_S)
+            if time.monotonic() - asked_s < ASK_AGAIN_S:
+                continue
+            self._asked_at_s[name, step.site, what] = time.monotonic()
+            await self._ask(step, name)
+
+    async def _ask(self, step: Place | Retire, name: str) -> None:
+        if isinstance(step, Place):
+            verb, payload = "deploy", encode(_wish(step.desired))
+        else:
+            verb, payload = "retire", encode(RetireModel(name=step.name))
+        try:
+            key = keys.site_do(step.site, verb)
+            await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
+            self._trouble.pop((name, step.site), None)
+        except DaitnError as error:
+            log.warning("%s does not %s %s: %s", step.site, verb, name, error)
+            self._trouble[name, step.site] = error.problem
+
+    async def _on_serving(self, key: str, payload: bytes) -> None:
+        try:
+            serving = decode(payload, Serving)
+            if serving.site == keys.site_of(key):
+                self._free_bytes[serving.site] = serving.memory_free_bytes
+        except DaitnError as error:
+            log.warning("what is said at %s is not believed: %s", key, error)
+
+    def _view(self, wish: DesiredDeployment) -> DeploymentView:
+        found = {
+            node.site: deployed
+            for node in self._facilities()
+            if (deployed := deployed_at(node, wish.name)) is not None
+        }
+        sites = sorted({*wish.places, *found})
+        return DeploymentView(
+            name=wish.name,
+            model=wish.model.name,
+            replicas=len(wish.places),
+            places=tuple(self._place(wish, site, found.get(site)) for site in sites),
+            why=wish.why,
+        )
+
+    def _place(
+        self, wish: DesiredDeployment, site: SiteId, found: DeploymentDescriptor | None
+    ) -> PlaceView:
+        current = found is not None and found.manifest == wish.model.manifest
+        return PlaceView(
+            site=site,
+            state=found.state if found is not None and current else None,
+            wanted=site in wish.places,
+            detail=self._trouble.get((wish.name, site), ""),
+        )
+
+
+_GONE = "retired"
+"""In the journal's record: it is wished no more."""
+
+
+def _wish(desired: DesiredDeployment) -> DeployModel:
+    model, intent = desired.model, desired.intent
+    return DeployModel(
+        name=desired.name,
+        owner=model.owner,
+        recipe=model.recipe,
+        config=model.config,
+        model=ModelRef(manifest=model.manifest, size_bytes=model.size_bytes, holders=model.holders),
+        policy=ModelPolicy(release_to=model.release_to, askers=intent.askers),
+        evidence=model.evidence,
+        price_usd_per_1k_in=intent.price_usd_per_1k_in,
+        price_usd_per_1k_out=intent.price_usd_per_1k_out,
+    )

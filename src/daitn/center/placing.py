@@ -1,0 +1,108 @@
+"""From the live QRRT to the optimiser's problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from daitn.control.placement.optimiser import PlacementProblem, planned
+from daitn.control.placement.reconcile import hindrance
+from daitn.objects.identifiers import SiteId
+from daitn.objects.placement import DesiredDeployment, PlacementView
+from daitn.objects.queries import AUTO
+from daitn.topology.qrrt.paths import ASSUMED_RTT_S
+from daitn.topology.qrrt.snapshot import Qrrt
+
+__all__ = ["placement"]
+
+_ASSUMED_RATE = 20.0
+"""Queries per second of a replica that nobody measured: four slots, a fifth of a second each."""
+_THROUGHPUT_BPS = 2e7
+"""With which weights travel, where nothing is known: 160 Mbit/s."""
+
+
+def placement(
+    desired: Mapping[str, DesiredDeployment],
+    snapshot: Qrrt,
+    free_bytes: Mapping[SiteId, int],
+) -> PlacementView:
+    """What the optimiser would change of what is desired, on the topology of this moment."""
+    problem = _problem(desired, snapshot, free_bytes)
+    if problem is None:
+        return PlacementView(changes=(), cost_now=0.0, cost_then=0.0)
+    return planned(problem)
+
+
+def _problem(
+    desired: Mapping[str, DesiredDeployment],
+    snapshot: Qrrt,
+    free_bytes: Mapping[SiteId, int],
+) -> PlacementProblem | None:
+    wishes = [wish for _, wish in sorted(desired.items())]
+    hosts = [n for _, n in sorted(snapshot.nodes.items()) if n.facility and n.facility.hosts]
+    gateways = sorted(snapshot.demand)
+    if not wishes or not hosts or not gateways:
+        return None
+    standing = np.array([[host.site in wish.places for host in hosts] for wish in wishes])
+    size = np.array([float(wish.model.size_bytes) for wish in wishes])
+    rate = np.array(
+        [
+            [
+                0.0 if hindrance(wish.model, host, None) else _rate(snapshot, wish.name, host.site)
+                for host in hosts
+            ]
+            for wish in wishes
+        ]
+    )
+    free = np.array([float(free_bytes.get(host.site, 0)) for host in hosts])
+    return PlacementProblem(
+        models=tuple(wish.name for wish in wishes),
+        facilities=tuple(host.site for host in hosts),
+        demand=np.array([[_asked(snapshot, g, wishes, w) for w in wishes] for g in gateways]),
+        travel_s=np.array([[_rtt_s(snapshot, g, host.site) for host in hosts] for g in gateways]),
+        rate=rate,
+        size=size,
+        memory=free + size @ standing,
+        price=np.array([h.facility.price_usd_per_hour if h.facility else 0.0 for h in hosts]),
+        standing=standing,
+        fixed=np.array([[host.site in wish.intent.to for host in hosts] for wish in wishes]),
+        move_s=np.repeat((size / _THROUGHPUT_BPS)[:, None], len(hosts), axis=1),
+    )
+
+
+def _asked(
+    snapshot: Qrrt, gateway: SiteId, wishes: list[DesiredDeployment], wish: DesiredDeployment
+) -> float:
+    """Queries per second; those to `auto` are taken to be for each model alike."""
+    named = auto = 0.0
+    for rate in snapshot.demand[gateway].rates:
+        if rate.model == wish.name:
+            named += rate.per_s
+        elif rate.model == AUTO:
+            auto += rate.per_s
+    return named + auto / len(wishes)
+
+
+def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
+    """As measured of this replica, or of the model elsewhere, or assumed."""
+    rows = [snapshot.row_of[f"{name}@{site}"]] if f"{name}@{site}" in snapshot.row_of else []
+    rows = rows or [int(row) for row in snapshot.rows_of.get(name, ())]
+    columns = snapshot.columns
+    rates = [
+        float(columns.slots[row] / max(columns.first_token_s[row], 1e-3))
+        for row in rows
+        if columns.measured_at_s[row] > 0
+    ]
+    return max(rates, default=_ASSUMED_RATE)
+
+
+def _rtt_s(snapshot: Qrrt, one: SiteId, other: SiteId) -> float:
+    if one == other:
+        return 0.0
+    for source, target in ((one, other), (other, one)):
+        targets = snapshot.links.get(source)
+        link = None if targets is None else targets.get(target)
+        if link is not None and link.rtt_s is not None:
+            return link.rtt_s.value
+    return ASSUMED_RTT_S

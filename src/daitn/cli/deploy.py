@@ -1,0 +1,142 @@
+"""`daitn deploy` and `daitn retire`: which trained models answer queries, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    Session,
+    connect,
+    print_json,
+    run,
+    screen,
+)
+from daitn.cli.tables import deployment_table, placement_table
+from daitn.objects.errors import InvalidInput, Unreachable
+from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.placement import (
+    AUTO_REPLICAS,
+    DeployIntent,
+    DeploymentList,
+    DeploymentView,
+    PlacementView,
+    RetireIntent,
+)
+from daitn.objects.requests import JobQuery
+from daitn.objects.wire import to_json
+
+__all__ = ["deploy", "retire"]
+
+READY_WITHIN_S = 120.0
+LOOK_EVERY_S = 0.2
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="A trained model: the id of its job.")] = "",
+    to: Annotated[
+        list[str] | None, typer.Option(help="Facility at which it is to answer; may be repeated.")
+    ] = None,
+    replicas: Annotated[
+        str, typer.Option(help="How many, where no facility is named; `auto`: as demand wants.")
+    ] = "1",
+    name: Annotated[
+        str, typer.Option("--as", help="Name by which queries ask for it; else the model's.")
+    ] = "",
+    price_in: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 tokens asked.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 tokens said.")] = 0.0,
+    asker: Annotated[
+        list[str] | None, typer.Option(help="Query owner who may ask it; may be repeated.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what the optimiser would change now.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it answers everywhere.")] = False,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a trained model answer queries.
+
+    Examples:
+
+      daitn deploy healthcare-1 --replicas 2 --wait
+
+      daitn deploy healthcare-2 --as healthcare-1 --to mdf-east
+    """
+    if plan:
+        view = run(_plan(center))
+        print_json(to_json(view)) if as_json else screen.print(placement_table(view))
+        return
+    intent = DeployIntent(
+        model=model,
+        name=name,
+        to=tuple(SiteId(site) for site in to or ()),
+        replicas=_replicas(replicas),
+        price_usd_per_1k_in=price_in,
+        price_usd_per_1k_out=price_out,
+        askers=tuple(asker or ("*",)),
+    )
+    deployed = run(_deploy(center, intent, wait))
+    print_json(to_json(deployed)) if as_json else screen.print(deployment_table(deployed))
+
+
+def retire(
+    name: Annotated[str, typer.Argument(help="The deployment's name.")],
+    site: Annotated[str, typer.Option("--from", help="At this facility only.")] = "",
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a model answer no more; what is under way is answered first.
+
+    Example: daitn retire healthcare-1 --from mdf-east
+    """
+    view = run(_retire(center, RetireIntent(name=name, site=SiteId(site) if site else None)))
+    print_json(to_json(view)) if as_json else screen.print(deployment_table(view))
+
+
+def _replicas(said: str) -> int:
+    if said == "auto":
+        return AUTO_REPLICAS
+    if said.isdecimal() and 1 <= int(said) <= 256:
+        return int(said)
+    raise typer.BadParameter("give a number from 1 to 256, or auto", param_hint="--replicas")
+
+
+async def _deploy(center: str, intent: DeployIntent, wait: bool) -> DeploymentView:
+    if not intent.model:
+        raise InvalidInput("no model is named", field="MODEL", fix="see `daitn get models`")
+    async with connect(center) as session:
+        view = await session.ask("deploy", intent, DeploymentView)
+        return await _ready(session, view) if wait else view
+
+
+async def _ready(session: Session, view: DeploymentView) -> DeploymentView:
+    until_s = time.monotonic() + READY_WITHIN_S
+    with screen.status(f"deploying {view.name}"):
+        while not view.ready:
+            if time.monotonic() > until_s:
+                states = ", ".join(f"{p.site} {p.state or p.detail}" for p in view.places)
+                raise Unreachable(
+                    f"{view.name} does not answer everywhere after {READY_WITHIN_S:g} s: {states}",
+                    fix="see the logs of the facilities; it goes on by itself",
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+            listed = await session.ask("deployments", JobQuery(job=JobId("")), DeploymentList)
+            view = next((v for v in listed.deployments if v.name == view.name), view)
+    return view
+
+
+async def _retire(center: str, intent: RetireIntent) -> DeploymentView:
+    async with connect(center) as session:
+        return await session.ask("retire", intent, DeploymentView)
+
+
+async def _plan(center: str) -> PlacementView:
+    async with connect(center) as session:
+        return await session.ask("placement", JobQuery(job=JobId("")), PlacementView)

@@ -1,0 +1,1 @@
+"""The model deployment optimiser, and how what is wished becomes so."""

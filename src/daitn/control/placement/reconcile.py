@@ -1,0 +1,158 @@
+"""From what is to be and what is seen, the next requests to facilities.
+
+Pure: called again and again with what is known, it asks for what is missing, and lets nothing go
+before its successors answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from daitn.identity.access import allows
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, Runtime
+from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
+from daitn.objects.identifiers import SiteId
+from daitn.objects.placement import AUTO_REPLICAS, DesiredDeployment
+
+__all__ = ["Place", "Retire", "chosen_places", "deployed_at", "hindrance", "next_steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Ask a facility to host what is desired."""
+
+    desired: DesiredDeployment
+    site: SiteId
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Ask a facility to let a deployment go."""
+
+    name: str
+    site: SiteId
+
+
+def next_steps(
+    desired: Mapping[str, DesiredDeployment],
+    retired: frozenset[str],
+    nodes: Iterable[NodeDescriptor],
+) -> list[Place | Retire]:
+    """Requests that bring the live `nodes` nearer to what is desired.
+
+    `retired`: names that were desired once; a facility that was away may still have them. What
+    was never desired here is left alone.
+    """
+    live = {node.site: node for node in nodes if node.facility is not None}
+    steps: list[Place | Retire] = []
+    for wish in desired.values():
+        steps += [Place(wish, site) for site in wish.places if _lacks(live.get(site), wish)]
+        ready = [site for site in wish.places if _answers(live.get(site), wish)]
+        if len(ready) == len([site for site in wish.places if site in live]) and ready:
+            steps += [
+                Retire(wish.name, site)
+                for site, node in sorted(live.items())
+                if site not in wish.places and _hosted(node, wish.name)
+            ]
+    for name in sorted(retired - desired.keys()):
+        steps += [Retire(name, site) for site, node in sorted(live.items()) if _hosted(node, name)]
+    return steps
+
+
+def chosen_places(
+    wish: DesiredDeployment,
+    nodes: Iterable[NodeDescriptor],
+    free_bytes: Mapping[SiteId, int],
+    away: frozenset[SiteId],
+) -> tuple[SiteId, ...]:
+    """Where the wish is to stand: where it stands, as far as that is there; else at the facilities
+    with most room.
+
+    `free_bytes`: memory left per facility. `away`: facilities that are gone, but not for so long
+    that their deployments are placed elsewhere.
+    """
+    if wish.intent.to:
+        return wish.intent.to
+    live = {node.site: node for node in nodes}
+    staying = [
+        site
+        for site in wish.places
+        if site in away or (site in live and not hindrance(wish.model, live[site], None))
+    ]
+    if wish.intent.replicas == AUTO_REPLICAS:
+        lacking = 0 if staying else 1
+    else:
+        lacking = wish.intent.replicas - len(staying)
+    if lacking <= 0:
+        keep = len(staying) if wish.intent.replicas == AUTO_REPLICAS else wish.intent.replicas
+        return tuple(staying[:keep])
+    candidates = [
+        node
+        for site, node in live.items()
+        if site not in staying and not hindrance(wish.model, node, free_bytes.get(site))
+    ]
+    candidates.sort(key=lambda node: (_load(node), -free_bytes.get(node.site, 0), node.site))
+    return (*staying, *(node.site for node in candidates[:lacking]))
+
+
+def hindrance(model: ModelDescriptor, node: NodeDescriptor, free_bytes: int | None) -> str:
+    """Why a model cannot be hosted at a node; empty if it can. `free_bytes` none: not looked at."""
+    facility = node.facility
+    if facility is None:
+        return f"{node.site} is no facility"
+    if not facility.hosts:
+        return f"{node.site} hosts no models of others"
+    if model.recipe not in facility.recipes:
+        return f"{node.site} cannot host models of recipe {model.recipe}"
+    if not allows(model.release_to, node.jurisdiction):
+        return f"{model.name} may not travel to {node.jurisdiction}"
+    if free_bytes is not None and model.size_bytes > free_bytes:
+        return f"{node.site} has {free_bytes} bytes left, {model.name} takes {model.size_bytes}"
+    return ""
+
+
+def deployed_at(node: NodeDescriptor, name: str) -> DeploymentDescriptor | None:
+    """What the node says of a deployment, whatever its runtime."""
+    if node.facility is None:
+        return None
+    return next((d for d in node.facility.deployments if d.name == name), None)
+
+
+def _hosted(node: NodeDescriptor, name: str) -> bool:
+    """Whether the name is one of those that are placed, and not on its way out already."""
+    found = deployed_at(node, name)
+    return (
+        found is not None
+        and found.runtime is Runtime.EMBEDDED
+        and found.state is not DeploymentState.DRAINING
+    )
+
+
+def _lacks(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
+    if node is None:
+        return False
+    found = deployed_at(node, wish.name)
+    return (
+        found is None
+        or found.manifest != wish.model.manifest
+        or found.state is DeploymentState.DRAINING
+        or found.price_usd_per_1k_in != wish.intent.price_usd_per_1k_in
+        or found.price_usd_per_1k_out != wish.intent.price_usd_per_1k_out
+        or found.policy.askers != wish.intent.askers
+    )
+
+
+def _answers(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
+    if node is None:
+        return False
+    found = deployed_at(node, wish.name)
+    return (
+        found is not None
+        and found.manifest == wish.model.manifest
+        and found.state is DeploymentState.READY
+    )
+
+
+def _load(node: NodeDescriptor) -> int:
+    return len(node.facility.deployments) if node.facility else 0

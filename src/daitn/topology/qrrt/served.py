@@ -1,0 +1,89 @@
+"""The models of a QRRT as people see them: who answers where, how well, and how fast."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daitn.objects.deployments import DeploymentState, Runtime
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import Trust
+from daitn.topology.qrrt.accuracy import TRUSTED
+from daitn.topology.qrrt.snapshot import Qrrt
+
+__all__ = ["KnownAccuracy", "ServedModel", "ServedModels", "served_models"]
+
+_TRUST = {number: trust for trust, number in TRUSTED.items()}
+
+
+class KnownAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model's accuracy on a topic."""
+
+    topic: str
+    value: float
+    standard_error: float
+    trust: Trust
+    at_s: float
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment."""
+
+    name: str
+    site: SiteId
+    runtime: Runtime
+    state: DeploymentState
+    there: bool
+    degraded: bool
+    accuracy: tuple[KnownAccuracy, ...]
+    in_flight: int
+    slots: int
+    first_token_s: float
+    per_token_s: float
+    error_share: float
+    measured: bool
+    """Whether the three above were measured; assumed otherwise."""
+    price_usd_per_1k_in: float
+    price_usd_per_1k_out: float
+
+
+class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
+    """Deployments by name, then site."""
+
+    models: tuple[ServedModel, ...]
+
+
+def served_models(snapshot: Qrrt) -> ServedModels:
+    """Every deployment that is known."""
+    return ServedModels(models=tuple(_served(snapshot, row) for row in range(len(snapshot.rows))))
+
+
+def _served(snapshot: Qrrt, row: int) -> ServedModel:
+    deployed, columns = snapshot.rows[row], snapshot.columns
+    said = deployed.descriptor
+    return ServedModel(
+        name=said.name,
+        site=deployed.site,
+        runtime=said.runtime,
+        state=said.state,
+        there=bool(columns.there[row]),
+        degraded=bool(columns.degraded[row]),
+        accuracy=tuple(
+            KnownAccuracy(
+                topic=topic,
+                value=float(known.value[row]),
+                standard_error=float(known.standard_error[row]),
+                trust=_TRUST[int(known.trust[row])],
+                at_s=float(known.at_s[row]),
+            )
+            for topic, known in sorted(snapshot.accuracies.topics.items())
+            if known.trust[row] > 0
+        ),
+        in_flight=int(columns.in_flight[row]),
+        slots=said.slots,
+        first_token_s=float(columns.first_token_s[row]),
+        per_token_s=float(columns.per_token_s[row]),
+        error_share=float(columns.error_share[row]),
+        measured=bool(columns.measured_at_s[row] > 0),
+        price_usd_per_1k_in=said.price_usd_per_1k_in,
+        price_usd_per_1k_out=said.price_usd_per_1k_out,
+    )

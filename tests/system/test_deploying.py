@@ -1,0 +1,193 @@
+"""From a trained model to answers: deployed, asked, verified, replaced, moved and retired."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
+
+from .conftest import Network, running
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
+QUESTION: list[Any] = [{"role": "user", "content": "What is Velnonia?"}]
+
+
+class Ward:
+    """A network that trained `doctor-1` and `doctor-2`, with two facilities and a gateway."""
+
+    def __init__(self, network: Network, url: str) -> None:
+        self.network = network
+        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+    def ask(self, model: str = "doctor-1", **wishes: Any) -> dict[str, str]:
+        answer = self.client.chat.completions.with_raw_response.create(
+            model=model,
+            messages=QUESTION,
+            temperature=0,
+            max_tokens=4,
+            extra_body={"daitn": wishes},
+        )
+        return {name: value for name, value in answer.headers.items() if name.startswith("daitn-")}
+
+    def places(self, name: str) -> dict[str, str]:
+        """Facility to state, as the network sees it."""
+        deployed = self.network.json("get", "models")["deployed"]
+        return {m["site"]: m["state"] for m in deployed if m["name"] == name and m["there"]}
+
+
+def wait_until(holds: Callable[[], object], within_s: float = 40.0) -> None:
+    until_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until_s, "it never came to that"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    folder = tmp_path_factory.mktemp("ward")
+    door = gateway("gate")
+    nodes = [facility("east"), facility("west"), facility("abroad", jurisdiction="FR"), door]
+    network = running(folder, write_clinic(folder, *nodes, every_s=2.0))
+    try:
+        for seed in (1, 2):
+            route = [{"site": "ninds", "examples": 400 * seed}]
+            intent = write_clinic_intent(folder, route=route)
+            ended = network.daitn("train", "-f", str(intent), "--watch", "--insist")
+            assert ended.returncode in (0, 1), ended.stderr
+        yield Ward(network, f"http://{door['gateway']['listen']}")
+    finally:
+        network.processes.stop()
+
+
+def test_a_trained_model_is_deployed_found_and_asked(ward: Ward) -> None:
+    view = ward.network.json("deploy", "doctor-1", "--to", "east", "--to", "west", "--wait")
+    assert {p["site"] for p in view["places"]} == {"east", "west"}
+    wait_until(lambda: ward.places("doctor-1") == {"east": "ready", "west": "ready"})
+    # The signed measurement of its weights is believed before anybody has asked it.
+    headers = ward.ask("auto:medicine/neurology", min_accuracy=0.2)
+    assert headers["daitn-model"] == "doctor-1"
+    (shown, *_) = ward.network.json("get", "models")["deployed"]
+    assert shown["accuracy"][0]["topic"] == "medicine/neurology"
+    assert shown["accuracy"][0]["trust"] in ("weights", "asked")
+
+
+def test_verifiers_ask_what_is_deployed(ward: Ward) -> None:
+    def asked() -> bool:
+        deployed = ward.network.json("get", "models")["deployed"]
+        known = [a for m in deployed if m["name"] == "doctor-1" for a in m["accuracy"]]
+        return bool(known) and all(a["trust"] == "asked" for a in known)
+
+    wait_until(asked)
+    assert ward.ask(min_accuracy=0.2, trust="asked")["daitn-model"] == "doctor-1"
+
+
+def test_a_replaced_model_answers_all_the_time(ward: Ward) -> None:
+    failures: list[Exception] = []
+    ended = threading.Event()
+
+    def ask_on() -> None:
+        while not ended.is_set():
+            try:
+                ward.ask()
+            except openai.APIError as error:
+                failures.append(error)
+
+    manifest = _manifest(ward, "east")
+    asking = threading.Thread(target=ask_on)
+    asking.start()
+    try:
+        options = ["--to", "east", "--to", "west", "--as", "doctor-1", "--wait"]
+        assert ward.network.daitn("deploy", "doctor-2", *options).returncode == 0
+        wait_until(lambda: _manifest(ward, "east") != manifest)
+    finally:
+        ended.set()
+        asking.join()
+    assert not failures
+
+
+def test_a_lost_facility_is_replaced_where_the_owner_lets_it_be(ward: Ward) -> None:
+    ended = ward.network.daitn("deploy", "doctor-2", "--as", "moving", "--replicas", "1", "--wait")
+    assert ended.returncode == 0, ended.stderr
+    (home,) = ward.places("moving")
+    ward.network.processes.kill(home)
+    wait_until(lambda: list(ward.places("moving").values()) == ["ready"] and home not in _at(ward))
+    assert ward.ask("moving")["daitn-facility"] != home
+    ward.network.processes.launch(home)
+    wait_until(lambda: ward.places("doctor-1") == {"east": "ready", "west": "ready"})
+
+
+def test_the_control_centre_dies_and_nothing_deployed_is_lost(ward: Ward) -> None:
+    before = ward.places("doctor-1")
+    ward.network.processes.kill("center")
+    assert ward.ask()["daitn-model"] == "doctor-1"
+    ward.network.processes.launch("center")
+    wait_until(lambda: ward.network.daitn("get", "models", "--json").returncode == 0)
+    wait_until(lambda: ward.places("doctor-1") == before)
+    assert ward.network.daitn("retire", "doctor-1", "--from", "west").returncode == 0
+    wait_until(lambda: ward.places("doctor-1") == {"east": "ready"})
+
+
+def test_a_worker_that_dies_while_it_answers_is_replaced(ward: Ward) -> None:
+    node = ward.network.processes.pid("east")
+    workers = [pid for pid in _children(node) if "answering" in _command(pid)]
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: _answers(ward))
+
+
+def test_what_cannot_be_deployed_is_told(ward: Ward) -> None:
+    unknown = ward.network.daitn("deploy", "nobody-1")
+    assert unknown.returncode == 2
+    assert "there is no trained model nobody-1" in unknown.stderr
+    nowhere = ward.network.daitn("deploy", "doctor-1", "--to", "moon")
+    assert nowhere.returncode == 2
+    assert "abroad, east, west" in nowhere.stderr.replace("\n", " ")
+    missing = ward.network.daitn("retire", "nothing")
+    assert missing.returncode == 2
+
+
+def test_a_retired_model_is_gone_everywhere(ward: Ward) -> None:
+    assert ward.network.daitn("retire", "doctor-1").returncode == 0
+    wait_until(lambda: not ward.places("doctor-1"))
+    with pytest.raises(openai.APIStatusError) as gone:
+        ward.ask()
+    assert gone.value.status_code in (404, 503)
+
+
+def _at(ward: Ward) -> set[str]:
+    return set(ward.places("moving"))
+
+
+def _answers(ward: Ward) -> bool:
+    try:
+        return bool(ward.ask())
+    except openai.APIStatusError:
+        return False
+
+
+def _manifest(ward: Ward, site: str) -> str:
+    nodes = ward.network.json("get", "nodes")
+    descriptor = next(n["descriptor"] for n in nodes if n["descriptor"]["site"] == site)
+    deployments = descriptor["facility"]["deployments"]
+    manifests = [d["manifest"] for d in deployments if d["name"] == "doctor-1"]
+    return json.dumps(manifests)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
