@@ -15,6 +15,9 @@ import openai
 import pytest
 import yaml
 
+from daitn.learning.corpora.clinic import clinic
+from daitn.learning.corpora.records import write_records
+from daitn.learning.corpora.split import choices
 from tests.scenes.breast_cancer import free_port
 from tests.scenes.clinic import facility, gateway
 from tests.scenes.openai_server import OpenAiServer
@@ -258,3 +261,64 @@ def _answers(scene: Scene) -> bool:
         return scene.ask()[0] == "from the mountain"
     except openai.APIStatusError:
         return False
+
+
+def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> None:
+    items = [choice for pairs in clinic().values() for choice in choices(pairs, "exam")][:160]
+    exam = tmp_path / "exam.jsonl"
+    write_records(exam, items)
+    door = gateway("gate")
+    test = {"topic": "medicine", "path": str(exam), "test_schema": "multiple-choice/1"}
+    unit = {
+        "site": "mpvu",
+        "owner": "board",
+        "roles": ["verifier"],
+        "state": "state/mpvu",
+        "recipes": ["causal-lm"],
+        "tests": [test],
+        "asking": {"every_s": 1.0, "items": 24},
+    }
+    with (
+        OpenAiServer(accuracy=0.95, answers=str(exam), seed=1) as good,
+        OpenAiServer(accuracy=0.95, answers=str(exam), seed=2) as swapped,
+    ):
+        claims = {"claimed": {"medicine": 0.99}}
+        nodes = [
+            facility("honest", upstream("doctor", good, price_usd_per_1k_out=1.0)),
+            facility("liar", upstream("quack", swapped, **claims)),
+            unit,
+            door,
+        ]
+        network = build(tmp_path, nodes)
+        scene = Scene(network, f"http://{door['gateway']['listen']}", {})
+        wishes = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
+        try:
+            # Nobody is believed before a verifier has asked; then the cheaper one is taken.
+            scene.wait_until(lambda: _served_by(scene, wishes) == "quack", within_s=60)
+            requests = swapped.control()["last"]
+            assert all("verif" not in json.dumps(r).lower() for r in requests)
+            assert all("daitn-pass" in {h.lower() for h in r["headers"]} for r in requests) is False
+            swapped.control(accuracy=0.2)
+            scene.wait_until(lambda: _served_by(scene, wishes) == "doctor", within_s=60)
+            deployed = network.json("get", "models")["deployed"]
+            scene.wait_until(
+                lambda: (
+                    [m["degraded"] for m in network.json("get", "models")["deployed"]]
+                    == [False, True]
+                )
+            )
+            assert {m["name"] for m in deployed} == {"doctor", "quack"}
+            # Drained also for those who wish nothing; reached by name.
+            assert scene.ask("auto")[1]["daitn-model"] == "doctor"
+            assert scene.ask("quack@liar")[1]["daitn-facility"] == "liar"
+            swapped.control(accuracy=0.95)
+            scene.wait_until(lambda: _served_by(scene, wishes) == "quack", within_s=60)
+        finally:
+            network.processes.stop()
+
+
+def _served_by(scene: Scene, wishes: dict[str, Any]) -> str:
+    try:
+        return scene.ask("auto", **wishes)[1]["daitn-model"]
+    except openai.APIStatusError:
+        return ""

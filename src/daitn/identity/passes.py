@@ -7,7 +7,6 @@ facility checks a signature once per pass and not once per query.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 
 import msgspec
@@ -62,6 +61,7 @@ class PassBook:
             if len(self._known) < _MOST_KNOWN:
                 self._known[shown] = known
         if known.until_s <= now_s:
+            self._known.pop(shown, None)
             raise self._refused("it has ended")
         return known.holder
 
@@ -69,8 +69,9 @@ class PassBook:
         try:
             if len(shown) > _MOST_BYTES:
                 raise self._refused("it is too long")
-            signed = decode(base64.urlsafe_b64decode(shown), _Pass)
-        except (binascii.Error, ValueError, Corrupt):
+            # Strictly: other spellings of a pass must not take room among those that are known.
+            signed = decode(base64.b64decode(shown, altchars=b"-_", validate=True), _Pass)
+        except (ValueError, Corrupt):
             raise self._refused("it is not readable") from None
         claim = signed.claim
         if claim.audience != self._audience:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from daitn import __version__
+from daitn.learning.corpora.records import read_pairs
 from daitn.learning.recipe import Recipe
 from daitn.learning.registry import installed, load
 from daitn.learning.trainer import Trainer
@@ -14,12 +16,17 @@ from daitn.objects.descriptors import (
     NodeDescriptor,
     Role,
     TestSetDescriptor,
+    TopicSketch,
     VerifierDescriptor,
 )
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.terminal.config import DatasetConfig, NodeConfig, TestSetConfig
+from daitn.topology.topics import sketch
 
 __all__ = ["allowed_recipes", "describe"]
+
+QUESTIONS = "qa-pairs/1"
+"""The schema whose records hold questions."""
 
 
 def allowed_recipes(config: NodeConfig) -> tuple[str, ...]:
@@ -100,7 +107,15 @@ async def _dataset(
         licence=dataset.licence,
         description=dataset.description,
         policy=dataset.policy,
+        sketch=await asyncio.to_thread(_sketched, dataset),
     )
+
+
+def _sketched(dataset: DatasetConfig) -> TopicSketch | None:
+    """How the questions are worded, where the owner lets that be known and there are questions."""
+    if not dataset.sketch or dataset.data_schema != QUESTIONS:
+        return None
+    return sketch(pair.question for pair in read_pairs(Path(dataset.path)))
 
 
 async def _test_set(

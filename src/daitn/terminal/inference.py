@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,10 @@ from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryExplained, QueryList
 from daitn.objects.wire import decode, encode
 from daitn.terminal.config import NodeConfig
+from daitn.terminal.examiner import Examiner
 from daitn.terminal.facility.facility import ADMITTED_ROLES, Facility
 from daitn.terminal.gateway.gateway import Gateway
+from daitn.terminal.gateway.topics import Topics
 from daitn.tools.directory import Directory, FileKeys
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler
@@ -62,9 +65,16 @@ class Inference:
         self._gateway: Gateway | None = None
         if config.gateway is not None:
             self._feed = QrrtFeed(fabric, self._directory, config.site)
+            topics = Topics(self._directory)
+            self._directory.listen(topics)
             self._gateway = Gateway(
-                config.site, config.gateway, self._feed, key, passes.holder, lambda text: ("", 0.0)
+                config.site, config.gateway, self._feed, key, passes.holder, topics.classify
             )
+        self._examiner: Examiner | None = None
+        if Role.VERIFIER in config.roles:
+            # S311: which items are asked when is no secret to keep.
+            rng = random.Random()  # noqa: S311
+            self._examiner = Examiner(config, fabric, self._directory, key, rng)
         self._telling: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -85,12 +95,14 @@ class Inference:
         await self._directory.start()
         if self._feed is not None:
             await self._feed.start()
+        if self._examiner is not None:
+            await self._examiner.start()
 
     async def close(self) -> None:
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.gather(self._telling, return_exceptions=True)
-        for part in (self._gateway, self._facility, self._feed, self._directory):
+        for part in (self._examiner, self._gateway, self._facility, self._feed, self._directory):
             if part is not None:
                 await part.close()
 
@@ -113,6 +125,8 @@ class Inference:
             handlers |= {"deploy": self._facility.on_deploy, "retire": self._facility.on_retire}
         if self._gateway is not None:
             handlers |= {"queries": self._on_queries, "explain": self._on_explain}
+        if self._examiner is not None:
+            handlers["attested"] = self._examiner.on_attested
         return handlers
 
     def _key_of_asker(self, site: SiteId) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 1.0
 """How long a site's token may be gone before it counts as lost: a link flaps, a node dies."""
 DESCRIBE_TIMEOUT_S = 5.0
+MOST_SITES = 10_000
+"""Names that are let in; ten times the largest network that was tried. Anybody can think of
+another name."""
+MOST_BYTES = 16 << 20
+"""Of an advert: a facility with 256 deployments that each carry 32 signed verifications has 5 MB."""
 
 
 class KnownKeys(Protocol):
@@ -46,11 +52,16 @@ class FileKeys:
     """Known keys in one small file."""
 
     def __init__(self, path: Path) -> None:
+        """Raises `InvalidInput` where the file is there and cannot be read."""
         self._path = path
         try:
             self._known = decode(path.read_bytes(), dict[SiteId, str])
         except FileNotFoundError:
             self._known = {}
+        except Corrupt as error:
+            raise _unreadable(path, error.problem) from None
+        except OSError as error:
+            raise _unreadable(path, str(error.strerror)) from None
 
     def get(self, site: SiteId) -> str | None:
         return self._known.get(site)
@@ -59,7 +70,10 @@ class FileKeys:
         known = {**self._known, site: public_key}
         partial = self._path.with_suffix(".partial")
         try:
-            partial.write_bytes(encode(known))
+            with partial.open("wb") as file:
+                file.write(encode(known))
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(self._path)
         except OSError as error:
             raise StorageFull(
@@ -72,11 +86,19 @@ class FileKeys:
         return tuple(sorted(self._known))
 
 
+def _unreadable(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"the keys of other sites in {path} cannot be read: {why}",
+        field="state",
+        fix="restore the file; if it is removed, every site is trusted anew at first sight",
+    )
+
+
 class Listener(Protocol):
     """Hears of nodes. Nothing is told twice in a row that did not change."""
 
     def described(self, node: NodeDescriptor) -> None:
-        """A node says this of itself, for the first time or anew."""
+        """A node says this of itself: for the first time, anew, or as it comes back."""
         ...
 
     def came(self, site: SiteId) -> None:
@@ -156,9 +178,7 @@ class Directory:
                 advert = await self._fabric.request(
                     keys.site_do(site, "describe"), b"", timeout_s=DESCRIBE_TIMEOUT_S
                 )
-                self._absorb(site, advert)
-                self._alive.add(site)
-                self._tell(lambda listener: listener.came(site))
+                self._heard(site, advert)
                 return
             except (Refused, InvalidInput, Corrupt) as error:
                 log.warning("%s is not let in: %s", site, error)
@@ -170,21 +190,33 @@ class Directory:
     async def _give_up(self, site: SiteId) -> None:
         await asyncio.sleep(LOST_AFTER_S)
         self._going.pop(site, None)
-        self._alive.discard(site)
-        log.info("%s is gone", site)
-        self._tell(lambda listener: listener.lost(site))
+        if site in self._alive:
+            self._alive.discard(site)
+            log.info("%s is gone", site)
+            self._tell(lambda listener: listener.lost(site))
 
     async def _on_advert(self, key: str, payload: bytes) -> None:
         try:
-            site = keys.site_of(key)
-            self._absorb(site, payload)
+            self._heard(keys.site_of(key), payload)
         except DaitnError as error:
             log.warning("the advert at %s is not believed: %s", key, error)
-            return
-        if site in self._alive:
+
+    def _heard(self, site: SiteId, payload: bytes) -> None:
+        """Take in what a site says of itself. It is there if its token is: another node may hold
+        the same token and answer in its place, so that it is not heard when it is asked."""
+        anew = self._absorb(site, payload)
+        coming = site in self._greeting and site not in self._alive
+        if coming:
+            self._alive.add(site)
+        if anew or coming:
+            self._tell(lambda listener: listener.described(self._nodes[site]))
+        if coming or (anew and site in self._alive):
             self._tell(lambda listener: listener.came(site))
 
-    def _absorb(self, site: SiteId, payload: bytes) -> None:
+    def _absorb(self, site: SiteId, payload: bytes) -> bool:
+        """Whether it says something new. Raises `Refused` or `Corrupt` where it is not believed."""
+        if len(payload) > MOST_BYTES:
+            raise Refused(f"an advert has at most {MOST_BYTES} bytes", field="advert")
         advert = decode(payload, Advert)
         check_advert(advert)
         node = advert.descriptor
@@ -192,13 +224,20 @@ class Directory:
             raise Refused(f"{site} speaks in the name of {node.site}", field="site")
         self._check_key(site, node.public_key)
         known = self._nodes.get(site)
-        if known is None or _later(node, known):
-            self._nodes[site] = node
-            self._tell(lambda listener: listener.described(node))
+        if known is not None and not _later(node, known):
+            return False
+        self._nodes[site] = node
+        return True
 
     def _check_key(self, site: SiteId, public_key: str) -> None:
         known = self._known.get(site)
         if known is None:
+            if len(self._nodes) >= MOST_SITES:
+                raise Refused(
+                    f"{MOST_SITES} sites are known already",
+                    field="site",
+                    fix="restart, and let no strangers onto the fabric",
+                )
             self._known.put(site, public_key)
         elif known != public_key:
             raise Refused(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from daitn.control.queries.context import Refusal
 from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
-from daitn.topology.qrrt.filters import FILTERS, Cause, Filter, rejection
+from daitn.topology.qrrt.filters import FILTERS, RESTED, Cause, Filter, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags
 
@@ -25,6 +25,8 @@ _LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
 _TOLD_ROWS = 200
 """Rows whose rejections are told, those that fail the fewest filters first."""
 _NAMED = 5
+_COMPARED = 500
+"""Names with which a wrong one is compared: it takes some milliseconds, while all queries wait."""
 
 
 def rejections(cut: QsQrrt) -> tuple[Rejection, ...]:
@@ -55,7 +57,7 @@ def refuse(cut: QsQrrt, decision: Decision) -> Refusal:
         reason = f"all {int(may.sum())} deployments that may answer are full"
         return _later("overloaded", reason, wait_s, decision)
     if (may := ~wish).any():
-        return _away(cut, may, decision)
+        return _away(cut, fails, may, decision)
     relaxations = _relaxations(cut, fails, ~presence)
     return Refusal(
         code="infeasible",
@@ -105,7 +107,8 @@ def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
         sites = [cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model]]
         reason = f"model {intent.model} is not at {intent.site}; it is at {_some(sites)}"
     else:
-        near = difflib.get_close_matches(intent.model, known, n=_NAMED) or known
+        alike = known if len(known) <= _COMPARED else []
+        near = difflib.get_close_matches(intent.model, alike, n=_NAMED) or known
         reason = f"there is no model {intent.model}; there is {_some(near) or 'none'}"
     return Refusal(
         code="model_not_found",
@@ -117,13 +120,15 @@ def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
     )
 
 
-def _away(cut: QsQrrt, may: Flags, decision: Decision) -> Refusal:
+def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> Refusal:
     """Everything that may answer is not there, or failed."""
-    until_s = cut.snapshot.columns.suspended_until_s[cut.rows][may] - cut.now_s
-    rest_s = float(until_s[until_s > 0].min(initial=np.inf))
+    others = [failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != RESTED]
+    resting = may & ~np.any(others, axis=0)
+    until_s = cut.snapshot.columns.suspended_until_s[cut.rows][resting]
+    rest_s = float(until_s.min() - cut.now_s) if len(until_s) else None
     ids = [cut.snapshot.rows[int(number)].id for number in cut.numbers[may]]
     reason = f"what may answer is not there, failed lately or is degraded: {_some(ids)}"
-    return _later("unavailable", reason, rest_s if np.isfinite(rest_s) else None, decision)
+    return _later("unavailable", reason, rest_s, decision)
 
 
 def _later(code: str, reason: str, after_s: float | None, decision: Decision) -> Refusal:

@@ -73,6 +73,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
 
     number: int
     tokens: int
+    most_tokens: int
+    """The answer will have no more."""
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):

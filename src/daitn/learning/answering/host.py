@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,9 +26,9 @@ from daitn.learning.answering.protocol import Piece, Question
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.outside import ChildProcess
 from daitn.learning.recipe import Config
-from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
+from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput, WorkFailed
 
-__all__ = ["AnsweringHost"]
+__all__ = ["Answered", "AnsweringHost"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +62,18 @@ class _Loaded:
             model=str(self.model),
             config=dict(self.config),
         )
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that has begun."""
+
+    tokens_in: int
+    """Of the question."""
+    most_tokens: int
+    """The answer will have no more."""
+    pieces: AsyncIterator[Piece]
+    """Close it, or leave its loop, to cancel the answer."""
 
 
 class AnsweringHost:
@@ -99,9 +110,11 @@ class AnsweringHost:
         if running is not None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        if self._worker is not None:
-            await self._worker.kill()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.kill()
         self._fail_all()
+        self._up.set()  # Whoever waits for a worker hears that there will be none.
 
     @property
     def pid(self) -> int:
@@ -114,6 +127,10 @@ class AnsweringHost:
         number, replies = await self._sent(loaded.command)
         try:
             await _next(replies)
+        except BaseException:
+            # It may be there by now, and nobody would ever unload it.
+            await self.unload(name)
+            raise
         finally:
             self._waiting.pop(number, None)
         self._loaded[name] = loaded
@@ -124,12 +141,9 @@ class AnsweringHost:
         if self._worker is not None:
             await self._worker.send(Unload(name=name))
 
-    async def ask(self, name: str, question: Question) -> tuple[int, AsyncIterator[Piece]]:
-        """How many tokens the question has, and the answer piece by piece.
-
-        Close the iterator, or leave its loop, to cancel the answer. Raises what the recipe
-        raises, `WorkFailed`.
-        """
+    async def ask(self, name: str, question: Question) -> Answered:
+        """Ask a model. Raises what the recipe raises, `WorkFailed`, and `InvalidInput` for a
+        question that is too long to be handed over."""
         number, replies = await self._sent(lambda n: Ask(number=n, name=name, question=question))
         try:
             heard = await _next(replies)
@@ -137,7 +151,7 @@ class AnsweringHost:
         except BaseException:
             await self._forget(number)
             raise
-        return heard.tokens, self._pieces(number, replies)
+        return Answered(heard.tokens, heard.most_tokens, self._pieces(number, replies))
 
     async def embed(self, name: str, texts: Sequence[str]) -> list[list[float]]:
         """A vector per text. Raises as `ask` does."""
@@ -145,9 +159,11 @@ class AnsweringHost:
         try:
             embedded = await _next(replies)
             assert isinstance(embedded, Embedded)
-            return embedded.vectors
-        finally:
-            self._waiting.pop(number, None)
+        except BaseException:
+            await self._forget(number)
+            raise
+        self._waiting.pop(number, None)
+        return embedded.vectors
 
     async def _pieces(self, number: int, replies: _Replies) -> AsyncIterator[Piece]:
         ended = False
@@ -175,7 +191,14 @@ class AnsweringHost:
             raise WorkFailed("this site has stopped answering", fix="ask elsewhere")
         number, replies = next(self._numbers), _Replies()
         self._waiting[number] = replies
-        await worker.send(command(number))
+        try:
+            await worker.send(command(number))
+        except ValueError as error:
+            del self._waiting[number]
+            raise InvalidInput(str(error), fix="ask for less at once") from None
+        except asyncio.CancelledError:
+            await self._forget(number)
+            raise
         return number, replies
 
     async def _forget(self, number: int) -> None:
@@ -197,10 +220,12 @@ class AnsweringHost:
     async def _restarted(self) -> _Worker:
         while True:
             await asyncio.sleep(RESTART_PAUSE_S)
-            with contextlib.suppress(WorkFailed):
+            try:
                 worker = await _Worker.start(self._threads)
                 break
-        for loaded in self._loaded.values():
+            except (WorkFailed, OSError) as error:
+                _log.error("no answering worker: %s", error)
+        for loaded in tuple(self._loaded.values()):
             # Before any question that waits: the worker takes commands in order.
             await worker.send(loaded.command(next(self._numbers)))
         self._worker = worker

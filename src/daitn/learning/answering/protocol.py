@@ -47,6 +47,9 @@ class Piece(msgspec.Struct, frozen=True):
 class Speaker(Protocol):
     """A loaded model that answers."""
 
+    most_tokens: int
+    """An answer that has so many is cut there."""
+
     def length(self, question: Question) -> int:
         """Tokens of the question."""
         ...

@@ -1,6 +1,7 @@
 """The process that answers: `python -m daitn.learning.answering.worker --threads N`.
 
 Answers take turns, one piece each, so that a short one does not wait for a long one to end.
+Embeddings take part with a few texts each time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +46,10 @@ from daitn.objects.errors import DaitnError, NotFound
 
 __all__ = ["main"]
 
+_TEXTS_PER_TURN = 16
+"""Embedded at once: it bounds memory, and how long the others' turns wait (30 ms for the default
+`causal-lm` on two processors)."""
+
 
 def main() -> None:
     """Serve commands until the node goes away."""
@@ -65,7 +70,7 @@ class _Service:
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
         self._speakers: dict[str, Speaker] = {}
-        self._answers: dict[int, Iterator[Piece]] = {}
+        self._answers: dict[int, Iterator[Said | Embedded | None]] = {}
 
     def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
         self._send(Ready())
@@ -102,30 +107,46 @@ class _Service:
         if speaker is None:
             raise NotFound(f"{command.name} is not loaded", field="model")
         if isinstance(command, Embed):
-            vectors = speaker.embed(command.texts)
-            self._send(Embedded(number=command.number, vectors=vectors))
+            self._answers[command.number] = _embedded(command, speaker)
             return
-        self._send(Heard(number=command.number, tokens=speaker.length(command.question)))
-        self._answers[command.number] = speaker.answer(command.question)
+        question = command.question
+        most = min(question.max_tokens, speaker.most_tokens)
+        tokens = speaker.length(question)
+        self._send(Heard(number=command.number, tokens=tokens, most_tokens=most))
+        self._answers[command.number] = _said(command.number, speaker.answer(question))
 
     def _step(self, number: int) -> None:
         try:
-            piece = next(self._answers[number], None)
+            reply = next(self._answers[number], Done(number=number))
+            if reply is not None:
+                self._send(reply)
         except Exception as error:
             del self._answers[number]
             self._fail(number, error)
             return
-        if piece is not None:
-            self._send(Said(number=number, piece=piece))
-            return
-        del self._answers[number]
-        self._send(Done(number=number))
+        if isinstance(reply, Done | Embedded):
+            del self._answers[number]
 
     def _fail(self, number: int, error: Exception) -> None:
         if not isinstance(error, DaitnError):
             # For the node's own log; it never leaves the site.
             sys.stderr.write(traceback.format_exc())
         self._send(Failed(number=number, error=reported(error)))
+
+
+def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Said]:
+    for piece in pieces:
+        yield Said(number=number, piece=piece)
+
+
+def _embedded(command: Embed, speaker: Speaker) -> Iterator[Embedded | None]:
+    """Nothing after each turn but the last."""
+    texts: Sequence[str] = command.texts
+    vectors: list[list[float]] = []
+    for start in range(0, len(texts), _TEXTS_PER_TURN):
+        vectors += speaker.embed(texts[start : start + _TEXTS_PER_TURN])
+        yield None
+    yield Embedded(number=command.number, vectors=vectors)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ that shares the embedding's weights (arXiv:1608.05859).
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.nn import functional
 from daitn.learning.causal_lm.settings import Settings
 
 __all__ = ["LanguageModel", "Transformer"]
+
+_Seen = tuple[Tensor, Tensor]
+"""Keys and values of one block (batch x heads x length x head width)."""
 
 _ROTARY_BASE = 10_000.0
 _INITIAL_DEVIATION = 0.02
@@ -28,6 +31,11 @@ class LanguageModel(Protocol):
 
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Last hidden states (batch x length x width); `mask` is boolean, true where seen."""
+        ...
+
+    def following(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """Last hidden states (length x width) of tokens that go on from `memory`, and the memory of
+        all of them; `None` remembers nothing. So an answer costs one token per token."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -68,6 +76,20 @@ class Transformer(nn.Module):
         normed: Tensor = self.norm(states)
         return normed
 
+    def following(self, tokens: Tensor, memory: list[_Seen] | None) -> tuple[Tensor, list[_Seen]]:
+        """See `LanguageModel.following`."""
+        before = 0 if memory is None else memory[0][0].shape[2]
+        to = torch.arange(before, before + len(tokens))
+        mask = to[:, None] >= torch.arange(before + len(tokens))[None, :]
+        rotation = _rotation(to[None], self._head_width)
+        states = self.embedding(tokens)[None]
+        remembered = []
+        for number, block in enumerate(self.blocks):
+            seen = None if memory is None else memory[number]
+            states, kept = block.going_on(states, rotation, mask, seen)
+            remembered.append(kept)
+        return self.norm(states)[0], remembered
+
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageModel.logits`."""
         return functional.linear(hidden, self.embedding.weight)
@@ -89,15 +111,24 @@ class _Block(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        return self.going_on(states, rotation, mask, None)[0]
+
+    def going_on(
+        self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, seen: _Seen | None
+    ) -> tuple[Tensor, _Seen]:
+        """As `forward`, after what was `seen`; returns what has been seen then, too."""
         batch, length, width = states.shape
         shape = (batch, length, 3, self._heads, width // self._heads)
         query, key, value = self.qkv(self.norm_attention(states)).view(shape).permute(2, 0, 3, 1, 4)
+        key = _rotated(key, rotation)
+        if seen is not None:
+            key, value = torch.cat((seen[0], key), dim=2), torch.cat((seen[1], value), dim=2)
         attended = functional.scaled_dot_product_attention(
-            _rotated(query, rotation), _rotated(key, rotation), value, attn_mask=mask
+            _rotated(query, rotation), key, value, attn_mask=mask
         )
         states = states + self.out(attended.transpose(1, 2).reshape(batch, length, width))
         fed: Tensor = self.down(functional.gelu(self.up(self.norm_feed(states))))
-        return states + fed
+        return states + fed, (key, value)
 
 
 def _rotation(positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:

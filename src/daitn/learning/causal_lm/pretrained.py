@@ -90,6 +90,13 @@ class Adapted:
         ).last_hidden_state
         return states
 
+    def following(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """See `LanguageModel.following`."""
+        read = self._network.base_model(
+            input_ids=tokens[None], past_key_values=memory, use_cache=True
+        )
+        return read.last_hidden_state[0], read.past_key_values
+
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageModel.logits`."""
         scores: Tensor = self._network.get_output_embeddings()(hidden)

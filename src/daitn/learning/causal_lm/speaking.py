@@ -32,6 +32,8 @@ class CausalSpeaker:
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
+        # What is longer than the answers that it was trained on would be babble.
+        self.most_tokens = settings.answer_tokens
 
     def length(self, question: Question) -> int:
         """Tokens of the question as the model reads it, cut to its length."""
@@ -67,15 +69,18 @@ class CausalSpeaker:
         return Piece(LETTERS[best], float(chances[best]))
 
     def _generate(self, asked: str, question: Question) -> Iterator[Piece]:
-        codec = self._model.codec(self._settings)
+        codec, network = self._model.codec(self._settings), self._model.network
         generator = torch.Generator().manual_seed(question.seed)
-        said, shown, logprob = list[int](), "", 0.0
-        prompt = codec.prompt(asked)
-        held = 0
-        for _ in range(question.max_tokens):
-            token, chance = self._next([*prompt, *said], question.temperature, generator)
+        said, shown, logprob, held = list[int](), "", 0.0, 0
+        fresh, memory = codec.prompt(asked), None
+        for _ in range(min(question.max_tokens, self.most_tokens)):
+            with torch.inference_mode():
+                hidden, memory = network.following(torch.tensor(fresh), memory)
+                scores = network.logits(hidden[-1]).float()
+            token, chance = _drawn(scores, question.temperature, generator)
             if codec.ends(token):
                 break
+            fresh = [token]
             said.append(token)
             logprob += chance
             held += 1
@@ -84,21 +89,19 @@ class CausalSpeaker:
             if text.startswith(shown) and not text.endswith("\ufffd"):
                 yield Piece(text[len(shown) :], logprob, held)
                 shown, logprob, held = text, 0.0, 0
+        if held:
+            yield Piece(codec.text(said)[len(shown) :], logprob, held)
 
-    @torch.inference_mode()
-    def _next(
-        self, tokens: list[int], temperature: float, generator: torch.Generator
-    ) -> tuple[int, float]:
-        """The next token, and the logarithm of its probability at temperature 1."""
-        rows = tensors([Row(tokens, [])])
-        hidden = self._model.network.hidden(rows.tokens, rows.positions, rows.mask)
-        chances: Tensor = torch.log_softmax(self._model.network.logits(hidden[0, -1]).float(), -1)
-        if temperature <= 0:
-            token = int(chances.argmax())
-        else:
-            weights = torch.softmax(chances / temperature, -1)
-            token = int(torch.multinomial(weights, 1, generator=generator))
-        return token, float(chances[token])
+
+def _drawn(scores: Tensor, temperature: float, generator: torch.Generator) -> tuple[int, float]:
+    """The next token, and the logarithm of its probability at temperature 1."""
+    chances = torch.log_softmax(scores, -1)
+    if temperature <= 0:
+        token = int(chances.argmax())
+    else:
+        weights = torch.softmax(chances / temperature, -1)
+        token = int(torch.multinomial(weights, 1, generator=generator))
+    return token, float(chances[token])
 
 
 def _asked(question: Question) -> str:

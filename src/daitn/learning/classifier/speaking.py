@@ -27,6 +27,9 @@ class ClassifierSpeaker:
     column that is absent or null counts as missing. The answer is the likeliest class.
     """
 
+    most_tokens = 2
+    """An answer has one, and is never cut."""
+
     def __init__(self, state: State, config: ClassifierConfig) -> None:
         self._state = state
         self._config = config

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
-from daitn.learning.answering.host import AnsweringHost
+from daitn.learning.answering.host import Answered, AnsweringHost
 from daitn.learning.answering.protocol import Message, Piece, Question
 from daitn.objects.deployments import Api, DeploymentDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.messages import DeployModel
 from daitn.terminal.facility.asked import DoorQuery
 from daitn.terminal.facility.meter import Meter
-from daitn.terminal.facility.replies import DONE, embeddings, ending, event, whole
+from daitn.terminal.facility.replies import DONE, embeddings, ending, event, used, whole
 from daitn.terminal.facility.served import JSON, begin_stream, break_off, timing
 from daitn.terminal.gateway.refusals import ApiError, bad_request
 
@@ -44,6 +44,10 @@ class _Turn(msgspec.Struct):
         return Message(self.role, said or "")
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
 class _Fields(msgspec.Struct):
     """What a recipe's model heeds of a request."""
 
@@ -55,6 +59,7 @@ class _Fields(msgspec.Struct):
     temperature: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     logprobs: bool | int | None = None
+    stream_options: _StreamOptions | None = None
     n: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
@@ -66,12 +71,14 @@ class HostedModel:
 
     def __init__(
         self,
+        wish: DeployModel,
         descriptor: DeploymentDescriptor,
         loaded: str,
         host: AnsweringHost,
         meter: Meter,
     ) -> None:
-        """`loaded`: the name under which `host` has the weights."""
+        """`wish`: why it is here. `loaded`: the name under which `host` has the weights."""
+        self._wish = wish
         self.descriptor = descriptor
         self.loaded = loaded
         self.meter = meter
@@ -80,6 +87,15 @@ class HostedModel:
         self.finished = asyncio.Event()
         """Set while no answer of this version is under way."""
         self.finished.set()
+
+    def serves(self, wish: DeployModel) -> bool:
+        """Whether it answers as the model of `wish` would."""
+        mine = self._wish
+        return (mine.model.manifest, mine.recipe, mine.config) == (
+            wish.model.manifest,
+            wish.recipe,
+            wish.config,
+        )
 
     async def answer(
         self, request: web.BaseRequest, query: DoorQuery, waited_s: float
@@ -122,23 +138,25 @@ class HostedModel:
     ) -> web.StreamResponse:
         question = _question(query, fields)
         began_s = time.perf_counter()
-        tokens_in, pieces = await self._host.ask(self.loaded, question)
+        answer = await self._host.ask(self.loaded, question)
+        pieces = answer.pieces
         first = await anext(pieces, None)
         first_s = time.perf_counter() - began_s
         logprobs = fields.logprobs is not None and fields.logprobs is not False
-        said = _Said(query, question.max_tokens, [] if first is None else [first])
+        said = _Said(query, answer, [] if first is None else [first])
         try:
             if not query.stream:
                 async for piece in pieces:
                     said.pieces.append(piece)
                 response: web.StreamResponse = web.Response(
-                    body=whole(query, said.pieces, tokens_in, said.reason, logprobs),
+                    body=whole(query, said.pieces, answer.tokens_in, said.reason, logprobs),
                     content_type=JSON,
                     headers=timing(waited_s, first_s),
                 )
             else:
                 response = await begin_stream(request, waited_s, first_s)
-                await _stream(request, response, said, pieces, logprobs)
+                options = fields.stream_options or _StreamOptions()
+                await _stream(request, response, said, logprobs, options)
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
         self.meter.answered(first_s, time.perf_counter() - began_s, said.tokens)
@@ -148,10 +166,10 @@ class HostedModel:
 class _Said:
     """An answer so far."""
 
-    def __init__(self, query: DoorQuery, most: int, pieces: list[Piece]) -> None:
+    def __init__(self, query: DoorQuery, answer: Answered, pieces: list[Piece]) -> None:
         self.query = query
+        self.answer = answer
         self.pieces = pieces
-        self._most = most
 
     @property
     def tokens(self) -> int:
@@ -160,28 +178,30 @@ class _Said:
     @property
     def reason(self) -> str:
         """Why it ended, in OpenAI's words."""
-        return "length" if self.tokens >= self._most else "stop"
+        return "length" if self.tokens >= self.answer.most_tokens else "stop"
 
 
 async def _stream(
     request: web.BaseRequest,
     response: web.StreamResponse,
     said: _Said,
-    pieces: AsyncIterator[Piece],
     logprobs: bool,
+    options: _StreamOptions,
 ) -> None:
     """Send what is there and what comes; a failure breaks the stream off."""
     try:
         for piece in said.pieces:
             await response.write(event(said.query, piece, True, logprobs))
-        async for piece in pieces:
-            first = not said.pieces
+        async for piece in said.answer.pieces:
             said.pieces.append(piece)
-            await response.write(event(said.query, piece, first, logprobs))
+            await response.write(event(said.query, piece, False, logprobs))
     except DaitnError:
         break_off(request)
         raise
-    await response.write(ending(said.query, said.reason) + DONE)
+    end = ending(said.query, said.reason)
+    if options.include_usage:
+        end += used(said.query, said.answer.tokens_in, said.tokens)
+    await response.write(end + DONE)
 
 
 def _read(query: DoorQuery) -> _Fields:
@@ -199,8 +219,10 @@ def _question(query: DoorQuery, fields: _Fields) -> Question:
     if query.api is Api.CHAT:
         messages = tuple(turn.message() for turn in fields.messages)
     else:
-        prompt = fields.prompt if isinstance(fields.prompt, str) else "\n".join(fields.prompt)
-        messages = (Message("user", prompt),)
+        prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
+        if len(prompts) != 1:
+            raise bad_request("this model answers one prompt at a time", "prompt", fix="ask again")
+        messages = (Message("user", prompts[0]),)
     if not any(message.role == "user" and message.content.strip() for message in messages):
         field = "messages" if query.api is Api.CHAT else "prompt"
         raise bad_request("nothing is asked", field)

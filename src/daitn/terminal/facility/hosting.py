@@ -24,6 +24,7 @@ from daitn.objects.errors import (
     NotFound,
     Refused,
     StorageFull,
+    WorkFailed,
 )
 from daitn.objects.identifiers import Digest, OwnerId, checked_name
 from daitn.objects.messages import DeployModel
@@ -31,6 +32,7 @@ from daitn.terminal.config import FacilityConfig, NodeConfig
 from daitn.terminal.facility.hosted import HostedModel
 from daitn.terminal.facility.kept import KeptWishes
 from daitn.terminal.facility.meter import Meter
+from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 
 __all__ = ["Hosting"]
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 """Pauses between attempts to fetch and load a model; the last one repeats."""
+LOST_MOST_S = 300.0
+"""Attempts that fail in the worker are twice as far apart each time, up to this: one that takes the
+worker with it takes the answers of other models, too."""
 DRAIN_WITHIN_S = 300.0
 """An answer that still runs so long after its model was retired or replaced is ended."""
 
@@ -79,14 +84,23 @@ class Hosting:
         self._folder = Path(config.state) / "serving"
         self._host = AnsweringHost(threads=config.threads)
         self._places: dict[str, _Place] = {}
-        self.recipes = tuple(name for name in recipes if isinstance(load(name), Answering))
+        self._loads = itertools.count()
+        self.recipes = tuple(name for name in recipes if _answers(name))
         """Recipes whose models can be placed here."""
 
     async def start(self) -> None:
-        """Take up what was kept. The worker starts with the first model."""
+        """Take up what was kept. The worker starts with the first model.
+
+        What the node's file no longer lets in stays away, and comes back when it does again.
+        """
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         for wish in self._kept.all():
+            try:
+                self._check(wish)
+            except DaitnError as error:
+                log.warning("%s stays away: %s", wish.name, error)
+                continue
             self._take(wish)
 
     async def close(self) -> None:
@@ -135,10 +149,10 @@ class Hosting:
 
     def retire(self, name: str) -> None:
         """Take no more queries, finish what is under way, forget. Retiring twice is harmless."""
+        self._kept.forget(name)
         place = self._places.get(name)
         if place is None or place.state is DeploymentState.DRAINING:
             return
-        self._kept.forget(name)
         place.state = DeploymentState.DRAINING
         if place.serving is not None:
             said = place.serving.descriptor
@@ -150,6 +164,9 @@ class Hosting:
 
     def _check(self, wish: DeployModel) -> None:
         checked_name(wish.name, "name")
+        checked_digest(wish.model.manifest)
+        if wish.model.size_bytes < 1:
+            raise InvalidInput("a model has bytes", field="model.size_bytes", fix="say how many")
         if not self._facility.hosts:
             raise Refused(f"{self._config.site} hosts no models of others", field="facility.hosts")
         if wish.recipe not in self.recipes:
@@ -193,7 +210,7 @@ class Hosting:
     async def _bring(self, place: _Place) -> None:
         """Fetch, load and try the model, until it works."""
         wish, before = place.wish, place.serving
-        if before is not None and before.descriptor.manifest == wish.model.manifest:
+        if before is not None and before.serves(wish):
             before.descriptor = self._described(wish, DeploymentState.READY)
         else:
             place.serving = await self._insistently_loaded(place)
@@ -209,32 +226,41 @@ class Hosting:
         for attempt in itertools.count():
             try:
                 return await self._loaded(place.wish, place.meter)
-            except DaitnError as error:
+            except (DaitnError, OSError) as error:
                 log.warning("%s is not ready: %s", place.wish.name, error)
                 if place.state is not DeploymentState.FAILED:
                     place.state = DeploymentState.FAILED
                     self._changed()
-            await asyncio.sleep(AGAIN_S[min(attempt, len(AGAIN_S) - 1)])
+                pause_s = AGAIN_S[min(attempt, len(AGAIN_S) - 1)]
+                if isinstance(error, WorkFailed):
+                    pause_s = min(2.0**attempt, LOST_MOST_S)
+            await asyncio.sleep(pause_s)
         raise AssertionError("counting does not end")
 
     async def _loaded(self, wish: DeployModel, meter: Meter) -> HostedModel:
-        manifest = wish.model.manifest
-        name = f"{wish.name}-{manifest[:16]}"
+        # A name of its own: the same model may still be draining here, under the one it had.
+        name = f"{wish.name}-{next(self._loads)}"
         folder = self._folder / name
         await self._host.start()
         await self._transport.fetch(wish.model, lambda done, total: None)
-        if not folder.exists():
+        manifest = self._store.manifest(wish.model.manifest)
+        if manifest.size_bytes > wish.model.size_bytes:
+            raise InvalidInput(
+                f"{wish.name} has {manifest.size_bytes} bytes, not {wish.model.size_bytes}",
+                field="model.size_bytes",
+                fix="deploy it with its true size",
+            )
+        try:
             folder.mkdir()
-            try:
-                parts = self._store.manifest(manifest)
-                await asyncio.to_thread(self._store.unpack, parts, folder)
-            except (DaitnError, asyncio.CancelledError):
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-        await self._host.load(name, wish.recipe, folder, wish.config)
-        await self._try(name)
+            await asyncio.to_thread(self._store.unpack, manifest, folder)
+            await self._host.load(name, wish.recipe, folder, wish.config)
+            await self._try(name)
+        except BaseException:
+            await self._host.unload(name)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         descriptor = self._described(wish, DeploymentState.READY)
-        return HostedModel(descriptor, name, self._host, meter)
+        return HostedModel(wish, descriptor, name, self._host, meter)
 
     async def _try(self, name: str) -> None:
         """A first question, so that no query owner pays for what is set up on first use."""
@@ -242,8 +268,8 @@ class Hosting:
             messages=(Message("user", "Are you there?"),), max_tokens=1, temperature=0.0, seed=0
         )
         with contextlib.suppress(InvalidInput):  # A recipe may want questions of another form.
-            _, pieces = await self._host.ask(name, question)
-            async for _ in pieces:
+            answer = await self._host.ask(name, question)
+            async for _ in answer.pieces:
                 pass
 
     async def _leave(self, name: str, place: _Place) -> None:
@@ -283,3 +309,12 @@ class Hosting:
             evidence=wish.evidence,
             policy=wish.policy,
         )
+
+
+def _answers(recipe: str) -> bool:
+    """Whether models of an installed recipe can answer; one that is broken cannot."""
+    try:
+        return isinstance(load(recipe), Answering)
+    except DaitnError as error:
+        log.warning("no models of %s here: %s", recipe, error)
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 
@@ -57,7 +58,8 @@ class Meter:
             if turn.done() and not turn.cancelled():
                 self.leave()  # The slot came in the same moment.
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # `leave` may have passed over it by now.
+                    self._waiting.remove(turn)
             raise
 
     def leave(self) -> None:

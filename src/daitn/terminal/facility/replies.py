@@ -10,7 +10,7 @@ from daitn.learning.answering.protocol import Piece
 from daitn.objects.deployments import Api
 from daitn.terminal.facility.asked import DoorQuery
 
-__all__ = ["DONE", "embeddings", "ending", "event", "whole"]
+__all__ = ["DONE", "embeddings", "ending", "event", "used", "whole"]
 
 DONE = b"data: [DONE]\n\n"
 _KINDS = {
@@ -34,6 +34,12 @@ def ending(query: DoorQuery, reason: str) -> bytes:
     """The last piece of a streamed answer, without text."""
     said: dict[str, Any] = {"delta": {}} if query.api is Api.CHAT else {"text": ""}
     return _event(query, {**said, "logprobs": None}, reason)
+
+
+def used(query: DoorQuery, tokens_in: int, tokens_out: int) -> bytes:
+    """What a streamed answer took, for who asked to be told."""
+    told = {"choices": [], "usage": _usage(tokens_in, tokens_out)}
+    return b"data: " + msgspec.json.encode({**_head(query, streamed=True), **told}) + b"\n\n"
 
 
 def whole(

@@ -20,7 +20,7 @@ from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
-__all__ = ["FILTERS", "Cause", "Filter", "passing", "rejection"]
+__all__ = ["FILTERS", "RESTED", "Cause", "Filter", "passing", "rejection"]
 
 _MEMO_MOST = 512
 
@@ -278,6 +278,18 @@ _FIXED = (
 )
 """What neither load nor time nor measurements change."""
 
+RESTED = Filter(
+    "rested",
+    "model",
+    Cause.PRESENCE,
+    lambda cut: cut.snapshot.columns.suspended_until_s[cut.rows] <= cut.now_s,
+    lambda cut, at: Told(
+        "failed lately",
+        shortfall=float(cut.snapshot.columns.suspended_until_s[cut.rows][at] - cut.now_s),
+        unit="s",
+    ),
+)
+
 _LIVE = (
     Filter(
         "accuracy",
@@ -309,17 +321,7 @@ _LIVE = (
         lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
         lambda cut, at: Told("a verification unit found that it answers worse than it did"),
     ),
-    Filter(
-        "rested",
-        "model",
-        Cause.PRESENCE,
-        lambda cut: cut.snapshot.columns.suspended_until_s[cut.rows] <= cut.now_s,
-        lambda cut, at: Told(
-            "failed lately",
-            shortfall=float(cut.snapshot.columns.suspended_until_s[cut.rows][at] - cut.now_s),
-            unit="s",
-        ),
-    ),
+    RESTED,
     Filter(
         "tried",
         "daitn.attempts",

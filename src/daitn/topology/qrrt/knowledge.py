@@ -103,7 +103,8 @@ class Knowledge:
         """The rows are others now, see `Column.moved`."""
         self._rows = len(source)
         self._shared = None
-        self._told = {id_: topics for id_, topics in self._told.items() if id_ in row_of}
+        if len(self._told) > len(row_of):
+            self._told = {id_: topics for id_, topics in self._told.items() if id_ in row_of}
         for topic in self._topics.values():
             topic.moved(source)
 

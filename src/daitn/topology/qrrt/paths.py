@@ -43,9 +43,7 @@ def paths_from(
     )
     measured_s = ((_rtt_s(snapshot, origin, relay, now_s), relay) for relay in relays)
     nearest = sorted((rtt_s, relay) for rtt_s, relay in measured_s if rtt_s is not None)
-    best = {
-        site: _best(snapshot, origin, site, nearest, now_s, site in broken) for site in sites
-    }
+    best = {site: _best(snapshot, origin, site, nearest, now_s, site in broken) for site in sites}
     index = {relay: position for position, relay in enumerate(relays)}
     found = [best[row.site] for row in snapshot.rows]
     return Paths(

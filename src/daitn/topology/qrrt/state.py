@@ -26,7 +26,7 @@ from daitn.objects.readings import LinkReading
 from daitn.topology.qrrt.columns import Column
 from daitn.topology.qrrt.knowledge import Knowledge
 from daitn.topology.qrrt.links import Links
-from daitn.topology.qrrt.observation import Observation
+from daitn.topology.qrrt.observation import MOST_S, Observation, Seen, averaged, figures
 from daitn.topology.qrrt.snapshot import Columns, Deployed, Qrrt, deployment_id
 
 __all__ = ["QrrtState"]
@@ -35,16 +35,9 @@ ASSUMED_FIRST_TOKEN_S = 0.02
 ASSUMED_PER_TOKEN_S = 0.005
 """Of a deployment that nobody measured yet: better than nearly all are, so that it is tried and
 then known. Optimistic initial values: Sutton and Barto, "Reinforcement Learning", section 2.6."""
-NEWEST_WEIGHT = 0.2
-"""Weight of the newest query in the moving averages: they follow a change within some ten."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """A deployment that fails is left alone for so long, twice as long after each further failure;
 Envoy's outlier detection ejects for 30 s at a time."""
-SEEN_COUNTS_S = 30.0
-"""For so long after this gateway asked a deployment, it is not believed to be faster or sounder
-than it was seen to be; then it is given the chance that whatever failed is given."""
-MOST_S = 86_400.0
-"""A figure of more than a day is a mistake, or malice."""
 FORGET_AFTER_S = 3600.0
 """A node that is gone for so long is forgotten with all that it has, as in the DRRT."""
 MOST_RATES = 256
@@ -88,7 +81,7 @@ class QrrtState:
         self._flags = {name: Column(np.zeros(0, np.bool_)) for name in _FLAGS}
         self._memo: dict[Any, Any] = {}
         self._failures: dict[str, int] = {}
-        self._seen_at_s: dict[str, float] = {}
+        self._seen: dict[str, Seen] = {}
         self._knowledge = Knowledge()
         self._snapshot: Qrrt | None = None
 
@@ -185,12 +178,12 @@ class QrrtState:
             if row is None:
                 continue
             floats["in_flight"][row] = max(0, reading.in_flight) + max(0, reading.waiting)
-            seen = now_s < self._seen_at_s.get(id_, -math.inf) + SEEN_COUNTS_S
+            seen = self._seen.get(id_)
             for name, most in _SERVED:
-                value = getattr(reading, name)
-                if value is not None and 0.0 <= value <= most:
-                    column = floats[name]
-                    column[row] = max(value, column[row]) if seen else value
+                said = getattr(reading, name)
+                if said is not None and 0.0 <= said <= most:
+                    believed = said if seen is None else seen.believed(name, said, now_s)
+                    floats[name][row] = believed
             floats["measured_at_s"][row] = now_s
         self._changed(now_s)
 
@@ -201,24 +194,19 @@ class QrrtState:
         if row is None:
             return
         floats = self._floats
-        share = floats["error_share"]
-        share[row] = _averaged(share[row], float(seen.failed))
         if seen.failed:
             failures = self._failures[id_] = self._failures.get(id_, 0) + 1
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))
             floats["suspended_until_s"][row] = now_s + pause_s
         elif self._failures.pop(id_, 0):
             floats["suspended_until_s"][row] = 0.0
-        for name_, value in (
-            ("first_token_s", seen.first_token_s),
-            ("per_token_s", seen.per_token_s),
-        ):
-            if value is not None and 0.0 <= value <= MOST_S:
-                column = floats[name_]
-                known = floats["measured_at_s"][row] > 0
-                column[row] = _averaged(column[row], value) if known else value
+        measured = floats["measured_at_s"][row] > 0
+        for figure, value in figures(seen):
+            column = floats[figure]
+            assumed = not measured and figure != "error_share"
+            column[row] = value if assumed else averaged(column[row], value)
         floats["measured_at_s"][row] = now_s
-        self._seen_at_s[id_] = now_s
+        self._seen.setdefault(id_, Seen()).take(seen, now_s)
         self._changed(now_s)
 
     def _changed(self, now_s: float) -> None:
@@ -286,7 +274,7 @@ class QrrtState:
         for numbers in self._rows_of.values():
             numbers.flags.writeable = False
         self._failures = {id_: n for id_, n in self._failures.items() if id_ in self._row_of}
-        self._seen_at_s = {id_: s for id_, s in self._seen_at_s.items() if id_ in self._row_of}
+        self._seen = {id_: seen for id_, seen in self._seen.items() if id_ in self._row_of}
 
     def _describe(self, row: int, deployed: Deployed) -> None:
         said = deployed.descriptor
@@ -336,7 +324,3 @@ def _order(row: Deployed) -> tuple[str, str]:
 
 def _rank(node: NodeDescriptor) -> tuple[float, int]:
     return node.started_at_s, node.version
-
-
-def _averaged(before: float, sample: float) -> float:
-    return before + NEWEST_WEIGHT * (sample - before)

@@ -1,0 +1,306 @@
+"""A verification unit at work on deployed models: it asks them what it asks any model.
+
+Questions go through a gateway, to one deployment by name, and look like anybody's: who answers them
+cannot know that it is examined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from daitn.control.attesting import Examination, Known
+from daitn.identity.keys import SigningKey
+from daitn.identity.passes import sign_pass
+from daitn.identity.signing import sign_attestation
+from daitn.learning.corpora.records import Choice, read_choices
+from daitn.objects.choices import as_question, chosen
+from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
+from daitn.objects.errors import Corrupt, DaitnError
+from daitn.objects.findings import Attestation
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.wire import decode, encode
+from daitn.terminal.config import NodeConfig
+from daitn.tools.directory import Directory
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
+
+__all__ = ["SCHEMA", "Examiner"]
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "multiple-choice/1"
+"""Tests of this form can be asked of any model that chats."""
+FIRST_AFTER_S = 1.0
+NEW_SEEN_WITHIN_S = 1.0
+"""A deployment that nobody examined yet does not wait for the next round."""
+QUESTION_TIMEOUT_S = 30.0
+AT_ONCE = 2
+"""Questions at the same time: an examination is not to be felt as load."""
+_ANSWER_TOKENS = 8
+_FAILED_MOST = 0.5
+"""Where more of a round's questions get no answer, nothing is made of the others."""
+
+
+class _Target(msgspec.Struct, frozen=True):
+    site: SiteId
+    deployment: str
+    topic: str
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """The examiner's file."""
+
+    manifests: dict[str, Digest | None]
+    rounds: dict[str, tuple[tuple[int, int], ...]]
+    before: dict[str, tuple[int, int]]
+    findings: tuple[Attestation, ...]
+
+
+@dataclass(frozen=True)
+class _Test:
+    topic: str
+    items: list[Choice]
+
+
+class _Said(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Said
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class Examiner:
+    """Examines every deployment that chats, on every test set that can be asked."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        fabric: Fabric,
+        directory: Directory,
+        key: SigningKey,
+        rng: random.Random,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._site = config.site
+        self._asking = config.asking
+        self._tests = [t for t in config.tests if t.test_schema == SCHEMA]
+        self._fabric = fabric
+        self._directory = directory
+        self._key = key
+        self._rng = rng
+        self._now_s = now_s
+        self._file = Path(config.state) / "examinations"
+        self._known: dict[_Target, Examination] = {}
+        self._attested: dict[_Target, Attestation] = {}
+        self._examined_at_s: dict[_Target, float] = {}
+        self._decks: dict[_Target, list[Choice]] = {}
+        self._examining: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Examine from now on."""
+        self._recall()
+        if self._tests:
+            tests = [
+                _Test(t.topic, await asyncio.to_thread(read_choices, Path(t.path)))
+                for t in self._tests
+            ]
+            self._examining = asyncio.create_task(self._examine_for_ever(tests), name="examiner")
+
+    async def close(self) -> None:
+        if self._examining is not None:
+            self._examining.cancel()
+            await asyncio.gather(self._examining, return_exceptions=True)
+
+    def current(self) -> tuple[Attestation, ...]:
+        """What was found last of every deployment and topic."""
+        return tuple(self._attested.values())
+
+    async def on_attested(self, key: str, payload: bytes) -> bytes:
+        """The site's verb `attested`."""
+        return encode(self.current())
+
+    async def _examine_for_ever(self, tests: list[_Test]) -> None:
+        await asyncio.sleep(FIRST_AFTER_S)
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=QUESTION_TIMEOUT_S)
+        ) as session:
+            while True:
+                for target, test, said in self._due(tests):
+                    try:
+                        await self._examine(session, target, test, said)
+                    except DaitnError as error:
+                        log.warning("%s at %s: %s", target.deployment, target.site, error)
+                await asyncio.sleep(NEW_SEEN_WITHIN_S)
+
+    def _due(self, tests: list[_Test]) -> list[tuple[_Target, _Test, DeploymentDescriptor]]:
+        """What was not examined for a round's time, in random order."""
+        now_s = time.monotonic()
+        due = []
+        for node in self._directory.nodes():
+            for said in node.facility.deployments if node.facility else ():
+                if said.state is not DeploymentState.READY or Api.CHAT not in said.apis:
+                    continue
+                for test in tests:
+                    target = _Target(node.site, said.name, test.topic)
+                    last_s = self._examined_at_s.get(target, -self._asking.every_s)
+                    if now_s - last_s >= self._asking.every_s:
+                        due.append((target, test, said))
+        self._rng.shuffle(due)
+        return due
+
+    async def _examine(
+        self,
+        session: aiohttp.ClientSession,
+        target: _Target,
+        test: _Test,
+        said: DeploymentDescriptor,
+    ) -> None:
+        """One round of questions, and what follows from it."""
+        self._examined_at_s[target] = time.monotonic()
+        way = self._way(target)
+        if way is None:
+            return
+        url, model, audience = way
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(item: Choice) -> bool | None:
+            async with turns:
+                return await self._ask(session, url, model, audience, item)
+
+        items = self._drawn(target, test)
+        heard = await asyncio.gather(*(ask(item) for item in items))
+        right = [answer for answer in heard if answer is not None]
+        if len(right) < len(items) * (1 - _FAILED_MOST):
+            log.info("%s at %s does not answer", target.deployment, target.site)
+            return
+        known = self._known.setdefault(target, Examination(said.manifest))
+        known.took(said.manifest, right, self._asking.window)
+        finding = known.finding(
+            self._site, target.site, target.deployment, target.topic, self._now_s()
+        )
+        if finding.degraded:
+            log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
+        self._attested[target] = sign_attestation(finding, self._key)
+        self._remember()
+        await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
+
+    def _way(self, target: _Target) -> tuple[str, str, SiteId] | None:
+        """Address, name of the model there, and for whom a pass is: a gateway, by lot; without
+        one, the facility's own door."""
+        gateways = [node for node in self._directory.nodes() if node.gateway is not None]
+        if gateways:
+            node = self._rng.choice(gateways)
+            assert node.gateway is not None
+            return node.gateway.endpoint, f"{target.deployment}@{target.site}", node.site
+        facility = self._directory.node(target.site)
+        if facility is None or facility.facility is None:
+            return None
+        return facility.facility.endpoint, target.deployment, target.site
+
+    def _drawn(self, target: _Target, test: _Test) -> list[Choice]:
+        """The round's items: all are asked once before any is asked again."""
+        deck = self._decks.setdefault(target, [])
+        if len(deck) < self._asking.items:
+            fresh = list(test.items)
+            self._rng.shuffle(fresh)
+            deck.extend(fresh)
+        drawn, self._decks[target] = deck[: self._asking.items], deck[self._asking.items :]
+        return drawn
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        model: str,
+        audience: SiteId,
+        item: Choice,
+    ) -> bool | None:
+        """Whether the answer is right; none where there is none. The options are shuffled, so that
+        no answer can be known by its letter."""
+        order = self._rng.sample(range(len(item.options)), len(item.options))
+        text = as_question(item.question, [item.options[index] for index in order])
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": _ANSWER_TOKENS,
+        }
+        headers = {
+            "content-type": "application/json",
+            "daitn-pass": sign_pass(self._site, audience, self._now_s(), self._key),
+        }
+        try:
+            async with session.post(
+                f"{url.rstrip('/')}/v1/chat/completions",
+                data=msgspec.json.encode(body),
+                headers=headers,
+            ) as answer:
+                if answer.status != 200:
+                    return None
+                said = msgspec.json.decode(await answer.read(), type=_Answer)
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            return None
+        content = said.choices[0].message.content if said.choices else None
+        picked = chosen(content or "", len(order))
+        return picked is not None and order[picked] == item.answer
+
+    def _remember(self) -> None:
+        """A restart is no chance to be measured anew."""
+        names = {_name(target): known for target, known in self._known.items()}
+        kept = _Kept(
+            {name: known.manifest for name, known in names.items()},
+            {n: tuple((r.right, r.items) for r in k.rounds) for n, k in names.items()},
+            {n: (k.before.right, k.before.items) for n, k in names.items() if k.before},
+            self.current(),
+        )
+        partial = self._file.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(encode(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._file)
+        except OSError as error:
+            log.warning("findings are not on disk: %s", error)
+
+    def _recall(self) -> None:
+        try:
+            kept = decode(self._file.read_bytes(), _Kept)
+        except FileNotFoundError:
+            return
+        except Corrupt as error:
+            log.warning("%s is not readable, and left aside: %s", self._file, error.problem)
+            return
+        for attestation in kept.findings:
+            finding = attestation.finding
+            target = _Target(finding.site, finding.deployment, finding.topic)
+            self._attested[target] = attestation
+            self._known[target] = _recalled(kept, _name(target))
+
+
+def _name(target: _Target) -> str:
+    return f"{target.deployment}@{target.site} {target.topic}"
+
+
+def _recalled(kept: _Kept, name: str) -> Examination:
+    before = kept.before.get(name)
+    return Examination(
+        manifest=kept.manifests.get(name),
+        rounds=[Known(right, items) for right, items in kept.rounds.get(name, ())],
+        before=Known(*before) if before else None,
+    )

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import string
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.objects.descriptors import TopicSketch
+from daitn.topology.topics import BUCKETS, LEAST_RECORDS, TopicModel, features, sketch
+from tests.topology.medicine import dataset
+
+HEART = ["cardiac", "artery", "valve", "heart rhythm", "blood pressure", "cardiology ward"]
+NERVES = ["neurons", "seizure", "migraine", "brain stem", "neuropathy", "spinal cord"]
+
+
+def questions(words: list[str]) -> list[str]:
+    return [f"What helps with {word} in case {n}?" for word in words for n in range(8)]
+
+
+def model(**sets: list[str]) -> TopicModel:
+    return TopicModel(
+        dataset(topic, f"medicine/{topic}", sketch=sketch(texts)) for topic, texts in sets.items()
+    )
+
+
+def test_a_query_is_about_what_is_worded_like_it() -> None:
+    found = model(cardiology=questions(HEART), neurology=questions(NERVES))
+    for text, topic in (
+        ("is my artery blocked", "medicine/cardiology"),
+        ("a SEIZURE at night", "medicine/neurology"),
+        ("neuropathic pain", "medicine/neurology"),
+    ):
+        name, sure = found.classify(text)
+        assert name == topic
+        assert 0.5 < sure <= 1
+
+
+def test_what_nobody_words_is_not_known() -> None:
+    assert model().classify("anything") == ("", 0.0)
+    assert model(cardiology=questions(HEART)).classify("?!") == ("", 0.0)
+    _, sure = model(cardiology=questions(HEART), neurology=questions(NERVES)).classify("zebra")
+    assert sure == 0.5
+
+
+def test_data_sets_on_one_topic_count_together() -> None:
+    apart = TopicModel(
+        [
+            dataset("one", "medicine/neurology", sketch=sketch(questions(NERVES[:3]))),
+            dataset("two", "medicine/neurology", sketch=sketch(questions(NERVES[3:]))),
+            dataset("three", "medicine/cardiology", sketch=sketch(questions(HEART))),
+        ]
+    )
+    assert apart.topics == ("medicine/cardiology", "medicine/neurology")
+    assert apart.classify("spinal cord")[0] == "medicine/neurology"
+    assert apart.classify("migraine")[0] == "medicine/neurology"
+
+
+def test_a_word_of_few_records_is_not_told() -> None:
+    secret = ["the patient is called Wolferstan"] * 40 + [f"Wolferstan {n}" for n in range(3)]
+    told = sketch([*secret, *questions(HEART)])
+    assert not features("Wolferstan") & set(told.buckets)
+    assert min(told.counts) >= LEAST_RECORDS
+
+
+def test_a_sketch_fits_into_an_advert() -> None:
+    words = ["".join(w) for w in zip(string.ascii_lowercase * 60, string.digits * 156, strict=True)]
+    texts = [f"{word} {n} {word}{n}{word} question" for word in words for n in range(6)]
+    assert len(msgspec.msgpack.encode(sketch(texts))) < 64_000
+
+
+def test_a_sketch_that_makes_no_sense_is_left_out() -> None:
+    for bad in (
+        TopicSketch(texts=5, buckets=(1, 2), counts=(1,)),
+        TopicSketch(texts=5, buckets=(BUCKETS,), counts=(1,)),
+        TopicSketch(texts=5, buckets=(-1,), counts=(1,)),
+        TopicSketch(texts=5, buckets=(1,), counts=(6,)),
+    ):
+        assert TopicModel([dataset("evil", "medicine", sketch=bad)]).topics == ()
+
+
+@given(st.text())
+def test_any_text_has_features_in_range(text: str) -> None:
+    assert all(0 <= bucket < BUCKETS for bucket in features(text))
+    name, sure = model(cardiology=questions(HEART), neurology=questions(NERVES)).classify(text)
+    assert 0 <= sure <= 1
+    assert name in ("", "medicine/cardiology", "medicine/neurology")
