@@ -23,8 +23,8 @@ from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.medquad import read_medquad
 from daitn.learning.corpora.records import QaPair
 from daitn.learning.corpora.split import is_test_topic
-from daitn.objects.descriptors import DataPolicy, DatasetDescriptor
-from daitn.objects.identifiers import SiteId
+from daitn.objects.descriptors import DataPolicy, DatasetDescriptor, NodeDescriptor, Role
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.topology.topics import TopicModel, sketch
 
 SPECIALITIES = {
@@ -52,6 +52,20 @@ def dataset(site: str, pairs: list[QaPair]) -> DatasetDescriptor:
     )
 
 
+def node(data: DatasetDescriptor) -> NodeDescriptor:
+    return NodeDescriptor(
+        site=data.site,
+        owner=OwnerId(data.site),
+        roles=(Role.DATA,),
+        jurisdiction="US",
+        public_key="",
+        started_at_s=0.0,
+        version=1,
+        software="",
+        datasets=(data,),
+    )
+
+
 def shares(found: list[str], truth: list[str]) -> dict[str, float]:
     """Accuracy over queries, and the mean over topics of their accuracies."""
     right = np.array([f == t for f, t in zip(found, truth, strict=True)])
@@ -71,7 +85,10 @@ def measured(corpus: dict[str, list[QaPair]]) -> dict[str, Any]:
     test = [(s, p) for s, pairs in corpus.items() for p in pairs if is_test_topic(p.topic)]
     datasets = [dataset(site, pairs) for site, pairs in train.items()]
     began_s = time.perf_counter()
-    model = TopicModel(datasets)
+    model = TopicModel()
+    for described in datasets:
+        model.described(node(described))
+    model.topics()
     build_s = time.perf_counter() - began_s
     truth = [SPECIALITIES.get(site, "medicine/general") for site, _ in test]
     questions = [pair.question for _, pair in test]

@@ -123,10 +123,10 @@ class Examination:
     def _look_back(self) -> None:
         """A fall too small to be seen in one round; and the way back up."""
         if self.before is not None:
-            latest = self.rounds[-_RISEN_ROUNDS:]
-            if len(latest) == _RISEN_ROUNDS and risen(self.before, _together(latest)):
+            recent = self.rounds[-_RISEN_ROUNDS:]
+            if len(recent) == _RISEN_ROUNDS and risen(self.before, _together(recent)):
                 # It is well again; the bad rounds are of something else.
-                self.before, self.rounds = None, latest
+                self.before, self.rounds = None, recent
             return
         for latest in _SLOW_ROUNDS:
             old, new = self.rounds[:-latest], self.rounds[-latest:]

@@ -11,19 +11,27 @@ from daitn.objects.identifiers import Digest, OwnerId
 from daitn.objects.lineage import Entry
 
 __all__ = [
+    "MOST_DEPLOYMENTS",
     "Api",
     "DeploymentDescriptor",
     "DeploymentState",
+    "Evidence",
     "FacilityDescriptor",
     "GatewayDescriptor",
     "ModelPolicy",
+    "Price",
     "Runtime",
+    "Word",
 ]
 
 Word = Annotated[str, msgspec.Meta(max_length=200)]
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
 Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Evidence = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=32)]
+
+MOST_DEPLOYMENTS = 256
+"""At one facility."""
 
 
 class Api(enum.StrEnum):
@@ -90,7 +98,7 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """The same weights give the same answer, piece by piece, to the same query at temperature 0."""
     claimed: Annotated[dict[Word, float], msgspec.Meta(max_length=64)] = {}
     """Topic to accuracy, as its provider says: shown, and believed by nobody."""
-    evidence: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=32)] = ()
+    evidence: Evidence = ()
     """Verifications of these weights, signed by the units that made them."""
     policy: ModelPolicy = ModelPolicy()
 
@@ -110,7 +118,9 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Of hosting one model."""
     keeps_queries: bool = False
     """Whether what is asked here is kept after it was answered."""
-    deployments: Annotated[tuple[DeploymentDescriptor, ...], msgspec.Meta(max_length=256)] = ()
+    deployments: Annotated[
+        tuple[DeploymentDescriptor, ...], msgspec.Meta(max_length=MOST_DEPLOYMENTS)
+    ] = ()
 
 
 class GatewayDescriptor(msgspec.Struct, frozen=True, kw_only=True):

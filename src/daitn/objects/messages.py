@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from daitn.objects.deployments import ModelPolicy
+from daitn.objects.deployments import Evidence, ModelPolicy, Price, Word
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
@@ -186,15 +186,15 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
     It is answered as soon as the wish is kept; the facility's advert tells how far it is.
     """
 
-    name: str
-    owner: str
-    recipe: str
+    name: Word
+    owner: Word
+    recipe: Word
     config: dict[str, object]
     model: ModelRef
     policy: ModelPolicy = ModelPolicy()
-    evidence: tuple[Entry, ...] = ()
-    price_usd_per_1k_in: float = 0.0
-    price_usd_per_1k_out: float = 0.0
+    evidence: Evidence = ()
+    price_usd_per_1k_in: Price = 0.0
+    price_usd_per_1k_out: Price = 0.0
 
 
 class RetireModel(msgspec.Struct, frozen=True, kw_only=True):

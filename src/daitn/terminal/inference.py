@@ -23,12 +23,12 @@ from daitn.terminal.config import NodeConfig
 from daitn.terminal.examiner import Examiner
 from daitn.terminal.facility.facility import ADMITTED_ROLES, Facility
 from daitn.terminal.gateway.gateway import Gateway
-from daitn.terminal.gateway.topics import Topics
 from daitn.tools.directory import Directory, FileKeys
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.topology.topics import TopicModel
 
 __all__ = ["Inference"]
 
@@ -65,7 +65,7 @@ class Inference:
         self._gateway: Gateway | None = None
         if config.gateway is not None:
             self._feed = QrrtFeed(fabric, self._directory, config.site)
-            topics = Topics(self._directory)
+            topics = TopicModel()
             self._directory.listen(topics)
             self._gateway = Gateway(
                 config.site, config.gateway, self._feed, key, passes.holder, topics.classify

@@ -33,7 +33,7 @@ MOST_SITES = 10_000
 """Names that are let in; ten times the largest network that was tried. Anybody can think of
 another name."""
 MOST_BYTES = 16 << 20
-"""Of an advert: a facility with 256 deployments that each carry 32 signed verifications has 5 MB."""
+"""Of an advert: 256 deployments that each carry 32 signed verifications have 5 MB."""
 
 
 class KnownKeys(Protocol):

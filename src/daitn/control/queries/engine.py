@@ -14,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
-from daitn.control.queries.feasibility import refuse, rejections
+from daitn.control.queries.feasibility import (
+    REFUSED_ROWS,
+    TOLD_ROWS,
+    failing,
+    refuse,
+    rejections,
+)
 from daitn.control.queries.scoring import QIRCE, Weighed
-from daitn.objects.decisions import Decision, Scored
+from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.queries import AUTO, QueryWishes, Strategy
 from daitn.policy.arrays import OUT, best_first
 from daitn.policy.pipeline import Rng
@@ -43,7 +49,9 @@ class Qirce:
         cut = _cut(context)
         passes = passing(cut)
         if not passes.any():
-            return refuse(cut, self._told(context, cut, passes, []))
+            fails = failing(cut)
+            told = self._told(context, cut, passes, rejections(cut, fails, REFUSED_ROWS))
+            return refuse(cut, fails, told)
         scores = _scores(context, cut, passes)
         wishes = context.intent.wishes
         if wishes.strategy is Strategy.CASCADE:
@@ -56,11 +64,17 @@ class Qirce:
         """The same decision with its ranking, terms and rejections; slower."""
         cut = _cut(context)
         plan = self.decide(context, rng)
-        chosen = [] if isinstance(plan, Refusal) else list(plan.rows[: plan.members])
-        return self._told(context, cut, passing(cut), chosen)
+        chosen = () if isinstance(plan, Refusal) else plan.rows[: plan.members]
+        rejected = rejections(cut, failing(cut), TOLD_ROWS)
+        return self._told(context, cut, passing(cut), rejected, chosen)
 
     def _told(
-        self, context: QueryContext, cut: QsQrrt, passes: Flags, chosen: list[int]
+        self,
+        context: QueryContext,
+        cut: QsQrrt,
+        passes: Flags,
+        rejected: tuple[Rejection, ...],
+        chosen: tuple[int, ...] = (),
     ) -> Decision:
         rows = context.snapshot.rows
         scores = _scores(context, cut, passes)
@@ -78,7 +92,7 @@ class Qirce:
                 for at in order
                 if passes[at]
             ),
-            rejections=rejections(cut),
+            rejections=rejected,
             snapshot_version=context.snapshot.version,
             at_s=context.now_s,
         )

@@ -16,25 +16,32 @@ from daitn.topology.qrrt.filters import FILTERS, RESTED, Cause, Filter, rejectio
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags
 
-__all__ = ["refuse", "rejections"]
+__all__ = ["REFUSED_ROWS", "TOLD_ROWS", "failing", "refuse", "rejections"]
 
 TRY_AGAIN_S = 2.0
 """When a query that lacks a deployment may come again: one that died is noticed within a second,
 one that is loaded elsewhere takes some."""
 _LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
-_TOLD_ROWS = 200
-"""Rows whose rejections are told, those that fail the fewest filters first."""
+TOLD_ROWS = 200
+"""Rows whose rejections an explanation has, those that fail the fewest filters first."""
+REFUSED_ROWS = 20
+"""Likewise for a refusal: it is told while other queries wait, and nobody reads more."""
 _NAMED = 5
 _COMPARED = 500
 """Names with which a wrong one is compared: it takes some milliseconds, while all queries wait."""
 
 
-def rejections(cut: QsQrrt) -> tuple[Rejection, ...]:
-    """Every (row, filter) that failed, of the rows that came nearest."""
-    fails = _fails(cut)
+def failing(cut: QsQrrt) -> NDArray[np.bool_]:
+    """Filter x row: whether it failed."""
+    rows = np.ones(len(cut.numbers), np.bool_)
+    return np.array([~(rows & filter_.passes(cut)) for filter_ in FILTERS], np.bool_)
+
+
+def rejections(cut: QsQrrt, fails: NDArray[np.bool_], most: int) -> tuple[Rejection, ...]:
+    """Every (row, filter) that failed, of the `most` rows that came nearest."""
     count = fails.sum(axis=0)
-    failing = np.flatnonzero(count)
-    nearest = failing[np.argsort(count[failing], kind="stable")[:_TOLD_ROWS]]
+    failed_rows = np.flatnonzero(count)
+    nearest = failed_rows[np.argsort(count[failed_rows], kind="stable")[:most]]
     return tuple(
         rejection(cut, filter_, int(row))
         for row in sorted(nearest)
@@ -43,13 +50,12 @@ def rejections(cut: QsQrrt) -> tuple[Rejection, ...]:
     )
 
 
-def refuse(cut: QsQrrt, decision: Decision) -> Refusal:
+def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> Refusal:
     """Why no row of the cut passes."""
     if not len(cut.numbers):
         return _unknown(cut, decision)
-    fails = _fails(cut)
-    wish, presence = _failing(fails, Cause.WISH), _failing(fails, Cause.PRESENCE)
-    load = _failing(fails, Cause.LOAD)
+    wish, presence = _of_cause(fails, Cause.WISH), _of_cause(fails, Cause.PRESENCE)
+    load = _of_cause(fails, Cause.LOAD)
     late = _late_by_load(cut, fails)
     wish, load = wish & ~late, load | late
     if (may := ~wish & ~presence & load).any():
@@ -69,13 +75,7 @@ def refuse(cut: QsQrrt, decision: Decision) -> Refusal:
     )
 
 
-def _fails(cut: QsQrrt) -> NDArray[np.bool_]:
-    """Filter x row: whether it failed."""
-    rows = np.ones(len(cut.numbers), np.bool_)
-    return np.array([~(rows & filter_.passes(cut)) for filter_ in FILTERS], np.bool_)
-
-
-def _failing(fails: NDArray[np.bool_], cause: Cause) -> Flags:
+def _of_cause(fails: NDArray[np.bool_], cause: Cause) -> Flags:
     of_cause: NDArray[np.bool_] = fails[[filter_.cause is cause for filter_ in FILTERS]]
     return np.asarray(of_cause.any(axis=0))
 

@@ -85,6 +85,7 @@ class Transformer(nn.Module):
         states = self.embedding(tokens)[None]
         remembered = []
         for number, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
             seen = None if memory is None else memory[number]
             states, kept = block.going_on(states, rotation, mask, seen)
             remembered.append(kept)

@@ -40,8 +40,9 @@ class Door:
             return await self._handle(request)
         except ApiError as error:
             return _told(error)
-        except (asyncio.CancelledError, ConnectionError):
-            raise
+        except ConnectionError:
+            # Who asked has gone; aiohttp is told so in its own way, and drops the connection.
+            raise asyncio.CancelledError from None
         except Exception:
             log.exception("a query failed")
             return _told(ApiError(500, "internal_error", "the facility failed; see its log"))

@@ -17,7 +17,13 @@ from daitn.identity.access import allows
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Answering, Message, Question
 from daitn.learning.registry import load
-from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
+from daitn.objects.deployments import (
+    MOST_DEPLOYMENTS,
+    Api,
+    DeploymentDescriptor,
+    DeploymentState,
+    Runtime,
+)
 from daitn.objects.errors import (
     DaitnError,
     InvalidInput,
@@ -187,6 +193,10 @@ class Hosting:
                 f"{wish.name} is an upstream of {self._config.site}", field="name", fix="rename it"
             )
         known = self._places.get(wish.name)
+        if known is None and len(upstreams) + len(self._places) >= MOST_DEPLOYMENTS:
+            raise StorageFull(
+                f"{self._config.site} has {MOST_DEPLOYMENTS} deployments", fix="retire one first"
+            )
         room = self.memory_free_bytes + (known.wish.model.size_bytes if known else 0)
         if wish.model.size_bytes > room:
             raise StorageFull(

@@ -16,20 +16,25 @@ from daitn.objects.identifiers import OwnerId
 from daitn.terminal.config import UpstreamConfig
 from daitn.terminal.facility.asked import DoorQuery
 from daitn.terminal.facility.meter import Meter
-from daitn.terminal.facility.served import JSON, begin_stream, break_off, timing
+from daitn.terminal.facility.renaming import Renaming
+from daitn.terminal.facility.served import EVENTS, JSON, begin_stream, break_off, timing
 from daitn.terminal.gateway.refusals import ApiError
 
 __all__ = ["UpstreamModel"]
 
 CONNECT_TIMEOUT_S = 5.0
 SILENT_TIMEOUT_S = 120.0
-"""A server that says nothing for so long has hung; a long prompt on a slow machine takes a
+"""A stream that says nothing for so long has hung; a long prompt on a slow machine takes a
 minute."""
+WHOLE_TIMEOUT_S = 600.0
+"""An answer that comes in one piece is silent until it has ended; OpenAI's client waits as long."""
 PROBE_TIMEOUT_S = 3.0
 PROBE_DOWN_S, PROBE_UP_S = 1.0, 10.0
 """Between two looks at a server that is down, and at one that is up."""
 _MOST_ANSWER_BYTES = 1 << 26
 _MOST_ERROR_BYTES = 1 << 16
+_TOLD_BYTES = 300
+"""Of an error that is not told as OpenAI's API does."""
 _PATHS = {
     Api.CHAT: "/chat/completions",
     Api.COMPLETIONS: "/completions",
@@ -45,9 +50,21 @@ class _Usage(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     usage: _Usage | None = None
+    choices: list[msgspec.Raw] = []
+    data: list[msgspec.Raw] = []
+    """Of embeddings."""
 
 
+class _Error(msgspec.Struct):
+    error: dict[str, msgspec.Raw]
+
+
+_ERROR = msgspec.json.Decoder(_Error)
 _ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class _Broken(Exception):
+    """The server did not answer, or not to the end."""
 
 
 class UpstreamModel:
@@ -103,71 +120,96 @@ class UpstreamModel:
         self, request: web.BaseRequest, query: DoorQuery, waited_s: float
     ) -> web.StreamResponse:
         """See `Served.answer`."""
-        assert self._session is not None
         began_s = time.perf_counter()
         try:
-            async with self._session.post(
+            async with await self._asked(query) as answer:
+                if answer.status != 200:
+                    return await self._refused(answer)
+                if query.stream and answer.content_type == EVENTS:
+                    return await self._stream(request, query, answer, waited_s, began_s)
+                return await self._whole(query, answer, waited_s, began_s)
+        except _Broken as broken:
+            self._doubt()
+            raise _failed(str(broken)) from None
+
+    async def _asked(self, query: DoorQuery) -> aiohttp.ClientResponse:
+        assert self._session is not None
+        silent_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
+        try:
+            return await self._session.post(
                 self._config.url.rstrip("/") + _PATHS[query.api],
                 data=msgspec.json.encode({**query.raw, "model": self._model}),
                 headers=self._headers(),
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENT_TIMEOUT_S
+                    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silent_s
                 ),
                 allow_redirects=False,
-            ) as answer:
-                if answer.status != 200:
-                    return await self._refused(answer)
-                if query.stream and answer.content_type == "text/event-stream":
-                    return await self._stream(request, answer, waited_s, began_s)
-                return await self._whole(answer, waited_s, began_s)
+            )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.meter.failed()
-            self._doubted.set()
-            raise _failed(type(error).__name__) from None
+            raise _Broken(type(error).__name__) from None
 
     async def _stream(
         self,
         request: web.BaseRequest,
+        query: DoorQuery,
         answer: aiohttp.ClientResponse,
         waited_s: float,
         began_s: float,
     ) -> web.StreamResponse:
-        first = await answer.content.readany()
-        if not first:
-            raise aiohttp.ClientPayloadError("an empty stream")
+        piece = await _piece(answer)
+        if not piece:
+            raise _Broken("an empty stream")
         first_s = time.perf_counter() - began_s
         response = await begin_stream(request, waited_s, first_s)
-        tokens = 0
+        rename, tokens, size = Renaming(query.model), 0, 0
         try:
-            chunk = first
-            while chunk:
-                tokens += chunk.count(b"data:")
-                await response.write(chunk)
-                chunk = await answer.content.readany()
-        except (aiohttp.ClientPayloadError, TimeoutError):
-            self.meter.failed()
-            self._doubted.set()
+            while piece:
+                tokens += piece.count(b"data:")
+                size += len(piece)
+                if size > _MOST_ANSWER_BYTES:
+                    raise _Broken("a stream without end")
+                if renamed := rename(piece):
+                    await response.write(renamed)
+                piece = await _piece(answer)
+        except _Broken:
+            self._doubt()
             break_off(request)
             return response
+        if rest := rename.rest():
+            await response.write(rest)
         self.meter.answered(first_s, time.perf_counter() - began_s, tokens)
         return response
 
     async def _whole(
-        self, answer: aiohttp.ClientResponse, waited_s: float, began_s: float
+        self, query: DoorQuery, answer: aiohttp.ClientResponse, waited_s: float, began_s: float
     ) -> web.Response:
         body = await _read(answer, _MOST_ANSWER_BYTES)
         try:
-            usage = _ANSWER.decode(body).usage
+            said = _ANSWER.decode(body)
         except (msgspec.DecodeError, RecursionError):
+            said = _Answer()
+        if not (said.data if query.api is Api.EMBEDDINGS else said.choices):
             self.meter.failed()
-            raise _failed("it answers what is no JSON object") from None
-        tokens = usage.completion_tokens if usage is not None else 0
+            raise _failed("what it says is no answer")
+        tokens = said.usage.completion_tokens if said.usage is not None else 0
         self.meter.answered(None, time.perf_counter() - began_s, tokens)
+        rename = Renaming(query.model)
+        body = rename(body) + rename.rest()
         return web.Response(body=body, content_type=JSON, headers=timing(waited_s, None))
+
+    def _doubt(self) -> None:
+        """It failed: look at once whether it is there at all."""
+        self.meter.failed()
+        self._doubted.set()
 
     async def _refused(self, answer: aiohttp.ClientResponse) -> web.Response:
         body = await _read(answer, _MOST_ERROR_BYTES)
         if answer.status in _OURS:
+            try:
+                _ERROR.decode(body)
+            except (msgspec.DecodeError, RecursionError):
+                said = body[:_TOLD_BYTES].decode(errors="replace")
+                raise ApiError(answer.status, "invalid_request", said) from None
             return web.Response(body=body, status=answer.status, content_type=JSON)
         if answer.status == 429:
             raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)
@@ -216,12 +258,20 @@ class UpstreamModel:
             self._changed()
 
 
+async def _piece(answer: aiohttp.ClientResponse) -> bytes:
+    """The next bytes; empty at the end. Raises `_Broken`."""
+    try:
+        return await answer.content.readany()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _Broken(type(error).__name__) from None
+
+
 async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
     parts, size = [], 0
-    async for part in answer.content.iter_any():
+    while part := await _piece(answer):
         size += len(part)
         if size > most:
-            raise aiohttp.ClientPayloadError(f"more than {most} bytes")
+            raise _Broken(f"an answer of more than {most} bytes")
         parts.append(part)
     return b"".join(parts)
 

@@ -114,7 +114,7 @@ def _row(cut: QsQrrt, position: int) -> Deployed:
 
 def _each(cut: QsQrrt, holds: Callable[[Deployed], bool]) -> Flags:
     rows = cut.snapshot.rows
-    return np.fromiter((holds(rows[number]) for number in cut.numbers), np.bool_)
+    return np.fromiter((holds(rows[number]) for number in cut.numbers.tolist()), np.bool_)
 
 
 def _listed(listed: tuple[str, ...], name: str) -> bool:

@@ -1,0 +1,245 @@
+"""What is believed of a deployment's accuracy, and on which grounds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.identity.keys import SigningKey
+from daitn.identity.signing import sign_entry
+from daitn.objects.deployments import DeploymentDescriptor
+from daitn.objects.descriptors import Role
+from daitn.objects.findings import Finding
+from daitn.objects.queries import Trust
+from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
+from daitn.topology.qrrt.knowledge import MOST_TOPICS
+from daitn.topology.qrrt.snapshot import Qrrt
+from daitn.topology.qrrt.state import QrrtState
+
+from .world import (
+    KEY,
+    NOW_S,
+    OTHER_KEY,
+    OTHER_WEIGHTS,
+    deployment,
+    evidence,
+    facility,
+    finding,
+    node,
+    state_of,
+    unit,
+)
+
+NEUROLOGY = "medicine/neurology"
+
+
+def of(model: DeploymentDescriptor, *findings: Finding) -> Qrrt:
+    return state_of([unit(), facility("mdf", model)], *findings).snapshot()
+
+
+def known(snapshot: Qrrt, topic: str, least: Trust = Trust.CLAIMED, row: int = 0) -> float:
+    return float(accuracy_on(snapshot, topic, least).value[row])
+
+
+def test_a_claim_is_shown_and_believed_by_nobody() -> None:
+    snapshot = of(deployment("doctor", claimed={"medicine": 0.99}))
+    assert known(snapshot, "medicine") == 0.99
+    assert math.isnan(known(snapshot, "medicine", Trust.WEIGHTS))
+
+
+def test_evidence_counts_with_the_key_of_a_known_unit_only() -> None:
+    model = deployment("doctor", evidence=(evidence("medicine", 0.8),))
+    assert known(of(model), "medicine", Trust.WEIGHTS) == 0.8
+    assert math.isnan(known(of(model), "medicine", Trust.ASKED))
+    forged = deployment("doctor", evidence=(evidence("medicine", 0.8, OTHER_KEY),))
+    assert math.isnan(known(of(forged), "medicine"))
+    (entry,) = model.evidence
+    other = evidence("medicine", 0.9)
+    changed = type(entry)(
+        fact=other.fact, previous=(), public_key=KEY.public, signature=entry.signature
+    )
+    assert math.isnan(known(of(deployment("doctor", evidence=(changed,))), "medicine"))
+
+
+def test_a_site_that_is_no_unit_signs_nothing_that_counts() -> None:
+    model = deployment("doctor", evidence=(evidence("medicine", 0.8),))
+    state = state_of([node("board", Role.COMPUTE, public_key=KEY.public), facility("mdf", model)])
+    assert math.isnan(known(state.snapshot(), "medicine"))
+    state.described(unit(version=2), NOW_S)
+    assert known(state.snapshot(), "medicine") == 0.8
+    state.described(node("board", Role.COMPUTE, public_key=KEY.public, version=3), NOW_S)
+    assert math.isnan(known(state.snapshot(), "medicine"))
+
+
+def test_measurements_of_other_weights_do_not_count() -> None:
+    model = deployment(
+        "doctor", evidence=(evidence("medicine", 0.8, model=OTHER_WEIGHTS),), manifest=None
+    )
+    assert math.isnan(known(of(model), "medicine"))
+    swapped = finding("doctor", "mdf", "medicine", 0.8, manifest=OTHER_WEIGHTS)
+    assert math.isnan(known(of(deployment("doctor"), swapped), "medicine"))
+    state = state_of([facility("mdf", deployment("doctor"))], swapped)
+    swap = facility("mdf", deployment("doctor", manifest=OTHER_WEIGHTS), version=2)
+    state.described(swap, NOW_S)
+    assert known(state.snapshot(), "medicine") == 0.8
+
+
+def test_measurements_are_pooled_by_their_items() -> None:
+    model = deployment("doctor", evidence=(evidence("medicine", 0.8, items=100),))
+    snapshot = of(model, finding("doctor", "mdf", "medicine", 0.74, items=300))
+    pooled = accuracy_on(snapshot, "medicine", Trust.ASKED)
+    assert pooled.value[0] == pytest.approx((0.8 * 100 + 0.74 * 300) / 400)
+    assert pooled.trust[0] == TRUSTED[Trust.ASKED]
+    assert pooled.at_s[0] == NOW_S - 60
+
+
+def test_where_asking_contradicts_the_evidence_only_asking_counts() -> None:
+    model = deployment("doctor", evidence=(evidence("medicine", 0.9, items=1000),))
+    snapshot = of(model, finding("doctor", "mdf", "medicine", 0.4, items=50))
+    assert known(snapshot, "medicine") == 0.4
+
+
+def test_the_narrowest_topic_that_covers_wins() -> None:
+    told = [
+        finding("doctor", "mdf", topic, value)
+        for topic, value in (("medicine", 0.7), (NEUROLOGY, 0.6), ("law", 0.1))
+    ]
+    snapshot = of(deployment("doctor"), *told)
+    assert known(snapshot, NEUROLOGY) == known(snapshot, f"{NEUROLOGY}/stroke") == 0.6
+    assert known(snapshot, "medicine/cardiology") == known(snapshot, "medicine") == 0.7
+    assert math.isnan(known(snapshot, "medicines"))
+    assert math.isnan(known(snapshot, "cooking"))
+    assert known(snapshot, "") == pytest.approx((0.7 + 0.6 + 0.1) / 3)
+
+
+def test_a_claim_on_a_narrow_topic_does_not_hide_what_was_measured_on_a_broad_one() -> None:
+    model = deployment("doctor", claimed={NEUROLOGY: 1.0, "law": 1.0})
+    snapshot = of(model, finding("doctor", "mdf", "medicine", 0.7))
+    assert known(snapshot, NEUROLOGY, Trust.WEIGHTS) == 0.7
+    assert known(snapshot, "", Trust.WEIGHTS) == 0.7
+    assert known(snapshot, NEUROLOGY, Trust.CLAIMED) == 1.0
+
+
+def test_an_empty_topology_knows_nothing() -> None:
+    for topic in ("", "medicine"):
+        assert accuracy_on(QrrtState().snapshot(), topic, Trust.CLAIMED).value.shape == (0,)
+
+
+def test_the_later_word_of_a_unit_counts_whichever_comes_first() -> None:
+    sick = finding("doctor", "mdf", "medicine", 0.3, degraded=True, before=0.8)
+    well = finding("doctor", "mdf", "medicine", 0.8, at_s=NOW_S - 30)
+    for order in ((sick, well), (well, sick)):
+        snapshot = of(deployment("doctor"), *order)
+        assert known(snapshot, "medicine") == 0.8
+        assert not snapshot.columns.degraded[0]
+    assert of(deployment("doctor"), sick).columns.degraded[0]
+
+
+def test_a_units_clock_that_runs_ahead_does_not_freeze_its_word() -> None:
+    ahead = finding("doctor", "mdf", "medicine", 0.3, at_s=NOW_S + 1e9)
+    state = state_of([facility("mdf", deployment("doctor"))], ahead)
+    later = finding("doctor", "mdf", "medicine", 0.8, at_s=NOW_S + 10)
+    state.absorb_finding(later, NOW_S + 10)
+    assert known(state.snapshot(), "medicine") == 0.8
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"value": math.nan},
+        {"value": math.inf},
+        {"value": 1e300},
+        {"value": -0.5},
+        {"items": 0},
+        {"items": -400},
+        {"at_s": math.nan},
+        {"at_s": math.inf},
+    ],
+)
+def test_measurements_that_make_no_sense_are_left_out(nonsense: dict[str, float]) -> None:
+    wrong = {"value": 0.5, **nonsense}
+    signed = evidence("medicine", **wrong)  # type: ignore[arg-type]
+    asked = finding("doctor", "mdf", "medicine", **wrong)  # type: ignore[arg-type]
+    snapshot = of(deployment("doctor", evidence=(signed,)), asked)
+    # An instant that is no number reaches nothing, but an infinite one is `now` at the latest.
+    assert math.isnan(known(snapshot, "medicine")) or nonsense == {"at_s": math.inf}
+    sane = finding("doctor", "mdf", "medicine", 0.8, at_s=NOW_S)
+    assert known(of(deployment("doctor"), asked, sane), "medicine") == 0.8
+
+
+@pytest.mark.parametrize("claim", [math.nan, math.inf, -1.0, 1.0001])
+def test_claims_that_make_no_sense_are_left_out(claim: float) -> None:
+    assert math.isnan(known(of(deployment("doctor", claimed={"medicine": claim})), "medicine"))
+
+
+def test_claims_do_not_crowd_out_what_is_measured() -> None:
+    invented = [
+        facility(f"mdf{n}", deployment("liar", claimed={f"t{n}-{i}": 1.0 for i in range(64)}))
+        for n in range(2 * MOST_TOPICS // 64)
+    ]
+    told = finding("doctor", "mdf", "medicine", 0.8)
+    state = state_of([*invented, facility("mdf", deployment("doctor"))], told)
+    assert len(state.snapshot().accuracies.topics) == MOST_TOPICS
+    assert known(state.snapshot(), "medicine") == 0.8
+
+
+def test_topics_of_which_nothing_is_known_any_more_are_dropped() -> None:
+    state = state_of([facility("mdf", deployment("doctor", claimed={"medicine": 0.5}))])
+    assert state.snapshot().accuracies.topics.keys() == {"medicine"}
+    state.described(facility("mdf", deployment("doctor", claimed={"law": 0.5}), version=2), NOW_S)
+    assert state.snapshot().accuracies.topics.keys() == {"law"}
+    state.described(facility("mdf", version=3), NOW_S)
+    assert not state.snapshot().accuracies.topics
+
+
+def test_what_strangers_ask_about_is_not_kept() -> None:
+    snapshot = of(deployment("doctor"), finding("doctor", "mdf", "medicine", 0.8))
+    for number in range(2000):
+        known(snapshot, f"medicine/{number}")
+        known(snapshot, f"nonsense-{number}")
+    assert len(snapshot.accuracies.memo) <= 2
+
+
+topics = st.sampled_from(["a", "a/b", "a/b/c", "a/bc", "b", "b/c"])
+values = st.floats(0.0, 1.0)
+
+
+@given(
+    st.dictionaries(topics, values, max_size=6),
+    st.dictionaries(topics, values, max_size=6),
+    st.dictionaries(topics, values, max_size=6),
+    topics,
+    st.sampled_from(list(Trust)),
+)
+def test_of_each_level_of_trust_the_narrowest_covering_topic_is_told(
+    claimed: dict[str, float],
+    weights: dict[str, float],
+    asked: dict[str, float],
+    topic: str,
+    least: Trust,
+) -> None:
+    signed = tuple(
+        _evidence(name, value)
+        for name, value in weights.items()
+        if name not in asked  # Where both are there they are pooled.
+    )
+    told = [finding("doctor", "mdf", name, value) for name, value in asked.items()]
+    snapshot = of(deployment("doctor", claimed=claimed, evidence=signed), *told)
+    believed = {
+        **(claimed if least is Trust.CLAIMED else {}),
+        **({} if least is Trust.ASKED else weights),
+        **asked,
+    }
+    covering = [name for name in believed if topic == name or topic.startswith(f"{name}/")]
+    value = known(snapshot, topic, least)
+    if covering:
+        assert value == pytest.approx(believed[max(covering, key=len)])
+    else:
+        assert math.isnan(value)
+
+
+def _evidence(topic: str, value: float, key: SigningKey = KEY) -> object:
+    return sign_entry(evidence(topic, value).fact, (), key)
