@@ -67,6 +67,20 @@ def test_the_report_accounts_for_the_job(report: Any) -> None:
     assert last == {o["name"]: o["reached"] for o in report["objectives"]}
 
 
+def test_what_was_trained_is_found_and_asked(report: Any, out: Path) -> None:
+    assert len(report["queries"]) == 3
+    for stream in report["queries"]:
+        assert stream["answered"] == stream["queries"] == sum(stream["where"].values())
+        assert stream["failures"] == []
+        assert stream["overhead_p50_ms"] < stream["p50_ms"]
+        assert stream["decision"].startswith("gateway:")
+    broad, expert, _ = report["queries"]
+    assert broad["accuracy"] >= 0.7
+    assert expert["accuracy"] >= 0.8
+    assert all("general-1" not in where for where in expert["where"])
+    assert ElementTree.parse(out / "queries.svg").getroot().tag.endswith("svg")
+
+
 def test_there_is_a_picture_and_a_model_with_its_card(out: Path) -> None:
     root = ElementTree.parse(out / "network.svg").getroot()
     assert root.tag.endswith("svg")

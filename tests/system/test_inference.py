@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,21 @@ def test_a_query_finds_its_model_and_is_told_how(scene: Scene) -> None:
     explained = scene.network.json("explain", headers["daitn-decision"])
     assert explained["decision"]["chosen"] == "nurse@home"
     assert explained["query"]["http_status"] == 200
+
+
+def test_what_matters_to_a_query_is_shown_and_drawn(scene: Scene, tmp_path: Path) -> None:
+    drawn = tmp_path / "cut.graphml"
+    cut = scene.network.json(
+        "topology", "query", "--jurisdiction", "US", "--min-accuracy", "0.5", "-o", str(drawn)
+    )
+    options = {option["deployment"]: option for option in cut["options"]}
+    assert set(options) == {"doctor@east", "doctor@west", "nurse@home"}
+    reasons = {no["filter"] for no in options["nurse@home"]["rejections"]}
+    assert reasons == {"jurisdiction", "accuracy"}
+    assert options["doctor@east"]["path"] == ["gate", "east"]
+    root = ElementTree.parse(drawn).getroot()
+    assert root.tag.endswith("graphml")
+    assert "doctor@west" in drawn.read_text()
 
 
 def test_law_privacy_and_cost_decide_who_may_answer(scene: Scene) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 
 import msgspec
 
+from daitn.center.patience import Patience
 from daitn.center.placing import placement
 from daitn.control.placement.reconcile import (
     Place,
@@ -17,14 +19,13 @@ from daitn.control.placement.reconcile import (
     hindrance,
     next_steps,
 )
-from daitn.objects.deployments import DeploymentDescriptor, ModelPolicy
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, ModelPolicy
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, SiteId, checked_name
 from daitn.objects.messages import DeployModel, RetireModel, Serving
 from daitn.objects.models import ModelRef
 from daitn.objects.placement import (
-    AUTO_REPLICAS,
     DeployIntent,
     DeploymentList,
     DeploymentView,
@@ -33,6 +34,7 @@ from daitn.objects.placement import (
     PlaceView,
     RetireIntent,
 )
+from daitn.objects.queries import AUTO
 from daitn.objects.wire import decode, encode
 from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
@@ -48,9 +50,9 @@ LOOK_EVERY_S = 0.5
 ASK_AGAIN_S = 5.0
 """A facility that was asked has so long to tell that it is at work."""
 ASK_TIMEOUT_S = 5.0
-GONE_AFTER_S = 10.0
-"""A facility that is away so long is replaced: longer than a restart takes."""
 OPTIMISE_EVERY_S = 30.0
+TROUBLE_PAUSE_S = 5.0
+"""After an error that nobody foresaw, so that it does not fill the log."""
 _KIND, _MODEL_KIND = "deployment", "model"
 
 
@@ -68,10 +70,11 @@ class DeploymentService:
         self._retired: set[str] = set()
         """Names that were desired once: a facility that was away may still have them."""
         self._free_bytes: dict[SiteId, int] = {}
-        self._last_there_s: dict[SiteId, float] = {}
+        self._patience = Patience()
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
         self._trouble: dict[tuple[str, SiteId], str] = {}
         self._optimised_at_s = 0.0
+        self._asking: set[asyncio.Task[None]] = set()
         self._serving: Registration | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -83,13 +86,17 @@ class DeploymentService:
                 self._retired.add(name)
             else:
                 self._desired[name] = wish
+        for site in {site for wish in self._desired.values() for site in wish.places}:
+            # Who is there shows within moments; until then nothing is chosen anew.
+            self._patience.there(site, time.monotonic())
         self._serving = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
         self._looking = asyncio.create_task(self._look_for_ever(), name="deployments")
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        tasks = [*self._asking, *([self._looking] if self._looking else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._serving is not None:
             await self._serving.close()
 
@@ -100,7 +107,8 @@ class DeploymentService:
     def deploy(self, intent: DeployIntent) -> DeploymentView:
         """Take a wish; it is on disk when this returns.
 
-        Raises `NotFound` for an unknown model, `Refused` where no facility may host it now.
+        Raises `NotFound` for an unknown model or facility, `InvalidInput` for a name that cannot be
+        used, `Refused` where no facility may host it now.
         """
         kept = self._journal.get(_MODEL_KIND, intent.model)
         if kept is None:
@@ -111,6 +119,11 @@ class DeploymentService:
             )
         model = decode(kept, ModelDescriptor)
         name = checked_name(intent.name or intent.model, "name")
+        if name == AUTO:
+            raise InvalidInput(
+                f"{AUTO} means any model", field="name", fix="use another name, see `--as`"
+            )
+        intent = msgspec.structs.replace(intent, to=tuple(dict.fromkeys(intent.to)))
         before = self._desired.get(name)
         wish = DesiredDeployment(
             name=name, intent=intent, model=model, places=before.places if before else ()
@@ -150,9 +163,12 @@ class DeploymentService:
             deployments=tuple(self._view(wish) for _, wish in sorted(self._desired.items()))
         )
 
-    def placement(self) -> PlacementView:
-        """What the optimiser would change now."""
-        return placement(self._desired, self._qrrt.snapshot(), self._free_bytes)
+    async def placement(self) -> PlacementView:
+        """What the optimiser would change now, of what is left to it."""
+        free_bytes = self._room(self._facilities())
+        return await asyncio.to_thread(
+            placement, dict(self._desired), self._qrrt.snapshot(), free_bytes
+        )
 
     def _check(self, wish: DesiredDeployment) -> None:
         nodes = {node.site: node for node in self._facilities()}
@@ -178,16 +194,34 @@ class DeploymentService:
             )
 
     def _placed(self, wish: DesiredDeployment) -> DesiredDeployment:
-        away = frozenset(
-            site
-            for site, there_s in self._last_there_s.items()
-            if 0 < time.monotonic() - there_s < GONE_AFTER_S
-        )
-        places = chosen_places(wish, self._facilities(), self._free_bytes, away)
+        now_s = time.monotonic()
+        avoided = self._patience.avoided(wish.name, now_s)
+        nodes = [node for node in self._facilities() if node.site not in avoided]
+        away = self._patience.away(now_s) - avoided
+        places = chosen_places(wish, nodes, self._room(nodes, wish.name), away)
         why = wish.why if places == wish.places else ""
-        if not why:
-            why = "as its operator says" if wish.intent.to else "where there is most room"
-        return msgspec.structs.replace(wish, places=places, why=why)
+        if wish.intent.to:
+            why = why or "as its operator says"
+        elif not places:
+            why = "no facility that may host it has room"
+        return msgspec.structs.replace(wish, places=places, why=why or "where there is most room")
+
+    def _room(self, nodes: Iterable[NodeDescriptor], but: str = "") -> dict[SiteId, int]:
+        """Bytes left per facility, what it is still to take off; `but`: a wish left aside."""
+        room = {}
+        for node in nodes:
+            assert node.facility is not None
+            there = sum(d.size_bytes for d in node.facility.deployments)
+            free = self._free_bytes.get(node.site, node.facility.memory_bytes - there)
+            coming = sum(
+                wish.model.size_bytes
+                for wish in self._desired.values()
+                if wish.name != but
+                and node.site in wish.places
+                and deployed_at(node, wish.name) is None
+            )
+            room[node.site] = max(0, free - coming)
+        return room
 
     def _keep(self, wish: DesiredDeployment) -> None:
         self._journal.put(_KIND, wish.name, encode(wish))
@@ -207,45 +241,54 @@ class DeploymentService:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
+                self._look()
                 self._replace()
-                await self._carry_out()
-            except DaitnError as error:
-                log.warning("deployments: %s", error)
+                self._carry_out()
+                if time.monotonic() - self._optimised_at_s >= OPTIMISE_EVERY_S:
+                    self._optimised_at_s = time.monotonic()
+                    await self._optimise()
+            except Exception:
+                # One wish that cannot be dealt with must not keep the others from being.
+                log.exception("deployments are not what they should be")
+                await asyncio.sleep(TROUBLE_PAUSE_S)
+
+    def _look(self) -> None:
+        """Note who is there, and who fails at what is wished."""
+        now_s = time.monotonic()
+        for node in self._facilities():
+            self._patience.there(node.site, now_s)
+            for wish in self._desired.values():
+                found = deployed_at(node, wish.name)
+                failing = found is not None and found.state is DeploymentState.FAILED
+                self._patience.tried(wish.name, node.site, failing, now_s)
 
     def _replace(self) -> None:
         """Choose anew where what was chosen is not to be had any more."""
-        now_s = time.monotonic()
-        for node in self._facilities():
-            self._last_there_s[node.site] = now_s
         for wish in tuple(self._desired.values()):
             placed = self._placed(wish)
             if placed.places != wish.places:
                 log.info("%s is to be at %s", wish.name, ", ".join(placed.places) or "no place")
                 self._keep(placed)
-        if now_s - self._optimised_at_s >= OPTIMISE_EVERY_S:
-            self._optimised_at_s = now_s
-            self._optimise()
 
-    def _optimise(self) -> None:
+    async def _optimise(self) -> None:
         """Follow the optimiser for what leaves the number of replicas to it."""
-        automatic = {
-            name for name, w in self._desired.items() if w.intent.replicas == AUTO_REPLICAS
-        }
-        if not automatic:
+        planned_for = dict(self._desired)
+        if not any(wish.intent.automatic for wish in planned_for.values()):
             return
-        for change in self.placement().changes:
-            wish = self._desired.get(change.name)
-            if wish is None or change.name not in automatic:
-                continue
-            places = [site for site in wish.places if site != change.site]
+        moved: dict[str, DesiredDeployment] = {}
+        for change in (await self.placement()).changes:
+            wish = moved.get(change.name, planned_for[change.name])
+            places = tuple(site for site in wish.places if site != change.site)
             if change.add:
-                places.append(change.site)
-            if places:
-                log.info("%s", change.why)
-                moved = msgspec.structs.replace(wish, places=tuple(places), why=change.why)
-                self._keep(moved)
+                places = (*places, change.site)
+            moved[change.name] = msgspec.structs.replace(wish, places=places, why=change.why)
+        for name, wish in moved.items():
+            # What an operator wished meanwhile goes before what was planned.
+            if wish.places and self._desired.get(name) == planned_for[name]:
+                log.info("%s is to be at %s: %s", name, ", ".join(wish.places), wish.why)
+                self._keep(wish)
 
-    async def _carry_out(self) -> None:
+    def _carry_out(self) -> None:
         for step in next_steps(self._desired, frozenset(self._retired), self._facilities()):
             name = step.desired.name if isinstance(step, Place) else step.name
             what = step.desired.model.manifest if isinstance(step, Place) else "retire"
@@ -253,7 +296,10 @@ class DeploymentService:
             if time.monotonic() - asked_s < ASK_AGAIN_S:
                 continue
             self._asked_at_s[name, step.site, what] = time.monotonic()
-            await self._ask(step, name)
+            # A facility that is slow to answer must not keep the others waiting.
+            task = asyncio.create_task(self._ask(step, name), name=f"ask {step.site}")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
 
     async def _ask(self, step: Place | Retire, name: str) -> None:
         if isinstance(step, Place):
@@ -264,9 +310,12 @@ class DeploymentService:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
             self._trouble.pop((name, step.site), None)
+            self._patience.accepted(name, step.site)
         except DaitnError as error:
             log.warning("%s does not %s %s: %s", step.site, verb, name, error)
             self._trouble[name, step.site] = error.problem
+            if isinstance(step, Place) and not isinstance(error, Unreachable):
+                self._patience.refused(name, step.site, time.monotonic())
 
     async def _on_serving(self, key: str, payload: bytes) -> None:
         try:

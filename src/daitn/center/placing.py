@@ -8,6 +8,7 @@ import numpy as np
 
 from daitn.control.placement.optimiser import PlacementProblem, planned
 from daitn.control.placement.reconcile import hindrance
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import DesiredDeployment, PlacementView
 from daitn.objects.queries import AUTO
@@ -27,7 +28,10 @@ def placement(
     snapshot: Qrrt,
     free_bytes: Mapping[SiteId, int],
 ) -> PlacementView:
-    """What the optimiser would change of what is desired, on the topology of this moment."""
+    """What the optimiser would change of what is left to it, on the topology of this moment.
+
+    `free_bytes`: memory left per facility when all that is desired is there.
+    """
     problem = _problem(desired, snapshot, free_bytes)
     if problem is None:
         return PlacementView(changes=(), cost_now=0.0, cost_then=0.0)
@@ -49,7 +53,7 @@ def _problem(
     rate = np.array(
         [
             [
-                0.0 if hindrance(wish.model, host, None) else _rate(snapshot, wish.name, host.site)
+                _rate(snapshot, wish.name, host.site) if _may_stand(wish, host) else 0.0
                 for host in hosts
             ]
             for wish in wishes
@@ -66,9 +70,16 @@ def _problem(
         memory=free + size @ standing,
         price=np.array([h.facility.price_usd_per_hour if h.facility else 0.0 for h in hosts]),
         standing=standing,
-        fixed=np.array([[host.site in wish.intent.to for host in hosts] for wish in wishes]),
+        fixed=standing & ~np.array([[wish.intent.automatic] for wish in wishes]),
         move_s=np.repeat((size / _THROUGHPUT_BPS)[:, None], len(hosts), axis=1),
     )
+
+
+def _may_stand(wish: DesiredDeployment, host: NodeDescriptor) -> bool:
+    """What an operator decided about takes its share of demand and memory, and stays."""
+    if not wish.intent.automatic:
+        return host.site in wish.places
+    return not hindrance(wish.model, host, None)
 
 
 def _asked(

@@ -214,7 +214,7 @@ class ControlCenter:
         return encode(self._deployments.all())
 
     async def _on_placement(self, key: str, payload: bytes) -> bytes:
-        return encode(await asyncio.to_thread(self._deployments.placement))
+        return encode(await self._deployments.placement())
 
     async def _on_served(self, key: str, payload: bytes) -> bytes:
         return encode(served_models(self._qrrt.snapshot()))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
+from daitn.cli import cutting
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -63,6 +64,9 @@ def show(
         screen.print(_relevant_table(view))
     else:
         screen.print(_topology_table(view))
+
+
+app.command("query")(cutting.query)
 
 
 @app.command()

@@ -45,6 +45,11 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
     askers: tuple[str, ...] = ("*",)
     """Query owners who may ask it."""
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the optimiser decides where it is, and how often."""
+        return not self.to and self.replicas == AUTO_REPLICAS
+
 
 class RetireIntent(msgspec.Struct, frozen=True, kw_only=True):
     """An operator wishes a model to answer no more, everywhere or at one facility."""

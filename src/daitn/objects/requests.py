@@ -11,10 +11,11 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Lineage
 from daitn.objects.models import ModelRef
-from daitn.objects.queries import QueryRecord
+from daitn.objects.queries import QueryIntent, QueryRecord
 
 __all__ = [
     "AssessIntent",
+    "CutQuery",
     "ExplainQuery",
     "JobList",
     "JobQuery",
@@ -94,3 +95,9 @@ class QueryExplained(msgspec.Struct, frozen=True, kw_only=True):
 
     query: QueryRecord
     decision: Decision
+
+
+class CutQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a gateway for the QS-QRRT of a query, without asking the query."""
+
+    intent: QueryIntent

@@ -46,9 +46,17 @@ NEW_SEEN_WITHIN_S = 1.0
 QUESTION_TIMEOUT_S = 30.0
 AT_ONCE = 2
 """Questions at the same time: an examination is not to be felt as load."""
+SITES_AT_ONCE = 16
+"""Facilities that are examined at the same time: one that is silent holds up none but itself."""
 _ANSWER_TOKENS = 8
+_MOST_ANSWER_BYTES = 1 << 16
+"""Of so few tokens with all that a server may tell of them."""
 _FAILED_MOST = 0.5
 """Where more of a round's questions get no answer, nothing is made of the others."""
+_SILENT_AFTER = 4
+"""Where the first so many get no answer, the others are not asked."""
+_MOST_KNOWN = 10_000
+"""Deployments and topics that are remembered, the latest examined: names are strangers' words."""
 
 
 class _Target(msgspec.Struct, frozen=True):
@@ -70,6 +78,18 @@ class _Kept(msgspec.Struct, frozen=True):
 class _Test:
     topic: str
     items: list[Choice]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """To a deployment: an address, the model's name there, and for whom a pass is."""
+
+    endpoint: str
+    model: str
+    audience: SiteId
+
+
+_Due = tuple[_Target, _Test]
 
 
 class _Said(msgspec.Struct):
@@ -108,8 +128,11 @@ class Examiner:
         self._known: dict[_Target, Examination] = {}
         self._attested: dict[_Target, Attestation] = {}
         self._examined_at_s: dict[_Target, float] = {}
+        """Of deployments that are there."""
         self._decks: dict[_Target, list[Choice]] = {}
         self._examining: asyncio.Task[None] | None = None
+        self._at: dict[SiteId, asyncio.Task[None]] = {}
+        """Facilities that are being examined."""
 
     async def start(self) -> None:
         """Examine from now on."""
@@ -122,9 +145,10 @@ class Examiner:
             self._examining = asyncio.create_task(self._examine_for_ever(tests), name="examiner")
 
     async def close(self) -> None:
-        if self._examining is not None:
-            self._examining.cancel()
-            await asyncio.gather(self._examining, return_exceptions=True)
+        tasks = [task for task in (self._examining, *self._at.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def current(self) -> tuple[Attestation, ...]:
         """What was found last of every deployment and topic."""
@@ -137,56 +161,63 @@ class Examiner:
     async def _examine_for_ever(self, tests: list[_Test]) -> None:
         await asyncio.sleep(FIRST_AFTER_S)
         async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=QUESTION_TIMEOUT_S)
+            timeout=aiohttp.ClientTimeout(total=QUESTION_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
         ) as session:
             while True:
-                for target, test, said in self._due(tests):
-                    try:
-                        await self._examine(session, target, test, said)
-                    except DaitnError as error:
-                        log.warning("%s at %s: %s", target.deployment, target.site, error)
+                at: dict[SiteId, list[_Due]] = {}
+                for due in self._due(tests):
+                    at.setdefault(due[0].site, []).append(due)
+                self._at = {site: task for site, task in self._at.items() if not task.done()}
+                for site, there in at.items():
+                    if site not in self._at and len(self._at) < SITES_AT_ONCE:
+                        examining = self._examine_site(session, there)
+                        self._at[site] = asyncio.create_task(examining, name=f"examine {site}")
                 await asyncio.sleep(NEW_SEEN_WITHIN_S)
 
-    def _due(self, tests: list[_Test]) -> list[tuple[_Target, _Test, DeploymentDescriptor]]:
+    async def _examine_site(self, session: aiohttp.ClientSession, there: list[_Due]) -> None:
+        """One round at one facility, one deployment after the other."""
+        for target, test in there:
+            try:
+                await self._examine(session, target, test)
+            except DaitnError as error:
+                log.warning("%s at %s: %s", target.deployment, target.site, error)
+            except Exception:
+                log.exception("%s at %s cannot be examined", target.deployment, target.site)
+
+    def _due(self, tests: list[_Test]) -> list[_Due]:
         """What was not examined for a round's time, in random order."""
         now_s = time.monotonic()
-        due = []
+        due, there = [], set()
         for node in self._directory.nodes():
             for said in node.facility.deployments if node.facility else ():
-                if said.state is not DeploymentState.READY or Api.CHAT not in said.apis:
+                if not _can_be_asked(said):
                     continue
                 for test in tests:
                     target = _Target(node.site, said.name, test.topic)
+                    there.add(target)
                     last_s = self._examined_at_s.get(target, -self._asking.every_s)
                     if now_s - last_s >= self._asking.every_s:
-                        due.append((target, test, said))
+                        due.append((target, test))
+        self._examined_at_s = {t: at_s for t, at_s in self._examined_at_s.items() if t in there}
         self._rng.shuffle(due)
         return due
 
-    async def _examine(
-        self,
-        session: aiohttp.ClientSession,
-        target: _Target,
-        test: _Test,
-        said: DeploymentDescriptor,
-    ) -> None:
+    async def _examine(self, session: aiohttp.ClientSession, target: _Target, test: _Test) -> None:
         """One round of questions, and what follows from it."""
         self._examined_at_s[target] = time.monotonic()
-        way = self._way(target)
-        if way is None:
+        said, way = self._said(target), self._way(target)
+        if said is None or way is None:
             return
-        url, model, audience = way
-        turns = asyncio.Semaphore(AT_ONCE)
-
-        async def ask(item: Choice) -> bool | None:
-            async with turns:
-                return await self._ask(session, url, model, audience, item)
-
         items = self._drawn(target, test)
-        heard = await asyncio.gather(*(ask(item) for item in items))
+        heard = await self._heard(session, way, items)
         right = [answer for answer in heard if answer is not None]
         if len(right) < len(items) * (1 - _FAILED_MOST):
             log.info("%s at %s does not answer", target.deployment, target.site)
+            return
+        now = self._said(target)
+        if now is None or now.manifest != said.manifest:
+            # Nobody can say which of the two answered what.
             return
         known = self._known.setdefault(target, Examination(said.manifest))
         known.took(said.manifest, right, self._asking.window)
@@ -195,22 +226,53 @@ class Examiner:
         )
         if finding.degraded:
             log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
+        # The latest examined stand last.
+        del self._known[target]
+        self._known[target] = known
+        self._attested.pop(target, None)
         self._attested[target] = sign_attestation(finding, self._key)
+        self._forget()
         self._remember()
         await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
 
-    def _way(self, target: _Target) -> tuple[str, str, SiteId] | None:
-        """Address, name of the model there, and for whom a pass is: a gateway, by lot; without
-        one, the facility's own door."""
-        gateways = [node for node in self._directory.nodes() if node.gateway is not None]
-        if gateways:
-            node = self._rng.choice(gateways)
-            assert node.gateway is not None
-            return node.gateway.endpoint, f"{target.deployment}@{target.site}", node.site
+    def _said(self, target: _Target) -> DeploymentDescriptor | None:
+        """What is told of a deployment now; none where it cannot be asked."""
+        node = self._directory.node(target.site)
+        for said in node.facility.deployments if node and node.facility else ():
+            if said.name == target.deployment and _can_be_asked(said):
+                return said
+        return None
+
+    async def _heard(
+        self, session: aiohttp.ClientSession, way: _Way, items: list[Choice]
+    ) -> list[bool | None]:
+        """Whether each question was answered rightly; none where it was not answered."""
+        turns = asyncio.Semaphore(AT_ONCE)
+        heard: list[bool | None] = []
+
+        async def ask(item: Choice) -> None:
+            async with turns:
+                if len(heard) < _SILENT_AFTER or any(answer is not None for answer in heard):
+                    heard.append(await self._ask(session, way, item))
+
+        async with asyncio.TaskGroup() as asking:
+            for item in items:
+                asking.create_task(ask(item))
+        return heard
+
+    def _way(self, target: _Target) -> _Way | None:
+        """A gateway, by lot, and one whose owner has no part in the facility where there is one: a
+        gateway sees who asks. Without any, the facility's own door."""
         facility = self._directory.node(target.site)
         if facility is None or facility.facility is None:
             return None
-        return facility.facility.endpoint, target.deployment, target.site
+        gateways = [node for node in self._directory.nodes() if node.gateway is not None]
+        others = [node for node in gateways if node.owner != facility.owner]
+        if gateways:
+            node = self._rng.choice(others or gateways)
+            assert node.gateway is not None
+            return _Way(node.gateway.endpoint, f"{target.deployment}@{target.site}", node.site)
+        return _Way(facility.facility.endpoint, target.deployment, target.site)
 
     def _drawn(self, target: _Target, test: _Test) -> list[Choice]:
         """The round's items: all are asked once before any is asked again."""
@@ -222,42 +284,42 @@ class Examiner:
         drawn, self._decks[target] = deck[: self._asking.items], deck[self._asking.items :]
         return drawn
 
-    async def _ask(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        model: str,
-        audience: SiteId,
-        item: Choice,
-    ) -> bool | None:
+    async def _ask(self, session: aiohttp.ClientSession, way: _Way, item: Choice) -> bool | None:
         """Whether the answer is right; none where there is none. The options are shuffled, so that
         no answer can be known by its letter."""
         order = self._rng.sample(range(len(item.options)), len(item.options))
         text = as_question(item.question, [item.options[index] for index in order])
         body = {
-            "model": model,
+            "model": way.model,
             "messages": [{"role": "user", "content": text}],
             "temperature": 0,
             "max_tokens": _ANSWER_TOKENS,
         }
         headers = {
             "content-type": "application/json",
-            "daitn-pass": sign_pass(self._site, audience, self._now_s(), self._key),
+            "daitn-pass": sign_pass(self._site, way.audience, self._now_s(), self._key),
         }
         try:
             async with session.post(
-                f"{url.rstrip('/')}/v1/chat/completions",
+                f"{way.endpoint.rstrip('/')}/v1/chat/completions",
                 data=msgspec.json.encode(body),
                 headers=headers,
+                allow_redirects=False,
             ) as answer:
                 if answer.status != 200:
                     return None
-                said = msgspec.json.decode(await answer.read(), type=_Answer)
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+                said = msgspec.json.decode(await _bounded(answer), type=_Answer)
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError, ValueError, RecursionError):
+            # ValueError: text that is no UTF-8; RecursionError: lists within lists without end.
             return None
         content = said.choices[0].message.content if said.choices else None
         picked = chosen(content or "", len(order))
         return picked is not None and order[picked] == item.answer
+
+    def _forget(self) -> None:
+        for target in list(self._attested)[: len(self._attested) - _MOST_KNOWN]:
+            del self._attested[target], self._known[target]
+            self._decks.pop(target, None)
 
     def _remember(self) -> None:
         """A restart is no chance to be measured anew."""
@@ -291,6 +353,20 @@ class Examiner:
             target = _Target(finding.site, finding.deployment, finding.topic)
             self._attested[target] = attestation
             self._known[target] = _recalled(kept, _name(target))
+
+
+def _can_be_asked(said: DeploymentDescriptor) -> bool:
+    return said.state is DeploymentState.READY and Api.CHAT in said.apis
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises `ValueError` for one that is too large for what was asked."""
+    body = b""
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > _MOST_ANSWER_BYTES:
+            raise ValueError("the answer is too long")
+    return body
 
 
 def _name(target: _Target) -> str:

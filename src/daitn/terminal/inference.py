@@ -11,13 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryExplained, QueryList
+from daitn.objects.requests import (
+    CutQuery,
+    ExplainQuery,
+    QueriesWanted,
+    QueryExplained,
+    QueryList,
+)
 from daitn.objects.wire import decode, encode
 from daitn.terminal.config import NodeConfig
 from daitn.terminal.examiner import Examiner
@@ -28,6 +35,8 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.topology.qrrt.export import export_query
+from daitn.topology.qrrt.relevance import relevant_to
 from daitn.topology.topics import TopicModel
 
 __all__ = ["Inference"]
@@ -124,7 +133,11 @@ class Inference:
         if self._facility is not None:
             handlers |= {"deploy": self._facility.on_deploy, "retire": self._facility.on_retire}
         if self._gateway is not None:
-            handlers |= {"queries": self._on_queries, "explain": self._on_explain}
+            handlers |= {
+                "queries": self._on_queries,
+                "explain": self._on_explain,
+                "cut": self._on_cut,
+            }
         if self._examiner is not None:
             handlers["attested"] = self._examiner.on_attested
         return handlers
@@ -145,6 +158,14 @@ class Inference:
         assert self._gateway is not None
         record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
         return encode(QueryExplained(query=record, decision=decision))
+
+    async def _on_cut(self, key: str, payload: bytes) -> bytes:
+        assert self._feed is not None
+        intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
+        snapshot = self._feed.snapshot()
+        nobody = np.zeros(len(snapshot.rows))
+        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, time.time())
+        return encode(export_query(cut))
 
     async def _tell_demand(self, gateway: Gateway) -> None:
         while True:

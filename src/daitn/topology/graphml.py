@@ -21,7 +21,7 @@ from daitn.topology.export import (
 )
 from daitn.topology.layers import Coupling, Layer, node_id
 
-__all__ = ["relevant_to_graphml", "to_graphml"]
+__all__ = ["Attributes", "graphml", "relevant_to_graphml", "to_graphml"]
 
 Value = str | bool | int | float
 Attributes = dict[str, Value]
@@ -75,14 +75,21 @@ def _written(view: TopologyView, marks: Mapping[str, Attributes]) -> str:
         )
         for link in view.links
     ]
+    return graphml(f"drrt-{view.version}", vertices, edges)
+
+
+def graphml(
+    name: str, vertices: Mapping[str, Attributes], edges: list[tuple[str, str, Attributes]]
+) -> str:
+    """A directed graph with attributes as a GraphML document."""
     root = ElementTree.Element("graphml", xmlns="http://graphml.graphdrawing.org/xmlns")
     keys = {
         "node": _declare(root, "node", list(vertices.values())),
         "edge": _declare(root, "edge", [attributes for _, _, attributes in edges]),
     }
-    graph = ElementTree.SubElement(root, "graph", id=f"drrt-{view.version}", edgedefault="directed")
-    for name, attributes in vertices.items():
-        element = ElementTree.SubElement(graph, "node", id=_clean(name))
+    graph = ElementTree.SubElement(root, "graph", id=_clean(name), edgedefault="directed")
+    for vertex, attributes in vertices.items():
+        element = ElementTree.SubElement(graph, "node", id=_clean(vertex))
         _fill(element, attributes, keys["node"])
     for source, target, attributes in edges:
         ends = {"source": _clean(source), "target": _clean(target)}

@@ -32,7 +32,7 @@ BUCKETS = 1 << _BITS
 _SHORTEST, _LONGEST = 3, 5
 """Bytes of a feature."""
 _MOST_CHARACTERS = 2000
-"""Of a text that are looked at: a page, which takes under half a millisecond."""
+"""Of a text that are looked at: a page, which takes 0.2 ms."""
 LEAST_RECORDS = 5
 """Records in which a feature must occur to be told, and the step in which their number is told:
 below five, counts are suppressed, and others rounded, as statistical offices do with small cells.
@@ -40,7 +40,7 @@ below five, counts are suppressed, and others rounded, as statistical offices do
 _MOST_RECORDS = 20_000
 """Of a data set that are looked at, evenly spread; takes a second."""
 _MOST_TOPICS = 128
-"""That are told apart: 8 MiB of weights. Topics are strangers' words and cost memory."""
+"""That are told apart: 4 MiB of weights. Topics are strangers' words and cost memory."""
 _SMOOTHING = 0.5
 """Records added to each feature (Krichevsky and Trofimov 1981); the best of 0.2 to 2."""
 _TEMPERATURE = 2.2

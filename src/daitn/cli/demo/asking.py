@@ -44,17 +44,18 @@ STREAMS = (
         name="broad questions",
         test="broad",
         questions=160,
-        wishes={"topic": "medicine", "min_accuracy": 0.8},
+        wishes={"topic": "medicine", "min_accuracy": 0.75},
     ),
     Stream(
         name="expert questions",
         test="expert",
         questions=160,
-        wishes={"topic": "medicine/neurology", "min_accuracy": 0.9},
+        wishes={"topic": "medicine/neurology", "min_accuracy": 0.85},
     ),
     Stream(name="expert questions, topic not told", test="expert", questions=160, wishes={}),
 )
-"""All to the model `auto`: the network finds who answers."""
+"""All to the model `auto`: the network finds who answers. What is wished lies somewhat below what
+the model was trained for: each new examination moves what is known of it."""
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ small cases stands beside it in the tests.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -29,7 +30,9 @@ USD_IN_S = 1e4
 """Seconds of waiting that a US dollar is worth: 0.36 USD per hour that somebody waits."""
 _BUSY_MOST = 0.95
 """Utilisation beyond which waiting is not told by a formula any more."""
-_ROUNDS = 50
+_THOROUGHLY_TRIED, _MOST_TRIED = 5_000, 30_000
+"""Placements of which the best of all neighbours is taken, and those that are looked at: from
+then on the first better one is good enough. All of them take about a second."""
 
 
 @dataclass(frozen=True)
@@ -62,28 +65,55 @@ class PlacementProblem:
 
 def cost_of(problem: PlacementProblem, placed: Flags) -> float:
     """Seconds per second; infinite where memory does not suffice."""
-    if (problem.size @ placed > problem.memory).any():
-        return float("inf")
-    waiting = sum(_served_s(problem, model, placed[model]) for model in range(len(placed)))
-    hosting = float((placed * problem.price).sum()) / 3600 * USD_IN_S
-    moving = float((problem.move_s * (placed & ~problem.standing)).sum()) / problem.horizon_s
-    return waiting + hosting + moving
+    return _Costs(problem).of(placed)
 
 
 def improved(problem: PlacementProblem) -> Flags:
-    """A placement that no single addition, removal or move makes better."""
+    """A placement that no single addition, removal, move or displacement makes better."""
+    costs = _Costs(problem)
     placed = (problem.standing & (problem.rate > 0)) | problem.fixed
-    cost = cost_of(problem, placed)
-    for _ in range(_ROUNDS):
+    cost, tried = costs.of(placed), 0
+    while tried < _MOST_TRIED:
         best, best_cost = placed, cost
         for changed in _neighbours(problem, placed):
-            changed_cost = cost_of(problem, changed)
+            tried += 1
+            changed_cost = costs.of(changed)
             if changed_cost < best_cost - 1e-9:
                 best, best_cost = changed, changed_cost
+                if tried > _THOROUGHLY_TRIED:
+                    break
+            if tried >= _MOST_TRIED:
+                break
         if best is placed:
             break
         placed, cost = best, best_cost
     return placed
+
+
+class _Costs:
+    """Costs of placements of one problem. What a model's queries cost depends on its own places
+    alone, and is worked out once for each set of them."""
+
+    def __init__(self, problem: PlacementProblem) -> None:
+        self._problem = problem
+        self._served: dict[tuple[int, bytes], float] = {}
+
+    def of(self, placed: Flags) -> float:
+        problem = self._problem
+        if (problem.size @ placed > problem.memory + 1e-9).any():
+            return float("inf")
+        waiting = sum(self._served_s(model, placed[model]) for model in range(len(placed)))
+        hosting = float((placed * problem.price).sum()) / 3600 * USD_IN_S
+        moved = placed & ~problem.standing
+        moving = float((problem.move_s * moved).sum()) / problem.horizon_s
+        return waiting + hosting + moving
+
+    def _served_s(self, model: int, places: Flags) -> float:
+        key = model, places.tobytes()
+        known = self._served.get(key)
+        if known is None:
+            known = self._served[key] = _served_s(self._problem, model, places)
+        return known
 
 
 def planned(problem: PlacementProblem) -> PlacementView:
@@ -107,20 +137,28 @@ def planned(problem: PlacementProblem) -> PlacementView:
     return PlacementView(changes=tuple(changes), cost_now=now, cost_then=then)
 
 
-def _neighbours(problem: PlacementProblem, placed: Flags) -> list[Flags]:
+def _neighbours(problem: PlacementProblem, placed: Flags) -> Iterator[Flags]:
     models, facilities = placed.shape
-    found = []
+    room = problem.memory - problem.size @ placed
     for model, site in product(range(models), range(facilities)):
         if placed[model, site]:
             if not problem.fixed[model, site]:
-                found.append(_changed(placed, (model, site, False)))
+                yield _changed(placed, (model, site, False))
         elif problem.rate[model, site] > 0:
-            found.append(_changed(placed, (model, site, True)))
-            found += [
-                _changed(placed, (model, site, True), (model, int(other), False))
-                for other in np.flatnonzero(placed[model] & ~problem.fixed[model])
-            ]
-    return found
+            yield _changed(placed, (model, site, True))
+            for other in np.flatnonzero(placed[model] & ~problem.fixed[model]):
+                yield _changed(placed, (model, site, True), (model, int(other), False))
+            if room[site] < problem.size[model]:
+                yield from _displacing(problem, placed, model, site)
+
+
+def _displacing(problem: PlacementProblem, placed: Flags, model: int, site: int) -> Iterator[Flags]:
+    """A model comes to a full facility, and one of those there goes, away or elsewhere."""
+    for other in np.flatnonzero(placed[:, site] & ~problem.fixed[:, site]):
+        gone = (int(other), site, False)
+        yield _changed(placed, (model, site, True), gone)
+        for place in np.flatnonzero(~placed[other] & (problem.rate[other] > 0)):
+            yield _changed(placed, (model, site, True), gone, (int(other), int(place), True))
 
 
 def _changed(placed: Flags, *changes: tuple[int, int, bool]) -> Flags:

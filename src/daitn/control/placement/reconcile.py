@@ -66,8 +66,8 @@ def chosen_places(
     free_bytes: Mapping[SiteId, int],
     away: frozenset[SiteId],
 ) -> tuple[SiteId, ...]:
-    """Where the wish is to stand: where it stands, as far as that is there; else at the facilities
-    with most room.
+    """Where the wish is to stand: where it stands, as far as that is there; else where it answers
+    already, and at the facilities with most room.
 
     `free_bytes`: memory left per facility. `away`: facilities that are gone, but not for so long
     that their deployments are placed elsewhere.
@@ -87,12 +87,21 @@ def chosen_places(
     if lacking <= 0:
         keep = len(staying) if wish.intent.replicas == AUTO_REPLICAS else wish.intent.replicas
         return tuple(staying[:keep])
+    there = {site for site, node in live.items() if _answers(node, wish)}
     candidates = [
         node
         for site, node in live.items()
-        if site not in staying and not hindrance(wish.model, node, free_bytes.get(site))
+        if site not in staying
+        and not hindrance(wish.model, node, None if site in there else free_bytes.get(site))
     ]
-    candidates.sort(key=lambda node: (_load(node), -free_bytes.get(node.site, 0), node.site))
+    candidates.sort(
+        key=lambda node: (
+            node.site not in there,
+            _load(node),
+            -free_bytes.get(node.site, 0),
+            node.site,
+        )
+    )
     return (*staying, *(node.site for node in candidates[:lacking]))
 
 

@@ -161,7 +161,7 @@ class QrrtState:
 
     def absorb_finding(self, finding: Finding, now_s: float) -> None:
         """A verification unit found this; its signature was checked."""
-        if finding.at_s > now_s:
+        if now_s < finding.at_s < math.inf:
             finding = msgspec.structs.replace(finding, at_s=now_s)
         for id_ in self._knowledge.found(finding):
             row = self._row_of.get(id_)
