@@ -1,0 +1,135 @@
+"""How the row that is asked first, and those after it, are chosen: QIRCE, and others to compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
+from daitn.control.queries.engine import Qirce
+from daitn.policy.pipeline import Rng
+from daitn.sim.load import Arrival
+from daitn.topology.qrrt.filters import passing
+from daitn.topology.qrrt.relevance import relevant_to
+from daitn.topology.qrrt.snapshot import Floats
+
+__all__ = [
+    "Choice",
+    "Chooser",
+    "LeastBusy",
+    "QirceChooser",
+    "RandomRow",
+    "RoundRobin",
+    "TwoChoices",
+]
+
+_LATE = -math.log(0.05)
+"""Of the tokens' expected time, as a gateway reckons for answers that come at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Rows in the order in which they are asked; none: the query is turned away."""
+
+    rows: tuple[int, ...]
+    late_after_s: float = math.inf
+    """A second one is asked when the first has not answered by then."""
+
+
+class Chooser(Protocol):
+    """Chooses for one gateway."""
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+        """Of `arrival`, only an oracle looks at what is not in the context."""
+        ...
+
+
+class QirceChooser:
+    """The live code. `heard` is told every decision."""
+
+    def __init__(
+        self, heard: Callable[[QueryContext, QueryPlan | Refusal], None] | None = None
+    ) -> None:
+        self._qirce = Qirce()
+        self._heard = heard
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+        plan = self._qirce.decide(context, rng)
+        if self._heard is not None:
+            self._heard(context, plan)
+        if isinstance(plan, Refusal):
+            return Choice(())
+        per_token_s = float(context.snapshot.columns.per_token_s[plan.rows[0]])
+        further_s = _LATE * per_token_s * context.intent.tokens_out
+        return Choice(plan.rows, plan.late_after_s + further_s)
+
+
+class RandomRow:
+    """Any that may answer."""
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+        return _by(_passing(context), lambda row: rng.random(), context)
+
+
+class RoundRobin:
+    """Those that may answer in turn: of them, the one that was not asked for longest."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._asked: dict[str, int] = {}
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+        rows = context.snapshot.rows
+        choice = _by(_passing(context), lambda row: self._asked.get(rows[row].id, 0), context)
+        for row in choice.rows[:1]:
+            self._turn += 1
+            self._asked[rows[row].id] = self._turn
+        return choice
+
+
+class LeastBusy:
+    """The one with the fewest queries per slot: of this gateway, or as facilities say."""
+
+    def __init__(self, *, reported: bool) -> None:
+        self._reported = reported
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+        columns = context.snapshot.columns
+        busy = (columns.in_flight if self._reported else context.in_flight) / columns.slots
+        return _by(_passing(context), lambda row: (busy[row], rng.random()), context)
+
+
+class TwoChoices:
+    """The less busy of two by chance: Mitzenmacher, "The power of two choices in randomized load
+    balancing", IEEE TPDS 2001."""
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+        rows = [row for _, row in sorted((rng.random(), row) for row in _passing(context))]
+        busy = np.maximum(context.snapshot.columns.in_flight, context.in_flight)
+        per_slot: Floats = busy / context.snapshot.columns.slots
+        two, others = rows[:2], rows[2:]
+        two.sort(key=lambda row: float(per_slot[row]))
+        return Choice((*two, *others)[: context.intent.wishes.attempts])
+
+
+def _passing(context: QueryContext) -> list[int]:
+    """What QIRCE too would choose from."""
+    cut = relevant_to(
+        context.snapshot,
+        context.intent,
+        context.paths,
+        context.in_flight,
+        context.now_s,
+        context.excluded,
+    )
+    passes = passing(cut)
+    return [int(row) for row in cut.numbers[passes]]
+
+
+def _by(rows: list[int], key: Callable[[int], object], context: QueryContext) -> Choice:
+    ordered = sorted(rows, key=key)  # type: ignore[arg-type]
+    return Choice(tuple(ordered[: context.intent.wishes.attempts]))

@@ -1,0 +1,146 @@
+"""A gateway of a simulated world, around the live topology and a way to choose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+import msgspec
+import numpy as np
+
+from daitn.control.queries.context import QueryContext
+from daitn.objects.deployments import Api
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import QueryIntent, QueryStatus
+from daitn.sim.asking import Asking, Ended
+from daitn.sim.attempt import Attempt, Outcome
+from daitn.sim.choosing import Chooser
+from daitn.sim.clock import Clock
+from daitn.sim.links import Links
+from daitn.sim.load import Arrival
+from daitn.sim.station import Station
+from daitn.topology.qrrt.observation import Observation
+from daitn.topology.qrrt.paths import paths_from
+from daitn.topology.qrrt.snapshot import Floats, Paths, Qrrt
+from daitn.topology.qrrt.state import QrrtState
+
+__all__ = ["BROKEN_FOR_S", "Gateway", "path_rtt_s"]
+
+BROKEN_FOR_S = 5.0
+"""A site that could not be reached is tried directly again after so long, as live ones do it."""
+
+
+class Gateway:
+    """Decides on queries by what it has heard; `state` is told what nodes say."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        clock: Clock,
+        links: Links,
+        stations: Mapping[str, Station],
+        chooser: Chooser,
+        prefer: Mapping[str, float],
+        seed: int,
+        ended: Callable[[Ended], None],
+    ) -> None:
+        """`stations` by deployment id; `prefer` in the place of what queries prefer."""
+        self.state = QrrtState()
+        self.ended = ended
+        self._site = site
+        self._clock = clock
+        self._links = links
+        self._stations = stations
+        self._chooser = chooser
+        self._prefer = dict(prefer)
+        self._seed = seed
+        self._in_flight: dict[str, int] = {}
+        self._paths: tuple[Qrrt, Paths] | None = None
+        self._broken_until_s: dict[SiteId, float] = {}
+
+    def arrive(self, arrival: Arrival) -> None:
+        """A query comes."""
+        context = self.context(arrival)
+        rng = random.Random(f"{self._seed}:{arrival.number}")  # noqa: S311 - replayable
+        choice = self._chooser.choose(context, arrival, rng)
+        if choice.rows:
+            Asking(arrival, context, choice, self._clock, self).begin()
+        else:
+            self.ended(Ended(arrival, QueryStatus.SHED))
+
+    def context(self, arrival: Arrival) -> QueryContext:
+        """What the query is decided on."""
+        snapshot = self.state.snapshot()
+        wishes = arrival.wishes
+        if self._prefer:
+            wishes = msgspec.structs.replace(wishes, prefer=self._prefer)
+        return QueryContext(
+            intent=QueryIntent(
+                origin=self._site,
+                owner="",
+                api=Api.CHAT,
+                model=arrival.model,
+                topic=arrival.topic,
+                tokens_in=arrival.tokens_in,
+                tokens_out=arrival.tokens_expected,
+                wishes=wishes,
+            ),
+            snapshot=snapshot,
+            paths=self._paths_to(snapshot),
+            in_flight=self._load(snapshot),
+            now_s=self._clock.now_s,
+        )
+
+    def send(self, asking: Asking, row: int) -> Attempt:
+        context = asking.context
+        id_ = context.snapshot.rows[row].id
+        attempt = Attempt(
+            arrival=asking.arrival,
+            row=row,
+            deployment=id_,
+            asked_at_s=self._clock.now_s,
+            rtt_s=path_rtt_s(self._links, context, row),
+            ended=asking.heard,
+        )
+        self._in_flight[id_] = self._in_flight.get(id_, 0) + 1
+        self._stations[id_].comes(attempt)
+        return attempt
+
+    def done(self, attempt: Attempt) -> None:
+        self._in_flight[attempt.deployment] -= 1
+
+    def cancel(self, attempt: Attempt) -> None:
+        station = self._stations[attempt.deployment]
+        self._clock.after(attempt.rtt_s / 2, lambda: station.cancel(attempt))
+
+    def saw(self, attempt: Attempt, outcome: Outcome, seen: Observation | None) -> None:
+        name, _, site = attempt.deployment.partition("@")
+        if outcome is Outcome.UNREACHABLE:
+            self._broken_until_s[SiteId(site)] = self._clock.now_s + BROKEN_FOR_S
+            self._paths = None
+        if seen is not None:
+            self.state.observe(site, name, seen, self._clock.now_s)
+
+    def _load(self, snapshot: Qrrt) -> Floats:
+        return np.array([self._in_flight.get(row.id, 0) for row in snapshot.rows], np.float64)
+
+    def _paths_to(self, snapshot: Qrrt) -> Paths:
+        now_s = self._clock.now_s
+        broken = frozenset(s for s, until_s in self._broken_until_s.items() if until_s > now_s)
+        if len(broken) != len(self._broken_until_s):
+            self._broken_until_s = {site: self._broken_until_s[site] for site in broken}
+            self._paths = None
+        if self._paths is not None:
+            known, paths = self._paths
+            if known.rows is snapshot.rows and known.links is snapshot.links:
+                return paths
+        paths = paths_from(snapshot, self._site, now_s, broken)
+        self._paths = snapshot, paths
+        return paths
+
+
+def path_rtt_s(links: Links, context: QueryContext, row: int) -> float:
+    """Round trip of the context's path to a row, as it is now."""
+    paths = context.paths
+    relay = paths.relays[paths.relay[row]] if paths.relay[row] >= 0 else None
+    return links.rtt_s(context.intent.origin, context.snapshot.rows[row].site, relay)

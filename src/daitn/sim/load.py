@@ -1,0 +1,119 @@
+"""What is asked, where and when: made once by a seed, and replayed as often as wished."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import AUTO, QueryWishes
+
+__all__ = ["Arrival", "Kind", "Lengths", "Load", "Phase", "recorded"]
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """One query of a recorded load."""
+
+    number: int
+    at_s: float
+    """Since the world began."""
+    gateway: SiteId
+    topic: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    """Of its answer, by whomever: nobody knows it before."""
+    tokens_expected: int
+    """What its gateway reckons with."""
+    luck: float
+    """Its answer takes so many times what is usual where it is given."""
+    wishes: QueryWishes = QueryWishes()
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of answers: lognormal, so that most are short and some many times as long."""
+
+    median: float
+    sigma: float
+    bounds: tuple[int, ...]
+    """One of them, by chance, is the most that a query allows."""
+    guess: int
+    """What a gateway reckons with where a query says no bound."""
+    bounded_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Queries that wish the same."""
+
+    share: float
+    model: str = AUTO
+    wishes: QueryWishes = field(default_factory=QueryWishes)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How much of what is asked from `since_s` on, until the next phase."""
+
+    since_s: float
+    per_s: Mapping[SiteId, float]
+    """Queries per second at each gateway."""
+    topics: Mapping[str, float]
+    """Weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Random queries. Arrivals are Poisson in each phase."""
+
+    phases: tuple[Phase, ...]
+    until_s: float
+    lengths: Lengths
+    kinds: tuple[Kind, ...] = field(default_factory=lambda: (Kind(share=1.0),))
+    luck_sigma: float = 0.1
+    """Of the lognormal luck: repeated runs of one server differ by some tenth."""
+
+
+def recorded(load: Load, seed: int) -> tuple[Arrival, ...]:
+    """The queries of a load, in the order of their times; the same for the same seed."""
+    rng = random.Random(seed)  # noqa: S311 - a recorded load is the same for the same seed
+    return tuple(_arrivals(load, rng))
+
+
+def _arrivals(load: Load, rng: random.Random) -> Iterator[Arrival]:
+    number = 0
+    ends_s = [*(phase.since_s for phase in load.phases[1:]), load.until_s]
+    for phase, end_s in zip(load.phases, ends_s, strict=True):
+        per_s = sum(phase.per_s.values())
+        at_s = phase.since_s + rng.expovariate(per_s)
+        while at_s < end_s:
+            yield _arrival(load, phase, number, at_s, rng)
+            number += 1
+            at_s += rng.expovariate(per_s)
+
+
+def _arrival(load: Load, phase: Phase, number: int, at_s: float, rng: random.Random) -> Arrival:
+    gateway = rng.choices(list(phase.per_s), list(phase.per_s.values()))[0]
+    topic = rng.choices(list(phase.topics), list(phase.topics.values()))[0]
+    kind = rng.choices(load.kinds, [kind.share for kind in load.kinds])[0]
+    lengths = load.lengths
+    bound = rng.choice(lengths.bounds)
+    bounded = rng.random() < lengths.bounded_share
+    tokens = lengths.median * math.exp(rng.gauss(0.0, lengths.sigma))
+    return Arrival(
+        number=number,
+        at_s=at_s,
+        gateway=gateway,
+        topic=topic,
+        model=kind.model,
+        tokens_in=rng.randrange(20, 200),
+        tokens_out=max(1, min(round(tokens), bound)),
+        tokens_expected=bound if bounded else lengths.guess,
+        luck=math.exp(rng.gauss(0.0, load.luck_sigma)),
+        wishes=kind.wishes,
+    )

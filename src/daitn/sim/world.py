@@ -1,0 +1,172 @@
+"""A simulated world: facilities, gateways and what they hear of each other, under one clock.
+
+Everything that decides is the live code: each gateway has a QRRT of its own, which is fed as live
+ones are, and asks it for every query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Serving
+from daitn.sim.asking import Ended
+from daitn.sim.choosing import Chooser
+from daitn.sim.clock import Clock
+from daitn.sim.faults import Dies, Fault, LinkSlows, Slows
+from daitn.sim.gateway import Gateway, path_rtt_s
+from daitn.sim.links import Links
+from daitn.sim.load import Arrival
+from daitn.sim.network import Network, described, findings
+from daitn.sim.oracle import Oracle
+from daitn.sim.station import Station
+from daitn.topology.qrrt.snapshot import deployment_id
+
+__all__ = ["World"]
+
+TOLD_EVERY_S = 1.0
+LOOKED_EVERY_S = 0.1
+"""Facilities tell how they do so often, where their load changed and in any case: as live ones."""
+MEASURED_EVERY_S = 5.0
+"""Gateways measure their ways so often."""
+LOST_AFTER_S = 1.0
+"""A node that is away for so long is taken for lost, as the directory does it."""
+
+
+class World:
+    """Runs one recorded load. `make` gives each gateway its chooser."""
+
+    def __init__(
+        self,
+        network: Network,
+        make: Callable[[World], Chooser],
+        *,
+        prefer: Mapping[str, float] | None = None,
+        faults: Sequence[Fault] = (),
+        told_every_s: float = LOOKED_EVERY_S,
+        seed: int = 0,
+    ) -> None:
+        """`told_every_s`: between two looks of a facility at whether its load changed."""
+        self.clock = Clock()
+        self.links = Links(network)
+        self.stations = {
+            deployment_id(spec.name, site): Station(spec, self.clock)
+            for site, spec in network.deployments
+        }
+        self._network = network
+        self._looked_every_s = told_every_s
+        self._alive = {facility.site for facility in network.facilities}
+        self._ended: list[Ended] = []
+        self.gateways = {
+            site: Gateway(
+                site,
+                self.clock,
+                self.links,
+                self.stations,
+                make(self),
+                prefer or {},
+                seed,
+                self._ended.append,
+            )
+            for site in network.gateways
+        }
+        self._begin()
+        for fault in faults:
+            self._set(fault)
+
+    def oracle(self) -> Oracle:
+        """That of this world."""
+        return Oracle(self.stations, lambda context, row: path_rtt_s(self.links, context, row))
+
+    def run(self, arrivals: Sequence[Arrival]) -> tuple[Ended, ...]:
+        """Ask all of it, and go on until everything has ended; in the order of the endings."""
+        for arrival in arrivals:
+            gateway = self.gateways[arrival.gateway]
+            self.clock.at(arrival.at_s, lambda a=arrival, g=gateway: g.arrive(a))  # type: ignore[misc]
+        while len(self._ended) < len(arrivals):
+            self.clock.step()
+        return tuple(self._ended)
+
+    def _begin(self) -> None:
+        now_s = self.clock.now_s
+        for gateway in self.gateways.values():
+            for node in described(self._network):
+                gateway.state.described(node, now_s)
+                gateway.state.came(node.site, now_s)
+            for finding in findings(self._network, now_s):
+                gateway.state.absorb_finding(finding, now_s)
+        for site in self._network.gateways:
+            self._measure(site)
+        for facility in self._network.facilities:
+            self._tell(facility.site, (), now_s)
+
+    def _tell(self, site: SiteId, told: tuple[tuple[int, int], ...], told_at_s: float) -> None:
+        """A facility says how it does where its load changed, or it has not for long."""
+        stations = self._stations_at(site)
+        now_s, load = self.clock.now_s, tuple(station.load for station in stations)
+        if site in self._alive and (load != told or now_s - told_at_s >= TOLD_EVERY_S):
+            told, told_at_s = load, now_s
+            serving = Serving(
+                site=site,
+                at_s=now_s,
+                memory_free_bytes=0,
+                deployments=tuple(station.reading() for station in stations),
+            )
+            self._publish(site, lambda g: g.state.absorb_serving(serving, self.clock.now_s))
+        self.clock.after(self._looked_every_s, lambda: self._tell(site, told, told_at_s))
+
+    def _measure(self, source: SiteId) -> None:
+        now_s = self.clock.now_s
+        for link in self.links.measured(source, now_s):
+            for gateway in self.gateways.values():
+                gateway.state.absorb_link(link, now_s)
+        self.clock.after(MEASURED_EVERY_S, lambda: self._measure(source))
+
+    def _publish(self, site: SiteId, take: Callable[[Gateway], None]) -> None:
+        """What a facility says is heard after its way to each gateway."""
+        for name, gateway in self.gateways.items():
+            way_s = self.links.rtt_s(name, site) / 2
+            self.clock.after(way_s, lambda g=gateway: take(g))  # type: ignore[misc]
+
+    def _stations_at(self, site: SiteId) -> list[Station]:
+        here = (spec for at, spec in self._network.deployments if at == site)
+        return [self.stations[deployment_id(spec.name, site)] for spec in here]
+
+    def _set(self, fault: Fault) -> None:
+        began, ended = self._turns(fault)
+        self.clock.at(fault.at_s, began)
+        if fault.until_s < float("inf"):
+            self.clock.at(fault.until_s, ended)
+
+    def _turns(self, fault: Fault) -> tuple[Callable[[], None], Callable[[], None]]:
+        match fault:
+            case Dies(site=site):
+                return lambda: self._die(site), lambda: self._live(site)
+            case Slows(site=site, times=times):
+                return lambda: self._slow(site, times), lambda: self._slow(site, 1.0)
+            case LinkSlows(gateway=gateway, site=site, times=times):
+                links = self.links
+                return (
+                    lambda: links.slow(gateway, site, times),
+                    lambda: links.slow(gateway, site, 1.0),
+                )
+
+    def _slow(self, site: SiteId, times: float) -> None:
+        for station in self._stations_at(site):
+            station.slow(times)
+
+    def _die(self, site: SiteId) -> None:
+        self._alive.discard(site)
+        for station in self._stations_at(site):
+            station.die()
+        self.clock.after(LOST_AFTER_S, lambda: self._lose(site))
+
+    def _lose(self, site: SiteId) -> None:
+        if site not in self._alive:
+            self._publish(site, lambda g: g.state.lost(site, self.clock.now_s))
+
+    def _live(self, site: SiteId) -> None:
+        self._alive.add(site)
+        for station in self._stations_at(site):
+            station.live()
+        self._publish(site, lambda g: g.state.came(site, self.clock.now_s))
