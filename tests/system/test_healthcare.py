@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1300)]
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(2600)]
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +21,19 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "out"
     environment = {name: value for name, value in os.environ.items() if name != "DAITN_DATA"}
     environment["HOME"] = str(folder.parent)
-    ended = subprocess.run(
-        [sys.executable, "-m", "daitn.cli.app", "demo", "-o", str(folder)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=1200,
-        check=False,
-    )
+    # The route follows measured speeds: on a machine that is busy with other things it may end
+    # short of a target, which the owner is told by exit code 1. Then it is tried once more.
+    for _ in range(2):
+        ended = subprocess.run(
+            [sys.executable, "-m", "daitn.cli.app", "demo", "-o", str(folder)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=1200,
+            check=False,
+        )
+        if ended.returncode != 1:
+            break
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return folder
 
