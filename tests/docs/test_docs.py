@@ -204,6 +204,7 @@ def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DAITN_CENTER": f"tcp/127.0.0.1:{ports['7447']}",
+        "DAITN_GATEWAY": f"http://127.0.0.1:{ports['7480']}",
         # `pip install` of a reader's recipe: into the test's folder, and from no index.
         "PIP_TARGET": installed,
         "PIP_NO_INDEX": "1",
@@ -215,7 +216,9 @@ def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
     assert code == 0, f"the last command failed:\n{told[-6000:]}"
     assert "metals-1  reached" in told
     assert "nearest-1  reached" in told
-    assert told.count("exit code 3") == 2
+    assert told.count("exit code 3") == 3
+    assert "It depends." in told
+    assert told.count("\ngold\n") == 2
     assert (tmp_path / "model/weights.safetensors").is_file()
     assert "north" in told
 
