@@ -1,8 +1,11 @@
 """How well queries are routed: the live decision code against others, over one recorded load.
 
-Facilities ten times apart in speed, links a hundred times in delay, three gateways that do not tell
-each other what they do, answers of lognormal length. Every policy gets the same arrivals. An oracle
-knows each answer's length and every queue of this instant, and takes the earliest end.
+Facilities ten times apart in speed and four in price, links a hundred times in delay, three
+gateways that do not tell each other what they do, answers of lognormal length. Every policy gets
+the same arrivals. The oracle knows each answer's length and every queue of this instant, and takes
+what is best for the query at hand: the earliest end, where nothing but latency counts, else what
+QIRCE's weights make of the true end and cost. The caring oracle knows as much, and weighs too what
+a query's waiting costs others.
 
     python -m benchmarks.routing [--json] [--seeds 3]
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +33,10 @@ FACILITIES = 9
 LENGTHS = Lengths(median=60.0, sigma=0.8, bounds=(64, 256, 512), guess=64, bounded_share=0.5)
 LASTS_S = 120.0
 WARM_S = 10.0
+FAULT_AT_S, BACK_AT_S = 60.0, 90.0
+STEP_S = 0.5
 LATENCY_ALONE = {"accuracy": 0.0, "latency": 1.0, "cost": 0.0, "affinity": 0.0}
+PROFILES = {"latency alone": LATENCY_ALONE, "default weights": {}}
 POLICIES: dict[str, Callable[[World], Chooser]] = {
     "qirce": lambda world: QirceChooser(),
     "round robin": lambda world: RoundRobin(),
@@ -39,6 +45,7 @@ POLICIES: dict[str, Callable[[World], Chooser]] = {
     "least busy, reported": lambda world: LeastBusy(reported=True),
     "two choices": lambda world: TwoChoices(),
     "oracle": lambda world: world.oracle(),
+    "caring oracle": lambda world: world.oracle(caring=True),
 }
 
 
@@ -55,7 +62,7 @@ def network(seed: int) -> Network:
             first_token_s=0.02 * slower,
             per_token_s=0.002 * slower,
             usd_per_1k_in=0.0,
-            usd_per_1k_out=0.001,
+            usd_per_1k_out=0.001 * 4 ** rng.random(),
             accuracy={"medicine": 0.9},
         )
         facilities.append(FacilitySpec(site=site, deployments=(spec,)))
@@ -76,44 +83,83 @@ def load(net: Network, utilisation: float) -> Load:
     return Load(phases=(phase,), until_s=LASTS_S, lengths=LENGTHS)
 
 
-def figures(ended: Sequence[Ended], since_s: float = WARM_S) -> dict[str, float]:
+def figures(
+    ended: Sequence[Ended], specs: Mapping[str, DeploymentSpec], since_s: float = WARM_S
+) -> dict[str, float]:
     counted = [e for e in ended if e.arrival.at_s >= since_s]
     answered = [e for e in counted if e.status is QueryStatus.ANSWERED]
     seconds = np.array([e.seconds for e in answered])
+    costs = [
+        specs[e.deployment].cost_usd(e.arrival.tokens_in, e.arrival.tokens_out) for e in answered
+    ]
     return {
         "p50_s": float(np.quantile(seconds, 0.5)),
         "p99_s": float(np.quantile(seconds, 0.99)),
         "mean_s": float(seconds.mean()),
-        "unanswered_share": 1.0 - len(answered) / len(counted),
+        "first_token_p99_s": float(np.quantile([e.first_token_s for e in answered], 0.99)),
+        "cost_usd": float(np.mean(costs)),
+        "hedged_share": sum(e.hedged for e in counted) / len(counted),
+        "shed_share": sum(e.status is QueryStatus.SHED for e in counted) / len(counted),
+        "lost": sum(e.status is QueryStatus.FAILED for e in counted),
     }
 
 
-def compared(seeds: int, utilisation: float) -> dict[str, dict[str, float]]:
+def compared(
+    seeds: int, utilisation: float, prefer: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
     results: dict[str, list[dict[str, float]]] = {name: [] for name in POLICIES}
     for seed in range(seeds):
         net = network(seed)
         arrivals = recorded(load(net, utilisation), seed)
         for name, make in POLICIES.items():
-            prefer = LATENCY_ALONE if name == "qirce" else None
             world = World(net, make, prefer=prefer, seed=seed)
-            results[name].append(figures(world.run(arrivals)))
+            results[name].append(figures(world.run(arrivals), specs_of(net)))
     means = {
         name: {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
         for name, runs in results.items()
     }
     best = means["oracle"]
     for mean in means.values():
-        for key in ("p50", "p99", "mean"):
-            mean[f"{key}_to_oracle"] = mean[f"{key}_s"] / best[f"{key}_s"]
+        for key in ("p50_s", "p99_s", "mean_s", "first_token_p99_s", "cost_usd"):
+            mean[f"{key}_to_oracle"] = mean[key] / best[key]
     return means
 
 
-def faulty(seed: int, fault: Fault) -> dict[str, float]:
-    """One facility, the fastest, dies or slows down in the middle."""
+def faulty(seed: int, fault: Fault, site: SiteId) -> dict[str, float]:
+    """A facility dies or slows down in the middle, and is well again later."""
     net = network(seed)
     arrivals = recorded(load(net, 0.5), seed)
     world = World(net, POLICIES["qirce"], prefer=LATENCY_ALONE, faults=(fault,), seed=seed)
-    return figures(world.run(arrivals))
+    ended = world.run(arrivals)
+    usual = share_at(site, ended, WARM_S, FAULT_AT_S)
+    return {
+        **figures(ended, specs_of(net), FAULT_AT_S),
+        "share_before": usual,
+        "share_during": share_at(site, ended, FAULT_AT_S + 5.0, BACK_AT_S),
+        "share_after": share_at(site, ended, BACK_AT_S + 5.0, LASTS_S),
+        "halved_within_s": within_s(site, ended, FAULT_AT_S, lambda share: share < usual / 2),
+        "half_again_within_s": within_s(site, ended, BACK_AT_S, lambda share: share >= usual / 2),
+        "asked_again": sum(e.attempts > 1 and not e.hedged for e in ended),
+    }
+
+
+def within_s(
+    site: SiteId, ended: Sequence[Ended], since_s: float, holds: Callable[[float], bool]
+) -> float:
+    """End of the first half of a second from which on the site's share is as `holds` says."""
+    steps = np.arange(since_s, since_s + BACK_AT_S - FAULT_AT_S, STEP_S)
+    fits = (float(at_s) for at_s in steps if holds(share_at(site, ended, at_s, at_s + STEP_S)))
+    return next(fits, float("inf")) + STEP_S - since_s
+
+
+def share_at(site: SiteId, ended: Sequence[Ended], since_s: float, until_s: float) -> float:
+    """Of the queries that came in this time, those that the site answered."""
+    sites = [e.deployment.partition("@")[2] for e in ended if since_s <= e.arrival.at_s < until_s]
+    return sites.count(site) / max(1, len(sites))
+
+
+def specs_of(net: Network) -> dict[str, DeploymentSpec]:
+    return {f"{spec.name}@{site}": spec for site, spec in net.deployments}
 
 
 def main() -> None:
@@ -122,10 +168,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     fastest = SiteId("mdf0")
+    dies = Dies(at_s=FAULT_AT_S, site=fastest, until_s=BACK_AT_S)
+    slows = Slows(at_s=FAULT_AT_S, site=fastest, times=10.0, until_s=BACK_AT_S)
     results = {
-        **{f"utilisation {share}": compared(arguments.seeds, share) for share in (0.5, 0.7, 0.85)},
-        "fastest dies": faulty(0, Dies(at_s=60.0, site=fastest)),
-        "fastest ten times slower": faulty(0, Slows(at_s=60.0, site=fastest, times=10.0)),
+        **{
+            f"{name}, utilisation {share}": compared(arguments.seeds, share, prefer)
+            for name, prefer in PROFILES.items()
+            for share in (0.5, 0.7, 0.85)
+        },
+        "fastest dies": faulty(0, dies, fastest),
+        "fastest ten times slower": faulty(0, slows, fastest),
     }
     print(json.dumps(results, indent=None if arguments.json else 1))
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import uvloop
+from tests.scenes.recipes import installed_talker
 
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
-from tests.scenes.recipes import installed_talker
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 

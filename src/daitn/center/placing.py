@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daitn.control.placement.optimiser import PlacementProblem, planned
+from daitn.control.placement.optimiser import planned
+from daitn.control.placement.problem import PlacementProblem
 from daitn.control.placement.reconcile import hindrance
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
@@ -19,6 +20,8 @@ __all__ = ["placement"]
 
 _ASSUMED_RATE = 20.0
 """Queries per second of a replica that nobody measured: four slots, a fifth of a second each."""
+_LEAST_S = 1e-3
+"""No answer is taken to hold its slot for less."""
 _THROUGHPUT_BPS = 2e7
 """With which weights travel, where nothing is known: 160 Mbit/s."""
 
@@ -71,7 +74,9 @@ def _problem(
         price=np.array([h.facility.price_usd_per_hour if h.facility else 0.0 for h in hosts]),
         standing=standing,
         fixed=standing & ~np.array([[wish.intent.automatic] for wish in wishes]),
-        move_s=np.repeat((size / _THROUGHPUT_BPS)[:, None], len(hosts), axis=1),
+        move_s=np.array(
+            [[_move_s(snapshot, wish, host.site) for host in hosts] for wish in wishes]
+        ),
     )
 
 
@@ -96,16 +101,38 @@ def _asked(
 
 
 def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
-    """As measured of this replica, or of the model elsewhere, or assumed."""
+    """As measured of this replica, or of the model elsewhere, or assumed. An answer holds its slot
+    from its first piece to its last."""
     rows = [snapshot.row_of[f"{name}@{site}"]] if f"{name}@{site}" in snapshot.row_of else []
     rows = rows or [int(row) for row in snapshot.rows_of.get(name, ())]
-    columns = snapshot.columns
+    columns, tokens_out = snapshot.columns, _tokens_out(snapshot, name)
     rates = [
-        float(columns.slots[row] / max(columns.first_token_s[row], 1e-3))
+        float(columns.slots[row])
+        / max(float(columns.first_token_s[row] + tokens_out * columns.per_token_s[row]), _LEAST_S)
         for row in rows
         if columns.measured_at_s[row] > 0
     ]
     return max(rates, default=_ASSUMED_RATE)
+
+
+def _tokens_out(snapshot: Qrrt, name: str) -> float:
+    """Mean length of the answers to what is asked of the model, or of any."""
+    rates = [
+        rate
+        for demand in snapshot.demand.values()
+        for rate in demand.rates
+        if rate.model in (name, AUTO)
+    ]
+    asked = sum(rate.per_s for rate in rates)
+    return sum(rate.tokens_out * rate.per_s for rate in rates) / asked if asked else 0.0
+
+
+def _move_s(snapshot: Qrrt, wish: DesiredDeployment, site: SiteId) -> float:
+    """Seconds that the weights take from the holder from which they come fastest."""
+    targets = snapshot.links.get(site)
+    links = [] if targets is None else [targets.get(holder) for holder in wish.model.holders]
+    measured = [link.throughput_bps.value for link in links if link and link.throughput_bps]
+    return wish.model.size_bytes / max(max(measured, default=_THROUGHPUT_BPS), 1.0)
 
 
 def _rtt_s(snapshot: Qrrt, one: SiteId, other: SiteId) -> float:

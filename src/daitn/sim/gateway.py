@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Mapping
 
 import msgspec
-import numpy as np
 
 from daitn.control.queries.context import QueryContext
 from daitn.objects.deployments import Api
@@ -19,9 +18,10 @@ from daitn.sim.clock import Clock
 from daitn.sim.links import Links
 from daitn.sim.load import Arrival
 from daitn.sim.station import Station
+from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
-from daitn.topology.qrrt.snapshot import Floats, Paths, Qrrt
+from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
 
 __all__ = ["BROKEN_FOR_S", "Gateway", "path_rtt_s"]
@@ -54,7 +54,7 @@ class Gateway:
         self._chooser = chooser
         self._prefer = dict(prefer)
         self._seed = seed
-        self._in_flight: dict[str, int] = {}
+        self._load = Load()
         self._paths: tuple[Qrrt, Paths] | None = None
         self._broken_until_s: dict[SiteId, float] = {}
 
@@ -87,7 +87,7 @@ class Gateway:
             ),
             snapshot=snapshot,
             paths=self._paths_to(snapshot),
-            in_flight=self._load(snapshot),
+            in_flight=self._load.of(snapshot),
             now_s=self._clock.now_s,
         )
 
@@ -102,12 +102,12 @@ class Gateway:
             rtt_s=path_rtt_s(self._links, context, row),
             ended=asking.heard,
         )
-        self._in_flight[id_] = self._in_flight.get(id_, 0) + 1
+        self._load.begin(id_)
         self._stations[id_].comes(attempt)
         return attempt
 
     def done(self, attempt: Attempt) -> None:
-        self._in_flight[attempt.deployment] -= 1
+        self._load.end(attempt.deployment)
 
     def cancel(self, attempt: Attempt) -> None:
         station = self._stations[attempt.deployment]
@@ -120,9 +120,6 @@ class Gateway:
             self._paths = None
         if seen is not None:
             self.state.observe(site, name, seen, self._clock.now_s)
-
-    def _load(self, snapshot: Qrrt) -> Floats:
-        return np.array([self._in_flight.get(row.id, 0) for row in snapshot.rows], np.float64)
 
     def _paths_to(self, snapshot: Qrrt) -> Paths:
         now_s = self._clock.now_s

@@ -28,15 +28,21 @@ class Oracle:
     """Knows how long the answer gets, and all that is under way everywhere, from all gateways.
 
     It takes what is best for this query by the query's weights: with no weight but on latency,
-    the deployment at which the answer is there first.
+    the deployment at which the answer is there first, unless it is to weigh what others wait.
     """
 
     def __init__(
-        self, stations: Mapping[str, Station], rtt_s: Callable[[QueryContext, int], float]
+        self,
+        stations: Mapping[str, Station],
+        rtt_s: Callable[[QueryContext, int], float],
+        *,
+        caring: bool,
     ) -> None:
-        """`stations` by deployment id. `rtt_s`: of the path to a row, as it is."""
+        """`stations` by deployment id. `rtt_s`: of the path to a row, as it is. `caring`: whether
+        it weighs what a query's waiting costs others, as QIRCE does."""
         self._stations = stations
         self._rtt_s = rtt_s
+        self._caring = caring
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
         cut = relevant_to(
@@ -63,5 +69,8 @@ class Oracle:
             station = self._stations[context.snapshot.rows[row].id]
             rtt_s = self._rtt_s(context, int(row))
             ends_s = station.would_end_at_s(arrival, context.now_s + rtt_s / 2)
-            cut.seconds[at] = np.inf if ends_s is None else ends_s + rtt_s / 2 - context.now_s
+            seconds = np.inf if ends_s is None else ends_s + rtt_s / 2 - context.now_s
+            waits_s = seconds - rtt_s - station.service_s(arrival)
+            cut.wait_s[at] = waits_s if self._caring and ends_s is not None else 0.0
+            cut.seconds[at] = seconds
             cut.cost_usd[at] = station.spec.cost_usd(arrival.tokens_in, arrival.tokens_out)

@@ -93,8 +93,12 @@ class Station:
         heapq.heapify(free_at_s)
         for attempt in (*self._waiting, *before):
             begins_s = max(free_at_s[0], attempt.reaches_at_s)
-            heapq.heapreplace(free_at_s, begins_s + self._service_s(attempt.arrival))
-        return max(free_at_s[0], reaches_at_s) + self._service_s(arrival)
+            heapq.heapreplace(free_at_s, begins_s + self.service_s(attempt.arrival))
+        return max(free_at_s[0], reaches_at_s) + self.service_s(arrival)
+
+    def service_s(self, arrival: Arrival) -> float:
+        """What its answer takes here now, from its slot to its end."""
+        return self._times * arrival.luck * self.spec.service_s(arrival.tokens_out)
 
     def _reached(self, attempt: Attempt) -> None:
         if self._coming.pop(attempt, attempt) is not None:
@@ -112,7 +116,7 @@ class Station:
     def _begin(self, attempt: Attempt) -> None:
         attempt.began_at_s = self._clock.now_s
         self._serving[attempt] = None
-        self._end_at(attempt, self._clock.now_s + self._service_s(attempt.arrival))
+        self._end_at(attempt, self._clock.now_s + self.service_s(attempt.arrival))
 
     def _end_at(self, attempt: Attempt, at_s: float) -> None:
         attempt.ends_at_s = at_s
@@ -142,9 +146,6 @@ class Station:
 
     def _tell(self, attempt: Attempt, outcome: Outcome, served: Served | None = None) -> None:
         self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, outcome, served))
-
-    def _service_s(self, arrival: Arrival) -> float:
-        return self._times * arrival.luck * self.spec.service_s(arrival.tokens_out)
 
 
 def _reaches(attempt: Attempt) -> float:

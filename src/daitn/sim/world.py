@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from daitn.control.queries.context import QueryContext
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Serving
 from daitn.sim.asking import Ended
@@ -74,9 +75,13 @@ class World:
         for fault in faults:
             self._set(fault)
 
-    def oracle(self) -> Oracle:
-        """That of this world."""
-        return Oracle(self.stations, lambda context, row: path_rtt_s(self.links, context, row))
+    def oracle(self, *, caring: bool = False) -> Oracle:
+        """That of this world; see `Oracle`."""
+
+        def rtt_s(context: QueryContext, row: int) -> float:
+            return path_rtt_s(self.links, context, row)
+
+        return Oracle(self.stations, rtt_s, caring=caring)
 
     def run(self, arrivals: Sequence[Arrival]) -> tuple[Ended, ...]:
         """Ask all of it, and go on until everything has ended; in the order of the endings."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from daitn.control.queries.context import QueryContext
-from daitn.control.queries.scoring import QIRCE
+from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.intents import Preference
@@ -183,7 +183,12 @@ def _filter(name: str) -> Callable[[Question, Candidate], Rejection | None]:
 
 def _slow_s(question: Question) -> Callable[[Candidate], float]:
     shares = question.asked.snapshot.columns.error_share
-    return lambda c: c.seconds * (float(shares[c.row]) + 1.0) + 0.05
+
+    def slow_s(each: Candidate) -> float:
+        seconds = each.rtt_s + each.wait_s * WAIT_WEIGHS + each.service_s
+        return seconds * (float(shares[each.row]) + 1.0) + 0.05
+
+    return slow_s
 
 
 def _dear_usd(candidate: Candidate) -> float:

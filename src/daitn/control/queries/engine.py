@@ -17,7 +17,6 @@ from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
 from daitn.control.queries.feasibility import (
     REFUSED_ROWS,
     TOLD_ROWS,
-    failing,
     refuse,
     rejections,
 )
@@ -26,7 +25,7 @@ from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.queries import AUTO, QueryWishes, Strategy
 from daitn.policy.arrays import OUT, best_first
 from daitn.policy.pipeline import Rng
-from daitn.topology.qrrt.filters import passing
+from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Flags, Floats
 

@@ -16,7 +16,7 @@ from daitn.topology.qrrt.filters import FILTERS, RESTED, Cause, Filter, rejectio
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags
 
-__all__ = ["REFUSED_ROWS", "TOLD_ROWS", "failing", "refuse", "rejections"]
+__all__ = ["REFUSED_ROWS", "TOLD_ROWS", "refuse", "rejections"]
 
 TRY_AGAIN_S = 2.0
 """When a query that lacks a deployment may come again: one that died is noticed within a second,
@@ -29,12 +29,6 @@ REFUSED_ROWS = 20
 _NAMED = 5
 _COMPARED = 500
 """Names with which a wrong one is compared: it takes some milliseconds, while all queries wait."""
-
-
-def failing(cut: QsQrrt) -> NDArray[np.bool_]:
-    """Filter x row: whether it failed."""
-    rows = np.ones(len(cut.numbers), np.bool_)
-    return np.array([~(rows & filter_.passes(cut)) for filter_ in FILTERS], np.bool_)
 
 
 def rejections(cut: QsQrrt, fails: NDArray[np.bool_], most: int) -> tuple[Rejection, ...]:
@@ -101,7 +95,7 @@ def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
 
 def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
     intent, known = cut.intent, sorted(cut.snapshot.rows_of)
-    if intent.model == AUTO:
+    if intent.model == AUTO and intent.site is None:
         return _later("unavailable", "no model is deployed in the network", None, decision)
     if intent.site is not None and intent.model in cut.snapshot.rows_of:
         sites = [cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model]]

@@ -16,6 +16,11 @@ _LEAST_S = 0.05
 """Added to every time: answers within a tenth of a second are felt as immediate (Card, Moran and
 Newell, "The Psychology of Human-Computer Interaction", 1983), so differences far below it do not
 matter, and a time that was measured once may be that far off."""
+WAIT_WEIGHS = 3.0
+"""A query that waits makes those after it wait too. At an M/M/1 queue with utilisation r, one more
+query costs all together (2 - r) / (1 - r) times its own wait: three times at half load, where this
+begins to matter. By it gateways that each take what is best for their own query do not crowd the
+fastest deployments; `benchmarks/routing.py` measures what that is worth."""
 _LEAST_USD = 1e-6
 """A ten-thousandth of a cent, likewise."""
 
@@ -37,11 +42,12 @@ def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
 
 
 def _latency(weighed: Weighed, passes: Flags) -> Floats:
-    """1 for the fastest, 1/2 for twice its time to the end of the answer. A failure costs about
-    one more attempt."""
+    """1 for the fastest, 1/2 for twice its time to the end of the answer, with the time that it
+    costs others. A failure costs about one more attempt."""
     cut = weighed.cut
     attempts = cut.snapshot.columns.error_share[cut.rows] + 1.0
-    return _relative(cut.seconds * attempts + _LEAST_S, passes)
+    seconds = cut.wait_s * (WAIT_WEIGHS - 1.0) + cut.seconds
+    return _relative(seconds * attempts + _LEAST_S, passes)
 
 
 def _cost(weighed: Weighed, passes: Flags) -> Floats:

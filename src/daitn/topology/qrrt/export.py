@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import msgspec
-import numpy as np
 
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Trust
 from daitn.topology.graphml import Attributes, graphml
 from daitn.topology.qrrt.accuracy import TRUSTED
-from daitn.topology.qrrt.filters import FILTERS, passing, rejection
+from daitn.topology.qrrt.filters import FILTERS, failing, passing, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
 
 __all__ = ["QueryCut", "QueryOption", "export_query", "query_to_graphml"]
@@ -32,9 +31,10 @@ class QueryOption(msgspec.Struct, frozen=True, kw_only=True):
     may_answer: bool
     rejections: tuple[Rejection, ...]
     accuracy: float | None
-    """On the query's topic, with any trust."""
+    """On the query's topic: what counts for the query, or else what is claimed."""
     trust: Trust | None
     accuracy_age_s: float | None
+    """None for what is claimed, too."""
     load: int
     wait_s: float
     first_token_s: float
@@ -54,8 +54,7 @@ class QueryCut(msgspec.Struct, frozen=True, kw_only=True):
 
 def export_query(cut: QsQrrt) -> QueryCut:
     """Every row of the cut, with its expectations, and every reason against it."""
-    passes = passing(cut)
-    fails = [~(np.ones(len(passes), np.bool_) & f.passes(cut)) for f in FILTERS]
+    passes, fails = passing(cut), failing(cut)
     options = []
     for at in range(len(passes)):
         failed = (f for f, fail in zip(FILTERS, fails, strict=True) if fail[at])
@@ -74,6 +73,7 @@ def query_to_graphml(cut: QueryCut) -> str:
     origin = f"gateway:{cut.intent.origin}"
     vertices: dict[str, Attributes] = {origin: {"layer": "query", "topic": cut.intent.topic}}
     edges: list[tuple[str, str, Attributes]] = []
+    linked: set[tuple[str, str]] = set()
     for option in cut.options:
         model, deployed = f"model:{option.model}", f"deployment:{option.deployment}"
         vertices.setdefault(model, {"layer": "model"})
@@ -84,7 +84,8 @@ def query_to_graphml(cut: QueryCut) -> str:
             here = f"site:{site}"
             if here not in vertices:
                 vertices[here] = {"layer": "reachability", "site": site}
-            if (at, here, {"coupling": "link"}) not in edges:
+            if (at, here) not in linked:
+                linked.add((at, here))
                 edges.append((at, here, {"coupling": "link"}))
             at = here
         if option.path:
@@ -95,8 +96,10 @@ def query_to_graphml(cut: QueryCut) -> str:
 def _option(cut: QsQrrt, at: int, passes: bool, rejections: tuple[Rejection, ...]) -> QueryOption:
     row = int(cut.numbers[at])
     deployed = cut.snapshot.rows[row]
-    known = cut.accuracy(Trust.CLAIMED)
-    trust = _TRUST.get(int(known.trust[at]))
+    known = cut.accuracy(cut.intent.wishes.trust)
+    if not known.trust[at]:
+        known = cut.accuracy(Trust.CLAIMED)
+    trust, measured_at_s = _TRUST.get(int(known.trust[at])), float(known.at_s[at])
     return QueryOption(
         deployment=deployed.id,
         model=deployed.name,
@@ -106,7 +109,7 @@ def _option(cut: QsQrrt, at: int, passes: bool, rejections: tuple[Rejection, ...
         rejections=rejections,
         accuracy=None if trust is None else float(known.value[at]),
         trust=trust,
-        accuracy_age_s=None if trust is None else max(0.0, cut.now_s - float(known.at_s[at])),
+        accuracy_age_s=max(0.0, cut.now_s - measured_at_s) if measured_at_s else None,
         load=int(cut.load[at]),
         wait_s=_finite(float(cut.wait_s[at])),
         first_token_s=_finite(float(cut.first_token_s[at])),

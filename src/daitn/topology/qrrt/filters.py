@@ -20,7 +20,7 @@ from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
-__all__ = ["FILTERS", "RESTED", "Cause", "Filter", "passing", "rejection"]
+__all__ = ["FILTERS", "RESTED", "Cause", "Filter", "failing", "passing", "rejection"]
 
 _MEMO_MOST = 512
 
@@ -67,6 +67,12 @@ def passing(cut: QsQrrt) -> Flags:
         if here is not True:
             passes = passes & here
     return passes
+
+
+def failing(cut: QsQrrt) -> Flags:
+    """Filter x row: whether it failed."""
+    rows = np.ones(len(cut.numbers), np.bool_)
+    return np.array([~(rows & filter_.passes(cut)) for filter_ in FILTERS], np.bool_)
 
 
 def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:

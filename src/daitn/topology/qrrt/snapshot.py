@@ -74,6 +74,8 @@ class Columns:
     per_token_s: Floats
     in_flight: Floats
     """Queries being answered or waiting there, from all gateways, as last heard."""
+    told_at_s: Floats
+    """When the facility said so; 0: never."""
     error_share: Floats
     measured_at_s: Floats
     """When one of the four above was last heard; 0: never."""

@@ -31,10 +31,10 @@ from daitn.topology.qrrt.snapshot import Columns, Deployed, Qrrt, deployment_id
 
 __all__ = ["QrrtState"]
 
-ASSUMED_FIRST_TOKEN_S = 0.02
-ASSUMED_PER_TOKEN_S = 0.005
-"""Of a deployment that nobody measured yet: better than nearly all are, so that it is tried and
-then known. Optimistic initial values: Sutton and Barto, "Reinforcement Learning", section 2.6."""
+ASSUMED_FIRST_TOKEN_S = 0.001
+ASSUMED_PER_TOKEN_S = 0.0002
+"""Of a deployment that nobody measured yet: better than any is, so that it is tried and then known.
+Optimistic initial values: Sutton and Barto, "Reinforcement Learning", section 2.6."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """A deployment that fails is left alone for so long, twice as long after each further failure;
 Envoy's outlier detection ejects for 30 s at a time."""
@@ -48,6 +48,7 @@ _FLOATS = (
     "first_token_s",
     "per_token_s",
     "in_flight",
+    "told_at_s",
     "error_share",
     "measured_at_s",
     "slots",

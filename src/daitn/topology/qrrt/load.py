@@ -1,0 +1,65 @@
+"""What is under way at each deployment, as one gateway reckons it.
+
+What facilities say comes late; what the gateway itself has begun and ended since, it knows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from daitn.topology.qrrt.snapshot import Floats, Qrrt
+
+__all__ = ["Load"]
+
+
+class Load:
+    """The gateway's own queries under way per deployment id, and all queries per row."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._row_of: Mapping[str, int] = {}
+        self._own: Floats = np.zeros(0)
+        self._own_then: Floats = np.zeros(0)
+        """What was the gateway's own when the facility last said what is there."""
+        self._told_at_s: Floats = np.zeros(0)
+
+    def of(self, snapshot: Qrrt) -> Floats:
+        """Per row of the snapshot; a copy. Others' queries are what was said, less this gateway's
+        own of then; its own are those of now."""
+        columns = snapshot.columns
+        if snapshot.row_of is not self._row_of:
+            self._rearrange(snapshot)
+        elif columns.told_at_s is not self._told_at_s:
+            fresh = columns.told_at_s != self._told_at_s
+            self._own_then[fresh] = self._own[fresh]
+        self._told_at_s = columns.told_at_s
+        others: Floats = np.maximum(columns.in_flight - self._own_then, 0.0)
+        return others + self._own
+
+    def begin(self, id_: str) -> None:
+        """A query goes to the deployment."""
+        count = self._counts[id_] = self._counts.get(id_, 0) + 1
+        self._put(id_, count)
+
+    def end(self, id_: str) -> None:
+        """It is done there."""
+        count = self._counts[id_] - 1
+        if count:
+            self._counts[id_] = count
+        else:
+            del self._counts[id_]
+        self._put(id_, count)
+
+    def _rearrange(self, snapshot: Qrrt) -> None:
+        self._row_of = snapshot.row_of
+        self._own = np.zeros(len(snapshot.rows))
+        for id_, count in self._counts.items():
+            self._put(id_, count)
+        self._own_then = self._own.copy()
+
+    def _put(self, id_: str, count: int) -> None:
+        row = self._row_of.get(id_)
+        if row is not None:
+            self._own[row] = count

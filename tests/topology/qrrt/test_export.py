@@ -1,0 +1,122 @@
+"""A query's cut of the topology for people and programs."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import networkx as nx
+import numpy as np
+
+from daitn.objects.deployments import Api
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Trust
+from daitn.topology.qrrt.export import QueryCut, export_query, query_to_graphml
+from daitn.topology.qrrt.paths import paths_from
+from daitn.topology.qrrt.relevance import relevant_to
+from daitn.topology.qrrt.served import ServedModels, served_models
+from daitn.topology.qrrt.state import QrrtState
+
+from .world import NOW_S, deployment, facility, figures, finding, gateway, link, serving, state_of
+
+GW = SiteId("gw")
+
+
+def world() -> QrrtState:
+    claims = {"medicine/neurology": 1.0, "law": 0.9}
+    nodes = [
+        gateway("gw"),
+        gateway("hub"),
+        facility("far", deployment("doctor", claimed=claims)),
+        facility("near", deployment("doctor"), deployment("nurse", claimed=claims)),
+        facility("lost", deployment("nurse")),
+    ]
+    return state_of(
+        nodes,
+        link("gw", "far", 0.5),
+        link("gw", "hub", 0.01),
+        link("hub", "far", 0.01),
+        link("gw", "lost", 0.1, loss=1.0),
+        finding("doctor", "far", "medicine", 0.7),
+        finding("doctor", "near", "medicine", 0.5),
+        serving("near", figures("doctor", in_flight=2, first_token_s=0.2, per_token_s=0.01)),
+    )
+
+
+def cut(state: QrrtState, **wishes: object) -> QueryCut:
+    snapshot = state.snapshot()
+    intent = QueryIntent(
+        origin=GW, owner="", api=Api.CHAT, model=AUTO, topic="medicine/neurology", tokens_in=50,
+        tokens_out=50, wishes=QueryWishes(**wishes),  # type: ignore[arg-type]
+    )  # fmt: skip
+    paths, nobody = paths_from(snapshot, GW, NOW_S), np.zeros(len(snapshot.rows))
+    return export_query(relevant_to(snapshot, intent, paths, nobody, NOW_S))
+
+
+def read(graphml: str) -> nx.DiGraph:
+    return nx.read_graphml(io.BytesIO(graphml.encode()))
+
+
+def test_the_json_holds_all_and_reads_back() -> None:
+    told = cut(world(), min_accuracy=0.6)
+    assert msgspec.json.decode(msgspec.json.encode(told), type=QueryCut) == told
+    options = {option.deployment: option for option in told.options}
+    assert list(options) == ["doctor@far", "doctor@near", "nurse@lost", "nurse@near"]
+    assert [option.deployment for option in told.options if option.may_answer] == ["doctor@far"]
+    reasons = {id_: [no.filter for no in option.rejections] for id_, option in options.items()}
+    assert reasons == {
+        "doctor@far": [],
+        "doctor@near": ["accuracy"],
+        "nurse@lost": ["accuracy", "path"],
+        "nurse@near": ["accuracy"],
+    }
+    assert options["doctor@far"].path == ("gw", "hub", "far")
+    assert options["nurse@lost"].path == ()
+    assert options["doctor@near"].load == 2
+
+
+def test_what_counts_for_the_query_is_shown_with_its_age_and_claims_without() -> None:
+    options = {option.deployment: option for option in cut(world()).options}
+    far, nurse, lost = options["doctor@far"], options["nurse@near"], options["nurse@lost"]
+    assert (far.accuracy, far.trust, far.accuracy_age_s) == (0.7, Trust.ASKED, 60.0)
+    assert (nurse.accuracy, nurse.trust, nurse.accuracy_age_s) == (1.0, Trust.CLAIMED, None)
+    assert (lost.accuracy, lost.trust, lost.accuracy_age_s) == (None, None, None)
+
+
+def test_graphml_reads_back_with_layers_and_paths() -> None:
+    known = read(query_to_graphml(cut(world(), min_accuracy=0.6)))
+    layers = {attributes["layer"] for _, attributes in known.nodes(data=True)}
+    assert layers == {"query", "model", "deployment", "reachability"}
+    far = known.nodes["deployment:doctor@far"]
+    assert (far["relevant"], far["accuracy"], far["trust"]) == (True, 0.7, "asked")
+    assert "no way from gw to lost" in known.nodes["deployment:nurse@lost"]["rejected"]
+    assert nx.has_path(known, "gateway:gw", "model:doctor")
+    assert known.edges["gateway:gw", "site:hub"]["coupling"] == "link"
+    assert known.edges["site:far", "deployment:doctor@far"]["coupling"] == "at"
+    assert known.edges["deployment:doctor@far", "model:doctor"]["coupling"] == "serves"
+    assert not list(known.predecessors("deployment:nurse@lost"))
+
+
+def test_an_empty_topology_is_written() -> None:
+    told = cut(QrrtState())
+    assert told.options == ()
+    assert list(read(query_to_graphml(told)).nodes) == ["gateway:gw"]
+
+
+def test_names_that_xml_cannot_hold_do_not_break_it() -> None:
+    odd = state_of([facility("far", deployment('<x> & "y"\x00\ud800'))])
+    assert len(read(query_to_graphml(cut(odd)))) == 4
+
+
+def test_served_models_are_told_with_what_their_figures_rest_on() -> None:
+    told = served_models(world().snapshot())
+    assert msgspec.json.decode(msgspec.json.encode(told), type=ServedModels) == told
+    by_id = {f"{model.name}@{model.site}": model for model in told.models}
+    near, far = by_id["doctor@near"], by_id["doctor@far"]
+    assert (near.measured, near.in_flight, near.first_token_s) == (True, 2, 0.2)
+    assert not far.measured
+    assert [(known.topic, known.trust) for known in far.accuracy] == [
+        ("law", Trust.CLAIMED),
+        ("medicine", Trust.ASKED),
+        ("medicine/neurology", Trust.CLAIMED),
+    ]
