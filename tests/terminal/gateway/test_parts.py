@@ -25,10 +25,10 @@ from daitn.terminal.gateway.asked import read_asked
 from daitn.terminal.gateway.bodies import as_events, is_answer, without_logprobs
 from daitn.terminal.gateway.demand import SMOOTHED_OVER_S, DemandMeter
 from daitn.terminal.gateway.events import Events
-from daitn.terminal.gateway.load import Load
 from daitn.terminal.gateway.records import MOST_DECISIONS, MOST_RECORDS, Records
 from daitn.terminal.gateway.refusals import ApiError
 from daitn.terminal.gateway.retries import LEAST_PER_S, WINDOW_S, RetryBudget
+from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.paths import paths_from
 from tests.terminal.gateway.scene import Network, deployment
 

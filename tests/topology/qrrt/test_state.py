@@ -275,7 +275,7 @@ def test_figures_that_make_no_sense_are_left_out(wrong: float) -> None:
     state.absorb_serving(serving("mdf", nonsense), NOW_S)
     state.observe("mdf", "doctor", Observation(False, wrong, wrong), NOW_S)
     after = seen(state.snapshot())["columns"]["doctor@mdf"]
-    assert after == {**before, "measured_at_s": NOW_S}
+    assert after == {**before, "measured_at_s": NOW_S, "told_at_s": NOW_S}
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ class QueryContext:
     paths: Paths
     """From the gateway that decides."""
     in_flight: NDArray[np.float64]
-    """Per row, queries that this gateway has under way there: known at once, where what the
-    facility says takes its time. Read-only here; recorded by copy."""
+    """Per row, queries that are there as this gateway reckons (`daitn.topology.qrrt.load`): its
+    own it knows at once, what the facility says takes its time. Read-only here; recorded by copy.
+    """
     now_s: float
     affinity: int = -1
     """Row that answered the session, or a prompt of the same prefix, last; -1: none."""

@@ -16,11 +16,12 @@ _LEAST_S = 0.05
 """Added to every time: answers within a tenth of a second are felt as immediate (Card, Moran and
 Newell, "The Psychology of Human-Computer Interaction", 1983), so differences far below it do not
 matter, and a time that was measured once may be that far off."""
-WAIT_WEIGHS = 3.0
+WAIT_WEIGHS = 2.0
 """A query that waits makes those after it wait too. At an M/M/1 queue with utilisation r, one more
-query costs all together (2 - r) / (1 - r) times its own wait: three times at half load, where this
-begins to matter. By it gateways that each take what is best for their own query do not crowd the
-fastest deployments; `benchmarks/routing.py` measures what that is worth."""
+query costs all together (2 - r) / (1 - r) times its own wait, at least twice. With it, gateways
+that each take what is best for their own query do not crowd the fastest deployments; see
+`benchmarks/routing.py`, where larger weights make the mean better and the slowest answers slower.
+"""
 _LEAST_USD = 1e-6
 """A ten-thousandth of a cent, likewise."""
 

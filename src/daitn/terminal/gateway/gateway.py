@@ -30,7 +30,6 @@ from daitn.terminal.gateway.course import Caller, Course
 from daitn.terminal.gateway.delivery import Delivery
 from daitn.terminal.gateway.demand import DemandMeter
 from daitn.terminal.gateway.door import Door
-from daitn.terminal.gateway.load import Load
 from daitn.terminal.gateway.records import Draws, Records
 from daitn.terminal.gateway.refusals import (
     ApiError,
@@ -46,6 +45,7 @@ from daitn.terminal.gateway.search import Asking
 from daitn.terminal.gateway.strategies import Strategies
 from daitn.terminal.gateway.topology import Topology
 from daitn.terminal.gateway.upstream import Upstream
+from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.paths import permitted
 
 __all__ = ["Gateway"]

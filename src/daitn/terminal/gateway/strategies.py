@@ -17,11 +17,11 @@ from daitn.terminal.gateway.answer import Answer, AnswerBroken
 from daitn.terminal.gateway.bodies import confidence, text_of, with_logprobs, without_logprobs
 from daitn.terminal.gateway.course import Course
 from daitn.terminal.gateway.delivery import Delivery
-from daitn.terminal.gateway.load import Load
 from daitn.terminal.gateway.refusals import ApiError, unavailable
 from daitn.terminal.gateway.search import FAILED, Asking, Search, drop, late_after_s
 from daitn.topology.qrrt.accuracy import accuracy_on
 from daitn.topology.qrrt.filters import passing
+from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.relevance import relevant_to
 
 __all__ = ["Strategies", "vote"]

@@ -20,7 +20,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.terminal.gateway.answer import Answer, AnswerBroken
 from daitn.terminal.gateway.bodies import is_answer
 from daitn.terminal.gateway.course import Course
-from daitn.terminal.gateway.load import Load
+from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["PATHS", "AttemptFailed", "Cause", "Upstream"]

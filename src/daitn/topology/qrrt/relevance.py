@@ -62,7 +62,7 @@ class QsQrrt:
         first_token_s, slots = columns.first_token_s[rows], columns.slots[rows]
         self.rtt_s: Floats = paths.rtt_s[rows]
         self.load: Floats = np.maximum(columns.in_flight[rows], in_flight[rows])
-        """Queries there: as many as the facility last said, or as this gateway alone has there."""
+        """Queries there: as many as the facility last said, or as this gateway reckons."""
         self.service_s: Floats = columns.per_token_s[rows] * intent.tokens_out + first_token_s
         """From a slot to the end of the answer."""
         ahead = np.maximum(self.load + 1.0 - slots, 0.0)

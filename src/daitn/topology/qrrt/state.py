@@ -179,6 +179,7 @@ class QrrtState:
             if row is None:
                 continue
             floats["in_flight"][row] = max(0, reading.in_flight) + max(0, reading.waiting)
+            floats["told_at_s"][row] = now_s
             seen = self._seen.get(id_)
             for name, most in _SERVED:
                 said = getattr(reading, name)
