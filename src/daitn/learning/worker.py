@@ -7,10 +7,8 @@ which it keeps from the recipes, and ends with the node that started it, however
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import queue
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +18,7 @@ import msgspec
 
 from daitn.learning import registry
 from daitn.learning.child.frames import Ready
-from daitn.learning.child.inside import (
-    claim_streams,
-    end_before_the_node,
-    load_engine,
-    receive,
-    reported,
-    send,
-)
+from daitn.learning.child.inside import reported, send, serve
 from daitn.learning.commands import (
     Advanced,
     Command,
@@ -51,15 +42,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Serve commands until the node goes away."""
-    parser = argparse.ArgumentParser(prog="daitn.learning.worker")
-    parser.add_argument("--threads", type=int, required=True)
-    threads: int = parser.parse_args().threads
-    requests, replies = claim_streams()
-    end_before_the_node()
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=receive, args=(requests, inbox), daemon=True).start()
-    load_engine(threads)
-    _Service(replies).run(inbox)
+    serve("daitn.learning.worker", lambda replies, inbox: _Service(replies).run(inbox))
 
 
 class _Service:

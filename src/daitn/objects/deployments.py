@@ -44,6 +44,11 @@ class Api(enum.StrEnum):
     EMBEDDINGS = "embeddings"
     """`/v1/embeddings`"""
 
+    @property
+    def path(self) -> str:
+        """Under the base of OpenAI's API, which is `/v1` at gateways and facilities."""
+        return "/chat/completions" if self is Api.CHAT else f"/{self}"
+
 
 class Runtime(enum.StrEnum):
     """What computes the answers."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
-from daitn.control.queries.engine import Qirce
+from daitn.control.queries.engine import LATE_TIMES, Qirce
 from daitn.policy.pipeline import Rng
 from daitn.sim.load import Arrival
 from daitn.topology.qrrt.filters import passing
@@ -26,9 +26,6 @@ __all__ = [
     "RoundRobin",
     "TwoChoices",
 ]
-
-_LATE = -math.log(0.05)
-"""Of the tokens' expected time, as a gateway reckons for answers that come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class QirceChooser:
         if isinstance(plan, Refusal):
             return Choice(())
         per_token_s = float(context.snapshot.columns.per_token_s[plan.rows[0]])
-        further_s = _LATE * per_token_s * context.intent.tokens_out
+        further_s = LATE_TIMES * per_token_s * context.intent.tokens_out
         return Choice(plan.rows, plan.late_after_s + further_s)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from daitn.terminal.config import NodeConfig
 from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.store.files import replace_file
 
 __all__ = ["SCHEMA", "Examiner"]
 
@@ -330,13 +330,8 @@ class Examiner:
             {n: (k.before.right, k.before.items) for n, k in names.items() if k.before},
             self.current(),
         )
-        partial = self._file.with_suffix(".partial")
         try:
-            with partial.open("wb") as file:
-                file.write(encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._file)
+            replace_file(self._file, encode(kept))
         except OSError as error:
             log.warning("findings are not on disk: %s", error)
 

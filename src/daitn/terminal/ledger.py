@@ -6,7 +6,6 @@ that neither a lost message nor a restart makes the site do it twice or forget w
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.identifiers import Digest, VisitId, checked_name
 from daitn.objects.messages import Work, WorkOutcome
 from daitn.objects.wire import decode, encode
+from daitn.tools.store.files import PARTIAL, replace_file
 
 __all__ = ["Ledger", "Noted"]
 
@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.partial"):
+        for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
 
     def get(self, visit: VisitId) -> Noted | None:
@@ -52,14 +52,8 @@ class Ledger:
 
     def put(self, noted: Noted) -> None:
         """Keep a note; on disk when this returns. Raises `StorageFull` where it cannot be kept."""
-        path = self._path(noted.work.visit)
-        partial = path.with_name(f"{path.name}.partial")
         try:
-            with partial.open("wb") as file:
-                file.write(encode(noted))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            replace_file(self._path(noted.work.visit), encode(noted))
         except OSError as error:
             raise StorageFull(
                 f"the ledger in {self._folder.name} cannot be written: {error.strerror}",
@@ -78,7 +72,7 @@ class Ledger:
 
     def all(self) -> tuple[Noted, ...]:
         """Every note, by visit."""
-        visits = sorted(path.name for path in self._folder.iterdir() if path.suffix != ".partial")
+        visits = sorted(path.name for path in self._folder.iterdir() if path.suffix != PARTIAL)
         notes = (self.get(VisitId(name)) for name in visits)
         return tuple(note for note in notes if note is not None)
 

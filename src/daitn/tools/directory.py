@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from daitn.objects.messages import Advert
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.store.files import replace_file
 
 __all__ = ["Directory", "FileKeys", "KnownKeys", "Listener"]
 
@@ -68,13 +68,8 @@ class FileKeys:
 
     def put(self, site: SiteId, public_key: str) -> None:
         known = {**self._known, site: public_key}
-        partial = self._path.with_suffix(".partial")
         try:
-            with partial.open("wb") as file:
-                file.write(encode(known))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
+            replace_file(self._path, encode(known))
         except OSError as error:
             raise StorageFull(
                 f"{self._path} cannot be written: {error.strerror}",

@@ -29,11 +29,11 @@ from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["Qirce"]
+__all__ = ["LATE_TIMES", "Qirce"]
 
 NEAR = 0.02
 """Scores that differ by less are equally good: what they rest on is not known better."""
-_LATE = -math.log(0.05)
+LATE_TIMES = -math.log(0.05)
 """Of the expected time to a first piece: the 95th percentile of an exponential distribution.
 Hedging after the 95th percentile: Dean and Barroso, "The tail at scale", CACM 2013."""
 _LATE_LEAST_S = 0.05
@@ -194,5 +194,5 @@ def _plan(cut: QsQrrt, strategy: Strategy, order: list[int], members: int) -> Qu
         expected_first_token_s=first_s if members == 1 else seconds,
         expected_cost_usd=float(sum(cut.cost_usd[at] for at in asked)),
         expected_seconds=seconds,
-        late_after_s=_LATE * first_s + _LATE_LEAST_S,
+        late_after_s=LATE_TIMES * first_s + _LATE_LEAST_S,
     )

@@ -6,10 +6,8 @@ Embeddings take part with a few texts each time.
 
 from __future__ import annotations
 
-import argparse
 import queue
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,14 +32,7 @@ from daitn.learning.answering.commands import (
 )
 from daitn.learning.answering.protocol import Answering, Piece, Speaker
 from daitn.learning.child.frames import Ready
-from daitn.learning.child.inside import (
-    claim_streams,
-    end_before_the_node,
-    load_engine,
-    receive,
-    reported,
-    send,
-)
+from daitn.learning.child.inside import reported, send, serve
 from daitn.objects.errors import DaitnError, NotFound
 
 __all__ = ["main"]
@@ -53,15 +44,7 @@ _TEXTS_PER_TURN = 16
 
 def main() -> None:
     """Serve commands until the node goes away."""
-    parser = argparse.ArgumentParser(prog="daitn.learning.answering.worker")
-    parser.add_argument("--threads", type=int, required=True)
-    threads: int = parser.parse_args().threads
-    requests, replies = claim_streams()
-    end_before_the_node()
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=receive, args=(requests, inbox), daemon=True).start()
-    load_engine(threads)
-    _Service(replies).run(inbox)
+    serve("daitn.learning.answering.worker", lambda replies, inbox: _Service(replies).run(inbox))
 
 
 class _Service:

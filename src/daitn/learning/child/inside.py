@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import importlib
@@ -9,6 +10,8 @@ import os
 import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,12 +21,9 @@ from daitn.learning.child.frames import HEADER, framed
 from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 
 __all__ = [
-    "claim_streams",
-    "end_before_the_node",
-    "load_engine",
-    "receive",
     "reported",
     "send",
+    "serve",
 ]
 
 _OOM_SCORE_ADJ = 500
@@ -34,7 +34,7 @@ _MESSAGE_CHARS = 300
 _PR_SET_PDEATHSIG = 1
 
 
-def claim_streams() -> tuple[BinaryIO, BinaryIO]:
+def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
     """Keep both pipes from the recipes: what they print goes to stderr, what they read is empty."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -47,7 +47,7 @@ def claim_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def end_before_the_node() -> None:
+def _end_before_the_node() -> None:
     """Have the kernel kill us when the thread that started us, the node's event loop, ends."""
     if not sys.platform.startswith("linux"):
         return
@@ -56,7 +56,7 @@ def end_before_the_node() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
 
-def receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
+def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
     """Pass frames on. The end of the input is the end of the node, and so of this process."""
     while len(header := requests.read(HEADER.size)) == HEADER.size:
         (size,) = HEADER.unpack(header)
@@ -64,12 +64,25 @@ def receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def load_engine(threads: int) -> None:
+def _load_engine(threads: int) -> None:
     """Import PyTorch ahead of the first command; a site without it can still run other recipes."""
     with contextlib.suppress(ModuleNotFoundError):
         torch = importlib.import_module("torch")
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
+
+
+def serve(module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None]) -> None:
+    """Be a child process: `run` answers on a stream what comes in a queue, while the node lives."""
+    parser = argparse.ArgumentParser(prog=module)
+    parser.add_argument("--threads", type=int, required=True)
+    threads: int = parser.parse_args().threads
+    requests, replies = _claim_streams()
+    _end_before_the_node()
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
+    _load_engine(threads)
+    run(replies, inbox)
 
 
 def send(replies: BinaryIO, message: msgspec.Struct) -> None:

@@ -16,11 +16,7 @@ from daitn.terminal.gateway.refusals import ApiError, bad_request
 
 __all__ = ["PATHS", "DoorQuery", "read_body", "read_query"]
 
-PATHS = {
-    "/v1/chat/completions": Api.CHAT,
-    "/v1/completions": Api.COMPLETIONS,
-    "/v1/embeddings": Api.EMBEDDINGS,
-}
+PATHS = {f"/v1{api.path}": api for api in Api}
 MOST_BYTES = 1 << 28
 """Of a request; gateways allow less."""
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 from aiohttp import web
 
+from daitn.identity.access import allows
 from daitn.objects.deployments import DeploymentState
-from daitn.objects.descriptors import ANY
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.terminal.facility.asked import PATHS, read_body, read_query
 from daitn.terminal.facility.served import JSON, Served
+from daitn.terminal.gateway.delivery import refused
 from daitn.terminal.gateway.refusals import ApiError
 
 __all__ = ["Door"]
@@ -39,13 +40,13 @@ class Door:
         try:
             return await self._handle(request)
         except ApiError as error:
-            return _told(error)
+            return refused(error)
         except ConnectionError:
             # Who asked has gone; aiohttp is told so in its own way, and drops the connection.
             raise asyncio.CancelledError from None
         except Exception:
             log.exception("a query failed")
-            return _told(ApiError(500, "internal_error", "the facility failed; see its log"))
+            return refused(ApiError(500, "internal_error", "the facility failed; see its log"))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -87,8 +88,7 @@ class Door:
         if descriptor.state is not DeploymentState.READY:
             message = f"{descriptor.name} is {descriptor.state}"
             raise ApiError(503, "unavailable", message, retry_after_s=1.0)
-        askers = descriptor.policy.askers
-        if ANY not in askers and owner not in askers:
+        if not allows(descriptor.policy.askers, owner):
             message = f"the owner of {descriptor.name} does not let {owner or 'strangers'} ask it"
             raise ApiError(403, "not_allowed", message)
 
@@ -101,7 +101,3 @@ class Door:
         return web.Response(
             body=msgspec.json.encode({"object": "list", "data": data}), content_type=JSON
         )
-
-
-def _told(error: ApiError) -> web.Response:
-    return web.Response(body=error.body, status=error.status, headers=error.headers)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.identifiers import checked_name
 from daitn.objects.messages import DeployModel
 from daitn.objects.wire import decode, encode
+from daitn.tools.store.files import PARTIAL, replace_file
 
 __all__ = ["KeptWishes"]
 
@@ -19,19 +19,13 @@ class KeptWishes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.partial"):
+        for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
 
     def put(self, wish: DeployModel) -> None:
         """Keep a wish; on disk when this returns. Raises `StorageFull`."""
-        path = self._path(wish.name)
-        partial = path.with_name(f"{path.name}.partial")
         try:
-            with partial.open("wb") as file:
-                file.write(encode(wish))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            replace_file(self._path(wish.name), encode(wish))
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",

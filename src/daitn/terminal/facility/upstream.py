@@ -35,11 +35,6 @@ _MOST_ANSWER_BYTES = 1 << 26
 _MOST_ERROR_BYTES = 1 << 16
 _TOLD_BYTES = 300
 """Of an error that is not told as OpenAI's API does."""
-_PATHS = {
-    Api.CHAT: "/chat/completions",
-    Api.COMPLETIONS: "/completions",
-    Api.EMBEDDINGS: "/embeddings",
-}
 _OURS = frozenset({400, 413, 415, 422})
 """The request itself is at fault; the server's own words go back to who asked."""
 
@@ -137,7 +132,7 @@ class UpstreamModel:
         silent_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
         try:
             return await self._session.post(
-                self._config.url.rstrip("/") + _PATHS[query.api],
+                self._config.url.rstrip("/") + query.api.path,
                 data=msgspec.json.encode({**query.raw, "model": self._model}),
                 headers=self._headers(),
                 timeout=aiohttp.ClientTimeout(

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from daitn.control.queries.engine import LATE_TIMES
 from daitn.terminal.gateway.answer import Answer
 from daitn.terminal.gateway.course import Course
 from daitn.terminal.gateway.observing import seen_late
@@ -21,8 +22,6 @@ from daitn.topology.qrrt.paths import permitted
 
 __all__ = ["FAILED", "Asking", "Search", "drop", "late_after_s"]
 
-_LATE_TIMES = -math.log(0.05)
-"""As QIRCE reckons of first pieces: the 95th percentile of an exponential distribution."""
 FAILED = Observation(failed=True)
 _AS_ASKED: Mapping[str, object] = {}
 
@@ -173,7 +172,7 @@ def late_after_s(course: Course, row: int, *, stream: bool) -> float:
     if stream:
         return course.plan.late_after_s
     per_token_s = float(course.snapshot.columns.per_token_s[row])
-    return course.plan.late_after_s + _LATE_TIMES * per_token_s * course.intent.tokens_out
+    return course.plan.late_after_s + LATE_TIMES * per_token_s * course.intent.tokens_out
 
 
 def drop(task: asyncio.Task[Answer | None]) -> None:

@@ -25,11 +25,7 @@ from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["PATHS", "AttemptFailed", "Cause", "Upstream"]
 
-PATHS = {
-    Api.CHAT: "/v1/chat/completions",
-    Api.COMPLETIONS: "/v1/completions",
-    Api.EMBEDDINGS: "/v1/embeddings",
-}
+PATHS = {api: f"/v1{api.path}" for api in Api}
 CONNECT_TIMEOUT_S = 3.0
 """Around the world and back in 0.3 s, with one lost SYN, which is sent again after 1 s (RFC 6298).
 """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daitn.identity.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.queries import Privacy, Trust
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
@@ -121,10 +122,6 @@ def _row(cut: QsQrrt, position: int) -> Deployed:
 def _each(cut: QsQrrt, holds: Callable[[Deployed], bool]) -> Flags:
     rows = cut.snapshot.rows
     return np.fromiter((holds(rows[number]) for number in cut.numbers.tolist()), np.bool_)
-
-
-def _listed(listed: tuple[str, ...], name: str) -> bool:
-    return "*" in listed or name in listed
 
 
 def _widened(listed: tuple[str, ...], name: str) -> str:
@@ -236,7 +233,7 @@ _FIXED = (
         "model",
         Cause.WISH,
         lambda cut: _each(
-            cut, lambda row: _listed(row.descriptor.policy.release_to, row.jurisdiction)
+            cut, lambda row: allows(row.descriptor.policy.release_to, row.jurisdiction)
         ),
         lambda cut, at: Told(f"may not be hosted in {_row(cut, at).jurisdiction}, says its owner"),
     ),
@@ -244,7 +241,7 @@ _FIXED = (
         "askers",
         "model",
         Cause.WISH,
-        lambda cut: _each(cut, lambda row: _listed(row.descriptor.policy.askers, cut.intent.owner)),
+        lambda cut: _each(cut, lambda row: allows(row.descriptor.policy.askers, cut.intent.owner)),
         lambda cut, at: Told(f"its owner does not let {cut.intent.owner or 'strangers'} ask it"),
     ),
     Filter(
