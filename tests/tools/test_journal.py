@@ -19,9 +19,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import daitn.tools.store as store_package
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
+from daitn.objects.errors import (
+    Corrupt,
+    DaitnError,
+    InvalidInput,
+    StaleAppend,
+    StorageFull,
+    Unreachable,
+)
 from daitn.objects.identifiers import JobId
-from daitn.tools.store.journal import Journal, StaleAppend
+from daitn.tools.store.journal import Journal
 from daitn.tools.store.memory import MemoryJournal
 from daitn.tools.store.sql import SqlJournal
 from daitn.tools.store.tables import METADATA, SCHEMA

@@ -11,7 +11,8 @@
     ├── Corrupt               bytes do not match the digest or signature that names them
     ├── StorageFull           a disk has no room
     ├── WorkFailed            a recipe failed while training or measuring
-    └── IllegalTransition     an event that the state machine does not know in this state
+    ├── IllegalTransition     an event that the state machine does not know in this state
+    └── StaleAppend           somebody else appended to a job since its events were read
 
 "No" is a value with reasons (see `daitn.policy`); these exceptions are for broken promises.
 Every one of them crosses the network as an `ErrorReport` and is raised again on the other side.
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidInput",
     "NotFound",
     "Refused",
+    "StaleAppend",
     "StorageFull",
     "Unreachable",
     "WorkFailed",
@@ -88,6 +90,10 @@ class WorkFailed(DaitnError):
 
 class IllegalTransition(DaitnError):
     """An event that the state machine does not know in this state; told with the item's history."""
+
+
+class StaleAppend(DaitnError):
+    """Somebody else appended to a job since its events were read."""
 
 
 class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):

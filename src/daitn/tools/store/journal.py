@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import StaleAppend
 from daitn.objects.identifiers import JobId
 
-__all__ = ["Journal", "StaleAppend", "check_expected", "stale"]
-
-
-class StaleAppend(DaitnError):
-    """Somebody else appended to a job since its events were read."""
+__all__ = ["Journal", "check_expected", "stale"]
 
 
 class Journal(Protocol):
