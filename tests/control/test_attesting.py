@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import random
+from itertools import accumulate
 
 import pytest
 
@@ -27,6 +29,32 @@ def told(known: Examination) -> tuple[float, int, bool]:
     return finding.value, finding.items, finding.degraded
 
 
+def shares(accuracy: float, items: int) -> list[float]:
+    """Chance of each number of right answers."""
+    return [
+        math.comb(items, k) * accuracy**k * (1 - accuracy) ** (items - k) for k in range(items + 1)
+    ]
+
+
+def alarm(accuracy: float, before: int, now: int) -> float:
+    """Exact chance that a look alarms where nothing changed: the more were right before, the more
+    may be right now and still alarm."""
+    upto = [0.0, *accumulate(shares(accuracy, now))]
+    chance, alarming = 0.0, 0
+    for right, share in enumerate(shares(accuracy, before)):
+        while alarming <= now and fallen(Known(right, before), Known(alarming, now)):
+            alarming += 1
+        chance += share * upto[alarming]
+    return chance
+
+
+@pytest.mark.parametrize("accuracy", [0.3, 0.5, 0.7, 0.9, 0.95])
+def test_all_looks_of_a_round_together_keep_the_promise(accuracy: float) -> None:
+    """At the round, at the two and four latest, and at the whole window after four of them."""
+    looks = ((240, 24), (192, 48), (144, 96), (960, 240))
+    assert sum(alarm(accuracy, *look) for look in looks) <= FALSE_ALARM
+
+
 @pytest.mark.parametrize("accuracy", [0.5, 0.8, 0.95])
 def test_a_deployment_that_stays_as_it_is_is_left_alone(accuracy: float) -> None:
     rng, alarms, rounds = random.Random(1), 0, 4000
@@ -35,8 +63,8 @@ def test_a_deployment_that_stays_as_it_is_is_left_alone(accuracy: float) -> None
         known.took(WEIGHTS, answers(rng, accuracy), 240)
         alarms += known.before is not None
         known.before = None
-    # Two looks a round; chance alone stays below three times what is promised for one.
-    assert alarms <= max(2, 3 * FALSE_ALARM * rounds)
+    # More come by chance in fewer than one of a hundred runs that keep the promise.
+    assert alarms <= 2
 
 
 @pytest.mark.parametrize(("to", "rounds"), [(0.25, 1), (0.5, 2), (0.6, 4)])
@@ -49,6 +77,19 @@ def test_a_fall_is_seen_soon(to: float, rounds: int) -> None:
             known.took(WEIGHTS, answers(rng, to), 240)
         seen += known.before is not None
     assert seen >= 90
+
+
+def test_a_small_fall_does_not_pass_through_the_window_unseen() -> None:
+    seen = 0
+    for seed in range(50):
+        rng = random.Random(seed)
+        known = settled(rng, 0.92, rounds=60)
+        for _ in range(20):
+            known.took(WEIGHTS, answers(rng, 0.82), 240)
+            if known.before is not None:
+                seen += 1
+                break
+    assert seen >= 40
 
 
 def test_after_a_fall_only_what_came_since_counts() -> None:

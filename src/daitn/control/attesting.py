@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import Digest, SiteId
 
-__all__ = ["Examination", "Known", "fallen", "risen"]
+__all__ = ["FALSE_ALARM", "Examination", "Known", "fallen", "risen"]
 
 FALSE_ALARM = 1e-4
-"""Chance, per round, that a deployment that is as good as ever counts as degraded: with a round a
-minute, once in a week at most. After 240 items at 0.9 a round of 24 is alarming with 13 right ones
-or fewer: a fall to 0.5 is seen in that round in 73 of 100 cases, one to 0.25 nearly always."""
+"""Chance, per round, that a deployment that is as good as ever counts as degraded, over all looks
+that are taken at it: with a round a minute, once in a week at most."""
 _LEAST_BEFORE = 20
 """Items that must be known before a fall can be told from a bad start."""
 _RISEN = 0.2
@@ -31,14 +30,18 @@ _RISEN_ROUNDS = 2
 _SLOW_ROUNDS = (2, 4)
 """Numbers of latest rounds that are held against those before them: a fall from 0.92 to 0.7 is
 rarely seen in one round, and nearly always in four."""
+_LOOK_ALARM = FALSE_ALARM / (len(_SLOW_ROUNDS) + 2)
+"""Likewise, per look: at the newest round, at the slow ones, and at the whole window (Bonferroni).
+After 240 items at 0.9 a round of 24 is alarming with 12 right ones or fewer: a fall to 0.5 is seen
+in that round in 58 of 100 cases, one to 0.25 nearly always."""
 
 
 @dataclass(frozen=True)
 class Known:
     """Right answers of a number of items."""
 
-    right: int
-    items: int
+    right: int = 0
+    items: int = 0
 
     @property
     def value(self) -> float:
@@ -46,8 +49,8 @@ class Known:
 
 
 def fallen(before: Known, now: Known) -> bool:
-    """Whether `now` is worse than `before`, by more than chance with `FALSE_ALARM`."""
-    return before.items >= _LEAST_BEFORE and _chance_of_less(before, now) < FALSE_ALARM
+    """Whether `now` is worse than `before`, by more than chance."""
+    return before.items >= _LEAST_BEFORE and _chance_of_less(before, now) < _LOOK_ALARM
 
 
 def risen(before: Known, now: Known) -> bool:
@@ -82,18 +85,23 @@ class Examination:
     """The latest, oldest first."""
     before: Known | None = None
     """What it was, while it is degraded."""
+    older: Known = field(default_factory=Known)
+    """What the window does not hold any more, since the unit began: a fall of 0.1 would pass
+    through the window unseen, and is told from this."""
 
     def took(self, manifest: Digest | None, right: Sequence[bool], window: int) -> None:
         """Take in a round's items; only the latest `window` of all are kept."""
         if manifest != self.manifest:
-            self.manifest, self.rounds, self.before = manifest, [], None
+            self.manifest, self.rounds, self.before, self.older = manifest, [], None, Known()
         now = Known(sum(right), len(right))
         known = self.known()
         if self.before is None and fallen(known, now):
-            self.before, self.rounds = known, []
+            self._fell(known, [])
         self.rounds.append(now)
         while sum(r.items for r in self.rounds[1:]) >= window:
-            del self.rounds[0]
+            gone = self.rounds.pop(0)
+            if self.before is None:
+                self.older = _together([self.older, gone])
         self._look_back()
 
     def known(self) -> Known:
@@ -126,14 +134,18 @@ class Examination:
             recent = self.rounds[-_RISEN_ROUNDS:]
             if len(recent) == _RISEN_ROUNDS and risen(self.before, _together(recent)):
                 # It is well again; the bad rounds are of something else.
-                self.before, self.rounds = None, recent
+                self.older, self.before, self.rounds = self.before, None, recent
             return
         for latest in _SLOW_ROUNDS:
-            old, new = self.rounds[:-latest], self.rounds[-latest:]
-            before = _together(old)
+            before, new = _together(self.rounds[:-latest]), self.rounds[-latest:]
             if fallen(before, _together(new)):
-                self.before, self.rounds = before, new
+                self._fell(before, new)
                 return
+        if fallen(self.older, self.known()):
+            self._fell(self.older, self.rounds)
+
+    def _fell(self, before: Known, since: list[Known]) -> None:
+        self.before, self.rounds, self.older = before, since, Known()
 
 
 def _together(rounds: Sequence[Known]) -> Known:
