@@ -78,7 +78,7 @@ def _started(command: str, log: str) -> str:
         return command
     return (
         f"{command.removesuffix(' &')} > {log} 2>&1 &\n"
-        f"until grep -q ready {log}; do kill -0 $! || {{ cat {log}; exit 9; }}; sleep 0.1; done"
+        f"until grep -qw ready {log}; do kill -0 $! || {{ cat {log}; exit 9; }}; sleep 0.1; done"
     )
 
 

@@ -80,6 +80,10 @@ def test_a_trained_model_is_deployed_found_and_asked(ward: Ward) -> None:
     (shown, *_) = ward.network.json("get", "models")["deployed"]
     assert shown["accuracy"][0]["topic"] == "medicine/neurology"
     assert shown["accuracy"][0]["trust"] in ("weights", "asked")
+    described = ward.network.json("describe", "model", "doctor-1")
+    assert described["trained"]["recipe"] == "causal-lm"
+    weighed = [m for m in described["measured"] if m["trust"] == "weights"]
+    assert [(m["verifier"], m["topic"]) for m in weighed] == [("mpvu", "medicine/neurology")]
 
 
 def test_verifiers_ask_what_is_deployed(ward: Ward) -> None:

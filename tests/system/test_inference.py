@@ -137,6 +137,49 @@ def test_what_matters_to_a_query_is_shown_and_drawn(scene: Scene, tmp_path: Path
     assert "doctor@west" in drawn.read_text()
 
 
+def test_a_model_and_a_facility_are_described(scene: Scene) -> None:
+    for _ in range(3):
+        scene.ask("nurse")
+    model = scene.network.json("describe", "model", "doctor")
+    assert (model["name"], model["trained"], model["measured"]) == ("doctor", None, [])
+    assert [each["known"]["site"] for each in model["deployments"]] == ["east", "west"]
+    scene.wait_until(lambda: _nurse_at_home(scene)["known"]["first_token_s"] != 0.001)
+    nurse = _nurse_at_home(scene)
+    assert nurse["said"]["price_usd_per_1k_out"] == 0.001
+    for arguments in (("get", "facilities"), ("describe", "facility", "home")):
+        shown = scene.network.daitn(*arguments)
+        assert shown.returncode == 0, shown.stderr
+        assert " ms" in " ".join(shown.stdout.split())
+    # Nobody asked the doctors: what is assumed of them is not shown as if it were measured.
+    assert " ms" not in scene.network.daitn("describe", "model", "doctor").stdout
+    for kind, name, near in (("model", "docter", "doctor"), ("facility", "easy", "east")):
+        unknown = scene.network.daitn("describe", kind, name)
+        assert unknown.returncode == 2
+        assert f"there is no {kind} {name}" in unknown.stderr
+        assert f"did you mean {near}" in unknown.stderr
+
+
+def _nurse_at_home(scene: Scene) -> Any:
+    return scene.network.json("describe", "facility", "home")["deployments"][0]
+
+
+def test_the_whole_topology_of_queries_is_exported(scene: Scene, tmp_path: Path) -> None:
+    told, drawn = tmp_path / "qrrt.json", tmp_path / "qrrt.graphml"
+    export = ("topology", "export", "--queries")
+    for arguments in (("-o", str(told), "--format", "json"), ("-o", str(drawn))):
+        ended = scene.network.daitn(*export, *arguments)
+        assert ended.returncode == 0, ended.stderr
+    qrrt = json.loads(told.read_text())
+    assert [g["site"] for g in qrrt["gateways"]] == ["gate"]
+    assert [f["site"] for f in qrrt["facilities"]] == ["east", "home", "west"]
+    deployed = [(d["name"], d["site"]) for d in qrrt["deployments"]]
+    assert deployed == [("doctor", "east"), ("doctor", "west"), ("nurse", "home")]
+    assert ElementTree.parse(drawn).getroot().tag.endswith("graphml")
+    assert "deployment:nurse@home" in drawn.read_text()
+    refused = scene.network.daitn(*export, "-o", str(drawn), "--intent", "intent.yaml")
+    assert refused.returncode == 2
+
+
 def test_law_privacy_and_cost_decide_who_may_answer(scene: Scene) -> None:
     assert scene.facility_of("auto", jurisdictions=["FR"]) == "home"
     assert scene.facility_of("auto", privacy="unkept") in ("east", "west")
@@ -316,6 +359,8 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
             assert all("daitn-pass" in {h.lower() for h in r["headers"]} for r in requests) is False
             swapped.control(accuracy=0.2)
             scene.wait_until(lambda: _served_by(scene, wishes) == "doctor", within_s=60)
+            (found,) = network.json("describe", "model", "quack")["measured"]
+            assert (found["verifier"], found["site"], found["trust"]) == ("mpvu", "liar", "asked")
             deployed = network.json("get", "models")["deployed"]
             scene.wait_until(
                 lambda: (

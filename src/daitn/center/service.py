@@ -42,6 +42,7 @@ from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.store.sql import SqlJournal
 from daitn.topology.analysis import analyse
 from daitn.topology.export import export, export_relevant
+from daitn.topology.qrrt.export import export_qrrt
 from daitn.topology.qrrt.served import served_models
 from daitn.topology.snapshot import NodeList
 
@@ -122,6 +123,7 @@ class ControlCenter:
             "deployments": self._on_deployments,
             "placement": self._on_placement,
             "served": self._on_served,
+            "qrrt": self._on_qrrt,
         }
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
@@ -218,6 +220,9 @@ class ControlCenter:
 
     async def _on_served(self, key: str, payload: bytes) -> bytes:
         return encode(served_models(self._qrrt.snapshot()))
+
+    async def _on_qrrt(self, key: str, payload: bytes) -> bytes:
+        return encode(export_qrrt(self._qrrt.snapshot(), time.time()))
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
         """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""

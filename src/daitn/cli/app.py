@@ -5,7 +5,18 @@ from __future__ import annotations
 import typer
 
 from daitn import __version__
-from daitn.cli import data, deploy, models, processes, query, schemas, show, topology, train
+from daitn.cli import (
+    data,
+    deploy,
+    describe,
+    models,
+    processes,
+    query,
+    schemas,
+    show,
+    topology,
+    train,
+)
 from daitn.cli.demo.command import demo
 from daitn.cli.session import screen
 
@@ -30,7 +41,7 @@ app.command()(query.query)
 app.command()(deploy.deploy)
 app.command()(deploy.retire)
 app.command()(show.get)
-app.command()(show.describe)
+app.command()(describe.describe)
 app.command()(show.explain)
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")

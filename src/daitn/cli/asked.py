@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-
 from rich.console import RenderableType
 
 from daitn.cli.session import ANSWER_TIMEOUT_S, Session, connect
-from daitn.cli.tables import plain_table, size
-from daitn.objects.descriptors import ModelDescriptor
+from daitn.cli.tables import age, plain_table, size
+from daitn.identity.signing import check_attestation
+from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
+from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import JobId, SiteId, checked_name
-from daitn.objects.queries import QueryRecord
+from daitn.objects.queries import QueryRecord, Trust
 from daitn.objects.requests import (
     ExplainQuery,
     JobQuery,
@@ -21,16 +21,23 @@ from daitn.objects.requests import (
 )
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
-from daitn.topology.qrrt.served import ServedModel, ServedModels
+from daitn.topology.qrrt.served import KnownAccuracy, ServedModel, ServedModels
+from daitn.topology.qrrt.state import ASSUMED_FIRST_TOKEN_S, ASSUMED_PER_TOKEN_S
 from daitn.topology.snapshot import NodeList, SiteState
 
 __all__ = [
+    "accuracies",
     "explained_query",
     "facilities_table",
+    "findings",
+    "first_token",
     "latest_queries",
+    "load",
     "models_table",
     "queries_table",
     "query_table",
+    "rate",
+    "standing",
 ]
 
 _LISTED = 100
@@ -57,6 +64,28 @@ async def explained_query(center: str, query: str) -> QueryExplained:
             timeout_s=ANSWER_TIMEOUT_S,
         )
     return decode(answer, QueryExplained)
+
+
+async def findings(session: Session, sites: tuple[SiteState, ...]) -> tuple[Finding, ...]:
+    """What the verification units among these sites found last by asking deployed models."""
+    found: list[Finding] = []
+    for site in sites:
+        if site.alive and Role.VERIFIER in site.descriptor.roles:
+            found += await _findings_of(session, site.descriptor)
+    return tuple(found)
+
+
+async def _findings_of(session: Session, unit: NodeDescriptor) -> list[Finding]:
+    try:
+        answer = await session.fabric.request(
+            keys.site_do(unit.site, "attested"), b"", timeout_s=ANSWER_TIMEOUT_S
+        )
+        attested = decode(answer, tuple[Attestation, ...])
+        for attestation in attested:
+            check_attestation(attestation, unit.public_key)
+    except DaitnError:
+        return []  # A unit that is just leaving must not hide the others'.
+    return [attestation.finding for attestation in attested]
 
 
 async def _queries_of(session: Session, site: SiteId) -> tuple[QueryRecord, ...]:
@@ -94,42 +123,73 @@ def models_table(models: tuple[ModelDescriptor, ...], served: ServedModels) -> R
 
 
 def _deployed_row(model: ServedModel) -> tuple[str, ...]:
-    state = "degraded" if model.degraded else model.state if model.there else "away"
-    known = [
-        f"{a.topic} {a.value:.3f}±{a.standard_error:.3f} ({a.trust}, {_age(a.at_s)})"
-        for a in model.accuracy
-    ]
     return (
         model.name,
         model.site,
-        state,
-        ", ".join(known) or "-",
-        f"{1e3 * model.first_token_s:.0f} ms" if model.measured else "-",
+        standing(model),
+        accuracies(model),
+        first_token(model),
         f"{model.price_usd_per_1k_out:g}",
-        f"{model.in_flight}/{model.slots}",
+        load(model),
     )
 
 
+def standing(model: ServedModel) -> str:
+    """Whether it answers."""
+    return "degraded" if model.degraded else model.state if model.there else "away"
+
+
+def accuracies(model: ServedModel) -> str:
+    """Accuracy per topic, what it rests on, and how old that is."""
+    return ", ".join(_accuracy(known) for known in model.accuracy) or "-"
+
+
+def _accuracy(known: KnownAccuracy) -> str:
+    if known.trust is Trust.CLAIMED:
+        return f"{known.topic} {known.value:.3f} (claimed)"
+    error = f"±{known.standard_error:.3f}"
+    return f"{known.topic} {known.value:.3f}{error} ({known.trust}, {age(known.at_s)})"
+
+
+def load(model: ServedModel) -> str:
+    """Queries there, out of those that it answers at the same time."""
+    return f"{model.in_flight}/{model.slots}"
+
+
+def first_token(model: ServedModel) -> str:
+    """Measured time from a slot to the first piece of an answer."""
+    measured = model.first_token_s != ASSUMED_FIRST_TOKEN_S
+    return f"{1e3 * model.first_token_s:.1f} ms" if measured else "-"
+
+
+def rate(model: ServedModel) -> str:
+    """Measured tokens a second of one answer."""
+    measured = model.per_token_s not in (0.0, ASSUMED_PER_TOKEN_S)
+    return f"{1 / model.per_token_s:.1f}" if measured else "-"
+
+
 def facilities_table(sites: tuple[SiteState, ...], served: ServedModels) -> RenderableType:
-    """Facilities and what answers there."""
-    rows = []
+    """Facilities and what answers there, one model a line."""
+    rows: list[tuple[str, ...]] = []
     for site in sites:
         facility = site.descriptor.facility
         assert facility is not None
-        models = [m for m in served.models if m.site == site.descriptor.site]
-        rows.append(
-            (
-                site.descriptor.site,
-                "alive" if site.alive else "lost",
-                site.descriptor.owner,
-                site.descriptor.jurisdiction,
-                facility.endpoint,
-                "yes" if facility.hosts else "no",
-                size(facility.memory_bytes),
-                ", ".join(f"{m.name} {m.in_flight}/{m.slots}" for m in models) or "-",
-            )
+        of_site: tuple[str, ...] = (
+            site.descriptor.site,
+            "alive" if site.alive else "lost",
+            site.descriptor.owner,
+            site.descriptor.jurisdiction,
+            "yes" if facility.hosts else "no",
+            size(facility.memory_bytes),
         )
-    columns = ("facility", "state", "owner", "law", "endpoint", "hosts", "memory", "models")
+        models = [m for m in served.models if m.site == site.descriptor.site]
+        if not models:
+            rows.append((*of_site, "-", "", "", ""))
+        for model in models:
+            rows.append((*of_site, model.name, load(model), first_token(model), rate(model)))
+            of_site = ("",) * len(of_site)
+    of_model = ("model", "load", "first token", "tokens/s")
+    columns = ("facility", "state", "owner", "law", "hosts", "memory", *of_model)
     return plain_table("", columns, rows)
 
 
@@ -139,7 +199,7 @@ def queries_table(queries: tuple[QueryRecord, ...]) -> RenderableType:
     rows = [
         (
             query.id,
-            _age(query.asked_at_s),
+            age(query.asked_at_s),
             query.model_wanted,
             query.topic or "-",
             query.status,
@@ -167,11 +227,3 @@ def query_table(query: QueryRecord) -> RenderableType:
         ("tokens", f"{query.tokens_in} in, {query.tokens_out} out, {query.cost_usd:.3g} USD"),
     ]
     return plain_table(query.id, ("", ""), rows)
-
-
-def _age(at_s: float) -> str:
-    age_s = max(0.0, time.time() - at_s)
-    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if age_s >= seconds:
-            return f"{age_s / seconds:.0f} {unit} ago"
-    return f"{age_s:.0f} s ago"

@@ -1,4 +1,4 @@
-"""`daitn get`, `describe`, `explain` and `topology`: look at the network and its jobs."""
+"""`daitn get` and `explain`: look at the network and its jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from daitn.cli.asked import (
     explained_query,
@@ -26,9 +25,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tables import assessment_table, decision_table, job_table, plain_table
-from daitn.objects.croissant import to_croissant
-from daitn.objects.errors import NotFound
+from daitn.cli.tables import assessment_table, decision_table, plain_table
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import JobView
 from daitn.objects.requests import JobList, JobQuery, ModelList
@@ -36,7 +33,7 @@ from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
 
-__all__ = ["describe", "explain", "get"]
+__all__ = ["explain", "get"]
 
 
 class Kind(enum.StrEnum):
@@ -69,30 +66,6 @@ def get(
         print_json(to_json(values))
     else:
         screen.print(table)
-
-
-def describe(
-    kind: Annotated[str, typer.Argument(help="job, node or dataset.")],
-    name: Annotated[str, typer.Argument(help="Its id: a job, a site, or site/dataset.")],
-    croissant: Annotated[
-        bool, typer.Option("--croissant", help="A data set as Croissant JSON-LD.")
-    ] = False,
-    center: CenterOption = DEFAULT_CENTER,
-    as_json: JsonOption = False,
-) -> None:
-    """Show all that is known of one thing.
-
-    Examples:
-
-      daitn describe job healthcare-1
-
-      daitn describe dataset ninds/ninds --croissant
-    """
-    value, shown = run(_described(kind, name, croissant, center))
-    if as_json or croissant:
-        print_json(to_json(value))
-    else:
-        screen.print(shown)
 
 
 def explain(
@@ -157,27 +130,6 @@ async def _listed(kind: Kind, center: str) -> tuple[object, RenderableType]:
         if s.descriptor.verifier
     )
     return verifiers, _verifiers_table(sites)
-
-
-async def _described(
-    kind: str, name: str, croissant: bool, center: str
-) -> tuple[object, RenderableType]:
-    if kind == "job":
-        view = await _job(center, name)
-        return view, job_table(view)
-    sites = await _sites(center)
-    if kind == "node":
-        for site in sites:
-            if site.descriptor.site == name:
-                return site, Text(to_json(site))
-        raise NotFound(f"there is no node {name}", field="name", fix="see `daitn get nodes`")
-    if kind == "dataset":
-        for site in sites:
-            for dataset in site.descriptor.datasets:
-                if name in (f"{dataset.site}/{dataset.name}", dataset.name):
-                    return (to_croissant(dataset) if croissant else dataset), Text(to_json(dataset))
-        raise NotFound(f"there is no data set {name}", field="name", fix="see `daitn get datasets`")
-    raise NotFound(f"there is no kind {kind}", field="kind", fix="use job, node or dataset")
 
 
 async def _job(center: str, job: str) -> JobView:

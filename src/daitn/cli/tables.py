@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
@@ -13,6 +14,7 @@ from daitn.objects.jobs import JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
 
 __all__ = [
+    "age",
     "assessment_table",
     "decision_table",
     "deployment_table",
@@ -38,6 +40,15 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+def age(at_s: float) -> str:
+    """How long ago, for people."""
+    age_s = max(0.0, time.time() - at_s)
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if age_s >= seconds:
+            return f"{age_s / seconds:.0f} {unit} ago"
+    return f"{age_s:.0f} s ago"
 
 
 def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:

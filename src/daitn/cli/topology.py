@@ -1,4 +1,4 @@
-"""`daitn topology`: the live training topology, to look at, to export and to analyse."""
+"""`daitn topology`: the live topologies, to look at, to export and to analyse."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ from daitn.tools import real_topologies
 from daitn.topology.analysis import Analysis, RouteCount, Shape, analyse_graph
 from daitn.topology.export import AgedReading, RelevantView, TopologyView
 from daitn.topology.graphml import relevant_to_graphml, to_graphml
+from daitn.topology.qrrt.export import QrrtView, qrrt_to_graphml
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The live training topology (DRRT).", no_args_is_help=True)
+app = typer.Typer(
+    help="The live topologies: of training (DRRT) and of queries (QRRT).", no_args_is_help=True
+)
 
 IntentOption = Annotated[
     Path | None, typer.Option("--intent", help="Cut it for this training intent (MS-DRRT).")
@@ -74,15 +77,29 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="File.")],
     form: Annotated[Format, typer.Option("--format")] = Format.GRAPHML,
     intent: IntentOption = None,
+    queries: Annotated[
+        bool, typer.Option("--queries", help="The topology of queries (QRRT) instead.")
+    ] = False,
     center: CenterOption = DEFAULT_CENTER,
 ) -> None:
-    """Write the topology to a file: GraphML for graph tools, or JSON.
+    """Write a topology to a file: GraphML for graph tools, or JSON.
 
-    Example: daitn topology export -o drrt.graphml
+    Examples:
+
+      daitn topology export -o drrt.graphml
+
+      daitn topology export --queries -o qrrt.graphml
     """
-    view = run(_view(center, intent))
+    if queries and intent is not None:
+        raise typer.BadParameter(
+            "a training intent cuts the DRRT; see `daitn topology query` for a query's cut",
+            param_hint="--queries",
+        )
+    view = run(_qrrt(center) if queries else _view(center, intent))
     if form is Format.JSON:
         text = to_json(view)
+    elif isinstance(view, QrrtView):
+        text = qrrt_to_graphml(view)
     elif isinstance(view, RelevantView):
         text = relevant_to_graphml(view)
     else:
@@ -120,6 +137,11 @@ async def _view(center: str, intent: Path | None) -> TopologyView | RelevantView
         if wanted is not None:
             return await session.ask("relevant", AssessIntent(intent=wanted), RelevantView)
         return await session.ask("topology", JobQuery(job=JobId("")), TopologyView)
+
+
+async def _qrrt(center: str) -> QrrtView:
+    async with connect(center) as session:
+        return await session.ask("qrrt", JobQuery(job=JobId("")), QrrtView)
 
 
 async def _analysis(center: str, real: str) -> Analysis:

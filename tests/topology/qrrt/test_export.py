@@ -10,14 +10,34 @@ import numpy as np
 
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Trust
-from daitn.topology.qrrt.export import QueryCut, export_query, query_to_graphml
+from daitn.topology.export import AgedReading
+from daitn.topology.qrrt.export import (
+    QrrtView,
+    QueryCut,
+    export_qrrt,
+    export_query,
+    qrrt_to_graphml,
+    query_to_graphml,
+)
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.relevance import relevant_to
 from daitn.topology.qrrt.served import ServedModels, served_models
 from daitn.topology.qrrt.state import QrrtState
 
-from .world import NOW_S, deployment, facility, figures, finding, gateway, link, serving, state_of
+from .world import (
+    NOW_S,
+    deployment,
+    facility,
+    figures,
+    finding,
+    gateway,
+    link,
+    serving,
+    state_of,
+    tell,
+)
 
 GW = SiteId("gw")
 
@@ -101,6 +121,44 @@ def test_an_empty_topology_is_written() -> None:
     told = cut(QrrtState())
     assert told.options == ()
     assert list(read(query_to_graphml(told)).nodes) == ["gateway:gw"]
+
+
+def whole() -> QrrtView:
+    state = world()
+    state.lost(SiteId("lost"), NOW_S)
+    rate = DemandRate(topic="law", model=AUTO, per_s=2.5, shed_per_s=0.0, tokens_out=20.0)
+    state.absorb_demand(Demand(site=GW, at_s=NOW_S, rates=(rate,)), NOW_S)
+    tell(state, link("gw", "stranger", 0.1))
+    return export_qrrt(state.snapshot(), NOW_S)
+
+
+def test_the_whole_topology_holds_who_asks_who_answers_and_the_ways() -> None:
+    told = whole()
+    assert msgspec.json.decode(msgspec.json.encode(told), type=QrrtView) == told
+    assert [(g.site, len(g.demand)) for g in told.gateways] == [("gw", 1), ("hub", 0)]
+    alive = [(f.site, f.alive) for f in told.facilities]
+    assert alive == [("far", True), ("lost", False), ("near", True)]
+    assert [(d.name, d.site) for d in told.deployments] == [
+        ("doctor", "far"),
+        ("doctor", "near"),
+        ("nurse", "lost"),
+        ("nurse", "near"),
+    ]
+    ways = [(way.source, way.target) for way in told.reachability]
+    assert ways == [("gw", "far"), ("gw", "hub"), ("gw", "lost"), ("hub", "far")]
+    assert told.reachability[0].rtt_s == AgedReading(value=0.5, age_s=60.0, origin=GW)
+
+
+def test_the_whole_topology_as_graphml_reads_back() -> None:
+    known = read(qrrt_to_graphml(whole()))
+    layers = {attributes["layer"] for _, attributes in known.nodes(data=True)}
+    assert layers == {"query", "reachability", "facility", "deployment", "model"}
+    assert known.nodes["gateway:gw"]["queries_per_s"] == 2.5
+    assert known.nodes["facility:lost"]["alive"] is False
+    assert known.edges["site:gw", "site:hub"]["rtt_s"] == 0.01
+    assert "medicine=0.700/asked" in known.nodes["deployment:doctor@far"]["accuracy"]
+    assert nx.has_path(known, "gateway:gw", "model:doctor")
+    assert not list(read(qrrt_to_graphml(export_qrrt(QrrtState().snapshot(), NOW_S))))
 
 
 def test_names_that_xml_cannot_hold_do_not_break_it() -> None:

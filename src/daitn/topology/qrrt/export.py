@@ -1,4 +1,7 @@
-"""A QS-QRRT for people and other programs: JSON-able values, and GraphML for graph tools."""
+"""QRRT and QS-QRRT for people and other programs: JSON-able values, and GraphML for graph tools.
+
+Order is fixed by names, so that two exports of one snapshot are the same.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,30 @@ import math
 import msgspec
 
 from daitn.objects.decisions import Rejection
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.messages import DemandRate
 from daitn.objects.queries import QueryIntent, Trust
+from daitn.objects.readings import LinkReading, Reading
+from daitn.topology.export import AgedReading
 from daitn.topology.graphml import Attributes, graphml
 from daitn.topology.qrrt.accuracy import TRUSTED
 from daitn.topology.qrrt.filters import FILTERS, failing, passing, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
+from daitn.topology.qrrt.served import ServedModel, served_models
+from daitn.topology.qrrt.snapshot import Qrrt, deployment_id
 
-__all__ = ["QueryCut", "QueryOption", "export_query", "query_to_graphml"]
+__all__ = [
+    "FacilityView",
+    "GatewayView",
+    "QrrtView",
+    "QueryCut",
+    "QueryOption",
+    "WayView",
+    "export_qrrt",
+    "export_query",
+    "qrrt_to_graphml",
+    "query_to_graphml",
+]
 
 _TRUST = {number: trust for trust, number in TRUSTED.items()}
 
@@ -50,6 +69,98 @@ class QueryCut(msgspec.Struct, frozen=True, kw_only=True):
     intent: QueryIntent
     options: tuple[QueryOption, ...]
     """By model, then site."""
+
+
+class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
+    """Where queries come from."""
+
+    site: SiteId
+    owner: OwnerId
+    jurisdiction: str
+    endpoint: str
+    demand: tuple[DemandRate, ...]
+    """What is asked there."""
+
+
+class FacilityView(msgspec.Struct, frozen=True, kw_only=True):
+    """Where models answer."""
+
+    site: SiteId
+    alive: bool
+    owner: OwnerId
+    jurisdiction: str
+    endpoint: str
+    hosts: bool
+    memory_bytes: int
+    price_usd_per_hour: float
+    keeps_queries: bool
+
+
+class WayView(msgspec.Struct, frozen=True, kw_only=True):
+    """What `source` measured of the way to `target`."""
+
+    source: SiteId
+    target: SiteId
+    rtt_s: AgedReading | None
+    loss: AgedReading | None
+
+
+class QrrtView(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of the QRRT, with facilities that were lost lately."""
+
+    version: int
+    at_s: float
+    gateways: tuple[GatewayView, ...]
+    facilities: tuple[FacilityView, ...]
+    deployments: tuple[ServedModel, ...]
+    """By model, then facility."""
+    reachability: tuple[WayView, ...]
+    """Among gateways and facilities."""
+
+
+def export_qrrt(snapshot: Qrrt, now_s: float) -> QrrtView:
+    """The whole topology: who asks, who answers, and the ways between them."""
+    gateways = _gateways(snapshot)
+    facilities = _facilities(snapshot)
+    ends = {gateway.site for gateway in gateways} | {facility.site for facility in facilities}
+    return QrrtView(
+        version=snapshot.version,
+        at_s=now_s,
+        gateways=gateways,
+        facilities=facilities,
+        deployments=served_models(snapshot).models,
+        reachability=tuple(
+            _way(link, now_s)
+            for source, targets in sorted(snapshot.links.items())
+            for target, link in sorted(targets.items())
+            if source in ends and target in ends
+        ),
+    )
+
+
+def qrrt_to_graphml(view: QrrtView) -> str:
+    """Layers: gateways, sites, facilities, deployments, models."""
+    vertices: dict[str, Attributes] = {}
+    edges: list[tuple[str, str, Attributes]] = []
+    for gateway in view.gateways:
+        asked = {"queries_per_s": math.fsum(rate.per_s for rate in gateway.demand)}
+        at = _placed(vertices, gateway)
+        vertices[f"gateway:{gateway.site}"] = {"layer": "query", "site": gateway.site, **asked}
+        edges.append((f"gateway:{gateway.site}", at, {"coupling": "at"}))
+    for facility in view.facilities:
+        at = _placed(vertices, facility)
+        vertices[f"facility:{facility.site}"] = _facility_attributes(facility)
+        edges.append((at, f"facility:{facility.site}", {"coupling": "at"}))
+    for served in view.deployments:
+        model = f"model:{served.name}"
+        deployed = f"deployment:{deployment_id(served.name, served.site)}"
+        vertices.setdefault(model, {"layer": "model"})
+        vertices[deployed] = _served_attributes(served)
+        edges.append((f"facility:{served.site}", deployed, {"coupling": "at"}))
+        edges.append((deployed, model, {"coupling": "serves"}))
+    for way in view.reachability:
+        edges.append((f"site:{way.source}", f"site:{way.target}", _way_attributes(way)))
+    return graphml(f"qrrt-{view.version}", vertices, edges)
 
 
 def export_query(cut: QsQrrt) -> QueryCut:
@@ -91,6 +202,107 @@ def query_to_graphml(cut: QueryCut) -> str:
         if option.path:
             edges.append((at, deployed, {"coupling": "at"}))
     return graphml(f"qs-qrrt-{cut.version}", vertices, edges)
+
+
+def _gateways(snapshot: Qrrt) -> tuple[GatewayView, ...]:
+    return tuple(
+        GatewayView(
+            site=site,
+            owner=node.owner,
+            jurisdiction=node.jurisdiction,
+            endpoint=node.gateway.endpoint,
+            demand=snapshot.demand[site].rates if site in snapshot.demand else (),
+        )
+        for site, node in sorted(snapshot.nodes.items())
+        if node.gateway is not None
+    )
+
+
+def _facilities(snapshot: Qrrt) -> tuple[FacilityView, ...]:
+    """Those that are there, and those that are lost and whose deployments are still known."""
+    known = {row.site: (row.facility, row.provider, row.jurisdiction) for row in snapshot.rows}
+    for site, node in snapshot.nodes.items():
+        if node.facility is not None:
+            known[site] = (node.facility, node.owner, node.jurisdiction)
+    return tuple(
+        FacilityView(
+            site=site,
+            alive=site in snapshot.nodes,
+            owner=owner,
+            jurisdiction=jurisdiction,
+            endpoint=said.endpoint,
+            hosts=said.hosts,
+            memory_bytes=said.memory_bytes,
+            price_usd_per_hour=said.price_usd_per_hour,
+            keeps_queries=said.keeps_queries,
+        )
+        for site, (said, owner, jurisdiction) in sorted(known.items())
+    )
+
+
+def _way(link: LinkReading, now_s: float) -> WayView:
+    return WayView(
+        source=link.source,
+        target=link.target,
+        rtt_s=_aged(link.rtt_s, now_s),
+        loss=_aged(link.loss, now_s),
+    )
+
+
+def _aged(reading: Reading | None, now_s: float) -> AgedReading | None:
+    if reading is None:
+        return None
+    return AgedReading(value=reading.value, age_s=reading.age_s(now_s), origin=reading.origin)
+
+
+def _placed(vertices: dict[str, Attributes], part: GatewayView | FacilityView) -> str:
+    """The site of a gateway or a facility in the reachability layer."""
+    at = f"site:{part.site}"
+    vertices[at] = {
+        "layer": "reachability",
+        "site": part.site,
+        "owner": part.owner,
+        "jurisdiction": part.jurisdiction,
+    }
+    return at
+
+
+def _facility_attributes(facility: FacilityView) -> Attributes:
+    return {
+        "layer": "facility",
+        "site": facility.site,
+        "alive": facility.alive,
+        "hosts": facility.hosts,
+        "memory_bytes": facility.memory_bytes,
+        "price_usd_per_hour": float(facility.price_usd_per_hour),
+        "keeps_queries": facility.keeps_queries,
+    }
+
+
+def _served_attributes(served: ServedModel) -> Attributes:
+    return {
+        "layer": "deployment",
+        "site": served.site,
+        "state": str(served.state),
+        "there": served.there,
+        "degraded": served.degraded,
+        "load": served.in_flight,
+        "slots": served.slots,
+        "first_token_s": served.first_token_s,
+        "per_token_s": served.per_token_s,
+        "error_share": served.error_share,
+        "price_usd_per_1k_in": float(served.price_usd_per_1k_in),
+        "price_usd_per_1k_out": float(served.price_usd_per_1k_out),
+        "accuracy": " ".join(f"{a.topic}={a.value:.3f}/{a.trust}" for a in served.accuracy),
+    }
+
+
+def _way_attributes(way: WayView) -> Attributes:
+    attributes: Attributes = {"coupling": "link"}
+    for name, reading in (("rtt_s", way.rtt_s), ("loss", way.loss)):
+        if reading is not None:
+            attributes |= {name: float(reading.value), f"{name}_age_s": float(reading.age_s)}
+    return attributes
 
 
 def _option(cut: QsQrrt, at: int, passes: bool, rejections: tuple[Rejection, ...]) -> QueryOption:

@@ -1,0 +1,354 @@
+"""`daitn describe`: all that is known of one job, node, data set, model or facility."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from daitn.cli.asked import accuracies, findings, first_token, load, rate, standing
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    Session,
+    connect,
+    print_json,
+    run,
+    screen,
+)
+from daitn.cli.tables import age, job_table, plain_table, size
+from daitn.identity.signing import check_entry
+from daitn.objects.croissant import to_croissant
+from daitn.objects.deployments import DeploymentDescriptor
+from daitn.objects.descriptors import ModelDescriptor, Role
+from daitn.objects.errors import Corrupt, NotFound
+from daitn.objects.findings import Finding
+from daitn.objects.identifiers import JobId, SiteId, checked_name
+from daitn.objects.lineage import Entry, Verification
+from daitn.objects.queries import Trust
+from daitn.objects.requests import JobList, JobQuery, ModelList
+from daitn.objects.wire import to_json
+from daitn.topology.qrrt.served import ServedModel, ServedModels
+from daitn.topology.snapshot import NodeList, SiteState
+
+__all__ = ["describe"]
+
+_ALL = JobQuery(job=JobId(""))
+
+
+class Kind(enum.StrEnum):
+    """What can be described."""
+
+    JOB = "job"
+    NODE = "node"
+    DATASET = "dataset"
+    MODEL = "model"
+    FACILITY = "facility"
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """A model at a facility: what its provider says of it, and what is known of it."""
+
+    said: DeploymentDescriptor
+    known: ServedModel
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one verification unit measured of a model."""
+
+    verifier: SiteId
+    trust: Trust
+    """`weights`, wherever they are, or `asked`: the deployment at `site`."""
+    site: SiteId | None
+    topic: str
+    metric: str
+    value: float
+    standard_error: float
+    items: int
+    at_s: float
+
+
+class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a model."""
+
+    name: str
+    trained: ModelDescriptor | None
+    """None where the network did not train it."""
+    deployments: tuple[Deployment, ...]
+    """By that name, or of those weights."""
+    measured: tuple[Measurement, ...]
+    """Newest first."""
+
+
+class FacilityDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a facility."""
+
+    site: SiteState
+    deployments: tuple[Deployment, ...]
+    used_bytes: int
+    """Weights of the models that are placed there."""
+    in_flight: int
+    """Queries being answered or waiting there."""
+
+
+def describe(
+    kind: Annotated[Kind, typer.Argument(help="What it is.")],
+    name: Annotated[
+        str, typer.Argument(help="Its id: of a job, a model, a site, or site/dataset.")
+    ],
+    croissant: Annotated[
+        bool, typer.Option("--croissant", help="A data set as Croissant JSON-LD.")
+    ] = False,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is known of one thing.
+
+    Examples:
+
+      daitn describe job healthcare-1
+
+      daitn describe model healthcare-1
+
+      daitn describe dataset ninds/ninds --croissant
+    """
+    value, shown = run(_described(kind, name, croissant, center))
+    if as_json or croissant:
+        print_json(to_json(value))
+    else:
+        screen.print(shown)
+
+
+async def _described(
+    kind: Kind, name: str, croissant: bool, center: str
+) -> tuple[object, RenderableType]:
+    async with connect(center) as session:
+        match kind:
+            case Kind.JOB:
+                asked = JobQuery(job=JobId(checked_name(name, "job")))
+                view = (await session.ask("jobs", asked, JobList)).jobs[0]
+                return view, job_table(view)
+            case Kind.MODEL:
+                model = await _model(session, name)
+                return model, _model_page(model)
+            case Kind.FACILITY:
+                facility = await _facility(session, name)
+                return facility, _facility_page(facility)
+        sites = (await session.ask("nodes", _ALL, NodeList)).nodes
+    if kind is Kind.NODE:
+        nodes = {str(site.descriptor.site): site for site in sites}
+        if name not in nodes:
+            raise _unknown("node", name, nodes)
+        return nodes[name], Text(to_json(nodes[name]))
+    datasets = {f"{d.site}/{d.name}": d for site in sites for d in site.descriptor.datasets}
+    for id_, dataset in datasets.items():
+        if name in (id_, dataset.name):
+            return (to_croissant(dataset) if croissant else dataset), Text(to_json(dataset))
+    raise _unknown("data set", name, datasets)
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
+    """Says which names are near."""
+    near = difflib.get_close_matches(name, tuple(known))
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    kinds = {"data set": "datasets", "facility": "facilities"}.get(what, f"{what}s")
+    return NotFound(
+        f"there is no {what} {name}", field="name", fix=f"{meant}see `daitn get {kinds}`"
+    )
+
+
+async def _model(session: Session, name: str) -> ModelDescription:
+    models = (await session.ask("models", _ALL, ModelList)).models
+    sites = (await session.ask("nodes", _ALL, NodeList)).nodes
+    deployed = await _deployments(session, sites)
+    names = {model.name for model in models} | {each.known.name for each in deployed}
+    if name not in names:
+        raise _unknown("model", name, sorted(names))
+    weights = {each.said.manifest for each in deployed if each.known.name == name}
+    trained = next((m for m in models if m.name == name), None) or next(
+        (m for m in models if m.manifest in weights), None
+    )
+    own = tuple(
+        each
+        for each in deployed
+        if each.known.name == name or (trained and each.said.manifest == trained.manifest)
+    )
+    evidence = [entry for each in own for entry in each.said.evidence]
+    evidence += trained.evidence if trained else ()
+    asked = [_asked(finding) for finding in await findings(session, sites) if _is_of(finding, own)]
+    measured = {*_weighed(evidence, sites), *asked}
+    return ModelDescription(
+        name=name,
+        trained=trained,
+        deployments=own,
+        measured=tuple(sorted(measured, key=lambda m: (-m.at_s, m.topic, m.verifier))),
+    )
+
+
+async def _facility(session: Session, name: str) -> FacilityDescription:
+    sites = (await session.ask("nodes", _ALL, NodeList)).nodes
+    facilities = {str(s.descriptor.site): s for s in sites if s.descriptor.facility}
+    if name not in facilities:
+        raise _unknown("facility", name, facilities)
+    own = await _deployments(session, (facilities[name],))
+    return FacilityDescription(
+        site=facilities[name],
+        deployments=own,
+        used_bytes=sum(each.said.size_bytes for each in own),
+        in_flight=sum(each.known.in_flight for each in own),
+    )
+
+
+async def _deployments(session: Session, sites: tuple[SiteState, ...]) -> tuple[Deployment, ...]:
+    """Those at these sites, by name and then site."""
+    said = {
+        (deployed.name, site.descriptor.site): deployed
+        for site in sites
+        if site.descriptor.facility
+        for deployed in site.descriptor.facility.deployments
+    }
+    served = (await session.ask("served", _ALL, ServedModels)).models
+    return tuple(
+        Deployment(said=said[known.name, known.site], known=known)
+        for known in served
+        if (known.name, known.site) in said
+    )
+
+
+def _is_of(finding: Finding, deployments: tuple[Deployment, ...]) -> bool:
+    asked = (finding.deployment, finding.site, finding.manifest)
+    return any(asked == (d.known.name, d.known.site, d.said.manifest) for d in deployments)
+
+
+def _asked(finding: Finding) -> Measurement:
+    return Measurement(
+        verifier=finding.verifier,
+        trust=Trust.ASKED,
+        site=finding.site,
+        topic=finding.topic,
+        metric=finding.metric,
+        value=finding.value,
+        standard_error=finding.standard_error,
+        items=finding.items,
+        at_s=finding.at_s,
+    )
+
+
+def _weighed(evidence: list[Entry], sites: tuple[SiteState, ...]) -> Iterator[Measurement]:
+    """What verification units of this network signed."""
+    units = {
+        site.descriptor.site: site.descriptor.public_key
+        for site in sites
+        if Role.VERIFIER in site.descriptor.roles
+    }
+    for entry in evidence:
+        fact = entry.fact
+        if not isinstance(fact, Verification) or units.get(fact.site) != entry.public_key:
+            continue
+        try:
+            check_entry(entry)
+        except Corrupt:
+            continue
+        yield Measurement(
+            verifier=fact.site,
+            trust=Trust.WEIGHTS,
+            site=None,
+            topic=fact.topic,
+            metric=fact.metric,
+            value=fact.value,
+            standard_error=fact.standard_error,
+            items=fact.items,
+            at_s=fact.at_s,
+        )
+
+
+def _model_page(model: ModelDescription) -> RenderableType:
+    head = Text(model.name, style="bold")
+    if model.trained is not None:
+        trained = model.trained
+        head.append(
+            f"  {trained.recipe} of {trained.owner}, {size(trained.size_bytes)}, "
+            f"made {age(trained.created_at_s)}, held by {', '.join(trained.holders)}",
+            style="not bold",
+        )
+    measured = [
+        (
+            m.topic,
+            f"{m.value:.3f}±{m.standard_error:.3f}",
+            m.metric,
+            m.items,
+            m.verifier,
+            f"{m.trust} at {m.site}" if m.site else m.trust,
+            age(m.at_s),
+        )
+        for m in model.measured
+    ]
+    columns = ("topic", "value", "metric", "items", "measured by", "trust", "when")
+    return Group(
+        head,
+        _deployments_page(model.deployments),
+        plain_table("measured", columns, measured),
+    )
+
+
+def _facility_page(facility: FacilityDescription) -> RenderableType:
+    node = facility.site.descriptor
+    said = node.facility
+    assert said is not None, "a facility"
+    rows = [
+        ("state", "alive" if facility.site.alive else "lost"),
+        ("owner, law", f"{node.owner}, {node.jurisdiction}"),
+        ("endpoint", said.endpoint),
+        ("models may be placed", f"{', '.join(said.recipes) or '-'}" if said.hosts else "no"),
+        ("memory", f"{size(facility.used_bytes)} of {size(said.memory_bytes)}"),
+        ("hosting", f"{said.price_usd_per_hour:g} USD/h"),
+        ("queries are kept", "yes" if said.keeps_queries else "no"),
+        ("queries there", facility.in_flight),
+    ]
+    return Group(
+        plain_table(node.site, ("", ""), rows),
+        _deployments_page(facility.deployments),
+    )
+
+
+def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
+    """How they do, and at what terms."""
+    doing = [
+        (
+            each.known.name,
+            each.known.site,
+            standing(each.known),
+            accuracies(each.known),
+            load(each.known),
+            first_token(each.known),
+            rate(each.known),
+            f"{each.known.error_share:.1%}",
+        )
+        for each in deployments
+    ]
+    terms = [
+        (
+            each.known.name,
+            each.known.site,
+            ", ".join(each.said.apis),
+            f"{each.said.price_usd_per_1k_in:g} / {each.said.price_usd_per_1k_out:g}",
+            each.said.context_tokens,
+            each.said.queue,
+            size(each.said.size_bytes) if each.said.size_bytes else "-",
+        )
+        for each in deployments
+    ]
+    of = ("model", "facility")
+    doing_columns = (*of, "state", "accuracy", "load", "first token", "tokens/s", "errors")
+    terms_columns = (*of, "asked by", "USD/1k in / out", "context", "may wait", "size")
+    return Group(
+        plain_table("deployments", doing_columns, doing),
+        plain_table("terms", terms_columns, terms),
+    )
