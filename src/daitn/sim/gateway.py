@@ -10,7 +10,8 @@ import msgspec
 from daitn.control.queries.context import QueryContext
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryIntent, QueryStatus
+from daitn.objects.messages import Demand, DemandRate
+from daitn.objects.queries import AUTO, QueryIntent, QueryStatus
 from daitn.sim.asking import Asking, Ended
 from daitn.sim.attempt import Attempt, Outcome
 from daitn.sim.choosing import Chooser
@@ -28,6 +29,8 @@ __all__ = ["BROKEN_FOR_S", "Gateway", "path_rtt_s"]
 
 BROKEN_FOR_S = 5.0
 """A site that could not be reached is tried directly again after so long, as live ones do it."""
+_NEWEST_WEIGHT = 0.1
+"""Of the newest answer in the mean length that a gateway tells, as live meters have it."""
 
 
 class Gateway:
@@ -46,7 +49,8 @@ class Gateway:
     ) -> None:
         """`stations` by deployment id; `prefer` in the place of what queries prefer."""
         self.state = QrrtState()
-        self.ended = ended
+        self._told = ended
+        self._tokens_out: float | None = None
         self._site = site
         self._clock = clock
         self._links = links
@@ -120,6 +124,20 @@ class Gateway:
             self._paths = None
         if seen is not None:
             self.state.observe(site, name, seen, self._clock.now_s)
+
+    def ended(self, ended: Ended) -> None:
+        if ended.status is QueryStatus.ANSWERED:
+            tokens, before = ended.arrival.tokens_out, self._tokens_out
+            newest = tokens if before is None else before + _NEWEST_WEIGHT * (tokens - before)
+            self._tokens_out = newest
+        self._told(ended)
+
+    def demand(self) -> Demand:
+        """What is asked here. Queries of all kinds are told as one: their answers are alike."""
+        rate = DemandRate(
+            topic="", model=AUTO, per_s=1.0, shed_per_s=0.0, tokens_out=self._tokens_out or 0.0
+        )
+        return Demand(site=self._site, at_s=self._clock.now_s, rates=(rate,))
 
     def _paths_to(self, snapshot: Qrrt) -> Paths:
         now_s = self._clock.now_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 import numpy as np
 
 from daitn.control.queries.context import QueryContext
@@ -15,6 +16,7 @@ from daitn.sim.load import Arrival
 from daitn.sim.station import Station
 from daitn.topology.qrrt.filters import FILTERS
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
+from daitn.topology.qrrt.snapshot import Floats
 
 __all__ = ["Oracle"]
 
@@ -25,7 +27,7 @@ _TRUE = frozenset(
 
 
 class Oracle:
-    """Knows how long the answer gets, and all that is under way everywhere, from all gateways.
+    """Knows all that is under way everywhere, from all gateways, and how long each answer gets.
 
     It takes what is best for this query by the query's weights: with no weight but on latency,
     the deployment at which the answer is there first, unless it is to weigh what others wait.
@@ -37,12 +39,15 @@ class Oracle:
         rtt_s: Callable[[QueryContext, int], float],
         *,
         caring: bool,
+        guessing: bool,
     ) -> None:
         """`stations` by deployment id. `rtt_s`: of the path to a row, as it is. `caring`: whether
-        it weighs what a query's waiting costs others, as QIRCE does."""
+        it weighs what a query's waiting costs others, as QIRCE does. `guessing`: whether of the
+        query at hand it knows no more than its gateway, so that it is a bound for who does not."""
         self._stations = stations
         self._rtt_s = rtt_s
         self._caring = caring
+        self._guessing = guessing
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
         cut = relevant_to(
@@ -57,20 +62,28 @@ class Oracle:
         for filter_ in FILTERS:
             if filter_.name in _TRUE:
                 passes &= filter_.passes(cut)
-        self._foresee(cut, context, arrival)
-        passes &= np.isfinite(cut.seconds)
-        scores = QIRCE.scores(Weighed(cut, context.affinity), passes, context.preferences)
+        if self._guessing:
+            tokens = arrival.tokens_expected
+            arrival = msgspec.structs.replace(arrival, tokens_out=tokens, luck=1.0)
+        wait_s = self._foresee(cut, context, arrival)
+        passes &= np.isfinite(cut.service_s)
+        weighed = Weighed(cut, context.affinity, wait_s)
+        scores = QIRCE.scores(weighed, passes, context.preferences)
         best = best_first(scores, context.intent.wishes.attempts, 0.0, rng)
         return Choice(tuple(int(cut.numbers[at]) for at in best))
 
-    def _foresee(self, cut: QsQrrt, context: QueryContext, arrival: Arrival) -> None:
-        """What is expected of the rows becomes what will be."""
+    def _foresee(self, cut: QsQrrt, context: QueryContext, arrival: Arrival) -> Floats:
+        """What is expected of the rows becomes what will be. Gives the waits that are to weigh
+        more than other times."""
+        cut.rtt_s = np.array([self._rtt_s(context, int(row)) for row in cut.numbers])
+        wait_s: Floats = np.zeros(len(cut.numbers))
         for at, row in enumerate(cut.numbers):
             station = self._stations[context.snapshot.rows[row].id]
-            rtt_s = self._rtt_s(context, int(row))
-            ends_s = station.would_end_at_s(arrival, context.now_s + rtt_s / 2)
-            seconds = np.inf if ends_s is None else ends_s + rtt_s / 2 - context.now_s
-            waits_s = seconds - rtt_s - station.service_s(arrival)
-            cut.wait_s[at] = waits_s if self._caring and ends_s is not None else 0.0
-            cut.seconds[at] = seconds
+            reaches_s = context.now_s + cut.rtt_s[at] / 2
+            ends_s = station.would_end_at_s(arrival, reaches_s)
+            there_s = np.inf if ends_s is None else ends_s - reaches_s
+            if self._caring and ends_s is not None:
+                wait_s[at] = there_s - station.service_s(arrival)
+            cut.service_s[at] = there_s - wait_s[at]
             cut.cost_usd[at] = station.spec.cost_usd(arrival.tokens_in, arrival.tokens_out)
+        return wait_s

@@ -30,6 +30,8 @@ LOOKED_EVERY_S = 0.1
 """Facilities tell how they do so often, where their load changed and in any case: as live ones."""
 MEASURED_EVERY_S = 5.0
 """Gateways measure their ways so often."""
+ASKED_EVERY_S = 2.0
+"""Gateways tell so often what is asked."""
 LOST_AFTER_S = 1.0
 """A node that is away for so long is taken for lost, as the directory does it."""
 
@@ -75,13 +77,13 @@ class World:
         for fault in faults:
             self._set(fault)
 
-    def oracle(self, *, caring: bool = False) -> Oracle:
+    def oracle(self, *, caring: bool = False, guessing: bool = False) -> Oracle:
         """That of this world; see `Oracle`."""
 
         def rtt_s(context: QueryContext, row: int) -> float:
             return path_rtt_s(self.links, context, row)
 
-        return Oracle(self.stations, rtt_s, caring=caring)
+        return Oracle(self.stations, rtt_s, caring=caring, guessing=guessing)
 
     def run(self, arrivals: Sequence[Arrival]) -> tuple[Ended, ...]:
         """Ask all of it, and go on until everything has ended; in the order of the endings."""
@@ -102,6 +104,7 @@ class World:
                 gateway.state.absorb_finding(finding, now_s)
         for site in self._network.gateways:
             self._measure(site)
+            self._tell_demand(site)
         for facility in self._network.facilities:
             self._tell(facility.site, (), now_s)
 
@@ -127,8 +130,13 @@ class World:
                 gateway.state.absorb_link(link, now_s)
         self.clock.after(MEASURED_EVERY_S, lambda: self._measure(source))
 
+    def _tell_demand(self, source: SiteId) -> None:
+        demand = self.gateways[source].demand()
+        self._publish(source, lambda g: g.state.absorb_demand(demand, self.clock.now_s))
+        self.clock.after(ASKED_EVERY_S, lambda: self._tell_demand(source))
+
     def _publish(self, site: SiteId, take: Callable[[Gateway], None]) -> None:
-        """What a facility says is heard after its way to each gateway."""
+        """What a site says is heard after its way to each gateway."""
         for name, gateway in self.gateways.items():
             way_s = self.links.rtt_s(name, site) / 2
             self.clock.after(way_s, lambda g=gateway: take(g))  # type: ignore[misc]

@@ -33,6 +33,8 @@ class Candidate:
     service_s: float
     first_s: float
     wait_s: float
+    usual_wait_s: float
+    """With answers of usual length ahead."""
     cost_usd: float
     accuracy: float | None
     """With the trust that is wished."""
@@ -90,7 +92,9 @@ class Question:
         intent, said = asked.intent, deployed.descriptor
         load = max(float(columns.in_flight[number]), float(asked.in_flight[number]))
         first_s = float(columns.first_token_s[number])
-        service_s = float(columns.per_token_s[number]) * intent.tokens_out + first_s
+        per_token_s = float(columns.per_token_s[number])
+        service_s = per_token_s * intent.tokens_out + first_s
+        ahead = max(load + 1.0 - said.slots, 0.0) / said.slots
         return Candidate(
             row=number,
             deployed=deployed,
@@ -98,11 +102,21 @@ class Question:
             load=load,
             service_s=service_s,
             first_s=first_s,
-            wait_s=max(load + 1.0 - said.slots, 0.0) * service_s / said.slots,
+            wait_s=ahead * service_s,
+            usual_wait_s=ahead * (per_token_s * self._usual_tokens() + first_s),
             cost_usd=said.price_usd_per_1k_in / 1000 * intent.tokens_in
             + said.price_usd_per_1k_out / 1000 * intent.tokens_out,
             accuracy=self._accuracy(number),
         )
+
+    def _usual_tokens(self) -> float:
+        intent = self.asked.intent
+        demand = self.asked.snapshot.demand.get(intent.origin)
+        rates = [rate for rate in demand.rates if rate.tokens_out] if demand else []
+        if not rates or not intent.tokens_out:
+            return intent.tokens_out
+        tokens = sum(rate.per_s * rate.tokens_out for rate in rates)
+        return tokens / sum(rate.per_s for rate in rates)
 
     def _accuracy(self, number: int) -> float | None:
         intent = self.asked.intent
@@ -185,7 +199,7 @@ def _slow_s(question: Question) -> Callable[[Candidate], float]:
     shares = question.asked.snapshot.columns.error_share
 
     def slow_s(each: Candidate) -> float:
-        seconds = each.rtt_s + each.wait_s * WAIT_WEIGHS + each.service_s
+        seconds = each.rtt_s + each.usual_wait_s * WAIT_WEIGHS + each.service_s
         return seconds * (float(shares[each.row]) + 1.0) + 0.05
 
     return slow_s

@@ -11,6 +11,7 @@ import numpy as np
 from daitn.control.queries.context import QueryContext
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, ModelPolicy
 from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, Privacy, QueryIntent, QueryWishes, Strategy, Trust
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
@@ -63,6 +64,12 @@ class World:
         state.came(GW, NOW_S)
         for site in SITES:
             self._facility(state, SiteId(site))
+        rates = tuple(
+            DemandRate(topic="", model=name, per_s=per_s, shed_per_s=0.0, tokens_out=tokens)
+            for name, per_s, tokens in (("a", 1.0, 60.0), (AUTO, 3.0, 20.0), ("e", 2.0, 0.0))
+            if self.rng.random() < 0.5
+        )
+        state.absorb_demand(Demand(site=GW, at_s=NOW_S, rates=rates), NOW_S)
         return state
 
     def intent(self, strategy: Strategy) -> QueryIntent:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from daitn.policy.arrays import ArrayPolicy
+from daitn.topology.qrrt.load import usual_tokens
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
@@ -27,13 +28,28 @@ _LEAST_USD = 1e-6
 
 
 class Weighed:
-    """A cut with the row that answered the session last."""
+    """A cut with the row that answered the session last, and what the query's waits come to."""
 
-    __slots__ = ("affinity", "cut")
+    __slots__ = ("affinity", "cut", "wait_s")
 
-    def __init__(self, cut: QsQrrt, affinity: int) -> None:
+    def __init__(self, cut: QsQrrt, affinity: int, wait_s: Floats | None = None) -> None:
+        """`wait_s` where waits are known; else they are reckoned."""
         self.cut = cut
         self.affinity = affinity
+        self.wait_s = _usual_wait_s(cut) if wait_s is None else wait_s
+
+
+def _usual_wait_s(cut: QsQrrt) -> Floats:
+    """For a slot, where those ahead get answers of usual length. The asker's own, with which the
+    cut reckons where nothing else is known, would drive long answers from where they are fast."""
+    tokens = usual_tokens(cut.snapshot, cut.intent.origin)
+    if tokens is None or not cut.intent.tokens_out:
+        return cut.wait_s
+    columns, rows = cut.snapshot.columns, cut.rows
+    slots = columns.slots[rows]
+    ahead = np.maximum(cut.load + 1.0 - slots, 0.0)
+    wait_s: Floats = ahead * (columns.per_token_s[rows] * tokens + columns.first_token_s[rows])
+    return wait_s / slots
 
 
 def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
@@ -47,7 +63,7 @@ def _latency(weighed: Weighed, passes: Flags) -> Floats:
     costs others. A failure costs about one more attempt."""
     cut = weighed.cut
     attempts = cut.snapshot.columns.error_share[cut.rows] + 1.0
-    seconds = cut.wait_s * (WAIT_WEIGHS - 1.0) + cut.seconds
+    seconds = weighed.wait_s * WAIT_WEIGHS + (cut.rtt_s + cut.service_s)
     return _relative(seconds * attempts + _LEAST_S, passes)
 
 

@@ -9,9 +9,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from daitn.objects.identifiers import SiteId
 from daitn.topology.qrrt.snapshot import Floats, Qrrt
 
-__all__ = ["Load"]
+__all__ = ["Load", "usual_tokens"]
+
+_KINDS = 16
+"""The most frequent kinds of queries; the others together hardly change a mean."""
+
+
+def usual_tokens(snapshot: Qrrt, gateway: SiteId) -> float | None:
+    """Mean length of the answers that a gateway lately passed on; none: not known."""
+    demand = snapshot.demand.get(gateway)
+    told = () if demand is None else demand.rates[:_KINDS]
+    rates = [(rate.per_s, rate.tokens_out) for rate in told if rate.tokens_out > 0]
+    per_s = sum(rate for rate, _ in rates)
+    return sum(rate * tokens for rate, tokens in rates) / per_s if per_s > 0 else None
 
 
 class Load:
