@@ -35,7 +35,7 @@ class SigningKey:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = Ed25519PrivateKey.generate()
-            _write_private(path, base64.b64encode(fresh.private_bytes_raw()))
+            write_private(path, base64.b64encode(fresh.private_bytes_raw()))
         try:
             raw = base64.b64decode(path.read_bytes(), validate=True)
             return cls(Ed25519PrivateKey.from_private_bytes(raw))
@@ -64,7 +64,7 @@ def check_signature(public: str, signature: str, message: bytes) -> None:
         ) from None
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

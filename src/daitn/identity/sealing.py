@@ -1,0 +1,147 @@
+"""Payloads that only a class of receivers can read.
+
+A sender that has no destination cannot know who will get its payload. It seals it to a class
+instead, for instance the facilities of one provider, whose members share a private key; whoever
+else handles the packet sees ciphertext. Sealed bytes are::
+
+    class id (8) | ephemeral public key (32) | nonce (12) | ciphertext and tag (16 more than sealed)
+
+The class id is the start of BLAKE3 of the class's public key. The key is HKDF-SHA256 of the X25519
+secret, so each payload has a key of its own; ChaCha20-Poly1305 binds it to the packet it is in.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from daitn.identity.keys import write_private
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
+
+__all__ = ["SEALING_BYTES", "ReceiverKey", "class_id", "open_sealed", "seal"]
+
+_ID, _PUBLIC, _NONCE, _TAG = 8, 32, 12, 16
+SEALING_BYTES = _ID + _PUBLIC + _NONCE + _TAG
+"""By how much sealed bytes are longer than what they hold."""
+_INFO = b"daitn aats payload 1"
+
+
+class ReceiverKey:
+    """The private key of a class of receivers."""
+
+    def __init__(self, key: X25519PrivateKey) -> None:
+        self._key = key
+        self._raw = key.public_key().public_bytes_raw()
+        self.public = base64.b64encode(self._raw).decode()
+        """The class's public key, base64."""
+
+    @classmethod
+    def generate(cls) -> ReceiverKey:
+        return cls(X25519PrivateKey.generate())
+
+    @classmethod
+    def at(cls, path: Path) -> ReceiverKey:
+        """Read the key at `path`, or make one there, readable by its owner only.
+
+        Raises `InvalidInput` when the file holds something else.
+        """
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = X25519PrivateKey.generate()
+            write_private(path, base64.b64encode(fresh.private_bytes_raw()))
+        try:
+            raw = base64.b64decode(path.read_bytes(), validate=True)
+            return cls(X25519PrivateKey.from_private_bytes(raw))
+        except ValueError:
+            raise InvalidInput(
+                f"{path} holds no X25519 key",
+                field="key",
+                fix="copy it from another receiver of the class, or remove it to found a new class",
+            ) from None
+
+    def _opened(self, sealed: bytes, context: bytes) -> bytes:
+        ephemeral = sealed[_ID : _ID + _PUBLIC]
+        nonce = sealed[_ID + _PUBLIC : _ID + _PUBLIC + _NONCE]
+        secret = self._key.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+        cipher = ChaCha20Poly1305(_derived(secret, ephemeral, self._raw))
+        return cipher.decrypt(nonce, sealed[_ID + _PUBLIC + _NONCE :], context)
+
+
+def class_id(class_public: str) -> bytes:
+    """The 8 bytes by which sealed payloads name their class. Raises `InvalidInput`."""
+    return blake3(_raw_public(class_public)).digest(_ID)
+
+
+def seal(payload: bytes, class_public: str, context: bytes) -> bytes:
+    """`payload` for the class with this public key, good in this context only.
+
+    Raises `InvalidInput` where the key is none.
+    """
+    return _sealed(payload, class_public, context, X25519PrivateKey.generate(), os.urandom(_NONCE))
+
+
+def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
+    """What was sealed. Raises `Refused` where it is for others, `Corrupt` where it was changed."""
+    if len(sealed) < SEALING_BYTES:
+        raise Corrupt(
+            f"{len(sealed)} bytes are no sealed payload, which has at least {SEALING_BYTES}",
+            field="payload",
+            fix="see aats-wire.md",
+        )
+    if sealed[:_ID] != class_id(key.public):
+        raise Refused(
+            f"the payload is sealed to another class of receivers ({sealed[:_ID].hex()})",
+            field="payload",
+            fix="pass it on to a receiver of that class",
+        )
+    try:
+        return key._opened(sealed, context)
+    except (InvalidTag, ValueError):
+        raise Corrupt(
+            "the sealed payload does not open",
+            field="payload",
+            fix="it was changed on its way, or comes from another packet",
+        ) from None
+
+
+def _sealed(
+    payload: bytes, class_public: str, context: bytes, ephemeral: X25519PrivateKey, nonce: bytes
+) -> bytes:
+    """`seal` with its randomness given, so that test vectors can be computed."""
+    receiver, own = _raw_public(class_public), ephemeral.public_key().public_bytes_raw()
+    try:
+        secret = ephemeral.exchange(X25519PublicKey.from_public_bytes(receiver))
+    except ValueError:  # A point of low order: the secret would be known to all.
+        raise _no_public_key() from None
+    ciphertext = ChaCha20Poly1305(_derived(secret, own, receiver)).encrypt(nonce, payload, context)
+    return class_id(class_public) + own + nonce + ciphertext
+
+
+def _derived(secret: bytes, ephemeral: bytes, receiver: bytes) -> bytes:
+    return HKDF(SHA256(), length=32, salt=ephemeral + receiver, info=_INFO).derive(secret)
+
+
+def _raw_public(class_public: str) -> bytes:
+    try:
+        raw = base64.b64decode(class_public, validate=True)
+    except ValueError:
+        raise _no_public_key() from None
+    if len(raw) != _PUBLIC:
+        raise _no_public_key()
+    return raw
+
+
+def _no_public_key() -> InvalidInput:
+    return InvalidInput(
+        "a class of receivers is named by an X25519 public key, base64",
+        field="class",
+        fix="get the key from a facility of the class",
+    )

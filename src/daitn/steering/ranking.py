@@ -1,0 +1,162 @@
+"""One forwarder's preferences for one want, and the choice of a next hop by them.
+
+A ranking is made by the policy pipeline over everything that is known, and serves all packets of
+the same want until something changes. Choosing for one packet is then a walk down the ranking:
+
+- no site that the packet has been at (its trace tells), and none that is down;
+- in a network at rest only ways that promise more than the packet was promised at the hop before:
+  these are the feasible successors of EIGRP (RFC 7868, section 4.2), with a score instead of a
+  distance. A packet that follows growing promises cannot come back to where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from daitn.objects.decisions import Decision, Scored
+from daitn.objects.intents import Preference
+from daitn.steering.lanes import Lanes
+from daitn.steering.routes import RouteTable
+from daitn.steering.scoring import STEERING, promises
+from daitn.steering.ways import HERE, Ways, rejections, ways_for
+from daitn.steering.wire.want import Want
+
+__all__ = ["Choice", "Ranking", "Rankings"]
+
+STALE_S = 0.05
+"""For which a ranking serves: receipts come in, and what waits gets older."""
+MOST_RANKINGS = 4096
+PROMISE_UNIT = 2.0**-32
+_TOLD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A way on, with what the next hop is promised."""
+
+    via: str
+    origin: str
+    promise: int
+    expected_s: float
+    score: float
+
+
+class Ranking:
+    """What a forwarder prefers for one want at one time."""
+
+    __slots__ = ("_ways", "_weights", "at_s", "choices", "routes_version", "want")
+
+    def __init__(
+        self, want: Want, weights: dict[str, float], routes: RouteTable, lanes: Lanes, now_s: float
+    ) -> None:
+        self.want = want
+        self.at_s = now_s
+        self.routes_version = routes.version
+        self._ways = ways_for(want, routes, lanes, now_s)
+        self._weights = weights
+        self.choices = _choices(self._ways, weights)
+
+    def choose(
+        self, promise: int, been: Collection[str], excluded: Collection[str]
+    ) -> Choice | None:
+        """The best way for a packet with this promise; None where there is none."""
+        fallback = None
+        for choice in self.choices:
+            via = choice.via
+            if via == HERE:
+                if via not in excluded:
+                    return choice
+                continue
+            if via in been or via in excluded:
+                continue
+            if choice.promise > promise:
+                return choice
+            if fallback is None:
+                fallback = choice
+        # Summaries changed since the promise was made: what it rested on is not there any more.
+        return fallback
+
+    def decision(self) -> Decision:
+        """Everything that this ranking rests on, for people."""
+        ways = self._ways
+        terms = STEERING.terms(ways, ways.passes)
+        scores = STEERING.scores(ways, ways.passes, _preferences(self._weights))
+        order = sorted(
+            (int(i) for i in range(len(ways.rows)) if ways.passes[i]),
+            key=lambda i: (-scores[i], ways.rows[i].id),
+        )
+        ranked = tuple(
+            Scored(
+                candidate=ways.rows[i].id,
+                score=float(scores[i]),
+                terms={name: float(term[i]) for name, term in terms.items()},
+            )
+            for i in order[:_TOLD]
+        )
+        return Decision(
+            policy=STEERING.name,
+            chosen=ranked[0].candidate if ranked else None,
+            ranking=ranked,
+            rejections=rejections(ways, self.want),
+            snapshot_version=self.routes_version,
+            at_s=self.at_s,
+        )
+
+
+class Rankings:
+    """The rankings that serve now, by want."""
+
+    def __init__(self, routes: RouteTable, lanes: Lanes) -> None:
+        self._routes = routes
+        self._lanes = lanes
+        self._advice: tuple[Preference, ...] = ()
+        self._kept: dict[bytes, Ranking] = {}
+
+    def advise(self, preferences: tuple[Preference, ...]) -> None:
+        """Weights to use where a want names none. Raises `InvalidInput`."""
+        STEERING.weighted(preferences)
+        self._advice = preferences
+        self._kept.clear()
+
+    def ranking(self, intent: bytes, want: Want, now_s: float) -> Ranking:
+        """The ranking for a want, `intent` in wire form. Raises `InvalidInput` for preferences
+        that name no scorer."""
+        kept = self._kept.get(intent)
+        if (
+            kept is not None
+            and kept.routes_version == self._routes.version
+            and now_s - kept.at_s < STALE_S
+        ):
+            return kept
+        preferences = self._advice + tuple(
+            Preference(scorer=name, weight=weight) for name, weight in sorted(want.prefer.items())
+        )
+        weights = STEERING.weighted(preferences)
+        if len(self._kept) >= MOST_RANKINGS:
+            self._kept.clear()
+        fresh = self._kept[intent] = Ranking(want, weights, self._routes, self._lanes, now_s)
+        return fresh
+
+
+def _preferences(weights: dict[str, float]) -> tuple[Preference, ...]:
+    return tuple(Preference(scorer=name, weight=weight) for name, weight in weights.items())
+
+
+def _choices(ways: Ways, weights: dict[str, float]) -> tuple[Choice, ...]:
+    if not ways.rows:
+        return ()
+    scores = STEERING.scores(ways, ways.passes, _preferences(weights)).tolist()
+    promised = (promises(ways, weights) / PROMISE_UNIT).clip(0, 2**32 - 1).astype("u8").tolist()
+    admitted = [i for i, score in enumerate(scores) if score >= 0]
+    admitted.sort(key=lambda i: -scores[i])  # Stable: equal ones stay in the order of their ids.
+    return tuple(
+        Choice(
+            ways.rows[i].via,
+            ways.rows[i].origin,
+            promised[i],
+            float(ways.expected_s[i]),
+            scores[i],
+        )
+        for i in admitted
+    )

@@ -1,0 +1,351 @@
+"""The distance vector of capability summaries, without I/O: who can be reached by whom, how far.
+
+Each site is the origin of what it can do. Ways are kept per origin and told from neighbour to
+neighbour as in Babel (RFC 8966): an origin's number and a bound on distances (sections 3.5.1,
+3.7.3, see `routes_origin`) keep ways free of loops at every instant; a site that knows ways, but
+none of them feasible, asks the origin to count up (3.8.2). What differs from Babel: links are
+reliable and keep order while they are up, so that only changes are told, at once, and everything
+now and then; what an origin offers goes with its way; and of too many offers only the best are told
+on (`aggregation`). An origin that is not told on any more is retracted, as one out of reach.
+
+A shell calls `link_up`, `heard`, ... as things happen, then sends what `due` returns, and calls
+`due` again at `next_due_s` at the latest. A site that restarts is expected to be noticed as down
+by its neighbours before it is up again, as it forgot the bounds on what it told.
+
+How much is said: a change goes out at once, those of the next 0.05 s together. Distances that
+changed by less than 5 % wait for the refresh every 30 s. A link's cost counts as changed from 10 %
+and a millisecond on. A site makes at most one edition of its offers per `EDITION_S`, and one per
+`LOAD_S` where only times to wait or dates changed, and none for small changes
+(`routes_offers.change`). A request is passed on once per `PASS_ON_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from daitn.objects.errors import InvalidInput
+from daitn.steering.aggregation import Aggregation, Limits, best_of
+from daitn.steering.routes_offers import Change, change, check, far_apart
+from daitn.steering.routes_origin import FAR_S, Advert, Origin, Via, Way, count_up, newer
+from daitn.steering.routes_peer import EXPIRY_S, REFRESH_S, Peer
+from daitn.steering.wire.summaries import (
+    INFINITE,
+    Offer,
+    RouteEntry,
+    SeqnoRequest,
+    Summary,
+    Update,
+)
+
+__all__ = ["Explained", "Limits", "RouteTable", "Via", "Way"]
+
+HOLD_S = 180.0
+"""How long the bound of an origin out of reach is kept: longer than any neighbour may still
+believe what it was told (its expiry, and the time until that is looked for)."""
+EDITION_S = 1.0
+LOAD_S = 5.0
+PASS_ON_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All that is known of the ways to an origin."""
+
+    origin: str
+    bound: tuple[int, float] | None
+    """Number and distance: neighbours nearer than that are feasible."""
+    ways: tuple[Way, ...]
+    """The nearest first."""
+    told_on: bool
+    """Whether neighbours hear of it; otherwise better ones took its place."""
+
+
+class RouteTable:
+    """What one site knows of all others, and what it tells."""
+
+    def __init__(self, site: str, now_s: float, limits: Limits | None = None) -> None:
+        self.site = site
+        self.version = 0
+        """Counts up with every change that may change a forwarding decision."""
+        self._limits = limits or Limits()
+        self._peers: dict[str, Peer] = {}
+        self._costs_s: dict[str, float] = {}
+        self._origins: dict[str, Origin] = {}
+        self._aggregation = Aggregation(site, self._limits)
+        self._seqno = 0
+        self._edition = max(0, int(now_s))
+        self._edition_s = -INFINITE
+        self._wanted: dict[str, Offer] = {}
+        """The latest offers of this site."""
+        self._publish_s = INFINITE
+        """When to tell them."""
+        self._requests: list[tuple[str, SeqnoRequest]] = []
+        self._wake_s: dict[str, float] = {}
+        """Origins to look at again though nothing changed."""
+        self._sweep_s = now_s + REFRESH_S
+
+    # What this site can do
+
+    def offer(self, offers: tuple[Offer, ...], now_s: float) -> None:
+        """What this site itself can do from now on. Of several offers of a key, the best counts.
+
+        Raises `Corrupt` where one is not a number.
+        """
+        check(Update((RouteEntry(self.site, 0, 0.0, offers=offers),)))
+        by_key: dict[str, list[Offer]] = {}
+        for offer in offers:
+            by_key.setdefault(offer.key, []).append(offer)
+        self._wanted = {key: best_of(same, key) for key, same in by_key.items()}
+        changed = change(self._aggregation.offers.of.get(self.site, {}), self._wanted)
+        wait_s = LOAD_S if changed is Change.LOAD else EDITION_S
+        self._publish_s = INFINITE if changed is Change.NONE else self._edition_s + wait_s
+        self._publish(now_s)
+
+    def _publish(self, now_s: float) -> None:
+        if now_s >= self._publish_s:
+            self._edition, self._edition_s, self._publish_s = self._edition + 1, now_s, INFINITE
+            self._aggregation.put(self.site, 0.0, self._wanted.values())
+            self._changed(self.site)
+
+    # Links
+
+    def link_up(self, neighbour: str, cost_s: float, now_s: float) -> None:
+        """A link came up, or one that seemed up is a new one: all is told anew."""
+        self.link_down(neighbour, now_s)
+        self._costs_s[neighbour] = _cost(cost_s)
+        self._peers[neighbour] = Peer(heard_s=now_s, whole_s=now_s)
+        self.version += 1
+
+    def link_cost(self, neighbour: str, cost_s: float, now_s: float) -> None:
+        """A link was measured again; changes within 10 % or a millisecond are ignored."""
+        known_s = self._costs_s.get(neighbour)
+        if known_s is None or not far_apart(known_s, _cost(cost_s), share=0.1, least=0.001):
+            return
+        self._costs_s[neighbour] = cost_s
+        for origin, known in self._origins.items():
+            if neighbour in known.adverts:
+                self._select(origin, now_s)
+
+    def link_down(self, neighbour: str, now_s: float) -> None:
+        """A link is down: what its neighbour said does not count any more."""
+        if self._peers.pop(neighbour, None) is not None:
+            self._forget(neighbour, [*self._origins], now_s)
+            del self._costs_s[neighbour]
+            self._requests = [sent for sent in self._requests if sent[0] != neighbour]
+            self.version += 1
+
+    def neighbours(self) -> tuple[str, ...]:
+        """The neighbours to which a link is up."""
+        return tuple(sorted(self._peers))
+
+    # What neighbours say
+
+    def heard(self, neighbour: str, summary: Summary, now_s: float) -> None:
+        """A neighbour said something. Raises `Corrupt`, and then takes nothing of it."""
+        peer = self._peers.get(neighbour)
+        if peer is None:
+            return
+        check(summary)
+        if isinstance(summary, SeqnoRequest):
+            self._requested(neighbour, summary, now_s)
+            return
+        for entry in summary.routes:
+            if entry.origin == self.site:
+                self._restore(entry)
+            else:
+                self._learn(neighbour, entry, now_s)
+        if summary.whole:
+            said = {entry.origin for entry in summary.routes}
+            self._forget(neighbour, self._origins.keys() - said, now_s)
+            peer.greet(now_s)
+
+    def _restore(self, entry: RouteEntry) -> None:
+        """Others know of an earlier life of this site: go on from there."""
+        seqno, edition = self._seqno, self._edition
+        if newer(entry.seqno, seqno):
+            self._seqno = count_up(entry.seqno)
+        if entry.edition > edition:
+            self._edition = entry.edition + 1
+        if (seqno, edition) != (self._seqno, self._edition):
+            self._changed(self.site)
+
+    def _learn(self, neighbour: str, entry: RouteEntry, now_s: float) -> None:
+        if entry.distance_s >= FAR_S:
+            self._forget(neighbour, (entry.origin,), now_s)
+            return
+        known = self._origins.get(entry.origin)
+        if known is None:
+            if len(self._origins) >= self._limits.most_origins:
+                return
+            known = self._origins[entry.origin] = Origin(gone_s=now_s)
+        before, offers = known.adverts.get(neighbour), entry.offers
+        if offers is None:
+            if before is None:
+                # Said in a time of which nothing is left here: ask to hear it again.
+                self._requests.append((neighbour, SeqnoRequest(entry.origin, entry.seqno)))
+                return
+            offers = before.offers
+        advert = Advert(entry.seqno, entry.distance_s, entry.edition, offers)
+        if advert != before:
+            known.adverts[neighbour] = advert
+            self._select(entry.origin, now_s)
+
+    def _forget(self, neighbour: str, origins: Iterable[str], now_s: float) -> None:
+        for origin in origins:
+            known = self._origins.get(origin)
+            if known is not None and known.adverts.pop(neighbour, None) is not None:
+                self._select(origin, now_s)
+
+    def _requested(self, neighbour: str, request: SeqnoRequest, now_s: float) -> None:
+        """RFC 8966, section 3.8.1.2: count up, tell what satisfies it, or pass it on."""
+        known = self._origins.get(request.origin)
+        if request.origin == self.site:
+            if newer(request.seqno, self._seqno):
+                self._seqno = request.seqno
+                self._changed(self.site)
+                return
+        elif known is None:
+            return
+        elif known.selected is None or newer(request.seqno, known.adverts[known.selected].seqno):
+            self._pass_on(neighbour, request, known, now_s)
+            return
+        self._peers[neighbour].repeat(request.origin)
+
+    def _pass_on(self, by: str, request: SeqnoRequest, known: Origin, now_s: float) -> None:
+        if known.passed_on is not None:
+            seqno, passed_s = known.passed_on
+            if now_s < passed_s + PASS_ON_S and not newer(request.seqno, seqno):
+                return
+        nearest = known.selected or next((n for n in known.far_s(self._costs_s) if n != by), by)
+        if nearest != by and request.hop_limit > 1:
+            known.passed_on = request.seqno, now_s
+            further = msgspec.structs.replace(request, hop_limit=request.hop_limit - 1)
+            self._requests.append((nearest, further))
+
+    # Selection
+
+    def _select(self, origin: str, now_s: float) -> None:
+        """Ways to `origin` changed, or the time came to look at them again."""
+        known = self._origins[origin]
+        known.select(self._costs_s, now_s)
+        if known.selected is None:
+            self._aggregation.drop(origin)
+        else:
+            offers = known.adverts[known.selected].offers
+            self._aggregation.put(origin, known.distance_s, offers)
+        if known.adverts:
+            known.gone_s = None
+        elif known.gone_s is None:
+            known.gone_s = now_s
+        if (asked := known.ask_now(now_s)) and known.bound is not None:
+            request = SeqnoRequest(origin, count_up(known.bound[0]))
+            self._requests += [(neighbour, request) for neighbour in asked]
+        if (wake_s := known.wake_s()) < INFINITE:
+            self._wake_s[origin] = wake_s
+        else:
+            self._wake_s.pop(origin, None)
+        self._changed(origin)
+
+    def _changed(self, origin: str) -> None:
+        self.version += 1
+        for peer in self._peers.values():
+            peer.pending.add(origin)
+
+    # What to send
+
+    def next_due_s(self) -> float:
+        """When `due` should be called again at the latest; a time in the past means now."""
+        if self._requests:
+            return -INFINITE
+        return min(
+            self._sweep_s,
+            self._publish_s,
+            *self._wake_s.values(),
+            *(peer.due_s() for peer in self._peers.values()),
+        )
+
+    def due(self, now_s: float) -> list[tuple[str, Summary]]:
+        """What to send to which neighbour now, in this order."""
+        self._publish(now_s)
+        if now_s >= self._sweep_s:
+            self._sweep(now_s)
+        for origin in sorted(o for o, wake_s in self._wake_s.items() if now_s >= wake_s):
+            self._select(origin, now_s)
+        changed = self._aggregation.refresh()
+        messages: list[tuple[str, Summary]] = []
+        for neighbour, peer in sorted(self._peers.items()):
+            peer.pending |= changed
+            if now_s >= peer.due_s() and (update := self._tell(neighbour, peer, now_s)):
+                messages.append((neighbour, update))
+        messages += self._requests
+        self._requests = []
+        return messages
+
+    def _sweep(self, now_s: float) -> None:
+        self._sweep_s = now_s + REFRESH_S
+        for neighbour, peer in self._peers.items():
+            if now_s >= peer.heard_s + EXPIRY_S:
+                peer.greeted = False
+                self._forget(neighbour, [*self._origins], now_s)
+        for origin, known in [*self._origins.items()]:
+            if known.gone_s is not None and now_s >= known.gone_s + HOLD_S:
+                del self._origins[origin]
+
+    def _tell(self, neighbour: str, peer: Peer, now_s: float) -> Update | None:
+        def known(origin: str) -> RouteEntry | None:
+            return self._entry(origin, neighbour)
+
+        update = peer.tell(known, (self.site, *self._origins), now_s)
+        for entry in update.routes if update is not None else ():
+            if entry.origin != self.site and entry.distance_s < INFINITE:
+                promise = self._origins[entry.origin].promise(entry.seqno, entry.distance_s)
+                self.version += promise
+        return update
+
+    def _entry(self, origin: str, neighbour: str) -> RouteEntry | None:
+        """What that neighbour should know of `origin`; None: that it is not reached this way.
+
+        Split horizon: nothing is told to the neighbour by which it is reached.
+        """
+        offers = self._aggregation.told(origin)
+        if origin == self.site:
+            return RouteEntry(origin, self._seqno, 0.0, self._edition, offers)
+        known = self._origins.get(origin)
+        if known is None or known.selected in (None, neighbour) or offers is None:
+            return None
+        advert = known.adverts[known.selected]
+        return RouteEntry(origin, advert.seqno, known.distance_s, advert.edition, offers)
+
+    # What is known
+
+    def routes_to(self, origin: str) -> tuple[Via, ...]:
+        """All neighbours by which `origin` is reached without a loop: the selected one, then the
+        others, the nearest first."""
+        known = self._origins.get(origin)
+        return () if known is None else known.vias(self._costs_s)
+
+    def offering(self, key: str) -> tuple[tuple[str, Offer], ...]:
+        """Who offers that, of all that are reached and this site, in the order of their names.
+        `answer:` asks for all answers; who offers `answer:medicine/*` offers any topic of it."""
+        return self._aggregation.offers.matching(key)
+
+    def origins(self) -> tuple[str, ...]:
+        """The origins that are reached."""
+        return tuple(sorted(o for o, known in self._origins.items() if known.selected is not None))
+
+    def explain(self, origin: str) -> Explained | None:
+        """All that is known of the ways to `origin`; None: nothing."""
+        known = self._origins.get(origin)
+        if known is None:
+            return None
+        told_on = known.selected is not None and self._aggregation.told(origin) is not None
+        return Explained(origin, known.bound, known.ways(self._costs_s), told_on)
+
+
+def _cost(cost_s: float) -> float:
+    if not 0.0 <= cost_s < INFINITE:
+        raise InvalidInput(f"a link costs {cost_s} s", field="cost_s", fix="measure it again")
+    return cost_s

@@ -1,0 +1,65 @@
+"""How a forwarder compares the ways on which an object may go on.
+
+Every term is a function of what one way offers, never of the other ways: two forwarders that look
+at the same offer from places that are `d` seconds apart then differ by nothing but `d`. So the
+score of what a packet was promised grows at every hop towards it, which is what keeps packets from
+circling (see `daitn.steering.ranking`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daitn.policy.arrays import ArrayPolicy
+from daitn.steering.ways import Ways
+
+__all__ = ["STEERING", "promises"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+HALF_S = 0.5
+"""A way that takes so long is worth half of one that takes no time."""
+HALF_USD = 1e-3
+"""Likewise of cost."""
+
+
+def _accuracy(ways: Ways, passes: Flags) -> Floats:
+    """What verification units measured on the topic; 0 where it is not known well enough."""
+    return ways.known_fit
+
+
+def _latency(ways: Ways, passes: Flags) -> Floats:
+    """Of the expected time until the answer is here, with what receipts and waiting objects say."""
+    terms: Floats = HALF_S / (HALF_S + ways.expected_s)
+    return terms
+
+
+def _cost(ways: Ways, passes: Flags) -> Floats:
+    terms: Floats = HALF_USD / (HALF_USD + ways.cost_usd)
+    return terms
+
+
+STEERING: Final = ArrayPolicy[Ways](
+    name="aats",
+    scorers={"accuracy": _accuracy, "latency": _latency, "cost": _cost},
+    weights={"accuracy": 2.0, "latency": 1.0, "cost": 1.0},
+)
+"""The weights of QIRCE, so that both find the same deployments in a network at rest."""
+
+
+def promises(ways: Ways, weights: dict[str, float]) -> Floats:
+    """The score of each way as the next forwarder will see it, from summaries alone.
+
+    What this forwarder has learned is left out: the next one has not learned it.
+    """
+    total = sum(weights.values()) or 1.0
+    terms: Floats = (
+        weights["accuracy"] * ways.known_fit
+        + weights["latency"] * (HALF_S / (HALF_S + ways.remaining_s))
+        + weights["cost"] * (HALF_USD / (HALF_USD + ways.cost_usd))
+    ) / total
+    return terms

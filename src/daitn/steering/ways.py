@@ -1,0 +1,147 @@
+"""The ways on which an object may go on, as columns: one row per origin and next hop.
+
+This is a forwarder's cut of what it knows for one want, as QS-QRRT is a gateway's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daitn.objects.decisions import Rejection
+from daitn.steering.lanes import Lanes
+from daitn.steering.routes import RouteTable
+from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.want import Capability, Want
+
+__all__ = ["HERE", "Way", "Ways", "rejections", "ways_for"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+HERE = ""
+"""The next hop of an object that is delivered at this site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One row."""
+
+    origin: str
+    via: str
+    """A neighbour, or `HERE`."""
+    offer: Offer
+    distance_s: float
+    """From here."""
+    remaining_s: float
+    """From the neighbour, as it says."""
+
+    @property
+    def id(self) -> str:
+        """For explanations: `origin via neighbour`."""
+        return f"{self.origin} via {self.via}" if self.via else f"{self.origin} here"
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Rows in the order of their ids, and what is computed of them, in that order."""
+
+    rows: tuple[Way, ...]
+    passes: Flags
+    known_fit: Floats
+    """0 where it rests on less than the want trusts."""
+    expected_s: Floats
+    """Until the answer is here, as far as this forwarder knows."""
+    remaining_s: Floats
+    """Until it is at the next hop, as summaries say."""
+    cost_usd: Floats
+
+
+def ways_for(want: Want, routes: RouteTable, lanes: Lanes, now_s: float) -> Ways:
+    """All ways towards what is wanted, and which of them the want admits."""
+    rows: list[Way] = []
+    for origin, offer in routes.offering(f"{want.capability}:{want.subject}"):
+        if origin == routes.site:
+            rows.append(Way(origin, HERE, offer, 0.0, 0.0))
+            continue
+        rows += [
+            Way(origin, via.neighbour, offer, via.distance_s, via.remaining_s)
+            for via in routes.routes_to(origin)
+        ]
+    rows.sort(key=lambda way: (way.origin, way.via, way.offer.key))
+    vias = (HERE, *routes.neighbours())
+    expected, remaining, fits, costs = [], [], [], []
+    passes = []
+    for way in rows:
+        offer = way.offer
+        served_s = offer.wait_s + offer.serve_s
+        remaining.append(2.0 * way.remaining_s + served_s)
+        expected.append(_expected_s(way, lanes, vias, now_s))
+        fits.append(offer.fit if offer.trust >= want.trust else 0.0)
+        costs.append(_cost_usd(offer, want))
+        passes.append(not _rejected(way, want))
+    return Ways(
+        tuple(rows),
+        np.array(passes, bool),
+        np.array(fits, float),
+        np.array(expected, float),
+        np.array(remaining, float),
+        np.array(costs, float),
+    )
+
+
+def _expected_s(way: Way, lanes: Lanes, vias: tuple[str, ...], now_s: float) -> float:
+    offer = way.offer
+    # What went there from here since the summary was made waits there too.
+    ours_s = offer.serve_s * (lanes.under_way(way.origin, vias) // max(1, offer.amount))
+    lane = lanes.lane(way.via, way.origin)
+    told_s = 2.0 * way.distance_s + max(offer.wait_s, ours_s) + offer.serve_s
+    return max(0.0, told_s + lane.bias_s(now_s), lane.oldest_s(now_s))
+
+
+def _cost_usd(offer: Offer, want: Want) -> float:
+    units = (
+        want.examples if want.capability == Capability.DATA else want.tokens_in + want.tokens_out
+    )
+    return offer.price_usd * units / 1000.0
+
+
+def rejections(ways: Ways, want: Want) -> tuple[Rejection, ...]:
+    """Why each row that is not admitted is not."""
+    found: list[Rejection] = []
+    for way in ways.rows:
+        found += _rejected(way, want)
+    return tuple(found)
+
+
+def _rejected(way: Way, want: Want) -> list[Rejection]:
+    offer, found = way.offer, []
+
+    def no(name: str, reason: str, shortfall: float = 1.0, unit: str = "") -> None:
+        found.append(
+            Rejection(
+                candidate=way.id,
+                filter=name,
+                reason=reason,
+                field=name,
+                shortfall=shortfall,
+                unit=unit,
+            )
+        )
+
+    fit = offer.fit if offer.trust >= want.trust else 0.0
+    if fit < want.min_fit:
+        no("min_fit", f"fit {fit:.3f} of at least {want.min_fit:.3f}", want.min_fit - fit)
+    cost_usd = _cost_usd(offer, want)
+    if want.max_cost_usd is not None and cost_usd > want.max_cost_usd:
+        over = cost_usd - want.max_cost_usd
+        no("max_cost_usd", f"costs {cost_usd:.6f} USD of at most {want.max_cost_usd}", over, "USD")
+    if want.jurisdictions and offer.jurisdiction not in want.jurisdictions:
+        no("jurisdictions", f"{offer.jurisdiction or 'nowhere'} is not admitted")
+    if want.owners and offer.owner not in want.owners:
+        no("owners", f"{offer.owner or 'nobody'} is not admitted")
+    if want.unkept and offer.keeps:
+        no("unkept", "what is asked there is kept")
+    return found

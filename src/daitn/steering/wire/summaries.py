@@ -1,0 +1,109 @@
+"""Capability summaries: what forwarders tell their neighbours that can be reached through them.
+
+They are exchanged like a distance vector. Routes are kept per origin (the site that can do it), so
+that the feasibility condition of DUAL and Babel (RFC 8966, section 3.5.1) applies as it stands;
+what an origin can do travels with its route. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from daitn.objects.errors import Corrupt
+from daitn.steering.wire.malformed import malformed
+
+__all__ = [
+    "INFINITE",
+    "MOST_UPDATE_BYTES",
+    "Offer",
+    "RouteEntry",
+    "SeqnoRequest",
+    "Summary",
+    "Update",
+    "decode_summary",
+    "encode_summary",
+]
+
+INFINITE = float("inf")
+MOST_UPDATE_BYTES = 1 << 22
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True):
+    """One thing that an origin can do."""
+
+    key: Name
+    """`capability:subject`, for instance `answer:medicine/neurology`, `data:medicine/gard`,
+    `model:clinic-lm`; `answer:medicine/*` where topics were aggregated."""
+    fit: Share = 0.0
+    """Accuracy on the topic as verification units measured it, or of data how well it fits."""
+    trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
+    """What `fit` rests on, as in `Want.trust`."""
+    serve_s: Amount = 0.0
+    """Expected time of doing it once it is begun."""
+    wait_s: Amount = 0.0
+    """Expected time before it is begun."""
+    price_usd: Amount = 0.0
+    """Per 1,000 tokens, or per 1,000 examples of data."""
+    amount: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of data: examples."""
+    jurisdiction: Name = ""
+    owner: Name = ""
+    keeps: bool = False
+    """Whether what is asked is kept."""
+    at_s: Amount = 0.0
+    """When this was known, seconds since the Unix epoch, by the origin's clock."""
+
+
+class RouteEntry(msgspec.Struct, frozen=True, array_like=True):
+    """How far an origin is from who says so, and what it offers."""
+
+    origin: Name
+    """A site, or a domain (`domain:<name>`) that stands for all sites in it."""
+    seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+    """Counted up by the origin alone; compared modulo 2^16."""
+    distance_s: Annotated[float, msgspec.Meta(ge=0.0)]
+    """Delay of the way to it; infinite: it is not reached any more (a retraction)."""
+    edition: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Counted up by the origin whenever its offers change."""
+    offers: tuple[Offer, ...] | None = None
+    """None where the neighbour was told this edition before."""
+
+
+class Update(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """What changed, or with `whole` all there is: what is not in it is retracted."""
+
+    routes: tuple[RouteEntry, ...]
+    whole: bool = False
+
+
+class SeqnoRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Asks that an origin count its number up to at least `seqno` (RFC 8966, section 3.8.1.2)."""
+
+    origin: Name
+    seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+    hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
+
+
+Summary = Update | SeqnoRequest
+_DECODER: msgspec.msgpack.Decoder[Summary] = msgspec.msgpack.Decoder(Summary)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode_summary(summary: Summary) -> bytes:
+    """The summary in wire form."""
+    return _ENCODER.encode(summary)
+
+
+def decode_summary(wire: bytes) -> Summary:
+    """Raises `Corrupt` naming the field."""
+    if len(wire) > MOST_UPDATE_BYTES:
+        raise Corrupt(f"a summary has at most {MOST_UPDATE_BYTES} bytes", field="summary")
+    try:
+        return _DECODER.decode(wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed("summary", error) from None

@@ -1,0 +1,158 @@
+"""A forwarder's preferences: what it takes, what it refuses, and what it learns."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.objects.errors import InvalidInput
+from daitn.steering.lanes import FADES_S, Lanes
+from daitn.steering.ranking import Rankings
+from daitn.steering.routes import RouteTable
+from daitn.steering.ways import HERE
+from daitn.steering.wire.summaries import Offer, RouteEntry, Update
+from daitn.steering.wire.want import Capability, Want, encode_want
+
+TOPIC = "medicine/neurology"
+KEY = f"{Capability.ANSWER}:{TOPIC}"
+WANT = Want(capability=Capability.ANSWER, subject=TOPIC, tokens_out=100)
+
+
+def offer(fit: float = 0.9, *, serve_s: float = 0.1, price_usd: float = 0.0) -> Offer:
+    return Offer(key=KEY, fit=fit, trust=2, serve_s=serve_s, price_usd=price_usd, amount=8)
+
+
+def table(**origins: tuple[Offer, float]) -> RouteTable:
+    """Routes of site `here`; each origin is reached through a neighbour of its own name."""
+    routes = RouteTable("here", 0.0)
+    for origin, (offered, distance_s) in origins.items():
+        routes.link_up(origin, distance_s, 0.0)
+        entry = RouteEntry(origin=origin, seqno=0, distance_s=0.0, edition=1, offers=(offered,))
+        routes.heard(origin, Update(routes=(entry,), whole=True), 0.0)
+    return routes
+
+
+def first(rankings: Rankings, want: Want = WANT, now_s: float = 0.0) -> str | None:
+    chosen = rankings.ranking(encode_want(want), want, now_s).choose(0, (), ())
+    return chosen.via if chosen else None
+
+
+def test_the_nearer_of_two_equals_is_taken_and_the_better_of_two_near_ones() -> None:
+    near = Rankings(table(a=(offer(), 0.3), b=(offer(), 0.01)), Lanes())
+    assert first(near) == "b"
+    better = Rankings(table(a=(offer(0.99), 0.02), b=(offer(0.5), 0.01)), Lanes())
+    assert first(better) == "a"
+
+
+@pytest.mark.parametrize(
+    ("want", "field"),
+    [
+        (Want(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.95), "min_fit"),
+        (
+            Want(capability=Capability.ANSWER, subject=TOPIC, tokens_out=1000, max_cost_usd=0.5),
+            "max_cost_usd",
+        ),
+        (
+            Want(capability=Capability.ANSWER, subject=TOPIC, jurisdictions=("CA",)),
+            "jurisdictions",
+        ),
+        (Want(capability=Capability.ANSWER, subject=TOPIC, owners=("me",)), "owners"),
+    ],
+)
+def test_what_a_want_does_not_admit_is_not_taken_and_told_by_field(want: Want, field: str) -> None:
+    rankings = Rankings(table(a=(offer(price_usd=1.0), 0.01)), Lanes())
+    assert first(rankings, want) is None
+    told = rankings.ranking(encode_want(want), want, 0.0).decision()
+    assert told.chosen is None
+    assert [rejection.field for rejection in told.rejections] == [field]
+
+
+def test_a_site_where_the_packet_was_and_one_that_refused_it_are_passed_over() -> None:
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.02), c=(offer(), 0.03)), Lanes())
+    chosen = rankings.ranking(encode_want(WANT), WANT, 0.0).choose(0, ("a",), ("b",))
+    assert chosen is not None
+    assert chosen.via == "c"
+
+
+def test_own_deployment_answers_here() -> None:
+    routes = table(a=(offer(), 0.5))
+    routes.offer((offer(),), 0.0)
+    assert first(Rankings(routes, Lanes())) == HERE
+
+
+def test_slow_receipts_turn_objects_away_until_they_fade() -> None:
+    lanes = Lanes()
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), lanes)
+    assert first(rankings) == "a"
+    lanes.left("a", "a", b"x", 0.0)
+    assert lanes.back("a", "a", b"x", 0.12, 2.0) == 2.0
+    assert first(rankings, now_s=2.0) == "b"
+    assert first(rankings, now_s=2.0 + 12 * FADES_S) == "a"
+
+
+def test_an_object_that_does_not_come_back_speaks_before_its_receipt() -> None:
+    lanes = Lanes()
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), lanes)
+    lanes.left("a", "a", b"x", 0.0)
+    assert first(rankings, now_s=0.01) == "a"
+    assert first(rankings, now_s=3.0) == "b"
+
+
+def test_advice_weighs_and_a_wrong_scorer_is_told() -> None:
+    rankings = Rankings(table(a=(offer(0.99, serve_s=3.0), 0.01), b=(offer(0.8), 0.01)), Lanes())
+    assert first(rankings) == "b"
+    careful = Want(capability=Capability.ANSWER, subject=TOPIC, prefer={"accuracy": 100.0})
+    assert first(rankings, careful) == "a"
+    wrong = Want(capability=Capability.ANSWER, subject=TOPIC, prefer={"speed": 1.0})
+    with pytest.raises(InvalidInput, match=r"prefer\.speed"):
+        first(rankings, wrong)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.0, 1.0), st.floats(0.001, 5.0), st.floats(0.0, 5.0), st.floats(0.0, 1.0)
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_the_decision_that_is_told_is_the_one_that_is_taken(
+    made: list[tuple[float, float, float, float]],
+) -> None:
+    origins = {
+        f"s{i}": (offer(fit, serve_s=serve_s, price_usd=price), distance_s)
+        for i, (fit, distance_s, serve_s, price) in enumerate(made)
+    }
+    rankings = Rankings(table(**origins), Lanes())
+    ranking = rankings.ranking(encode_want(WANT), WANT, 0.0)
+    chosen, told = ranking.choose(0, (), ()), ranking.decision()
+    assert chosen is not None
+    assert told.chosen == f"{chosen.origin} via {chosen.via}"
+    assert [scored.score for scored in told.ranking] == sorted(
+        (scored.score for scored in told.ranking), reverse=True
+    )
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 5.0), st.floats(0.002, 3.0), st.floats(0.002, 3.0))
+def test_a_promise_grows_at_every_hop_towards_it(
+    fit: float, serve_s: float, first_s: float, second_s: float
+) -> None:
+    """`here` reaches the origin through `b`, which reaches it through `c`."""
+    made = offer(fit, serve_s=serve_s)
+    entry = RouteEntry(
+        origin="o", seqno=0, distance_s=first_s + second_s, edition=1, offers=(made,)
+    )
+    here = RouteTable("here", 0.0)
+    here.link_up("b", 0.01, 0.0)
+    here.heard("b", Update(routes=(entry,), whole=True), 0.0)
+    nearer = RouteEntry(origin="o", seqno=0, distance_s=first_s, edition=1, offers=(made,))
+    b = RouteTable("b", 0.0)
+    b.link_up("c", second_s, 0.0)
+    b.heard("c", Update(routes=(nearer,), whole=True), 0.0)
+    taken = Rankings(here, Lanes()).ranking(encode_want(WANT), WANT, 0.0).choose(0, (), ())
+    assert taken is not None
+    then = Rankings(b, Lanes()).ranking(encode_want(WANT), WANT, 0.0).choose(taken.promise, (), ())
+    assert then is not None
+    assert then.promise > taken.promise

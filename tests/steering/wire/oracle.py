@@ -1,0 +1,85 @@
+"""What must hold of any bytes that a forwarder gets, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from daitn.objects.errors import Corrupt
+from daitn.steering.wire.packet import (
+    MOST_TRACE_BYTES,
+    Action,
+    Packet,
+    decode_packet,
+    encode_packet,
+)
+from daitn.steering.wire.summaries import decode_summary, encode_summary
+from daitn.steering.wire.want import decode_want, encode_want
+
+__all__ = ["FORMS", "examine", "split"]
+
+HERE = "here"
+
+
+def examine(form: str, wire: bytes) -> str:
+    """Read `wire` as one of `FORMS`; what came of it, in a word. Fails where something is off."""
+    try:
+        return FORMS[form](wire)
+    except Corrupt as error:
+        assert error.field, error
+        return f"{form}: {error.field}: {error.problem}"
+
+
+def _packet(wire: bytes) -> str:
+    packet = decode_packet(wire)
+    assert encode_packet(packet) == wire
+    try:
+        hops = packet.hops()
+    except Corrupt as error:
+        _harmless(packet)
+        return f"packet: {error.problem}"
+    sites = [hop.site for hop in hops]
+    again = msgspec.structs.replace(packet, hop_limit=len(hops), trace=b"")
+    for hop in hops:
+        again = again.stepped(hop.site, hop.at_ms, hop.action, 0)
+    assert again.trace == packet.trace
+    assert packet.source() == (sites[0] if sites else "")
+    assert all(packet.visited(site) for site in sites)
+    assert packet.visited(HERE) == (HERE in sites)
+    if packet.hop_limit and len(packet.trace) < MOST_TRACE_BYTES - 10:
+        stepped = decode_packet(encode_packet(packet.stepped(HERE, 1, Action.FORWARDED, 0)))
+        assert stepped.visited(HERE)
+        assert stepped.signed_bytes() == packet.signed_bytes()
+    return f"packet: {packet.kind.name} {packet.flags} {min(len(sites), 3)}"
+
+
+def _harmless(packet: Packet) -> None:
+    """A trace that is no trace may be refused at any step, and not otherwise fail."""
+    for ask in (packet.source, lambda: packet.visited(HERE)):
+        try:
+            ask()
+        except Corrupt as error:
+            assert error.field == "trace"
+
+
+def _want(wire: bytes) -> str:
+    want = decode_want(wire)
+    again = encode_want(want)
+    assert decode_want(again) == want
+    assert encode_want(decode_want(again)) == again
+    return "want"
+
+
+def _summary(wire: bytes) -> str:
+    summary = decode_summary(wire)
+    assert decode_summary(encode_summary(summary)) == summary
+    return f"summary: {type(summary).__name__}"
+
+
+FORMS: dict[str, Callable[[bytes], str]] = {"packet": _packet, "want": _want, "summary": _summary}
+
+
+def split(data: bytes) -> tuple[str, bytes]:
+    """Of an input of the fuzzer, the form that its first byte chooses, and the bytes to read."""
+    return tuple(FORMS)[data[0] % len(FORMS)], data[1:]

@@ -1,0 +1,136 @@
+"""`docs/reference/aats-wire.md` says what the code does."""
+
+from __future__ import annotations
+
+import enum
+import re
+import struct
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daitn.identity import sealing
+from daitn.steering.wire import packet, summaries
+from daitn.steering.wire.want import Capability, Want
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "aats-wire.md"
+TEXT = DOCUMENT.read_text()
+DEFAULTS: dict[str, object] = {"nil": None, "false": False}
+
+
+def _table(after: str, header: str) -> list[list[str]]:
+    """Cells of the first table with this header behind a piece of text, backquotes apart."""
+    text = TEXT[TEXT.index(after) :]
+    rows = text[text.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def _sizes(layout: struct.Struct) -> list[int]:
+    fields = re.findall(r"\d+s|[A-Z]", layout.format)
+    return [struct.calcsize("!" + field) for field in fields]
+
+
+def _offsets(sizes: list[int]) -> list[int]:
+    return [sum(sizes[:index]) for index in range(len(sizes))]
+
+
+def test_the_header_is_laid_out_as_it_is_said() -> None:
+    rows = _table("The header.", "| offset |")
+    sizes = _sizes(packet._HEADER)
+    assert [int(row[1]) for row in rows] == sizes
+    assert [int(row[0]) for row in rows] == _offsets(sizes)
+    assert sum(sizes) == packet.HEADER_BYTES
+    fields = [*packet.Packet.__struct_fields__, "magic", "version"]
+    fields += [f"{part}_size" for part in ("intent", "trace", "payload")]
+    apart = {"intent", "trace", "payload", "seal"}
+    assert sorted(row[2] for row in rows) == sorted(set(fields) - apart)
+    assert rows[0][4] == f"{packet.MAGIC:#x}"
+    assert rows[1][4] == str(packet.VERSION)
+
+
+def test_what_is_mutable_is_what_no_signature_covers() -> None:
+    one = packet.Packet(packet.Kind.QUERY, bytes(16), b"want", hop_limit=9)
+    signed = one.signed_bytes()
+    passed = one.stepped("ninds", 1, packet.Action.FORWARDED, 7)
+    before, after = packet.encode_packet(one), packet.encode_packet(passed)
+    for offset, size, name, mutable, _ in _table("The header.", "| offset |"):
+        place = slice(int(offset), int(offset) + int(size))
+        assert (before[place] != after[place]) == (mutable == "yes"), name
+        if mutable == "yes":
+            assert not any(signed[place]), name
+
+
+def test_a_trace_is_laid_out_as_it_is_said() -> None:
+    rows = _table("### Trace", "| offset |")
+    sizes = _sizes(packet._HOP)
+    assert [int(row[0]) for row in rows] == [*_offsets(sizes), packet._HOP.size]
+    assert [int(row[1]) for row in rows[:-1]] == sizes
+
+
+@pytest.mark.parametrize(
+    ("header", "numbers"),
+    [("| kind |", packet.Kind), ("| flag |", packet.Flag), ("| action |", packet.Action)],
+)
+def test_numbers_are_those_of_the_code(header: str, numbers: type[enum.IntEnum]) -> None:
+    listed = {row[0]: int(row[1]) for row in _table("## Packet", header)}
+    assert listed == {member.name: int(member) for member in numbers}
+
+
+def test_bounds_are_those_of_the_code() -> None:
+    bounds = [int(row[1]) for row in _table("### Bounds", "| what |")]
+    assert bounds == [
+        packet.MOST_HOPS,
+        packet.MOST_INTENT_BYTES,
+        packet.MOST_TRACE_BYTES,
+        packet.MOST_PAYLOAD_BYTES,
+        packet.DIGEST_BYTES,
+        summaries.MOST_UPDATE_BYTES,
+    ]
+    parts = {row[0]: row[1] for row in _table("## Packet", "| part |")}
+    assert parts["header"] == str(packet.HEADER_BYTES)
+    assert parts["seal"] == f"{packet.SEAL_BYTES} if `SIGNED`, else 0"
+
+
+def test_sealing_is_what_it_is_said_to_be() -> None:
+    assert f"is {sealing.SEALING_BYTES} bytes longer" in TEXT
+    assert f"`{sealing._INFO.decode()}` (ASCII)" in TEXT
+    rows = _table("## Sealing", "| offset |")
+    sizes = [sealing._ID, sealing._PUBLIC, sealing._NONCE]
+    assert [int(row[1]) for row in rows[:-1]] == sizes
+    assert [int(row[0]) for row in rows] == _offsets([*sizes, sealing._TAG])
+    assert rows[-1][1] == f"{sealing._TAG} more than was sealed"
+
+
+@pytest.mark.parametrize(
+    ("after", "kind"),
+    [
+        ("### Want", Want),
+        ("**Update**", summaries.Update),
+        ("**SeqnoRequest**", summaries.SeqnoRequest),
+        ("**RouteEntry**", summaries.RouteEntry),
+        ("**Offer**", summaries.Offer),
+    ],
+)
+def test_arrays_are_laid_out_as_it_is_said(after: str, kind: type[msgspec.Struct]) -> None:
+    rows = _table(after, "| | field |")
+    assert [int(row[0]) for row in rows] == list(range(len(rows)))
+    tag = kind.__struct_config__.tag
+    if tag is not None:
+        assert rows.pop(0)[2] == str(tag)
+    assert tuple(row[1] for row in rows) == kind.__struct_fields__
+    for row, field in zip(rows, msgspec.structs.fields(kind), strict=True):
+        if field.required:
+            assert row[3] == ""
+        elif row[3] == "empty":
+            assert field.default in ("", ()) or field.default_factory is dict
+        elif row[3] in DEFAULTS:
+            assert field.default is DEFAULTS[row[3]], field.name
+        else:
+            assert field.default == float(row[3]), field.name
+
+
+def test_capabilities_are_those_of_the_code() -> None:
+    said = _table("### Want", "| | field |")[0][4]
+    kinds = {value for name, value in vars(Capability).items() if name.isupper()}
+    assert set(re.findall(r"[a-z]+", said.replace("or", ""))) == kinds

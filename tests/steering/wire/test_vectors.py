@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from daitn.objects.errors import Corrupt
+from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
+from daitn.steering.wire.protection import check_packet, open_payload
+from daitn.steering.wire.summaries import INFINITE, Summary, decode_summary, encode_summary
+from daitn.steering.wire.want import Want, decode_want, encode_want
+from tests.steering.wire.vectors import (
+    DECODERS,
+    FILE,
+    PACKETS,
+    READER,
+    SIGNER,
+    plain,
+    text,
+    vectors,
+    written,
+)
+
+KEPT = json.loads(FILE.read_text())
+
+
+def _named(group: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "vector", [pytest.param(vector, id=vector["name"]) for vector in KEPT[group]]
+    )
+
+
+def _read(fields: dict[str, Any]) -> Packet:
+    """A packet of the fields in the file, hops apart."""
+    values = {name: value for name, value in fields.items() if name != "hops"}
+    for name in ("object_id", "intent", "payload", "trace", "seal"):
+        values[name] = bytes.fromhex(values[name])
+    values["kind"] = Kind[values["kind"]]
+    values["flags"] = Flag(sum(Flag[name] for name in values["flags"]))
+    return Packet(**values)
+
+
+def _infinite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_infinite(item) for item in value]
+    return INFINITE if value == "infinite" else value
+
+
+def test_the_file_is_what_the_script_writes() -> None:
+    assert vectors() == KEPT
+    assert text() == FILE.read_text()
+
+
+@_named("packets")
+def test_packets_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
+    wire = bytes.fromhex(vector["wire"])
+    packet = decode_packet(wire)
+    assert written(packet) == vector["fields"]
+    assert encode_packet(_read(vector["fields"])) == wire
+
+
+@_named("packets")
+def test_traces_are_written_as_the_file_says(vector: dict[str, Any]) -> None:
+    packet = msgspec.structs.replace(_read(vector["fields"]), trace=b"", hop_limit=64)
+    for site, at_ms, action in vector["fields"]["hops"]:
+        packet = packet.stepped(site, at_ms, Action[action], 0)
+    assert packet.trace.hex() == vector["fields"]["trace"]
+
+
+@_named("wants")
+def test_wants_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
+    wire = bytes.fromhex(vector["wire"])
+    assert plain(decode_want(wire)) == vector["fields"]
+    assert encode_want(msgspec.convert(vector["fields"], Want)) == wire
+
+
+@_named("summaries")
+def test_summaries_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
+    wire = bytes.fromhex(vector["wire"])
+    assert plain(decode_summary(wire)) == vector["fields"]
+    summary: Summary = msgspec.convert(_infinite(vector["fields"]), Summary)
+    assert encode_summary(summary) == wire
+
+
+@_named("malformed")
+def test_what_is_malformed_is_refused_by_its_field(vector: dict[str, Any]) -> None:
+    with pytest.raises(Corrupt) as raised:
+        DECODERS[vector["decoder"]](bytes.fromhex(vector["wire"]))
+    assert raised.value.field == vector["field"]
+
+
+def test_every_kind_and_flag_is_there() -> None:
+    assert {packet.kind for packet in PACKETS.values()} == set(Kind)
+    assert {flag for packet in PACKETS.values() for flag in packet.flags} == set(Flag)
+
+
+def test_signatures_and_seals_are_good() -> None:
+    plain_text = {"query, sealed": "query", "query, sealed, signed, traced": "query"}
+    for name, packet in PACKETS.items():
+        if Flag.SIGNED in packet.flags:
+            assert check_packet(packet) == SIGNER.public
+        if Flag.SEALED in packet.flags:
+            held = PACKETS[plain_text.get(name, "answer")].payload
+            assert open_payload(packet, READER) == held
