@@ -339,6 +339,14 @@ def test_a_finding_waits_for_its_deployment() -> None:
     assert state.snapshot().accuracies.topics["medicine"].value.tolist() == [0.7]
 
 
+def test_a_facility_that_tells_loads_only_has_measured_nothing() -> None:
+    state = state_of([facility("mdf", deployment("doctor"))])
+    state.absorb_serving(serving("mdf", figures("doctor", in_flight=3)), NOW_S)
+    assert state.snapshot().columns.measured_at_s.tolist() == [0.0]
+    state.absorb_serving(serving("mdf", figures("doctor", first_token_s=0.2)), NOW_S)
+    assert state.snapshot().columns.measured_at_s.tolist() == [NOW_S]
+
+
 def told(state: QrrtState, **said: Any) -> None:
     state.absorb_serving(serving("mdf", figures("doctor", **said)), NOW_S)
 

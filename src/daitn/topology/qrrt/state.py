@@ -186,7 +186,8 @@ class QrrtState:
                 if said is not None and 0.0 <= said <= most:
                     believed = said if seen is None else seen.believed(name, said, now_s)
                     floats[name][row] = believed
-            floats["measured_at_s"][row] = now_s
+            if reading.first_token_s is not None:
+                floats["measured_at_s"][row] = now_s
         self._changed(now_s)
 
     def observe(self, site: str, name: str, seen: Observation, now_s: float) -> None:
