@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["SigningKey", "check_signature"]
+__all__ = ["SigningKey", "check_signature", "kept_private"]
 
 
 class SigningKey:
@@ -32,12 +33,8 @@ class SigningKey:
 
         Raises `InvalidInput` when the file holds something else.
         """
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Ed25519PrivateKey.generate()
-            write_private(path, base64.b64encode(fresh.private_bytes_raw()))
         try:
-            raw = base64.b64decode(path.read_bytes(), validate=True)
+            raw = kept_private(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw())
             return cls(Ed25519PrivateKey.from_private_bytes(raw))
         except ValueError:
             raise InvalidInput(
@@ -64,7 +61,18 @@ def check_signature(public: str, signature: str, message: bytes) -> None:
         ) from None
 
 
-def write_private(path: Path, data: bytes) -> None:
+def kept_private(path: Path, fresh: Callable[[], bytes]) -> bytes:
+    """The private key in a file, which is made, readable by its owner only, where there is none.
+
+    Raises `ValueError` when the file is no base64.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_private(path, base64.b64encode(fresh()))
+    return base64.b64decode(path.read_bytes(), validate=True)
+
+
+def _write_private(path: Path, data: bytes) -> None:
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from daitn.identity.keys import write_private
+from daitn.identity.keys import kept_private
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 
 __all__ = ["SEALING_BYTES", "ReceiverKey", "class_id", "open_sealed", "seal"]
@@ -53,12 +53,8 @@ class ReceiverKey:
 
         Raises `InvalidInput` when the file holds something else.
         """
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = X25519PrivateKey.generate()
-            write_private(path, base64.b64encode(fresh.private_bytes_raw()))
         try:
-            raw = base64.b64decode(path.read_bytes(), validate=True)
+            raw = kept_private(path, lambda: X25519PrivateKey.generate().private_bytes_raw())
             return cls(X25519PrivateKey.from_private_bytes(raw))
         except ValueError:
             raise InvalidInput(
