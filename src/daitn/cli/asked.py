@@ -22,7 +22,7 @@ from daitn.objects.requests import (
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.topology.qrrt.served import KnownAccuracy, ServedModel, ServedModels
-from daitn.topology.qrrt.state import ASSUMED_FIRST_TOKEN_S, ASSUMED_PER_TOKEN_S
+from daitn.topology.qrrt.state import ASSUMED_PER_TOKEN_S
 from daitn.topology.snapshot import NodeList, SiteState
 
 __all__ = [
@@ -158,8 +158,7 @@ def load(model: ServedModel) -> str:
 
 def first_token(model: ServedModel) -> str:
     """Measured time from a slot to the first piece of an answer."""
-    measured = model.first_token_s != ASSUMED_FIRST_TOKEN_S
-    return f"{1e3 * model.first_token_s:.1f} ms" if measured else "-"
+    return f"{1e3 * model.first_token_s:.1f} ms" if model.measured else "-"
 
 
 def rate(model: ServedModel) -> str:

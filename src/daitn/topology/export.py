@@ -34,6 +34,13 @@ class AgedReading(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
     origin: SiteId
 
+    @classmethod
+    def of(cls, reading: Reading | None, at_s: float) -> AgedReading | None:
+        """None where nothing was read."""
+        if reading is None:
+            return None
+        return cls(value=reading.value, age_s=reading.age_s(at_s), origin=reading.origin)
+
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     """A site, what it says of itself, and how busy it is."""
@@ -135,9 +142,9 @@ def _site(snapshot: Drrt, site: SiteId) -> SiteView:
         alive=state.alive,
         changed_at_s=state.changed_at_s,
         descriptor=state.descriptor,
-        queue=_aged(load.queue, snapshot.at_s) if load else None,
-        cpu_share=_aged(load.cpu_share, snapshot.at_s) if load else None,
-        disk_free_bytes=_aged(load.disk_free_bytes, snapshot.at_s) if load else None,
+        queue=AgedReading.of(load.queue, snapshot.at_s) if load else None,
+        cpu_share=AgedReading.of(load.cpu_share, snapshot.at_s) if load else None,
+        disk_free_bytes=AgedReading.of(load.disk_free_bytes, snapshot.at_s) if load else None,
     )
 
 
@@ -145,13 +152,7 @@ def _link(link: LinkReading, at_s: float) -> LinkView:
     return LinkView(
         source=link.source,
         target=link.target,
-        rtt_s=_aged(link.rtt_s, at_s),
-        throughput_bps=_aged(link.throughput_bps, at_s),
-        loss=_aged(link.loss, at_s),
+        rtt_s=AgedReading.of(link.rtt_s, at_s),
+        throughput_bps=AgedReading.of(link.throughput_bps, at_s),
+        loss=AgedReading.of(link.loss, at_s),
     )
-
-
-def _aged(reading: Reading | None, at_s: float) -> AgedReading | None:
-    if reading is None:
-        return None
-    return AgedReading(value=reading.value, age_s=reading.age_s(at_s), origin=reading.origin)

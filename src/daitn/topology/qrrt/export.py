@@ -13,7 +13,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import DemandRate
 from daitn.objects.queries import QueryIntent, Trust
-from daitn.objects.readings import LinkReading, Reading
+from daitn.objects.readings import LinkReading
 from daitn.topology.export import AgedReading
 from daitn.topology.graphml import Attributes, graphml
 from daitn.topology.qrrt.accuracy import TRUSTED
@@ -244,15 +244,9 @@ def _way(link: LinkReading, now_s: float) -> WayView:
     return WayView(
         source=link.source,
         target=link.target,
-        rtt_s=_aged(link.rtt_s, now_s),
-        loss=_aged(link.loss, now_s),
+        rtt_s=AgedReading.of(link.rtt_s, now_s),
+        loss=AgedReading.of(link.loss, now_s),
     )
-
-
-def _aged(reading: Reading | None, now_s: float) -> AgedReading | None:
-    if reading is None:
-        return None
-    return AgedReading(value=reading.value, age_s=reading.age_s(now_s), origin=reading.origin)
 
 
 def _placed(vertices: dict[str, Attributes], part: GatewayView | FacilityView) -> str:
