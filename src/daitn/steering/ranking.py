@@ -11,7 +11,7 @@ the same want until something changes. Choosing for one packet is then a walk do
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from daitn.objects.decisions import Decision, Scored
@@ -19,7 +19,7 @@ from daitn.objects.intents import Preference
 from daitn.steering.lanes import Lanes
 from daitn.steering.routes import RouteTable
 from daitn.steering.scoring import STEERING, promises
-from daitn.steering.ways import HERE, Ways, rejections, ways_for
+from daitn.steering.ways import HERE, rejections, ways_for
 from daitn.steering.wire.want import Want
 
 __all__ = ["Choice", "Ranking", "Rankings"]
@@ -45,17 +45,34 @@ class Choice:
 class Ranking:
     """What a forwarder prefers for one want at one time."""
 
-    __slots__ = ("_ways", "_weights", "at_s", "choices", "routes_version", "want")
+    __slots__ = ("_order", "_scores", "_ways", "at_s", "choices", "routes_version", "want")
 
     def __init__(
-        self, want: Want, weights: dict[str, float], routes: RouteTable, lanes: Lanes, now_s: float
+        self,
+        want: Want,
+        preferences: Sequence[Preference],
+        routes: RouteTable,
+        lanes: Lanes,
+        now_s: float,
     ) -> None:
         self.want = want
         self.at_s = now_s
         self.routes_version = routes.version
-        self._ways = ways_for(want, routes, lanes, now_s)
-        self._weights = weights
-        self.choices = _choices(self._ways, weights)
+        ways = self._ways = ways_for(want, routes, lanes, now_s)
+        scores = self._scores = STEERING.scores(ways, ways.passes, preferences).tolist()
+        # Stable: equal ones stay in the order of their ids.
+        self._order = sorted(ways.passes.nonzero()[0].tolist(), key=lambda i: -scores[i])
+        promised = (promises(ways, preferences) / PROMISE_UNIT).clip(0, 2**32 - 1).astype("u8")
+        self.choices = tuple(
+            Choice(
+                ways.rows[i].via,
+                ways.rows[i].origin,
+                int(promised[i]),
+                float(ways.expected_s[i]),
+                scores[i],
+            )
+            for i in self._order
+        )
 
     def choose(
         self, promise: int, been: Collection[str], excluded: Collection[str]
@@ -81,18 +98,13 @@ class Ranking:
         """Everything that this ranking rests on, for people."""
         ways = self._ways
         terms = STEERING.terms(ways, ways.passes)
-        scores = STEERING.scores(ways, ways.passes, _preferences(self._weights))
-        order = sorted(
-            (int(i) for i in range(len(ways.rows)) if ways.passes[i]),
-            key=lambda i: (-scores[i], ways.rows[i].id),
-        )
         ranked = tuple(
             Scored(
                 candidate=ways.rows[i].id,
-                score=float(scores[i]),
+                score=self._scores[i],
                 terms={name: float(term[i]) for name, term in terms.items()},
             )
-            for i in order[:_TOLD]
+            for i in self._order[:_TOLD]
         )
         return Decision(
             policy=STEERING.name,
@@ -132,31 +144,7 @@ class Rankings:
         preferences = self._advice + tuple(
             Preference(scorer=name, weight=weight) for name, weight in sorted(want.prefer.items())
         )
-        weights = STEERING.weighted(preferences)
         if len(self._kept) >= MOST_RANKINGS:
             self._kept.clear()
-        fresh = self._kept[intent] = Ranking(want, weights, self._routes, self._lanes, now_s)
+        fresh = self._kept[intent] = Ranking(want, preferences, self._routes, self._lanes, now_s)
         return fresh
-
-
-def _preferences(weights: dict[str, float]) -> tuple[Preference, ...]:
-    return tuple(Preference(scorer=name, weight=weight) for name, weight in weights.items())
-
-
-def _choices(ways: Ways, weights: dict[str, float]) -> tuple[Choice, ...]:
-    if not ways.rows:
-        return ()
-    scores = STEERING.scores(ways, ways.passes, _preferences(weights)).tolist()
-    promised = (promises(ways, weights) / PROMISE_UNIT).clip(0, 2**32 - 1).astype("u8").tolist()
-    admitted = [i for i, score in enumerate(scores) if score >= 0]
-    admitted.sort(key=lambda i: -scores[i])  # Stable: equal ones stay in the order of their ids.
-    return tuple(
-        Choice(
-            ways.rows[i].via,
-            ways.rows[i].origin,
-            promised[i],
-            float(ways.expected_s[i]),
-            scores[i],
-        )
-        for i in admitted
-    )

@@ -8,18 +8,16 @@ circling (see `daitn.steering.ranking`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
+from daitn.objects.intents import Preference
 from daitn.policy.arrays import ArrayPolicy
 from daitn.steering.ways import Ways
+from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = ["STEERING", "promises"]
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 HALF_S = 0.5
 """A way that takes so long is worth half of one that takes no time."""
@@ -51,15 +49,10 @@ STEERING: Final = ArrayPolicy[Ways](
 """The weights of QIRCE, so that both find the same deployments in a network at rest."""
 
 
-def promises(ways: Ways, weights: dict[str, float]) -> Floats:
+def promises(ways: Ways, preferences: Sequence[Preference]) -> Floats:
     """The score of each way as the next forwarder will see it, from summaries alone.
 
     What this forwarder has learned is left out: the next one has not learned it.
     """
-    total = sum(weights.values()) or 1.0
-    terms: Floats = (
-        weights["accuracy"] * ways.known_fit
-        + weights["latency"] * (HALF_S / (HALF_S + ways.remaining_s))
-        + weights["cost"] * (HALF_USD / (HALF_USD + ways.cost_usd))
-    ) / total
-    return terms
+    told = replace(ways, expected_s=ways.remaining_s)
+    return STEERING.scores(told, ways.passes, preferences)

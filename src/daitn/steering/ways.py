@@ -5,21 +5,19 @@ This is a forwarder's cut of what it knows for one want, as QS-QRRT is a gateway
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daitn.objects.decisions import Rejection
 from daitn.steering.lanes import Lanes
 from daitn.steering.routes import RouteTable
 from daitn.steering.wire.summaries import Offer
 from daitn.steering.wire.want import Capability, Want
+from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = ["HERE", "Way", "Ways", "rejections", "ways_for"]
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 HERE = ""
 """The next hop of an object that is delivered at this site."""
@@ -79,9 +77,9 @@ def ways_for(want: Want, routes: RouteTable, lanes: Lanes, now_s: float) -> Ways
         served_s = offer.wait_s + offer.serve_s
         remaining.append(2.0 * way.remaining_s + served_s)
         expected.append(_expected_s(way, lanes, vias, now_s))
-        fits.append(offer.fit if offer.trust >= want.trust else 0.0)
+        fits.append(_known_fit(offer, want))
         costs.append(_cost_usd(offer, want))
-        passes.append(not _rejected(way, want))
+        passes.append(next(_rejected(way, want), None) is None)
     return Ways(
         tuple(rows),
         np.array(passes, bool),
@@ -101,6 +99,10 @@ def _expected_s(way: Way, lanes: Lanes, vias: tuple[str, ...], now_s: float) -> 
     return max(0.0, told_s + lane.bias_s(now_s), lane.oldest_s(now_s))
 
 
+def _known_fit(offer: Offer, want: Want) -> float:
+    return offer.fit if offer.trust >= want.trust else 0.0
+
+
 def _cost_usd(offer: Offer, want: Want) -> float:
     units = (
         want.examples if want.capability == Capability.DATA else want.tokens_in + want.tokens_out
@@ -110,38 +112,34 @@ def _cost_usd(offer: Offer, want: Want) -> float:
 
 def rejections(ways: Ways, want: Want) -> tuple[Rejection, ...]:
     """Why each row that is not admitted is not."""
-    found: list[Rejection] = []
-    for way in ways.rows:
-        found += _rejected(way, want)
-    return tuple(found)
+    return tuple(no for way in ways.rows for no in _rejected(way, want))
 
 
-def _rejected(way: Way, want: Want) -> list[Rejection]:
-    offer, found = way.offer, []
+def _rejected(way: Way, want: Want) -> Iterator[Rejection]:
+    offer = way.offer
 
-    def no(name: str, reason: str, shortfall: float = 1.0, unit: str = "") -> None:
-        found.append(
-            Rejection(
-                candidate=way.id,
-                filter=name,
-                reason=reason,
-                field=name,
-                shortfall=shortfall,
-                unit=unit,
-            )
+    def no(name: str, reason: str, shortfall: float = 1.0, unit: str = "") -> Rejection:
+        return Rejection(
+            candidate=way.id,
+            filter=name,
+            reason=reason,
+            field=name,
+            shortfall=shortfall,
+            unit=unit,
         )
 
-    fit = offer.fit if offer.trust >= want.trust else 0.0
+    fit = _known_fit(offer, want)
     if fit < want.min_fit:
-        no("min_fit", f"fit {fit:.3f} of at least {want.min_fit:.3f}", want.min_fit - fit)
+        yield no("min_fit", f"fit {fit:.3f} of at least {want.min_fit:.3f}", want.min_fit - fit)
     cost_usd = _cost_usd(offer, want)
     if want.max_cost_usd is not None and cost_usd > want.max_cost_usd:
         over = cost_usd - want.max_cost_usd
-        no("max_cost_usd", f"costs {cost_usd:.6f} USD of at most {want.max_cost_usd}", over, "USD")
+        yield no(
+            "max_cost_usd", f"costs {cost_usd:.6f} USD of at most {want.max_cost_usd}", over, "USD"
+        )
     if want.jurisdictions and offer.jurisdiction not in want.jurisdictions:
-        no("jurisdictions", f"{offer.jurisdiction or 'nowhere'} is not admitted")
+        yield no("jurisdictions", f"{offer.jurisdiction or 'nowhere'} is not admitted")
     if want.owners and offer.owner not in want.owners:
-        no("owners", f"{offer.owner or 'nobody'} is not admitted")
+        yield no("owners", f"{offer.owner or 'nobody'} is not admitted")
     if want.unkept and offer.keeps:
-        no("unkept", "what is asked there is kept")
-    return found
+        yield no("unkept", "what is asked there is kept")

@@ -1,13 +1,29 @@
-"""How a reader of MessagePack says what is wrong, and where."""
+"""How MessagePack of others is read: bounded, and saying what is wrong with it, and where."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import msgspec
+
 from daitn.objects.errors import Corrupt
 
-__all__ = ["malformed"]
+__all__ = ["decoded"]
+
+T = TypeVar("T")
 
 
-def malformed(what: str, error: Exception) -> Corrupt:
+def decoded(wire: bytes, decoder: msgspec.msgpack.Decoder[T], what: str, most: int) -> T:
+    """What `wire` holds, of at most `most` bytes. Raises `Corrupt` naming the field."""
+    if len(wire) > most:
+        raise Corrupt(f"{what}: at most {most} bytes", field=what, fix="see aats-wire.md")
+    try:
+        return decoder.decode(wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(what, error) from None
+
+
+def _malformed(what: str, error: Exception) -> Corrupt:
     """The error to raise for bytes that are no `what`.
 
     Its field is the path by position, as `intent[3]`: structs are arrays on the wire, and

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.errors import Corrupt
-from daitn.steering.wire.malformed import malformed
+from daitn.steering.wire.malformed import decoded
+from daitn.steering.wire.want import Amount, Name, Share
 
 __all__ = [
     "INFINITE",
@@ -28,9 +28,6 @@ __all__ = [
 
 INFINITE = float("inf")
 MOST_UPDATE_BYTES = 1 << 22
-Name = Annotated[str, msgspec.Meta(max_length=200)]
-Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True):
@@ -101,9 +98,4 @@ def encode_summary(summary: Summary) -> bytes:
 
 def decode_summary(wire: bytes) -> Summary:
     """Raises `Corrupt` naming the field."""
-    if len(wire) > MOST_UPDATE_BYTES:
-        raise Corrupt(f"a summary has at most {MOST_UPDATE_BYTES} bytes", field="summary")
-    try:
-        return _DECODER.decode(wire)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed("summary", error) from None
+    return decoded(wire, _DECODER, "summary", MOST_UPDATE_BYTES)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.errors import Corrupt
-from daitn.steering.wire.malformed import malformed
+from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import MOST_INTENT_BYTES
 
 __all__ = ["Capability", "Want", "decode_want", "encode_want"]
@@ -75,9 +74,4 @@ def encode_want(want: Want) -> bytes:
 
 def decode_want(wire: bytes) -> Want:
     """Raises `Corrupt` naming the field."""
-    if len(wire) > MOST_INTENT_BYTES:
-        raise Corrupt(f"an intent has at most {MOST_INTENT_BYTES} bytes", field="intent")
-    try:
-        return _DECODER.decode(wire)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed("intent", error) from None
+    return decoded(wire, _DECODER, "intent", MOST_INTENT_BYTES)
