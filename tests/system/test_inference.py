@@ -230,13 +230,15 @@ def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(scene:
 
 
 def test_a_frozen_facility_is_overtaken(scene: Scene) -> None:
-    scene.wait_until(lambda: scene.facility_of() == "east")
-    frozen = scene.network.processes.pid("east")
+    # On a busy machine either may seem the faster one.
+    favourite = scene.facility_of()
+    other = {"east": "west", "west": "east"}[favourite]
+    frozen = scene.network.processes.pid(favourite)
     os.kill(frozen, signal.SIGSTOP)
     try:
         began_s = time.monotonic()
         answers = [scene.ask() for _ in range(6)]
-        assert {said for said, _ in answers} == {"from west"}
+        assert {said for said, _ in answers} == {f"from {other}"}
         assert time.monotonic() - began_s < 20
     finally:
         os.kill(frozen, signal.SIGCONT)
