@@ -16,6 +16,7 @@ from daitn.steering.wire.want import Capability, Want, encode_want
 
 TOPIC = "medicine/neurology"
 KEY = f"{Capability.ANSWER}:{TOPIC}"
+NOWHERE = frozenset[str]().__contains__
 WANT = Want(capability=Capability.ANSWER, subject=TOPIC, tokens_out=100)
 
 
@@ -34,7 +35,7 @@ def table(**origins: tuple[Offer, float]) -> RouteTable:
 
 
 def first(rankings: Rankings, want: Want = WANT, now_s: float = 0.0) -> str | None:
-    chosen = rankings.ranking(encode_want(want), want, now_s).choose(0, (), ())
+    chosen = rankings.ranking(encode_want(want), now_s).choose(0, NOWHERE, True)
     return chosen.via if chosen else None
 
 
@@ -63,14 +64,14 @@ def test_the_nearer_of_two_equals_is_taken_and_the_better_of_two_near_ones() -> 
 def test_what_a_want_does_not_admit_is_not_taken_and_told_by_field(want: Want, field: str) -> None:
     rankings = Rankings(table(a=(offer(price_usd=1.0), 0.01)), Lanes())
     assert first(rankings, want) is None
-    told = rankings.ranking(encode_want(want), want, 0.0).decision()
+    told = rankings.ranking(encode_want(want), 0.0).decision()
     assert told.chosen is None
     assert [rejection.field for rejection in told.rejections] == [field]
 
 
 def test_a_site_where_the_packet_was_and_one_that_refused_it_are_passed_over() -> None:
     rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.02), c=(offer(), 0.03)), Lanes())
-    chosen = rankings.ranking(encode_want(WANT), WANT, 0.0).choose(0, ("a",), ("b",))
+    chosen = rankings.ranking(encode_want(WANT), 0.0).choose(0, {"a", "b"}.__contains__, True)
     assert chosen is not None
     assert chosen.via == "c"
 
@@ -126,8 +127,8 @@ def test_the_decision_that_is_told_is_the_one_that_is_taken(
         for i, (fit, distance_s, serve_s, price) in enumerate(made)
     }
     rankings = Rankings(table(**origins), Lanes())
-    ranking = rankings.ranking(encode_want(WANT), WANT, 0.0)
-    chosen, told = ranking.choose(0, (), ()), ranking.decision()
+    ranking = rankings.ranking(encode_want(WANT), 0.0)
+    chosen, told = ranking.choose(0, NOWHERE, True), ranking.decision()
     assert chosen is not None
     assert told.chosen == f"{chosen.origin} via {chosen.via}"
     assert [scored.score for scored in told.ranking] == sorted(
@@ -151,8 +152,8 @@ def test_a_promise_grows_at_every_hop_towards_it(
     b = RouteTable("b", 0.0)
     b.link_up("c", second_s, 0.0)
     b.heard("c", Update(routes=(nearer,), whole=True), 0.0)
-    taken = Rankings(here, Lanes()).ranking(encode_want(WANT), WANT, 0.0).choose(0, (), ())
+    taken = Rankings(here, Lanes()).ranking(encode_want(WANT), 0.0).choose(0, NOWHERE, True)
     assert taken is not None
-    then = Rankings(b, Lanes()).ranking(encode_want(WANT), WANT, 0.0).choose(taken.promise, (), ())
+    then = Rankings(b, Lanes()).ranking(encode_want(WANT), 0.0).choose(taken.promise, NOWHERE, True)
     assert then is not None
     assert then.promise > taken.promise

@@ -17,6 +17,8 @@ LEARNING_RATE = 0.3
 FADES_S = 5.0
 """In which half of what was learned is forgotten."""
 MOST_LANES = 4096
+REFUSED_S = 2.0
+"""What a refusal counts as, beyond what was expected."""
 
 
 class Lane:
@@ -79,13 +81,24 @@ class Lanes:
     def back(
         self, via: str, origin: str, object_key: Hashable, expected_s: float, now_s: float
     ) -> float | None:
-        """Its receipt came: how long it took; None if it was not under way there."""
+        """Its receipt came, or it is not waited for any more as it takes so long.
+
+        Returns how long it took; None if it was not under way there.
+        """
         lane = self._lanes.get((via, origin))
         left_s = lane.waiting.pop(object_key, None) if lane is not None else None
         if lane is None or left_s is None:
             return None
         lane.learn(now_s - left_s, expected_s, now_s)
         return now_s - left_s
+
+    def refused(
+        self, via: str, origin: str, object_key: Hashable, expected_s: float, now_s: float
+    ) -> None:
+        """It came back unanswered: a while of waiting is what going there again is worth."""
+        lane = self._lanes.get((via, origin))
+        if lane is not None and lane.waiting.pop(object_key, None) is not None:
+            lane.learn(expected_s + REFUSED_S, expected_s, now_s)
 
     def gave_up(self, via: str, origin: str, object_key: Hashable) -> None:
         """No receipt will come: nothing is learned of it."""

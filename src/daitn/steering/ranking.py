@@ -6,12 +6,15 @@ the same want until something changes. Choosing for one packet is then a walk do
 - no site that the packet has been at (its trace tells), and none that is down;
 - in a network at rest only ways that promise more than the packet was promised at the hop before:
   these are the feasible successors of EIGRP (RFC 7868, section 4.2), with a score instead of a
-  distance. A packet that follows growing promises cannot come back to where it was.
+  distance. A packet that follows growing promises cannot come back to where it was;
+- another way where this forwarder has learned, from receipts and from what waits, that it is better
+  by more than a margin: congestion is gone around where it is seen. The trace still keeps the
+  packet from circling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from daitn.objects.decisions import Decision, Scored
@@ -20,13 +23,15 @@ from daitn.steering.lanes import Lanes
 from daitn.steering.routes import RouteTable
 from daitn.steering.scoring import STEERING, promises
 from daitn.steering.ways import HERE, rejections, ways_for
-from daitn.steering.wire.want import Want
+from daitn.steering.wire.want import Want, decode_want
 
 __all__ = ["Choice", "Ranking", "Rankings"]
 
 STALE_S = 0.05
 """For which a ranking serves: receipts come in, and what waits gets older."""
 MOST_RANKINGS = 4096
+MARGIN = 0.05
+"""By how much more a way that promises less must be worth, for what was learned here alone."""
 PROMISE_UNIT = 2.0**-32
 _TOLD = 20
 
@@ -74,25 +79,26 @@ class Ranking:
             for i in self._order
         )
 
-    def choose(
-        self, promise: int, been: Collection[str], excluded: Collection[str]
-    ) -> Choice | None:
-        """The best way for a packet with this promise; None where there is none."""
-        fallback = None
+    def choose(self, promise: int, been: Callable[[str], bool], here: bool) -> Choice | None:
+        """The best way for a packet with this promise; None where there is none.
+
+        `been` tells the sites that need not be tried, `here` whether this one may be.
+        """
+        best = None
         for choice in self.choices:
             via = choice.via
             if via == HERE:
-                if via not in excluded:
-                    return choice
+                if not here:
+                    continue
+            elif been(via) or (choice.origin != via and been(choice.origin)):
                 continue
-            if via in been or via in excluded:
-                continue
-            if choice.promise > promise:
-                return choice
-            if fallback is None:
-                fallback = choice
+            if choice.promise > promise or via == HERE:
+                apart = best is not None and best.score - choice.score > MARGIN
+                return best if apart else choice
+            if best is None:
+                best = choice
         # Summaries changed since the promise was made: what it rested on is not there any more.
-        return fallback
+        return best
 
     def decision(self) -> Decision:
         """Everything that this ranking rests on, for people."""
@@ -131,9 +137,9 @@ class Rankings:
         self._advice = preferences
         self._kept.clear()
 
-    def ranking(self, intent: bytes, want: Want, now_s: float) -> Ranking:
-        """The ranking for a want, `intent` in wire form. Raises `InvalidInput` for preferences
-        that name no scorer."""
+    def ranking(self, intent: bytes, now_s: float) -> Ranking:
+        """The ranking for a want in wire form. Raises `Corrupt`, and `InvalidInput` for
+        preferences that name no scorer."""
         kept = self._kept.get(intent)
         if (
             kept is not None
@@ -141,6 +147,7 @@ class Rankings:
             and now_s - kept.at_s < STALE_S
         ):
             return kept
+        want = kept.want if kept is not None else decode_want(intent)
         preferences = self._advice + tuple(
             Preference(scorer=name, weight=weight) for name, weight in sorted(want.prefer.items())
         )

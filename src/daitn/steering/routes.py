@@ -141,6 +141,10 @@ class RouteTable:
         """The neighbours to which a link is up."""
         return tuple(sorted(self._peers))
 
+    def reaches(self, neighbour: str) -> bool:
+        """Whether the link to a neighbour is up."""
+        return neighbour in self._peers
+
     # What neighbours say
 
     def heard(self, neighbour: str, summary: Summary, now_s: float) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from daitn.identity import sealing
 from daitn.steering.wire import packet, summaries
+from daitn.steering.wire.replies import Reason, Refusal
 from daitn.steering.wire.want import Capability, Want
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "aats-wire.md"
@@ -52,7 +53,8 @@ def test_the_header_is_laid_out_as_it_is_said() -> None:
 def test_what_is_mutable_is_what_no_signature_covers() -> None:
     one = packet.Packet(packet.Kind.QUERY, bytes(16), b"want", hop_limit=9)
     signed = one.signed_bytes()
-    passed = one.stepped("ninds", 1, packet.Action.FORWARDED, 7)
+    again = msgspec.structs.replace(one, attempt=1)
+    passed = again.stepped("ninds", 1, packet.Action.FORWARDED, 7)
     before, after = packet.encode_packet(one), packet.encode_packet(passed)
     for offset, size, name, mutable, _ in _table("The header.", "| offset |"):
         place = slice(int(offset), int(offset) + int(size))
@@ -70,7 +72,12 @@ def test_a_trace_is_laid_out_as_it_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("header", "numbers"),
-    [("| kind |", packet.Kind), ("| flag |", packet.Flag), ("| action |", packet.Action)],
+    [
+        ("| kind |", packet.Kind),
+        ("| flag |", packet.Flag),
+        ("| action |", packet.Action),
+        ("| reason |", Reason),
+    ],
 )
 def test_numbers_are_those_of_the_code(header: str, numbers: type[enum.IntEnum]) -> None:
     listed = {row[0]: int(row[1]) for row in _table("## Packet", header)}
@@ -105,6 +112,7 @@ def test_sealing_is_what_it_is_said_to_be() -> None:
 @pytest.mark.parametrize(
     ("after", "kind"),
     [
+        ("the payload of a refusal", Refusal),
         ("### Want", Want),
         ("**Update**", summaries.Update),
         ("**SeqnoRequest**", summaries.SeqnoRequest),

@@ -20,6 +20,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey, _sealed
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.protection import sealing_context, sign_packet
+from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.steering.wire.summaries import (
     INFINITE,
     Offer,
@@ -104,9 +105,13 @@ PACKETS = {
         Packet(Kind.MODEL, ID, encode_want(WANTS["data"]), DIGEST, Flag.DIGEST, 64, branch=3),
         SIGNER,
     ),
+    "query, signed, sent again": sign_packet(msgspec.structs.replace(QUERY, attempt=2), SIGNER),
     "answer": Packet(Kind.ANSWER, ID, b"", b"An excess of endolymph.", branch=1, attempt=2),
     "answer, sealed": sealed(Packet(Kind.ANSWER, ID, b"", b"An excess of endolymph.")),
-    "refusal, traced": traced(flagged(Packet(Kind.REFUSAL, ID, INTENT, b"nobody answers that"))),
+    "answer to a query": answer_to(traced(QUERY), b"An excess of endolymph."),
+    "refusal of a query": refusal_to(
+        traced(flagged(QUERY)), Refusal(Reason.FAILED, "out of memory", 1.5)
+    ),
     "probe, traced": traced(Packet(Kind.PROBE, ID, INTENT, promise=0xFFFFFFFF, attempt=0xFFFF)),
 }
 OFFERS = (

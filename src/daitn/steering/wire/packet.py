@@ -113,7 +113,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     branch: int = 0
     """Which of an object's copies (an ensemble has several)."""
     attempt: int = 0
-    """How often its source had sent it before."""
+    """How often the forwarder where it set out had sent it before."""
     promise: int = 0
     """The score, in units of 2^-32, that the last forwarder expected of where it sent the packet:
     the next one goes on only where it expects more, so that packets do not circle."""
@@ -154,14 +154,14 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         return False
 
     def source(self) -> str:
-        """The site of the first hop; empty before it. Raises `Corrupt`."""
-        if not self.trace:
-            return ""
-        end = _HOP.size + self.trace[0]
-        site = self.trace[_HOP.size : end]
-        if len(self.trace) < end or not _SITE.fullmatch(site):
-            raise _malformed("trace", "its first entry names no site")
-        return site.decode()
+        """The site that it set out from: the first that did more than try; empty before that.
+
+        Raises `Corrupt`.
+        """
+        for hop in self.hops():
+            if hop.action is not Action.TRIED:
+                return hop.site
+        return ""
 
     def stepped(self, site: str, at_ms: int, action: Action, promise: int) -> Packet:
         """The packet after one more hop. Raises `Corrupt` where there is no room for it.
@@ -195,7 +195,13 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         """What a signature is over: all that forwarders do not change."""
         return encode_packet(
             msgspec.structs.replace(
-                self, flags=self.flags | Flag.SIGNED, hop_limit=0, promise=0, trace=b"", seal=b""
+                self,
+                flags=self.flags | Flag.SIGNED,
+                hop_limit=0,
+                attempt=0,
+                promise=0,
+                trace=b"",
+                seal=b"",
             )
         )
 

@@ -1,0 +1,279 @@
+"""A network of live forwarders under virtual time: links with delay, sites that serve, failures."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from daitn.objects.identifiers import SiteId
+from daitn.sim.clock import Clock
+from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
+from daitn.steering.forwarder import Forwarder, Settings
+from daitn.steering.routes import Limits
+from daitn.steering.ways import HERE
+from daitn.steering.wire.packet import Packet, decode_packet, encode_packet
+from daitn.steering.wire.replies import answer_to
+from daitn.steering.wire.summaries import Offer, decode_summary, encode_summary
+
+__all__ = ["ForwarderNetwork", "Returned", "Station"]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What came back to where an object set out."""
+
+    site: str
+    packet: Packet
+    at_s: float
+    taken_s: float
+
+
+@dataclass
+class Station:
+    """A site: its forwarder, and what it serves."""
+
+    forwarder: Forwarder
+    offers: tuple[Offer, ...]
+    slots: int
+    serve_s: Callable[[Packet], float]
+    busy: int = 0
+    waiting: deque[Packet] = field(default_factory=deque)
+    wake_s: float = float("inf")
+    life: int = 0
+
+    def offered(self) -> tuple[Offer, ...]:
+        """With the time that one more object would wait now."""
+        ahead = self.busy + len(self.waiting) - self.slots + 1
+        return tuple(
+            _waiting(offer, max(0, ahead) * offer.serve_s / self.slots) if offer.serve_s else offer
+            for offer in self.offers
+        )
+
+
+def _waiting(offer: Offer, wait_s: float) -> Offer:
+    return Offer(
+        offer.key, offer.fit, offer.trust, offer.serve_s, wait_s, offer.price_usd, offer.amount,
+        offer.jurisdiction, offer.owner, offer.keeps, offer.at_s,
+    )  # fmt: skip
+
+
+class ForwarderNetwork:
+    """Run it with `run`. Both ends of a link notice a failure `detect_s` after it happened; what is
+    on a link that fails is lost."""
+
+    def __init__(
+        self,
+        *,
+        detect_s: float = 0.15,
+        settings: Settings | None = None,
+        limits: Limits | None = None,
+        load_every_s: float = 1.0,
+    ) -> None:
+        self.clock = Clock()
+        self.detect_s, self.load_every_s = detect_s, load_every_s
+        self.settings, self.limits = settings, limits
+        self.stations: dict[str, Station] = {}
+        self.links: dict[frozenset[str], float] = {}
+        """Those that are up, to their delay one way, in seconds."""
+        self.returned: list[Returned] = []
+        self.delivered: list[tuple[str, Packet]] = []
+        self.counts: Counter[str] = Counter()
+        self.on_return: Callable[[Returned], None] = self.returned.append
+        self.on_deliver: Callable[[str, Packet], None] = lambda site, packet: self.delivered.append(
+            (site, packet)
+        )
+        self._sessions: dict[frozenset[str], int] = {}
+        self._arrives_s: dict[tuple[str, str], float] = {}
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds since the network began."""
+        return self.clock.now_s
+
+    # What there is
+
+    def add(
+        self,
+        site: str,
+        offers: tuple[Offer, ...] = (),
+        *,
+        slots: int = 8,
+        serve_s: Callable[[Packet], float] = lambda packet: 0.0,
+    ) -> None:
+        """A site. It also offers to bring home what set out there."""
+        own = (*offers, Offer(f"home:{site}"))
+        forwarder = Forwarder(site, self.now_s, self.settings, self.limits)
+        self.stations[site] = station = Station(forwarder, own, slots, serve_s)
+        forwarder.routes.offer(station.offered(), self.now_s)
+        if offers:
+            self._report(site, station.life)
+
+    def offer(self, site: str, offers: tuple[Offer, ...]) -> None:
+        """What a site offers from now on."""
+        station = self.stations[site]
+        station.offers = (*offers, Offer(f"home:{site}"))
+        station.forwarder.routes.offer(station.offered(), self.now_s)
+        self._poll(site)
+
+    def connect(self, a: str, b: str, delay_s: float) -> None:
+        """A link comes up, and both ends notice."""
+        link = frozenset((a, b))
+        self.links[link] = delay_s
+        self._sessions[link] = self._sessions.get(link, 0) + 1
+        for here, there in ((a, b), (b, a)):
+            forwarder = self.stations[here].forwarder
+            self._do(here, forwarder.link_up(SiteId(there), delay_s, self.now_s))
+
+    def disconnect(self, a: str, b: str) -> None:
+        """A link fails."""
+        link = frozenset((a, b))
+        if self.links.pop(link, None) is None:
+            return
+        session = self._sessions[link]
+        for here, there in ((a, b), (b, a)):
+            self.clock.after(self.detect_s, self._noticing(here, there, session))
+
+    def _noticing(self, here: str, there: str, session: int) -> Callable[[], None]:
+        life = self.stations[here].life
+
+        def noticed() -> None:
+            if self._sessions[frozenset((here, there))] != session:
+                return
+            if self.stations[here].life == life:
+                self._do(here, self.stations[here].forwarder.link_down(there, self.now_s))
+
+        return noticed
+
+    def crash(self, site: str) -> list[tuple[str, float]]:
+        """A site fails with all that it knows and serves; its links are returned."""
+        lost = [
+            (next(iter(link - {site})), delay_s)
+            for link, delay_s in self.links.items()
+            if site in link
+        ]
+        station = self.stations[site]
+        for neighbour, _ in lost:
+            self.disconnect(site, neighbour)
+        fresh = Forwarder(site, self.now_s, self.settings, self.limits)
+        self.stations[site] = Station(
+            fresh, station.offers, station.slots, station.serve_s, life=station.life + 1
+        )
+        fresh.routes.offer(station.offers, self.now_s)
+        self._report(site, station.life + 1)
+        return lost
+
+    # What happens
+
+    def send(self, site: str, packet: Packet) -> None:
+        """An object sets out."""
+        self._do(site, self.stations[site].forwarder.packet(HERE, packet, self.now_s))
+
+    def run(self, for_s: float) -> None:
+        """Let so much time pass."""
+        self.clock.after(for_s, lambda: None)
+        until_s = self.now_s + for_s
+        done = False
+
+        def end() -> None:
+            nonlocal done
+            done = True
+
+        self.clock.at(until_s, end)
+        while not done:
+            self.clock.step()
+
+    def _do(self, site: str, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Send(neighbour, packet):
+                    self._carry(site, neighbour, packet)
+                case Tell(neighbour, _):
+                    self._tell(site, command)
+                case Deliver(packet):
+                    self.on_deliver(site, packet)
+                    self._serve(site, packet)
+                case Return(packet, taken_s):
+                    self.on_return(Returned(site, packet, self.now_s, taken_s))
+                case Drop(_, reason):
+                    self.counts[f"dropped: {reason}"] += 1
+        self._poll(site)
+
+    def _poll(self, site: str) -> None:
+        station = self.stations[site]
+        next_s = station.forwarder.next_s()
+        if next_s <= self.now_s:
+            self._do(site, station.forwarder.tick(self.now_s))
+        elif next_s < station.wake_s:
+            station.wake_s = next_s
+            self.clock.at(next_s, lambda: self._wake(site, station))
+
+    def _wake(self, site: str, station: Station) -> None:
+        if self.stations[site] is station and self.now_s >= station.wake_s:
+            station.wake_s = float("inf")
+            self._poll(site)
+
+    def _carry(self, site: str, neighbour: str, packet: Packet) -> None:
+        self.counts[packet.kind.name] += 1
+        wire = encode_packet(packet)
+
+        def arrive() -> None:
+            forwarder = self.stations[neighbour].forwarder
+            self._do(neighbour, forwarder.packet(site, decode_packet(wire), self.now_s))
+
+        self._cross(site, neighbour, arrive)
+
+    def _tell(self, site: str, tell: Tell) -> None:
+        self.counts["summaries"] += 1
+        wire = encode_summary(tell.summary)
+        self.counts["summary bytes"] += len(wire)
+
+        def arrive() -> None:
+            forwarder = self.stations[tell.neighbour].forwarder
+            forwarder.heard(site, decode_summary(wire), self.now_s)
+            self._poll(tell.neighbour)
+
+        self._cross(site, tell.neighbour, arrive)
+
+    def _cross(self, here: str, there: str, arrive: Callable[[], None]) -> None:
+        link = frozenset((here, there))
+        delay_s = self.links.get(link)
+        if delay_s is None:
+            return
+        session = self._sessions[link]
+        # Links keep order.
+        at_s = max(self.now_s + delay_s, self._arrives_s.get((here, there), 0.0))
+        self._arrives_s[here, there] = at_s
+
+        def land() -> None:
+            if link in self.links and self._sessions[link] == session:
+                arrive()
+
+        self.clock.at(at_s, land)
+
+    # Serving
+
+    def _serve(self, site: str, packet: Packet) -> None:
+        station = self.stations[site]
+        if station.busy >= station.slots:
+            station.waiting.append(packet)
+            return
+        station.busy += 1
+        self.clock.after(station.serve_s(packet), lambda: self._served(site, station, packet))
+
+    def _served(self, site: str, station: Station, packet: Packet) -> None:
+        if self.stations[site] is not station:
+            return
+        station.busy -= 1
+        if station.waiting:
+            self._serve(site, station.waiting.popleft())
+        self._do(site, station.forwarder.packet(HERE, answer_to(packet, site.encode()), self.now_s))
+
+    def _report(self, site: str, life: int) -> None:
+        """What waits is measured now and then, as facilities do."""
+        station = self.stations[site]
+        if station.life != life:
+            return
+        station.forwarder.routes.offer(station.offered(), self.now_s)
+        self._poll(site)
+        self.clock.after(self.load_every_s, lambda: self._report(site, life))

@@ -1,0 +1,147 @@
+"""Breadcrumbs: what a forwarder remembers of every object that it has passed on.
+
+A crumb holds the packet itself until its answer has gone by, so that whatever happens to the next
+hop, the object can be sent another way from here (the custody of delay-tolerant networks, RFC 9171
+and its predecessor). After that it holds the answer for a while, for copies that arrive late.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Iterator
+
+import msgspec
+
+from daitn.steering.ranking import Choice, Ranking
+from daitn.steering.wire.packet import Packet
+
+__all__ = ["Crumb", "Crumbs", "Key", "Phase", "Step"]
+
+Key = tuple[bytes, int]
+"""An object's id, and its branch."""
+
+
+class Phase(enum.Enum):
+    """What becomes of an object here."""
+
+    UNDER_WAY = "under way"
+    """It was passed on, or is served here."""
+    HELD = "held"
+    """There is no way at this moment."""
+    RESTING = "resting"
+    """It was refused; the forwarder where it set out will try once more."""
+    ANSWERED = "answered"
+    REFUSED = "refused"
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One time that a way was looked for."""
+
+    at_s: float
+    choice: Choice | None
+    ranking: Ranking
+    """What was known; it is shared by all objects of the same want."""
+
+
+class Crumb(msgspec.Struct):
+    """One object."""
+
+    packet: Packet
+    """What is passed on: as it came, and with the sites that were tried for it from here. Its
+    answer or refusal, once there is one."""
+    first: Packet
+    """As it came."""
+    upstreams: list[str]
+    """Neighbours who wait for its answer; `HERE` where it set out."""
+    since_s: float
+    phase: Phase = Phase.HELD
+    via: str = ""
+    origin: str = ""
+    expected_s: float = 0.0
+    failed_here: bool = False
+    """Whether it was delivered here in vain."""
+    until_s: float = 0.0
+    """When something has to be done about it: its deadline, another try, forgetting it."""
+    steps: list[Step] = []
+
+
+class Crumbs:
+    """All crumbs of a forwarder, within bounds."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._crumbs: dict[Key, Crumb] = {}
+        self._bytes = 0
+        self._alarms: list[tuple[float, Key]] = []
+        self._through: dict[str, dict[Key, None]] = {}
+        """Objects under way, by the neighbour through which they are."""
+
+    def get(self, key: Key) -> Crumb | None:
+        """The crumb of an object, if there is one."""
+        return self._crumbs.get(key)
+
+    def of(self, object_id: bytes) -> Iterator[tuple[int, Crumb]]:
+        """The crumbs of all branches of an object."""
+        for (known_id, branch), crumb in self._crumbs.items():
+            if known_id == object_id:
+                yield branch, crumb
+
+    def __len__(self) -> int:
+        return len(self._crumbs)
+
+    def room(self, packet: Packet) -> bool:
+        """Whether one more object can be kept."""
+        size = len(packet.payload)
+        return len(self._crumbs) < self._most and self._bytes + size <= self._most_bytes
+
+    def put(self, key: Key, crumb: Crumb) -> None:
+        """Keep a crumb."""
+        self._crumbs[key] = crumb
+        self._bytes += len(crumb.packet.payload)
+
+    def replace(self, crumb: Crumb, packet: Packet) -> None:
+        """Keep another packet in its place."""
+        self._bytes += len(packet.payload) - len(crumb.packet.payload)
+        crumb.packet = crumb.first = packet
+
+    def forget(self, key: Key) -> None:
+        """Keep it no longer."""
+        crumb = self._crumbs.pop(key)
+        self._bytes -= len(crumb.packet.payload)
+        self.left(key, crumb)
+
+    def wake(self, key: Key, crumb: Crumb, at_s: float) -> None:
+        """Have something done about it then, and not before."""
+        crumb.until_s = at_s
+        heapq.heappush(self._alarms, (at_s, key))
+
+    def next_s(self) -> float:
+        """When the next alarm may be due."""
+        return self._alarms[0][0] if self._alarms else float("inf")
+
+    def due(self, now_s: float) -> Iterator[tuple[Key, Crumb]]:
+        """The crumbs about which something has to be done now. Each is told once."""
+        while self._alarms and self._alarms[0][0] <= now_s:
+            at_s, key = heapq.heappop(self._alarms)
+            crumb = self._crumbs.get(key)
+            # Alarms are not taken out of the heap when their time changes.
+            if crumb is not None and crumb.until_s == at_s:
+                yield key, crumb
+
+    def went(self, key: Key, crumb: Crumb) -> None:
+        """The object is under way through `crumb.via`."""
+        through = self._through.get(crumb.via)
+        if through is None:
+            through = self._through[crumb.via] = {}
+        through[key] = None
+
+    def left(self, key: Key, crumb: Crumb) -> None:
+        """It is not under way there any more."""
+        through = self._through.get(crumb.via)
+        if through is not None:
+            through.pop(key, None)
+
+    def through(self, via: str) -> list[Key]:
+        """The objects that are under way through a neighbour, the oldest first."""
+        return [*self._through.get(via, ())]

@@ -1,0 +1,401 @@
+"""The objects of one forwarder: where each goes next, and what becomes of it. Without I/O.
+
+Part of `daitn.steering.forwarder`, which describes the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from daitn.objects.errors import DaitnError
+from daitn.steering.buckets import Buckets
+from daitn.steering.commands import Command, Deliver, Drop, Return, Send
+from daitn.steering.crumbs import Crumb, Crumbs, Key, Phase, Step
+from daitn.steering.lanes import Lanes
+from daitn.steering.paths import tried
+from daitn.steering.ranking import Choice, Rankings
+from daitn.steering.routes import RouteTable
+from daitn.steering.ways import HERE
+from daitn.steering.wire.packet import Action, Flag, Kind, Packet
+from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
+
+__all__ = ["Custody", "Settings"]
+
+_FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORMED))
+"""Of these no other way can be better."""
+_PASSING = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
+"""These may be otherwise a moment later."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient a forwarder is, and how much it keeps."""
+
+    hold_s: float = 0.3
+    """How long an object without a way waits for one."""
+    attempts: int = 3
+    """How often an object is sent where it sets out, at most."""
+    overdue_s: float = 2.0
+    """How long after four times what was expected an object is sent again."""
+    pending_s: float = 600.0
+    """How long an object without a deadline is waited for."""
+    kept_s: float = 30.0
+    """How long an answer is kept for copies that come late."""
+    traced_s: float = 600.0
+    """Likewise, where the object is to be traced."""
+    rest_s: float = 0.2
+    """How long an object that was refused rests before it is sent again, the first time."""
+    most_objects: int = 100_000
+    most_bytes: int = 1 << 28
+    """Of payloads that are kept."""
+    most_upstreams: int = 4
+    owner_per_s: float = 1000.0
+    """Objects of one owner from one neighbour, in the long run."""
+    owner_burst: float = 2000.0
+    owners_per_neighbour: float = 16.0
+    """How many owners' rate one neighbour may use up."""
+
+
+class Custody:
+    """All objects that are under way here, or were a moment ago."""
+
+    def __init__(self, routes: RouteTable, settings: Settings) -> None:
+        self.site = routes.site
+        self.settings = settings
+        self.routes = routes
+        self.lanes = Lanes()
+        self.rankings = Rankings(routes, self.lanes)
+        self.crumbs = Crumbs(settings.most_objects, settings.most_bytes)
+        self._buckets = Buckets(
+            settings.owner_per_s, settings.owner_burst, settings.owners_per_neighbour
+        )
+        self._held: dict[Key, None] = {}
+        self._held_version = -1
+
+    def packet(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
+        """See `Forwarder.packet`."""
+        try:
+            if packet.kind is Kind.ANSWER:
+                self._answer(sender, packet, now_s, out)
+            elif packet.kind is Kind.REFUSAL:
+                self._refusal(sender, packet, now_s, out)
+            else:
+                self._object(sender, packet, now_s, out)
+        except DaitnError as error:
+            out.append(Drop(packet, str(error)))
+
+    def lost(self, neighbour: str, now_s: float, out: list[Command]) -> None:
+        """A neighbour is gone: what was under way through it goes another way."""
+        for key in self.crumbs.through(neighbour):
+            crumb = self.crumbs.get(key)
+            if crumb is not None:
+                self.lanes.gave_up(crumb.via, crumb.origin, key)
+                self._again_from_here(key, crumb, now_s, out)
+
+    def tick(self, now_s: float, out: list[Command]) -> None:
+        """See `Forwarder.tick`."""
+        for key, crumb in self.crumbs.due(now_s):
+            self._alarm(key, crumb, now_s, out)
+        if self._held and self._held_version != self.routes.version:
+            self._held_version = self.routes.version
+            for key in [*self._held]:
+                held = self.crumbs.get(key)
+                if held is not None:
+                    self._again_from_here(key, held, now_s, out)
+
+    def next_s(self) -> float:
+        """When `tick` is due at the latest."""
+        if self._held and self._held_version != self.routes.version:
+            return float("-inf")
+        return self.crumbs.next_s()
+
+    def _alarm(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+        """The time came that something is done about an object."""
+        if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
+            self.crumbs.forget(key)
+            return
+        late = now_s >= self._end_s(crumb)
+        here = HERE in crumb.upstreams
+        if late and not here:
+            self._give_up(key, crumb, "it was not answered in time", out)
+        elif late:
+            self.lanes.gave_up(crumb.via, crumb.origin, key)
+            self._refused(key, crumb, Refusal(Reason.DEADLINE, "no answer in time"), now_s, out)
+        elif crumb.phase is Phase.HELD:
+            self._refused(key, crumb, Refusal(Reason.NO_WAY, self.site), now_s, out)
+        elif crumb.phase is Phase.RESTING or crumb.packet.attempt + 1 < self.settings.attempts:
+            self._send_again(key, crumb, now_s, out)
+        else:
+            self.crumbs.wake(key, crumb, self._end_s(crumb))
+
+    def _give_up(self, key: Key, crumb: Crumb, why: str, out: list[Command]) -> None:
+        self.lanes.gave_up(crumb.via, crumb.origin, key)
+        self._held.pop(key, None)
+        self.crumbs.forget(key)
+        out.append(Drop(crumb.packet, why))
+
+    # Objects
+
+    def _object(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
+        key = packet.object_id, packet.branch
+        crumb = self.crumbs.get(key)
+        if crumb is not None:
+            if crumb.phase is not Phase.REFUSED or packet.attempt <= crumb.packet.attempt:
+                self._copy(key, crumb, sender, packet, now_s, out)
+                return
+            self.crumbs.forget(key)
+        refusal = self._unwanted(sender, packet, now_s)
+        if refusal is not None:
+            self._say((sender,), refusal_to(packet, refusal), 0.0, out)
+            return
+        crumb = Crumb(packet, packet, [sender], now_s, steps=[])
+        self.crumbs.put(key, crumb)
+        self._steer(key, crumb, now_s, out)
+
+    def _unwanted(self, sender: str, packet: Packet, now_s: float) -> Refusal | None:
+        """Why an object that is new here is not taken."""
+        if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
+            return Refusal(Reason.DEADLINE, f"it came to {self.site} too late")
+        if packet.visited(self.site):
+            return Refusal(Reason.LOOP, f"it was at {self.site} before")
+        try:
+            owner = self.rankings.ranking(packet.intent, now_s).want.owner
+        except DaitnError as error:
+            return Refusal(Reason.MALFORMED, str(error)[:500])
+        wait_s = self._buckets.take(sender, owner, now_s)
+        if wait_s:
+            return Refusal(Reason.RATE, f"{owner or 'its owner'} sends too much", wait_s)
+        if not self.crumbs.room(packet):
+            return Refusal(Reason.FULL, f"{self.site} keeps as much as it may", 1.0)
+        return None
+
+    def _copy(
+        self, key: Key, crumb: Crumb, sender: str, packet: Packet, now_s: float, out: list[Command]
+    ) -> None:
+        """One more copy came of an object that is known here."""
+        refusal = None
+        if sender == HERE:
+            out.append(Drop(packet, "it set out before"))
+            return
+        if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
+            out.append(Send(sender, crumb.packet))
+            return
+        if packet.visited(self.site):
+            refusal = Refusal(Reason.LOOP, f"it was at {self.site} before")
+        elif sender not in crumb.upstreams:
+            if len(crumb.upstreams) >= self.settings.most_upstreams:
+                refusal = Refusal(Reason.FULL, f"it is under way at {self.site}")
+            else:
+                crumb.upstreams.append(sender)
+        if refusal is not None:
+            self._say((sender,), refusal_to(packet, refusal), 0.0, out)
+        elif packet.attempt > crumb.packet.attempt:
+            self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
+            self.crumbs.replace(crumb, packet)
+            self._again_from_here(key, crumb, now_s, out)
+
+    # Steering
+
+    def _again_from_here(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+        try:
+            self._steer(key, crumb, now_s, out)
+        except DaitnError as error:
+            self._give_up(key, crumb, str(error), out)
+
+    def _steer(
+        self,
+        key: Key,
+        crumb: Crumb,
+        now_s: float,
+        out: list[Command],
+        otherwise: Refusal | None = None,
+    ) -> None:
+        """Find the next hop for an object; where there is none, refuse it, or hold it for now."""
+        packet = crumb.packet
+        self.crumbs.left(key, crumb)
+        ranking = self.rankings.ranking(packet.intent, now_s)
+        choice = ranking.choose(packet.promise, packet.visited, not crumb.failed_here)
+        if choice is None and crumb.phase is Phase.HELD and crumb.steps:
+            return
+        crumb.steps.append(Step(now_s, choice, ranking))
+        if self._held:
+            self._held.pop(key, None)
+        if choice is None:
+            if otherwise is None:
+                self._hold(key, crumb, now_s)
+            else:
+                self._refused(key, crumb, otherwise, now_s, out)
+        elif choice.via != HERE and not packet.hop_limit:
+            self._refused(key, crumb, Refusal(Reason.HOPS, self.site), now_s, out)
+        else:
+            self._take(key, crumb, choice, now_s, out)
+
+    def _take(
+        self, key: Key, crumb: Crumb, choice: Choice, now_s: float, out: list[Command]
+    ) -> None:
+        crumb.phase = Phase.UNDER_WAY
+        crumb.via, crumb.origin, crumb.expected_s = choice.via, choice.origin, choice.expected_s
+        self.crumbs.went(key, crumb)
+        self.lanes.left(choice.via, choice.origin, key, now_s)
+        self.crumbs.wake(key, crumb, self._patience_s(crumb, now_s))
+        if choice.via == HERE:
+            self._deliver(crumb, now_s, out)
+        else:
+            self._pass_on(crumb, choice.promise, now_s, out)
+
+    def _pass_on(self, crumb: Crumb, promise: int, now_s: float, out: list[Command]) -> None:
+        at_ms = int(now_s * 1000)
+        packet = crumb.packet.stepped(self.site, at_ms, Action.FORWARDED, promise)
+        out.append(Send(crumb.via, packet))
+
+    def _deliver(self, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+        packet = crumb.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
+        if packet.kind is Kind.PROBE:
+            self._answer(HERE, answer_to(packet, packet.trace), now_s, out)
+        else:
+            out.append(Deliver(packet))
+
+    def _hold(self, key: Key, crumb: Crumb, now_s: float) -> None:
+        crumb.phase = Phase.HELD
+        crumb.via = crumb.origin = ""
+        self._held[key] = None
+        self.crumbs.wake(key, crumb, min(now_s + self.settings.hold_s, self._end_s(crumb)))
+
+    def _send_again(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+        """From where it set out. One that is overdue is not to go where it went before, if there is
+        another who can do it; one that was refused may try again what it tried."""
+        attempt = crumb.packet.attempt + 1
+        fresh = msgspec.structs.replace(crumb.first, attempt=attempt)
+        if crumb.phase is Phase.UNDER_WAY:
+            self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
+            other = self._elsewhere(fresh, crumb, now_s)
+            ranking = self.rankings.ranking(fresh.intent, now_s)
+            if ranking.choose(0, other.visited, True) is not None:
+                fresh = other
+        crumb.packet = fresh
+        crumb.failed_here = False
+        self._again_from_here(key, crumb, now_s, out)
+
+    def _elsewhere(self, packet: Packet, crumb: Crumb, now_s: float) -> Packet:
+        went = {step.choice.origin for step in crumb.steps if step.choice is not None}
+        for origin in sorted(went - {self.site}):
+            if packet.hop_limit > 1:
+                packet = packet.stepped(origin, int(now_s * 1000), Action.TRIED, packet.promise)
+        return packet
+
+    def _end_s(self, crumb: Crumb) -> float:
+        """Until when an object is waited for."""
+        deadline_ms = crumb.packet.deadline_ms
+        return deadline_ms / 1000 if deadline_ms else crumb.since_s + self.settings.pending_s
+
+    def _patience_s(self, crumb: Crumb, now_s: float) -> float:
+        """When an object is overdue. A model on its way takes as long as its bytes take."""
+        end_s = self._end_s(crumb)
+        packet = crumb.packet
+        if packet.kind is not Kind.QUERY or HERE not in crumb.upstreams:
+            return end_s
+        wait_s = (self.settings.overdue_s + 4.0 * crumb.expected_s) * 2.0**packet.attempt
+        return min(end_s, now_s + wait_s)
+
+    # Answers and refusals
+
+    def _answer(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
+        key = packet.object_id, packet.branch
+        crumb = self.crumbs.get(key)
+        if crumb is None:
+            self._homewards(packet, now_s, out)
+            return
+        if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
+            out.append(Drop(packet, f"it was {crumb.phase.value} before"))
+            return
+        if sender == crumb.via and crumb.phase is Phase.UNDER_WAY:
+            self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
+        else:
+            self.lanes.gave_up(crumb.via, crumb.origin, key)
+        self._settle(key, crumb, Phase.ANSWERED, packet, now_s)
+        if not self._say(crumb.upstreams, packet, now_s - crumb.since_s, out):
+            self._homewards(packet, now_s, out)
+
+    def _refusal(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
+        key = packet.object_id, packet.branch
+        crumb = self.crumbs.get(key)
+        if (
+            crumb is None
+            or crumb.phase is not Phase.UNDER_WAY
+            or crumb.via != sender
+            or packet.attempt < crumb.packet.attempt
+        ):
+            out.append(Drop(packet, "nobody waits for it any more"))
+            return
+        refusal = read_refusal(packet)
+        fewer = crumb.packet if sender == HERE else tried(crumb.packet, packet, sender, self.site)
+        self.lanes.refused(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
+        if refusal.reason in _FINAL or fewer is None:
+            self._refused(key, crumb, refusal, now_s, out)
+            return
+        crumb.packet = fewer
+        crumb.failed_here |= sender == HERE
+        self._steer(key, crumb, now_s, out, refusal)
+
+    def _refused(
+        self, key: Key, crumb: Crumb, refusal: Refusal, now_s: float, out: list[Command]
+    ) -> None:
+        """There is no way from here."""
+        if HERE in crumb.upstreams and self._worth_another(crumb, refusal, now_s):
+            self._held.pop(key, None)
+            self.crumbs.left(key, crumb)
+            crumb.phase = Phase.RESTING
+            rest_s = self.settings.rest_s * 2.0**crumb.packet.attempt
+            self.crumbs.wake(key, crumb, min(now_s + rest_s, self._end_s(crumb)))
+            return
+        reply = refusal_to(crumb.packet, refusal)
+        self._settle(key, crumb, Phase.REFUSED, reply, now_s)
+        self._say(crumb.upstreams, reply, now_s - crumb.since_s, out)
+
+    def _worth_another(self, crumb: Crumb, refusal: Refusal, now_s: float) -> bool:
+        """Whether an object that set out here and was refused is sent once more."""
+        first = crumb.first
+        return (
+            first.kind is not Kind.PROBE
+            and refusal.reason in _PASSING
+            and crumb.packet.attempt + 1 < self.settings.attempts
+            and self.rankings.ranking(first.intent, now_s).choose(0, first.visited, True)
+            is not None
+        )
+
+    def _settle(self, key: Key, crumb: Crumb, phase: Phase, reply: Packet, now_s: float) -> None:
+        """An object is done with; its reply is kept for a while."""
+        traced = Flag.TRACED in crumb.packet.flags
+        self._held.pop(key, None)
+        self.crumbs.left(key, crumb)
+        self.crumbs.replace(crumb, reply)
+        crumb.phase = phase
+        kept_s = self.settings.traced_s if traced else self.settings.kept_s
+        self.crumbs.wake(key, crumb, now_s + kept_s)
+
+    def _say(
+        self, upstreams: Sequence[str], reply: Packet, taken_s: float, out: list[Command]
+    ) -> bool:
+        """Tell those who wait; False where one of them is out of reach."""
+        reached = True
+        for upstream in upstreams:
+            if upstream == HERE:
+                out.append(Return(reply, taken_s))
+            elif self.routes.reaches(upstream):
+                out.append(Send(upstream, reply))
+            else:
+                reached = False
+        return reached
+
+    def _homewards(self, packet: Packet, now_s: float, out: list[Command]) -> None:
+        """Steer an answer to where its object set out, as the path back is broken."""
+        ranking = self.rankings.ranking(packet.intent, now_s)
+        choice = ranking.choose(0, packet.visited, True)
+        if choice is None:
+            out.append(Drop(packet, "the path back is broken, and there is no other way home"))
+        elif choice.via == HERE:
+            out.append(Return(packet, 0.0))
+        else:
+            at_ms = int(now_s * 1000)
+            out.append(Send(choice.via, packet.stepped(self.site, at_ms, Action.FORWARDED, 0)))

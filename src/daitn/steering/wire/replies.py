@@ -1,0 +1,89 @@
+"""What goes back for an object: its answer, or a refusal with the reason."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+from daitn.steering.wire.malformed import decoded
+from daitn.steering.wire.packet import Flag, Kind, Packet
+from daitn.steering.wire.want import Amount, Capability, Want, encode_want
+
+__all__ = ["Reason", "Refusal", "answer_to", "read_refusal", "refusal_to"]
+
+MOST_REFUSAL_BYTES = 4096
+_REPLY_HOPS = 64
+_PLAIN = Flag(0)
+
+
+class Reason(enum.IntEnum):
+    """Why an object cannot go on. A forwarder tries other ways, but for the last three."""
+
+    NO_WAY = 1
+    """Nothing that is reached from there is what it wants."""
+    LOOP = 2
+    """It is under way there already, or was there."""
+    FULL = 3
+    """Too much waits there."""
+    RATE = 4
+    """Its owner sends more than is admitted there."""
+    FAILED = 5
+    """It was delivered, and what should have been done did not work."""
+    DENIED = 6
+    """It was delivered to one who will not have it."""
+    HOPS = 7
+    """It had no hop left."""
+    DEADLINE = 8
+    """It came too late."""
+    MALFORMED = 9
+    """Its intent or trace cannot be read."""
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """The payload of a refusal: a MessagePack array of these fields, in this order."""
+
+    reason: Reason
+    detail: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    """A sentence for people."""
+    retry_after_s: Amount = 0.0
+    """0: there is no telling."""
+
+
+_DECODER = msgspec.msgpack.Decoder(Refusal)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def read_refusal(packet: Packet) -> Refusal:
+    """Raises `Corrupt` naming the field."""
+    return decoded(packet.payload, _DECODER, "refusal", MOST_REFUSAL_BYTES)
+
+
+def answer_to(packet: Packet, payload: bytes, flags: Flag = _PLAIN) -> Packet:
+    """The answer to an object, addressed to nobody: it goes back by the path that the object came,
+    or else home. Raises `Corrupt` where the object has no source."""
+    return _reply(packet, Kind.ANSWER, payload, flags)
+
+
+def refusal_to(packet: Packet, refusal: Refusal) -> Packet:
+    """A refusal of an object; its trace tells which sites need not be tried again."""
+    reply = _reply(packet, Kind.REFUSAL, _ENCODER.encode(refusal), _PLAIN)
+    return msgspec.structs.replace(reply, trace=packet.trace)
+
+
+def _reply(packet: Packet, kind: Kind, payload: bytes, flags: Flag) -> Packet:
+    source = packet.source()
+    home = encode_want(Want(Capability.HOME, source, trust=0)) if source else b""
+    return Packet(
+        kind,
+        packet.object_id,
+        home,
+        payload,
+        flags,
+        _REPLY_HOPS,
+        packet.priority,
+        packet.deadline_ms,
+        packet.branch,
+        packet.attempt,
+    )
