@@ -20,7 +20,9 @@ class Bucket:
         """Seconds until a token is there; 0: it was there and is taken."""
         tokens = self._tokens
         if now_s > self._at_s:
-            tokens = min(burst, tokens + (now_s - self._at_s) * per_s)
+            tokens += (now_s - self._at_s) * per_s
+            if tokens > burst:
+                tokens = burst
             self._at_s = now_s
         if tokens < 1.0:
             self._tokens = tokens

@@ -44,7 +44,10 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     """What was known; it is shared by all objects of the same want."""
 
 
-class Crumb(msgspec.Struct):
+# A forwarder keeps very many of these: only what no garbage collection has to look at.
+
+
+class Crumb(msgspec.Struct, gc=False):
     """One object."""
 
     packet: Packet
@@ -52,7 +55,7 @@ class Crumb(msgspec.Struct):
     answer or refusal, once there is one."""
     first: Packet
     """As it came."""
-    upstreams: list[str]
+    upstreams: tuple[str, ...]
     """Neighbours who wait for its answer; `HERE` where it set out."""
     since_s: float
     phase: Phase = Phase.HELD
@@ -63,7 +66,7 @@ class Crumb(msgspec.Struct):
     """Whether it was delivered here in vain."""
     until_s: float = 0.0
     """When something has to be done about it: its deadline, another try, forgetting it."""
-    steps: list[Step] = []
+    steps: tuple[Step, ...] = ()
 
 
 class Crumbs:

@@ -145,24 +145,25 @@ class Custody:
                 self._copy(key, crumb, sender, packet, now_s, out)
                 return
             self.crumbs.forget(key)
-        refusal = self._unwanted(sender, packet, now_s)
+        try:
+            ranking = self.rankings.ranking(packet.intent, now_s)
+        except DaitnError as error:
+            refusal: Refusal | None = Refusal(Reason.MALFORMED, str(error)[:500])
+        else:
+            refusal = self._unwanted(sender, ranking.want.owner, packet, now_s)
         if refusal is not None:
             self._say((sender,), refusal_to(packet, refusal), 0.0, out)
             return
-        crumb = Crumb(packet, packet, [sender], now_s, steps=[])
+        crumb = Crumb(packet, packet, (sender,), now_s)
         self.crumbs.put(key, crumb)
         self._steer(key, crumb, now_s, out)
 
-    def _unwanted(self, sender: str, packet: Packet, now_s: float) -> Refusal | None:
+    def _unwanted(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
         """Why an object that is new here is not taken."""
         if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
             return Refusal(Reason.DEADLINE, f"it came to {self.site} too late")
         if packet.visited(self.site):
             return Refusal(Reason.LOOP, f"it was at {self.site} before")
-        try:
-            owner = self.rankings.ranking(packet.intent, now_s).want.owner
-        except DaitnError as error:
-            return Refusal(Reason.MALFORMED, str(error)[:500])
         wait_s = self._buckets.take(sender, owner, now_s)
         if wait_s:
             return Refusal(Reason.RATE, f"{owner or 'its owner'} sends too much", wait_s)
@@ -187,7 +188,7 @@ class Custody:
             if len(crumb.upstreams) >= self.settings.most_upstreams:
                 refusal = Refusal(Reason.FULL, f"it is under way at {self.site}")
             else:
-                crumb.upstreams.append(sender)
+                crumb.upstreams += (sender,)
         if refusal is not None:
             self._say((sender,), refusal_to(packet, refusal), 0.0, out)
         elif packet.attempt > crumb.packet.attempt:
@@ -213,12 +214,13 @@ class Custody:
     ) -> None:
         """Find the next hop for an object; where there is none, refuse it, or hold it for now."""
         packet = crumb.packet
-        self.crumbs.left(key, crumb)
+        if crumb.steps:
+            self.crumbs.left(key, crumb)
         ranking = self.rankings.ranking(packet.intent, now_s)
         choice = ranking.choose(packet.promise, packet.visited, not crumb.failed_here)
         if choice is None and crumb.phase is Phase.HELD and crumb.steps:
             return
-        crumb.steps.append(Step(now_s, choice, ranking))
+        crumb.steps += (Step(now_s, choice, ranking),)
         if self._held:
             self._held.pop(key, None)
         if choice is None:

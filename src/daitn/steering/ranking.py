@@ -22,7 +22,7 @@ from daitn.objects.intents import Preference
 from daitn.steering.lanes import Lanes
 from daitn.steering.routes import RouteTable
 from daitn.steering.scoring import STEERING, promises
-from daitn.steering.ways import HERE, rejections, ways_for
+from daitn.steering.ways import HERE, as_learned, rejections, ways_for
 from daitn.steering.wire.want import Want, decode_want
 
 __all__ = ["Choice", "Ranking", "Rankings"]
@@ -47,36 +47,41 @@ class Choice:
     score: float
 
 
+class Prospect:
+    """What summaries say about one want, whatever was learned: it lasts until they change."""
+
+    __slots__ = ("preferences", "promised", "routes_version", "want", "ways")
+
+    def __init__(self, want: Want, preferences: Sequence[Preference], routes: RouteTable) -> None:
+        """Raises `InvalidInput` for preferences that name no scorer."""
+        self.want = want
+        self.preferences = preferences
+        self.routes_version = routes.version
+        self.ways = ways_for(want, routes)
+        promised = promises(self.ways, preferences) / PROMISE_UNIT
+        self.promised: list[int] = promised.clip(0, 2**32 - 1).astype("u8").tolist()
+
+
 class Ranking:
     """What a forwarder prefers for one want at one time."""
 
-    __slots__ = ("_order", "_scores", "_ways", "at_s", "choices", "routes_version", "want")
+    __slots__ = ("_order", "_scores", "_ways", "at_s", "choices", "prospect", "want")
 
-    def __init__(
-        self,
-        want: Want,
-        preferences: Sequence[Preference],
-        routes: RouteTable,
-        lanes: Lanes,
-        now_s: float,
-    ) -> None:
-        self.want = want
+    def __init__(self, prospect: Prospect, lanes: Lanes, now_s: float) -> None:
+        self.want = prospect.want
+        self.prospect = prospect
         self.at_s = now_s
-        self.routes_version = routes.version
-        ways = self._ways = ways_for(want, routes, lanes, now_s)
-        scores = self._scores = STEERING.scores(ways, ways.passes, preferences).tolist()
+        ways = self._ways = as_learned(prospect.ways, lanes, now_s)
+        scored = STEERING.scores(ways, ways.passes, prospect.preferences)
+        scores: list[float] = scored.tolist()
         # Stable: equal ones stay in the order of their ids.
-        self._order = sorted(ways.passes.nonzero()[0].tolist(), key=lambda i: -scores[i])
-        promised = (promises(ways, preferences) / PROMISE_UNIT).clip(0, 2**32 - 1).astype("u8")
+        order = sorted(ways.passes.nonzero()[0].tolist(), key=lambda i: -scores[i])
+        self._scores, self._order = scores, order
+        expected_s = ways.expected_s.tolist()
         self.choices = tuple(
-            Choice(
-                ways.rows[i].via,
-                ways.rows[i].origin,
-                int(promised[i]),
-                float(ways.expected_s[i]),
-                scores[i],
-            )
-            for i in self._order
+            Choice(row.via, row.origin, prospect.promised[i], expected_s[i], scores[i])
+            for i in order
+            for row in (ways.rows[i],)
         )
 
     def choose(self, promise: int, been: Callable[[str], bool], here: bool) -> Choice | None:
@@ -117,7 +122,7 @@ class Ranking:
             chosen=ranked[0].candidate if ranked else None,
             ranking=ranked,
             rejections=rejections(ways, self.want),
-            snapshot_version=self.routes_version,
+            snapshot_version=self.prospect.routes_version,
             at_s=self.at_s,
         )
 
@@ -141,17 +146,19 @@ class Rankings:
         """The ranking for a want in wire form. Raises `Corrupt`, and `InvalidInput` for
         preferences that name no scorer."""
         kept = self._kept.get(intent)
-        if (
-            kept is not None
-            and kept.routes_version == self._routes.version
-            and now_s - kept.at_s < STALE_S
-        ):
-            return kept
-        want = kept.want if kept is not None else decode_want(intent)
-        preferences = self._advice + tuple(
-            Preference(scorer=name, weight=weight) for name, weight in sorted(want.prefer.items())
-        )
+        if kept is not None and kept.prospect.routes_version == self._routes.version:
+            if now_s - kept.at_s < STALE_S:
+                return kept
+            prospect = kept.prospect
+        else:
+            want = kept.want if kept is not None else decode_want(intent)
+            prospect = Prospect(want, self._preferences(want), self._routes)
         if len(self._kept) >= MOST_RANKINGS:
             self._kept.clear()
-        fresh = self._kept[intent] = Ranking(want, preferences, self._routes, self._lanes, now_s)
+        fresh = self._kept[intent] = Ranking(prospect, self._lanes, now_s)
         return fresh
+
+    def _preferences(self, want: Want) -> tuple[Preference, ...]:
+        return self._advice + tuple(
+            Preference(scorer=name, weight=weight) for name, weight in sorted(want.prefer.items())
+        )

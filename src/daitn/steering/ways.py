@@ -6,7 +6,7 @@ This is a forwarder's cut of what it knows for one want, as QS-QRRT is a gateway
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from daitn.steering.wire.summaries import Offer
 from daitn.steering.wire.want import Capability, Want
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["HERE", "Way", "Ways", "rejections", "ways_for"]
+__all__ = ["HERE", "Way", "Ways", "as_learned", "rejections", "ways_for"]
 
 HERE = ""
 """The next hop of an object that is delivered at this site."""
@@ -55,10 +55,12 @@ class Ways:
     remaining_s: Floats
     """Until it is at the next hop, as summaries say."""
     cost_usd: Floats
+    vias: tuple[str, ...]
+    """All next hops that there are."""
 
 
-def ways_for(want: Want, routes: RouteTable, lanes: Lanes, now_s: float) -> Ways:
-    """All ways towards what is wanted, and which of them the want admits."""
+def ways_for(want: Want, routes: RouteTable) -> Ways:
+    """All ways towards what is wanted, and which of them the want admits, by what summaries say."""
     rows: list[Way] = []
     for origin, offer in routes.offering(f"{want.capability}:{want.subject}"):
         if origin == routes.site:
@@ -69,14 +71,12 @@ def ways_for(want: Want, routes: RouteTable, lanes: Lanes, now_s: float) -> Ways
             for via in routes.routes_to(origin)
         ]
     rows.sort(key=lambda way: (way.origin, way.via, way.offer.key))
-    vias = (HERE, *routes.neighbours())
-    expected, remaining, fits, costs = [], [], [], []
+    remaining, fits, costs = [], [], []
     passes = []
     for way in rows:
         offer = way.offer
         served_s = offer.wait_s + offer.serve_s
         remaining.append(2.0 * way.remaining_s + served_s)
-        expected.append(_expected_s(way, lanes, vias, now_s))
         fits.append(_known_fit(offer, want))
         costs.append(_cost_usd(offer, want))
         passes.append(next(_rejected(way, want), None) is None)
@@ -84,10 +84,17 @@ def ways_for(want: Want, routes: RouteTable, lanes: Lanes, now_s: float) -> Ways
         tuple(rows),
         np.array(passes, bool),
         np.array(fits, float),
-        np.array(expected, float),
+        np.array(remaining, float),
         np.array(remaining, float),
         np.array(costs, float),
+        (HERE, *routes.neighbours()),
     )
+
+
+def as_learned(ways: Ways, lanes: Lanes, now_s: float) -> Ways:
+    """The same ways, with the times that this forwarder expects by what it learned."""
+    expected_s = [_expected_s(way, lanes, ways.vias, now_s) for way in ways.rows]
+    return replace(ways, expected_s=np.array(expected_s, float))
 
 
 def _expected_s(way: Way, lanes: Lanes, vias: tuple[str, ...], now_s: float) -> float:
