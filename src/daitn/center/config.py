@@ -19,6 +19,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Endpoints at which nodes and owners reach it."""
     state: str = "daitn-center"
     """Folder for jobs and for weights that owners bring."""
+    root: tuple[str, ...] = ()
+    """Endpoints of the root control centre, where this one is of a domain."""
     database: str = ""
     """SQLAlchemy URL of the job journal; empty: SQLite in the state folder."""
 

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from daitn.center.actions import Actions
+from daitn.center.advising import Advising
 from daitn.center.config import CenterConfig
 from daitn.center.deployments import DeploymentService
 from daitn.center.feed import TopologyFeed
@@ -72,6 +73,7 @@ class ControlCenter:
         self._deployments = DeploymentService(
             fabric, self._journal, self._feed.directory, self._qrrt
         )
+        self._advising = Advising(fabric, self._journal, config.root)
         self._actions = Actions(
             fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._settle
         )
@@ -85,6 +87,7 @@ class ControlCenter:
         await self._feed.start()
         await self._qrrt.start()
         await self._deployments.start()
+        self._advising.start()
         await self._chunks.start()
         for verb, handler in self._handlers().items():
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
@@ -98,6 +101,7 @@ class ControlCenter:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._jobs.close()
+        await self._advising.close()
         await self._deployments.close()
         await self._qrrt.close()
         await self._feed.close()
@@ -124,6 +128,7 @@ class ControlCenter:
             "placement": self._on_placement,
             "served": self._on_served,
             "qrrt": self._on_qrrt,
+            "steer": self._advising.on_steer,
         }
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:

@@ -14,6 +14,7 @@ from daitn.cli import (
     query,
     schemas,
     show,
+    steering,
     topology,
     train,
 )
@@ -43,6 +44,10 @@ app.command()(deploy.retire)
 app.command()(show.get)
 app.command()(describe.describe)
 app.command()(show.explain)
+app.command()(steering.ping)
+app.command()(steering.traceroute)
+app.command()(steering.trace)
+app.command()(steering.steer)
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")

@@ -42,6 +42,7 @@ class Role(enum.StrEnum):
     VERIFIER = "verifier"
     FACILITY = "facility"
     GATEWAY = "gateway"
+    FORWARDER = "forwarder"
 
 
 def covers_topic(broad: str, narrow: str) -> bool:

@@ -253,7 +253,7 @@ class Custody:
 
     def _deliver(self, crumb: Crumb, now_s: float, out: list[Command]) -> None:
         packet = crumb.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
-        if packet.kind is Kind.PROBE:
+        if packet.kind is Kind.PROBE and not packet.payload:
             self._answer(HERE, answer_to(packet, packet.trace), now_s, out)
         else:
             out.append(Deliver(packet))

@@ -336,6 +336,10 @@ class RouteTable:
         `answer:` asks for all answers; who offers `answer:medicine/*` offers any topic of it."""
         return self._aggregation.offers.matching(key)
 
+    def offered(self, origin: str) -> tuple[Offer, ...]:
+        """What an origin that is reached offers, or this site."""
+        return tuple(self._aggregation.offers.of.get(origin, {}).values())
+
     def origins(self) -> tuple[str, ...]:
         """The origins that are reached."""
         return tuple(sorted(o for o, known in self._origins.items() if known.selected is not None))

@@ -12,12 +12,14 @@ from daitn.objects.deployments import Api, ModelPolicy
 from daitn.objects.descriptors import DataPolicy, Role
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
+from daitn.objects.steering import ControlMode
 from daitn.objects.wire import checked
 
 __all__ = [
     "AskingConfig",
     "DatasetConfig",
     "FacilityConfig",
+    "ForwarderConfig",
     "GatewayConfig",
     "KeyConfig",
     "NodeConfig",
@@ -127,6 +129,25 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Queries under way here; further ones are turned away."""
 
 
+class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site that passes AI objects on, and lets its own set out."""
+
+    listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
+    """Endpoints at which neighbours connect, for instance `tcp/[::]:7448`."""
+    neighbours: dict[SiteId, tuple[str, ...]] = {}
+    """Neighbours, to the endpoints at which they listen; none for one that connects here."""
+    anybody: bool = False
+    """Whether whoever connects becomes a neighbour."""
+    mode: ControlMode = ControlMode.NON_STANDALONE
+    """Who has a say, until a control centre or an operator says otherwise."""
+    domain: str = ""
+    """Of which the site is, in hierarchical networks."""
+    owner_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 1000.0
+    """Objects of one owner that one neighbour may bring in the long run."""
+    owner_burst: Annotated[float, msgspec.Meta(ge=1.0)] = 2000.0
+    """Likewise, at once."""
+
+
 class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a verification unit examines deployed models by asking them."""
 
@@ -145,8 +166,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     owner: OwnerId
     jurisdiction: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
     roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)]
-    center: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`."""
+    center: tuple[str, ...] = ()
+    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder needs none."""
     listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
     """Endpoints at which other sites reach this one directly."""
     state: str
@@ -161,6 +182,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Of a verifier."""
     facility: FacilityConfig | None = None
     gateway: GatewayConfig | None = None
+    forwarder: ForwarderConfig | None = None
 
 
 def read_yaml(path: Path, what: str) -> object:
@@ -190,6 +212,12 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
             f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
         )
     _check_roles(config)
+    if not config.center and Role.FORWARDER not in config.roles:
+        raise InvalidInput(
+            "the node knows no control centre",
+            field="center",
+            fix="name its endpoints, or make the node a forwarder, which needs none",
+        )
     upstreams = config.facility.upstreams if config.facility else ()
     _check_unique("facility.upstreams", [upstream.name for upstream in upstreams])
     for position, upstream in enumerate(upstreams):
@@ -220,6 +248,7 @@ def _check_roles(config: NodeConfig) -> None:
         (Role.VERIFIER, config.tests, "tests"),
         (Role.FACILITY, config.facility is not None, "facility"),
         (Role.GATEWAY, config.gateway is not None, "gateway"),
+        (Role.FORWARDER, config.forwarder is not None, "forwarder"),
     )
     for role, given, field in wants:
         if (role in config.roles) != bool(given):

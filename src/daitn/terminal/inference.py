@@ -1,5 +1,5 @@
-"""What a node does for queries: the roles facility, gateway and examining verifier, and what they
-share, the directory of nodes and the live QRRT."""
+"""What a node does for queries and other objects on their way: facility, gateway, forwarder and
+examining verifier, and what these roles share, the directory of nodes and the live QRRT."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ from daitn.objects.requests import (
     QueryList,
 )
 from daitn.objects.wire import decode, encode
-from daitn.terminal.config import NodeConfig
+from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.want import Capability
+from daitn.terminal.config import ForwarderConfig, NodeConfig
 from daitn.terminal.examiner import Examiner
 from daitn.terminal.facility.facility import ADMITTED_ROLES, Facility
+from daitn.terminal.forwarder.answering import Answering
+from daitn.terminal.forwarder.offers import serving_offers
+from daitn.terminal.forwarder.post import Service
+from daitn.terminal.forwarder.role import ForwarderRole
 from daitn.terminal.gateway.gateway import Gateway
 from daitn.tools.directory import Directory, FileKeys
 from daitn.tools.fabric import keys
@@ -71,14 +77,20 @@ class Inference:
                 config, recipes, fabric, store, transport, passes.holder, changed
             )
         self._feed: QrrtFeed | None = None
+        if config.gateway is not None or config.forwarder is not None:
+            self._feed = QrrtFeed(fabric, self._directory, config.site)
         self._gateway: Gateway | None = None
         if config.gateway is not None:
-            self._feed = QrrtFeed(fabric, self._directory, config.site)
+            assert self._feed is not None
             topics = TopicModel()
             self._directory.listen(topics)
             self._gateway = Gateway(
                 config.site, config.gateway, self._feed, key, passes.holder, topics.classify
             )
+        self._answering: Answering | None = None
+        self._forwarder: ForwarderRole | None = None
+        if config.forwarder is not None:
+            self._forwarder = self._forwarding(config, config.forwarder, key)
         self._examiner: Examiner | None = None
         if Role.VERIFIER in config.roles:
             # S311: which items are asked when is no secret to keep.
@@ -86,10 +98,28 @@ class Inference:
             self._examiner = Examiner(config, fabric, self._directory, key, rng)
         self._telling: asyncio.Task[None] | None = None
 
+    def _forwarding(
+        self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
+    ) -> ForwarderRole:
+        services: dict[str, Service] = {}
+        if self._facility is not None:
+            facility = self._facility
+            self._answering = Answering(config.site, key, lambda: facility.door, self._served)
+            services = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._answering)
+        return ForwarderRole(config.site, forwarder, self._fabric, self._offers, services)
+
+    def _served(self) -> tuple[tuple[str, Offer], ...]:
+        assert self._feed is not None
+        return serving_offers(self._feed.snapshot(), self._site)
+
+    def _offers(self) -> tuple[Offer, ...]:
+        return tuple(offer for _, offer in self._served())
+
     @staticmethod
     def wanted(config: NodeConfig) -> bool:
         """Whether the node plays a role for queries."""
-        return bool({Role.FACILITY, Role.GATEWAY, Role.VERIFIER} & set(config.roles))
+        roles = {Role.FACILITY, Role.GATEWAY, Role.VERIFIER, Role.FORWARDER}
+        return bool(roles & set(config.roles))
 
     async def start(self) -> None:
         """Raises `InvalidInput` where a door cannot listen as the node's file says."""
@@ -104,6 +134,8 @@ class Inference:
         await self._directory.start()
         if self._feed is not None:
             await self._feed.start()
+        if self._forwarder is not None:
+            await self._forwarder.start()
         if self._examiner is not None:
             await self._examiner.start()
 
@@ -111,7 +143,15 @@ class Inference:
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.gather(self._telling, return_exceptions=True)
-        for part in (self._examiner, self._gateway, self._facility, self._feed, self._directory):
+        for part in (
+            self._examiner,
+            self._gateway,
+            self._forwarder,
+            self._answering,
+            self._facility,
+            self._feed,
+            self._directory,
+        ):
             if part is not None:
                 await part.close()
 
@@ -138,6 +178,8 @@ class Inference:
                 "explain": self._on_explain,
                 "cut": self._on_cut,
             }
+        if self._forwarder is not None:
+            handlers |= self._forwarder.handlers()
         if self._examiner is not None:
             handlers["attested"] = self._examiner.on_attested
         return handlers

@@ -121,6 +121,11 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     seal: bytes = b""
     """Public key (32 bytes) and signature (64 bytes) where it is signed."""
 
+    @staticmethod
+    def of_trace(trace: bytes) -> Packet:
+        """A packet of which nothing is known but its path, to read it."""
+        return Packet(Kind.PROBE, bytes(16), b"", trace=trace)
+
     def hops(self) -> tuple[Hop, ...]:
         """The path so far. Raises `Corrupt`."""
         trace, end, at = self.trace, len(self.trace), 0

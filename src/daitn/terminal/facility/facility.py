@@ -27,7 +27,7 @@ __all__ = ["ADMITTED_ROLES", "Facility"]
 
 log = logging.getLogger(__name__)
 
-ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER)
+ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Whose passes open the door."""
 TOLD_EVERY_S = 1.0
 LOOKED_EVERY_S = 0.1
@@ -77,6 +77,11 @@ class Facility:
         await self._hosting.close()
         for upstream in self._upstreams.values():
             await upstream.close()
+
+    @property
+    def door(self) -> str:
+        """Where the site itself reaches it, once it listens."""
+        return self._server.endpoint
 
     def descriptor(self) -> FacilityDescriptor:
         """What is told of the facility now."""

@@ -6,6 +6,7 @@
     daitn/alive/site/{site}                token: the site's node runs
     daitn/center/do/{verb}                 request: a command or question to the control centre
     daitn/center/event/{job}               publication: something happened to a job
+    daitn/center/advice                    publication: what forwarders are advised to do
     daitn/site/{site}/do/{verb}            request: a command or question to a site
     daitn/site/{site}/echo                 request: the same bytes back, for round-trip time
     daitn/site/{site}/stream               request: as many bytes as asked for, for throughput
@@ -37,6 +38,7 @@ __all__ = [
     "ALL_SENSED",
     "ALL_SERVING",
     "ALL_SITES_ALIVE",
+    "center_advice",
     "center_alive",
     "center_do",
     "job_event",
@@ -69,6 +71,11 @@ ALL_JOB_EVENTS: Final = "daitn/center/event/*"
 def center_alive() -> str:
     """Token of the control centre."""
     return "daitn/alive/center"
+
+
+def center_advice() -> str:
+    """Publications of what the control centre advises forwarders to do."""
+    return "daitn/center/advice"
 
 
 def site_alive(site: SiteId) -> str:

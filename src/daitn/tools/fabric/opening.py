@@ -90,11 +90,11 @@ def _config(
         "connect/exit_on_failure": waits,
         "connect/retry": {
             "period_init_ms": 100,
-            "period_max_ms": 2000,
+            "period_max_ms": 500 if settings.direct else 2000,
             "period_increase_factor": 2,
         },
         "scouting/multicast/enabled": False,
-        "scouting/gossip/enabled": True,
+        "scouting/gossip/enabled": not settings.direct,
         # Zenoh waits this long for scouted peers before `open` returns; nothing is scouted here.
         "scouting/delay": 0,
         # Segments in /dev/shm would outlive a killed process, and sites share no memory.

@@ -26,6 +26,9 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Endpoints to accept connections on; port 0 takes a free one."""
     connect: tuple[str, ...] = ()
     """Endpoints to connect to, again and again until they answer."""
+    direct: bool = False
+    """Whether this peer speaks with those only that it is connected to, knows of nobody else, and
+    tells them of nobody else. It tries broken connections again more often."""
 
     def __post_init__(self) -> None:
         for endpoint in (*self.listen, *self.connect):
@@ -45,5 +48,7 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 )
         if self.mode == "client" and (self.listen or not self.connect):
             raise ValueError("a client listens nowhere and connects to at least one endpoint")
+        if self.direct and self.mode != "peer":
+            raise ValueError("only a peer is direct: routers pass on what is not theirs")
         if self.mode != "client" and not (self.listen or self.connect):
             raise ValueError(f"a {self.mode} needs an endpoint to listen on or to connect to")

@@ -1,0 +1,308 @@
+"""`daitn ping`, `traceroute`, `trace` and `steer`: the network of forwarders, looked at and led."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+from rich.console import Group, RenderableType
+
+from daitn.cli.session import (
+    ANSWER_TIMEOUT_S,
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    Session,
+    connect,
+    print_json,
+    run,
+    screen,
+)
+from daitn.cli.tables import decision_table, plain_table
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId, checked_name
+from daitn.objects.steering import (
+    Advice,
+    ControlMode,
+    CrumbReport,
+    ForwarderReport,
+    Probe,
+    ProbeReport,
+    Steer,
+    TraceQuestion,
+    TraceReport,
+)
+from daitn.objects.wire import decode, encode, to_json
+from daitn.steering.wire.want import Capability, Want, encode_want
+from daitn.tools.fabric import keys
+
+__all__ = ["ping", "steer", "trace", "traceroute"]
+
+T = TypeVar("T")
+
+SiteOption = Annotated[str, typer.Option("--site", help="The forwarder where it sets out.")]
+TopicOption = Annotated[str, typer.Option(help="A model that answers on this topic.")]
+ModelOption = Annotated[str, typer.Option(help="A model of this name.")]
+DataOption = Annotated[str, typer.Option(help="Data on this topic, to learn from.")]
+HomeOption = Annotated[str, typer.Option(help="The site of this name.")]
+AccuracyOption = Annotated[float, typer.Option(help="Least measured accuracy on the topic.")]
+WithinOption = Annotated[float, typer.Option(help="Seconds to wait for an answer.")]
+PlaceOption = Annotated[
+    list[str], typer.Option("--jurisdiction", help="Only there (ISO 3166-1 alpha-2); repeatable.")
+]
+
+_NOWHERE: list[str] = []
+
+
+def ping(
+    site: SiteOption,
+    topic: TopicOption = "",
+    model: ModelOption = "",
+    data: DataOption = "",
+    home: HomeOption = "",
+    min_accuracy: AccuracyOption = 0.0,
+    jurisdiction: PlaceOption = _NOWHERE,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 4,
+    within: WithinOption = 5.0,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Send probes to where an object with such a want would go.
+
+    --center takes a node's own endpoint too, where there is no control centre.
+    Example: daitn ping --site gate --topic medicine/neurology
+    """
+    want = _want(topic, model, data, home, min_accuracy, jurisdiction)
+
+    async def work() -> list[ProbeReport]:
+        found = []
+        async with connect(center) as session:
+            for number in range(count):
+                if number:
+                    await asyncio.sleep(0.2)
+                found.append(await _probe(session, site, want, within))
+                if not as_json:
+                    _print_ping(number, found[-1])
+        return found
+
+    probes = run(work())
+    if as_json:
+        print_json(to_json(probes))
+    if all(probe.refused for probe in probes):
+        raise typer.Exit(1)
+
+
+def traceroute(
+    site: SiteOption,
+    topic: TopicOption = "",
+    model: ModelOption = "",
+    data: DataOption = "",
+    home: HomeOption = "",
+    min_accuracy: AccuracyOption = 0.0,
+    jurisdiction: PlaceOption = _NOWHERE,
+    within: WithinOption = 5.0,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the way that an object with such a want takes, with the round trip to each hop.
+
+    Example: daitn traceroute --site gate --topic medicine/neurology
+    """
+    want = _want(topic, model, data, home, min_accuracy, jurisdiction)
+
+    async def work() -> tuple[ProbeReport, list[tuple[str, float]]]:
+        async with connect(center) as session:
+            whole = await _probe(session, site, want, within)
+            rows = []
+            for limit in range(1, len(whole.hops)):
+                part = await _probe(session, site, want, within, limit - 1)
+                rows.append((whole.hops[limit - 1].site, part.taken_s))
+            if whole.hops:
+                rows.append((whole.hops[-1].site, whole.taken_s))
+        return whole, rows
+
+    whole, rows = run(work())
+    if as_json:
+        hops = [{"site": name, "round_trip_s": taken_s} for name, taken_s in rows]
+        print_json(to_json({"object": whole.object, "refused": whole.refused, "hops": hops}))
+    else:
+        table = [
+            (str(n), name, f"{1e3 * taken_s:.1f} ms") for n, (name, taken_s) in enumerate(rows)
+        ]
+        screen.print(plain_table("", ("hop", "site", "round trip"), table))
+        if whole.refused:
+            screen.print(f"it goes no further: {whole.refused}")
+    if whole.refused:
+        raise typer.Exit(1)
+
+
+def trace(
+    object_: Annotated[str, typer.Argument(metavar="OBJECT", help="Its id, 32 hex digits.")],
+    site: SiteOption,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Show, hop by hop, what each forwarder knew of an object and why it chose.
+
+    Example: daitn trace 0f3a…c2 --site gate
+    """
+
+    async def work() -> TraceReport:
+        async with connect(center) as session:
+            return await _at(session, site, "trace", TraceQuestion(object=object_), TraceReport)
+
+    try:
+        TraceQuestion(object=object_)
+        report = run(work())
+    except msgspec.ValidationError as error:
+        raise InvalidInput(str(error), field="OBJECT", fix="32 hex digits") from None
+    if as_json:
+        print_json(to_json(report))
+        return
+    for crumb in report.crumbs:
+        screen.print(_crumb(crumb))
+    for silent in report.silent:
+        screen.print(f"{silent} does not say what it remembers")
+
+
+def steer(
+    mode: Annotated[
+        ControlMode | None, typer.Argument(help="Who has a say; without it, show.")
+    ] = None,
+    prefer: Annotated[
+        list[str], typer.Option(help="Weight of a scorer, for instance latency=3; repeatable.")
+    ] = _NOWHERE,
+    site: Annotated[
+        str, typer.Option("--site", help="One forwarder; without it, advise them all.")
+    ] = "",
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Change how forwarders are controlled and what they prefer, while they run.
+
+    Example: daitn steer hierarchical --prefer latency=3
+    Example: daitn steer standalone --site gate
+    """
+    change = Steer(mode=mode, prefer=_weights(prefer) if prefer else None)
+
+    async def work() -> Advice | ForwarderReport:
+        async with connect(center) as session:
+            if site:
+                return await _at(session, site, "steer", change, ForwarderReport)
+            return await session.ask("steer", change, Advice)
+
+    now = run(work())
+    if as_json:
+        print_json(to_json(now))
+    elif isinstance(now, ForwarderReport):
+        screen.print(_report(now))
+    else:
+        weights = ", ".join(f"{name}={weight:g}" for name, weight in now.prefer.items())
+        screen.print(f"advised: mode {now.mode or 'as each file says'}, weights {weights or '-'}")
+
+
+async def _at(session: Session, site: str, verb: str, question: object, answer: type[T]) -> T:
+    key = keys.site_do(SiteId(checked_name(site, "--site")), verb)
+    told = await session.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
+    return decode(told, answer)
+
+
+async def _probe(
+    session: Session, site: str, want: bytes, within_s: float, hop_limit: int = 32
+) -> ProbeReport:
+    probe = Probe(intent=want, hop_limit=hop_limit, timeout_s=within_s)
+    return await _at(session, site, "probe", probe, ProbeReport)
+
+
+def _want(
+    topic: str,
+    model: str,
+    data: str,
+    home: str,
+    min_accuracy: float,
+    jurisdictions: list[str],
+) -> bytes:
+    wanted = {
+        Capability.ANSWER: topic,
+        Capability.MODEL: model,
+        Capability.DATA: data,
+        Capability.HOME: home,
+    }
+    named = [(capability, subject) for capability, subject in wanted.items() if subject]
+    if len(named) != 1:
+        raise typer.BadParameter("name one of --topic, --model, --data and --home")
+    capability, subject = named[0]
+    trust = 1 if min_accuracy else 0
+    return encode_want(
+        Want(
+            capability,
+            subject,
+            min_fit=min_accuracy,
+            trust=trust,
+            jurisdictions=tuple(jurisdictions),
+        )
+    )
+
+
+def _weights(prefer: list[str]) -> dict[str, float]:
+    weights = {}
+    for said in prefer:
+        name, _, weight = said.partition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError:
+            raise typer.BadParameter(f"{said}: write it like latency=3") from None
+    return weights
+
+
+def _print_ping(number: int, probe: ProbeReport) -> None:
+    if probe.refused:
+        screen.print(f"{number}: no answer, {probe.refused}")
+        return
+    path = " > ".join(hop.site for hop in probe.hops)
+    screen.print(f"{number}: {1e3 * probe.taken_s:.1f} ms  {path}  object {probe.object}")
+
+
+def _crumb(crumb: CrumbReport) -> RenderableType:
+    came = ", ".join(one or "its owner" for one in crumb.came_from)
+    head = f"{crumb.site}: {crumb.phase}, from {came}, attempt {crumb.attempt + 1}"
+    return Group(head, *_steps(crumb))
+
+
+def _steps(crumb: CrumbReport) -> Iterator[RenderableType]:
+    for step in crumb.steps:
+        after_ms = 1e3 * (step.at_s - crumb.since_s)
+        if not step.found:
+            yield f"  after {after_ms:.1f} ms: no way"
+        else:
+            to = f"on to {step.via}" if step.via else "delivered here"
+            yield (
+                f"  after {after_ms:.1f} ms: {to}, for {step.origin}; "
+                f"expected {1e3 * step.expected_s:.1f} ms"
+            )
+        yield decision_table(step.decision)
+
+
+def _report(report: ForwarderReport) -> RenderableType:
+    links = [
+        (
+            link.neighbour,
+            "up" if link.up else "down",
+            f"{1e3 * link.cost_s:.1f} ms",
+            str(link.downs),
+        )
+        for link in report.links
+    ]
+    origins = [
+        (one.origin, one.via or "here", f"{1e3 * one.distance_s:.1f} ms", ", ".join(one.offers))
+        for one in report.origins
+    ]
+    say = "advised" if report.advised else "not advised"
+    return Group(
+        f"{report.site}: {report.mode}, {say}, {report.objects} objects remembered",
+        plain_table("links", ("neighbour", "state", "delay", "downs"), links),
+        plain_table("origins", ("origin", "via", "distance", "offers"), origins),
+    )

@@ -1,0 +1,72 @@
+"""What a forwarder remembers, for people."""
+
+from __future__ import annotations
+
+from daitn.objects.steering import CrumbReport, HopReport, OriginReport, StepReport
+from daitn.steering.crumbs import Crumb, Step
+from daitn.steering.custody import Custody
+from daitn.steering.routes import RouteTable
+from daitn.steering.ways import HERE
+from daitn.steering.wire.packet import Packet
+
+__all__ = ["crumb_reports", "hop_reports", "origin_reports"]
+
+
+def crumb_reports(custody: Custody, object_id: bytes) -> tuple[CrumbReport, ...]:
+    """What is remembered of all branches of an object."""
+    return tuple(
+        _crumb(custody.site, branch, crumb) for branch, crumb in custody.crumbs.of(object_id)
+    )
+
+
+def _crumb(site: str, branch: int, crumb: Crumb) -> CrumbReport:
+    return CrumbReport(
+        site=site,
+        branch=branch,
+        attempt=crumb.packet.attempt,
+        phase=crumb.phase.value,
+        came_from=crumb.upstreams,
+        since_s=crumb.since_s,
+        steps=tuple(_step(step) for step in crumb.steps),
+    )
+
+
+def _step(step: Step) -> StepReport:
+    choice = step.choice
+    return StepReport(
+        at_s=step.at_s,
+        via=choice.via if choice else "",
+        origin=choice.origin if choice else "",
+        found=choice is not None,
+        expected_s=choice.expected_s if choice else 0.0,
+        decision=step.ranking.decision(),
+    )
+
+
+def hop_reports(trace: bytes) -> tuple[HopReport, ...]:
+    """The hops of a trace. Raises `Corrupt`."""
+    hops = Packet.of_trace(trace).hops()
+    # Times are modulo 2^32 ms, and clocks of two sites may differ.
+    return tuple(
+        HopReport(
+            site=hop.site,
+            action=hop.action.name.lower(),
+            after_s=_signed(hop.at_ms - hops[0].at_ms) / 1000,
+        )
+        for hop in hops
+    )
+
+
+def _signed(difference_ms: int) -> int:
+    return (difference_ms + 2**31) % 2**32 - 2**31
+
+
+def origin_reports(routes: RouteTable) -> tuple[OriginReport, ...]:
+    """Who is reached from here, this site first."""
+    told = []
+    for origin in (routes.site, *routes.origins()):
+        vias = routes.routes_to(origin)
+        via, distance_s = (vias[0].neighbour, vias[0].distance_s) if vias else (HERE, 0.0)
+        keys = tuple(sorted(offer.key for offer in routes.offered(origin)))
+        told.append(OriginReport(origin=origin, via=via, distance_s=distance_s, offers=keys))
+    return tuple(told)

@@ -1,0 +1,1 @@
+"""The role `forwarder`: AI objects as destinationless packets, between neighbours."""

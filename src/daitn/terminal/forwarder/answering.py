@@ -1,0 +1,147 @@
+"""Queries that arrive as packets, asked of the site's own facility."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from daitn.identity.keys import SigningKey
+from daitn.identity.passes import sign_pass
+from daitn.objects.deployments import Api
+from daitn.objects.errors import Corrupt
+from daitn.objects.identifiers import SiteId
+from daitn.steering.wire.packet import Packet
+from daitn.steering.wire.replies import Reason, Refusal
+from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.want import Capability, Want
+from daitn.terminal.forwarder.post import NotServed
+
+__all__ = ["Answered", "Answering", "Question", "read_answered"]
+
+CONNECT_TIMEOUT_S = 3.0
+SILENT_TIMEOUT_S = 600.0
+_OURS = frozenset({400, 413, 415, 422})
+"""The query itself is at fault: no other deployment would take it either."""
+_PASSING = frozenset({429, 503})
+
+
+class Question(msgspec.Struct, frozen=True, array_like=True):
+    """The payload of a query: a MessagePack array."""
+
+    api: Api
+    body: bytes
+    """The request as OpenAI's API has it, in JSON. Its `model` counts for nothing."""
+    id: str = ""
+    """Also of the answer."""
+    asked_at_s: float = 0.0
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """The payload of its answer: a MessagePack array."""
+
+    site: str
+    deployment: str
+    body: bytes
+    """The response as OpenAI's API has it, in JSON."""
+
+
+_QUESTION = msgspec.msgpack.Decoder(Question)
+_ANSWERED = msgspec.msgpack.Decoder(Answered)
+_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_answered(payload: bytes) -> Answered:
+    """Raises `Corrupt`."""
+    try:
+        return _ANSWERED.decode(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Corrupt(f"the answer is malformed: {error}", field="payload") from None
+
+
+class Answering:
+    """Asks the site's facility through its door, as a gateway would."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        key: SigningKey,
+        door: Callable[[], str],
+        offers: Callable[[], tuple[tuple[str, Offer], ...]],
+    ) -> None:
+        """`door`: its base address; `offers`: what is served now, with the deployments' names."""
+        self._site = site
+        self._key = key
+        self._door = door
+        self._offers = offers
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def serve(self, packet: Packet, want: Want) -> bytes:
+        """See `Service`."""
+        name = self._deployment(want)
+        try:
+            question = _QUESTION.decode(packet.payload)
+            body = msgspec.json.encode(
+                {**_RAW.decode(question.body), "model": name, "stream": False}
+            )
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise NotServed(Refusal(Reason.DENIED, f"no query can be read: {error}")) from None
+        status, answer = await self._ask(question, want.owner, body)
+        if status != 200:
+            raise NotServed(_refusal(status, answer))
+        return msgspec.msgpack.encode(Answered(self._site, name, answer))
+
+    def _deployment(self, want: Want) -> str:
+        """The best that is served here and that the want admits."""
+        wanted = f"{want.capability}:{want.subject}"
+        found = [
+            (offer.fit, -offer.price_usd, name)
+            for name, offer in self._offers()
+            if (offer.key == wanted or (wanted.endswith(":") and offer.key.startswith(wanted)))
+            and (offer.fit if offer.trust >= want.trust else 0.0) >= want.min_fit
+        ]
+        if not found:
+            raise NotServed(Refusal(Reason.FAILED, f"{wanted} is not served here any more"))
+        return max(found)[2]
+
+    async def _ask(self, question: Question, owner: str, body: bytes) -> tuple[int, bytes]:
+        asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
+        headers = {
+            "content-type": "application/json",
+            "daitn-pass": sign_pass(self._site, self._site, time.time(), self._key),
+            "daitn-query": question.id[:200],
+            "daitn-asked-at": str(int(asked_at_s)),
+            "daitn-owner": owner,
+        }
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENT_TIMEOUT_S
+        )
+        url = f"{self._door()}/v1{question.api.path}"
+        try:
+            async with self._session.post(
+                url, data=body, headers=headers, timeout=timeout
+            ) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise NotServed(Refusal(Reason.FAILED, f"the facility: {error}"[:500])) from None
+
+
+def _refusal(status: int, body: bytes) -> Refusal:
+    detail = f"the facility said {status}: {body[:300].decode('utf-8', 'replace')}"
+    if status in _OURS:
+        return Refusal(Reason.DENIED, detail)
+    return Refusal(Reason.FULL if status in _PASSING else Reason.FAILED, detail, 1.0)
+
+
+def answers(want: Want) -> bool:
+    """Whether a want is for models that answer."""
+    return want.capability in (Capability.ANSWER, Capability.MODEL)

@@ -1,0 +1,1 @@
+"""What carries messages between neighbours, over the link between the two and no other way."""

@@ -1,0 +1,130 @@
+"""One end of a link: what arrives is taken in, what happens is told."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from daitn.objects.errors import Corrupt
+from daitn.objects.identifiers import SiteId
+from daitn.tools.adjacency.framing import FRAME_BYTES, Frame, Hello, decode
+from daitn.tools.adjacency.link import Link
+from daitn.tools.adjacency.protocol import LinkStats, Neighbours
+from daitn.tools.adjacency.queues import Queue
+from daitn.tools.adjacency.sending import Outbox, Sender
+
+__all__ = ["End"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class End:
+    """Everything about one neighbour. Runs on the event loop, but for `arrive`."""
+
+    def __init__(self, neighbour: SiteId, neighbours: Neighbours, sender: Sender) -> None:
+        self.neighbour: Final = neighbour
+        self.link: Final = Link(lambda: 1 + secrets.randbelow(2**64 - 1))
+        self.outbox: Outbox | None = None
+        """None while the link is down."""
+        self.sender: Final = sender
+        self.heard_s = time.monotonic()
+        """When anything arrived last, whether or not the loop has looked at it."""
+        self._neighbours = neighbours
+        self._inbox: Queue[tuple[float, bytes]] = Queue()
+        self._skipped = 0
+        self._malformed = 0
+        self._messages_in = 0
+        self._sent = 0
+        self._dropped_out = 0
+
+    def arrive(self, payload: bytes) -> None:
+        """Something arrived, on a thread of Zenoh's."""
+        self.heard_s = time.monotonic()
+        self._inbox.put((self.heard_s, payload), len(payload))
+
+    def work(self) -> bool:
+        """Look at some of what arrived, about a frame. Returns whether more is there."""
+        taken = self._inbox.take(FRAME_BYTES)
+        if self._inbox.dropped != self._skipped:
+            self._skipped = self._inbox.dropped
+            self.link.skip()
+        for arrived_s, payload in taken:
+            try:
+                self._take(decode(payload), arrived_s)
+            except Corrupt as error:
+                self._malformed += 1
+                if self._malformed == 1:
+                    _LOG.warning("%s: %s", self.neighbour, error.problem)
+        return bool(self._inbox)
+
+    def lose(self, why: str) -> None:
+        """Take the link down."""
+        if self.link.up:
+            self.link.lose()
+            self._fell(why)
+
+    def say_hello(self) -> None:
+        """Say hello now."""
+        self.sender.hello(self.link.hello(time.monotonic()))
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._drop_outbox()
+        self.sender.close()
+
+    def stats(self) -> LinkStats:
+        outbox = self.outbox
+        return LinkStats(
+            up=self.link.up,
+            cost_s=self.link.cost_s,
+            downs=self.link.downs,
+            messages_in=self._messages_in,
+            messages_out=self._sent + (outbox.sent if outbox is not None else 0),
+            dropped_in=self._inbox.dropped,
+            dropped_out=self._dropped_out + (outbox.dropped if outbox is not None else 0),
+            malformed=self._malformed,
+        )
+
+    def _take(self, said: Hello | Frame, arrived_s: float) -> None:
+        link = self.link
+        was_up, nonces, cost_s = link.up, link.nonces, link.cost_s
+        accepted = False
+        if isinstance(said, Hello):
+            link.hear(said, arrived_s)
+        else:
+            accepted = link.accept(said)
+        if was_up and not link.up:
+            hello = isinstance(said, Hello)
+            self._fell("its other end lost it or restarted" if hello else "frames are missing")
+        elif link.up and not was_up:
+            self.outbox = Outbox(link.nonces)
+            self._tell(self._neighbours.up, link.cost_s)
+        elif was_up and link.cost_s != cost_s:
+            self._tell(self._neighbours.cost, link.cost_s)
+        if link.nonces != nonces or link.up != was_up:
+            # Waiting for the next round of hellos would double the time until the link is up.
+            self.say_hello()
+        if accepted and isinstance(said, Frame):
+            self._messages_in += len(said.messages)
+            self._tell(self._neighbours.frames, said.messages)
+
+    def _fell(self, why: str) -> None:
+        _LOG.info("the link to %s is down: %s", self.neighbour, why)
+        self._drop_outbox()
+        self._tell(self._neighbours.down)
+
+    def _drop_outbox(self) -> None:
+        outbox, self.outbox = self.outbox, None
+        if outbox is not None:
+            outbox.clear()
+            self._sent += outbox.sent
+            self._dropped_out += outbox.dropped
+
+    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(self.neighbour, *arguments)
+        except Exception:
+            _LOG.exception("what happened on the link to %s was not taken well", self.neighbour)

@@ -1,0 +1,105 @@
+"""What the two ends of a link say to each other, in bytes. Numbers: most significant byte first.
+
+::
+
+    head    kind (1), nonce of the sender (8), nonce of the receiver that the sender heard (8)
+    hello   head, then when it was sent (8), the `sent_us` that it echoes (8), for how long the
+            sender had that one (4); microseconds, by the clock of whom `sent_us` is; 0: none
+    frame   head, then its number (4), the count of its messages (4), the size of each (4), and
+            the messages, without gaps
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from daitn.objects.errors import Corrupt
+from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
+
+__all__ = ["FRAME_BYTES", "Frame", "Hello", "Nonces", "decode", "encode_frame", "encode_hello"]
+
+FRAME_BYTES: Final = 256 << 10
+"""Of messages that travel together. A larger message travels alone."""
+_MOST_BYTES: Final = MOST_MESSAGE_BYTES + 1024
+
+_HELLO_KIND, _FRAME_KIND = 1, 2
+_HELLO = struct.Struct("!BQQQQI")
+_FRAME = struct.Struct("!BQQII")
+
+
+class Nonces(NamedTuple):
+    """Who speaks to whom: both are drawn anew whenever their end loses the link."""
+
+    sender: int
+    receiver: int
+    """0 where the sender does not hear the receiver."""
+
+
+class Hello(NamedTuple):
+    """Says that its sender is there, and whom it hears."""
+
+    nonces: Nonces
+    sent_us: int
+    echo_us: int = 0
+    held_us: int = 0
+
+
+class Frame(NamedTuple):
+    """Messages that travel together."""
+
+    nonces: Nonces
+    number: int
+    """Counts the frames since the link came up, modulo 2^32."""
+    messages: list[bytes]
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """A hello in wire form."""
+    return _HELLO.pack(
+        _HELLO_KIND, *hello.nonces, hello.sent_us, hello.echo_us, min(hello.held_us, 0xFFFFFFFF)
+    )
+
+
+def encode_frame(nonces: Nonces, number: int, messages: Sequence[bytes]) -> bytes:
+    """A frame in wire form."""
+    count = len(messages)
+    head = _FRAME.pack(_FRAME_KIND, *nonces, number & 0xFFFFFFFF, count)
+    return b"".join((head, struct.pack(f"!{count}I", *map(len, messages)), *messages))
+
+
+def decode(wire: bytes) -> Hello | Frame:
+    """What a neighbour said. Raises `Corrupt`; trusts nothing."""
+    if not wire or len(wire) > _MOST_BYTES:
+        raise _malformed(f"it has {len(wire)} bytes")
+    if wire[0] == _FRAME_KIND:
+        return _frame(wire)
+    if wire[0] == _HELLO_KIND and len(wire) == _HELLO.size:
+        _, sender, receiver, *times = _HELLO.unpack(wire)
+        return Hello(Nonces(sender, receiver), *times)
+    raise _malformed(f"it is of kind {wire[0]} and has {len(wire)} bytes")
+
+
+def _frame(wire: bytes) -> Frame:
+    if len(wire) < _FRAME.size:
+        raise _malformed("its head is cut")
+    _, sender, receiver, number, count = _FRAME.unpack_from(wire)
+    at = _FRAME.size + 4 * count
+    if len(wire) < at:
+        raise _malformed(f"it names {count} messages and is too short for that")
+    messages = []
+    for size in struct.unpack_from(f"!{count}I", wire, _FRAME.size):
+        messages.append(wire[at : at + size])
+        at += size
+    if at != len(wire):
+        raise _malformed(f"its messages have {at} bytes, it has {len(wire)}")
+    return Frame(Nonces(sender, receiver), number, messages)
+
+
+def _malformed(problem: str) -> Corrupt:
+    return Corrupt(
+        f"what came over the link is malformed: {problem}",
+        field="frame",
+        fix="run the same version at both ends of the link",
+    )

@@ -1,0 +1,114 @@
+"""The sending half of a link: a thread that may wait for the network, so that the loop does not."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import Final
+
+import zenoh
+
+from daitn.tools.adjacency.framing import (
+    FRAME_BYTES,
+    Hello,
+    Nonces,
+    encode_frame,
+    encode_hello,
+)
+from daitn.tools.adjacency.queues import Queue
+
+__all__ = ["Outbox", "Sender"]
+
+
+_JOIN_S: Final = 2.0
+
+
+class Outbox(Queue[bytes]):
+    """What waits to be sent while the link is up; each time that it comes up has its own.
+
+    So a message that was sent before the link went down never arrives after it is up again.
+    """
+
+    def __init__(self, nonces: Nonces) -> None:
+        super().__init__()
+        self.nonces = nonces
+        self.awake = False
+        """Whether the thread will look at it without being told."""
+        self.pending = False
+        """Whether the thread is told at the end of this turn of the event loop."""
+        self.sent = 0
+        self._number = 0
+
+    def frame(self) -> bytes | None:
+        """The next frame; None, and asleep from then on, where nothing waits."""
+        while not (messages := self.take(FRAME_BYTES)):
+            self.awake = False
+            if not self:
+                return None
+            self.awake = True  # Something came in between, and found it awake.
+        frame = encode_frame(self.nonces, self._number, messages)
+        self._number += 1
+        self.sent += len(messages)
+        return frame
+
+
+class Sender:
+    """Sends to one neighbour.
+
+    Frames wait for room on the link (BLOCK): under DROP, Zenoh loses silently what does not fit
+    at once. Measured on loopback, 256-byte messages put one by one: 116,000/s arrive of
+    116,000/s with BLOCK, 90,000/s of 838,000/s with DROP. A put that waits can take seconds on a
+    stalled link, hence the thread. Hellos do not wait: the next one is as good.
+    """
+
+    def __init__(self, session: zenoh.Session, key: str) -> None:
+        self._session = session
+        self._key: Final = key
+        self._hellos: zenoh.Publisher | None = None
+        self._wakes: queue.SimpleQueue[Outbox | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"to {key}", daemon=True)
+        self._thread.start()
+
+    def hello(self, hello: Hello) -> None:
+        """Say hello, ahead of all frames. Any thread may; it waits 1 ms at most."""
+        publisher = self._hellos
+        if publisher is not None:
+            with contextlib.suppress(zenoh.ZError):  # The session is closed.
+                publisher.put(encode_hello(hello))
+
+    def wake(self, outbox: Outbox) -> None:
+        """There may be something to send."""
+        outbox.pending = False
+        if not outbox.awake:
+            outbox.awake = True
+            self._wakes.put(outbox)
+
+    def close(self) -> None:
+        """Let the thread end, once what it is sending is sent or the session is closed."""
+        self._wakes.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread. Python must not end while one is within Zenoh: that aborts it."""
+        self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        with contextlib.suppress(zenoh.ZError):  # The session is closed.
+            frames = self._publisher(zenoh.CongestionControl.BLOCK, zenoh.Priority.DATA)
+            self._hellos = self._publisher(zenoh.CongestionControl.DROP, zenoh.Priority.REAL_TIME)
+            while (outbox := self._wakes.get()) is not None:
+                while (frame := outbox.frame()) is not None:
+                    frames.put(frame)
+        # Zenoh takes back what is forgotten; to undeclare fails while another thread says hello.
+        self._hellos = None
+
+    def _publisher(
+        self, congestion: zenoh.CongestionControl, priority: zenoh.Priority
+    ) -> zenoh.Publisher:
+        return self._session.declare_publisher(
+            self._key,
+            congestion_control=congestion,
+            priority=priority,
+            express=True,
+            reliability=zenoh.Reliability.RELIABLE,
+        )

@@ -1,0 +1,41 @@
+"""Who this site is, and who its neighbours are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId, checked_name
+
+__all__ = ["AdjacencySettings"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdjacencySettings:
+    """How a site is adjacent to others. Raises `InvalidInput` on names that cannot be used."""
+
+    site: SiteId
+    listen: tuple[str, ...] = ()
+    """Endpoints to accept connections on, like `tcp/[::]:7448`; port 0 takes a free one."""
+    neighbours: Mapping[SiteId, tuple[str, ...]] = field(default_factory=dict)
+    """Endpoints to connect to, per neighbour; none for one that connects to this site."""
+    anybody: bool = False
+    """Whether whoever connects becomes a neighbour, under the name that it gives itself."""
+    hello_s: float = 0.05
+    dead_s: float = 0.15
+    """A neighbour that is silent for so long is down."""
+
+    def __post_init__(self) -> None:
+        for name in (self.site, *self.neighbours):
+            checked_name(name, "site")
+        if self.site in self.neighbours:
+            raise InvalidInput(
+                f"{self.site} is its own neighbour", field="neighbours", fix="leave it out"
+            )
+        if not 0 < 2 * self.hello_s <= self.dead_s:
+            raise InvalidInput(
+                f"silence of {self.dead_s:g} s is less than two hellos",
+                field="dead_s",
+                fix=f"wait at least {2 * self.hello_s:g} s",
+            )

@@ -1,0 +1,226 @@
+"""Links to neighbours over Zenoh.
+
+A Zenoh peer without gossip and scouting sends to those only that it is connected to, and passes
+nothing on for others (a router does): a publication takes the link to its neighbour or is not
+delivered. So a broken link is seen here, and not gone around below.
+
+Three signs tell that a link is down. Zenoh withdraws the neighbour's token when the connection
+breaks: seen within some milliseconds of a process's death or a reset. Silence of `dead_s`: a
+frozen process, a pulled cable. An unknown nonce in a hello: the neighbour restarted, or lost the
+link itself.
+
+Hellos are said by a thread of their own, so that a busy event loop is not taken for a dead site;
+a loop that is stuck for `_STUCK_S` is. Time for which this process itself did not run does not
+count as silence of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from functools import partial
+from typing import Any, Final
+
+import zenoh
+
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId, checked_name
+from daitn.tools.adjacency.end import End
+from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES, LinkStats, Neighbours
+from daitn.tools.adjacency.sending import Sender
+from daitn.tools.adjacency.settings import AdjacencySettings
+from daitn.tools.fabric.delivery import call_on
+from daitn.tools.fabric.opening import open_session, plain
+from daitn.tools.fabric.settings import FabricSettings
+
+__all__ = ["ZenohAdjacency", "open_adjacency"]
+
+_LOG = logging.getLogger(__name__)
+
+_STUCK_S: Final = 1.0
+_FORGET_S: Final = 10.0
+"""How long one that is no configured neighbour is remembered after it was heard last."""
+_MOST_STRANGERS: Final = 256
+_MOST_ENDS: Final = 1024
+
+
+async def open_adjacency(settings: AdjacencySettings, neighbours: Neighbours) -> ZenohAdjacency:
+    """Listen, and connect to neighbours whenever they are there.
+
+    Raises `InvalidInput` when an endpoint is none or cannot be listened on.
+    """
+    connect = dict.fromkeys(one for many in settings.neighbours.values() for one in many)
+    session, endpoints = await open_session(
+        FabricSettings(listen=settings.listen, connect=tuple(connect), direct=True), None
+    )
+    adjacency = ZenohAdjacency(session, endpoints, settings, neighbours)
+    try:
+        await asyncio.to_thread(adjacency.declare)
+    except BaseException:
+        await adjacency.close()
+        raise
+    return adjacency
+
+
+class ZenohAdjacency:
+    """See `Adjacency`. Made by `open_adjacency`."""
+
+    def __init__(
+        self,
+        session: zenoh.Session,
+        endpoints: tuple[str, ...],
+        settings: AdjacencySettings,
+        neighbours: Neighbours,
+    ) -> None:
+        self.endpoints = endpoints
+        self._session = session
+        self._settings = settings
+        self._neighbours = neighbours
+        self._loop = asyncio.get_running_loop()
+        self._ends: dict[str, End] = {}
+        self._declared: list[Any] = []
+        self._closed = threading.Event()
+        self._awake = False
+        self._flushing: list[End] = []
+        self._strangers: set[str] = set()
+        """Ignored, and reported once."""
+        for neighbour in settings.neighbours:
+            self._meet(neighbour)
+        self._ticked_s = time.monotonic()
+        self._tick_handle = self._loop.call_later(settings.hello_s, self._tick)
+        self._pulse_thread = threading.Thread(target=self._pulse, name="hellos", daemon=True)
+        self._pulse_thread.start()
+
+    def declare(self) -> None:
+        """Start to hear, and show up. Blocking."""
+        site = self._settings.site
+        heard = zenoh.handlers.Callback(self._heard, indirect=False)
+        alive = zenoh.handlers.Callback(self._seen, indirect=False)
+        self._declared = [
+            self._session.declare_subscriber(f"daitn/adjacent/{site}/from/*", heard),
+            self._session.liveliness().declare_subscriber("daitn/adjacent/*", alive),
+            self._session.liveliness().declare_token(f"daitn/adjacent/{site}"),
+        ]
+
+    def send(self, neighbour: SiteId, message: bytes) -> bool:
+        end = self._ends.get(neighbour)
+        if end is None or end.outbox is None:
+            return False
+        if len(message) > MOST_MESSAGE_BYTES:
+            raise InvalidInput(
+                f"a message of {len(message)} bytes is too large for a link",
+                field="message",
+                fix=f"send at most {MOST_MESSAGE_BYTES} bytes, or a digest of what to fetch",
+            )
+        end.outbox.put(message, len(message))
+        if not end.outbox.pending:
+            end.outbox.pending = True
+            if not self._flushing:
+                self._loop.call_soon(self._flush)
+            self._flushing.append(end)
+        return True
+
+    def stats(self) -> dict[SiteId, LinkStats]:
+        return {end.neighbour: end.stats() for end in self._ends.values()}
+
+    async def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._tick_handle.cancel()
+        for end in self._ends.values():
+            end.close()
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        """Blocking."""
+        try:
+            self._session.close()  # type: ignore[no-untyped-call]
+        except zenoh.ZError as error:
+            _LOG.warning("a stalled link kept the session from closing: %s", plain(error))
+        self._pulse_thread.join()
+        for end in self._ends.values():
+            end.sender.join()
+
+    def _meet(self, neighbour: SiteId) -> None:
+        key = f"daitn/adjacent/{neighbour}/from/{self._settings.site}"
+        self._ends[neighbour] = End(neighbour, self._neighbours, Sender(self._session, key))
+
+    def _flush(self) -> None:
+        ends, self._flushing = self._flushing, []
+        for end in ends:
+            if end.outbox is not None:
+                end.sender.wake(end.outbox)
+
+    def _heard(self, sample: zenoh.Sample) -> None:
+        """On a thread of Zenoh's."""
+        name = str(sample.key_expr).rpartition("/")[2]
+        end = self._ends.get(name)
+        if end is None:
+            if self._settings.anybody:
+                call_on(self._loop, partial(self._welcome, name))
+            else:
+                self._ignore(name)
+            return
+        end.arrive(bytes(sample.payload))
+        if not self._awake:
+            self._awake = True
+            call_on(self._loop, self._work)
+
+    def _seen(self, sample: zenoh.Sample) -> None:
+        """On a thread of Zenoh's."""
+        if sample.kind == zenoh.SampleKind.DELETE:
+            name = str(sample.key_expr).rpartition("/")[2]
+            call_on(self._loop, partial(self._vanished, name))
+
+    def _vanished(self, name: str) -> None:
+        end = self._ends.get(name)
+        if end is not None and not self._closed.is_set():
+            end.lose("the connection broke")
+
+    def _ignore(self, name: str) -> None:
+        if name not in self._strangers and len(self._strangers) < _MOST_STRANGERS:
+            self._strangers.add(name)
+            _LOG.warning("%s is ignored: it is no neighbour of this site", name)
+
+    def _welcome(self, name: str) -> None:
+        known = name in self._ends or name == self._settings.site
+        if known or self._closed.is_set() or len(self._ends) >= _MOST_ENDS:
+            return
+        try:
+            self._meet(SiteId(checked_name(name, "site")))
+        except InvalidInput:
+            self._ignore(name)
+
+    def _work(self) -> None:
+        self._awake = False
+        if self._closed.is_set():
+            return
+        left = [end for end in tuple(self._ends.values()) if end.work()]
+        if left and not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._work)
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        late_s = max(0.0, now_s - self._ticked_s - self._settings.hello_s)
+        self._ticked_s = now_s
+        for end in tuple(self._ends.values()):
+            end.heard_s += late_s
+            silent_s = now_s - end.heard_s
+            if silent_s > self._settings.dead_s:
+                end.lose(f"silent for {silent_s:.3f} s")
+            if silent_s > _FORGET_S and end.neighbour not in self._settings.neighbours:
+                end.close()
+                del self._ends[end.neighbour]
+        if not self._closed.is_set():
+            self._tick_handle = self._loop.call_later(self._settings.hello_s, self._tick)
+
+    def _pulse(self) -> None:
+        """On a thread of its own."""
+        while not self._closed.wait(self._settings.hello_s):
+            if time.monotonic() - self._ticked_s < _STUCK_S:
+                for end in tuple(self._ends.values()):
+                    end.say_hello()

@@ -1,0 +1,144 @@
+"""Packets find their way, through real processes, links that are cut, and without a centre."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.scenes.breast_cancer import free_port
+from tests.scenes.clinic import facility
+from tests.scenes.forwarders import Mesh
+from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.relay import Relay
+
+from .conftest import Network, running
+
+pytestmark = pytest.mark.processes
+
+
+def wait_until(holds: Callable[[], object], within_s: float = 20.0) -> None:
+    until_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until_s, "it never came to that"
+        time.sleep(0.1)
+
+
+def serving(site: str, server: OpenAiServer) -> dict[str, Any]:
+    upstream = {"name": "doctor", "url": server.url, "apis": ["chat"], "claimed": {"medicine": 0.9}}
+    return facility(site, upstream)
+
+
+class Square:
+    """gate - north - east and gate - south - east; the model is at east. The link from gate to
+    north, which is the shorter way, goes through a relay."""
+
+    def __init__(self, folder: Path, server: OpenAiServer, relay: Relay) -> None:
+        self.relay, self.mesh = relay, Mesh()
+        mesh = self.mesh
+        relay.target = mesh.port("north")
+        endpoint = f"tcp/127.0.0.1:{free_port()}"
+        nodes = [
+            mesh.node("gate", {"north": relay.port, "south": mesh.port("south")}),
+            mesh.node("north", {"east": mesh.port("east")}, "gate"),
+            mesh.node("south", {"east": mesh.port("east")}, "gate"),
+            mesh.node("east", {}, "north", "south", entry=serving("east", server)),
+        ]
+        plain = {
+            "center": {"listen": [endpoint], "state": "state/center"},
+            "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
+            "nodes": nodes,
+        }
+        path = folder / "network.yaml"
+        path.write_text(yaml.safe_dump(plain))
+        self.network: Network = running(folder, path)
+
+    def ping(self, *arguments: str) -> list[Any]:
+        ended = self.network.daitn("ping", "--site", "gate", "-n", "1", *arguments, "--json")
+        return json.loads(ended.stdout) if ended.stdout else []
+
+    def path(self) -> list[str]:
+        """By which a probe goes now; empty where it does not arrive."""
+        (probe,) = self.ping("--topic", "medicine")
+        return [] if probe["refused"] else [hop["site"] for hop in probe["hops"]]
+
+
+@pytest.fixture
+def square(tmp_path: Path) -> Iterator[Square]:
+    with OpenAiServer(text="from east") as server, Relay() as relay:
+        built = Square(tmp_path, server, relay)
+        try:
+            wait_until(lambda: built.path())
+            yield built
+        finally:
+            built.network.processes.stop()
+
+
+def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -> None:
+    assert square.path()[0] == "gate"
+    assert square.path()[-1] == "east"
+    square.relay.delay_s = 0.05
+    wait_until(lambda: square.path() == ["gate", "south", "east"])
+    square.relay.mend()
+    wait_until(lambda: square.path())
+    square.relay.cut()
+    wait_until(lambda: square.path() == ["gate", "south", "east"])
+    square.network.processes.kill("south")
+    (probe,) = square.ping("--topic", "medicine")
+    assert "NO_WAY" in probe["refused"]
+    square.relay.mend()
+    wait_until(lambda: square.path() == ["gate", "north", "east"])
+
+
+def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
+    square.network.processes.kill("center")
+    door = square.mesh.doors["gate"]
+    (probe,) = square.ping("--topic", "medicine", "--center", door)
+    assert probe["hops"][-1]["site"] == "east"
+    traced = square.network.json("trace", probe["object"], "--site", "gate", "--center", door)
+    assert [crumb["site"] for crumb in traced["crumbs"]] == [h["site"] for h in probe["hops"]]
+    chosen = [step["decision"]["chosen"] for c in traced["crumbs"] for step in c["steps"]]
+    assert chosen[-1] == "east here"
+    hops = square.network.json(
+        "traceroute", "--site", "gate", "--topic", "medicine", "--center", door
+    )["hops"]
+    assert [hop["site"] for hop in hops] == [hop["site"] for hop in probe["hops"]]
+    assert all(hop["round_trip_s"] < 5 for hop in hops)
+    text = square.network.daitn("trace", probe["object"], "--site", "gate", "--center", door)
+    assert "delivered here" in text.stdout
+
+
+def test_who_has_a_say_is_changed_while_they_run(square: Square) -> None:
+    def told(site: str = "gate") -> Any:
+        return square.network.json("steer", "--site", site)
+
+    wait_until(lambda: told()["advised"])
+    advised = square.network.json("steer", "hierarchical", "--prefer", "latency=5")
+    assert advised["mode"] == "hierarchical"
+    wait_until(lambda: told()["mode"] == "hierarchical" and told()["prefer"] == {"latency": 5.0})
+    alone = square.network.json("steer", "standalone", "--site", "gate")
+    assert alone["mode"] == "standalone"
+    assert not alone["advised"]
+    assert told("north")["mode"] == "hierarchical"
+    wrong = square.network.daitn("steer", "--prefer", "beauty=1")
+    assert wrong.returncode == 2
+    assert "beauty" in wrong.stderr
+
+
+def test_a_frozen_forwarder_is_gone_around(square: Square) -> None:
+    at = square.path()[1]
+    frozen = square.network.processes.pid(at)
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        other = {"north": "south", "south": "north"}[at]
+        wait_until(lambda: square.path() == ["gate", other, "east"])
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    wait_until(lambda: square.path())
