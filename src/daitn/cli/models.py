@@ -43,6 +43,9 @@ app = typer.Typer(help="Trained models.", no_args_is_help=True)
 def export_command(
     job: Annotated[str, typer.Argument(help="The job that trained it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder.")],
+    site: Annotated[
+        str, typer.Option("--site", help="Its home, where the model travelled by itself.")
+    ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +53,7 @@ def export_command(
 
     Example: daitn model export healthcare-1 -o model/
     """
-    trained = run(_export(center, JobId(job), out))
+    trained = run(_export(center, site, JobId(job), out))
     if as_json:
         print_json(to_json(trained))
     else:
@@ -108,6 +111,6 @@ async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
     return ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(CENTER_SITE,))
 
 
-async def _export(center: str, job: JobId, out: Path) -> Trained:
-    async with connect(center) as session:
+async def _export(center: str, site: str, job: JobId, out: Path) -> Trained:
+    async with connect(center, site) as session:
         return await export_model(session, job, out)

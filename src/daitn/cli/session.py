@@ -20,6 +20,7 @@ from daitn.objects.errors import (
     Refused,
     Unreachable,
 )
+from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
@@ -66,29 +67,33 @@ EXIT_OTHER = 5
 
 
 class Session:
-    """Asks a control centre questions."""
+    """Asks a control centre questions; or a site, of the jobs whose home it is."""
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric, site: SiteId | None = None) -> None:
         self.fabric = fabric
+        self._site = site
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
-        """Raises the `DaitnError` that the control centre answers with, or `Unreachable`."""
-        payload = await self.fabric.request(
-            keys.center_do(verb), encode(question), timeout_s=ANSWER_TIMEOUT_S
-        )
+        """Raises the `DaitnError` that is answered, or `Unreachable`."""
+        key = keys.site_do(self._site, verb) if self._site else keys.center_do(verb)
+        payload = await self.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
         return decode(payload, answer)
 
 
 @asynccontextmanager
-async def connect(center: str) -> AsyncIterator[Session]:
-    """A session with the control centre at an endpoint. Raises `Unreachable`."""
+async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
+    """A session with the control centre at an endpoint, or with a site that is reached there.
+
+    Raises `Unreachable`.
+    """
+    asked = SiteId(checked_name(site, "--site")) if site else None
     try:
         settings = FabricSettings(mode="client", connect=(center,))
     except InvalidInput as error:
         raise InvalidInput(error.problem, field="--center (DAITN_CENTER)", fix=error.fix) from None
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
-        yield Session(fabric)
+        yield Session(fabric, asked)
     finally:
         await fabric.close()
 

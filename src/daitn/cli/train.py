@@ -31,6 +31,9 @@ from daitn.terminal.config import read_yaml
 __all__ = ["cancel", "read_intent", "train"]
 
 EXIT_NOT_REACHED = 1
+HomeOption = Annotated[
+    str, typer.Option("--site", help="Its home, where the model travels by itself.")
+]
 
 
 def train(
@@ -45,6 +48,12 @@ def train(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="With --watch: export the model here.")
     ] = None,
+    autonomous: Annotated[
+        bool, typer.Option("--autonomous", help="Let the model find its own way, from --site.")
+    ] = False,
+    site: Annotated[
+        str, typer.Option("--site", help="With --autonomous: the forwarder that is its home.")
+    ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,27 +67,33 @@ def train(
       daitn train -f intent.yaml --dry-run
 
       daitn train -f intent.yaml --watch -o model/
+
+      daitn train -f intent.yaml --autonomous --site home --watch
     """
+    if autonomous != bool(site):
+        raise typer.BadParameter("--autonomous and --site go together")
     intent = run(_read(file, out))
     if dry_run:
-        assessment = run(_assess(center, intent))
+        assessment = run(_assess(center, site, intent))
         if as_json:
             print_json(to_json(assessment))
         else:
             screen.print(assessment_table(assessment))
         raise typer.Exit(0 if assessment.feasible else 3)
-    job = run(_train(center, intent, file.parent, insist, watch, out, as_json))
+    job = run(_train(center, site, intent, file.parent, insist, watch, out, as_json))
     if as_json:
         print_json(to_json(job))
     elif job.state.final:
         screen.print(job_table(job))
     else:
-        screen.print(f"job {job.job} is accepted; follow it with: daitn watch {job.job}")
+        of_site = f" --site {site}" if site else ""
+        screen.print(f"job {job.job} is accepted; follow it with: daitn watch {job.job}{of_site}")
     raise typer.Exit(_exit_code(job))
 
 
 def watch(
     job: Annotated[str, typer.Argument(help="The job's id.")],
+    site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,7 +101,7 @@ def watch(
 
     Example: daitn watch healthcare-1
     """
-    ended = run(_watch(center, JobId(job), as_json))
+    ended = run(_watch(center, site, JobId(job), as_json))
     if as_json:
         print_json(to_json(ended))
     else:
@@ -96,6 +111,7 @@ def watch(
 
 def cancel(
     job: Annotated[str, typer.Argument(help="The job's id.")],
+    site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -103,7 +119,7 @@ def cancel(
 
     Example: daitn cancel healthcare-1
     """
-    view = run(_cancel(center, JobId(job)))
+    view = run(_cancel(center, site, JobId(job)))
     if as_json:
         print_json(to_json(view))
     else:
@@ -128,13 +144,14 @@ async def _read(path: Path, out: Path | None) -> TrainingIntent:
     return read_intent(path)
 
 
-async def _assess(center: str, intent: TrainingIntent) -> Assessment:
-    async with connect(center) as session:
+async def _assess(center: str, site: str, intent: TrainingIntent) -> Assessment:
+    async with connect(center, site) as session:
         return await session.ask("assess", AssessIntent(intent=intent), Assessment)
 
 
 async def _train(
     center: str,
+    site: str,
     intent: TrainingIntent,
     folder: Path,
     insist: bool,
@@ -142,7 +159,7 @@ async def _train(
     out: Path | None,
     quiet: bool,
 ) -> JobView:
-    async with connect(center) as session:
+    async with connect(center, site) as session:
         start = None
         if intent.model.start:
             start = await upload(session, intent.model.recipe, folder / intent.model.start)
@@ -155,15 +172,15 @@ async def _train(
         return job
 
 
-async def _watch(center: str, job: JobId, quiet: bool) -> JobView:
+async def _watch(center: str, site: str, job: JobId, quiet: bool) -> JobView:
     checked_name(job, "job")
-    async with connect(center) as session:
+    async with connect(center, site) as session:
         return await watch_job(session, job, quiet)
 
 
-async def _cancel(center: str, job: JobId) -> JobView:
+async def _cancel(center: str, site: str, job: JobId) -> JobView:
     checked_name(job, "job")
-    async with connect(center) as session:
+    async with connect(center, site) as session:
         return await session.ask("cancel", JobQuery(job=job), JobView)
 
 

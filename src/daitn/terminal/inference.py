@@ -33,7 +33,6 @@ from daitn.terminal.examiner import Examiner
 from daitn.terminal.facility.facility import ADMITTED_ROLES, Facility
 from daitn.terminal.forwarder.answering import Answering
 from daitn.terminal.forwarder.offers import serving_offers
-from daitn.terminal.forwarder.post import Service
 from daitn.terminal.forwarder.role import ForwarderRole
 from daitn.terminal.gateway.gateway import Gateway
 from daitn.tools.directory import Directory, FileKeys
@@ -88,9 +87,9 @@ class Inference:
                 config.site, config.gateway, self._feed, key, passes.holder, topics.classify
             )
         self._answering: Answering | None = None
-        self._forwarder: ForwarderRole | None = None
+        self.forwarder: ForwarderRole | None = None
         if config.forwarder is not None:
-            self._forwarder = self._forwarding(config, config.forwarder, key)
+            self.forwarder = self._forwarding(config, config.forwarder, key)
         self._examiner: Examiner | None = None
         if Role.VERIFIER in config.roles:
             # S311: which items are asked when is no secret to keep.
@@ -101,12 +100,13 @@ class Inference:
     def _forwarding(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
     ) -> ForwarderRole:
-        services: dict[str, Service] = {}
+        role = ForwarderRole(config.site, forwarder, self._fabric)
         if self._facility is not None:
             facility = self._facility
             self._answering = Answering(config.site, key, lambda: facility.door, self._served)
-            services = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._answering)
-        return ForwarderRole(config.site, forwarder, self._fabric, self._offers, services)
+            answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._answering)
+            role.provide(self._offers, answers)
+        return role
 
     def _served(self) -> tuple[tuple[str, Offer], ...]:
         assert self._feed is not None
@@ -134,8 +134,8 @@ class Inference:
         await self._directory.start()
         if self._feed is not None:
             await self._feed.start()
-        if self._forwarder is not None:
-            await self._forwarder.start()
+        if self.forwarder is not None:
+            await self.forwarder.start()
         if self._examiner is not None:
             await self._examiner.start()
 
@@ -146,7 +146,7 @@ class Inference:
         for part in (
             self._examiner,
             self._gateway,
-            self._forwarder,
+            self.forwarder,
             self._answering,
             self._facility,
             self._feed,
@@ -178,8 +178,8 @@ class Inference:
                 "explain": self._on_explain,
                 "cut": self._on_cut,
             }
-        if self._forwarder is not None:
-            handlers |= self._forwarder.handlers()
+        if self.forwarder is not None:
+            handlers |= self.forwarder.handlers()
         if self._examiner is not None:
             handlers["attested"] = self._examiner.on_attested
         return handlers

@@ -31,6 +31,7 @@ from daitn.terminal.config import NodeConfig
 from daitn.terminal.descriptor import allowed_recipes, describe
 from daitn.terminal.desk import Desk
 from daitn.terminal.inference import Inference
+from daitn.terminal.journeys.terminus import Terminus
 from daitn.terminal.ledger import Ledger
 from daitn.terminal.workshop import Workshop
 from daitn.tools.fabric import keys
@@ -95,6 +96,17 @@ class Node:
                 self._key,
                 self._news.set,
             )
+        self._terminus: Terminus | None = None
+        if self._inference is not None and self._inference.forwarder is not None:
+            self._terminus = Terminus(
+                config.site,
+                state,
+                fabric,
+                self._inference.forwarder,
+                self._transport,
+                self._workshop,
+                self._described,
+            )
         self._desk = Desk(
             config.site, Ledger(state / "ledger"), self._workshop.perform, self._report
         )
@@ -123,11 +135,15 @@ class Node:
         if self._inference is not None:
             await self._inference.listen()
             self._spawn(self._tell_news(self._inference))
+        if self._terminus is not None:
+            self._terminus.start()
 
     async def close(self) -> None:
         """Take everything back. Unfinished work is lost, unheard reports are kept."""
         for registration in reversed(self._registrations):
             await registration.close()
+        if self._terminus is not None:
+            await self._terminus.close()
         await self._desk.close()
         for task in self._background:
             task.cancel()
@@ -170,7 +186,12 @@ class Node:
             "stop": self._on_stop,
             "retain": self._on_retain,
             **(self._inference.handlers() if self._inference else {}),
+            **(self._terminus.handlers() if self._terminus else {}),
         }
+
+    def _described(self) -> NodeDescriptor:
+        assert self.descriptor is not None
+        return self.descriptor
 
     async def _on_describe(self, key: str, payload: bytes) -> bytes:
         assert self.descriptor is not None
@@ -200,7 +221,8 @@ class Node:
     def _in_use(self) -> frozenset[Digest]:
         """Models that this site needs, whatever others do."""
         serving = self._inference.models() if self._inference else frozenset()
-        return self._desk.models() | serving
+        travelling = self._terminus.models() if self._terminus else frozenset()
+        return self._desk.models() | serving | travelling
 
     async def _report(self, outcome: WorkOutcome) -> None:
         await self._fabric.request(

@@ -62,6 +62,7 @@ class Workshop:
         self._scratch.mkdir(parents=True)
         self._packing = asyncio.Lock()
         self._came_at_s: dict[Digest, float] = {}
+        self._brought: dict[Digest, Moved] = {}
 
     @property
     def site(self) -> SiteId:
@@ -76,6 +77,14 @@ class Workshop:
             if work.model is None:
                 return await self._originate(work, Path(folder))
             return await self._visit(work, work.model, Path(folder))
+
+    async def bring(self, model: ModelRef) -> None:
+        """Fetch a model before there is work on it; that work accounts for it. Raises as
+        `ModelTransport.fetch` does."""
+        moved = await self._transport.fetch(model, lambda done, total: None)
+        self._came_at_s[model.manifest] = time.monotonic()
+        if moved.bytes_in:
+            self._brought[model.manifest] = moved
 
     async def needs(self, question: RecipeQuestion) -> WorkNeeds:
         """What a model of this configuration needs. Raises `InvalidInput` for a bad one."""
@@ -201,6 +210,8 @@ class Workshop:
         moved = await self._transport.fetch(
             model, lambda done, total: self._tell(work, "fetching", done, total)
         )
+        if (brought := self._brought.pop(model.manifest, None)) is not None:
+            moved = _together(brought, moved)
         try:
             await asyncio.to_thread(
                 self._store.unpack, self._store.manifest(model.manifest), folder
@@ -212,11 +223,7 @@ class Workshop:
             await asyncio.to_thread(
                 self._store.unpack, self._store.manifest(model.manifest), _made(folder)
             )
-            moved = Moved(
-                bytes_in=moved.bytes_in + again.bytes_in,
-                seconds=moved.seconds + again.seconds,
-                sources={**moved.sources, **again.sources},
-            )
+            moved = _together(moved, again)
         return moved
 
     async def _keep(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
@@ -277,6 +284,14 @@ class Workshop:
                 loss=loss,
             )
         )
+
+
+def _together(one: Moved, other: Moved) -> Moved:
+    return Moved(
+        bytes_in=one.bytes_in + other.bytes_in,
+        seconds=one.seconds + other.seconds,
+        sources={**one.sources, **other.sources},
+    )
 
 
 def _made(folder: Path) -> Path:

@@ -43,5 +43,4 @@ async def main(site: str, listen: str, neighbours: str) -> None:
     await asyncio.Event().wait()
 
 
-import logging; logging.basicConfig(level=logging.INFO,format="%(asctime)s %(process)d %(message)s")
 asyncio.run(main(*sys.argv[1:]))

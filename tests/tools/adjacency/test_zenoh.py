@@ -193,6 +193,18 @@ async def test_a_stranger_is_ignored_unless_anybody_may_come(
         assert caplog.text.count("d is ignored") == 1
 
 
+async def test_one_that_came_by_itself_is_forgotten_after_it_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daitn.tools.adjacency.zenoh._FORGET_S", 0.2)
+    at_c = Heard()
+    async with adjacent(C, at_c, anybody=True) as c:
+        async with adjacent(B, Heard(), {C: c.endpoints}):
+            await until(lambda: at_c.is_up(B))
+        await until(lambda: not c.stats())
+        assert at_c.links == [("up", B), ("down", B)]
+
+
 def raw(endpoint: str) -> zenoh.Session:
     config = zenoh.Config()
     config.insert_json5("mode", '"peer"')

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.steering.wire.summaries import Offer
 from daitn.steering.wire.want import Capability
 from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 
-__all__ = ["home", "serving_offers"]
+__all__ = ["home", "learning_offers", "serving_offers"]
 
 UNMEASURED = "unmeasured"
 """Topic of deployments of which no accuracy is known: they answer who asks for any."""
+HALF_EXAMPLES = 1000.0
 USUAL_TOKENS = 128
 """Of an answer, where times are told for all answers alike."""
 
@@ -31,6 +33,34 @@ def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...
         if deployed.site == site and snapshot.columns.there[row]
         for offer in _offers(snapshot, row, deployed)
     )
+
+
+def learning_offers(node: NodeDescriptor) -> tuple[Offer, ...]:
+    """What a site has for models that learn: data to learn from, and tests to be measured by."""
+    data = [
+        Offer(
+            f"{Capability.DATA}:{topic}",
+            # The more there is, the better it suits; half of what much data is worth at a thousand.
+            fit=dataset.samples / (dataset.samples + HALF_EXAMPLES),
+            price_usd=dataset.price_usd_per_1k,
+            amount=dataset.samples,
+            jurisdiction=dataset.jurisdiction,
+            owner=node.owner,
+        )
+        for dataset in node.datasets
+        for topic in dataset.topics
+    ]
+    tests = [
+        Offer(
+            f"{Capability.VERIFY}:{test.topic}",
+            fit=1.0,
+            amount=1,
+            jurisdiction=node.jurisdiction,
+            owner=node.owner,
+        )
+        for test in (node.verifier.tests if node.verifier else ())
+    ]
+    return (*data, *tests)
 
 
 def _offers(snapshot: Qrrt, row: int, deployed: Deployed) -> Iterator[Offer]:

@@ -52,21 +52,19 @@ _MOST_HOPS = 64
 
 
 class ForwarderRole:
-    """See the package. `offers` tells what the site can do now; `services` do it, by capability."""
+    """See the package. What the site can do for objects, its other roles `provide`."""
 
     def __init__(
         self,
         site: SiteId,
         config: ForwarderConfig,
         fabric: Fabric,
-        offers: Callable[[], tuple[Offer, ...]],
-        services: Mapping[str, Service],
     ) -> None:
         self._site = site
         self._config = config
         self._fabric = fabric
-        self._offers = offers
-        self._services = services
+        self._offers: list[Callable[[], tuple[Offer, ...]]] = []
+        self._services: dict[str, Service] = {}
         settings = Settings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
         self.post = Post(site, self, settings)
         self._mode = config.mode
@@ -77,6 +75,13 @@ class ForwarderRole:
         self._links: ZenohAdjacency | None = None
         self._subscribed: Registration | None = None
         self._offering: asyncio.Task[None] | None = None
+
+    def provide(
+        self, offers: Callable[[], tuple[Offer, ...]], services: Mapping[str, Service]
+    ) -> None:
+        """`offers` tells what can be done now; `services` do it, by capability."""
+        self._offers.append(offers)
+        self._services.update(services)
 
     async def start(self) -> None:
         """Raises `InvalidInput` where it cannot listen as the node's file says."""
@@ -128,7 +133,8 @@ class ForwarderRole:
     async def _offer_for_ever(self) -> None:
         while True:
             try:
-                self.post.offer((home(self._site), *self._offers()))
+                offered = [offer for offers in self._offers for offer in offers()]
+                self.post.offer((home(self._site), *offered))
             except Exception:
                 log.exception("what the site offers is not known")
             self._reconsider()

@@ -1,0 +1,118 @@
+"""How many packets a relay passes on: `python -m benchmarks.aats_relay [--json]`.
+
+Source, relay and sink are processes that talk over loopback, and the relay is Python. Once it is a
+plain Zenoh one, whose subscriber's callback puts what it gets; once it has the adjacency that
+forwarders use, where each packet goes through `step` of `aats_relay_process`. Both see the same
+window of packets under way, so that nothing is lost. They take turns, and which goes first
+alternates. CPU is that of the relay alone, user and system, per packet: with three processes on
+fewer cores, the rates also depend on what source and sink need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+GOAL = 0.85
+ROUNDS = 4
+SETTLE_S = 0.5
+WINDOW = 4096
+WINDOW_BYTES = 4 << 20
+"""Less than what a queue of the adjacency holds."""
+KINDS = ("raw", "adjacency")
+
+
+class Process:
+    """One of the three; see `aats_relay_process`."""
+
+    def __init__(self, kind: str, role: str, *told: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.aats_relay_process", kind, role, *told],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> str:
+        """Its last line."""
+        said, _ = self._process.communicate(timeout=30)
+        return said.strip()
+
+
+def measure(kind: str, seconds: float, size: int) -> dict[str, float]:
+    """Packets per second, the share lost, and microseconds of the relay's CPU per packet."""
+    window = str(min(WINDOW, WINDOW_BYTES // size))
+    sink = Process(kind, "sink", window)
+    endpoint, credits_from = sink.line().split()
+    relay = Process(kind, "relay", endpoint)
+    told = (window, relay.line(), credits_from, str(seconds), str(size))
+    source = Process(kind, "source", *told)
+    found = json.loads(source.line())
+    time.sleep(SETTLE_S)
+    source.end()
+    cpu_s, came = float(relay.end()), int(sink.end())
+    assert came, "nothing came"
+    return {
+        "packets_s": found["packets_s"],
+        "lost": 1 - came / found["sent"],
+        "cpu_us": cpu_s / came * 1e6,
+    }
+
+
+def compared(seconds: float, size: int, rounds: int) -> dict[str, Any]:
+    """Medians of both kinds."""
+    runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for round_ in range(rounds):
+        for kind in KINDS if round_ % 2 else reversed(KINDS):
+            runs[kind].append(measure(kind, seconds, size))
+    report: dict[str, Any] = {"bytes": size, "rounds": rounds, "goal": GOAL}
+    for kind, found in runs.items():
+        report[kind] = {
+            "packets_s": round(statistics.median(one["packets_s"] for one in found)),
+            "lost": round(max(one["lost"] for one in found), 6),
+            "relay_cpu_us": round(statistics.median(one["cpu_us"] for one in found), 2),
+        }
+    rates = [report[kind]["packets_s"] for kind in KINDS]
+    report["ratio_to_raw_zenoh"] = round(rates[1] / rates[0], 3)
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    title = f"Packets of {report['bytes']} bytes through a relay, {report['rounds']} rounds"
+    table = Table(title=title)
+    for heading in ("relay", "packets/s", "most lost", "CPU µs per packet"):
+        table.add_column(heading, justify="right")
+    for kind in KINDS:
+        table.add_row(kind, *(str(value) for value in report[kind].values()))
+    Console().print(table)
+    Console().print(f"ratio_to_raw_zenoh: {report['ratio_to_raw_zenoh']}; goal >= {GOAL:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.aats_relay")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--bytes", type=int, default=256, help="of each packet")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    report = compared(arguments.seconds, arguments.bytes, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(report)
+
+
+if __name__ == "__main__":
+    main()

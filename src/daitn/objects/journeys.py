@@ -1,0 +1,59 @@
+"""A model under way by itself: what it carries beside its weights.
+
+It carries the facts of its training job, from which the job's state follows at every site (see
+`daitn.control.jobs`), so that it needs no control centre to know what to do next.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.jobs import JobEvent
+
+__all__ = ["Dated", "Heard", "Journey", "Note"]
+
+
+class Dated(msgspec.Struct, frozen=True, array_like=True):
+    """A fact, and when it was taken in, in seconds since the epoch."""
+
+    at_s: float
+    event: JobEvent
+
+
+class Journey(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of a model's packet: a MessagePack map."""
+
+    job: JobId
+    home: SiteId
+    """Where its owner is."""
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    """How often it was sent out anew from home because it was lost."""
+    leg: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    """How often it went on since; with the epoch, the packet's branch is made of it."""
+    facts: Annotated[tuple[Dated, ...], msgspec.Meta(max_length=100_000)]
+
+    def stage(self) -> tuple[int, int]:
+        """Later journeys of a job are larger."""
+        return self.epoch, self.leg
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload with which a site tells home how a journey is."""
+
+    site: SiteId
+    journey: Journey | None
+    """None: nothing new, but it goes on."""
+    job: JobId
+    epoch: int
+
+
+class Heard(enum.StrEnum):
+    """What home says to a note."""
+
+    YES = "yes"
+    STALE = "stale"
+    """A later epoch is under way, or the job is over: drop it."""

@@ -1,0 +1,1 @@
+"""Models that travel by themselves: what a site does for those that come by, and their homes."""

@@ -1,0 +1,56 @@
+"""Journeys at a site, on its disk: a crash loses none that was taken over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daitn.objects.errors import Corrupt, StorageFull
+from daitn.objects.identifiers import JobId, checked_name
+from daitn.objects.journeys import Journey
+from daitn.objects.wire import decode, encode
+from daitn.tools.store.files import PARTIAL, replace_file
+
+__all__ = ["Luggage"]
+
+
+class Luggage:
+    """One file per job in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"*{PARTIAL}"):
+            leftover.unlink()
+
+    def get(self, job: JobId) -> Journey | None:
+        """The journey of a job, as it was kept last."""
+        path = self._folder / checked_name(job, "job")
+        try:
+            return decode(path.read_bytes(), Journey)
+        except FileNotFoundError:
+            return None
+        except Corrupt:
+            path.rename(path.with_name(path.name + ".corrupt"))
+            return None
+
+    def put(self, journey: Journey) -> None:
+        """Keep it; on disk when this returns. Raises `StorageFull`."""
+        try:
+            replace_file(self._folder / checked_name(journey.job, "job"), encode(journey))
+        except OSError as error:
+            raise StorageFull(
+                f"journeys cannot be written: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
+
+    def drop(self, journey: Journey) -> None:
+        """Keep it no longer; a later stage of it stays."""
+        kept = self.get(journey.job)
+        if kept is not None and kept.stage() <= journey.stage():
+            (self._folder / checked_name(journey.job, "job")).unlink(missing_ok=True)
+
+    def all(self) -> tuple[Journey, ...]:
+        """All that are kept."""
+        names = sorted(path.name for path in self._folder.iterdir() if not path.suffix)
+        kept = (self.get(JobId(name)) for name in names)
+        return tuple(journey for journey in kept if journey is not None)

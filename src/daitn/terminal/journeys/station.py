@@ -1,0 +1,301 @@
+"""A site on the way of models that travel by themselves: it takes them over, does what they came
+for, and lets them go on.
+
+A model is taken over once its weights are here and its journey is on disk; only then does the site
+that it came from forget it. So at every moment one site at least has both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+
+import msgspec
+
+from daitn.identity.access import check_visit
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition
+from daitn.objects.identifiers import Digest, JobId, SiteId
+from daitn.objects.jobs import (
+    DeadlinePassed,
+    JobEvent,
+    JobState,
+    Planned,
+    Reported,
+    VerifiersChosen,
+    Woke,
+)
+from daitn.objects.journeys import Heard, Journey, Note
+from daitn.objects.messages import Work, WorkOutcome, WorkState
+from daitn.objects.models import ModelRef
+from daitn.objects.wire import decode, encode
+from daitn.steering.wire.packet import Action, Kind, Packet
+from daitn.steering.wire.replies import Reason, Refusal, read_refusal
+from daitn.steering.wire.want import Capability, Want, encode_want
+from daitn.terminal.desk import Done
+from daitn.terminal.forwarder.post import NotServed, Post, new_id
+from daitn.terminal.journeys.going import Going, home_want
+from daitn.terminal.journeys.luggage import Luggage
+
+__all__ = ["Station"]
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+"""Before a note that was not heard is sent again."""
+NOTE_EVERY_S = 5.0
+NOTE_TIMEOUT_S = 10.0
+LEG_TIMEOUT_S = 3600.0
+"""For a model to be taken over at its next stop: as long as its weights take there."""
+
+
+class Station:
+    """See the module. It is a `Service` for the capabilities `data` and `verify`."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        post: Post,
+        luggage: Luggage,
+        bring: Callable[[ModelRef], Awaitable[None]],
+        perform: Callable[[Work], Awaitable[Done]],
+        descriptor: Callable[[], NodeDescriptor],
+    ) -> None:
+        self._site = site
+        self._post = post
+        self._luggage = luggage
+        self._bring = bring
+        self._perform = perform
+        self._descriptor = descriptor
+        self._going: dict[JobId, asyncio.Task[None]] = {}
+
+    def resume(self) -> None:
+        """After a start: take on what was here."""
+        for journey in self._luggage.all():
+            self._begin(journey.job, self._resumed(journey))
+
+    async def close(self) -> None:
+        """Stop; what is here stays on disk."""
+        for task in self._going.values():
+            task.cancel()
+        await asyncio.gather(*self._going.values(), return_exceptions=True)
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that the journeys here need."""
+        return frozenset(
+            model.manifest
+            for journey in self._luggage.all()
+            for model in Going.of(journey).models()
+        )
+
+    def send_out(self, journey: Journey) -> None:
+        """A journey begins here, or begins anew."""
+        self._luggage.put(journey)
+        self._begin(journey.job, self._resumed(journey))
+
+    # Taking over
+
+    async def serve(self, packet: Packet, want: Want) -> bytes:
+        """See `Service`: answered once the model is taken over."""
+        journey = decode(packet.payload, Journey)
+        known = self._luggage.get(journey.job)
+        if known is not None and known.stage() >= journey.stage():
+            return b""
+        going = Going.of(journey)
+        event = self._arrival(going, want)
+        for model in going.models()[:1]:
+            await self._bring(model)
+        going.take(event, self._post.now_s())
+        self._luggage.put(going.journey)
+        self._begin(journey.job, self._travel(going))
+        return b""
+
+    def _arrival(self, going: Going, want: Want) -> Planned | VerifiersChosen:
+        """What its arrival means for its job. Raises `NotServed` where it came in vain."""
+        node = self._descriptor()
+        if want.capability == Capability.VERIFY:
+            if going.trained_at == self._site:
+                raise NotServed(Refusal(Reason.FAILED, "who trained a model does not measure it"))
+            tests = node.verifier.tests if node.verifier else ()
+            chosen = going.verified_by(self._site, frozenset(test.topic for test in tests))
+            if not chosen.assignments:
+                raise NotServed(Refusal(Reason.FAILED, f"nothing on {want.subject} is tested here"))
+            return chosen
+        if going.job.state is not JobState.PLANNING:
+            raise NotServed(
+                Refusal(Reason.FAILED, f"a job that is {going.job.state} learns nothing")
+            )
+        of_topic = [dataset for dataset in node.datasets if want.subject in dataset.topics]
+        if not of_topic:
+            raise NotServed(Refusal(Reason.FAILED, f"no data on {want.subject} is here"))
+        dataset = max(of_topic, key=lambda dataset: dataset.samples)
+        intent = going.job.intent
+        check_visit(dataset.policy, dataset.name, intent.model.recipe, intent.owner)
+        decision = going.decide_here(dataset, want.subject, self._post.now_s())
+        if decision.chosen is None:
+            reasons = "; ".join(no.reason for no in decision.rejections)
+            raise NotServed(Refusal(Reason.FAILED, reasons[:500]))
+        return going.planned(self._site, dataset, decision)
+
+    # Going on
+
+    def _begin(self, job: JobId, work: Coroutine[None, None, None]) -> None:
+        before = self._going.pop(job, None)
+        if before is not None:
+            before.cancel()
+        task = self._going[job] = asyncio.create_task(self._guarded(job, work), name=f"model {job}")
+        task.add_done_callback(lambda ended: self._ended(job, ended))
+
+    def _ended(self, job: JobId, ended: asyncio.Task[None]) -> None:
+        if self._going.get(job) is ended:
+            del self._going[job]
+
+    async def _guarded(self, job: JobId, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("the model of %s does not go on", job)
+
+    async def _resumed(self, journey: Journey) -> None:
+        try:
+            going = Going.of(journey)
+        except (DaitnError, AssertionError) as error:
+            log.error("the journey of %s cannot be read: %s", journey.job, error)
+            return
+        await self._travel(going)
+
+    async def _travel(self, going: Going) -> None:
+        """Do what is to be done here, then go on to where the rest can be done."""
+        noting = asyncio.create_task(self._note_for_ever(going))
+        try:
+            while not await self._on(going):
+                pass
+        finally:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)
+        self._luggage.drop(going.journey)
+
+    async def _on(self, going: Going) -> bool:
+        """One thing more. Returns whether the model is taken over elsewhere."""
+        job, now_s = going.job, self._post.now_s()
+        if job.state.final:
+            return await self._leave(going, home_want(going.journey.home), ())
+        if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
+            self._take(going, DeadlinePassed())
+        elif job.outstanding:
+            await self._work(going)
+        elif job.state is JobState.VERIFYING and going.open_objectives():
+            spared = (going.trained_at,) if going.trained_at else ()
+            return await self._leave(going, going.verify_want(), spared)
+        elif job.state is JobState.WAITING:
+            await asyncio.sleep(max(0.0, (job.wake_at_s or now_s) - now_s))
+            self._take(going, Woke())
+        elif job.state is JobState.PLANNING:
+            return await self._to_data(going)
+        else:
+            raise IllegalTransition(f"a job that is {job.state} does not travel")
+        return False
+
+    async def _to_data(self, going: Going) -> bool:
+        decision = going.decide(self._post.core.routes, self._post.now_s())
+        if decision.chosen is None:
+            waiting = "" if decision.rejections else "no data is heard of"
+            self._take(going, Planned(route=None, decision=decision, waiting_for=waiting))
+            return False
+        topic = decision.chosen.partition("/")[2]
+        spent = tuple(
+            no.candidate.partition("/")[0]
+            for no in decision.rejections
+            if no.candidate.endswith(f"/{topic}")
+        )
+        return await self._leave(going, going.data_want(topic), spent)
+
+    async def _leave(self, going: Going, want: Want, spared: tuple[str, ...]) -> bool:
+        """Go on to who does what is wanted; sites in `spared` are not tried.
+
+        Returns whether it was taken over; otherwise it was refused, and some time passed.
+        """
+        journey = going.journey = msgspec.structs.replace(going.journey, leg=going.journey.leg + 1)
+        packet = Packet(
+            Kind.MODEL,
+            new_id(),
+            encode_want(want),
+            encode(journey),
+            deadline_ms=int(1000 * (self._post.now_s() + LEG_TIMEOUT_S)),
+        )
+        for site in spared:
+            if site == self._site:
+                continue
+            packet = packet.stepped(site, int(1000 * self._post.now_s()), Action.TRIED, 0)
+        back = await self._post.send(packet)
+        if back.kind is Kind.ANSWER:
+            return True
+        refusal = read_refusal(back)
+        log.info(
+            "%s finds no %s:%s: %s %s",
+            going.job.id, want.capability, want.subject, refusal.reason.name, refusal.detail,
+        )  # fmt: skip
+        await asyncio.sleep(going.pause_s())
+        return False
+
+    def _take(self, going: Going, event: JobEvent) -> None:
+        going.take(event, self._post.now_s())
+        self._luggage.put(going.journey)
+
+    async def _work(self, going: Going) -> None:
+        outstanding = next(iter(going.job.outstanding.values()))
+        work = outstanding.work
+        if outstanding.site != self._site:
+            raise IllegalTransition(f"the work of {outstanding.site} is not done here")
+        outcome = WorkOutcome(
+            visit=work.visit, job=work.job, site=self._site, state=WorkState.FAILED
+        )
+        try:
+            done = await self._perform(work)
+            outcome = msgspec.structs.replace(
+                outcome, state=WorkState.DONE, entry=done.entry, model=done.model
+            )
+        except DaitnError as error:
+            log.warning("%s failed: %s", work.visit, error)
+            outcome = msgspec.structs.replace(outcome, error=ErrorReport.of(error))
+        self._take(going, Reported(outcome))
+
+    # Telling home
+
+    async def _note_for_ever(self, going: Going) -> None:
+        """Tell home how it is; a journey of which home says that it is stale ends."""
+        told: Journey | None = None
+        while True:
+            journey = going.journey
+            note = Note(
+                site=self._site,
+                journey=journey if journey is not told else None,
+                job=journey.job,
+                epoch=journey.epoch,
+            )
+            heard = await self._note(journey.home, note)
+            if heard is Heard.STALE:
+                log.info("another journey of %s is under way; this one ends", journey.job)
+                self._luggage.drop(journey)
+                if (travelling := self._going.pop(journey.job, None)) is not None:
+                    travelling.cancel()
+                return
+            if heard is Heard.YES:
+                told = journey
+            await asyncio.sleep(NOTE_EVERY_S if told is going.journey else RETRY_S)
+
+    async def _note(self, home: SiteId, note: Note) -> Heard | None:
+        """What home says; none: it is not reached."""
+        packet = Packet(
+            Kind.QUERY,
+            new_id(),
+            encode_want(home_want(home)),
+            encode(note),
+            deadline_ms=int(1000 * (self._post.now_s() + NOTE_TIMEOUT_S)),
+        )
+        back = await self._post.send(packet)
+        try:
+            return decode(back.payload, Heard) if back.kind is Kind.ANSWER else None
+        except DaitnError:
+            return None
