@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.scenes.breast_cancer import free_port
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "travelling"]
 
 
 class Mesh:
@@ -44,3 +47,25 @@ class Mesh:
             "roles": [*base["roles"], "forwarder"],
             "forwarder": part,
         }
+
+
+def travelling(path: Path) -> Mesh:
+    """Make all data sites and verifiers of a network file forwarders, half of them at one hub and
+    half at another, and add a home; without control centre. Other nodes are left out."""
+    plain = yaml.safe_load(path.read_text())
+    learn = [n for n in plain["nodes"] if {"data", "verifier"} & set(n["roles"])]
+    mesh = Mesh()
+    halves = {"hub-west": learn[::2], "hub-east": learn[1::2]}
+    alone: dict[str, Any] = {"mode": "standalone"}
+    nodes = [
+        mesh.node(node["site"], {hub: mesh.port(hub)}, entry=node, **alone)
+        for hub, half in halves.items()
+        for node in half
+    ]
+    nodes.append(mesh.node("home", {"hub-west": mesh.port("hub-west")}, **alone))
+    west, east = ([node["site"] for node in half] for half in halves.values())
+    nodes.append(mesh.node("hub-west", {"hub-east": mesh.port("hub-east")}, "home", *west, **alone))
+    nodes.append(mesh.node("hub-east", {}, "hub-west", *east, **alone))
+    plain["nodes"] = nodes
+    path.write_text(yaml.safe_dump(plain))
+    return mesh

@@ -16,11 +16,11 @@ from daitn.objects.decisions import Decision, Rejection
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Preference
-from daitn.objects.jobs import MadeVisit
+from daitn.objects.jobs import Checkpoint, MadeVisit
 from daitn.policy.pipeline import Policy
 from daitn.topology.fit import topic_fit
 
-__all__ = ["WAYFARING", "Prospect", "Wayfaring", "examples_for"]
+__all__ = ["Prospect", "Wayfaring", "base_of", "decide", "examples_for"]
 
 _MOST_GAIN = 0.25
 """What a first visit to much data of the very topic is expected to add to an accuracy."""
@@ -30,6 +30,8 @@ _AGAIN = 0.6
 """What another visit is expected to add, as a share of what the last one there added."""
 _WORTHLESS = 0.003
 """A site where two visits in a row added less has taught what it can."""
+_HARM = 0.05
+"""A visit that brought the model so much further from its targets is undone."""
 _HALF_USD, _HALF_S = 1.0, 1.0
 MOST_EXAMPLES = 4000
 """Per visit: then the model is measured, and may go elsewhere."""
@@ -66,10 +68,9 @@ class Wayfaring:
         return ()
 
     def lacking(self) -> dict[str, float]:
-        """Objective to how far the latest checkpoint is below its target; held ones are left
-        out."""
-        latest = self.job.latest
-        values = {str(n): v for n, v in latest.values.items()} if latest else {}
+        """Objective to how far the base is below its target; held ones are left out."""
+        base = base_of(self.job)
+        values = {str(n): v for n, v in base.values.items()} if base else {}
         short = {o.name: o.at_least - values.get(o.name, 0.0) for o in self.job.intent.objectives}
         return {name: by for name, by in short.items() if by > 0}
 
@@ -87,6 +88,14 @@ class Wayfaring:
             o.name: _MOST_GAIN * size * topic_fit(prospect.topic, o.topic) ** 2
             for o in self.job.intent.objectives
         }
+
+
+def base_of(job: Job) -> Checkpoint | None:
+    """The checkpoint from which to go on: the latest, unless its visit did clear harm."""
+    latest, best = job.latest, job.best
+    if latest is None or best is None:
+        return None
+    return best if job.shortfall(latest) - job.shortfall(best) > _HARM else latest
 
 
 def examples_for(job: Job, samples: int) -> int:
@@ -181,7 +190,7 @@ def _nearness(context: Wayfaring, prospect: Prospect) -> float:
     return _HALF_S / (_HALF_S + prospect.delay_s)
 
 
-WAYFARING = Policy[Wayfaring, Prospect](
+_POLICY = Policy[Wayfaring, Prospect](
     name="wayfaring",
     propose=_propose,
     identify=_identify,
@@ -193,7 +202,7 @@ WAYFARING = Policy[Wayfaring, Prospect](
 
 def decide(context: Wayfaring) -> Decision:
     """Where to go next. It draws nothing."""
-    return WAYFARING.decide(context, _UNDRAWN)
+    return _POLICY.decide(context, _UNDRAWN)
 
 
 class _Undrawn:

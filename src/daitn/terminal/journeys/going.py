@@ -8,7 +8,7 @@ import msgspec
 
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, replay
-from daitn.control.route.wayfaring import Prospect, Wayfaring, decide, examples_for
+from daitn.control.route.wayfaring import Prospect, Wayfaring, base_of, decide, examples_for
 from daitn.objects.decisions import Decision, PlannedVisit, Route
 from daitn.objects.descriptors import ANY, DatasetDescriptor
 from daitn.objects.identifiers import ObjectiveName, SiteId
@@ -71,7 +71,7 @@ class Going:
         """Those that it needs: the one to measure or to go on with, and the best one."""
         job = self.job
         found = [job.candidate.model] if job.candidate else []
-        found += [c.model for c in (job.latest, job.best) if c is not None]
+        found += [c.model for c in (base_of(job), job.best) if c is not None]
         return tuple({model.manifest: model for model in found}.values())
 
     def decide_here(self, dataset: DatasetDescriptor, topic: str, now_s: float) -> Decision:
@@ -102,7 +102,8 @@ class Going:
         """Jurisdictions into which the model may travel now."""
         if self.job.candidate is not None:
             return self.job.candidate.release_to
-        return self.job.latest.release_to if self.job.latest else (ANY,)
+        base = base_of(self.job)
+        return base.release_to if base else (ANY,)
 
     def data_want(self, topic: str) -> Want:
         """The want of a model that looks for data."""
@@ -143,7 +144,7 @@ class Going:
 
     def planned(self, site: SiteId, dataset: DatasetDescriptor, decision: Decision) -> Planned:
         """That the model is trained where it has arrived."""
-        base = self.job.latest
+        base = base_of(self.job)
         examples = examples_for(self.job, dataset.samples)
         visit = PlannedVisit(
             site=site,

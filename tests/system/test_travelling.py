@@ -1,0 +1,126 @@
+"""Models that find their own way: no control centre, links between neighbours only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from daitn.cli.session import connect
+from daitn.objects.identifiers import JobId
+from daitn.objects.requests import JobList, JobQuery
+from daitn.objects.wire import to_json
+from tests.scenes.breast_cancer import write_intent, write_network
+from tests.scenes.forwarders import Mesh
+
+from .conftest import Network, running
+from .test_forwarders import wait_until
+
+pytestmark = pytest.mark.processes
+
+
+def written(folder: Path) -> tuple[Path, Mesh]:
+    """home - hub, and east, north, west and the verifier behind the hub."""
+    mesh = Mesh()
+    path = write_network(folder)
+    plain = yaml.safe_load(path.read_text())
+    hub = {"hub": mesh.port("hub")}
+    nodes = [mesh.node(node["site"], hub, entry=node, mode="standalone") for node in plain["nodes"]]
+    nodes.append(mesh.node("home", hub, mode="standalone"))
+    others = [node["site"] for node in nodes]
+    nodes.append(mesh.node("hub", {}, *others, mode="standalone"))
+    plain["nodes"] = nodes
+    path.write_text(yaml.safe_dump(plain))
+    return path, mesh
+
+
+class Travels:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path, self.mesh = written(folder)
+        self.network: Network = running(folder, path)
+
+    def heard_of(self) -> set[str]:
+        ended = self.network.daitn("steer", "--site", "home", "--json")
+        if ended.returncode:
+            return set()
+        return {offer for one in json.loads(ended.stdout)["origins"] for offer in one["offers"]}
+
+    def train(self, *arguments: str, **changes: Any) -> Any:
+        intent = write_intent(self.folder, **changes)
+        return self.network.json(
+            "train", "-f", str(intent), "--autonomous", "--site", "home", *arguments
+        )
+
+    def shown(self, job: str) -> Any:
+        """The job as its home knows it, asked without waiting for its end."""
+        return asyncio.run(self._shown(JobId(job)))
+
+    async def _shown(self, job: JobId) -> Any:
+        async with connect(self.network.processes.endpoint, "home") as session:
+            found = await session.ask("jobs", JobQuery(job=job), JobList)
+        return json.loads(to_json(found.jobs[0]))
+
+
+@pytest.fixture
+def travels(tmp_path: Path) -> Iterator[Travels]:
+    built = Travels(tmp_path)
+    try:
+        wanted = {"data:oncology/breast", "verify:oncology/breast"}
+        wait_until(lambda: wanted <= built.heard_of(), 30)
+        yield built
+    finally:
+        built.network.processes.stop()
+
+
+def test_a_model_finds_data_is_measured_and_comes_home(travels: Travels) -> None:
+    out = travels.folder / "model"
+    job = travels.train("--watch", "-o", str(out))
+    assert job["state"] == "reached"
+    assert {visit["site"] for visit in job["route"]} <= {"east", "north", "west"}
+    assert job["objectives"][0]["verifier"] == "mpvu"
+    assert job["model"]["holders"][0] == "home"
+    assert (out / "lineage.json").exists()
+
+
+def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> None:
+    """It never reaches its target, so that it is somewhere whenever a site dies."""
+    never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
+    job = travels.train(objectives=never, budget={"duration_s": 100})["job"]
+    wait_until(lambda: len(travels.shown(job)["route"]) >= 2)
+    travels.network.processes.kill("mpvu")
+    # Whatever site it is at now, it waits there for somebody who measures it.
+    wait_until(lambda: travels.shown(job)["state"] == "verifying", 20)
+    at = travels.shown(job)["route"][-1]["site"]
+    for site in ("east", "north", "west"):
+        travels.network.processes.kill(site)
+        travels.network.processes.launch(site)
+    assert at in {"east", "north", "west"}
+    travels.network.processes.launch("mpvu")
+    before = len(travels.shown(job)["route"])
+    wait_until(lambda: len(travels.shown(job)["route"]) > before, 60)
+    cancelled = travels.network.json("cancel", job, "--site", "home")
+    assert cancelled["state"] == "cancelled"
+
+
+def test_what_cannot_be_done_is_told_at_home(travels: Travels) -> None:
+    intent = write_intent(
+        travels.folder,
+        name="heart",
+        objectives=[{"name": "hearts", "topic": "cardiology", "at_least": 0.9}],
+    )
+    ended = travels.network.daitn(
+        "train", "-f", str(intent), "--autonomous", "--site", "home", "--json"
+    )
+    assert ended.returncode == 3
+    shown = json.loads(ended.stdout)
+    assert shown["state"] == "infeasible"
+    assert "hearts" in shown["detail"]
+    without = travels.network.daitn("train", "-f", str(intent), "--autonomous")
+    assert without.returncode == 2
+    assert "--site" in without.stderr
