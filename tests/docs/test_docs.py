@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from daitn.cli.app import app
 from daitn.cli.network import NetworkFile
 from daitn.learning.causal_lm.settings import Settings
 from daitn.learning.classifier.config import ClassifierConfig
-from daitn.objects import intents, messages, requests
+from daitn.objects import intents, journeys, messages, requests, steering
 from daitn.objects.deployments import ModelPolicy
 from daitn.objects.descriptors import DataPolicy
 from daitn.objects.wire import checked
+from daitn.steering.wire.replies import Reason
 from daitn.terminal import config
+from daitn.terminal.forwarder.answering import Answered, Question
+from tests.docs import aats_picture
 from tests.docs.pages import DOCS, Block, blocks, pages, script
 
 WALK = (
@@ -39,6 +43,9 @@ WALK = (
     "how-to/add-a-recipe.md",
 )
 """Pages whose commands are run, in the order in which they build on each other."""
+
+STEERED_WALK = ("how-to/run-a-forwarder.md",)
+"""Likewise, in a folder of their own."""
 
 READ_WITHIN_S = 540.0
 END_WITHIN_S = 20.0
@@ -87,7 +94,7 @@ def test_every_yaml_file_is_what_it_is_said_to_be(block: Block) -> None:
 def test_pages_with_commands_are_walked() -> None:
     """Reference pages show single commands inline; everything in a console block is run."""
     with_commands = {str(block.page) for block in BLOCKS if block.language == "console"}
-    assert with_commands == set(WALK)
+    assert with_commands == {*WALK, *STEERED_WALK}
 
 
 FIELDS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
@@ -109,6 +116,7 @@ FIELDS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Node", "upstreams[].policy.", ModelPolicy),
     ("Node", "gateway.", config.GatewayConfig),
     ("Node", "keys[].", config.KeyConfig),
+    ("Node", "forwarder.", config.ForwarderConfig),
     ("Control centre", "", CenterConfig),
     ("Network", "", NetworkFile),
     ("Intent", "", ClassifierConfig),
@@ -164,6 +172,8 @@ def test_every_key_verb_and_message_is_in_the_reference() -> None:
         ("center/service.py", 15),
         ("terminal/node.py", 6),
         ("terminal/inference.py", 5),
+        ("terminal/forwarder/role.py", 4),
+        ("terminal/journeys/home.py", 5),
     ):
         text = (sources / file).read_text()
         verbs = re.findall(r'"(\w+)": self\.\w*\.?_?on_', text)
@@ -171,9 +181,42 @@ def test_every_key_verb_and_message_is_in_the_reference() -> None:
         assert len(verbs) >= least
         for verb in verbs:
             assert f"| `{verb}` |" in reference, f"{file}: {verb}"
-    public = (messages, requests)
+    public = (messages, requests, steering)
     for name in (name for module in public for name in module.__all__):
         assert f"`{name}`" in reference, name
+
+
+ARRAYS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("Query", Question),
+    ("Query", Answered),
+    ("Model", journeys.Journey),
+    ("Model", journeys.Dated),
+    ("Model", journeys.Note),
+)
+
+
+@pytest.mark.parametrize(("section", "struct"), ARRAYS)
+def test_every_field_of_a_payload_is_in_the_reference(
+    section: str, struct: type[msgspec.Struct]
+) -> None:
+    reference = (DOCS / "reference/aats-wire.md").read_text()
+    told = reference.partition(f"\n### {section}\n")[2].partition("\n### ")[0]
+    told = told.partition(f"**{struct.__name__}**")[2].partition("\n**")[0]
+    for number, field in enumerate(struct.__struct_fields__):
+        place = f"| {number} " if struct.__struct_config__.array_like else ""
+        assert f"{place}| `{field}` |" in told
+
+
+def test_every_reason_of_a_refusal_is_in_the_docs() -> None:
+    for page in ("reference/aats-wire.md", "how-to/run-a-forwarder.md"):
+        text = (DOCS / page).read_text()
+        for reason in Reason:
+            assert f"| `{reason.name}` |" in text, f"{page}: {reason.name}"
+
+
+def test_the_picture_of_steering_is_of_a_run_of_this_code() -> None:
+    """Made anew by `python -m tests.docs.aats_picture`."""
+    assert aats_picture.FILE.read_text() == aats_picture.picture()
 
 
 def test_every_command_of_the_readme_exists() -> None:
@@ -194,14 +237,45 @@ def test_every_command_of_the_readme_exists() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
+    told = _walk(WALK, tmp_path)
+    assert "metals-1  reached" in told
+    assert "nearest-1  reached" in told
+    assert told.count("exit code 3") == 4
+    assert "It depends." in told
+    assert told.count("\ngold\n") == 3
+    assert "tin, says metals-1" in told
+    assert "gold, says cheap-1" in told
+    assert (tmp_path / "model/weights.safetensors").is_file()
+    assert "north" in told
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_reader_runs_forwarders_and_a_model_finds_its_way(tmp_path: Path) -> None:
+    told = _walk(STEERED_WALK, tmp_path)
+    assert re.search(r"home > (north|south) > (west|east)", told)
+    assert "delivered here, for " in told
+    assert "branch: standalone, not advised" in told
+    assert re.search(r"branch > north > (west|east)", told)
+    assert "metals-home-1  reached" in told
+    assert (tmp_path / "model/lineage.json").is_file()
+    assert (tmp_path / "copy/weights.safetensors").is_file()
+    assert "job ores-branch-1 is " in told
+    assert told.count("NO_WAY: home") == 5
+    assert told.count("exit code 1") == 2
+
+
+def _walk(walk: Sequence[str], folder: Path) -> str:
+    """Do what the pages say, in a folder, with free ports; returns what was printed."""
     script_ = "set -eu\n" + "\n".join(
-        script(DOCS / page, prefix=f"log-{n}-") for n, page in enumerate(WALK)
+        script(DOCS / page, prefix=f"log-{n}-") for n, page in enumerate(walk)
     )
-    documented_ports = sorted(set(re.findall(r"127\.0\.0\.1:([1-9]\d+)", script_)))
-    ports = {port: _free_port() for port in documented_ports}
+    documented_ports = {"7447", "7480", *re.findall(r"127\.0\.0\.1:([1-9]\d+)", script_)}
+    ports = {port: _free_port() for port in sorted(documented_ports)}
     for documented, free in ports.items():
         script_ = script_.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
-    installed = str(tmp_path / "installed")
+    installed = str(folder / "installed")
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -213,18 +287,10 @@ def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
         "PIP_NO_BUILD_ISOLATION": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, [installed, os.environ.get("PYTHONPATH")])),
     }
-    code = _run(script_, tmp_path, environment)
-    told = (tmp_path / "reader.log").read_text()
+    code = _run(script_, folder, environment)
+    told = (folder / "reader.log").read_text()
     assert code == 0, f"the last command failed:\n{told[-6000:]}"
-    assert "metals-1  reached" in told
-    assert "nearest-1  reached" in told
-    assert told.count("exit code 3") == 4
-    assert "It depends." in told
-    assert told.count("\ngold\n") == 3
-    assert "tin, says metals-1" in told
-    assert "gold, says cheap-1" in told
-    assert (tmp_path / "model/weights.safetensors").is_file()
-    assert "north" in told
+    return told
 
 
 def _run(script_: str, folder: Path, environment: dict[str, str]) -> int:

@@ -127,6 +127,9 @@ def test_who_has_a_say_is_changed_while_they_run(square: Square) -> None:
     assert alone["mode"] == "standalone"
     assert not alone["advised"]
     assert told("north")["mode"] == "hierarchical"
+    taken_back = square.network.json("steer", "--reset")
+    assert (taken_back["mode"], taken_back["prefer"]) == (None, {})
+    wait_until(lambda: told("north")["mode"] == "non-standalone")
     wrong = square.network.daitn("steer", "--prefer", "beauty=1")
     assert wrong.returncode == 2
     assert "beauty" in wrong.stderr

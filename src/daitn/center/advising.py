@@ -77,11 +77,12 @@ class Advising:
                 for name, weight in (steer.prefer or {}).items()
             )
         )
-        if steer.mode is not None or steer.prefer is not None:
+        if steer != Steer():
+            before = Advice(version=0) if steer.reset else self._own
             self._own = Advice(
                 version=self._own.version + 1,
-                mode=steer.mode or self._own.mode,
-                prefer=self._own.prefer if steer.prefer is None else steer.prefer,
+                mode=steer.mode or before.mode,
+                prefer=before.prefer if steer.prefer is None else steer.prefer,
             )
             self._journal.put(_KIND, _NAME, encode(self._own))
             await self._tell()

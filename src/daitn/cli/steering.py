@@ -175,6 +175,9 @@ def steer(
     prefer: Annotated[
         list[str], typer.Option(help="Weight of a scorer, for instance latency=3; repeatable.")
     ] = _NOWHERE,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="First take back what was said before.")
+    ] = False,
     site: Annotated[
         str, typer.Option("--site", help="One forwarder; without it, advise them all.")
     ] = "",
@@ -186,7 +189,7 @@ def steer(
     Example: daitn steer hierarchical --prefer latency=3
     Example: daitn steer standalone --site gate
     """
-    change = Steer(mode=mode, prefer=_weights(prefer) if prefer else None)
+    change = Steer(mode=mode, prefer=_weights(prefer) if prefer else None, reset=reset)
 
     async def work() -> Advice | ForwarderReport:
         async with connect(center) as session:

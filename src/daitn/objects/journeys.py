@@ -33,7 +33,7 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
     """How often it was sent out anew from home because it was lost."""
     leg: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
-    """How often it went on since; with the epoch, the packet's branch is made of it."""
+    """How often it went on since; a packet for each."""
     facts: Annotated[tuple[Dated, ...], msgspec.Meta(max_length=100_000)]
 
     def stage(self) -> tuple[int, int]:

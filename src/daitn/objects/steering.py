@@ -59,6 +59,8 @@ class Steer(msgspec.Struct, frozen=True, kw_only=True):
     """None: leave it."""
     prefer: Weights | None = None
     """None: leave them."""
+    reset: bool = False
+    """First take back what was said before."""
 
 
 class LinkReport(msgspec.Struct, frozen=True, kw_only=True):

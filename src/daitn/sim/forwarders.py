@@ -12,7 +12,7 @@ from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
 from daitn.steering.forwarder import Forwarder, Settings
 from daitn.steering.routes import Limits
 from daitn.steering.ways import HERE
-from daitn.steering.wire.packet import Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
 from daitn.steering.wire.summaries import Offer, decode_summary, encode_summary
 
@@ -37,6 +37,7 @@ class Station:
     offers: tuple[Offer, ...]
     slots: int
     serve_s: Callable[[Packet], float]
+    domain: str = ""
     busy: int = 0
     waiting: deque[Packet] = field(default_factory=deque)
     wake_s: float = float("inf")
@@ -69,10 +70,13 @@ class ForwarderNetwork:
         settings: Settings | None = None,
         limits: Limits | None = None,
         load_every_s: float = 1.0,
+        coded: bool = True,
     ) -> None:
+        """`coded`: whether what crosses a link is encoded and read again. Without it a run takes
+        less time, and what is counted is the same."""
         self.clock = Clock()
         self.detect_s, self.load_every_s = detect_s, load_every_s
-        self.settings, self.limits = settings, limits
+        self.settings, self.limits, self.coded = settings, limits, coded
         self.stations: dict[str, Station] = {}
         self.links: dict[frozenset[str], float] = {}
         """Those that are up, to their delay one way, in seconds."""
@@ -100,11 +104,12 @@ class ForwarderNetwork:
         *,
         slots: int = 8,
         serve_s: Callable[[Packet], float] = lambda packet: 0.0,
+        domain: str = "",
     ) -> None:
         """A site. It also offers to bring home what set out there."""
         own = (*offers, Offer(f"home:{site}"))
-        forwarder = Forwarder(site, self.now_s, self.settings, self.limits)
-        self.stations[site] = station = Station(forwarder, own, slots, serve_s)
+        forwarder = Forwarder(site, self.now_s, self.settings, self.limits, domain)
+        self.stations[site] = station = Station(forwarder, own, slots, serve_s, domain)
         forwarder.routes.offer(station.offered(), self.now_s)
         if offers:
             self._report(site, station.life)
@@ -123,7 +128,25 @@ class ForwarderNetwork:
         self._sessions[link] = self._sessions.get(link, 0) + 1
         for here, there in ((a, b), (b, a)):
             forwarder = self.stations[here].forwarder
-            self._do(here, forwarder.link_up(SiteId(there), delay_s, self.now_s))
+            domain = self.stations[there].domain
+            self._do(here, forwarder.link_up(SiteId(there), delay_s, self.now_s, domain))
+
+    def switch(self, site: str, domain: str) -> None:
+        """A site belongs to another domain from now on; its neighbours hear of it."""
+        station = self.stations[site]
+        station.domain = domain
+        station.forwarder.set_domain(domain, self.now_s)
+        for link in self.links:
+            for there in link - {site} if site in link else ():
+                self._cross(site, there, self._hearing(there, site, domain))
+        self._poll(site)
+
+    def _hearing(self, there: str, site: str, domain: str) -> Callable[[], None]:
+        def hear() -> None:
+            self.stations[there].forwarder.link_domain(site, domain)
+            self._poll(there)
+
+        return hear
 
     def disconnect(self, a: str, b: str) -> None:
         """A link fails."""
@@ -155,9 +178,14 @@ class ForwarderNetwork:
         station = self.stations[site]
         for neighbour, _ in lost:
             self.disconnect(site, neighbour)
-        fresh = Forwarder(site, self.now_s, self.settings, self.limits)
+        fresh = Forwarder(site, self.now_s, self.settings, self.limits, station.domain)
         self.stations[site] = Station(
-            fresh, station.offers, station.slots, station.serve_s, life=station.life + 1
+            fresh,
+            station.offers,
+            station.slots,
+            station.serve_s,
+            station.domain,
+            life=station.life + 1,
         )
         fresh.routes.offer(station.offers, self.now_s)
         self._report(site, station.life + 1)
@@ -215,11 +243,14 @@ class ForwarderNetwork:
 
     def _carry(self, site: str, neighbour: str, packet: Packet) -> None:
         self.counts[packet.kind.name] += 1
-        wire = encode_packet(packet)
+        if packet.kind is Kind.REFUSAL:
+            self.counts["refusal bytes"] += len(encode_packet(packet))
+        wire = encode_packet(packet) if self.coded else b""
 
         def arrive() -> None:
             forwarder = self.stations[neighbour].forwarder
-            self._do(neighbour, forwarder.packet(site, decode_packet(wire), self.now_s))
+            heard = decode_packet(wire) if self.coded else packet
+            self._do(neighbour, forwarder.packet(site, heard, self.now_s))
 
         self._cross(site, neighbour, arrive)
 
@@ -230,7 +261,8 @@ class ForwarderNetwork:
 
         def arrive() -> None:
             forwarder = self.stations[tell.neighbour].forwarder
-            forwarder.heard(site, decode_summary(wire), self.now_s)
+            heard = decode_summary(wire) if self.coded else tell.summary
+            forwarder.heard(site, heard, self.now_s)
             self._poll(tell.neighbour)
 
         self._cross(site, tell.neighbour, arrive)

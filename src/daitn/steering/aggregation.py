@@ -71,6 +71,14 @@ def best_of(offers: Iterable[Offer], key: str) -> Offer:
     return msgspec.structs.replace(best, key=key, at_s=min(offer.at_s for offer in offers))
 
 
+def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
+    """Of several offers of a key, the best balanced one."""
+    by_key: dict[str, list[Offer]] = {}
+    for offer in offers:
+        by_key.setdefault(offer.key, []).append(offer)
+    return {key: best_of(same, key) for key, same in by_key.items()}
+
+
 def choose(
     offers: Mapping[str, Offer], distances_s: Mapping[str, float], site: str, best: int
 ) -> tuple[str, ...]:
@@ -182,6 +190,11 @@ class Aggregation:
         told = {origin: best_of(offers, key) for origin, offers in by_origin.items()}
         chosen = choose(told, self._distances_s, self.site, self.limits.best)
         return {origin: told[origin] for origin in chosen}
+
+    @property
+    def chosen(self) -> Mapping[str, Mapping[str, Offer]]:
+        """All that is told on: key as told to origin to its offer."""
+        return self._chosen
 
     def told(self, origin: str) -> tuple[Offer, ...] | None:
         """What is told on of what `origin` offers; None: it is not told on at all."""

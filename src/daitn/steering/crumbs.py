@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 import heapq
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -20,6 +22,7 @@ __all__ = ["Crumb", "Crumbs", "Key", "Phase", "Step"]
 
 Key = tuple[bytes, int]
 """An object's id, and its branch."""
+LEAST_ALARMS = 1024
 
 
 class Phase(enum.Enum):
@@ -75,14 +78,13 @@ class Crumbs:
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._crumbs: dict[Key, Crumb] = {}
+        self.get: Final = self._crumbs.get
+        """The crumb of an object, if there is one."""
         self._bytes = 0
         self._alarms: list[tuple[float, Key]] = []
-        self._through: dict[str, dict[Key, None]] = {}
+        self._most_alarms = LEAST_ALARMS
+        self._through: defaultdict[str, dict[Key, None]] = defaultdict(dict)
         """Objects under way, by the neighbour through which they are."""
-
-    def get(self, key: Key) -> Crumb | None:
-        """The crumb of an object, if there is one."""
-        return self._crumbs.get(key)
 
     def of(self, object_id: bytes) -> Iterator[tuple[int, Crumb]]:
         """The crumbs of all branches of an object."""
@@ -118,6 +120,18 @@ class Crumbs:
         """Have something done about it then, and not before."""
         crumb.until_s = at_s
         heapq.heappush(self._alarms, (at_s, key))
+        if len(self._alarms) > self._most_alarms:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop alarms whose time changed: most objects are answered long before their deadline."""
+        self._alarms = [
+            (at_s, key)
+            for at_s, key in self._alarms
+            if (crumb := self._crumbs.get(key)) is not None and crumb.until_s == at_s
+        ]
+        heapq.heapify(self._alarms)
+        self._most_alarms = max(LEAST_ALARMS, 2 * len(self._alarms))
 
     def next_s(self) -> float:
         """When the next alarm may be due."""
@@ -134,10 +148,7 @@ class Crumbs:
 
     def went(self, key: Key, crumb: Crumb) -> None:
         """The object is under way through `crumb.via`."""
-        through = self._through.get(crumb.via)
-        if through is None:
-            through = self._through[crumb.via] = {}
-        through[key] = None
+        self._through[crumb.via][key] = None
 
     def left(self, key: Key, crumb: Crumb) -> None:
         """It is not under way there any more."""

@@ -15,7 +15,7 @@ from daitn.steering.commands import Command, Deliver, Drop, Return, Send
 from daitn.steering.crumbs import Crumb, Crumbs, Key, Phase, Step
 from daitn.steering.lanes import Lanes
 from daitn.steering.paths import tried
-from daitn.steering.ranking import Choice, Rankings
+from daitn.steering.ranking import Choice, Ranking, Rankings
 from daitn.steering.routes import RouteTable
 from daitn.steering.ways import HERE
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet
@@ -27,6 +27,11 @@ _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORME
 """Of these no other way can be better."""
 _PASSING = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
 """These may be otherwise a moment later."""
+# To look a member of an enum up takes Python 3.11 70 ns, and every packet needs several.
+_QUERY, _ANSWER, _REFUSAL = Kind.QUERY, Kind.ANSWER, Kind.REFUSAL
+_FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
+_UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
+_TRACED = Flag.TRACED
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +81,9 @@ class Custody:
     def packet(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
         """See `Forwarder.packet`."""
         try:
-            if packet.kind is Kind.ANSWER:
+            if packet.kind is _ANSWER:
                 self._answer(sender, packet, now_s, out)
-            elif packet.kind is Kind.REFUSAL:
+            elif packet.kind is _REFUSAL:
                 self._refusal(sender, packet, now_s, out)
             else:
                 self._object(sender, packet, now_s, out)
@@ -156,7 +161,7 @@ class Custody:
             return
         crumb = Crumb(packet, packet, (sender,), now_s)
         self.crumbs.put(key, crumb)
-        self._steer(key, crumb, now_s, out)
+        self._steer(key, crumb, now_s, out, ranking=ranking)
 
     def _unwanted(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
         """Why an object that is new here is not taken."""
@@ -211,12 +216,14 @@ class Custody:
         now_s: float,
         out: list[Command],
         otherwise: Refusal | None = None,
+        ranking: Ranking | None = None,
     ) -> None:
         """Find the next hop for an object; where there is none, refuse it, or hold it for now."""
         packet = crumb.packet
         if crumb.steps:
             self.crumbs.left(key, crumb)
-        ranking = self.rankings.ranking(packet.intent, now_s)
+        if ranking is None:
+            ranking = self.rankings.ranking(packet.intent, now_s)
         choice = ranking.choose(packet.promise, packet.visited, not crumb.failed_here)
         if choice is None and crumb.phase is Phase.HELD and crumb.steps:
             return
@@ -236,7 +243,7 @@ class Custody:
     def _take(
         self, key: Key, crumb: Crumb, choice: Choice, now_s: float, out: list[Command]
     ) -> None:
-        crumb.phase = Phase.UNDER_WAY
+        crumb.phase = _UNDER_WAY
         crumb.via, crumb.origin, crumb.expected_s = choice.via, choice.origin, choice.expected_s
         self.crumbs.went(key, crumb)
         self.lanes.left(choice.via, choice.origin, key, now_s)
@@ -248,7 +255,7 @@ class Custody:
 
     def _pass_on(self, crumb: Crumb, promise: int, now_s: float, out: list[Command]) -> None:
         at_ms = int(now_s * 1000)
-        packet = crumb.packet.stepped(self.site, at_ms, Action.FORWARDED, promise)
+        packet = crumb.packet.stepped(self.site, at_ms, _FORWARDED, promise)
         out.append(Send(crumb.via, packet))
 
     def _deliver(self, crumb: Crumb, now_s: float, out: list[Command]) -> None:
@@ -280,10 +287,10 @@ class Custody:
         self._again_from_here(key, crumb, now_s, out)
 
     def _elsewhere(self, packet: Packet, crumb: Crumb, now_s: float) -> Packet:
-        went = {step.choice.origin for step in crumb.steps if step.choice is not None}
-        for origin in sorted(went - {self.site}):
+        went = {step.choice.site for step in crumb.steps if step.choice is not None}
+        for site in sorted(went - {self.site}):
             if packet.hop_limit > 1:
-                packet = packet.stepped(origin, int(now_s * 1000), Action.TRIED, packet.promise)
+                packet = packet.stepped(site, int(now_s * 1000), Action.TRIED, packet.promise)
         return packet
 
     def _end_s(self, crumb: Crumb) -> float:
@@ -295,7 +302,7 @@ class Custody:
         """When an object is overdue. A model on its way takes as long as its bytes take."""
         end_s = self._end_s(crumb)
         packet = crumb.packet
-        if packet.kind is not Kind.QUERY or HERE not in crumb.upstreams:
+        if packet.kind is not _QUERY or HERE not in crumb.upstreams:
             return end_s
         wait_s = (self.settings.overdue_s + 4.0 * crumb.expected_s) * 2.0**packet.attempt
         return min(end_s, now_s + wait_s)
@@ -308,14 +315,14 @@ class Custody:
         if crumb is None:
             self._homewards(packet, now_s, out)
             return
-        if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
+        if crumb.phase is _ANSWERED or crumb.phase is _REFUSED:
             out.append(Drop(packet, f"it was {crumb.phase.value} before"))
             return
-        if sender == crumb.via and crumb.phase is Phase.UNDER_WAY:
+        if sender == crumb.via and crumb.phase is _UNDER_WAY:
             self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
         else:
             self.lanes.gave_up(crumb.via, crumb.origin, key)
-        self._settle(key, crumb, Phase.ANSWERED, packet, now_s)
+        self._settle(key, crumb, _ANSWERED, packet, now_s)
         if not self._say(crumb.upstreams, packet, now_s - crumb.since_s, out):
             self._homewards(packet, now_s, out)
 
@@ -368,7 +375,7 @@ class Custody:
 
     def _settle(self, key: Key, crumb: Crumb, phase: Phase, reply: Packet, now_s: float) -> None:
         """An object is done with; its reply is kept for a while."""
-        traced = Flag.TRACED in crumb.packet.flags
+        traced = _TRACED in crumb.packet.flags
         self._held.pop(key, None)
         self.crumbs.left(key, crumb)
         self.crumbs.replace(crumb, reply)

@@ -36,16 +36,30 @@ class Forwarder:
         now_s: float,
         settings: Settings | None = None,
         limits: Limits | None = None,
+        domain: str = "",
     ) -> None:
+        """`domain` is empty where the site belongs to none. Raises `InvalidInput` for a bad one."""
         self.site = site
-        self.routes = RouteTable(site, now_s, limits)
+        self.routes = RouteTable(site, now_s, limits, domain)
         self.custody = Custody(self.routes, settings or Settings())
 
-    def link_up(self, neighbour: str, cost_s: float, now_s: float) -> list[Command]:
-        """A link came up, or one that seemed up is a new one."""
+    def link_up(
+        self, neighbour: str, cost_s: float, now_s: float, domain: str | None = None
+    ) -> list[Command]:
+        """A link came up, or one that seemed up is a new one. `domain` is the neighbour's; None:
+        the same as this site's."""
         commands = self.link_down(neighbour, now_s)
-        self.routes.link_up(neighbour, cost_s, now_s)
+        self.routes.link_up(neighbour, cost_s, now_s, domain)
         return commands
+
+    def link_domain(self, neighbour: str, domain: str | None) -> None:
+        """A neighbour belongs to another domain from now on; None: the same as this site."""
+        self.routes.link_domain(neighbour, domain)
+
+    def set_domain(self, domain: str, now_s: float) -> None:
+        """This site belongs to another domain from now on; empty: to none. What is under way goes
+        on. Raises `InvalidInput`."""
+        self.routes.set_domain(domain, now_s)
 
     def link_cost(self, neighbour: str, cost_s: float, now_s: float) -> None:
         """A link was measured again."""

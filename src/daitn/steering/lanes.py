@@ -76,7 +76,8 @@ class Lanes:
 
     def left(self, via: str, origin: str, object_key: Hashable, now_s: float) -> None:
         """An object went on."""
-        self.lane(via, origin).waiting[object_key] = now_s
+        lane = self._lanes.get((via, origin)) or self.lane(via, origin)
+        lane.waiting[object_key] = now_s
 
     def back(
         self, via: str, origin: str, object_key: Hashable, expected_s: float, now_s: float

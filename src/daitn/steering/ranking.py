@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
 from daitn.steering.lanes import Lanes
+from daitn.steering.origins import site_of
 from daitn.steering.routes import RouteTable
 from daitn.steering.scoring import STEERING, promises
 from daitn.steering.ways import HERE, as_learned, rejections, ways_for
@@ -42,6 +43,8 @@ class Choice:
 
     via: str
     origin: str
+    site: str
+    """To which it leads: the origin, or its domain's border."""
     promise: int
     expected_s: float
     score: float
@@ -79,7 +82,14 @@ class Ranking:
         self._scores, self._order = scores, order
         expected_s = ways.expected_s.tolist()
         self.choices = tuple(
-            Choice(row.via, row.origin, prospect.promised[i], expected_s[i], scores[i])
+            Choice(
+                row.via,
+                row.origin,
+                site_of(row.origin),
+                prospect.promised[i],
+                expected_s[i],
+                scores[i],
+            )
             for i in order
             for row in (ways.rows[i],)
         )
@@ -95,7 +105,7 @@ class Ranking:
             if via == HERE:
                 if not here:
                     continue
-            elif been(via) or (choice.origin != via and been(choice.origin)):
+            elif been(via) or (choice.site != via and been(choice.site)):
                 continue
             if choice.promise > promise or via == HERE:
                 apart = best is not None and best.score - choice.score > MARGIN

@@ -8,28 +8,33 @@ reliable and keep order while they are up, so that only changes are told, at onc
 now and then; what an origin offers goes with its way; and of too many offers only the best are told
 on (`aggregation`). An origin that is not told on any more is retracted, as one out of reach.
 
+Sites may belong to domains. Over a link between two domains no site is told of, only what each
+domain can do (`domains`), and of other domains what their border sites say. A domain's border does
+not count for those who reach its site inside: there is no use in leaving a domain to come back. It
+does for those who do not, so that a domain in pieces is joined through others.
+
 A shell calls `link_up`, `heard`, ... as things happen, then sends what `due` returns, and calls
 `due` again at `next_due_s` at the latest. A site that restarts is expected to be noticed as down
 by its neighbours before it is up again, as it forgot the bounds on what it told.
 
 How much is said: a change goes out at once, those of the next 0.05 s together. Distances that
 changed by less than 5 % wait for the refresh every 30 s. A link's cost counts as changed from 10 %
-and a millisecond on. A site makes at most one edition of its offers per `EDITION_S`, and one per
-`LOAD_S` where only times to wait or dates changed, and none for small changes
-(`routes_offers.change`). A request is passed on once per `PASS_ON_S`.
+and a millisecond on. New editions of offers are rare (`routes_own`). A request is passed on once
+per `PASS_ON_S`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
-from daitn.objects.errors import InvalidInput
-from daitn.steering.aggregation import Aggregation, Limits, best_of
-from daitn.steering.routes_offers import Change, change, check, far_apart
-from daitn.steering.routes_origin import FAR_S, Advert, Origin, Via, Way, count_up, newer
+from daitn.steering.aggregation import Aggregation, Limits, best_by_key
+from daitn.steering.domains import Domain, Reached
+from daitn.steering.origins import domain_of, site_of
+from daitn.steering.routes_offers import check, checked_cost, far_apart
+from daitn.steering.routes_origin import FAR_S, Advert, Explained, Origin, Via, Way, count_up, newer
+from daitn.steering.routes_own import Own
 from daitn.steering.routes_peer import EXPIRY_S, REFRESH_S, Peer
 from daitn.steering.wire.summaries import (
     INFINITE,
@@ -45,28 +50,16 @@ __all__ = ["Explained", "Limits", "RouteTable", "Via", "Way"]
 HOLD_S = 180.0
 """How long the bound of an origin out of reach is kept: longer than any neighbour may still
 believe what it was told (its expiry, and the time until that is looked for)."""
-EDITION_S = 1.0
-LOAD_S = 5.0
 PASS_ON_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """All that is known of the ways to an origin."""
-
-    origin: str
-    bound: tuple[int, float] | None
-    """Number and distance: neighbours nearer than that are feasible."""
-    ways: tuple[Way, ...]
-    """The nearest first."""
-    told_on: bool
-    """Whether neighbours hear of it; otherwise better ones took its place."""
 
 
 class RouteTable:
     """What one site knows of all others, and what it tells."""
 
-    def __init__(self, site: str, now_s: float, limits: Limits | None = None) -> None:
+    def __init__(
+        self, site: str, now_s: float, limits: Limits | None = None, domain: str = ""
+    ) -> None:
+        """`domain` is empty where the site belongs to none. Raises `InvalidInput` for a bad one."""
         self.site = site
         self.version = 0
         """Counts up with every change that may change a forwarding decision."""
@@ -74,14 +67,14 @@ class RouteTable:
         self._peers: dict[str, Peer] = {}
         self._costs_s: dict[str, float] = {}
         self._origins: dict[str, Origin] = {}
+        self._domains: dict[str, None] = {}
+        """Those of them that stand for domains."""
         self._aggregation = Aggregation(site, self._limits)
         self._seqno = 0
-        self._edition = max(0, int(now_s))
-        self._edition_s = -INFINITE
-        self._wanted: dict[str, Offer] = {}
-        """The latest offers of this site."""
-        self._publish_s = INFINITE
-        """When to tell them."""
+        """Of all origins for which this site speaks."""
+        self._own = Own(now_s)
+        self._domain = Domain(domain, site, self._limits, now_s)
+        self._speaks_for = {site: self._own, **self._domain.origins}
         self._requests: list[tuple[str, SeqnoRequest]] = []
         self._wake_s: dict[str, float] = {}
         """Origins to look at again though nothing changed."""
@@ -95,34 +88,77 @@ class RouteTable:
         Raises `Corrupt` where one is not a number.
         """
         check(Update((RouteEntry(self.site, 0, 0.0, offers=offers),)))
-        by_key: dict[str, list[Offer]] = {}
-        for offer in offers:
-            by_key.setdefault(offer.key, []).append(offer)
-        self._wanted = {key: best_of(same, key) for key, same in by_key.items()}
-        changed = change(self._aggregation.offers.of.get(self.site, {}), self._wanted)
-        wait_s = LOAD_S if changed is Change.LOAD else EDITION_S
-        self._publish_s = INFINITE if changed is Change.NONE else self._edition_s + wait_s
+        self._own.want(best_by_key(offers))
         self._publish(now_s)
 
     def _publish(self, now_s: float) -> None:
-        if now_s >= self._publish_s:
-            self._edition, self._edition_s, self._publish_s = self._edition + 1, now_s, INFINITE
-            self._aggregation.put(self.site, 0.0, self._wanted.values())
+        if self._own.publish(now_s):
+            self._aggregation.put(self.site, 0.0, self._own.offers.values())
             self._changed(self.site)
+        if changed := self._domain.refresh(self._reached, now_s):
+            for peer in self._peers.values():
+                peer.pending |= changed
+
+    def _reached(self, origin: str) -> Reached:
+        known = self._origins.get(origin)
+        return 0.0 if known is None else known.distance_s, self.offered(origin)
+
+    # Domains
+
+    @property
+    def domain(self) -> str:
+        """The domain of this site; empty: none."""
+        return self._domain.name
+
+    def set_domain(self, domain: str, now_s: float) -> None:
+        """This site belongs to another domain from now on, or (empty) to none. Each neighbour
+        hears in one message what it is to know, and what no longer. Raises `InvalidInput`."""
+        if domain != self.domain:
+            self._domain = Domain(domain, self.site, self._limits, now_s)
+            self._speaks_for = {self.site: self._own, **self._domain.origins}
+            self._draw_border(self._peers)
+            for origin in self._domains:
+                self._select(origin, now_s)
+
+    def link_domain(self, neighbour: str, domain: str | None) -> None:
+        """A neighbour belongs to another domain from now on; None: the same as this site."""
+        peer = self._peers.get(neighbour)
+        if peer is not None and peer.domain != domain:
+            peer.domain = domain
+            self._draw_border((neighbour,))
+
+    def _draw_border(self, moved: Iterable[str] = ()) -> None:
+        """The border may run elsewhere; on the links to some neighbours it came or went."""
+        known = (self.site, *self._origins)
+        self._domain.border({peer.domain for peer in self._peers.values()}, known)
+        for neighbour in moved:
+            peer = self._peers[neighbour]
+            peer.pending.update(self._speaks_for, self._origins, peer.told)
+        self.version += 1
+
+    def _inside(self, origin: str) -> bool:
+        """Whether an origin is the border of this very domain, at a site that is reached inside."""
+        if domain_of(origin) != self.domain:
+            return False
+        border = self._origins.get(site_of(origin))
+        return border is not None and border.selected is not None
 
     # Links
 
-    def link_up(self, neighbour: str, cost_s: float, now_s: float) -> None:
-        """A link came up, or one that seemed up is a new one: all is told anew."""
+    def link_up(
+        self, neighbour: str, cost_s: float, now_s: float, domain: str | None = None
+    ) -> None:
+        """A link came up, or one that seemed up is a new one: all is told anew. `domain` is the
+        neighbour's, empty where it belongs to none; None: the same as this site's."""
         self.link_down(neighbour, now_s)
-        self._costs_s[neighbour] = _cost(cost_s)
-        self._peers[neighbour] = Peer(heard_s=now_s, whole_s=now_s)
-        self.version += 1
+        self._costs_s[neighbour] = checked_cost(cost_s)
+        self._peers[neighbour] = Peer(heard_s=now_s, whole_s=now_s, domain=domain)
+        self._draw_border()
 
     def link_cost(self, neighbour: str, cost_s: float, now_s: float) -> None:
         """A link was measured again; changes within 10 % or a millisecond are ignored."""
         known_s = self._costs_s.get(neighbour)
-        if known_s is None or not far_apart(known_s, _cost(cost_s), share=0.1, least=0.001):
+        if known_s is None or not far_apart(known_s, checked_cost(cost_s), share=0.1, least=0.001):
             return
         self._costs_s[neighbour] = cost_s
         for origin, known in self._origins.items():
@@ -135,7 +171,7 @@ class RouteTable:
             self._forget(neighbour, [*self._origins], now_s)
             del self._costs_s[neighbour]
             self._requests = [sent for sent in self._requests if sent[0] != neighbour]
-            self.version += 1
+            self._draw_border()
 
     def neighbours(self) -> tuple[str, ...]:
         """The neighbours to which a link is up."""
@@ -157,7 +193,7 @@ class RouteTable:
             self._requested(neighbour, summary, now_s)
             return
         for entry in summary.routes:
-            if entry.origin == self.site:
+            if site_of(entry.origin) == self.site:
                 self._restore(entry)
             else:
                 self._learn(neighbour, entry, now_s)
@@ -168,13 +204,18 @@ class RouteTable:
 
     def _restore(self, entry: RouteEntry) -> None:
         """Others know of an earlier life of this site: go on from there."""
-        seqno, edition = self._seqno, self._edition
-        if newer(entry.seqno, seqno):
-            self._seqno = count_up(entry.seqno)
-        if entry.edition > edition:
-            self._edition = entry.edition + 1
-        if (seqno, edition) != (self._seqno, self._edition):
-            self._changed(self.site)
+        own = self._speaks_for.get(entry.origin)
+        if own is None:
+            return
+        if newer(entry.seqno, self._seqno):
+            self._count_to(count_up(entry.seqno))
+        if own.restore(entry.edition):
+            self._changed(entry.origin)
+
+    def _count_to(self, seqno: int) -> None:
+        self._seqno = seqno
+        for origin in self._speaks_for:
+            self._changed(origin)
 
     def _learn(self, neighbour: str, entry: RouteEntry, now_s: float) -> None:
         if entry.distance_s >= FAR_S:
@@ -185,6 +226,8 @@ class RouteTable:
             if len(self._origins) >= self._limits.most_origins:
                 return
             known = self._origins[entry.origin] = Origin(gone_s=now_s)
+            if domain_of(entry.origin) is not None:
+                self._domains[entry.origin] = None
         before, offers = known.adverts.get(neighbour), entry.offers
         if offers is None:
             if before is None:
@@ -206,10 +249,9 @@ class RouteTable:
     def _requested(self, neighbour: str, request: SeqnoRequest, now_s: float) -> None:
         """RFC 8966, section 3.8.1.2: count up, tell what satisfies it, or pass it on."""
         known = self._origins.get(request.origin)
-        if request.origin == self.site:
+        if site_of(request.origin) == self.site:
             if newer(request.seqno, self._seqno):
-                self._seqno = request.seqno
-                self._changed(self.site)
+                self._count_to(request.seqno)
                 return
         elif known is None:
             return
@@ -234,7 +276,11 @@ class RouteTable:
     def _select(self, origin: str, now_s: float) -> None:
         """Ways to `origin` changed, or the time came to look at them again."""
         known = self._origins[origin]
-        known.select(self._costs_s, now_s)
+        reached = known.selected is not None
+        if self._inside(origin):
+            known.leave()
+        else:
+            known.select(self._costs_s, now_s)
         if known.selected is None:
             self._aggregation.drop(origin)
         else:
@@ -252,9 +298,14 @@ class RouteTable:
         else:
             self._wake_s.pop(origin, None)
         self._changed(origin)
+        if reached != (known.selected is not None):
+            for border in self._domains:
+                if site_of(border) == origin != border:
+                    self._select(border, now_s)
 
     def _changed(self, origin: str) -> None:
         self.version += 1
+        self._domain.touch(origin)
         for peer in self._peers.values():
             peer.pending.add(origin)
 
@@ -266,25 +317,30 @@ class RouteTable:
             return -INFINITE
         return min(
             self._sweep_s,
-            self._publish_s,
+            self._own.publish_s,
+            self._domain.due_s(),
             *self._wake_s.values(),
             *(peer.due_s() for peer in self._peers.values()),
         )
 
     def due(self, now_s: float) -> list[tuple[str, Summary]]:
         """What to send to which neighbour now, in this order."""
-        self._publish(now_s)
         if now_s >= self._sweep_s:
             self._sweep(now_s)
         for origin in sorted(o for o, wake_s in self._wake_s.items() if now_s >= wake_s):
             self._select(origin, now_s)
+        self._publish(now_s)
         changed = self._aggregation.refresh()
         messages: list[tuple[str, Summary]] = []
         for neighbour, peer in sorted(self._peers.items()):
             peer.pending |= changed
             if now_s >= peer.due_s() and (update := self._tell(neighbour, peer, now_s)):
                 messages.append((neighbour, update))
-        messages += self._requests
+        messages += [
+            (to, said)
+            for to, said in self._requests
+            if not self._domain.hides(said.origin, self._peers[to].domain)
+        ]
         self._requests = []
         return messages
 
@@ -297,16 +353,17 @@ class RouteTable:
         for origin, known in [*self._origins.items()]:
             if known.gone_s is not None and now_s >= known.gone_s + HOLD_S:
                 del self._origins[origin]
+                self._domains.pop(origin, None)
 
     def _tell(self, neighbour: str, peer: Peer, now_s: float) -> Update | None:
         def known(origin: str) -> RouteEntry | None:
             return self._entry(origin, neighbour)
 
-        update = peer.tell(known, (self.site, *self._origins), now_s)
+        update = peer.tell(known, (*self._speaks_for, *self._origins), now_s)
         for entry in update.routes if update is not None else ():
-            if entry.origin != self.site and entry.distance_s < INFINITE:
-                promise = self._origins[entry.origin].promise(entry.seqno, entry.distance_s)
-                self.version += promise
+            way = self._origins.get(entry.origin)
+            if way is not None and entry.distance_s < INFINITE:
+                self.version += way.promise(entry.seqno, entry.distance_s)
         return update
 
     def _entry(self, origin: str, neighbour: str) -> RouteEntry | None:
@@ -314,10 +371,12 @@ class RouteTable:
 
         Split horizon: nothing is told to the neighbour by which it is reached.
         """
-        offers = self._aggregation.told(origin)
-        if origin == self.site:
-            return RouteEntry(origin, self._seqno, 0.0, self._edition, offers)
-        known = self._origins.get(origin)
+        domain = self._peers[neighbour].domain
+        if self._domain.hides(origin, domain):
+            return None
+        if (own := self._speaks_for.get(origin)) is not None:
+            return RouteEntry(origin, self._seqno, 0.0, own.edition, tuple(own.offers.values()))
+        offers, known = self._aggregation.told(origin), self._origins.get(origin)
         if known is None or known.selected in (None, neighbour) or offers is None:
             return None
         advert = known.adverts[known.selected]
@@ -329,7 +388,7 @@ class RouteTable:
         """All neighbours by which `origin` is reached without a loop: the selected one, then the
         others, the nearest first."""
         known = self._origins.get(origin)
-        return () if known is None else known.vias(self._costs_s)
+        return () if known is None or known.selected is None else known.vias(self._costs_s)
 
     def offering(self, key: str) -> tuple[tuple[str, Offer], ...]:
         """Who offers that, of all that are reached and this site, in the order of their names.
@@ -351,9 +410,3 @@ class RouteTable:
             return None
         told_on = known.selected is not None and self._aggregation.told(origin) is not None
         return Explained(origin, known.bound, known.ways(self._costs_s), told_on)
-
-
-def _cost(cost_s: float) -> float:
-    if not 0.0 <= cost_s < INFINITE:
-        raise InvalidInput(f"a link costs {cost_s} s", field="cost_s", fix="measure it again")
-    return cost_s

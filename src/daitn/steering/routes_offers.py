@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 
-from daitn.objects.errors import Corrupt
-from daitn.steering.wire.summaries import Offer, Summary, Update
+from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.steering.origins import check_origin
+from daitn.steering.wire.summaries import INFINITE, Offer, Summary, Update
 
-__all__ = ["Change", "Offers", "change", "check", "far_apart", "wider"]
+__all__ = ["Change", "Offers", "change", "check", "checked_cost", "far_apart", "wider"]
 
 FIT_STEP = 0.01
 FRESH_S = 60.0
@@ -20,6 +21,7 @@ def check(summary: Summary) -> None:
     if not isinstance(summary, Update):
         return
     for entry in summary.routes:
+        check_origin(entry.origin)
         if not entry.distance_s >= 0.0:
             raise _malformed(entry.origin, "distance_s", entry.distance_s)
         for offer in entry.offers or ():
@@ -32,6 +34,13 @@ def check(summary: Summary) -> None:
 
 def _malformed(origin: str, name: str, value: object) -> Corrupt:
     return Corrupt(f"a summary says {value} of {origin!r}", field=name, fix="ask who sent it")
+
+
+def checked_cost(cost_s: float) -> float:
+    """Of a link. Raises `InvalidInput` where it is no time."""
+    if not 0.0 <= cost_s < INFINITE:
+        raise InvalidInput(f"a link costs {cost_s} s", field="cost_s", fix="measure it again")
+    return cost_s
 
 
 class Change(enum.IntEnum):

@@ -13,7 +13,18 @@ from dataclasses import dataclass, field
 
 from daitn.steering.wire.summaries import INFINITE, Offer
 
-__all__ = ["FAR_S", "HOP_S", "SETTLE_S", "Advert", "Origin", "Via", "Way", "count_up", "newer"]
+__all__ = [
+    "FAR_S",
+    "HOP_S",
+    "SETTLE_S",
+    "Advert",
+    "Explained",
+    "Origin",
+    "Via",
+    "Way",
+    "count_up",
+    "newer",
+]
 
 HOP_S = 0.001
 """Added for each hop, so that distances grow strictly even where links measure nothing."""
@@ -70,6 +81,19 @@ class Way:
     seqno: int
     feasible: bool
     selected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All that is known of the ways to an origin."""
+
+    origin: str
+    bound: tuple[int, float] | None
+    """Number and distance: neighbours nearer than that are feasible."""
+    ways: tuple[Way, ...]
+    """The nearest first."""
+    told_on: bool
+    """Whether neighbours hear of it; otherwise better ones took its place."""
 
 
 @dataclass(slots=True)
@@ -143,6 +167,11 @@ class Origin:
         self.ask = (nearest,) if settled and still_better else ()
         if not still_better:
             self.better_since_s = None
+
+    def leave(self) -> None:
+        """Selects no way, for a reason that lies elsewhere."""
+        self.selected, self.distance_s = None, INFINITE
+        self.ask, self.better_since_s = (), None
 
     def ask_now(self, now_s: float) -> tuple[str, ...]:
         """Whom to ask now that the origin count up: new ones at once, the others now and then."""

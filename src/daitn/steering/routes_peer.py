@@ -30,6 +30,8 @@ class Peer:
     """When it last said all it knows, or the link came up."""
     whole_s: float
     """When it is to be told everything."""
+    domain: str | None = None
+    """Of its site; None: the same as here."""
     greeted: bool = False
     """Whether it said all it knows since the link came up."""
     sent_s: float = -INFINITE

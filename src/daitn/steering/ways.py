@@ -93,14 +93,16 @@ def ways_for(want: Want, routes: RouteTable) -> Ways:
 
 def as_learned(ways: Ways, lanes: Lanes, now_s: float) -> Ways:
     """The same ways, with the times that this forwarder expects by what it learned."""
-    expected_s = [_expected_s(way, lanes, ways.vias, now_s) for way in ways.rows]
+    origins = {way.origin for way in ways.rows}
+    under_way = {origin: lanes.under_way(origin, ways.vias) for origin in origins}
+    expected_s = [_expected_s(way, lanes, under_way[way.origin], now_s) for way in ways.rows]
     return replace(ways, expected_s=np.array(expected_s, float))
 
 
-def _expected_s(way: Way, lanes: Lanes, vias: tuple[str, ...], now_s: float) -> float:
+def _expected_s(way: Way, lanes: Lanes, under_way: int, now_s: float) -> float:
     offer = way.offer
     # What went there from here since the summary was made waits there too.
-    ours_s = offer.serve_s * (lanes.under_way(way.origin, vias) // max(1, offer.amount))
+    ours_s = offer.serve_s * (under_way // max(1, offer.amount))
     lane = lanes.lane(way.via, way.origin)
     told_s = 2.0 * way.distance_s + max(offer.wait_s, ours_s) + offer.serve_s
     return max(0.0, told_s + lane.bias_s(now_s), lane.oldest_s(now_s))

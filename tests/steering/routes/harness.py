@@ -13,6 +13,7 @@ from random import Random
 
 import rustworkx as rx
 
+from daitn.steering.origins import site_of
 from daitn.steering.routes import Limits, RouteTable
 from daitn.steering.routes_origin import HOP_S
 from daitn.steering.wire.summaries import (
@@ -42,6 +43,7 @@ class Network:
         self.most_delay_s, self.most_skew_s = most_delay_s, most_skew_s
         self.now_s = 0.0
         self.tables: dict[str, RouteTable] = {}
+        self.domains: dict[str, str] = {}
         self.offers: dict[str, tuple[Offer, ...]] = {}
         self.ever: dict[str, list[Offer]] = {}
         """All that a site offered at any time."""
@@ -62,8 +64,9 @@ class Network:
 
     # What happens
 
-    def add(self, site: str, offers: tuple[Offer, ...] = ()) -> None:
-        self.tables[site] = RouteTable(site, self.now_s, self.limits)
+    def add(self, site: str, offers: tuple[Offer, ...] = (), domain: str = "") -> None:
+        self.domains[site] = domain
+        self.tables[site] = RouteTable(site, self.now_s, self.limits, domain)
         self.offer(site, offers)
 
     def offer(self, site: str, offers: tuple[Offer, ...]) -> None:
@@ -81,7 +84,7 @@ class Network:
     def _came_up(self, here: str, there: str, cost_s: float, session: int) -> Callable[[], None]:
         def up() -> None:
             self._ends[here, there] = session
-            self.tables[here].link_up(there, cost_s, self.now_s)
+            self.tables[here].link_up(there, cost_s, self.now_s, self.domains[there])
             self._poll(here)
 
         return up
@@ -115,9 +118,25 @@ class Network:
                 self._noticed_s[here, there] = self.now_s
                 self._lives[here, there] += 1
                 self._went_down(here, there)()
-        self.tables[site] = RouteTable(site, 0.0, self.limits)
+        self.tables[site] = RouteTable(site, 0.0, self.limits, self.domains[site])
         self.offer(site, self.offers[site])
         return neighbours
+
+    def switch(self, site: str, domain: str) -> None:
+        """A site changes its domain; its neighbours notice later."""
+        self.domains[site] = domain
+        self.tables[site].set_domain(domain, self.now_s)
+        for link in self.links:
+            for neighbour in link - {site} if site in link else ():
+                self._notice(neighbour, site, self._moved(neighbour, site, domain))
+        self._poll(site)
+
+    def _moved(self, here: str, there: str, domain: str) -> Callable[[], None]:
+        def moved() -> None:
+            self.tables[here].link_domain(there, domain)
+            self._poll(here)
+
+        return moved
 
     # How it happens
 
@@ -192,13 +211,13 @@ def no_loops() -> Watch:
         if seen.get(site) == (table, table.version):
             return
         seen[site] = table, table.version
-        for origin in network.tables:
+        for origin in {*network.tables, *table.origins()}:
             ahead = [via.neighbour for via in table.routes_to(origin)]
             passed: set[str] = set()
             while ahead:
                 at = ahead.pop()
                 assert at != site, f"{origin} is looked for in a circle through {site}"
-                if at != origin and at not in passed:
+                if at != site_of(origin) and at not in passed:
                     passed.add(at)
                     ahead += [via.neighbour for via in network.tables[at].routes_to(origin)]
 

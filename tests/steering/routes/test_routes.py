@@ -24,7 +24,7 @@ def offers_of(site: str, rng: Random, *, topics: int = 2) -> tuple[Offer, ...]:
         home(site),
         *(
             Offer(key, fit=rng.random(), trust=rng.randrange(3), serve_s=rng.random(),
-                  price_usd=rng.choice((0.0, 0.001, 0.01)), owner=site)
+                  price_usd=rng.choice((0.0, 0.001, 0.01)), owner=f"owner {site[1:]}")
             for key in keys
         ),
     )  # fmt: skip

@@ -134,7 +134,7 @@ SUMMARIES: dict[str, Summary] = {
     "update": Update(
         (
             RouteEntry("ninds", 7, 0.03125, 2, OFFERS),
-            RouteEntry("domain:edge", 65_535, 0.5, 1, ()),
+            RouteEntry("domain:edge@ghr/1", 65_535, 0.5, 1, ()),
             RouteEntry("ghr", 12, 0.25, 4),
             RouteEntry("gone", 3, INFINITE),
         ),

@@ -60,7 +60,7 @@ class RouteEntry(msgspec.Struct, frozen=True, array_like=True):
     """How far an origin is from who says so, and what it offers."""
 
     origin: Name
-    """A site, or a domain (`domain:<name>`) that stands for all sites in it."""
+    """A site, or a domain by one of its border sites (`daitn.steering.origins`)."""
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
     """Counted up by the origin alone; compared modulo 2^16."""
     distance_s: Annotated[float, msgspec.Meta(ge=0.0)]

@@ -14,10 +14,10 @@ from daitn.identity.passes import sign_pass
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import SiteId
-from daitn.steering.wire.packet import Packet
+from daitn.steering.wire.packet import Action, Packet
 from daitn.steering.wire.replies import Reason, Refusal
 from daitn.steering.wire.summaries import Offer
-from daitn.steering.wire.want import Capability, Want
+from daitn.steering.wire.want import Want
 from daitn.terminal.forwarder.post import NotServed
 
 __all__ = ["Answered", "Answering", "Question", "read_answered"]
@@ -47,6 +47,8 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     deployment: str
     body: bytes
     """The response as OpenAI's API has it, in JSON."""
+    path: tuple[str, ...] = ()
+    """Sites by which the query came, the first where it set out."""
 
 
 _QUESTION = msgspec.msgpack.Decoder(Question)
@@ -96,7 +98,8 @@ class Answering:
         status, answer = await self._ask(question, want.owner, body)
         if status != 200:
             raise NotServed(_refusal(status, answer))
-        return msgspec.msgpack.encode(Answered(self._site, name, answer))
+        path = tuple(hop.site for hop in packet.hops() if hop.action is not Action.TRIED)
+        return msgspec.msgpack.encode(Answered(self._site, name, answer, path))
 
     def _deployment(self, want: Want) -> str:
         """The best that is served here and that the want admits."""
@@ -140,8 +143,3 @@ def _refusal(status: int, body: bytes) -> Refusal:
     if status in _OURS:
         return Refusal(Reason.DENIED, detail)
     return Refusal(Reason.FULL if status in _PASSING else Reason.FAILED, detail, 1.0)
-
-
-def answers(want: Want) -> bool:
-    """Whether a want is for models that answer."""
-    return want.capability in (Capability.ANSWER, Capability.MODEL)

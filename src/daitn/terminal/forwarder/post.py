@@ -147,23 +147,28 @@ class Post:
 
     def _do(self, commands: list[Command]) -> None:
         for command in commands:
-            match command:
-                case Send(neighbour, packet):
-                    self.counts["sent"] += 1
-                    self._say(neighbour, encode_packet(packet))
-                case Deliver(packet):
-                    self.counts["delivered"] += 1
-                    self._serve(packet)
-                case Return(packet, _):
-                    self.counts["returned"] += 1
-                    self._return(packet)
-                case Tell(neighbour, summary):
-                    self.counts["summaries"] += 1
-                    self._say(neighbour, encode_summary(summary))
-                case Drop(packet, reason):
-                    self.counts["dropped"] += 1
-                    log.debug("%s dropped: %s", packet.object_id.hex(), reason)
+            # First, as nearly all are; and patterns take three times as long.
+            if isinstance(command, Send):
+                self.counts["sent"] += 1
+                self._say(command.neighbour, encode_packet(command.packet))
+            else:
+                self._do_here(command)
         self._schedule()
+
+    def _do_here(self, command: Deliver | Return | Tell | Drop) -> None:
+        match command:
+            case Deliver(packet):
+                self.counts["delivered"] += 1
+                self._serve(packet)
+            case Return(packet, _):
+                self.counts["returned"] += 1
+                self._return(packet)
+            case Tell(neighbour, summary):
+                self.counts["summaries"] += 1
+                self._say(neighbour, encode_summary(summary))
+            case Drop(packet, reason):
+                self.counts["dropped"] += 1
+                log.debug("%s dropped: %s", packet.object_id.hex(), reason)
 
     def _say(self, neighbour: str, message: bytes) -> None:
         if self._links is not None:

@@ -176,6 +176,8 @@ class ForwarderRole:
 
     async def _on_steer(self, key: str, payload: bytes) -> bytes:
         steer = decode(payload, Steer)
+        if steer.reset:
+            self._mode, self._own_prefer = self._config.mode, {}
         if steer.prefer is not None:
             self._own_prefer = dict(steer.prefer)
         if steer.mode is not None:

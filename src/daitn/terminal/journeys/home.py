@@ -181,8 +181,10 @@ class Home:
         now_s = self._post.now_s()
         taken = {journey.job for journey in self._luggage.all()}
         number = 1
-        while (job := JobId(f"{name}-a{number}")) in taken:
+        # Jobs of two homes meet at stations, so a number alone would not do.
+        while (job := JobId(f"{name}-{self._site}-{number}")) in taken:
             number += 1
+        checked_name(job, "name")
         first = Submitted(job=job, intent=wanted.intent, needs=needs, insist=wanted.insist)
         going = Going.of(Journey(job=job, home=self._site, facts=(Dated(now_s, first),)))
         going.take(Assessed(self._assess(going, now_s)), now_s)
