@@ -145,3 +145,50 @@ def test_a_frozen_forwarder_is_gone_around(square: Square) -> None:
     finally:
         os.kill(frozen, signal.SIGCONT)
     wait_until(lambda: square.path())
+
+
+def test_a_query_crosses_three_domains_that_hide_their_sites(tmp_path: Path) -> None:
+    """a1 - a2 | b1 - b2 | c1 - c2: two sites a domain, the model at the far end."""
+    mesh = Mesh()
+    chain = ["a1", "a2", "b1", "b2", "c1", "c2"]
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    with OpenAiServer(text="from afar") as server:
+        nodes = []
+        for at, site in enumerate(chain):
+            connects = {chain[at + 1]: mesh.port(chain[at + 1])} if at + 1 < len(chain) else {}
+            accepts = chain[at - 1 : at] if at else []
+            entry = serving(site, server) if site == "c2" else None
+            nodes.append(mesh.node(site, connects, *accepts, entry=entry, domain=site[0]))
+        plain = {
+            "center": {"listen": [endpoint], "state": "state/center"},
+            "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
+            "nodes": nodes,
+        }
+        path = tmp_path / "network.yaml"
+        path.write_text(yaml.safe_dump(plain))
+        network = running(tmp_path, path)
+        try:
+
+            def origins() -> set[str]:
+                told = network.json("steer", "--site", "a1")
+                return {origin["origin"] for origin in told["origins"]}
+
+            def arrives() -> bool:
+                ended = network.daitn(
+                    "ping", "--site", "a1", "-n", "1", "--topic", "medicine", "--json"
+                )
+                probes = json.loads(ended.stdout) if ended.stdout else [{"refused": "?"}]
+                hops = [hop["site"] for hop in probes[0].get("hops", [])]
+                return not probes[0]["refused"] and hops == chain
+
+            wait_until(arrives)
+            assert origins() >= set(chain)
+            network.json("steer", "hierarchical")
+            wait_until(lambda: not origins() & {"b1", "b2", "c1", "c2"})
+            wait_until(arrives)
+            assert any(origin.startswith("domain:c@c1/") for origin in origins())
+            network.json("steer", "standalone")
+            wait_until(lambda: origins() >= set(chain))
+            wait_until(arrives)
+        finally:
+            network.processes.stop()

@@ -212,6 +212,8 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
             f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
         )
     _check_roles(config)
+    if config.forwarder is not None and config.forwarder.domain:
+        checked_name(config.forwarder.domain, "forwarder.domain")
     if not config.center and Role.FORWARDER not in config.roles:
         raise InvalidInput(
             "the node knows no control centre",

@@ -14,7 +14,7 @@ from daitn.steering.wire.packet import (
     decode_packet,
     encode_packet,
 )
-from daitn.steering.wire.summaries import decode_summary, encode_summary
+from daitn.steering.wire.summaries import decode_told, encode_summary
 from daitn.steering.wire.want import decode_want, encode_want
 
 __all__ = ["FORMS", "examine", "split"]
@@ -73,8 +73,8 @@ def _want(wire: bytes) -> str:
 
 
 def _summary(wire: bytes) -> str:
-    summary = decode_summary(wire)
-    assert decode_summary(encode_summary(summary)) == summary
+    summary = decode_told(wire)
+    assert decode_told(encode_summary(summary)) == summary
     return f"summary: {type(summary).__name__}"
 
 

@@ -115,6 +115,7 @@ def test_sealing_is_what_it_is_said_to_be() -> None:
         ("the payload of a refusal", Refusal),
         ("### Want", Want),
         ("**Update**", summaries.Update),
+        ("**Greeting**", summaries.Greeting),
         ("**SeqnoRequest**", summaries.SeqnoRequest),
         ("**RouteEntry**", summaries.RouteEntry),
         ("**Offer**", summaries.Offer),

@@ -9,7 +9,7 @@ import pytest
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.protection import check_packet, open_payload
-from daitn.steering.wire.summaries import INFINITE, Summary, decode_summary, encode_summary
+from daitn.steering.wire.summaries import INFINITE, Greeting, Summary, decode_told, encode_summary
 from daitn.steering.wire.want import Want, decode_want, encode_want
 from tests.steering.wire.vectors import (
     DECODERS,
@@ -79,8 +79,8 @@ def test_wants_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> 
 @_named("summaries")
 def test_summaries_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
     wire = bytes.fromhex(vector["wire"])
-    assert plain(decode_summary(wire)) == vector["fields"]
-    summary: Summary = msgspec.convert(_infinite(vector["fields"]), Summary)
+    assert plain(decode_told(wire)) == vector["fields"]
+    summary: Summary | Greeting = msgspec.convert(_infinite(vector["fields"]), Summary | Greeting)
     assert encode_summary(summary) == wire
 
 

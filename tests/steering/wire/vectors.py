@@ -23,12 +23,13 @@ from daitn.steering.wire.protection import sealing_context, sign_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.steering.wire.summaries import (
     INFINITE,
+    Greeting,
     Offer,
     RouteEntry,
     SeqnoRequest,
     Summary,
     Update,
-    decode_summary,
+    decode_told,
     encode_summary,
 )
 from daitn.steering.wire.want import Capability, Want, decode_want, encode_want
@@ -43,7 +44,7 @@ READER = ReceiverKey(X25519PrivateKey.from_private_bytes(RECEIVER))
 DECODERS: dict[str, Callable[[bytes], object]] = {
     "packet": decode_packet,
     "want": decode_want,
-    "summary": decode_summary,
+    "summary": decode_told,
 }
 
 WANTS = {
@@ -129,7 +130,7 @@ OFFERS = (
     ),
     Offer("data:medicine/gard", fit=0.5, amount=20_000, jurisdiction="US", owner="nih"),
 )
-SUMMARIES: dict[str, Summary] = {
+SUMMARIES: dict[str, Summary | Greeting] = {
     "nothing new": Update(()),
     "update": Update(
         (
@@ -141,6 +142,7 @@ SUMMARIES: dict[str, Summary] = {
         whole=True,
     ),
     "seqno request": SeqnoRequest("ninds", 8, 16),
+    "greeting": Greeting("west"),
 }
 
 
@@ -210,7 +212,7 @@ def malformed() -> list[tuple[str, str, bytes, str]]:
         ("want", "trust 3", pack(["answer", "", "", 0.5, 3]), "intent[4]"),
         ("want", "an infinite price", pack(["answer", "", "", 0.5, 1, INFINITE]), "intent[5]"),
         ("summary", "nothing", b"", "summary"),
-        ("summary", "tag 3", pack([3, []]), "summary[0]"),
+        ("summary", "tag 4", pack([4, []]), "summary[0]"),
         ("summary", "a sequence number beyond 16 bits", pack([2, "a", 65536]), "summary[2]"),
         ("summary", "hop limit 65", pack([2, "a", 1, 65]), "summary[3]"),
         ("summary", "a negative distance", pack([1, [["a", 1, -1.0]]]), "summary[1][0][2]"),

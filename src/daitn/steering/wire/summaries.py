@@ -17,12 +17,14 @@ from daitn.steering.wire.want import Amount, Name, Share
 __all__ = [
     "INFINITE",
     "MOST_UPDATE_BYTES",
+    "Greeting",
     "Offer",
     "RouteEntry",
     "SeqnoRequest",
     "Summary",
     "Update",
     "decode_summary",
+    "decode_told",
     "encode_summary",
 ]
 
@@ -86,16 +88,29 @@ class SeqnoRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
     hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
 
 
+class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The first message on a link, and again whenever it says something else: who is speaking."""
+
+    domain: Name = ""
+    """Of the site that speaks; empty: none."""
+
+
 Summary = Update | SeqnoRequest
-_DECODER: msgspec.msgpack.Decoder[Summary] = msgspec.msgpack.Decoder(Summary)
+_SUMMARY: msgspec.msgpack.Decoder[Summary] = msgspec.msgpack.Decoder(Summary)
+_TOLD: msgspec.msgpack.Decoder[Summary | Greeting] = msgspec.msgpack.Decoder(Summary | Greeting)
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def encode_summary(summary: Summary) -> bytes:
-    """The summary in wire form."""
+def encode_summary(summary: Summary | Greeting) -> bytes:
+    """The summary, or the greeting before it, in wire form."""
     return _ENCODER.encode(summary)
 
 
 def decode_summary(wire: bytes) -> Summary:
     """Raises `Corrupt` naming the field."""
-    return decoded(wire, _DECODER, "summary", MOST_UPDATE_BYTES)
+    return decoded(wire, _SUMMARY, "summary", MOST_UPDATE_BYTES)
+
+
+def decode_told(wire: bytes) -> Summary | Greeting:
+    """What comes on a link and is no packet. Raises `Corrupt` naming the field."""
+    return decoded(wire, _TOLD, "summary", MOST_UPDATE_BYTES)

@@ -7,7 +7,6 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Protocol
 
 from daitn.objects.errors import DaitnError
@@ -18,7 +17,13 @@ from daitn.steering.forwarder import Forwarder, Settings
 from daitn.steering.ways import HERE
 from daitn.steering.wire.packet import Packet, decode_packet, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
-from daitn.steering.wire.summaries import Offer, decode_summary, encode_summary
+from daitn.steering.wire.summaries import (
+    Greeting,
+    Offer,
+    Summary,
+    decode_told,
+    encode_summary,
+)
 from daitn.steering.wire.want import Want, decode_want
 from daitn.tools.adjacency.protocol import Adjacency
 
@@ -69,8 +74,8 @@ class Post:
         self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
-        self.on_change: Callable[[], None] = lambda: None
-        """Told when a link comes or goes."""
+        self._costs_s: dict[SiteId, float] = {}
+        """Links that are up, whether their neighbours have greeted or not."""
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
@@ -112,21 +117,41 @@ class Post:
     # What links say
 
     def up(self, neighbour: SiteId, cost_s: float) -> None:
-        """A link came up."""
+        """A link came up. It is used once the neighbour has greeted: what it may know depends on
+        the domain that it is of."""
         log.info("the link to %s is up, %.1f ms", neighbour, 1000 * cost_s)
-        self._do(self.core.link_up(neighbour, cost_s, self.now_s()))
-        self.on_change()
+        self._costs_s[neighbour] = cost_s
+        self._greet(neighbour)
 
     def down(self, neighbour: SiteId) -> None:
         """A link went down."""
         log.info("the link to %s is down", neighbour)
+        del self._costs_s[neighbour]
         self._do(self.core.link_down(neighbour, self.now_s()))
-        self.on_change()
 
     def cost(self, neighbour: SiteId, cost_s: float) -> None:
         """A link was measured again."""
+        self._costs_s[neighbour] = cost_s
         self.core.link_cost(neighbour, cost_s, self.now_s())
         self._schedule()
+
+    def set_domain(self, domain: str) -> None:
+        """This site belongs to a domain from now on; empty: to none. Raises `InvalidInput`."""
+        if domain != self.core.routes.domain:
+            self.core.set_domain(domain, self.now_s())
+            for neighbour in self._costs_s:
+                self._greet(neighbour)
+            self._schedule()
+
+    def _greet(self, neighbour: SiteId) -> None:
+        self._say(neighbour, encode_summary(Greeting(self.core.routes.domain)))
+
+    def _greeted(self, neighbour: SiteId, greeting: Greeting) -> list[Command]:
+        if self.core.routes.reaches(neighbour):
+            self.core.link_domain(neighbour, greeting.domain)
+            return []
+        cost_s = self._costs_s[neighbour]
+        return self.core.link_up(neighbour, cost_s, self.now_s(), greeting.domain)
 
     def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
         """Packets and summaries came from a neighbour."""
@@ -137,11 +162,17 @@ class Post:
                 if message.startswith(_PACKET):
                     commands += self.core.packet(neighbour, decode_packet(message), now_s)
                 else:
-                    self.core.heard(neighbour, decode_summary(message), now_s)
+                    commands += self._told(neighbour, decode_told(message), now_s)
             except DaitnError as error:
                 self.counts["malformed"] += 1
                 log.warning("what %s sent is dropped: %s", neighbour, error)
         self._do(commands)
+
+    def _told(self, neighbour: SiteId, told: Summary | Greeting, now_s: float) -> list[Command]:
+        if isinstance(told, Greeting):
+            return self._greeted(neighbour, told)
+        self.core.heard(neighbour, told, now_s)
+        return []
 
     # What the core says
 

@@ -173,6 +173,8 @@ class ForwarderRole:
             self.post.core.custody.rankings.advise(preferences)
         except InvalidInput as error:
             log.warning("the advice is not followed: %s", error)
+        hierarchical = self.mode is ControlMode.HIERARCHICAL
+        self.post.set_domain(self._config.domain if hierarchical else "")
 
     async def _on_steer(self, key: str, payload: bytes) -> bytes:
         steer = decode(payload, Steer)
