@@ -4,7 +4,7 @@ An upstream that answers at once, a bare reverse proxy (Starlette, aiohttp, uvic
 under uvloop), the gateway and, where it installs, LiteLLM's proxy are processes of their own; this
 process asks them in turn, round by round. The gateway decides on every request over `--rows`
 deployments, and its topology changes with every answer. `--soak` asks the gateway N times and
-tells its memory before and after.
+tells its memory when it is warm and after each tenth of them.
 
 Where there are two cores, each proxy has the last one to itself, and this process and the upstream
 share the first. Left to the scheduler, a direct round trip takes 25 us when both ends happen to be
@@ -42,6 +42,7 @@ CORES = os.sched_getaffinity(0)
 CONNECTIONS = 32
 WARM = 20_000
 """Requests before memory is first looked at: pools and rings are full then."""
+SOAK_PARTS = 10
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "daitn-benchmarks"
 LITELLM_STARTS_WITHIN_S = 90.0
 GOALS = {"p50_added_ms": 1.0, "ratio_to_bare_proxy": 0.8, "ratio_to_litellm": 30.0}
@@ -206,20 +207,19 @@ async def measure(
 
 
 async def soaked(port: int, pid: int, requests: int) -> dict[str, Any]:
-    """Memory of the gateway before and after so many requests, and half-way."""
-    gateway, each = psutil.Process(pid), requests // 2 // CONNECTIONS
+    """Memory of the gateway at points of so many requests, the first of them when it is warm."""
+    gateway, each = psutil.Process(pid), max(1, requests // SOAK_PARTS // CONNECTIONS)
     await load(port, ROUTED, CONNECTIONS, most=WARM // CONNECTIONS)
-    start = gateway.memory_info().rss
-    first, _ = await load(port, ROUTED, CONNECTIONS, most=each)
-    middle = gateway.memory_info().rss
-    second, _ = await load(port, ROUTED, CONNECTIONS, most=each)
+    rss_mb, per_s = [gateway.memory_info().rss / 1e6], []
+    for _ in range(SOAK_PARTS):
+        rate, _ = await load(port, ROUTED, CONNECTIONS, most=each)
+        per_s.append(round(rate))
+        rss_mb.append(gateway.memory_info().rss / 1e6)
     return {
-        "requests": 2 * each * CONNECTIONS,
-        "rss_start_mb": start / 1e6,
-        "rss_middle_mb": middle / 1e6,
-        "rss_end_mb": gateway.memory_info().rss / 1e6,
-        "requests_per_s_first_half": first,
-        "requests_per_s_second_half": second,
+        "requests": SOAK_PARTS * each * CONNECTIONS,
+        "rss_mb": [round(value, 1) for value in rss_mb],
+        "rss_grew_mb": rss_mb[-1] - rss_mb[0],
+        "requests_per_s": per_s,
     }
 
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_attestation
@@ -30,7 +29,7 @@ from daitn.terminal import examiner as examining
 from daitn.terminal.config import AskingConfig, KeyConfig, NodeConfig
 from daitn.terminal.config import TestSetConfig as ExamConfig
 from daitn.terminal.examiner import Examiner
-from daitn.terminal.http import HttpServer
+from daitn.terminal.http import HttpServer, Request, Response
 from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
@@ -229,9 +228,10 @@ async def test_what_is_no_answer_ends_nothing(unit: Unit, server: OpenAiServer) 
     )
     seen: list[bytes] = []
 
-    async def hostile(request: web.BaseRequest) -> web.StreamResponse:
-        seen.append(await request.read())
-        return web.Response(body=next(bodies, b"<html>"), content_type="application/json")
+    async def hostile(request: Request) -> Response:
+        seen.append(await request.body(1 << 20))
+        body = next(bodies, b"<html>")
+        return Response(body, headers={"content-type": "application/json"})
 
     evil = HttpServer("127.0.0.1:0", "listen", hostile)
     await evil.start()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.terminal.facility.meter import Meter
-from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.openai_api import ApiError
 
 
 class Visitor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from daitn.objects.deployments import Api
 from daitn.terminal.facility.asked import read_query
-from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.openai_api import ApiError
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.terminal.facility.scene import CHAT, HEADERS, Holder, Site, chat
 

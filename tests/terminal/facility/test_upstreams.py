@@ -16,7 +16,7 @@ from aiohttp import web
 
 from daitn.objects.deployments import Api, DeploymentState, ModelPolicy
 from daitn.terminal.config import UpstreamConfig
-from daitn.terminal.facility import asked as door_bounds
+from daitn.terminal.facility import door as door_bounds
 from daitn.terminal.facility import upstream as bounds
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.scenes.openai_server import OpenAiServer

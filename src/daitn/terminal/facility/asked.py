@@ -9,16 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from aiohttp import web
 
 from daitn.objects.deployments import Api
-from daitn.terminal.gateway.refusals import ApiError, bad_request
+from daitn.terminal.openai_api import bad_request
 
-__all__ = ["PATHS", "DoorQuery", "read_body", "read_query"]
-
-PATHS = {f"/v1{api.path}": api for api in Api}
-MOST_BYTES = 1 << 28
-"""Of a request; gateways allow less."""
+__all__ = ["DoorQuery", "read_query"]
 
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -67,24 +62,6 @@ def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> DoorQuery:
         created_s=_seconds(headers.get("daitn-asked-at", "")),
         owner=headers.get("daitn-owner", "")[:200],
     )
-
-
-async def read_body(request: web.BaseRequest) -> bytes:
-    """The whole body. Raises `ApiError` (413) for one that is too large."""
-    declared = request.content_length
-    if declared is not None and declared > MOST_BYTES:
-        raise _too_large()
-    parts, size = [], 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise _too_large()
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _too_large() -> ApiError:
-    return bad_request(f"has more than {MOST_BYTES} bytes", "body", status=413)
 
 
 def _seconds(told: str) -> int:

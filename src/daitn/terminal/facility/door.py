@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-
-import msgspec
-from aiohttp import web
 
 from daitn.identity.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
-from daitn.terminal.facility.asked import PATHS, read_body, read_query
-from daitn.terminal.facility.served import JSON, Served
-from daitn.terminal.gateway.delivery import refused
-from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.facility.asked import read_query
+from daitn.terminal.facility.served import Served
+from daitn.terminal.http import Reply, Request, Response
+from daitn.terminal.openai_api import PATHS, ApiError, json_response, read_body, refused
 
 __all__ = ["Door"]
 
 log = logging.getLogger(__name__)
+
+MOST_BYTES = 1 << 28
+"""Of a request; gateways allow less."""
 
 Admit = Callable[[str, float], SiteId]
 """Whose pass is shown; raises `Refused`. (pass, now) -> site."""
@@ -35,23 +34,22 @@ class Door:
         self._admit = admit
         self._names = names
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Reply:
         """Answer a request; whatever goes wrong is told in an OpenAI-style error body."""
         try:
             return await self._handle(request)
         except ApiError as error:
             return refused(error)
         except ConnectionError:
-            # Who asked has gone; aiohttp is told so in its own way, and drops the connection.
-            raise asyncio.CancelledError from None
+            raise  # Who asked has gone.
         except Exception:
             log.exception("a query failed")
             return refused(ApiError(500, "internal_error", "the facility failed; see its log"))
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: Request) -> Reply:
         path = request.path
         if path == "/healthz":
-            return web.Response(text="ok")
+            return Response(b"ok", headers={"content-type": "text/plain"})
         self._check_pass(request)
         if path == "/v1/models":
             return self._models()
@@ -60,7 +58,7 @@ class Door:
             raise ApiError(404, "not_found", f"there is nothing at {path}")
         if request.method != "POST":
             raise ApiError(405, "method_not_allowed", f"{path} is for POST")
-        query = read_query(api, await read_body(request), request.headers)
+        query = read_query(api, await read_body(request, MOST_BYTES), request.headers)
         served = self._names().get(query.model)
         if served is None:
             raise ApiError(404, "model_not_found", f"no model {query.model} is here", param="model")
@@ -77,7 +75,7 @@ class Door:
         finally:
             served.meter.leave()
 
-    def _check_pass(self, request: web.BaseRequest) -> None:
+    def _check_pass(self, request: Request) -> None:
         try:
             self._admit(request.headers.get("daitn-pass", ""), time.time())
         except Refused as error:
@@ -92,12 +90,10 @@ class Door:
             message = f"the owner of {descriptor.name} does not let {owner or 'strangers'} ask it"
             raise ApiError(403, "not_allowed", message)
 
-    def _models(self) -> web.Response:
+    def _models(self) -> Response:
         data = [
             {"id": name, "object": "model", "created": 0, "owned_by": served.descriptor.owner}
             for name, served in sorted(self._names().items())
             if served.descriptor.state is DeploymentState.READY
         ]
-        return web.Response(
-            body=msgspec.json.encode({"object": "list", "data": data}), content_type=JSON
-        )
+        return json_response({"object": "list", "data": data})

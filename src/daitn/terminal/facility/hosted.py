@@ -7,7 +7,6 @@ import time
 from typing import Annotated
 
 import msgspec
-from aiohttp import web
 
 from daitn.learning.answering.host import Answered, AnsweringHost
 from daitn.learning.answering.protocol import Message, Piece, Question
@@ -17,8 +16,9 @@ from daitn.objects.messages import DeployModel
 from daitn.terminal.facility.asked import DoorQuery
 from daitn.terminal.facility.meter import Meter
 from daitn.terminal.facility.replies import DONE, embeddings, ending, event, used, whole
-from daitn.terminal.facility.served import JSON, begin_stream, break_off, timing
-from daitn.terminal.gateway.refusals import ApiError, bad_request
+from daitn.terminal.facility.served import begin_stream, timing
+from daitn.terminal.http import Reply, Request, Response, Stream
+from daitn.terminal.openai_api import JSON, ApiError, bad_request
 
 __all__ = ["HostedModel"]
 
@@ -97,9 +97,7 @@ class HostedModel:
             wish.config,
         )
 
-    async def answer(
-        self, request: web.BaseRequest, query: DoorQuery, waited_s: float
-    ) -> web.StreamResponse:
+    async def answer(self, request: Request, query: DoorQuery, waited_s: float) -> Reply:
         """See `Served.answer`."""
         self._under_way += 1
         self.finished.clear()
@@ -118,7 +116,7 @@ class HostedModel:
             if self._under_way == 0:
                 self.finished.set()
 
-    async def _embed(self, query: DoorQuery, fields: _Fields, waited_s: float) -> web.Response:
+    async def _embed(self, query: DoorQuery, fields: _Fields, waited_s: float) -> Response:
         texts = [fields.input] if isinstance(fields.input, str) else fields.input
         if not texts or len(texts) > _MOST_TEXTS or not all(text.strip() for text in texts):
             raise bad_request(f"give 1 to {_MOST_TEXTS} texts, none of them empty", "input")
@@ -127,15 +125,12 @@ class HostedModel:
         seconds = time.perf_counter() - began_s
         self.meter.answered(seconds, seconds, 1)
         tokens_in = sum(len(text.split()) for text in texts)
-        return web.Response(
-            body=embeddings(query, vectors, tokens_in),
-            content_type=JSON,
-            headers=timing(waited_s, seconds),
-        )
+        headers = {"content-type": JSON, **timing(waited_s, seconds)}
+        return Response(embeddings(query, vectors, tokens_in), headers=headers)
 
     async def _say(
-        self, request: web.BaseRequest, query: DoorQuery, fields: _Fields, waited_s: float
-    ) -> web.StreamResponse:
+        self, request: Request, query: DoorQuery, fields: _Fields, waited_s: float
+    ) -> Reply:
         question = _question(query, fields)
         began_s = time.perf_counter()
         answer = await self._host.ask(self.loaded, question)
@@ -148,19 +143,17 @@ class HostedModel:
             if not query.stream:
                 async for piece in pieces:
                     said.pieces.append(piece)
-                response: web.StreamResponse = web.Response(
-                    body=whole(query, said.pieces, answer.tokens_in, said.reason, logprobs),
-                    content_type=JSON,
-                    headers=timing(waited_s, first_s),
-                )
+                body = whole(query, said.pieces, answer.tokens_in, said.reason, logprobs)
+                headers = {"content-type": JSON, **timing(waited_s, first_s)}
+                reply: Reply = Response(body, headers=headers)
             else:
-                response = await begin_stream(request, waited_s, first_s)
+                reply = begin_stream(request, waited_s, first_s)
                 options = fields.stream_options or _StreamOptions()
-                await _stream(request, response, said, logprobs, options)
+                await _stream(request, reply, said, logprobs, options)
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
         self.meter.answered(first_s, time.perf_counter() - began_s, said.tokens)
-        return response
+        return reply
 
 
 class _Said:
@@ -182,8 +175,8 @@ class _Said:
 
 
 async def _stream(
-    request: web.BaseRequest,
-    response: web.StreamResponse,
+    request: Request,
+    stream: Stream,
     said: _Said,
     logprobs: bool,
     options: _StreamOptions,
@@ -191,17 +184,17 @@ async def _stream(
     """Send what is there and what comes; a failure breaks the stream off."""
     try:
         for piece in said.pieces:
-            await response.write(event(said.query, piece, True, logprobs))
+            await stream.write(event(said.query, piece, True, logprobs))
         async for piece in said.answer.pieces:
             said.pieces.append(piece)
-            await response.write(event(said.query, piece, False, logprobs))
+            await stream.write(event(said.query, piece, False, logprobs))
     except DaitnError:
-        break_off(request)
+        request.abort()
         raise
     end = ending(said.query, said.reason)
     if options.include_usage:
         end += used(said.query, said.answer.tokens_in, said.tokens)
-    await response.write(end + DONE)
+    await stream.write(end + DONE)
 
 
 def _read(query: DoorQuery) -> _Fields:

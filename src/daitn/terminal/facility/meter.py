@@ -8,7 +8,7 @@ import time
 from collections import deque
 
 from daitn.objects.readings import ServingReading
-from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.openai_api import ApiError
 
 __all__ = ["Meter"]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from aiohttp import web
-
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.terminal.facility.asked import DoorQuery
 from daitn.terminal.facility.meter import Meter
+from daitn.terminal.http import Reply, Request, Stream
+from daitn.terminal.openai_api import EVENTS
 
-__all__ = ["EVENTS", "JSON", "Served", "begin_stream", "break_off", "timing"]
-
-JSON = "application/json"
-EVENTS = "text/event-stream"
+__all__ = ["Served", "begin_stream", "timing"]
 
 
 class Served(Protocol):
@@ -25,9 +22,7 @@ class Served(Protocol):
     @property
     def meter(self) -> Meter: ...
 
-    async def answer(
-        self, request: web.BaseRequest, query: DoorQuery, waited_s: float
-    ) -> web.StreamResponse:
+    async def answer(self, request: Request, query: DoorQuery, waited_s: float) -> Reply:
         """Answer a query that has a slot. Raises `ApiError` while nothing was sent."""
         ...
 
@@ -40,18 +35,6 @@ def timing(waited_s: float, first_token_s: float | None) -> dict[str, str]:
     return told
 
 
-async def begin_stream(
-    request: web.BaseRequest, waited_s: float, first_token_s: float, content_type: str = EVENTS
-) -> web.StreamResponse:
+def begin_stream(request: Request, waited_s: float, first_token_s: float) -> Stream:
     """Send the headers of a stream whose first piece is there."""
-    response = web.StreamResponse(
-        headers={"content-type": content_type, **timing(waited_s, first_token_s)}
-    )
-    await response.prepare(request)
-    return response
-
-
-def break_off(request: web.BaseRequest) -> None:
-    """End a stream so that nobody takes it for whole."""
-    if request.transport is not None:
-        request.transport.abort()
+    return request.stream({"content-type": EVENTS, **timing(waited_s, first_token_s)})

@@ -7,9 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-import aiohttp
 import msgspec
-from aiohttp import web
 
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
@@ -17,8 +15,17 @@ from daitn.terminal.config import UpstreamConfig
 from daitn.terminal.facility.asked import DoorQuery
 from daitn.terminal.facility.meter import Meter
 from daitn.terminal.facility.renaming import Renaming
-from daitn.terminal.facility.served import EVENTS, JSON, begin_stream, break_off, timing
-from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.facility.served import begin_stream, timing
+from daitn.terminal.http import (
+    HttpAnswer,
+    HttpClient,
+    HttpFailed,
+    Reply,
+    Request,
+    Response,
+    read_address,
+)
+from daitn.terminal.openai_api import EVENTS, JSON, OURS, ApiError
 
 __all__ = ["UpstreamModel"]
 
@@ -31,12 +38,12 @@ WHOLE_TIMEOUT_S = 600.0
 PROBE_TIMEOUT_S = 3.0
 PROBE_DOWN_S, PROBE_UP_S = 1.0, 10.0
 """Between two looks at a server that is down, and at one that is up."""
+_KEPT_ALIVE_S = 15.0
+"""aiohttp's, for the same servers."""
 _MOST_ANSWER_BYTES = 1 << 26
 _MOST_ERROR_BYTES = 1 << 16
 _TOLD_BYTES = 300
 """Of an error that is not told as OpenAI's API does."""
-_OURS = frozenset({400, 413, 415, 422})
-"""The request itself is at fault; the server's own words go back to who asked."""
 
 
 class _Usage(msgspec.Struct):
@@ -70,7 +77,7 @@ class UpstreamModel:
         self._owner = owner
         self._changed = changed
         self._state = DeploymentState.LOADING
-        self._session: aiohttp.ClientSession | None = None
+        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S)
         self._probing: asyncio.Task[None] | None = None
         self._doubted = asyncio.Event()
         self.meter = Meter(config.slots, config.queue)
@@ -95,12 +102,6 @@ class UpstreamModel:
 
     async def start(self) -> None:
         """Look whether the server is there, now and again and again."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("Accept-Encoding", "User-Agent"),
-        )
         await self._probe()
         self._probing = asyncio.create_task(self._probe_for_ever())
 
@@ -108,54 +109,52 @@ class UpstreamModel:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        self._client.close()
 
-    async def answer(
-        self, request: web.BaseRequest, query: DoorQuery, waited_s: float
-    ) -> web.StreamResponse:
+    async def answer(self, request: Request, query: DoorQuery, waited_s: float) -> Reply:
         """See `Served.answer`."""
         began_s = time.perf_counter()
         try:
-            async with await self._asked(query) as answer:
+            answer = await self._asked(query)
+            try:
                 if answer.status != 200:
                     return await self._refused(answer)
-                if query.stream and answer.content_type == EVENTS:
+                if query.stream and _kind(answer) == EVENTS:
                     return await self._stream(request, query, answer, waited_s, began_s)
                 return await self._whole(query, answer, waited_s, began_s)
+            finally:
+                answer.close()
         except _Broken as broken:
             self._doubt()
             raise _failed(str(broken)) from None
 
-    async def _asked(self, query: DoorQuery) -> aiohttp.ClientResponse:
-        assert self._session is not None
+    async def _asked(self, query: DoorQuery) -> HttpAnswer:
         silent_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
+        body = msgspec.json.encode({**query.raw, "model": self._model})
+        return await self._request("POST", query.api.path, body, silent_s)
+
+    async def _request(self, method: str, path: str, body: bytes, silent_s: float) -> HttpAnswer:
+        """Raises `_Broken`."""
         try:
-            return await self._session.post(
-                self._config.url.rstrip("/") + query.api.path,
-                data=msgspec.json.encode({**query.raw, "model": self._model}),
-                headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silent_s
-                ),
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _Broken(type(error).__name__) from None
+            address = read_address(self._config.url)
+            headers = self._headers()
+            return await self._client.ask(method, address, path, headers, body, silent_s=silent_s)
+        except (HttpFailed, ValueError) as error:
+            raise _Broken(str(error)) from None
 
     async def _stream(
         self,
-        request: web.BaseRequest,
+        request: Request,
         query: DoorQuery,
-        answer: aiohttp.ClientResponse,
+        answer: HttpAnswer,
         waited_s: float,
         began_s: float,
-    ) -> web.StreamResponse:
+    ) -> Reply:
         piece = await _piece(answer)
         if not piece:
             raise _Broken("an empty stream")
         first_s = time.perf_counter() - began_s
-        response = await begin_stream(request, waited_s, first_s)
+        stream = begin_stream(request, waited_s, first_s)
         rename, tokens, size = Renaming(query.model), 0, 0
         try:
             while piece:
@@ -164,20 +163,20 @@ class UpstreamModel:
                 if size > _MOST_ANSWER_BYTES:
                     raise _Broken("a stream without end")
                 if renamed := rename(piece):
-                    await response.write(renamed)
+                    await stream.write(renamed)
                 piece = await _piece(answer)
         except _Broken:
             self._doubt()
-            break_off(request)
-            return response
+            request.abort()
+            return stream
         if rest := rename.rest():
-            await response.write(rest)
+            await stream.write(rest)
         self.meter.answered(first_s, time.perf_counter() - began_s, tokens)
-        return response
+        return stream
 
     async def _whole(
-        self, query: DoorQuery, answer: aiohttp.ClientResponse, waited_s: float, began_s: float
-    ) -> web.Response:
+        self, query: DoorQuery, answer: HttpAnswer, waited_s: float, began_s: float
+    ) -> Reply:
         body = await _read(answer, _MOST_ANSWER_BYTES)
         try:
             said = _ANSWER.decode(body)
@@ -190,22 +189,22 @@ class UpstreamModel:
         self.meter.answered(None, time.perf_counter() - began_s, tokens)
         rename = Renaming(query.model)
         body = rename(body) + rename.rest()
-        return web.Response(body=body, content_type=JSON, headers=timing(waited_s, None))
+        return Response(body, headers={"content-type": JSON, **timing(waited_s, None)})
 
     def _doubt(self) -> None:
         """It failed: look at once whether it is there at all."""
         self.meter.failed()
         self._doubted.set()
 
-    async def _refused(self, answer: aiohttp.ClientResponse) -> web.Response:
+    async def _refused(self, answer: HttpAnswer) -> Reply:
         body = await _read(answer, _MOST_ERROR_BYTES)
-        if answer.status in _OURS:
+        if answer.status in OURS:  # The server's own words go back to who asked.
             try:
                 _ERROR.decode(body)
             except (msgspec.DecodeError, RecursionError):
                 said = body[:_TOLD_BYTES].decode(errors="replace")
                 raise ApiError(answer.status, "invalid_request", said) from None
-            return web.Response(body=body, status=answer.status, content_type=JSON)
+            return Response(body, answer.status, {"content-type": JSON})
         if answer.status == 429:
             raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)
         self.meter.failed()
@@ -235,16 +234,12 @@ class UpstreamModel:
 
     async def _probe(self) -> None:
         """Whatever the server says, it is there."""
-        assert self._session is not None
         state = DeploymentState.READY
         try:
-            async with self._session.get(
-                self._config.url.rstrip("/") + "/models",
-                headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S),
-            ):
-                pass
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                answer = await self._request("GET", "/models", b"", PROBE_TIMEOUT_S)
+            answer.close()
+        except (_Broken, TimeoutError):
             state = DeploymentState.FAILED
         if state is not self._state:
             if state is DeploymentState.READY:
@@ -253,15 +248,20 @@ class UpstreamModel:
             self._changed()
 
 
-async def _piece(answer: aiohttp.ClientResponse) -> bytes:
+def _kind(answer: HttpAnswer) -> str:
+    """Its type of content, without parameters."""
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _piece(answer: HttpAnswer) -> bytes:
     """The next bytes; empty at the end. Raises `_Broken`."""
     try:
-        return await answer.content.readany()
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _Broken(type(error).__name__) from None
+        return await answer.piece()
+    except HttpFailed as error:
+        raise _Broken(str(error)) from None
 
 
-async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
+async def _read(answer: HttpAnswer, most: int) -> bytes:
     parts, size = [], 0
     while part := await _piece(answer):
         size += len(part)

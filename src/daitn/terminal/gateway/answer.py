@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import aiohttp
-
+from daitn.terminal.gateway.bodies import Usage
 from daitn.terminal.gateway.course import Course
+from daitn.terminal.http import FellSilent, HttpAnswer, HttpFailed
+from daitn.terminal.openai_api import EVENTS, JSON
 
 __all__ = ["Answer", "AnswerBroken"]
 
@@ -31,24 +32,27 @@ class Answer:
         self,
         course: Course,
         row: int,
-        response: aiohttp.ClientResponse,
+        response: HttpAnswer,
         asked_s: float,
         begun_s: float,
     ) -> None:
         """Times on the clock of `time.perf_counter`."""
         self.course = course
         self.row = row
+        headers = response.headers
         self.status = response.status
-        self.content_type = response.headers.get("content-type", "application/json")
+        self.content_type = headers.get("content-type", JSON)
         self.asked_s = asked_s
         self.begun_s = begun_s
         self.ended_s = begun_s
-        self.waited_s = _seconds(response.headers.get("daitn-waited-s")) or 0.0
+        self.waited_s = _seconds(headers.get("daitn-waited-s")) or 0.0
         """Before the deployment had a slot for it, as it says."""
-        self.told_first_s = _seconds(response.headers.get("daitn-first-token-s"))
-        self.retry_after_s = _seconds(response.headers.get("retry-after"))
+        self.told_first_s = _seconds(headers.get("daitn-first-token-s"))
+        self.retry_after_s = _seconds(headers.get("retry-after"))
         self.path = course.path_to(row)
         self.body = b""
+        self.usage: Usage | None = None
+        """What an answer that is held whole says that it took."""
         self.streams = False
         self.on_close: Callable[[], None] | None = None
         self._first = b""
@@ -56,7 +60,7 @@ class Answer:
 
     @property
     def is_events(self) -> bool:
-        return self.content_type.startswith("text/event-stream")
+        return self.content_type.startswith(EVENTS)
 
     async def read_whole(self, most: int = MOST_BYTES) -> None:
         """Read it into `body`. Raises `AnswerBroken`, where it is too long too."""
@@ -81,10 +85,10 @@ class Answer:
             piece, self._first = self._first, b""
             return piece
         try:
-            piece = await self._response.content.readany()
-        except TimeoutError:
+            piece = await self._response.piece()
+        except FellSilent:
             raise AnswerBroken("it fell silent") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except HttpFailed as error:
             raise AnswerBroken(f"its answer broke off: {error}") from None
         self.ended_s = time.perf_counter()
         return piece

@@ -11,8 +11,8 @@ import msgspec
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Strategy
-from daitn.terminal.gateway.refusals import bad_request
 from daitn.terminal.gateway.wishes import fault, read_wishes
+from daitn.terminal.openai_api import bad_request
 
 __all__ = ["Asked", "read_asked"]
 

@@ -10,10 +10,10 @@ import msgspec
 from daitn.objects.deployments import Api
 
 __all__ = [
+    "NotJson",
     "Usage",
     "as_events",
     "confidence",
-    "is_answer",
     "read_usage",
     "text_of",
     "with_logprobs",
@@ -62,23 +62,20 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 _FAULTS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-def is_answer(body: bytes) -> bool:
-    """Whether a body is a JSON object at all."""
-    try:
-        _TOLD.decode(body)
-    except msgspec.ValidationError as error:
-        return " - at " in str(error)
-    except _FAULTS:
-        return False
-    return True
+class NotJson(Exception):
+    """What a deployment answers is no JSON object."""
 
 
 def read_usage(body: bytes) -> Usage | None:
-    """None where the body does not tell, or tells nonsense."""
+    """None where the body does not tell, or tells nonsense. Raises `NotJson`."""
     try:
         usage = _TOLD.decode(body).usage
+    except msgspec.ValidationError as error:
+        if " - at " in str(error):  # An object, of which something within is wrong.
+            return None
+        raise NotJson from None
     except _FAULTS:
-        return None
+        raise NotJson from None
     if usage is None or usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
     return usage

@@ -6,52 +6,45 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from aiohttp import web
-
 from daitn.terminal.gateway.answer import Answer, AnswerBroken
-from daitn.terminal.gateway.bodies import as_events, read_usage
+from daitn.terminal.gateway.bodies import as_events
 from daitn.terminal.gateway.course import Course
 from daitn.terminal.gateway.events import Events
 from daitn.terminal.gateway.observing import seen_stream, seen_whole
-from daitn.terminal.gateway.refusals import ApiError
 from daitn.terminal.gateway.topology import Topology
+from daitn.terminal.http import Reply, Request, Response, Stream
+from daitn.terminal.openai_api import EVENTS, ApiError, refused
 from daitn.topology.qrrt.observation import Observation
 
-__all__ = ["Delivery", "refused"]
+__all__ = ["Delivery"]
 
 _OK = Observation(failed=False)
 Resume = Callable[[Answer, AnswerBroken], Awaitable[Answer]]
 """Gets an answer that begins anew after one broke off, or raises `ApiError`."""
 
 
-def refused(error: ApiError) -> web.Response:
-    """The error as an HTTP response."""
-    return web.Response(body=error.body, status=error.status, headers=error.headers)
-
-
 class Delivery:
     """How one query's answer goes out. `begun`: its first bytes are on their way."""
 
-    def __init__(self, request: web.BaseRequest, course: Course, topology: Topology) -> None:
+    def __init__(self, request: Request, course: Course, topology: Topology) -> None:
         self._request = request
         self._course = course
         self._topology = topology
-        self._out: web.StreamResponse | None = None
+        self._out: Stream | None = None
         self._held_s = 0.0
 
     @property
     def begun(self) -> bool:
         return self._out is not None
 
-    def whole(self, answer: Answer) -> web.Response:
+    def whole(self, answer: Answer) -> Response:
         """An answer that came whole, counted and observed."""
         self.count(answer)
         return self.counted(answer, answer.body)
 
     def count(self, answer: Answer) -> None:
         """Count what a whole answer cost, and what was seen of its deployment."""
-        course = self._course
-        usage = read_usage(answer.body)
+        course, usage = self._course, answer.usage
         tokens_in = usage.prompt_tokens if usage else course.intent.tokens_in
         tokens_out = usage.completion_tokens if usage else 0
         if answer.status == 200:
@@ -60,7 +53,7 @@ class Delivery:
             seen = seen_whole(answer, tokens_out)
             self._topology.observe(deployed.site, deployed.name, seen)
 
-    def counted(self, answer: Answer, body: bytes) -> web.Response:
+    def counted(self, answer: Answer, body: bytes) -> Response:
         """Give out `body` as the answer, as a stream of one piece where a stream was wished."""
         course = self._course
         self._given(answer)
@@ -68,10 +61,10 @@ class Delivery:
         headers = self._headers(answer, course.cost_usd)
         if course.asked.stream and not answer.is_events and answer.status == 200:
             body = as_events(body, course.asked.api)
-            headers["content-type"] = "text/event-stream"
-        return web.Response(body=body, status=answer.status, headers=headers)
+            headers["content-type"] = EVENTS
+        return Response(body, answer.status, headers)
 
-    async def stream(self, answer: Answer, resume: Resume) -> web.StreamResponse:
+    async def stream(self, answer: Answer, resume: Resume) -> Reply:
         """Give events as they come. Raises `ApiError` where the answer breaks off for good."""
         events = Events()
         while True:
@@ -86,10 +79,10 @@ class Delivery:
             events.again()
         self._count_stream(answer, events)
         assert self._out is not None
-        await self._out.write_eof()
+        await self._out.end()
         return self._out
 
-    async def fail(self, error: ApiError) -> web.StreamResponse:
+    async def fail(self, error: ApiError) -> Reply:
         """Say that there is no answer; in a stream that has begun, as its last event."""
         if self._out is None:
             response = refused(error)
@@ -97,16 +90,11 @@ class Delivery:
             return response
         if self._course.caller.relayed_by is not None:
             # The gateway that asked goes on with a replica where an answer breaks off.
-            self._abort()
+            self._request.abort()
             return self._out
-        self._out.force_close()
         await self._out.write(b"data: " + error.body + b"\n\n")
-        await self._out.write_eof()
+        await self._out.end(close=True)
         return self._out
-
-    def _abort(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()
 
     async def _pass_on(self, answer: Answer, events: Events) -> None:
         while piece := await self._piece(answer):
@@ -129,10 +117,7 @@ class Delivery:
         if self._out is None:
             self._given(answer)
             self._course.first_token_s = time.perf_counter() - self._course.began_s
-            self._out = web.StreamResponse(
-                headers=self._headers(answer, self._expected_usd(answer))
-            )
-            await self._out.prepare(self._request)
+            self._out = self._request.stream(self._headers(answer, self._expected_usd(answer)))
         began_s = time.perf_counter()
         await self._out.write(data)
         self._held_s += time.perf_counter() - began_s

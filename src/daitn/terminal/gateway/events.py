@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from daitn.terminal.gateway.answer import AnswerBroken
-from daitn.terminal.gateway.bodies import Usage, read_usage
+from daitn.terminal.gateway.bodies import NotJson, Usage, read_usage
 
 __all__ = ["Events"]
 
@@ -78,5 +78,8 @@ def _end(data: bytes, mark: bytes) -> int:
 def _usage(data: bytes) -> Usage | None:
     for line in reversed(data.splitlines()):
         if line.startswith(b"data:") and _COUNTED in line:
-            return read_usage(line[len(b"data:") :].strip())
+            try:
+                return read_usage(line[len(b"data:") :].strip())
+            except NotJson:
+                return None
     return None

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 from daitn.terminal.config import KeyConfig
-from daitn.terminal.gateway.refusals import ApiError
+from daitn.terminal.openai_api import ApiError
 
 __all__ = ["Owners"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.engine import Qirce
@@ -42,8 +42,7 @@ class Draws:
         return ((mixed ^ (mixed >> 31)) >> 11) / (1 << 53)
 
 
-@dataclass(frozen=True, slots=True)
-class _Decided:
+class _Decided(NamedTuple):
     id: str
     context: QueryContext
     seed: int

@@ -1,27 +1,15 @@
-"""What a gateway says when it does not answer: OpenAI's error bodies, read by its clients.
-
-The HTTP status decides which exception `openai` raises; `code` says what happened, `param` names
-the field of the request that would have to change, and `daitn` tells the reasons.
-"""
+"""What a gateway says when it does not answer."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import msgspec
-
 from daitn.control.queries.context import Refusal
-from daitn.objects.errors import DaitnError
 from daitn.objects.queries import QueryStatus
+from daitn.terminal.openai_api import ApiError
 
 __all__ = [
-    "ApiError",
-    "bad_request",
     "deadline_passed",
     "internal",
     "not_feasible",
-    "of_error",
     "overloaded",
     "status_of",
     "unavailable",
@@ -32,67 +20,6 @@ AGAIN_S = 1.0
 _STATUS = {"model_not_found": 404, "infeasible": 400, "overloaded": 503, "unavailable": 503}
 _TOLD_REJECTIONS = 20
 """Rejections in an error body; `daitn explain` has all."""
-
-
-class ApiError(Exception):
-    """A request that is not answered. `retry_after_s`: seconds, where time helps."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        param: str | None = None,
-        retry_after_s: float | None = None,
-        daitn: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.param = param
-        self.retry_after_s = retry_after_s
-        self.daitn = daitn
-
-    @property
-    def body(self) -> bytes:
-        """OpenAI's error object."""
-        error: dict[str, Any] = {
-            "message": self.message,
-            "type": _type(self.status),
-            "param": self.param,
-            "code": self.code,
-        }
-        if self.daitn is not None:
-            error["daitn"] = self.daitn
-        return msgspec.json.encode({"error": error})
-
-    @property
-    def headers(self) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
-        if self.retry_after_s is not None:
-            # Whole seconds are all that RFC 9110 knows; OpenAI's clients look at milliseconds.
-            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
-            headers["retry-after-ms"] = str(max(1, math.ceil(self.retry_after_s * 1e3)))
-        return headers
-
-
-def _type(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "server_error" if status >= 500 else "invalid_request_error"
-
-
-def bad_request(problem: str, param: str, *, fix: str = "", status: int = 400) -> ApiError:
-    """The request is malformed."""
-    message = f"{param}: {problem}" + (f" ({fix})" if fix else "")
-    return ApiError(status, "invalid_request", message, param=param)
-
-
-def of_error(error: DaitnError, prefix: str = "") -> ApiError:
-    """Bad input as found below the gateway; `prefix` goes before its field."""
-    return bad_request(error.problem, f"{prefix}{error.field}", fix=error.fix)
 
 
 def overloaded(message: str, after_s: float | None = None) -> ApiError:

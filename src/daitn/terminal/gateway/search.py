@@ -3,7 +3,6 @@ is unusually late."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import deque
@@ -12,15 +11,17 @@ from collections.abc import Iterable, Mapping
 from daitn.control.queries.engine import LATE_TIMES
 from daitn.terminal.gateway.answer import Answer
 from daitn.terminal.gateway.course import Course
+from daitn.terminal.gateway.hedge import Hedge
 from daitn.terminal.gateway.observing import seen_late
-from daitn.terminal.gateway.refusals import ApiError, overloaded, unavailable
+from daitn.terminal.gateway.refusals import overloaded, unavailable
 from daitn.terminal.gateway.retries import RetryBudget
 from daitn.terminal.gateway.topology import Topology
 from daitn.terminal.gateway.upstream import AttemptFailed, Cause, Upstream
+from daitn.terminal.openai_api import ApiError
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import permitted
 
-__all__ = ["FAILED", "Asking", "Search", "drop", "late_after_s"]
+__all__ = ["FAILED", "Asking", "Search", "late_after_s"]
 
 FAILED = Observation(failed=True)
 _AS_ASKED: Mapping[str, object] = {}
@@ -64,7 +65,9 @@ class Search:
             row = self._next()
             began_s = time.perf_counter()
             if self._course.intent.wishes.hedge and self._rows and self._left:
-                answer = await self._hedged(row)
+                late_s = late_after_s(self._course, row, stream=self._stream)
+                hedge = Hedge(self._attempt, self._beside, self._overtaken)
+                answer = await hedge.answer(row, late_s)
             else:
                 answer = await self._attempt(row)
             self._course.away_s += time.perf_counter() - began_s
@@ -107,37 +110,16 @@ class Search:
             self._note(row, failed)
             return None
 
-    async def _hedged(self, row: int) -> Answer | None:
-        """Ask `row`, and others one by one while those that were asked are late."""
-        began_s = time.perf_counter()
-        late_s: float | None = late_after_s(self._course, row, stream=self._stream)
-        running = {asyncio.create_task(self._attempt(row)): row}
-        try:
-            while running:
-                done, _ = await asyncio.wait(
-                    running, timeout=late_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    del running[task]
-                    if (answer := task.result()) is not None:
-                        self._overtaken(running.values(), time.perf_counter() - began_s)
-                        return answer
-                if not done:
-                    late_s = None
-                if late_s is None and len(running) == 1 and (row_ := self._another()) is not None:
-                    self._course.hedged = True
-                    running[asyncio.create_task(self._attempt(row_))] = row_
-            return None
-        finally:
-            for task in running:
-                task.cancel()
-                task.add_done_callback(drop)
+    def _beside(self) -> int | None:
+        """A row to be asked while another one is late."""
+        row = self._another()
+        self._course.hedged |= row is not None
+        return row
 
-    def _overtaken(self, rows: Iterable[int], so_far_s: float) -> None:
-        for row in rows:
-            deployed = self._course.snapshot.rows[row]
-            seen = seen_late(self._course, row, so_far_s, stream=self._stream)
-            self._asking.topology.observe(deployed.site, deployed.name, seen)
+    def _overtaken(self, row: int, so_far_s: float) -> None:
+        deployed = self._course.snapshot.rows[row]
+        seen = seen_late(self._course, row, so_far_s, stream=self._stream)
+        self._asking.topology.observe(deployed.site, deployed.name, seen)
 
     def _note(self, row: int, failed: AttemptFailed) -> None:
         course, topology = self._course, self._asking.topology
@@ -173,9 +155,3 @@ def late_after_s(course: Course, row: int, *, stream: bool) -> float:
         return course.plan.late_after_s
     per_token_s = float(course.snapshot.columns.per_token_s[row])
     return course.plan.late_after_s + LATE_TIMES * per_token_s * course.intent.tokens_out
-
-
-def drop(task: asyncio.Task[Answer | None]) -> None:
-    """An answer that nobody waits for any more."""
-    if not task.cancelled() and task.exception() is None and (answer := task.result()) is not None:
-        answer.close()

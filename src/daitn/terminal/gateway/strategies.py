@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Sequence
 
 import msgspec
-from aiohttp import web
 
 from daitn.objects.choices import chosen, read_question
 from daitn.objects.queries import Strategy, Trust
@@ -17,8 +16,11 @@ from daitn.terminal.gateway.answer import Answer, AnswerBroken
 from daitn.terminal.gateway.bodies import confidence, text_of, with_logprobs, without_logprobs
 from daitn.terminal.gateway.course import Course
 from daitn.terminal.gateway.delivery import Delivery
-from daitn.terminal.gateway.refusals import ApiError, unavailable
-from daitn.terminal.gateway.search import FAILED, Asking, Search, drop, late_after_s
+from daitn.terminal.gateway.hedge import drop
+from daitn.terminal.gateway.refusals import unavailable
+from daitn.terminal.gateway.search import FAILED, Asking, Search, late_after_s
+from daitn.terminal.http import Reply
+from daitn.terminal.openai_api import ApiError
 from daitn.topology.qrrt.accuracy import accuracy_on
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.load import Load
@@ -39,7 +41,7 @@ class Strategies:
         self._asking = asking
         self._load = load
 
-    async def answer(self, course: Course, delivery: Delivery) -> web.StreamResponse:
+    async def answer(self, course: Course, delivery: Delivery) -> Reply:
         """Raises `ApiError` where no deployment answers."""
         if course.plan.strategy is Strategy.ENSEMBLE:
             return await self._ensemble(course, delivery)
@@ -48,9 +50,7 @@ class Strategies:
             return sure or await self._single(course, delivery, course.plan.better)
         return await self._single(course, delivery, course.plan.rows)
 
-    async def _single(
-        self, course: Course, delivery: Delivery, rows: Sequence[int]
-    ) -> web.StreamResponse:
+    async def _single(self, course: Course, delivery: Delivery, rows: Sequence[int]) -> Reply:
         search = Search(self._asking, course, rows, stream=course.asked.stream)
         answer = await search.answer()
         if not answer.streams:
@@ -104,7 +104,7 @@ class Strategies:
         ]
         return [number for _, number in sorted(same)]
 
-    async def _if_sure(self, course: Course, delivery: Delivery) -> web.StreamResponse | None:
+    async def _if_sure(self, course: Course, delivery: Delivery) -> Reply | None:
         """The cheap stage of a cascade: its answer, or none where it is not sure enough."""
         asked = course.asked
         changes = _WHOLE if asked.logprobs else {**_WHOLE, **with_logprobs(asked.api)}
@@ -122,7 +122,7 @@ class Strategies:
         body = answer.body if asked.logprobs else without_logprobs(answer.body)
         return delivery.counted(answer, body)
 
-    async def _ensemble(self, course: Course, delivery: Delivery) -> web.StreamResponse:
+    async def _ensemble(self, course: Course, delivery: Delivery) -> Reply:
         away_s, began_s = course.away_s, time.perf_counter()
         answers = await self._members(course)
         course.away_s = away_s + time.perf_counter() - began_s

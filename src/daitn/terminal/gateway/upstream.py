@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import enum
-import functools
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.terminal.gateway.answer import Answer, AnswerBroken
-from daitn.terminal.gateway.bodies import is_answer
+from daitn.terminal.gateway.bodies import NotJson, read_usage
 from daitn.terminal.gateway.course import Course
+from daitn.terminal.http import (
+    Address,
+    FellSilent,
+    HttpClient,
+    HttpFailed,
+    NotReached,
+    read_address,
+)
+from daitn.terminal.openai_api import JSON, OURS
 from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.snapshot import deployment_id
 
-__all__ = ["PATHS", "AttemptFailed", "Cause", "Upstream"]
+__all__ = ["AttemptFailed", "Cause", "Upstream"]
 
-PATHS = {api: f"/v1{api.path}" for api in Api}
+_PATHS = {api: f"/v1{api.path}" for api in Api}
 CONNECT_TIMEOUT_S = 3.0
 """Around the world and back in 0.3 s, with one lost SYN, which is sent again after 1 s (RFC 6298).
 """
@@ -37,9 +42,8 @@ PASS_RENEWED_S = 30.0
 _MOST_ERROR_BYTES = 1 << 16
 _KEPT_ALIVE_S = 30.0
 """Shorter than servers keep idle connections (uvicorn 5 s is the exception: it then says so)."""
-_OURS = frozenset({400, 413, 415, 422})
-"""The request itself is at fault: no other deployment would take it either."""
-_SKIPPED = ("Accept", "Accept-Encoding", "User-Agent")
+_MOST_ADDRESSES = 10_000
+"""Endpoints come from outside, and facilities move."""
 
 
 class Cause(enum.Enum):
@@ -64,8 +68,7 @@ class AttemptFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(NamedTuple):
     towards: SiteId
     endpoint: str
     model: str
@@ -82,23 +85,18 @@ class _ErrorBody(msgspec.Struct):
 
 
 class Upstream:
-    """Keeps connections and passes; `await close()` drops them."""
+    """Keeps connections and passes; `close()` drops them."""
 
     def __init__(self, site: SiteId, key: SigningKey, load: Load) -> None:
         self._site = site
         self._key = key
         self._load = load
         self._passes: dict[SiteId, tuple[str, float]] = {}
-        self._urls: dict[tuple[str, Api], URL] = {}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=_SKIPPED,
-        )
+        self._addresses: dict[str, Address] = {}
+        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S)
 
-    async def close(self) -> None:
-        await self._session.close()
+    def close(self) -> None:
+        self._client.close()
 
     async def ask(
         self, course: Course, row: int, *, stream: bool, changes: Mapping[str, object]
@@ -125,14 +123,15 @@ class Upstream:
         way = self._way(course, row)
         asked_s = time.perf_counter()
         try:
-            response = await self._session.post(
-                self._url(way.endpoint, course.asked.api),
-                data=course.asked.body(way.model, changes),
-                headers=way.headers,
-                timeout=_timeout(course, stream),
-                allow_redirects=False,
+            response = await self._client.ask(
+                "POST",
+                self._address(way.endpoint),
+                _PATHS[course.asked.api],
+                way.headers,
+                course.asked.body(way.model, changes),
+                silent_s=_silent_s(course, stream),
             )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (HttpFailed, ValueError) as error:
             raise _no_answer(error, way.towards) from None
         answer = Answer(course, row, response, asked_s, time.perf_counter())
         try:
@@ -151,13 +150,14 @@ class Upstream:
                     await answer.read_first()
                     return
                 await answer.read_whole()
-                if is_answer(answer.body):
-                    return
-                raise AttemptFailed(Cause.FAILED, "what it answers is no JSON", way.towards)
+                answer.usage = read_usage(answer.body)
+                return
             await answer.read_whole(_MOST_ERROR_BYTES)
         except AnswerBroken as broken:
             raise AttemptFailed(Cause.FAILED, broken.reason, way.towards) from None
-        if answer.status not in _OURS:
+        except NotJson:
+            raise AttemptFailed(Cause.FAILED, "what it answers is no JSON", way.towards) from None
+        if answer.status not in OURS:
             raise _said_no(answer, way.towards)
 
     def _way(self, course: Course, row: int) -> _Way:
@@ -165,7 +165,7 @@ class Upstream:
         node = None if relay is None else course.snapshot.nodes.get(relay)
         caller = course.caller
         headers = {
-            "content-type": "application/json",
+            "content-type": JSON,
             "daitn-query": caller.query or course.id,
             "daitn-asked-at": caller.asked_at or str(int(course.asked_at_s)),
             "daitn-owner": course.intent.owner,
@@ -186,36 +186,29 @@ class Upstream:
             self._passes[audience] = shown, now_s + PASS_RENEWED_S
         return shown
 
-    def _url(self, endpoint: str, api: Api) -> URL:
-        url = self._urls.get((endpoint, api))
-        if url is None:
-            if len(self._urls) >= 10_000:  # Facilities that moved; endpoints come from outside.
-                self._urls.clear()
-            url = self._urls[endpoint, api] = URL(endpoint.rstrip("/") + PATHS[api])
-        return url
+    def _address(self, endpoint: str) -> Address:
+        """Raises `ValueError`."""
+        address = self._addresses.get(endpoint)
+        if address is None:
+            if len(self._addresses) >= _MOST_ADDRESSES:
+                self._addresses.clear()
+            address = self._addresses[endpoint] = read_address(endpoint)
+        return address
 
 
-def _timeout(course: Course, stream: bool) -> aiohttp.ClientTimeout:
+def _silent_s(course: Course, stream: bool) -> float:
     plan = course.plan
     expected_s = plan.expected_first_token_s if stream else plan.expected_seconds
-    return _silent_for(math.ceil(max(SILENT_LEAST_S, SILENT_TIMES * expected_s)))
-
-
-@functools.lru_cache(maxsize=1024)
-def _silent_for(seconds: int) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=seconds)
+    return max(SILENT_LEAST_S, SILENT_TIMES * expected_s)
 
 
 def _no_answer(error: Exception, towards: SiteId) -> AttemptFailed:
-    refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(
-        error.os_error, ConnectionRefusedError
-    )
-    if refused:
-        # The machine is there and says that nobody listens: no other path would help.
-        return AttemptFailed(Cause.FAILED, "nobody listens there", towards)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, NotReached):
+        if error.refused:
+            # The machine is there and says that nobody listens: no other path would help.
+            return AttemptFailed(Cause.FAILED, "nobody listens there", towards)
         return AttemptFailed(Cause.UNREACHABLE, "it cannot be reached", towards)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, FellSilent):
         return AttemptFailed(Cause.FAILED, "it was silent for too long", towards)
     return AttemptFailed(Cause.FAILED, f"the connection broke: {error}", towards)
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from daitn.objects.queries import QueryWishes
-from daitn.terminal.gateway.refusals import ApiError, bad_request
+from daitn.terminal.openai_api import ApiError, bad_request
 
 __all__ = ["PREFIX", "fault", "read_wishes"]
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-from aiohttp import web
+import asyncio
 
 from daitn.objects.errors import InvalidInput
+from daitn.terminal.http.server_connection import Handler, ServerConnection
 
 __all__ = ["HttpServer"]
 
-KEPT_ALIVE_S = 75.0
-"""Idle connections of clients; longer than clients keep theirs, so that they close first."""
 _BACKLOG = 1024
 _CLOSE_WITHIN_S = 2.0
 """What is under way at the end has so long; gateways ask elsewhere."""
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
@@ -27,7 +22,8 @@ class HttpServer:
         self._listen = listen
         self._field = field
         self._handler = handler
-        self._runner: web.ServerRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._there: set[ServerConnection] = set()
         self.endpoint = ""
         """`http://host:port`, once it listens."""
 
@@ -36,27 +32,33 @@ class HttpServer:
         host, _, port = self._listen.rpartition(":")
         if not (host and port.isdecimal() and int(port) < 65536):
             raise self._bad(f"{self._listen!r} is no address")
-        server = web.Server(
-            self._handler,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=KEPT_ALIVE_S,
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_WITHIN_S)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port), backlog=_BACKLOG)
         try:
-            await site.start()
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: ServerConnection(self._handler, self._there),
+                host.strip("[]"),
+                int(port),
+                backlog=_BACKLOG,
+            )
         except OSError as error:
-            await self.close()
             raise self._bad(f"cannot listen on {self._listen}: {error.strerror}") from None
-        self.endpoint = f"http://{host}:{self._runner.addresses[0][1]}"
+        self.endpoint = f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         """Answer no more. Closing twice is harmless."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        for connection in tuple(self._there):
+            connection.stop()
+        tasks = [connection.task for connection in self._there if connection.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSE_WITHIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for connection in tuple(self._there):
+            connection.abort()
 
     def _bad(self, problem: str) -> InvalidInput:
         return InvalidInput(
