@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import yaml
 
 from tests.scenes.breast_cancer import free_port
-from tests.scenes.clinic import facility
+from tests.scenes.clinic import facility, gateway
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
@@ -45,8 +46,10 @@ class Square:
         mesh = self.mesh
         relay.target = mesh.port("north")
         endpoint = f"tcp/127.0.0.1:{free_port()}"
+        door = gateway("gate")
+        self.url = f"http://{door['gateway']['listen']}"
         nodes = [
-            mesh.node("gate", {"north": relay.port, "south": mesh.port("south")}),
+            mesh.node("gate", {"north": relay.port, "south": mesh.port("south")}, entry=door),
             mesh.node("north", {"east": mesh.port("east")}, "gate"),
             mesh.node("south", {"east": mesh.port("east")}, "gate"),
             mesh.node("east", {}, "north", "south", entry=serving("east", server)),
@@ -95,6 +98,47 @@ def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -
     assert "NO_WAY" in probe["refused"]
     square.relay.mend()
     wait_until(lambda: square.path() == ["gate", "north", "east"])
+
+
+def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
+    square.network.processes.kill("center")
+    client = openai.OpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)
+
+    def ask(model: str = "doctor", **wishes: Any) -> tuple[str, dict[str, str]]:
+        answer = client.chat.completions.with_raw_response.create(
+            model=model,
+            messages=[{"role": "user", "content": "hello"}],
+            extra_body={"daitn": {"autonomous": True, **wishes}},
+        )
+        said = answer.parse().choices[0].message.content
+        return said or "", dict(answer.headers)
+
+    said, headers = ask()
+    assert said == "from east"
+    assert headers["daitn-facility"] == "east"
+    path = headers["daitn-path"].split(",")
+    assert (path[0], path[-1], len(path)) == ("gate", "east", 3)
+    door = square.mesh.doors["gate"]
+    traced = square.network.json(
+        "trace", headers["daitn-object"], "--site", "gate", "--center", door
+    )
+    assert [crumb["site"] for crumb in traced["crumbs"]] == path
+    square.relay.cut()
+    said, headers = ask("auto:medicine", trust="claimed")
+    assert (said, headers["daitn-path"]) == ("from east", "gate,south,east")
+    streamed = client.chat.completions.create(
+        model="doctor",
+        messages=[{"role": "user", "content": "hello"}],
+        stream=True,
+        extra_body={"daitn": {"autonomous": True}},
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in streamed if c.choices) == "from east"
+    with pytest.raises(openai.NotFoundError, match="NO_WAY"):
+        ask("nurse")
+    with pytest.raises(openai.BadRequestError, match="site"):
+        ask("doctor@east")
+    with pytest.raises(openai.NotFoundError, match="NO_WAY"):
+        ask("auto:medicine", min_accuracy=0.5)
 
 
 def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
@@ -177,9 +221,9 @@ def test_a_query_crosses_three_domains_that_hide_their_sites(tmp_path: Path) -> 
                 ended = network.daitn(
                     "ping", "--site", "a1", "-n", "1", "--topic", "medicine", "--json"
                 )
-                probes = json.loads(ended.stdout) if ended.stdout else [{"refused": "?"}]
-                hops = [hop["site"] for hop in probes[0].get("hops", [])]
-                return not probes[0]["refused"] and hops == chain
+                probes: list[Any] = json.loads(ended.stdout) if ended.stdout else []
+                hops = [hop["site"] for probe in probes for hop in probe["hops"]]
+                return ended.returncode == 0 and hops == chain
 
             wait_until(arrives)
             assert origins() >= set(chain)

@@ -93,6 +93,9 @@ class QueryWishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Queries of one session go to one deployment where nothing speaks against it."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     """Deployments that may be tried before the query fails."""
+    autonomous: bool | None = None
+    """Whether the query finds its own way as a packet, hop by hop, instead of being routed by the
+    gateway; none: as the gateway does it."""
     hedge: bool = True
     """Whether a second deployment may be asked when the first is unusually late."""
 

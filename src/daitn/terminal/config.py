@@ -125,6 +125,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     keys: tuple[KeyConfig, ...] = ()
     """Who may ask; empty: everybody who reaches it."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
+    autonomous: bool = False
+    """Whether queries find their own way as packets, where they do not say otherwise; the node must
+    be a forwarder too."""
     max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 2000
     """Queries under way here; further ones are turned away."""
 
@@ -214,6 +217,12 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
     _check_roles(config)
     if config.forwarder is not None and config.forwarder.domain:
         checked_name(config.forwarder.domain, "forwarder.domain")
+    if config.gateway is not None and config.gateway.autonomous and config.forwarder is None:
+        raise InvalidInput(
+            "a gateway whose queries find their own way needs a forwarder",
+            field="gateway.autonomous",
+            fix="make the node a forwarder too, or leave autonomous out",
+        )
     if not config.center and Role.FORWARDER not in config.roles:
         raise InvalidInput(
             "the node knows no control centre",

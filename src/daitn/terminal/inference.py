@@ -32,6 +32,7 @@ from daitn.terminal.config import ForwarderConfig, NodeConfig
 from daitn.terminal.examiner import Examiner
 from daitn.terminal.facility.facility import ADMITTED_ROLES, Facility
 from daitn.terminal.forwarder.answering import Answering
+from daitn.terminal.forwarder.asking import AskingByPacket
 from daitn.terminal.forwarder.offers import serving_offers
 from daitn.terminal.forwarder.role import ForwarderRole
 from daitn.terminal.gateway.gateway import Gateway
@@ -78,18 +79,24 @@ class Inference:
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
             self._feed = QrrtFeed(fabric, self._directory, config.site)
+        self._answering: Answering | None = None
+        self.forwarder: ForwarderRole | None = None
+        if config.forwarder is not None:
+            self.forwarder = self._forwarding(config, config.forwarder, key)
         self._gateway: Gateway | None = None
         if config.gateway is not None:
             assert self._feed is not None
             topics = TopicModel()
             self._directory.listen(topics)
             self._gateway = Gateway(
-                config.site, config.gateway, self._feed, key, passes.holder, topics.classify
+                config.site,
+                config.gateway,
+                self._feed,
+                key,
+                passes.holder,
+                topics.classify,
+                AskingByPacket(self.forwarder.post) if self.forwarder else None,
             )
-        self._answering: Answering | None = None
-        self.forwarder: ForwarderRole | None = None
-        if config.forwarder is not None:
-            self.forwarder = self._forwarding(config, config.forwarder, key)
         self._examiner: Examiner | None = None
         if Role.VERIFIER in config.roles:
             # S311: which items are asked when is no secret to keep.

@@ -39,11 +39,12 @@ from daitn.terminal.gateway.refusals import (
 )
 from daitn.terminal.gateway.retries import RetryBudget
 from daitn.terminal.gateway.search import Asking
+from daitn.terminal.gateway.steered import Packets, by_packet
 from daitn.terminal.gateway.strategies import Strategies
 from daitn.terminal.gateway.topology import Topology
 from daitn.terminal.gateway.upstream import Upstream
 from daitn.terminal.http import Reply, Request
-from daitn.terminal.openai_api import ApiError, of_error
+from daitn.terminal.openai_api import ApiError, bad_request, of_error
 from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.paths import permitted
 
@@ -68,14 +69,17 @@ class Gateway:
         key: SigningKey,
         admit: Callable[[str, float], SiteId],
         topic_of: Callable[[str], tuple[str, float]],
+        packets: Packets | None = None,
     ) -> None:
         """`admit` says whose pass is shown (seconds since the epoch), or raises `Refused`.
-        `topic_of` says what a text is about, and how sure that is, in [0, 1]."""
+        `topic_of` says what a text is about, and how sure that is, in [0, 1]. `packets` takes
+        queries that find their own way; none: this node is no forwarder."""
         self._site = site
         self._config = config
         self._topology = topology
         self._key = key
         self._topic_of = topic_of
+        self._packets = packets
         self._qirce = Qirce()
         self._records = Records(self._qirce)
         self._demand = DemandMeter(site)
@@ -143,12 +147,16 @@ class Gateway:
             if full:
                 raise overloaded("this gateway has as many queries under way as it takes")
             self._budget.asked(time.monotonic())
-            self._decide(course)
+            if self._finds_its_way(course):
+                answering = self._by_packet(course)
+            else:
+                self._decide(course)
+                answering = self._strategies.answer(course, delivery)
             if deadline_s is None:
-                response = await self._strategies.answer(course, delivery)
+                response = await answering
             else:
                 async with asyncio.timeout(deadline_s):
-                    response = await self._strategies.answer(course, delivery)
+                    response = await answering
         except ApiError as error:
             return await self._failed(course, delivery, error)
         except TimeoutError:
@@ -159,11 +167,20 @@ class Gateway:
             log.exception("query %s failed", course.id)
             return await self._failed(course, delivery, internal())
         answered = response.status == 200
-        if answered:
+        if answered and course.row >= 0:
             self._affinity.answered(course.intent, course.deployed.id)
         status = QueryStatus.ANSWERED if answered else QueryStatus.REFUSED
         self._ended(course, status, response.status, "")
         return response
+
+    def _finds_its_way(self, course: Course) -> bool:
+        wished = course.intent.wishes.autonomous
+        return self._config.autonomous if wished is None else wished
+
+    async def _by_packet(self, course: Course) -> Reply:
+        if self._packets is None:
+            raise bad_request("this gateway's node is no forwarder", "daitn.autonomous")
+        return await by_packet(self._packets, course)
 
     async def _failed(self, course: Course, delivery: Delivery, error: ApiError) -> Reply:
         self._ended(course, status_of(error), error.status, error.message)
