@@ -2,13 +2,14 @@
 
 ::
 
-    raw|adjacency sink WINDOW                                  prints its endpoints
-    raw|adjacency relay SINK                                   prints its endpoint
-    raw|adjacency source WINDOW RELAY CREDITS SECONDS BYTES    prints what it measured, as JSON
+    raw|adjacency|forwarder sink                                  prints its endpoint
+    raw|adjacency|forwarder relay SINK                            prints its endpoint
+    raw|adjacency|forwarder source WINDOW RELAY SECONDS BYTES     prints what it measured, as JSON
 
-The sink tells the source how many packets came, over a Zenoh session of their own, and the source
-has at most WINDOW packets under way. Each runs until its input ends; then the sink prints how many
-packets came, and the relay how many seconds of CPU it used.
+The source sends queries, each with an id of its own, and the sink an answer to each, which comes
+back by the relay; the source has at most WINDOW queries under way. Source and sink only put ids
+into bytes that are made before, so that it is the relay that is measured. Each runs until its
+input ends; then the relay prints how many seconds of CPU it used since it was ready.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ import uvloop
 import zenoh
 
 from daitn.objects.identifiers import SiteId
+from daitn.steering.custody import Settings
+from daitn.steering.wire.packet import Action, Kind, Packet, encode_packet
+from daitn.steering.wire.replies import Reason, Refusal, answer_to
+from daitn.steering.wire.summaries import Greeting, Offer, RouteEntry, Update, encode_summary
+from daitn.steering.wire.want import Capability, Want, encode_want
+from daitn.terminal.forwarder.post import NotServed, Post
+from daitn.tools.adjacency.protocol import Neighbours
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 from daitn.tools.fabric.opening import open_session
@@ -34,18 +42,52 @@ from daitn.tools.fabric.settings import FabricSettings
 WARM_UP_S = 1.0
 LOOPBACK = "tcp/127.0.0.1:0"
 SOURCE, RELAY, SINK = SiteId("source"), SiteId("relay"), SiteId("sink")
+OFFER = Offer(f"{Capability.ANSWER}:medicine", 0.9, 2, 0.01, amount=1_000_000)
+# One owner sends all, and answers are kept for copies that come late: at this rate, more than the
+# usual bounds allow.
+SETTINGS = Settings(owner_per_s=1e6, owner_burst=1e6, most_objects=1_000_000, kept_s=1.0)
+GREETING = encode_summary(Greeting())
+ID = slice(8, 24)
+"""Where a packet has its id."""
 
 
-def step(packet: bytes) -> tuple[SiteId, bytes]:
-    """What a forwarder does with a packet: where it goes next, and as what. So far: as it is."""
-    return SINK, packet
+def query_of(size: int) -> bytes:
+    """A query with `size` bytes of payload, as its source sends it on, in wire form."""
+    want = encode_want(Want(Capability.ANSWER, "medicine", owner="ana"))
+    packet = Packet(Kind.QUERY, bytes(16), want, bytes(size))
+    return encode_packet(packet.stepped(SOURCE, int(time.time() * 1000), Action.FORWARDED, 0))
 
 
-class Neighbours:
-    """Hears nothing but messages."""
+def answer_of(size: int) -> bytes:
+    """The answer to it, in wire form."""
+    packet = Packet(Kind.QUERY, bytes(16), b"").stepped(SOURCE, 0, Action.FORWARDED, 0)
+    return encode_packet(answer_to(packet, bytes(size)).stepped(SINK, 0, Action.DELIVERED, 0))
 
-    def __init__(self, take: Callable[[list[bytes]], None]) -> None:
+
+class Heard:
+    """Takes messages from one neighbour; summaries among them are left out."""
+
+    def __init__(self, take: Callable[[list[bytes]], None], up: Callable[[SiteId], None]) -> None:
         self._take = take
+        self._up = up
+
+    def up(self, neighbour: SiteId, cost_s: float) -> None:
+        self._up(neighbour)
+
+    def down(self, neighbour: SiteId) -> None:
+        pass
+
+    def cost(self, neighbour: SiteId, cost_s: float) -> None:
+        pass
+
+    def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
+        self._take([message for message in messages if message[0] == 0xDA])
+
+
+class PassOn:
+    """A relay that decides nothing: what comes from one neighbour goes to the other."""
+
+    links: ZenohAdjacency
 
     def up(self, neighbour: SiteId, cost_s: float) -> None:
         pass
@@ -57,20 +99,32 @@ class Neighbours:
         pass
 
     def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
-        self._take(messages)
+        to = SINK if neighbour == SOURCE else SOURCE
+        for message in messages:
+            self.links.send(to, message)
+
+
+class Nothing:
+    """Serves nothing."""
+
+    async def serve(self, packet: Packet, want: Want) -> bytes:
+        raise NotServed(Refusal(Reason.FAILED, "a relay serves nothing"))
 
 
 class Credits:
-    """At the source: how many packets came. Waits, on any thread, until there is room for more."""
+    """At the source: how many answers came. Waits, on any thread, until there is room for more."""
 
     def __init__(self, window: int) -> None:
         self.came = 0
         self._window = window
+        self._told = 0
         self._news = threading.Event()
 
-    def told(self, sample: zenoh.Sample) -> None:
-        self.came = int(sample.payload.to_string())
-        self._news.set()
+    def add(self, count: int) -> None:
+        self.came += count
+        if self.came - self._told >= self._window // 16:
+            self._told = self.came
+            self._news.set()
 
     def room(self, sent: int) -> int:
         """How many more may be sent; waits where none may. 0: none came for a second."""
@@ -109,21 +163,21 @@ async def adjacent(
     stack: AsyncExitStack,
     site: SiteId,
     neighbours: dict[SiteId, tuple[str, ...]],
-    take: Callable[[list[bytes]], None],
+    heard: Neighbours,
 ) -> ZenohAdjacency:
     settings = AdjacencySettings(site=site, listen=(LOOPBACK,), neighbours=neighbours)
-    adjacency = await open_adjacency(settings, Neighbours(take))
+    adjacency = await open_adjacency(settings, heard)
     stack.push_async_callback(adjacency.close)
     return adjacency
 
 
-def measured(send: Callable[[int], None], credit: Credits, seconds: float) -> None:
-    """Keep the window full, and print how many came per second and how many were sent."""
+def measured(send: Callable[[int, int], None], credit: Credits, seconds: float) -> None:
+    """Keep the window full, and print how many queries were answered per second."""
     sent, began_s, came = 0, 0.0, 0
     warm_s = time.perf_counter() + WARM_UP_S
     while True:
         room = credit.room(sent)
-        send(room)
+        send(sent, room)
         sent += room
         now_s = time.perf_counter()
         if not began_s and now_s > warm_s:
@@ -131,56 +185,76 @@ def measured(send: Callable[[int], None], credit: Credits, seconds: float) -> No
         if began_s and now_s - began_s > seconds:
             break
     rate = (credit.came - came) / (now_s - began_s)
-    print(json.dumps({"packets_s": rate, "sent": sent}), flush=True)
+    while credit.came < sent and time.perf_counter() < now_s + 2.0:
+        time.sleep(0.05)
+    print(json.dumps({"answered_s": rate, "sent": sent, "came": credit.came}), flush=True)
 
 
 async def ended() -> None:
     await asyncio.to_thread(sys.stdin.read)
 
 
-async def until_linked(linked: Callable[[], bool]) -> None:
-    while not linked():  # noqa: ASYNC110 - a benchmark starts once
+async def until(ready: Callable[[], object]) -> None:
+    while not ready():  # noqa: ASYNC110 - a benchmark starts once
         await asyncio.sleep(0.02)
 
 
-async def sink(stack: AsyncExitStack, kind: str, window: int) -> None:
-    credit_session, credit_endpoint = await session(stack)
-    credit = credit_session.declare_publisher("benchmark/credits", express=True)
-    counted = told = 0
+async def sink(stack: AsyncExitStack, kind: str) -> None:
+    answers: dict[int, tuple[bytes, bytes]] = {}
 
-    def take(count: int) -> None:
-        nonlocal counted, told
-        counted += count
-        if counted - told >= window // 16:
-            told = counted
-            credit.put(str(counted))
+    def answer(query: bytes) -> bytes:
+        """As long as the query, so that both ways are alike."""
+        found = answers.get(len(query))
+        if found is None:
+            size = len(query) - len(answer_of(0))
+            whole = answer_of(size)
+            found = answers[len(query)] = whole[: ID.start], whole[ID.stop :]
+        return found[0] + query[ID] + found[1]
 
     if kind == "raw":
         raw, endpoint = await session(stack)
-        subscribe(stack, raw, "benchmark/sink", lambda _: take(1))
+        out = publisher(raw, "benchmark/back")
+        subscribe(
+            stack, raw, "benchmark/sink", lambda sample: out.put(answer(bytes(sample.payload)))
+        )
     else:
-        adjacency = await adjacent(stack, SINK, {RELAY: ()}, lambda messages: take(len(messages)))
-        endpoint = adjacency.endpoints[0]
-    print(endpoint, credit_endpoint, flush=True)
-    await ended()
-    print(counted, flush=True)
-
-
-async def relay(stack: AsyncExitStack, kind: str, to: str) -> None:
-    if kind == "raw":
-        raw, endpoint = await session(stack, to)
-        on = publisher(raw, "benchmark/sink")
-        subscribe(stack, raw, "benchmark/relay", lambda sample: on.put(sample.payload))
-        await until_linked(lambda: matched(on))
-    else:
+        summary = encode_summary(Update((RouteEntry(SINK, 1, 0.0, 1, (OFFER,)),), whole=True))
 
         def take(messages: list[bytes]) -> None:
             for message in messages:
-                adjacency.send(*step(message))
+                adjacency.send(RELAY, answer(message))
 
-        adjacency = await adjacent(stack, RELAY, {SINK: (to,), SOURCE: ()}, take)
-        await until_linked(lambda: adjacency.stats()[SINK].up)
+        def tell(neighbour: SiteId) -> None:
+            adjacency.send(neighbour, GREETING)
+            adjacency.send(neighbour, summary)
+
+        heard = Heard(take, tell)
+        adjacency = await adjacent(stack, SINK, {RELAY: ()}, heard)
         endpoint = adjacency.endpoints[0]
+    print(endpoint, flush=True)
+    await ended()
+
+
+async def relay(stack: AsyncExitStack, kind: str, to: str) -> None:
+    neighbours: dict[SiteId, tuple[str, ...]] = {SINK: (to,), SOURCE: ()}
+    if kind == "raw":
+        raw, endpoint = await session(stack, to)
+        on, back = publisher(raw, "benchmark/sink"), publisher(raw, "benchmark/source")
+        subscribe(stack, raw, "benchmark/relay", lambda sample: on.put(sample.payload))
+        subscribe(stack, raw, "benchmark/back", lambda sample: back.put(sample.payload))
+        await until(lambda: matched(on))
+    elif kind == "adjacency":
+        passing = PassOn()
+        passing.links = links = await adjacent(stack, RELAY, neighbours, passing)
+        endpoint = links.endpoints[0]
+        await until(lambda: links.stats()[SINK].up)
+    else:
+        post = Post(RELAY, Nothing(), SETTINGS)
+        links = await adjacent(stack, RELAY, neighbours, post)
+        post.join(links)
+        stack.push_async_callback(post.close)
+        endpoint = links.endpoints[0]
+        await until(lambda: post.core.routes.offering(OFFER.key))
     began_s = time.process_time()
     print(endpoint, flush=True)
     await ended()
@@ -188,52 +262,54 @@ async def relay(stack: AsyncExitStack, kind: str, to: str) -> None:
 
 
 async def source(
-    stack: AsyncExitStack,
-    kind: str,
-    window: int,
-    to: str,
-    credits_from: str,
-    seconds: float,
-    size: int,
+    stack: AsyncExitStack, kind: str, window: int, to: str, seconds: float, size: int
 ) -> None:
-    credit, packet = Credits(window), bytes(size)
-    credit_session, _ = await session(stack, credits_from)
-    subscribe(stack, credit_session, "benchmark/credits", credit.told)
+    credit, query = Credits(window), query_of(size)
+    head, tail = query[: ID.start], query[ID.stop :]
+
+    def queries(first: int, count: int) -> list[bytes]:
+        return [head + i.to_bytes(16, "big") + tail for i in range(first, first + count)]
+
     if kind == "raw":
         raw, _ = await session(stack, to)
         out = publisher(raw, "benchmark/relay")
-        await until_linked(lambda: matched(out))
+        subscribe(stack, raw, "benchmark/source", lambda _: credit.add(1))
+        await until(lambda: matched(out))
 
-        def put(count: int) -> None:
-            for _ in range(count):
-                out.put(packet)
+        def put(first: int, count: int) -> None:
+            for wire in queries(first, count):
+                out.put(wire)
 
     else:
-        adjacency = await adjacent(stack, SOURCE, {RELAY: (to,)}, lambda messages: None)
-        await until_linked(lambda: adjacency.stats()[RELAY].up)
+
+        def greet(neighbour: SiteId) -> None:
+            adjacency.send(neighbour, GREETING)
+
+        heard = Heard(lambda messages: credit.add(len(messages)), greet)
+        adjacency = await adjacent(stack, SOURCE, {RELAY: (to,)}, heard)
+        await until(lambda: adjacency.stats()[RELAY].up)
         loop = asyncio.get_running_loop()
 
-        def put(count: int) -> None:
-            asyncio.run_coroutine_threadsafe(burst(adjacency, packet, count), loop).result()
+        async def burst(wires: list[bytes]) -> None:
+            for wire in wires:
+                adjacency.send(RELAY, wire)
+
+        def put(first: int, count: int) -> None:
+            asyncio.run_coroutine_threadsafe(burst(queries(first, count)), loop).result()
 
     await asyncio.to_thread(measured, put, credit, seconds)
     await ended()
 
 
-async def burst(adjacency: ZenohAdjacency, packet: bytes, count: int) -> None:
-    for _ in range(count):
-        adjacency.send(RELAY, packet)
-
-
 async def main(kind: str, role: str, *told: str) -> None:
     async with AsyncExitStack() as stack:
         if role == "sink":
-            await sink(stack, kind, int(told[0]))
+            await sink(stack, kind)
         elif role == "relay":
             await relay(stack, kind, told[0])
         else:
-            window, to, credits_from, seconds, size = told
-            await source(stack, kind, int(window), to, credits_from, float(seconds), int(size))
+            window, to, seconds, size = told
+            await source(stack, kind, int(window), to, float(seconds), int(size))
 
 
 if __name__ == "__main__":

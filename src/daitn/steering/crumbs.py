@@ -131,7 +131,7 @@ class Crumbs:
             if (crumb := self._crumbs.get(key)) is not None and crumb.until_s == at_s
         ]
         heapq.heapify(self._alarms)
-        self._most_alarms = max(LEAST_ALARMS, 2 * len(self._alarms))
+        self._most_alarms = max(LEAST_ALARMS, 4 * len(self._alarms))
 
     def next_s(self) -> float:
         """When the next alarm may be due."""

@@ -14,7 +14,8 @@ from daitn.steering.buckets import Buckets
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send
 from daitn.steering.crumbs import Crumb, Crumbs, Key, Phase, Step
 from daitn.steering.lanes import Lanes
-from daitn.steering.paths import tried
+from daitn.steering.origins import site_of
+from daitn.steering.paths import answered_by, tried
 from daitn.steering.ranking import Choice, Ranking, Rankings
 from daitn.steering.routes import RouteTable
 from daitn.steering.ways import HERE
@@ -231,8 +232,11 @@ class Custody:
         if self._held:
             self._held.pop(key, None)
         if choice is None:
-            if otherwise is None:
+            if otherwise is None and (HERE in crumb.upstreams or not ranking.choices):
                 self._hold(key, crumb, now_s)
+            elif otherwise is None:
+                # There are ways, by sites where it was: one of those has another, and sooner.
+                self._refused(key, crumb, Refusal(Reason.NO_WAY, self.site), now_s, out)
             else:
                 self._refused(key, crumb, otherwise, now_s, out)
         elif choice.via != HERE and not packet.hop_limit:
@@ -318,7 +322,16 @@ class Custody:
         if crumb.phase is _ANSWERED or crumb.phase is _REFUSED:
             out.append(Drop(packet, f"it was {crumb.phase.value} before"))
             return
-        if sender == crumb.via and crumb.phase is _UNDER_WAY:
+        by = self.site
+        if sender == HERE:
+            others = max(0, len(self.lanes.load(self.site).waiting) - 1)
+            packet = packet.stepped(by, int(now_s * 1000), _DELIVERED, others)
+        elif by := answered_by(packet):
+            self.lanes.told(by, packet.promise, now_s)
+        # Where another site answered than was thought, that says nothing of this one. A domain's
+        # origin stands for all sites in it.
+        as_thought = by == crumb.origin or crumb.origin != site_of(crumb.origin) or not by
+        if sender == crumb.via and crumb.phase is _UNDER_WAY and as_thought:
             self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
         else:
             self.lanes.gave_up(crumb.via, crumb.origin, key)
@@ -339,7 +352,7 @@ class Custody:
             return
         refusal = read_refusal(packet)
         fewer = crumb.packet if sender == HERE else tried(crumb.packet, packet, sender, self.site)
-        self.lanes.refused(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
+        self.lanes.refused(crumb.via, crumb.origin, key, now_s)
         if refusal.reason in _FINAL or fewer is None:
             self._refused(key, crumb, refusal, now_s, out)
             return

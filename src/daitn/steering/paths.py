@@ -1,10 +1,21 @@
-"""What a refusal says of where an object need not be tried."""
+"""What traces of replies say: where an object need not be tried, and who answered it."""
 
 from __future__ import annotations
 
 from daitn.steering.wire.packet import Action, Hop, Packet
 
-__all__ = ["tried"]
+__all__ = ["answered_by", "tried"]
+
+_BEFORE_NAME = 6
+"""Bytes of a trace's entry before the site's name, whose size is the first of them."""
+
+
+def answered_by(answer: Packet) -> str:
+    """The site where an answer set out, by the only entry that it got there; empty: it has none."""
+    trace = answer.trace
+    if not trace:
+        return ""
+    return trace[_BEFORE_NAME : _BEFORE_NAME + trace[0]].decode("ascii", "replace")
 
 
 def tried(packet: Packet, refusal: Packet, sender: str, site: str) -> Packet | None:

@@ -29,7 +29,11 @@ from daitn.steering.wire.want import Want, decode_want
 __all__ = ["Choice", "Ranking", "Rankings"]
 
 STALE_S = 0.05
-"""For which a ranking serves: receipts come in, and what waits gets older."""
+"""For which a ranking serves where nothing is learned: what waits gets older."""
+RANKED_EVERY_S = 0.001
+"""Where something is learned, the rankings of all wants together are made anew so often at most:
+one takes about a tenth of that. A forwarder that packets pour through would otherwise send them
+all to the same slot that is free until it ranks again."""
 MOST_RANKINGS = 4096
 MARGIN = 0.05
 """By how much more a way that promises less must be worth, for what was learned here alone."""
@@ -68,12 +72,22 @@ class Prospect:
 class Ranking:
     """What a forwarder prefers for one want at one time."""
 
-    __slots__ = ("_order", "_scores", "_ways", "at_s", "choices", "prospect", "want")
+    __slots__ = (
+        "_order",
+        "_scores",
+        "_ways",
+        "at_s",
+        "choices",
+        "lanes_version",
+        "prospect",
+        "want",
+    )
 
     def __init__(self, prospect: Prospect, lanes: Lanes, now_s: float) -> None:
         self.want = prospect.want
         self.prospect = prospect
         self.at_s = now_s
+        self.lanes_version = lanes.version
         ways = self._ways = as_learned(prospect.ways, lanes, now_s)
         scored = STEERING.scores(ways, ways.passes, prospect.preferences)
         scores: list[float] = scored.tolist()
@@ -157,7 +171,9 @@ class Rankings:
         preferences that name no scorer."""
         kept = self._kept.get(intent)
         if kept is not None and kept.prospect.routes_version == self._routes.version:
-            if now_s - kept.at_s < STALE_S:
+            same = kept.lanes_version == self._lanes.version
+            serves_s = STALE_S if same else min(STALE_S, RANKED_EVERY_S * len(self._kept))
+            if now_s - kept.at_s < serves_s:
                 return kept
             prospect = kept.prospect
         else:

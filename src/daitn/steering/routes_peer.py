@@ -38,6 +38,8 @@ class Peer:
     told: dict[str, RouteEntry] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     """Origins of which something may have changed."""
+    asked: set[str] = field(default_factory=set)
+    """Those that it asked for: it does not have what it was told of them."""
 
     def due_s(self) -> float:
         return min(self.whole_s, self.sent_s + GAP_S) if self.pending else self.whole_s
@@ -51,7 +53,7 @@ class Peer:
 
     def repeat(self, origin: str) -> None:
         """It asked for what it should know."""
-        self.told.pop(origin, None)
+        self.asked.add(origin)
         self.pending.add(origin)
 
     def tell(
@@ -66,15 +68,17 @@ class Peer:
         entries = []
         for origin in sorted({*origins, *self.told} if whole else self.pending):
             before, entry = self.told.get(origin), known(origin)
+            asked = origin in self.asked
             if entry is not None:
-                if whole or before is None or _differs(before, entry):
+                if whole or asked or before is None or _differs(before, entry):
                     self.told[origin] = entry
-                    entries.append(_short(before, entry))
+                    entries.append(_short(None if asked else before, entry))
             elif before is not None:
                 del self.told[origin]
                 if not whole:
                     entries.append(RouteEntry(origin, before.seqno, INFINITE, before.edition))
         self.pending.clear()
+        self.asked.clear()
         if whole:
             self.whole_s = now_s + REFRESH_S
         elif not entries:

@@ -32,7 +32,7 @@ def _accuracy(ways: Ways, passes: Flags) -> Floats:
 
 def _latency(ways: Ways, passes: Flags) -> Floats:
     """Of the expected time until the answer is here, with what receipts and waiting objects say."""
-    terms: Floats = HALF_S / (HALF_S + ways.expected_s)
+    terms: Floats = HALF_S / (HALF_S + ways.weighed_s)
     return terms
 
 
@@ -54,5 +54,5 @@ def promises(ways: Ways, preferences: Sequence[Preference]) -> Floats:
 
     What this forwarder has learned is left out: the next one has not learned it.
     """
-    told = replace(ways, expected_s=ways.remaining_s)
+    told = replace(ways, weighed_s=ways.remaining_s)
     return STEERING.scores(told, ways.passes, preferences)

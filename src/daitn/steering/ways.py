@@ -21,6 +21,8 @@ __all__ = ["HERE", "Way", "Ways", "as_learned", "rejections", "ways_for"]
 
 HERE = ""
 """The next hop of an object that is delivered at this site."""
+WAIT_WEIGHS = 2.0
+"""An object that waits makes those after it wait too: as QIRCE has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,11 @@ class Ways:
     """0 where it rests on less than the want trusts."""
     expected_s: Floats
     """Until the answer is here, as far as this forwarder knows."""
+    weighed_s: Floats
+    """The same as it weighs: with waits as `WAIT_WEIGHS` has them, and with what is overdue."""
     remaining_s: Floats
-    """Until it is at the next hop, as summaries say."""
+    """Until it is at the next hop, as summaries say and as it weighs."""
     cost_usd: Floats
-    vias: tuple[str, ...]
-    """All next hops that there are."""
 
 
 def ways_for(want: Want, routes: RouteTable) -> Ways:
@@ -75,7 +77,7 @@ def ways_for(want: Want, routes: RouteTable) -> Ways:
     passes = []
     for way in rows:
         offer = way.offer
-        served_s = offer.wait_s + offer.serve_s
+        served_s = WAIT_WEIGHS * offer.wait_s + offer.serve_s
         remaining.append(2.0 * way.remaining_s + served_s)
         fits.append(_known_fit(offer, want))
         costs.append(_cost_usd(offer, want))
@@ -86,26 +88,40 @@ def ways_for(want: Want, routes: RouteTable) -> Ways:
         np.array(fits, float),
         np.array(remaining, float),
         np.array(remaining, float),
+        np.array(remaining, float),
         np.array(costs, float),
-        (HERE, *routes.neighbours()),
     )
 
 
 def as_learned(ways: Ways, lanes: Lanes, now_s: float) -> Ways:
     """The same ways, with the times that this forwarder expects by what it learned."""
-    origins = {way.origin for way in ways.rows}
-    under_way = {origin: lanes.under_way(origin, ways.vias) for origin in origins}
-    expected_s = [_expected_s(way, lanes, under_way[way.origin], now_s) for way in ways.rows]
-    return replace(ways, expected_s=np.array(expected_s, float))
+    expected_s, weighed_s = [], []
+    for way in ways.rows:
+        offer, lane = way.offer, lanes.lane(way.via, way.origin)
+        wait_s = _wait_s(way, lanes, now_s)
+        likely_s = max(0.0, 2.0 * way.distance_s + wait_s + offer.serve_s + lane.bias_s(now_s))
+        expected_s.append(likely_s)
+        extra_s = (WAIT_WEIGHS - 1.0) * wait_s
+        weighed_s.append(max(likely_s + extra_s, lane.overdue_s(likely_s, now_s)))
+    return replace(
+        ways, expected_s=np.array(expected_s, float), weighed_s=np.array(weighed_s, float)
+    )
 
 
-def _expected_s(way: Way, lanes: Lanes, under_way: int, now_s: float) -> float:
-    offer = way.offer
-    # What went there from here since the summary was made waits there too.
-    ours_s = offer.serve_s * (under_way // max(1, offer.amount))
-    lane = lanes.lane(way.via, way.origin)
-    told_s = 2.0 * way.distance_s + max(offer.wait_s, ours_s) + offer.serve_s
-    return max(0.0, told_s + lane.bias_s(now_s), lane.oldest_s(now_s))
+def _wait_s(way: Way, lanes: Lanes, now_s: float) -> float:
+    """For a slot there, by what is under way."""
+    offer, load = way.offer, lanes.load(way.origin)
+    slots = max(1, offer.amount)
+    load.offered(offer.wait_s, _told_count(offer, slots), way.distance_s, now_s)
+    return max(0.0, load.ahead() - slots + 1) * offer.serve_s / slots
+
+
+def _told_count(offer: Offer, slots: int) -> float:
+    """How many are under way where one more would wait so long. 0 where it would not wait: a slot
+    is free then, and there is no telling how many are."""
+    if offer.wait_s == 0.0 or offer.serve_s == 0.0:
+        return 0.0
+    return offer.wait_s * slots / offer.serve_s + slots - 1
 
 
 def _known_fit(offer: Offer, want: Want) -> float:

@@ -1,0 +1,163 @@
+"""The same scenario on a network of live AATS forwarders, with or without advice of a centre."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from daitn.objects.intents import Preference
+from daitn.sim.forwarders import ForwarderNetwork, Returned
+from daitn.sim.steered.measures import Outcome, Run
+from daitn.sim.steered.plain import DETECT_S
+from daitn.sim.steered.scenario import MIN_FIT, Failure, Query, Scenario
+from daitn.steering.scoring import STEERING
+from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.want import Capability, Want, encode_want
+
+__all__ = ["Autonomous", "latency_weight"]
+
+ADVISED_EVERY_S = 5.0
+REPORT_BYTES = ADVICE_BYTES = 60
+_QUERY_ID = 16
+_CONTROL: Final = ("summaries", Kind.REFUSAL.name)
+
+
+class Autonomous:
+    """Runs one scenario. `advised`: whether a centre tells weights (non-standalone AATS);
+    `coded`: whether packets are encoded on their way, as `ForwarderNetwork` has it."""
+
+    def __init__(self, scenario: Scenario, *, advised: bool = False, coded: bool = False) -> None:
+        self.scenario, self._advised = scenario, advised
+        self.network = ForwarderNetwork(detect_s=DETECT_S, coded=coded)
+        self.returns: Counter[int] = Counter()
+        """How often each query's owner was told."""
+        self._outcomes: dict[int, Outcome] = {}
+        self._hops: dict[int, int] = {}
+        self._wants = {topic: _want(topic, scenario) for topic in _topics(scenario)}
+        self.network.on_return = self._returned
+        self.network.on_deliver = self._delivered
+        for site in scenario.graph.sites:
+            self._add(site)
+        for link, delay_s in scenario.graph.links.items():
+            a, b = sorted(link)
+            self.network.connect(a, b, delay_s)
+
+    def run(self) -> Run:
+        """All of it."""
+        scenario, network, times = self.scenario, self.network, self.scenario.times
+        for query in scenario.queries:
+            network.clock.at(query.at_s, lambda q=query: self._set_out(q))  # type: ignore[misc]
+        for failure in scenario.failures:
+            network.clock.at(failure.at_s, lambda f=failure: self._fail(f))  # type: ignore[misc]
+        if self._advised:
+            network.clock.after(times.rest_s, self._advise)
+        network.run(times.warm_s)
+        network.counts.clear()
+        network.run(times.until_s - times.warm_s)
+        counts = Counter(network.counts)
+        network.run(times.drain_s)
+        counts["control messages"] += sum(counts[name] for name in _CONTROL)
+        counts["control bytes"] += counts["summary bytes"] + counts["refusal bytes"]
+        return Run(self._outcomes, counts)
+
+    def _add(self, site: str) -> None:
+        facility = self.scenario.facilities.get(site)
+        if facility is None:
+            self.network.add(site)
+            return
+        offers = tuple(
+            Offer(
+                key=f"{Capability.ANSWER}:{topic}",
+                fit=fit,
+                trust=2,
+                serve_s=facility.serve_s,
+                amount=facility.slots,
+            )
+            for topic, fit in facility.fits.items()
+            if facility.capable(topic)
+        )
+        queries, serve_s = self.scenario.queries, facility.serve_s
+        self.network.add(
+            site,
+            offers,
+            slots=facility.slots,
+            serve_s=lambda packet: serve_s * queries[_number(packet)].luck,
+        )
+
+    def _set_out(self, query: Query) -> None:
+        number = query.number.to_bytes(_QUERY_ID, "big")
+        self.network.send(query.source, Packet(Kind.QUERY, number, self._wants[query.topic]))
+
+    def _delivered(self, site: str, packet: Packet) -> None:
+        self.network.counts["served"] += 1
+        self._hops[_number(packet)] = len(packet.hops()) - 1
+
+    def _returned(self, returned: Returned) -> None:
+        number = _number(returned.packet)
+        self.returns[number] += 1
+        if returned.packet.kind is Kind.ANSWER:
+            by, query = returned.packet.payload.decode(), self.scenario.queries[number]
+            fit = self.scenario.facilities[by].fits[query.topic]
+            taken_s = returned.at_s - query.at_s
+            self._outcomes[number] = Outcome(by, taken_s, fit, self._hops[number])
+
+    def _fail(self, failure: Failure) -> None:
+        for link in failure.links:
+            self.network.disconnect(*sorted(link))
+        if failure.site:
+            self.network.crash(failure.site)
+        self.network.clock.at(failure.until_s, lambda: self._mend(failure))
+
+    def _mend(self, failure: Failure) -> None:
+        for link in failure.links:
+            a, b = sorted(link)
+            self.network.connect(a, b, self.scenario.graph.links[link])
+
+    # Advice
+
+    def _advise(self) -> None:
+        """The centre hears how busy facilities are, and all forwarders what weights it takes."""
+        network, graph, centre = self.network, self.scenario.graph, self.scenario.centre
+        ways = graph.ways(frozenset(), frozenset((centre,)))
+        busy = slots = 0
+        for site, facility in self.scenario.facilities.items():
+            station = network.stations[site]
+            busy += station.busy + len(station.waiting)
+            slots += facility.slots
+            hops = len(graph.path(frozenset(), site, centre)) - 1
+            network.counts["control messages"] += hops
+            network.counts["control bytes"] += hops * REPORT_BYTES
+        advice = (Preference(scorer="latency", weight=latency_weight(busy / slots)),)
+        farthest_s = max(ways[site][0] for site in self.scenario.facilities)
+        for site in graph.sites:
+            network.clock.after(farthest_s + ways[site][0], self._telling(site, advice))
+            network.counts["control messages"] += 1
+            network.counts["control bytes"] += ADVICE_BYTES
+        network.clock.after(ADVISED_EVERY_S, self._advise)
+
+    def _telling(self, site: str, advice: tuple[Preference, ...]) -> Callable[[], None]:
+        def tell() -> None:
+            self.network.stations[site].forwarder.custody.rankings.advise(advice)
+
+        return tell
+
+
+def latency_weight(busy: float) -> float:
+    """What time weighs when so much is under way per slot: the busier, the more it is worth to go
+    round those who are fit and crowded."""
+    return STEERING.weights["latency"] * (1.0 + 4.0 * min(1.5, busy))
+
+
+def _topics(scenario: Scenario) -> set[str]:
+    return {query.topic for query in scenario.queries}
+
+
+def _want(topic: str, scenario: Scenario) -> bytes:
+    want = Want(Capability.ANSWER, topic, min_fit=MIN_FIT, trust=2, prefer=dict(scenario.prefer))
+    return encode_want(want)
+
+
+def _number(packet: Packet) -> int:
+    return int.from_bytes(packet.object_id, "big")

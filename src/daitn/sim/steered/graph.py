@@ -1,0 +1,63 @@
+"""A network's sites and links, and shortest ways through what of it is up."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+
+__all__ = ["Graph", "Link", "Ways"]
+
+Link = frozenset[str]
+Ways = Mapping[str, tuple[float, str]]
+"""Site to its distance in seconds and the next site on its way; empty where the way ends."""
+
+
+class Graph:
+    """Links with their delays one way in seconds. What was computed is kept."""
+
+    def __init__(self, links: Mapping[Link, float]) -> None:
+        self.links = dict(links)
+        self.neighbours: dict[str, dict[str, float]] = {}
+        for link, delay_s in self.links.items():
+            a, b = sorted(link)
+            self.neighbours.setdefault(a, {})[b] = delay_s
+            self.neighbours.setdefault(b, {})[a] = delay_s
+        self.sites = sorted(self.neighbours)
+        self._kept: dict[tuple[frozenset[Link], frozenset[str]], Ways] = {}
+
+    def ways(self, down: frozenset[Link], targets: frozenset[str]) -> Ways:
+        """From every site that reaches one of `targets` to the nearest of them (Dijkstra)."""
+        kept = self._kept.get((down, targets))
+        if kept is not None:
+            return kept
+        found: dict[str, tuple[float, str]] = {}
+        ahead = [(0.0, target, "") for target in sorted(targets)]
+        while ahead:
+            far_s, site, by = heapq.heappop(ahead)
+            if site in found:
+                continue
+            found[site] = far_s, by
+            for there, delay_s in self.neighbours[site].items():
+                if there not in found and frozenset((site, there)) not in down:
+                    heapq.heappush(ahead, (far_s + delay_s, there, site))
+        self._kept[down, targets] = found
+        return found
+
+    def path(self, down: frozenset[Link], source: str, target: str) -> tuple[str, ...]:
+        """The sites of the shortest path, both ends among them; empty: there is none."""
+        ways = self.ways(down, frozenset((target,)))
+        if source not in ways:
+            return ()
+        path = [source]
+        while (there := ways[path[-1]][1]) != "":
+            path.append(there)
+        return tuple(path)
+
+    def sum_s(self, site: str) -> float:
+        """Of the distances to all others."""
+        return sum(far_s for far_s, _ in self.ways(frozenset(), frozenset((site,))).values())
+
+    def about(self, site: str, number: int) -> list[str]:
+        """The nearest sites, itself among them."""
+        ways = self.ways(frozenset(), frozenset((site,)))
+        return sorted(ways, key=lambda there: (ways[there][0], there))[:number]

@@ -1,0 +1,88 @@
+"""What became of a scenario's queries, and what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.sim.steered.graph import Link
+from daitn.sim.steered.scenario import DEADLINE_S, Query, Scenario
+
+__all__ = ["Outcome", "Run", "after_failures", "figures", "in_steady_state"]
+
+WAY_LASTS_S = 3.0
+"""A path that is there so long from when a query sets out would have been enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer."""
+
+    site: str
+    taken_s: float
+    fit: float
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one policy made of a scenario."""
+
+    outcomes: Mapping[int, Outcome]
+    """By query; those that were never answered are not there."""
+    counts: Counter[str]
+    """While load came and counted: what crossed links (`QUERY`, `ANSWER`, `control messages`,
+    `control bytes`), and what was `served`."""
+
+
+def in_steady_state(scenario: Scenario) -> tuple[Query, ...]:
+    """What set out while nothing failed; the last second of it may still meet the first failure."""
+    times = scenario.times
+    until_s = times.steady_until_s - 1.0
+    return tuple(q for q in scenario.queries if times.warm_s <= q.at_s < until_s)
+
+
+def after_failures(scenario: Scenario) -> tuple[Query, ...]:
+    """What set out in the first seconds after a failure, or met it under way.
+
+    Without what set out from a site that failed while it waited: nobody is there to be told.
+    """
+    times = scenario.times
+    return tuple(
+        query
+        for query in scenario.queries
+        for failure in scenario.failures
+        if failure.at_s - times.under_way_s <= query.at_s < failure.at_s + times.first_s
+        and query.source != failure.site
+    )
+
+
+def figures(scenario: Scenario, run: Run, queries: Sequence[Query]) -> dict[str, float]:
+    """Of some of a scenario's queries. Times are of those that were answered."""
+    answered = [run.outcomes[q.number] for q in queries if q.number in run.outcomes]
+    missing = [q for q in queries if q.number not in run.outcomes]
+    seconds = np.array([outcome.taken_s for outcome in answered] or [np.nan], np.float64)
+    every = max(1, len(queries))
+    return {
+        "queries": len(queries),
+        "delivered": len(answered) / every,
+        "in_time": sum(outcome.taken_s <= DEADLINE_S for outcome in answered) / every,
+        "mean_s": float(seconds.mean()),
+        "p99_s": float(np.quantile(seconds, 0.99)),
+        "fit": float(np.mean([outcome.fit for outcome in answered] or [np.nan])),
+        "hops": float(np.mean([float(outcome.hops) for outcome in answered] or [np.nan])),
+        "lost": sum(_had_a_way(scenario, query) for query in missing),
+    }
+
+
+def _had_a_way(scenario: Scenario, query: Query) -> bool:
+    """Whether one capable site and one path to it were there all the time for long enough."""
+    until_s = query.at_s + WAY_LASTS_S
+    down: frozenset[Link] = frozenset()
+    for failure in scenario.failures:
+        if failure.at_s < until_s and failure.until_s > query.at_s:
+            down |= frozenset(failure.links)
+    return query.source in scenario.graph.ways(down, scenario.capable(query.topic))

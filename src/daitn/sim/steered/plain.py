@@ -1,0 +1,240 @@
+"""A network that passes queries on as a router says, under virtual time.
+
+The same delays, failures and servers as `daitn.sim.forwarders` has. Both ends of a link notice its
+failure after a while; what is on it is lost. A link-state protocol tells all other sites, at the
+speed of the links that are left. Answers go back by the shortest path as each site knows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from daitn.sim.clock import Clock
+from daitn.sim.steered.graph import Link
+from daitn.sim.steered.measures import Outcome, Run
+from daitn.sim.steered.scenario import Facility, Failure, Query, Scenario
+
+__all__ = ["ATTEMPTS", "DETECT_S", "HERE", "Flight", "PlainNetwork", "Router", "Server"]
+
+HERE = ""
+"""As the next hop of a query that is served where it is."""
+DETECT_S = 0.15
+ATTEMPTS = 3
+PATIENCE_S = 4.0
+"""After which a source sends a query again, then twice as long: as a forwarder that expects half
+a second."""
+MOST_HOPS = 64
+LINK_STATE_BYTES = 100
+"""Of a link-state update in its packet: about what OSPF's take."""
+
+
+@dataclass(eq=False)
+class Flight:
+    """One try of a query; where it is flooded, one copy of it."""
+
+    query: Query
+    attempt: int
+    here: str
+    hops: int = 0
+    target: str = ""
+    plan: tuple[str, ...] = ()
+    """The path where its source made one."""
+
+
+class Router(Protocol):
+    """A way to steer."""
+
+    def begins(self, flight: Flight) -> float:
+        """A try begins; it sets out after so many seconds."""
+        ...
+
+    def onwards(self, flight: Flight) -> tuple[str, ...]:
+        """The next sites from `flight.here`, and `HERE` to serve it; none: it is lost."""
+        ...
+
+    def ended(self, flight: Flight) -> None:
+        """Its answer is there."""
+        ...
+
+    def lost(self, flight: Flight) -> None:
+        """It is lost, which nobody is told who could not know it."""
+        ...
+
+
+@dataclass(eq=False)
+class Server:
+    """A facility at work, in order of arrival."""
+
+    facility: Facility
+    serving: dict[Flight, float] = field(default_factory=dict)
+    """To when it ends."""
+    waiting: deque[Flight] = field(default_factory=deque)
+
+    def service_s(self, query: Query) -> float:
+        return self.facility.serve_s * query.luck
+
+
+class PlainNetwork:
+    """Runs one scenario under one router."""
+
+    def __init__(self, scenario: Scenario, make: Callable[[PlainNetwork], Router]) -> None:
+        self.clock = Clock()
+        self.scenario, self.graph = scenario, scenario.graph
+        self.down: frozenset[Link] = frozenset()
+        """Links that are down, whoever knows."""
+        self.views = dict.fromkeys(self.graph.sites, self.down)
+        """Those of which each site knows it."""
+        self.servers = {site: Server(f) for site, f in scenario.facilities.items()}
+        self.counts: Counter[str] = Counter()
+        self.outcomes: dict[int, Outcome] = {}
+        self._viewed_s = dict.fromkeys(self.graph.sites, -1.0)
+        self._sessions: Counter[Link] = Counter()
+        self.router = make(self)
+
+    @property
+    def now_s(self) -> float:
+        return self.clock.now_s
+
+    def run(self) -> Run:
+        """All of it."""
+        times = self.scenario.times
+        for query in self.scenario.queries:
+            self.clock.at(query.at_s, lambda q=query: self.set_out(q, 0))  # type: ignore[misc]
+        for failure in self.scenario.failures:
+            self.clock.at(failure.at_s, lambda f=failure: self._fail(f))  # type: ignore[misc]
+            self.clock.at(failure.until_s, lambda f=failure: self._mend(f))  # type: ignore[misc]
+        self.clock.at(times.warm_s, self.counts.clear)
+        counts: Counter[str] = Counter()
+        self.clock.at(times.until_s, lambda: counts.update(self.counts))
+        end_s = times.until_s + times.drain_s
+        while self.clock.step() and self.now_s < end_s:
+            pass
+        return Run(self.outcomes, counts)
+
+    # Queries
+
+    def set_out(self, query: Query, attempt: int) -> None:
+        """A query is sent from its source, for the first time or again."""
+        if query.number in self.outcomes or attempt >= ATTEMPTS:
+            return
+        flight = Flight(query, attempt, query.source)
+        after_s = self.router.begins(flight)
+        self.clock.after(after_s, lambda: self.go_on(flight))
+        again_s = PATIENCE_S * 2.0**attempt
+        self.clock.after(again_s, lambda: self.set_out(query, attempt + 1))
+
+    def go_on(self, flight: Flight) -> None:
+        """From where it is."""
+        onwards = self.router.onwards(flight) if flight.hops < MOST_HOPS else ()
+        if not onwards:
+            self.router.lost(flight)
+        for there in onwards:
+            copy = flight
+            if len(onwards) > 1:
+                copy = Flight(flight.query, flight.attempt, flight.here, flight.hops, flight.target)
+            if there == HERE:
+                self._serve(copy)
+            else:
+                self._pass_on(copy, there)
+
+    def _pass_on(self, flight: Flight, there: str) -> None:
+        def arrive() -> None:
+            flight.here, flight.hops = there, flight.hops + 1
+            self.go_on(flight)
+
+        self.counts["QUERY"] += 1
+        self.cross(flight.here, there, arrive, lambda: self.router.lost(flight))
+
+    def cross(
+        self, here: str, there: str, arrive: Callable[[], None], lost: Callable[[], None]
+    ) -> None:
+        """Something crosses a link, if that stays up."""
+        link = frozenset((here, there))
+        session = self._sessions[link]
+
+        def land() -> None:
+            up = link not in self.down and self._sessions[link] == session
+            (arrive if up else lost)()
+
+        if link in self.down:
+            lost()
+        else:
+            self.clock.after(self.graph.links[link], land)
+
+    def _serve(self, flight: Flight) -> None:
+        server = self.servers[flight.here]
+        self.counts["served"] += 1
+        server.waiting.append(flight)
+        self._begin(flight.here, server)
+
+    def _begin(self, site: str, server: Server) -> None:
+        while server.waiting and len(server.serving) < server.facility.slots:
+            flight = server.waiting.popleft()
+            seconds = server.service_s(flight.query)
+            server.serving[flight] = self.now_s + seconds
+            self.clock.after(seconds, lambda f=flight: self._served(site, server, f))  # type: ignore[misc]
+
+    def _served(self, site: str, server: Server, flight: Flight) -> None:
+        if self.servers[site] is server:
+            del server.serving[flight]
+            self._begin(site, server)
+            self._go_back(flight, site, site)
+
+    def _go_back(self, flight: Flight, here: str, by: str) -> None:
+        source = flight.query.source
+        if here == source:
+            self._answered(flight, by)
+            return
+        way = self.graph.ways(self.views[here], frozenset((source,))).get(here)
+        if way is None:
+            self.router.lost(flight)
+            return
+        self.counts["ANSWER"] += 1
+        there = way[1]
+        self.cross(
+            here, there, lambda: self._go_back(flight, there, by), lambda: self.router.lost(flight)
+        )
+
+    def _answered(self, flight: Flight, by: str) -> None:
+        query = flight.query
+        self.router.ended(flight)
+        if query.number not in self.outcomes:
+            taken_s = self.now_s - query.at_s
+            fit = self.servers[by].facility.fits[query.topic]
+            self.outcomes[query.number] = Outcome(by, taken_s, fit, flight.hops)
+
+    def control(self, messages: int, size: int) -> None:
+        """So many messages of the control plane cross one link each, of so many bytes."""
+        self.counts["control messages"] += messages
+        self.counts["control bytes"] += messages * size
+
+    # Failures
+
+    def _fail(self, failure: Failure) -> None:
+        self.down |= frozenset(failure.links)
+        self._sessions.update(failure.links)
+        server = self.servers.get(failure.site)
+        if server is not None:
+            self.servers[failure.site] = Server(server.facility)
+            for flight in (*server.serving, *server.waiting):
+                self.router.lost(flight)
+        self._flood(failure, DETECT_S)
+
+    def _mend(self, failure: Failure) -> None:
+        self.down -= frozenset(failure.links)
+        self._flood(failure, 0.0)
+
+    def _flood(self, failure: Failure, after_s: float) -> None:
+        """Every site hears it in time, of the nearest end that it reaches."""
+        down, at_s = self.down, self.now_s
+        ends = frozenset(site for link in failure.links for site in link)
+        for site, (far_s, _) in self.graph.ways(down, ends).items():
+            self.clock.after(after_s + far_s, lambda s=site: self._learn(s, down, at_s))  # type: ignore[misc]
+        self.control(2 * len(self.graph.links), LINK_STATE_BYTES)
+
+    def _learn(self, site: str, down: frozenset[Link], at_s: float) -> None:
+        if at_s > self._viewed_s[site]:
+            self.views[site], self._viewed_s[site] = down, at_s

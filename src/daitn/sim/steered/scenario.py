@@ -1,0 +1,211 @@
+"""What a network goes through: who serves what, what is asked where and when, what fails.
+
+Drawn once by a seed, and replayed under every policy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from daitn.sim.steered.graph import Graph, Link
+
+__all__ = ["DEADLINE_S", "MIN_FIT", "TOPICS", "Facility", "Failure", "Query", "Scenario", "Times"]
+
+TOPICS = ("medicine", "law", "cooking")
+MIN_FIT = 0.7
+"""Of a model's fits some are below it: who has it is not capable of that topic."""
+FITS = (0.6, 0.95)
+DEADLINE_S = 1.0
+"""Missing it is counted; the answer is waited for nevertheless."""
+SERVE_S = (0.1, 0.4)
+"""Of the fastest and the slowest facility; two slots to six."""
+LUCK_SIGMA = 0.5
+HOT_TOPIC = 0.6
+HOT_PLACE = 0.5
+"""Shares of what is asked that are on the hot topic, and that come from about the hot spot."""
+HOT_SITES = 8
+"""One site in so many is about the hot spot."""
+HOT_FOR_S = 8.0
+FEWEST, MOST, SITES_PER = 6, 12, 6
+"""Facilities: one at so many sites, within bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facility:
+    """What serves at one site."""
+
+    slots: int
+    serve_s: float
+    """In the mean, at any topic."""
+    fits: Mapping[str, float]
+    """By topic."""
+
+    def capable(self, topic: str) -> bool:
+        return self.fits[topic] >= MIN_FIT
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One arrival."""
+
+    number: int
+    at_s: float
+    source: str
+    topic: str
+    luck: float
+    """Serving it takes so many times the mean of where it is served; 1 in the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Links that are down for a while, or all those of a site, which forgets all that it knew."""
+
+    at_s: float
+    until_s: float
+    links: tuple[Link, ...]
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When what happens, in virtual seconds."""
+
+    rest_s: float = 4.0
+    """No load: routes settle."""
+    warm_s: float = 8.0
+    """From here on what happens counts."""
+    steady_s: float = 18.0
+    failures: int = 4
+    failure_every_s: float = 7.0
+    failure_lasts_s: float = 5.0
+    first_s: float = 3.0
+    """What sets out in so many seconds after a failure is told apart."""
+    under_way_s: float = 0.3
+    """And so long before it, which it meets under way."""
+    drain_s: float = 20.0
+    """How long answers are waited for at the end."""
+
+    @property
+    def steady_until_s(self) -> float:
+        return self.warm_s + self.steady_s
+
+    @property
+    def until_s(self) -> float:
+        """The end of the load."""
+        return self.steady_until_s + self.failures * self.failure_every_s
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """All of it."""
+
+    graph: Graph
+    facilities: Mapping[str, Facility]
+    queries: tuple[Query, ...]
+    failures: tuple[Failure, ...]
+    times: Times
+    prefer: Mapping[str, float]
+    """Weights that queries wish; none: those of the policy."""
+    centre: str
+    """The site from which the others are nearest in the sum. It never fails."""
+
+    def capable(self, topic: str) -> frozenset[str]:
+        """Sites that may answer a query of that topic."""
+        return frozenset(s for s, f in self.facilities.items() if f.capable(topic))
+
+    @staticmethod
+    def drawn(
+        graph: Graph,
+        seed: int,
+        utilisation: float,
+        times: Times,
+        prefer: Mapping[str, float] | None = None,
+    ) -> Scenario:
+        """`utilisation`: of what could serve the hottest topics, were it shared out ideally."""
+        rng = random.Random(f"{seed}:{len(graph.sites)}")  # noqa: S311 - replayable
+        centre = min(graph.sites, key=lambda site: (graph.sum_s(site), site))
+        facilities = _facilities(graph, rng)
+        drawn = _failures(graph, facilities, centre, times, rng)
+        queries = tuple(_queries(graph, facilities, utilisation, times, drawn, rng))
+        return Scenario(graph, facilities, queries, drawn, times, dict(prefer or {}), centre)
+
+
+def _facilities(graph: Graph, rng: random.Random) -> dict[str, Facility]:
+    number = min(MOST, max(FEWEST, len(graph.sites) // SITES_PER))
+    number = min(number, len(graph.sites))
+    found = {}
+    for at, site in enumerate(sorted(rng.sample(graph.sites, number))):
+        slower = (SERVE_S[1] / SERVE_S[0]) ** rng.random()
+        fits = {topic: rng.uniform(*FITS) for topic in TOPICS}
+        fits[TOPICS[at % len(TOPICS)]] = rng.uniform(0.8, FITS[1])
+        found[site] = Facility(rng.randint(2, 6), SERVE_S[0] * slower, fits)
+    return found
+
+
+def _failures(
+    graph: Graph,
+    facilities: Mapping[str, Facility],
+    centre: str,
+    times: Times,
+    rng: random.Random,
+) -> tuple[Failure, ...]:
+    """In turn: a link, a facility, two links, a site that passes much on."""
+    busy = sorted(graph.sites, key=lambda site: (-len(graph.neighbours[site]), site))
+    passing = [site for site in busy[: max(4, len(busy) // 4)] if site not in facilities]
+    kinds = itertools.cycle(("link", "facility", "links", "site"))
+    failures = []
+    for number, kind in zip(range(times.failures), kinds, strict=False):
+        at_s = times.steady_until_s + number * times.failure_every_s
+        site, links = "", rng.sample(sorted(graph.links, key=sorted), 2 if kind == "links" else 1)
+        among = sorted(facilities) if kind == "facility" else passing
+        sites = [site for site in among if site != centre]
+        if kind in ("facility", "site") and sites:
+            site = rng.choice(sites)
+            links = [frozenset((site, there)) for there in sorted(graph.neighbours[site])]
+        failures.append(Failure(at_s, at_s + times.failure_lasts_s, tuple(links), site))
+    return tuple(failures)
+
+
+def _queries(
+    graph: Graph,
+    facilities: Mapping[str, Facility],
+    utilisation: float,
+    times: Times,
+    failures: tuple[Failure, ...],
+    rng: random.Random,
+) -> Iterator[Query]:
+    per_s = utilisation * _bearable_per_s(facilities)
+    at_s, hot_until_s, number = times.rest_s, 0.0, 0
+    topic, places = "", [""]
+    while (at_s := at_s + rng.expovariate(per_s)) < times.until_s:
+        if at_s >= hot_until_s:
+            hot_until_s, topic = at_s + HOT_FOR_S, rng.choice(TOPICS)
+            places = graph.about(rng.choice(graph.sites), max(1, len(graph.sites) // HOT_SITES))
+        source = rng.choice(places if rng.random() < HOT_PLACE else graph.sites)
+        others = [t for t in TOPICS if t != topic]
+        asked = topic if rng.random() < HOT_TOPIC else rng.choice(others)
+        luck = math.exp(rng.gauss(-(LUCK_SIGMA**2) / 2, LUCK_SIGMA))
+        if not _down(source, at_s, failures):
+            yield Query(number, at_s, source, asked, luck)
+            number += 1
+
+
+def _down(site: str, at_s: float, failures: tuple[Failure, ...]) -> bool:
+    return any(f.site == site and f.at_s <= at_s <= f.until_s for f in failures)
+
+
+def _bearable_per_s(facilities: Mapping[str, Facility]) -> float:
+    """The most that can be served at whichever hot topic. By max-flow min-cut: of every set of
+    topics no more can come than those serve who can serve one of them."""
+    cold = (1.0 - HOT_TOPIC) / (len(TOPICS) - 1)
+    most = math.inf
+    for size in range(1, len(TOPICS) + 1):
+        for topics in itertools.combinations(TOPICS, size):
+            share = HOT_TOPIC + (size - 1) * cold
+            able = (f for f in facilities.values() if any(f.capable(t) for t in topics))
+            most = min(most, sum(f.slots / f.serve_s for f in able) / share)
+    return most
