@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import socket
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,23 @@ def write_intent(folder: Path, **changes: Any) -> Path:
     return path
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no connection takes for its own end meanwhile."""
+    while True:
+        # Below those that Linux gives to connections, 32768 to 60999.
+        port = random.randrange(12_000, 32_000)
+        if port in _GIVEN:
+            continue
+        _GIVEN.add(port)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _hospital(name: str) -> dict[str, Any]:

@@ -191,6 +191,22 @@ def test_an_owner_who_floods_takes_nothing_from_another() -> None:
     assert 20 <= ana["d"] <= 60
 
 
+def test_replies_that_are_kept_make_room_for_what_is_new() -> None:
+    network = built(LINE, {"d": able()}, most_objects=5)
+    for number in range(40):
+        network.send("a", query(number))
+        network.run(0.5)
+    assert answers(network) == dict.fromkeys(range(40), "d")
+    assert len(network.stations["b"].forwarder.custody.crumbs) == 5
+    network.stations["d"].serve_s = lambda packet: 1000.0
+    for number in range(40, 50):
+        network.send("a", query(number))
+    network.run(5.0)
+    told = answers(network)
+    assert {told[number] for number in told if number >= 40} == {Reason.FULL.name}
+    assert sum(number >= 40 for number in told) == 5
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_in_a_network_at_rest_all_arrive_and_none_circles(seed: int) -> None:
     rng = Random(seed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from collections.abc import Iterator
 from typing import Annotated, TypeVar
 
-import msgspec
 import typer
 from rich.console import Group, RenderableType
 
@@ -22,7 +23,6 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import decision_table, plain_table
-from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.steering import (
     Advice,
@@ -48,13 +48,18 @@ TopicOption = Annotated[str, typer.Option(help="A model that answers on this top
 ModelOption = Annotated[str, typer.Option(help="A model of this name.")]
 DataOption = Annotated[str, typer.Option(help="Data on this topic, to learn from.")]
 HomeOption = Annotated[str, typer.Option(help="The site of this name.")]
-AccuracyOption = Annotated[float, typer.Option(help="Least measured accuracy on the topic.")]
-WithinOption = Annotated[float, typer.Option(help="Seconds to wait for an answer.")]
+AccuracyOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Least measured accuracy on the topic.")
+]
+WithinOption = Annotated[
+    float, typer.Option(min=0.01, max=60.0, help="Seconds to wait for an answer.")
+]
 PlaceOption = Annotated[
     list[str], typer.Option("--jurisdiction", help="Only there (ISO 3166-1 alpha-2); repeatable.")
 ]
 
 _NOWHERE: list[str] = []
+_LONGEST = 200
 
 
 def ping(
@@ -154,11 +159,9 @@ def trace(
         async with connect(center) as session:
             return await _at(session, site, "trace", TraceQuestion(object=object_), TraceReport)
 
-    try:
-        TraceQuestion(object=object_)
-        report = run(work())
-    except msgspec.ValidationError as error:
-        raise InvalidInput(str(error), field="OBJECT", fix="32 hex digits") from None
+    if not re.fullmatch("[0-9a-f]{32}", object_):
+        raise typer.BadParameter(f"{object_}: an object's id has 32 hex digits")
+    report = run(work())
     if as_json:
         print_json(to_json(report))
         return
@@ -238,13 +241,19 @@ def _want(
     if len(named) != 1:
         raise typer.BadParameter("name one of --topic, --model, --data and --home")
     capability, subject = named[0]
-    trust = 1 if min_accuracy else 0
+    if len(subject) > _LONGEST:
+        raise typer.BadParameter(f"a name has at most {_LONGEST} characters")
+    if math.isnan(min_accuracy):
+        raise typer.BadParameter("--min-accuracy is a number from 0 to 1")
+    for place in jurisdictions:
+        if not re.fullmatch("[A-Z]{2}", place):
+            raise typer.BadParameter(f"{place}: a jurisdiction is two letters, like US")
     return encode_want(
         Want(
             capability,
             subject,
             min_fit=min_accuracy,
-            trust=trust,
+            trust=1 if min_accuracy else 0,
             jurisdictions=tuple(jurisdictions),
         )
     )
@@ -258,6 +267,8 @@ def _weights(prefer: list[str]) -> dict[str, float]:
             weights[name.strip()] = float(weight)
         except ValueError:
             raise typer.BadParameter(f"{said}: write it like latency=3") from None
+        if not 0.0 <= weights[name.strip()] <= 1e6:
+            raise typer.BadParameter(f"{said}: a weight is between 0 and a million")
     return weights
 
 

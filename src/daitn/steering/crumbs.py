@@ -81,6 +81,8 @@ class Crumbs:
         self.get: Final = self._crumbs.get
         """The crumb of an object, if there is one."""
         self._bytes = 0
+        self._settled: dict[Key, None] = {}
+        """Objects that were answered or refused, the oldest first."""
         self._alarms: list[tuple[float, Key]] = []
         self._most_alarms = LEAST_ALARMS
         self._through: defaultdict[str, dict[Key, None]] = defaultdict(dict)
@@ -96,9 +98,14 @@ class Crumbs:
         return len(self._crumbs)
 
     def room(self, packet: Packet) -> bool:
-        """Whether one more object can be kept."""
+        """Whether one more object can be kept. Where all is full, replies that are kept for late
+        copies make room, the oldest first."""
         size = len(packet.payload)
-        return len(self._crumbs) < self._most and self._bytes + size <= self._most_bytes
+        while len(self._crumbs) >= self._most or self._bytes + size > self._most_bytes:
+            if not self._settled:
+                return False
+            self.forget(next(iter(self._settled)))
+        return True
 
     def put(self, key: Key, crumb: Crumb) -> None:
         """Keep a crumb."""
@@ -110,9 +117,14 @@ class Crumbs:
         self._bytes += len(packet.payload) - len(crumb.packet.payload)
         crumb.packet = crumb.first = packet
 
+    def settled(self, key: Key) -> None:
+        """All is done about it: it is kept where there is room."""
+        self._settled[key] = None
+
     def forget(self, key: Key) -> None:
         """Keep it no longer."""
         crumb = self._crumbs.pop(key)
+        self._settled.pop(key, None)
         self._bytes -= len(crumb.packet.payload)
         self.left(key, crumb)
 

@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long after four times what was expected an object is sent again."""
     pending_s: float = 600.0
     """How long an object without a deadline is waited for."""
+    deadline_s: float = 7200.0
+    """How long one with a deadline is waited for at most."""
     kept_s: float = 30.0
     """How long an answer is kept for copies that come late."""
     traced_s: float = 600.0
@@ -102,7 +104,10 @@ class Custody:
     def tick(self, now_s: float, out: list[Command]) -> None:
         """See `Forwarder.tick`."""
         for key, crumb in self.crumbs.due(now_s):
-            self._alarm(key, crumb, now_s, out)
+            try:
+                self._alarm(key, crumb, now_s, out)
+            except DaitnError as error:
+                self._give_up(key, crumb, str(error), out)
         if self._held and self._held_version != self.routes.version:
             self._held_version = self.routes.version
             for key in [*self._held]:
@@ -168,6 +173,8 @@ class Custody:
         """Why an object that is new here is not taken."""
         if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
             return Refusal(Reason.DEADLINE, f"it came to {self.site} too late")
+        if sender != HERE:
+            packet.hops()  # What is kept here must be readable for as long as it is.
         if packet.visited(self.site):
             return Refusal(Reason.LOOP, f"it was at {self.site} before")
         wait_s = self._buckets.take(sender, owner, now_s)
@@ -197,7 +204,7 @@ class Custody:
                 crumb.upstreams += (sender,)
         if refusal is not None:
             self._say((sender,), refusal_to(packet, refusal), 0.0, out)
-        elif packet.attempt > crumb.packet.attempt:
+        elif packet.attempt > crumb.packet.attempt and HERE not in crumb.upstreams:
             self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
             self.crumbs.replace(crumb, packet)
             self._again_from_here(key, crumb, now_s, out)
@@ -300,7 +307,9 @@ class Custody:
     def _end_s(self, crumb: Crumb) -> float:
         """Until when an object is waited for."""
         deadline_ms = crumb.packet.deadline_ms
-        return deadline_ms / 1000 if deadline_ms else crumb.since_s + self.settings.pending_s
+        most_s = self.settings.deadline_s if deadline_ms else self.settings.pending_s
+        end_s = crumb.since_s + most_s
+        return min(end_s, deadline_ms / 1000) if deadline_ms else end_s
 
     def _patience_s(self, crumb: Crumb, now_s: float) -> float:
         """When an object is overdue. A model on its way takes as long as its bytes take."""
@@ -308,7 +317,8 @@ class Custody:
         packet = crumb.packet
         if packet.kind is not _QUERY or HERE not in crumb.upstreams:
             return end_s
-        wait_s = (self.settings.overdue_s + 4.0 * crumb.expected_s) * 2.0**packet.attempt
+        wait_s = self.settings.overdue_s + 4.0 * crumb.expected_s
+        wait_s *= 2.0 ** min(packet.attempt, 10)
         return min(end_s, now_s + wait_s)
 
     # Answers and refusals
@@ -368,7 +378,7 @@ class Custody:
             self._held.pop(key, None)
             self.crumbs.left(key, crumb)
             crumb.phase = Phase.RESTING
-            rest_s = self.settings.rest_s * 2.0**crumb.packet.attempt
+            rest_s = self.settings.rest_s * 2.0 ** min(crumb.packet.attempt, 10)
             self.crumbs.wake(key, crumb, min(now_s + rest_s, self._end_s(crumb)))
             return
         reply = refusal_to(crumb.packet, refusal)
@@ -392,6 +402,7 @@ class Custody:
         self._held.pop(key, None)
         self.crumbs.left(key, crumb)
         self.crumbs.replace(crumb, reply)
+        self.crumbs.settled(key)
         crumb.phase = phase
         kept_s = self.settings.traced_s if traced else self.settings.kept_s
         self.crumbs.wake(key, crumb, now_s + kept_s)

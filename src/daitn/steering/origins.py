@@ -16,7 +16,7 @@ __all__ = ["check_origin", "domain_of", "domain_origin", "site_of"]
 
 _DOMAIN = "domain:"
 _NAME = "[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
-_FORM = re.compile(f"{_DOMAIN}(?:{_NAME})?@{_NAME}/[1-9][0-9]{{0,2}}")
+_FORM = re.compile(f"{_NAME}|{_DOMAIN}(?:{_NAME})?@{_NAME}/[1-9][0-9]{{0,2}}")
 
 
 def domain_origin(domain: str, site: str, number: int) -> str:
@@ -39,8 +39,8 @@ def site_of(origin: str) -> str:
 
 
 def check_origin(origin: str) -> None:
-    """Raises `Corrupt` for a domain's origin that is not formed as it should be."""
-    if origin.startswith(_DOMAIN) and not _FORM.fullmatch(origin):
+    """Raises `Corrupt` for what is neither a site nor a domain's origin."""
+    if not _FORM.fullmatch(origin):
         raise Corrupt(
             f"a summary names the origin {origin!r}", field="origin", fix="ask who sent it"
         )

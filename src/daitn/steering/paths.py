@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daitn.objects.errors import Corrupt
 from daitn.steering.wire.packet import Action, Hop, Packet
 
 __all__ = ["answered_by", "tried"]
@@ -21,9 +22,12 @@ def answered_by(answer: Packet) -> str:
 def tried(packet: Packet, refusal: Packet, sender: str, site: str) -> Packet | None:
     """The packet, with all sites tried that the refusal tells of; None where that uses up its hops.
 
-    Raises `Corrupt` where the refusal's trace is malformed.
+    A refusal whose trace cannot be read tells of its sender alone.
     """
-    hops = refusal.hops()
+    try:
+        hops = refusal.hops()
+    except Corrupt:
+        hops = ()
     told = {hop.site: hop for hop in hops if hop.site != site}
     told.setdefault(sender, Hop(sender, hops[-1].at_ms if hops else 0, Action.TRIED))
     for name, hop in told.items():

@@ -12,6 +12,10 @@ __all__ = ["EDITION_S", "Own"]
 EDITION_S = 1.0
 LOAD_S = 5.0
 
+MOST_AHEAD = 1 << 31
+"""Editions count up from the time at which a life began, in seconds, once a second at most: no
+earlier life is further ahead. A neighbour that says so would silence the site."""
+
 
 class Own:
     """The offers of one origin: at most one edition per `EDITION_S`, and one per `LOAD_S` where
@@ -44,7 +48,7 @@ class Own:
 
     def restore(self, edition: int) -> bool:
         """Others know that edition, of an earlier life: go on from there. Says whether it did."""
-        if edition <= self.edition:
+        if not self.edition < edition <= self.edition + MOST_AHEAD:
             return False
         self.edition = edition + 1
         return True

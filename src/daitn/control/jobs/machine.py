@@ -293,7 +293,7 @@ def _verify_start(job: Job, now_s: float) -> Commands:
 def _wait(job: Job, detail: str, now_s: float) -> Commands:
     job.state = JobState.WAITING
     job.detail = detail
-    job.wake_at_s = now_s + min(RETRY_AFTER_S * 2.0**job.waits, RETRY_AT_MOST_S)
+    job.wake_at_s = now_s + min(RETRY_AFTER_S * 2.0 ** min(job.waits, 10), RETRY_AT_MOST_S)
     job.waits += 1
     return ()
 

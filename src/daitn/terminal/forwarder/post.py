@@ -9,13 +9,18 @@ import time
 from collections import Counter
 from typing import Protocol
 
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
 from daitn.steering.crumbs import Key
 from daitn.steering.forwarder import Forwarder, Settings
 from daitn.steering.ways import HERE
-from daitn.steering.wire.packet import Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import (
+    MOST_PAYLOAD_BYTES,
+    Packet,
+    decode_packet,
+    encode_packet,
+)
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.steering.wire.summaries import (
     Greeting,
@@ -31,6 +36,8 @@ __all__ = ["NotServed", "Post", "Service", "new_id"]
 
 log = logging.getLogger(__name__)
 
+COST_EVERY_S = 2.0
+"""How often the delay of a link is looked at."""
 _PACKET = b"\xda\x17"
 """How packets begin. Summaries are MessagePack arrays, which begin otherwise."""
 
@@ -76,6 +83,7 @@ class Post:
         self._timer_s = float("inf")
         self._costs_s: dict[SiteId, float] = {}
         """Links that are up, whether their neighbours have greeted or not."""
+        self._costs_told_s: dict[SiteId, float] = {}
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
@@ -84,6 +92,8 @@ class Post:
     def join(self, links: Adjacency) -> None:
         """Use these links; whoever opened them closes them."""
         self._links = links
+        for neighbour in self._costs_s:  # Links that came up before.
+            self._greet(neighbour)
 
     async def close(self) -> None:
         """Serve and wait no longer."""
@@ -105,6 +115,12 @@ class Post:
     async def send(self, packet: Packet) -> Packet:
         """Let an object set out. Returns its answer or its refusal, of which there is exactly one
         in the end: at the deadline at the latest, or after `Settings.pending_s`."""
+        if len(packet.payload) > MOST_PAYLOAD_BYTES:
+            raise InvalidInput(
+                f"an object of {len(packet.payload)} bytes is too large for a packet",
+                field="payload",
+                fix=f"send at most {MOST_PAYLOAD_BYTES} bytes",
+            )
         key = packet.object_id, packet.branch
         awaited: asyncio.Future[Packet] = self._loop.create_future()
         self._awaited[key] = awaited
@@ -130,10 +146,14 @@ class Post:
         self._do(self.core.link_down(neighbour, self.now_s()))
 
     def cost(self, neighbour: SiteId, cost_s: float) -> None:
-        """A link was measured again."""
+        """A link was measured again. On a busy machine delays change all the time; telling of it
+        would keep it busy."""
         self._costs_s[neighbour] = cost_s
-        self.core.link_cost(neighbour, cost_s, self.now_s())
-        self._schedule()
+        now_s = self.now_s()
+        if now_s >= self._costs_told_s.get(neighbour, 0.0) + COST_EVERY_S:
+            self._costs_told_s[neighbour] = now_s
+            self.core.link_cost(neighbour, cost_s, now_s)
+            self._schedule()
 
     def set_domain(self, domain: str) -> None:
         """This site belongs to a domain from now on; empty: to none. Raises `InvalidInput`."""
@@ -218,6 +238,9 @@ class Post:
     async def _served(self, packet: Packet) -> None:
         try:
             payload = await self._service.serve(packet, decode_want(packet.intent))
+            if len(payload) > MOST_PAYLOAD_BYTES:
+                too_large = Refusal(Reason.FAILED, "its answer is too large for a packet")
+                raise NotServed(too_large)
             reply = answer_to(packet, payload)
         except NotServed as no:
             reply = refusal_to(packet, no.refusal)

@@ -26,6 +26,7 @@ from daitn.objects.steering import (
 from daitn.objects.wire import decode, encode
 from daitn.steering.custody import Settings
 from daitn.steering.reports import crumb_reports, hop_reports, origin_reports
+from daitn.steering.scoring import STEERING
 from daitn.steering.wire.packet import Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
 from daitn.steering.wire.summaries import Offer
@@ -166,11 +167,8 @@ class ForwarderRole:
 
     def _reconsider(self) -> None:
         """Let the core prefer what counts now."""
-        preferences = tuple(
-            Preference(scorer=name, weight=weight) for name, weight in self._prefer().items()
-        )
         try:
-            self.post.core.custody.rankings.advise(preferences)
+            self.post.core.custody.rankings.advise(_preferences(self._prefer()))
         except InvalidInput as error:
             log.warning("the advice is not followed: %s", error)
         hierarchical = self.mode is ControlMode.HIERARCHICAL
@@ -178,6 +176,7 @@ class ForwarderRole:
 
     async def _on_steer(self, key: str, payload: bytes) -> bytes:
         steer = decode(payload, Steer)
+        STEERING.weighted(_preferences(steer.prefer or {}))
         if steer.reset:
             self._mode, self._own_prefer = self._config.mode, {}
         if steer.prefer is not None:
@@ -290,6 +289,10 @@ class ForwarderRole:
         if back.kind is Kind.REFUSAL:
             return ()
         return decode(back.payload, tuple[CrumbReport, ...])
+
+
+def _preferences(prefer: Mapping[str, float]) -> tuple[Preference, ...]:
+    return tuple(Preference(scorer=name, weight=weight) for name, weight in prefer.items())
 
 
 def _next(crumbs: list[CrumbReport] | tuple[CrumbReport, ...]) -> list[str]:

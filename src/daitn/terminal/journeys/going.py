@@ -11,12 +11,14 @@ from daitn.control.jobs.machine import handle, replay
 from daitn.control.route.wayfaring import Prospect, Wayfaring, base_of, decide, examples_for
 from daitn.objects.decisions import Decision, PlannedVisit, Route
 from daitn.objects.descriptors import ANY, DatasetDescriptor
+from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Quantity
 from daitn.objects.jobs import JobEvent, Planned, VerifierAssignment, VerifiersChosen
 from daitn.objects.journeys import Dated, Journey
 from daitn.objects.messages import VerifyWork
 from daitn.objects.models import ModelRef
+from daitn.steering.origins import site_of
 from daitn.steering.routes import RouteTable
 from daitn.steering.wire.want import Capability, Want
 
@@ -37,8 +39,17 @@ class Going:
 
     @classmethod
     def of(cls, journey: Journey) -> Going:
-        """Raises `IllegalTransition` for facts that are none of a job."""
-        return cls(journey, replay((fact.event, fact.at_s) for fact in journey.facts))
+        """Raises `Corrupt` for facts that are none of a job."""
+        try:
+            job = replay((fact.event, fact.at_s) for fact in journey.facts)
+        # Facts come from other sites: whatever the state machine makes of them, they are no job's.
+        except Exception as error:
+            raise Corrupt(
+                f"the facts of {journey.job} are none of a job: {error!r}", field="facts"
+            ) from None
+        if job.id != journey.job:
+            raise Corrupt(f"the facts of {journey.job} are of {job.id}", field="facts")
+        return cls(journey, job)
 
     def take(self, event: JobEvent, now_s: float) -> None:
         """One more fact."""
@@ -65,7 +76,7 @@ class Going:
     def pause_s(self) -> float:
         """How long to wait before going on is tried again."""
         self.refusals += 1
-        return min(_PAUSE_MOST_S, _PAUSE_S * 2.0**self.refusals)
+        return min(_PAUSE_MOST_S, _PAUSE_S * 2.0 ** min(self.refusals, 10))
 
     def models(self) -> tuple[ModelRef, ...]:
         """Those that it needs: the one to measure or to go on with, and the best one."""
@@ -86,10 +97,17 @@ class Going:
         )
         return decide(Wayfaring(self.job, (here,), now_s, 0))
 
-    def decide(self, routes: RouteTable, now_s: float) -> Decision:
-        """Which data to go to, by what is heard here."""
-        heard = prospects(routes, self.release_to)
-        return decide(Wayfaring(self.job, heard, now_s, routes.version))
+    def decide(
+        self, routes: RouteTable, now_s: float
+    ) -> tuple[Decision, Prospect | None, tuple[SiteId, ...]]:
+        """Which data to go to, by what is heard here: why, which, and the sites with data of its
+        topic that need not be tried."""
+        heard = {one.id: one for one in prospects(routes, self.release_to)}
+        decision = decide(Wayfaring(self.job, tuple(heard.values()), now_s, routes.version))
+        chosen = heard.get(decision.chosen or "")
+        ruled_out = [heard[no.candidate] for no in decision.rejections]
+        spared = {one.site for one in ruled_out if chosen and one.topic == chosen.topic}
+        return decision, chosen, tuple(sorted(spared))
 
     @property
     def trained_at(self) -> SiteId | None:
@@ -187,7 +205,7 @@ def prospects(routes: RouteTable, release_to: tuple[str, ...]) -> tuple[Prospect
         if ANY in release_to or offer.jurisdiction in release_to:
             found.append(
                 Prospect(
-                    site=SiteId(origin),
+                    site=SiteId(site_of(origin)),
                     topic=offer.key.removeprefix(prefix),
                     examples=offer.amount,
                     price_usd_per_1k=offer.price_usd,
@@ -195,4 +213,6 @@ def prospects(routes: RouteTable, release_to: tuple[str, ...]) -> tuple[Prospect
                     jurisdiction=offer.jurisdiction,
                 )
             )
-    return tuple(found)
+    found.sort(key=lambda one: -one.delay_s)
+    # Of several origins that lead to one site, the nearest.
+    return tuple({one.id: one for one in found}.values())

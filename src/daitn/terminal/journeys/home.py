@@ -12,7 +12,7 @@ import msgspec
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage
 from daitn.objects.decisions import Assessment
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, JobId, SiteId, checked_name
 from daitn.objects.jobs import (
     Assessed,
@@ -117,8 +117,14 @@ class Home:
         if note.epoch < known.epoch or Going.of(known).job.state.final:
             return Heard.STALE
         self._heard_s[note.job] = time.monotonic()
-        if note.journey is not None and note.journey.stage() >= known.stage():
-            await self._learn(note.journey)
+        journey = note.journey
+        if journey is None or journey.stage() < known.stage():
+            return Heard.YES
+        if (journey.job, journey.home, journey.epoch) != (note.job, self._site, note.epoch):
+            raise Corrupt(f"the note on {note.job} is about another journey", field="journey")
+        # What has ended is not home yet: its weights are still to come.
+        if not Going.of(journey).job.state.final:
+            await self._learn(journey)
         return Heard.YES
 
     async def _arrived(self, journey: Journey) -> None:
@@ -127,6 +133,8 @@ class Home:
         check_lineage(Lineage(job=journey.job, entries=tuple(going.job.lineage)))
         if going.job.best is not None:
             await self._transport.fetch(going.job.best.model, lambda done, total: None)
+        if self._get(journey.job).stage() > journey.stage():
+            return  # Cancelled, or sent out anew, meanwhile.
         await self._learn(journey)
         log.info("%s came home: %s", journey.job, going.job.state)
 
@@ -144,8 +152,16 @@ class Home:
             now_s = time.monotonic()
             for journey in self._luggage.all():
                 silent_s = now_s - self._heard_s.setdefault(journey.job, now_s)
-                if silent_s > LOST_S and not Going.of(journey).job.state.final:
-                    await self._send_anew(journey)
+                if silent_s > LOST_S:
+                    await self._look_after(journey)
+
+    async def _look_after(self, journey: Journey) -> None:
+        try:
+            if not Going.of(journey).job.state.final:
+                await self._send_anew(journey)
+        except Exception:
+            log.exception("the model of %s is not sent out anew", journey.job)
+            self._heard_s[journey.job] = time.monotonic()
 
     async def _send_anew(self, journey: Journey) -> None:
         """From what was last heard of it, without the site where it was lost."""
@@ -193,13 +209,13 @@ class Home:
     def _assess(self, going: Going, now_s: float) -> Assessment:
         """By what is heard here: whether there is data, and somebody to measure each objective."""
         routes = self._post.core.routes
-        decision = going.decide(routes, now_s)
+        decision, chosen, _ = going.decide(routes, now_s)
         reasons = [
             f"nobody is heard of who measures {objective.name} (on {objective.topic})"
             for objective in going.job.intent.objectives
             if not routes.offering(f"{Capability.VERIFY}:{objective.topic}")
         ]
-        if decision.chosen is None:
+        if chosen is None:
             reasons.append("no data is heard of that the model may learn from")
         return Assessment(
             feasible=not reasons,

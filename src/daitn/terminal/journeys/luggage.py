@@ -12,6 +12,8 @@ from daitn.tools.store.files import PARTIAL, replace_file
 
 __all__ = ["Luggage"]
 
+_SUFFIX = ".journey"
+
 
 class Luggage:
     """One file per job in `folder`."""
@@ -24,7 +26,7 @@ class Luggage:
 
     def get(self, job: JobId) -> Journey | None:
         """The journey of a job, as it was kept last."""
-        path = self._folder / checked_name(job, "job")
+        path = self._path(job)
         try:
             return decode(path.read_bytes(), Journey)
         except FileNotFoundError:
@@ -36,7 +38,7 @@ class Luggage:
     def put(self, journey: Journey) -> None:
         """Keep it; on disk when this returns. Raises `StorageFull`."""
         try:
-            replace_file(self._folder / checked_name(journey.job, "job"), encode(journey))
+            replace_file(self._path(journey.job), encode(journey))
         except OSError as error:
             raise StorageFull(
                 f"journeys cannot be written: {error.strerror}",
@@ -47,10 +49,13 @@ class Luggage:
         """Keep it no longer; a later stage of it stays."""
         kept = self.get(journey.job)
         if kept is not None and kept.stage() <= journey.stage():
-            (self._folder / checked_name(journey.job, "job")).unlink(missing_ok=True)
+            self._path(journey.job).unlink(missing_ok=True)
 
     def all(self) -> tuple[Journey, ...]:
         """All that are kept."""
-        names = sorted(path.name for path in self._folder.iterdir() if not path.suffix)
+        names = sorted(path.stem for path in self._folder.glob(f"*{_SUFFIX}"))
         kept = (self.get(JobId(name)) for name in names)
         return tuple(journey for journey in kept if journey is not None)
+
+    def _path(self, job: JobId) -> Path:
+        return self._folder / f"{checked_name(job, 'job')}{_SUFFIX}"

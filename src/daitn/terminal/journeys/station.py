@@ -15,7 +15,7 @@ import msgspec
 
 from daitn.identity.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition
+from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull
 from daitn.objects.identifiers import Digest, JobId, SiteId
 from daitn.objects.jobs import (
     DeadlinePassed,
@@ -30,7 +30,7 @@ from daitn.objects.journeys import Heard, Journey, Note
 from daitn.objects.messages import Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
-from daitn.steering.wire.packet import Action, Kind, Packet
+from daitn.steering.wire.packet import MOST_HOPS, Action, Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
 from daitn.steering.wire.want import Capability, Want, encode_want
 from daitn.terminal.desk import Done
@@ -46,6 +46,10 @@ RETRY_S = 0.5
 """Before a note that was not heard is sent again."""
 NOTE_EVERY_S = 5.0
 NOTE_TIMEOUT_S = 10.0
+FULL_S = 5.0
+"""Until a full disk is looked at again."""
+MOST_SPARED = 32
+"""Sites that a packet is told not to try: each uses up a hop."""
 LEG_TIMEOUT_S = 3600.0
 """For a model to be taken over at its next stop: as long as its weights take there."""
 
@@ -104,8 +108,11 @@ class Station:
             return b""
         going = Going.of(journey)
         event = self._arrival(going, want)
-        for model in going.models()[:1]:
+        for model in going.models():
             await self._bring(model)
+        known = self._luggage.get(journey.job)
+        if known is not None and known.stage() >= journey.stage():
+            return b""
         going.take(event, self._post.now_s())
         self._luggage.put(going.journey)
         self._begin(journey.job, self._travel(going))
@@ -160,7 +167,7 @@ class Station:
     async def _resumed(self, journey: Journey) -> None:
         try:
             going = Going.of(journey)
-        except (DaitnError, AssertionError) as error:
+        except DaitnError as error:
             log.error("the journey of %s cannot be read: %s", journey.job, error)
             return
         await self._travel(going)
@@ -182,7 +189,7 @@ class Station:
         if job.state.final:
             return await self._leave(going, home_want(going.journey.home), ())
         if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
-            self._take(going, DeadlinePassed())
+            await self._take(going, DeadlinePassed())
         elif job.outstanding:
             await self._work(going)
         elif job.state is JobState.VERIFYING and going.open_objectives():
@@ -190,7 +197,7 @@ class Station:
             return await self._leave(going, going.verify_want(), spared)
         elif job.state is JobState.WAITING:
             await asyncio.sleep(max(0.0, (job.wake_at_s or now_s) - now_s))
-            self._take(going, Woke())
+            await self._take(going, Woke())
         elif job.state is JobState.PLANNING:
             return await self._to_data(going)
         else:
@@ -198,18 +205,12 @@ class Station:
         return False
 
     async def _to_data(self, going: Going) -> bool:
-        decision = going.decide(self._post.core.routes, self._post.now_s())
-        if decision.chosen is None:
+        decision, chosen, spared = going.decide(self._post.core.routes, self._post.now_s())
+        if chosen is None:
             waiting = "" if decision.rejections else "no data is heard of"
-            self._take(going, Planned(route=None, decision=decision, waiting_for=waiting))
+            await self._take(going, Planned(route=None, decision=decision, waiting_for=waiting))
             return False
-        topic = decision.chosen.partition("/")[2]
-        spent = tuple(
-            no.candidate.partition("/")[0]
-            for no in decision.rejections
-            if no.candidate.endswith(f"/{topic}")
-        )
-        return await self._leave(going, going.data_want(topic), spent)
+        return await self._leave(going, going.data_want(chosen.topic), spared)
 
     async def _leave(self, going: Going, want: Want, spared: tuple[str, ...]) -> bool:
         """Go on to who does what is wanted; sites in `spared` are not tried.
@@ -222,11 +223,10 @@ class Station:
             new_id(),
             encode_want(want),
             encode(journey),
+            hop_limit=MOST_HOPS,
             deadline_ms=int(1000 * (self._post.now_s() + LEG_TIMEOUT_S)),
         )
-        for site in spared:
-            if site == self._site:
-                continue
+        for site in [site for site in spared if site != self._site][:MOST_SPARED]:
             packet = packet.stepped(site, int(1000 * self._post.now_s()), Action.TRIED, 0)
         back = await self._post.send(packet)
         if back.kind is Kind.ANSWER:
@@ -239,9 +239,15 @@ class Station:
         await asyncio.sleep(going.pause_s())
         return False
 
-    def _take(self, going: Going, event: JobEvent) -> None:
+    async def _take(self, going: Going, event: JobEvent) -> None:
         going.take(event, self._post.now_s())
-        self._luggage.put(going.journey)
+        while True:
+            try:
+                self._luggage.put(going.journey)
+                return
+            except StorageFull as error:
+                log.warning("the journey of %s waits: %s", going.job.id, error)
+                await asyncio.sleep(FULL_S)
 
     async def _work(self, going: Going) -> None:
         outstanding = next(iter(going.job.outstanding.values()))
@@ -259,7 +265,7 @@ class Station:
         except DaitnError as error:
             log.warning("%s failed: %s", work.visit, error)
             outcome = msgspec.structs.replace(outcome, error=ErrorReport.of(error))
-        self._take(going, Reported(outcome))
+        await self._take(going, Reported(outcome))
 
     # Telling home
 
