@@ -138,17 +138,19 @@ def test_what_the_owner_does_not_want_is_not_visited_and_told_why() -> None:
     assert reasons(failed, NEURO) == ["failed"]
 
 
-def test_a_visit_that_did_harm_is_undone() -> None:
+def test_two_visits_that_did_harm_are_undone() -> None:
     harmed = job(0.78, 0.97)
     good = harmed.checkpoints[0]
     worse = {ObjectiveName("broad"): 0.72, ObjectiveName("expert"): 0.78}
     bad = Checkpoint(model=MODEL, values=worse, standard_error={}, entries=(), release_to=("*",))
     harmed.checkpoints.append(bad)
+    assert base_of(harmed) is bad
+    harmed.checkpoints.append(msgspec.structs.replace(bad, visits=(1,)))
     assert base_of(harmed) is good
-    harmed.checkpoints[1] = msgspec.structs.replace(
+    harmed.checkpoints[2] = msgspec.structs.replace(
         bad, values={ObjectiveName("broad"): 0.77, ObjectiveName("expert"): 0.96}
     )
-    assert base_of(harmed) is harmed.checkpoints[1]
+    assert base_of(harmed) is harmed.checkpoints[2]
 
 
 def test_a_visit_takes_what_is_there_and_what_may_be_taken() -> None:

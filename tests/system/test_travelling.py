@@ -105,7 +105,8 @@ def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> N
     before = len(travels.shown(job)["route"])
     wait_until(lambda: len(travels.shown(job)["route"]) > before, 60)
     cancelled = travels.network.json("cancel", job, "--site", "home")
-    assert cancelled["state"] == "cancelled"
+    # Where nothing is left to learn, it ends by itself.
+    assert cancelled["state"] in ("cancelled", "exhausted")
 
 
 def test_what_cannot_be_done_is_told_at_home(travels: Travels) -> None:

@@ -31,7 +31,7 @@ _AGAIN = 0.6
 _WORTHLESS = 0.003
 """A site where two visits in a row added less has taught what it can."""
 _HARM = 0.05
-"""A visit that brought the model so much further from its targets is undone."""
+"""By how much more a model is short of its targets than the best one was, where harm was done."""
 _HALF_USD, _HALF_S = 1.0, 1.0
 MOST_EXAMPLES = 4000
 """Per visit: then the model is measured, and may go elsewhere."""
@@ -91,11 +91,14 @@ class Wayfaring:
 
 
 def base_of(job: Job) -> Checkpoint | None:
-    """The checkpoint from which to go on: the latest, unless its visit did clear harm."""
-    latest, best = job.latest, job.best
-    if latest is None or best is None:
+    """The checkpoint from which to go on: the latest, unless the last two did clear harm. One alone
+    may be what another site makes good: a model forgets what the others taught."""
+    best = job.best
+    if best is None:
         return None
-    return best if job.shortfall(latest) - job.shortfall(best) > _HARM else latest
+    since = job.checkpoints[job.checkpoints.index(best) + 1 :][-2:]
+    harmful = [job.shortfall(one) - job.shortfall(best) > _HARM for one in since]
+    return best if len(since) == 2 and all(harmful) else job.checkpoints[-1]
 
 
 def examples_for(job: Job, samples: int) -> int:

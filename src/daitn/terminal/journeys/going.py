@@ -106,8 +106,15 @@ class Going:
         decision = decide(Wayfaring(self.job, tuple(heard.values()), now_s, routes.version))
         chosen = heard.get(decision.chosen or "")
         ruled_out = [heard[no.candidate] for no in decision.rejections]
+        if not self.refusals:
+            # Where it was not refused so far, it goes to none that it knows to be worth less.
+            worse = decision.ranking[1:]
+            ruled_out += [heard[s.candidate] for s in worse if self._knows(heard[s.candidate])]
         spared = {one.site for one in ruled_out if chosen and one.topic == chosen.topic}
         return decision, chosen, tuple(sorted(spared))
+
+    def _knows(self, prospect: Prospect) -> bool:
+        return any(made.site == prospect.site for made in self.job.made)
 
     @property
     def trained_at(self) -> SiteId | None:
