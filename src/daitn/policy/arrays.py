@@ -69,8 +69,11 @@ class ArrayPolicy(Generic[CutT]):
         for scorer, weight in weights.items():
             if weight > 0:
                 term = self.scorers[scorer](cut, passes)
+                if isinstance(term, float) and term == 0.0:
+                    continue  # For all candidates: it changes no sum.
                 result += term * (weight / total)
-        return np.where(passes, result, OUT)
+        result[~passes] = OUT
+        return result
 
     def terms(self, cut: CutT, passes: Flags) -> dict[str, Floats]:
         """Every scorer's terms."""
@@ -93,7 +96,7 @@ def best_first(scores: Floats, most: int, near: float, rng: Rng) -> list[int]:
         if top < 0 or left[top] < 0:
             break
         if not taken and near > 0:
-            close = np.flatnonzero(left >= left[top] - near)
+            (close,) = (left >= left[top] - near).nonzero()
             top = int(close[int(rng.random() * len(close))])
         taken.append(top)
         left[top] = OUT

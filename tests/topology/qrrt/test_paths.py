@@ -109,6 +109,9 @@ def test_relays_that_may_not_see_a_query_are_avoided() -> None:
     assert way(permitted(paths, snapshot, intent(owners=("nih", "hubs"))))[1]
     assert way(permitted(paths, snapshot, intent(jurisdictions=("US",)))) == (0.2, False)
     assert way(permitted(paths, snapshot, intent(owners=("nih",)))) == (0.2, False)
+    bought = gateway("hub", jurisdiction="CA", owner="nih", version=2)
+    later = state_of([*nodes, bought], *links).snapshot()
+    assert way(permitted(paths, later, intent(owners=("nih",))))[1], "the relay is another's now"
     broken = paths_from(snapshot, GW, NOW_S, frozenset({MDF}))
     assert way(permitted(broken, snapshot, intent(owners=("nih",)))) == (math.inf, False)
 

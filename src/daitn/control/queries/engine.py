@@ -47,7 +47,7 @@ class Qirce:
         """Raises `InvalidInput` for a preference that names no scorer."""
         cut = _cut(context)
         passes = passing(cut)
-        if not passes.any():
+        if not np.count_nonzero(passes):
             fails = failing(cut)
             told = self._told(context, cut, passes, rejections(cut, fails, REFUSED_ROWS))
             return refuse(cut, fails, told)
@@ -183,13 +183,12 @@ def _same_model(cut: QsQrrt, at: int) -> NDArray[np.intp]:
 
 
 def _plan(cut: QsQrrt, strategy: Strategy, order: list[int], members: int) -> QueryPlan:
-    asked = order[:members]
-    first = order[0]
-    first_s = float(cut.first_token_s[first])
-    seconds = float(max(cut.seconds[at] for at in asked))
+    numbers, first, asked = cut.numbers, order[0], order[:members]
+    first_s = cut.first_token_s_at(first)
+    seconds = max(cut.seconds_at(at) for at in asked)
     return QueryPlan(
         strategy=strategy,
-        rows=tuple(int(cut.numbers[at]) for at in order),
+        rows=tuple([int(numbers[at]) for at in order]),
         members=members,
         expected_first_token_s=first_s if members == 1 else seconds,
         expected_cost_usd=float(sum(cut.cost_usd[at] for at in asked)),

@@ -45,11 +45,8 @@ def _usual_wait_s(cut: QsQrrt) -> Floats:
     tokens = usual_tokens(cut.snapshot, cut.intent.origin)
     if tokens is None or not cut.intent.tokens_out:
         return cut.wait_s
-    columns, rows = cut.snapshot.columns, cut.rows
-    slots = columns.slots[rows]
-    ahead = np.maximum(cut.load + 1.0 - slots, 0.0)
-    wait_s: Floats = ahead * (columns.per_token_s[rows] * tokens + columns.first_token_s[rows])
-    return wait_s / slots
+    wait_s: Floats = cut.ahead * (cut.per_token_s * tokens + cut.first_piece_s)
+    return wait_s / cut.selected.slots
 
 
 def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
@@ -82,7 +79,7 @@ def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
 
 def _relative(values: Floats, passes: Flags) -> Floats:
     """The least value of those that passed over each; only terms of those are looked at."""
-    least = np.where(passes, values, np.inf).min(initial=np.inf)
+    least = np.minimum.reduce(values, where=passes, initial=np.inf)
     if least == np.inf:  # None passed, and there may be no path to some.
         return np.zeros(len(values))
     terms: Floats = least / values

@@ -20,7 +20,7 @@ from daitn.objects.lineage import Verification
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.snapshot import Accuracy, Floats, Qrrt
 
-__all__ = ["METRIC", "TRUSTED", "Estimate", "accuracy_on", "estimate", "known_on"]
+__all__ = ["METRIC", "TRUSTED", "Estimate", "accuracy_on", "estimate", "known_on", "narrowest"]
 
 METRIC = "accuracy"
 TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
@@ -62,7 +62,7 @@ def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
 
     With an empty topic, the mean over all topics of which that much is known of the row.
     """
-    key = _narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
+    key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     memo = snapshot.accuracies.memo
     known = memo.get(key)
     if known is None:
@@ -72,7 +72,7 @@ def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
 
 def known_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
     """Value of `accuracy_on`, 0 where it is not known."""
-    key = _narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
+    key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     memo = snapshot.accuracies.known
     known = memo.get(key)
     if known is None:
@@ -81,7 +81,7 @@ def known_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
     return known
 
 
-def _narrowest(topics: Mapping[str, Accuracy], topic: str) -> str | None:
+def narrowest(topics: Mapping[str, Accuracy], topic: str) -> str | None:
     """The narrowest known topic that covers this one; what is asked about is a stranger's word,
     and must not become a key of anything that is kept."""
     if not topic:

@@ -1,69 +1,53 @@
 """The hard constraints of a query, as filters over the rows of its QS-QRRT.
 
 Each filter says for all rows at once which pass, and for one row why it does not, by how much,
-and what the query would have to say instead. Filters that neither load nor time changes are
-worked out once per kind of query and rows.
+and what the query would have to say instead. What they say together is worked out anew for each
+query only as far as load, time or the query's own length may change it.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.identity.access import allows
 from daitn.objects.decisions import Rejection
-from daitn.objects.queries import Privacy, Trust
-from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
+from daitn.objects.queries import Trust
+from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
+from daitn.topology.qrrt.memo import Kept, kept_of
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats
+from daitn.topology.qrrt.said import SAID, Cause, Filter, Told, deployed_at, passing_said, said_kind
+from daitn.topology.qrrt.snapshot import Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
 __all__ = ["FILTERS", "RESTED", "Cause", "Filter", "failing", "passing", "rejection"]
 
-_MEMO_MOST = 512
-
-
-class Cause(enum.Enum):
-    """What would have to change for a row to pass."""
-
-    WISH = "wish"
-    """The query."""
-    PRESENCE = "presence"
-    """The deployment, or the way to it, has to come back."""
-    LOAD = "load"
-    """Others have to finish."""
+_MOST_KINDS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Why one row does not pass."""
+class _Standing:
+    """What the filters say of the rows of one kind of query for as long as nobody measures
+    accuracy, fails, comes or goes: seconds, where loads change with every query."""
 
-    reason: str
-    shortfall: float = 1.0
-    unit: str = ""
-    relax_to: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """One hard constraint. `field` is what of the request would have to change."""
-
-    name: str
-    field: str
-    cause: Cause
-    passes: Callable[[QsQrrt], Flags | bool]
-    told: Callable[[QsQrrt, int], Told]
-    short: Callable[[QsQrrt], Floats] | None = None
-    """Grows with how far each row misses the bound, where that is a number."""
+    passes: Flags
+    """All filters that neither time nor load nor lengths change."""
+    rested_at_s: float
+    """From then on, no row is left alone because it failed."""
 
 
 def passing(cut: QsQrrt) -> Flags:
     """The rows of the cut that pass every filter."""
-    passes = _fixed(cut)
-    for filter_ in _LIVE:
+    standing, intent = _standing(cut), cut.intent
+    passes = standing.passes
+    # Where all rows keep a bound, there is no need to look at each.
+    if cut.now_s < standing.rested_at_s:
+        passes = passes & RESTED.passes(cut)
+    if intent.tokens_in + intent.tokens_out > cut.selected.least_context:
+        passes = passes & _CONTEXT.passes(cut)
+    if not cut.paths.everywhere:
+        passes = passes & _PATH.passes(cut)
+    for filter_ in _CHANGING:
         here = filter_.passes(cut)
         if here is not True:
             passes = passes & here
@@ -80,7 +64,7 @@ def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:
     """Why the row at `position` of the cut does not pass; it must not."""
     told = filter_.told(cut, position)
     return Rejection(
-        candidate=_row(cut, position).id,
+        candidate=deployed_at(cut, position).id,
         filter=filter_.name,
         reason=told.reason,
         field=filter_.field,
@@ -90,64 +74,25 @@ def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:
     )
 
 
-def _fixed(cut: QsQrrt) -> Flags:
-    intent, wishes = cut.intent, cut.intent.wishes
-    memo = cut.snapshot.memo
-    if "restricted" not in memo:
-        memo["restricted"] = any("*" not in r.descriptor.policy.askers for r in cut.snapshot.rows)
-    key = (
-        intent.model,
-        intent.site,
-        intent.api,
-        intent.owner if memo["restricted"] else "",
-        intent.origin,
-        wishes.jurisdictions,
-        wishes.owners,
-        wishes.privacy,
-    )
-    known: Flags | None = memo.get(key)
+def _standing(cut: QsQrrt) -> _Standing:
+    snapshot, wishes = cut.snapshot, cut.intent.wishes
+    columns = snapshot.columns
+    parts = snapshot.accuracies, columns.there, columns.degraded, columns.suspended_until_s
+    kept: Kept[_Standing] = kept_of(snapshot.memo, "standing", parts, _MOST_KINDS)
+    said = said_kind(cut)
+    if wishes.min_accuracy is None:
+        kind = said
+    else:
+        topic = narrowest(snapshot.accuracies.topics, cut.intent.topic)
+        kind = *said, topic, wishes.trust, wishes.min_accuracy
+    known = kept.get(kind)
     if known is None:
-        if len(memo) >= _MEMO_MOST:
-            memo.clear()
-        known = memo[key] = np.ones(len(cut.numbers), np.bool_)
-        for filter_ in _FIXED:
-            known &= filter_.passes(cut)
+        passes = passing_said(cut, said)
+        for filter_ in _STANDING:
+            passes = passes & filter_.passes(cut)
+        rested_at_s = columns.suspended_until_s[cut.rows].max(initial=0.0)
+        known = kept.put(kind, _Standing(passes, float(rested_at_s)))
     return known
-
-
-def _row(cut: QsQrrt, position: int) -> Deployed:
-    return cut.snapshot.rows[int(cut.numbers[position])]
-
-
-def _each(cut: QsQrrt, holds: Callable[[Deployed], bool]) -> Flags:
-    rows = cut.snapshot.rows
-    return np.fromiter((holds(rows[number]) for number in cut.numbers.tolist()), np.bool_)
-
-
-def _widened(listed: tuple[str, ...], name: str) -> str:
-    return as_value(sorted({*listed, name}))
-
-
-def _api_told(cut: QsQrrt, position: int) -> Told:
-    apis = ", ".join(_row(cut, position).descriptor.apis)
-    return Told(f"answers {apis or 'nothing'}, not {cut.intent.api}")
-
-
-def _private(cut: QsQrrt) -> Flags | bool:
-    privacy, origin = cut.intent.wishes.privacy, cut.intent.origin
-    if privacy is Privacy.ANY:
-        return True
-    if privacy is Privacy.SITE:
-        return _each(cut, lambda row: row.site == origin)
-    return _each(cut, lambda row: not row.facility.keeps_queries)
-
-
-def _private_told(cut: QsQrrt, position: int) -> Told:
-    row = _row(cut, position)
-    if cut.intent.wishes.privacy is Privacy.UNKEPT:
-        return Told(f"{row.site} keeps queries", relax_to=as_value(Privacy.ANY))
-    wider = Privacy.ANY if row.facility.keeps_queries else Privacy.UNKEPT
-    return Told(f"{row.site} is not the gateway's own site", relax_to=as_value(wider))
 
 
 def _accurate(cut: QsQrrt) -> Flags | bool:
@@ -183,7 +128,7 @@ def _accurate_told(cut: QsQrrt, position: int) -> Told:
 
 
 def _context_told(cut: QsQrrt, position: int) -> Told:
-    holds = _row(cut, position).descriptor.context_tokens
+    holds = deployed_at(cut, position).descriptor.context_tokens
     wanted = cut.intent.tokens_in + cut.intent.tokens_out
     return Told(
         f"holds {holds} tokens of question and answer together, {wanted} are wanted",
@@ -194,16 +139,13 @@ def _context_told(cut: QsQrrt, position: int) -> Told:
 
 
 def _context(cut: QsQrrt) -> Flags:
-    memo = cut.snapshot.memo
-    if "context" not in memo:
-        memo["context"] = np.array([r.descriptor.context_tokens for r in cut.snapshot.rows])
-    fits: Flags = memo["context"][cut.rows] >= cut.intent.tokens_in + cut.intent.tokens_out
+    wanted = cut.intent.tokens_in + cut.intent.tokens_out
+    fits: Flags = cut.selected.context_tokens >= wanted
     return fits
 
 
 def _room(cut: QsQrrt) -> Flags:
-    columns = cut.snapshot.columns
-    fits: Flags = cut.load < columns.slots[cut.rows] + columns.queue[cut.rows]
+    fits: Flags = cut.load < cut.selected.room
     return fits
 
 
@@ -220,66 +162,40 @@ def _at_most(quantity: str, bound: float | None, value: float, unit: str) -> Tol
     )
 
 
-_FIXED = (
+_STANDING = (
     Filter(
-        "api",
+        "accuracy",
+        "daitn.min_accuracy",
+        Cause.WISH,
+        _accurate,
+        _accurate_told,
+        _accuracy_misses,
+    ),
+    Filter(
+        "there",
         "model",
-        Cause.WISH,
-        lambda cut: _each(cut, lambda row: cut.intent.api in row.descriptor.apis),
-        _api_told,
+        Cause.PRESENCE,
+        lambda cut: cut.snapshot.columns.there[cut.rows],
+        lambda cut, at: Told(f"is {deployed_at(cut, at).descriptor.state}, or its site is away"),
     ),
     Filter(
-        "release",
+        "sound",
         "model",
-        Cause.WISH,
-        lambda cut: _each(
-            cut, lambda row: allows(row.descriptor.policy.release_to, row.jurisdiction)
-        ),
-        lambda cut, at: Told(f"may not be hosted in {_row(cut, at).jurisdiction}, says its owner"),
-    ),
-    Filter(
-        "askers",
-        "model",
-        Cause.WISH,
-        lambda cut: _each(cut, lambda row: allows(row.descriptor.policy.askers, cut.intent.owner)),
-        lambda cut, at: Told(f"its owner does not let {cut.intent.owner or 'strangers'} ask it"),
-    ),
-    Filter(
-        "jurisdiction",
-        "daitn.jurisdictions",
-        Cause.WISH,
-        lambda cut: (
-            not (wanted := cut.intent.wishes.jurisdictions)
-            or _each(cut, lambda row: row.jurisdiction in wanted)
-        ),
-        lambda cut, at: Told(
-            f"is under the law of {_row(cut, at).jurisdiction}",
-            relax_to=_widened(cut.intent.wishes.jurisdictions, _row(cut, at).jurisdiction),
-        ),
-    ),
-    Filter(
-        "owner",
-        "daitn.owners",
-        Cause.WISH,
-        lambda cut: (
-            not (wanted := cut.intent.wishes.owners)
-            or _each(cut, lambda row: row.provider in wanted)
-        ),
-        lambda cut, at: Told(
-            f"its facility is {_row(cut, at).provider}'s",
-            relax_to=_widened(cut.intent.wishes.owners, _row(cut, at).provider),
-        ),
-    ),
-    Filter(
-        "privacy",
-        "daitn.privacy",
-        Cause.WISH,
-        _private,
-        _private_told,
-        lambda cut: _each(cut, lambda row: row.facility.keeps_queries).astype(np.float64),
+        Cause.PRESENCE,
+        lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
+        lambda cut, at: Told("a verification unit found that it answers worse than it did"),
     ),
 )
-"""What neither load nor time nor measurements change."""
+"""What neither time nor load nor the query's length changes."""
+
+_CONTEXT = Filter(
+    "context",
+    "max_tokens",
+    Cause.WISH,
+    _context,
+    _context_told,
+    lambda cut: -cut.selected.context_tokens.astype(np.float64),
+)
 
 RESTED = Filter(
     "rested",
@@ -293,51 +209,23 @@ RESTED = Filter(
     ),
 )
 
-_LIVE = (
-    Filter(
-        "accuracy",
-        "daitn.min_accuracy",
-        Cause.WISH,
-        _accurate,
-        _accurate_told,
-        _accuracy_misses,
+_PATH = Filter(
+    "path",
+    "model",
+    Cause.PRESENCE,
+    lambda cut: np.isfinite(cut.rtt_s),
+    lambda cut, at: Told(
+        f"there is no way from {cut.intent.origin} to {deployed_at(cut, at).site}"
     ),
-    Filter(
-        "context",
-        "max_tokens",
-        Cause.WISH,
-        _context,
-        _context_told,
-        lambda cut: -cut.snapshot.memo["context"][cut.rows].astype(np.float64),
-    ),
-    Filter(
-        "there",
-        "model",
-        Cause.PRESENCE,
-        lambda cut: cut.snapshot.columns.there[cut.rows],
-        lambda cut, at: Told(f"is {_row(cut, at).descriptor.state}, or its site is away"),
-    ),
-    Filter(
-        "sound",
-        "model",
-        Cause.PRESENCE,
-        lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
-        lambda cut, at: Told("a verification unit found that it answers worse than it did"),
-    ),
-    RESTED,
+)
+
+_CHANGING = (
     Filter(
         "tried",
         "daitn.attempts",
         Cause.PRESENCE,
         _tried,
         lambda cut, at: Told("was tried for this query and failed"),
-    ),
-    Filter(
-        "path",
-        "model",
-        Cause.PRESENCE,
-        lambda cut: np.isfinite(cut.rtt_s),
-        lambda cut, at: Told(f"there is no way from {cut.intent.origin} to {_row(cut, at).site}"),
     ),
     Filter(
         "room",
@@ -386,6 +274,8 @@ _LIVE = (
         lambda cut: cut.cost_usd,
     ),
 )
-"""What changes while queries come."""
 
-FILTERS = (*_FIXED, *_LIVE)
+_ACCURATE, _THERE, _SOUND = _STANDING
+_TRIED, *_BOUNDS = _CHANGING
+
+FILTERS = (*SAID, _ACCURATE, _CONTEXT, _THERE, _SOUND, RESTED, _TRIED, _PATH, *_BOUNDS)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Demand
+from daitn.topology.qrrt.memo import Kept, kept_of
 from daitn.topology.qrrt.snapshot import Floats, Qrrt
 
 __all__ = ["Load", "usual_tokens"]
@@ -21,7 +23,15 @@ _KINDS = 16
 def usual_tokens(snapshot: Qrrt, gateway: SiteId) -> float | None:
     """Mean length of the answers that a gateway lately passed on; none: not known."""
     demand = snapshot.demand.get(gateway)
-    told = () if demand is None else demand.rates[:_KINDS]
+    if demand is None:
+        return None
+    kept: Kept[tuple[float | None]] = kept_of(snapshot.memo, "usual", (demand,), 1)
+    known = kept.get(gateway)
+    return (kept.put(gateway, (_mean_tokens(demand),)) if known is None else known)[0]
+
+
+def _mean_tokens(demand: Demand) -> float | None:
+    told = demand.rates[:_KINDS]
     rates = [(rate.per_s, rate.tokens_out) for rate in told if rate.tokens_out > 0]
     per_s = sum(rate for rate, _ in rates)
     return sum(rate * tokens for rate, tokens in rates) / per_s if per_s > 0 else None

@@ -17,6 +17,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryWishes
 from daitn.objects.readings import LinkReading
 from daitn.topology.inbound import is_fresh
+from daitn.topology.qrrt.memo import Kept, kept_of
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.relevance import STALE_AFTER_S
 
@@ -29,6 +30,8 @@ RELAY_S = 0.002
 _BETTER_BY = 0.8
 """A relayed path is taken where it takes less than this share of the direct one's time."""
 _SAME_SITE_RTT_S = 0.0
+_MOST_PERMITTED = 16
+"""Wishes whose paths are kept: as arrays of all rows, while paths last."""
 
 
 def paths_from(
@@ -60,6 +63,13 @@ def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:
     wishes = intent.wishes
     if not (wishes.jurisdictions or wishes.owners):
         return paths
+    kept: Kept[Paths] = kept_of(paths.memo, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
+    kind = wishes.jurisdictions, wishes.owners
+    known = kept.get(kind)
+    return kept.put(kind, _permitted(paths, snapshot, wishes)) if known is None else known
+
+
+def _permitted(paths: Paths, snapshot: Qrrt, wishes: QueryWishes) -> Paths:
     may = [_may_see(snapshot.nodes.get(relay), wishes) for relay in paths.relays]
     # The last one stands for no relay, whose number is -1.
     allowed = np.array([*may, True], np.bool_)[paths.relay]

@@ -2,89 +2,150 @@
 
 Rows are annotated with what is expected of them for this query: accuracy on its topic, time and
 cost, and the path there. `daitn.topology.qrrt.filters` holds them against its hard constraints.
-Everything is computed for all rows at once.
+Everything is computed for all rows at once, and what no query changes only once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daitn.objects.queries import AUTO, QueryIntent, Trust
 from daitn.topology.qrrt.accuracy import accuracy_on, known_on
+from daitn.topology.qrrt.memo import kept_of
 from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt
 
-__all__ = ["QsQrrt", "relevant_to"]
+__all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
 
-_NUMBERS = "numbers"
 _NO_ROWS = np.zeros(0, np.intp)
+_MOST_SELECTED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The rows that an intent names, with what their descriptors say. Queries share it: not to be
+    changed."""
+
+    rows: slice | NDArray[np.intp]
+    """Of the wanted model, or all."""
+    numbers: NDArray[np.intp]
+    """The rows by their numbers in the snapshot."""
+    slots: Floats
+    room: Floats
+    """Slots, and places in the queue."""
+    price_in: Floats
+    """USD per token."""
+    price_out: Floats
+    context_tokens: NDArray[np.int64]
+    """Of question and answer together, at most."""
+    least_context: int
+    """Tokens that every row holds."""
+
+
+def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
+    """The rows that may be relevant. Worked out once per model, and per pinned deployment."""
+    columns = snapshot.columns
+    parts = columns.slots, columns.queue, columns.price_in, columns.price_out
+    kept = kept_of(snapshot.memo, "selected", parts, _MOST_SELECTED)
+    kind = intent.model, intent.site
+    known: Selected | None = kept.get(kind)
+    if known is None:
+        known = _selected(snapshot, intent)
+        if len(known.numbers):  # Names of nothing are strangers' words.
+            kept.put(kind, known)
+    return known
+
+
+def _selected(snapshot: Qrrt, intent: QueryIntent) -> Selected:
+    columns, rows = snapshot.columns, _named(snapshot, intent)
+    slots = columns.slots[rows]
+    numbers = np.arange(len(snapshot.rows))[rows]
+    context = [snapshot.rows[number].descriptor.context_tokens for number in numbers.tolist()]
+    return Selected(
+        rows=rows,
+        numbers=numbers,
+        slots=slots,
+        room=slots + columns.queue[rows],
+        price_in=columns.price_in[rows],
+        price_out=columns.price_out[rows],
+        context_tokens=np.array(context, np.int64),
+        least_context=min(context, default=0),
+    )
+
+
+def _named(snapshot: Qrrt, intent: QueryIntent) -> slice | NDArray[np.intp]:
+    if intent.site is not None:
+        row = snapshot.row_of.get(f"{intent.model}@{intent.site}")
+        return _NO_ROWS if row is None else np.array([row], np.intp)
+    if intent.model != AUTO:
+        return snapshot.rows_of.get(intent.model, _NO_ROWS)
+    return slice(None)
 
 
 class QsQrrt:
     """One query's view of a QRRT; not to be changed. Arrays are of `rows`' length."""
-
-    __slots__ = (
-        "cost_usd",
-        "excluded",
-        "first_token_s",
-        "in_flight",
-        "intent",
-        "load",
-        "now_s",
-        "paths",
-        "rows",
-        "rtt_s",
-        "seconds",
-        "service_s",
-        "snapshot",
-        "wait_s",
-    )
 
     def __init__(
         self,
         snapshot: Qrrt,
         intent: QueryIntent,
         paths: Paths,
-        rows: slice | NDArray[np.intp],
+        selected: Selected,
         in_flight: Floats,
         now_s: float,
         excluded: tuple[int, ...],
     ) -> None:
-        """`rows`: of the wanted model, or all. `in_flight`: see `relevant_to`."""
+        """`in_flight`: see `relevant_to`."""
         self.snapshot = snapshot
         self.intent = intent
         self.paths = paths
-        self.rows = rows
+        self.selected = selected
         self.in_flight = in_flight
         self.now_s = now_s
         self.excluded = excluded
-        columns = snapshot.columns
-        first_token_s, slots = columns.first_token_s[rows], columns.slots[rows]
+        columns, rows = snapshot.columns, selected.rows
+        self.rows = rows
+        self.numbers = selected.numbers
+        """The rows by their numbers in the snapshot."""
         self.rtt_s: Floats = paths.rtt_s[rows]
+        self.first_piece_s: Floats = columns.first_token_s[rows]
+        """From a slot to the first piece of the answer."""
+        self.per_token_s: Floats = columns.per_token_s[rows]
+        self.service_s: Floats = self.per_token_s * intent.tokens_out + self.first_piece_s
+        """From a slot to the end of the answer."""
         self.load: Floats = np.maximum(columns.in_flight[rows], in_flight[rows])
         """Queries there: as many as the facility last said, or as this gateway reckons."""
-        self.service_s: Floats = columns.per_token_s[rows] * intent.tokens_out + first_token_s
-        """From a slot to the end of the answer."""
-        ahead = np.maximum(self.load + 1.0 - slots, 0.0)
-        self.wait_s: Floats = ahead * self.service_s / slots
-        """For a slot: those that are ahead, over the rate at which slots become free."""
-        begun_s = self.rtt_s + self.wait_s
-        self.first_token_s: Floats = begun_s + first_token_s
-        """From the gateway's decision to the first piece of the answer."""
-        self.seconds: Floats = begun_s + self.service_s
-        """From the gateway's decision to the end of the answer."""
+        self.ahead: Floats = np.maximum(self.load + 1.0 - selected.slots, 0.0)
+        """Queries that have to end before a slot is free for this one."""
         self.cost_usd: Floats = (
-            columns.price_in[rows] * intent.tokens_in + columns.price_out[rows] * intent.tokens_out
+            selected.price_in * intent.tokens_in + selected.price_out * intent.tokens_out
         )
 
-    @property
-    def numbers(self) -> NDArray[np.intp]:
-        """The rows by their numbers in the snapshot."""
-        memo = self.snapshot.memo
-        if _NUMBERS not in memo:
-            memo[_NUMBERS] = np.arange(len(self.snapshot.rows))
-        numbers: NDArray[np.intp] = memo[_NUMBERS][self.rows]
-        return numbers
+    @cached_property
+    def wait_s(self) -> Floats:
+        """For a slot: those that are ahead, over the rate at which slots become free."""
+        return self.ahead * self.service_s / self.selected.slots
+
+    @cached_property
+    def first_token_s(self) -> Floats:
+        """From the gateway's decision to the first piece of the answer."""
+        return self.rtt_s + self.wait_s + self.first_piece_s
+
+    @cached_property
+    def seconds(self) -> Floats:
+        """From the gateway's decision to the end of the answer."""
+        return self.rtt_s + self.wait_s + self.service_s
+
+    def first_token_s_at(self, position: int) -> float:
+        """The same of one row: a plan needs no more, and most queries set no bound."""
+        return float(self._begun_s(position) + self.first_piece_s[position])
+
+    def seconds_at(self, position: int) -> float:
+        """Likewise."""
+        return float(self._begun_s(position) + self.service_s[position])
 
     def accuracy(self, least: Trust) -> Accuracy:
         """On the query's topic, where it is known with trust of at least `least`."""
@@ -98,6 +159,11 @@ class QsQrrt:
         """On the query's topic, 0 where it is not known with the trust that the query wishes."""
         return known_on(self.snapshot, self.intent.topic, self.intent.wishes.trust)[self.rows]
 
+    def _begun_s(self, position: int) -> np.float64:
+        wait_s = self.ahead[position] * self.service_s[position] / self.selected.slots[position]
+        begun_s: np.float64 = self.rtt_s[position] + wait_s
+        return begun_s
+
 
 def relevant_to(
     snapshot: Qrrt,
@@ -109,10 +175,5 @@ def relevant_to(
 ) -> QsQrrt:
     """Cut the topology for one query. `in_flight` is per row of the snapshot; `excluded` are rows
     that were tried for it."""
-    rows: slice | NDArray[np.intp] = slice(None)
-    if intent.site is not None:
-        row = snapshot.row_of.get(f"{intent.model}@{intent.site}")
-        rows = _NO_ROWS if row is None else np.array([row], np.intp)
-    elif intent.model != AUTO:
-        rows = snapshot.rows_of.get(intent.model, _NO_ROWS)
-    return QsQrrt(snapshot, intent, paths, rows, in_flight, now_s, excluded)
+    selected = selected_by(snapshot, intent)
+    return QsQrrt(snapshot, intent, paths, selected, in_flight, now_s, excluded)

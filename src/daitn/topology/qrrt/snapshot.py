@@ -127,6 +127,16 @@ class Paths:
     relays: tuple[SiteId, ...]
     measured: Flags
     """Whether it rests on a measurement, or is assumed."""
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out of these paths."""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether there is a way to every row."""
+        known: bool | None = self.memo.get("everywhere")
+        if known is None:
+            known = self.memo["everywhere"] = bool(np.isfinite(self.rtt_s).all())
+        return known
 
 
 @dataclass(frozen=True, slots=True)

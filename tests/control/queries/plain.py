@@ -1,0 +1,186 @@
+"""QIRCE's decision over arrays with nothing kept, nothing left out and every figure worked out for
+every row: to the last bit, the decision that the engine must take by whatever shorter way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daitn.control.queries.context import QueryContext, QueryPlan
+from daitn.control.queries.engine import LATE_TIMES, NEAR
+from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
+from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Strategy
+from daitn.policy.pipeline import Rng
+from daitn.topology.qrrt.accuracy import accuracy_on
+from daitn.topology.qrrt.snapshot import Accuracies, Flags, Floats
+
+from .oracle import HOLDS, Question
+
+MEASURED = {"accuracy", "first-token", "deadline", "cost"}
+"""Filters of which the bound may be met to the last bit: not those of the scalar policy."""
+
+
+class Plain:
+    """A context under the wishes of its intent, or others."""
+
+    def __init__(self, context: QueryContext, wishes: QueryWishes | None = None) -> None:
+        intent = context.intent
+        if wishes is not None:
+            context = replace(context, intent=msgspec.structs.replace(intent, wishes=wishes))
+        self.context, self.intent = context, context.intent
+        columns = context.snapshot.columns
+        question = Question(context)
+        self.numbers = np.array([each.row for each in question.candidates], np.intp)
+        rows = self.numbers
+        slots, first_s = columns.slots[rows], columns.first_token_s[rows]
+        self.rtt_s = context.paths.rtt_s[rows]
+        self.service_s: Floats = columns.per_token_s[rows] * self.intent.tokens_out + first_s
+        load = np.maximum(columns.in_flight[rows], context.in_flight[rows])
+        ahead = np.maximum(load + 1.0 - slots, 0.0)
+        wait_s = ahead * self.service_s / slots
+        self.first_token_s: Floats = self.rtt_s + wait_s + first_s
+        self.seconds: Floats = self.rtt_s + wait_s + self.service_s
+        self.cost_usd: Floats = (
+            columns.price_in[rows] * self.intent.tokens_in
+            + columns.price_out[rows] * self.intent.tokens_out
+        )
+        self.usual_wait_s = wait_s
+        usual = _usual_tokens(context, self.intent)
+        if usual is not None:
+            self.usual_wait_s = ahead * (columns.per_token_s[rows] * usual + first_s) / slots
+        fresh = replace(context.snapshot, accuracies=Accuracies(context.snapshot.accuracies.topics))
+        known = accuracy_on(fresh, self.intent.topic, self.intent.wishes.trust).value[rows]
+        self.accuracy: Floats = np.nan_to_num(known, nan=0.0)
+        self.passes = self._bounds(known)
+        for name in HOLDS.keys() - MEASURED:
+            here = [HOLDS[name](context, each) for each in question.candidates]
+            self.passes &= np.array(here, np.bool_)
+
+    def _bounds(self, known: Floats) -> Flags:
+        wishes, passes = self.intent.wishes, np.ones(len(self.numbers), np.bool_)
+        if wishes.min_accuracy is not None and self.intent.site is None:
+            passes &= known >= wishes.min_accuracy
+        for value, bound in (
+            (self.first_token_s, wishes.max_first_token_s),
+            (self.seconds, wishes.deadline_s),
+            (self.cost_usd, wishes.max_cost_usd),
+        ):
+            passes &= value <= (math.inf if bound is None else bound)
+        return passes
+
+    def scores(self, passes: Flags) -> Floats:
+        context = self.context
+        attempts = context.snapshot.columns.error_share[self.numbers] + 1.0
+        slow_s = self.usual_wait_s * WAIT_WEIGHS + (self.rtt_s + self.service_s)
+        terms = {
+            "accuracy": self.accuracy,
+            "latency": _relative(slow_s * attempts + 0.05, passes),
+            "cost": _relative(self.cost_usd + 1e-6, passes),
+            "affinity": (self.numbers == context.affinity).astype(np.float64),
+        }
+        weights = QIRCE.weighted(context.preferences)
+        result: Floats = np.zeros(len(passes))
+        for name, weight in weights.items():
+            if weight > 0:
+                result += terms[name] * (weight / sum(weights.values()))
+        return np.where(passes, result, -1.0)
+
+    def same_model(self, at: int) -> Flags:
+        rows = self.context.snapshot.rows
+        return np.array([rows[n].name == rows[self.numbers[at]].name for n in self.numbers])
+
+    def plan(self, strategy: Strategy, order: list[int], members: int = 1) -> QueryPlan:
+        first, asked = order[0], order[:members]
+        seconds = float(max(self.seconds[at] for at in asked))
+        return QueryPlan(
+            strategy=strategy,
+            rows=tuple(int(self.numbers[at]) for at in order),
+            members=members,
+            expected_first_token_s=float(self.first_token_s[first]) if members == 1 else seconds,
+            expected_cost_usd=float(sum(self.cost_usd[at] for at in asked)),
+            expected_seconds=seconds,
+            late_after_s=LATE_TIMES * float(self.first_token_s[first]) + 0.05,
+        )
+
+
+def plainly(context: QueryContext, rng: Rng) -> QueryPlan | None:
+    """The plan; none where the query is refused."""
+    plain = Plain(context)
+    scores, wishes = plain.scores(plain.passes), context.intent.wishes
+    if not plain.passes.any():
+        return None
+    if wishes.strategy is Strategy.ENSEMBLE and (members := _members(plain, scores)):
+        others = scores.copy()
+        others[members] = -1.0
+        order = [*members, *_best(others, wishes.attempts, 0.0, rng)]
+        return plain.plan(Strategy.ENSEMBLE, order, len(members))
+    better = _best(scores, wishes.attempts, NEAR, rng)
+    if wishes.strategy is Strategy.CASCADE and context.intent.model == AUTO:
+        loose = Plain(context, msgspec.structs.replace(wishes, min_accuracy=None))
+        cheaper = _cheaper(plain, loose, better[0])
+        if cheaper.any():
+            first = _best(loose.scores(cheaper), wishes.attempts, NEAR, rng)
+            return replace(
+                loose.plan(Strategy.CASCADE, first),
+                better=tuple(int(plain.numbers[at]) for at in better),
+                expected_first_token_s=float(loose.seconds[first[0]]),
+            )
+    return plain.plan(Strategy.SINGLE, better)
+
+
+def _members(plain: Plain, scores: Floats) -> list[int]:
+    """Of an ensemble; none where no two models may be asked together."""
+    wishes, left = plain.intent.wishes, scores.copy()
+    chosen: list[int] = []
+    if plain.intent.model != AUTO:
+        return []
+    if wishes.max_first_token_s is not None:
+        left[plain.seconds > wishes.max_first_token_s] = -1.0
+    left_usd = math.inf if wishes.max_cost_usd is None else wishes.max_cost_usd
+    while len(chosen) < wishes.members and left.max() >= 0.0:
+        at = int(left.argmax())
+        chosen.append(at)
+        left_usd -= float(plain.cost_usd[at])
+        left[plain.same_model(at) | (plain.cost_usd > left_usd)] = -1.0
+    return chosen if len(chosen) > 1 else []
+
+
+def _cheaper(plain: Plain, loose: Plain, best: int) -> Flags:
+    wishes = plain.intent.wishes
+    cheaper: Flags = loose.passes & (loose.cost_usd < plain.cost_usd[best])
+    cheaper &= ~plain.same_model(best)
+    for bound, both in (
+        (wishes.max_first_token_s, loose.seconds + plain.first_token_s[best]),
+        (wishes.deadline_s, loose.seconds + plain.seconds[best]),
+        (wishes.max_cost_usd, loose.cost_usd + plain.cost_usd[best]),
+    ):
+        cheaper &= both <= (math.inf if bound is None else bound)
+    return cheaper
+
+
+def _usual_tokens(context: QueryContext, intent: QueryIntent) -> float | None:
+    demand = context.snapshot.demand.get(intent.origin)
+    rates = [rate for rate in demand.rates if rate.tokens_out] if demand else []
+    if not rates or not intent.tokens_out:
+        return None
+    return sum(rate.per_s * rate.tokens_out for rate in rates) / sum(rate.per_s for rate in rates)
+
+
+def _relative(values: Floats, passes: Flags) -> NDArray[np.float64]:
+    if not passes.any():
+        return np.zeros(len(values))
+    terms: Floats = values[passes].min() / values
+    return terms
+
+
+def _best(scores: Floats, most: int, near: float, rng: Rng) -> list[int]:
+    order = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= 0.0]
+    if near and order:
+        close = np.flatnonzero(scores >= scores[order[0]] - near)
+        first = int(close[int(rng.random() * len(close))])
+        order = [first, *(at for at in order if at != first)]
+    return order[:most]
