@@ -21,8 +21,10 @@ __all__ = ["HERE", "Way", "Ways", "as_learned", "rejections", "ways_for"]
 
 HERE = ""
 """The next hop of an object that is delivered at this site."""
-WAIT_WEIGHS = 2.0
-"""An object that waits makes those after it wait too: as QIRCE has it."""
+WAIT_WEIGHS = 3.0
+"""An object that waits makes those after it wait too, as in QIRCE. Here it weighs more, since other
+forwarders see the same slot free before they hear of each other; tuned on the first seeds of
+`benchmarks/aats_topologies.py`."""
 
 
 @dataclass(frozen=True, slots=True)

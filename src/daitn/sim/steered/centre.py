@@ -5,12 +5,14 @@ came back, as the link-state protocol tells them at its site. It is asked for ev
 a round trip, and it knows at once what it has decided), or tells all sources what it knows, who
 decide by the same code and know their own queries at once (`pushed`). Queries are routed from
 their source on a shortest path as the centre knows the links. Where a link on that is known to be
-down, the site before it gives the query back, and its source decides again without that link.
+down, the site before it gives the query back, and its source decides again without that link; so
+does a source that hears that a path is broken on which it has a query under way.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 import random
 
 import msgspec
@@ -163,18 +165,28 @@ class Centralised:
         """The site before a link that is down says so to the source."""
         network, query = self.network, flight.query
         way = network.graph.ways(network.views[flight.here], frozenset((query.source,)))
-        if flight.here not in way:
+        if flight.here not in way or flight not in self._gone:
             return
         key = query.number, flight.attempt
         self._broken[key] = self._broken.get(key, frozenset()) | {link}
         network.control(flight.hops, PLAN_BYTES)
+        network.clock.after(way[flight.here][0], lambda: self._again(flight))
 
-        def again() -> None:
-            self.ended(flight)
-            fresh = Flight(query, flight.attempt, query.source)
-            network.clock.after(self.begins(fresh), lambda: network.go_on(fresh))
+    def _again(self, flight: Flight) -> None:
+        """Its source decides once more, in the place of this try."""
+        if flight not in self._gone:
+            return
+        self.ended(flight)
+        fresh = Flight(flight.query, flight.attempt, flight.query.source)
+        after_s = self.begins(fresh)
+        self.network.clock.after(after_s, lambda: self.network.go_on(fresh))
 
-        network.clock.after(way[flight.here][0], again)
+    def learned(self, site: str) -> None:
+        """A source does not wait for what is under way on a path that it hears is broken."""
+        down = self.network.views[site]
+        for flight in [flight for flight in self._gone if flight.query.source == site]:
+            if any(frozenset(pair) in down for pair in itertools.pairwise(flight.plan)):
+                self._again(flight)
 
     def ended(self, flight: Flight) -> None:
         id_ = self._gone.pop(flight, None)

@@ -48,7 +48,7 @@ def in_steady_state(scenario: Scenario) -> tuple[Query, ...]:
 def after_failures(scenario: Scenario) -> tuple[Query, ...]:
     """What set out in the first seconds after a failure, or met it under way.
 
-    Without what set out from a site that failed while it waited: nobody is there to be told.
+    Without what had no path that lasted, or set out from a site that failed while it waited.
     """
     times = scenario.times
     return tuple(
@@ -57,6 +57,7 @@ def after_failures(scenario: Scenario) -> tuple[Query, ...]:
         for failure in scenario.failures
         if failure.at_s - times.under_way_s <= query.at_s < failure.at_s + times.first_s
         and query.source != failure.site
+        and _had_a_way(scenario, query)
     )
 
 

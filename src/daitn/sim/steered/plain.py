@@ -63,6 +63,10 @@ class Router(Protocol):
         """It is lost, which nobody is told who could not know it."""
         ...
 
+    def learned(self, site: str) -> None:
+        """The links that a site knows to be down are others from now on."""
+        ...
+
 
 @dataclass(eq=False)
 class Server:
@@ -238,3 +242,4 @@ class PlainNetwork:
     def _learn(self, site: str, down: frozenset[Link], at_s: float) -> None:
         if at_s > self._viewed_s[site]:
             self.views[site], self._viewed_s[site] = down, at_s
+            self.router.learned(site)

@@ -27,6 +27,9 @@ class _Router:
     def lost(self, flight: Flight) -> None:
         pass
 
+    def learned(self, site: str) -> None:
+        pass
+
 
 class Nearest(_Router):
     """Anycast: each site passes a query on towards the nearest capable one, as its link-state
