@@ -109,6 +109,22 @@ def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> N
     assert cancelled["state"] in ("cancelled", "exhausted")
 
 
+def test_weights_that_are_lost_before_they_were_measured_are_given_up(travels: Travels) -> None:
+    """The site that made them is the only one that has them, and dies for good."""
+    never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
+    job = travels.train(objectives=never, budget={"duration_s": 600})["job"]
+    wait_until(lambda: len(travels.shown(job)["route"]) >= 2)
+    travels.network.processes.kill("mpvu")
+    wait_until(lambda: travels.shown(job)["state"] == "verifying", 20)
+    at = travels.shown(job)["route"][-1]["site"]
+    before = len(travels.shown(job)["route"])
+    travels.network.processes.kill(at)
+    travels.network.processes.launch("mpvu")
+    wait_until(lambda: len(travels.shown(job)["route"]) > before, 150)
+    assert travels.shown(job)["route"][-1]["site"] != at
+    travels.network.daitn("cancel", job, "--site", "home")
+
+
 def test_what_cannot_be_done_is_told_at_home(travels: Travels) -> None:
     intent = write_intent(
         travels.folder,

@@ -153,6 +153,12 @@ class SiteLost(msgspec.Struct, frozen=True, tag="site-lost"):
     site: SiteId
 
 
+class CandidateLost(msgspec.Struct, frozen=True, tag="candidate-lost"):
+    """The weights that are to be measured cannot be had any more."""
+
+    detail: str
+
+
 class Woke(msgspec.Struct, frozen=True, kw_only=True, tag="woke"):
     """A waiting job is to try again: the network changed, or its time came."""
 
@@ -182,6 +188,7 @@ JobEvent = (
     | VerifiersChosen
     | Reported
     | SiteLost
+    | CandidateLost
     | Woke
     | DeadlinePassed
     | CancelRequested

@@ -32,13 +32,11 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
     """Where its owner is."""
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
     """How often it was sent out anew from home because it was lost."""
-    leg: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
-    """How often it went on since; a packet for each."""
     facts: Annotated[tuple[Dated, ...], msgspec.Meta(max_length=100_000)]
 
     def stage(self) -> tuple[int, int]:
-        """Later journeys of a job are larger."""
-        return self.epoch, self.leg
+        """Later journeys of a job are larger: whoever takes one over adds a fact."""
+        return self.epoch, len(self.facts)
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +47,12 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     """None: nothing new, but it goes on."""
     job: JobId
     epoch: int
+    facts: int
+    """How many facts the journey has that the site has."""
+
+    def stage(self) -> tuple[int, int]:
+        """Of the journey that the site has; see `Journey.stage`."""
+        return self.epoch, self.facts
 
 
 class Heard(enum.StrEnum):
@@ -56,4 +60,4 @@ class Heard(enum.StrEnum):
 
     YES = "yes"
     STALE = "stale"
-    """A later epoch is under way, or the job is over: drop it."""
+    """A later one is under way, or the job is over: drop it."""

@@ -18,6 +18,7 @@ from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import (
     Assessed,
     CancelRequested,
+    CandidateLost,
     DeadlinePassed,
     JobEvent,
     JobState,
@@ -167,14 +168,17 @@ def test_a_job_waits_for_a_verifier_and_goes_on_when_one_comes() -> None:
     assert state_of(world) is JobState.REACHED
 
 
-def test_an_unverified_model_that_was_lost_with_its_site_is_made_again() -> None:
+@pytest.mark.parametrize("told_by", ["its verifier", "the site where it waits"])
+def test_an_unverified_model_that_was_lost_with_its_site_is_made_again(told_by: str) -> None:
     world = World()
     first = world.run_until(is_training)
     assert isinstance(first, StartWork)
     world.feed(Reported(world.done(first)))
     verify = world.run_until(is_verification)
     assert isinstance(verify, StartWork)
-    world.feed(Reported(failed(verify, "Unreachable")))
+    lost = Reported(failed(verify, "Unreachable"))
+    world.feed(lost if told_by == "its verifier" else CandidateLost("no holder answers"))
+    assert not world.job.outstanding
     again = world.run_until(is_training)
     assert isinstance(again, StartWork)
     assert again.work.model == first.work.model

@@ -76,7 +76,12 @@ def assessment(feasible: bool) -> Assessment:
 class World:
     """Feeds a job with what a network would answer, and keeps every fact for a replay."""
 
-    def __init__(self, intent: TrainingIntent = INTENT, start: ModelRef | None = None) -> None:
+    def __init__(
+        self,
+        intent: TrainingIntent = INTENT,
+        start: ModelRef | None = None,
+        job: str = "qa-1",
+    ) -> None:
         self.now_s = 100.0
         self.facts: list[tuple[JobEvent, float]] = []
         self.pending: list[Command] = []
@@ -85,7 +90,7 @@ class World:
         self.started: list[StartWork] = []
         self.skill = {"broad": 0.25, "expert": 0.25}
         self.routes: Callable[[Job], Route | None] = self.next_route
-        event = Submitted(job=JobId("qa-1"), intent=intent, needs=NEEDS, start=start)
+        event = Submitted(job=JobId(job), intent=intent, needs=NEEDS, start=start)
         self.facts.append((event, self.now_s))
         self.job, commands = submit(event, self.now_s)
         self.pending.extend(commands)

@@ -39,6 +39,7 @@ from daitn.objects.jobs import (
     ActionFailed,
     Assessed,
     CancelRequested,
+    CandidateLost,
     DeadlinePassed,
     JobEvent,
     JobState,
@@ -206,15 +207,7 @@ def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Comman
 def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     error = outcome.error
     if error is not None and error.code == "Unreachable":
-        visit = job.candidate.visit if job.candidate else None
-        if visit is not None:
-            job.strikes[visit.site] = job.strikes.get(visit.site, 0) + 1
-        job.candidate = None
-        job.detail = "the unverified model was lost; going on from the last verified checkpoint"
-        stops = _stop_all(job)
-        if job.start is not None and not job.checkpoints:
-            return (*stops, *_wait(job, f"the owner's weights are away: {error.problem}", now_s))
-        return (*stops, *_plan(job))
+        return _without_candidate(job, error.problem, now_s)
     if error is not None:
         job.error = error
         strikes = job.verifier_strikes.get(outcome.site, 0) + 1
@@ -222,6 +215,24 @@ def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Com
         if strikes >= MAX_STRIKES:
             return (*_stop_all(job), *_fail(job, error, now_s))
     return (ChooseVerifiers(_open_objectives(job)),)
+
+
+def _on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, CandidateLost)
+    return _without_candidate(job, event.detail, now_s)
+
+
+def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
+    """Go on from the last verified checkpoint."""
+    visit = job.candidate.visit if job.candidate else None
+    if visit is not None:
+        job.strikes[visit.site] = job.strikes.get(visit.site, 0) + 1
+    job.candidate = None
+    job.detail = "the unverified model was lost; going on from the last verified checkpoint"
+    stops = _stop_all(job)
+    if job.start is not None and not job.checkpoints:
+        return (*stops, *_wait(job, f"the owner's weights are away: {detail}", now_s))
+    return (*stops, *_plan(job))
 
 
 def _on_verifier_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -402,6 +413,7 @@ _TABLE: dict[JobState, dict[type, Handler]] = {
         VerifiersChosen: _on_verifiers_chosen,
         Reported: _on_verification_reported,
         SiteLost: _on_verifier_lost,
+        CandidateLost: _on_candidate_lost,
     },
     JobState.WAITING: {**_ALWAYS, Woke: _on_woke},
     JobState.REACHED: _ENDED,

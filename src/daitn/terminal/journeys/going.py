@@ -36,6 +36,8 @@ class Going:
     job: Job
     refusals: int = 0
     """Since it came to the site where it is."""
+    missed: int = 0
+    """Fetches of weights that are to be measured in vain, since then."""
 
     @classmethod
     def of(cls, journey: Journey) -> Going:
@@ -82,7 +84,12 @@ class Going:
         """Those that it needs: the one to measure or to go on with, and the best one."""
         job = self.job
         found = [job.candidate.model] if job.candidate else []
-        found += [c.model for c in (base_of(job), job.best) if c is not None]
+        found += self.measured_models()
+        return tuple({model.manifest: model for model in found}.values())
+
+    def measured_models(self) -> tuple[ModelRef, ...]:
+        """Those with which the job goes on if all others are lost."""
+        found = [c.model for c in (base_of(self.job), self.job.best) if c is not None]
         return tuple({model.manifest: model for model in found}.values())
 
     def decide_here(self, dataset: DatasetDescriptor, topic: str, now_s: float) -> Decision:

@@ -68,21 +68,27 @@ class Home:
         self._transport = transport
         self._needs = needs
         self._heard_s: dict[JobId, float] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._at: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
+        """Its latest stage of which was heard, and where."""
+        self._backed_up: set[Digest] = set()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
         """Wait for news of those that are under way."""
         now_s = time.monotonic()
         self._heard_s = {journey.job: now_s for journey in self._luggage.all()}
-        self._watching = asyncio.create_task(self._watch(), name="journeys")
+        self._tasks = (
+            asyncio.create_task(self._watch(), name="journeys"),
+            asyncio.create_task(self._back_up_for_ever(), name="journeys' weights"),
+        )
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def models(self) -> frozenset[Digest]:
-        """Weights that came home."""
+        """Weights that came home, or of which a copy is kept here."""
         return frozenset(
             model.manifest
             for journey in self._luggage.all()
@@ -103,9 +109,7 @@ class Home:
         """See `Service`."""
         if packet.kind is Kind.MODEL:
             journey = decode(packet.payload, Journey)
-            known = self._get(journey.job)
-            if known.stage() <= journey.stage():
-                await self._arrived(journey)
+            await self._arrived(journey)
             return b""
         note = decode(packet.payload, Note)
         return encode(await self._note(note))
@@ -116,6 +120,10 @@ class Home:
         known = self._get(note.job)
         if note.epoch < known.epoch or Going.of(known).job.state.final:
             return Heard.STALE
+        stage, at = self._at.get(note.job, (note.stage(), note.site))
+        if note.site != at and note.stage() <= stage:
+            return Heard.STALE
+        self._at[note.job] = note.stage(), note.site
         self._heard_s[note.job] = time.monotonic()
         journey = note.journey
         if journey is None or journey.stage() < known.stage():
@@ -128,15 +136,21 @@ class Home:
         return Heard.YES
 
     async def _arrived(self, journey: Journey) -> None:
-        """It came home, for good."""
+        """It came home, for good. Of several copies, the first that does."""
+        if not self._awaits(journey):
+            return
         going = Going.of(journey)
         check_lineage(Lineage(job=journey.job, entries=tuple(going.job.lineage)))
         if going.job.best is not None:
             await self._transport.fetch(going.job.best.model, lambda done, total: None)
-        if self._get(journey.job).stage() > journey.stage():
+        if not self._awaits(journey):
             return  # Cancelled, or sent out anew, meanwhile.
         await self._learn(journey)
         log.info("%s came home: %s", journey.job, going.job.state)
+
+    def _awaits(self, journey: Journey) -> bool:
+        known = self._get(journey.job)
+        return known.epoch <= journey.epoch and not Going.of(known).job.state.final
 
     async def _learn(self, journey: Journey) -> None:
         self._luggage.put(journey)
@@ -155,6 +169,27 @@ class Home:
                 if silent_s > LOST_S:
                     await self._look_after(journey)
 
+    async def _back_up_for_ever(self) -> None:
+        """Keep the measured weights of models under way here too: they may be lost with a site."""
+        while True:
+            await asyncio.sleep(LOOKED_EVERY_S)
+            for journey in self._luggage.all():
+                try:
+                    await self._back_up(journey)
+                except DaitnError as error:
+                    log.debug("weights of %s are not backed up: %s", journey.job, error)
+                except Exception:
+                    log.exception("weights of %s are not backed up", journey.job)
+
+    async def _back_up(self, journey: Journey) -> None:
+        going = Going.of(journey)
+        if going.job.state.final:
+            return
+        for model in going.measured_models():
+            if model.manifest not in self._backed_up:
+                await self._transport.fetch(model, lambda done, total: None)
+                self._backed_up.add(model.manifest)
+
     async def _look_after(self, journey: Journey) -> None:
         try:
             if not Going.of(journey).job.state.final:
@@ -169,7 +204,7 @@ class Home:
         log.warning("%s is lost; it sets out anew", journey.job)
         for outstanding in tuple(going.job.outstanding.values()):
             going.take(SiteLost(outstanding.site), self._post.now_s())
-        await self._send_out(msgspec.structs.replace(going.journey, epoch=journey.epoch + 1, leg=0))
+        await self._send_out(msgspec.structs.replace(going.journey, epoch=journey.epoch + 1))
 
     async def _send_out(self, journey: Journey) -> None:
         await self._learn(journey)

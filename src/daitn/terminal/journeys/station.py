@@ -18,6 +18,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull
 from daitn.objects.identifiers import Digest, JobId, SiteId
 from daitn.objects.jobs import (
+    CandidateLost,
     DeadlinePassed,
     JobEvent,
     JobState,
@@ -48,6 +49,8 @@ NOTE_EVERY_S = 5.0
 NOTE_TIMEOUT_S = 10.0
 FULL_S = 5.0
 """Until a full disk is looked at again."""
+MOST_FETCHES = 3
+"""After that many in vain, weights that are not measured yet are given up."""
 MOST_SPARED = 32
 """Sites that a packet is told not to try: each uses up a hop."""
 LEG_TIMEOUT_S = 3600.0
@@ -104,14 +107,14 @@ class Station:
         """See `Service`: answered once the model is taken over."""
         journey = decode(packet.payload, Journey)
         known = self._luggage.get(journey.job)
-        if known is not None and known.stage() >= journey.stage():
+        if known is not None and known.stage() > journey.stage():
             return b""
         going = Going.of(journey)
         event = self._arrival(going, want)
         for model in going.models():
             await self._bring(model)
         known = self._luggage.get(journey.job)
-        if known is not None and known.stage() >= journey.stage():
+        if known is not None and known.stage() > journey.stage():
             return b""
         going.take(event, self._post.now_s())
         self._luggage.put(going.journey)
@@ -193,8 +196,7 @@ class Station:
         elif job.outstanding:
             await self._work(going)
         elif job.state is JobState.VERIFYING and going.open_objectives():
-            spared = (going.trained_at,) if going.trained_at else ()
-            return await self._leave(going, going.verify_want(), spared)
+            return await self._to_verifier(going)
         elif job.state is JobState.WAITING:
             await asyncio.sleep(max(0.0, (job.wake_at_s or now_s) - now_s))
             await self._take(going, Woke())
@@ -203,6 +205,23 @@ class Station:
         else:
             raise IllegalTransition(f"a job that is {job.state} does not travel")
         return False
+
+    async def _to_verifier(self, going: Going) -> bool:
+        candidate = going.job.candidate
+        assert candidate is not None
+        try:
+            # They are here, unless the site that had them was lost.
+            await self._bring(candidate.model)
+        except DaitnError as error:
+            log.warning("the weights of %s are away: %s", going.job.id, error)
+            going.missed += 1
+            if going.missed < MOST_FETCHES:
+                await asyncio.sleep(RETRY_S * 2.0**going.missed)
+            else:
+                await self._take(going, CandidateLost(str(error)))
+            return False
+        spared = (going.trained_at,) if going.trained_at else ()
+        return await self._leave(going, going.verify_want(), spared)
 
     async def _to_data(self, going: Going) -> bool:
         decision, chosen, spared = going.decide(self._post.core.routes, self._post.now_s())
@@ -217,12 +236,11 @@ class Station:
 
         Returns whether it was taken over; otherwise it was refused, and some time passed.
         """
-        journey = going.journey = msgspec.structs.replace(going.journey, leg=going.journey.leg + 1)
         packet = Packet(
             Kind.MODEL,
             new_id(),
             encode_want(want),
-            encode(journey),
+            encode(going.journey),
             hop_limit=MOST_HOPS,
             deadline_ms=int(1000 * (self._post.now_s() + LEG_TIMEOUT_S)),
         )
@@ -279,11 +297,12 @@ class Station:
                 journey=journey if journey is not told else None,
                 job=journey.job,
                 epoch=journey.epoch,
+                facts=len(journey.facts),
             )
             heard = await self._note(journey.home, note)
             if heard is Heard.STALE:
                 log.info("another journey of %s is under way; this one ends", journey.job)
-                self._luggage.drop(journey)
+                self._luggage.drop(going.journey)
                 if (travelling := self._going.pop(journey.job, None)) is not None:
                     travelling.cancel()
                 return
