@@ -86,6 +86,10 @@ def test_a_model_finds_data_is_measured_and_comes_home(travels: Travels) -> None
     assert job["objectives"][0]["verifier"] == "mpvu"
     assert job["model"]["holders"][0] == "home"
     assert (out / "lineage.json").exists()
+    (listed,) = travels.network.json("get", "jobs", "--site", "home")
+    assert (listed["job"], listed["state"]) == (job["job"], "reached")
+    why = travels.network.json("explain", job["job"], "--site", "home")
+    assert why["decision"]["policy"] == "wayfaring"
 
 
 def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> None:

@@ -48,8 +48,14 @@ class Kind(enum.StrEnum):
     QUERIES = "queries"
 
 
+HomeOption = Annotated[
+    str, typer.Option("--site", help="Of jobs: the home of models that travel by themselves.")
+]
+
+
 def get(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,9 +65,13 @@ def get(
 
       daitn get jobs
 
+      daitn get jobs --site home
+
       daitn get datasets --json
     """
-    values, table = run(_listed(kind, center))
+    if site and kind is not Kind.JOBS:
+        raise typer.BadParameter("only jobs are asked of a --site")
+    values, table = run(_listed(kind, center, site))
     if as_json:
         print_json(to_json(values))
     else:
@@ -70,6 +80,7 @@ def get(
 
 def explain(
     job: Annotated[str, typer.Argument(help="A job's id, or a query's: `site:number`.")],
+    site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,6 +89,8 @@ def explain(
     Examples:
 
       daitn explain healthcare-1
+
+      daitn explain metals-home-1 --site home
 
       daitn explain gateway:17
     """
@@ -89,7 +102,7 @@ def explain(
             screen.print(query_table(explained.query))
             screen.print(decision_table(explained.decision))
         return
-    view = run(_job(center, job))
+    view = run(_job(center, site, job))
     if as_json:
         print_json(to_json({"assessment": view.assessment, "decision": view.decision}))
         return
@@ -101,9 +114,9 @@ def explain(
     screen.print(Group(*parts))
 
 
-async def _listed(kind: Kind, center: str) -> tuple[object, RenderableType]:
+async def _listed(kind: Kind, center: str, site: str) -> tuple[object, RenderableType]:
     if kind is Kind.JOBS:
-        jobs = (await _ask_jobs(center, "")).jobs
+        jobs = (await _ask_jobs(center, site, "")).jobs
         return jobs, _jobs_table(jobs)
     if kind is Kind.MODELS:
         async with connect(center) as session:
@@ -132,13 +145,13 @@ async def _listed(kind: Kind, center: str) -> tuple[object, RenderableType]:
     return verifiers, _verifiers_table(sites)
 
 
-async def _job(center: str, job: str) -> JobView:
+async def _job(center: str, site: str, job: str) -> JobView:
     checked_name(job, "job")
-    return (await _ask_jobs(center, job)).jobs[0]
+    return (await _ask_jobs(center, site, job)).jobs[0]
 
 
-async def _ask_jobs(center: str, job: str) -> JobList:
-    async with connect(center) as session:
+async def _ask_jobs(center: str, site: str, job: str) -> JobList:
+    async with connect(center, site) as session:
         return await session.ask("jobs", JobQuery(job=JobId(job)), JobList)
 
 
