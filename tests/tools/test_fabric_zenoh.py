@@ -225,7 +225,8 @@ async def test_a_stalled_peer_does_not_stop_the_loop() -> None:
         for send in sends:
             with pytest.raises(Unreachable, match="no answer"):
                 await send
-        assert longest_s < 0.4
+        # A send that blocked would do so until the link is given up, for 10 s.
+        assert longest_s < 3.0
         await process.kill()
     await center.close()
 

@@ -141,6 +141,9 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Neighbours, to the endpoints at which they listen; none for one that connects here."""
     anybody: bool = False
     """Whether whoever connects becomes a neighbour."""
+    scout: str = ""
+    """Multicast group, for instance `224.0.0.225:7448`, at which forwarders of a local network find
+    each other. All that name the same one become neighbours."""
     mode: ControlMode = ControlMode.NON_STANDALONE
     """Who has a say, until a control centre or an operator says otherwise."""
     domain: str = ""

@@ -60,10 +60,16 @@ async def adjacent(
     *,
     listen: str = LOOPBACK,
     anybody: bool = False,
+    scout: str = "",
     dead_s: float = 0.15,
 ) -> AsyncIterator[ZenohAdjacency]:
     settings = AdjacencySettings(
-        site=site, listen=(listen,), neighbours=neighbours or {}, anybody=anybody, dead_s=dead_s
+        site=site,
+        listen=(listen,),
+        neighbours=neighbours or {},
+        anybody=anybody,
+        scout=scout,
+        dead_s=dead_s,
     )
     opened = await open_adjacency(settings, heard)
     try:

@@ -14,6 +14,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
+from tests.scenes.breast_cancer import free_port
 from tests.scenes.relay import Relay
 
 from ..fabrics import until
@@ -68,6 +69,28 @@ async def test_both_ends_may_connect() -> None:
             await until(lambda: at_b.messages)
             await asyncio.sleep(1.0)
             assert at_b.messages == [(A, b"once")]
+
+
+async def test_sites_of_a_local_network_find_each_other() -> None:
+    group, other = (f"224.0.0.225:{free_port()}" for _ in range(2))
+    at = {site: Heard() for site in (A, B, C)}
+    async with adjacent(A, at[A], scout=group) as a, adjacent(C, at[C], scout=other):
+        async with adjacent(B, at[B], scout=group):
+            await until(lambda: at[A].is_up(B) and at[B].is_up(A))
+            a.send(B, b"found")
+            await until(lambda: at[B].messages == [(A, b"found")])
+            assert not at[C].links, "another group"
+        await until(lambda: not at[A].is_up(B))
+        async with adjacent(B, at[B], scout=group):
+            await until(lambda: at[A].is_up(B) and at[B].is_up(A))
+
+
+@pytest.mark.parametrize("group", ["192.0.2.1:7448", "224.0.0.225", "224.0.0.225:70000"])
+async def test_a_bad_group_to_scout_at_is_refused(group: str) -> None:
+    with pytest.raises(InvalidInput, match="multicast") as refused:
+        async with adjacent(A, Heard(), scout=group):
+            pass
+    assert refused.value.field == "scout"
 
 
 async def test_nothing_goes_to_one_who_is_not_up() -> None:

@@ -91,6 +91,7 @@ class ForwarderRole:
             listen=self._config.listen,
             neighbours=self._config.neighbours,
             anybody=self._config.anybody,
+            scout=self._config.scout,
         )
         self.post.offer((home(self._site),))
         self._links = await open_adjacency(settings, self.post)

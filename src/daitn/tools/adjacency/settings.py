@@ -22,6 +22,9 @@ class AdjacencySettings:
     """Endpoints to connect to, per neighbour; none for one that connects to this site."""
     anybody: bool = False
     """Whether whoever connects becomes a neighbour, under the name that it gives itself."""
+    scout: str = ""
+    """Multicast group at which sites of a local network find each other; empty: none. All that do
+    become neighbours."""
     hello_s: float = 0.05
     dead_s: float = 0.15
     """A neighbour that is silent for so long is down."""

@@ -1,6 +1,6 @@
 """Links to neighbours over Zenoh.
 
-A Zenoh peer without gossip and scouting sends to those only that it is connected to, and passes
+A Zenoh peer without gossip sends to those only that it is connected to, and passes
 nothing on for others (a router does): a publication takes the link to its neighbour or is not
 delivered. So a broken link is seen here, and not gone around below.
 
@@ -49,11 +49,15 @@ _MOST_ENDS: Final = 1024
 async def open_adjacency(settings: AdjacencySettings, neighbours: Neighbours) -> ZenohAdjacency:
     """Listen, and connect to neighbours whenever they are there.
 
-    Raises `InvalidInput` when an endpoint is none or cannot be listened on.
+    Raises `InvalidInput` when an endpoint, or the group to scout at, is none, or where an endpoint
+    cannot be listened on.
     """
     connect = dict.fromkeys(one for many in settings.neighbours.values() for one in many)
     session, endpoints = await open_session(
-        FabricSettings(listen=settings.listen, connect=tuple(connect), direct=True), None
+        FabricSettings(
+            listen=settings.listen, connect=tuple(connect), direct=True, scout=settings.scout
+        ),
+        None,
     )
     adjacency = ZenohAdjacency(session, endpoints, settings, neighbours)
     try:
@@ -159,7 +163,7 @@ class ZenohAdjacency:
         name = str(sample.key_expr).rpartition("/")[2]
         end = self._ends.get(name)
         if end is None:
-            if self._settings.anybody:
+            if self._settings.anybody or self._settings.scout:
                 call_on(self._loop, partial(self._welcome, name))
             else:
                 self._ignore(name)
@@ -171,9 +175,11 @@ class ZenohAdjacency:
 
     def _seen(self, sample: zenoh.Sample) -> None:
         """On a thread of Zenoh's."""
+        name = str(sample.key_expr).rpartition("/")[2]
         if sample.kind == zenoh.SampleKind.DELETE:
-            name = str(sample.key_expr).rpartition("/")[2]
             call_on(self._loop, partial(self._vanished, name))
+        elif self._settings.scout:  # One of two who found each other has to speak first.
+            call_on(self._loop, partial(self._welcome, name))
 
     def _vanished(self, name: str) -> None:
         end = self._ends.get(name)

@@ -93,9 +93,11 @@ def _config(
             "period_max_ms": 500 if settings.direct else 2000,
             "period_increase_factor": 2,
         },
-        "scouting/multicast/enabled": False,
+        "scouting/multicast/enabled": bool(settings.scout),
+        **({"scouting/multicast/address": settings.scout} if settings.scout else {}),
+        "scouting/multicast/autoconnect": {"peer": ["peer"]},
         "scouting/gossip/enabled": not settings.direct,
-        # Zenoh waits this long for scouted peers before `open` returns; nothing is scouted here.
+        # Zenoh waits this long for scouted peers before `open` returns.
         "scouting/delay": 0,
         # Segments in /dev/shm would outlive a killed process, and sites share no memory.
         "transport/shared_memory/enabled": False,

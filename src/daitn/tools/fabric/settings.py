@@ -11,6 +11,7 @@ from daitn.objects.errors import InvalidInput
 
 __all__ = ["FabricSettings"]
 
+_GROUP = re.compile(r"(22[4-9]|23\d)(\.\d{1,3}){3}:(\d{1,5})")
 _ENDPOINT = re.compile(r"(tcp|tls|quic)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
 
@@ -29,6 +30,9 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     direct: bool = False
     """Whether this peer speaks with those only that it is connected to, knows of nobody else, and
     tells them of nobody else. It tries broken connections again more often."""
+    scout: str = ""
+    """Multicast group, for instance `224.0.0.225:7448`: peers of a local network that name the same
+    one find each other and connect. Empty: none."""
 
     def __post_init__(self) -> None:
         for endpoint in (*self.listen, *self.connect):
@@ -46,6 +50,13 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                     field="endpoint",
                     fix="name the port at which the other end listens",
                 )
+        group = _GROUP.fullmatch(self.scout)
+        if self.scout and (group is None or int(group[3]) > 65535):
+            raise InvalidInput(
+                f"{self.scout!r} is no multicast group",
+                field="scout",
+                fix="write it like 224.0.0.225:7448",
+            )
         if self.mode == "client" and (self.listen or not self.connect):
             raise ValueError("a client listens nowhere and connects to at least one endpoint")
         if self.direct and self.mode != "peer":
