@@ -291,6 +291,14 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
         for seed in (1, 1, 2)
     ]
     assert warm[0] == warm[1] != warm[2]
+    narrow = Question(
+        messages=(Message("user", "Say something"),),
+        max_tokens=12,
+        temperature=1.0,
+        seed=5,
+        top_p=1e-6,
+    )
+    assert "".join(p.text for p in speaker.answer(narrow)) == "".join(p.text for p in first)
     vectors = speaker.embed(["fever", "a broken leg and more", "fever"])
     assert vectors[0] == pytest.approx(vectors[2], abs=1e-6)
     assert [sum(x * x for x in v) for v in vectors] == pytest.approx([1.0] * 3, abs=1e-5)

@@ -49,6 +49,18 @@ async def singer(talker: None, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             "temperature",
         ),
         (CHAT, {"messages": [{"role": "user", "content": "hi"}], "seed": -1}, "seed"),
+        (CHAT, {"messages": [{"role": "user", "content": "hi"}], "stop": [""]}, "stop[0]"),
+        (CHAT, {"messages": [{"role": "user", "content": "hi"}], "stop": ["x"] * 5}, "stop"),
+        (CHAT, {"messages": [{"role": "user", "content": "hi"}], "top_p": 0}, "top_p"),
+        (CHAT, {"messages": [{"role": "user", "content": "hi"}], "tools": [{}]}, "tools"),
+        (
+            CHAT,
+            {
+                "messages": [{"role": "user", "content": "hi"}],
+                "response_format": {"type": "json_object"},
+            },
+            "response_format",
+        ),
         ("/v1/completions", {"prompt": ["a", "b"]}, "prompt"),
         ("/v1/completions", {"prompt": [1, 2]}, "prompt[0]"),
         ("/v1/completions", {}, "prompt"),
@@ -64,6 +76,18 @@ async def test_what_a_model_cannot_read_is_told_by_its_field(
     error = json.loads(said)["error"]
     assert (status, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert await singer.ask("singer") == "alto heard hi"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_ends_before_a_text_that_its_asker_names(
+    singer: Site, stream: bool
+) -> None:
+    body = chat("singer", "hi", stop=[" heard", "never"], stream=stream)
+    status, said, _ = await singer.post(CHAT, body)
+    assert status == 200
+    assert b"alto" in said
+    assert b"heard" not in said
+    assert b'"finish_reason":"stop"' in said
 
 
 async def test_a_question_too_long_for_the_worker_is_told(singer: Site) -> None:
@@ -83,7 +107,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = ("messages", "prompt", "input", "max_tokens", "temperature", "seed", "logprobs", "n")
+FIELDS = (
+    "messages", "prompt", "input", "max_tokens", "temperature", "seed", "logprobs", "n", "stop",
+    "top_p", "tools", "response_format",
+)  # fmt: skip
 BODIES = st.fixed_dictionaries(
     {"model": st.just("singer")},
     optional={

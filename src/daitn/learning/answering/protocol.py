@@ -33,6 +33,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     """0: always the likeliest token, and so the same answer from the same weights."""
     seed: int
+    top_p: float = 1.0
+    """Only the likeliest tokens that together have so much of the probability are drawn from."""
 
 
 class Piece(msgspec.Struct, frozen=True):

@@ -80,7 +80,7 @@ class CausalSpeaker:
             with torch.inference_mode():
                 hidden, memory = network.following(torch.tensor(fresh), memory)
                 scores = network.logits(hidden[-1]).float()
-            token, chance = _drawn(scores, question.temperature, generator)
+            token, chance = _drawn(scores, question, generator)
             if codec.ends(token):
                 break
             fresh = [token]
@@ -96,15 +96,25 @@ class CausalSpeaker:
             yield Piece(codec.text(said)[len(shown) :], logprob, held)
 
 
-def _drawn(scores: Tensor, temperature: float, generator: torch.Generator) -> tuple[int, float]:
+def _drawn(scores: Tensor, question: Question, generator: torch.Generator) -> tuple[int, float]:
     """The next token, and the logarithm of its probability at temperature 1."""
     chances = torch.log_softmax(scores, -1)
-    if temperature <= 0:
+    if question.temperature <= 0:
         token = int(chances.argmax())
     else:
-        weights = torch.softmax(chances / temperature, -1)
+        weights = _nucleus(torch.softmax(chances / question.temperature, -1), question.top_p)
         token = int(torch.multinomial(weights, 1, generator=generator))
     return token, float(chances[token])
+
+
+def _nucleus(weights: Tensor, top_p: float) -> Tensor:
+    """The weights of the likeliest tokens that together have `top_p`, 0 for all others: Holtzman et
+    al., "The Curious Case of Neural Text Degeneration", ICLR 2020."""
+    if top_p >= 1.0:
+        return weights
+    ordered, tokens = weights.sort(descending=True)
+    before = ordered.cumsum(-1) - ordered
+    return weights.index_fill(-1, tokens[before >= top_p], 0.0)
 
 
 def _asked(question: Question) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
@@ -17,6 +18,7 @@ from daitn.terminal.facility.asked import DoorQuery
 from daitn.terminal.facility.meter import Meter
 from daitn.terminal.facility.replies import DONE, embeddings, ending, event, used, whole
 from daitn.terminal.facility.served import begin_stream, timing
+from daitn.terminal.facility.stopping import until
 from daitn.terminal.http import Reply, Request, Response, Stream
 from daitn.terminal.openai_api import JSON, ApiError, bad_request
 
@@ -26,6 +28,7 @@ DEFAULT_TOKENS_OUT = 256
 _MOST_TEXTS = 2048
 """Texts of one request for embeddings; OpenAI allows as many."""
 
+StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 
 
@@ -48,6 +51,10 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
+class _Format(msgspec.Struct):
+    type: str = "text"
+
+
 class _Fields(msgspec.Struct):
     """What a recipe's model heeds of a request."""
 
@@ -61,6 +68,15 @@ class _Fields(msgspec.Struct):
     logprobs: bool | int | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    stop: StopText | Annotated[list[StopText], msgspec.Meta(max_length=4)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    tools: list[msgspec.Raw] | None = None
+    response_format: _Format | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts before which the answer ends."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
 _FIELDS = msgspec.json.Decoder(_Fields)
@@ -134,11 +150,11 @@ class HostedModel:
         question = _question(query, fields)
         began_s = time.perf_counter()
         answer = await self._host.ask(self.loaded, question)
-        pieces = answer.pieces
+        pieces = until(answer.pieces, fields.stops) if fields.stops else answer.pieces
         first = await anext(pieces, None)
         first_s = time.perf_counter() - began_s
         logprobs = fields.logprobs is not None and fields.logprobs is not False
-        said = _Said(query, answer, [] if first is None else [first])
+        said = _Said(query, answer, pieces, [] if first is None else [first])
         try:
             if not query.stream:
                 async for piece in pieces:
@@ -159,9 +175,16 @@ class HostedModel:
 class _Said:
     """An answer so far."""
 
-    def __init__(self, query: DoorQuery, answer: Answered, pieces: list[Piece]) -> None:
+    def __init__(
+        self,
+        query: DoorQuery,
+        answer: Answered,
+        coming: AsyncIterator[Piece],
+        pieces: list[Piece],
+    ) -> None:
         self.query = query
         self.answer = answer
+        self.coming = coming
         self.pieces = pieces
 
     @property
@@ -185,7 +208,7 @@ async def _stream(
     try:
         for piece in said.pieces:
             await stream.write(event(said.query, piece, True, logprobs))
-        async for piece in said.answer.pieces:
+        async for piece in said.coming:
             said.pieces.append(piece)
             await stream.write(event(said.query, piece, False, logprobs))
     except DaitnError:
@@ -205,6 +228,10 @@ def _read(query: DoorQuery) -> _Fields:
         raise bad_request(problem, path.rstrip("`") or "body") from None
     if fields.n not in (None, 1):
         raise bad_request("this model gives one answer at a time", "n", fix="ask again")
+    if fields.tools:
+        raise bad_request("this model calls no tools", "tools", fix="leave them out")
+    if fields.response_format is not None and fields.response_format.type != "text":
+        raise bad_request("this model answers in plain text", "response_format", fix="leave it out")
     return fields
 
 
@@ -223,5 +250,6 @@ def _question(query: DoorQuery, fields: _Fields) -> Question:
         messages=messages,
         max_tokens=fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT,
         temperature=1.0 if fields.temperature is None else fields.temperature,
+        top_p=1.0 if fields.top_p is None else fields.top_p,
         seed=fields.seed or 0,
     )
