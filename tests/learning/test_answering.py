@@ -186,6 +186,22 @@ async def test_a_lost_worker_fails_what_is_under_way_and_is_replaced_with_its_mo
     assert await said(host, "slow", "hi") == "alto heard hi"
 
 
+async def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
+    host = AnsweringHost(threads=1, silent_s=2.0)
+    await host.start()
+    try:
+        await host.load("quick", "talker", folder, {})
+        await asyncio.sleep(3.0)
+        before = host.pid
+        assert await said(host, "quick", "hi") == "alto heard hi", "to be idle is not to hang"
+        with pytest.raises(WorkFailed):
+            await said(host, "quick", "hang")
+        assert await said(host, "quick", "hi") == "alto heard hi"
+        assert host.pid != before
+    finally:
+        await host.close()
+
+
 async def test_a_model_that_ends_the_worker_is_not_loaded_again(
     host: AnsweringHost, folder: Path
 ) -> None:

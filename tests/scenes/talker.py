@@ -98,6 +98,8 @@ class Talking:
             return [f"{number} " for number in range(int(more))]
         if what == "die":
             os._exit(9)
+        if what == "hang":
+            time.sleep(600)
         if what == "trip":
             raise KeyError("no such word")
         if what == "status":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,9 @@ _Numbered = Callable[[int], Ask | Embed | Load]
 RESTART_PAUSE_S = 1.0
 """Between a worker's end and the next one, so that one that always dies does not take the
 machine."""
+SILENT_S = 300.0
+"""A worker that is waited for and says nothing for so long hangs: no step of an answer takes as
+long, nor does it to load a model."""
 
 
 class _Worker(ChildProcess[Reply]):
@@ -79,12 +83,16 @@ class Answered:
 class AnsweringHost:
     """Loads models and has them answer, many questions at once.
 
-    Where the worker dies, answers under way raise `WorkFailed`, and another one is started with
-    the same models. The folders of loaded models must stay until they are unloaded.
+    Where the worker dies or hangs, answers under way raise `WorkFailed`, and another one is started
+    with the same models. The folders of loaded models must stay until they are unloaded.
     """
 
-    def __init__(self, *, threads: int) -> None:
+    def __init__(self, *, threads: int, silent_s: float = SILENT_S) -> None:
+        """`silent_s`: after that the worker is taken to hang."""
         self._threads = threads
+        self._silent_s = silent_s
+        self._heard_s = 0.0
+        """When the worker said something last, or began to be waited for."""
         self._loaded: dict[str, _Loaded] = {}
         self._waiting: dict[int, _Replies] = {}
         self._numbers = itertools.count()
@@ -190,6 +198,8 @@ class AnsweringHost:
         if worker is None:
             raise WorkFailed("this site has stopped answering", fix="ask elsewhere")
         number, replies = next(self._numbers), _Replies()
+        if not self._waiting:
+            self._heard_s = time.monotonic()
         self._waiting[number] = replies
         try:
             await worker.send(command(number))
@@ -207,15 +217,28 @@ class AnsweringHost:
 
     async def _run(self, worker: _Worker) -> None:
         while True:
+            watching = asyncio.create_task(self._watch(worker), name="answering worker's watch")
             try:
                 while True:
                     self._pass_on(await worker.receive())
             except WorkFailed as error:
                 _log.error("%s", error)
+            finally:
+                watching.cancel()
             self._worker = None
             self._up.clear()
             self._fail_all()
             worker = await self._restarted()
+
+    async def _watch(self, worker: _Worker) -> None:
+        """End a worker that hangs."""
+        while True:
+            await asyncio.sleep(self._silent_s / 4)
+            silent_s = time.monotonic() - self._heard_s
+            if self._waiting and silent_s > self._silent_s:
+                _log.error("the answering worker said nothing for %.0f s: it hangs", silent_s)
+                await worker.kill()
+                return
 
     async def _restarted(self) -> _Worker:
         while True:
@@ -229,10 +252,12 @@ class AnsweringHost:
             # Before any question that waits: the worker takes commands in order.
             await worker.send(loaded.command(next(self._numbers)))
         self._worker = worker
+        self._heard_s = time.monotonic()
         self._up.set()
         return worker
 
     def _pass_on(self, reply: Reply) -> None:
+        self._heard_s = time.monotonic()
         if isinstance(reply, Ready):
             return
         replies = self._waiting.get(reply.number)
