@@ -47,6 +47,8 @@ WALK = (
 STEERED_WALK = ("how-to/run-a-forwarder.md",)
 """Likewise, in a folder of their own."""
 
+ENCRYPTED_WALK = ("how-to/encrypt-the-network.md",)
+
 READ_WITHIN_S = 540.0
 END_WITHIN_S = 20.0
 
@@ -94,7 +96,7 @@ def test_every_yaml_file_is_what_it_is_said_to_be(block: Block) -> None:
 def test_pages_with_commands_are_walked() -> None:
     """Reference pages show single commands inline; everything in a console block is run."""
     with_commands = {str(block.page) for block in BLOCKS if block.language == "console"}
-    assert with_commands == {*WALK, *STEERED_WALK}
+    assert with_commands == {*WALK, *STEERED_WALK, *ENCRYPTED_WALK}
 
 
 FIELDS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
@@ -264,6 +266,15 @@ def test_a_reader_runs_forwarders_and_a_model_finds_its_way(tmp_path: Path) -> N
     assert "job ores-branch-1 is " in told
     assert told.count("NO_WAY: home") == 5
     assert told.count("exit code 1") == 2
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_a_reader_encrypts_the_network(tmp_path: Path) -> None:
+    told = _walk(ENCRYPTED_WALK, tmp_path)
+    assert re.search(r"lab +alive", told)
+    assert "exit code 2" in told
+    assert "DAITN_TLS" in told
 
 
 def _walk(walk: Sequence[str], folder: Path) -> str:

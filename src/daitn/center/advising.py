@@ -32,8 +32,8 @@ _KIND, _NAME = "advice", "own"
 class Advising:
     """Keeps the operator's advice in the journal, and tells it together with the root's."""
 
-    def __init__(self, fabric: Fabric, journal: Journal, root: tuple[str, ...]) -> None:
-        """`root`: endpoints of the root control centre; empty: this is one."""
+    def __init__(self, fabric: Fabric, journal: Journal, root: FabricSettings | None) -> None:
+        """`root`: how the root control centre is reached; None: this is one."""
         self._fabric = fabric
         self._journal = journal
         self._root = root
@@ -47,7 +47,7 @@ class Advising:
     def start(self) -> None:
         """Tell, and listen to the root."""
         self._tasks.append(asyncio.create_task(self._tell_for_ever(), name="advice"))
-        if self._root:
+        if self._root is not None:
             self._tasks.append(asyncio.create_task(self._listen(), name="root's advice"))
 
     async def close(self) -> None:
@@ -100,10 +100,10 @@ class Advising:
             await asyncio.sleep(TOLD_EVERY_S)
 
     async def _listen(self) -> None:
-        settings = FabricSettings(mode="client", connect=self._root)
+        assert self._root is not None
         while self._heard is None:
             try:
-                self._above = await open_zenoh(settings)
+                self._above = await open_zenoh(self._root)
                 self._heard = await self._above.subscribe(keys.center_advice(), self._on_root)
             except DaitnError as error:
                 log.info("the root control centre is not there: %s", error)

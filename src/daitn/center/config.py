@@ -17,6 +17,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tcp/127.0.0.1:7447",)
     """Endpoints at which nodes and owners reach it."""
+    tls: str = ""
+    """Folder with the certificates for endpoints that begin with `tls/`; empty: there are none."""
     state: str = "daitn-center"
     """Folder for jobs and for weights that owners bring."""
     root: tuple[str, ...] = ()
@@ -28,4 +30,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def check_center_config(plain: object, folder: Path) -> CenterConfig:
     """Check plain data from a file. Raises `InvalidInput` naming the field."""
     config = checked({} if plain is None else plain, CenterConfig, "center")
-    return msgspec.structs.replace(config, state=str((folder / config.state).resolve()))
+    return msgspec.structs.replace(
+        config,
+        state=str((folder / config.state).resolve()),
+        tls=str((folder / config.tls).resolve()) if config.tls else "",
+    )

@@ -37,6 +37,7 @@ from daitn.objects.requests import (
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.qrrt_feed import QrrtFeed
@@ -73,7 +74,12 @@ class ControlCenter:
         self._deployments = DeploymentService(
             fabric, self._journal, self._feed.directory, self._qrrt
         )
-        self._advising = Advising(fabric, self._journal, config.root)
+        root = config.root or None
+        self._advising = Advising(
+            fabric,
+            self._journal,
+            root and FabricSettings(mode="client", connect=root, tls=config.tls),
+        )
         self._actions = Actions(
             fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._settle
         )

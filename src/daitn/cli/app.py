@@ -6,9 +6,11 @@ import typer
 
 from daitn import __version__
 from daitn.cli import (
+    certificates,
     data,
     deploy,
     describe,
+    keys,
     models,
     processes,
     query,
@@ -48,6 +50,8 @@ app.command()(steering.ping)
 app.command()(steering.traceroute)
 app.command()(steering.trace)
 app.command()(steering.steer)
+app.command()(keys.key)
+app.command()(certificates.certificate)
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")

@@ -73,7 +73,7 @@ class Embedded:
     async def _connected(self) -> ZenohFabric:
         """A session with the control centre, once it listens; short attempts, so that a process
         that ended early, or an interrupt, is noticed between them."""
-        settings = FabricSettings(mode="client", connect=(self.endpoint,))
+        settings = FabricSettings(mode="client", connect=(self.endpoint,), tls=self.center.tls)
         began_s = time.monotonic()
         while True:
             self.check()

@@ -70,7 +70,7 @@ async def _run_center(config: Path | None) -> None:
     from daitn.center.service import ControlCenter
 
     center = read_center(config)
-    settings = FabricSettings(mode="router", listen=center.listen)
+    settings = FabricSettings(mode="router", listen=center.listen, tls=center.tls)
     name = f"control centre at {center.listen[0]}"
     await _serve(name, center.state, settings, lambda fabric: ControlCenter(center, fabric))
 
@@ -79,7 +79,7 @@ async def _run_node(path: Path, site: str) -> None:
     from daitn.terminal.node import Node
 
     node = read_node(path, site)
-    settings = FabricSettings(mode="peer", listen=node.listen, connect=node.center)
+    settings = FabricSettings(mode="peer", listen=node.listen, connect=node.center, tls=node.tls)
     await _serve(f"site {node.site}", node.state, settings, lambda fabric: Node(node, fabric))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -88,9 +89,11 @@ async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
     """
     asked = SiteId(checked_name(site, "--site")) if site else None
     try:
-        settings = FabricSettings(mode="client", connect=(center,))
+        tls = os.environ.get("DAITN_TLS", "")
+        settings = FabricSettings(mode="client", connect=(center,), tls=tls)
     except InvalidInput as error:
-        raise InvalidInput(error.problem, field="--center (DAITN_CENTER)", fix=error.fix) from None
+        field = "DAITN_TLS" if error.field == "tls" else "--center (DAITN_CENTER)"
+        raise InvalidInput(error.problem, field=field, fix=error.fix) from None
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
         yield Session(fabric, asked)

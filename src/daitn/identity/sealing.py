@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from daitn.identity.keys import kept_private
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 
-__all__ = ["SEALING_BYTES", "ReceiverKey", "class_id", "open_sealed", "seal"]
+__all__ = ["SEALING_BYTES", "ReceiverKey", "class_id", "class_of", "open_sealed", "seal"]
 
 _ID, _PUBLIC, _NONCE, _TAG = 8, 32, 12, 16
 SEALING_BYTES = _ID + _PUBLIC + _NONCE + _TAG
@@ -76,6 +76,11 @@ def class_id(class_public: str) -> bytes:
     return blake3(_raw_public(class_public)).digest(_ID)
 
 
+def class_of(sealed: bytes) -> bytes:
+    """The id of the class to which bytes are sealed, unless they are too short to be."""
+    return sealed[:_ID]
+
+
 def seal(payload: bytes, class_public: str, context: bytes) -> bytes:
     """`payload` for the class with this public key, good in this context only.
 
@@ -92,7 +97,7 @@ def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
             field="payload",
             fix="see aats-wire.md",
         )
-    if sealed[:_ID] != class_id(key.public):
+    if class_of(sealed) != class_id(key.public):
         raise Refused(
             f"the payload is sealed to another class of receivers ({sealed[:_ID].hex()})",
             field="payload",

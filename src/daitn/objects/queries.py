@@ -96,6 +96,9 @@ class QueryWishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     autonomous: bool | None = None
     """Whether the query finds its own way as a packet, hop by hop, instead of being routed by the
     gateway; none: as the gateway does it."""
+    sealed_to: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    """Class of receivers, as the gateway names it, who alone may read the query where it finds its
+    own way; empty: it is not sealed; none: as the gateway does it."""
     hedge: bool = True
     """Whether a second deployment may be asked when the first is unusually late."""
 
@@ -169,3 +172,5 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float = 0.0
     reason: str = ""
     """Why it was not answered."""
+    object_id: str = ""
+    """Of the packet, where it found its own way; `daitn trace` takes it."""

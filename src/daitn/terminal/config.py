@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import yaml
 
+from daitn.identity.sealing import seal
 from daitn.objects.deployments import Api, ModelPolicy
 from daitn.objects.descriptors import DataPolicy, Role
 from daitn.objects.errors import InvalidInput, NotFound
@@ -152,6 +153,13 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Objects of one owner that one neighbour may bring in the long run."""
     owner_burst: Annotated[float, msgspec.Meta(ge=1.0)] = 2000.0
     """Likewise, at once."""
+    receives: tuple[str, ...] = ()
+    """Files with the private keys of the classes of receivers of which the site is, as
+    `daitn key` makes them."""
+    classes: dict[str, str] = {}
+    """Classes to which queries that set out here may be sealed, by name, with their public keys."""
+    seal_to: str = ""
+    """The class to which they are sealed where they do not say otherwise; empty: to none."""
 
 
 class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,6 +184,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder needs none."""
     listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
     """Endpoints at which other sites reach this one directly."""
+    tls: str = ""
+    """Folder with the certificates for endpoints that begin with `tls/`; empty: there are none."""
     state: str
     """Folder for the key, the models and the ledger."""
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
@@ -220,6 +230,7 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
     _check_roles(config)
     if config.forwarder is not None and config.forwarder.domain:
         checked_name(config.forwarder.domain, "forwarder.domain")
+    forwarder = config.forwarder and _checked_sealing(config.forwarder, folder)
     if config.gateway is not None and config.gateway.autonomous and config.forwarder is None:
         raise InvalidInput(
             "a gateway whose queries find their own way needs a forwarder",
@@ -251,8 +262,10 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
     return msgspec.structs.replace(
         config,
         state=str((folder / config.state).resolve()),
+        tls=str((folder / config.tls).resolve()) if config.tls else "",
         datasets=tuple(resolved_sets),
         tests=tuple(resolved_tests),
+        forwarder=forwarder,
     )
 
 
@@ -271,6 +284,27 @@ def _check_roles(config: NodeConfig) -> None:
                 field=field if role in config.roles else "roles",
                 fix=f"state {field}, or remove {role} from roles",
             )
+
+
+def _checked_sealing(config: ForwarderConfig, folder: Path) -> ForwarderConfig:
+    for name, public in config.classes.items():
+        try:
+            seal(b"", public, b"")
+        except InvalidInput as error:
+            raise InvalidInput(
+                error.problem, field=f"forwarder.classes.{name}", fix=error.fix
+            ) from None
+    if config.seal_to and config.seal_to not in config.classes:
+        raise InvalidInput(
+            f"there is no class {config.seal_to}",
+            field="forwarder.seal_to",
+            fix="name one of forwarder.classes",
+        )
+    receives = tuple(
+        _existing(folder, path, f"forwarder.receives[{i}]")
+        for i, path in enumerate(config.receives)
+    )
+    return msgspec.structs.replace(config, receives=receives)
 
 
 def _check_unique(field: str, names: list[str]) -> None:

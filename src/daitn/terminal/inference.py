@@ -15,6 +15,7 @@ import numpy as np
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
+from daitn.identity.sealing import ReceiverKey
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
@@ -95,7 +96,7 @@ class Inference:
                 key,
                 passes.holder,
                 topics.classify,
-                AskingByPacket(self.forwarder.post) if self.forwarder else None,
+                self._asking(config.forwarder, key),
             )
         self._examiner: Examiner | None = None
         if Role.VERIFIER in config.roles:
@@ -107,13 +108,25 @@ class Inference:
     def _forwarding(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
     ) -> ForwarderRole:
-        role = ForwarderRole(config.site, forwarder, self._fabric)
+        role = ForwarderRole(config.site, forwarder, self._fabric, config.tls)
         if self._facility is not None:
             facility = self._facility
-            self._answering = Answering(config.site, key, lambda: facility.door, self._served)
+            self._answering = Answering(
+                config.site,
+                key,
+                lambda: facility.door,
+                self._served,
+                self._known.get,
+                [ReceiverKey.at(Path(path)) for path in forwarder.receives],
+            )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._answering)
             role.provide(self._offers, answers)
         return role
+
+    def _asking(self, config: ForwarderConfig | None, key: SigningKey) -> AskingByPacket | None:
+        if config is None or self.forwarder is None:
+            return None
+        return AskingByPacket(self.forwarder.post, key, config.classes, config.seal_to)
 
     def _served(self) -> tuple[tuple[str, Offer], ...]:
         assert self._feed is not None

@@ -10,7 +10,7 @@ import pytest
 
 from daitn.objects.choices import as_question
 from daitn.terminal.gateway.bodies import confidence, text_of
-from daitn.terminal.gateway.strategies import vote
+from daitn.terminal.gateway.voting import vote
 from tests.scenes.openai_server import OpenAiServer
 from tests.terminal.gateway.scene import Network, client, deployment
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import aiohttp
 import msgspec
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
+from daitn.identity.sealing import ReceiverKey, class_id, class_of
 from daitn.objects.deployments import Api
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.identifiers import SiteId
-from daitn.steering.wire.packet import Action, Packet
-from daitn.steering.wire.replies import Reason, Refusal
+from daitn.steering.wire.packet import Action, Flag, Packet
+from daitn.steering.wire.protection import check_packet, open_payload, seal_payload
+from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Offer
 from daitn.steering.wire.want import Want
 from daitn.terminal.forwarder.post import NotServed
@@ -38,6 +40,9 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
     id: str = ""
     """Also of the answer."""
     asked_at_s: float = 0.0
+    reply_to: str = ""
+    """Of a sealed question: the X25519 public key, base64, to which its answer is sealed. It is
+    made for this question alone."""
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True):
@@ -73,10 +78,16 @@ class Answering:
         key: SigningKey,
         door: Callable[[], str],
         offers: Callable[[], tuple[tuple[str, Offer], ...]],
+        key_of: Callable[[SiteId], str | None],
+        receives: Iterable[ReceiverKey] = (),
     ) -> None:
-        """`door`: its base address; `offers`: what is served now, with the deployments' names."""
+        """`door`: its base address; `offers`: what is served now, with the deployments' names;
+        `key_of`: a site's public key, where it is known; `receives`: the keys of the classes of
+        receivers of which the site is."""
         self._site = site
         self._key = key
+        self._key_of = key_of
+        self._receives = {class_id(receiver.public): receiver for receiver in receives}
         self._door = door
         self._offers = offers
         self._session: aiohttp.ClientSession | None = None
@@ -87,19 +98,48 @@ class Answering:
 
     async def serve(self, packet: Packet, want: Want) -> bytes:
         """See `Service`."""
+        self._check_signer(packet)
+        sealed = Flag.SEALED in packet.flags
+        payload = self._opened(packet) if sealed else packet.payload
         name = self._deployment(want)
         try:
-            question = _QUESTION.decode(packet.payload)
+            question = _QUESTION.decode(payload)
             body = msgspec.json.encode(
                 {**_RAW.decode(question.body), "model": name, "stream": False}
             )
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise NotServed(Refusal(Reason.DENIED, f"no query can be read: {error}")) from None
+            if sealed:
+                class_id(question.reply_to)
+        except (DaitnError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            # What was sealed is not told to those by whom the refusal goes back.
+            raise _denied("no query can be read" + ("" if sealed else f": {error}")) from None
         status, answer = await self._ask(question, want.owner, body)
         if status != 200:
-            raise NotServed(_refusal(status, answer))
+            raise NotServed(_refusal(status, b"" if sealed else answer))
         path = tuple(hop.site for hop in packet.hops() if hop.action is not Action.TRIED)
-        return msgspec.msgpack.encode(Answered(self._site, name, answer, path))
+        told = msgspec.msgpack.encode(Answered(self._site, name, answer, path))
+        return seal_payload(answer_to(packet, told), question.reply_to).payload if sealed else told
+
+    def _check_signer(self, packet: Packet) -> None:
+        """A packet that is signed must be as it was signed, and by the site that it names as its
+        source, where this site knows that one's key."""
+        if Flag.SIGNED not in packet.flags:
+            return
+        try:
+            signer = check_packet(packet)
+        except Corrupt as error:
+            raise _denied(str(error)) from None
+        source = SiteId(packet.source())
+        if self._key_of(source) not in (None, signer):
+            raise _denied(f"the packet is not signed with the key of {source}")
+
+    def _opened(self, packet: Packet) -> bytes:
+        receiver = self._receives.get(class_of(packet.payload))
+        if receiver is None:
+            raise NotServed(Refusal(Reason.FAILED, "sealed to a class whose key is not here"))
+        try:
+            return open_payload(packet, receiver)
+        except Corrupt as error:
+            raise _denied(str(error)) from None
 
     def _deployment(self, want: Want) -> str:
         """The best that is served here and that the want admits."""
@@ -138,8 +178,13 @@ class Answering:
             raise NotServed(Refusal(Reason.FAILED, f"the facility: {error}"[:500])) from None
 
 
+def _denied(why: str) -> NotServed:
+    return NotServed(Refusal(Reason.DENIED, why[:500]))
+
+
 def _refusal(status: int, body: bytes) -> Refusal:
-    detail = f"the facility said {status}: {body[:300].decode('utf-8', 'replace')}"
+    said = body[:300].decode("utf-8", "replace")
+    detail = f"the facility said {status}: {said}".rstrip(": ")
     if status in _OURS:
         return Refusal(Reason.DENIED, detail)
     return Refusal(Reason.FULL if status in _PASSING else Reason.FAILED, detail, 1.0)

@@ -17,6 +17,7 @@ from daitn.steering.forwarder import Forwarder, Settings
 from daitn.steering.ways import HERE
 from daitn.steering.wire.packet import (
     MOST_PAYLOAD_BYTES,
+    Flag,
     Packet,
     decode_packet,
     encode_packet,
@@ -54,7 +55,7 @@ class Service(Protocol):
     """What a site does for objects that are delivered there."""
 
     async def serve(self, packet: Packet, want: Want) -> bytes:
-        """The answer's payload. Raises `NotServed`, `DaitnError`."""
+        """The answer's payload, sealed if the object's was. Raises `NotServed`, `DaitnError`."""
         ...
 
 
@@ -241,7 +242,7 @@ class Post:
             if len(payload) > MOST_PAYLOAD_BYTES:
                 too_large = Refusal(Reason.FAILED, "its answer is too large for a packet")
                 raise NotServed(too_large)
-            reply = answer_to(packet, payload)
+            reply = answer_to(packet, payload, packet.flags & Flag.SEALED)
         except NotServed as no:
             reply = refusal_to(packet, no.refusal)
         except DaitnError as error:

@@ -60,10 +60,13 @@ class ForwarderRole:
         site: SiteId,
         config: ForwarderConfig,
         fabric: Fabric,
+        tls: str = "",
     ) -> None:
+        """`tls`: folder with the certificates for links that begin with `tls/`."""
         self._site = site
         self._config = config
         self._fabric = fabric
+        self._tls = tls
         self._offers: list[Callable[[], tuple[Offer, ...]]] = []
         self._services: dict[str, Service] = {}
         settings = Settings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
@@ -92,6 +95,7 @@ class ForwarderRole:
             neighbours=self._config.neighbours,
             anybody=self._config.anybody,
             scout=self._config.scout,
+            tls=self._tls,
         )
         self.post.offer((home(self._site),))
         self._links = await open_adjacency(settings, self.post)

@@ -54,6 +54,8 @@ class Course:
     """From the query's arrival to the first piece of the answer."""
     path: tuple[str, ...] = ()
     """By which the answer that is given came."""
+    object_id: str = ""
+    """Of the packet, where the query finds its own way."""
     failed: set[int] = field(default_factory=set)
     """Rows that were tried and failed."""
 
@@ -77,11 +79,14 @@ class Course:
         stops = (self.intent.origin, *(() if relay is None else (relay,)), site)
         return tuple(dict.fromkeys(stops))
 
-    def charge(self, row: int, tokens_in: int, tokens_out: int) -> None:
-        """Count an answer of `row`, given or only compared."""
+    def charge(self, row: int | None, tokens_in: int, tokens_out: int) -> None:
+        """Count an answer of `row`, given or only compared; none: of a deployment that is not
+        known here, nor what it costs."""
         columns = self.snapshot.columns
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+        if row is None:
+            return
         self.cost_usd += float(
             columns.price_in[row] * tokens_in + columns.price_out[row] * tokens_out
         )

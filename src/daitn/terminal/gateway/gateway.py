@@ -150,6 +150,12 @@ class Gateway:
             if self._finds_its_way(course):
                 answering = self._by_packet(course)
             else:
+                if course.intent.wishes.sealed_to:
+                    raise bad_request(
+                        "only a query that finds its own way is sealed",
+                        "daitn.sealed_to",
+                        fix="wish autonomous too",
+                    )
                 self._decide(course)
                 answering = self._strategies.answer(course, delivery)
             if deadline_s is None:
@@ -259,6 +265,7 @@ class Gateway:
                 tokens_out=course.tokens_out,
                 cost_usd=course.cost_usd,
                 reason=reason,
+                object_id=course.object_id,
             )
         )
 

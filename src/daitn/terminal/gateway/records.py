@@ -82,6 +82,12 @@ class Records:
         Raises `NotFound` for one that ended too long ago, or not here.
         """
         record = next((record for record in reversed(self._records) if record.id == id_), None)
+        if record is not None and record.object_id:
+            raise NotFound(
+                f"query {id_} found its own way: no gateway decided on it",
+                field="id",
+                fix=f"daitn trace {record.object_id} --site {id_.partition(':')[0]}",
+            )
         known = next((known for known in reversed(self._decisions) if known.id == id_), None)
         if record is None or known is None:
             raise NotFound(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from daitn.objects.queries import QueryIntent
-from daitn.terminal.forwarder.answering import Question
+from daitn.control.queries.context import QueryPlan
+from daitn.objects.queries import QueryIntent, Strategy
+from daitn.terminal.forwarder.answering import Answered, Question
 from daitn.terminal.forwarder.asking import Steered
-from daitn.terminal.gateway.bodies import as_events, read_usage
+from daitn.terminal.gateway.bodies import NotJson, as_events, read_usage
 from daitn.terminal.gateway.course import Course
+from daitn.terminal.gateway.refusals import unavailable
+from daitn.terminal.gateway.voting import winner
 from daitn.terminal.http import Response
 from daitn.terminal.openai_api import EVENTS, JSON
 from daitn.topology.qrrt.snapshot import deployment_id
@@ -21,41 +26,68 @@ __all__ = ["Packets", "by_packet"]
 class Packets(Protocol):
     """Asks the network hop by hop."""
 
-    async def ask(self, intent: QueryIntent, question: Question) -> Steered:
-        """Raises `ApiError`."""
+    async def ask(self, intent: QueryIntent, question: Question) -> tuple[Steered, ...]:
+        """One answer at least. Raises `ApiError`."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """One answer, as far as this gateway can place it."""
+
+    steered: Steered
+    row: int | None
+    """None of a facility of which it has not heard: that has no price here."""
+
+    @property
+    def answered(self) -> Answered:
+        return self.steered.answered
+
+
 async def by_packet(packets: Packets, course: Course) -> Response:
-    """Let the query find its own way. Raises `ApiError`."""
+    """Let the query, or the copies of an ensemble, find their own way. Raises `ApiError`."""
     body = course.asked.body(course.asked.model, {"stream": False, "stream_options": None})
     question = Question(course.asked.api, body, course.id, course.asked_at_s)
+    wishes = course.intent.wishes
+    ensemble = wishes.strategy is Strategy.ENSEMBLE
+    if ensemble:
+        course.plan = QueryPlan(strategy=Strategy.ENSEMBLE, rows=())
+    course.attempts = wishes.members if ensemble else 1
     began_s = time.perf_counter()
-    course.attempts = 1
     steered = await packets.ask(course.intent, question)
     course.away_s = time.perf_counter() - began_s
-    _count(course, steered)
-    return _response(course, steered)
-
-
-def _count(course: Course, steered: Steered) -> None:
-    answered = steered.answered
-    course.path = steered.path
     course.first_token_s = time.perf_counter() - course.began_s
-    usage = read_usage(answered.body)
-    tokens_in = usage.prompt_tokens if usage else course.intent.tokens_in
-    tokens_out = usage.completion_tokens if usage else 0
-    # A facility of which this gateway has not heard has no price here.
-    row = course.snapshot.row_of.get(deployment_id(answered.deployment, answered.site))
-    if row is None:
-        course.tokens_in, course.tokens_out = tokens_in, tokens_out
-    else:
-        course.row = row
-        course.charge(row, tokens_in, tokens_out)
+    voices = _voices(course, steered)
+    best = winner(course, [(voice.row, voice.answered.body) for voice in voices])
+    return _response(course, voices[best], voices)
 
 
-def _response(course: Course, steered: Steered) -> Response:
-    answered = steered.answered
+def _voices(course: Course, steered: Sequence[Steered]) -> list[_Voice]:
+    """The answers that count, one of each deployment. All that can be read are paid for."""
+    voices: dict[tuple[str, str], _Voice] = {}
+    for one in steered:
+        answered = one.answered
+        try:
+            usage = read_usage(answered.body)
+        except NotJson:
+            continue
+        row = course.snapshot.row_of.get(deployment_id(answered.deployment, answered.site))
+        course.charge(
+            row,
+            usage.prompt_tokens if usage else course.intent.tokens_in,
+            usage.completion_tokens if usage else 0,
+        )
+        voices.setdefault((answered.site, answered.deployment), _Voice(one, row))
+    if not voices:
+        raise unavailable("what was answered is no JSON")
+    return [*voices.values()]
+
+
+def _response(course: Course, given: _Voice, voices: Sequence[_Voice]) -> Response:
+    answered, steered = given.answered, given.steered
+    course.path, course.object_id = steered.path, steered.object_id
+    if given.row is not None:
+        course.row = given.row
     headers = {
         "content-type": JSON,
         "x-request-id": course.id,
@@ -67,6 +99,9 @@ def _response(course: Course, steered: Steered) -> Response:
         "daitn-strategy": "packet",
         "daitn-cost-usd": f"{course.cost_usd:.9f}",
     }
+    if course.plan.strategy is Strategy.ENSEMBLE:
+        headers["daitn-strategy"] = "packet, ensemble"
+        headers["daitn-facilities"] = ",".join(quote(voice.answered.site) for voice in voices)
     body = answered.body
     if course.asked.stream:
         body = as_events(body, course.asked.api)

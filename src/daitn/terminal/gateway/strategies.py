@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 
-from daitn.objects.choices import chosen, read_question
-from daitn.objects.queries import Strategy, Trust
+from daitn.objects.queries import Strategy
 from daitn.terminal.gateway.answer import Answer, AnswerBroken
-from daitn.terminal.gateway.bodies import confidence, text_of, with_logprobs, without_logprobs
+from daitn.terminal.gateway.bodies import confidence, with_logprobs, without_logprobs
 from daitn.terminal.gateway.course import Course
 from daitn.terminal.gateway.delivery import Delivery
 from daitn.terminal.gateway.hedge import drop
 from daitn.terminal.gateway.refusals import unavailable
 from daitn.terminal.gateway.search import FAILED, Asking, Search, late_after_s
+from daitn.terminal.gateway.voting import winner
 from daitn.terminal.http import Reply
 from daitn.terminal.openai_api import ApiError
-from daitn.topology.qrrt.accuracy import accuracy_on
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.relevance import relevant_to
 
-__all__ = ["Strategies", "vote"]
+__all__ = ["Strategies"]
 
 _WHOLE: dict[str, object] = {"stream": False, "stream_options": None}
 """Of a request whose answer is looked at before it is given."""
-_SUREST = 0.99
-"""No accuracy counts for more: a few hundred test items tell no better."""
 
 
 class Strategies:
@@ -133,10 +129,7 @@ class Strategies:
             raise unavailable("no member of the ensemble answered")
         for answer in good:
             delivery.count(answer)
-        question = read_question(course.asked.text)
-        options = len(question[1]) if question else 0
-        texts = [text_of(answer.body) or "" for answer in good]
-        best = vote(texts, [_accuracy(course, answer.row) for answer in good], options)
+        best = winner(course, [(answer.row, answer.body) for answer in good])
         return delivery.counted(good[best], good[best].body)
 
     async def _members(self, course: Course) -> list[Answer]:
@@ -169,35 +162,3 @@ class Strategies:
                 if not spare or not self._asking.budget.spend(time.monotonic()):
                     return None
                 row = spare.popleft()
-
-
-def _accuracy(course: Course, row: int) -> float:
-    """On the query's topic, where verification units measured it; NaN where none did."""
-    return float(accuracy_on(course.snapshot, course.intent.topic, Trust.WEIGHTS).value[row])
-
-
-def vote(texts: Sequence[str], accuracies: Sequence[float], options: int) -> int:
-    """Index of the answer that wins. `options`: of a multiple-choice question, 0 for others.
-
-    Voters of accuracy p who err independently weigh log(p / (1 - p)): Nitzan and Paroush, "Optimal
-    decision rules in uncertain dichotomous choice situations", 1982. With k options, of which
-    errors take the wrong ones alike, that is log((k - 1) p / (1 - p)). Voters of unknown accuracy,
-    or no better than chance, decide only where all others are equal.
-    """
-    weights: dict[str, float] = {}
-    names = [_normal(text, options) for text in texts]
-    least = 1e-6
-    for name, p in zip(names, accuracies, strict=True):
-        capped = min(max(p, 1 - _SUREST), _SUREST)
-        weight = math.log((max(options, 2) - 1) * capped / (1 - capped))
-        weights[name] = weights.get(name, 0.0) + (least if math.isnan(p) else max(weight, least))
-    ranks = [
-        (weights[name], -math.inf if math.isnan(p) else p, -index)
-        for index, (name, p) in enumerate(zip(names, accuracies, strict=True))
-    ]
-    return -max(ranks)[2]
-
-
-def _normal(text: str, options: int) -> str:
-    choice = chosen(text, options) if options else None
-    return f"option {choice}" if choice is not None else " ".join(text.casefold().split())

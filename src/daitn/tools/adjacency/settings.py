@@ -25,6 +25,8 @@ class AdjacencySettings:
     scout: str = ""
     """Multicast group at which sites of a local network find each other; empty: none. All that do
     become neighbours."""
+    tls: str = ""
+    """Folder with certificates; see `FabricSettings`."""
     hello_s: float = 0.05
     dead_s: float = 0.15
     """A neighbour that is silent for so long is down."""

@@ -55,7 +55,11 @@ async def open_adjacency(settings: AdjacencySettings, neighbours: Neighbours) ->
     connect = dict.fromkeys(one for many in settings.neighbours.values() for one in many)
     session, endpoints = await open_session(
         FabricSettings(
-            listen=settings.listen, connect=tuple(connect), direct=True, scout=settings.scout
+            listen=settings.listen,
+            connect=tuple(connect),
+            direct=True,
+            tls=settings.tls,
+            scout=settings.scout,
         ),
         None,
     )

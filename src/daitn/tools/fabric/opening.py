@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from pathlib import Path
 
 import zenoh
 
@@ -93,6 +94,7 @@ def _config(
             "period_max_ms": 500 if settings.direct else 2000,
             "period_increase_factor": 2,
         },
+        **_tls(settings.tls),
         "scouting/multicast/enabled": bool(settings.scout),
         **({"scouting/multicast/address": settings.scout} if settings.scout else {}),
         "scouting/multicast/autoconnect": {"peer": ["peer"]},
@@ -108,6 +110,32 @@ def _config(
     }.items():
         config.insert_json5(path, json.dumps(value))
     return config
+
+
+def _tls(folder: str) -> dict[str, object]:
+    """Both ends show certificates (mutual TLS), and who is connected to the host's name too."""
+    if not folder:
+        return {}
+    names = "authority.pem", "certificate.pem", "key.pem"
+    authority, certificate, key = paths = [str(Path(folder, name)) for name in names]
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing:
+        raise InvalidInput(
+            f"{missing[0]} is missing",
+            field="tls",
+            fix="name a folder as `daitn certificate` makes them",
+        )
+    return {
+        "transport/link/tls": {
+            "root_ca_certificate": authority,
+            "listen_certificate": certificate,
+            "listen_private_key": key,
+            "connect_certificate": certificate,
+            "connect_private_key": key,
+            "enable_mtls": True,
+            "verify_name_on_connect": True,
+        }
+    }
 
 
 def plain(error: zenoh.ZError) -> str:

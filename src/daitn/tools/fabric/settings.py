@@ -30,6 +30,9 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     direct: bool = False
     """Whether this peer speaks with those only that it is connected to, knows of nobody else, and
     tells them of nobody else. It tries broken connections again more often."""
+    tls: str = ""
+    """Folder with `authority.pem`, `certificate.pem` and `key.pem`: with endpoints that begin with
+    `tls/` or `quic/`, both ends show certificates of this authority. Empty: there are none."""
     scout: str = ""
     """Multicast group, for instance `224.0.0.225:7448`: peers of a local network that name the same
     one find each other and connect. Empty: none."""
@@ -42,6 +45,12 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                     f"{endpoint!r} is no endpoint",
                     field="endpoint",
                     fix="write it like tcp/control.example.org:7447",
+                )
+            if not (self.tls or endpoint.startswith("tcp/")):
+                raise InvalidInput(
+                    f"there is no certificate for {endpoint!r}",
+                    field="tls",
+                    fix="name a folder as `daitn certificate` makes them (an operator: DAITN_TLS)",
                 )
         for endpoint in self.connect:
             if endpoint.endswith(":0"):

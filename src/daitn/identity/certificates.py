@@ -1,0 +1,132 @@
+"""Certificates (RFC 5280) of a network's own authority, with which its processes know each other.
+
+Whoever has one is of the network; which site it is, its Ed25519 key says.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["AUTHORITY", "CERTIFICATE", "KEY", "issue"]
+
+AUTHORITY, CERTIFICATE, KEY = "authority.pem", "certificate.pem", "key.pem"
+"""Files of a process's folder."""
+_AUTHORITY_KEY = "authority-key.pem"
+_AUTHORITY_DAYS = 3650
+_BACKDATED = datetime.timedelta(hours=1)
+"""For clocks that differ."""
+
+
+def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> None:
+    """Write a key, and a certificate for these host names and IP addresses, to `folder`.
+
+    The authority in the folder `authority` signs it; where there is none, it is made. Raises
+    `InvalidInput` where `folder` has one already, a host is none, or the authority is damaged.
+    """
+    names = [_host(host) for host in hosts]
+    if (folder / KEY).exists():
+        raise InvalidInput(
+            f"{folder} has a key already", field="FOLDER", fix="name another folder, or remove it"
+        )
+    signer, signing = _authority(authority)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_named(hosts[0]), signer.subject, key.public_key(), days)
+    certificate = (
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(signing, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / AUTHORITY, signer.public_bytes(Encoding.PEM), 0o644)
+    _write(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM), 0o644)
+    _write_key(folder / KEY, key)
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    if not (folder / _AUTHORITY_KEY).exists():
+        _make_authority(folder)
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
+        key = load_pem_private_key((folder / _AUTHORITY_KEY).read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("its key is of another kind")
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"{folder} holds no authority: {error}",
+            field="--authority",
+            fix=f"restore {AUTHORITY} and {_AUTHORITY_KEY}, or name another folder",
+        ) from None
+    return certificate, key
+
+
+def _make_authority(folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _named("authority of a DA-ITN network")
+    certificate = (
+        _builder(name, name, key.public_key(), _AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / AUTHORITY, certificate.public_bytes(Encoding.PEM), 0o644)
+    _write_key(folder / _AUTHORITY_KEY, key)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        pass
+    if not host or not all(c.isascii() and (c.isalnum() or c in "-._") for c in host):
+        raise InvalidInput(
+            f"{host!r} is no host",
+            field="--host",
+            fix="name it as others reach it, like site.example.org or 10.0.0.3",
+        )
+    return x509.DNSName(host)
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
