@@ -123,6 +123,10 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
         "trace", headers["daitn-object"], "--site", "gate", "--center", door
     )
     assert [crumb["site"] for crumb in traced["crumbs"]] == path
+    spoken = square.network.json(
+        "query", "hello", "--model", "doctor", "--autonomous", "--gateway", square.url
+    )
+    assert spoken["daitn"]["strategy"] == "packet"
     asked = square.network.daitn("explain", headers["daitn-decision"], "--center", door)
     assert asked.returncode != 0
     assert f"daitn trace {headers['daitn-object']} --site gate" in " ".join(asked.stderr.split())

@@ -66,6 +66,13 @@ def query(
     ] = None,
     privacy: Annotated[Privacy, typer.Option(help="Where the text may go.")] = Privacy.ANY,
     strategy: Annotated[Strategy, typer.Option(help="How many models answer.")] = Strategy.SINGLE,
+    autonomous: Annotated[
+        bool | None,
+        typer.Option("--autonomous/--routed", help="Whether it finds its own way, as a packet."),
+    ] = None,
+    sealed_to: Annotated[
+        str | None, typer.Option(help="Class of receivers who alone can read it, as a packet.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
     gateway: Annotated[
@@ -97,6 +104,8 @@ def query(
         "jurisdictions": jurisdiction or [],
         "privacy": privacy,
         "strategy": strategy,
+        "autonomous": autonomous,
+        "sealed_to": sealed_to,
     }
     body = {
         "model": model,
