@@ -10,7 +10,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.steering.lanes import FADES_S, Lanes
 from daitn.steering.ranking import Rankings
 from daitn.steering.routes import RouteTable
-from daitn.steering.ways import HERE
+from daitn.steering.ways import HERE, MOST_BY_VIA, MOST_OUT, MOST_WAYS
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 from daitn.steering.wire.want import Capability, Want, encode_want
 
@@ -100,6 +100,26 @@ def test_an_object_that_does_not_come_back_speaks_before_its_receipt() -> None:
     assert first(rankings, now_s=3.0) == "b"
 
 
+def test_a_packet_with_few_hops_left_follows_promises_into_congestion() -> None:
+    lanes = Lanes()
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(serve_s=0.15), 0.01)), lanes)
+    at_rest = rankings.ranking(encode_want(WANT), 0.0)
+    worse = min(choice.promise for choice in at_rest.choices)
+    assert {choice.via: choice.promise > worse for choice in at_rest.choices} == {
+        "a": True,
+        "b": False,
+    }
+    lanes.left("a", "a", b"x", 0.0)
+    congested = rankings.ranking(encode_want(WANT), 3.0)
+    chosen = {
+        detour: congested.choose(worse, NOWHERE, True, (), detour) for detour in (True, False)
+    }
+    assert {detour: choice and choice.via for detour, choice in chosen.items()} == {
+        True: "b",
+        False: "a",
+    }
+
+
 def test_advice_weighs_and_a_wrong_scorer_is_told() -> None:
     rankings = Rankings(table(a=(offer(0.99, serve_s=3.0), 0.01), b=(offer(0.8), 0.01)), Lanes())
     assert first(rankings) == "b"
@@ -157,3 +177,49 @@ def test_a_promise_grows_at_every_hop_towards_it(
     then = Rankings(b, Lanes()).ranking(encode_want(WANT), 0.0).choose(taken.promise, NOWHERE, True)
     assert then is not None
     assert then.promise > taken.promise
+
+
+def crowded(origins: int, neighbours: int) -> RouteTable:
+    """Very many origins, the better the later; each is reached by every neighbour."""
+    routes = RouteTable("here", 0.0)
+    for number in range(neighbours):
+        routes.link_up(f"n{number}", 0.01 * (1 + number), 0.0)
+        entries = tuple(
+            RouteEntry(f"o{i:04}", 0, 0.01, 1, (offer(i / origins),)) for i in range(origins)
+        )
+        routes.heard(f"n{number}", Update(entries, whole=True), 0.0)
+    return routes
+
+
+def test_of_very_many_ways_the_best_are_ranked_and_some_by_each_neighbour() -> None:
+    routes = crowded(500, 8)
+    ranking = Rankings(routes, Lanes()).ranking(encode_want(WANT), 0.0)
+    assert len(ranking.choices) <= MOST_WAYS + 8 * MOST_BY_VIA
+    best = ranking.choices[0]
+    assert (best.via, best.origin) == ("n0", "o0499")
+    assert [choice.score for choice in ranking.choices[:MOST_WAYS]] == sorted(
+        (choice.score for choice in ranking.choices), reverse=True
+    )[:MOST_WAYS]
+    for number in range(8):
+        been = {f"n{other}" for other in range(8) if other != number} | {best.origin}
+        other = ranking.choose(0, been.__contains__, True)
+        assert other is not None
+        assert (other.via, other.origin) == (f"n{number}", "o0498")
+
+
+def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
+    careful = Want(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.9)
+    told = Rankings(crowded(500, 4), Lanes()).ranking(encode_want(careful), 0.0).decision()
+    assert told.ranking
+    assert 0 < len(told.rejections) <= MOST_OUT
+    assert told.rejections[0].candidate == "o0000 via n0"
+
+
+def test_all_rankings_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daitn.steering.ranking.MOST_ROWS", 20)
+    routes = table(**{f"s{i}": (offer(), 0.01) for i in range(8)})
+    rankings = Rankings(routes, Lanes())
+    wants = [encode_want(Want(Capability.ANSWER, TOPIC, tokens_out=i)) for i in range(5)]
+    first, *_, last = [rankings.ranking(want, 0.0) for want in wants]
+    assert rankings.ranking(wants[-1], 0.0) is last
+    assert rankings.ranking(wants[0], 0.0) is not first

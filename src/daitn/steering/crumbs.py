@@ -8,21 +8,24 @@ and its predecessor). After that it holds the answer for a while, for copies tha
 from __future__ import annotations
 
 import enum
-import heapq
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from daitn.steering.ranking import Choice, Ranking
+from daitn.objects.decisions import Decision
+from daitn.steering.alarms import Alarms
+from daitn.steering.ranking import Choice, Outline
 from daitn.steering.wire.packet import Packet
 
 __all__ = ["Crumb", "Crumbs", "Key", "Phase", "Step"]
 
 Key = tuple[bytes, int]
 """An object's id, and its branch."""
-LEAST_ALARMS = 1024
+MOST_COPIES = 7
+"""Of one object, that keep apart: as many as an ensemble has members at most. A stranger's packet
+may say any number."""
 
 
 class Phase(enum.Enum):
@@ -43,8 +46,9 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
     at_s: float
     choice: Choice | None
-    ranking: Ranking
-    """What was known; it is shared by all objects of the same want."""
+    known: Outline | Decision
+    """What the choice rests on; all of it only of objects that are there to be traced, and where
+    there was no way."""
 
 
 # A forwarder keeps very many of these: only what no garbage collection has to look at.
@@ -80,11 +84,12 @@ class Crumbs:
         self._crumbs: dict[Key, Crumb] = {}
         self.get: Final = self._crumbs.get
         """The crumb of an object, if there is one."""
+        self.copies: dict[bytes, set[int]] = {}
+        """Of objects that are known in several copies: the branches but the first."""
         self._bytes = 0
         self._settled: dict[Key, None] = {}
         """Objects that were answered or refused, the oldest first."""
-        self._alarms: list[tuple[float, Key]] = []
-        self._most_alarms = LEAST_ALARMS
+        self._alarms = Alarms(self._stands)
         self._through: defaultdict[str, dict[Key, None]] = defaultdict(dict)
         """Objects under way, by the neighbour through which they are."""
 
@@ -93,6 +98,14 @@ class Crumbs:
         for (known_id, branch), crumb in self._crumbs.items():
             if known_id == object_id:
                 yield branch, crumb
+
+    def siblings(self, key: Key) -> Iterator[Crumb]:
+        """The crumbs of an object's other copies."""
+        object_id, branch = key
+        for other in (0, *self.copies.get(object_id, ())):
+            crumb = self._crumbs.get((object_id, other))
+            if crumb is not None and other != branch:
+                yield crumb
 
     def __len__(self) -> int:
         return len(self._crumbs)
@@ -110,6 +123,9 @@ class Crumbs:
     def put(self, key: Key, crumb: Crumb) -> None:
         """Keep a crumb."""
         self._crumbs[key] = crumb
+        object_id, branch = key
+        if 0 < branch < MOST_COPIES:
+            self.copies.setdefault(object_id, set()).add(branch)
         self._bytes += len(crumb.packet.payload)
 
     def replace(self, crumb: Crumb, packet: Packet) -> None:
@@ -117,9 +133,12 @@ class Crumbs:
         self._bytes += len(packet.payload) - len(crumb.packet.payload)
         crumb.packet = crumb.first = packet
 
-    def settled(self, key: Key) -> None:
-        """All is done about it: it is kept where there is room."""
+    def settled(self, key: Key, crumb: Crumb, reply: Packet, until_s: float) -> None:
+        """All is done about it: its reply is kept until then, where there is room."""
+        self.left(key, crumb)
+        self.replace(crumb, reply)
         self._settled[key] = None
+        self.wake(key, crumb, until_s)
 
     def forget(self, key: Key) -> None:
         """Keep it no longer."""
@@ -127,40 +146,35 @@ class Crumbs:
         self._settled.pop(key, None)
         self._bytes -= len(crumb.packet.payload)
         self.left(key, crumb)
+        object_id, branch = key
+        if branch and (copies := self.copies.get(object_id)) is not None:
+            copies.discard(branch)
+            if not copies:
+                del self.copies[object_id]
 
     def wake(self, key: Key, crumb: Crumb, at_s: float) -> None:
         """Have something done about it then, and not before."""
         crumb.until_s = at_s
-        heapq.heappush(self._alarms, (at_s, key))
-        if len(self._alarms) > self._most_alarms:
-            self._tidy()
+        self._alarms.put(at_s, key)
 
-    def _tidy(self) -> None:
-        """Drop alarms whose time changed: most objects are answered long before their deadline."""
-        self._alarms = [
-            (at_s, key)
-            for at_s, key in self._alarms
-            if (crumb := self._crumbs.get(key)) is not None and crumb.until_s == at_s
-        ]
-        heapq.heapify(self._alarms)
-        self._most_alarms = max(LEAST_ALARMS, 4 * len(self._alarms))
+    def _stands(self, at_s: float, key: Key) -> bool:
+        """Whether an alarm is the last one that was set for its object."""
+        crumb = self._crumbs.get(key)
+        return crumb is not None and crumb.until_s == at_s
 
     def next_s(self) -> float:
         """When the next alarm may be due."""
-        return self._alarms[0][0] if self._alarms else float("inf")
+        return self._alarms.next_s()
 
     def due(self, now_s: float) -> Iterator[tuple[Key, Crumb]]:
         """The crumbs about which something has to be done now. Each is told once."""
-        while self._alarms and self._alarms[0][0] <= now_s:
-            at_s, key = heapq.heappop(self._alarms)
-            crumb = self._crumbs.get(key)
-            # Alarms are not taken out of the heap when their time changes.
-            if crumb is not None and crumb.until_s == at_s:
-                yield key, crumb
+        for key in self._alarms.due(now_s):
+            yield key, self._crumbs[key]
 
-    def went(self, key: Key, crumb: Crumb) -> None:
-        """The object is under way through `crumb.via`."""
+    def went(self, key: Key, crumb: Crumb, until_s: float) -> None:
+        """The object is under way through `crumb.via`, and waited for until then."""
         self._through[crumb.via][key] = None
+        self.wake(key, crumb, until_s)
 
     def left(self, key: Key, crumb: Crumb) -> None:
         """It is not under way there any more."""

@@ -5,7 +5,8 @@ Part of `daitn.steering.forwarder`, which describes the whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -14,8 +15,8 @@ from daitn.steering.buckets import Buckets
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send
 from daitn.steering.crumbs import Crumb, Crumbs, Key, Phase, Step
 from daitn.steering.lanes import Lanes
-from daitn.steering.origins import site_of
-from daitn.steering.paths import answered_by, tried
+from daitn.steering.origins import domain_of, site_of
+from daitn.steering.paths import answered_by, avoiding, tried
 from daitn.steering.ranking import Choice, Ranking, Rankings
 from daitn.steering.routes import RouteTable
 from daitn.steering.ways import HERE
@@ -24,15 +25,19 @@ from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal
 
 __all__ = ["Custody", "Settings"]
 
+DIRECT_HOPS = 16
+"""A packet that has no more hops left is led round no congestion any more: where links are much
+shorter than waits are long, it could go from site to site until it has none."""
 _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORMED))
 """Of these no other way can be better."""
 _PASSING = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
 """These may be otherwise a moment later."""
 # To look a member of an enum up takes Python 3.11 70 ns, and every packet needs several.
-_QUERY, _ANSWER, _REFUSAL = Kind.QUERY, Kind.ANSWER, Kind.REFUSAL
+_QUERY, _ANSWER, _REFUSAL, _PROBE = Kind.QUERY, Kind.ANSWER, Kind.REFUSAL, Kind.PROBE
 _FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
 _UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
 _TRACED = Flag.TRACED
+_NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +179,7 @@ class Custody:
         if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
             return Refusal(Reason.DEADLINE, f"it came to {self.site} too late")
         if sender != HERE:
-            packet.hops()  # What is kept here must be readable for as long as it is.
+            packet.check_path()  # What is kept here must be readable for as long as it is.
         if packet.visited(self.site):
             return Refusal(Reason.LOOP, f"it was at {self.site} before")
         wait_s = self._buckets.take(sender, owner, now_s)
@@ -230,16 +235,23 @@ class Custody:
         packet = crumb.packet
         if crumb.steps:
             self.crumbs.left(key, crumb)
+        taken = self._taken(key) if packet.branch or key[0] in self.crumbs.copies else _NOWHERE
         if ranking is None:
             ranking = self.rankings.ranking(packet.intent, now_s)
-        choice = ranking.choose(packet.promise, packet.visited, not crumb.failed_here)
+        detour = packet.hop_limit > DIRECT_HOPS
+        here = not crumb.failed_here
+        choice = ranking.choose(packet.promise, packet.visited, here, taken, detour)
         if choice is None and crumb.phase is Phase.HELD and crumb.steps:
             return
-        crumb.steps += (Step(now_s, choice, ranking),)
+        told = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
+        known = ranking.decision() if told else ranking.outline
+        crumb.steps += (Step(now_s, choice, known),)
         if self._held:
             self._held.pop(key, None)
         if choice is None:
-            if otherwise is None and (HERE in crumb.upstreams or not ranking.choices):
+            # The owner of a further copy has others, and is not to wait for this one to find a way.
+            patient = HERE in crumb.upstreams and not packet.branch
+            if otherwise is None and (patient or not ranking.choices):
                 self._hold(key, crumb, now_s)
             elif otherwise is None:
                 # There are ways, by sites where it was: one of those has another, and sooner.
@@ -249,25 +261,33 @@ class Custody:
         elif choice.via != HERE and not packet.hop_limit:
             self._refused(key, crumb, Refusal(Reason.HOPS, self.site), now_s, out)
         else:
-            self._take(key, crumb, choice, now_s, out)
+            self._take(key, crumb, choice, taken, now_s, out)
 
     def _take(
-        self, key: Key, crumb: Crumb, choice: Choice, now_s: float, out: list[Command]
+        self,
+        key: Key,
+        crumb: Crumb,
+        choice: Choice,
+        taken: Mapping[str, str],
+        now_s: float,
+        out: list[Command],
     ) -> None:
         crumb.phase = _UNDER_WAY
-        crumb.via, crumb.origin, crumb.expected_s = choice.via, choice.origin, choice.expected_s
-        self.crumbs.went(key, crumb)
-        self.lanes.left(choice.via, choice.origin, key, now_s)
-        self.crumbs.wake(key, crumb, self._patience_s(crumb, now_s))
-        if choice.via == HERE:
+        via = crumb.via = choice.via
+        origin = crumb.origin = choice.origin
+        crumb.expected_s = choice.expected_s
+        self.crumbs.went(key, crumb, self._patience_s(crumb, now_s))
+        self.lanes.left(via, origin, key, now_s)
+        if via == HERE:
             self._deliver(crumb, now_s, out)
-        else:
-            self._pass_on(crumb, choice.promise, now_s, out)
-
-    def _pass_on(self, crumb: Crumb, promise: int, now_s: float, out: list[Command]) -> None:
+            return
+        packet = crumb.packet
+        if taken:
+            # Of those that went to the same neighbour it knows by itself, and better.
+            unknown = {site for site, by in taken.items() if by != via}
+            packet = avoiding(packet, unknown, now_s)
         at_ms = int(now_s * 1000)
-        packet = crumb.packet.stepped(self.site, at_ms, _FORWARDED, promise)
-        out.append(Send(crumb.via, packet))
+        out.append(Send(via, packet.stepped(self.site, at_ms, _FORWARDED, choice.promise)))
 
     def _deliver(self, crumb: Crumb, now_s: float, out: list[Command]) -> None:
         packet = crumb.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
@@ -289,20 +309,24 @@ class Custody:
         fresh = msgspec.structs.replace(crumb.first, attempt=attempt)
         if crumb.phase is Phase.UNDER_WAY:
             self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
-            other = self._elsewhere(fresh, crumb, now_s)
+            went = {step.choice.site for step in crumb.steps if step.choice is not None}
+            other = avoiding(fresh, went - {self.site}, now_s)
             ranking = self.rankings.ranking(fresh.intent, now_s)
-            if ranking.choose(0, other.visited, True) is not None:
+            if ranking.choose(0, other.visited, True, self._taken(key)) is not None:
                 fresh = other
         crumb.packet = fresh
         crumb.failed_here = False
         self._again_from_here(key, crumb, now_s, out)
 
-    def _elsewhere(self, packet: Packet, crumb: Crumb, now_s: float) -> Packet:
-        went = {step.choice.site for step in crumb.steps if step.choice is not None}
-        for site in sorted(went - {self.site}):
-            if packet.hop_limit > 1:
-                packet = packet.stepped(site, int(now_s * 1000), Action.TRIED, packet.promise)
-        return packet
+    def _taken(self, key: Key) -> dict[str, str]:
+        """Sites to which other copies of the object went from here, to the next hops: each copy is
+        there to be answered by somebody else. Those that went into another domain are kept apart by
+        its border site, which knows who answers there."""
+        return {
+            other.origin: other.via
+            for other in self.crumbs.siblings(key)
+            if other.origin and domain_of(other.origin) is None
+        }
 
     def _end_s(self, crumb: Crumb) -> float:
         """Until when an object is waited for."""
@@ -386,11 +410,13 @@ class Custody:
         self._say(crumb.upstreams, reply, now_s - crumb.since_s, out)
 
     def _worth_another(self, crumb: Crumb, refusal: Refusal, now_s: float) -> bool:
-        """Whether an object that set out here and was refused is sent once more."""
+        """Whether an object that set out here and was refused is sent once more. A further copy is
+        not, so that its owner can go on with the others."""
         first = crumb.first
         return (
             first.kind is not Kind.PROBE
-            and refusal.reason in _PASSING
+            and not first.branch
+            and (refusal.reason in _PASSING or _went_astray(first, refusal))
             and crumb.packet.attempt + 1 < self.settings.attempts
             and self.rankings.ranking(first.intent, now_s).choose(0, first.visited, True)
             is not None
@@ -398,14 +424,13 @@ class Custody:
 
     def _settle(self, key: Key, crumb: Crumb, phase: Phase, reply: Packet, now_s: float) -> None:
         """An object is done with; its reply is kept for a while."""
-        traced = _TRACED in crumb.packet.flags
-        self._held.pop(key, None)
-        self.crumbs.left(key, crumb)
-        self.crumbs.replace(crumb, reply)
-        self.crumbs.settled(key)
-        crumb.phase = phase
+        if self._held:
+            self._held.pop(key, None)
+        flags = crumb.packet.flags
+        traced = flags and _TRACED in flags
         kept_s = self.settings.traced_s if traced else self.settings.kept_s
-        self.crumbs.wake(key, crumb, now_s + kept_s)
+        crumb.phase = phase
+        self.crumbs.settled(key, crumb, reply, now_s + kept_s)
 
     def _say(
         self, upstreams: Sequence[str], reply: Packet, taken_s: float, out: list[Command]
@@ -432,3 +457,8 @@ class Custody:
         else:
             at_ms = int(now_s * 1000)
             out.append(Send(choice.via, packet.stepped(self.site, at_ms, Action.FORWARDED, 0)))
+
+
+def _went_astray(packet: Packet, refusal: Refusal) -> bool:
+    """Whether a packet used up more hops than the way to who can serve it is likely to need."""
+    return refusal.reason is Reason.HOPS and packet.hop_limit > DIRECT_HOPS

@@ -9,7 +9,9 @@ A shell hands over what arrives and does what the returned commands say. For eac
 - a refusal tells which sites need not be tried again; the next best way is taken, and if there is
   none the refusal goes back one more hop. So a search never visits a site twice, and ends;
 - where an object set out, it is sent again (`attempt`) if it is overdue or if the network has
-  changed since it was refused. What returns to its owner is exactly one answer or one refusal.
+  changed since it was refused. What returns to its owner is exactly one answer or one refusal;
+- branches of an object, the members of an ensemble, keep apart: none goes where another one went
+  from here. They are made where the object sets out, and by no forwarder.
 
 Two copies of an object can meet after a failure. The later one is not passed on, but its sender
 becomes one more who waits for the answer. It can happen that two wait for each other; that ends

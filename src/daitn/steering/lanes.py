@@ -154,12 +154,13 @@ class Lanes:
 
         Returns how long it took; None if it was not under way there.
         """
-        left_s = self.gave_up(via, origin, object_key)
-        if left_s is None:
+        lane = self._lanes.get((via, origin))
+        left_s = None if lane is None else self._off(lane, origin, object_key)
+        if lane is None or left_s is None:
             return None
         taken_s = now_s - left_s
         rate = SLOW_RATE if taken_s > OVERDUE * expected_s else LEARNING_RATE
-        self._lanes[via, origin].learn(taken_s - expected_s, now_s, rate)
+        lane.learn(taken_s - expected_s, now_s, rate)
         return taken_s
 
     def refused(self, via: str, origin: str, object_key: Hashable, now_s: float) -> None:
@@ -171,10 +172,13 @@ class Lanes:
         """No receipt will come: nothing is learned of it. Returns when it left; None if it was not
         under way there."""
         lane = self._lanes.get((via, origin))
-        if lane is None:
-            return None
+        return None if lane is None else self._off(lane, origin, object_key)
+
+    def _off(self, lane: Lane, origin: str, object_key: Hashable) -> float | None:
         self.version += 1
-        self.load(origin).waiting.pop(object_key, None)
+        load = self._loads.get(origin)
+        if load is not None:
+            load.waiting.pop(object_key, None)
         return lane.waiting.pop(object_key, None)
 
     def _forget_idle(self) -> None:

@@ -14,8 +14,10 @@ the same want until something changes. Choosing for one packet is then a walk do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from itertools import islice
+
+import msgspec
 
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
@@ -23,10 +25,20 @@ from daitn.steering.lanes import Lanes
 from daitn.steering.origins import site_of
 from daitn.steering.routes import RouteTable
 from daitn.steering.scoring import STEERING, promises
-from daitn.steering.ways import HERE, as_learned, rejections, ways_for
+from daitn.steering.ways import (
+    HERE,
+    Reach,
+    as_learned,
+    best_ways,
+    id_of,
+    reach_of,
+    rejections,
+    rows_of,
+    ways_for,
+)
 from daitn.steering.wire.want import Want, decode_want
 
-__all__ = ["Choice", "Ranking", "Rankings"]
+__all__ = ["Choice", "Outline", "Ranking", "Rankings"]
 
 STALE_S = 0.05
 """For which a ranking serves where nothing is learned: what waits gets older."""
@@ -35,14 +47,16 @@ RANKED_EVERY_S = 0.001
 one takes about a tenth of that. A forwarder that packets pour through would otherwise send them
 all to the same slot that is free until it ranks again."""
 MOST_RANKINGS = 4096
+MOST_ROWS = 1 << 17
+"""Of all rankings together, and of all that is known of the keys that they are for."""
 MARGIN = 0.05
 """By how much more a way that promises less must be worth, for what was learned here alone."""
 PROMISE_UNIT = 2.0**-32
 _TOLD = 20
+_OUTLINED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """A way on, with what the next hop is promised."""
 
     via: str
@@ -54,18 +68,46 @@ class Choice:
     score: float
 
 
+class Outline(msgspec.Struct, frozen=True, gc=False):
+    """What every object remembers of a ranking: little, as there are very many of both."""
+
+    at_s: float
+    routes_version: int
+    best: tuple[Choice, ...]
+
+    def decision(self) -> Decision:
+        """The best of the ranking, without terms and rejections."""
+        ranked = tuple(
+            Scored(candidate=id_of(choice.origin, choice.via), score=choice.score, terms={})
+            for choice in self.best
+        )
+        return Decision(
+            policy=STEERING.name,
+            chosen=ranked[0].candidate if ranked else None,
+            ranking=ranked,
+            rejections=(),
+            snapshot_version=self.routes_version,
+            at_s=self.at_s,
+        )
+
+
 class Prospect:
     """What summaries say about one want, whatever was learned: it lasts until they change."""
 
     __slots__ = ("preferences", "promised", "routes_version", "want", "ways")
 
-    def __init__(self, want: Want, preferences: Sequence[Preference], routes: RouteTable) -> None:
+    def __init__(
+        self, want: Want, preferences: Sequence[Preference], reach: Reach, routes_version: int
+    ) -> None:
         """Raises `InvalidInput` for preferences that name no scorer."""
         self.want = want
         self.preferences = preferences
-        self.routes_version = routes.version
-        self.ways = ways_for(want, routes)
-        promised = promises(self.ways, preferences) / PROMISE_UNIT
+        self.routes_version = routes_version
+        ways = ways_for(want, reach)
+        scores = promises(ways, preferences)
+        kept = best_ways(ways, reach, scores)
+        self.ways = rows_of(ways, kept)
+        promised = scores[kept] / PROMISE_UNIT
         self.promised: list[int] = promised.clip(0, 2**32 - 1).astype("u8").tolist()
 
 
@@ -73,12 +115,14 @@ class Ranking:
     """What a forwarder prefers for one want at one time."""
 
     __slots__ = (
+        "_decision",
         "_order",
         "_scores",
         "_ways",
         "at_s",
         "choices",
         "lanes_version",
+        "outline",
         "prospect",
         "want",
     )
@@ -107,30 +151,54 @@ class Ranking:
             for i in order
             for row in (ways.rows[i],)
         )
+        self._decision: Decision | None = None
+        self.outline = Outline(now_s, prospect.routes_version, self.choices[:_OUTLINED])
 
-    def choose(self, promise: int, been: Callable[[str], bool], here: bool) -> Choice | None:
+    @property
+    def rows(self) -> int:
+        """How many ways it compares."""
+        return len(self._scores)
+
+    def choose(
+        self,
+        promise: int,
+        been: Callable[[str], bool],
+        here: bool,
+        taken: Container[str] = (),
+        detour: bool = True,
+    ) -> Choice | None:
         """The best way for a packet with this promise; None where there is none.
 
-        `been` tells the sites that need not be tried, `here` whether this one may be.
+        `been` tells the sites that need not be tried, `here` whether this one may be. It does not
+        lead to those that are `taken`, but may lead by them. `detour`: whether the packet may leave
+        the way of growing promises for what was learned here.
         """
         best = None
         for choice in self.choices:
             via = choice.via
+            if choice.site in taken:
+                continue
             if via == HERE:
                 if not here:
                     continue
             elif been(via) or (choice.site != via and been(choice.site)):
                 continue
             if choice.promise > promise or via == HERE:
-                apart = best is not None and best.score - choice.score > MARGIN
-                return best if apart else choice
+                if detour and best is not None and best.score - choice.score > MARGIN:
+                    return best
+                return choice
             if best is None:
                 best = choice
         # Summaries changed since the promise was made: what it rested on is not there any more.
         return best
 
     def decision(self) -> Decision:
-        """Everything that this ranking rests on, for people."""
+        """What this ranking rests on, for people: the best rows, and the first that are out."""
+        if self._decision is None:
+            self._decision = self._decided()
+        return self._decision
+
+    def _decided(self) -> Decision:
         ways = self._ways
         terms = STEERING.terms(ways, ways.passes)
         ranked = tuple(
@@ -145,7 +213,7 @@ class Ranking:
             policy=STEERING.name,
             chosen=ranked[0].candidate if ranked else None,
             ranking=ranked,
-            rejections=rejections(ways, self.want),
+            rejections=tuple(islice(rejections(ways, self.want), _TOLD)),
             snapshot_version=self.prospect.routes_version,
             at_s=self.at_s,
         )
@@ -159,12 +227,18 @@ class Rankings:
         self._lanes = lanes
         self._advice: tuple[Preference, ...] = ()
         self._kept: dict[bytes, Ranking] = {}
+        self._rows = 0
+        """Of those that are kept."""
+        self._reaches: dict[str, Reach] = {}
+        """By key, as of `_reaches_version`."""
+        self._reaches_version = -1
 
     def advise(self, preferences: tuple[Preference, ...]) -> None:
         """Weights to use where a want names none. Raises `InvalidInput`."""
         STEERING.weighted(preferences)
         self._advice = preferences
         self._kept.clear()
+        self._rows = 0
 
     def ranking(self, intent: bytes, now_s: float) -> Ranking:
         """The ranking for a want in wire form. Raises `Corrupt`, and `InvalidInput` for
@@ -178,11 +252,34 @@ class Rankings:
             prospect = kept.prospect
         else:
             want = kept.want if kept is not None else decode_want(intent)
-            prospect = Prospect(want, self._preferences(want), self._routes)
-        if len(self._kept) >= MOST_RANKINGS:
-            self._kept.clear()
-        fresh = self._kept[intent] = Ranking(prospect, self._lanes, now_s)
+            reach = self._reach(f"{want.capability}:{want.subject}")
+            prospect = Prospect(want, self._preferences(want), reach, self._routes.version)
+        fresh = Ranking(prospect, self._lanes, now_s)
+        self._keep(intent, fresh)
         return fresh
+
+    def _keep(self, intent: bytes, ranking: Ranking) -> None:
+        """In place of an older one; where there are too many, of the oldest."""
+        kept = self._kept
+        if (before := kept.get(intent)) is not None:
+            self._rows -= before.rows
+        kept[intent] = ranking
+        self._rows += ranking.rows
+        while len(kept) > MOST_RANKINGS or (self._rows > MOST_ROWS and len(kept) > 1):
+            self._rows -= kept.pop(next(iter(kept))).rows
+
+    def _reach(self, key: str) -> Reach:
+        """All ways towards a key."""
+        if self._reaches_version != self._routes.version:
+            self._reaches.clear()
+            self._reaches_version = self._routes.version
+        known = self._reaches.get(key)
+        if known is None:
+            known = self._reaches[key] = reach_of(key, self._routes)
+            rows = sum(len(reach.rows) for reach in self._reaches.values())
+            while rows > MOST_ROWS and len(self._reaches) > 1:
+                rows -= len(self._reaches.pop(next(iter(self._reaches))).rows)
+        return known
 
     def _preferences(self, want: Want) -> tuple[Preference, ...]:
         return self._advice + tuple(

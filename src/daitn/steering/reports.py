@@ -5,6 +5,7 @@ from __future__ import annotations
 from daitn.objects.steering import CrumbReport, HopReport, OriginReport, StepReport
 from daitn.steering.crumbs import Crumb, Step
 from daitn.steering.custody import Custody
+from daitn.steering.ranking import Outline
 from daitn.steering.routes import RouteTable
 from daitn.steering.ways import HERE
 from daitn.steering.wire.packet import Packet
@@ -32,14 +33,14 @@ def _crumb(site: str, branch: int, crumb: Crumb) -> CrumbReport:
 
 
 def _step(step: Step) -> StepReport:
-    choice = step.choice
+    choice, known = step.choice, step.known
     return StepReport(
         at_s=step.at_s,
         via=choice.via if choice else "",
         origin=choice.origin if choice else "",
         found=choice is not None,
         expected_s=choice.expected_s if choice else 0.0,
-        decision=step.ranking.decision(),
+        decision=known.decision() if isinstance(known, Outline) else known,
     )
 
 

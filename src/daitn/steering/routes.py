@@ -17,17 +17,16 @@ A shell calls `link_up`, `heard`, ... as things happen, then sends what `due` re
 `due` again at `next_due_s` at the latest. A site that restarts is expected to be noticed as down
 by its neighbours before it is up again, as it forgot the bounds on what it told.
 
-How much is said: a change goes out at once, those of the next 0.05 s together. Distances that
-changed by less than 5 % wait for the refresh every 30 s. A link's cost counts as changed from 10 %
-and a millisecond on. New editions of offers are rare (`routes_own`). A request is passed on once
-per `PASS_ON_S`.
+How much is said: what others must know goes out at once, that of the next 0.01 s together; what
+can wait (`Peer`) waits for a second, as after a failure all are busy. Distances that changed by
+less than 5 % wait for the refresh every 30 s. A link's cost counts as changed from 10 % and a
+millisecond on. New editions of offers are rare (`routes_own`). A request is passed on once per
+`PASS_ON_S`; a later number is told at once to who asked for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import msgspec
 
 from daitn.steering.aggregation import Aggregation, Limits, best_by_key
 from daitn.steering.domains import Domain, Reached
@@ -50,7 +49,6 @@ __all__ = ["Explained", "Limits", "RouteTable", "Via", "Way"]
 HOLD_S = 180.0
 """How long the bound of an origin out of reach is kept: longer than any neighbour may still
 believe what it was told (its expiry, and the time until that is looked for)."""
-PASS_ON_S = 1.0
 
 
 class RouteTable:
@@ -209,6 +207,9 @@ class RouteTable:
             return
         if newer(entry.seqno, self._seqno):
             self._count_to(count_up(entry.seqno))
+            for origin in self._speaks_for:
+                for peer in self._peers.values():
+                    peer.await_number(origin)
         if own.restore(entry.edition):
             self._changed(entry.origin)
 
@@ -244,6 +245,9 @@ class RouteTable:
         for origin in origins:
             known = self._origins.get(origin)
             if known is not None and known.adverts.pop(neighbour, None) is not None:
+                peer = self._peers.get(neighbour)
+                if peer is not None and origin in peer.later:
+                    peer.pending.add(origin)
                 self._select(origin, now_s)
 
     def _requested(self, neighbour: str, request: SeqnoRequest, now_s: float) -> None:
@@ -252,24 +256,15 @@ class RouteTable:
         if site_of(request.origin) == self.site:
             if newer(request.seqno, self._seqno):
                 self._count_to(request.seqno)
+                self._peers[neighbour].await_number(request.origin)
                 return
         elif known is None:
             return
         elif known.selected is None or newer(request.seqno, known.adverts[known.selected].seqno):
-            self._pass_on(neighbour, request, known, now_s)
+            known.awaiting[neighbour] = request.seqno
+            self._requests += known.passed(neighbour, request, self._costs_s, now_s)
             return
         self._peers[neighbour].repeat(request.origin)
-
-    def _pass_on(self, by: str, request: SeqnoRequest, known: Origin, now_s: float) -> None:
-        if known.passed_on is not None:
-            seqno, passed_s = known.passed_on
-            if now_s < passed_s + PASS_ON_S and not newer(request.seqno, seqno):
-                return
-        nearest = known.selected or next((n for n in known.far_s(self._costs_s) if n != by), by)
-        if nearest != by and request.hop_limit > 1:
-            known.passed_on = request.seqno, now_s
-            further = msgspec.structs.replace(request, hop_limit=request.hop_limit - 1)
-            self._requests.append((nearest, further))
 
     # Selection
 
@@ -281,11 +276,16 @@ class RouteTable:
             known.leave()
         else:
             known.select(self._costs_s, now_s)
-        if known.selected is None:
-            self._aggregation.drop(origin)
-        else:
-            offers = known.adverts[known.selected].offers
-            self._aggregation.put(origin, known.distance_s, offers)
+        self.version += 1
+        if known.moved():
+            if known.shown is None:
+                self._aggregation.drop(origin)
+            else:
+                self._aggregation.put(origin, known.distance_s, known.shown[2].offers)
+            self._changed(origin)
+        for neighbour in known.heard_of():
+            if neighbour in self._peers:
+                self._peers[neighbour].await_number(origin)
         if known.adverts:
             known.gone_s = None
         elif known.gone_s is None:
@@ -297,7 +297,6 @@ class RouteTable:
             self._wake_s[origin] = wake_s
         else:
             self._wake_s.pop(origin, None)
-        self._changed(origin)
         if reached != (known.selected is not None):
             for border in self._domains:
                 if site_of(border) == origin != border:
@@ -332,9 +331,10 @@ class RouteTable:
         self._publish(now_s)
         changed = self._aggregation.refresh()
         messages: list[tuple[str, Summary]] = []
+        entries: dict[str, RouteEntry | None] = {}
         for neighbour, peer in sorted(self._peers.items()):
             peer.pending |= changed
-            if now_s >= peer.due_s() and (update := self._tell(neighbour, peer, now_s)):
+            if now_s >= peer.due_s() and (update := self._tell(neighbour, peer, entries, now_s)):
                 messages.append((neighbour, update))
         messages += [
             (to, said)
@@ -355,29 +355,43 @@ class RouteTable:
                 del self._origins[origin]
                 self._domains.pop(origin, None)
 
-    def _tell(self, neighbour: str, peer: Peer, now_s: float) -> Update | None:
-        def known(origin: str) -> RouteEntry | None:
-            return self._entry(origin, neighbour)
+    def _tell(
+        self, neighbour: str, peer: Peer, entries: dict[str, RouteEntry | None], now_s: float
+    ) -> Update | None:
+        """`entries` keeps what is to be known of origins, for all neighbours."""
 
-        update = peer.tell(known, (*self._speaks_for, *self._origins), now_s)
+        def known(origin: str) -> RouteEntry | None:
+            """None: it is not reached this way. Split horizon: nothing is told to the neighbour by
+            which it is reached."""
+            way = self._origins.get(origin)
+            if (way is not None and way.selected == neighbour) or hides(origin, peer.domain):
+                return None
+            if origin not in entries:
+                entries[origin] = self._entry(origin)
+            return entries[origin]
+
+        def reaches(origin: str) -> bool:
+            """Whether the neighbour reaches it otherwise. It is told of a way that is gone at once
+            all the same: it may be about to take it. If it is the way, it will not."""
+            way = self._origins.get(origin)
+            if way is None or neighbour not in way.adverts:
+                return False
+            return way.selected == neighbour or known(origin) is not None
+
+        hides = self._domain.hides
+        update = peer.tell(known, reaches, (*self._speaks_for, *self._origins), now_s)
         for entry in update.routes if update is not None else ():
             way = self._origins.get(entry.origin)
             if way is not None and entry.distance_s < INFINITE:
                 self.version += way.promise(entry.seqno, entry.distance_s)
         return update
 
-    def _entry(self, origin: str, neighbour: str) -> RouteEntry | None:
-        """What that neighbour should know of `origin`; None: that it is not reached this way.
-
-        Split horizon: nothing is told to the neighbour by which it is reached.
-        """
-        domain = self._peers[neighbour].domain
-        if self._domain.hides(origin, domain):
-            return None
+    def _entry(self, origin: str) -> RouteEntry | None:
+        """What neighbours should know of `origin`; None: that it is not reached this way."""
         if (own := self._speaks_for.get(origin)) is not None:
             return RouteEntry(origin, self._seqno, 0.0, own.edition, tuple(own.offers.values()))
         offers, known = self._aggregation.told(origin), self._origins.get(origin)
-        if known is None or known.selected in (None, neighbour) or offers is None:
+        if known is None or known.selected is None or offers is None:
             return None
         advert = known.adverts[known.selected]
         return RouteEntry(origin, advert.seqno, known.distance_s, advert.edition, offers)

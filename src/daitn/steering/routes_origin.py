@@ -8,10 +8,12 @@ instant, whatever is still under way. Selection has hysteresis (RFC 8966, sectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from daitn.steering.wire.summaries import INFINITE, Offer
+import msgspec
+
+from daitn.steering.wire.summaries import INFINITE, Offer, SeqnoRequest
 
 __all__ = [
     "FAR_S",
@@ -36,10 +38,14 @@ SETTLE_S = 10.0
 """A way that is nearer by less is taken after it was nearer for so long without a break."""
 LEAST_GAIN_S = 1e-6
 """What is nearer by less counts as equally near: sums of floats differ by their order."""
+ASK_NEAREST_S = 0.1
+"""The nearest neighbour is asked alone for so long: all of them would pass on the same request."""
 ASK_S = 2.0
 """After this time without success a request is sent again, then after twice the time, ..."""
 MOST_ASK_S = 30.0
 """... and at least so often."""
+PASS_ON_S = 1.0
+"""Within this time a request of others is passed on once."""
 
 
 def newer(seqno: int, than: int) -> bool:
@@ -107,6 +113,8 @@ class Origin:
     selected: str | None = None
     distance_s: float = INFINITE
     """By the selected way, the link to it included."""
+    shown: tuple[str, float, Advert] | None = None
+    """The selected way, as far as it matters to others, when `moved` was asked last."""
     gone_s: float | None = None
     """Since when no neighbour reaches it."""
     better_since_s: float | None = None
@@ -115,9 +123,13 @@ class Origin:
     """Neighbours whose ways are wanted and infeasible until the origin counts up."""
     passed_on: tuple[int, float] | None = None
     """The last request of others that was passed on, and when."""
+    awaiting: dict[str, int] = field(default_factory=dict)
+    """Neighbours that asked for a number which has not come."""
+    _vias: tuple[Via, ...] | None = None
+    """As told last; None where something changed since."""
     _asked: frozenset[str] = frozenset()
     _ask_again_s: float = 0.0
-    _ask_wait_s: float = ASK_S
+    _ask_wait_s: float = ASK_NEAREST_S
 
     def feasible(self, neighbour: str) -> bool:
         if self.bound is None:
@@ -133,7 +145,7 @@ class Origin:
             known, least_s = self.bound
             if newer(known, seqno) or (known == seqno and least_s <= distance_s):
                 return False
-        self.bound = seqno, distance_s
+        self.bound, self._vias = (seqno, distance_s), None
         return True
 
     def far_s(self, costs_s: Mapping[str, float]) -> dict[str, float]:
@@ -146,6 +158,7 @@ class Origin:
 
     def select(self, costs_s: Mapping[str, float], now_s: float) -> None:
         """Selects anew after something changed or a time of `wake_s` came."""
+        self._vias = None
         far_s = self.far_s(costs_s)
         feasible = [neighbour for neighbour in far_s if self.feasible(neighbour)]
         if self.selected not in feasible:
@@ -168,21 +181,60 @@ class Origin:
         if not still_better:
             self.better_since_s = None
 
+    def heard_of(self) -> list[str]:
+        """Neighbours for whom the number has come that they asked for, each once."""
+        if not self.awaiting or self.selected is None:
+            return []
+        seqno = self.adverts[self.selected].seqno
+        served = [who for who, asked in self.awaiting.items() if not newer(asked, seqno)]
+        for who in served:
+            del self.awaiting[who]
+        return served
+
+    def moved(self) -> bool:
+        """Whether the selected way is another one, or says something else, since this was asked
+        last: most of what is heard is of ways that are not selected."""
+        via = self.selected
+        shown = None if via is None else (via, self.distance_s, self.adverts[via])
+        before, self.shown = self.shown, shown
+        return before != shown
+
     def leave(self) -> None:
         """Selects no way, for a reason that lies elsewhere."""
         self.selected, self.distance_s = None, INFINITE
-        self.ask, self.better_since_s = (), None
+        self.ask, self.better_since_s, self._vias = (), None, None
 
     def ask_now(self, now_s: float) -> tuple[str, ...]:
-        """Whom to ask now that the origin count up: new ones at once, the others now and then."""
+        """Whom to ask now that the origin count up: first the nearest one; then all, new ones at
+        once, the others now and then."""
         if not self.ask:
-            self._asked, self._ask_wait_s = frozenset(), ASK_S
+            self._asked = frozenset()
             return ()
-        if self._asked.issuperset(self.ask) and now_s < self._ask_again_s:
+        if self._asked.isdisjoint(self.ask):
+            asked = self.ask[:1]
+            self._ask_wait_s = ASK_NEAREST_S if len(self.ask) > 1 else ASK_S
+        elif now_s < self._ask_again_s and (
+            self._ask_wait_s == ASK_NEAREST_S or self._asked.issuperset(self.ask)
+        ):
             return ()
-        self._asked, self._ask_again_s = frozenset(self.ask), now_s + self._ask_wait_s
-        self._ask_wait_s = min(2 * self._ask_wait_s, MOST_ASK_S)
-        return self.ask
+        else:
+            asked = self.ask
+            self._ask_wait_s = min(max(ASK_S, 2 * self._ask_wait_s), MOST_ASK_S)
+        self._asked, self._ask_again_s = frozenset(asked), now_s + self._ask_wait_s
+        return asked
+
+    def passed(
+        self, by: str, request: SeqnoRequest, costs_s: Mapping[str, float], now_s: float
+    ) -> Iterator[tuple[str, SeqnoRequest]]:
+        """A neighbour's request as it is passed on, if it is, and to whom."""
+        if self.passed_on is not None:
+            seqno, passed_s = self.passed_on
+            if now_s < passed_s + PASS_ON_S and not newer(request.seqno, seqno):
+                return
+        nearest = self.selected or next((n for n in self.far_s(costs_s) if n != by), by)
+        if nearest != by and request.hop_limit > 1:
+            self.passed_on = request.seqno, now_s
+            yield nearest, msgspec.structs.replace(request, hop_limit=request.hop_limit - 1)
 
     def wake_s(self) -> float:
         """When to select again though nothing changed."""
@@ -204,9 +256,11 @@ class Origin:
 
     def vias(self, costs_s: Mapping[str, float]) -> tuple[Via, ...]:
         """The feasible ways: the selected one, then the others, the nearest first."""
-        vias = (
-            Via(neighbour, far_s, self.adverts[neighbour].distance_s)
-            for neighbour, far_s in self.far_s(costs_s).items()
-            if self.feasible(neighbour)
-        )
-        return tuple(sorted(vias, key=lambda via: via.neighbour != self.selected))
+        if self._vias is None:
+            vias = (
+                Via(neighbour, far_s, self.adverts[neighbour].distance_s)
+                for neighbour, far_s in self.far_s(costs_s).items()
+                if self.feasible(neighbour)
+            )
+            self._vias = tuple(sorted(vias, key=lambda via: via.neighbour != self.selected))
+        return self._vias

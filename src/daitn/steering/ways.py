@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from daitn.objects.decisions import Rejection
 from daitn.steering.lanes import Lanes
@@ -17,7 +19,10 @@ from daitn.steering.wire.summaries import Offer
 from daitn.steering.wire.want import Capability, Want
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["HERE", "Way", "Ways", "as_learned", "rejections", "ways_for"]
+__all__ = [
+    "HERE", "MOST_BY_VIA", "MOST_OUT", "MOST_WAYS", "Reach", "Way", "Ways", "as_learned",
+    "best_ways", "id_of", "reach_of", "rejections", "rows_of", "ways_for",
+]  # fmt: skip
 
 HERE = ""
 """The next hop of an object that is delivered at this site."""
@@ -25,10 +30,15 @@ WAIT_WEIGHS = 3.0
 """An object that waits makes those after it wait too, as in QIRCE. Here it weighs more, since other
 forwarders see the same slot free before they hear of each other; tuned on the first seeds of
 `benchmarks/aats_topologies.py`."""
+MOST_WAYS = 64
+"""Of more, only the most promising are ranked. No packet is tried at more sites."""
+MOST_BY_VIA = 8
+"""So many by each neighbour are ranked as well: a packet may have been at the others."""
+MOST_OUT = 20
+"""Ways that are not admitted, of more than `MOST_WAYS`: for explanations."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True, gc=False):
     """One row."""
 
     origin: str
@@ -42,8 +52,28 @@ class Way:
 
     @property
     def id(self) -> str:
-        """For explanations: `origin via neighbour`."""
-        return f"{self.origin} via {self.via}" if self.via else f"{self.origin} here"
+        """For explanations."""
+        return id_of(self.origin, self.via)
+
+
+def id_of(origin: str, via: str) -> str:
+    """What a way is called: `origin via neighbour`, or `origin here`."""
+    return f"{origin} via {via}" if via else f"{origin} here"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """All ways towards one key by what summaries say, for all wants of that key. Rows in the order
+    of their ids."""
+
+    rows: tuple[Way, ...]
+    via: NDArray[np.intp]
+    """The neighbour's place among their names."""
+    fit: Floats
+    trust: Floats
+    remaining_s: Floats
+    """As in `Ways`."""
+    price_usd: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +93,10 @@ class Ways:
     cost_usd: Floats
 
 
-def ways_for(want: Want, routes: RouteTable) -> Ways:
-    """All ways towards what is wanted, and which of them the want admits, by what summaries say."""
+def reach_of(key: str, routes: RouteTable) -> Reach:
+    """All ways towards who offers a key."""
     rows: list[Way] = []
-    for origin, offer in routes.offering(f"{want.capability}:{want.subject}"):
+    for origin, offer in routes.offering(key):
         if origin == routes.site:
             rows.append(Way(origin, HERE, offer, 0.0, 0.0))
             continue
@@ -75,23 +105,65 @@ def ways_for(want: Want, routes: RouteTable) -> Ways:
             for via in routes.routes_to(origin)
         ]
     rows.sort(key=lambda way: (way.origin, way.via, way.offer.key))
-    remaining, fits, costs = [], [], []
-    passes = []
-    for way in rows:
-        offer = way.offer
-        served_s = WAIT_WEIGHS * offer.wait_s + offer.serve_s
-        remaining.append(2.0 * way.remaining_s + served_s)
-        fits.append(_known_fit(offer, want))
-        costs.append(_cost_usd(offer, want))
-        passes.append(next(_rejected(way, want), None) is None)
-    return Ways(
+    names = {via: place for place, via in enumerate(sorted({way.via for way in rows}))}
+    offers = [way.offer for way in rows]
+    remaining_s = np.array([way.remaining_s for way in rows], float)
+    served_s = WAIT_WEIGHS * np.array([offer.wait_s for offer in offers], float)
+    served_s += np.array([offer.serve_s for offer in offers], float)
+    return Reach(
         tuple(rows),
-        np.array(passes, bool),
-        np.array(fits, float),
-        np.array(remaining, float),
-        np.array(remaining, float),
-        np.array(remaining, float),
-        np.array(costs, float),
+        np.array([names[way.via] for way in rows], np.intp),
+        np.array([offer.fit for offer in offers], float),
+        np.array([offer.trust for offer in offers], float),
+        2.0 * remaining_s + served_s,
+        np.array([offer.price_usd for offer in offers], float),
+    )
+
+
+def ways_for(want: Want, reach: Reach) -> Ways:
+    """All ways towards what is wanted, and which of them the want admits, by what summaries say."""
+    units = (
+        want.examples if want.capability == Capability.DATA else want.tokens_in + want.tokens_out
+    )
+    remaining_s = reach.remaining_s
+    ways = Ways(
+        reach.rows,
+        np.ones(len(reach.rows), bool),
+        np.where(reach.trust >= want.trust, reach.fit, 0.0),
+        remaining_s,
+        remaining_s,
+        remaining_s,
+        reach.price_usd * units / 1000.0,
+    )
+    for failed in _failed(ways, want).values():
+        np.logical_and(ways.passes, ~failed, out=ways.passes)
+    return ways
+
+
+def best_ways(ways: Ways, reach: Reach, promised: Floats) -> NDArray[np.intp]:
+    """The rows worth ranking by what they promise (below 0: not admitted): all, unless they are
+    very many."""
+    if len(ways.rows) <= MOST_WAYS:
+        return np.arange(len(ways.rows))
+    best_first = np.argsort(-promised, kind="stable")[: np.count_nonzero(ways.passes)]
+    via = reach.via[best_first]
+    kept = [best_first[:MOST_WAYS], (~ways.passes).nonzero()[0][:MOST_OUT]]
+    kept += [best_first[via == each][:MOST_BY_VIA] for each in range(reach.via.max() + 1)]
+    return np.unique(np.concatenate(kept))
+
+
+def rows_of(ways: Ways, kept: NDArray[np.intp]) -> Ways:
+    """Some of the rows."""
+    if len(kept) == len(ways.rows):
+        return ways
+    return Ways(
+        tuple(ways.rows[i] for i in kept.tolist()),
+        ways.passes[kept],
+        ways.known_fit[kept],
+        ways.expected_s[kept],
+        ways.weighed_s[kept],
+        ways.remaining_s[kept],
+        ways.cost_usd[kept],
     )
 
 
@@ -126,47 +198,47 @@ def _told_count(offer: Offer, slots: int) -> float:
     return offer.wait_s * slots / offer.serve_s + slots - 1
 
 
-def _known_fit(offer: Offer, want: Want) -> float:
-    return offer.fit if offer.trust >= want.trust else 0.0
+def _failed(ways: Ways, want: Want) -> dict[str, Flags]:
+    """By filter, the rows that it does not admit."""
+    offers = [way.offer for way in ways.rows] if want.jurisdictions or want.owners else []
+    failed = {"min_fit": ways.known_fit < want.min_fit}
+    if want.max_cost_usd is not None:
+        failed["max_cost_usd"] = ways.cost_usd > want.max_cost_usd
+    if want.jurisdictions:
+        places = [offer.jurisdiction not in want.jurisdictions for offer in offers]
+        failed["jurisdictions"] = np.array(places, bool)
+    if want.owners:
+        failed["owners"] = np.array([offer.owner not in want.owners for offer in offers], bool)
+    if want.unkept:
+        failed["unkept"] = np.array([way.offer.keeps for way in ways.rows], bool)
+    return failed
 
 
-def _cost_usd(offer: Offer, want: Want) -> float:
-    units = (
-        want.examples if want.capability == Capability.DATA else want.tokens_in + want.tokens_out
-    )
-    return offer.price_usd * units / 1000.0
-
-
-def rejections(ways: Ways, want: Want) -> tuple[Rejection, ...]:
+def rejections(ways: Ways, want: Want) -> Iterator[Rejection]:
     """Why each row that is not admitted is not."""
-    return tuple(no for way in ways.rows for no in _rejected(way, want))
+    failed = _failed(ways, want)
+    for i in (~ways.passes).nonzero()[0].tolist():
+        for name, flags in failed.items():
+            if flags[i]:
+                yield _rejection(name, ways, want, i)
 
 
-def _rejected(way: Way, want: Want) -> Iterator[Rejection]:
-    offer = way.offer
-
-    def no(name: str, reason: str, shortfall: float = 1.0, unit: str = "") -> Rejection:
-        return Rejection(
-            candidate=way.id,
-            filter=name,
-            reason=reason,
-            field=name,
-            shortfall=shortfall,
-            unit=unit,
-        )
-
-    fit = _known_fit(offer, want)
-    if fit < want.min_fit:
-        yield no("min_fit", f"fit {fit:.3f} of at least {want.min_fit:.3f}", want.min_fit - fit)
-    cost_usd = _cost_usd(offer, want)
-    if want.max_cost_usd is not None and cost_usd > want.max_cost_usd:
-        over = cost_usd - want.max_cost_usd
-        yield no(
-            "max_cost_usd", f"costs {cost_usd:.6f} USD of at most {want.max_cost_usd}", over, "USD"
-        )
-    if want.jurisdictions and offer.jurisdiction not in want.jurisdictions:
-        yield no("jurisdictions", f"{offer.jurisdiction or 'nowhere'} is not admitted")
-    if want.owners and offer.owner not in want.owners:
-        yield no("owners", f"{offer.owner or 'nobody'} is not admitted")
-    if want.unkept and offer.keeps:
-        yield no("unkept", "what is asked there is kept")
+def _rejection(name: str, ways: Ways, want: Want, row: int) -> Rejection:
+    way, shortfall, unit = ways.rows[row], 1.0, ""
+    match name:
+        case "min_fit":
+            fit = float(ways.known_fit[row])
+            reason, shortfall = f"fit {fit:.3f} of at least {want.min_fit:.3f}", want.min_fit - fit
+        case "max_cost_usd":
+            cost_usd, most_usd = float(ways.cost_usd[row]), want.max_cost_usd or 0.0
+            reason = f"costs {cost_usd:.6f} USD of at most {most_usd}"
+            shortfall, unit = cost_usd - most_usd, "USD"
+        case "jurisdictions":
+            reason = f"{way.offer.jurisdiction or 'nowhere'} is not admitted"
+        case "owners":
+            reason = f"{way.offer.owner or 'nobody'} is not admitted"
+        case _:
+            reason = "what is asked there is kept"
+    return Rejection(
+        candidate=way.id, filter=name, reason=reason, field=name, shortfall=shortfall, unit=unit
+    )

@@ -11,7 +11,7 @@ from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.forwarder import Settings
 from daitn.steering.ways import HERE
 from daitn.steering.wire.packet import Kind, Packet
-from daitn.steering.wire.replies import Reason, Refusal, refusal_to
+from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
 from daitn.steering.wire.summaries import Offer
 from daitn.steering.wire.want import Capability, Want, encode_want
 
@@ -218,3 +218,18 @@ def test_from_domains_to_none_and_back_while_queries_flow_nothing_is_lost(seed: 
         reached = network.stations[site].forwarder.routes.origins()
         plain = {other for other in sites if domain(other) == domain(site)} - {site}
         assert {origin for origin in reached if ":" not in origin} == plain
+
+
+def test_copies_that_go_into_one_domain_are_kept_apart_there() -> None:
+    network = built("w1-w2 w2-m1 m1-m2 m1-m3", {"m2": able(0.9), "m3": able(0.8)})
+    for branch in range(3):
+        network.send("w1", query(1, branch=branch))
+    network.run(2.0)
+    told = {
+        returned.packet.branch: returned.packet.payload.decode()
+        for returned in network.returned
+        if returned.packet.kind is Kind.ANSWER
+    }
+    assert told == {0: "m2", 1: "m3"}
+    refused = next(r.packet for r in network.returned if r.packet.kind is Kind.REFUSAL)
+    assert (refused.branch, read_refusal(refused).reason) == (2, Reason.NO_WAY)

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes import Limits, RouteTable
+from daitn.steering.routes_origin import ASK_NEAREST_S
+from daitn.steering.routes_peer import LATER_S
 from daitn.steering.wire.summaries import (
     INFINITE,
     Offer,
@@ -165,7 +167,8 @@ def test_nothing_is_told_to_the_neighbour_by_which_it_is_reached() -> None:
     assert "x" not in told(messages, "a")
     assert "x" in told(messages, "b")
     here.heard("b", says(entry("x", 0.1)), 2.0)
-    messages = here.due(2.0)
+    assert here.due(2.0) == [], "a has its own way, and b will not come back to here"
+    messages = here.due(2.0 + LATER_S)
     assert told(messages, "b")["x"].distance_s == INFINITE
     assert told(messages, "a")["x"].distance_s == pytest.approx(0.201)
 
@@ -175,6 +178,7 @@ def test_a_slightly_nearer_way_is_taken_once_it_stays_nearer() -> None:
     here.heard("a", says(entry("x", 1.0)), 1.0)
     here.heard("b", says(entry("x", 0.95)), 2.0)
     here.due(2.0)
+    here.due(2.0 + LATER_S)
     assert here.routes_to("x")[0].neighbour == "a"
     assert here.next_due_s() == 12.0
     here.due(12.0)
@@ -196,8 +200,8 @@ def test_a_jitter_of_a_link_changes_nothing() -> None:
 def test_where_nothing_is_feasible_the_origin_is_asked_again_and_again_ever_rarer() -> None:
     here = table("a", "b")
     here.heard("a", says(entry("x", 1.0, seqno=7)), 1.0)
-    here.heard("b", says(entry("x", 5.0, seqno=7)), 1.0)
     here.due(1.0)
+    here.heard("b", says(entry("x", 5.0, seqno=7)), 1.0)
     here.link_down("a", 2.0)
     times, now_s = [], 2.0
     while now_s < 60.0:
@@ -211,6 +215,21 @@ def test_where_nothing_is_feasible_the_origin_is_asked_again_and_again_ever_rare
     assert here.routes_to("x") == ()
     here.heard("b", says(entry("x", 5.0, seqno=8)), now_s)
     assert here.routes_to("x")[0].neighbour == "b"
+
+
+def test_the_nearest_is_asked_first_and_the_others_if_that_does_not_help() -> None:
+    here = table("a", "b", "c", "d")
+    here.heard("a", says(entry("x", 1.0, seqno=7)), 1.0)
+    here.due(1.0)
+    for neighbour, distance_s in (("b", 5.0), ("c", 6.0), ("d", 7.0)):
+        here.heard(neighbour, says(entry("x", distance_s, seqno=7)), 1.0)
+    here.link_down("a", 2.0)
+    assert [to for to, _ in asked(here.due(2.0))] == ["b"]
+    here.heard("b", says(entry("x", INFINITE)), 2.01)
+    assert [to for to, _ in asked(here.due(2.01))] == ["c"], "b cannot help any more"
+    assert asked(here.due(2.02)) == []
+    now_s = 2.01 + ASK_NEAREST_S
+    assert [to for to, _ in asked(here.due(now_s))] == ["c", "d"]
 
 
 def test_requests_are_passed_on_once_towards_the_origin() -> None:
@@ -239,7 +258,41 @@ def test_asked_itself_a_site_counts_up() -> None:
     here = table("a", "b")
     here.heard("a", SeqnoRequest("me", 5), 2.0)
     messages = here.due(2.0)
-    assert told(messages, "a")["me"].seqno == told(messages, "b")["me"].seqno == 5
+    assert told(messages, "a")["me"].seqno == 5
+    assert told(messages, "b") == {}, "it asked for nothing"
+    assert here.next_due_s() == 2.0 + LATER_S
+    assert told(here.due(2.0 + LATER_S), "b")["me"].seqno == 5
+
+
+def test_a_number_that_was_asked_for_is_told_on_at_once_and_only_to_who_asked() -> None:
+    here = table("a", "b", "c")
+    here.heard("a", says(entry("x", 1.0, seqno=7)), 1.0)
+    here.due(1.0)
+    here.heard("b", SeqnoRequest("x", 8), 1.5)
+    here.due(1.5)
+    here.heard("a", says(entry("x", 1.0, seqno=8)), 2.0)
+    messages = here.due(2.0)
+    assert told(messages, "b")["x"].seqno == 8
+    assert told(messages, "c") == {}
+    here.heard("a", says(entry("x", 1.0, seqno=9)), 2.1)
+    assert here.due(2.1) == []
+    assert told(here.due(2.0 + LATER_S), "c")["x"].seqno == 9
+
+
+def test_what_gets_farther_is_told_at_once_and_what_gets_nearer_later() -> None:
+    here = table("a", "b")
+    here.heard("a", says(entry("x", 1.0)), 1.0)
+    here.due(1.0)
+    here.heard("a", says(entry("x", 0.5)), 2.0)
+    assert here.due(2.0) == []
+    here.heard("a", says(entry("x", 1.09)), 2.5)
+    assert told(here.due(2.5), "b")["x"].distance_s == pytest.approx(1.191)
+    assert here.next_due_s() > 2.0 + LATER_S, "what waited is told by now"
+    here.heard("a", says(entry("x", 0.5)), 5.0)
+    assert here.due(5.0) == []
+    assert here.next_due_s() == 5.0 + LATER_S
+    here.heard("a", says(entry("y", 1.0)), 5.5)
+    assert told(here.due(5.5), "b")["x"].distance_s == pytest.approx(0.601), "it goes along"
 
 
 def test_the_bound_is_kept_for_a_while_after_an_origin_is_lost() -> None:

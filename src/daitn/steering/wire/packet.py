@@ -8,6 +8,7 @@ aats-wire.md` describes the format for other implementations.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import struct
 
@@ -135,13 +136,27 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
                 raise _malformed("trace", "its last entry is cut")
             size, at_ms, action = _HOP.unpack_from(trace, at)
             at += _HOP.size + size
-            site = trace[at - size : at]
-            if at > end or not _SITE.fullmatch(site):
+            site = _named(trace[at - size : at])
+            if at > end or site is None:
                 raise _malformed("trace", "an entry names no site")
             if action not in _ACTIONS:
                 raise _malformed("trace", f"there is no action {action}")
-            found.append(Hop(site.decode(), at_ms, _ACTIONS[action]))
+            found.append(Hop(site, at_ms, _ACTIONS[action]))
         return tuple(found)
+
+    def check_path(self) -> None:
+        """Raises `Corrupt` where `hops` would, in much less time where it would not."""
+        trace, at, end = self.trace, 0, len(self.trace)
+        while at < end:
+            name_at = at + _HOP.size
+            after = name_at + trace[at]
+            if (
+                after > end
+                or trace[name_at - 1] not in _ACTIONS
+                or not _named(trace[name_at:after])
+            ):
+                self.hops()
+            at = after
 
     def visited(self, site: str) -> bool:
         """Whether the site is on the path so far. Raises `Corrupt` where the path is cut."""
@@ -210,6 +225,12 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
                 seal=b"",
             )
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _named(name: bytes) -> str | None:
+    """The site of that name; None: it is no name."""
+    return name.decode() if _SITE.fullmatch(name) else None
 
 
 _KINDS = {int(kind): kind for kind in Kind}

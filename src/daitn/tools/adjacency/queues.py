@@ -43,6 +43,8 @@ class Queue(Generic[Item]):
     def take(self, most_bytes: int) -> list[Item]:
         """The oldest items, of `most_bytes` together or a single one; none where it is empty."""
         taken: list[Item] = []
+        if not self._items:  # Most are empty whenever they are looked at: not worth the lock.
+            return taken
         with self._lock:
             items, total = self._items, 0
             while items and (total + items[0][0] <= most_bytes or not taken):

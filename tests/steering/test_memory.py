@@ -1,0 +1,109 @@
+"""What a forwarder remembers: little of most objects, and alarms in the order of their times."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.objects.decisions import Decision
+from daitn.steering.alarms import Alarms
+from daitn.steering.forwarder import Forwarder, Settings
+from daitn.steering.ranking import Outline
+from daitn.steering.reports import crumb_reports
+from daitn.steering.wire.packet import Action, Flag, Kind, Packet
+from daitn.steering.wire.summaries import Offer, RouteEntry, Update
+from daitn.steering.wire.want import Capability, Want, encode_want
+
+TOPIC = "medicine/neurology"
+
+
+def forwarder(origins: int) -> Forwarder:
+    core = Forwarder("here", 0.0, Settings())
+    core.link_up("next", 0.01, 0.0)
+    entries = tuple(
+        RouteEntry(f"o{i:03}", 0, 0.01, 1, (Offer(f"answer:{TOPIC}", 0.5 + i / 1000, 2, 0.1),))
+        for i in range(origins)
+    )
+    core.heard("next", Update(entries, whole=True), 0.0)
+    return core
+
+
+def packet(number: int, kind: Kind = Kind.QUERY, **changes: object) -> Packet:
+    want = encode_want(Want(Capability.ANSWER, TOPIC, tokens_out=number))
+    made = Packet(kind, number.to_bytes(16, "big"), want, b"?", **changes)  # type: ignore[arg-type]
+    return made.stepped("gate", 0, Action.FORWARDED, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "all_of_it"),
+    [
+        (Kind.QUERY, Flag(0), False),
+        (Kind.QUERY, Flag.TRACED, True),
+        (Kind.PROBE, Flag(0), True),
+    ],
+)
+def test_all_that_was_known_is_remembered_of_what_is_to_be_traced(
+    kind: Kind, flags: Flag, all_of_it: bool
+) -> None:
+    core = forwarder(100)
+    core.link_up("gate", 0.01, 0.0)
+    core.packet("gate", packet(1, kind, flags=flags), 1.0)
+    crumb = core.custody.crumbs.get((packet(1).object_id, 0))
+    assert crumb is not None
+    (step,) = crumb.steps
+    assert isinstance(step.known, Decision if all_of_it else Outline)
+    (report,) = crumb_reports(core.custody, packet(1).object_id)
+    decision = report.steps[0].decision
+    assert decision.chosen == "o099 via next"
+    assert len(decision.ranking) == (20 if all_of_it else 4)
+    assert all(bool(scored.terms) == all_of_it for scored in decision.ranking)
+
+
+def test_why_there_was_no_way_is_remembered_of_every_object() -> None:
+    core = forwarder(1)
+    core.link_up("gate", 0.01, 0.0)
+    careful = encode_want(Want(Capability.ANSWER, TOPIC, min_fit=0.9))
+    core.packet("gate", Packet(Kind.QUERY, bytes(16), careful), 1.0)
+    (report,) = crumb_reports(core.custody, bytes(16))
+    assert [no.field for no in report.steps[0].decision.rejections] == ["min_fit"]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.sampled_from((0.5, 3.0, 3.0, 60.0))),
+            st.tuples(st.just("put"), st.floats(0.0, 100.0)),
+            st.tuples(st.just("due"), st.floats(0.0, 20.0)),
+            st.tuples(st.just("cancel"), st.integers(0, 200)),
+        ),
+        max_size=200,
+    )
+)
+def test_alarms_are_told_once_when_they_are_due(happens: list[tuple[str, float]]) -> None:
+    at_s: dict[int, float] = {}
+    alarms = Alarms[int](lambda when_s, key: at_s.get(key) == when_s)
+    now_s = 0.0
+    for number, (kind, value) in enumerate(happens):
+        if kind == "put":
+            at_s[number] = now_s + value
+            alarms.put(now_s + value, number)
+        elif kind == "cancel":
+            at_s.pop(int(value), None)
+        else:
+            now_s += value
+            told = [*alarms.due(now_s)]
+            assert sorted(told) == sorted(key for key, when_s in at_s.items() if when_s <= now_s)
+            for key in told:
+                del at_s[key]
+        assert alarms.next_s() <= min(at_s.values(), default=float("inf"))
+
+
+def test_alarms_that_do_not_count_any_more_take_little_room() -> None:
+    standing: set[int] = set()
+    alarms = Alarms[int](lambda when_s, key: key in standing)
+    for number in range(100_000):
+        standing = {number}
+        alarms.put(600.0 + number if number % 2 else 30.0 + number, number)
+    assert alarms.kept < 5000
+    assert [*alarms.due(1e9)] == [99_999]
