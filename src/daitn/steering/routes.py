@@ -166,6 +166,8 @@ class RouteTable:
     def link_down(self, neighbour: str, now_s: float) -> None:
         """A link is down: what its neighbour said does not count any more."""
         if self._peers.pop(neighbour, None) is not None:
+            for known in self._origins.values():
+                known.awaiting.pop(neighbour, None)
             self._forget(neighbour, [*self._origins], now_s)
             del self._costs_s[neighbour]
             self._requests = [sent for sent in self._requests if sent[0] != neighbour]
@@ -283,6 +285,7 @@ class RouteTable:
             else:
                 self._aggregation.put(origin, known.distance_s, known.shown[2].offers)
             self._changed(origin)
+        self._requests += known.passed_again(self._costs_s, now_s)
         for neighbour in known.heard_of():
             if neighbour in self._peers:
                 self._peers[neighbour].await_number(origin)

@@ -121,8 +121,8 @@ class Origin:
     """Since when another way than the selected one is nearer."""
     ask: tuple[str, ...] = ()
     """Neighbours whose ways are wanted and infeasible until the origin counts up."""
-    passed_on: tuple[int, float] | None = None
-    """The last request of others that was passed on, and when."""
+    passed_on: tuple[SeqnoRequest, float, str] | None = None
+    """The last request of others that was passed on, when, and to whom."""
     awaiting: dict[str, int] = field(default_factory=dict)
     """Neighbours that asked for a number which has not come."""
     _vias: tuple[Via, ...] | None = None
@@ -228,13 +228,35 @@ class Origin:
     ) -> Iterator[tuple[str, SeqnoRequest]]:
         """A neighbour's request as it is passed on, if it is, and to whom."""
         if self.passed_on is not None:
-            seqno, passed_s = self.passed_on
-            if now_s < passed_s + PASS_ON_S and not newer(request.seqno, seqno):
+            before, passed_s, _ = self.passed_on
+            if now_s < passed_s + PASS_ON_S and not newer(request.seqno, before.seqno):
                 return
         nearest = self.selected or next((n for n in self.far_s(costs_s) if n != by), by)
         if nearest != by and request.hop_limit > 1:
-            self.passed_on = request.seqno, now_s
-            yield nearest, msgspec.structs.replace(request, hop_limit=request.hop_limit - 1)
+            further = msgspec.structs.replace(request, hop_limit=request.hop_limit - 1)
+            self.passed_on = further, now_s, nearest
+            yield nearest, further
+
+    def passed_again(
+        self, costs_s: Mapping[str, float], now_s: float
+    ) -> Iterator[tuple[str, SeqnoRequest]]:
+        """A request that was passed on to a neighbour which is not the way any more, as it is where
+        somebody waits for what was asked, and to whom. What comes by another way than the selected
+        one is not told on."""
+        if self.passed_on is None or not self.awaiting:
+            return
+        request, _, before = self.passed_on
+        to = self.selected
+        if to is None:
+            if before in self.adverts:
+                return
+            others = self.far_s(costs_s)
+            to = next((neighbour for neighbour in others if neighbour not in self.awaiting), before)
+        elif not newer(request.seqno, self.adverts[to].seqno):
+            return
+        if to != before and to not in self.awaiting:
+            self.passed_on = request, now_s, to
+            yield to, request
 
     def wake_s(self) -> float:
         """When to select again though nothing changed."""

@@ -245,6 +245,19 @@ def test_requests_are_passed_on_once_towards_the_origin() -> None:
     assert asked(here.due(3.0)) == []
 
 
+def test_a_request_that_was_passed_to_who_is_gone_is_passed_to_another() -> None:
+    here = table("a", "b", "c")
+    here.heard("a", says(entry("x", 1.0, seqno=7)), 1.0)
+    here.heard("c", says(entry("x", 3.0, seqno=7)), 1.0)
+    here.due(1.0)
+    here.heard("b", SeqnoRequest("x", 8, hop_limit=5), 1.5)
+    assert asked(here.due(1.5)) == [("a", SeqnoRequest("x", 8, hop_limit=4))]
+    here.link_down("a", 1.6)
+    assert ("c", SeqnoRequest("x", 8, hop_limit=4)) in asked(here.due(1.6))
+    here.heard("c", says(entry("x", 3.0, seqno=8)), 1.7)
+    assert told(here.due(1.7), "b")["x"].seqno == 8
+
+
 def test_a_request_for_what_is_known_is_answered() -> None:
     here = table("a", "b")
     here.heard("a", says(entry("x", 1.0, 7, NEURO)), 1.0)
