@@ -27,7 +27,7 @@ import uvloop
 import zenoh
 
 from daitn.objects.identifiers import SiteId
-from daitn.steering.custody import Settings
+from daitn.steering.patience import Settings
 from daitn.steering.wire.packet import Action, Kind, Packet, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Greeting, Offer, RouteEntry, Update, encode_summary

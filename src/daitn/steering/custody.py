@@ -17,57 +17,23 @@ from daitn.steering.crumbs import Crumb, Crumbs, Key, Phase, Step
 from daitn.steering.lanes import Lanes
 from daitn.steering.origins import domain_of, site_of
 from daitn.steering.paths import answered_by, avoiding, tried
+from daitn.steering.patience import DIRECT_HOPS, Settings, end_s, overdue_s, passes
 from daitn.steering.ranking import Choice, Ranking, Rankings
 from daitn.steering.routes import RouteTable
 from daitn.steering.ways import HERE
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
 
-__all__ = ["Custody", "Settings"]
+__all__ = ["Custody"]
 
-DIRECT_HOPS = 16
-"""A packet that has no more hops left is led round no congestion any more: where links are much
-shorter than waits are long, it could go from site to site until it has none."""
 _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORMED))
 """Of these no other way can be better."""
-_PASSING = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
-"""These may be otherwise a moment later."""
 # To look a member of an enum up takes Python 3.11 70 ns, and every packet needs several.
-_QUERY, _ANSWER, _REFUSAL, _PROBE = Kind.QUERY, Kind.ANSWER, Kind.REFUSAL, Kind.PROBE
+_ANSWER, _REFUSAL, _PROBE = Kind.ANSWER, Kind.REFUSAL, Kind.PROBE
 _FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
 _UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
 _TRACED = Flag.TRACED
 _NOWHERE: Mapping[str, str] = MappingProxyType({})
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient a forwarder is, and how much it keeps."""
-
-    hold_s: float = 0.3
-    """How long an object without a way waits for one."""
-    attempts: int = 3
-    """How often an object is sent where it sets out, at most."""
-    overdue_s: float = 2.0
-    """How long after four times what was expected an object is sent again."""
-    pending_s: float = 600.0
-    """How long an object without a deadline is waited for."""
-    deadline_s: float = 7200.0
-    """How long one with a deadline is waited for at most."""
-    kept_s: float = 30.0
-    """How long an answer is kept for copies that come late."""
-    traced_s: float = 600.0
-    """Likewise, where the object is to be traced."""
-    rest_s: float = 0.2
-    """How long an object that was refused rests before it is sent again, the first time."""
-    most_objects: int = 100_000
-    most_bytes: int = 1 << 28
-    """Of payloads that are kept."""
-    most_upstreams: int = 4
-    owner_per_s: float = 1000.0
-    """Objects of one owner from one neighbour, in the long run."""
-    owner_burst: float = 2000.0
-    owners_per_neighbour: float = 16.0
-    """How many owners' rate one neighbour may use up."""
 
 
 class Custody:
@@ -131,7 +97,7 @@ class Custody:
         if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
             self.crumbs.forget(key)
             return
-        late = now_s >= self._end_s(crumb)
+        late = now_s >= end_s(crumb, self.settings)
         here = HERE in crumb.upstreams
         if late and not here:
             self._give_up(key, crumb, "it was not answered in time", out)
@@ -143,7 +109,7 @@ class Custody:
         elif crumb.phase is Phase.RESTING or crumb.packet.attempt + 1 < self.settings.attempts:
             self._send_again(key, crumb, now_s, out)
         else:
-            self.crumbs.wake(key, crumb, self._end_s(crumb))
+            self.crumbs.wake(key, crumb, end_s(crumb, self.settings))
 
     def _give_up(self, key: Key, crumb: Crumb, why: str, out: list[Command]) -> None:
         self.lanes.gave_up(crumb.via, crumb.origin, key)
@@ -276,7 +242,7 @@ class Custody:
         via = crumb.via = choice.via
         origin = crumb.origin = choice.origin
         crumb.expected_s = choice.expected_s
-        self.crumbs.went(key, crumb, self._patience_s(crumb, now_s))
+        self.crumbs.went(key, crumb, overdue_s(crumb, self.settings, now_s))
         self.lanes.left(via, origin, key, now_s)
         if via == HERE:
             self._deliver(crumb, now_s, out)
@@ -300,7 +266,7 @@ class Custody:
         crumb.phase = Phase.HELD
         crumb.via = crumb.origin = ""
         self._held[key] = None
-        self.crumbs.wake(key, crumb, min(now_s + self.settings.hold_s, self._end_s(crumb)))
+        self.crumbs.wake(key, crumb, min(now_s + self.settings.hold_s, end_s(crumb, self.settings)))
 
     def _send_again(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
         """From where it set out. One that is overdue is not to go where it went before, if there is
@@ -327,23 +293,6 @@ class Custody:
             for other in self.crumbs.siblings(key)
             if other.origin and domain_of(other.origin) is None
         }
-
-    def _end_s(self, crumb: Crumb) -> float:
-        """Until when an object is waited for."""
-        deadline_ms = crumb.packet.deadline_ms
-        most_s = self.settings.deadline_s if deadline_ms else self.settings.pending_s
-        end_s = crumb.since_s + most_s
-        return min(end_s, deadline_ms / 1000) if deadline_ms else end_s
-
-    def _patience_s(self, crumb: Crumb, now_s: float) -> float:
-        """When an object is overdue. A model on its way takes as long as its bytes take."""
-        end_s = self._end_s(crumb)
-        packet = crumb.packet
-        if packet.kind is not _QUERY or HERE not in crumb.upstreams:
-            return end_s
-        wait_s = self.settings.overdue_s + 4.0 * crumb.expected_s
-        wait_s *= 2.0 ** min(packet.attempt, 10)
-        return min(end_s, now_s + wait_s)
 
     # Answers and refusals
 
@@ -403,7 +352,7 @@ class Custody:
             self.crumbs.left(key, crumb)
             crumb.phase = Phase.RESTING
             rest_s = self.settings.rest_s * 2.0 ** min(crumb.packet.attempt, 10)
-            self.crumbs.wake(key, crumb, min(now_s + rest_s, self._end_s(crumb)))
+            self.crumbs.wake(key, crumb, min(now_s + rest_s, end_s(crumb, self.settings)))
             return
         reply = refusal_to(crumb.packet, refusal)
         self._settle(key, crumb, Phase.REFUSED, reply, now_s)
@@ -416,7 +365,7 @@ class Custody:
         return (
             first.kind is not Kind.PROBE
             and not first.branch
-            and (refusal.reason in _PASSING or _went_astray(first, refusal))
+            and passes(first, refusal)
             and crumb.packet.attempt + 1 < self.settings.attempts
             and self.rankings.ranking(first.intent, now_s).choose(0, first.visited, True)
             is not None
@@ -457,8 +406,3 @@ class Custody:
         else:
             at_ms = int(now_s * 1000)
             out.append(Send(choice.via, packet.stepped(self.site, at_ms, Action.FORWARDED, 0)))
-
-
-def _went_astray(packet: Packet, refusal: Refusal) -> bool:
-    """Whether a packet used up more hops than the way to who can serve it is likely to need."""
-    return refusal.reason is Reason.HOPS and packet.hop_limit > DIRECT_HOPS

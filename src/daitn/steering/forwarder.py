@@ -21,7 +21,8 @@ when the object is sent again.
 from __future__ import annotations
 
 from daitn.steering.commands import Command, Tell
-from daitn.steering.custody import Custody, Settings
+from daitn.steering.custody import Custody
+from daitn.steering.patience import Settings
 from daitn.steering.routes import Limits, RouteTable
 from daitn.steering.wire.packet import Packet
 from daitn.steering.wire.summaries import Summary

@@ -24,7 +24,7 @@ from daitn.objects.steering import (
     TraceReport,
 )
 from daitn.objects.wire import decode, encode
-from daitn.steering.custody import Settings
+from daitn.steering.patience import Settings
 from daitn.steering.reports import crumb_reports, hop_reports, origin_reports
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.packet import Kind, Packet
