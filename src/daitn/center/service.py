@@ -74,12 +74,10 @@ class ControlCenter:
         self._deployments = DeploymentService(
             fabric, self._journal, self._feed.directory, self._qrrt
         )
-        root = config.root or None
-        self._advising = Advising(
-            fabric,
-            self._journal,
-            root and FabricSettings(mode="client", connect=root, tls=config.tls),
-        )
+        root = None
+        if config.root:
+            root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
+        self._advising = Advising(fabric, self._journal, root)
         self._actions = Actions(
             fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._settle
         )

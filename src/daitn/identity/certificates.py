@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from daitn.identity.keys import write_private
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["AUTHORITY", "CERTIFICATE", "KEY", "issue"]
@@ -54,8 +54,8 @@ def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> Non
         .sign(signing, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / AUTHORITY, signer.public_bytes(Encoding.PEM), 0o644)
-    _write(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM), 0o644)
+    (folder / AUTHORITY).write_bytes(signer.public_bytes(Encoding.PEM))
+    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(Encoding.PEM))
     _write_key(folder / KEY, key)
 
 
@@ -85,7 +85,7 @@ def _make_authority(folder: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / AUTHORITY, certificate.public_bytes(Encoding.PEM), 0o644)
+    (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
     _write_key(folder / _AUTHORITY_KEY, key)
 
 
@@ -123,10 +123,5 @@ def _host(host: str) -> x509.GeneralName:
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private(path, pem)

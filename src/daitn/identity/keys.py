@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["SigningKey", "check_signature", "kept_private"]
+__all__ = ["SigningKey", "check_signature", "kept_private", "write_private"]
 
 
 class SigningKey:
@@ -68,11 +68,12 @@ def kept_private(path: Path, fresh: Callable[[], bytes]) -> bytes:
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_private(path, base64.b64encode(fresh()))
+        write_private(path, base64.b64encode(fresh()))
     return base64.b64decode(path.read_bytes(), validate=True)
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file, readable by its owner only, whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

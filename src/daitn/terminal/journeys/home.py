@@ -71,12 +71,15 @@ class Home:
         self._at: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
         """Its latest stage of which was heard, and where."""
         self._backed_up: set[Digest] = set()
+        self._news: dict[JobId, Journey] = {}
+        """Journeys of which weights may not be kept here yet."""
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
         """Wait for news of those that are under way."""
         now_s = time.monotonic()
-        self._heard_s = {journey.job: now_s for journey in self._luggage.all()}
+        self._news = {journey.job: journey for journey in self._luggage.all()}
+        self._heard_s = dict.fromkeys(self._news, now_s)
         self._tasks = (
             asyncio.create_task(self._watch(), name="journeys"),
             asyncio.create_task(self._back_up_for_ever(), name="journeys' weights"),
@@ -154,6 +157,7 @@ class Home:
 
     async def _learn(self, journey: Journey) -> None:
         self._luggage.put(journey)
+        self._news[journey.job] = journey
         shown = self._view(journey)
         try:
             await self._fabric.publish(keys.job_event(journey.job), encode(shown))
@@ -173,9 +177,11 @@ class Home:
         """Keep the measured weights of models under way here too: they may be lost with a site."""
         while True:
             await asyncio.sleep(LOOKED_EVERY_S)
-            for journey in self._luggage.all():
+            for journey in tuple(self._news.values()):
                 try:
                     await self._back_up(journey)
+                    if self._news[journey.job] is journey:
+                        del self._news[journey.job]
                 except DaitnError as error:
                     log.debug("weights of %s are not backed up: %s", journey.job, error)
                 except Exception:

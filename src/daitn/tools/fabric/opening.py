@@ -9,6 +9,7 @@ from pathlib import Path
 
 import zenoh
 
+from daitn.identity.certificates import AUTHORITY, CERTIFICATE, KEY
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.settings import FabricSettings
 
@@ -116,7 +117,7 @@ def _tls(folder: str) -> dict[str, object]:
     """Both ends show certificates (mutual TLS), and who is connected to the host's name too."""
     if not folder:
         return {}
-    names = "authority.pem", "certificate.pem", "key.pem"
+    names = AUTHORITY, CERTIFICATE, KEY
     authority, certificate, key = paths = [str(Path(folder, name)) for name in names]
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
