@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from daitn.cli.embedded import Embedded
-from tests.scenes.breast_cancer import write_network
+from tests.scenes.breast_cancer import free_port, write_network
 
-__all__ = ["Network", "running"]
+__all__ = ["Network", "build", "running"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,19 @@ def running(folder: Path, config: Path) -> Network:
         processes.stop()
         raise
     return Network(folder, processes)
+
+
+def build(folder: Path, nodes: list[dict[str, Any]]) -> Network:
+    """Start a network of these nodes."""
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    plain = {
+        "center": {"listen": [endpoint], "state": "state/center"},
+        "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
+        "nodes": nodes,
+    }
+    path = folder / "network.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return running(folder, path)
 
 
 @pytest.fixture(scope="module")

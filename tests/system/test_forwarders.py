@@ -20,7 +20,7 @@ from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
 
-from .conftest import Network, running
+from .conftest import Network, build, running
 
 pytestmark = pytest.mark.processes
 
@@ -45,7 +45,6 @@ class Square:
         self.relay, self.mesh = relay, Mesh()
         mesh = self.mesh
         relay.target = mesh.port("north")
-        endpoint = f"tcp/127.0.0.1:{free_port()}"
         door = gateway("gate")
         self.url = f"http://{door['gateway']['listen']}"
         nodes = [
@@ -54,14 +53,7 @@ class Square:
             mesh.node("south", {"east": mesh.port("east")}, "gate"),
             mesh.node("east", {}, "north", "south", entry=serving("east", server)),
         ]
-        plain = {
-            "center": {"listen": [endpoint], "state": "state/center"},
-            "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
-            "nodes": nodes,
-        }
-        path = folder / "network.yaml"
-        path.write_text(yaml.safe_dump(plain))
-        self.network: Network = running(folder, path)
+        self.network: Network = build(folder, nodes)
 
     def ping(self, *arguments: str) -> list[Any]:
         ended = self.network.daitn("ping", "--site", "gate", "-n", "1", *arguments, "--json")

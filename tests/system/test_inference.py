@@ -14,7 +14,6 @@ from typing import Any
 
 import openai
 import pytest
-import yaml
 
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
@@ -24,7 +23,7 @@ from tests.scenes.clinic import facility, gateway
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
 
-from .conftest import Network, running
+from .conftest import Network, build
 
 pytestmark = pytest.mark.processes
 
@@ -64,18 +63,6 @@ class Scene:
 def upstream(name: str, server: OpenAiServer, **changes: Any) -> dict[str, Any]:
     apis = ["chat", "completions", "embeddings"]
     return {"name": name, "url": server.url, "apis": apis, **changes}
-
-
-def build(folder: Path, nodes: list[dict[str, Any]]) -> Network:
-    endpoint = f"tcp/127.0.0.1:{free_port()}"
-    plain = {
-        "center": {"listen": [endpoint], "state": "state/center"},
-        "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
-        "nodes": nodes,
-    }
-    path = folder / "network.yaml"
-    path.write_text(yaml.safe_dump(plain))
-    return running(folder, path)
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tests.scenes.breast_cancer import free_port
 from tests.scenes.clinic import facility, gateway
 
+from .conftest import build
 from .test_forwarders import wait_until
-from .test_inference import HELLO, build
+from .test_inference import HELLO
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 

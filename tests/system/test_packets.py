@@ -13,14 +13,12 @@ from typing import Any
 
 import openai
 import pytest
-import yaml
 
-from tests.scenes.breast_cancer import free_port
 from tests.scenes.clinic import facility, gateway
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 
-from .conftest import Network, running
+from .conftest import Network, build
 
 pytestmark = pytest.mark.processes
 
@@ -45,7 +43,6 @@ class Star:
 
     def __init__(self, folder: Path, servers: dict[str, OpenAiServer]) -> None:
         mesh = Mesh()
-        endpoint = f"tcp/127.0.0.1:{free_port()}"
         door = gateway("gate", autonomous=True)
         self.url = f"http://{door['gateway']['listen']}"
         classes = {"clinics": class_key(folder / "clinics.key")}
@@ -62,14 +59,7 @@ class Star:
             }
             receives = {"receives": ["clinics.key"]} if site == "clinic" else {}
             nodes.append(mesh.node(site, to_hub, entry=facility(site, upstream), **receives))
-        plain = {
-            "center": {"listen": [endpoint], "state": "state/center"},
-            "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
-            "nodes": nodes,
-        }
-        path = folder / "network.yaml"
-        path.write_text(yaml.safe_dump(plain))
-        self.network: Network = running(folder, path)
+        self.network: Network = build(folder, nodes)
 
     def ask(self, **wishes: Any) -> tuple[str, dict[str, str]]:
         client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)

@@ -61,6 +61,16 @@ class Travels:
         """The job as its home knows it, asked without waiting for its end."""
         return asyncio.run(self._shown(JobId(job)))
 
+    def unmeasured(self, *, duration_s: float) -> tuple[str, str]:
+        """A job whose model waits at a site for somebody who measures it, as the verifier died;
+        and that site. It never reaches its target."""
+        never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
+        job: str = self.train(objectives=never, budget={"duration_s": duration_s})["job"]
+        wait_until(lambda: len(self.shown(job)["route"]) >= 2)
+        self.network.processes.kill("mpvu")
+        wait_until(lambda: self.shown(job)["state"] == "verifying", 20)
+        return job, self.shown(job)["route"][-1]["site"]
+
     async def _shown(self, job: JobId) -> Any:
         async with connect(self.network.processes.endpoint, "home") as session:
             found = await session.ask("jobs", JobQuery(job=job), JobList)
@@ -94,13 +104,7 @@ def test_a_model_finds_data_is_measured_and_comes_home(travels: Travels) -> None
 
 def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> None:
     """It never reaches its target, so that it is somewhere whenever a site dies."""
-    never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
-    job = travels.train(objectives=never, budget={"duration_s": 100})["job"]
-    wait_until(lambda: len(travels.shown(job)["route"]) >= 2)
-    travels.network.processes.kill("mpvu")
-    # Whatever site it is at now, it waits there for somebody who measures it.
-    wait_until(lambda: travels.shown(job)["state"] == "verifying", 20)
-    at = travels.shown(job)["route"][-1]["site"]
+    job, at = travels.unmeasured(duration_s=100)
     for site in ("east", "north", "west"):
         travels.network.processes.kill(site)
         travels.network.processes.launch(site)
@@ -115,12 +119,7 @@ def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> N
 
 def test_weights_that_are_lost_before_they_were_measured_are_given_up(travels: Travels) -> None:
     """The site that made them is the only one that has them, and dies for good."""
-    never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
-    job = travels.train(objectives=never, budget={"duration_s": 600})["job"]
-    wait_until(lambda: len(travels.shown(job)["route"]) >= 2)
-    travels.network.processes.kill("mpvu")
-    wait_until(lambda: travels.shown(job)["state"] == "verifying", 20)
-    at = travels.shown(job)["route"][-1]["site"]
+    job, at = travels.unmeasured(duration_s=600)
     before = len(travels.shown(job)["route"])
     travels.network.processes.kill(at)
     travels.network.processes.launch("mpvu")
