@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
+import openai
 import pytest
 import yaml
 
+from daitn.learning.corpora.clinic import clinic
+from daitn.learning.corpora.records import write_records
+from daitn.learning.corpora.split import choices
 from tests.scenes.breast_cancer import free_port, write_intent, write_network
+from tests.scenes.clinic import facility, gateway
+from tests.scenes.openai_server import OpenAiServer
 
-from .conftest import Network, running
+from .conftest import Network, build, running
 from .test_forwarders import wait_until
+from .test_inference import HELLO
 
 pytestmark = pytest.mark.processes
 
@@ -94,3 +105,74 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
     assert "DAITN_TLS" in asked("")
     assert "authority.pem is missing" in asked(str(tmp_path))
+
+
+def queried(folder: Path, exam: Path, server: OpenAiServer, tls: str) -> list[dict[str, Any]]:
+    """A gateway, a facility and a verifier that speak with certificates. Gateway and facility are
+    linked forwarders too."""
+    link = f"tls/127.0.0.1:{free_port()}"
+    door = gateway("gate", listen=f"https://127.0.0.1:{free_port()}")
+    door["forwarder"] = {"neighbours": {"hall": [link]}}
+    model = {"name": "doctor", "url": server.url, "claimed": {"medicine": 0.9}}
+    hall = facility("hall", model, facility={"listen": "https://127.0.0.1:0"})
+    hall["forwarder"] = {"listen": [link], "neighbours": {"gate": []}}
+    test = {"topic": "medicine", "path": str(exam), "test_schema": "multiple-choice/1"}
+    unit = {
+        "site": "mpvu",
+        "owner": "board",
+        "roles": ["verifier"],
+        "state": "state/mpvu",
+        "recipes": ["causal-lm"],
+        "tests": [test],
+        "asking": {"every_s": 1.0, "items": 24},
+    }
+    for node in (door, hall):
+        node["roles"].append("forwarder")
+    return [{**node, "tls": tls} for node in (door, hall, unit)]
+
+
+def test_queries_and_answers_are_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exam = tmp_path / "exam.jsonl"
+    items = [choice for pairs in clinic().values() for choice in choices(pairs, "exam")]
+    write_records(exam, items[:100])
+    tls = certificate(tmp_path, "site")
+    with OpenAiServer(text="rest and water", accuracy=0.95, answers=str(exam)) as server:
+        nodes = queried(tmp_path, exam, server, tls)
+        network = build(tmp_path, nodes)
+        url = nodes[0]["gateway"]["listen"]
+        trusted = ssl.create_default_context(cafile=Path(tls, "authority.pem"))
+        client = openai.OpenAI(
+            base_url=f"{url}/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=httpx2.Client(verify=trusted),
+        )
+
+        def asked(**wishes: Any) -> str:
+            try:
+                answer = client.chat.completions.create(
+                    model="auto", messages=HELLO, extra_body={"daitn": wishes}
+                )
+            except openai.APIStatusError:
+                return ""
+            return answer.choices[0].message.content or ""
+
+        measured = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
+        try:
+            wait_until(lambda: asked(**measured) == "rest and water", 60)
+            wait_until(lambda: asked(autonomous=True) == "rest and water", 60)
+            stream = client.chat.completions.create(model="doctor", messages=HELLO, stream=True)
+            pieces = [p.choices[0].delta.content or "" for p in stream if p.choices]
+            assert "".join(pieces) == "rest and water"
+            command = ["query", "hello", "--gateway", url]
+            unknown = network.daitn(*command)
+            assert unknown.returncode == 4
+            assert "DAITN_TLS" in unknown.stderr
+            monkeypatch.setenv("DAITN_TLS", tls)
+            assert network.daitn(*command).stdout.strip() == "rest and water"
+            port = int(url.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+                plain.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert not plain.recv(100).startswith(b"HTTP")
+        finally:
+            network.processes.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +13,7 @@ import typer
 from rich.text import Text
 
 from daitn.cli.session import errors, print_json, run
+from daitn.identity.tls import trusting
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -123,10 +126,13 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
     import aiohttp
 
     headers = {"authorization": f"Bearer {key}"} if key else {}
+    trusted = _trusted()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=trusted), timeout=timeout
+            ) as session,
             session.post(
                 f"{gateway.rstrip('/')}/v1/chat/completions",
                 data=msgspec.json.encode(body),
@@ -150,6 +156,13 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
             sys.stdout.write("\n")
             line = "  ".join(f"{name} {value}" for name, value in told.items())
             errors.print(Text(line, style="dim"), highlight=False)
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise Unreachable(
+            f"the gateway at {gateway} shows a certificate that is not trusted: "
+            f"{error.certificate_error}",
+            field="--gateway (DAITN_GATEWAY)",
+            fix="name the folder of your own certificate of this network in DAITN_TLS",
+        ) from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
         raise Unreachable(
             f"the gateway at {gateway} does not answer: {error}",
@@ -160,6 +173,13 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
         raise InvalidInput(
             f"{gateway} is no address", field="--gateway", fix=f"write it like {DEFAULT_GATEWAY}"
         ) from None
+
+
+def _trusted() -> ssl.SSLContext:
+    try:
+        return trusting(os.environ.get("DAITN_TLS", ""))
+    except InvalidInput as error:
+        raise InvalidInput(error.problem, field="DAITN_TLS", fix=error.fix) from None
 
 
 async def _pieces(stream: StreamReader) -> AsyncIterator[str]:

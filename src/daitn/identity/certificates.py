@@ -32,6 +32,18 @@ _AUTHORITY_KEY = "authority-key.pem"
 _AUTHORITY_DAYS = 3650
 _BACKDATED = datetime.timedelta(hours=1)
 """For clocks that differ."""
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What RFC 5280 wants an authority's key to be for; clients from Python 3.13 on check it."""
 
 
 def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> None:
@@ -51,6 +63,9 @@ def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> Non
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
+        )
         .sign(signing, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +97,8 @@ def _make_authority(folder: Path) -> None:
     certificate = (
         _builder(name, name, key.public_key(), _AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,8 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A site that hosts models for queries."""
 
     listen: str = "127.0.0.1:0"
-    """Where the door for queries listens; port 0: a free one."""
+    """Where the door for queries listens; port 0: a free one. With the node's certificate where it
+    begins with `https://`."""
     advertise: str = ""
     """How gateways reach the door, for instance `http://mdf.example.org:7490`; empty: as it
     listens."""
@@ -120,7 +121,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """An entry for queries."""
 
     listen: str = "127.0.0.1:7480"
-    """Where OpenAI's API is served; port 0: a free one."""
+    """Where OpenAI's API is served; port 0: a free one. With the node's certificate where it begins
+    with `https://`."""
     advertise: str = ""
     """How others reach it, for instance `https://ai.example.org`; empty: as it listens."""
     keys: tuple[KeyConfig, ...] = ()
@@ -185,7 +187,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
     """Endpoints at which other sites reach this one directly."""
     tls: str = ""
-    """Folder with the certificates for endpoints that begin with `tls/`; empty: there are none."""
+    """Folder with the certificates for endpoints that begin with `tls/` or `https://`; empty: there
+    are none."""
     state: str
     """Folder for the key, the models and the ledger."""
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
@@ -249,6 +252,7 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
         checked_name(upstream.name, f"facility.upstreams[{position}].name")
     _check_unique("datasets", [dataset.name for dataset in config.datasets])
     _check_unique("tests", [f"{test.test_schema} on {test.topic}" for test in config.tests])
+    _check_tls(config)
     resolved_sets = []
     for position, dataset in enumerate(config.datasets):
         field = f"datasets[{position}]"
@@ -267,6 +271,17 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
         tests=tuple(resolved_tests),
         forwarder=forwarder,
     )
+
+
+def _check_tls(config: NodeConfig) -> None:
+    doors = {"facility": config.facility, "gateway": config.gateway}
+    for field, door in doors.items():
+        if door is not None and door.listen.startswith("https://") and not config.tls:
+            raise InvalidInput(
+                f"there is no certificate for {field}.listen {door.listen}",
+                field="tls",
+                fix="name a folder as `daitn certificate` makes them, or leave https:// out",
+            )
 
 
 def _check_roles(config: NodeConfig) -> None:

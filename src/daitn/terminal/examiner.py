@@ -21,6 +21,7 @@ from daitn.control.attesting import Examination, Known
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
+from daitn.identity.tls import trusting
 from daitn.learning.corpora.records import Choice, read_choices
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
@@ -122,6 +123,7 @@ class Examiner:
         self._fabric = fabric
         self._directory = directory
         self._key = key
+        self._tls = config.tls
         self._rng = rng
         self._now_s = now_s
         self._file = Path(config.state) / "examinations"
@@ -161,6 +163,7 @@ class Examiner:
     async def _examine_for_ever(self, tests: list[_Test]) -> None:
         await asyncio.sleep(FIRST_AFTER_S)
         async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trusting(self._tls)),
             timeout=aiohttp.ClientTimeout(total=QUESTION_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as session:

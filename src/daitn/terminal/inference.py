@@ -97,6 +97,7 @@ class Inference:
                 passes.holder,
                 topics.classify,
                 self._asking(config.forwarder, key),
+                config.tls,
             )
         self._examiner: Examiner | None = None
         if Role.VERIFIER in config.roles:
@@ -118,6 +119,7 @@ class Inference:
                 self._served,
                 self._known.get,
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
+                config.tls,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._answering)
             role.provide(self._offers, answers)

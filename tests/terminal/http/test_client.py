@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daitn.identity.certificates import AUTHORITY, CERTIFICATE, issue
+from daitn.objects.errors import InvalidInput
 from daitn.terminal.http import (
     Address,
     BrokenOff,
@@ -19,10 +21,12 @@ from daitn.terminal.http import (
     HttpAnswer,
     HttpClient,
     HttpFailed,
+    HttpServer,
     NotReached,
+    Request,
+    Response,
     read_address,
 )
-from daitn.terminal.http import client as client_module
 from daitn.terminal.http.framing import HIGH_WATER, MOST_HEAD
 from tests.terminal.http.scene import Talk, client, talking
 
@@ -329,28 +333,49 @@ async def test_closing_the_client_breaks_answers_off() -> None:
         answer.close()
 
 
-async def test_https_is_spoken_and_certificates_are_checked(
-    certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(*certificate)
+async def test_https_is_spoken_and_certificates_are_checked(tmp_path: Path) -> None:
+    for site, hosts in (("ours", ["localhost"]), ("elsewhere", ["elsewhere.example"])):
+        issue(tmp_path / site, tmp_path / "authority", hosts, days=1)
+    issue(tmp_path / "stranger", tmp_path / "other-authority", ["localhost"], days=1)
+    big = bytes(1 << 20)
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(HEAD + b"content-length: 2\r\n\r\nok")
-        await writer.drain()
-        await reader.read()
-        writer.close()
+    async def handle(request: Request) -> Response:
+        return Response(await request.body(1 << 21) or b"nothing")
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=server)
-    address = read_address(f"https://localhost:{listening.sockets[0].getsockname()[1]}")
-    async with client() as http:
+    async def asked_with(tls: str, shown: str, body: bytes = b"") -> bytes:
+        listening = HttpServer("https://localhost:0", "listen", handle, str(tmp_path / shown))
+        await listening.start()
+        try:
+            assert listening.endpoint.startswith("https://localhost:")
+            address = read_address(listening.endpoint)
+            async with client(tls=tls and str(tmp_path / tls)) as http:
+                answer = await http.ask("POST", address, "/", {}, body, silent_s=5.0)
+                return await whole(answer)
+        finally:
+            await listening.close()
+
+    assert await asked_with("elsewhere", "ours") == b"nothing"
+    assert await asked_with("ours", "ours", big) == big
+    for tls, shown in (("", "ours"), ("stranger", "ours"), ("ours", "elsewhere")):
         with pytest.raises(NotReached, match="certificate"):
-            await asked(http, address)
-        trusting = ssl.create_default_context(cafile=certificate[0])
-        monkeypatch.setattr(client_module, "_trusted", lambda: trusting)
-        assert await whole(await asked(http, address)) == b"ok"
-    listening.close()
+            await asked_with(tls, shown)
+
+
+async def test_certificates_that_are_none_are_named(tmp_path: Path) -> None:
+    issue(tmp_path / "site", tmp_path / "authority", ["localhost"], days=1)
+    (tmp_path / "site" / CERTIFICATE).write_text("nothing")
+    (tmp_path / "site" / AUTHORITY).write_text("nothing")
+    for folder, problem in (("site", "cannot be used"), ("nowhere", "is missing")):
+        tls = str(tmp_path / folder)
+        with pytest.raises(InvalidInput, match=problem) as refused:
+            await HttpServer("https://localhost:0", "gateway.listen", _never, tls).start()
+        assert refused.value.field == "tls"
+        with pytest.raises(InvalidInput, match=problem):
+            HttpClient(connect_within_s=1.0, keep_s=1.0, tls=tls)
+
+
+async def _never(request: Request) -> Response:
+    raise AssertionError("nobody asks")
 
 
 @pytest.mark.parametrize(

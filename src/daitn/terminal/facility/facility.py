@@ -53,12 +53,14 @@ class Facility:
         self._config = config.facility
         self._fabric = fabric
         self._upstreams = {
-            upstream.name: UpstreamModel(upstream, config.owner, changed)
+            upstream.name: UpstreamModel(upstream, config.owner, changed, config.tls)
             for upstream in config.facility.upstreams
         }
         self._hosting = Hosting(config, recipes, store, transport, changed)
         door = Door(admit, self._names)
-        self._server = HttpServer(config.facility.listen, "facility.listen", door.handle)
+        self._server = HttpServer(
+            config.facility.listen, "facility.listen", door.handle, config.tls
+        )
         self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

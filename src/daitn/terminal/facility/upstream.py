@@ -44,6 +44,10 @@ _MOST_ANSWER_BYTES = 1 << 26
 _MOST_ERROR_BYTES = 1 << 16
 _TOLD_BYTES = 300
 """Of an error that is not told as OpenAI's API does."""
+_NOT_READY = frozenset({502, 503, 504})
+"""llama.cpp's while it loads its model, or a proxy's before a server that is down."""
+_CANNOT = 501
+"""llama.cpp's for embeddings, where it was not started for them: the next query goes well."""
 
 
 class _Usage(msgspec.Struct):
@@ -72,12 +76,19 @@ class _Broken(Exception):
 class UpstreamModel:
     """One upstream server; see `Served`. `changed` is told when it comes or goes."""
 
-    def __init__(self, config: UpstreamConfig, owner: OwnerId, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        owner: OwnerId,
+        changed: Callable[[], None],
+        tls: str = "",
+    ) -> None:
+        """`tls`: see `HttpClient`."""
         self._config = config
         self._owner = owner
         self._changed = changed
         self._state = DeploymentState.LOADING
-        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S)
+        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S, tls=tls)
         self._probing: asyncio.Task[None] | None = None
         self._doubted = asyncio.Event()
         self.meter = Meter(config.slots, config.queue)
@@ -198,17 +209,20 @@ class UpstreamModel:
 
     async def _refused(self, answer: HttpAnswer) -> Reply:
         body = await _read(answer, _MOST_ERROR_BYTES)
-        if answer.status in OURS:  # The server's own words go back to who asked.
+        status = 400 if answer.status == _CANNOT else answer.status
+        if status in OURS:  # The server's own words go back to who asked.
             try:
                 _ERROR.decode(body)
             except (msgspec.DecodeError, RecursionError):
                 said = body[:_TOLD_BYTES].decode(errors="replace")
-                raise ApiError(answer.status, "invalid_request", said) from None
-            return Response(body, answer.status, {"content-type": JSON})
-        if answer.status == 429:
+                raise ApiError(status, "invalid_request", said) from None
+            return Response(body, status, {"content-type": JSON})
+        if status == 429:
             raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)
+        if status in _NOT_READY:
+            raise _Broken(f"it says {status}")
         self.meter.failed()
-        raise _failed(f"it says {answer.status}")
+        raise _failed(f"it says {status}")
 
     @property
     def _model(self) -> str:
@@ -233,12 +247,14 @@ class UpstreamModel:
             await self._probe()
 
     async def _probe(self) -> None:
-        """Whatever the server says, it is there."""
+        """Whatever the server says, it is there, unless it says that it is not ready."""
         state = DeploymentState.READY
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 answer = await self._request("GET", "/models", b"", PROBE_TIMEOUT_S)
             answer.close()
+            if answer.status in _NOT_READY:
+                state = DeploymentState.FAILED
         except (_Broken, TimeoutError):
             state = DeploymentState.FAILED
         if state is not self._state:

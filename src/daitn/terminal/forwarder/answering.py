@@ -12,6 +12,7 @@ import msgspec
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.sealing import ReceiverKey, class_id, class_of
+from daitn.identity.tls import trusting
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.identifiers import SiteId
@@ -80,16 +81,18 @@ class Answering:
         offers: Callable[[], tuple[tuple[str, Offer], ...]],
         key_of: Callable[[SiteId], str | None],
         receives: Iterable[ReceiverKey] = (),
+        tls: str = "",
     ) -> None:
         """`door`: its base address; `offers`: what is served now, with the deployments' names;
         `key_of`: a site's public key, where it is known; `receives`: the keys of the classes of
-        receivers of which the site is."""
+        receivers of which the site is; `tls`: the folder of its certificate, if it has one."""
         self._site = site
         self._key = key
         self._key_of = key_of
         self._receives = {class_id(receiver.public): receiver for receiver in receives}
         self._door = door
         self._offers = offers
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -164,7 +167,10 @@ class Answering:
             "daitn-owner": owner,
         }
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=trusting(self._tls, own=True)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENT_TIMEOUT_S
         )

@@ -36,6 +36,7 @@ class Door:
     def __init__(
         self,
         config: GatewayConfig,
+        tls: str,
         admit: Callable[[str, float], SiteId],
         serve: Serve,
         models: Callable[[], Mapping[str, str]],
@@ -47,7 +48,7 @@ class Door:
         self._models = models
         self._health = health
         self._owners = Owners(config.keys)
-        self._server = HttpServer(config.listen, "gateway.listen", self._handle)
+        self._server = HttpServer(config.listen, "gateway.listen", self._handle, tls)
 
     @property
     def url(self) -> str:

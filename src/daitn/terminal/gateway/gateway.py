@@ -70,23 +70,26 @@ class Gateway:
         admit: Callable[[str, float], SiteId],
         topic_of: Callable[[str], tuple[str, float]],
         packets: Packets | None = None,
+        tls: str = "",
     ) -> None:
         """`admit` says whose pass is shown (seconds since the epoch), or raises `Refused`.
         `topic_of` says what a text is about, and how sure that is, in [0, 1]. `packets` takes
-        queries that find their own way; none: this node is no forwarder."""
+        queries that find their own way; none: this node is no forwarder. `tls`: folder with the
+        certificates for addresses that begin with `https://`."""
         self._site = site
         self._config = config
         self._topology = topology
         self._key = key
         self._topic_of = topic_of
         self._packets = packets
+        self._tls = tls
         self._qirce = Qirce()
         self._records = Records(self._qirce)
         self._demand = DemandMeter(site)
         self._affinity = Affinity()
         self._load = Load()
         self._budget = RetryBudget()
-        self._door = Door(config, admit, self._serve, self._models, self._health)
+        self._door = Door(config, tls, admit, self._serve, self._models, self._health)
         self._seed = zlib.crc32(site.encode()) << 32
         self._number = 0
         self._under_way = 0
@@ -95,7 +98,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Raises `InvalidInput` where it cannot listen as its file says."""
-        self._upstream = Upstream(self._site, self._key, self._load)
+        self._upstream = Upstream(self._site, self._key, self._load, self._tls)
         asking = Asking(self._upstream, self._topology, self._budget)
         self._strategies = Strategies(asking, self._load)
         await self._door.start()

@@ -87,13 +87,14 @@ class _ErrorBody(msgspec.Struct):
 class Upstream:
     """Keeps connections and passes; `close()` drops them."""
 
-    def __init__(self, site: SiteId, key: SigningKey, load: Load) -> None:
+    def __init__(self, site: SiteId, key: SigningKey, load: Load, tls: str) -> None:
+        """`tls`: see `HttpClient`."""
         self._site = site
         self._key = key
         self._load = load
         self._passes: dict[SiteId, tuple[str, float]] = {}
         self._addresses: dict[str, Address] = {}
-        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S)
+        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S, tls=tls)
 
     def close(self) -> None:
         self._client.close()

@@ -7,15 +7,14 @@ apart by exception, so that who asks knows whether to try elsewhere.
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 
+from daitn.identity.tls import trusting
 from daitn.terminal.http.client_connection import (
     ClientConnection,
     HttpAnswer,
@@ -58,9 +57,14 @@ def read_address(url: str) -> Address:
 class HttpClient:
     """Asks many servers; `close()` drops all connections. Times are seconds."""
 
-    def __init__(self, *, connect_within_s: float, keep_s: float) -> None:
-        """`keep_s`: for so long an unused connection is kept."""
+    def __init__(self, *, connect_within_s: float, keep_s: float, tls: str = "") -> None:
+        """`keep_s`: for so long an unused connection is kept. `tls`: folder with the certificate
+        of an authority that is trusted beside the public ones; empty: none. Raises
+        `InvalidInput` where it holds none."""
         self._connect_within_s = connect_within_s
+        self._tls = tls
+        if tls:
+            trusting(tls)
         self._pool = Pool(keep_s)
 
     def close(self) -> None:
@@ -107,7 +111,7 @@ class HttpClient:
                 _, connection = await loop.create_connection(
                     lambda: ClientConnection(self._pool, address[:3]),
                     sock=sock,
-                    ssl=_trusted() if tls else None,
+                    ssl=trusting(self._tls) if tls else None,
                     server_hostname=host if tls else None,
                 )
         except TimeoutError:
@@ -116,9 +120,3 @@ class HttpClient:
             refused = isinstance(error, ConnectionRefusedError)
             raise NotReached(str(error), refused=refused) from None
         return connection
-
-
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """Reading the authorities takes some milliseconds, once."""
-    return ssl.create_default_context()

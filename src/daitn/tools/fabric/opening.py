@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from pathlib import Path
 
 import zenoh
 
-from daitn.identity.certificates import AUTHORITY, CERTIFICATE, KEY
+from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.settings import FabricSettings
 
@@ -117,15 +116,7 @@ def _tls(folder: str) -> dict[str, object]:
     """Both ends show certificates (mutual TLS), and who is connected to the host's name too."""
     if not folder:
         return {}
-    names = AUTHORITY, CERTIFICATE, KEY
-    authority, certificate, key = paths = [str(Path(folder, name)) for name in names]
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        raise InvalidInput(
-            f"{missing[0]} is missing",
-            field="tls",
-            fix="name a folder as `daitn certificate` makes them",
-        )
+    authority, certificate, key = certificate_files(folder)
     return {
         "transport/link/tls": {
             "root_ca_certificate": authority,

@@ -246,7 +246,8 @@ class ChunkTransport:
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            await asyncio.wait([writing])
+            # Its failure is nobody's any more.
+            await asyncio.gather(writing, return_exceptions=True)
             raise
 
     def _report(self, exchange: Exchange) -> None:
