@@ -12,7 +12,7 @@ import pytest
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_advert
-from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.descriptors import NodeDescriptor, Role, VerifierDescriptor
 from daitn.objects.errors import InvalidInput, StorageFull
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Advert
@@ -121,8 +121,10 @@ class Node:
             await registration.close()
 
 
-async def opened(fabric: Fabric, folder: Path, *listeners: Listener) -> Directory:
-    opened = Directory(fabric, FileKeys(folder / "keys"), *listeners)
+async def opened(
+    fabric: Fabric, folder: Path, *listeners: Listener, verifiers: tuple[SiteId, ...] = ()
+) -> Directory:
+    opened = Directory(fabric, FileKeys(folder / "keys"), *listeners, verifiers=verifiers)
     await opened.start()
     return opened
 
@@ -384,3 +386,26 @@ def test_a_disk_that_takes_nothing_is_told_and_no_key_is_half_kept(tmp_path: Pat
         known.put(NINDS, "second")
     assert known.get(NINDS) is None
     assert FileKeys(tmp_path / "keys").sites() == (GHR,)
+
+
+async def test_not_everybody_who_says_so_is_a_verifier(
+    network: Network, hub: Fabric, tmp_path: Path
+) -> None:
+    directory = await opened(hub, tmp_path, verifiers=(GHR,))
+    for site in (GHR, NINDS):
+        node = Node(await network.open(site), site)
+        node.descriptor = msgspec.structs.replace(
+            node.descriptor,
+            roles=(Role.COMPUTE, Role.VERIFIER),
+            verifier=VerifierDescriptor(tests=(), recipes=()),
+        )
+        await node.start()
+    try:
+        await until(lambda: directory.alive() == {GHR, NINDS})
+        named, other = directory.nodes()
+        assert named.roles == (Role.COMPUTE, Role.VERIFIER)
+        assert named.verifier is not None
+        assert other.roles == (Role.COMPUTE,)
+        assert other.verifier is None
+    finally:
+        await directory.close()

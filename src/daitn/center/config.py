@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.wire import checked
 
 __all__ = ["CenterConfig", "check_center_config"]
@@ -23,6 +24,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Folder for jobs and for weights that owners bring."""
     root: tuple[str, ...] = ()
     """Endpoints of the root control centre, where this one is of a domain."""
+    verifiers: tuple[SiteId, ...] = ()
+    """Verification units whose measurements count; empty: all sites that call themselves so."""
     database: str = ""
     """SQLAlchemy URL of the job journal; empty: SQLite in the state folder."""
 
@@ -30,6 +33,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def check_center_config(plain: object, folder: Path) -> CenterConfig:
     """Check plain data from a file. Raises `InvalidInput` naming the field."""
     config = checked({} if plain is None else plain, CenterConfig, "center")
+    for position, site in enumerate(config.verifiers):
+        checked_name(site, f"verifiers[{position}]")
     return msgspec.structs.replace(
         config,
         state=str((folder / config.state).resolve()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError
@@ -53,10 +53,12 @@ class TopologyFeed:
         journal: Journal,
         came: Callable[[SiteId], None],
         lost: Callable[[SiteId], None],
+        verifiers: Collection[SiteId],
     ) -> None:
+        """`verifiers`: see `Directory`."""
         self._fabric = fabric
         self._keys = JournalKeys(journal)
-        self.directory = Directory(fabric, self._keys, self)
+        self.directory = Directory(fabric, self._keys, self, verifiers=verifiers)
         self._tell_came = came
         self._tell_lost = lost
         self._state = DrrtState()

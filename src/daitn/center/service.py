@@ -69,7 +69,7 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
-        self._feed = TopologyFeed(fabric, self._journal, self._came, self._lost)
+        self._feed = TopologyFeed(fabric, self._journal, self._came, self._lost, config.verifiers)
         self._qrrt = QrrtFeed(fabric, self._feed.directory, CENTER_SITE)
         self._deployments = DeploymentService(
             fabric, self._journal, self._feed.directory, self._qrrt

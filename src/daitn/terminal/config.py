@@ -199,6 +199,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tests: tuple[TestSetConfig, ...] = ()
     asking: AskingConfig = AskingConfig()
     """Of a verifier."""
+    verifiers: tuple[SiteId, ...] = ()
+    """Verification units whose findings count at this gateway, facility or forwarder; empty: all
+    sites that call themselves so."""
     facility: FacilityConfig | None = None
     gateway: GatewayConfig | None = None
     forwarder: ForwarderConfig | None = None
@@ -246,6 +249,8 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
             field="center",
             fix="name its endpoints, or make the node a forwarder, which needs none",
         )
+    for position, site in enumerate(config.verifiers):
+        checked_name(site, f"verifiers[{position}]")
     upstreams = config.facility.upstreams if config.facility else ()
     _check_unique("facility.upstreams", [upstream.name for upstream in upstreams])
     for position, upstream in enumerate(upstreams):

@@ -70,7 +70,7 @@ class Inference:
         self._site = config.site
         self._fabric = fabric
         self._known = FileKeys(Path(config.state) / "known-keys")
-        self._directory = Directory(fabric, self._known)
+        self._directory = Directory(fabric, self._known, verifiers=config.verifiers)
         passes = PassBook(config.site, self._key_of_asker)
         self._facility: Facility | None = None
         if config.facility is not None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from daitn.identity.signing import check_advert
-from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Advert
@@ -108,7 +110,16 @@ class Listener(Protocol):
 class Directory:
     """Keeps what every node says of itself, and tells listeners who came and who was lost."""
 
-    def __init__(self, fabric: Fabric, known: KnownKeys, *listeners: Listener) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        known: KnownKeys,
+        *listeners: Listener,
+        verifiers: Collection[SiteId] = (),
+    ) -> None:
+        """`verifiers`: those that count; what others say of themselves is heard without that role.
+        Empty: all that call themselves so."""
+        self._verifiers = verifiers
         self._fabric = fabric
         self._known = known
         self._listeners = list(listeners)
@@ -221,8 +232,14 @@ class Directory:
         known = self._nodes.get(site)
         if known is not None and not _later(node, known):
             return False
-        self._nodes[site] = node
+        self._nodes[site] = self._admitted(node)
         return True
+
+    def _admitted(self, node: NodeDescriptor) -> NodeDescriptor:
+        if not self._verifiers or node.site in self._verifiers:
+            return node
+        roles = tuple(role for role in node.roles if role is not Role.VERIFIER)
+        return msgspec.structs.replace(node, roles=roles, verifier=None)
 
     def _check_key(self, site: SiteId, public_key: str) -> None:
         known = self._known.get(site)

@@ -244,6 +244,23 @@ def test_a_node_that_is_gone_for_long_is_forgotten_with_what_it_has() -> None:
     assert state.snapshot().columns.there.tolist() == [True]
 
 
+def test_a_unit_that_is_gone_for_good_holds_nothing_degraded() -> None:
+    sick = finding("doctor", "mdf", "medicine", 0.3, degraded=True)
+    state = state_of([facility("mdf", deployment("doctor")), unit("board")], sick)
+    state.lost(SiteId("board"), NOW_S)
+    later_s = NOW_S + FORGET_AFTER_S
+    state.described(facility("mdf", deployment("doctor"), version=2), later_s - 1)
+    assert state.snapshot().columns.degraded.tolist() == [True]
+    state.described(facility("mdf", deployment("doctor"), version=3), later_s)
+    assert state.snapshot().columns.degraded.tolist() == [False]
+    assert state.snapshot().accuracies.topics["medicine"].value.tolist() == [0.3]
+    # It is back, and tells anew what it found.
+    state.described(unit("board"), later_s)
+    state.came(SiteId("board"), later_s)
+    state.absorb_finding(sick, later_s)
+    assert state.snapshot().columns.degraded.tolist() == [True]
+
+
 def test_a_node_that_came_back_in_time_is_not_forgotten() -> None:
     state = state_of([facility("mdf", deployment("doctor")), gateway("gw")])
     state.lost(MDF, NOW_S)
@@ -343,6 +360,9 @@ def test_a_facility_that_tells_loads_only_has_measured_nothing() -> None:
     state = state_of([facility("mdf", deployment("doctor"))])
     state.absorb_serving(serving("mdf", figures("doctor", in_flight=3)), NOW_S)
     assert state.snapshot().columns.measured_at_s.tolist() == [0.0]
+    for nonsense_s in (-1.0, math.inf, math.nan, 1e9):
+        state.absorb_serving(serving("mdf", figures("doctor", first_token_s=nonsense_s)), NOW_S)
+        assert state.snapshot().columns.measured_at_s.tolist() == [0.0]
     state.absorb_serving(serving("mdf", figures("doctor", first_token_s=0.2)), NOW_S)
     assert state.snapshot().columns.measured_at_s.tolist() == [NOW_S]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection
 
+import msgspec
+
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.topology.qrrt.snapshot import deployment_id
@@ -49,6 +51,17 @@ class Findings:
         (old_id, old_topic), _ = of.popitem(last=False)
         self._drop(old_id, finding.verifier, old_topic)
         return id_, old_id
+
+    def unmark(self, unit: SiteId) -> tuple[str, ...]:
+        """The unit is gone for good: its figures stay, and what it found degraded counts as that
+        no more, since it will not say when it is well again. Gives the ids as `keep` does."""
+        changed = []
+        for id_, topic in self._of.get(unit, ()):
+            finding = self._on[id_][unit, topic]
+            if finding.degraded:
+                self._on[id_][unit, topic] = msgspec.structs.replace(finding, degraded=False)
+                changed.append(id_)
+        return tuple(changed)
 
     def _drop(self, id_: str, verifier: SiteId, topic: str) -> None:
         del self._on[id_][verifier, topic]

@@ -99,6 +99,10 @@ class Knowledge:
         """Keep it. Gives the ids of the deployments of which something else is known now."""
         return self._findings.keep(finding) if _sensible(finding) else ()
 
+    def forgotten(self, unit: SiteId) -> tuple[str, ...]:
+        """A unit is gone for good. Gives ids as `found` does."""
+        return self._findings.unmark(unit)
+
     def moved(self, source: NDArray[np.intp], row_of: Mapping[str, int]) -> None:
         """The rows are others now, see `Column.moved`."""
         self._rows = len(source)

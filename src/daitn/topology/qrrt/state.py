@@ -186,8 +186,8 @@ class QrrtState:
                 if said is not None and 0.0 <= said <= most:
                     believed = said if seen is None else seen.believed(name, said, now_s)
                     floats[name][row] = believed
-            if reading.first_token_s is not None:
-                floats["measured_at_s"][row] = now_s
+                    if name == "first_token_s":
+                        floats["measured_at_s"][row] = now_s
         self._changed(now_s)
 
     def observe(self, site: str, name: str, seen: Observation, now_s: float) -> None:
@@ -255,6 +255,9 @@ class QrrtState:
                 return
             del self._gone_at_s[site]
             self._nodes.pop(site, None)
+            for id_ in self._knowledge.forgotten(site):
+                if id_ in self._row_of:
+                    self._know(self._row_of[id_])
             self._reconsider(site)
             self._ids_at.pop(site, None)
             self._links.forget(site)
