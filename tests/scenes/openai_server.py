@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """Answers at the same time; further ones wait."""
     fail: float = 0.0
     """Share of requests answered 500."""
+    chokes_on: str = ""
+    """Requests in which this text is are answered 500; empty: none."""
     hang: bool = False
     """Take requests and say nothing."""
     reset: bool = False
@@ -116,7 +118,8 @@ class Server:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        if self.rng.random() < settings.fail:
+        chokes = settings.chokes_on and settings.chokes_on in json.dumps(body)
+        if chokes or self.rng.random() < settings.fail:
             return _error(500, "told to fail", "told_to_fail")
         self.in_flight += 1
         try:

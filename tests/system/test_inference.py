@@ -311,6 +311,26 @@ def _answers(scene: Scene, model: str) -> bool:
         return False
 
 
+def test_bad_queries_take_a_deployment_from_nobody(scene: Scene) -> None:
+    poison: list[Any] = [{"role": "user", "content": "poison"}]
+    for server in scene.servers.values():
+        server.control(chokes_on="poison")
+    for model in ("nurse", "doctor"):
+        for _ in range(4):
+            with pytest.raises(openai.APIStatusError, match="500") as failed:
+                scene.client.chat.completions.create(model=model, messages=poison)
+            assert failed.value.status_code in (502, 503)
+            assert scene.ask(model)[0].startswith("from"), "at once, and for everybody else"
+    # Where another one answers, it is the deployment that is at fault.
+    scene.servers["east"].control(fail=1.0)
+    for _ in range(10):
+        assert scene.ask("doctor")[0] == "from west"
+    asked = scene.servers["east"].control()["requests"]
+    for _ in range(5):
+        assert scene.ask("doctor")[0] == "from west"
+    assert scene.servers["east"].control()["requests"] == asked
+
+
 def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> None:
     items = [choice for pairs in clinic().values() for choice in choices(pairs, "exam")][:160]
     exam = tmp_path / "exam.jsonl"

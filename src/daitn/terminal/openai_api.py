@@ -22,6 +22,7 @@ __all__ = [
     "JSON",
     "OURS",
     "PATHS",
+    "UPSTREAM_REFUSED",
     "ApiError",
     "bad_request",
     "json_response",
@@ -35,6 +36,8 @@ EVENTS = "text/event-stream"
 PATHS = {f"/v1{api.path}": api for api in Api}
 OURS = frozenset({400, 413, 415, 422})
 """Statuses by which a server says that the request itself is at fault: no other would take it."""
+UPSTREAM_REFUSED = "upstream_refused"
+"""Code of a facility's error: the server behind it is there, and says that it failed."""
 
 
 class ApiError(Exception):

@@ -88,7 +88,7 @@ async def test_the_servers_key_is_added_here(
         monkeypatch.setenv("DOCTOR_KEY", "wrong")
         with pytest.raises(openai.InternalServerError, match="401") as refused:
             await site.ask("doctor")
-    assert refused.value.code == "upstream_failed"
+    assert refused.value.code == "upstream_refused"
 
 
 async def test_an_answer_tells_what_a_gateway_cannot_see(site: Site, server: OpenAiServer) -> None:
@@ -155,7 +155,8 @@ async def test_a_server_that_fails_before_it_says_anything_is_a_clean_error(
     server.control(**fault)
     status, said, _ = await site.post(CHAT, body)
     error = json.loads(said)["error"]
-    assert (status, error["code"], error["type"]) == (502, "upstream_failed", "server_error")
+    code = "upstream_refused" if "fail" in fault else "upstream_failed"
+    assert (status, error["code"], error["type"]) == (502, code, "server_error")
     await until(lambda: site.reading.error_share > 0.0)
     server.control(fail=0.0, reset=False, garbage=False, cut_after=-1)
     assert (await site.post(CHAT, body))[0] == 200
@@ -242,8 +243,9 @@ async def odd_server(answer: Answers) -> AsyncIterator[str]:
         (200, b'{"error": {"message": "no"}}', "application/json", (502, "upstream_failed")),
         (200, b"[" * 100_000, "application/json", (502, "upstream_failed")),
         (200, b"\xff\xfe", "text/event-stream", (502, "upstream_failed")),
-        (302, b"", "text/html", (502, "upstream_failed")),
-        (404, b'{"error": {"code": "x"}}', "application/json", (502, "upstream_failed")),
+        (302, b"", "text/html", (502, "upstream_refused")),
+        (404, b'{"error": {"code": "x"}}', "application/json", (502, "upstream_refused")),
+        (503, b'{"error": {"code": "x"}}', "application/json", (503, "unavailable")),
         (429, b"", "text/html", (429, "facility_full")),
         (400, b'{"error": {"code": "too_hot"}}', "application/json", (400, "too_hot")),
         (400, b"<html>too hot</html>", "text/html", (400, "invalid_request")),

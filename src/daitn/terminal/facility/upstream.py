@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -25,9 +26,11 @@ from daitn.terminal.http import (
     Response,
     read_address,
 )
-from daitn.terminal.openai_api import EVENTS, JSON, OURS, ApiError
+from daitn.terminal.openai_api import EVENTS, JSON, OURS, UPSTREAM_REFUSED, ApiError
 
 __all__ = ["UpstreamModel"]
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 SILENT_TIMEOUT_S = 120.0
@@ -221,8 +224,10 @@ class UpstreamModel:
             raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)
         if status in _NOT_READY:
             raise _Broken(f"it says {status}")
+        said = body[:_TOLD_BYTES].decode(errors="replace")
+        log.warning("%s says %d: %s", self._config.name, status, said)
         self.meter.failed()
-        raise _failed(f"it says {status}")
+        raise ApiError(502, UPSTREAM_REFUSED, f"the upstream server says {status}")
 
     @property
     def _model(self) -> str:

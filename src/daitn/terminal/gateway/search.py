@@ -57,6 +57,8 @@ class Search:
         self._left = course.intent.wishes.attempts
         self._ways: set[tuple[int, str | None]] = set()
         self._failures: dict[str, AttemptFailed] = {}
+        self._refused: list[int] = []
+        """Rows that did, of which nobody was told yet."""
         self._begun = False
 
     async def answer(self) -> Answer:
@@ -72,6 +74,7 @@ class Search:
                 answer = await self._attempt(row)
             self._course.away_s += time.perf_counter() - began_s
             if answer is not None:
+                self._tell_refused()
                 return answer
 
     def go_on_with(self, rows: Iterable[int]) -> None:
@@ -134,8 +137,18 @@ class Search:
                 return
         course.failed.add(row)
         self._failures[deployed.id] = failed
-        if failed.cause is not Cause.FULL:
+        if failed.cause is Cause.REFUSED:
+            self._refused.append(row)
+        elif failed.cause is not Cause.FULL:
             topology.observe(deployed.site, deployed.name, FAILED)
+
+    def _tell_refused(self) -> None:
+        """Another row answered this very query, so it was not the query's fault: with bad queries
+        alone, nobody takes a deployment away from others."""
+        for row in self._refused:
+            deployed = self._course.snapshot.rows[row]
+            self._asking.topology.observe(deployed.site, deployed.name, FAILED)
+        self._refused.clear()
 
     def _given_up(self) -> ApiError:
         failures = self._failures.values()

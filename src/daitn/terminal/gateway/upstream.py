@@ -24,7 +24,7 @@ from daitn.terminal.http import (
     NotReached,
     read_address,
 )
-from daitn.terminal.openai_api import JSON, OURS
+from daitn.terminal.openai_api import JSON, OURS, UPSTREAM_REFUSED
 from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.snapshot import deployment_id
 
@@ -51,6 +51,8 @@ class Cause(enum.Enum):
 
     FULL = "full"
     FAILED = "failed"
+    REFUSED = "refused"
+    """The server behind the facility is there and says that it failed, at this query at least."""
     UNREACHABLE = "unreachable"
     """There was no connection: another path may lead there."""
 
@@ -219,8 +221,10 @@ def _said_no(answer: Answer, towards: SiteId) -> AttemptFailed:
         said = msgspec.json.decode(answer.body, type=_ErrorBody).error
     except msgspec.DecodeError:
         said = _Error()
-    full = answer.status == 429 or said.code == "overloaded"
     reason = f"it said {answer.status} {said.code or ''} {said.message[:200]}".strip()
-    return AttemptFailed(
-        Cause.FULL if full else Cause.FAILED, reason, towards, answer.retry_after_s
-    )
+    cause = Cause.FAILED
+    if answer.status == 429 or said.code == "overloaded":
+        cause = Cause.FULL
+    elif said.code == UPSTREAM_REFUSED:
+        cause = Cause.REFUSED
+    return AttemptFailed(cause, reason, towards, answer.retry_after_s)
