@@ -20,6 +20,7 @@ from .conftest import Network, running
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
+BOTH = {"east": "ready", "west": "ready"}
 QUESTION: list[Any] = [{"role": "user", "content": "What is Velnonia?"}]
 
 
@@ -70,10 +71,20 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         network.processes.stop()
 
 
+@pytest.fixture(autouse=True)
+def doctor(ward: Ward) -> None:
+    """Whatever the test before left, and if there was none: the model is at both facilities."""
+    if ward.places("doctor-1") != BOTH:
+        options = ["--to", "east", "--to", "west", "--wait"]
+        ended = ward.network.daitn("deploy", "doctor-1", *options)
+        assert ended.returncode == 0, ended.stderr
+        wait_until(lambda: ward.places("doctor-1") == BOTH)
+
+
 def test_a_trained_model_is_deployed_found_and_asked(ward: Ward) -> None:
     view = ward.network.json("deploy", "doctor-1", "--to", "east", "--to", "west", "--wait")
     assert {p["site"] for p in view["places"]} == {"east", "west"}
-    wait_until(lambda: ward.places("doctor-1") == {"east": "ready", "west": "ready"})
+    wait_until(lambda: ward.places("doctor-1") == BOTH)
     # The signed measurement of its weights is believed before anybody has asked it.
     headers = ward.ask("auto:medicine/neurology", min_accuracy=0.2)
     assert headers["daitn-model"] == "doctor-1"
@@ -128,7 +139,7 @@ def test_a_lost_facility_is_replaced_where_the_owner_lets_it_be(ward: Ward) -> N
     wait_until(lambda: set(ward.places("moving")) not in ({home}, set()))
     assert ward.ask("moving")["daitn-facility"] != home
     ward.network.processes.launch(home)
-    wait_until(lambda: ward.places("doctor-1") == {"east": "ready", "west": "ready"})
+    wait_until(lambda: ward.places("doctor-1") == BOTH)
 
 
 def test_the_control_centre_dies_and_nothing_deployed_is_lost(ward: Ward) -> None:
