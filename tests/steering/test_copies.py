@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
-from daitn.steering.wire.packet import Action, Kind, Packet
-from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
+from daitn.steering.wire.packet import Action, Kind
+from daitn.steering.wire.replies import Reason, read_refusal
 
 from .routes.harness import random_links
-from .test_forwarder import able, built, query
+from .test_forwarder import able, break_site, built, query
 
 
 def send_copies(network: ForwarderNetwork, source: str, number: int, copies: int) -> None:
@@ -110,16 +110,7 @@ def test_copies_that_wait_for_a_way_part_when_there_are_two() -> None:
 
 def test_a_copy_whose_origin_fails_does_not_go_where_another_one_went() -> None:
     network = built(FORK, {"c": able(0.9), "d": able(0.7)})
-    serve = network._serve
-
-    def broken(site: str, packet: Packet) -> None:
-        if site == "d":
-            refusal = refusal_to(packet, Refusal(Reason.FAILED, "out of memory"))
-            network._do(site, network.stations[site].forwarder.packet("", refusal, network.now_s))
-        else:
-            serve(site, packet)
-
-    network._serve = broken  # type: ignore[method-assign]
+    break_site(network, "d")
     send_copies(network, "a", 1, 2)
     network.run(5.0)
     assert told(network) == {1: {0: "c", 1: Reason.FAILED.name}}

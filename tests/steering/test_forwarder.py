@@ -43,6 +43,20 @@ def built(
     return network
 
 
+def break_site(network: ForwarderNetwork, broken: str) -> None:
+    """From now on the site fails at all that it is to serve, and says so."""
+    serve = network._serve
+
+    def fails(site: str, packet: Packet) -> None:
+        if site == broken:
+            refusal = refusal_to(packet, Refusal(Reason.FAILED, "out of memory"))
+            network._do(site, network.stations[site].forwarder.packet("", refusal, network.now_s))
+        else:
+            serve(site, packet)
+
+    network._serve = fails  # type: ignore[method-assign]
+
+
 def answers(network: ForwarderNetwork) -> dict[int, str]:
     """Object to the site that answered it; fails where one was told twice."""
     found: dict[int, str] = {}
@@ -145,16 +159,7 @@ def test_an_overdue_query_is_sent_again_to_another() -> None:
 
 def test_a_site_that_cannot_do_what_it_offers_is_passed_over() -> None:
     network = built([("a", "b"), ("b", "c"), ("b", "d")], {"c": able(0.9), "d": able(0.8)})
-    serve = network._serve
-
-    def broken(site: str, packet: Packet) -> None:
-        if site == "c":
-            refusal = refusal_to(packet, Refusal(Reason.FAILED, "out of memory"))
-            network._do(site, network.stations[site].forwarder.packet("", refusal, network.now_s))
-        else:
-            serve(site, packet)
-
-    network._serve = broken  # type: ignore[method-assign]
+    break_site(network, "c")
     for number in range(20):
         network.send("a", query(number))
         network.run(0.5)
