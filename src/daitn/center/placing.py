@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 import numpy as np
 
 from daitn.control.placement.optimiser import planned
 from daitn.control.placement.problem import PlacementProblem
 from daitn.control.placement.reconcile import hindrance
+from daitn.control.queries.engine import NEAR
+from daitn.control.queries.scoring import QIRCE
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import DesiredDeployment, PlacementView
-from daitn.objects.queries import AUTO
+from daitn.objects.queries import AUTO, Trust
+from daitn.topology.qrrt.accuracy import known_on
 from daitn.topology.qrrt.paths import ASSUMED_RTT_S
 from daitn.topology.qrrt.snapshot import Qrrt
 
@@ -20,6 +24,8 @@ __all__ = ["placement"]
 
 _ASSUMED_RATE = 20.0
 """Queries per second of a replica that nobody measured: four slots, a fifth of a second each."""
+_ALIKE = NEAR * sum(QIRCE.weights.values()) / QIRCE.weights["accuracy"]
+"""Accuracies that differ by less make scores that are equally good."""
 _LEAST_S = 1e-3
 """No answer is taken to hold its slot for less."""
 _THROUGHPUT_BPS = 2e7
@@ -90,14 +96,28 @@ def _may_stand(wish: DesiredDeployment, host: NodeDescriptor) -> bool:
 def _asked(
     snapshot: Qrrt, gateway: SiteId, wishes: list[DesiredDeployment], wish: DesiredDeployment
 ) -> float:
-    """Queries per second; those to `auto` are taken to be for each model alike."""
-    named = auto = 0.0
+    """Queries per second; those to `auto` are shared among the models that are about as accurate
+    on their topic as the best."""
+    asked = 0.0
     for rate in snapshot.demand[gateway].rates:
         if rate.model == wish.name:
-            named += rate.per_s
+            asked += rate.per_s
         elif rate.model == AUTO:
-            auto += rate.per_s
-    return named + auto / len(wishes)
+            fit = _fit(snapshot, wishes, rate.topic)
+            asked += rate.per_s / len(fit) if wish.name in fit else 0.0
+    return asked
+
+
+def _fit(snapshot: Qrrt, wishes: list[DesiredDeployment], topic: str) -> frozenset[str]:
+    """Models among which QIRCE sees no difference in accuracy. One that is nowhere yet is not
+    known to be worse."""
+    known = known_on(snapshot, topic, Trust.WEIGHTS)
+    places = {wish.name: snapshot.rows_of.get(wish.name, ()) for wish in wishes}
+    values = {
+        n: max((float(known[row]) for row in rows), default=inf) for n, rows in places.items()
+    }
+    best = max((value for value in values.values() if value < inf), default=0.0)
+    return frozenset(name for name, value in values.items() if value >= best - _ALIKE)
 
 
 def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:

@@ -79,7 +79,11 @@ def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
 
 def _relative(values: Floats, passes: Flags) -> Floats:
     """The least value of those that passed over each; only terms of those are looked at."""
-    least = np.minimum.reduce(values, where=passes, initial=np.inf)
+    if not passes.all():
+        # A reduction that is told `where` takes twice as long.
+        least = np.minimum.reduce(np.where(passes, values, np.inf), initial=np.inf)
+    else:
+        least = np.minimum.reduce(values, initial=np.inf)
     if least == np.inf:  # None passed, and there may be no path to some.
         return np.zeros(len(values))
     terms: Floats = least / values
