@@ -6,6 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daitn.objects.choices import as_question
 from daitn.objects.descriptors import DatasetDescriptor, TopicSketch
 from daitn.topology.topics import BUCKETS, LEAST_RECORDS, TopicModel, features, sketch
 from tests.topology.medicine import data_site, dataset
@@ -103,3 +104,14 @@ def test_any_text_has_features_in_range(text: str) -> None:
     name, sure = model(cardiology=questions(HEART), neurology=questions(NERVES)).classify(text)
     assert 0 <= sure <= 1
     assert name in ("", "medicine/cardiology", "medicine/neurology")
+
+
+def test_what_comes_with_a_question_does_not_say_what_it_is_about() -> None:
+    found = model(cardiology=questions(HEART * 3), neurology=questions(NERVES))
+    options = as_question("what helps with a seizure?", ("aspirin for the heart. " * 20,) * 4)
+    assert found.classify(options) == found.classify("what helps with a seizure?")
+    report = "The valve and the artery were looked at. Blood pressure was high. " * 100
+    asked = "Does he have migraine?"
+    for text in (f"{report}\n{asked}", f"{asked}\n{report}"):
+        assert found.classify(text) == found.classify(asked)
+    assert found.classify(report)[0] == "medicine/cardiology", "nothing else is there"
