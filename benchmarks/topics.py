@@ -22,7 +22,8 @@ import numpy as np
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.medquad import read_medquad
 from daitn.learning.corpora.records import QaPair
-from daitn.learning.corpora.split import is_test_topic
+from daitn.learning.corpora.split import choices, is_test_topic
+from daitn.objects.choices import as_question
 from daitn.objects.descriptors import DataPolicy, DatasetDescriptor, NodeDescriptor, Role
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.topology.topics import TopicModel, sketch
@@ -96,6 +97,11 @@ def measured(corpus: dict[str, list[QaPair]]) -> dict[str, Any]:
     began_s = time.perf_counter()
     found = [model.classify(question) for question in questions]
     each_us = 1e6 * (time.perf_counter() - began_s) / len(questions)
+    items = [
+        (SPECIALITIES.get(site, "medicine/general"), as_question(item.question, item.options))
+        for site, pairs in corpus.items()
+        for item in choices((p for p in pairs if is_test_topic(p.topic)), site)
+    ]
     asked = [pair.question for pairs in train.values() for pair in pairs]
     about = [SPECIALITIES.get(s, "medicine/general") for s, pairs in train.items() for _ in pairs]
     vectors = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
@@ -106,6 +112,9 @@ def measured(corpus: dict[str, list[QaPair]]) -> dict[str, Any]:
     return {
         "questions": shares([name for name, _ in found], truth),
         "disease_names_only": shares([model.classify(name)[0] for name in names], truth),
+        "with_options": shares(
+            [model.classify(text)[0] for _, text in items], [t for t, _ in items]
+        ),
         "where_sure": shares([f for _, f in sure], [t for t, _ in sure]) if sure else None,
         "centralised_regression": shares(centralised, truth),
         "us_per_query": each_us,
