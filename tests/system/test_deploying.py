@@ -88,6 +88,9 @@ def test_a_trained_model_is_deployed_found_and_asked(ward: Ward) -> None:
     # The signed measurement of its weights is believed before anybody has asked it.
     headers = ward.ask("auto:medicine/neurology", min_accuracy=0.2)
     assert headers["daitn-model"] == "doctor-1"
+    # A question is cut to what the model reads, and turned away for its length nowhere.
+    long: list[Any] = [{"role": "user", "content": "What is Velnonia? " * 3000}]
+    assert ward.client.chat.completions.create(model="doctor-1", messages=long, max_tokens=4)
     (shown, *_) = ward.network.json("get", "models")["deployed"]
     assert shown["accuracy"][0]["topic"] == "medicine/neurology"
     assert shown["accuracy"][0]["trust"] in ("weights", "asked")

@@ -26,7 +26,7 @@ from daitn.cli.session import (
 from daitn.cli.tables import age, job_table, plain_table, size
 from daitn.identity.signing import check_entry
 from daitn.objects.croissant import to_croissant
-from daitn.objects.deployments import DeploymentDescriptor
+from daitn.objects.deployments import ANY_CONTEXT, DeploymentDescriptor
 from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.errors import Corrupt, NotFound
 from daitn.objects.findings import Finding
@@ -339,7 +339,7 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
             each.known.site,
             ", ".join(each.said.apis),
             f"{each.said.price_usd_per_1k_in:g} / {each.said.price_usd_per_1k_out:g}",
-            each.said.context_tokens,
+            "any" if each.said.context_tokens == ANY_CONTEXT else each.said.context_tokens,
             each.said.queue,
             size(each.said.size_bytes) if each.said.size_bytes else "-",
         )

@@ -11,6 +11,7 @@ from daitn.objects.identifiers import Digest, OwnerId
 from daitn.objects.lineage import Entry
 
 __all__ = [
+    "ANY_CONTEXT",
     "MOST_DEPLOYMENTS",
     "Api",
     "DeploymentDescriptor",
@@ -30,6 +31,8 @@ Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Evidence = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=32)]
 
+ANY_CONTEXT = 1 << 31
+"""Of models for which what is asked is cut to what they read; in tokens."""
 MOST_DEPLOYMENTS = 256
 """At one facility."""
 

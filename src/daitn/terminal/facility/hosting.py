@@ -18,6 +18,7 @@ from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Answering, Message, Question
 from daitn.learning.registry import load
 from daitn.objects.deployments import (
+    ANY_CONTEXT,
     MOST_DEPLOYMENTS,
     Api,
     DeploymentDescriptor,
@@ -50,8 +51,6 @@ AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 LOST_MOST_S = 300.0
 """Attempts that fail in the worker are twice as far apart each time, up to this: one that takes the
 worker with it takes the answers of other models, too."""
-_ANY_LENGTH = 1 << 31
-"""Recipes cut what is asked to what their models read."""
 DRAIN_WITHIN_S = 300.0
 """An answer that still runs so long after its model was retired or replaced is ended."""
 
@@ -313,7 +312,7 @@ class Hosting:
             manifest=wish.model.manifest,
             recipe=wish.recipe,
             size_bytes=wish.model.size_bytes,
-            context_tokens=_ANY_LENGTH,
+            context_tokens=ANY_CONTEXT,
             slots=self._facility.slots,
             queue=self._facility.queue,
             price_usd_per_1k_in=wish.price_usd_per_1k_in,
