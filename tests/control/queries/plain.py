@@ -124,7 +124,7 @@ def plainly(context: QueryContext, rng: Rng) -> QueryPlan | None:
         cheaper = _cheaper(plain, loose, better[0])
         if cheaper.any():
             first = _best(loose.scores(cheaper), wishes.attempts, NEAR, rng)
-            return replace(
+            return msgspec.structs.replace(
                 loose.plan(Strategy.CASCADE, first),
                 better=tuple(int(plain.numbers[at]) for at in better),
                 expected_first_token_s=float(loose.seconds[first[0]]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,8 +47,7 @@ class QueryContext:
         return tuple(Preference(scorer=name, weight=weight) for name, weight in prefer.items())
 
 
-@dataclass(frozen=True, slots=True)
-class QueryPlan:
+class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Which deployments are asked, by row of the snapshot that the decision was made on."""
 
     strategy: Strategy
