@@ -29,8 +29,6 @@ BASELINES = {"general sites only": "general", "specialist only": "specialist"}
 
 FACILITIES = ("mdf-east", "mdf-west")
 GATEWAY = "gateway"
-_WITHIN_S = 1200
-"""For a job. A fast machine needs a sixth of it; a slow or busy one is to reach the targets too."""
 PLACES: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("healthcare-1", ("mdf-east", "mdf-west"), 0.004),
     ("general-1", ("mdf-east",), 0.001),
@@ -42,14 +40,24 @@ that knows everything is dearer than those that know a part."""
 
 @dataclass(frozen=True)
 class _Scale:
-    """What suits a corpus: the model, and how much the baselines may learn."""
+    """What suits a corpus: the model, how long training may take, and how much the baselines may
+    learn."""
 
     config: dict[str, Any]
+    within_s: float
+    """More is no safer for small data: plans fill their time with examples."""
+    baselines_within_s: float
     general_examples: int
     specialist_examples: int
 
 
-_MEDQUAD = _Scale(config={}, general_examples=6000, specialist_examples=2500)
+_MEDQUAD = _Scale(
+    config={},
+    within_s=1200,
+    baselines_within_s=1200,
+    general_examples=6000,
+    specialist_examples=2500,
+)
 _SMALL = _Scale(
     config={
         "layers": 2,
@@ -61,6 +69,8 @@ _SMALL = _Scale(
         "learning_rate": 0.003,
         "learning_rate_halves_after": 1000,
     },
+    within_s=480,
+    baselines_within_s=240,
     general_examples=6000,
     specialist_examples=3000,
 )
@@ -71,21 +81,21 @@ def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
     network = folder / "network.yaml"
     _write(network, _network(data, prepared))
     scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
-    intent = _intent("healthcare", scale.config)
+    intent = _intent("healthcare", scale)
     _write(folder / "healthcare.yaml", intent)
     _write(
         folder / "general.yaml",
-        _restricted(intent, "general", prepared.general, scale.general_examples),
+        _restricted(intent, "general", prepared.general, scale, scale.general_examples),
     )
     _write(
         folder / "specialist.yaml",
-        _restricted(intent, "specialist", ("ninds",), scale.specialist_examples),
+        _restricted(intent, "specialist", ("ninds",), scale, scale.specialist_examples),
     )
     return network
 
 
 def _restricted(
-    intent: dict[str, Any], name: str, sites: tuple[str, ...], examples: int
+    intent: dict[str, Any], name: str, sites: tuple[str, ...], scale: _Scale, examples: int
 ) -> dict[str, Any]:
     """The same wish, planned by the same engine, with some of the sites only."""
     only = {"quantity": "site", "one_of": list(sites)}
@@ -93,7 +103,7 @@ def _restricted(
         **intent,
         "name": name,
         "requirements": [*intent["requirements"], only],
-        "budget": {"duration_s": _WITHIN_S, "examples": examples},
+        "budget": {"duration_s": scale.baselines_within_s, "examples": examples},
     }
 
 
@@ -162,11 +172,11 @@ def _gateway(listen: str) -> dict[str, Any]:
     }
 
 
-def _intent(name: str, config: dict[str, Any]) -> dict[str, Any]:
+def _intent(name: str, scale: _Scale) -> dict[str, Any]:
     return {
         "name": name,
         "owner": "health-ai",
-        "model": {"recipe": "causal-lm", "seed": 7, "config": config},
+        "model": {"recipe": "causal-lm", "seed": 7, "config": scale.config},
         "objectives": [
             {"name": "broad", "metric": "accuracy", "topic": "medicine", "at_least": 0.80},
             {
@@ -178,7 +188,7 @@ def _intent(name: str, config: dict[str, Any]) -> dict[str, Any]:
         ],
         "data": {"topics": ["medicine"]},
         "requirements": [{"quantity": "jurisdiction", "one_of": ["US"]}],
-        "budget": {"duration_s": _WITHIN_S},
+        "budget": {"duration_s": scale.within_s},
     }
 
 
