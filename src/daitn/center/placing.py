@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daitn.control.placement.optimiser import planned
 from daitn.control.placement.problem import PlacementProblem
@@ -72,7 +73,7 @@ def _problem(
     return PlacementProblem(
         models=tuple(wish.name for wish in wishes),
         facilities=tuple(host.site for host in hosts),
-        demand=np.array([[_asked(snapshot, g, wishes, w) for w in wishes] for g in gateways]),
+        demand=_demand(snapshot, gateways, wishes),
         travel_s=np.array([[_rtt_s(snapshot, g, host.site) for host in hosts] for g in gateways]),
         rate=rate,
         size=size,
@@ -93,31 +94,34 @@ def _may_stand(wish: DesiredDeployment, host: NodeDescriptor) -> bool:
     return not hindrance(wish.model, host, None)
 
 
-def _asked(
-    snapshot: Qrrt, gateway: SiteId, wishes: list[DesiredDeployment], wish: DesiredDeployment
-) -> float:
-    """Queries per second; those to `auto` are shared among the models that are about as accurate
-    on their topic as the best."""
-    asked = 0.0
-    for rate in snapshot.demand[gateway].rates:
-        if rate.model == wish.name:
-            asked += rate.per_s
-        elif rate.model == AUTO:
-            fit = _fit(snapshot, wishes, rate.topic)
-            asked += rate.per_s / len(fit) if wish.name in fit else 0.0
+def _demand(
+    snapshot: Qrrt, gateways: list[SiteId], wishes: list[DesiredDeployment]
+) -> NDArray[np.float64]:
+    """Queries per second, gateways by models; those to `auto` are shared among the models that are
+    about as accurate on their topic as the best."""
+    of_name = {wish.name: [at] for at, wish in enumerate(wishes)}
+    of_topic: dict[str, list[int]] = {}
+    asked = np.zeros((len(gateways), len(wishes)))
+    for row, gateway in enumerate(gateways):
+        for rate in snapshot.demand[gateway].rates:
+            if rate.model != AUTO:
+                models = of_name.get(rate.model, [])
+            else:
+                if rate.topic not in of_topic:
+                    of_topic[rate.topic] = _fit(snapshot, wishes, rate.topic)
+                models = of_topic[rate.topic]
+            asked[row, models] += rate.per_s / max(1, len(models))
     return asked
 
 
-def _fit(snapshot: Qrrt, wishes: list[DesiredDeployment], topic: str) -> frozenset[str]:
+def _fit(snapshot: Qrrt, wishes: list[DesiredDeployment], topic: str) -> list[int]:
     """Models among which QIRCE sees no difference in accuracy. One that is nowhere yet is not
     known to be worse."""
     known = known_on(snapshot, topic, Trust.WEIGHTS)
-    places = {wish.name: snapshot.rows_of.get(wish.name, ()) for wish in wishes}
-    values = {
-        n: max((float(known[row]) for row in rows), default=inf) for n, rows in places.items()
-    }
-    best = max((value for value in values.values() if value < inf), default=0.0)
-    return frozenset(name for name, value in values.items() if value >= best - _ALIKE)
+    places = [snapshot.rows_of.get(wish.name, ()) for wish in wishes]
+    values = [max((float(known[row]) for row in rows), default=inf) for rows in places]
+    best = max((value for value in values if value < inf), default=0.0)
+    return [at for at, value in enumerate(values) if value >= best - _ALIKE]
 
 
 def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
