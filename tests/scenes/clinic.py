@@ -10,7 +10,7 @@ import yaml
 from daitn.learning.corpora.prepare import prepare
 from tests.scenes.breast_cancer import free_port
 
-__all__ = ["MODEL", "facility", "gateway", "write_clinic", "write_clinic_intent"]
+__all__ = ["MODEL", "examining", "facility", "gateway", "write_clinic", "write_clinic_intent"]
 
 MODEL: dict[str, Any] = {
     "recipe": "causal-lm",
@@ -67,6 +67,20 @@ def gateway(site: str, **changes: Any) -> dict[str, Any]:
         "roles": ["gateway"],
         "state": f"state/{site}",
         "gateway": part,
+    }
+
+
+def examining(exam: Path) -> dict[str, Any]:
+    """A verifier's entry: it asks deployed models of medicine what is in `exam`, each second."""
+    test = {"topic": "medicine", "path": str(exam), "test_schema": "multiple-choice/1"}
+    return {
+        "site": "mpvu",
+        "owner": "board",
+        "roles": ["verifier"],
+        "state": "state/mpvu",
+        "recipes": ["causal-lm"],
+        "tests": [test],
+        "asking": {"every_s": 1.0, "items": 24},
     }
 
 

@@ -12,15 +12,13 @@ from typing import Any
 
 import openai
 import pytest
-import yaml
 
-from tests.scenes.breast_cancer import free_port
 from tests.scenes.clinic import facility, gateway
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
 
-from .conftest import Network, build, running
+from .conftest import Network, build
 
 pytestmark = pytest.mark.processes
 
@@ -194,7 +192,6 @@ def test_a_query_crosses_three_domains_that_hide_their_sites(tmp_path: Path) -> 
     """a1 - a2 | b1 - b2 | c1 - c2: two sites a domain, the model at the far end."""
     mesh = Mesh()
     chain = ["a1", "a2", "b1", "b2", "c1", "c2"]
-    endpoint = f"tcp/127.0.0.1:{free_port()}"
     with OpenAiServer(text="from afar") as server:
         nodes = []
         for at, site in enumerate(chain):
@@ -202,14 +199,7 @@ def test_a_query_crosses_three_domains_that_hide_their_sites(tmp_path: Path) -> 
             accepts = chain[at - 1 : at] if at else []
             entry = serving(site, server) if site == "c2" else None
             nodes.append(mesh.node(site, connects, *accepts, entry=entry, domain=site[0]))
-        plain = {
-            "center": {"listen": [endpoint], "state": "state/center"},
-            "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
-            "nodes": nodes,
-        }
-        path = tmp_path / "network.yaml"
-        path.write_text(yaml.safe_dump(plain))
-        network = running(tmp_path, path)
+        network = build(tmp_path, nodes)
         try:
 
             def origins() -> set[str]:

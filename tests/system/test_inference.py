@@ -19,7 +19,7 @@ from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
 from tests.scenes.breast_cancer import free_port
-from tests.scenes.clinic import facility, gateway
+from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
 
@@ -336,16 +336,6 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
     exam = tmp_path / "exam.jsonl"
     write_records(exam, items)
     door = gateway("gate")
-    test = {"topic": "medicine", "path": str(exam), "test_schema": "multiple-choice/1"}
-    unit = {
-        "site": "mpvu",
-        "owner": "board",
-        "roles": ["verifier"],
-        "state": "state/mpvu",
-        "recipes": ["causal-lm"],
-        "tests": [test],
-        "asking": {"every_s": 1.0, "items": 24},
-    }
     with (
         OpenAiServer(accuracy=0.95, answers=str(exam), seed=1) as good,
         OpenAiServer(accuracy=0.95, answers=str(exam), seed=2) as swapped,
@@ -354,7 +344,7 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
         nodes = [
             facility("honest", upstream("doctor", good, price_usd_per_1k_out=1.0)),
             facility("liar", upstream("quack", swapped, **claims)),
-            unit,
+            examining(exam),
             door,
         ]
         network = build(tmp_path, nodes)

@@ -19,7 +19,7 @@ from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
 from tests.scenes.breast_cancer import free_port, write_intent, write_network
-from tests.scenes.clinic import facility, gateway
+from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.openai_server import OpenAiServer
 
 from .conftest import Network, build, running
@@ -116,19 +116,9 @@ def queried(folder: Path, exam: Path, server: OpenAiServer, tls: str) -> list[di
     model = {"name": "doctor", "url": server.url, "claimed": {"medicine": 0.9}}
     hall = facility("hall", model, facility={"listen": "https://127.0.0.1:0"})
     hall["forwarder"] = {"listen": [link], "neighbours": {"gate": []}}
-    test = {"topic": "medicine", "path": str(exam), "test_schema": "multiple-choice/1"}
-    unit = {
-        "site": "mpvu",
-        "owner": "board",
-        "roles": ["verifier"],
-        "state": "state/mpvu",
-        "recipes": ["causal-lm"],
-        "tests": [test],
-        "asking": {"every_s": 1.0, "items": 24},
-    }
     for node in (door, hall):
         node["roles"].append("forwarder")
-    return [{**node, "tls": tls} for node in (door, hall, unit)]
+    return [{**node, "tls": tls} for node in (door, hall, examining(exam))]
 
 
 def test_queries_and_answers_are_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
