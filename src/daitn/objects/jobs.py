@@ -209,6 +209,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Jurisdictions into which it may travel, given all the data that it learned from."""
     visits: tuple[int, ...] = ()
     """Positions in the job's made visits of those that led to it, oldest first."""
+    by_label: dict[ObjectiveName, dict[str, float]] = {}
+    """Objective to label to value, where its verifier told them."""
 
 
 class ObjectiveView(msgspec.Struct, frozen=True, kw_only=True):

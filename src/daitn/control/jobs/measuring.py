@@ -68,6 +68,7 @@ def close_candidate(job: Job) -> Checkpoint:
         entries=tuple(candidate.entries),
         release_to=candidate.release_to,
         visits=path,
+        by_label={n: fact.by_label for n, fact in candidate.measured.items() if fact.by_label},
     )
     job.checkpoints.append(checkpoint)
     if job.best is checkpoint:

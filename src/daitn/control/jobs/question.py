@@ -74,7 +74,9 @@ def _checkpoint(job: Job, start: VerifiedModel) -> Checkpoint:
 
 def _visit(job: Job, made: MadeVisit, abandoned: bool) -> VisitMade:
     before = {name: made.values[name] - gain for name, gain in made.gains.items()}
-    errors = next((c.standard_error for c in job.checkpoints if c.model.manifest == made.model), {})
+    measured = next((c for c in job.checkpoints if c.model.manifest == made.model), None)
+    errors = measured.standard_error if measured else {}
+    by_label = measured.by_label if measured else {}
     return VisitMade(
         option_id=f"{made.site}/{made.dataset}",
         examples=made.work,
@@ -82,5 +84,9 @@ def _visit(job: Job, made: MadeVisit, abandoned: bool) -> VisitMade:
         before=before,
         after=made.values,
         standard_error={name: errors.get(ObjectiveName(name), 0.0) for name in made.values},
+        by_label={str(name): labels for name, labels in by_label.items()},
+        transfer_s=made.transfer_s,
+        overhead_s=made.overhead_s,
+        verify_s=made.verify_s,
         abandoned=abandoned,
     )

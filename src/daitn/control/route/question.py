@@ -29,6 +29,14 @@ class VisitMade(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, float]
     standard_error: dict[str, float]
     """Of `after`."""
+    by_label: dict[str, dict[str, float]] = {}
+    """Of `after`: objective to label to value, where its verifier told them."""
+    transfer_s: float = 0.0
+    """Until the model was there."""
+    overhead_s: float = 0.0
+    """Of the visit, beside transfer and training: starting, loading, storing."""
+    verify_s: float = 0.0
+    """Until all objectives were measured, transfers to the verifiers included."""
     abandoned: bool = False
     """The job later went back to a model that this visit is no part of."""
 
