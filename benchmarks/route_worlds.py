@@ -1,0 +1,164 @@
+"""How route policies fare in simulated learning worlds, against the obvious and in hindsight.
+
+    python -m benchmarks.route_worlds [--development | --validation] [--episodes 512]
+        [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--json]
+
+Every policy leads the same episodes. Tune on `--development` seeds (the default) and report
+`--validation` seeds: the two ranges share no world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+
+from daitn.sim.learning.comparison import Compared, Judged, compared
+from daitn.sim.learning.episode import run
+from daitn.sim.learning.families import FAMILIES
+from daitn.sim.learning.obvious import obvious_policies
+from daitn.sim.learning.oracle import hindsight
+from daitn.sim.learning.planned import Planned
+from daitn.sim.learning.policy import Experienced, RoutePolicy
+from daitn.sim.learning.topologies import Topologies
+
+DEVELOPMENT, VALIDATION = 1_000, 1_000_000
+"""First seeds of the two ranges."""
+MOST_SEEDS = VALIDATION - DEVELOPMENT
+PLANNERS: dict[str, Callable[[], RoutePolicy]] = {"mtrce": Planned}
+"""Policies that are not obvious, by name."""
+OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
+    policy.name: (lambda policy=policy: policy)  # type: ignore[misc]
+    for policy in obvious_policies()
+}
+POLICIES = OBVIOUS | PLANNERS
+_CHUNK = 8
+"""Episodes of one piece of parallel work, where no policy learns from one to the next."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Episodes of one family that one process leads, in this order."""
+
+    family: str
+    seeds: tuple[int, ...]
+    policies: tuple[str, ...]
+    oracle: bool
+
+
+def led(piece: Piece) -> list[Judged]:
+    """Every policy through every world of a piece."""
+    policies = {name: POLICIES[name]() for name in piece.policies}
+    judged = []
+    for seed in piece.seeds:
+        world = FAMILIES[piece.family](seed)
+        topologies = Topologies(world)
+        episodes = {
+            name: run(world, policy, topologies, time.perf_counter)
+            for name, policy in policies.items()
+        }
+        best = hindsight(world, tuple(episodes.values())) if piece.oracle else None
+        judged.append(
+            Judged(
+                family=piece.family,
+                seed=seed,
+                budget_s=world.intent.budget.duration_s or 0.0,
+                reachable=any(e.reached for name, e in episodes.items() if name in OBVIOUS),
+                episodes=episodes,
+                oracle_s=best.seconds if best else None,
+                oracle_examples=best.examples if best else None,
+                honest=bool(world.reference),
+            )
+        )
+    return judged
+
+
+def pieces(
+    families: Sequence[str], episodes: int, first: int, policies: Sequence[str], oracle: bool
+) -> list[Piece]:
+    """Equal shares of the episodes; whole families where a policy gathers experience."""
+    each = -(-episodes // len(families))
+    if each > MOST_SEEDS:
+        raise SystemExit(f"at most {MOST_SEEDS} episodes of a family")
+    whole = any(isinstance(POLICIES[name](), Experienced) for name in policies)
+    chunk = each if whole else _CHUNK
+    seeds = range(first, first + each)
+    return [
+        Piece(family, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
+        for family in families
+        for at in range(0, each, chunk)
+    ]
+
+
+def main() -> None:
+    arguments = parsed()
+    families = arguments.family or list(FAMILIES)
+    policies = arguments.policies or list(POLICIES)
+    policies = [*OBVIOUS, *(name for name in policies if name not in OBVIOUS)]
+    first = (VALIDATION if arguments.validation else DEVELOPMENT) + arguments.seed
+    work = pieces(families, arguments.episodes, first, policies, not arguments.no_oracle)
+    began_s = time.perf_counter()
+    if arguments.jobs > 1:
+        with ProcessPoolExecutor(arguments.jobs) as pool:
+            judged = [world for found in pool.map(led, work) for world in found]
+    else:
+        judged = [world for piece in work for world in led(piece)]
+    took_s = time.perf_counter() - began_s
+    groups = {family: [w for w in judged if w.family == family] for family in families}
+    groups["all"] = judged
+    table = {
+        group: [compared(worlds, policy, tuple(OBVIOUS)) for policy in policies]
+        for group, worlds in groups.items()
+    }
+    if arguments.json:
+        found = {group: [asdict(row) for row in rows] for group, rows in table.items()}
+        print(json.dumps({"first_seed": first, "took_s": took_s, "groups": found}))
+        return
+    for group, rows in table.items():
+        print(told(group, rows))
+    print(f"{len(judged)} worlds, {took_s:.0f} s")
+
+
+def told(group: str, rows: Sequence[Compared]) -> str:
+    """One family's table."""
+    head = f"{group}: {rows[0].episodes} episodes, {rows[0].reachable} reachable"
+    columns = (
+        f"  {'':22}{'reached':>8}{'besides':>8}{'of budget':>10}{'best obv.':>10}{'examples':>9}"
+        f"{'oracle':>8}{'worst':>8}{'p50 ms':>8}{'p99 ms':>8}"
+    )
+    lines = [
+        f"  {row.policy:22}{row.reached_share:8.3f}{row.reached_besides:8d}"
+        f"{row.mean_share_of_budget:10.3f}{row.best_obvious_s:10.3f}"
+        f"{row.best_obvious_examples:9.3f}{row.oracle_mean:8.2f}{row.oracle_worst:8.1f}"
+        f"{1e3 * row.decision_median_s:8.2f}{1e3 * row.decision_p99_s:8.2f}"
+        for row in rows
+    ]
+    against = [
+        f"  {row.policy} against "
+        + ", ".join(f"{name} {mean:.2f}/{geo:.2f}" for name, (mean, geo) in row.against.items())
+        for row in rows
+        if row.policy not in OBVIOUS
+    ]
+    return "\n".join([head, columns, *lines, *against])
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--development", action="store_true", help="seeds to tune on (default)")
+    seeds.add_argument("--validation", action="store_true", help="seeds to report")
+    parser.add_argument("--episodes", type=int, default=512, help="over all families")
+    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), metavar="F")
+    parser.add_argument("--policies", nargs="+", choices=list(POLICIES), metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0, help="added to the range's first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--no-oracle", action="store_true", help="do not look back")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

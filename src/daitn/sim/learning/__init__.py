@@ -1,0 +1,1 @@
+"""Simulated learning worlds: the ground on which route policies are compared."""

@@ -1,0 +1,111 @@
+"""Policies side by side: what share of the reachable they reach, how soon, with how much.
+
+An episode counts as reachable where any obvious policy reached all targets in it. A policy that
+misses counts its whole budget of time, and the most examples that any policy used there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.sim.learning.episode import Episode
+from daitn.sim.learning.learner import Floats
+
+__all__ = ["Compared", "Judged", "compared"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One world's episodes by policy."""
+
+    family: str
+    seed: int
+    budget_s: float
+    reachable: bool
+    episodes: Mapping[str, Episode]
+    oracle_s: float | None = None
+    """Soonest known in hindsight; None where none is known."""
+    oracle_examples: float | None = None
+    honest: bool = True
+    """Whether a route over honest sites alone is known to reach all targets."""
+
+    def seconds(self, policy: str) -> float:
+        episode = self.episodes[policy]
+        return episode.seconds if episode.reached else self.budget_s
+
+    def examples(self, policy: str) -> float:
+        episode = self.episodes[policy]
+        if episode.reached:
+            return float(max(1, episode.examples))
+        return float(max(1, *(other.examples for other in self.episodes.values())))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How one policy fares among others. Ratios are its own over the other's: below 1 is better."""
+
+    policy: str
+    episodes: int
+    reachable: int
+    reached_share: float
+    """Of the reachable."""
+    reached_besides: int
+    """Episodes that it reached and no obvious policy did."""
+    mean_share_of_budget: float
+    against: dict[str, tuple[float, float]]
+    """Per other policy: the mean and the geometric mean of the ratios of times."""
+    best_obvious_s: float
+    """Geometric mean of the time over that of the best obvious policy of each episode."""
+    best_obvious_examples: float
+    oracle_mean: float
+    oracle_worst: float
+    oracle_examples: float
+    decision_median_s: float
+    decision_p99_s: float
+
+
+def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> Compared:
+    """`policy` against all others that took part."""
+    among = [world for world in judged if world.reachable]
+    others = [name for name in judged[0].episodes if name != policy] if judged else []
+    seconds = np.array([world.seconds(policy) for world in among])
+    examples = np.array([world.examples(policy) for world in among])
+    against = {}
+    for other in others:
+        ratios = seconds / np.array([world.seconds(other) for world in among])
+        against[other] = (_mean(ratios), _geometric(ratios))
+    best_s = np.array([min(world.seconds(name) for name in obvious) for world in among])
+    best_examples = np.array([min(world.examples(name) for name in obvious) for world in among])
+    hindsight = [world for world in among if world.oracle_s is not None]
+    over = np.array([world.seconds(policy) / (world.oracle_s or np.nan) for world in hindsight])
+    over_examples = np.array(
+        [world.examples(policy) / (world.oracle_examples or np.nan) for world in hindsight]
+    )
+    took_s = np.array([s for world in judged for s in world.episodes[policy].decision_s])
+    return Compared(
+        policy=policy,
+        episodes=len(judged),
+        reachable=len(among),
+        reached_share=_mean(np.array([float(w.episodes[policy].reached) for w in among])),
+        reached_besides=sum(w.episodes[policy].reached and not w.reachable for w in judged),
+        mean_share_of_budget=_mean(seconds / np.array([w.budget_s for w in among])),
+        against=against,
+        best_obvious_s=_geometric(seconds / best_s),
+        best_obvious_examples=_geometric(examples / best_examples),
+        oracle_mean=_mean(over),
+        oracle_worst=float(over.max()) if len(over) else float("nan"),
+        oracle_examples=_mean(over_examples),
+        decision_median_s=float(np.median(took_s)) if len(took_s) else float("nan"),
+        decision_p99_s=float(np.quantile(took_s, 0.99)) if len(took_s) else float("nan"),
+    )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _geometric(values: Floats) -> float:
+    return float(np.exp(np.log(values).mean())) if len(values) else float("nan")

@@ -1,0 +1,57 @@
+"""The hidden truth of a world: what a model knows after it was trained somewhere.
+
+A learner works on N models at once. What it remembers of a model is one row of floats, whose
+meaning is its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Floats", "Indices", "Learner", "TestItems"]
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TestItems:
+    """The private test set of one objective."""
+
+    objective: str
+    topic: str
+    chance: float
+    labels: tuple[str, ...]
+    items: tuple[int, ...]
+    """Per label."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.items)
+
+
+class Learner(Protocol):
+    """How models learn at the data sets 0, 1, ... of a world."""
+
+    def fresh(self, count: int) -> Floats:
+        """`count` untrained models, one row each."""
+        ...
+
+    def trained(
+        self,
+        models: Floats,
+        dataset: Indices,
+        examples: Floats,
+        at_s: Floats,
+        rng: np.random.Generator | None,
+    ) -> Floats:
+        """Each row after its visit that begins at `at_s`. Without `rng` no luck is in it."""
+        ...
+
+    def values(self, models: Floats) -> Floats:
+        """(N, objectives, labels): the true value of each label of each test."""
+        ...

@@ -1,0 +1,27 @@
+"""Obvious policies: what anybody would try before planning. A planner has to beat them."""
+
+from __future__ import annotations
+
+from daitn.sim.learning.obvious.anywhere import Anywhere
+from daitn.sim.learning.obvious.best_fit import BestFit
+from daitn.sim.learning.obvious.by_size import BySize
+from daitn.sim.learning.obvious.greedy import Greedy
+from daitn.sim.learning.obvious.nearest import Nearest
+from daitn.sim.learning.obvious.ring import Ring
+from daitn.sim.learning.policy import RoutePolicy
+
+__all__ = ["obvious_policies"]
+
+
+def obvious_policies() -> tuple[RoutePolicy, ...]:
+    """All of them."""
+    return (
+        BySize(1),
+        BySize(2),
+        Ring(),
+        Ring(500),
+        Anywhere(),
+        Nearest(),
+        BestFit(),
+        Greedy(),
+    )

@@ -1,0 +1,188 @@
+"""Work that a simulated network does for a job: how long it takes, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.control.jobs.job import Job, Outstanding
+from daitn.objects.errors import ErrorReport
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.jobs import JobEvent, Reported, SiteLost
+from daitn.objects.lineage import Entry, LineageFact, Origin, Verification, Visit
+from daitn.objects.messages import VerifyWork, VisitWork, WorkOutcome, WorkState
+from daitn.objects.models import ModelRef
+from daitn.sim.learning.learner import Floats
+from daitn.sim.learning.measuring import measured
+from daitn.sim.learning.world import BEGIN_S, LearningWorld
+
+__all__ = ["GIVEN_UP_LEAST_S", "GIVEN_UP_TIMES", "INITIALISE_S", "Finished", "Grounds", "refused"]
+
+GIVEN_UP_TIMES, GIVEN_UP_LEAST_S = 4.0, 30.0
+"""A visit that lasts so many times as long as its site's descriptor lets expect, and at least so
+long, is given up. Any control centre needs such a limit; a policy is not asked about it."""
+NOTICED_AFTER_S = 10.0
+"""Until a site that left counts as lost: the lease of its liveliness."""
+INITIALISE_S = 0.5
+"""Making a fresh model, beside a site's overhead."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is told of a piece of work, and when."""
+
+    at_s: float
+    event: JobEvent
+
+
+class Grounds:
+    """Holds the models of one episode and does what it is told with them."""
+
+    def __init__(self, world: LearningWorld) -> None:
+        self._world = world
+        self._models: dict[Digest, Floats] = {}
+        self._visits = 0
+
+    def does(self, job: Job, given: Outstanding, now_s: float) -> Finished:
+        """Do a piece of work that begins at `now_s`."""
+        if isinstance(given.work, VerifyWork):
+            return self._verifies(job, given, given.work, now_s)
+        return self._visit(given, given.work, now_s)
+
+    def _visit(self, given: Outstanding, work: VisitWork, now_s: float) -> Finished:
+        world, begin_s = self._world, now_s - BEGIN_S
+        number = world.index[given.site]
+        site = world.sites[number]
+        self._visits += 1
+        if not site.is_there(begin_s):
+            return Finished(now_s + NOTICED_AFTER_S, SiteLost(given.site))
+        transfer_s = self._fetch_s(work.model, given.site)
+        training_s = work.examples * site.example_s
+        overhead_s = site.overhead_s + (INITIALISE_S if work.model is None else 0.0)
+        took_s = transfer_s + overhead_s + training_s
+        left_s = site.leaves_within(begin_s, begin_s + took_s)
+        if left_s is not None:
+            return Finished(BEGIN_S + left_s + NOTICED_AFTER_S, SiteLost(given.site))
+        if site.hangs and work.examples > 0:
+            expected_s = transfer_s + overhead_s + self._said_s(number, work.examples)
+            given_up_s = max(GIVEN_UP_LEAST_S, GIVEN_UP_TIMES * expected_s)
+            return Finished(now_s + given_up_s, _failed(given, "WorkFailed", "it does not end"))
+        end_s = now_s + took_s
+        made = Digest(f"{self._visits:064x}")
+        if work.model is None:
+            self._models[made] = world.learner.fresh(1)
+            fact: LineageFact = Origin(
+                job=work.job,
+                visit=work.visit,
+                site=given.site,
+                at_s=end_s,
+                recipe=work.recipe,
+                seed=work.seed,
+                model=made,
+            )
+        else:
+            rng = np.random.default_rng((world.seed, 1, self._visits))
+            self._models[made] = world.learner.trained(
+                self._models[work.model.manifest],
+                np.array([number]),
+                np.array([float(work.examples)]),
+                np.array([begin_s]),
+                rng,
+            )
+            fact = Visit(
+                job=work.job,
+                visit=work.visit,
+                site=given.site,
+                dataset=work.dataset,
+                at_s=end_s,
+                seconds=training_s,
+                transfer_s=transfer_s,
+                overhead_s=overhead_s,
+                bytes_in=world.needs.size_bytes if transfer_s > 0.0 else 0,
+                examples=work.examples,
+                loss=0.0,
+                model_in=work.model.manifest,
+                model_out=made,
+                size_bytes=world.needs.size_bytes,
+            )
+        model = ModelRef(manifest=made, size_bytes=world.needs.size_bytes, holders=(given.site,))
+        return Finished(end_s, _done(given, fact, model))
+
+    def _verifies(self, job: Job, given: Outstanding, work: VerifyWork, now_s: float) -> Finished:
+        world = self._world
+        number = next(
+            k
+            for k, wanted in enumerate(world.intent.objectives)
+            if (wanted.topic, wanted.metric) == (work.topic, work.metric)
+        )
+        test = world.tests[number]
+        true = world.learner.values(self._models[work.model.manifest])[0, number]
+        rng = np.random.default_rng((world.seed, 2, self._visits, number))
+        found = measured(test, true, rng)
+        transfer_s = self._fetch_s(work.model, given.site)
+        seconds = world.verify_s(given.site, number)
+        end_s = now_s + transfer_s + seconds
+        fact = Verification(
+            job=work.job,
+            visit=work.visit,
+            site=given.site,
+            at_s=end_s,
+            seconds=seconds,
+            transfer_s=transfer_s,
+            bytes_in=world.needs.size_bytes if transfer_s > 0.0 else 0,
+            model=work.model.manifest,
+            topic=work.topic,
+            metric=work.metric,
+            value=found.value,
+            items=test.total,
+            standard_error=found.standard_error,
+            by_label=found.by_label,
+        )
+        return Finished(end_s, _done(given, fact, None))
+
+    def true_values(self, model: Digest) -> Floats:
+        """(objectives, labels) of a model of this episode."""
+        values: Floats = self._world.learner.values(self._models[model])[0]
+        return values
+
+    def _fetch_s(self, model: ModelRef | None, target: SiteId) -> float:
+        if model is None:
+            return 0.0
+        return min(self._world.transfer_s(holder, target) for holder in model.holders)
+
+    def _said_s(self, number: int, examples: int) -> float:
+        compute = self._world.sites[number].node.compute
+        assert compute is not None
+        return examples * self._world.needs.flops_per_example / compute.speed_flops
+
+
+def refused(given: Outstanding, why: str) -> Reported:
+    """A site's no, which it says at once."""
+    return _failed(given, "Refused", why)
+
+
+def _done(given: Outstanding, fact: LineageFact, model: ModelRef | None) -> Reported:
+    entry = Entry(fact=fact, previous=given.work.previous, public_key="", signature="")
+    return Reported(
+        WorkOutcome(
+            visit=given.work.visit,
+            job=given.work.job,
+            site=given.site,
+            state=WorkState.DONE,
+            entry=entry,
+            model=model,
+        )
+    )
+
+
+def _failed(given: Outstanding, code: str, why: str) -> Reported:
+    return Reported(
+        WorkOutcome(
+            visit=given.work.visit,
+            job=given.work.job,
+            site=given.site,
+            state=WorkState.FAILED,
+            error=ErrorReport(code=code, problem=f"{given.site}: {why}"),
+        )
+    )

@@ -1,0 +1,146 @@
+"""One simulated network with an intent, and what is hidden from whoever plans for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import WorkNeeds
+from daitn.sim.learning.learner import Learner, TestItems
+
+__all__ = ["BEGIN_S", "DATASET", "GroundSite", "LearningWorld", "Step", "Verifier", "link_bps"]
+
+BEGIN_S = 1_000_000.0
+"""When every episode begins, on the virtual clock."""
+DATASET = "pairs"
+"""Every site of a simulated network has one data set of this name."""
+_LIGHT_S = 0.1
+"""Round-trip time between two corners of the unit square."""
+
+
+@dataclass(frozen=True)
+class GroundSite:
+    """A site as it really is; `node` is what it says of itself."""
+
+    name: SiteId
+    node: NodeDescriptor
+    example_s: float
+    """Seconds of one training example."""
+    overhead_s: float
+    """Starting, loading and storing at each visit."""
+    access_bps: float
+    """Bytes per second of its own line."""
+    at: tuple[float, float]
+    """In the unit square; distance is delay."""
+    away: tuple[tuple[float, float], ...] = ()
+    """Seconds after the beginning: from, until."""
+    hangs: bool = False
+    """Visits never end."""
+    revisions: tuple[tuple[float, NodeDescriptor], ...] = ()
+    """Later descriptors, each with the seconds after the beginning from which it is published."""
+
+    def is_there(self, after_s: float) -> bool:
+        return not any(begin <= after_s < end for begin, end in self.away)
+
+    def leaves_within(self, begin_s: float, end_s: float) -> float | None:
+        """When it first goes away between two times (seconds after the beginning), if it does."""
+        return min((left for left, _ in self.away if begin_s < left <= end_s), default=None)
+
+    def node_at(self, after_s: float) -> NodeDescriptor:
+        known = [node for at_s, node in self.revisions if at_s <= after_s]
+        return known[-1] if known else self.node
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A verification unit."""
+
+    name: SiteId
+    node: NodeDescriptor
+    item_s: float
+    """Seconds of one test item."""
+    access_bps: float
+    at: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One visit of a route in the noiseless world."""
+
+    site: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class LearningWorld:
+    """Immutable; what happens in it follows from its seed and from what a policy chooses."""
+
+    family: str
+    seed: int
+    intent: TrainingIntent
+    needs: WorkNeeds
+    sites: tuple[GroundSite, ...]
+    """The learner's data sets, in its order."""
+    verifiers: tuple[Verifier, ...]
+    tests: tuple[TestItems, ...]
+    """One per objective, in the intent's order."""
+    learner: Learner
+    link_factor: float = 1.0
+    """How much slower links really are than the sites' own lines."""
+    measured_links: int = 60
+    """Networks of up to so many sites have all their links measured."""
+    honest: frozenset[SiteId] = frozenset()
+    """Sites that are what they say; all of them where nobody lies."""
+    reference: tuple[Step, ...] = ()
+    """A route by which all targets hold in the noiseless world within the budget, over honest
+    sites only. Empty: none is known."""
+    trait: dict[str, float] = field(default_factory=dict)
+    """Constants of this world, for those who look into results."""
+
+    @cached_property
+    def index(self) -> dict[SiteId, int]:
+        return {site.name: number for number, site in enumerate(self.sites)}
+
+    @cached_property
+    def ends(self) -> dict[SiteId, GroundSite | Verifier]:
+        everybody: Sequence[GroundSite | Verifier] = (*self.sites, *self.verifiers)
+        return {end.name: end for end in everybody}
+
+    def transfer_s(self, source: SiteId, target: SiteId) -> float:
+        """Seconds in which the model gets from one site to another; 0 if it is there."""
+        if source == target:
+            return 0.0
+        rtt_s, throughput_bps = self.link(source, target)
+        return rtt_s + self.needs.size_bytes / throughput_bps
+
+    def link(self, source: SiteId, target: SiteId) -> tuple[float, float]:
+        """Round-trip time in seconds and bytes per second, as they really are."""
+        one, other = self.ends[source], self.ends[target]
+        rtt_s = 0.002 + _LIGHT_S * math.dist(one.at, other.at)
+        return rtt_s, link_bps(one.access_bps, other.access_bps) * self.link_factor
+
+    def verify_s(self, verifier: SiteId, objective: int) -> float:
+        """Seconds of measuring alone."""
+        end = self.ends[verifier]
+        assert isinstance(end, Verifier)
+        return end.item_s * self.tests[objective].total
+
+    @cached_property
+    def changes_s(self) -> tuple[float, ...]:
+        """Seconds after the beginning at which the topology changes, ascending, from 0."""
+        times = {0.0}
+        for site in self.sites:
+            times.update(at_s for at_s, _ in site.revisions)
+            for begin, end in site.away:
+                times.update((max(0.0, begin), end))
+        return tuple(sorted(at_s for at_s in times if math.isfinite(at_s)))
+
+
+def link_bps(one_bps: float, other_bps: float) -> float:
+    """The slower of two lines is the link."""
+    return min(one_bps, other_bps)
