@@ -30,11 +30,12 @@ import torch
 from benchmarks.worlds.files import FOLDER, families, load, save
 from benchmarks.worlds.recorder import Case, Recorder
 from benchmarks.worlds.tables import TABLES, table_cases
+from benchmarks.worlds.texts import TEXTS, text_cases
 from daitn.sim.learning.recordings import FORMAT, Header, RecordedOn, Recording
 
 __all__ = ["FAMILIES", "cases", "record"]
 
-FAMILIES = (*TABLES,)
+FAMILIES = (*TABLES, *TEXTS)
 _SAVED_EVERY_S = 60.0
 
 
@@ -52,7 +53,8 @@ def main() -> None:
 
 def cases(family: str, work: Path) -> Iterator[Case]:
     """The splits of a family, their data written under `work`."""
-    yield from table_cases(family, work / family / "data")
+    made = table_cases if family in TABLES else text_cases
+    yield from made(family, work / family / "data")
 
 
 def record(
