@@ -1,1 +1,2 @@
-"""Simulated learning worlds: the ground on which route policies are compared."""
+"""Learning worlds: recordings of real training, simulated networks, and the ground on which route
+policies are compared."""

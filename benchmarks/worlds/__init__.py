@@ -1,0 +1,1 @@
+"""How recordings of real training are made: splits, routes through them, and the recorder."""

@@ -1,0 +1,219 @@
+"""Trains along routes and writes down what was measured, each shared beginning once."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.worlds.routes import Effort, planned
+from benchmarks.worlds.targets import suggested
+from daitn.learning.recipe import Config, Recipe
+from daitn.sim.learning.recordings import Node, Route, Score, Site, Split, Test, TrainedSplit
+
+__all__ = ["Case", "Recorder", "SiteData", "TestData"]
+
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's records, what its owner says they are about, and what is wrong with them."""
+
+    name: str
+    path: Path
+    topics: tuple[str, ...]
+    flaw: str = ""
+
+
+@dataclass(frozen=True)
+class TestData:
+    """A test set."""
+
+    objective: str
+    topic: str
+    path: Path
+    chance: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One split to record."""
+
+    name: str
+    recipe: Recipe
+    config: Config
+    sites: tuple[SiteData, ...]
+    tests: tuple[TestData, ...]
+    expert: str
+    """Topic of the expert objective, which makes some sites specialists."""
+    effort: Effort
+    held_out: bool = False
+    """All of it."""
+    seed: int = 0
+    repeats: str = ""
+    """The split of which this is a repetition with another seed."""
+    repeated_routes: int = 0
+    start: Path | None = None
+    """Parts of the model, where it is not made from the seed."""
+    note: str = ""
+
+
+@dataclass
+class Recorder:
+    """Records one case. Models of all beginnings stay under `work`, so that it can go on later."""
+
+    case: Case
+    work: Path
+    nodes: dict[Route, Node] = field(default_factory=dict)
+    """What is recorded already."""
+
+    def __post_init__(self) -> None:
+        self._sites = tuple(_described(self.case.recipe, site) for site in self.case.sites)
+        # repetitions take the routes of what they repeat
+        draws = self.case.repeats or self.case.name
+        routes = planned(self._sites, self.case.expert, self.case.effort, draws)
+        self.routes = routes[: self.case.repeated_routes] if self.case.repeats else routes
+        fitting = {
+            route[:length]
+            for route, held_out in self.routes
+            if not held_out
+            for length in range(len(route) + 1)
+        }
+        self._fitting = set() if self.case.held_out else fitting
+        self._took_s: dict[str, list[float]] = defaultdict(list)
+
+    def steps(self) -> Iterator[Iterator[Node]]:
+        """Per route an iterator that records what is missing of it, visit by visit."""
+        yield from (self._walk(route) for route, _ in self.routes)
+
+    def trained(self) -> TrainedSplit:
+        """All that is recorded so far."""
+        case = self.case
+        needs = case.recipe.estimate(case.config)
+        tests = tuple(self._test(test) for test in case.tests)
+        split = Split(
+            split=case.name,
+            recipe=case.recipe.name,
+            config=dict(case.config),
+            parameters=needs.parameters,
+            flops_per_example=round(needs.flops_per_example, 1),
+            size_bytes=needs.size_bytes,
+            sites=self._sites,
+            tests=tests,
+            targets=suggested(self.nodes),
+            seed=case.seed,
+            repeats=case.repeats,
+            note=case.note,
+        )
+        return TrainedSplit(split=split, nodes=self.nodes)
+
+    def _walk(self, route: Route) -> Iterator[Node]:
+        beginnings = [route[:length] for length in range(len(route) + 1)]
+        missing = [beginning for beginning in beginnings if beginning not in self.nodes]
+        for beginning in missing:
+            seconds, loss = self._train(beginning)
+            node = Node(
+                split=self.case.name,
+                route=beginning,
+                seconds=round(seconds, _DIGITS),
+                loss=None if loss is None else round(loss, _DIGITS),
+                measured=self._measure(beginning),
+                held_out=beginning not in self._fitting,
+            )
+            self.nodes[beginning] = node
+            yield node
+
+    def _train(self, route: Route) -> tuple[float, float | None]:
+        """Make the model of a route, and those of its beginnings that are not there."""
+        case, out = self.case, self._model(route)
+        if not route:
+            seconds, loss = 0.0, None
+            if not out.exists():
+                unfinished = _emptied(out)
+                if case.start is None:
+                    case.recipe.initialise(case.config, 7 + case.seed, unfinished)
+                else:
+                    shutil.copytree(case.start, unfinished, dirs_exist_ok=True)
+                unfinished.rename(out)
+            return seconds, loss
+        before = self._model(route[:-1])
+        if not before.exists():
+            self._train(route[:-1])
+        unfinished = _emptied(out)
+        index, examples = route[-1]
+        trained = case.recipe.train(
+            before,
+            case.config,
+            case.sites[index].path,
+            examples,
+            _seed(case, route),
+            unfinished,
+            lambda progress: None,
+        )
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.rename(out)
+        return trained.seconds, trained.loss
+
+    def _measure(self, route: Route) -> dict[str, Score]:
+        case, scores = self.case, {}
+        for test in case.tests:
+            began_s = time.perf_counter()
+            got = case.recipe.evaluate(self._model(route), case.config, test.path, "accuracy")
+            self._took_s[test.objective].append(time.perf_counter() - began_s)
+            scores[test.objective] = Score(
+                round(got.value, _DIGITS),
+                round(got.standard_error, _DIGITS),
+                {label: round(value, _DIGITS) for label, value in got.by_label.items()},
+            )
+        return scores
+
+    def _model(self, route: Route) -> Path:
+        name = hashlib.sha256(repr(route).encode()).hexdigest()[:24]
+        return self.work / self.case.name / name
+
+    def _test(self, test: TestData) -> Test:
+        profile = self.case.recipe.inspect_test(test.path)
+        took_s = self._took_s[test.objective]
+        return Test(
+            objective=test.objective,
+            topic=test.topic,
+            metric="accuracy",
+            items=profile.samples,
+            chance=test.chance,
+            labels=profile.labels,
+            measuring_s=round(statistics.median(took_s), _DIGITS) if took_s else 0.0,
+        )
+
+
+def _described(recipe: Recipe, site: SiteData) -> Site:
+    profile = recipe.inspect(site.path)
+    return Site(
+        site=site.name,
+        samples=profile.samples,
+        labels=profile.labels,
+        topics=site.topics,
+        quality=round(profile.quality, _DIGITS),
+        flaw=site.flaw,
+    )
+
+
+def _emptied(out: Path) -> Path:
+    """A new folder beside `out`."""
+    folder = out.with_suffix(".part")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _seed(case: Case, route: Route) -> int:
+    """Of one visit: another for every beginning, as a control centre draws them."""
+    named = f"{case.repeats or case.name}:{case.seed}:{route}"
+    return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,203 @@
+"""Recordings of real training: what was measured after every visit of many routes.
+
+What judges a policy must be the real thing, not the model by which the policy decides. A recording
+holds, for some *splits* (a data set cut over sites, with test sets of its own), a tree of routes:
+routes that begin alike share their first visits. `python -m benchmarks.record_worlds` makes one.
+
+A recording is JSON lines: a header, then one line per split, then one per node of its tree.
+Nothing is read from disk here; `benchmarks.worlds.files` opens those that come with the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from daitn.objects.errors import Corrupt
+
+__all__ = [
+    "FORMAT",
+    "Header",
+    "Node",
+    "RecordedOn",
+    "Recording",
+    "Route",
+    "Score",
+    "Site",
+    "Split",
+    "Test",
+    "TrainedSplit",
+    "read_recording",
+    "write_recording",
+]
+
+FORMAT = 1
+
+Visit = tuple[int, int]
+"""The index of a site in the split's `sites`, and how many examples the model saw there."""
+Route = tuple[Visit, ...]
+
+
+class RecordedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine. Seconds are comparable within a recording only."""
+
+    cpu: str
+    cores: int
+    threads: int
+    torch: str
+    date: str
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line."""
+
+    format: int
+    family: str
+    recorded_on: RecordedOn
+    command: str
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site would publish of its data, and in `flaw` what it would not."""
+
+    site: str
+    samples: int
+    labels: dict[str, int]
+    topics: tuple[str, ...]
+    quality: float
+    flaw: str = ""
+    """What is wrong with its records. No descriptor says it: not for planners to see."""
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """A test set; its objective is a key of every node's `measured`."""
+
+    objective: str
+    topic: str
+    metric: str
+    items: int
+    chance: float
+    labels: dict[str, int]
+    measuring_s: float = 0.0
+    """Seconds that measuring takes, the median."""
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """One data set over some sites, and one configuration."""
+
+    split: str
+    recipe: str
+    config: dict[str, object]
+    parameters: int
+    flops_per_example: float
+    size_bytes: int
+    sites: tuple[Site, ...]
+    tests: tuple[Test, ...]
+    targets: dict[str, float]
+    """Per objective: what about a quarter of the recorded routes reach, both at once."""
+    seed: int = 0
+    repeats: str = ""
+    """The split of which this repeats some routes with another seed."""
+    note: str = ""
+
+
+class Score(msgspec.Struct, frozen=True, array_like=True):
+    """A measurement: value, its standard error, and the value per label that has enough items."""
+
+    value: float
+    standard_error: float
+    by_label: dict[str, float] = {}
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A model after its route: the last visit's cost, and what was measured after it."""
+
+    split: str
+    route: Route
+    seconds: float
+    """Of training at the last visit."""
+    loss: float | None
+    """Mean over the last tenth of the last visit; nothing for the model that was nowhere yet."""
+    measured: dict[str, Score]
+    held_out: bool = False
+    """For judging, never for fitting."""
+
+
+@dataclass(frozen=True)
+class TrainedSplit:
+    """A split and the tree of routes that were trained on it."""
+
+    split: Split
+    nodes: Mapping[Route, Node]
+
+    def walked(self) -> tuple[Route, ...]:
+        """The routes that no other recorded route goes on from."""
+        begun = {route[:-1] for route in self.nodes if route}
+        return tuple(route for route in self.nodes if route not in begun)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All that was recorded of one family."""
+
+    header: Header
+    splits: tuple[TrainedSplit, ...]
+
+
+class _Kind(msgspec.Struct):
+    """Enough of a line to see what it is."""
+
+    route: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def read_recording(lines: Iterable[bytes]) -> Recording:
+    """Read a recording, line by line. Raises `Corrupt` naming the line that cannot be read."""
+    header: Header | None = None
+    splits: dict[str, Split] = {}
+    nodes: dict[str, dict[Route, Node]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            if header is None:
+                header = _checked(_HEADER.decode(line))
+            elif _KIND.decode(line).route is msgspec.UNSET:
+                split = _SPLIT.decode(line)
+                splits[split.split], nodes[split.split] = split, {}
+            else:
+                node = _NODE.decode(line)
+                nodes[node.split][node.route] = node
+        except (msgspec.DecodeError, ValueError, KeyError) as error:
+            raise _corrupt(f"line {number}: {error!r}") from error
+    if header is None:
+        raise _corrupt("it is empty")
+    trained = (TrainedSplit(split=split, nodes=nodes[name]) for name, split in splits.items())
+    return Recording(header=header, splits=tuple(trained))
+
+
+def write_recording(recording: Recording) -> Iterable[bytes]:
+    """The lines of a recording, without their ends; the inverse of `read_recording`."""
+    yield msgspec.json.encode(recording.header)
+    yield from (msgspec.json.encode(trained.split) for trained in recording.splits)
+    for trained in recording.splits:
+        yield from map(msgspec.json.encode, trained.nodes.values())
+
+
+def _checked(header: Header) -> Header:
+    if header.format != FORMAT:
+        raise ValueError(f"format {header.format}, not {FORMAT}")
+    return header
+
+
+def _corrupt(problem: str) -> Corrupt:
+    return Corrupt(
+        f"not a recording of training: {problem}",
+        field="recording",
+        fix="record it again: python -m benchmarks.record_worlds",
+    )
+
+
+_HEADER = msgspec.json.Decoder(Header)
+_KIND = msgspec.json.Decoder(_Kind)
+_SPLIT = msgspec.json.Decoder(Split)
+_NODE = msgspec.json.Decoder(Node)
