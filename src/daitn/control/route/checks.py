@@ -6,16 +6,13 @@ import math
 from collections.abc import Callable
 
 from daitn.control.route.plans import PlannedRoute, RouteContext
-from daitn.control.route.problem import jurisdiction_of
+from daitn.control.route.task import jurisdiction_of
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import SiteId
 from daitn.topology.relaxation import as_value
 
-__all__ = ["FILTERS", "SCORERS"]
-
-_REACHES_NOT = 0.5
-"""Most that a route scores on `reach` when it is not expected to reach every target."""
+__all__ = ["FILTERS", "SCORERS", "WEIGHTS"]
 
 
 def _duration(context: RouteContext, route: PlannedRoute) -> Rejection | None:
@@ -80,8 +77,12 @@ def _withheld(route: PlannedRoute, allowed: tuple[str, ...], what: str) -> Rejec
     )
 
 
+def _utility(context: RouteContext, route: PlannedRoute) -> float:
+    return route.utility
+
+
 def _reach(context: RouteContext, route: PlannedRoute) -> float:
-    return 1.0 if route.route.reaches else _REACHES_NOT * route.closed
+    return route.holds
 
 
 def _time(context: RouteContext, route: PlannedRoute) -> float:
@@ -97,10 +98,6 @@ def _relative(least: float, value: float) -> float:
     return least / value if value > 0.0 else 1.0
 
 
-def _robustness(context: RouteContext, route: PlannedRoute) -> float:
-    return route.holds
-
-
 FILTERS: tuple[Callable[[RouteContext, PlannedRoute], Rejection | None], ...] = (
     _duration,
     _cost,
@@ -108,8 +105,10 @@ FILTERS: tuple[Callable[[RouteContext, PlannedRoute], Rejection | None], ...] = 
     _release,
 )
 SCORERS: dict[str, Callable[[RouteContext, PlannedRoute], float]] = {
+    "utility": _utility,
     "reach": _reach,
     "time": _time,
     "cost": _cheap,
-    "robustness": _robustness,
 }
+WEIGHTS = {"utility": 1.0, "reach": 0.0, "time": 0.0, "cost": 0.0}
+"""Search and choice go by the one utility; the other terms are told."""

@@ -6,13 +6,13 @@ fetched by the site that it visits, from the holder from which that is fastest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.control.route.knowledge import Floats
 from daitn.control.route.question import Checkpoint, RouteQuestion, VisitMade
+from daitn.control.route.value_model import Floats, Indices
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, Drrt
 
@@ -29,20 +29,31 @@ _LEAST_SPEED_FLOPS = 1e6
 """Keeps a site that reports no speed from dividing by zero."""
 _QUEUED_VISIT_S = 30.0
 """Of a visit that waits before ours, before this job has measured how long its own take."""
+_DEFAULT_OVERHEAD_S = 1.0
+"""Of starting a visit, loading and storing, before any was measured."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Arrays over options S and checkpoints C; `move_s[i, j]`: from i's site to j's."""
+    """Arrays over options S and checkpoints C."""
 
-    move_s: Floats
+    between_s: Floats
+    """Site to site: until the other has the model."""
+    at: Indices
+    """(S,): each option's site among those."""
     start_s: Floats
     """(C, S): from the holders of a checkpoint."""
     wait_s: Floats
     example_s: Floats
     price_usd: Floats
     """(S,): of one example."""
-    verify_s: float
+    visit_s: float
+    """Of every visit, whatever its amount: starting, loading, storing, and measuring."""
+
+    def move_s(self, option: Indices, to: Indices) -> Floats:
+        """Seconds until the model is at another option's site."""
+        moved: Floats = self.between_s[self.at[option], self.at[to]]
+        return moved
 
 
 def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
@@ -50,10 +61,8 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     snapshot, now_s = question.topology.snapshot, question.now_s
     size = max((checkpoint.size_bytes for checkpoint in question.checkpoints), default=0)
     sites = sorted({option.site for option in options})
-    at = np.array([sites.index(option.site) for option in options], dtype=np.int64)
-    between = np.array(
-        [[transfer_s(snapshot, (a,), b, size, now_s) for b in sites] for a in sites]
-    ).reshape(len(sites), len(sites))
+    position = {site: row for row, site in enumerate(sites)}
+    at = np.array([position[option.site] for option in options], dtype=np.int64)
     start = np.array(
         [
             [_fetch_s(snapshot, start, site, now_s) for site in sites]
@@ -63,13 +72,38 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
     each_s = sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S
     return Costs(
-        move_s=between[np.ix_(at, at)],
+        between_s=_between(snapshot, position, size, now_s),
+        at=at,
         start_s=start[:, at],
         wait_s=np.array([option.queue * each_s for option in options]),
         example_s=example_s(question.flops_per_example, question.history, options),
         price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
-        verify_s=question.verify_s,
+        visit_s=question.verify_s + _overhead_s(question.history),
     )
+
+
+def _between(
+    snapshot: Drrt, position: Mapping[SiteId, int], size_bytes: int, now_s: float
+) -> Floats:
+    """Site to site; links that nobody measured, most of a large network, are not looked at singly."""
+    between = np.full((len(position), len(position)), _unmeasured_s(size_bytes))
+    for source, row in position.items():
+        for target in snapshot.links.get(source, {}):
+            column = position.get(target)
+            if column is not None:
+                between[row, column] = _link_s(snapshot, source, target, size_bytes, now_s)
+                between[column, row] = _link_s(snapshot, target, source, size_bytes, now_s)
+    np.fill_diagonal(between, 0.0)
+    return between
+
+
+def _unmeasured_s(size_bytes: int) -> float:
+    return (_DEFAULT_RTT_S + size_bytes / _DEFAULT_THROUGHPUT_BPS) * _STALE_MOST
+
+
+def _overhead_s(history: Sequence[VisitMade]) -> float:
+    told = [visit.overhead_s for visit in history if visit.overhead_s > 0]
+    return sum(told) / len(told) if told else _DEFAULT_OVERHEAD_S
 
 
 def transfer_s(

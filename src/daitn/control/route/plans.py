@@ -1,17 +1,15 @@
-"""Plans of the search as routes that people read and filters and scorers judge."""
+"""Plans of the search as routes that people read and filters judge."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.control.route.knowledge import Floats
-from daitn.control.route.problem import Problem
 from daitn.control.route.question import RouteQuestion, narrowed
-from daitn.control.route.search import Plan, walk
+from daitn.control.route.rollout import Outcome, expected
+from daitn.control.route.task import Task
 from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Preference
@@ -19,8 +17,10 @@ from daitn.topology.snapshot import DataOption, MsDrrt
 
 __all__ = ["PlannedRoute", "RouteContext", "Travel", "planned_routes", "stop_names"]
 
-_GAIN_UNCERTAINTY = 0.25
-"""Standard deviation of a predicted gain, as a share of it: what the robustness term assumes."""
+_LIKELY = 0.5
+"""Share of the draws that must reach for a route to be expected to reach."""
+_SHOWN = 8
+"""Visits that a route tells of, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,18 @@ class PlannedRoute:
     """A candidate of the route policy."""
 
     id: str
-    """For people: `ghr:4000 > gard:2000`."""
+    """For people: `ghr:4000 > gard:2000`, with the obvious way that it follows."""
     route: Route
     seconds: float
+    """Until all targets hold, or until what is planned ends; a mean."""
     cost_usd: float
     examples: int
     closed: float
     """Share in [0, 1] of what the objectives miss at the start that it is expected to close."""
     holds: float
     """Probability in [0, 1] that every objective is measured to hold at its end."""
+    utility: float
+    """In (0, 1], 1 for the best candidate: the one number by which routes are compared."""
     travels: tuple[Travel, ...]
     """One per visit."""
 
@@ -59,7 +62,8 @@ class RouteContext:
 
     @property
     def preferences(self) -> tuple[Preference, ...]:
-        return self.question.intent.preferences
+        """None: what the owner prefers is in the utility."""
+        return ()
 
     @property
     def snapshot_version(self) -> int:
@@ -80,90 +84,78 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 
 def planned_routes(
-    question: RouteQuestion, task: Problem, plans: tuple[Plan, ...]
+    question: RouteQuestion, task: Task, outcome: Outcome, most: int
 ) -> tuple[PlannedRoute, ...]:
-    """The plans, followed once more for what is expected at each stop."""
-    if not plans:
-        return ()
-    walked = walk(task, plans)
+    """The `most` best plans that can be begun, best first; each stands for one sequence of stops."""
     names = stop_names(question.topology)
-    visits: list[list[PlannedVisit]] = [[] for _ in plans]
-    last = [(0.0, 0.0)] * len(plans)
-    for depth, (states, rows) in enumerate(walked.trace):
-        for at, k in enumerate(rows):
-            option, examples = walked.plans[k].steps[depth]
-            now = (float(states.seconds[at]), float(states.cost_usd[at]))
-            visits[k].append(_stop(task, option, examples, now, last[k], states.expected[at]))
-            last[k] = now
-    return tuple(
-        _route(question, task, names, plan, tuple(visits[k]), walked.states.expected[k], last[k])
-        for k, plan in enumerate(walked.plans)
-    )
-
-
-def _stop(
-    task: Problem,
-    option: int,
-    examples: float,
-    now: tuple[float, float],
-    last: tuple[float, float],
-    expected: Floats,
-) -> PlannedVisit:
-    names = task.knowledge.prior.objectives
-    chosen = task.knowledge.prior.options[option]
-    return PlannedVisit(
-        site=chosen.site,
-        dataset=chosen.dataset.name,
-        examples=int(examples),
-        expected_s=now[0] - last[0],
-        expected_cost_usd=now[1] - last[1],
-        expected={name: float(expected[o]) for o, name in enumerate(names)},
-        release_to=chosen.dataset.policy.release_to,
-    )
+    routes: dict[str, PlannedRoute] = {}
+    least = float(outcome.effort.min(initial=np.inf))
+    for k in outcome.order():
+        if outcome.allowed[k] == 0 or len(routes) == most:
+            continue
+        found = _route(question, task, outcome, int(k), names, least)
+        routes.setdefault(found.id, found)
+    return tuple(routes.values())
 
 
 def _route(
     question: RouteQuestion,
-    task: Problem,
+    task: Task,
+    outcome: Outcome,
+    k: int,
     names: dict[str, str],
-    plan: Plan,
-    visits: tuple[PlannedVisit, ...],
-    expected: Floats,
-    spent: tuple[float, float],
+    least: float,
 ) -> PlannedRoute:
+    plan, visits = outcome.plans[k], outcome.visits[k]
+    length = int(outcome.allowed[k])
+    usual = int(np.median(visits[visits > 0])) if (visits > 0).any() else length
+    shown = min(max(1, usual), length, _SHOWN)
+    told = expected(task, plan, shown)
+    options = [task.known.options[option] for option, _ in plan.stops[:shown]]
     start = question.checkpoints[plan.start]
-    options = [task.knowledge.prior.options[option] for option, _ in plan.steps]
-    stops = [
-        f"{names[option.id]}:{visit.examples}"
-        for option, visit in zip(options, visits, strict=True)
+    stops = tuple(
+        _stop(task, option, examples, told.seconds[i], told.cost_usd[i], told.values[i])
+        for i, (option, examples) in enumerate(
+            (task.known.options[o], n) for o, n in plan.stops[:shown]
+        )
+    )
+    words = [
+        f"{names[option.id]}:{stop.examples}" for option, stop in zip(options, stops, strict=True)
     ]
     back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
-    before = task.starts.expected[plan.start]
+    more = ["..."] if shown < usual else []
+    way = f" ({plan.way})" if plan.way and "changed" not in plan.way else ""
+    holds = float((visits > 0) @ task.weight / task.weight.sum())
     return PlannedRoute(
-        id=" > ".join([*back, *stops]),
-        route=Route(
-            start=start.model, visits=visits, reaches=bool((expected >= task.targets).all())
-        ),
-        seconds=spent[0],
-        cost_usd=spent[1],
-        examples=sum(visit.examples for visit in visits),
-        closed=_closed(task, before, expected),
-        holds=_holds(task, before, expected),
+        id=" > ".join([*back, *words, *more]) + way,
+        route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY),
+        seconds=float(outcome.seconds[k].mean()),
+        cost_usd=float(outcome.cost_usd[k].mean()),
+        examples=int(outcome.examples[k].mean()),
+        closed=float(np.clip(1.0 - outcome.missing[k].mean(), 0.0, 1.0)),
+        holds=holds,
+        utility=least / float(outcome.effort[k]) if outcome.effort[k] > 0 else 1.0,
         travels=_travels(start.release_to, options),
     )
 
 
-def _closed(task: Problem, before: Floats, expected: Floats) -> float:
-    missed = float(np.maximum(0.0, task.targets - before).sum())
-    left = float(np.maximum(0.0, task.targets - expected).sum())
-    return max(0.0, 1.0 - left / missed) if missed > 0.0 else 1.0
-
-
-def _holds(task: Problem, before: Floats, expected: Floats) -> float:
-    """All objectives above target, each with a Gaussian error of measuring and of predicting."""
-    spread = np.hypot(task.errors, _GAIN_UNCERTAINTY * (expected - before))
-    sigmas = (expected - task.targets) / np.maximum(spread, 1e-9)
-    return float(np.prod([0.5 * math.erfc(-float(sigma) / math.sqrt(2.0)) for sigma in sigmas]))
+def _stop(
+    task: Task,
+    option: DataOption,
+    examples: int,
+    seconds: float,
+    cost_usd: float,
+    values: np.ndarray,
+) -> PlannedVisit:
+    return PlannedVisit(
+        site=option.site,
+        dataset=option.dataset.name,
+        examples=examples,
+        expected_s=float(seconds),
+        expected_cost_usd=float(cost_usd),
+        expected={name: float(values[o]) for o, name in enumerate(task.known.objectives)},
+        release_to=option.dataset.policy.release_to,
+    )
 
 
 def _travels(release_to: tuple[str, ...], options: list[DataOption]) -> tuple[Travel, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,10 +12,26 @@ from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Preference, TrainingIntent
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["DEFAULT_VERIFY_S", "Checkpoint", "RouteQuestion", "Spent", "VisitMade", "narrowed"]
+__all__ = [
+    "DEFAULT_VERIFY_S",
+    "Believed",
+    "Checkpoint",
+    "RouteQuestion",
+    "Spent",
+    "VisitMade",
+    "narrowed",
+]
 
 DEFAULT_VERIFY_S = 10.0
 """Before a job has measured anything: some hundred items on a small model, and the way there."""
+
+
+@dataclass(frozen=True)
+class Believed:
+    """A Gaussian belief about a parameter on its unbounded scale."""
+
+    mean: float
+    sd: float
 
 
 class VisitMade(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +99,8 @@ class RouteQuestion:
     """Seconds to measure all objectives after a visit, as last measured."""
     excluded: tuple[SiteId, ...] = ()
     """Sites that failed this job: not visited again."""
+    experience: Mapping[str, Believed] = field(default_factory=dict)
+    """What earlier jobs taught about this recipe and these data sets, see `experience`."""
     now_s: float = 0.0
 
     @property

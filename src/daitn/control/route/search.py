@@ -1,283 +1,122 @@
-"""The best sequences of visits: beam search with a bound, then local improvement.
+"""The best plan that can be found in so many looks: the obvious ways first, then local changes.
 
-A partial route has a lower bound on its effort: the effort so far, plus for the objective that
-needs most the shortfall divided by the best gain per effort that any visit offers from the state
-before. Without fading, coverage is submodular, so rates only fall and the bound is sound; with
-fading it is a good estimate. Routes whose bound exceeds the best complete route are dropped.
-
-Half of the beam follows the least estimated effort, the other half the least shortfall: the
-first alone prefers many small visits, whose estimates are the most hopeful, and can miss targets
-near the ceiling. Everything is decided by values and positions: the same problem gives the same
-routes. `benchmarks/route.py` measures the gap to the best route.
+The search starts from the best of the obvious ways and follows the best change of its first visits
+(another amount, another site, a visit more or less, two exchanged, the rest by another way) until
+none helps: iterated improvement under the same draws for all. A change must promise more than
+`_EVIDENCE`, for a plan that differs from what somebody would do anyway needs a reason. More looks
+only ever find a better plan. Looks are counted and not timed, so that a decision can be replayed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
-from daitn.control.route.knowledge import Floats, Indices
-from daitn.control.route.problem import Flags, Problem, States
+from daitn.control.route.obvious import GREEDY, amounts, epochs, obvious_plans, promising
+from daitn.control.route.rollout import HORIZON, Outcome, Plan, Stop, play
+from daitn.control.route.task import Task
+from daitn.control.route.value_model import Indices
 
-__all__ = ["Plan", "Step", "Walked", "best_plans", "walk"]
+__all__ = ["LOOKS", "best_plans"]
 
-_BEAM = 32
-_PER_OPTION = 3
-"""Amounts of work at one option that are followed from one state."""
-_DEPTH = 8
-_KEPT = 8
-_IMPROVED = 3
-_ROUNDS = 8
-_NEAR_EFFORT = 1.5
-"""Routes of up to this many times the least effort are proposed beside the best."""
-_NEAR_CLOSED = 0.95
-"""Where no route reaches: those that close at least this share of what the best one closes."""
-_UNREACHED = 1e6
-"""Effort of a plan that does not reach, before its shortfall is counted."""
-_CLOSING = 10.0
-"""What all of the shortfall weighs beside effort where a plan does not reach: closing one hundredth
-of it is worth a tenth of the budget."""
-
-Step = tuple[int, float]
-"""Option and examples."""
+LOOKS = 400
+"""Plans that a decision plays out at most."""
+_CHANGED = 6
+"""Visits of a plan that may be changed; what comes later is planned again before it is carried
+out."""
+_OTHERS = 10
+"""Options that are tried in the place of another."""
+_FEW = 12
+_CLOSER = 10
+"""Plans that look best under `_FEW` draws and are played out under all."""
+_EVIDENCE = 0.02
+_STALLED = 2
+"""Visits in a row without measured progress after which what is believed has no say."""
+_ROUND = 6
+"""Visits for which one plain way is then followed."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A start and the visits from there on."""
-
-    start: int
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True)
-class Walked:
-    """What is expected of plans: cut where all aims hold, `valid` while every visit is allowed."""
-
-    plans: tuple[Plan, ...]
-    states: States
-    valid: Flags
-    rank: Floats
-    """Least is best: the effort, or more than `_UNREACHED` for plans that fall short."""
-    trace: tuple[tuple[States, Indices], ...]
-    """After each step: the states of the plans (their rows beside them) that took it."""
-
-
-@dataclass(frozen=True)
-class _Children:
-    """Visits from states of the beam, by row: where from, where to, how much, before and after."""
-
-    parents: Indices
-    option: Indices
-    examples: Floats
-    before: States
-    after: States
-
-    def plan(self, plans: Sequence[Plan], row: int) -> Plan:
-        """The parent's plan with this visit appended."""
-        parent = plans[self.parents[row]]
-        return Plan(
-            parent.start, (*parent.steps, (int(self.option[row]), float(self.examples[row])))
-        )
-
-
-def best_plans(problem: Problem) -> tuple[Plan, ...]:
-    """Up to `_KEPT` plans, best first: all reach, or none does and they close the most."""
-    complete, partial = _beam(problem)
-    found = _ranked(problem, complete or partial)
-    improved = [_improved(problem, plan) for plan in found.plans[:_IMPROVED]]
-    ranked = _ranked(problem, (*improved, *found.plans))
-    return _near(problem, ranked)
-
-
-def walk(problem: Problem, plans: Sequence[Plan]) -> Walked:
-    """Follow every plan step by step."""
-    states = problem.starts.take(np.array([plan.start for plan in plans], dtype=np.int64))
-    valid = np.ones(len(plans), dtype=bool)
-    lengths = np.zeros(len(plans), dtype=np.int64)
-    trace: list[tuple[States, Indices]] = []
-    going: Flags = np.any(problem.shortfall(states.expected) > 0.0, axis=1)
-    for depth in range(max((len(plan.steps) for plan in plans), default=0)):
-        rows = np.array(
-            [
-                k
-                for k, plan in enumerate(plans)
-                if going[k] and valid[k] and len(plan.steps) > depth
-            ],
-            dtype=np.int64,
-        )
-        if not len(rows):
+def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
+    """All obvious ways and the improved plans, played out under all draws."""
+    obvious = tuple(obvious_plans(task))
+    found = play(task, obvious)
+    if not obvious or task.stalled >= _STALLED:
+        return _plainly(task, found)
+    left = looks - len(obvious)
+    best, least = obvious[int(found.order()[0])], float(found.effort.min())
+    kept: list[Plan] = list(obvious)
+    rivals = [obvious[int(k)] for k in found.order()[:4]]
+    tried: set[Plan] = set(obvious)
+    while left > 0:
+        changes = [plan for plan in _changes(task, best, rivals) if plan not in tried][:left]
+        if not changes:
             break
-        option = np.array([plans[k].steps[depth][0] for k in rows], dtype=np.int64)
-        examples = np.array([plans[k].steps[depth][1] for k in rows])
-        before = states.take(rows)
-        after = problem.visit(before, option, examples)
-        useful = _gains(problem, before, after) & (before.at != option)
-        valid[rows] = problem.visitable(before, option) & problem.within(after) & useful
-        states = _replaced(states, rows, after)
-        lengths[rows] = depth + 1
-        going[rows] = np.any(problem.shortfall(after.expected) > 0.0, axis=1)
-        trace.append((after, rows))
-    cut = tuple(Plan(p.start, p.steps[:n]) for p, n in zip(plans, lengths, strict=True))
-    return Walked(cut, states, valid, _rank(problem, states), tuple(trace))
-
-
-def _rank(problem: Problem, states: States) -> Floats:
-    missing = problem.shortfall(states.expected).sum(axis=1)
-    effort = problem.effort(states.seconds, states.cost_usd)
-    open_before = problem.shortfall(problem.starts.expected).sum(axis=1).max()
-    left = _CLOSING * missing / max(float(open_before), 1e-9)
-    return np.where(missing > 0.0, _UNREACHED + left, 0.0) + effort
-
-
-def _gains(problem: Problem, before: States, after: States) -> Flags:
-    """Whether a visit is expected to improve an objective that does not hold yet."""
-    wanted = problem.shortfall(before.expected) > 0.0
-    more = after.expected - before.expected > problem.least_gain
-    gains: Flags = np.any(wanted & more, axis=1)
-    return gains
-
-
-def _replaced(states: States, rows: Indices, by: States) -> States:
-    fields = {name: getattr(states, name).copy() for name in states.__dataclass_fields__}
-    for name, values in fields.items():
-        values[rows] = getattr(by, name)
-    return States(**fields)
-
-
-def _beam(problem: Problem) -> tuple[tuple[Plan, ...], tuple[Plan, ...]]:
-    """Plans that reach all aims, and the best of those that do not."""
-    states = problem.starts
-    plans = [Plan(start, ()) for start in range(len(states.start))]
-    complete: list[Plan] = []
-    partial: list[Plan] = []
-    least = np.inf
-    for _ in range(_DEPTH):
-        made = _children(problem, states)
-        if not len(made.parents):
+        tried.update(changes)
+        left -= len(changes)
+        closer = _promising_of(task, changes)
+        outcome = play(task, closer)
+        at = int(outcome.order()[0])
+        if outcome.effort[at] >= (1.0 - _EVIDENCE) * least:
             break
-        rank = _rank(problem, made.after)
-        reached = rank < _UNREACHED
-        least = min(least, float(rank[reached].min(initial=np.inf)))
-        order = np.argsort(rank, kind="stable")
-        count = int(reached.sum())
-        complete += [made.plan(plans, k) for k in order[: min(count, _KEPT)]]
-        partial += [made.plan(plans, k) for k in order[count : count + _KEPT]]
-        bound, estimate = _bounds(problem, made)
-        chosen = _followed(np.flatnonzero(~reached & (bound < least)), (estimate, rank), made)
-        states, plans = made.after.take(chosen), [made.plan(plans, k) for k in chosen]
-    return tuple(complete), tuple(partial)
+        best, least = closer[at], float(outcome.effort[at])
+        kept.append(best)
+    return play(task, kept)
 
 
-def _children(problem: Problem, states: States) -> _Children:
-    """Every visit that is allowed, within the budget, and expected to help.
-
-    No option twice running: absorbing composes, so one longer visit does the same.
-    """
-    count, options, grid = len(states.start), len(problem.open), np.array(problem.grid)
-    parents = np.repeat(np.arange(count), options)
-    option = np.tile(np.arange(options), count)
-    allowed = problem.visitable(states.take(parents), option) & (states.at[parents] != option)
-    parents = np.repeat(parents[allowed], len(grid))
-    option = np.repeat(option[allowed], len(grid))
-    examples = np.tile(grid, len(parents) // len(grid))
-    before = states.take(parents)
-    after = problem.visit(before, option, examples)
-    kept = problem.within(after) & _gains(problem, before, after)
-    return _Children(
-        parents[kept], option[kept], examples[kept], before.take(kept), after.take(kept)
-    )
+def _plainly(task: Task, found: Outcome) -> Outcome:
+    """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
+    have no say but which way is tried first. Each is followed for a round."""
+    plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
+    if not plain:
+        return found
+    turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
+    return play(task, (found.plans[plain[turn % len(plain)]],))
 
 
-def _bounds(problem: Problem, made: _Children) -> tuple[Floats, Floats]:
-    """Effort so far and at least to come, and the same with a less hopeful rest.
-
-    The bound takes it that one visit serves all objectives, the estimate adds that every
-    objective needs its own. `_UNREACHED` and the shortfall where no visit helps an objective.
-    """
-    stay = problem.effort(
-        problem.stay_s(made.option, made.examples),
-        problem.costs.price_usd[made.option] * made.examples,
-    )
-    rates = (made.after.expected - made.before.expected) / np.maximum(stay, 1e-12)[:, None]
-    best = np.zeros((int(made.parents.max(initial=-1)) + 1, rates.shape[1]))
-    np.maximum.at(best, made.parents, rates)
-    missing = problem.shortfall(made.after.expected)
-    rate = best[made.parents]
-    each = np.where(missing > 0.0, missing / np.maximum(rate, 1e-12), 0.0)
-    hopeless = np.any((missing > 0.0) & (rate <= 0.0), axis=1)
-    bound = problem.effort(made.after.seconds, made.after.cost_usd) + each.max(axis=1)
-    rank = _rank(problem, made.after)
-    return np.where(hopeless, rank, bound), np.where(hopeless, rank, bound + each.sum(axis=1))
+def _promising_of(task: Task, plans: list[Plan]) -> list[Plan]:
+    count = len(task.draws)
+    few = np.r_[0:_FEW, count - 2 : count]
+    order = play(task, plans, few).order()
+    return [plans[int(k)] for k in order[:_CLOSER]]
 
 
-def _followed(follow: Indices, orders: Sequence[Floats], made: _Children) -> Indices:
-    """An equal share of the beam by each order, at most `_PER_OPTION` of one parent and option."""
-    chosen: set[int] = set()
-    for order in orders:
-        taken: Counter[tuple[int, int]] = Counter()
-        for row in follow[np.argsort(order[follow], kind="stable")]:
-            group = (int(made.parents[row]), int(made.option[row]))
-            if taken[group] < _PER_OPTION:
-                taken[group] += 1
-                chosen.add(int(row))
-            if taken.total() == _BEAM // len(orders):
-                break
-    return np.array(sorted(chosen), dtype=np.int64)
-
-
-def _ranked(problem: Problem, plans: Sequence[Plan]) -> Walked:
-    """Valid plans without repetition, best first."""
-    walked = walk(problem, tuple(dict.fromkeys(plans)))
-    order = [int(k) for k in np.argsort(walked.rank, kind="stable") if walked.valid[k]]
-    unique = dict.fromkeys(walked.plans[k] for k in order if walked.plans[k].steps)
-    return walk(problem, tuple(unique))
-
-
-def _near(problem: Problem, ranked: Walked) -> tuple[Plan, ...]:
-    """Those of the ranked plans that are nearly as good as the best."""
-    if not ranked.plans:
-        return ()
-    if ranked.rank[0] < _UNREACHED:
-        near = ranked.rank <= _NEAR_EFFORT * ranked.rank[0]
-    else:
-        open_before = problem.shortfall(problem.starts.expected).sum(axis=1).max()
-        closed = open_before - problem.shortfall(ranked.states.expected).sum(axis=1)
-        near = closed >= _NEAR_CLOSED * closed.max()
-    return tuple(plan for plan, good in zip(ranked.plans, near, strict=True) if good)[:_KEPT]
-
-
-def _improved(problem: Problem, plan: Plan) -> Plan:
-    """Follow the best change of the plan until none helps."""
-    rank = float(walk(problem, (plan,)).rank[0])
-    for _ in range(_ROUNDS):
-        walked = walk(problem, tuple(dict.fromkeys(_neighbours(problem, plan))))
-        ranks = np.where(walked.valid, walked.rank, np.inf)
-        if not len(ranks) or ranks.min() >= rank:
-            break
-        rank, plan = float(ranks.min()), walked.plans[int(ranks.argmin())]
-    return plan
-
-
-def _neighbours(problem: Problem, plan: Plan) -> Iterator[Plan]:
-    """More or less work at a visit, another site, a visit less, two visits exchanged."""
-    steps, amounts = plan.steps, problem.fine_grid
-    insertable = np.flatnonzero(problem.open) if len(steps) < _DEPTH else ()
-    for i, (option, examples) in enumerate(steps):
-        head, tail = steps[:i], steps[i + 1 :]
-        at = amounts.index(examples)
-        for other in (at - 2, at - 1, at + 1, at + 2):
-            if 0 <= other < len(amounts):
-                yield Plan(plan.start, (*head, (option, amounts[other]), *tail))
-        for elsewhere in np.flatnonzero(problem.open):
-            if elsewhere != option:
-                yield Plan(plan.start, (*head, (int(elsewhere), examples), *tail))
-        if len(steps) > 1:
-            yield Plan(plan.start, (*head, *tail))
-        for before in insertable:
-            yield Plan(plan.start, (*head, (int(before), amounts[len(amounts) // 3]), *steps[i:]))
+def _changes(task: Task, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:
+    stops = plan.stops
+    depth = min(_CHANGED, len(stops))
+    others = _others(task, plan)
+    for i in range(depth):
+        option, examples = stops[i]
+        head, tail = stops[:i], stops[i + 1 :]
+        for amount in _near(amounts(task, option), examples):
+            yield _changed(plan, (*head, (option, amount), *tail))
+        yield _changed(plan, (*head, *tail))
+        for other in others:
+            if other != option:
+                yield _changed(plan, (*head, (other, epochs(task, other, 1.0)), *tail))
+            if i < 3:
+                yield _changed(plan, (*head, (other, epochs(task, other, 1.0)), *stops[i:]))
         if tail:
-            yield Plan(plan.start, (*head, tail[0], (option, examples), *tail[1:]))
+            yield _changed(plan, (*head, tail[0], stops[i], *tail[1:]))
+    for rival in rivals:
+        for i in range(1, min(4, depth)):
+            if rival.start == plan.start:
+                yield _changed(plan, (*stops[:i], *rival.stops))
+
+
+def _changed(plan: Plan, stops: tuple[Stop, ...]) -> Plan:
+    return Plan(plan.start, stops[:HORIZON], f"{plan.way}, changed".replace(", changed,", ","))
+
+
+def _near(grid: tuple[int, ...], examples: int) -> Iterator[int]:
+    at = int(np.argmin([abs(np.log(amount / examples)) for amount in grid]))
+    for k in (at - 2, at - 1, at, at + 1, at + 2):
+        if 0 <= k < len(grid) and grid[k] != examples:
+            yield grid[k]
+
+
+def _others(task: Task, plan: Plan) -> Indices:
+    options = np.flatnonzero(task.open)
+    if len(options) <= _OTHERS:
+        return options
+    return promising(task, plan.start, options, _OTHERS)

@@ -1,0 +1,181 @@
+"""The obvious ways to go: what somebody without a planner would do.
+
+They are candidates of every decision, so that no plan is expected to be worse than they are, and
+the search starts from them. Each goes on where the job stands: sites that this model has seen least
+come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from daitn.control.route.posterior import Taught
+from daitn.control.route.rollout import HORIZON, Plan, Stop
+from daitn.control.route.task import Start, Task
+from daitn.control.route.value_model import (
+    Draws,
+    Floats,
+    Indices,
+    Setting,
+    Visits,
+    after_visit,
+    anchored,
+    values,
+)
+
+__all__ = ["GREEDY", "amounts", "epochs", "obvious_plans", "promising"]
+
+GREEDY = "greedy by expected gain"
+_EPOCHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_FIXED = (100, 500)
+"""Examples of each visit where all take as many."""
+_LEAST_EXAMPLES = 32
+"""Of a visit: one or two batches."""
+_GREEDY_DRAWS = 6
+_GREEDY_OPTIONS = 48
+"""Options that the greedy way looks at in each step, where there are more: those that looked best
+at first. The other ways go through all of them."""
+
+
+def amounts(task: Task, option: int) -> tuple[int, ...]:
+    """Examples that a visit to an option may take: from an eighth of an epoch to eight."""
+    records = float(task.known.records[option])
+    grid = (max(_LEAST_EXAMPLES, round(epochs * records)) for epochs in _EPOCHS)
+    return tuple(dict.fromkeys(grid))
+
+
+def epochs(task: Task, option: int, count: float) -> int:
+    """Examples of so many epochs at an option."""
+    return max(_LEAST_EXAMPLES, round(count * float(task.known.records[option])))
+
+
+def obvious_plans(task: Task) -> Iterator[Plan]:
+    """Every way from every checkpoint."""
+    known, costs = task.known, task.costs
+    epoch_s = costs.example_s * known.records
+    fit = known.fit[known.field]
+    for row, start in enumerate(task.starts):
+        short = np.maximum(0.0, task.targets - np.nan_to_num(start.measured))
+        wanted = fit @ (short / max(1e-9, float(short.sum())))
+        nearness = costs.start_s[row] + epoch_s
+        price = costs.price_usd * known.records
+        orders: dict[str, tuple[Floats, tuple[float, ...]]] = {
+            "by size": (-known.records, (0.5, 1.0, 2.0, 4.0)),
+            "ring": (np.arange(len(known.records), dtype=float), (0.25, 1.0)),
+            "best fit first": (-wanted * np.log1p(known.records), (1.0, 2.0)),
+            "nearest first": (nearness, (1.0,)),
+        }
+        if price.any():
+            orders["cheapest first"] = (price / known.records, (1.0,))
+        for name, (order, counts) in orders.items():
+            ranked = _ranked(task, order)
+            for count in counts:
+                stops = _round(ranked, lambda option, c=count: epochs(task, option, c))
+                yield Plan(row, stops, f"{name}, {count:g} epochs a visit")
+        ranked = _ranked(task, np.arange(len(known.records), dtype=float))
+        for examples in _FIXED:
+            stops = _round(ranked, lambda option, n=examples: n)
+            yield Plan(row, stops, f"ring, {examples} examples a visit")
+        if task.open.any():
+            yield Plan(row, _greedy(task, row), GREEDY)
+
+
+def _ranked(task: Task, order: Floats) -> list[int]:
+    """Open options: those that were visited least first, then by `order`."""
+    ranked = np.lexsort((order, task.visits))
+    return [int(k) for k in ranked if task.open[k]]
+
+
+def _round(ranked: list[int], amount: Callable[[int], int]) -> tuple[Stop, ...]:
+    """One after the other, and from the first again."""
+    if not ranked:
+        return ()
+    return tuple((k, amount(k)) for k in (ranked[i % len(ranked)] for i in range(HORIZON)))
+
+
+def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
+    """At each step the visit that brings what is short nearest per effort, over a few draws."""
+    known, start = task.known, task.starts[row]
+    rows = np.arange(min(_GREEDY_DRAWS, len(task.draws)))
+    few = task.draws.take(rows)
+    model = replace(start.model, skills=start.model.skills[rows])
+    candidates = _worth_looking(task, row)
+    option = np.array([k for k, _ in candidates], dtype=np.int64)
+    examples = np.array([float(n) for _, n in candidates])
+    tried, drawn = np.repeat(np.arange(len(option)), len(rows)), np.tile(rows, len(option))
+    stay = _effort(task, task.costs.wait_s[option], option, examples)
+    now, at = _short(task, few, model.skills, start, rows), -1
+    stops: list[Stop] = []
+    for _ in range(HORIZON):
+        after = _tried(known, few.take(drawn), model, drawn, option[tried], examples[tried])
+        left = _short(task, few.take(drawn), after, start, drawn).reshape(len(option), len(rows))
+        moved = (
+            task.costs.start_s[row, option]
+            if at < 0
+            else task.costs.move_s(np.full(len(option), at), option)
+        )
+        effort = stay + task.effort(moved, np.zeros(len(option)))
+        best = int(((now[None] - left).mean(axis=1) / np.maximum(effort, 1e-12)).argmax())
+        stops.append(candidates[best])
+        at = candidates[best][0]
+        model, now = model.after(known, few, at, examples[best]), left[best]
+    return tuple(stops)
+
+
+def _tried(
+    known: Setting,
+    draws: Draws,
+    model: Taught,
+    rows: Indices,
+    option: Indices,
+    examples: Floats,
+) -> Floats:
+    """Skills after each of many visits that one model might make; `rows` are its draws."""
+    visit = Visits(
+        site=option,
+        examples=examples,
+        before=model.seen[option],
+        total=np.full(len(option), model.seen.sum()),
+        exposure=model.exposure[None],
+        fresh=np.full(len(option), model.fresh),
+    )
+    return after_visit(known, draws, model.skills[rows], visit)
+
+
+def _effort(task: Task, wait_s: Floats, option: Indices, examples: Floats) -> Floats:
+    """Of visits, without the way there."""
+    costs = task.costs
+    stay_s = wait_s + costs.example_s[option] * examples + costs.visit_s
+    return task.effort(stay_s, costs.price_usd[option] * examples)
+
+
+def _worth_looking(task: Task, row: int) -> list[Stop]:
+    options = np.flatnonzero(task.open)
+    if len(options) > _GREEDY_OPTIONS:
+        options = promising(task, row, options, _GREEDY_OPTIONS)
+    return [(int(k), n) for k in options for n in amounts(task, int(k))[2:6]]
+
+
+def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
+    """The `most` of these options that bring most per effort with one epoch, under the mode."""
+    known, start = task.known, task.starts[row]
+    first = np.zeros(len(options), dtype=np.int64)
+    mode, records = task.draws.take(first), known.records[options]
+    after = _tried(known, mode, start.model, first, options, records)
+    left = _short(task, mode, after, start, first)
+    now = _short(task, mode, start.model.skills[first], start, first)
+    wait_s = task.costs.wait_s[options] + task.costs.start_s[row, options]
+    rate = (now - left) / np.maximum(_effort(task, wait_s, options, records), 1e-12)
+    best: Indices = options[np.argsort(-rate, kind="stable")[:most]]
+    return best
+
+
+def _short(task: Task, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
+    """(N,): what is missing of the targets, summed."""
+    whole = (values(task.known, draws, skills) * task.known.shares).sum(axis=2)
+    measured = anchored(whole, start.believed[rows], start.off[rows])
+    short: Floats = np.maximum(0.0, task.targets - measured).sum(axis=1)
+    return short

@@ -1,0 +1,355 @@
+"""What measured visits say of the value model's parameters, and how sure that is.
+
+The estimate is the mode of the posterior, found by damped Gauss-Newton (Levenberg 1944, Marquardt
+1963) from the prior's mean; its width is that of the Gaussian with the same curvature there
+(Laplace's approximation; Tierney and Kadane 1986). Where measurements miss the mode by more than
+their errors explain, the model is wrong about something, and the width grows with it.
+
+Draws from it are always made from the same normal scores, so that the same question gives the same
+decision and two decisions differ by what was measured between them and not by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.control.route.priors import SHAPE, Prior
+from daitn.control.route.question import VisitMade
+from daitn.control.route.value_model import (
+    Draws,
+    Floats,
+    Indices,
+    Setting,
+    Visits,
+    after_visit,
+    start_skills,
+    values,
+)
+
+__all__ = ["Belief", "Taught", "believed", "drawn", "hopeful", "parents", "taught", "untaught"]
+
+_SHAPE = len(SHAPE)
+_MODEL_SD = 0.03
+"""Of an objective's value, what the model's shape cannot tell."""
+_LABEL_SD = 0.10
+"""The same of one label's."""
+_EARLY = (2.5, 1.7, 1.3, 1.0)
+"""How much wider both are after the first, second and third visit of a fresh model: where it began
+says much of it."""
+_BROUGHT = 1000.0
+"""Examples of everything that weights which the owner brings are taken to have seen."""
+_DEFAULT_SE = 0.02
+"""Standard error of a measurement that came without one."""
+_SAME_VALUE = 1e-9
+_STEP = 1e-3
+_ROUNDS = 10
+_BAD_SHARE = 0.08
+_BAD_LEVEL = -2.0
+"""Of sites that nobody visited, this share is believed to teach next to nothing, whatever its
+descriptor says."""
+_SEED = 20
+
+
+@dataclass(frozen=True)
+class Belief:
+    """The posterior: `mode` and `root`, a square root of its covariance, over shape, ceilings,
+    teaches and the levels of the `visited` options; others' levels are as the prior says."""
+
+    known: Setting
+    prior: Prior
+    visited: Indices
+    mode: Floats
+    root: Floats
+    misfit: float
+    """Mean squared error of the measurements in units of what was expected; about 1 if the model
+    fits."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Visits to known options, oldest first."""
+
+    known: Setting
+    site: Indices
+    examples: Floats
+    parent: Indices
+    """(V,): the visit whose model this one received; -1 for the start."""
+    start: Floats | None
+    measured: Floats
+    """(V, O)."""
+    error: Floats
+    by_label: Floats
+    label_error: Floats
+    """(V, O, L); infinite where it was not told."""
+
+
+def believed(
+    known: Setting, prior: Prior, history: Sequence[VisitMade], start: Floats | None
+) -> Belief:
+    """The posterior after `history`. `start` is what was measured of weights that the owner brings,
+    (O,); none for a fresh model."""
+    seen = _seen(known, history, start)
+    visited = np.unique(seen.site)
+    mean, sd = _layout(prior, visited)
+    if not len(seen.site):
+        return Belief(known, prior, visited, mean, np.diag(sd), 1.0)
+    mode, jacobian, residual = _mode(seen, prior, visited, mean, sd)
+    observed = residual[: len(residual) - len(mean)]
+    misfit = float(np.mean(observed**2)) if len(observed) else 1.0
+    precision = jacobian.T @ jacobian
+    covariance = np.linalg.inv(precision) * max(1.0, misfit)
+    covariance = np.minimum(covariance, np.outer(sd, sd)) if misfit > 1.0 else covariance
+    return Belief(known, prior, visited, mode, _root(covariance), misfit)
+
+
+def drawn(belief: Belief, count: int) -> Draws:
+    """`count` sets of parameters; the first is the mode, the others come in mirrored pairs."""
+    width, options = len(belief.mode), len(belief.known.options)
+    rng = np.random.default_rng(_SEED)
+    half = rng.standard_normal((count // 2 + 1, width + options))
+    luck = rng.random((count, options))
+    scores = np.vstack([np.zeros((1, width + options)), *_mirrored(half)])[:count]
+    theta = belief.mode + scores[:, :width] @ belief.root.T
+    prior = belief.prior
+    level = prior.level + scores[:, width:] * prior.level_sd
+    doubtful = prior.level_sd > 0.9 * np.max(prior.level_sd, initial=0.0)
+    bad = (luck < _BAD_SHARE) & doubtful & (np.arange(count) > 0)[:, None]
+    return _unpacked(belief.known, theta, belief.visited, np.where(bad, _BAD_LEVEL, level))
+
+
+def hopeful(belief: Belief, deviations: float) -> Draws:
+    """One set: everything better than the mode by so many of its standard deviations."""
+    sd = np.sqrt((belief.root**2).sum(axis=1))
+    better = np.ones(len(sd))
+    better[:_SHAPE] = (-1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0)
+    theta = belief.mode + deviations * better * sd
+    level = belief.prior.level + deviations * belief.prior.level_sd
+    return _unpacked(belief.known, theta[None], belief.visited, level[None])
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What visits made of a model: skills (N, D, L) under each draw, examples (S,) at each option,
+    and examples (D, L) of each label in each field."""
+
+    skills: Floats
+    seen: Floats
+    exposure: Floats
+    fresh: bool
+
+    def after(self, known: Setting, draws: Draws, site: int, examples: float) -> Taught:
+        """After one more visit."""
+        count = len(draws)
+        visit = Visits(
+            site=np.full(count, site),
+            examples=np.full(count, examples),
+            before=np.full(count, self.seen[site]),
+            total=np.full(count, self.seen.sum()),
+            exposure=self.exposure[None],
+            fresh=np.full(count, self.fresh),
+        )
+        seen, exposure = self.seen.copy(), self.exposure.copy()
+        seen[site] += examples
+        exposure[known.field[site]] += known.share[site] * examples
+        return Taught(after_visit(known, draws, self.skills, visit), seen, exposure, fresh=False)
+
+
+def untaught(known: Setting, draws: Draws, start: Floats | None) -> Taught:
+    """A model before its first visit; `start` as for `believed`."""
+    skills = start_skills(known, draws, start)
+    seen = 0.0 if start is None else _BROUGHT
+    exposure = np.full((len(known.fields), len(known.labels)), seen)
+    return Taught(skills, np.zeros(len(known.options)), exposure, fresh=start is None)
+
+
+def taught(
+    known: Setting, draws: Draws, visits: Sequence[VisitMade], start: Floats | None
+) -> Taught:
+    """The model that these visits made; visits to options that are gone are left out."""
+    column = known.index()
+    model = untaught(known, draws, start)
+    for visit in visits:
+        position = column.get(visit.option_id)
+        if position is not None and visit.examples > 0:
+            model = model.after(known, draws, position, float(visit.examples))
+    return model
+
+
+def parents(history: Sequence[VisitMade]) -> tuple[int, ...]:
+    """For each visit, the position of the visit whose model it received; -1 for the start.
+
+    That is the latest earlier visit that ended at the values this one began with.
+    """
+    return tuple(
+        next((i for i in reversed(range(k)) if _follows(history[i], visit)), -1)
+        for k, visit in enumerate(history)
+    )
+
+
+def _follows(earlier: VisitMade, later: VisitMade) -> bool:
+    shared = earlier.after.keys() & later.before.keys()
+    return bool(shared) and all(
+        abs(earlier.after[name] - later.before[name]) < _SAME_VALUE for name in shared
+    )
+
+
+def _seen(known: Setting, history: Sequence[VisitMade], start: Floats | None) -> _Seen:
+    column = known.index()
+    rows = [k for k, v in enumerate(history) if v.option_id in column and v.examples > 0]
+    row_of = {k: row for row, k in enumerate(rows)}
+    origin = parents(history)
+    parent = np.array([_known_origin(origin, row_of, k) for k in rows], dtype=np.int64)
+    depth = _depths(parent)
+    site = np.array([column[history[k].option_id] for k in rows], dtype=np.int64)
+    examples = np.array([float(history[k].examples) for k in rows])
+    count, label_count = len(known.objectives), len(known.labels)
+    measured, error = np.zeros((len(rows), count)), np.full((len(rows), count), np.inf)
+    by_label = np.zeros((len(rows), count, label_count))
+    label_error = np.full(by_label.shape, np.inf)
+    for row, k in enumerate(rows):
+        for o, name in enumerate(known.objectives):
+            if name not in history[k].after:
+                continue
+            measured[row, o] = history[k].after[name]
+            own = history[k].standard_error.get(name) or _DEFAULT_SE
+            early = _EARLY[min(depth[row], len(_EARLY) - 1)]
+            error[row, o] = np.hypot(own, early * _MODEL_SD)
+            for label, value in history[k].by_label.get(name, {}).items():
+                if label in known.labels:
+                    at = known.labels.index(label)
+                    by_label[row, o, at] = value
+                    items = max(1.0, known.items[o, at])
+                    noise = np.sqrt(max(value * (1.0 - value), 0.05) / items)
+                    label_error[row, o, at] = np.hypot(noise, early * _LABEL_SD)
+    return _Seen(
+        known,
+        site,
+        examples,
+        parent,
+        start,
+        measured,
+        error,
+        by_label,
+        label_error,
+    )
+
+
+def _depths(parent: Indices) -> list[int]:
+    """Visits before each on its way."""
+    depths: list[int] = []
+    for row in parent:
+        depths.append(depths[row] + 1 if row >= 0 else 0)
+    return depths
+
+
+def _known_origin(origin: Sequence[int], row_of: dict[int, int], visit: int) -> int:
+    """Row of the closest ancestor at an option that is still known."""
+    ancestor = origin[visit]
+    while ancestor >= 0 and ancestor not in row_of:
+        ancestor = origin[ancestor]
+    return row_of.get(ancestor, -1)
+
+
+def _layout(prior: Prior, visited: Indices) -> tuple[Floats, Floats]:
+    mean = (prior.shape, prior.ceiling, prior.teaches.ravel(), prior.level[visited])
+    sd = (prior.shape_sd, prior.ceiling_sd, prior.teaches_sd.ravel(), prior.level_sd[visited])
+    return np.concatenate(mean), np.concatenate(sd)
+
+
+def _unpacked(known: Setting, theta: Floats, visited: Indices, level: Floats) -> Draws:
+    """Parameter sets (N, ...); `level` (N, S) or (1, S) is of options that nobody visited."""
+    objectives, fields = len(known.objectives), len(known.fields)
+    shape = np.clip(theta[:, :_SHAPE], -12.0, 14.0)
+    rest = theta[:, _SHAPE:]
+    ceiling, rest = rest[:, :objectives], rest[:, objectives:]
+    teaches, own = rest[:, : fields * objectives], rest[:, fields * objectives :]
+    levels = np.broadcast_to(level, (len(theta), len(known.options))).copy()
+    levels[:, visited] = own
+    return Draws(
+        tau=np.exp(shape[:, 0]),
+        warm=np.exp(shape[:, 1]),
+        ripe=np.exp(shape[:, 2]),
+        repeats=np.exp(shape[:, 3]),
+        fading=np.exp(np.minimum(shape[:, 4], 3.0)),
+        labelled=_share(shape[:, 5]),
+        averaged=_share(shape[:, 6]),
+        ceiling=np.maximum(_share(ceiling), known.chance + 0.02),
+        teaches=_share(teaches).reshape(len(theta), fields, objectives),
+        level=_share(levels),
+    )
+
+
+def _share(logit: Floats) -> Floats:
+    found: Floats = 1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0)))
+    return found
+
+
+def _mode(
+    seen: _Seen, prior: Prior, visited: Indices, mean: Floats, sd: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Mode of the posterior, with Jacobian and residuals there."""
+    theta = mean.copy()
+    residual, jacobian = _linearised(theta, seen, prior, visited, mean, sd)
+    damping = 1e-2
+    for _ in range(_ROUNDS):
+        normal = jacobian.T @ jacobian
+        scale = np.diag(np.diag(normal))
+        step = np.linalg.solve(normal + damping * scale, -jacobian.T @ residual)
+        step = np.clip(step, -2.0 * sd, 2.0 * sd)
+        trial, trial_jacobian = _linearised(theta + step, seen, prior, visited, mean, sd)
+        if trial @ trial < residual @ residual:
+            settled = trial @ trial > (1.0 - 1e-3) * (residual @ residual)
+            theta, residual, jacobian = theta + step, trial, trial_jacobian
+            damping = max(damping / 4.0, 1e-6)
+            if settled:
+                break
+        else:
+            damping *= 8.0
+    return theta, jacobian, residual
+
+
+def _linearised(
+    theta: Floats, seen: _Seen, prior: Prior, visited: Indices, mean: Floats, sd: Floats
+) -> tuple[Floats, Floats]:
+    """Residuals of measurements and prior at `theta`, and their derivatives."""
+    step = _STEP * sd
+    sets = np.vstack([theta, theta + np.diag(step)])
+    draws = _unpacked(seen.known, sets, visited, prior.level[None])
+    residuals = np.hstack([_misses(draws, seen), (sets - mean) / sd])
+    return residuals[0], ((residuals[1:] - residuals[0]) / step[:, None]).T
+
+
+def _misses(draws: Draws, seen: _Seen) -> Floats:
+    """(N, measurements): what each set gets wrong, in standard errors."""
+    known = seen.known
+    start = untaught(known, draws, seen.start)
+    states: list[Taught] = []
+    told: list[Floats] = []
+    value_told, label_told = np.isfinite(seen.error), np.isfinite(seen.label_error)
+    for row in range(len(seen.site)):
+        parent = int(seen.parent[row])
+        model = states[parent] if parent >= 0 else start
+        model = model.after(known, draws, int(seen.site[row]), float(seen.examples[row]))
+        states.append(model)
+        found = values(known, draws, model.skills)
+        whole = (found * known.shares).sum(axis=2)
+        missed = (whole - seen.measured[row]) / seen.error[row]
+        told.append(missed[:, value_told[row]])
+        if label_told[row].any():
+            each = (found - seen.by_label[row]) / seen.label_error[row]
+            told.append(each[:, label_told[row]])
+    return np.hstack(told)
+
+
+def _mirrored(half: Floats) -> tuple[Floats, ...]:
+    return tuple(row[None] for pair in zip(half, -half, strict=True) for row in pair)
+
+
+def _root(covariance: Floats) -> Floats:
+    """A square root, of what is left where rounding made it indefinite."""
+    weight, vectors = np.linalg.eigh((covariance + covariance.T) / 2.0)
+    root: Floats = vectors * np.sqrt(np.maximum(weight, 0.0))
+    return root

@@ -1,0 +1,107 @@
+"""What is believed of the value model's parameters before a job has measured anything.
+
+Parameters live on an unbounded scale (logarithms and logits), each with a Gaussian belief: a mean
+and a standard deviation. `UNTAUGHT` is what holds for any recipe; what earlier jobs taught narrows
+it (`experience`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.control.route.question import Believed
+from daitn.control.route.value_model import Floats, Setting
+
+__all__ = ["SHAPE", "UNTAUGHT", "Prior", "ceiling_key", "level_key", "prior", "teaches_key"]
+
+
+SHAPE = ("tau", "warm", "ripe", "repeats", "fading", "labelled", "averaged")
+"""The parameters that are the same for all sites and objectives, as `Draws` has them."""
+
+UNTAUGHT: dict[str, Believed] = {
+    "tau": Believed(5.2, 1.4),
+    "warm": Believed(1.0, 1.5),
+    "ripe": Believed(2.0, 1.7),
+    "repeats": Believed(4.0, 1.2),
+    "fading": Believed(-2.1, 1.0),
+    "labelled": Believed(2.5, 1.5),
+    "averaged": Believed(-3.0, 1.2),
+    "ceiling": Believed(3.8, 1.0),
+    "teaches": Believed(0.0, 1.1),
+    "level": Believed(3.0, 1.0),
+}
+"""`teaches` is a shift of what the similarity of topics says, `_TEACHES_AT`."""
+_TEACHES_AT = ((0.0, -2.2), (0.5, 0.0), (0.67, 1.5), (1.0, 2.8))
+"""Logit of how much of an objective a field covers, by the similarity of their topics."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Means and standard deviations for one setting, on the unbounded scale."""
+
+    shape: Floats
+    shape_sd: Floats
+    """(7,), in the order of `SHAPE`."""
+    ceiling: Floats
+    ceiling_sd: Floats
+    """(O,)."""
+    teaches: Floats
+    teaches_sd: Floats
+    """(D, O)."""
+    level: Floats
+    level_sd: Floats
+    """(S,)."""
+
+
+def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
+    """The prior of a setting; `taught` replaces what is believed of some parameters.
+
+    Keys: those of `UNTAUGHT`; `teaches:<field>|<objective's topic>`, `ceiling:<topic>` and
+    `level:<option id>` for what is known of one field, objective or data set.
+    """
+    general = {**UNTAUGHT, **{key: one for key, one in taught.items() if key in UNTAUGHT}}
+    shape = [general[name] for name in SHAPE]
+    objectives = range(len(known.objectives))
+    at, logit = zip(*_TEACHES_AT, strict=True)
+    teaches = [
+        [
+            taught.get(teaches_key(known, d, o))
+            or Believed(
+                float(np.interp(known.fit[d, o], at, logit)) + general["teaches"].mean,
+                general["teaches"].sd,
+            )
+            for o in objectives
+        ]
+        for d in range(len(known.fields))
+    ]
+    ceiling = [taught.get(ceiling_key(known, o), general["ceiling"]) for o in objectives]
+    level = [taught.get(level_key(option.id), general["level"]) for option in known.options]
+    return Prior(
+        *_columns(shape),
+        *_columns(ceiling),
+        np.array([[one.mean for one in row] for row in teaches]),
+        np.array([[one.sd for one in row] for row in teaches]),
+        *_columns(level),
+    )
+
+
+def teaches_key(known: Setting, field: int, objective: int) -> str:
+    """What experience calls how much a field covers of an objective."""
+    return f"teaches:{','.join(known.fields[field])}|{known.topics[objective]}"
+
+
+def ceiling_key(known: Setting, objective: int) -> str:
+    """What experience calls the most that is reached on an objective."""
+    return f"ceiling:{known.topics[objective]}"
+
+
+def level_key(option_id: str) -> str:
+    """What experience calls how good a data set is."""
+    return f"level:{option_id}"
+
+
+def _columns(believed: list[Believed]) -> tuple[Floats, Floats]:
+    return np.array([one.mean for one in believed]), np.array([one.sd for one in believed])

@@ -1,0 +1,272 @@
+"""How a route would end: every plan played out under every set of parameters (rollout; Bertsekas,
+Tsitsiklis and Wu, "Rollout algorithms for combinatorial optimization", J. Heuristics 1997).
+
+What a plan costs, and which of its visits are allowed, follows from the plan alone; what it teaches
+differs from draw to draw. A plan ends where all targets are measured to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daitn.control.route.task import Start, Task
+from daitn.control.route.value_model import (
+    Flags,
+    Floats,
+    Indices,
+    Visits,
+    after_visit,
+    anchored,
+    values,
+)
+
+__all__ = ["HORIZON", "Expected", "Outcome", "Plan", "Stop", "expected", "play"]
+
+HORIZON = 24
+"""Visits that a plan looks ahead."""
+
+Stop = tuple[int, int]
+"""Option and examples."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Visits from a checkpoint on, and the obvious way that it follows or departs from."""
+
+    start: int
+    stops: tuple[Stop, ...]
+    way: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How P plans ended under N draws."""
+
+    plans: tuple[Plan, ...]
+    visits: Indices
+    """(P, N): after which visit (from 1) all targets held; 0 where they never did."""
+    seconds: Floats
+    cost_usd: Floats
+    examples: Floats
+    """(P, N): spent until then, or until the plan's end."""
+    missing: Floats
+    """(P, N): how much of what was short at the start is still short at the end; 0 where reached."""
+    effort: Floats
+    """(P,): least is best; mean over the draws, tails as the owner's preferences say."""
+    allowed: Indices
+    """(P,): visits of each plan that are within budget and rules."""
+
+    @property
+    def reached(self) -> Floats:
+        """(P,): share of the draws in which all targets are reached."""
+        return (self.visits > 0).mean(axis=1)
+
+    def order(self) -> Indices:
+        """Plans, best first."""
+        return np.argsort(self.effort, kind="stable")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What follows from P plans alone, visit by visit; arrays (P, H)."""
+
+    option: Indices
+    examples: Floats
+    before: Floats
+    """Of earlier visits to the same option."""
+    total: Floats
+    """Of all earlier visits, those that made the checkpoint included."""
+    exposure: Floats
+    """(P, H, D, L): examples of each label in each field, before the visit."""
+    seconds: Floats
+    cost_usd: Floats
+    told: Floats
+    """Examples so far."""
+    length: Indices
+    """(P,): visits that are allowed."""
+
+
+def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> Outcome:
+    """Play all plans out under the draws at `rows`, or under all."""
+    draws = np.arange(len(task.draws)) if rows is None else rows
+    way = _way(task, plans)
+    visits, missing = _followed(task, plans, way, draws)
+    shape = visits.shape
+    last = np.where(visits > 0, visits, way.length[:, None]) - 1
+    at = (np.arange(shape[0])[:, None], np.maximum(last, 0))
+    nothing = last < 0
+    seconds = np.where(nothing, 0.0, way.seconds[at])
+    cost_usd = np.where(nothing, 0.0, way.cost_usd[at])
+    spent = task.effort(seconds, cost_usd)
+    each = np.where(visits > 0, spent, task.miss * (1.0 + missing) + 1e-3 * spent)
+    return Outcome(
+        plans=tuple(plans),
+        visits=visits,
+        seconds=seconds,
+        cost_usd=cost_usd,
+        examples=np.where(nothing, 0.0, way.told[at]),
+        missing=missing,
+        effort=_utility(each, task.weight[draws], task.caution),
+        allowed=way.length,
+    )
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected after each of the first visits of one plan; means over the draws."""
+
+    values: Floats
+    """(H, O)."""
+    seconds: Floats
+    cost_usd: Floats
+    """(H,): of each visit."""
+
+
+def expected(task: Task, plan: Plan, visits: int) -> Expected:
+    """Follow one plan for so many visits, whether or not targets hold before."""
+    way = _way(task, (plan,))
+    known, start = task.known, task.starts[plan.start]
+    model, found = start.model, np.zeros((visits, len(task.targets)))
+    usual = task.weight / task.weight.sum()
+    for depth, (site, examples) in enumerate(plan.stops[:visits]):
+        model = model.after(known, task.draws, site, float(examples))
+        whole = (values(known, task.draws, model.skills) * known.shares).sum(axis=2)
+        found[depth] = usual @ anchored(whole, start.believed, start.off)
+    return Expected(
+        found,
+        np.diff(way.seconds[0, :visits], prepend=0.0),
+        np.diff(way.cost_usd[0, :visits], prepend=0.0),
+    )
+
+
+def _utility(each: Floats, weight: Floats, caution: float) -> Floats:
+    """Weighted mean, and by `caution` nearer to the mean of the worst quarter."""
+    total = each @ weight / weight.sum()
+    if caution <= 0.0:
+        return np.asarray(total, dtype=np.float64)
+    worst = np.sort(each, axis=1)[:, -max(1, each.shape[1] // 4) :].mean(axis=1)
+    return np.asarray(total + caution * (worst - total), dtype=np.float64)
+
+
+def _way(task: Task, plans: Sequence[Plan]) -> _Way:
+    longest = max((len(plan.stops) for plan in plans), default=0)
+    shape = (len(plans), max(1, longest))
+    option, examples = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+    count = np.array([len(plan.stops) for plan in plans], dtype=np.int64)
+    for k, plan in enumerate(plans):
+        if plan.stops:
+            where, amount = zip(*plan.stops, strict=True)
+            option[k, : len(where)], examples[k, : len(where)] = where, amount
+    costs = task.costs
+    moved = np.zeros(shape)
+    moved[:, 0] = costs.start_s[[plan.start for plan in plans], option[:, 0]]
+    moved[:, 1:] = costs.move_s(option[:, :-1], option[:, 1:])
+    stay = costs.wait_s[option] + costs.example_s[option] * examples + costs.visit_s
+    seconds = np.cumsum(moved + stay, axis=1)
+    cost_usd = np.cumsum(costs.price_usd[option] * examples, axis=1)
+    told = np.cumsum(examples, axis=1)
+    seen = np.array([task.starts[plan.start].model.seen.sum() for plan in plans])
+    limits = task.limits
+    good = np.arange(shape[1])[None] < count[:, None]
+    good &= (seconds <= limits.seconds) & (cost_usd <= limits.cost_usd) & (told <= limits.examples)
+    good &= task.open[option]
+    good &= _permitted(task, plans, option)
+    length = np.where(good.all(axis=1), shape[1], good.argmin(axis=1))
+    return _Way(
+        option=option,
+        examples=examples,
+        before=_before(task, plans, option, examples),
+        total=told - examples + seen[:, None],
+        exposure=_exposure(task, plans, option, examples),
+        seconds=seconds,
+        cost_usd=cost_usd,
+        told=told,
+        length=length,
+    )
+
+
+def _permitted(task: Task, plans: Sequence[Plan], option: Indices) -> Flags:
+    """(P, H): whether each visit, and measuring after it, keeps to the release rules."""
+    good = np.ones(option.shape, dtype=bool)
+    if not task.restricted:
+        return good
+    allowed = np.array([task.starts[plan.start].allowed for plan in plans], dtype=bool)
+    rows = np.arange(len(plans))
+    for depth in range(option.shape[1]):
+        at = option[:, depth]
+        travels = allowed[rows, task.jurisdiction[at]]
+        allowed &= task.release[at]
+        measured = np.any(allowed[:, None, :] & task.verified_in[None], axis=2).all(axis=1)
+        good[:, depth] = travels & measured
+    return good
+
+
+def _before(task: Task, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
+    """(P, H): examples of earlier visits to the same option."""
+    before = np.stack([task.starts[plan.start].model.seen for plan in plans])
+    before = np.take_along_axis(before, option, axis=1)
+    for depth in range(1, option.shape[1]):
+        same = option[:, :depth] == option[:, depth : depth + 1]
+        before[:, depth] += (same * examples[:, :depth]).sum(axis=1)
+    return before
+
+
+def _exposure(task: Task, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
+    known = task.known
+    start = np.stack([task.starts[plan.start].model.exposure for plan in plans])
+    in_field = known.field[option][:, :, None] == np.arange(len(known.fields))
+    each = in_field[..., None] * (known.share[option] * examples[..., None])[:, :, None, :]
+    before: Floats = np.cumsum(each, axis=1) - each + start[:, None]
+    return before
+
+
+def _followed(
+    task: Task, plans: Sequence[Plan], way: _Way, draws: Indices
+) -> tuple[Indices, Floats]:
+    """After which visit each plan reaches under each draw, and what is missing at the end."""
+    known, count = task.known, len(draws)
+    plan_of = np.repeat(np.arange(len(plans)), count)
+    draw_of = np.tile(draws, len(plans))
+    starts = [task.starts[plan.start] for plan in plans]
+    skills = np.concatenate([start.model.skills[draws] for start in starts])
+    believed = np.concatenate([start.believed[draws] for start in starts])
+    off = np.concatenate([start.off[draws] for start in starts])
+    fresh = np.repeat(np.array([start.model.fresh for start in starts]), count)
+    visits = np.zeros(len(plan_of), dtype=np.int64)
+    missing = np.repeat(np.array([_open(task, start) for start in starts]), count)
+    missing = missing.astype(np.float64)
+    active = np.arange(len(plan_of))
+    for depth in range(way.option.shape[1]):
+        going = way.length[plan_of[active]] > depth
+        if not going.all():
+            active, skills = active[going], skills[going]
+        if not len(active):
+            break
+        plan, drawn = plan_of[active], draw_of[active]
+        parameters = task.draws.take(drawn)
+        visit = Visits(
+            site=way.option[plan, depth],
+            examples=way.examples[plan, depth],
+            before=way.before[plan, depth],
+            total=way.total[plan, depth],
+            exposure=way.exposure[plan, depth],
+            fresh=fresh[active] & (depth == 0),
+        )
+        skills = after_visit(known, parameters, skills, visit)
+        whole = (values(known, parameters, skills) * known.shares).sum(axis=2)
+        measured = anchored(whole, believed[active], off[active]) + task.noise[drawn]
+        short = np.maximum(0.0, task.targets - measured)
+        missing[active] = short.sum(axis=1) / task.short_at_start
+        done = ~np.any(short > 0.0, axis=1)
+        if done.any():
+            visits[active[done]] = depth + 1
+            active, skills = active[~done], skills[~done]
+    return visits.reshape(len(plans), count), missing.reshape(len(plans), count)
+
+
+def _open(task: Task, start: Start) -> float:
+    measured = np.where(np.isnan(start.measured), task.known.chance, start.measured)
+    return float(np.maximum(0.0, task.targets - measured).sum() / task.short_at_start)

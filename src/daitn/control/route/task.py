@@ -1,0 +1,340 @@
+"""One route question as arrays: what is believed, what visits cost, what is allowed, what is left.
+
+An *effort* is the weighted sum of time and cost that is kept least, each as a share of what the job
+has left of it, or of a reference where it has no limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from daitn.control.route.costs import Costs, costs
+from daitn.control.route.posterior import Belief, Taught, believed, drawn, hopeful, taught
+from daitn.control.route.priors import prior
+from daitn.control.route.question import Checkpoint, RouteQuestion
+from daitn.control.route.value_model import (
+    Draws,
+    Flags,
+    Floats,
+    Indices,
+    Setting,
+    setting,
+    values,
+)
+from daitn.objects.descriptors import ANY
+from daitn.objects.identifiers import SiteId
+
+__all__ = ["Limits", "Start", "Task", "can_teach", "jurisdiction_of", "most_taught", "task"]
+
+_DRAWS = 48
+_HOPES = (1.0, 2.0)
+"""Standard deviations of the hopeful draws."""
+_HOPE_WEIGHT = 0.02
+"""Of a hopeful draw beside an ordinary one: it decides where no ordinary draw reaches."""
+_REFERENCE_S = 3600.0
+_REFERENCE_USD = 10.0
+"""Without limits an hour counts as much as 10 USD."""
+_LEAST_LEFT = 1e-6
+"""Seconds or USD of which shares can still be taken."""
+_CAUTION = 0.1
+"""How far a robustness of 1 moves the mean towards the worst quarter of the draws."""
+_PROGRESS = 0.3
+"""Standard errors by which a best value must be beaten to count as progress."""
+_HARM = 0.1
+_HARM_COUNTS = 3
+"""A site after which this much more was missing is not tried again before others were thrice."""
+_SEED = 21
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is left of the budget; infinite where there is no limit."""
+
+    seconds: float = np.inf
+    cost_usd: float = np.inf
+    examples: float = np.inf
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint under every draw."""
+
+    model: Taught
+    believed: Floats
+    off: Floats
+    """(N, O): see `value_model.anchored`."""
+    measured: Floats
+    """(O,): NaN where it was not."""
+    allowed: Flags
+    """(J,): jurisdictions that it may travel to."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """S options, O objectives, N draws, J jurisdictions."""
+
+    known: Setting
+    belief: Belief
+    draws: Draws
+    weight: Floats
+    """(N,): of each draw."""
+    errors: Floats
+    """(O,): standard error of a measurement."""
+    noise: Floats
+    """(N, O): error of measuring. It is the same at every visit, as the test items are."""
+    starts: tuple[Start, ...]
+    costs: Costs
+    targets: Floats
+    short_at_start: float
+    """What the latest model is short of its targets, summed."""
+    open: Flags
+    """(S,): options that may be visited."""
+    visits: Indices
+    """(S,): visits of the job so far, abandoned ones too; one that did clear harm counts
+    `_HARM_COUNTS`."""
+    last: int
+    """The option last visited; -1 before the first."""
+    stalled: int
+    """Visits in a row without measured progress."""
+    jurisdiction: Indices
+    release: Flags
+    """(S, J): where a model may travel that learned from each option."""
+    verified_in: Flags
+    """(O, J): where each objective can be measured."""
+    restricted: bool
+    """Whether any release rule can keep a model from anywhere."""
+    limits: Limits
+    time_weight: float
+    cost_weight: float
+    miss: float
+    """Effort of a route that does not reach."""
+    caution: float
+
+    def effort(self, seconds: Floats, cost_usd: Floats) -> Floats:
+        """Weighted time and cost; never negative."""
+        return self.time_weight * seconds + self.cost_weight * cost_usd
+
+    def unbounded(self) -> Task:
+        """The same without limits and release rules."""
+        return replace(self, limits=Limits(), restricted=False)
+
+
+def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
+    """The question over all options of its topology; every objective must have a verifier.
+
+    `weights` holds `time`, `cost`, `robustness` and `reach`.
+    """
+    topology, objectives = question.topology, question.intent.objective_names()
+    known = setting(topology, objectives)
+    targets = np.array([objective.at_least for objective in question.intent.objectives])
+    brought = _brought(question, known)
+    belief = believed(known, prior(known, question.experience), question.history, brought)
+    draws = _with_hope(belief)
+    limits, errors = _left(question), _standard_errors(question)
+    priced = costs(question, known.options)
+    places, allowed, release, verified = _places(question, known)
+    starts = tuple(
+        _start(known, draws, one, allowed[row], brought)
+        for row, one in enumerate(question.checkpoints)
+    )
+    column = known.index()
+    first = np.where(np.isnan(starts[0].measured), known.chance, starts[0].measured)
+    time_weight, cost_weight = _effort_weights(limits, weights)
+    return Task(
+        known=known,
+        belief=belief,
+        draws=draws,
+        weight=np.array([1.0] * _DRAWS + [_HOPE_WEIGHT] * len(_HOPES)),
+        errors=errors,
+        noise=_noise(errors, len(draws)),
+        starts=starts,
+        costs=priced,
+        targets=targets,
+        short_at_start=max(1e-6, float(np.maximum(0.0, targets - first).sum())),
+        open=np.array([option.site not in question.excluded for option in known.options], bool),
+        visits=_visits(question, known, targets, errors),
+        last=column.get(question.history[-1].option_id, -1) if question.history else -1,
+        stalled=_stalled(question, targets, errors),
+        jurisdiction=places,
+        release=release,
+        verified_in=verified,
+        restricted=not (release.all() and allowed.all()),
+        limits=limits,
+        time_weight=time_weight,
+        cost_weight=cost_weight,
+        miss=_miss(known, priced, limits, time_weight, cost_weight) * max(0.1, weights["reach"]),
+        caution=_CAUTION * weights["robustness"],
+    )
+
+
+def can_teach(asked: Task) -> bool:
+    """Whether everything that the open options could teach, in a hopeful view and with nothing ever
+    forgotten, reaches every target but for the error of measuring."""
+    return bool(np.all(most_taught(asked) >= asked.targets))
+
+
+def most_taught(asked: Task) -> Floats:
+    """(O,): the optimistic bound on every objective's value."""
+    known = asked.known
+    hope = asked.draws.take(np.array([len(asked.draws) - 1]))
+    there = known.rate > 0.0
+    skills = np.zeros((1, len(known.fields), len(known.labels)))
+    for option in np.flatnonzero(asked.open):
+        field = known.field[option]
+        level = hope.level[0, option] * np.where(there[option], 1.0, 1.0 - hope.labelled[0])
+        skills[0, field] = np.maximum(skills[0, field], level)
+    whole = (values(known, hope, skills) * known.shares).sum(axis=2)[0]
+    measured = np.array([start.measured for start in asked.starts])
+    best = np.nanmax(np.vstack([measured, known.chance[None]]), axis=0)
+    bound: Floats = np.maximum(whole, best) + 2.0 * np.abs(asked.errors)
+    return bound
+
+
+def jurisdiction_of(question: RouteQuestion, site: SiteId) -> str:
+    """The law that a site is under, as its node says."""
+    state = question.topology.snapshot.sites.get(site)
+    return state.descriptor.jurisdiction if state is not None else ""
+
+
+def _standard_errors(question: RouteQuestion) -> Floats:
+    """(O,): as last measured; before that, of a share at the target over the test's items."""
+    last: dict[str, float] = {}
+    for visit in question.history:
+        last.update({name: error for name, error in visit.standard_error.items() if error > 0.0})
+    errors = []
+    for objective, name in zip(
+        question.intent.objectives, question.intent.objective_names(), strict=True
+    ):
+        items = min((v.test.items for v in question.topology.verifiers.get(name, ())), default=1)
+        at = objective.at_least
+        errors.append(last.get(name, float(np.sqrt(at * (1.0 - at) / max(1, items)))))
+    return np.array(errors)
+
+
+def _with_hope(belief: Belief) -> Draws:
+    sets = (drawn(belief, _DRAWS), *(hopeful(belief, deviations) for deviations in _HOPES))
+    fields = Draws.__dataclass_fields__
+    return Draws(*(np.concatenate([getattr(one, name) for one in sets]) for name in fields))
+
+
+def _noise(errors: Floats, count: int) -> Floats:
+    rng = np.random.default_rng(_SEED)
+    half = rng.standard_normal((count // 2 + 1, len(errors)))
+    scores = np.vstack([half, -half])[:count]
+    scores[0] = 0.0
+    noise: Floats = scores * errors
+    return noise
+
+
+def _brought(question: RouteQuestion, known: Setting) -> Floats | None:
+    """(O,): what was measured of the owner's weights before their first visit; none for a fresh
+    model."""
+    if not question.intent.model.start:
+        return None
+    first = question.history[0].before if question.history else question.checkpoints[-1].values
+    return np.array([first.get(name, known.chance[o]) for o, name in enumerate(known.objectives)])
+
+
+def _visits(question: RouteQuestion, known: Setting, targets: Floats, errors: Floats) -> Indices:
+    column, names = known.index(), question.intent.objective_names()
+    count = np.zeros(len(known.options), dtype=np.int64)
+    for visit in question.history:
+        if visit.option_id in column:
+            harm = _short(visit.after, names, targets) - _short(visit.before, names, targets)
+            harmful = harm > max(_HARM, 3.0 * float(errors.mean()))
+            count[column[visit.option_id]] += _HARM_COUNTS if harmful else 1
+    return count
+
+
+def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
+    """Visits since what is missing of the targets was last measured to shrink, by more than a part
+    of what measuring may err."""
+    names = question.intent.objective_names()
+    least, since = np.inf, 0
+    for visit in question.history:
+        short = _short(visit.after, names, targets)
+        if short < least - _PROGRESS * float(errors.mean()):
+            least, since = short, 0
+        else:
+            since += 1
+    return since
+
+
+def _short(measured: Mapping[str, float], names: Sequence[str], targets: Floats) -> float:
+    values = np.array([measured.get(name, 0.0) for name in names])
+    return float(np.maximum(0.0, targets - values).sum())
+
+
+def _start(
+    known: Setting, draws: Draws, one: Checkpoint, allowed: Flags, brought: Floats | None
+) -> Start:
+    model = taught(known, draws, one.visits, brought)
+    whole = (values(known, draws, model.skills) * known.shares).sum(axis=2)
+    measured = np.array([one.values.get(name, np.nan) for name in known.objectives])
+    return Start(
+        model=model,
+        believed=whole,
+        off=np.where(np.isnan(measured), 0.0, measured - whole),
+        measured=measured,
+        allowed=allowed,
+    )
+
+
+def _left(question: RouteQuestion) -> Limits:
+    budget, spent = question.intent.budget, question.spent
+    unlimited = Limits()
+    return Limits(
+        seconds=_minus(budget.duration_s, spent.duration_s, unlimited.seconds),
+        cost_usd=_minus(budget.cost_usd, spent.cost_usd, unlimited.cost_usd),
+        examples=_minus(budget.examples, spent.examples, unlimited.examples),
+    )
+
+
+def _minus(limit: float | None, spent: float, unlimited: float) -> float:
+    return unlimited if limit is None else max(0.0, limit - spent)
+
+
+def _effort_weights(limits: Limits, weights: Mapping[str, float]) -> tuple[float, float]:
+    """Effort per second and per USD. Time always counts a little, so that no route is free."""
+    limited_s = _LEAST_LEFT < limits.seconds < np.inf
+    limited_usd = _LEAST_LEFT < limits.cost_usd < np.inf
+    reference_s = limits.seconds if limited_s else _REFERENCE_S
+    reference_usd = limits.cost_usd if limited_usd else _REFERENCE_USD
+    return max(weights["time"], 1e-3) / reference_s, weights["cost"] / reference_usd
+
+
+def _miss(
+    known: Setting, priced: Costs, limits: Limits, time_weight: float, cost_weight: float
+) -> float:
+    """All that is left, or what ten epochs at every option would take where there is no limit."""
+    epoch_s = float((priced.example_s * known.records + priced.visit_s).sum())
+    epoch_usd = float((priced.price_usd * known.records).sum())
+    seconds = limits.seconds if np.isfinite(limits.seconds) else max(_REFERENCE_S, 10 * epoch_s)
+    usd = limits.cost_usd if np.isfinite(limits.cost_usd) else 10 * epoch_usd
+    return time_weight * seconds + cost_weight * usd
+
+
+def _places(question: RouteQuestion, known: Setting) -> tuple[Indices, Flags, Flags, Flags]:
+    """Jurisdiction of each option; release rules of starts and options; where verifiers are."""
+    at = [jurisdiction_of(question, option.site) for option in known.options]
+    verifiers = [
+        {jurisdiction_of(question, choice.site) for choice in question.topology.verifiers[name]}
+        for name in known.objectives
+    ]
+    names = sorted({*at, *(name for found in verifiers for name in found)})
+    position = {name: column for column, name in enumerate(names)}
+    allowed = [_permits(start.release_to, names) for start in question.checkpoints]
+    release = [_permits(option.dataset.policy.release_to, names) for option in known.options]
+    return (
+        np.array([position[place] for place in at], dtype=np.int64),
+        np.array(allowed, dtype=bool).reshape(len(allowed), len(names)),
+        np.array(release, dtype=bool).reshape(len(release), len(names)),
+        np.array([[name in found for name in names] for found in verifiers], dtype=bool),
+    )
+
+
+def _permits(release_to: tuple[str, ...], names: list[str]) -> list[bool]:
+    return [ANY in release_to or name in release_to for name in names]
