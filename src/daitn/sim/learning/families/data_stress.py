@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from daitn.sim.learning.families.draft import drafted, log_uniform
-from daitn.sim.learning.families.targets import finished
+from daitn.sim.learning.families.synthetic import finished
 from daitn.sim.learning.world import LearningWorld
 
 __all__ = [
@@ -95,8 +95,8 @@ def single_class(seed: int) -> LearningWorld:
         "spill": 0.1,
         "warm_up": float(rng.uniform(0.0, 30.0)),
     }
-    draft.reference_examples = (60, 150, 300)
-    draft.ease = (0.6, 0.97)
+    draft.terms = replace(draft.terms, reference_examples=(60, 150, 300))
+    draft.terms = replace(draft.terms, ease=(0.6, 0.97))
     return finished(draft)
 
 
