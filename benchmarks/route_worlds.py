@@ -15,19 +15,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 
+from benchmarks.worlds import files
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
-from daitn.sim.learning.families import FAMILIES
+from daitn.sim.learning.families import FAMILIES as SYNTHETIC
+from daitn.sim.learning.families.recorded import recorded_family
+from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
 from daitn.sim.learning.planned import Planned
 from daitn.sim.learning.policy import Experienced, RoutePolicy
 from daitn.sim.learning.topologies import Topologies
+from daitn.sim.learning.world import LearningWorld
 
-DEVELOPMENT, VALIDATION = 1_000, 1_000_000
-"""First seeds of the two ranges."""
-MOST_SEEDS = VALIDATION - DEVELOPMENT
 PLANNERS: dict[str, Callable[[], RoutePolicy]] = {"mtrce": Planned}
 """Policies that are not obvious, by name."""
 OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
@@ -35,6 +37,8 @@ OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
     for policy in obvious_policies()
 }
 POLICIES = OBVIOUS | PLANNERS
+FAMILIES = (*files.families(), *SYNTHETIC)
+"""Recorded ones first."""
 _CHUNK = 8
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
 
@@ -49,12 +53,18 @@ class Piece:
     oracle: bool
 
 
+@cache
+def family(name: str) -> Callable[[int], LearningWorld]:
+    """A synthetic family, or the recorded one of this name."""
+    return SYNTHETIC.get(name) or recorded_family(files.load(name))
+
+
 def led(piece: Piece) -> list[Judged]:
     """Every policy through every world of a piece."""
     policies = {name: POLICIES[name]() for name in piece.policies}
     judged = []
     for seed in piece.seeds:
-        world = FAMILIES[piece.family](seed)
+        world = family(piece.family)(seed)
         topologies = Topologies(world)
         episodes = {
             name: run(world, policy, topologies, time.perf_counter)
@@ -87,15 +97,15 @@ def pieces(
     chunk = each if whole else _CHUNK
     seeds = range(first, first + each)
     return [
-        Piece(family, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
-        for family in families
+        Piece(name, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
+        for name in families
         for at in range(0, each, chunk)
     ]
 
 
 def main() -> None:
     arguments = parsed()
-    families = arguments.family or list(FAMILIES)
+    families = arguments.family or FAMILIES
     policies = arguments.policies or list(POLICIES)
     policies = [*OBVIOUS, *(name for name in policies if name not in OBVIOUS)]
     first = (VALIDATION if arguments.validation else DEVELOPMENT) + arguments.seed
@@ -107,7 +117,7 @@ def main() -> None:
     else:
         judged = [world for piece in work for world in led(piece)]
     took_s = time.perf_counter() - began_s
-    groups = {family: [w for w in judged if w.family == family] for family in families}
+    groups = {name: [w for w in judged if w.family == name] for name in families}
     groups["all"] = judged
     table = {
         group: [compared(worlds, policy, tuple(OBVIOUS)) for policy in policies]
@@ -151,7 +161,7 @@ def parsed() -> argparse.Namespace:
     seeds.add_argument("--development", action="store_true", help="seeds to tune on (default)")
     seeds.add_argument("--validation", action="store_true", help="seeds to report")
     parser.add_argument("--episodes", type=int, default=512, help="over all families")
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), metavar="F")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, metavar="F")
     parser.add_argument("--policies", nargs="+", choices=list(POLICIES), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="added to the range's first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")

@@ -131,11 +131,13 @@ class Draft:
         )
 
     def verifiers(self) -> tuple[Verifier, ...]:
+        tests = self.tests()
+        labels = [dict(zip(test.labels, test.items, strict=True)) for test in tests]
         units = (SiteId(f"unit{number}") for number in range(len(self.verifier_places)))
         return tuple(
             Verifier(
                 name=name,
-                node=verifier_node(name, place, self.tests()),
+                node=verifier_node(name, place, tests, labels),
                 item_s=self.item_s,
                 access_bps=self.verifier_access_bps,
                 at=(0.5, 0.5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from daitn.objects.descriptors import (
     ANY,
@@ -71,8 +71,10 @@ def data_node(
     )
 
 
-def verifier_node(name: SiteId, place: str, tests: tuple[TestItems, ...]) -> NodeDescriptor:
-    """A unit that measures all objectives."""
+def verifier_node(
+    name: SiteId, place: str, tests: Sequence[TestItems], labels: Sequence[Mapping[str, int]]
+) -> NodeDescriptor:
+    """A unit that measures all objectives and publishes these items per label."""
     described = tuple(
         TestSetDescriptor(
             topic=test.topic,
@@ -80,9 +82,9 @@ def verifier_node(name: SiteId, place: str, tests: tuple[TestItems, ...]) -> Nod
             metrics=("accuracy",),
             items=test.total,
             chance=test.chance,
-            labels=dict(zip(test.labels, test.items, strict=True)),
+            labels=dict(published),
         )
-        for test in tests
+        for test, published in zip(tests, labels, strict=True)
     )
     return NodeDescriptor(
         site=name,

@@ -57,9 +57,9 @@ class _Followed:
     examples: Floats
 
 
-def provisional(tests: Sequence[TestItems], root: str) -> TrainingIntent:
+def provisional(tests: Sequence[TestItems], *topics: str) -> TrainingIntent:
     """An intent without meaningful targets, for a world that is not settled yet."""
-    return _intent(tests, [0.5] * len(tests), (root,), Budget())
+    return _intent(tests, [0.5] * len(tests), topics, Budget())
 
 
 def settled(world: LearningWorld, terms: Terms) -> LearningWorld:
