@@ -2,6 +2,7 @@
 
     python -m benchmarks.route_worlds [--development | --validation] [--episodes 512]
         [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--json]
+    python -m benchmarks.route_worlds --calibration
 
 Every policy leads the same episodes. Tune on `--development` seeds (the default) and report
 `--validation` seeds: the two ranges share no world.
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from benchmarks.worlds import files
+from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families import FAMILIES as SYNTHETIC
@@ -76,11 +78,11 @@ def led(piece: Piece) -> list[Judged]:
                 family=piece.family,
                 seed=seed,
                 budget_s=world.intent.budget.duration_s or 0.0,
-                reachable=any(e.reached for name, e in episodes.items() if name in OBVIOUS),
+                reachable=any(episodes[name].reached for name in piece.policies if name in OBVIOUS),
                 episodes=episodes,
                 oracle_s=best.seconds if best else None,
                 oracle_examples=best.examples if best else None,
-                honest=bool(world.reference),
+                honest=len(world.reachable) == len(world.tests),
             )
         )
     return judged
@@ -106,6 +108,9 @@ def pieces(
 def main() -> None:
     arguments = parsed()
     families = arguments.family or FAMILIES
+    if arguments.calibration:
+        tell_calibration([name for name in families if name not in SYNTHETIC], arguments.json)
+        return
     policies = arguments.policies or list(POLICIES)
     policies = [*OBVIOUS, *(name for name in policies if name not in OBVIOUS)]
     first = (VALIDATION if arguments.validation else DEVELOPMENT) + arguments.seed
@@ -132,16 +137,31 @@ def main() -> None:
     print(f"{len(judged)} worlds, {took_s:.0f} s")
 
 
+def tell_calibration(recorded: Sequence[str], as_json: bool) -> None:
+    """How far the surrogate of each recorded family is from routes held out of its fit."""
+    found = [calibrated(files.load(name)) for name in recorded]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        print(f"{one.family}: {one.splits} splits, seeds differ by {one.seeds_rmse:.3f} (rms)")
+        for name, errors in (("visits", one.visits), ("routes", one.routes)):
+            print(
+                f"  {name}: {errors.count} values, bias {errors.bias:+.3f}, rmse {errors.rmse:.3f}"
+                f" (standing still {errors.still_rmse:.3f}), 80 % hold {errors.covered:.2f}"
+            )
+
+
 def told(group: str, rows: Sequence[Compared]) -> str:
     """One family's table."""
     head = f"{group}: {rows[0].episodes} episodes, {rows[0].reachable} reachable"
     columns = (
-        f"  {'':22}{'reached':>8}{'besides':>8}{'of budget':>10}{'best obv.':>10}{'examples':>9}"
-        f"{'oracle':>8}{'worst':>8}{'p50 ms':>8}{'p99 ms':>8}"
+        f"  {'':22}{'reached':>8}{'besides':>8}{'of budget':>10}{'wasted':>8}"
+        f"{'best obv.':>10}{'examples':>9}{'oracle':>8}{'worst':>8}{'p50 ms':>8}{'p99 ms':>8}"
     )
     lines = [
         f"  {row.policy:22}{row.reached_share:8.3f}{row.reached_besides:8d}"
-        f"{row.mean_share_of_budget:10.3f}{row.best_obvious_s:10.3f}"
+        f"{row.mean_share_of_budget:10.3f}{row.wasted_share:8.2f}{row.best_obvious_s:10.3f}"
         f"{row.best_obvious_examples:9.3f}{row.oracle_mean:8.2f}{row.oracle_worst:8.1f}"
         f"{1e3 * row.decision_median_s:8.2f}{1e3 * row.decision_p99_s:8.2f}"
         for row in rows
@@ -165,6 +185,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--policies", nargs="+", choices=list(POLICIES), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="added to the range's first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--calibration", action="store_true", help="only judge the recorded worlds' surrogates"
+    )
     parser.add_argument("--no-oracle", action="store_true", help="do not look back")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     return parser.parse_args()

@@ -54,7 +54,10 @@ class Replay:
         visits = Visits(models[:, 1 : 1 + width], models[:, 1 + width :], dataset, examples)
         after = np.empty_like(models)
         after[:, 0] = -1.0
-        after[:, 1 : 1 + width] = self.surrogate.after(visits, rng)
+        numbers = self.surrogate.after(visits, rng)
+        if rng is not None:
+            numbers = np.round(numbers * self._items) / self._items
+        after[:, 1 : 1 + width] = numbers
         after[:, 1 + width :] = seen_after(visits.seen, dataset, examples)
         for row, (node, site, amount) in enumerate(
             zip(models[:, 0], dataset, examples, strict=True)
@@ -81,6 +84,15 @@ class Replay:
                     total = total - numbers[:, at] * items
                     at += 1
         return values
+
+    @cached_property
+    def _items(self) -> Floats:
+        """(D,): items of which each number is a share."""
+        items: list[int] = []
+        for test in self.tests:
+            told = (n for label, n in zip(test.labels, test.items, strict=True) if label != _REST)
+            items += [test.total, *told]
+        return np.array(items, dtype=np.float64)
 
     @cached_property
     def _shape(self) -> tuple[int, int]:

@@ -37,6 +37,9 @@ _MARGIN = 0.03
 """Keeps the logits of 0 and 1 finite."""
 _MOST_LOGIT = 3.5
 _NEIGHBOURS = 20
+_LUCK = 1.5
+"""Leave-one-out residuals of visits whose neighbours are on the same route are too small: by this
+factor, for four of five held-out values to lie between the tenth and the ninetieth percentile."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,11 @@ class Surrogate:
         logits = _OF_VALUES * (similar @ self.of_values)
         logits += (1.0 - _OF_VALUES) * (_logit(visits.values) + similar @ self.of_changes)
         if rng is not None:
-            nearest = np.argsort(-similar, axis=1)[:, :_NEIGHBOURS]
+            nearest = np.argpartition(-similar, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
             drawn = nearest[
                 np.arange(len(nearest)), rng.integers(0, nearest.shape[1], len(nearest))
             ]
-            logits = logits + self.residuals[drawn]
+            logits = logits + _LUCK * self.residuals[drawn]
         return _value(np.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
 
     def _similar(self, visits: Visits) -> Floats:

@@ -101,6 +101,8 @@ class LearningWorld:
     reference: tuple[Step, ...] = ()
     """A route by which all targets hold in the noiseless world within the budget, over honest
     sites only. Empty: none is known."""
+    reachable: frozenset[str] = frozenset()
+    """Objectives whose targets the models of an honest route are known to reach, all at once."""
     split: str = ""
     """The recorded split that is its truth; empty where the truth is synthetic."""
 

@@ -14,6 +14,7 @@ __all__ = [
     "conflicting",
     "duplicates",
     "inflated",
+    "out_of_reach",
     "poisoned",
     "single_class",
     "wrong_topics",
@@ -119,4 +120,12 @@ def conflicting(seed: int) -> LearningWorld:
             draft.transfer[other, column] = 1.0 if other == tested else -rng.uniform(0.1, 0.45)
     for number, tested in enumerate(topics):
         draft.sites[number].topic = tested
+    return finished(draft)
+
+
+def out_of_reach(seed: int) -> LearningWorld:
+    """One target is above what the data can teach: what counts is how soon a policy sees it."""
+    draft = drafted("out of reach", seed)
+    draft.ceiling *= draft.rng.uniform(0.75, 0.95)
+    draft.terms = replace(draft.terms, beyond=True)
     return finished(draft)

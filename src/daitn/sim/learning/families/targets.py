@@ -44,6 +44,8 @@ class Terms:
     """Amounts of the rings among the fixed routes, besides one epoch."""
     cheap_first: bool = False
     """The reference is the route that costs least, not the one that is soonest there."""
+    beyond: bool = False
+    """One target is set above all that any route reached."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,17 @@ def settled(world: LearningWorld, terms: Terms) -> LearningWorld:
     )
     budget = _budget(route, last, terms, rng)
     wanted = [float(target) for target in targets]
+    beyond = int(rng.integers(len(wanted))) if terms.beyond else None
+    if beyond is not None:
+        most = max(float(route.values[:, beyond].max()) for route in routes)
+        wanted[beyond] = round(most + rng.uniform(0.4, 0.8) * (1.0 - most), 3)
     return replace(
         world,
         intent=_intent(world.tests, wanted, world.intent.data.topics, budget),
-        reference=route.steps[: last + 1],
+        reference=route.steps[: last + 1] if beyond is None else (),
+        reachable=frozenset(
+            test.objective for number, test in enumerate(world.tests) if number != beyond
+        ),
     )
 
 
