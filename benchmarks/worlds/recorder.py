@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.worlds.routes import Effort, planned
-from benchmarks.worlds.targets import suggested
 from daitn.learning.recipe import Config, Recipe
 from daitn.sim.learning.recordings import Node, Route, Score, Site, Split, Test, TrainedSplit
 
@@ -92,7 +91,7 @@ class Recorder:
         """Per route an iterator that records what is missing of it, visit by visit."""
         yield from (self._walk(route) for route, _ in self.routes)
 
-    def trained(self) -> TrainedSplit:
+    def trained(self, targets: dict[str, float]) -> TrainedSplit:
         """All that is recorded so far."""
         case = self.case
         needs = case.recipe.estimate(case.config)
@@ -106,7 +105,7 @@ class Recorder:
             size_bytes=needs.size_bytes,
             sites=self._sites,
             tests=tests,
-            targets=suggested(self.nodes),
+            targets=targets,
             seed=case.seed,
             repeats=case.repeats,
             note=case.note,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, NotFound
 
 __all__ = [
     "FORMAT",
@@ -136,6 +136,31 @@ class TrainedSplit:
         """The routes that no other recorded route goes on from."""
         begun = {route[:-1] for route in self.nodes if route}
         return tuple(route for route in self.nodes if route not in begun)
+
+    def asking(self, objective: str) -> TrainedSplit:
+        """The same training judged by `broad` and by another expert, who is `expert` from then on.
+
+        Raises `NotFound` if no node was measured for `objective`.
+        """
+        if objective not in self.split.targets:
+            raise NotFound(
+                f"{self.split.split} was not measured for {objective!r}",
+                field="objective",
+                fix=f"ask for one of {', '.join(self.split.targets)}",
+            )
+        kept = {"broad": "broad", "expert": objective}
+        replace = msgspec.structs.replace
+        tests = {test.objective: test for test in self.split.tests}
+        split = replace(
+            self.split,
+            tests=tuple(replace(tests[old], objective=new) for new, old in kept.items()),
+            targets={new: self.split.targets[old] for new, old in kept.items()},
+        )
+        nodes = {
+            route: replace(node, measured={new: node.measured[old] for new, old in kept.items()})
+            for route, node in self.nodes.items()
+        }
+        return TrainedSplit(split=split, nodes=nodes)
 
 
 @dataclass(frozen=True)
