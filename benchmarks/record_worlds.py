@@ -19,6 +19,7 @@ import datetime
 import itertools
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main() -> None:
     if options.list:
         print("\n".join(FAMILIES))
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what is there is saved
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for family in options.family or FAMILIES:

@@ -81,7 +81,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     chance: float
     labels: dict[str, int]
     measuring_s: float = 0.0
-    """Seconds that measuring takes, the median."""
+    """Seconds of one core that measuring takes, the median."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +117,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     route: Route
     seconds: float
-    """Of training at the last visit."""
+    """Of one core, for training at the last visit."""
     loss: float | None
     """Mean over the last tenth of the last visit; nothing for the model that was nowhere yet."""
     measured: dict[str, Score]
