@@ -20,6 +20,7 @@ from daitn.sim.learning.replay import Replay, numbers_of, replay
 
 __all__ = ["Calibration", "Errors", "calibrated"]
 
+_EXPERT = "expert"
 _DRAWS = 40
 _COVERED = 0.8
 """The central share of the draws that ought to hold the recorded value so often."""
@@ -59,16 +60,15 @@ def calibrated(recording: Recording) -> Calibration:
     visits, routes, seeds = [], [], []
     splits = [trained for trained in recording.splits if not trained.split.repeats]
     for trained in splits:
-        judged = _with_held_out(trained)
-        learner = replay(
-            judged, (_kept(other) for other in repeats_of(recording, trained)), held_out=False
-        )
+        judged = _with_held_out(trained.asking(_EXPERT))
+        repeats = [other.asking(_EXPERT) for other in repeats_of(recording, trained)]
+        learner = replay(judged, map(_kept, repeats), held_out=False)
         alone = replace(learner, children={})
         visits.append(_visits(alone, judged))
         routes.append(_routes(alone, judged))
         seeds += [
-            _end(learner, other.nodes[route]) - _end(learner, trained.nodes[route])
-            for other in repeats_of(recording, trained)
+            _end(learner, other.nodes[route]) - _end(learner, judged.nodes[route])
+            for other in repeats
             for route in other.walked()
             if route and route in trained.nodes
         ]

@@ -23,21 +23,27 @@ from daitn.sim.learning.world import GroundSite, LearningWorld, Verifier
 
 __all__ = ["recorded_family", "repeats_of", "splits_for"]
 
+_BROAD = "broad"
+"""The objective that every split has; one of its experts stands beside it."""
+
 
 def recorded_family(recording: Recording) -> Callable[[int], LearningWorld]:
     """Worlds on the splits of one recording, by seed."""
 
     @cache
-    def learner(name: str) -> Replay:
+    def learner(name: str, expert: str) -> Replay:
         split = next(trained for trained in recording.splits if trained.split.split == name)
-        return replay(split, repeats_of(recording, split))
+        repeats = (other.asking(expert) for other in repeats_of(recording, split))
+        return replay(split.asking(expert), repeats)
 
     def world(seed: int) -> LearningWorld:
         family = recording.header.family
         rng = np.random.default_rng((seed, zlib.crc32(family.encode())))
         splits = splits_for(recording, is_validation(seed))
-        split = splits[int(rng.integers(len(splits)))]
-        return _world(family, seed, rng, split, learner(split.split.split))
+        split = splits[int(rng.integers(len(splits)))].split
+        experts = [name for name in split.targets if name != _BROAD]
+        expert = experts[int(rng.integers(len(experts)))]
+        return _world(family, seed, rng, learner(split.split, expert))
 
     return world
 
@@ -56,10 +62,8 @@ def repeats_of(recording: Recording, trained: TrainedSplit) -> tuple[TrainedSpli
     return tuple(other for other in recording.splits if other.split.repeats == name)
 
 
-def _world(
-    family: str, seed: int, rng: np.random.Generator, trained: TrainedSplit, learner: Replay
-) -> LearningWorld:
-    split = trained.split
+def _world(family: str, seed: int, rng: np.random.Generator, learner: Replay) -> LearningWorld:
+    split = learner.split
     flops = split.flops_per_example
     size_bytes = int(log_uniform(rng, 1e5, 1e8))
     records = sum(site.samples for site in split.sites)
