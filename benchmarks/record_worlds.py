@@ -19,6 +19,7 @@ import datetime
 import itertools
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -30,8 +31,9 @@ import torch
 from benchmarks.worlds.files import FOLDER, families, load, save
 from benchmarks.worlds.recorder import Case, Recorder
 from benchmarks.worlds.tables import TABLES, table_cases
+from benchmarks.worlds.targets import suggested
 from benchmarks.worlds.texts import TEXTS, text_cases
-from daitn.sim.learning.recordings import FORMAT, Header, RecordedOn, Recording
+from daitn.sim.learning.recordings import FORMAT, Header, Node, RecordedOn, Recording
 
 __all__ = ["FAMILIES", "cases", "record"]
 
@@ -44,6 +46,7 @@ def main() -> None:
     if options.list:
         print("\n".join(FAMILIES))
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what is there is saved
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for family in options.family or FAMILIES:
@@ -71,26 +74,34 @@ def record(
     header = _header(family) if known is None else known.header
 
     def recorded() -> Recording:
-        return Recording(header=header, splits=tuple(one.trained() for one in recorders))
+        # a repetition has the targets of what it repeats, which has more routes
+        aims = {one.case.name: suggested(one.nodes) for one in recorders}
+        splits = (one.trained(aims[one.case.repeats or one.case.name]) for one in recorders)
+        return Recording(header=header, splits=tuple(splits))
 
     done = sum(len(one.nodes) for one in recorders)
-    # route by route over all splits, so that a short recording has something of each
-    for round_of in itertools.zip_longest(*(one.steps() for one in recorders)):
-        for node in itertools.chain.from_iterable(filter(None, round_of)):
+    try:
+        for node in _recorded(recorders, until_s):
             done += 1
             shown = ", ".join(f"{name} {score.value:.3f}" for name, score in node.measured.items())
             _say(f"{family}: {done} models; {node.split}, {len(node.route)} visits: {shown}")
-            if time.monotonic() > until_s:
-                break
             if time.monotonic() > saved_s + _SAVED_EVERY_S:
                 save(recorded(), out)
                 saved_s = time.monotonic()
-        if time.monotonic() > until_s:
-            break
-    recording = recorded()
-    path = save(recording, out)
+    finally:  # what is there is worth keeping, above all when somebody has had enough of it
+        recording = recorded()
+        path = save(recording, out)
     _say(f"{family}: {done} models in {path}, {path.stat().st_size / 1e3:.0f} kB\n")
     return recording
+
+
+def _recorded(recorders: list[Recorder], until_s: float) -> Iterator[Node]:
+    """Route by route over all splits, so that a short recording has something of each."""
+    for round_of in itertools.zip_longest(*(one.steps() for one in recorders)):
+        for node in itertools.chain.from_iterable(filter(None, round_of)):
+            yield node
+            if time.monotonic() > until_s:
+                return
 
 
 def _header(family: str) -> Header:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.route_worlds [--development | --validation] [--episodes 512]
         [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--json]
+    python -m benchmarks.route_worlds --calibration
 
 Every policy leads the same episodes. Tune on `--development` seeds (the default) and report
 `--validation` seeds: the two ranges share no world.
@@ -15,19 +16,22 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 
+from benchmarks.worlds import files
+from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
-from daitn.sim.learning.families import FAMILIES
+from daitn.sim.learning.families import FAMILIES as SYNTHETIC
+from daitn.sim.learning.families.recorded import recorded_family
+from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
 from daitn.sim.learning.planned import Planned
 from daitn.sim.learning.policy import Experienced, RoutePolicy
 from daitn.sim.learning.topologies import Topologies
+from daitn.sim.learning.world import LearningWorld
 
-DEVELOPMENT, VALIDATION = 1_000, 1_000_000
-"""First seeds of the two ranges."""
-MOST_SEEDS = VALIDATION - DEVELOPMENT
 PLANNERS: dict[str, Callable[[], RoutePolicy]] = {"mtrce": Planned}
 """Policies that are not obvious, by name."""
 OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
@@ -35,6 +39,8 @@ OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
     for policy in obvious_policies()
 }
 POLICIES = OBVIOUS | PLANNERS
+FAMILIES = (*files.families(), *SYNTHETIC)
+"""Recorded ones first."""
 _CHUNK = 8
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
 
@@ -49,12 +55,18 @@ class Piece:
     oracle: bool
 
 
+@cache
+def family(name: str) -> Callable[[int], LearningWorld]:
+    """A synthetic family, or the recorded one of this name."""
+    return SYNTHETIC.get(name) or recorded_family(files.load(name))
+
+
 def led(piece: Piece) -> list[Judged]:
     """Every policy through every world of a piece."""
     policies = {name: POLICIES[name]() for name in piece.policies}
     judged = []
     for seed in piece.seeds:
-        world = FAMILIES[piece.family](seed)
+        world = family(piece.family)(seed)
         topologies = Topologies(world)
         episodes = {
             name: run(world, policy, topologies, time.perf_counter)
@@ -66,11 +78,11 @@ def led(piece: Piece) -> list[Judged]:
                 family=piece.family,
                 seed=seed,
                 budget_s=world.intent.budget.duration_s or 0.0,
-                reachable=any(e.reached for name, e in episodes.items() if name in OBVIOUS),
+                reachable=any(episodes[name].reached for name in piece.policies if name in OBVIOUS),
                 episodes=episodes,
                 oracle_s=best.seconds if best else None,
                 oracle_examples=best.examples if best else None,
-                honest=bool(world.reference),
+                honest=len(world.reachable) == len(world.tests),
             )
         )
     return judged
@@ -87,15 +99,18 @@ def pieces(
     chunk = each if whole else _CHUNK
     seeds = range(first, first + each)
     return [
-        Piece(family, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
-        for family in families
+        Piece(name, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
+        for name in families
         for at in range(0, each, chunk)
     ]
 
 
 def main() -> None:
     arguments = parsed()
-    families = arguments.family or list(FAMILIES)
+    families = arguments.family or FAMILIES
+    if arguments.calibration:
+        tell_calibration([name for name in families if name not in SYNTHETIC], arguments.json)
+        return
     policies = arguments.policies or list(POLICIES)
     policies = [*OBVIOUS, *(name for name in policies if name not in OBVIOUS)]
     first = (VALIDATION if arguments.validation else DEVELOPMENT) + arguments.seed
@@ -107,7 +122,7 @@ def main() -> None:
     else:
         judged = [world for piece in work for world in led(piece)]
     took_s = time.perf_counter() - began_s
-    groups = {family: [w for w in judged if w.family == family] for family in families}
+    groups = {name: [w for w in judged if w.family == name] for name in families}
     groups["all"] = judged
     table = {
         group: [compared(worlds, policy, tuple(OBVIOUS)) for policy in policies]
@@ -122,16 +137,31 @@ def main() -> None:
     print(f"{len(judged)} worlds, {took_s:.0f} s")
 
 
+def tell_calibration(recorded: Sequence[str], as_json: bool) -> None:
+    """How far the surrogate of each recorded family is from routes held out of its fit."""
+    found = [calibrated(files.load(name)) for name in recorded]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        print(f"{one.family}: {one.splits} splits, seeds differ by {one.seeds_rmse:.3f} (rms)")
+        for name, errors in (("visits", one.visits), ("routes", one.routes)):
+            print(
+                f"  {name}: {errors.count} values, bias {errors.bias:+.3f}, rmse {errors.rmse:.3f}"
+                f" (standing still {errors.still_rmse:.3f}), 80 % hold {errors.covered:.2f}"
+            )
+
+
 def told(group: str, rows: Sequence[Compared]) -> str:
     """One family's table."""
     head = f"{group}: {rows[0].episodes} episodes, {rows[0].reachable} reachable"
     columns = (
-        f"  {'':22}{'reached':>8}{'besides':>8}{'of budget':>10}{'best obv.':>10}{'examples':>9}"
-        f"{'oracle':>8}{'worst':>8}{'p50 ms':>8}{'p99 ms':>8}"
+        f"  {'':22}{'reached':>8}{'besides':>8}{'of budget':>10}{'wasted':>8}"
+        f"{'best obv.':>10}{'examples':>9}{'oracle':>8}{'worst':>8}{'p50 ms':>8}{'p99 ms':>8}"
     )
     lines = [
         f"  {row.policy:22}{row.reached_share:8.3f}{row.reached_besides:8d}"
-        f"{row.mean_share_of_budget:10.3f}{row.best_obvious_s:10.3f}"
+        f"{row.mean_share_of_budget:10.3f}{row.wasted_share:8.2f}{row.best_obvious_s:10.3f}"
         f"{row.best_obvious_examples:9.3f}{row.oracle_mean:8.2f}{row.oracle_worst:8.1f}"
         f"{1e3 * row.decision_median_s:8.2f}{1e3 * row.decision_p99_s:8.2f}"
         for row in rows
@@ -151,10 +181,13 @@ def parsed() -> argparse.Namespace:
     seeds.add_argument("--development", action="store_true", help="seeds to tune on (default)")
     seeds.add_argument("--validation", action="store_true", help="seeds to report")
     parser.add_argument("--episodes", type=int, default=512, help="over all families")
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), metavar="F")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, metavar="F")
     parser.add_argument("--policies", nargs="+", choices=list(POLICIES), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="added to the range's first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--calibration", action="store_true", help="only judge the recorded worlds' surrogates"
+    )
     parser.add_argument("--no-oracle", action="store_true", help="do not look back")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     return parser.parse_args()

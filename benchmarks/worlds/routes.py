@@ -29,6 +29,8 @@ class Effort:
     most_examples: int = 2000
     """Of one visit."""
     saturation_visits: int = 8
+    rounds: int = 2
+    """Over all sites by size, one epoch each."""
 
 
 def planned(
@@ -44,6 +46,7 @@ def planned(
     for route in fixed:
         mixed += [route, *itertools.islice(waiting, every)]
     mixed += waiting
+    mixed.append(_rounds(sites, effort))
     return [
         (route, number % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1)
         for number, route in enumerate(dict.fromkeys(mixed))
@@ -93,6 +96,12 @@ def _fixed(
     for index in {big, best, by_size[len(by_size) // 2]}:
         for examples in (16, 64, 250, 1000):
             yield ((index, min(examples, effort.most_examples)),)
+
+
+def _rounds(sites: Sequence[Site], effort: Effort) -> Route:
+    by_size = sorted(range(len(sites)), key=lambda index: (-sites[index].samples, index))
+    visits = [(index, min(sites[index].samples, effort.most_examples)) for index in by_size]
+    return tuple(visits * effort.rounds)
 
 
 def _turns(sites: Sequence[Site], effort: Effort) -> Iterator[Route]:

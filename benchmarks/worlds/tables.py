@@ -55,7 +55,7 @@ TABLES = {
         tuple("0123456789"),
         "digits",
         ((8, 9), (1, 8), (3, 5, 9)),
-        (0.001, 0.003),
+        (0.003, 0.01),
         (3, 12),
     ),
     "wine": _Table(
@@ -67,7 +67,7 @@ TABLES = {
         (3, 6),
     ),
 }
-_EFFORT = Effort(random_routes=30)
+_EFFORT = Effort(random_routes=30, rounds=3)
 _BROAD_SHARE, _EXPERT_SHARE = 0.25, 0.25
 """Of the rows of a class, for the broad test; and for the expert's, of those that it is about."""
 _TOLD_SHARE = 0.75
@@ -121,8 +121,8 @@ def _case(family: str, table: _Table, number: int, kind: str, data: Path, held_o
     expert_topic = f"{table.topic}/{_named(table, classes)}"
     folder = data / name
     tests = (
-        TestData("broad", table.topic, folder / "broad.csv", 1 / len(table.classes)),
-        TestData("expert", expert_topic, folder / "expert.csv", 1 / len(table.classes)),
+        TestData("broad", table.topic, folder / "broad.csv", _chance(table)),
+        TestData("expert", expert_topic, folder / "expert.csv", _chance(table)),
     )
     _write(tests[0].path, table, features[broad], labels[broad])
     _write(tests[1].path, table, features[expert], labels[expert])
@@ -135,8 +135,8 @@ def _case(family: str, table: _Table, number: int, kind: str, data: Path, held_o
         topics = _topics(table, classes, told, hard[rows])
         sites.append(SiteData(f"site-{index}", path, topics, flaw))
     rate = table.rates[number % 2]
-    hidden = [(32,), (64,), (32, 32)][number % 3]
-    config = {"classes": table.classes, "hidden": hidden, "learning_rate": rate}
+    hidden = [[32], [64], [32, 32]][number % 3]
+    config = {"classes": list(table.classes), "hidden": hidden, "learning_rate": rate}
     return Case(
         name=name,
         recipe=Classifier(),
@@ -147,6 +147,10 @@ def _case(family: str, table: _Table, number: int, kind: str, data: Path, held_o
         effort=_EFFORT,
         held_out=held_out,
     )
+
+
+def _chance(table: _Table) -> float:
+    return round(1 / len(table.classes), 4)
 
 
 def _expert_rows(

@@ -32,7 +32,7 @@ _EFFORTS = {
 }
 """Random routes and limits: a visit takes seconds, at MedQuAD many."""
 _REPETITIONS = {"clinic": (1, 2), "medquad": (), "tiny-llama": (1,)}
-_REPEATED_ROUTES = 8
+_REPEATED_ROUTES = 5
 _CHANCE = 0.25
 _OTHER_EXPERTS = ("nhlbi", "niddk", "cancergov")
 _MOST_ITEMS = 240

@@ -30,7 +30,7 @@ class Judged:
     """Soonest known in hindsight; None where none is known."""
     oracle_examples: float | None = None
     honest: bool = True
-    """Whether a route over honest sites alone is known to reach all targets."""
+    """Whether a route over honest sites alone is known to reach all targets at once."""
 
     def seconds(self, policy: str) -> float:
         episode = self.episodes[policy]
@@ -55,6 +55,8 @@ class Compared:
     reached_besides: int
     """Episodes that it reached and no obvious policy did."""
     mean_share_of_budget: float
+    wasted_share: float
+    """Mean share of the time budget that it spent where no obvious policy nor itself reached."""
     against: dict[str, tuple[float, float]]
     """Per other policy: the mean and the geometric mean of the ratios of times."""
     best_obvious_s: float
@@ -92,6 +94,15 @@ def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> C
         reached_share=_mean(np.array([float(w.episodes[policy].reached) for w in among])),
         reached_besides=sum(w.episodes[policy].reached and not w.reachable for w in judged),
         mean_share_of_budget=_mean(seconds / np.array([w.budget_s for w in among])),
+        wasted_share=_mean(
+            np.array(
+                [
+                    world.episodes[policy].seconds / world.budget_s
+                    for world in judged
+                    if not (world.reachable or world.episodes[policy].reached)
+                ]
+            )
+        ),
         against=against,
         best_obvious_s=_geometric(seconds / best_s),
         best_obvious_examples=_geometric(examples / best_examples),

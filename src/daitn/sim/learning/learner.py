@@ -28,6 +28,8 @@ class TestItems:
     labels: tuple[str, ...]
     items: tuple[int, ...]
     """Per label."""
+    untold: tuple[str, ...] = ()
+    """Labels of which a verifier tells nothing."""
 
     @property
     def total(self) -> int:

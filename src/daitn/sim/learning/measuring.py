@@ -23,23 +23,31 @@ class Measured:
     by_label: dict[str, float]
 
 
-def measured(test: TestItems, values: Floats, rng: np.random.Generator) -> Measured:
-    """Each item of a label is right with the label's true value, `values` being (L,)."""
-    right = rng.binomial(test.items, np.clip(values, 0.0, 1.0))
-    value = float(right.sum()) / test.total
+def measured(test: TestItems, values: Floats, rng: np.random.Generator | None) -> Measured:
+    """Each item of a label is right with the label's value, `values` being (L,) or longer.
+
+    Without `rng` the values are what is measured: they were measured once, on these items.
+    """
+    items = np.array(test.items)
+    true = values[: len(items)]
+    if rng is not None:
+        true = rng.binomial(items, np.clip(true, 0.0, 1.0)) / items
+    value = float((true * items).sum()) / test.total
     return Measured(
         value=value,
-        standard_error=float(np.sqrt(value * (1.0 - value) / test.total)),
+        standard_error=float(np.sqrt(max(0.0, value * (1.0 - value)) / test.total)),
         by_label={
-            label: float(count) / items
-            for label, count, items in zip(test.labels, right, test.items, strict=True)
-            if items >= LEAST_ITEMS
+            label: float(share)
+            for label, share, count in zip(test.labels, true, items, strict=True)
+            if count >= LEAST_ITEMS and label not in test.untold
         },
     )
 
 
 def exact(tests: tuple[TestItems, ...], values: Floats) -> Floats:
     """(N, objectives) from (N, objectives, labels): each test's true value."""
-    items = np.array([test.items for test in tests], dtype=np.float64)
-    weighted: Floats = (np.clip(values, 0.0, 1.0) * items).sum(axis=2) / items.sum(axis=1)
-    return weighted
+    totals = [
+        values[:, number, : len(test.items)] @ np.array(test.items, dtype=np.float64) / test.total
+        for number, test in enumerate(tests)
+    ]
+    return np.stack(totals, axis=1)

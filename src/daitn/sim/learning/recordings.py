@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, NotFound
 
 __all__ = [
     "FORMAT",
@@ -81,7 +81,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     chance: float
     labels: dict[str, int]
     measuring_s: float = 0.0
-    """Seconds that measuring takes, the median."""
+    """Seconds of one core that measuring takes, the median."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +117,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     route: Route
     seconds: float
-    """Of training at the last visit."""
+    """Of one core, for training at the last visit."""
     loss: float | None
     """Mean over the last tenth of the last visit; nothing for the model that was nowhere yet."""
     measured: dict[str, Score]
@@ -136,6 +136,31 @@ class TrainedSplit:
         """The routes that no other recorded route goes on from."""
         begun = {route[:-1] for route in self.nodes if route}
         return tuple(route for route in self.nodes if route not in begun)
+
+    def asking(self, objective: str) -> TrainedSplit:
+        """The same training judged by `broad` and by another expert, who is `expert` from then on.
+
+        Raises `NotFound` if no node was measured for `objective`.
+        """
+        if objective not in self.split.targets:
+            raise NotFound(
+                f"{self.split.split} was not measured for {objective!r}",
+                field="objective",
+                fix=f"ask for one of {', '.join(self.split.targets)}",
+            )
+        kept = {"broad": "broad", "expert": objective}
+        replace = msgspec.structs.replace
+        tests = {test.objective: test for test in self.split.tests}
+        split = replace(
+            self.split,
+            tests=tuple(replace(tests[old], objective=new) for new, old in kept.items()),
+            targets={new: self.split.targets[old] for new, old in kept.items()},
+        )
+        nodes = {
+            route: replace(node, measured={new: node.measured[old] for new, old in kept.items()})
+            for route, node in self.nodes.items()
+        }
+        return TrainedSplit(split=split, nodes=nodes)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Grounds:
         test = world.tests[number]
         true = world.learner.values(self._models[work.model.manifest])[0, number]
         rng = np.random.default_rng((world.seed, 2, self._visits, number))
-        found = measured(test, true, rng)
+        found = measured(test, true, None if world.measured_before else rng)
         transfer_s = self._fetch_s(work.model, given.site)
         seconds = world.verify_s(given.site, number)
         end_s = now_s + transfer_s + seconds

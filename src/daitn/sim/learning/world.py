@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from daitn.objects.descriptors import NodeDescriptor
@@ -90,6 +90,8 @@ class LearningWorld:
     tests: tuple[TestItems, ...]
     """One per objective, in the intent's order."""
     learner: Learner
+    measured_before: bool = False
+    """Whether the learner's values are measurements already, with the noise of their tests."""
     link_factor: float = 1.0
     """How much slower links really are than the sites' own lines."""
     measured_links: int = 60
@@ -99,8 +101,10 @@ class LearningWorld:
     reference: tuple[Step, ...] = ()
     """A route by which all targets hold in the noiseless world within the budget, over honest
     sites only. Empty: none is known."""
-    trait: dict[str, float] = field(default_factory=dict)
-    """Constants of this world, for those who look into results."""
+    reachable: frozenset[str] = frozenset()
+    """Objectives whose targets the models of an honest route are known to reach, all at once."""
+    split: str = ""
+    """The recorded split that is its truth; empty where the truth is synthetic."""
 
     @cached_property
     def index(self) -> dict[SiteId, int]:

@@ -26,5 +26,6 @@ FAMILIES: dict[str, Callable[[int], LearningWorld]] = {
     "duplicates": data_stress.duplicates,
     "single class": data_stress.single_class,
     "conflicting": data_stress.conflicting,
+    "out of reach": data_stress.out_of_reach,
 }
 """By name; what each is stands at its function."""

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from daitn.sim.learning.families.draft import drafted, log_uniform
-from daitn.sim.learning.families.targets import finished
+from daitn.sim.learning.families.synthetic import finished
 from daitn.sim.learning.world import LearningWorld
 
 __all__ = [
     "conflicting",
     "duplicates",
     "inflated",
+    "out_of_reach",
     "poisoned",
     "single_class",
     "wrong_topics",
@@ -95,8 +96,8 @@ def single_class(seed: int) -> LearningWorld:
         "spill": 0.1,
         "warm_up": float(rng.uniform(0.0, 30.0)),
     }
-    draft.reference_examples = (60, 150, 300)
-    draft.ease = (0.6, 0.97)
+    draft.terms = replace(draft.terms, reference_examples=(60, 150, 300))
+    draft.terms = replace(draft.terms, ease=(0.6, 0.97))
     return finished(draft)
 
 
@@ -119,4 +120,12 @@ def conflicting(seed: int) -> LearningWorld:
             draft.transfer[other, column] = 1.0 if other == tested else -rng.uniform(0.1, 0.45)
     for number, tested in enumerate(topics):
         draft.sites[number].topic = tested
+    return finished(draft)
+
+
+def out_of_reach(seed: int) -> LearningWorld:
+    """One target is above what the data can teach: what counts is how soon a policy sees it."""
+    draft = drafted("out of reach", seed)
+    draft.ceiling *= draft.rng.uniform(0.75, 0.95)
+    draft.terms = replace(draft.terms, beyond=True)
     return finished(draft)

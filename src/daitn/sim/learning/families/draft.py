@@ -5,24 +5,15 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
-from daitn.objects.descriptors import (
-    ANY,
-    ComputeDescriptor,
-    DataPolicy,
-    DatasetDescriptor,
-    NodeDescriptor,
-    Role,
-    TestSetDescriptor,
-    VerifierDescriptor,
-)
-from daitn.objects.identifiers import OwnerId, SiteId
-from daitn.objects.jobs import WorkNeeds
+from daitn.objects.descriptors import ANY, NodeDescriptor
+from daitn.objects.identifiers import SiteId
+from daitn.sim.learning.families.nodes import data_node, verifier_node
+from daitn.sim.learning.families.targets import Terms
 from daitn.sim.learning.learner import Floats, TestItems
 from daitn.sim.learning.power_law import Growth, PowerLaw
-from daitn.sim.learning.world import BEGIN_S, DATASET, GroundSite, Verifier
+from daitn.sim.learning.world import GroundSite, Verifier
 
 __all__ = ["FLOPS_PER_EXAMPLE", "Draft", "SiteDraft", "drafted", "log_uniform"]
 
@@ -88,17 +79,7 @@ class Draft:
     verifier_places: tuple[str, ...] = ("US",)
     verifier_access_bps: float = 3e7
     link_factor: float = 1.0
-    slack: tuple[float, float] = (2.0, 6.0)
-    """Budget of time over what the reference needs."""
-    usd_slack: tuple[float, float] | None = None
-    examples_slack: tuple[float, float] | None = None
-    ease: tuple[float, float] = (0.2, 0.97)
-    """Where between a poor and a good route the targets are."""
-    reference_examples: tuple[int, ...] = (500,)
-    """Amounts of the rings among the reference routes, besides one epoch."""
-    cheap_first: bool = False
-    """The reference is the route that costs least, not the one that is soonest there."""
-    growths: list[Growth] = field(default_factory=list)
+    terms: Terms = field(default_factory=Terms)
 
     def pools(self) -> list[SiteDraft]:
         """The first site of each pool of records, by pool."""
@@ -150,114 +131,55 @@ class Draft:
         )
 
     def verifiers(self) -> tuple[Verifier, ...]:
-        units = []
-        for number, place in enumerate(self.verifier_places):
-            name = SiteId(f"unit{number}")
-            node = _node(
-                name,
-                place,
-                roles=(Role.VERIFIER,),
-                verifier=VerifierDescriptor(
-                    tests=tuple(_described(test) for test in self.tests()), recipes=(ANY_RECIPE,)
-                ),
+        tests = self.tests()
+        labels = [dict(zip(test.labels, test.items, strict=True)) for test in tests]
+        units = (SiteId(f"unit{number}") for number in range(len(self.verifier_places)))
+        return tuple(
+            Verifier(
+                name=name,
+                node=verifier_node(name, place, tests, labels),
+                item_s=self.item_s,
+                access_bps=self.verifier_access_bps,
+                at=(0.5, 0.5),
             )
-            units.append(
-                Verifier(
-                    name=name,
-                    node=node,
-                    item_s=self.item_s,
-                    access_bps=self.verifier_access_bps,
-                    at=(0.5, 0.5),
-                )
-            )
-        return tuple(units)
-
-    def needs(self) -> WorkNeeds:
-        return WorkNeeds(
-            data_schema="qa-pairs/1",
-            test_schema="multiple-choice/1",
-            parameters=self.size_bytes // 4,
-            flops_per_example=FLOPS_PER_EXAMPLE,
-            memory_bytes=4 * self.size_bytes,
-            size_bytes=self.size_bytes,
+            for name, place in zip(units, self.verifier_places, strict=True)
         )
 
     def _site(self, name: SiteId, site: SiteDraft) -> GroundSite:
-        node = self._described(name, site, site.records)
-        revisions = tuple(
-            (at_s, msgspec.structs.replace(self._described(name, site, records), version=k + 2))
-            for k, (at_s, records) in enumerate(site.grows)
-        )
         return GroundSite(
             name=name,
-            node=node,
+            node=self._described(name, site, site.records, 1),
             example_s=site.example_s,
             overhead_s=site.overhead_s,
             access_bps=site.access_bps,
             at=site.at,
             away=site.away,
             hangs=site.hangs,
-            revisions=revisions,
+            revisions=tuple(
+                (at_s, self._described(name, site, records, k + 2))
+                for k, (at_s, records) in enumerate(site.grows)
+            ),
         )
 
-    def _described(self, name: SiteId, site: SiteDraft, records: int) -> NodeDescriptor:
+    def _described(
+        self, name: SiteId, site: SiteDraft, records: int, version: int
+    ) -> NodeDescriptor:
         topic = site.topic if site.said_topic is None else site.said_topic
         shares = site.shares if site.said_shares is None else site.said_shares
         said = records if site.said_records is None else site.said_records
         counts = np.floor(shares * said + 0.5).astype(int)
-        labels = {
-            label: int(count) for label, count in zip(self.labels, counts, strict=True) if count
-        }
-        dataset = DatasetDescriptor(
-            name=DATASET,
-            site=name,
-            data_schema="qa-pairs/1",
-            modality="text",
+        return data_node(
+            name,
             topics=(self.topics[topic],),
-            samples=sum(labels.values()),
-            labels=labels,
-            quality=1.0,
-            fresh_at_s=BEGIN_S,
-            price_usd_per_1k=site.price_usd_per_1k,
-            jurisdiction=site.place,
-            policy=DataPolicy(recipes=(ANY,), release_to=site.release_to),
-        )
-        compute = ComputeDescriptor(
-            device="cpu",
-            memory_bytes=1 << 40,
+            labels={
+                label: int(count) for label, count in zip(self.labels, counts, strict=True) if count
+            },
             speed_flops=site.said_speed * FLOPS_PER_EXAMPLE / site.example_s,
-            recipes=(ANY_RECIPE,),
+            price_usd_per_1k=site.price_usd_per_1k,
+            place=site.place,
+            release_to=site.release_to,
+            version=version,
         )
-        return _node(
-            name, site.place, roles=(Role.DATA, Role.COMPUTE), datasets=(dataset,), compute=compute
-        )
-
-
-ANY_RECIPE = "causal-lm"
-
-
-def _node(name: SiteId, place: str, **more: object) -> NodeDescriptor:
-    return NodeDescriptor(
-        site=name,
-        owner=OwnerId(name),
-        jurisdiction=place,
-        public_key="",
-        started_at_s=BEGIN_S,
-        version=1,
-        software="simulated",
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def _described(test: TestItems) -> TestSetDescriptor:
-    return TestSetDescriptor(
-        topic=test.topic,
-        test_schema="multiple-choice/1",
-        metrics=("accuracy",),
-        items=test.total,
-        chance=test.chance,
-        labels=dict(zip(test.labels, test.items, strict=True)),
-    )
 
 
 def log_uniform(rng: np.random.Generator, least: float, most: float) -> float:

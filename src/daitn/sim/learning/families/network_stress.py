@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from daitn.sim.learning.families.draft import Draft, drafted, log_uniform
-from daitn.sim.learning.families.targets import finished
+from daitn.sim.learning.families.synthetic import finished
 from daitn.sim.learning.world import LearningWorld
 
 __all__ = [
@@ -58,17 +60,17 @@ def prices(seed: int) -> LearningWorld:
     for site in draft.sites:
         free = draft.rng.random() < 0.25
         site.price_usd_per_1k = 0.0 if free else round(log_uniform(draft.rng, 0.05, 5.0), 3)
-    draft.cheap_first = True
-    draft.usd_slack = (1.05, 1.6)
+    draft.terms = replace(draft.terms, cheap_first=True)
+    draft.terms = replace(draft.terms, usd_slack=(1.05, 1.6))
     return finished(draft)
 
 
 def deadline(seed: int) -> LearningWorld:
     """Little more time than the soonest of the fixed routes needs, and a limit of examples."""
     draft = drafted("deadline", seed)
-    draft.slack = (1.02, 1.5)
+    draft.terms = replace(draft.terms, slack=(1.02, 1.5))
     if draft.rng.random() < 0.5:
-        draft.examples_slack = (1.1, 2.0)
+        draft.terms = replace(draft.terms, examples_slack=(1.1, 2.0))
     return finished(draft)
 
 
@@ -99,7 +101,7 @@ def leaving(seed: int) -> LearningWorld:
             left_s = float(rng.uniform(0.02, 1.0) * span_s)
             back_s = np.inf if rng.random() < 0.3 else left_s + float(rng.exponential(0.4 * span_s))
             site.away = ((left_s, float(back_s)),)
-    draft.slack = (2.5, 6.0)
+    draft.terms = replace(draft.terms, slack=(2.5, 6.0))
     return finished(draft)
 
 
@@ -125,7 +127,7 @@ def hanging(seed: int) -> LearningWorld:
     order = draft.rng.permutation(len(draft.sites))
     for number in order[: int(draft.rng.integers(1, 3))]:
         draft.sites[int(number)].hangs = True
-    draft.slack = (3.0, 8.0)
+    draft.terms = replace(draft.terms, slack=(3.0, 8.0))
     return finished(draft)
 
 

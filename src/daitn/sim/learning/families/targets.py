@@ -1,30 +1,51 @@
 """Targets and budgets, set by what simple fixed routes reach in the noiseless world.
 
 No policy that is judged has a say: the routes are fixed orders (by size, by name, random, by what
-the data sets really hold), followed over honest sites. Targets lie between what a poor one and
-the best one reach; budgets are multiples of what the soonest one needs.
+a first visit gains), followed over honest sites. Targets lie between what a poor one and the best
+one reach; budgets are multiples of what the soonest one needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from daitn.objects.identifiers import OwnerId
 from daitn.objects.intents import Budget, DataWanted, ModelWanted, Objective, TrainingIntent
-from daitn.sim.learning.families.draft import ANY_RECIPE, ROOT, Draft
-from daitn.sim.learning.learner import Floats
+from daitn.sim.learning.families.nodes import RECIPE
+from daitn.sim.learning.learner import Floats, TestItems
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.world import LearningWorld, Step
 
-__all__ = ["finished", "settled"]
+__all__ = ["Terms", "provisional", "settled"]
 
 _MOST_VISITS = 48
+_LEAST_VISITS = 12
+_ROUNDS = 3
 _RANDOM_ORDERS = 3
 _LEAST_ABOVE_CHANCE = 0.05
 _LEAST_BUDGET_S = 20.0
+_USEFUL_EXAMPLES = 2000.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How an owner asks. Each pair is a range from which a world draws."""
+
+    slack: tuple[float, float] = (2.0, 6.0)
+    """Budget of time over what the reference needs."""
+    usd_slack: tuple[float, float] | None = None
+    examples_slack: tuple[float, float] | None = None
+    ease: tuple[float, float] = (0.2, 0.97)
+    """Where the targets are between a poor route (0) and a good one (1)."""
+    reference_examples: tuple[int, ...] = (500,)
+    """Amounts of the rings among the fixed routes, besides one epoch."""
+    cheap_first: bool = False
+    """The reference is the route that costs least, not the one that is soonest there."""
+    beyond: bool = False
+    """One target is set above all that any route reached."""
 
 
 @dataclass(frozen=True)
@@ -38,66 +59,56 @@ class _Followed:
     examples: Floats
 
 
-def finished(draft: Draft) -> LearningWorld:
-    """The world of a draft, with its intent."""
-    ground = draft.ground()
-    plain = LearningWorld(
-        family=draft.family,
-        seed=draft.seed,
-        intent=_intent(draft, [0.5] * len(draft.objectives), Budget()),
-        needs=draft.needs(),
-        sites=ground,
-        verifiers=draft.verifiers(),
-        tests=draft.tests(),
-        learner=draft.learner(),
-        link_factor=draft.link_factor,
-        honest=frozenset(
-            site.name for site, of in zip(ground, draft.sites, strict=True) if not of.lies
-        ),
-    )
-    return settled(plain, draft)
+def provisional(tests: Sequence[TestItems], *topics: str) -> TrainingIntent:
+    """An intent without meaningful targets, for a world that is not settled yet."""
+    return _intent(tests, [0.5] * len(tests), topics, Budget())
 
 
-def settled(world: LearningWorld, draft: Draft) -> LearningWorld:
+def settled(world: LearningWorld, terms: Terms) -> LearningWorld:
     """The world with targets and budgets in its intent, and the route that set them."""
-    rng = np.random.default_rng((draft.seed, 3))
-    routes = [r for r in (_follow(world, o) for o in _orders(world, draft, rng)) if r.steps]
-    assert routes, f"no honest route in {draft.family} {draft.seed}"
-    targets = _targets(world, routes, draft.ease, rng)
+    rng = np.random.default_rng((world.seed, 3))
+    ground = Noiseless(world, budgets=False)
+    routes = [_follow(ground, order) for order in _orders(ground, terms, rng)]
+    routes = [route for route in routes if route.steps]
+    assert routes, f"{world.family} {world.seed}: rules forbid every route"
+    targets = _targets(world, routes, terms.ease, rng)
     reaching = [
         (route, k)
         for route in routes
         for k in range(len(route.steps))
         if (route.values[k] >= targets).all()
     ]
-    assert reaching, "the targets are below what one of the routes reached"
     route, last = min(
         reaching,
         key=lambda found: (
-            found[0].usd[found[1]] if draft.cheap_first else 0.0,
+            found[0].usd[found[1]] if terms.cheap_first else 0.0,
             found[0].seconds[found[1]],
         ),
     )
-    budget = Budget(
-        duration_s=round(
-            max(_LEAST_BUDGET_S, float(route.seconds[last]) * rng.uniform(*draft.slack)), 1
-        ),
-        cost_usd=(
-            None
-            if draft.usd_slack is None
-            else round(float(route.usd[last]) * rng.uniform(*draft.usd_slack) + 0.005, 3)
-        ),
-        examples=(
-            None
-            if draft.examples_slack is None
-            else int(route.examples[last] * rng.uniform(*draft.examples_slack))
-        ),
-    )
+    budget = _budget(route, last, terms, rng)
+    wanted = [float(target) for target in targets]
+    beyond = int(rng.integers(len(wanted))) if terms.beyond else None
+    if beyond is not None:
+        most = max(float(route.values[:, beyond].max()) for route in routes)
+        wanted[beyond] = round(most + rng.uniform(0.4, 0.8) * (1.0 - most), 3)
     return replace(
         world,
-        intent=_intent(draft, [float(target) for target in targets], budget),
-        reference=route.steps[: last + 1],
+        intent=_intent(world.tests, wanted, world.intent.data.topics, budget),
+        reference=route.steps[: last + 1] if beyond is None else (),
+        reachable=frozenset(
+            test.objective for number, test in enumerate(world.tests) if number != beyond
+        ),
     )
+
+
+def _budget(route: _Followed, last: int, terms: Terms, rng: np.random.Generator) -> Budget:
+    duration_s = max(_LEAST_BUDGET_S, float(route.seconds[last]) * rng.uniform(*terms.slack))
+    cost_usd = examples = None
+    if terms.usd_slack is not None:
+        cost_usd = round(float(route.usd[last]) * rng.uniform(*terms.usd_slack) + 0.005, 3)
+    if terms.examples_slack is not None:
+        examples = int(route.examples[last] * rng.uniform(*terms.examples_slack))
+    return Budget(duration_s=round(duration_s, 1), cost_usd=cost_usd, examples=examples)
 
 
 def _targets(
@@ -106,6 +117,7 @@ def _targets(
     ease: tuple[float, float],
     rng: np.random.Generator,
 ) -> Floats:
+    """At most what the best of all routes' models knows, on every objective at once."""
     chance = np.array([test.chance for test in world.tests])
     reached = np.concatenate([route.values for route in routes])
     best = np.maximum(reached.max(axis=0) - chance, 1e-6)
@@ -114,42 +126,52 @@ def _targets(
     low = np.minimum(poor, chance + 0.7 * (good - chance))
     share = np.clip(rng.uniform(*ease) + rng.normal(0.0, 0.1, len(good)), 0.1, 0.98)
     targets = np.maximum(low + share * (good - low), chance + _LEAST_ABOVE_CHANCE)
-    return np.asarray(np.floor(np.minimum(targets, good) * 1000.0) / 1000.0)
+    targets = np.maximum(np.minimum(targets, good), 0.001)
+    return np.asarray(np.floor(targets * 1000.0) / 1000.0)
 
 
 def _orders(
-    world: LearningWorld, draft: Draft, rng: np.random.Generator
+    ground: Noiseless, terms: Terms, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[int, int], ...]]:
     """Orders of (site, examples), to be gone round by round."""
+    world = ground.world
     honest = [k for k, site in enumerate(world.sites) if site.name in world.honest]
-    size = {k: draft.sites[k].records for k in honest}
-    by_size = sorted(honest, key=lambda k: -size[k])[:_MOST_VISITS]
-    useful = sorted(honest, key=lambda k: -_usefulness(draft, k))[: max(4, len(honest) // 2)]
-    cheap = sorted(honest, key=lambda k: (draft.sites[k].price_usd_per_1k, -size[k]))
-    orders = [by_size, honest[:_MOST_VISITS], useful[:_MOST_VISITS], cheap[:_MOST_VISITS]]
-    orders += [
-        list(map(int, rng.permutation(honest)))[:_MOST_VISITS] for _ in range(_RANDOM_ORDERS)
+    size = {k: world.sites[k].node.datasets[0].samples for k in honest}
+    price = {k: world.sites[k].node.datasets[0].price_usd_per_1k for k in honest}
+    useful = _useful(ground, honest)
+    orders = [
+        sorted(honest, key=lambda k: -size[k]),
+        honest,
+        useful[: max(4, len(honest) // 2)],
+        sorted(honest, key=lambda k: (price[k], -size[k])),
+        *([int(k) for k in rng.permutation(honest)] for _ in range(_RANDOM_ORDERS)),
     ]
     for order in orders:
-        yield tuple((k, size[k]) for k in order)
-        for examples in draft.reference_examples:
-            yield tuple((k, examples) for k in order)
+        chosen = order[:_MOST_VISITS]
+        yield tuple((k, size[k]) for k in chosen)
+        for examples in terms.reference_examples:
+            yield tuple((k, examples) for k in chosen)
 
 
-def _usefulness(draft: Draft, number: int) -> float:
-    """Records times how much they count for the objectives."""
-    site = draft.sites[number]
-    return float(min(site.records, 2000) * draft.transfer[site.topic].sum())
+def _useful(ground: Noiseless, sites: Sequence[int]) -> list[int]:
+    """By what a first visit gains over all objectives."""
+    rows = np.zeros(len(sites), dtype=np.int64)
+    amounts = [float(ground.world.sites[k].node.datasets[0].samples) for k in sites]
+    after = ground.visit(
+        ground.start().take(rows), np.array(sites), np.minimum(amounts, _USEFUL_EXAMPLES)
+    )
+    gains = ground.values(after).sum(axis=1)
+    return [sites[k] for k in np.argsort(-gains, kind="stable")]
 
 
-def _follow(world: LearningWorld, order: tuple[tuple[int, int], ...]) -> _Followed:
+def _follow(ground: Noiseless, order: tuple[tuple[int, int], ...]) -> _Followed:
     """Round by round, leaving out what rules forbid."""
-    ground = Noiseless(world, budgets=False)
     now = ground.start()
     steps: list[Step] = []
     values, seconds, usd, examples = [], [], [], []
+    most = min(_MOST_VISITS, max(_LEAST_VISITS, _ROUNDS * len(order)))
     position = refused = 0
-    while len(steps) < min(_MOST_VISITS, max(12, 3 * len(order))) and refused < len(order):
+    while len(steps) < most and refused < len(order):
         site, amount = order[position % len(order)]
         position += 1
         after = ground.visit(now, np.array([site]), np.array([float(amount)]))
@@ -168,15 +190,17 @@ def _follow(world: LearningWorld, order: tuple[tuple[int, int], ...]) -> _Follow
     )
 
 
-def _intent(draft: Draft, targets: list[float], budget: Budget) -> TrainingIntent:
+def _intent(
+    tests: Sequence[TestItems], targets: Sequence[float], topics: tuple[str, ...], budget: Budget
+) -> TrainingIntent:
     return TrainingIntent(
         name="simulated",
         owner=OwnerId("owner"),
-        model=ModelWanted(recipe=ANY_RECIPE),
+        model=ModelWanted(recipe=RECIPE),
         objectives=tuple(
             Objective(name=test.objective, topic=test.topic, at_least=target)
-            for test, target in zip(draft.tests(), targets, strict=True)
+            for test, target in zip(tests, targets, strict=True)
         ),
-        data=DataWanted(topics=(ROOT,)),
+        data=DataWanted(topics=topics),
         budget=budget,
     )

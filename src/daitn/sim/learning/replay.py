@@ -1,0 +1,182 @@
+"""Recorded truth: models that take recorded routes have the recorded values; a surrogate, fitted on
+the recording, stands in where nobody went.
+
+What a learner remembers of a model: the recorded node where it is (-1 off the recorded tree), all
+recorded numbers (per objective its value, then the value of each label that its verifier told),
+and what it saw of each site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from daitn.sim.learning.learner import Floats, Indices, TestItems
+from daitn.sim.learning.measuring import LEAST_ITEMS
+from daitn.sim.learning.recordings import Node, Route, Split, TrainedSplit
+from daitn.sim.learning.surrogate import FADES, Surrogate, Visits, fitted, seen_after
+
+__all__ = ["Replay", "items_of", "replay"]
+
+_REST = "(others)"
+"""Stands for all items of labels that are too few to be told of."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """S data sets, D recorded numbers, O objectives, L labels."""
+
+    split: Split
+    tests: tuple[TestItems, ...]
+    numbers: Floats
+    """(nodes, D)."""
+    children: dict[tuple[int, int, int], int]
+    """Node, site and examples to the node after that visit."""
+    surrogate: Surrogate
+
+    def fresh(self, count: int) -> Floats:
+        sites = len(self.split.sites)
+        start = np.concatenate([[0.0], self.numbers[0], np.zeros(len(FADES) * sites)])
+        return np.tile(start, (count, 1))
+
+    def trained(
+        self,
+        models: Floats,
+        dataset: Indices,
+        examples: Floats,
+        at_s: Floats,
+        rng: np.random.Generator | None,
+    ) -> Floats:
+        width = self.numbers.shape[1]
+        visits = Visits(models[:, 1 : 1 + width], models[:, 1 + width :], dataset, examples)
+        after = np.empty_like(models)
+        after[:, 0] = -1.0
+        numbers = self.surrogate.after(visits, rng)
+        if rng is not None:
+            numbers = np.round(numbers * self._items) / self._items
+        after[:, 1 : 1 + width] = numbers
+        after[:, 1 + width :] = seen_after(visits.seen, dataset, examples)
+        for row, (node, site, amount) in enumerate(
+            zip(models[:, 0], dataset, examples, strict=True)
+        ):
+            child = self.children.get((int(node), int(site), int(amount)))
+            if child is not None:
+                after[row, 0] = child
+                after[row, 1 : 1 + width] = self.numbers[child]
+        return after
+
+    def values(self, models: Floats) -> Floats:
+        """Labels that nobody tells of have what is left of the objective's value."""
+        numbers = models[:, 1 : 1 + self.numbers.shape[1]]
+        values = np.zeros((len(models), *self._shape))
+        at = 0
+        for k, test in enumerate(self.tests):
+            total = numbers[:, at] * test.total
+            at += 1
+            for place, (label, items) in enumerate(zip(test.labels, test.items, strict=True)):
+                if label == _REST:
+                    values[:, k, place] = total / items
+                else:
+                    values[:, k, place] = numbers[:, at]
+                    total = total - numbers[:, at] * items
+                    at += 1
+        return values
+
+    @cached_property
+    def _items(self) -> Floats:
+        """(D,): items of which each number is a share."""
+        items: list[int] = []
+        for test in self.tests:
+            told = (n for label, n in zip(test.labels, test.items, strict=True) if label != _REST)
+            items += [test.total, *told]
+        return np.array(items, dtype=np.float64)
+
+    @cached_property
+    def _shape(self) -> tuple[int, int]:
+        return len(self.tests), max(len(test.labels) for test in self.tests)
+
+
+def replay(
+    trained: TrainedSplit, repeats: Iterable[TrainedSplit] = (), *, held_out: bool = True
+) -> Replay:
+    """The learner of a split. `repeats` teach the surrogate and are not replayed.
+
+    Without `held_out` what was held out is neither replayed nor taught: to judge the surrogate.
+    """
+    split = trained.split
+    tests = tuple(items_of(split, number) for number in range(len(split.tests)))
+    nodes = {route: node for route, node in trained.nodes.items() if held_out or not node.held_out}
+    routes = sorted(nodes, key=lambda route: (len(route), route))
+    index = {route: number for number, route in enumerate(routes)}
+    children = {
+        (index[route[:-1]], *route[-1]): number
+        for route, number in index.items()
+        if route and route[:-1] in index
+    }
+    taught = [nodes]
+    for other in repeats:
+        taught.append({r: n for r, n in other.nodes.items() if held_out or not n.held_out})
+    numbers = np.array([numbers_of(nodes[route], tests) for route in routes])
+    return Replay(split, tests, numbers, children, _surrogate(split, tests, taught))
+
+
+def items_of(split: Split, number: int) -> TestItems:
+    """The items of a test by the labels that its verifier tells of, and all others together."""
+    test = split.tests[number]
+    told = {label: count for label, count in sorted(test.labels.items()) if count >= LEAST_ITEMS}
+    rest = test.items - sum(told.values())
+    items = told | ({_REST: rest} if rest > 0 else {})
+    return TestItems(
+        objective=test.objective,
+        topic=test.topic,
+        chance=test.chance,
+        labels=tuple(items),
+        items=tuple(items.values()),
+        untold=(_REST,),
+    )
+
+
+def numbers_of(node: Node, tests: Sequence[TestItems]) -> Floats:
+    """(D,): per objective its value and those of its told labels."""
+    numbers = []
+    for test in tests:
+        score = node.measured[test.objective]
+        numbers.append(score.value)
+        numbers += [
+            score.by_label.get(label, score.value) for label in test.labels if label != _REST
+        ]
+    return np.array(numbers)
+
+
+def _surrogate(
+    split: Split, tests: Sequence[TestItems], taught: Sequence[dict[Route, Node]]
+) -> Surrogate:
+    labels = sorted({label for site in split.sites for label in site.labels})
+    shares = np.array(
+        [
+            [site.labels.get(label, 0) / max(1, site.samples) for label in labels]
+            for site in split.sites
+        ]
+    )
+    before, after, seen, site, examples = [], [], [], [], []
+    for nodes in taught:
+        for route in nodes:
+            if not route or route[:-1] not in nodes:
+                continue
+            before.append(numbers_of(nodes[route[:-1]], tests))
+            after.append(numbers_of(nodes[route], tests))
+            seen.append(_seen(route[:-1], len(split.sites)))
+            site.append(route[-1][0])
+            examples.append(float(route[-1][1]))
+    visits = Visits(np.array(before), np.array(seen), np.array(site), np.array(examples))
+    return fitted(visits, np.array(after), shares)
+
+
+def _seen(route: Route, sites: int) -> Floats:
+    seen = np.zeros((1, len(FADES) * sites))
+    for site, examples in route:
+        seen = seen_after(seen, np.array([site]), np.array([float(examples)]))
+    return np.asarray(seen[0])
