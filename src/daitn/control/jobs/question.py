@@ -35,10 +35,7 @@ def first_question(
 
 def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
     """Where the model stands, what was measured and what is spent."""
-    latest, best = job.latest, job.best
-    starts: tuple[VerifiedModel, ...] = ()
-    if latest is not None and best is not None:
-        starts = (latest,) if latest is best else (latest, best)
+    starts = _starts(job)
     kept = {position for start in starts for position in start.visits}
     return RouteQuestion(
         intent=job.intent,
@@ -55,6 +52,16 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         excluded=job.excluded,
         now_s=now_s,
     )
+
+
+def _starts(job: Job) -> tuple[VerifiedModel, ...]:
+    """The latest model, the best one, and the best of those that may travel where these may not."""
+    starts = [one for one in (job.latest, job.best) if one is not None]
+    for release_to in dict.fromkeys(one.release_to for one in job.checkpoints):
+        alike = [one for one in job.checkpoints if one.release_to == release_to]
+        if all(one.release_to != release_to for one in starts):
+            starts.append(min(reversed(alike), key=job.shortfall))
+    return tuple({one.model.manifest: one for one in starts}.values())
 
 
 def _fresh(needs: WorkNeeds) -> Checkpoint:

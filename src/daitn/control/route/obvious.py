@@ -34,6 +34,10 @@ _FIXED = (100, 500)
 """Examples of each visit where all take as many."""
 _LEAST_EXAMPLES = 32
 """Of a visit: one or two batches."""
+_PLENTY = 4.0
+"""Epochs that could be paid for at an option, from which on nothing is scarce there."""
+_LAST = 6
+"""Options at which the last visit may be."""
 _GREEDY_DRAWS = 6
 _GREEDY_OPTIONS = 48
 """Options that the greedy way looks at in each step, where there are more: those that looked best
@@ -81,6 +85,24 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
             yield Plan(row, stops, f"ring, {examples} examples a visit")
         if task.open.any():
             yield Plan(row, _greedy(task, row), GREEDY)
+            yield from _with_all_that_is_left(task, row)
+
+
+def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
+    """One visit with as much as time, money and examples allow, where that is less than usual."""
+    costs, limits = task.costs, task.limits
+    options = np.flatnonzero(task.open)
+    waiting_s = costs.start_s[row, options] + costs.wait_s[options] + costs.visit_s
+    affordable = np.minimum(
+        (limits.seconds - waiting_s) / np.maximum(costs.example_s[options], 1e-12),
+        limits.cost_usd / np.maximum(costs.price_usd[options], 1e-12),
+    )
+    most = np.minimum(affordable * (1.0 - 1e-9), limits.examples)
+    scarce = (most >= _LEAST_EXAMPLES) & (most < _PLENTY * task.known.records[options])
+    if scarce.any():
+        for k in promising(task, row, options[scarce], _LAST):
+            amount = int(most[np.flatnonzero(options == k)[0]])
+            yield Plan(row, ((int(k), amount),), "one visit with all that is left")
 
 
 def _ranked(task: Task, order: Floats) -> list[int]:

@@ -50,6 +50,8 @@ _BAD_SHARE = 0.08
 _BAD_LEVEL = -2.0
 """Of sites that nobody visited, this share is believed to teach next to nothing, whatever its
 descriptor says."""
+_USUAL_SD = 1.0
+"""Spread of the others; the prior of a site that was visited is wider, as it may be either."""
 _SEED = 20
 
 
@@ -61,6 +63,9 @@ class Belief:
     known: Setting
     prior: Prior
     visited: Indices
+    mean: Floats
+    sd: Floats
+    """Before anything was measured."""
     mode: Floats
     root: Floats
     misfit: float
@@ -95,14 +100,14 @@ def believed(
     visited = np.unique(seen.site)
     mean, sd = _layout(prior, visited)
     if not len(seen.site):
-        return Belief(known, prior, visited, mean, np.diag(sd), 1.0)
+        return Belief(known, prior, visited, mean, sd, mean, np.diag(sd), 1.0)
     mode, jacobian, residual = _mode(seen, prior, visited, mean, sd)
     observed = residual[: len(residual) - len(mean)]
     misfit = float(np.mean(observed**2)) if len(observed) else 1.0
     precision = jacobian.T @ jacobian
-    covariance = np.linalg.inv(precision) * max(1.0, misfit)
+    covariance: Floats = np.linalg.inv(precision) * max(1.0, misfit)
     covariance = np.minimum(covariance, np.outer(sd, sd)) if misfit > 1.0 else covariance
-    return Belief(known, prior, visited, mode, _root(covariance), misfit)
+    return Belief(known, prior, visited, mean, sd, mode, _root(covariance), misfit)
 
 
 def drawn(belief: Belief, count: int) -> Draws:
@@ -114,8 +119,9 @@ def drawn(belief: Belief, count: int) -> Draws:
     scores = np.vstack([np.zeros((1, width + options)), *_mirrored(half)])[:count]
     theta = belief.mode + scores[:, :width] @ belief.root.T
     prior = belief.prior
-    level = prior.level + scores[:, width:] * prior.level_sd
-    doubtful = prior.level_sd > 0.9 * np.max(prior.level_sd, initial=0.0)
+    spread = np.minimum(prior.level_sd, _USUAL_SD)
+    level = prior.level + scores[:, width:] * spread
+    doubtful = prior.level_sd > _USUAL_SD
     bad = (luck < _BAD_SHARE) & doubtful & (np.arange(count) > 0)[:, None]
     return _unpacked(belief.known, theta, belief.visited, np.where(bad, _BAD_LEVEL, level))
 

@@ -15,7 +15,17 @@ import numpy as np
 from daitn.control.route.question import Believed
 from daitn.control.route.value_model import Floats, Setting
 
-__all__ = ["SHAPE", "UNTAUGHT", "Prior", "ceiling_key", "level_key", "prior", "teaches_key"]
+__all__ = [
+    "SHAPE",
+    "UNTAUGHT",
+    "Prior",
+    "ceiling_key",
+    "level_key",
+    "prior",
+    "promised",
+    "teaches_key",
+    "untaught",
+]
 
 
 SHAPE = ("tau", "warm", "ripe", "repeats", "fading", "labelled", "averaged")
@@ -31,7 +41,7 @@ UNTAUGHT: dict[str, Believed] = {
     "averaged": Believed(-3.0, 1.2),
     "ceiling": Believed(3.8, 1.0),
     "teaches": Believed(0.0, 1.1),
-    "level": Believed(3.0, 1.0),
+    "level": Believed(3.0, 2.0),
 }
 """`teaches` is a shift of what the similarity of topics says, `_TEACHES_AT`."""
 _TEACHES_AT = ((0.0, -2.2), (0.5, 0.0), (0.67, 1.5), (1.0, 2.8))
@@ -65,13 +75,10 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
     general = {**UNTAUGHT, **{key: one for key, one in taught.items() if key in UNTAUGHT}}
     shape = [general[name] for name in SHAPE]
     objectives = range(len(known.objectives))
-    at, logit = zip(*_TEACHES_AT, strict=True)
     teaches = [
         [
-            taught.get(teaches_key(known, d, o))
-            or Believed(
-                float(np.interp(known.fit[d, o], at, logit)) + general["teaches"].mean,
-                general["teaches"].sd,
+            _shifted(
+                promised(known, d, o), taught.get(teaches_key(known, d, o), general["teaches"])
             )
             for o in objectives
         ]
@@ -86,6 +93,22 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
         np.array([[one.sd for one in row] for row in teaches]),
         *_columns(level),
     )
+
+
+def promised(known: Setting, field: int, objective: int) -> float:
+    """Logit of how much a field covers of an objective, by the similarity of their topics alone."""
+    at, logit = zip(*_TEACHES_AT, strict=True)
+    return float(np.interp(known.fit[field, objective], at, logit))
+
+
+def _shifted(logit: float, shift: Believed) -> Believed:
+    return Believed(logit + shift.mean, shift.sd)
+
+
+def untaught(key: str) -> Believed:
+    """What is believed of a parameter without experience; of one field, objective or data set, what
+    is believed of any."""
+    return UNTAUGHT[key.split(":")[0]]
 
 
 def teaches_key(known: Setting, field: int, objective: int) -> str:

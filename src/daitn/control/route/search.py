@@ -33,6 +33,8 @@ _CLOSER = 10
 _EVIDENCE = 0.02
 _STALLED = 2
 """Visits in a row without measured progress after which what is believed has no say."""
+_LONG_TURN = 0.75
+"""Epochs."""
 _ROUND = 6
 """Visits for which one plain way is then followed."""
 
@@ -66,12 +68,21 @@ def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
 
 def _plainly(task: Task, found: Outcome) -> Outcome:
     """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
-    have no say but which way is tried first. Each is followed for a round."""
+    have no say but which way is tried first. Each is followed for a round; those with short turns
+    come first only where visits undid what was known."""
     plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
     if not plain:
         return found
+    turns = {k: _turn(task, found.plans[k]) for k in plain}
+    plain.sort(key=lambda k: (turns[k] >= _LONG_TURN) == task.undone)
     turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
     return play(task, (found.plans[plain[turn % len(plain)]],))
+
+
+def _turn(task: Task, plan: Plan) -> float:
+    """Epochs of its visits; the median."""
+    records = task.known.records
+    return float(np.median([examples / records[option] for option, examples in plan.stops]))
 
 
 def _promising_of(task: Task, plans: list[Plan]) -> list[Plan]:

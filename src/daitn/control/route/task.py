@@ -43,6 +43,8 @@ _CAUTION = 0.1
 """How far a robustness of 1 moves the mean towards the worst quarter of the draws."""
 _PROGRESS = 0.3
 """Standard errors by which a best value must be beaten to count as progress."""
+_ROUNDS, _LEAST_TRIES, _MOST_TRIES = 3, 4, 12
+"""So many visits without progress for each open option, of which so many count, end a job."""
 _HARM = 0.1
 _HARM_COUNTS = 3
 """A site after which this much more was missing is not tried again before others were thrice."""
@@ -99,6 +101,8 @@ class Task:
     """The option last visited; -1 before the first."""
     stalled: int
     """Visits in a row without measured progress."""
+    undone: bool
+    """Whether the last of them left clearly more missing than there was before."""
     jurisdiction: Indices
     release: Flags
     """(S, J): where a model may travel that learned from each option."""
@@ -158,6 +162,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
         visits=_visits(question, known, targets, errors),
         last=column.get(question.history[-1].option_id, -1) if question.history else -1,
         stalled=_stalled(question, targets, errors),
+        undone=_undone(question, targets, errors),
         jurisdiction=places,
         release=release,
         verified_in=verified,
@@ -171,25 +176,26 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
 
 
 def can_teach(asked: Task) -> bool:
-    """Whether everything that the open options could teach, in a hopeful view and with nothing ever
-    forgotten, reaches every target but for the error of measuring."""
-    return bool(np.all(most_taught(asked) >= asked.targets))
+    """Whether more may come: everything that the open options could teach in a hopeful view, with
+    nothing ever forgotten, reaches every target but for the error of measuring; and measurements
+    have not stood still while each of them was visited again and again."""
+    tries = _ROUNDS * max(_LEAST_TRIES, min(_MOST_TRIES, int(asked.open.sum())))
+    return asked.stalled < tries and bool(np.all(most_taught(asked) >= asked.targets))
 
 
 def most_taught(asked: Task) -> Floats:
-    """(O,): the optimistic bound on every objective's value."""
+    """(O,): the optimistic bound on every objective's value, by what descriptors promise."""
     known = asked.known
-    hope = asked.draws.take(np.array([len(asked.draws) - 1]))
-    there = known.rate > 0.0
+    hope = hopeful(believed(known, asked.belief.prior, (), None), _HOPES[-1])
     skills = np.zeros((1, len(known.fields), len(known.labels)))
     for option in np.flatnonzero(asked.open):
-        field = known.field[option]
-        level = hope.level[0, option] * np.where(there[option], 1.0, 1.0 - hope.labelled[0])
+        field, there = known.field[option], known.rate[option] > 0.0
+        level = hope.level[0, option] * np.where(there, 1.0, 1.0 - hope.labelled[0])
         skills[0, field] = np.maximum(skills[0, field], level)
     whole = (values(known, hope, skills) * known.shares).sum(axis=2)[0]
     measured = np.array([start.measured for start in asked.starts])
     best = np.nanmax(np.vstack([measured, known.chance[None]]), axis=0)
-    bound: Floats = np.maximum(whole, best) + 2.0 * np.abs(asked.errors)
+    bound: Floats = np.maximum(whole, best) + 2.0 * asked.errors
     return bound
 
 
@@ -261,6 +267,15 @@ def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
         else:
             since += 1
     return since
+
+
+def _undone(question: RouteQuestion, targets: Floats, errors: Floats) -> bool:
+    names = question.intent.objective_names()
+    lost = [
+        _short(visit.after, names, targets) - _short(visit.before, names, targets)
+        for visit in question.history[-2:]
+    ]
+    return len(lost) == 2 and float(np.mean(lost)) > 2.0 * float(errors.mean())
 
 
 def _short(measured: Mapping[str, float], names: Sequence[str], targets: Floats) -> float:

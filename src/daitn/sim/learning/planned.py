@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from daitn.control.jobs.job import Job
 from daitn.control.route.engine import Mtrce
+from daitn.control.route.experience import PastJob, lessons, pooled
 from daitn.control.route.question import RouteQuestion
 from daitn.policy.pipeline import Rng
 from daitn.sim.learning.policy import VisitChosen
 
-__all__ = ["Planned"]
+__all__ = ["Experienced", "Planned"]
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,23 @@ class Planned:
             return None
         visit = route.visits[0]
         return VisitChosen(route.start, visit.site, visit.dataset, visit.examples)
+
+
+@dataclass
+class Experienced:
+    """The same with what earlier jobs taught, as a control centre keeps it."""
+
+    past: list[PastJob] = field(default_factory=list)
+    engine: Mtrce = field(default_factory=Mtrce)
+    parameters: int = 1
+    name: str = "mtrce, experienced"
+
+    def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
+        taught = pooled(self.past, question.intent.model.recipe, self.parameters)
+        return Planned(self.engine).next_visit(replace(question, experience=taught), rng)
+
+    def finished(self, job: Job, question: RouteQuestion) -> None:
+        """Keep what the job taught."""
+        told = lessons(question, self.parameters)
+        if told is not None:
+            self.past.append(told)

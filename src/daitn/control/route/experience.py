@@ -1,0 +1,134 @@
+"""What earlier jobs taught, as the prior of the next one.
+
+A finished job leaves *lessons*: what its own measurements say of each parameter, without the prior
+that it began with. Lessons of jobs with the same recipe are pooled per parameter as in a
+random-effects meta-analysis (DerSimonian and Laird, Controlled Clinical Trials 1986): jobs differ
+by more than their errors, and the next one differs too. What few jobs taught weakly stays near
+`UNTAUGHT`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import numpy as np
+
+from daitn.control.route.posterior import Belief, believed
+from daitn.control.route.priors import (
+    SHAPE,
+    UNTAUGHT,
+    ceiling_key,
+    level_key,
+    prior,
+    promised,
+    teaches_key,
+    untaught,
+)
+from daitn.control.route.question import Believed, RouteQuestion
+from daitn.control.route.value_model import Floats, Setting, setting
+
+__all__ = ["Lesson", "PastJob", "lessons", "pooled"]
+
+_LEAST_SHARE = 0.1
+"""Measurements must tell this share of what the prior tells of a parameter to be a lesson."""
+_BETWEEN = 0.3
+"""Least standard deviation between jobs, on the unbounded scale: a third, for the speed."""
+_PER_SIZE = 0.5
+"""How much a lesson's standard deviation grows for each factor of e between the models' sizes."""
+
+
+class Lesson(msgspec.Struct, frozen=True):
+    """What a job's measurements say of one parameter."""
+
+    mean: float
+    sd: float
+
+
+class PastJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a finished job."""
+
+    recipe: str
+    parameters: int
+    """Of its model."""
+    lessons: dict[str, Lesson]
+    """By parameter, see `priors.prior`."""
+
+
+def lessons(question: RouteQuestion, parameters: int) -> PastJob | None:
+    """What a job taught that asks its last question; none where nothing was measured."""
+    topology, objectives = question.topology, question.intent.objective_names()
+    if not question.history or not all(topology.verifiers.get(name) for name in objectives):
+        return None
+    known = setting(topology, objectives)
+    belief = believed(known, prior(known, question.experience), question.history, None)
+    return PastJob(
+        recipe=question.intent.model.recipe, parameters=parameters, lessons=_lessons(belief)
+    )
+
+
+def pooled(past: Iterable[PastJob], recipe: str, parameters: int) -> dict[str, Believed]:
+    """The prior that jobs with this recipe teach for a model of this size."""
+    told: dict[str, list[tuple[float, float]]] = {}
+    for job in past:
+        if job.recipe != recipe:
+            continue
+        apart = abs(math.log(max(1, parameters) / max(1, job.parameters)))
+        for key, lesson in job.lessons.items():
+            sd = math.hypot(lesson.sd, _PER_SIZE * apart)
+            told.setdefault(key, []).append((lesson.mean, sd))
+    return {key: _pooled(found, untaught(key)) for key, found in told.items()}
+
+
+def _pooled(found: list[tuple[float, float]], base: Believed) -> Believed:
+    """The belief about the next job's parameter."""
+    means = np.array([mean for mean, _ in found])
+    variances = np.array([sd**2 for _, sd in found])
+    weight = 1.0 / variances
+    centre = float(weight @ means / weight.sum())
+    spread = float(weight @ (means - centre) ** 2) - (len(found) - 1)
+    scale = float(weight.sum() - (weight**2).sum() / weight.sum())
+    between = max(_BETWEEN**2, spread / scale if scale > 0.0 else 0.0)
+    between = min(between, base.sd**2)
+    weight = 1.0 / (variances + between)
+    precision = 1.0 / base.sd**2 + float(weight.sum())
+    mean = (base.mean / base.sd**2 + float(weight @ means)) / precision
+    return Believed(mean, min(base.sd, math.sqrt(1.0 / precision + between)))
+
+
+def _lessons(belief: Belief) -> dict[str, Lesson]:
+    known = belief.known
+    after = (belief.root**2).sum(axis=1)
+    base = _bases(known, len(belief.mode))
+    told: dict[str, Lesson] = {}
+    for k, key in enumerate(_keys(belief)):
+        before = 1.0 / belief.sd[k] ** 2
+        variance = max(float(after[k]), 1e-9)
+        precision = 1.0 / variance - before
+        if precision > _LEAST_SHARE * before:
+            own = (float(belief.mode[k]) / variance - belief.mean[k] * before) / precision
+            told[key] = Lesson(float(own - base[k]), 1.0 / math.sqrt(precision))
+    return told
+
+
+def _bases(known: Setting, count: int) -> Floats:
+    """What the lessons are relative to: for what a field teaches, what topics promise."""
+    objectives, fields = len(known.objectives), len(known.fields)
+    bases, first = np.zeros(count), len(SHAPE) + objectives
+    bases[first : first + fields * objectives] = [
+        promised(known, d, o) for d in range(fields) for o in range(objectives)
+    ]
+    return bases
+
+
+def _keys(belief: Belief) -> list[str]:
+    """The parameters of a belief in the order of its mode."""
+    known = belief.known
+    objectives = range(len(known.objectives))
+    return [
+        *SHAPE,
+        *(ceiling_key(known, o) for o in objectives),
+        *(teaches_key(known, d, o) for d in range(len(known.fields)) for o in objectives),
+        *(level_key(known.options[s].id) for s in belief.visited),
+    ]
