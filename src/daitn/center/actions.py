@@ -19,6 +19,7 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
+from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.route.engine import Mtrce
@@ -110,8 +111,14 @@ class Actions:
         route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
-        waiting_for = "" if route else _sites_away(job, topology, self._not_back())
-        return Planned(route=route, decision=decision, waiting_for=waiting_for)
+        if route is not None:
+            return Planned(route=route, decision=decision)
+        return Planned(
+            route=None,
+            decision=decision,
+            waiting_for=_sites_away(job, topology, self._not_back()),
+            unvisited={} if job.intent.route else unvisited(job, topology),
+        )
 
     def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
@@ -166,20 +173,26 @@ def _assigned(
 ) -> VerifierAssignment:
     """The verifier of this objective that failed the job least and has least to do.
 
-    Only one in a jurisdiction into which the data's owners let the model go.
+    Only one in a jurisdiction into which the data's owners let the model go, and that was not seen
+    unable to fetch it; rather one that could reach its holders so far.
     """
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
+    unreached = job.candidate.unreached if job.candidate else frozenset()
+    holders = job.candidate.model.holders if job.candidate else ()
     allowed = [
         option.site
         for option in topology.verifiers.get(objective, ())
         if allows(release_to, sites[option.site].descriptor.jurisdiction)
+        and option.site not in unreached
     ]
 
-    def burden(site: SiteId) -> tuple[int, float, str]:
+    def burden(site: SiteId) -> tuple[bool, int, float, str]:
         load = sites[site].load
         queue = load.queue.value if load else 0.0
-        return (job.verifier_strikes.get(site, 0), busy[site] + queue, site)
+        failed = job.verifier_strikes.get(site, 0) + job.losses.get(site, 0)
+        cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
+        return (cut_off, failed, busy[site] + queue, site)
 
     return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 

@@ -12,7 +12,7 @@ import msgspec
 
 from daitn.objects.decisions import Assessment, Decision, Route
 from daitn.objects.errors import ErrorReport
-from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
@@ -37,6 +37,7 @@ __all__ = [
     "VerifiersChosen",
     "Woke",
     "WorkNeeds",
+    "WorkStalled",
 ]
 
 
@@ -125,6 +126,10 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     decision: Decision
     waiting_for: str = ""
     """Set when there is no route now but may be one when the network changes."""
+    why: str = ""
+    """Without a route: what the route engine says of the best that could still be reached."""
+    unvisited: dict[SiteId, str] = {}
+    """Without a route: sites with data that the model did not visit, and why."""
 
 
 class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +156,15 @@ class SiteLost(msgspec.Struct, frozen=True, tag="site-lost"):
     """A site that was working for the job is gone."""
 
     site: SiteId
+
+
+class WorkStalled(msgspec.Struct, frozen=True, kw_only=True, tag="work-stalled"):
+    """A site is there, and does not get on with a piece of work."""
+
+    site: SiteId
+    visit: VisitId
+    silent_s: float
+    """For how long nothing moved."""
 
 
 class CandidateLost(msgspec.Struct, frozen=True, tag="candidate-lost"):
@@ -188,6 +202,7 @@ JobEvent = (
     | VerifiersChosen
     | Reported
     | SiteLost
+    | WorkStalled
     | CandidateLost
     | Woke
     | DeadlinePassed

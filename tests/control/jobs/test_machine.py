@@ -178,9 +178,9 @@ def test_an_unverified_model_that_was_lost_with_its_site_is_made_again(told_by: 
     assert isinstance(verify, StartWork)
     lost = Reported(failed(verify, "Unreachable"))
     world.feed(lost if told_by == "its verifier" else CandidateLost("no holder answers"))
-    assert not world.job.outstanding
     again = world.run_until(is_training)
     assert isinstance(again, StartWork)
+    assert list(world.job.outstanding) == [again.work.visit]
     assert again.work.model == first.work.model
     world.feed(Reported(world.done(again)))
     world.run()
@@ -246,6 +246,7 @@ def test_work_that_was_lost_before_it_was_measured_is_paid_all_the_same() -> Non
     verify = world.run_until(is_verification)
     assert isinstance(verify, StartWork)
     world.feed(Reported(failed(verify, "Unreachable")))
+    world.run_until(lambda command: isinstance(command, ComputeRoute))
     shown = view(world.job, world.now_s)
     assert (shown.cost_usd, shown.examples) == (0.5, 100)
     assert world.job.strikes == {"general": 1}
