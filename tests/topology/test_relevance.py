@@ -247,6 +247,39 @@ def test_a_pinned_site_that_cannot_train_is_told() -> None:
     assert mended.route[1].site in TOPICS
 
 
+def test_data_with_labels_that_the_model_does_not_tell_apart_is_out() -> None:
+    told_apart = ("information", "treatment", "outlook")
+    odd = data_site("odd", dataset("odd", "medicine", labels={"information": 5, "Treatment": 5}))
+    relevant = cut(drrt([odd, *nodes()]), intent(), labels=told_apart)
+    assert "odd" not in {option.site for option in relevant.options}
+    assert "ninds" in {option.site for option in relevant.options}
+    refused = told(relevant, "odd/questions")
+    assert set(refused) == {"labels"}
+    assert refused["labels"].field == "model.config.classes"
+    assert "Treatment" in refused["labels"].reason
+    assert "model.config.classes" in refused["labels"].reason
+    assert refused["labels"].relax_to == ""
+    assert cut(drrt([odd, *nodes()]), intent()).options[0].site == "cancergov"
+    assert "odd" in {option.site for option in cut(drrt([odd, *nodes()]), intent()).options}
+
+
+def test_a_test_set_with_labels_that_the_model_does_not_tell_apart_cannot_measure_it() -> None:
+    relevant = cut(drrt(nodes()), intent(), labels=("information", "treatment"))
+    assert relevant.verifiers[BROAD] == ()
+    refused = told(relevant, "board")["verifier-labels"]
+    assert "outlook" in refused.reason
+    assert refused.field == "model.config.classes"
+
+
+def test_a_stated_site_none_of_whose_data_can_be_used_says_why() -> None:
+    odd = data_site("odd", dataset("odd", "medicine", labels={"0.0": 5}))
+    route = (PinnedVisit(site=SiteId("odd"), examples=10),)
+    labels = ("information", "treatment", "outlook")
+    relevant = cut(drrt([odd, *nodes()]), intent(route=route), labels=labels)
+    (pinned,) = [r for r in relevant.rejections if r.filter == "pinned"]
+    assert "odd/questions: its labels 0.0 are not among model.config.classes" in pinned.reason
+
+
 def test_a_verifier_is_told_by_the_test_set_that_comes_nearest() -> None:
     tests = exam("law"), exam("medicine/oncology")
     snapshot = drrt([*nodes()[:9], verifier_site("board", *tests)])

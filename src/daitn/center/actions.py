@@ -117,7 +117,7 @@ class Actions:
             route=None,
             decision=decision,
             waiting_for=_sites_away(job, topology, self._not_back()),
-            unvisited={} if job.intent.route else unvisited(job, topology),
+            unvisited=unvisited(job, topology),
         )
 
     def _verifiers(
@@ -165,6 +165,8 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
         test_schema=needs.test_schema,
         now_s=now_s,
         memory_bytes=needs.memory_bytes,
+        labels=needs.labels,
+        labels_field=needs.labels_field,
     )
 
 

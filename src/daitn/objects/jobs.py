@@ -99,6 +99,10 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     flops_per_example: float
     memory_bytes: int
     size_bytes: int
+    labels: tuple[str, ...] = ()
+    """Labels that the model tells apart; empty: it takes any."""
+    labels_field: str = ""
+    """The field of the intent that names them."""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):

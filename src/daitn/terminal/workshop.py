@@ -104,6 +104,8 @@ class Workshop:
             flops_per_example=footprint.flops_per_example,
             memory_bytes=footprint.memory_bytes,
             size_bytes=footprint.size_bytes,
+            labels=footprint.labels,
+            labels_field=footprint.labels_field,
         )
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:

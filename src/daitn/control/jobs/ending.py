@@ -42,7 +42,13 @@ def why_exhausted(
 
 
 def unvisited(job: Job, topology: MsDrrt) -> dict[SiteId, str]:
-    """Sites with data that the model did not visit, and why: those first that it might have."""
+    """Sites with data that the model did not visit, and why: those first that it might have.
+
+    Of a route that the owner states, the sites on it that cannot be visited.
+    """
+    if job.intent.route:
+        pinned = (r for r in topology.rejections if r.filter == "pinned")
+        return {SiteId(r.candidate): r.reason for r in pinned}
     known = {made.site for made in job.made} | set(job.excluded)
     found = {option.site: "no gain is expected of it" for option in topology.options}
     for rejection in topology.rejections:
