@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from daitn.identity.keys import SigningKey
+from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.trainer import Trainer
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -128,7 +128,9 @@ class Node:
             served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
             self._registrations.append(served)
         await self._sensing.start()
-        token = await self._fabric.announce(keys.site_alive(self._config.site))
+        token = await self._fabric.announce(
+            keys.site_alive(self._config.site, key_mark(self._key.public))
+        )
         self._registrations.append(token)
         await self._publish_advert()
         self._desk.resume()
