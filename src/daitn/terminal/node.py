@@ -63,7 +63,7 @@ class Node:
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
-        self._trainer = Trainer(threads=config.threads)
+        self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s)
         self._sensing = Sensing(
             fabric,
             config.site,
