@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from daitn.control.feasibility import assess
@@ -26,8 +26,8 @@ from daitn.control.route.engine import Mtrce
 from daitn.identity.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
-from daitn.objects.errors import DaitnError, ErrorReport, Unreachable, WorkFailed
-from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed
+from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import (
     Assessed,
@@ -38,8 +38,8 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     WorkNeeds,
 )
-from daitn.objects.messages import CancelWork, WorkOutcome, WorkState
-from daitn.objects.wire import encode
+from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.topology.relevance import relevant_to
@@ -63,9 +63,13 @@ class Actions:
         snapshot: Callable[[], Drrt],
         not_back: Callable[[], tuple[SiteId, ...]],
         feed: Callable[[JobId, JobEvent], None],
+        told: Callable[[JobId, VisitId, WorkStatus], None],
         settle: Callable[[Job], None],
     ) -> None:
+        """`told` hears how far a site is with work that it was handed."""
         self._fabric = fabric
+        self._told = told
+        self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._snapshot = snapshot
         self._not_back = not_back
         self._feed = feed
@@ -137,7 +141,10 @@ class Actions:
             if command.work.visit not in job.outstanding:
                 return
             try:
-                await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
+                # One after the other: work that is handed in first is accepted first.
+                async with self._turns[command.site]:
+                    answer = await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
+                self._take_status(job.id, command, answer)
                 return
             except Unreachable as error:
                 log.warning("%s does not take %s: %s", command.site, command.work.visit, error)
@@ -147,6 +154,12 @@ class Actions:
                 return
         deaf = WorkFailed(f"{command.site} does not take work", fix="see the site's log")
         self._feed(job.id, Reported(_refused(job, command, deaf)))
+
+    def _take_status(self, job: JobId, command: StartWork, answer: bytes) -> None:
+        try:
+            self._told(job, command.work.visit, decode(answer, WorkStatus))
+        except Corrupt as error:
+            log.warning("%s answers what is no status: %s", command.site, error.problem)
 
     async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
         try:

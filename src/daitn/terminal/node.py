@@ -234,6 +234,7 @@ class Node:
         )
 
     def _publish_progress(self, progress: Progress) -> None:
+        self._desk.heard(progress)
         self._spawn(self._send_progress(progress))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
