@@ -175,6 +175,24 @@ def test_a_site_whose_models_no_verifier_can_fetch_is_left_out_and_named() -> No
     assert "mpvu-broad cannot fetch it from general" in world.job.detail
 
 
+def test_a_site_that_cannot_fetch_from_any_holder_is_left_out_and_its_holders_are_named() -> None:
+    world = World()
+    world.routes = lambda job: None if job.excluded else any_site(job)
+    for _ in range(MAX_STRIKES):
+        start = world.run_until(is_training)
+        assert isinstance(start, StartWork)
+        world.feed(Reported(failed(start, "Unreachable")))
+        assert world.job.state is JobState.WAITING
+        assert start.work.model is not None
+        holders = [h for h in start.work.model.holders if h != "general"]
+        assert world.job.cut_off == {("general", holder) for holder in holders}
+        world.feed(Woke())
+    world.run()
+    assert world.job.state is JobState.EXHAUSTED
+    assert "general (it cannot fetch the model from general or mpvu-broad" in world.job.detail
+    assert "listen: []" in world.job.detail
+
+
 def test_a_fresh_model_that_nobody_can_fetch_leaves_its_site_out() -> None:
     world = World()
     world.routes = any_site

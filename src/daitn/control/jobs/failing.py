@@ -8,7 +8,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import WorkStalled
 from daitn.objects.messages import WorkOutcome, WorkState
 
-__all__ = ["note_failure", "note_loss", "reason_of", "stall_of"]
+__all__ = ["note_cut_off", "note_failure", "note_loss", "reason_of", "stall_of"]
 
 
 def note_failure(job: Job, site: SiteId, error: ErrorReport) -> None:
@@ -23,6 +23,16 @@ def note_loss(job: Job, site: SiteId) -> None:
     job.losses[site] = job.losses.get(site, 0) + 1
     job.troubles[site] = "it was lost at work"
     job.in_vain += 1
+
+
+def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
+    """A site could not fetch a model from any of its holders."""
+    job.cut_off |= {(site, holder) for holder in holders if holder != site}
+    job.troubles[site] = (
+        f"it cannot fetch the model from {' or '.join(holders) or 'anybody'}: they do not answer, "
+        "or neither can connect to the other; with `listen: []` in its file the control centre "
+        "relays"
+    )
 
 
 def reason_of(outcome: WorkOutcome) -> ErrorReport:

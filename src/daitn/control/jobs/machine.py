@@ -29,7 +29,7 @@ from daitn.control.jobs.commands import (
     StopWork,
 )
 from daitn.control.jobs.ending import why_exhausted
-from daitn.control.jobs.failing import note_failure, note_loss, reason_of, stall_of
+from daitn.control.jobs.failing import note_cut_off, note_failure, note_loss, reason_of, stall_of
 from daitn.control.jobs.job import MAX_STRIKES, MOST_IN_VAIN, Candidate, Job, Outstanding
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
@@ -163,7 +163,7 @@ def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     note_failure(job, outcome.site, error)
     if error.code == "Unreachable":
         holders = job.base.model.holders if job.base else ()
-        job.cut_off |= {(outcome.site, holder) for holder in holders}
+        note_cut_off(job, outcome.site, holders)
         return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
     return _plan(job)
 
@@ -235,7 +235,7 @@ def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Com
     note_failure(job, outcome.site, error)
     if error.code == "Unreachable":
         job.candidate.unreached.add(outcome.site)
-        job.cut_off |= {(outcome.site, holder) for holder in job.candidate.model.holders}
+        note_cut_off(job, outcome.site, job.candidate.model.holders)
         return (ChooseVerifiers(_open_objectives(job)),)
     return _verifier_struck(job, outcome.site, error, now_s)
 
