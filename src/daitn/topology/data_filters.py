@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daitn.identity.access import allows
@@ -61,6 +61,8 @@ class Wanted:
     stale_after_s: float
     places: Mapping[ObjectiveName, frozenset[tuple[SiteId, str]]]
     """Site and jurisdiction of every verifier that can measure an objective."""
+    severed: Callable[[SiteId, SiteId], bool] = lambda one, other: False
+    """Whether there is no path between two sites."""
     labels: tuple[str, ...] = ()
     """Labels that the model tells apart; empty: it takes any."""
     labels_field: str = ""
@@ -77,6 +79,7 @@ def rejections_of(candidate: Candidate, wanted: Wanted) -> list[Rejection]:
         *_topic(candidate, wanted),
         *_memory(candidate, wanted),
         *_release(candidate, wanted),
+        *_path(candidate, wanted),
     ]
     for index, requirement in enumerate(wanted.intent.requirements):
         rejection = _requirement(candidate, wanted, index, requirement)
@@ -210,6 +213,23 @@ def _release(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
             filter="release",
             reason=f"its models may travel to {', '.join(release_to) or 'nowhere'} only, "
             f"{name} is measured in {where}",
+            field=f"objectives[{index}]",
+        )
+
+
+def _path(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    """What learned here has to come to a verifier: one that no echo reaches cannot fetch it."""
+    here = candidate.dataset.site
+    for index, name in enumerate(wanted.intent.objective_names()):
+        places = sorted({site for site, _ in wanted.places[name]})
+        if not places or not all(wanted.severed(here, site) for site in places):
+            continue
+        yield Rejection(
+            candidate=candidate.id,
+            filter="path",
+            reason=f"there is no path between {here} and who measures {name} ({some(places)}): "
+            "neither can connect to the other; with `listen: []` in its file the control centre "
+            "relays",
             field=f"objectives[{index}]",
         )
 

@@ -17,6 +17,7 @@ from daitn.topology.data_filters import Candidate, Wanted, rejections_of
 from daitn.topology.fit import label_coverage, pooled_labels, topics_fit
 from daitn.topology.inbound import Inbound, inbound_links, is_fresh
 from daitn.topology.relaxation import as_value
+from daitn.topology.severed import severed
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState, VerifierOption
 from daitn.topology.verifier_filters import Measurable, verifiers_for
 
@@ -61,6 +62,7 @@ def relevant_to(
         now_s=now_s,
         stale_after_s=stale_after_s,
         places=_places(snapshot, verifiers),
+        severed=lambda one, other: severed(snapshot, one, other, now_s, stale_after_s),
         labels=labels,
         labels_field=labels_field,
     )
