@@ -112,21 +112,17 @@ def impatient(tmp_path: Path) -> Iterator[Network]:
     network.processes.stop()
 
 
-def test_training_that_hangs_is_noticed_told_and_given_up(
+def test_training_that_hangs_is_noticed_told_and_tried_anew(
     impatient: Network, tmp_path: Path
 ) -> None:
-    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 100_000}]
+    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 1000}]
     submit(impatient, tmp_path, name="hangs", model=SLOW_MODEL, route=route, budget={})
-    for _ in range(2):
-        wait_for(impatient, "hangs", training("east"))
-        stop_worker(impatient.processes.pid("east")).wait(30.0)
+    wait_for(impatient, "hangs", training("east"))
+    stop_worker(impatient.processes.pid("east")).wait(30.0)
     ended = wait_for(impatient, "hangs", lambda job: job["ended_at_s"] is not None)
-    assert ended["state"] == "exhausted"
-    assert ended["excluded"] == ["east"]
-    assert "made no progress and used no processor" in ended["detail"]
-    assert [visit["site"] for visit in ended["route"]] == ["west"]
+    assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
     told = {name: (tmp_path / "logs" / f"{name}.log").read_text() for name in ("east", "center")}
-    assert "it is ended" in told["east"]
+    assert "made no progress and used no processor" in told["east"]
     assert "east did not do hangs-1" in told["center"]
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.machine import handle, replay, submit
+from daitn.control.jobs.machine import decisions, handle, replay, submit
 from daitn.control.jobs.view import News, view
 from daitn.objects.errors import DaitnError, ErrorReport, NotFound, Refused, StorageFull
 from daitn.objects.identifiers import JobId, SiteId, VisitId
@@ -21,6 +21,7 @@ from daitn.objects.jobs import (
     ActionFailed,
     CancelRequested,
     DeadlinePassed,
+    Decided,
     JobEvent,
     JobState,
     JobView,
@@ -185,6 +186,10 @@ class JobService:
             raise NotFound(f"there is no job {id_}", field="job", fix="see `daitn get jobs`")
         return job
 
+    def decisions(self, id_: JobId) -> tuple[Decided, ...]:
+        """Every decision on the job's route, from its facts. Raises `NotFound`."""
+        return decisions((fact.event, fact.at_s) for fact in self._facts(self.get(id_).id))
+
     def all(self) -> tuple[Job, ...]:
         """Every job, oldest first."""
         return tuple(self._jobs.values())
@@ -219,10 +224,12 @@ class JobService:
         self._tell_each(fact)
 
     def _restore(self, id_: JobId) -> None:
-        events = self._journal.events(id_)
-        stored = [decode(event, _Stored) for event in events]
+        stored = self._facts(id_)
         self._jobs[id_] = replay((fact.event, fact.at_s) for fact in stored)
-        self._stored[id_] = len(events)
+        self._stored[id_] = len(stored)
+
+    def _facts(self, id_: JobId) -> list[_Stored]:
+        return [decode(event, _Stored) for event in self._journal.events(id_)]
 
     def _carry_out(self, job: Job, commands: tuple[Command, ...]) -> None:
         for command in commands:

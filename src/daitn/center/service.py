@@ -27,6 +27,7 @@ from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.placement import DeployIntent, RetireIntent
 from daitn.objects.requests import (
     AssessIntent,
+    DecisionList,
     JobList,
     JobQuery,
     ModelList,
@@ -116,6 +117,7 @@ class ControlCenter:
             "submit": self._on_submit,
             "assess": self._on_assess,
             "jobs": self._on_jobs,
+            "decisions": self._on_decisions,
             "lineage": self._on_lineage,
             "cancel": self._on_cancel,
             "models": self._on_models,
@@ -156,6 +158,10 @@ class ControlCenter:
         query = decode(payload, JobQuery)
         jobs = (self._jobs.get(query.job),) if query.job else self._jobs.all()
         return encode(JobList(jobs=tuple(self._jobs.view(job.id) for job in jobs)))
+
+    async def _on_decisions(self, key: str, payload: bytes) -> bytes:
+        made = self._jobs.decisions(decode(payload, JobQuery).job)
+        return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         job = self._jobs.get(decode(payload, JobQuery).job)

@@ -23,6 +23,7 @@ __all__ = [
     "CancelRequested",
     "Checkpoint",
     "DeadlinePassed",
+    "Decided",
     "JobEvent",
     "JobState",
     "JobView",
@@ -134,6 +135,20 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     """Without a route: what the route engine says of the best that could still be reached."""
     unvisited: dict[SiteId, str] = {}
     """Without a route: sites with data that the model did not visit, and why."""
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision of the route engine, in the life of its job."""
+
+    number: int
+    """From 1 on."""
+    at_s: float
+    decision: Decision
+    route: Route | None
+    waiting_for: str
+    why: str
+    visits_before: int
+    """How many visits had been measured by then."""
 
 
 class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):

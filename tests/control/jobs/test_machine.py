@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from daitn.control.jobs.commands import ChooseVerifiers, ComputeRoute, StartWork, StopWork
 from daitn.control.jobs.job import Job, Outstanding
-from daitn.control.jobs.machine import handle, replay
+from daitn.control.jobs.machine import decisions, handle, replay
 from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.view import algorithm, view
@@ -361,6 +361,16 @@ def test_recovery_takes_up_what_was_under_way_with_the_same_ids() -> None:
     start = world.run_until(is_training)
     again = replay(world.facts)
     assert handle(again, Recovered(), world.now_s) == (start,)
+
+
+def test_every_decision_is_told_from_the_facts() -> None:
+    world = World()
+    world.run()
+    made = decisions(world.facts)
+    planned = [(fact, at_s) for fact, at_s in world.facts if isinstance(fact, Planned)]
+    assert [d.number for d in made] == list(range(1, len(planned) + 1))
+    assert [(d.route, d.at_s) for d in made] == [(fact.route, at_s) for fact, at_s in planned]
+    assert [d.visits_before for d in made] == [0, 0, 1, 2, 3]
 
 
 def test_an_unknown_fact_tells_the_jobs_history() -> None:

@@ -15,7 +15,7 @@ machine as in dask.distributed.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -43,6 +43,7 @@ from daitn.objects.jobs import (
     CancelRequested,
     CandidateLost,
     DeadlinePassed,
+    Decided,
     JobEvent,
     JobState,
     Planned,
@@ -57,7 +58,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
-__all__ = ["handle", "replay", "submit"]
+__all__ = ["decisions", "handle", "replay", "submit"]
 
 Commands = tuple[Command, ...]
 RETRY_AFTER_S = 5.0
@@ -104,13 +105,40 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def replay(events: Iterable[tuple[JobEvent, float]]) -> Job:
     """Rebuild a job from its stored facts, each with the time at which it was taken in."""
+    *_, (job, _) = _replayed(events)
+    return job
+
+
+def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
+    """Every decision on the route in a job's stored facts."""
+    found: list[Decided] = []
+    for job, (event, at_s) in _replayed(events):
+        if isinstance(event, Planned):
+            decided = Decided(
+                number=len(found) + 1,
+                at_s=at_s,
+                decision=event.decision,
+                route=event.route,
+                waiting_for=event.waiting_for,
+                why=event.why,
+                visits_before=len(job.made),
+            )
+            found.append(decided)
+    return tuple(found)
+
+
+def _replayed(
+    events: Iterable[tuple[JobEvent, float]],
+) -> Iterator[tuple[Job, tuple[JobEvent, float]]]:
+    """The job after each of its facts, with that fact."""
     stream = iter(events)
     first, at_s = next(stream)
     assert isinstance(first, Submitted)
     job, _ = submit(first, at_s)
+    yield job, (first, at_s)
     for event, at_s in stream:
         handle(job, event, at_s)
-    return job
+        yield job, (event, at_s)
 
 
 def _on_assessed(job: Job, event: JobEvent, now_s: float) -> Commands:
