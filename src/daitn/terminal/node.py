@@ -33,6 +33,7 @@ from daitn.terminal.desk import Desk
 from daitn.terminal.inference import Inference
 from daitn.terminal.journeys.terminus import Terminus
 from daitn.terminal.ledger import Ledger
+from daitn.terminal.starts import started_at_s
 from daitn.terminal.workshop import Workshop
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
@@ -119,7 +120,8 @@ class Node:
         """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
         if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
             await self._trainer.start()
-        self.descriptor = await describe(self._config, self._trainer, self._key.public, time.time())
+        started = started_at_s(Path(self._config.state), time.time())
+        self.descriptor = await describe(self._config, self._trainer, self._key.public, started)
         if self._inference is not None:
             await self._inference.start()
             self.descriptor = self._inference.described(self.descriptor)
