@@ -58,7 +58,10 @@ async def test_a_job_that_waits_its_turn_at_a_site_says_so(scene: Scene) -> None
     assert scene.service.view(QA).detail == "making the fresh model at netco"
     scene.service.told(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, ahead=1))
     assert scene.service.view(QA).detail == "queued (2nd at netco)"
-    assert scene.shown[-1].detail == "queued (2nd at netco)"
+    assert (scene.shown[-1].detail, scene.shown[-1].queued) == (
+        "queued (2nd at netco)",
+        "2nd at netco",
+    )
     scene.service.told(QA, work.work.visit, RUNNING)
     assert scene.shown[-1].detail == "making the fresh model at netco"
     before = len(scene.shown)

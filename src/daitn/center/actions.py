@@ -70,6 +70,7 @@ class Actions:
         self._fabric = fabric
         self._told = told
         self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._handing: set[VisitId] = set()
         self._snapshot = snapshot
         self._not_back = not_back
         self._feed = feed
@@ -135,6 +136,17 @@ class Actions:
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:
+        """Hand work in, unless that is under way already: work is handed in again and again."""
+        visit = command.work.visit
+        if visit in self._handing:
+            return
+        self._handing.add(visit)
+        try:
+            await self._hand_in(job, command)
+        finally:
+            self._handing.discard(visit)
+
+    async def _hand_in(self, job: Job, command: StartWork) -> None:
         key = keys.site_do(command.site, "work")
         work = encode(command.work)
         for attempt in range(START_ATTEMPTS):

@@ -195,7 +195,7 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
     rows = [
         (
             job.job,
-            job.state,
+            f"queued ({job.queued})" if job.queued else job.state,
             ", ".join(
                 f"{o.name} {'-' if o.reached is None else f'{o.reached:.3f}'}/{o.target:.2f}"
                 for o in job.objectives

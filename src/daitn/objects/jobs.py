@@ -320,3 +320,5 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     submitted_at_s: float
     ended_at_s: float | None
     needs: WorkNeeds
+    queued: str = ""
+    """Its places in sites' queues, for instance `2nd at netco`; empty where it has its turn."""

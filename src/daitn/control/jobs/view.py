@@ -67,19 +67,32 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, News] = Map()) -> JobVie
         submitted_at_s=job.submitted_at_s,
         ended_at_s=job.ended_at_s,
         needs=job.needs,
+        queued=_queued(job, news),
     )
 
 
 def _detail(job: Job, news: Mapping[VisitId, News]) -> str:
     """What it does, with its places in queues and sites that say nothing new."""
-    said = [(o.site, news[visit]) for visit, o in job.outstanding.items() if visit in news]
-    queued = [f"{_ordinal(n.status.ahead + 1)} at {site}" for site, n in said if n.status.ahead]
-    silent = [f"{site} for {n.silent_s:.0f} s" for site, n in said if n.silent_s >= _SILENT_S]
-    if queued and len(queued) == len(job.outstanding):
-        doing = f"queued ({', '.join(queued)})"
-    else:
-        doing = job.detail + (f"; queued ({', '.join(queued)})" if queued else "")
+    queued = _queued(job, news)
+    silent = [
+        f"{site} for {said.silent_s:.0f} s"
+        for site, said in _said(job, news)
+        if said.silent_s >= _SILENT_S and not said.status.ahead
+    ]
+    doing = f"queued ({queued})" if queued else job.detail
     return f"{doing}; nothing new from {', '.join(silent)}" if silent else doing
+
+
+def _queued(job: Job, news: Mapping[VisitId, News]) -> str:
+    """Its places, where all of its work waits."""
+    ahead = [(site, said.status.ahead) for site, said in _said(job, news)]
+    if len(ahead) < len(job.outstanding) or not all(count for _, count in ahead):
+        return ""
+    return ", ".join(f"{_ordinal(count + 1)} at {site}" for site, count in ahead)
+
+
+def _said(job: Job, news: Mapping[VisitId, News]) -> list[tuple[SiteId, News]]:
+    return [(o.site, news[visit]) for visit, o in job.outstanding.items() if visit in news]
 
 
 def _ordinal(number: int) -> str:
