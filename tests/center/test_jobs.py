@@ -69,18 +69,26 @@ async def test_a_job_that_waits_its_turn_at_a_site_says_so(scene: Scene) -> None
     assert len(scene.shown) == before
 
 
-@pytest.mark.parametrize(("ahead", "ends"), [(0, True), (1, False)])
+@pytest.mark.parametrize(
+    ("status", "ends"),
+    [
+        (RUNNING, True),
+        (WorkStatus(state=WorkState.RUNNING, ahead=1), False),
+        (WorkStatus(state=WorkState.DONE), True),
+    ],
+)
 async def test_a_site_that_does_not_get_on_is_told_to_stop_and_has_failed(
     scene: Scene,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    ahead: int,
+    status: WorkStatus,
     ends: bool,
 ) -> None:
     monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.05)
     monkeypatch.setattr(jobs_module, "SILENT_AT_MOST_S", 0.2)
+    monkeypatch.setattr(jobs_module, "UNREPORTED_AT_MOST_S", 0.2)
     work = scene.submit()
-    scene.service.told(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, ahead=ahead))
+    scene.service.told(QA, work.work.visit, status)
     handed_in = len(scene.commands)
     if ends:
         await until(lambda: scene.service.get(QA).strikes)

@@ -49,6 +49,9 @@ SILENT_AT_MOST_S = 5400.0
 within an hour, so this is for those that do not."""
 QUEUED_AT_MOST_S = 86_400.0
 """The same where work waits for other work at the site."""
+UNREPORTED_AT_MOST_S = 300.0
+"""A site that says that work is over, and whose report does not come or is not its own, has failed:
+reports are repeated every few seconds."""
 TICK_S = 0.1
 """How late a deadline or a retry may be noticed."""
 
@@ -292,7 +295,7 @@ class JobService:
         self._said = {v: said for v, said in self._said.items() if v in outstanding}
         for visit, said in tuple(self._said.items()):
             given, silent_s = outstanding[visit], now_s - said.since_s
-            if silent_s < (QUEUED_AT_MOST_S if said.status.ahead else SILENT_AT_MOST_S):
+            if silent_s < _patience_s(said.status):
                 continue
             log.warning("%s has not got on with %s for %.0f s", given.site, visit, silent_s)
             stalled = WorkStalled(site=given.site, visit=visit, silent_s=silent_s)
@@ -306,6 +309,12 @@ def _due(job: Job, now_s: float) -> JobEvent | None:
     if job.wake_at_s is not None and now_s >= job.wake_at_s:
         return Woke()
     return None
+
+
+def _patience_s(status: WorkStatus) -> float:
+    if status.state is not WorkState.RUNNING:
+        return UNREPORTED_AT_MOST_S
+    return QUEUED_AT_MOST_S if status.ahead else SILENT_AT_MOST_S
 
 
 def _where_given(stalled: WorkStalled, job: Job) -> JobEvent | None:
