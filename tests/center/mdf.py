@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from daitn.center.deployments import DeploymentService
 from daitn.center.feed import JournalKeys
-from daitn.identity.keys import SigningKey
+from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert
 from daitn.objects.deployments import (
     Api,
@@ -72,7 +72,7 @@ class Mdf:
             ("retire", self._on_retire),
         ):
             await self.fabric.serve(keys.site_do(self.site, verb), handler)
-        await self.fabric.announce(keys.site_alive(self.site))
+        await self.fabric.announce(keys.site_alive(self.site, key_mark(self._key.public)))
 
     async def die(self) -> None:
         self.fabric = None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daitn.control.feasibility import assess
 from daitn.objects.decisions import Assessment, Rejection, Relaxation
-from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
+from daitn.objects.descriptors import DataPolicy, NodeDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import (
     Budget,
@@ -27,7 +27,7 @@ from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState
 
 from .instances import instance
-from .route_world import NOW_S, healthcare, intent, question, topology
+from .route_world import MEDICINE, NOW_S, general, healthcare, intent, question, topology
 
 Cut = Callable[[TrainingIntent], MsDrrt]
 
@@ -53,7 +53,7 @@ def network(options: Iterable[DataOption], judges: bool = True) -> Drrt:
     return replace(seen.snapshot, sites=sites)
 
 
-def cutting(snapshot: Drrt) -> Cut:
+def cutting(snapshot: Drrt, labels: tuple[str, ...] = ()) -> Cut:
     return lambda asked: relevant_to(
         snapshot,
         asked,
@@ -61,6 +61,8 @@ def cutting(snapshot: Drrt) -> Cut:
         test_schema="multiple-choice/1",
         now_s=NOW_S,
         memory_bytes=1 << 20,
+        labels=labels,
+        labels_field="model.config.classes",
     )
 
 
@@ -211,6 +213,45 @@ class TestStatedRoute:
         assert not said.feasible
         assert "2000 examples of the job's 1500" in said.reasons[0]
         assert float(the(said, "budget.examples").proposed) == pytest.approx(2_000, rel=0.02)
+
+    def test_labels_that_the_model_does_not_tell_apart_are_told_with_their_site(self) -> None:
+        odd = general("odd", {"0.0": 50, "symptoms": 40})
+        cut = cutting(network([*healthcare(), odd]), MEDICINE)
+        assert assessed(self.asked("cdc", "ninds"), cut).feasible
+        said = assessed(self.asked("cdc", "odd"), cut)
+        assert not said.feasible
+        assert "odd" in said.reasons[0]
+        assert "labels 0.0 are not among model.config.classes" in said.reasons[0]
+
+    def test_what_it_learned_may_have_to_stay_where_the_route_does_not(self) -> None:
+        kept = general("kept", {"symptoms": 40}, release_to=("US",))
+        abroad = general("abroad", {"symptoms": 40}, place="DE")
+        cut = cutting(network([*healthcare(), kept, abroad]))
+        assert assessed(self.asked("abroad", "kept"), cut).feasible
+        said = assessed(self.asked("kept", "abroad"), cut)
+        assert not said.feasible
+        assert "may not go to abroad" in said.reasons[0]
+
+    @pytest.mark.parametrize(
+        ("policy", "told"),
+        [
+            (DataPolicy(recipes=("other",)), "does not allow recipe causal-lm"),
+            (DataPolicy(recipes=("*",), owners=("friends",)), "does not admit models of clinic"),
+        ],
+    )
+    def test_what_a_data_owner_refuses_is_told(self, policy: DataPolicy, told: str) -> None:
+        closed = general("closed", {"symptoms": 40})
+        dataset = msgspec.structs.replace(closed.dataset, policy=policy)
+        snapshot = network([*healthcare(), msgspec.structs.replace(closed, dataset=dataset)])
+        said = assessed(self.asked("cdc", "closed"), cutting(snapshot))
+        assert not said.feasible
+        assert told in said.reasons[0]
+
+
+def test_classes_that_no_data_has_are_told() -> None:
+    said = assessed(WANTED, cutting(network(healthcare()), ("yes", "no")))
+    assert not said.feasible
+    assert any("are not among model.config.classes (yes, no)" in told for told in said.reasons)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import stat
 import struct
 import sys
@@ -79,6 +80,16 @@ class Odd:
     def hang(self, watch: Watch, examples: int) -> None:
         watch(Progress(examples=0, of_examples=examples, loss=1.0))
         time.sleep(600)
+
+    def spin(self, watch: Watch, examples: int) -> None:
+        """Compute for two seconds, and tell nothing."""
+        end_s = time.monotonic() + 2.0
+        while time.monotonic() < end_s:
+            pass
+
+    def stop(self, watch: Watch, examples: int) -> None:
+        """As if somebody had stopped the process."""
+        os.kill(os.getpid(), signal.SIGSTOP)
 
     def chat(self, watch: Watch, examples: int) -> None:
         print("x" * 100_000)

@@ -343,6 +343,14 @@ def test_a_bad_configuration_is_refused_by_its_field(config: dict[str, Any], fie
     assert "learning_rate" in caught.value.fix
 
 
+def test_the_estimate_says_which_labels_the_model_tells_apart() -> None:
+    said = Classifier().estimate(TWO)
+    assert list(said.labels) == TWO["classes"]
+    assert said.labels_field == "model.config.classes"
+    # Of a column of another name nothing is published that could be compared.
+    assert Classifier().estimate(TWO | {"label": "diagnosis"}).labels == ()
+
+
 def test_the_estimate_is_what_the_model_then_has(tmp_path: Path) -> None:
     config = TWO | {"features": 2, "hidden": [16, 8]}
     footprint = Classifier().estimate(config)

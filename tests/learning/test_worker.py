@@ -114,6 +114,24 @@ async def test_the_probe_measures_a_plausible_speed(trainer: Trainer) -> None:
     assert probed.device
 
 
+async def test_a_worker_that_does_not_get_on_is_ended_and_the_next_call_gets_another(
+    odd_recipe: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    impatient = Trainer(threads=1, stall_s=1.0)
+    try:
+        assert await train(impatient, "spin") == 3, "who computes gets on"
+        stopped = await worker_pid(impatient)
+        with pytest.raises(WorkFailed, match="made no progress and used no processor for") as ended:
+            await train(impatient, "stop")
+        assert "stall_s" in ended.value.fix
+        assert "it is ended" in caplog.text
+        await gone(stopped)
+        assert await train(impatient, "report") == 3
+        assert await worker_pid(impatient) != stopped
+    finally:
+        await impatient.close()
+
+
 async def test_progress_arrives_in_order_before_the_result(trainer: Trainer) -> None:
     seen: list[int] = []
     assert await train(trainer, "report", lambda p: seen.append(p.examples), examples=500) == 500

@@ -69,6 +69,19 @@ def test_a_wrong_configuration_names_its_field(shared: Network, tmp_path: Path) 
     assert "hiden" in said(ended)
 
 
+@pytest.mark.parametrize("route", [[], [{"site": "east", "examples": 50}]])
+def test_classes_that_the_data_does_not_have_are_told_before_a_job_starts(
+    shared: Network, tmp_path: Path, route: list[dict[str, Any]]
+) -> None:
+    model = {"recipe": "classifier", "config": {"classes": ["0", "1"]}}
+    intent = write_intent(tmp_path, model=model, route=route)
+    ended = shared.daitn("train", "-f", str(intent), "--dry-run")
+    assert ended.returncode == 3
+    told = " ".join(ended.stdout.split())
+    assert "east" in told
+    assert "labels benign, malignant are not among model.config.classes (0, 1)" in told
+
+
 def test_a_control_centre_that_is_not_there(shared: Network, tmp_path: Path) -> None:
     endpoint = f"tcp/127.0.0.1:{free_port()}"
     ended = shared.daitn("train", "-f", str(write_intent(tmp_path)), "--center", endpoint)

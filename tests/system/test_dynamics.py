@@ -6,15 +6,17 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 
-from tests.scenes.breast_cancer import write_intent
+from tests.scenes.breast_cancer import write_intent, write_network
 
-from .conftest import Network
+from .conftest import Network, running
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -96,6 +98,60 @@ def test_another_site_goes_on_from_the_last_verified_model(own: Network, tmp_pat
     assert after["route"][0] == verified
     assert after["route"][count]["site"] != victim
     own.daitn("cancel", "another-1")
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Network]:
+    """A network whose sites give training up that does not get on for three seconds."""
+    path = write_network(tmp_path)
+    plain = yaml.safe_load(path.read_text())
+    plain["defaults"]["stall_s"] = 3.0
+    path.write_text(yaml.safe_dump(plain))
+    network = running(tmp_path, path)
+    yield network
+    network.processes.stop()
+
+
+def test_training_that_hangs_is_noticed_told_and_tried_anew(
+    impatient: Network, tmp_path: Path
+) -> None:
+    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 1000}]
+    submit(impatient, tmp_path, name="hangs", model=SLOW_MODEL, route=route, budget={})
+    wait_for(impatient, "hangs", training("east"))
+    stop_worker(impatient.processes.pid("east")).wait(30.0)
+    ended = wait_for(impatient, "hangs", lambda job: job["ended_at_s"] is not None)
+    assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
+    told = {name: (tmp_path / "logs" / f"{name}.log").read_text() for name in ("east", "center")}
+    assert "made no progress and used no processor" in told["east"]
+    assert "east did not do hangs-1" in told["center"]
+
+
+def stop_worker(node: int) -> psutil.Process:
+    """Stop the process that trains at a site, as a debugger or an operator would."""
+    (worker,) = [
+        child
+        for child in psutil.Process(node).children(recursive=True)
+        if "daitn.learning.worker" in child.cmdline()
+    ]
+    worker.suspend()
+    return worker
+
+
+def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(tmp_path: Path) -> None:
+    path = write_network(tmp_path)
+    plain = yaml.safe_load(path.read_text())
+    plain["defaults"]["listen"] = []
+    path.write_text(yaml.safe_dump(plain))
+    network = running(tmp_path, path)
+    try:
+        route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 100}]
+        model = {"recipe": "classifier", "config": {"classes": ["benign", "malignant"]}}
+        submit(network, tmp_path, name="relayed", model=model, route=route, budget={})
+        ended = wait_for(network, "relayed", lambda job: job["ended_at_s"] is not None)
+    finally:
+        network.processes.stop()
+    assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
+    assert "the route that the owner gave is at its end" in ended["detail"]
 
 
 def test_a_job_survives_the_death_of_the_control_centre(own: Network, tmp_path: Path) -> None:

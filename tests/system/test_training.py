@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -45,6 +46,24 @@ def test_a_classifier_learns_at_three_hospitals_and_comes_home(
     trained = shared.json("get", "models")["trained"]
     (model,) = [m for m in trained if m["name"] == job["job"]]
     assert model["measured"]["tumours"] == objective["reached"]
+    check_explained(shared, job)
+
+
+def check_explained(network: Network, job: dict[str, Any]) -> None:
+    """Every decision of the job can be seen, each by its number."""
+    name = job["job"]
+    explained = network.json("explain", name)
+    made = explained["decisions"]
+    assert made[-1]["decision"] == explained["decision"]
+    chosen = [d["route"]["visits"][0]["site"] for d in made if d["route"]]
+    assert chosen[1:] == [visit["site"] for visit in job["route"]], "the first makes the model"
+    assert network.json("explain", name, "--decision", "1") == made[0]
+    shown = network.daitn("explain", name, "--decision", "1").stdout
+    assert f"decision 1 of {len(made)}" in shown
+    assert "chosen route" in shown
+    beyond = network.daitn("explain", name, "--decision", str(len(made) + 1))
+    assert beyond.returncode == 2
+    assert f"decisions 1 to {len(made)}" in " ".join(beyond.stderr.split())
 
 
 def test_a_dry_run_starts_nothing(shared: Network, tmp_path: Path) -> None:

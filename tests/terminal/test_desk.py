@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daitn.identity.keys import SigningKey
@@ -11,7 +12,7 @@ from daitn.identity.signing import sign_entry
 from daitn.objects.errors import InvalidInput, Refused, Unreachable, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.lineage import Origin
-from daitn.objects.messages import VisitWork, Work, WorkOutcome, WorkState
+from daitn.objects.messages import Progress, VisitWork, Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.terminal.desk import Desk, Done
 from daitn.terminal.ledger import Ledger
@@ -168,6 +169,48 @@ async def test_stopped_work_is_forgotten_and_not_reported(tmp_path: Path) -> Non
     assert there.status(VisitId("qa-1.1")).state is WorkState.UNKNOWN
     assert there.queue == 0
     assert not center.heard
+
+
+async def test_a_report_that_nobody_hears_is_one_task_and_ends_with_its_work(
+    tmp_path: Path,
+) -> None:
+    center = Center(deaf=10**6)
+    there = desk(tmp_path, center)
+    there.start(work())
+    async with asyncio.timeout(10):
+        await center.came.wait()
+    for _ in range(20):
+        there.start(work())
+    assert len(reports()) == 1
+    await there.stop(VisitId("qa-1.1"))
+    assert reports() == []
+    await there.close()
+
+
+def reports() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("report")]
+
+
+async def test_work_tells_how_far_it_is_and_what_is_before_it(tmp_path: Path) -> None:
+    async def never(work: Work) -> Done:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    there = desk(tmp_path, Center(), never)
+    first, second = (there.start(work(visit)) for visit in ("qa-1.1", "qa-1.2"))
+    assert (first.ahead, second.ahead) == (0, 1)
+    progress = Progress(
+        job=JobId("qa-1"), visit=VisitId("qa-1.2"), site=SITE, phase="fetching", done=3, total=9
+    )
+    there.heard(progress)
+    status = there.status(VisitId("qa-1.2"))
+    assert (status.phase, status.done, status.total, status.ahead) == ("fetching", 3, 9, 1)
+    there.heard(msgspec.structs.replace(progress, phase="training"))
+    assert there.status(VisitId("qa-1.2")).ahead == 0
+    await there.stop(VisitId("qa-1.1"))
+    there.heard(msgspec.structs.replace(progress, visit=VisitId("qa-1.1")))
+    assert there.status(VisitId("qa-1.1")).state is WorkState.UNKNOWN
+    await there.close()
 
 
 async def test_one_id_does_not_stand_for_two_pieces_of_work(tmp_path: Path) -> None:

@@ -299,3 +299,9 @@ async def _until(holds: Any) -> None:
     while not await asyncio.to_thread(holds):
         assert time.monotonic() < ends_s, "it did not come to that within 20 s"
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("count", "gone"), [(0, 0), (6, 0), (10, 0), (12, 2)])
+def test_what_is_known_is_pruned_at_its_limit_and_not_before(count: int, gone: int) -> None:
+    kept = dict.fromkeys(range(count))
+    assert examining.oldest_beyond(kept, 10) == list(range(gone))

@@ -26,7 +26,7 @@ async def main() -> None:
     site = SiteId(sys.argv[1])
     fabric = await open_zenoh(msgspec.json.decode(sys.argv[2], type=FabricSettings))
     await fabric.serve(keys.site_echo(site), echo)
-    await fabric.announce(keys.site_alive(site))
+    await fabric.announce(keys.site_alive(site, "1"))
     print(*fabric.endpoints, flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         key, _, payload = line.strip().partition(" ")

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daitn.identity.keys import SigningKey
+from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert
 from daitn.objects.descriptors import NodeDescriptor, Role, VerifierDescriptor
 from daitn.objects.errors import InvalidInput, StorageFull
@@ -107,7 +107,7 @@ class Node:
 
         self.registrations = [
             await self.fabric.serve(keys.site_do(site, "describe"), describe),
-            await self.fabric.announce(keys.site_alive(site)),
+            await self.fabric.announce(keys.site_alive(site, key_mark(self.key.public))),
         ]
         return self
 
@@ -228,7 +228,7 @@ async def test_a_token_without_a_node_is_nobody(
     network: Network, listening: Directory, heard: Heard
 ) -> None:
     fabric = await network.open("a")
-    token = await fabric.announce(keys.site_alive(GHR))
+    token = await fabric.announce(keys.site_alive(GHR, "1"))
     await Node(fabric, NINDS).start()
     await until(lambda: NINDS in listening.alive())
     await token.close()
@@ -270,10 +270,31 @@ async def test_an_impostor_that_answers_first_does_not_keep_the_true_one_out(
     known = await opened(hub, tmp_path)
     await Node(await network.open("b"), GHR, SigningKey.generate()).start()
     await until(lambda: "ghr is not let in" in caplog.text)
-    node = Node(await network.open("a"), GHR)
+    node = await Node(await network.open("a"), GHR).start()
     await published(node, lambda: GHR in known.alive())
     assert known.node(GHR) == node.descriptor
     await known.close()
+
+
+async def test_a_second_process_under_the_name_does_not_keep_a_site_there(
+    network: Network, listening: Directory, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    impostor = await Node(await network.open("b"), GHR, SigningKey.generate()).start()
+    await until(lambda: "ghr is not let in" in caplog.text)
+    await node.stop()
+    await until(lambda: ("lost", 1) in heard.of(GHR))
+    assert listening.alive() == frozenset()
+    await impostor.publish()
+    await node.start()
+    await published(node, lambda: GHR in listening.alive())
+    other = await Node(await network.open("c"), NINDS).start()
+    await until(lambda: NINDS in listening.alive())
+    await impostor.stop()
+    await other.stop()
+    await until(lambda: ("lost", 1) in heard.of(NINDS))
+    assert GHR in listening.alive(), "what another process does is not the site's"
 
 
 async def test_what_is_not_ones_own_is_not_believed(

@@ -59,16 +59,18 @@ def test_refuses_what_is_no_pattern(pattern: str) -> None:
 
 def test_every_key_is_covered_by_its_pattern_and_read_back() -> None:
     site, job = SiteId("ninds"), JobId("job-1")
-    assert covers(keys.ALL_SITES_ALIVE, keys.site_alive(site))
+    assert covers(keys.ALL_SITES_ALIVE, keys.site_alive(site, "1"))
     assert not covers(keys.ALL_SITES_ALIVE, keys.center_alive())
     assert covers(keys.ALL_ADVERTS, keys.site_advert(site))
     assert covers(keys.ALL_SENSED, keys.site_sensed(site))
     assert covers(keys.ALL_PROGRESS, keys.site_progress(site, job))
     assert covers(keys.job_progress(job), keys.site_progress(site, job))
     assert covers(keys.ALL_JOB_EVENTS, keys.job_event(job))
-    of_site = (keys.site_alive, keys.site_advert, keys.site_sensed, keys.site_echo)
+    of_site = (keys.site_advert, keys.site_sensed, keys.site_echo)
     assert {keys.site_of(key(site)) for key in (*of_site, keys.site_stream)} == {site}
     assert keys.site_of(keys.site_do(site, "visit")) == site
+    assert keys.site_of(keys.site_alive(site, "a1")) == site
+    assert keys.mark_of(keys.site_alive(site, "a1")) == "a1"
     assert keys.job_of(keys.job_event(job)) == keys.job_of(keys.site_progress(site, job)) == job
     assert keys.verb_of(keys.site_do(site, "visit")) == "visit"
     assert keys.verb_of(keys.center_do("submit")) == "submit"

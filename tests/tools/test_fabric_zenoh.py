@@ -105,10 +105,10 @@ async def test_a_killed_process_is_noticed_at_once() -> None:
     heard = Heard()
     await center.watch(keys.ALL_SITES_ALIVE, heard.alive)
     async with running("a", peer(*center.endpoints)) as process:
-        await until(lambda: heard.tokens == [(keys.site_alive(A), True)])
+        await until(lambda: heard.tokens == [(keys.site_alive(A, "1"), True)])
         killed_s = time.monotonic()
         await process.kill()
-        await until(lambda: heard.tokens[1:] == [(keys.site_alive(A), False)])
+        await until(lambda: heard.tokens[1:] == [(keys.site_alive(A, "1"), False)])
         assert time.monotonic() - killed_s < 2.0
     with pytest.raises(Unreachable, match="nobody serves"):
         await center.request(keys.site_echo(A), b"", timeout_s=5)
@@ -137,22 +137,22 @@ async def test_the_death_of_the_centre_does_not_look_like_the_death_of_a_site() 
             await until(lambda: len(heard.tokens) == 2)
             await until(lambda: len(watcher._session.info.peers_zid()) == 1)
             await center.kill()
-            await until(lambda: (keys.site_alive(CENTER), False) in heard.tokens)
+            await until(lambda: (keys.site_alive(CENTER, "1"), False) in heard.tokens)
             assert await watcher.request(keys.site_echo(B), b"x", timeout_s=5) == b"x"
-            assert (keys.site_alive(B), False) not in heard.tokens
+            assert (keys.site_alive(B, "1"), False) not in heard.tokens
         await watcher.close()
 
 
 async def test_start_order_and_restarts_of_the_centre_do_not_matter() -> None:
     endpoint, heard = free_endpoint(), Heard()
     site = await open_zenoh(peer(endpoint))
-    await site.announce(keys.site_alive(A))
+    await site.announce(keys.site_alive(A, "1"))
     await site.watch(keys.ALL_SITES_ALIVE, heard.alive)
     for _ in range(2):
         async with running(CENTER, router(endpoint)):
-            await until(lambda: heard.tokens[-1] == (keys.site_alive(CENTER), True))
+            await until(lambda: heard.tokens[-1] == (keys.site_alive(CENTER, "1"), True))
             assert await asked(site, keys.site_echo(CENTER), b"x") == b"x"
-        await until(lambda: heard.tokens[-1] == (keys.site_alive(CENTER), False))
+        await until(lambda: heard.tokens[-1] == (keys.site_alive(CENTER, "1"), False))
     await site.close()
 
 

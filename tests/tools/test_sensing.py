@@ -55,7 +55,7 @@ class Sites:
         elapsed_s: Clock | None = None,
     ) -> Sensing:
         fabric = self.network.open(site)
-        await fabric.announce(keys.site_alive(site))
+        await fabric.announce(keys.site_alive(site, "1"))
         sensing = Sensing(
             fabric,
             site,
@@ -275,7 +275,7 @@ async def test_over_zenoh_loopback_is_fast_and_lossless(tmp_path: Path) -> None:
     sensings = []
     for site in (A, B):
         fabric = await network.open(site)
-        await fabric.announce(keys.site_alive(site))
+        await fabric.announce(keys.site_alive(site, "1"))
         sensings.append(
             Sensing(fabric, site, rng=random.Random(site), folder=tmp_path, period_s=0.3)
         )

@@ -153,7 +153,12 @@ def intent(
     )
 
 
-def cut(snapshot: Drrt, wanted: TrainingIntent, memory_bytes: int = 1_000_000_000) -> MsDrrt:
+def cut(
+    snapshot: Drrt,
+    wanted: TrainingIntent,
+    memory_bytes: int = 1_000_000_000,
+    labels: tuple[str, ...] = (),
+) -> MsDrrt:
     return relevant_to(
         snapshot,
         wanted,
@@ -161,4 +166,6 @@ def cut(snapshot: Drrt, wanted: TrainingIntent, memory_bytes: int = 1_000_000_00
         test_schema="multiple-choice/1",
         now_s=NOW_S,
         memory_bytes=memory_bytes,
+        labels=labels,
+        labels_field="model.config.classes" if labels else "",
     )

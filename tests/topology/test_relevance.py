@@ -16,7 +16,7 @@ from daitn.objects.intents import (
     Quantity,
     Requirement,
 )
-from daitn.objects.readings import LoadReading, Reading
+from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.relaxation import relaxed
 from daitn.topology.snapshot import Drrt, MsDrrt
 from daitn.topology.state import DrrtState
@@ -245,6 +245,75 @@ def test_a_pinned_site_that_cannot_train_is_told() -> None:
     assert "no data set" in pinned["route[3].site"].reason
     mended = relaxed(intent(route=route), pinned["route[1].site"])
     assert mended.route[1].site in TOPICS
+
+
+def test_data_with_labels_that_the_model_does_not_tell_apart_is_out() -> None:
+    told_apart = ("information", "treatment", "outlook")
+    odd = data_site("odd", dataset("odd", "medicine", labels={"information": 5, "Treatment": 5}))
+    relevant = cut(drrt([odd, *nodes()]), intent(), labels=told_apart)
+    assert "odd" not in {option.site for option in relevant.options}
+    assert "ninds" in {option.site for option in relevant.options}
+    refused = told(relevant, "odd/questions")
+    assert set(refused) == {"labels"}
+    assert refused["labels"].field == "model.config.classes"
+    assert "Treatment" in refused["labels"].reason
+    assert "model.config.classes" in refused["labels"].reason
+    assert refused["labels"].relax_to == ""
+    assert cut(drrt([odd, *nodes()]), intent()).options[0].site == "cancergov"
+    assert "odd" in {option.site for option in cut(drrt([odd, *nodes()]), intent()).options}
+
+
+def test_a_test_set_with_labels_that_the_model_does_not_tell_apart_cannot_measure_it() -> None:
+    relevant = cut(drrt(nodes()), intent(), labels=("information", "treatment"))
+    assert relevant.verifiers[BROAD] == ()
+    refused = told(relevant, "board")["verifier-labels"]
+    assert "outlook" in refused.reason
+    assert refused.field == "model.config.classes"
+
+
+class TestPath:
+    """Two sites between which every echo is lost have no path."""
+
+    def cut(self, *links: LinkReading, known_s: float = 3600.0) -> MsDrrt:
+        state = DrrtState()
+        since_s = NOW_S - known_s
+        clinic = verifier_site("clinic", exam("medicine"), exam("medicine/neurology"))
+        for node in (*nodes()[:9], clinic):
+            state.absorb(node, since_s)
+        for reading in links:
+            state.absorb(reading, NOW_S)
+        return cut(state.snapshot(NOW_S), intent())
+
+    def lost(self, source: str, target: str) -> LinkReading:
+        return link(source, target, loss=1.0)
+
+    def test_data_that_no_verifier_can_fetch_from_is_out(self) -> None:
+        relevant = self.cut(self.lost("cdc", "clinic"), self.lost("clinic", "cdc"))
+        assert "cdc" not in {option.site for option in relevant.options}
+        refused = told(relevant, "cdc/questions")["path"]
+        assert "no path between cdc and who measures" in refused.reason
+        assert "listen: []" in refused.reason
+
+    @pytest.mark.parametrize("way_back", [{"loss": 0.9}, {"rtt_s": 0.1, "loss": 1.0}, {}])
+    def test_one_echo_that_came_back_or_was_not_tried_is_enough(
+        self, way_back: dict[str, float]
+    ) -> None:
+        relevant = self.cut(self.lost("cdc", "clinic"), link("clinic", "cdc", **way_back))
+        assert "cdc" in {option.site for option in relevant.options}
+
+    def test_sites_that_have_just_come_are_given_time_to_find_each_other(self) -> None:
+        links = self.lost("cdc", "clinic"), self.lost("clinic", "cdc")
+        relevant = self.cut(*links, known_s=10.0)
+        assert "cdc" in {option.site for option in relevant.options}
+
+
+def test_a_stated_site_none_of_whose_data_can_be_used_says_why() -> None:
+    odd = data_site("odd", dataset("odd", "medicine", labels={"0.0": 5}))
+    route = (PinnedVisit(site=SiteId("odd"), examples=10),)
+    labels = ("information", "treatment", "outlook")
+    relevant = cut(drrt([odd, *nodes()]), intent(route=route), labels=labels)
+    (pinned,) = [r for r in relevant.rejections if r.filter == "pinned"]
+    assert "odd/questions: its labels 0.0 are not among model.config.classes" in pinned.reason
 
 
 def test_a_verifier_is_told_by_the_test_set_that_comes_nearest() -> None:

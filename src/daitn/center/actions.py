@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from daitn.control.feasibility import assess
@@ -19,14 +19,15 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
+from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.route.engine import Mtrce
 from daitn.identity.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
-from daitn.objects.errors import DaitnError, ErrorReport, Unreachable, WorkFailed
-from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed
+from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import (
     Assessed,
@@ -37,8 +38,8 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     WorkNeeds,
 )
-from daitn.objects.messages import CancelWork, WorkOutcome, WorkState
-from daitn.objects.wire import encode
+from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.topology.relevance import relevant_to
@@ -62,9 +63,14 @@ class Actions:
         snapshot: Callable[[], Drrt],
         not_back: Callable[[], tuple[SiteId, ...]],
         feed: Callable[[JobId, JobEvent], None],
+        told: Callable[[JobId, VisitId, WorkStatus], None],
         settle: Callable[[Job], None],
     ) -> None:
+        """`told` hears how far a site is with work that it was handed."""
         self._fabric = fabric
+        self._told = told
+        self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._handing: set[VisitId] = set()
         self._snapshot = snapshot
         self._not_back = not_back
         self._feed = feed
@@ -110,8 +116,14 @@ class Actions:
         route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
-        waiting_for = "" if route else _sites_away(job, topology, self._not_back())
-        return Planned(route=route, decision=decision, waiting_for=waiting_for)
+        if route is not None:
+            return Planned(route=route, decision=decision)
+        return Planned(
+            route=None,
+            decision=decision,
+            waiting_for=_sites_away(job, topology, self._not_back()),
+            unvisited=unvisited(job, topology),
+        )
 
     def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
@@ -124,13 +136,27 @@ class Actions:
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:
+        """Hand work in, unless that is under way already: work is handed in again and again."""
+        visit = command.work.visit
+        if visit in self._handing:
+            return
+        self._handing.add(visit)
+        try:
+            await self._hand_in(job, command)
+        finally:
+            self._handing.discard(visit)
+
+    async def _hand_in(self, job: Job, command: StartWork) -> None:
         key = keys.site_do(command.site, "work")
         work = encode(command.work)
         for attempt in range(START_ATTEMPTS):
             if command.work.visit not in job.outstanding:
                 return
             try:
-                await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
+                # One after the other: work that is handed in first is accepted first.
+                async with self._turns[command.site]:
+                    answer = await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
+                self._take_status(job.id, command, answer)
                 return
             except Unreachable as error:
                 log.warning("%s does not take %s: %s", command.site, command.work.visit, error)
@@ -140,6 +166,12 @@ class Actions:
                 return
         deaf = WorkFailed(f"{command.site} does not take work", fix="see the site's log")
         self._feed(job.id, Reported(_refused(job, command, deaf)))
+
+    def _take_status(self, job: JobId, command: StartWork, answer: bytes) -> None:
+        try:
+            self._told(job, command.work.visit, decode(answer, WorkStatus))
+        except Corrupt as error:
+            log.warning("%s answers what is no status: %s", command.site, error.problem)
 
     async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
         try:
@@ -158,6 +190,8 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
         test_schema=needs.test_schema,
         now_s=now_s,
         memory_bytes=needs.memory_bytes,
+        labels=needs.labels,
+        labels_field=needs.labels_field,
     )
 
 
@@ -166,20 +200,26 @@ def _assigned(
 ) -> VerifierAssignment:
     """The verifier of this objective that failed the job least and has least to do.
 
-    Only one in a jurisdiction into which the data's owners let the model go.
+    Only one in a jurisdiction into which the data's owners let the model go, and that was not seen
+    unable to fetch it; rather one that could reach its holders so far.
     """
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
+    unreached = job.candidate.unreached if job.candidate else frozenset()
+    holders = job.candidate.model.holders if job.candidate else ()
     allowed = [
         option.site
         for option in topology.verifiers.get(objective, ())
         if allows(release_to, sites[option.site].descriptor.jurisdiction)
+        and option.site not in unreached
     ]
 
-    def burden(site: SiteId) -> tuple[int, float, str]:
+    def burden(site: SiteId) -> tuple[bool, int, float, str]:
         load = sites[site].load
         queue = load.queue.value if load else 0.0
-        return (job.verifier_strikes.get(site, 0), busy[site] + queue, site)
+        failed = job.verifier_strikes.get(site, 0) + job.losses.get(site, 0)
+        cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
+        return (cut_off, failed, busy[site] + queue, site)
 
     return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 

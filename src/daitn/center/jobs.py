@@ -6,19 +6,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.machine import handle, replay, submit
-from daitn.control.jobs.view import view
+from daitn.control.jobs.machine import decisions, handle, replay, submit
+from daitn.control.jobs.view import News, view
 from daitn.objects.errors import DaitnError, ErrorReport, NotFound, Refused, StorageFull
-from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.identifiers import JobId, SiteId, VisitId
 from daitn.objects.jobs import (
     ActionFailed,
     CancelRequested,
     DeadlinePassed,
+    Decided,
     JobEvent,
     JobState,
     JobView,
@@ -27,8 +30,9 @@ from daitn.objects.jobs import (
     SiteLost,
     Submitted,
     Woke,
+    WorkStalled,
 )
-from daitn.objects.messages import WorkOutcome
+from daitn.objects.messages import WorkOutcome, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
 from daitn.tools.store.journal import Journal
 
@@ -40,6 +44,14 @@ STORAGE_AGAIN_S = 5.0
 """Pause of a job whose facts cannot be stored because the disk is full."""
 HAND_IN_AGAIN_S = 15.0
 """How often a site is handed what it owes again: it starts what it lost, reports what it did."""
+SILENT_AT_MOST_S = 5400.0
+"""A site that says the same of its work for so long does not get on: sites end what does not get on
+within an hour, so this is for those that do not."""
+QUEUED_AT_MOST_S = 86_400.0
+"""The same where work waits for other work at the site."""
+UNREPORTED_AT_MOST_S = 300.0
+"""A site that says that work is over, and whose report does not come or is not its own, has failed:
+reports are repeated every few seconds."""
 TICK_S = 0.1
 """How late a deadline or a retry may be noticed."""
 
@@ -49,6 +61,14 @@ class _Stored(msgspec.Struct, frozen=True):
 
     event: JobEvent
     at_s: float
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a site said of its work, and since when it has said the same (monotonic)."""
+
+    status: WorkStatus
+    since_s: float
 
 
 class JobService:
@@ -65,6 +85,7 @@ class JobService:
         self._show = show
         self._jobs: dict[JobId, Job] = {}
         self._stored: dict[JobId, int] = {}
+        self._said: dict[VisitId, _Said] = {}
         self._acting: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
 
@@ -122,12 +143,25 @@ class JobService:
                 fix="there is nothing to cancel; see `daitn get jobs`",
             )
         self.feed(id_, CancelRequested())
-        return view(self.get(id_), time.time())
+        return self.view(id_)
 
     def reported(self, outcome: WorkOutcome) -> None:
         """A site reports. A job that is not known here is no error: the site may forget it."""
-        if outcome.job in self._jobs:
-            self.feed(outcome.job, Reported(outcome))
+        if outcome.job not in self._jobs:
+            return
+        if outcome.state is not WorkState.DONE:
+            why = outcome.error.problem if outcome.error else "it gives no reason"
+            log.warning("%s did not do %s: %s", outcome.site, outcome.visit, why)
+        self.feed(outcome.job, Reported(outcome))
+
+    def told(self, id_: JobId, visit: VisitId, status: WorkStatus) -> None:
+        """A site says how far it is with work that it was handed."""
+        known = self._said.get(visit)
+        if known is not None and known.status == status:
+            return
+        self._said[visit] = _Said(status, time.monotonic())
+        if (known.status.ahead if known else 0) != status.ahead:
+            self._show(self.view(id_))
 
     def lost(self, site: SiteId) -> None:
         """A site is gone: jobs that it worked for replan."""
@@ -139,11 +173,25 @@ class JobService:
         self._hand_in(lambda there: there == site)
         self._tell_each(lambda job: Woke() if job.state is JobState.WAITING else None)
 
+    def view(self, id_: JobId) -> JobView:
+        """The job as it is now. Raises `NotFound`."""
+        job, now_s = self.get(id_), time.monotonic()
+        news = {
+            visit: News(said.status, now_s - said.since_s)
+            for visit in job.outstanding
+            if (said := self._said.get(visit)) is not None
+        }
+        return view(job, time.time(), news)
+
     def get(self, id_: JobId) -> Job:
         job = self._jobs.get(id_)
         if job is None:
             raise NotFound(f"there is no job {id_}", field="job", fix="see `daitn get jobs`")
         return job
+
+    def decisions(self, id_: JobId) -> tuple[Decided, ...]:
+        """Every decision on the job's route, from its facts. Raises `NotFound`."""
+        return decisions((fact.event, fact.at_s) for fact in self._facts(self.get(id_).id))
 
     def all(self) -> tuple[Job, ...]:
         """Every job, oldest first."""
@@ -179,10 +227,12 @@ class JobService:
         self._tell_each(fact)
 
     def _restore(self, id_: JobId) -> None:
-        events = self._journal.events(id_)
-        stored = [decode(event, _Stored) for event in events]
+        stored = self._facts(id_)
         self._jobs[id_] = replay((fact.event, fact.at_s) for fact in stored)
-        self._stored[id_] = len(events)
+        self._stored[id_] = len(stored)
+
+    def _facts(self, id_: JobId) -> list[_Stored]:
+        return [decode(event, _Stored) for event in self._journal.events(id_)]
 
     def _carry_out(self, job: Job, commands: tuple[Command, ...]) -> None:
         for command in commands:
@@ -210,7 +260,7 @@ class JobService:
         self._tell_each(lambda job: failure if job.id == id_ else None)
 
     def _shown(self, job: Job) -> JobView:
-        shown = view(job, time.time())
+        shown = self.view(job.id)
         log.info("job %s is %s: %s", job.id, job.state, job.detail or job.state.sentence)
         self._show(shown)
         return shown
@@ -228,6 +278,7 @@ class JobService:
             if time.monotonic() - handed_in_s > HAND_IN_AGAIN_S:
                 handed_in_s = time.monotonic()
                 self._hand_in(lambda site: True)
+                self._tell_stalls(handed_in_s)
             if any(_due(job, now_s) for job in self.unfinished()):
                 try:
                     for job in self.unfinished():
@@ -238,6 +289,18 @@ class JobService:
                     log.exception("a job that is due cannot go on")
                     await asyncio.sleep(STORAGE_AGAIN_S)
 
+    def _tell_stalls(self, now_s: float) -> None:
+        """Give work up with which a site does not get on, whatever the site says to it."""
+        outstanding = {v: o for job in self.unfinished() for v, o in job.outstanding.items()}
+        self._said = {v: said for v, said in self._said.items() if v in outstanding}
+        for visit, said in tuple(self._said.items()):
+            given, silent_s = outstanding[visit], now_s - said.since_s
+            if silent_s < _patience_s(said.status):
+                continue
+            log.warning("%s has not got on with %s for %.0f s", given.site, visit, silent_s)
+            stalled = WorkStalled(site=given.site, visit=visit, silent_s=silent_s)
+            self._tell_each(partial(_where_given, stalled))
+
 
 def _due(job: Job, now_s: float) -> JobEvent | None:
     """What time alone brings about."""
@@ -246,6 +309,16 @@ def _due(job: Job, now_s: float) -> JobEvent | None:
     if job.wake_at_s is not None and now_s >= job.wake_at_s:
         return Woke()
     return None
+
+
+def _patience_s(status: WorkStatus) -> float:
+    if status.state is not WorkState.RUNNING:
+        return UNREPORTED_AT_MOST_S
+    return QUEUED_AT_MOST_S if status.ahead else SILENT_AT_MOST_S
+
+
+def _where_given(stalled: WorkStalled, job: Job) -> JobEvent | None:
+    return stalled if stalled.visit in job.outstanding else None
 
 
 def _works_for(site: SiteId, job: Job) -> bool:

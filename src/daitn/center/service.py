@@ -15,19 +15,19 @@ from daitn.center.deployments import DeploymentService
 from daitn.center.feed import TopologyFeed
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.view import view
 from daitn.identity.signing import check_report, entry_digest
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
-from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, checked_name
+from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, VisitId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
-from daitn.objects.messages import ModelsNeeded, RecipeQuestion, Report
+from daitn.objects.messages import ModelsNeeded, RecipeQuestion, Report, WorkStatus
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.placement import DeployIntent, RetireIntent
 from daitn.objects.requests import (
     AssessIntent,
+    DecisionList,
     JobList,
     JobQuery,
     ModelList,
@@ -79,7 +79,7 @@ class ControlCenter:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
         self._advising = Advising(fabric, self._journal, root)
         self._actions = Actions(
-            fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._settle
+            fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._told, self._settle
         )
         self._jobs = JobService(self._journal, self._actions.carry_out, self._show)
         self._registrations: list[Registration] = []
@@ -117,6 +117,7 @@ class ControlCenter:
             "submit": self._on_submit,
             "assess": self._on_assess,
             "jobs": self._on_jobs,
+            "decisions": self._on_decisions,
             "lineage": self._on_lineage,
             "cancel": self._on_cancel,
             "models": self._on_models,
@@ -156,8 +157,11 @@ class ControlCenter:
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
         query = decode(payload, JobQuery)
         jobs = (self._jobs.get(query.job),) if query.job else self._jobs.all()
-        now_s = time.time()
-        return encode(JobList(jobs=tuple(view(job, now_s) for job in jobs)))
+        return encode(JobList(jobs=tuple(self._jobs.view(job.id) for job in jobs)))
+
+    async def _on_decisions(self, key: str, payload: bytes) -> bytes:
+        made = self._jobs.decisions(decode(payload, JobQuery).job)
+        return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         job = self._jobs.get(decode(payload, JobQuery).job)
@@ -169,7 +173,7 @@ class ControlCenter:
         sites = {entry.fact.site for entry in lineage.entries}
         known = {site: self._feed.key_of(site) for site in sorted(sites)}
         keys_ = {site: key for site, key in known.items() if key is not None}
-        return encode(Trained(job=view(job, time.time()), lineage=lineage, keys=keys_))
+        return encode(Trained(job=self._jobs.view(job.id), lineage=lineage, keys=keys_))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         return encode(self._jobs.cancel(decode(payload, JobQuery).job))
@@ -272,6 +276,9 @@ class ControlCenter:
 
     def _fed(self, job: JobId, event: JobEvent) -> None:
         self._jobs.feed(job, event)
+
+    def _told(self, job: JobId, visit: VisitId, status: WorkStatus) -> None:
+        self._jobs.told(job, visit, status)
 
     def _show(self, shown: JobView) -> None:
         self._spawn(self._fabric.publish(keys.job_event(shown.job), encode(shown)))

@@ -16,12 +16,18 @@ import typer
 from daitn.cli.embedded import LIFELINE, Embedded
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import errors, run, screen
+from daitn.objects.errors import Unreachable
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import open_zenoh
+from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
 from daitn.tools.store.lock import FolderLock
 
 __all__ = ["center", "node", "up"]
+
+log = logging.getLogger(__name__)
+
+CENTER_AGAIN_S = 1.0
+"""Between two attempts of a node to reach a control centre without which it cannot work."""
 
 ConfigOption = Annotated[
     Path | None, typer.Option("-c", "--config", help="Centre, node or network file (YAML).")
@@ -79,7 +85,14 @@ async def _run_node(path: Path, site: str) -> None:
     from daitn.terminal.node import Node
 
     node = read_node(path, site)
-    settings = FabricSettings(mode="peer", listen=node.listen, connect=node.center, tls=node.tls)
+    # A site that nobody can connect to has all that it says relayed by the control centre.
+    relayed = bool(node.center) and not node.listen
+    settings = FabricSettings(
+        mode="client" if relayed else "peer",
+        listen=node.listen,
+        connect=node.center,
+        tls=node.tls,
+    )
     await _serve(f"site {node.site}", node.state, settings, lambda fabric: Node(node, fabric))
 
 
@@ -94,7 +107,10 @@ async def _serve(
     if os.environ.get(LIFELINE):
         loop.add_reader(sys.stdin, told.set)
     lock = FolderLock(Path(state))
-    fabric = await open_zenoh(settings)
+    fabric = await _opened(settings, told)
+    if fabric is None:
+        lock.release()
+        return
     try:
         service = make(fabric)
         try:
@@ -107,6 +123,18 @@ async def _serve(
     finally:
         await fabric.close()
         lock.release()
+
+
+async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric | None:
+    """The fabric; none where it was told to stop before it was there. A client cannot work alone:
+    it waits for its control centre."""
+    while not told.is_set():
+        try:
+            return await open_zenoh(settings)
+        except Unreachable as error:
+            log.warning("%s; trying again", error.problem)
+            await _until(told, asyncio.sleep(CENTER_AGAIN_S))
+    return None
 
 
 async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None:

@@ -25,10 +25,17 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tables import assessment_table, decision_table, plain_table
+from daitn.cli.tables import (
+    assessment_table,
+    decided_table,
+    decision_table,
+    decisions_table,
+    plain_table,
+)
+from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, checked_name
-from daitn.objects.jobs import JobView
-from daitn.objects.requests import JobList, JobQuery, ModelList
+from daitn.objects.jobs import Decided, JobView
+from daitn.objects.requests import DecisionList, JobList, JobQuery, ModelList
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
@@ -80,6 +87,9 @@ def get(
 
 def explain(
     job: Annotated[str, typer.Argument(help="A job's id, or a query's: `site:number`.")],
+    decision: Annotated[
+        int | None, typer.Option("--decision", min=1, help="Of a job: this decision alone.")
+    ] = None,
     site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
@@ -90,10 +100,14 @@ def explain(
 
       daitn explain healthcare-1
 
+      daitn explain healthcare-1 --decision 3
+
       daitn explain metals-home-1 --site home
 
       daitn explain gateway:17
     """
+    if ":" in job and decision is not None:
+        raise typer.BadParameter("only a job has numbered decisions", param_hint="--decision")
     if ":" in job:
         explained = run(explained_query(center, job))
         if as_json:
@@ -102,15 +116,23 @@ def explain(
             screen.print(query_table(explained.query))
             screen.print(decision_table(explained.decision))
         return
-    view = run(_job(center, site, job))
+    view, made = run(_job_with_decisions(center, site, job, decision))
+    if decision is not None:
+        one = made[decision - 1]
+        if as_json:
+            print_json(to_json(one))
+        else:
+            screen.print(decided_table(one, len(made)))
+        return
     if as_json:
-        print_json(to_json({"assessment": view.assessment, "decision": view.decision}))
+        shown = {"assessment": view.assessment, "decision": view.decision, "decisions": made}
+        print_json(to_json(shown))
         return
     parts: list[RenderableType] = []
     if view.assessment is not None:
         parts.append(assessment_table(view.assessment))
-    if view.decision is not None:
-        parts.append(decision_table(view.decision))
+    if made:
+        parts += [decisions_table(made), decided_table(made[-1], len(made))]
     screen.print(Group(*parts))
 
 
@@ -145,9 +167,18 @@ async def _listed(kind: Kind, center: str, site: str) -> tuple[object, Renderabl
     return verifiers, _verifiers_table(sites)
 
 
-async def _job(center: str, site: str, job: str) -> JobView:
-    checked_name(job, "job")
-    return (await _ask_jobs(center, site, job)).jobs[0]
+async def _job_with_decisions(
+    center: str, site: str, job: str, wanted: int | None
+) -> tuple[JobView, tuple[Decided, ...]]:
+    """Raises `NotFound` where the job has no decision of the wanted number."""
+    query = JobQuery(job=JobId(checked_name(job, "job")))
+    async with connect(center, site) as session:
+        view = (await session.ask("jobs", query, JobList)).jobs[0]
+        made = (await session.ask("decisions", query, DecisionList)).decisions
+    if wanted is not None and wanted > len(made):
+        has = f"decisions 1 to {len(made)}" if made else "no decision yet"
+        raise NotFound(f"{job} has {has}", field="--decision", fix="name one of them")
+    return view, made
 
 
 async def _ask_jobs(center: str, site: str, job: str) -> JobList:
@@ -164,7 +195,7 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
     rows = [
         (
             job.job,
-            job.state,
+            f"queued ({job.queued})" if job.queued else job.state,
             ", ".join(
                 f"{o.name} {'-' if o.reached is None else f'{o.reached:.3f}'}/{o.target:.2f}"
                 for o in job.objectives

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daitn.objects.decisions import Assessment, Decision
-from daitn.objects.jobs import JobState, JobView
+from daitn.objects.decisions import Assessment, Decision, Route
+from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
 
 __all__ = [
     "age",
     "assessment_table",
+    "decided_table",
     "decision_table",
+    "decisions_table",
     "deployment_table",
     "job_table",
     "placement_table",
     "plain_table",
+    "route_table",
     "size",
+    "values",
 ]
 
 _COLOURS = {
@@ -131,19 +135,7 @@ def assessment_table(assessment: Assessment) -> RenderableType:
     parts: list[RenderableType] = [verdict]
     parts.extend(Text(f"- {reason}") for reason in assessment.reasons)
     if assessment.route is not None:
-        rows = [
-            (
-                n,
-                v.site,
-                v.examples,
-                f"{v.expected_s:.1f}",
-                f"{v.expected_cost_usd:.2f}",
-                ", ".join(f"{name} {value:.2f}" for name, value in v.expected.items()),
-            )
-            for n, v in enumerate(assessment.route.visits, 1)
-        ]
-        columns = ("", "site", "work", "seconds", "USD", "expected after it")
-        parts.append(plain_table("expected route", columns, rows))
+        parts.append(route_table("expected route", assessment.route))
     if assessment.relaxations:
         rows_ = [(r.field, r.current, r.proposed, r.effect) for r in assessment.relaxations]
         title = "any one of these would make it feasible"
@@ -151,20 +143,76 @@ def assessment_table(assessment: Assessment) -> RenderableType:
     return Group(*parts)
 
 
+def decisions_table(decisions: Iterable[Decided]) -> RenderableType:
+    """Every decision on a job's route, a line each."""
+    rows = [
+        (
+            made.number,
+            age(made.at_s),
+            made.visits_before,
+            made.decision.chosen or (f"waits: {made.waiting_for}" if made.waiting_for else "none"),
+            values(made.route.visits[-1].expected) if made.route else made.why,
+        )
+        for made in decisions
+    ]
+    columns = ("decision", "made", "visits before", "chosen", "expected at its end")
+    return plain_table("decisions", columns, rows)
+
+
+def decided_table(made: Decided, of: int) -> RenderableType:
+    """One decision: the route that was chosen, stop by stop, and all that it was chosen from."""
+    head = Text(f"decision {made.number} of {of}, {age(made.at_s)}", "bold")
+    parts: list[RenderableType] = [head]
+    if made.route is not None:
+        parts.append(route_table("chosen route", made.route))
+    if made.waiting_for:
+        parts.append(Text(f"no route now: it waits for {made.waiting_for}"))
+    if made.why:
+        parts.append(Text(made.why))
+    return Group(*parts, decision_table(made.decision))
+
+
+def values(expected: Mapping[str, float]) -> str:
+    """Objectives with their values."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in expected.items())
+
+
+def route_table(title: str, route: Route) -> RenderableType:
+    """A route, stop by stop."""
+    rows = [
+        (
+            n,
+            v.site,
+            v.examples,
+            f"{v.expected_s:.1f}",
+            f"{v.expected_cost_usd:.2f}",
+            values(v.expected),
+        )
+        for n, v in enumerate(route.visits, 1)
+    ]
+    return plain_table(title, ("", "site", "work", "seconds", "USD", "expected after it"), rows)
+
+
 def decision_table(decision: Decision) -> RenderableType:
     """A ranking with every term, and every rejection."""
     terms = sorted({term for scored in decision.ranking for term in scored.terms})
+    expects = any(scored.expected for scored in decision.ranking)
     rows = [
         (
             "*" if s.candidate == decision.chosen else "",
             s.candidate,
             f"{s.score:.3f}",
             *(f"{s.terms.get(term, 0.0):.3f}" for term in terms),
+            *([values(s.expected)] if expects else []),
         )
         for s in decision.ranking
     ]
     parts: list[RenderableType] = [
-        plain_table(f"{decision.policy}: ranking", ("", "candidate", "score", *terms), rows)
+        plain_table(
+            f"{decision.policy}: ranking",
+            ("", "candidate", "score", *terms, *(["expected"] if expects else [])),
+            rows,
+        )
     ]
     if decision.rejections:
         parts.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["SigningKey", "check_signature", "kept_private", "write_private"]
+__all__ = ["SigningKey", "check_signature", "kept_private", "key_mark", "write_private"]
+
+_MARK_DIGITS = 16
+"""64 bits: marks do not meet by chance, and what matters is signed with the key itself."""
 
 
 class SigningKey:
@@ -46,6 +50,11 @@ class SigningKey:
     def sign(self, message: bytes) -> str:
         """The signature of `message`, base64."""
         return base64.b64encode(self._key.sign(message)).decode()
+
+
+def key_mark(public: str) -> str:
+    """A short name of a public key, which may be part of a key of the fabric."""
+    return hashlib.sha256(public.encode()).hexdigest()[:_MARK_DIGITS]
 
 
 def check_signature(public: str, signature: str, message: bytes) -> None:

@@ -32,6 +32,11 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     """Peak memory of training, an estimate."""
     size_bytes: int
     """Size of the parts on the wire, an estimate."""
+    labels: tuple[str, ...] = ()
+    """Labels that the model tells apart: data with others cannot teach it, a test set with others
+    cannot measure it. Empty: it takes any."""
+    labels_field: str = ""
+    """The field of the intent that names them, for instance `model.config.classes`."""
 
 
 class DataProfile(msgspec.Struct, frozen=True, kw_only=True):

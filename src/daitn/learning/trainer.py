@@ -22,6 +22,7 @@ from daitn.learning.commands import (
     Train,
 )
 from daitn.learning.process import WorkerProcess
+from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
 from daitn.objects.errors import Corrupt, WorkFailed
 from daitn.objects.wire import decode
@@ -39,9 +40,11 @@ class Trainer:
     raises what the recipe raises, and `WorkFailed` where the recipe or its process failed.
     """
 
-    def __init__(self, *, threads: int) -> None:
-        """`threads` processors are used for training; the same number gives the same model."""
+    def __init__(self, *, threads: int, stall_s: float = STALL_S) -> None:
+        """`threads` processors are used for training; the same number gives the same model. A call
+        without a sign of life for `stall_s` fails."""
         self._threads = threads
+        self._stall_s = stall_s
         self._turn = asyncio.Lock()
         self._worker: WorkerProcess | None = None
         self._waiting = 0
@@ -122,7 +125,8 @@ class Trainer:
         finally:
             self._waiting -= 1
         try:
-            result = await (await self._ready_worker()).ask(command, watch)
+            worker = await self._ready_worker()
+            result = await worker.ask(command, watch, stall_s=self._stall_s)
         finally:
             self._turn.release()
         return _decoded(result, kind)

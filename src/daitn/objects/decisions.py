@@ -38,6 +38,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     """Weighted mean of the terms."""
     terms: dict[str, float]
+    expected: dict[str, float] = {}
+    """Of a route: objective to the value that is expected to be measured at its end."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

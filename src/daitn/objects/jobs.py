@@ -12,7 +12,7 @@ import msgspec
 
 from daitn.objects.decisions import Assessment, Decision, Route
 from daitn.objects.errors import ErrorReport
-from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
@@ -23,6 +23,7 @@ __all__ = [
     "CancelRequested",
     "Checkpoint",
     "DeadlinePassed",
+    "Decided",
     "JobEvent",
     "JobState",
     "JobView",
@@ -37,6 +38,7 @@ __all__ = [
     "VerifiersChosen",
     "Woke",
     "WorkNeeds",
+    "WorkStalled",
 ]
 
 
@@ -98,6 +100,10 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     flops_per_example: float
     memory_bytes: int
     size_bytes: int
+    labels: tuple[str, ...] = ()
+    """Labels that the model tells apart; empty: it takes any."""
+    labels_field: str = ""
+    """The field of the intent that names them."""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
@@ -125,6 +131,24 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     decision: Decision
     waiting_for: str = ""
     """Set when there is no route now but may be one when the network changes."""
+    why: str = ""
+    """Without a route: what the route engine says of the best that could still be reached."""
+    unvisited: dict[SiteId, str] = {}
+    """Without a route: sites with data that the model did not visit, and why."""
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision of the route engine, in the life of its job."""
+
+    number: int
+    """From 1 on."""
+    at_s: float
+    decision: Decision
+    route: Route | None
+    waiting_for: str
+    why: str
+    visits_before: int
+    """How many visits had been measured by then."""
 
 
 class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +175,15 @@ class SiteLost(msgspec.Struct, frozen=True, tag="site-lost"):
     """A site that was working for the job is gone."""
 
     site: SiteId
+
+
+class WorkStalled(msgspec.Struct, frozen=True, kw_only=True, tag="work-stalled"):
+    """A site is there, and does not get on with a piece of work."""
+
+    site: SiteId
+    visit: VisitId
+    silent_s: float
+    """For how long nothing moved."""
 
 
 class CandidateLost(msgspec.Struct, frozen=True, tag="candidate-lost"):
@@ -188,6 +221,7 @@ JobEvent = (
     | VerifiersChosen
     | Reported
     | SiteLost
+    | WorkStalled
     | CandidateLost
     | Woke
     | DeadlinePassed
@@ -286,3 +320,5 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     submitted_at_s: float
     ended_at_s: float | None
     needs: WorkNeeds
+    queued: str = ""
+    """Its places in sites' queues, for instance `2nd at netco`; empty where it has its turn."""

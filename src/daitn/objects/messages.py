@@ -153,6 +153,12 @@ class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     state: WorkState
     outcome: WorkOutcome | None = None
+    phase: str = ""
+    """Of running work, as in `Progress`; empty before the first."""
+    done: int = 0
+    total: int = 0
+    ahead: int = 0
+    """Pieces of work that were accepted before this one, where it waits for them."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

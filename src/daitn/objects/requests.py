@@ -8,7 +8,7 @@ from daitn.objects.decisions import Decision
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import JobView
+from daitn.objects.jobs import Decided, JobView
 from daitn.objects.lineage import Lineage
 from daitn.objects.models import ModelRef
 from daitn.objects.queries import QueryIntent, QueryRecord
@@ -16,6 +16,7 @@ from daitn.objects.queries import QueryIntent, QueryRecord
 __all__ = [
     "AssessIntent",
     "CutQuery",
+    "DecisionList",
     "ExplainQuery",
     "JobList",
     "JobQuery",
@@ -54,6 +55,12 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs, oldest first."""
 
     jobs: tuple[JobView, ...]
+
+
+class DecisionList(msgspec.Struct, frozen=True, kw_only=True):
+    """Every decision on a job's route, oldest first."""
+
+    decisions: tuple[Decided, ...]
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

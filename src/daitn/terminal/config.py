@@ -9,6 +9,7 @@ import msgspec
 import yaml
 
 from daitn.identity.sealing import seal
+from daitn.learning.pulse import STALL_S
 from daitn.objects.deployments import Api, ModelPolicy
 from daitn.objects.descriptors import DataPolicy, Role
 from daitn.objects.errors import InvalidInput, NotFound
@@ -193,6 +194,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Folder for the key, the models and the ledger."""
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Processor threads for training."""
+    stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
+    """Seconds without a sign of life after which training or measuring has failed."""
     recipes: tuple[str, ...] = ()
     """Installed recipes that may run here; empty: all that are installed."""
     datasets: tuple[DatasetConfig, ...] = ()

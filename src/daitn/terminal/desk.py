@@ -17,7 +17,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
-from daitn.objects.messages import Work, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.messages import Progress, Work, WorkOutcome, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
 from daitn.terminal.ledger import Ledger, Noted
 
@@ -25,6 +25,8 @@ __all__ = ["Desk", "Done"]
 
 log = logging.getLogger(__name__)
 
+FETCHING = "fetching"
+"""The phase of work before it has its turn."""
 REPORT_AGAIN_S = (0.2, 1.0, 5.0)
 """Pauses between attempts to report; the last one repeats until the control centre answers."""
 
@@ -56,12 +58,20 @@ class Desk:
         self._perform = perform
         self._report = report
         self._running: dict[VisitId, asyncio.Task[None]] = {}
-        self._reporting: set[asyncio.Task[None]] = set()
+        """In the order in which it was accepted."""
+        self._progress: dict[VisitId, Progress] = {}
+        """The latest of what is running."""
+        self._reporting: dict[VisitId, asyncio.Task[None]] = {}
 
     @property
     def queue(self) -> int:
         """Work accepted and not finished."""
         return len(self._running)
+
+    def heard(self, progress: Progress) -> None:
+        """Work that is running got on."""
+        if progress.visit in self._running:
+            self._progress[progress.visit] = progress
 
     def models(self) -> frozenset[Digest]:
         """Models that work here still needs, or that nobody has heard of yet."""
@@ -99,20 +109,42 @@ class Desk:
         if noted is None:
             return WorkStatus(state=WorkState.UNKNOWN)
         if noted.outcome is None:
-            return WorkStatus(state=WorkState.RUNNING)
+            return self._going(visit)
         return WorkStatus(state=noted.outcome.state, outcome=noted.outcome)
+
+    def _going(self, visit: VisitId) -> WorkStatus:
+        """How far running work is. What trains or measures has its turn; what does not yet, waits
+        for what was accepted before it."""
+        progress = self._progress.get(visit)
+        if progress is None:
+            return WorkStatus(state=WorkState.RUNNING, ahead=self._before(visit))
+        fetching = progress.phase == FETCHING
+        return WorkStatus(
+            state=WorkState.RUNNING,
+            phase=progress.phase,
+            done=progress.done,
+            total=progress.total,
+            ahead=self._before(visit) if fetching else 0,
+        )
+
+    def _before(self, visit: VisitId) -> int:
+        """How much of what is running was accepted before this."""
+        accepted = list(self._running)
+        return accepted.index(visit) if visit in accepted else 0
 
     async def stop(self, visit: VisitId) -> None:
         """Stop work and forget it; its report is owed to nobody."""
-        task = self._running.pop(visit, None)
-        if task is not None:
+        tasks = [self._running.pop(visit, None), self._reporting.pop(visit, None)]
+        stopped = [task for task in tasks if task is not None]
+        for task in stopped:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*stopped, return_exceptions=True)
+        self._progress.pop(visit, None)
         self._ledger.forget(visit)
 
     async def close(self) -> None:
         """Stop everything. What was not finished is lost, what was not heard is kept."""
-        tasks = [*self._running.values(), *self._reporting]
+        tasks = [*self._running.values(), *self._reporting.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,6 +157,7 @@ class Desk:
     def _ended(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
         if self._running.get(visit) is ended:
             del self._running[visit]
+            self._progress.pop(visit, None)
 
     async def _do(self, work: Work) -> None:
         noted = Noted(work=work, outcome=await self._outcome(work))
@@ -163,9 +196,17 @@ class Desk:
         )
 
     def _send(self, noted: Noted) -> None:
-        task = asyncio.create_task(self._send_until_heard(noted))
-        self._reporting.add(task)
-        task.add_done_callback(self._reporting.discard)
+        """Report until it is heard; once, however often the same work is handed in again."""
+        visit = noted.work.visit
+        if visit in self._reporting:
+            return
+        task = asyncio.create_task(self._send_until_heard(noted), name=f"report {visit}")
+        self._reporting[visit] = task
+        task.add_done_callback(lambda ended: self._heard_of(visit, ended))
+
+    def _heard_of(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
+        if self._reporting.get(visit) is ended:
+            del self._reporting[visit]
 
     async def _send_until_heard(self, noted: Noted) -> None:
         assert noted.outcome is not None

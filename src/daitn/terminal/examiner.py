@@ -10,9 +10,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -35,7 +36,9 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.store.files import replace_file
 
-__all__ = ["SCHEMA", "Examiner"]
+__all__ = ["SCHEMA", "Examiner", "oldest_beyond"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +323,7 @@ class Examiner:
         return picked is not None and order[picked] == item.answer
 
     def _forget(self) -> None:
-        for target in list(self._attested)[: len(self._attested) - _MOST_KNOWN]:
+        for target in oldest_beyond(self._attested, _MOST_KNOWN):
             del self._attested[target], self._known[target]
             self._decks.pop(target, None)
 
@@ -378,3 +381,8 @@ def _recalled(kept: _Kept, name: str) -> Examination:
         rounds=[Known(right, items) for right, items in kept.rounds.get(name, ())],
         before=Known(*before) if before else None,
     )
+
+
+def oldest_beyond(kept: Mapping[T, object], most: int) -> list[T]:
+    """The first that were put, as many as there are more than `most`."""
+    return list(kept)[: max(0, len(kept) - most)]

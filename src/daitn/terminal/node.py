@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from daitn.identity.keys import SigningKey
+from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.trainer import Trainer
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -33,6 +33,7 @@ from daitn.terminal.desk import Desk
 from daitn.terminal.inference import Inference
 from daitn.terminal.journeys.terminus import Terminus
 from daitn.terminal.ledger import Ledger
+from daitn.terminal.starts import started_at_s
 from daitn.terminal.workshop import Workshop
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
@@ -63,7 +64,7 @@ class Node:
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
-        self._trainer = Trainer(threads=config.threads)
+        self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s)
         self._sensing = Sensing(
             fabric,
             config.site,
@@ -119,7 +120,8 @@ class Node:
         """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
         if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
             await self._trainer.start()
-        self.descriptor = await describe(self._config, self._trainer, self._key.public, time.time())
+        started = started_at_s(Path(self._config.state), time.time())
+        self.descriptor = await describe(self._config, self._trainer, self._key.public, started)
         if self._inference is not None:
             await self._inference.start()
             self.descriptor = self._inference.described(self.descriptor)
@@ -128,7 +130,9 @@ class Node:
             served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
             self._registrations.append(served)
         await self._sensing.start()
-        token = await self._fabric.announce(keys.site_alive(self._config.site))
+        token = await self._fabric.announce(
+            keys.site_alive(self._config.site, key_mark(self._key.public))
+        )
         self._registrations.append(token)
         await self._publish_advert()
         self._desk.resume()
@@ -232,6 +236,7 @@ class Node:
         )
 
     def _publish_progress(self, progress: Progress) -> None:
+        self._desk.heard(progress)
         self._spawn(self._send_progress(progress))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -23,7 +23,7 @@ from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import Progress, RecipeQuestion, VerifyWork, VisitWork, Work
 from daitn.objects.models import Manifest, ModelRef
 from daitn.terminal.config import DatasetConfig, NodeConfig, TestSetConfig
-from daitn.terminal.desk import Done
+from daitn.terminal.desk import FETCHING, Done
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
 __all__ = ["Workshop"]
@@ -104,6 +104,8 @@ class Workshop:
             flops_per_example=footprint.flops_per_example,
             memory_bytes=footprint.memory_bytes,
             size_bytes=footprint.size_bytes,
+            labels=footprint.labels,
+            labels_field=footprint.labels_field,
         )
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
@@ -206,9 +208,9 @@ class Workshop:
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
         self._came_at_s[model.manifest] = time.monotonic()
-        self._tell(work, "fetching", 0, model.size_bytes)
+        self._tell(work, FETCHING, 0, model.size_bytes)
         moved = await self._transport.fetch(
-            model, lambda done, total: self._tell(work, "fetching", done, total)
+            model, lambda done, total: self._tell(work, FETCHING, done, total)
         )
         if (brought := self._brought.pop(model.manifest, None)) is not None:
             moved = _together(brought, moved)

@@ -1,7 +1,8 @@
 """Who is on the network, and what each node says of itself, from signed adverts.
 
 A site's public key is trusted at first sight and kept: an advert under the same name with another
-key is refused, before and after a restart.
+key is refused, before and after a restart. A site is there while a node with that key shows its
+token; another process under the same name neither brings it nor keeps it there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from daitn.identity.keys import key_mark
 from daitn.identity.signing import check_advert
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
@@ -34,6 +36,8 @@ DESCRIBE_TIMEOUT_S = 5.0
 MOST_SITES = 10_000
 """Names that are let in; ten times the largest network that was tried. Anybody can think of
 another name."""
+MOST_MARKS = 16
+"""Nodes under one name that are told apart; one of them is the true one."""
 MOST_BYTES = 16 << 20
 """Of an advert: 256 deployments that each carry 32 signed verifications have 5 MB."""
 
@@ -125,6 +129,8 @@ class Directory:
         self._listeners = list(listeners)
         self._nodes: dict[SiteId, NodeDescriptor] = {}
         self._alive: set[SiteId] = set()
+        self._marks: dict[SiteId, set[str]] = {}
+        """Of the keys of the nodes that show a token, by the site that they say they are."""
         self._going: dict[SiteId, asyncio.Task[None]] = {}
         self._greeting: dict[SiteId, asyncio.Task[None]] = {}
         self._registrations: list[Registration] = []
@@ -168,7 +174,12 @@ class Directory:
         return self._known.get(site)
 
     async def _on_alive(self, key: str, alive: bool) -> None:
-        site = keys.site_of(key)
+        site, mark = keys.site_of(key), keys.mark_of(key)
+        self._note_mark(site, mark, alive)
+        if not self._is_own(site, mark):
+            if alive:
+                log.warning("%s is not let in: the site is known with another key", site)
+            return
         for waiting in (self._going, self._greeting):
             task = waiting.pop(site, None)
             if task is not None:
@@ -178,7 +189,27 @@ class Directory:
         else:
             self._going[site] = asyncio.create_task(self._give_up(site))
 
+    def _note_mark(self, site: SiteId, mark: str, alive: bool) -> None:
+        marks = self._marks.setdefault(site, set())
+        if alive and len(marks) < MOST_MARKS:
+            marks.add(mark)
+        elif not alive:
+            marks.discard(mark)
+        if not marks:
+            del self._marks[site]
+
+    def _is_own(self, site: SiteId, mark: str) -> bool:
+        """Whether a node with this key may be the site's."""
+        known = self._known.get(site)
+        return known is None or key_mark(known) == mark
+
+    def _shows(self, site: SiteId) -> bool:
+        """Whether a node that has the site's known key shows its token."""
+        known = self._known.get(site)
+        return known is not None and key_mark(known) in self._marks.get(site, ())
+
     async def _greet(self, site: SiteId) -> None:
+        refused = False
         while True:
             try:
                 advert = await self._fabric.request(
@@ -187,8 +218,12 @@ class Directory:
                 self._heard(site, advert)
                 return
             except (Refused, InvalidInput, Corrupt) as error:
-                log.warning("%s is not let in: %s", site, error)
-                return
+                if not refused:
+                    log.warning("%s is not let in: %s", site, error)
+                refused = True
+                # Another process may answer in its name: the true one is asked again.
+                if not self._shows(site):
+                    return
             except DaitnError as error:
                 log.info("%s does not describe itself yet: %s", site, error.problem)
             await asyncio.sleep(LOST_AFTER_S)
@@ -208,10 +243,10 @@ class Directory:
             log.warning("the advert at %s is not believed: %s", key, error)
 
     def _heard(self, site: SiteId, payload: bytes) -> None:
-        """Take in what a site says of itself. It is there if its token is: another node may hold
-        the same token and answer in its place, so that it is not heard when it is asked."""
+        """Take in what a site says of itself. It is there if its token is: another process may
+        answer in its place, so that it is not heard when it is asked."""
         anew = self._absorb(site, payload)
-        coming = site in self._greeting and site not in self._alive
+        coming = site in self._greeting and site not in self._alive and self._shows(site)
         if coming:
             self._alive.add(site)
         if anew or coming:

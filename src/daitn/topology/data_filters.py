@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daitn.identity.access import allows
@@ -11,7 +11,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Quantity, Requirement, TrainingIntent
-from daitn.topology.fit import topics_fit
+from daitn.topology.fit import other_labels, some, topics_fit
 from daitn.topology.inbound import LINK_QUANTITIES, Inbound
 from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
 from daitn.topology.snapshot import SiteState
@@ -61,6 +61,12 @@ class Wanted:
     stale_after_s: float
     places: Mapping[ObjectiveName, frozenset[tuple[SiteId, str]]]
     """Site and jurisdiction of every verifier that can measure an objective."""
+    severed: Callable[[SiteId, SiteId], bool] = lambda one, other: False
+    """Whether there is no path between two sites."""
+    labels: tuple[str, ...] = ()
+    """Labels that the model tells apart; empty: it takes any."""
+    labels_field: str = ""
+    """The field of the intent that names them."""
 
 
 def rejections_of(candidate: Candidate, wanted: Wanted) -> list[Rejection]:
@@ -68,10 +74,12 @@ def rejections_of(candidate: Candidate, wanted: Wanted) -> list[Rejection]:
     found = [
         *_site(candidate),
         *_recipe(candidate, wanted),
+        *_labels(candidate, wanted),
         *_access(candidate, wanted),
         *_topic(candidate, wanted),
         *_memory(candidate, wanted),
         *_release(candidate, wanted),
+        *_path(candidate, wanted),
     ]
     for index, requirement in enumerate(wanted.intent.requirements):
         rejection = _requirement(candidate, wanted, index, requirement)
@@ -122,6 +130,25 @@ def _recipe(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
             filter="recipe-allowed",
             reason=f"the data owner does not allow recipe {recipe}; allowed: {allowed}",
             field="model.recipe",
+        )
+
+
+def _labels(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    """Other labels would end a visit: it is known before the model travels.
+
+    Nothing is proposed: another class is another model, and a label may be one of the model's that
+    is written in another way.
+    """
+    unknown = other_labels(candidate.dataset.labels, wanted.labels)
+    if unknown:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="labels",
+            reason=f"its labels {some(unknown)} are not among {wanted.labels_field} "
+            f"({some(wanted.labels)})",
+            field=wanted.labels_field,
+            shortfall=float(len(unknown)),
+            unit="labels",
         )
 
 
@@ -186,6 +213,23 @@ def _release(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
             filter="release",
             reason=f"its models may travel to {', '.join(release_to) or 'nowhere'} only, "
             f"{name} is measured in {where}",
+            field=f"objectives[{index}]",
+        )
+
+
+def _path(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+    """What learned here has to come to a verifier: one that no echo reaches cannot fetch it."""
+    here = candidate.dataset.site
+    for index, name in enumerate(wanted.intent.objective_names()):
+        places = sorted({site for site, _ in wanted.places[name]})
+        if not places or not all(wanted.severed(here, site) for site in places):
+            continue
+        yield Rejection(
+            candidate=candidate.id,
+            filter="path",
+            reason=f"there is no path between {here} and who measures {name} ({some(places)}): "
+            "neither can connect to the other; with `listen: []` in its file the control centre "
+            "relays",
             field=f"objectives[{index}]",
         )
 

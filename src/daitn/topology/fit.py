@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from daitn.objects.descriptors import TestSetDescriptor
 
-__all__ = ["label_coverage", "pooled_labels", "topic_fit", "topics_fit"]
+__all__ = ["label_coverage", "other_labels", "pooled_labels", "some", "topic_fit", "topics_fit"]
+
+_SHOWN = 5
+"""Names in a sentence."""
 
 
 def topic_fit(one: str, other: str) -> float:
@@ -51,3 +54,15 @@ def label_coverage(labels: Mapping[str, int], items: Mapping[str, int]) -> float
     if total == 0:
         return 1.0
     return sum(count for label, count in items.items() if labels.get(label, 0) > 0) / total
+
+
+def other_labels(labels: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """Labels that are not among those that a model tells apart; none where it takes any."""
+    return tuple(sorted(set(labels) - set(known))) if known else ()
+
+
+def some(names: Collection[str]) -> str:
+    """The first few names, for a sentence."""
+    shown = list(names)[:_SHOWN]
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join([*shown, *more])

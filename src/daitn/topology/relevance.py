@@ -17,8 +17,9 @@ from daitn.topology.data_filters import Candidate, Wanted, rejections_of
 from daitn.topology.fit import label_coverage, pooled_labels, topics_fit
 from daitn.topology.inbound import Inbound, inbound_links, is_fresh
 from daitn.topology.relaxation import as_value
+from daitn.topology.severed import severed
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState, VerifierOption
-from daitn.topology.verifier_filters import verifiers_for
+from daitn.topology.verifier_filters import Measurable, verifiers_for
 
 __all__ = ["STALE_AFTER_S", "relevant_to"]
 
@@ -37,17 +38,21 @@ def relevant_to(
     now_s: float,
     memory_bytes: int,
     stale_after_s: float = STALE_AFTER_S,
+    labels: tuple[str, ...] = (),
+    labels_field: str = "",
 ) -> MsDrrt:
     """Cut the topology for `intent`.
 
-    `data_schema`, `test_schema` and `memory_bytes` are what the intent's recipe needs. Readings
+    `data_schema`, `test_schema` and `memory_bytes` are what the intent's recipe needs, `labels`
+    those that its model tells apart and `labels_field` who names them (see `WorkNeeds`). Readings
     older than `stale_after_s` at `now_s` are told as stale and not used: a requirement that stands
     on one fails, a queue that stands on one is 0. Coverage is 0 where nobody can measure.
     """
     rejections: list[Rejection] = []
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]] = {}
     for index, name in enumerate(intent.objective_names()):
-        found, refused = verifiers_for(snapshot, intent, index, test_schema)
+        measured = Measurable(test_schema, labels, labels_field)
+        found, refused = verifiers_for(snapshot, intent, index, measured)
         verifiers[name] = found
         rejections.extend(refused)
     wanted = Wanted(
@@ -57,6 +62,9 @@ def relevant_to(
         now_s=now_s,
         stale_after_s=stale_after_s,
         places=_places(snapshot, verifiers),
+        severed=lambda one, other: severed(snapshot, one, other, now_s, stale_after_s),
+        labels=labels,
+        labels_field=labels_field,
     )
     options: list[DataOption] = []
     tested = {name: pooled_labels(v.test for v in found) for name, found in verifiers.items()}
@@ -66,7 +74,7 @@ def relevant_to(
         if not failures:
             options.append(_option(candidate, wanted, tested))
     options.sort(key=lambda option: option.id)
-    rejections.extend(_pinned_rejections(snapshot, intent, options))
+    rejections.extend(_pinned_rejections(snapshot, intent, options, rejections))
     return MsDrrt(
         snapshot=snapshot,
         options=tuple(options),
@@ -127,7 +135,10 @@ def _queue(state: SiteState, wanted: Wanted) -> int:
 
 
 def _pinned_rejections(
-    snapshot: Drrt, intent: TrainingIntent, options: list[DataOption]
+    snapshot: Drrt,
+    intent: TrainingIntent,
+    options: list[DataOption],
+    rejections: list[Rejection],
 ) -> Iterator[Rejection]:
     """Sites of a stated route at which the model cannot be trained."""
     usable = sorted({option.site for option in options})
@@ -139,17 +150,19 @@ def _pinned_rejections(
             candidate=visit.site,
             filter="pinned",
             reason=f"the stated route visits {visit.site}, "
-            + _absence(snapshot.sites.get(visit.site)),
+            + _absence(snapshot.sites.get(visit.site), rejections),
             field=f"route[{index}].site",
             relax_to=as_value(near[0]) if near else "",
         )
 
 
-def _absence(state: SiteState | None) -> str:
+def _absence(state: SiteState | None, rejections: list[Rejection]) -> str:
     if state is None:
         return "which is not in the network"
     if not state.alive:
         return "which is not there now"
     if not state.descriptor.datasets:
         return "which holds no data set"
-    return "none of whose data sets can be used"
+    at = f"{state.descriptor.site}/"
+    told = [f"{r.candidate}: {r.reason}" for r in rejections if r.candidate.startswith(at)]
+    return f"none of whose data sets can be used: {'; '.join(told)}"

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.intents import Objective, TrainingIntent
-from daitn.topology.fit import topic_fit
+from daitn.topology.fit import other_labels, some, topic_fit
 from daitn.topology.relaxation import as_value
 from daitn.topology.snapshot import Drrt, SiteState, VerifierOption
 
-__all__ = ["verifiers_for"]
+__all__ = ["Measurable", "verifiers_for"]
+
+
+@dataclass(frozen=True)
+class Measurable:
+    """What a test set has to be like for the model to be measured on it."""
+
+    test_schema: str
+    labels: tuple[str, ...] = ()
+    """Labels that the model tells apart; empty: it takes any."""
+    labels_field: str = ""
+    """The field of the intent that names them."""
 
 
 def verifiers_for(
-    snapshot: Drrt, intent: TrainingIntent, index: int, test_schema: str
+    snapshot: Drrt, intent: TrainingIntent, index: int, wanted: Measurable
 ) -> tuple[tuple[VerifierOption, ...], list[Rejection]]:
     """Test sets on which objective `index` can be measured, by site, and why others cannot serve.
 
@@ -30,32 +43,33 @@ def verifiers_for(
             continue
         failures = _unit_rejections(state, verifier, intent, index)
         ranked = sorted(
-            verifier.tests, key=lambda test: _nearness(test, objective, test_schema), reverse=True
+            verifier.tests, key=lambda test: _nearness(test, objective, wanted), reverse=True
         )
-        fitting = [test for test in ranked if not _misses(test, objective, test_schema)]
+        fitting = [test for test in ranked if not _misses(test, objective, wanted)]
         if not fitting:
-            failures += _test_rejections(state, ranked, intent, index, test_schema)
+            failures += _test_rejections(state, ranked, intent, index, wanted)
         rejections += failures
         if not failures:
             options += [VerifierOption(site=site, test=test) for test in fitting]
     return tuple(options), rejections
 
 
-def _misses(test: TestSetDescriptor, objective: Objective, test_schema: str) -> tuple[str, ...]:
+def _misses(test: TestSetDescriptor, objective: Objective, wanted: Measurable) -> tuple[str, ...]:
     """The filters that a test set fails."""
     failed = (
         ("verifier-topic", test.topic != objective.topic),
         ("verifier-metric", objective.metric not in test.metrics),
-        ("verifier-schema", test.test_schema != test_schema),
+        ("verifier-schema", test.test_schema != wanted.test_schema),
+        ("verifier-labels", bool(other_labels(test.labels, wanted.labels))),
     )
     return tuple(name for name, fails in failed if fails)
 
 
 def _nearness(
-    test: TestSetDescriptor, objective: Objective, test_schema: str
+    test: TestSetDescriptor, objective: Objective, wanted: Measurable
 ) -> tuple[int, float, str]:
     return (
-        -len(_misses(test, objective, test_schema)),
+        -len(_misses(test, objective, wanted)),
         topic_fit(test.topic, objective.topic),
         test.topic,
     )
@@ -97,7 +111,7 @@ def _test_rejections(
     ranked: list[TestSetDescriptor],
     intent: TrainingIntent,
     index: int,
-    test_schema: str,
+    wanted: Measurable,
 ) -> list[Rejection]:
     """What the test set that comes nearest misses, filter by filter."""
     site, field, objective = state.descriptor.site, f"objectives[{index}]", intent.objectives[index]
@@ -128,9 +142,16 @@ def _test_rejections(
         "verifier-schema": Rejection(
             candidate=site,
             filter="verifier-schema",
-            reason=f"recipe {intent.model.recipe} is measured on {test_schema}, "
+            reason=f"recipe {intent.model.recipe} is measured on {wanted.test_schema}, "
             f"the test set on {nearest.topic} is {nearest.test_schema}",
             field=field,
         ),
+        "verifier-labels": Rejection(
+            candidate=site,
+            filter="verifier-labels",
+            reason=f"the test set on {nearest.topic} has labels that are not among "
+            f"{wanted.labels_field}: {some(other_labels(nearest.labels, wanted.labels))}",
+            field=wanted.labels_field,
+        ),
     }
-    return [told[name] for name in _misses(nearest, objective, test_schema)]
+    return [told[name] for name in _misses(nearest, objective, wanted)]

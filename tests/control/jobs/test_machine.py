@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from daitn.control.jobs.commands import ChooseVerifiers, ComputeRoute, StartWork, StopWork
 from daitn.control.jobs.job import Job, Outstanding
-from daitn.control.jobs.machine import handle, replay
+from daitn.control.jobs.machine import decisions, handle, replay
 from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.view import algorithm, view
@@ -178,9 +178,9 @@ def test_an_unverified_model_that_was_lost_with_its_site_is_made_again(told_by: 
     assert isinstance(verify, StartWork)
     lost = Reported(failed(verify, "Unreachable"))
     world.feed(lost if told_by == "its verifier" else CandidateLost("no holder answers"))
-    assert not world.job.outstanding
     again = world.run_until(is_training)
     assert isinstance(again, StartWork)
+    assert list(world.job.outstanding) == [again.work.visit]
     assert again.work.model == first.work.model
     world.feed(Reported(world.done(again)))
     world.run()
@@ -246,6 +246,7 @@ def test_work_that_was_lost_before_it_was_measured_is_paid_all_the_same() -> Non
     verify = world.run_until(is_verification)
     assert isinstance(verify, StartWork)
     world.feed(Reported(failed(verify, "Unreachable")))
+    world.run_until(lambda command: isinstance(command, ComputeRoute))
     shown = view(world.job, world.now_s)
     assert (shown.cost_usd, shown.examples) == (0.5, 100)
     assert world.job.strikes == {"general": 1}
@@ -360,6 +361,16 @@ def test_recovery_takes_up_what_was_under_way_with_the_same_ids() -> None:
     start = world.run_until(is_training)
     again = replay(world.facts)
     assert handle(again, Recovered(), world.now_s) == (start,)
+
+
+def test_every_decision_is_told_from_the_facts() -> None:
+    world = World()
+    world.run()
+    made = decisions(world.facts)
+    planned = [(fact, at_s) for fact, at_s in world.facts if isinstance(fact, Planned)]
+    assert [d.number for d in made] == list(range(1, len(planned) + 1))
+    assert [(d.route, d.at_s) for d in made] == [(fact.route, at_s) for fact, at_s in planned]
+    assert [d.visits_before for d in made] == [0, 0, 1, 2, 3]
 
 
 def test_an_unknown_fact_tells_the_jobs_history() -> None:

@@ -111,10 +111,7 @@ class World:
                 route = self.routes(self.job)
                 self.feed(Planned(route=route, decision=DECISION))
             case ChooseVerifiers(objectives):
-                chosen = tuple(
-                    VerifierAssignment(objective=o, site=SiteId(f"mpvu-{o}")) for o in objectives
-                )
-                self.feed(VerifiersChosen(chosen))
+                self.feed(VerifiersChosen(tuple(self.verifier(o) for o in objectives)))
             case StartWork() as start:
                 self.started.append(start)
                 self.feed(Reported(self.done(start)))
@@ -138,6 +135,12 @@ class World:
             if not self.step():
                 break
         raise AssertionError(f"that command never came: {self.job.history}")
+
+    def verifier(self, objective: ObjectiveName) -> VerifierAssignment:
+        """The one verification unit of each objective, unless it cannot fetch the model."""
+        site = SiteId(f"mpvu-{objective}")
+        unreached = self.job.candidate.unreached if self.job.candidate else set()
+        return VerifierAssignment(objective=objective, site=None if site in unreached else site)
 
     def next_route(self, job: Job) -> Route | None:
         """General and specialist in turn, three visits at most."""

@@ -15,10 +15,16 @@ from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 
-__all__ = ["MAX_STRIKES", "Candidate", "Job", "Outstanding"]
+__all__ = ["MAX_LOSSES", "MAX_STRIKES", "MOST_IN_VAIN", "Candidate", "Job", "Outstanding"]
 
 MAX_STRIKES = 2
 """Failures at a site after which the job goes elsewhere: one may be bad luck."""
+MAX_LOSSES = 3
+"""Losses of a site in the midst of work, none done between, after which the job goes elsewhere: a
+site may restart once or twice, and one that comes and goes finishes nothing."""
+MOST_IN_VAIN = 40
+"""Pieces of work in a row of which nothing measured came, after which a job gives up: whatever the
+cause, going on costs others and brings nothing."""
 _TOLD = 30
 """Steps of its history that a job can tell."""
 
@@ -44,7 +50,11 @@ class Candidate:
     """Jurisdictions into which it may travel."""
     parents: tuple[Digest, ...]
     """The lineage entry that made it."""
+    made_at: SiteId | None = None
+    """The site that made it; none for weights that the owner brought."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
+    unreached: set[SiteId] = field(default_factory=set)
+    """Verification units that could not fetch it from any holder."""
     entries: list[Digest] = field(default_factory=list)
 
 
@@ -79,6 +89,14 @@ class Job:
     strikes: dict[SiteId, int] = field(default_factory=dict)
     """Failures of visits, by site."""
     verifier_strikes: dict[SiteId, int] = field(default_factory=dict)
+    losses: dict[SiteId, int] = field(default_factory=dict)
+    """Times that a site was lost at work since it last finished any."""
+    troubles: dict[SiteId, str] = field(default_factory=dict)
+    """What went wrong last at a site."""
+    cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
+    """Site and holder: the site could not get a model from that holder."""
+    in_vain: int = 0
+    """Pieces of work in a row of which nothing measured came."""
     spent_usd: float = 0.0
     spent_examples: int = 0
     """Also of visits whose model was lost before it was measured."""
@@ -86,6 +104,8 @@ class Job:
     """What measuring all objectives took last."""
     waits: int = 0
     """Times that it waited since it last got on."""
+    stuck_since_s: float | None = None
+    """When the first of those waits began."""
     works: int = 0
     wake_at_s: float | None = None
     history: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD))
@@ -98,8 +118,10 @@ class Job:
 
     @property
     def excluded(self) -> tuple[SiteId, ...]:
-        """Sites that failed this job too often to be asked again."""
-        return tuple(sorted(s for s, n in self.strikes.items() if n >= MAX_STRIKES))
+        """Sites that failed this job, or were lost to it, too often to be asked again."""
+        failed = {site for site, times in self.strikes.items() if times >= MAX_STRIKES}
+        lost = {site for site, times in self.losses.items() if times >= MAX_LOSSES}
+        return tuple(sorted(failed | lost))
 
     @property
     def best(self) -> Checkpoint | None:

@@ -15,7 +15,7 @@ machine as in dask.distributed.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -28,7 +28,9 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.job import MAX_STRIKES, Candidate, Job, Outstanding
+from daitn.control.jobs.ending import why_exhausted
+from daitn.control.jobs.failing import note_cut_off, note_failure, note_loss, reason_of, stall_of
+from daitn.control.jobs.job import MAX_STRIKES, MOST_IN_VAIN, Candidate, Job, Outstanding
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
 from daitn.identity.signing import entry_digest
@@ -41,6 +43,7 @@ from daitn.objects.jobs import (
     CancelRequested,
     CandidateLost,
     DeadlinePassed,
+    Decided,
     JobEvent,
     JobState,
     Planned,
@@ -50,17 +53,21 @@ from daitn.objects.jobs import (
     Submitted,
     VerifiersChosen,
     Woke,
+    WorkStalled,
 )
 from daitn.objects.lineage import Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
-__all__ = ["handle", "replay", "submit"]
+__all__ = ["decisions", "handle", "replay", "submit"]
 
 Commands = tuple[Command, ...]
 RETRY_AFTER_S = 5.0
 RETRY_AT_MOST_S = 300.0
 """A waiting job looks again by itself after the first, twice as long each time up to the second:
 what it waits for wakes it when it comes, so this is for what was not noticed."""
+WAITS_AT_MOST_S = 7 * 86_400.0
+"""A job that has waited so long, with nothing measured between, ends: a site that is away over a
+weekend comes back, and nobody has to find a job that was forgotten."""
 
 
 def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
@@ -90,19 +97,48 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
         )
     before = job.state
     commands = handler(job, event, now_s)
+    if job.in_vain >= MOST_IN_VAIN and not job.state.final:
+        commands = (*_stops(commands), *_stop_all(job), *_give_up(job, now_s))
     job.history.append(f"{before}+{type(event).__name__}->{job.state}")
     return commands
 
 
 def replay(events: Iterable[tuple[JobEvent, float]]) -> Job:
     """Rebuild a job from its stored facts, each with the time at which it was taken in."""
+    *_, (job, _) = _replayed(events)
+    return job
+
+
+def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
+    """Every decision on the route in a job's stored facts."""
+    found: list[Decided] = []
+    for job, (event, at_s) in _replayed(events):
+        if isinstance(event, Planned):
+            decided = Decided(
+                number=len(found) + 1,
+                at_s=at_s,
+                decision=event.decision,
+                route=event.route,
+                waiting_for=event.waiting_for,
+                why=event.why,
+                visits_before=len(job.made),
+            )
+            found.append(decided)
+    return tuple(found)
+
+
+def _replayed(
+    events: Iterable[tuple[JobEvent, float]],
+) -> Iterator[tuple[Job, tuple[JobEvent, float]]]:
+    """The job after each of its facts, with that fact."""
     stream = iter(events)
     first, at_s = next(stream)
     assert isinstance(first, Submitted)
     job, _ = submit(first, at_s)
+    yield job, (first, at_s)
     for event, at_s in stream:
         handle(job, event, at_s)
-    return job
+        yield job, (event, at_s)
 
 
 def _on_assessed(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -122,7 +158,9 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     if event.route is None:
         if event.waiting_for:
             return _wait(job, event.waiting_for, now_s)
-        return _end(job, JobState.EXHAUSTED, _why_exhausted(job), now_s)
+        return _end(
+            job, JobState.EXHAUSTED, why_exhausted(job, now_s, event.why, event.unvisited), now_s
+        )
     stop = event.route.visits[0]
     base = next((c for c in job.checkpoints if c.model.manifest == event.route.start), None)
     job.stop, job.base = stop, base
@@ -145,15 +183,15 @@ def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
-    error = outcome.error
-    if error is None:
-        return _plan(job)
+    error = reason_of(outcome)
     if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
         return _fail(job, error, now_s)
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
     job.strikes[outcome.site] = MAX_STRIKES if at_once else job.strikes.get(outcome.site, 0) + 1
-    job.error = error
+    note_failure(job, outcome.site, error)
     if error.code == "Unreachable":
+        holders = job.base.model.holders if job.base else ()
+        note_cut_off(job, outcome.site, holders)
         return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
     return _plan(job)
 
@@ -163,7 +201,18 @@ def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     stops = _drop(job, event.site)
     if not stops:
         return ()
+    note_loss(job, event.site)
     job.detail = f"{event.site} was lost; going on from the last verified checkpoint"
+    return (*stops, *_plan(job))
+
+
+def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, WorkStalled)
+    if not _is_given(job, event):
+        return ()
+    job.strikes[event.site] = job.strikes.get(event.site, 0) + 1
+    stops = _drop(job, event.site)
+    note_failure(job, event.site, stall_of(event))
     return (*stops, *_plan(job))
 
 
@@ -174,6 +223,10 @@ def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     missing = [a.objective for a in event.assignments if a.site is None]
     missing = [objective for objective in missing if objective in still_open]
     if missing:
+        unreached = sorted(job.candidate.unreached)
+        if unreached:
+            detail = f"{', '.join(unreached)} cannot fetch it from {_holders(job.candidate)}"
+            return _without_candidate(job, detail, now_s)
         stops = _stop_all(job)
         return (*stops, *_wait(job, f"no verifier is there for {', '.join(missing)}", now_s))
     return tuple(
@@ -205,15 +258,30 @@ def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Comman
 
 
 def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
-    error = outcome.error
-    if error is not None and error.code == "Unreachable":
-        return _without_candidate(job, error.problem, now_s)
-    if error is not None:
-        job.error = error
-        strikes = job.verifier_strikes.get(outcome.site, 0) + 1
-        job.verifier_strikes[outcome.site] = strikes
-        if strikes >= MAX_STRIKES:
-            return (*_stop_all(job), *_fail(job, error, now_s))
+    assert job.candidate is not None
+    error = reason_of(outcome)
+    note_failure(job, outcome.site, error)
+    if error.code == "Unreachable":
+        job.candidate.unreached.add(outcome.site)
+        note_cut_off(job, outcome.site, job.candidate.model.holders)
+        return (ChooseVerifiers(_open_objectives(job)),)
+    return _verifier_struck(job, outcome.site, error, now_s)
+
+
+def _on_verification_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, WorkStalled)
+    if not _is_given(job, event):
+        return ()
+    error = stall_of(event)
+    stops = _drop(job, event.site)
+    note_failure(job, event.site, error)
+    return (*stops, *_verifier_struck(job, event.site, error, now_s))
+
+
+def _verifier_struck(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
+    job.verifier_strikes[site] = job.verifier_strikes.get(site, 0) + 1
+    if job.verifier_strikes[site] >= MAX_STRIKES:
+        return (*_stop_all(job), *_fail(job, error, now_s))
     return (ChooseVerifiers(_open_objectives(job)),)
 
 
@@ -224,9 +292,11 @@ def _on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
     """Go on from the last verified checkpoint."""
-    visit = job.candidate.visit if job.candidate else None
-    if visit is not None:
-        job.strikes[visit.site] = job.strikes.get(visit.site, 0) + 1
+    made_at = job.candidate.made_at if job.candidate else None
+    if made_at is not None:
+        job.strikes[made_at] = job.strikes.get(made_at, 0) + 1
+        job.troubles[made_at] = f"its model was lost before it was measured: {detail}"
+    job.in_vain += 1
     job.candidate = None
     job.detail = "the unverified model was lost; going on from the last verified checkpoint"
     stops = _stop_all(job)
@@ -238,7 +308,10 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
 def _on_verifier_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
     stops = _drop(job, event.site)
-    return (*stops, ChooseVerifiers(_open_objectives(job))) if stops else ()
+    if not stops:
+        return ()
+    note_loss(job, event.site)
+    return (*stops, ChooseVerifiers(_open_objectives(job)))
 
 
 def _on_woke(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -267,7 +340,8 @@ def _on_cancel(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
     stops = _stop_all(job)
-    return (*stops, *_end(job, JobState.EXHAUSTED, "its time (budget.duration_s) is over", now_s))
+    over = "its time (budget.duration_s) is over"
+    return (*stops, *_end(job, JobState.EXHAUSTED, why_exhausted(job, now_s, over), now_s))
 
 
 def _on_action_failed(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -302,6 +376,11 @@ def _verify_start(job: Job, now_s: float) -> Commands:
 
 
 def _wait(job: Job, detail: str, now_s: float) -> Commands:
+    if job.stuck_since_s is None:
+        job.stuck_since_s = now_s
+    if now_s - job.stuck_since_s >= WAITS_AT_MOST_S:
+        why = f"it waited {WAITS_AT_MOST_S / 86_400:.0f} days in vain: {detail}"
+        return _end(job, JobState.EXHAUSTED, why_exhausted(job, now_s, why), now_s)
     job.state = JobState.WAITING
     job.detail = detail
     job.wake_at_s = now_s + min(RETRY_AFTER_S * 2.0 ** min(job.waits, 10), RETRY_AT_MOST_S)
@@ -323,19 +402,28 @@ def _fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
     return _end(job, JobState.FAILED, error.problem, now_s)
 
 
-def _why_exhausted(job: Job) -> str:
-    if job.intent.route and len(job.made) < len(job.intent.route):
-        return "the rest of the route that the owner gave does not fit the budget or the sites"
-    if job.intent.route:
-        return "the route that the owner gave is at its end"
-    if job.error is not None and job.excluded:
-        return f"no site is left to try; last failure: {job.error.problem}"
-    return "no further visit is expected to bring the targets nearer within the budget"
+def _give_up(job: Job, now_s: float) -> Commands:
+    last = f"; the last failure: {job.error.problem}" if job.error else ""
+    problem = f"{job.in_vain} pieces of work in a row gave no measured model{last}"
+    return _fail(job, ErrorReport(code="WorkFailed", problem=problem), now_s)
+
+
+def _is_given(job: Job, event: WorkStalled) -> bool:
+    given = job.outstanding.get(event.visit)
+    return given is not None and given.site == event.site
+
+
+def _holders(candidate: Candidate) -> str:
+    return " or ".join(candidate.model.holders) or "anybody"
 
 
 def _start(job: Job, site: SiteId, work: Work) -> StartWork:
     job.outstanding[work.visit] = Outstanding(site, work)
     return StartWork(site, work)
+
+
+def _stops(commands: Commands) -> Commands:
+    return tuple(command for command in commands if isinstance(command, StopWork))
 
 
 def _stop_all(job: Job) -> Commands:
@@ -365,10 +453,20 @@ def _taken(job: Job, event: JobEvent) -> WorkOutcome | None:
     del job.outstanding[outcome.visit]
     wrong = mismatch(given, outcome)
     if not wrong:
+        if outcome.state is WorkState.DONE:
+            _finished(job, given)
         return outcome
     problem = f"the report of {outcome.site} is not about what it was asked for: {wrong}"
     error = ErrorReport(code="WorkFailed", problem=problem)
     return msgspec.structs.replace(outcome, state=WorkState.FAILED, error=error)
+
+
+def _finished(job: Job, given: Outstanding) -> None:
+    """A site did what it was asked for: it is there, and got its model."""
+    job.losses.pop(given.site, None)
+    holders = given.work.model.holders if given.work.model else ()
+    if len(holders) == 1:
+        job.cut_off.discard((given.site, holders[0]))
 
 
 def _open_objectives(job: Job) -> tuple[ObjectiveName, ...]:
@@ -398,21 +496,39 @@ _ALWAYS: dict[type, Handler] = {
     VerifiersChosen: _late,
     Reported: _late,
     SiteLost: _late,
+    WorkStalled: _late,
 }
 _ENDED: dict[type, Handler] = dict.fromkeys(
-    (ActionFailed, Assessed, Planned, VerifiersChosen, Reported, SiteLost, Recovered), _late
+    (
+        ActionFailed,
+        Assessed,
+        Planned,
+        VerifiersChosen,
+        Reported,
+        SiteLost,
+        WorkStalled,
+        Recovered,
+    ),
+    _late,
 )
+
+_VISITING: dict[type, Handler] = {
+    Reported: _on_visit_reported,
+    SiteLost: _on_visitor_lost,
+    WorkStalled: _on_visit_stalled,
+}
 
 _TABLE: dict[JobState, dict[type, Handler]] = {
     JobState.SUBMITTED: {**_ALWAYS, Assessed: _on_assessed},
     JobState.PLANNING: {**_ALWAYS, Planned: _on_planned},
-    JobState.PREPARING: {**_ALWAYS, Reported: _on_visit_reported, SiteLost: _on_visitor_lost},
-    JobState.VISITING: {**_ALWAYS, Reported: _on_visit_reported, SiteLost: _on_visitor_lost},
+    JobState.PREPARING: {**_ALWAYS, **_VISITING},
+    JobState.VISITING: {**_ALWAYS, **_VISITING},
     JobState.VERIFYING: {
         **_ALWAYS,
         VerifiersChosen: _on_verifiers_chosen,
         Reported: _on_verification_reported,
         SiteLost: _on_verifier_lost,
+        WorkStalled: _on_verification_stalled,
         CandidateLost: _on_candidate_lost,
     },
     JobState.WAITING: {**_ALWAYS, Woke: _on_woke},

@@ -31,6 +31,7 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> Candidate:
         cost_usd=cost_usd,
         release_to=release_to,
         parents=(entry_digest(entry),),
+        made_at=entry.fact.site,
     )
 
 
@@ -56,7 +57,7 @@ def close_candidate(job: Job) -> Checkpoint:
     values = {name: fact.value for name, fact in candidate.measured.items()}
     verifications = candidate.measured.values()
     job.verify_s = max(fact.seconds + fact.transfer_s for fact in verifications)
-    job.waits = 0
+    job.waits, job.stuck_since_s, job.in_vain = 0, None, 0
     path = candidate.base.visits if candidate.base else ()
     if candidate.visit is not None:
         path = (*path, len(job.made))

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from immutables import Map
 
 from daitn.control.jobs.job import Job
-from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
+from daitn.objects.messages import WorkStatus
 
-__all__ = ["algorithm", "view"]
+__all__ = ["News", "algorithm", "view"]
+
+_SILENT_S = 60.0
+"""From which on it is told that a site says nothing new."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What a site said last of work that it was given."""
+
+    status: WorkStatus
+    silent_s: float
+    """For how long it has said the same."""
 
 
 def algorithm(sites: tuple[SiteId, ...]) -> str:
@@ -18,8 +35,8 @@ def algorithm(sites: tuple[SiteId, ...]) -> str:
     return "sequential" if len(set(stays)) == len(stays) else "cyclic"
 
 
-def view(job: Job, now_s: float) -> JobView:
-    """The job at `now_s`."""
+def view(job: Job, now_s: float, news: Mapping[VisitId, News] = Map()) -> JobView:
+    """The job at `now_s`; `news` of the work that is outstanding, where there are any."""
     best = job.best
     ended_at_s = now_s if job.ended_at_s is None else job.ended_at_s
     return JobView(
@@ -29,7 +46,7 @@ def view(job: Job, now_s: float) -> JobView:
         recipe=job.intent.model.recipe,
         state=job.state,
         sentence=job.state.sentence,
-        detail=job.detail,
+        detail=_detail(job, news),
         algorithm=algorithm(tuple(made.site for made in job.made)),
         objectives=_objectives(job),
         route=tuple(job.made),
@@ -50,7 +67,38 @@ def view(job: Job, now_s: float) -> JobView:
         submitted_at_s=job.submitted_at_s,
         ended_at_s=job.ended_at_s,
         needs=job.needs,
+        queued=_queued(job, news),
     )
+
+
+def _detail(job: Job, news: Mapping[VisitId, News]) -> str:
+    """What it does, with its places in queues and sites that say nothing new."""
+    queued = _queued(job, news)
+    silent = [
+        f"{site} for {said.silent_s:.0f} s"
+        for site, said in _said(job, news)
+        if said.silent_s >= _SILENT_S and not said.status.ahead
+    ]
+    doing = f"queued ({queued})" if queued else job.detail
+    return f"{doing}; nothing new from {', '.join(silent)}" if silent else doing
+
+
+def _queued(job: Job, news: Mapping[VisitId, News]) -> str:
+    """Its places, where all of its work waits."""
+    ahead = [(site, said.status.ahead) for site, said in _said(job, news)]
+    if len(ahead) < len(job.outstanding) or not all(count for _, count in ahead):
+        return ""
+    return ", ".join(f"{_ordinal(count + 1)} at {site}" for site, count in ahead)
+
+
+def _said(job: Job, news: Mapping[VisitId, News]) -> list[tuple[SiteId, News]]:
+    return [(o.site, news[visit]) for visit, o in job.outstanding.items() if visit in news]
+
+
+def _ordinal(number: int) -> str:
+    tens, ones = divmod(number % 100, 10)
+    ending = "th" if tens == 1 else {1: "st", 2: "nd", 3: "rd"}.get(ones, "th")
+    return f"{number}{ending}"
 
 
 def _objectives(job: Job) -> tuple[ObjectiveView, ...]:
@@ -70,11 +118,6 @@ def _objectives(job: Job) -> tuple[ObjectiveView, ...]:
             )
         )
     return tuple(shown)
-
-
-def _untrained(job: Job) -> dict[str, float]:
-    first = job.checkpoints[0].values if job.checkpoints else {}
-    return {str(name): value for name, value in first.items()}
 
 
 def _bytes_moved(job: Job) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from daitn.learning.answering.protocol import Speaker
 from daitn.learning.classifier.config import parse_config
-from daitn.learning.classifier.table import profile
+from daitn.learning.classifier.table import LABEL, profile
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
 from daitn.objects.deployments import Api
 
@@ -49,6 +49,9 @@ class Classifier:
             flops_per_example=6.0 * weights,
             memory_bytes=_ENGINE_BYTES + _FLOAT_BYTES * (parameters * _COPIES + activations),
             size_bytes=_FLOAT_BYTES * (parameters + 2 * columns),
+            # What is published of a table are the labels in its column `label`, see `profile`.
+            labels=settings.classes if settings.label == LABEL else (),
+            labels_field="model.config.classes",
         )
 
     def inspect(self, data: Path) -> DataProfile:

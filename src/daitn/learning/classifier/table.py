@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from daitn.learning.recipe import DataProfile
 from daitn.objects.errors import InvalidInput, NotFound
 
-__all__ = ["Table", "profile", "read_table"]
+__all__ = ["LABEL", "Table", "profile", "read_table"]
 
-_LABEL = "label"
+LABEL = "label"
+"""Name of the column whose labels are published."""
 _MAX_LABELS = 1000
 """A histogram is published: a column with more values is no label, and may name its records."""
 _SHOWN_COLUMNS = 5
@@ -90,12 +91,12 @@ def profile(path: Path) -> DataProfile:
     Raises as `read_table` does, and `InvalidInput` if the label has too many values to be one.
     """
     header = _checked_header(path, next(_rows(path), (1, []))[1])
-    table = read_table(path, _LABEL if _LABEL in header else header[-1])
+    table = read_table(path, LABEL if LABEL in header else header[-1])
     labels = Counter(table.labels)
     if len(labels) > _MAX_LABELS:
         raise InvalidInput(
             f"{path} has {len(labels)} different labels; at most {_MAX_LABELS} make classes",
-            field=_LABEL,
+            field=LABEL,
             fix="put the class into a column called `label`",
         )
     usable = int(np.isfinite(table.features).all(axis=1).sum())

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage
 from daitn.objects.decisions import Assessment
@@ -26,7 +27,14 @@ from daitn.objects.jobs import (
 from daitn.objects.journeys import Dated, Heard, Journey, Note
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import RecipeQuestion
-from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent, Trained
+from daitn.objects.requests import (
+    AssessIntent,
+    DecisionList,
+    JobList,
+    JobQuery,
+    SubmitIntent,
+    Trained,
+)
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.packet import Kind, Packet
 from daitn.steering.wire.want import Capability, Want
@@ -104,6 +112,7 @@ class Home:
             "submit": self._on_submit,
             "assess": self._on_assess,
             "jobs": self._on_jobs,
+            "decisions": self._on_decisions,
             "lineage": self._on_lineage,
             "cancel": self._on_cancel,
         }
@@ -277,6 +286,11 @@ class Home:
         query = decode(payload, JobQuery)
         found = (self._get(query.job),) if query.job else self._luggage.all()
         return encode(JobList(jobs=tuple(self._view(journey) for journey in found)))
+
+    async def _on_decisions(self, key: str, payload: bytes) -> bytes:
+        journey = self._get(decode(payload, JobQuery).job)
+        made = decisions((fact.event, fact.at_s) for fact in journey.facts)
+        return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         journey = self._get(decode(payload, JobQuery).job)

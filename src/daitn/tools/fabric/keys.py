@@ -3,7 +3,7 @@
 ::
 
     daitn/alive/center                     token: the control centre runs
-    daitn/alive/site/{site}                token: the site's node runs
+    daitn/alive/site/{site}/{mark}         token: a node of the site runs that has this key
     daitn/center/do/{verb}                 request: a command or question to the control centre
     daitn/center/event/{job}               publication: something happened to a job
     daitn/center/advice                    publication: what forwarders are advised to do
@@ -44,6 +44,7 @@ __all__ = [
     "job_event",
     "job_of",
     "job_progress",
+    "mark_of",
     "site_advert",
     "site_alive",
     "site_attested",
@@ -58,7 +59,7 @@ __all__ = [
     "verb_of",
 ]
 
-ALL_SITES_ALIVE: Final = "daitn/alive/site/*"
+ALL_SITES_ALIVE: Final = "daitn/alive/site/*/*"
 ALL_ADVERTS: Final = "daitn/site/*/advert"
 ALL_SENSED: Final = "daitn/site/*/sensed"
 ALL_PROGRESS: Final = "daitn/site/*/progress/*"
@@ -78,9 +79,9 @@ def center_advice() -> str:
     return "daitn/center/advice"
 
 
-def site_alive(site: SiteId) -> str:
-    """Token of a site's node."""
-    return f"daitn/alive/site/{checked_name(site, 'site')}"
+def site_alive(site: SiteId, mark: str) -> str:
+    """Token of a node of a site; `mark`: of its public key, see `key_mark`."""
+    return f"daitn/alive/site/{checked_name(site, 'site')}/{checked_name(mark, 'mark')}"
 
 
 def center_do(verb: str) -> str:
@@ -146,9 +147,17 @@ def job_progress(job: JobId) -> str:
 def site_of(key: str) -> SiteId:
     """The site that a key speaks of. Raises `InvalidInput` where it speaks of none."""
     match key.split("/"):
-        case ["daitn", "alive", "site", site] | ["daitn", "site", site, _, *_]:
+        case ["daitn", "alive", "site", site, _] | ["daitn", "site", site, _, *_]:
             return SiteId(checked_name(site, "site"))
     raise _unreadable(key, "site")
+
+
+def mark_of(key: str) -> str:
+    """The mark in a node's token. Raises `InvalidInput` where there is none."""
+    match key.split("/"):
+        case ["daitn", "alive", "site", _, mark]:
+            return checked_name(mark, "mark")
+    raise _unreadable(key, "mark")
 
 
 def job_of(key: str) -> JobId:

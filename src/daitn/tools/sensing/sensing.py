@@ -69,7 +69,8 @@ class Sensing:
         self._elapsed_s = elapsed_s
         self._period_s = period_s
         self._peers_per_round = peers_per_round
-        self._peers: set[SiteId] = set()
+        self._peers: dict[SiteId, set[str]] = {}
+        """With the marks of its nodes that show a token."""
         self._links: dict[SiteId, LinkEstimate] = {}
         self._last = SiteId("")
         self._news = asyncio.Event()
@@ -201,11 +202,14 @@ class Sensing:
         peer = keys.site_of(key)
         if peer == self._site:
             return
+        marks = self._peers.setdefault(peer, set())
         if alive:
-            self._peers.add(peer)
+            marks.add(keys.mark_of(key))
             self._news.set()
-        else:
-            self._peers.discard(peer)
+            return
+        marks.discard(keys.mark_of(key))
+        if not marks:
+            del self._peers[peer]
             self._links.pop(peer, None)
 
     async def _echo(self, key: str, payload: bytes) -> bytes:

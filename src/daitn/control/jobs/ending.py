@@ -1,0 +1,149 @@
+"""Why a job ended short of its targets: what was reached, what was tried, what would help."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from immutables import Map
+
+from daitn.control.jobs.job import Job
+from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.intents import Objective
+from daitn.topology.snapshot import MsDrrt
+
+__all__ = ["unvisited", "why_exhausted"]
+
+_SHOWN = 5
+"""Sites that a sentence names."""
+_KEPT = 20
+"""Sites that a fact keeps."""
+_USED_UP = 0.9
+"""Share of a limit from which on a larger one would help."""
+
+
+def why_exhausted(
+    job: Job, now_s: float, why: str = "", unvisited: Mapping[SiteId, str] = Map()
+) -> str:
+    """Sentences for the owner of a job that is exhausted at `now_s`.
+
+    `why`: what the caller knows of the end, for instance the most that the route engine still
+    expected; `unvisited`: sites with data that the model did not visit, and why.
+    """
+    sentences = (
+        _cause(job, why),
+        *(_reached(job, objective) for objective in job.intent.objectives),
+        _visited(job),
+        _left_out(job),
+        _named("not visited", unvisited),
+        _help(job, now_s, unvisited),
+    )
+    return "; ".join(sentence for sentence in sentences if sentence)
+
+
+def unvisited(job: Job, topology: MsDrrt) -> dict[SiteId, str]:
+    """Sites with data that the model did not visit, and why: those first that it might have.
+
+    Of a route that the owner states, the sites on it that cannot be visited.
+    """
+    if job.intent.route:
+        pinned = (r for r in topology.rejections if r.filter == "pinned")
+        return {SiteId(r.candidate): r.reason for r in pinned}
+    known = {made.site for made in job.made} | set(job.excluded)
+    found = {option.site: "no gain is expected of it" for option in topology.options}
+    for rejection in topology.rejections:
+        site, slash, _ = rejection.candidate.partition("/")
+        if slash:
+            found.setdefault(SiteId(site), rejection.reason)
+    kept = [site for site in found if site not in known][:_KEPT]
+    return {site: found[site] for site in kept}
+
+
+def _cause(job: Job, why: str) -> str:
+    route, made = job.intent.route, len(job.latest.visits) if job.latest else 0
+    if why:
+        return why
+    if route and made >= len(route):
+        return "the route that the owner gave is at its end"
+    if route:
+        return f"the rest of the route that the owner gave cannot be made{_refusals(job)}"
+    if job.error is not None and job.excluded:
+        return f"no site is left to try; the last failure: {job.error.problem}"
+    return "no further visit is expected to bring the targets nearer within the budget"
+
+
+def _refusals(job: Job) -> str:
+    """What keeps the stated route from going on."""
+    next_stops = {stop.site for stop in job.intent.route}
+    left_out = [f"{site} is left out" for site in job.excluded if site in next_stops]
+    found = [f"it {r.reason}" for r in job.decision.rejections] if job.decision else []
+    reasons = [*left_out, *found]
+    return f": {', '.join(reasons)}" if reasons else ""
+
+
+def _reached(job: Job, objective: Objective) -> str:
+    best = job.best
+    value = best.values.get(ObjectiveName(objective.name)) if best else None
+    if value is None:
+        return f"{objective.name} was never measured, its target is {objective.at_least:g}"
+    if value >= objective.at_least:
+        return f"{objective.name} holds: {value:.3f} of {objective.at_least:g}"
+    return f"{objective.name} is missed: {value:.3f} of {objective.at_least:g} at best"
+
+
+def _visited(job: Job) -> str:
+    if not job.made:
+        return "no site was visited"
+    times = Counter(made.site for made in job.made)
+    shown = [f"{site} {count}x" for site, count in times.most_common(_SHOWN)]
+    more = [f"{len(times) - _SHOWN} more sites"] if len(times) > _SHOWN else []
+    return f"visited: {', '.join([*shown, *more])} ({job.spent_examples} examples)"
+
+
+def _left_out(job: Job) -> str:
+    return _named("left out", {s: job.troubles.get(s, "it failed") for s in job.excluded})
+
+
+def _named(what: str, sites: Mapping[SiteId, str]) -> str:
+    if not sites:
+        return ""
+    shown = [f"{site} ({why})" for site, why in list(sites.items())[:_SHOWN]]
+    more = [f"{len(sites) - _SHOWN} more"] if len(sites) > _SHOWN else []
+    return f"{what}: {', '.join([*shown, *more])}"
+
+
+def _help(job: Job, now_s: float, unvisited: Mapping[SiteId, str]) -> str:
+    helps = [*_larger_budget(job, now_s), *(f"{site} mended" for site in job.excluded[:_SHOWN])]
+    missed = [objective for objective in job.intent.objectives if not _holds(job, objective)]
+    if not helps and missed:
+        names = ", ".join(objective.name for objective in missed)
+        topics = ", ".join(dict.fromkeys(objective.topic for objective in missed))
+        helps = [f"more data on {topics}", f"a lower at_least of {names}"]
+        if unvisited:
+            helps.insert(0, "an intent that lets the model visit more sites")
+    return f"what would help: {', or '.join(helps)}" if helps else ""
+
+
+def _holds(job: Job, objective: Objective) -> bool:
+    value = job.best.values.get(ObjectiveName(objective.name)) if job.best else None
+    return value is not None and value >= objective.at_least
+
+
+def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
+    """Limits that kept a route out, with the value that admits it, or that are nearly used up."""
+    least: dict[str, float] = {}
+    for rejection in job.decision.rejections if job.decision else ():
+        if rejection.field.startswith("budget.") and rejection.relax_to:
+            needed = float(rejection.relax_to)
+            least[rejection.field] = min(needed, least.get(rejection.field, needed))
+    yield from (f"{field} of {needed:g}" for field, needed in sorted(least.items()))
+    budget = job.intent.budget
+    spent = {
+        "examples": job.spent_examples,
+        "cost_usd": job.spent_usd,
+        "duration_s": now_s - job.submitted_at_s,
+    }
+    for name, used in spent.items():
+        limit = getattr(budget, name)
+        if limit is not None and used >= _USED_UP * limit and f"budget.{name}" not in least:
+            yield f"a larger budget.{name} ({used:.6g} of {limit:g} are used)"

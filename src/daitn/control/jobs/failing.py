@@ -1,0 +1,53 @@
+"""What a job remembers of work that came to nothing."""
+
+from __future__ import annotations
+
+from daitn.control.jobs.job import Job
+from daitn.objects.errors import ErrorReport
+from daitn.objects.identifiers import SiteId
+from daitn.objects.jobs import WorkStalled
+from daitn.objects.messages import WorkOutcome, WorkState
+
+__all__ = ["note_cut_off", "note_failure", "note_loss", "reason_of", "stall_of"]
+
+
+def note_failure(job: Job, site: SiteId, error: ErrorReport) -> None:
+    """A site did not do what it was asked for."""
+    job.error = error
+    job.troubles[site] = error.problem
+    job.in_vain += 1
+
+
+def note_loss(job: Job, site: SiteId) -> None:
+    """A site was lost with what it was asked for."""
+    job.losses[site] = job.losses.get(site, 0) + 1
+    job.troubles[site] = "it was lost at work"
+    job.in_vain += 1
+
+
+def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
+    """A site could not fetch a model from any of its holders."""
+    job.cut_off |= {(site, holder) for holder in holders if holder != site}
+    job.troubles[site] = (
+        f"it cannot fetch the model from {' or '.join(holders) or 'anybody'}: they do not answer, "
+        "or neither can connect to the other; with `listen: []` in its file the control centre "
+        "relays"
+    )
+
+
+def reason_of(outcome: WorkOutcome) -> ErrorReport:
+    """Why work was not done; a site that gives no reason has failed all the same."""
+    if outcome.error is not None:
+        return outcome.error
+    said = {
+        WorkState.CANCELLED: "stopped the work",
+        WorkState.UNKNOWN: "knows nothing of the work that it was given",
+    }.get(outcome.state, f"says that the work is {outcome.state}")
+    problem = f"{outcome.site} {said}, and gives no reason"
+    return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")
+
+
+def stall_of(event: WorkStalled) -> ErrorReport:
+    """What a site that does not get on has failed in."""
+    problem = f"{event.site} has not got on with its work for {event.silent_s:.0f} s"
+    return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")

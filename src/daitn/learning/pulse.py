@@ -1,0 +1,71 @@
+"""Whether a worker still gets on: it tells of progress, or it uses a processor."""
+
+from __future__ import annotations
+
+import psutil
+
+__all__ = ["MOST_SILENT_S", "STALL_S", "Pulse", "processor_s"]
+
+STALL_S = 60.0
+"""How long a worker may neither tell of progress nor use a processor: a minute covers a cold disk
+and a machine that is short of memory."""
+_LOOKED_EVERY_S = 5.0
+"""To find what a process has started takes a look at all processes of the machine."""
+_BUSY = 0.01
+"""Least share of one processor that counts as work. A process that is stopped, or waits for a lock
+that nobody gives back, uses none; one that shares a loaded machine gets far more."""
+MOST_SILENT_S = 3600.0
+"""A worker that uses a processor and tells of nothing for so long has lost itself in a loop: the
+longest step without a word is to measure on a whole test set."""
+
+
+class Pulse:
+    """Signs of life of one piece of work. Times are seconds on a clock of the caller's."""
+
+    def __init__(self, now_s: float, used_s: float, *, stall_s: float) -> None:
+        """`used_s`: processor time so far; `stall_s`: how long there may be no sign of life."""
+        self._stall_s = stall_s
+        self.every_s = min(_LOOKED_EVERY_S, stall_s / 4.0)
+        """How often to look."""
+        self._looked_s = now_s
+        self._used_s = used_s
+        self._idle_s = 0.0
+        self._silent_s = 0.0
+
+    def told(self) -> None:
+        """It told of progress."""
+        self._idle_s = self._silent_s = 0.0
+
+    def look(self, now_s: float, used_s: float) -> str:
+        """Why it is to be ended; empty while it gets on.
+
+        A gap between two looks counts as short: then the node itself was held up, and what its
+        worker told meanwhile is not read yet.
+        """
+        passed_s = min(now_s - self._looked_s, 2.0 * self.every_s)
+        busy = used_s - self._used_s >= _BUSY * passed_s
+        self._looked_s, self._used_s = now_s, used_s
+        self._idle_s = 0.0 if busy else self._idle_s + passed_s
+        self._silent_s += passed_s
+        if self._idle_s >= self._stall_s:
+            return f"made no progress and used no processor for {self._idle_s:.0f} s"
+        if self._silent_s >= MOST_SILENT_S:
+            return f"told of no progress for {self._silent_s:.0f} s"
+        return ""
+
+
+def processor_s(pid: int) -> float:
+    """Processor time that a process and what it started have used; 0 where it is gone."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    used_s = 0.0
+    for member in family:
+        try:
+            times = member.cpu_times()
+        except psutil.Error:
+            continue
+        used_s += times.user + times.system
+    return used_s
