@@ -1,10 +1,10 @@
 """T-FAM, the training feasibility assessment module (paper, section III).
 
 An intent is feasible when MTRCE finds a route that may reach every target within budget,
-requirements and the data owners' rules, even if only where the data teaches better than usual:
-before anything was measured, a prediction that shuts a job out must be sure of itself. Otherwise
-each reason is told, and the smallest single changes to the intent that would make it feasible
-(`daitn.control.relaxations`).
+requirements and the data owners' rules, with any chance at all: before anything was measured, a
+prediction that shuts a job out must be sure of itself. How good the chance is, is told, by the same
+beliefs as the job then goes by. Otherwise each reason is told, and the smallest single changes to
+the intent that would make it feasible (`daitn.control.relaxations`).
 
 Two things are not predicted, and only what stands in their way is told: a route that the owner
 states, since the owner wants to see, and what weights that the owner brings know already.
@@ -18,8 +18,8 @@ from dataclasses import replace
 
 from daitn.control.relaxations import Feasible, Judge, smallest_changes
 from daitn.control.route.engine import Mtrce
-from daitn.control.route.knowledge import ceiling, prior
 from daitn.control.route.question import RouteQuestion
+from daitn.control.route.task import most_taught, task
 from daitn.objects.decisions import Assessment, Decision, Rejection, Route
 from daitn.objects.intents import TrainingIntent
 from daitn.topology.snapshot import MsDrrt
@@ -27,8 +27,10 @@ from daitn.topology.snapshot import MsDrrt
 __all__ = ["assess"]
 
 _OF_ROUTES = ("duration", "cost", "examples", "release")
-_HOPE = 1.0
-"""Standard deviations of the prior that the hopeful end is away from the usual."""
+_SURE = 0.8
+"""Chance below which an owner is told of it."""
+_RELAXED_LOOKS = 0
+"""Changes to an intent are judged by the obvious ways alone: many are tried."""
 _SHOWN = 3
 """Candidates that a sentence names."""
 
@@ -46,17 +48,16 @@ def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> 
     `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
     Raises `InvalidInput` if a preference names no scorer.
     """
-    usual, _ = Mtrce().plan(question, _Undrawn())
-    route, decision = Mtrce(hope=_HOPE).plan(question, _Undrawn())
+    route, decision = Mtrce().plan(question, _Undrawn())
     feasible = _feasible(question, route)
     rejections = (*question.topology.rejections, *decision.rejections)
-    reasons = _cautions(question, usual) if feasible else _reasons(question, route, decision)
+    reasons = _cautions(route) if feasible else _reasons(question, route, decision)
     return Assessment(
         feasible=feasible,
         reasons=tuple(reasons),
         rejections=rejections,
         relaxations=() if feasible else smallest_changes(question, rejections, _verdict(cut)),
-        route=usual or route,
+        route=route,
         snapshot_version=question.snapshot_version,
     )
 
@@ -68,7 +69,7 @@ def _verdict(
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
-        route, decision = Mtrce(hope=_HOPE).plan(changed, _Undrawn())
+        route, decision = Mtrce(looks=_RELAXED_LOOKS).plan(changed, _Undrawn())
         return Feasible(route, decision) if _feasible(changed, route) else None
 
     return judge
@@ -80,18 +81,19 @@ def _feasible(question: RouteQuestion, route: Route | None) -> bool:
     latest = question.checkpoints[0].values
     if all(latest.get(o.name, -1.0) >= o.at_least for o in question.intent.objectives):
         return True
-    return route is not None and (_unpredicted(question.intent) or route.reaches)
+    return route is not None and (_unpredicted(question.intent) or route.chance > 0.0)
 
 
 def _unpredicted(intent: TrainingIntent) -> bool:
     return bool(intent.route or intent.model.start)
 
 
-def _cautions(question: RouteQuestion, usual: Route | None) -> Iterator[str]:
-    """What to know of a feasible intent whose targets are not expected in the usual case."""
-    if usual is not None and not usual.reaches and not _unpredicted(question.intent):
+def _cautions(route: Route | None) -> Iterator[str]:
+    """What to know of a feasible intent whose targets are less than sure."""
+    if route is not None and route.chance < _SURE:
         yield (
-            f"the targets are within reach, but not expected: {_values(usual)} usually; "
+            f"the targets are within reach with a chance of about {route.chance:.0%}: "
+            f"{_values(route)} expected after {len(route.visits)} visits; "
             "the first measurements will tell"
         )
 
@@ -176,17 +178,14 @@ def _short_of_target(
 
 def _ceilings(question: RouteQuestion) -> Iterator[str]:
     """Targets beyond what all allowed data can teach, with any number of examples."""
-    names = question.intent.objective_names()
     topology = question.topology
-    offered = prior(topology, names, only=range(len(topology.options)))
-    latest = question.checkpoints[0].values
-    for objective, value in zip(question.intent.objectives, ceiling(offered), strict=True):
-        most = max(float(value), latest.get(objective.name, 0.0))
-        if most < objective.at_least:
+    most = most_taught(task(question, Mtrce().weights))
+    for objective, value in zip(question.intent.objectives, most, strict=True):
+        if value < objective.at_least:
             sites = [option.site for option in topology.options]
             shown = ", ".join(sites[:_SHOWN]) + (", ..." if len(sites) > _SHOWN else "")
             yield (
-                f"objective {objective.name}: at most {most:.2f} is expected from all allowed data "
+                f"objective {objective.name}: at most {value:.2f} is expected from all data "
                 f"({shown}), the target is {objective.at_least:g}"
             )
 

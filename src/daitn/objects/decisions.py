@@ -78,6 +78,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     visits: tuple[PlannedVisit, ...]
     reaches: bool
     """Whether every objective is expected to hold at its end."""
+    chance: float = 0.0
+    """How likely that is believed to be, in [0, 1]."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):

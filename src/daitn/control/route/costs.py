@@ -85,7 +85,7 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
 def _between(
     snapshot: Drrt, position: Mapping[SiteId, int], size_bytes: int, now_s: float
 ) -> Floats:
-    """Site to site; links that nobody measured, most of a large network, are not looked at singly."""
+    """Site to site; the many links of a large network that nobody measured are alike."""
     between = np.full((len(position), len(position)), _unmeasured_s(size_bytes))
     for source, row in position.items():
         for target in snapshot.links.get(source, {}):

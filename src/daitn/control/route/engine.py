@@ -54,12 +54,14 @@ class Mtrce:
         self, question: RouteQuestion, weights: Mapping[str, float]
     ) -> tuple[PlannedRoute, ...]:
         intent = question.intent
-        if intent.route:
-            return pinned_route(question)
         measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
-        if _holds(question) or not measurable or not question.topology.options:
+        if not measurable or not question.topology.options:
+            return ()
+        if not intent.route and _holds(question):
             return ()
         asked = task(question, weights)
+        if intent.route:
+            return pinned_route(question, asked.unbounded())
         outcome = best_plans(asked, self.looks)
         if (outcome.visits > 0).any() or (can_teach(asked) and (outcome.allowed > 0).any()):
             return planned_routes(question, asked, outcome, _TOLD)

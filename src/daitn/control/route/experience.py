@@ -10,7 +10,7 @@ by more than their errors, and the next one differs too. What few jobs taught we
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -18,7 +18,6 @@ import numpy as np
 from daitn.control.route.posterior import Belief, believed
 from daitn.control.route.priors import (
     SHAPE,
-    UNTAUGHT,
     ceiling_key,
     level_key,
     prior,

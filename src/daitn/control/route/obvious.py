@@ -7,7 +7,7 @@ come first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -77,11 +77,11 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
         for name, (order, counts) in orders.items():
             ranked = _ranked(task, order)
             for count in counts:
-                stops = _round(ranked, lambda option, c=count: epochs(task, option, c))
+                stops = _round(ranked, [epochs(task, option, count) for option in ranked])
                 yield Plan(row, stops, f"{name}, {count:g} epochs a visit")
         ranked = _ranked(task, np.arange(len(known.records), dtype=float))
         for examples in _FIXED:
-            stops = _round(ranked, lambda option, n=examples: n)
+            stops = _round(ranked, [examples] * len(ranked))
             yield Plan(row, stops, f"ring, {examples} examples a visit")
         if task.open.any():
             yield Plan(row, _greedy(task, row), GREEDY)
@@ -111,11 +111,10 @@ def _ranked(task: Task, order: Floats) -> list[int]:
     return [int(k) for k in ranked if task.open[k]]
 
 
-def _round(ranked: list[int], amount: Callable[[int], int]) -> tuple[Stop, ...]:
+def _round(ranked: list[int], examples: list[int]) -> tuple[Stop, ...]:
     """One after the other, and from the first again."""
-    if not ranked:
-        return ()
-    return tuple((k, amount(k)) for k in (ranked[i % len(ranked)] for i in range(HORIZON)))
+    stops = list(zip(ranked, examples, strict=True))
+    return tuple(stops[i % len(stops)] for i in range(HORIZON)) if stops else ()
 
 
 def _greedy(task: Task, row: int) -> tuple[Stop, ...]:

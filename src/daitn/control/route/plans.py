@@ -84,16 +84,17 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 
 def planned_routes(
-    question: RouteQuestion, task: Task, outcome: Outcome, most: int
+    question: RouteQuestion, task: Task, outcome: Outcome, most: int, shown: int = _SHOWN
 ) -> tuple[PlannedRoute, ...]:
-    """The `most` best plans that can be begun, best first; each stands for one sequence of stops."""
+    """The `most` best plans that can be begun, best first, one for each sequence of stops; each
+    tells of so many visits at most."""
     names = stop_names(question.topology)
     routes: dict[str, PlannedRoute] = {}
     least = float(outcome.effort.min(initial=np.inf))
     for k in outcome.order():
         if outcome.allowed[k] == 0 or len(routes) == most:
             continue
-        found = _route(question, task, outcome, int(k), names, least)
+        found = _route(question, task, outcome, int(k), names, least, shown)
         routes.setdefault(found.id, found)
     return tuple(routes.values())
 
@@ -105,11 +106,12 @@ def _route(
     k: int,
     names: dict[str, str],
     least: float,
+    most_shown: int,
 ) -> PlannedRoute:
     plan, visits = outcome.plans[k], outcome.visits[k]
     length = int(outcome.allowed[k])
     usual = int(np.median(visits[visits > 0])) if (visits > 0).any() else length
-    shown = min(max(1, usual), length, _SHOWN)
+    shown = min(max(1, usual), length, most_shown)
     told = expected(task, plan, shown)
     options = [task.known.options[option] for option, _ in plan.stops[:shown]]
     start = question.checkpoints[plan.start]
@@ -128,7 +130,7 @@ def _route(
     holds = float((visits > 0) @ task.weight / task.weight.sum())
     return PlannedRoute(
         id=" > ".join([*back, *words, *more]) + way,
-        route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY),
+        route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY, chance=holds),
         seconds=float(outcome.seconds[k].mean()),
         cost_usd=float(outcome.cost_usd[k].mean()),
         examples=int(outcome.examples[k].mean()),

@@ -105,8 +105,8 @@ def believed(
     observed = residual[: len(residual) - len(mean)]
     misfit = float(np.mean(observed**2)) if len(observed) else 1.0
     precision = jacobian.T @ jacobian
-    covariance: Floats = np.linalg.inv(precision) * max(1.0, misfit)
-    covariance = np.minimum(covariance, np.outer(sd, sd)) if misfit > 1.0 else covariance
+    covariance: Floats = np.linalg.inv(precision).astype(np.float64) * max(1.0, misfit)
+    covariance = _no_wider(covariance, sd)
     return Belief(known, prior, visited, mean, sd, mode, _root(covariance), misfit)
 
 
@@ -348,6 +348,14 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
             each = (found - seen.by_label[row]) / seen.label_error[row]
             told.append(each[:, label_told[row]])
     return np.hstack(told)
+
+
+def _no_wider(covariance: Floats, sd: Floats) -> Floats:
+    """The covariance with no variance above the prior's: that measurements do not fit says that the
+    model is wrong, and not that less is known than before."""
+    factor = np.minimum(1.0, sd / np.sqrt(np.maximum(np.diag(covariance), 1e-18)))
+    kept: Floats = covariance * np.outer(factor, factor)
+    return kept
 
 
 def _mirrored(half: Floats) -> tuple[Floats, ...]:

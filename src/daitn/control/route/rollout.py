@@ -53,7 +53,7 @@ class Outcome:
     examples: Floats
     """(P, N): spent until then, or until the plan's end."""
     missing: Floats
-    """(P, N): how much of what was short at the start is still short at the end; 0 where reached."""
+    """(P, N): share of what was short at the start that is short at the end; 0 where reached."""
     effort: Floats
     """(P,): least is best; mean over the draws, tails as the owner's preferences say."""
     allowed: Indices
@@ -62,7 +62,8 @@ class Outcome:
     @property
     def reached(self) -> Floats:
         """(P,): share of the draws in which all targets are reached."""
-        return (self.visits > 0).mean(axis=1)
+        reached: Floats = np.mean(self.visits > 0, axis=1)
+        return reached
 
     def order(self) -> Indices:
         """Plans, best first."""

@@ -66,8 +66,8 @@ _SETTLED, _UNSETTLED, _SETTLES = 300.0, 10.0, 0.8
 exponents of 0.7 to 1.0 fit all three."""
 _FASTEST = 8.0
 _STAYS, _FORGOTTEN = 0.75, 0.15
-"""Against none, all, or a constant share of the error, and against scaling gaps: the least error one
-visit ahead (0.076 over four recorded families; 0.096 without, 0.090 with all of it)."""
+"""Of none, all, a constant share of the error, and scaled gaps this gave the least error one visit
+ahead: 0.076 over four recorded families, 0.096 without, 0.090 with all of it."""
 _LEAST = 1e-9
 
 
