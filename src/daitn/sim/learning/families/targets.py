@@ -15,7 +15,7 @@ import numpy as np
 from daitn.objects.identifiers import OwnerId
 from daitn.objects.intents import Budget, DataWanted, ModelWanted, Objective, TrainingIntent
 from daitn.sim.learning.families.nodes import RECIPE
-from daitn.sim.learning.learner import Floats, TestItems
+from daitn.sim.learning.learner import Examined, Floats
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.world import LearningWorld, Step
 
@@ -59,7 +59,7 @@ class _Followed:
     examples: Floats
 
 
-def provisional(tests: Sequence[TestItems], *topics: str) -> TrainingIntent:
+def provisional(tests: Sequence[Examined], *topics: str) -> TrainingIntent:
     """An intent without meaningful targets, for a world that is not settled yet."""
     return _intent(tests, [0.5] * len(tests), topics, Budget())
 
@@ -191,7 +191,7 @@ def _follow(ground: Noiseless, order: tuple[tuple[int, int], ...]) -> _Followed:
 
 
 def _intent(
-    tests: Sequence[TestItems], targets: Sequence[float], topics: tuple[str, ...], budget: Budget
+    tests: Sequence[Examined], targets: Sequence[float], topics: tuple[str, ...], budget: Budget
 ) -> TrainingIntent:
     return TrainingIntent(
         name="simulated",
