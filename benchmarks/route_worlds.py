@@ -5,7 +5,8 @@
     python -m benchmarks.route_worlds --calibration
 
 Every policy leads the same episodes. Tune on `--development` seeds (the default) and report
-`--validation` seeds: the two ranges share no world.
+`--validation` seeds: the two ranges share no world. Decisions are timed by what they take of one
+processor, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def led(piece: Piece) -> list[Judged]:
         world = family(piece.family)(seed)
         topologies = Topologies(world)
         episodes = {
-            name: run(world, policy, topologies, time.perf_counter)
+            name: run(world, policy, topologies, time.process_time)
             for name, policy in policies.items()
         }
         best = hindsight(world, tuple(episodes.values())) if piece.oracle else None

@@ -81,7 +81,7 @@ class Episode:
     why: str
     route: tuple[VisitSeen, ...]
     decision_s: tuple[float, ...] = ()
-    """Wall-clock seconds of each decision, where somebody measures them."""
+    """Real seconds of each decision by the timer of whoever measures them."""
 
 
 def run(
