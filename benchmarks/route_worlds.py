@@ -24,7 +24,7 @@ from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families import FAMILIES as SYNTHETIC
-from daitn.sim.learning.families.recorded import recorded_family
+from daitn.sim.learning.families.recorded import STRESSED, recorded_family, stressed_family
 from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
@@ -40,7 +40,8 @@ OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
     for policy in obvious_policies()
 }
 POLICIES = OBVIOUS | PLANNERS
-FAMILIES = (*files.families(), *SYNTHETIC)
+RECORDED = files.families()
+FAMILIES = (*RECORDED, STRESSED, *SYNTHETIC)
 """Recorded ones first."""
 _CHUNK = 8
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
@@ -59,7 +60,11 @@ class Piece:
 @cache
 def family(name: str) -> Callable[[int], LearningWorld]:
     """A synthetic family, or the recorded one of this name."""
-    return SYNTHETIC.get(name) or recorded_family(files.load(name))
+    if name in SYNTHETIC:
+        return SYNTHETIC[name]
+    if name == STRESSED:
+        return stressed_family([files.load(each) for each in RECORDED])
+    return recorded_family(files.load(name))
 
 
 def led(piece: Piece) -> list[Judged]:
@@ -110,7 +115,7 @@ def main() -> None:
     arguments = parsed()
     families = arguments.family or FAMILIES
     if arguments.calibration:
-        tell_calibration([name for name in families if name not in SYNTHETIC], arguments.json)
+        tell_calibration([name for name in families if name in RECORDED], arguments.json)
         return
     policies = arguments.policies or list(POLICIES)
     policies = [*OBVIOUS, *(name for name in policies if name not in OBVIOUS)]

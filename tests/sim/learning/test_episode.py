@@ -8,14 +8,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from daitn.control.route.question import RouteQuestion
 from daitn.objects.intents import Budget
+from daitn.policy.pipeline import Rng
 from daitn.sim.learning.episode import Ended, Episode, run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.obvious import obvious_policies
-from daitn.sim.learning.policy import RoutePolicy
+from daitn.sim.learning.policy import RoutePolicy, VisitChosen
 from daitn.sim.learning.work import GIVEN_UP_LEAST_S, INITIALISE_S
-from daitn.sim.learning.world import GroundSite, LearningWorld, Step
+from daitn.sim.learning.world import DATASET, GroundSite, LearningWorld, Step
 from tests.sim.learning.scripted import Scripted
 
 
@@ -192,3 +194,22 @@ def test_a_site_that_hangs_is_given_up_in_the_end() -> None:
 def test_a_reference_is_a_list_of_steps() -> None:
     assert all(isinstance(step, Step) for step in FAMILIES["plain"](0).reference)
     assert isinstance(run(plain(), Scripted([])), Episode)
+
+
+def test_a_job_without_a_route_waits_for_sites_that_are_away() -> None:
+    world = with_site(plain(), 0, away=((0.0, 400.0),))
+    site = world.sites[0].name
+
+    class Waiting(Scripted):
+        def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
+            self.questions.append(question)
+            there = any(option.site == site for option in question.topology.options)
+            if not there or question.history:
+                return None
+            return VisitChosen(question.checkpoints[0].model, site, DATASET, 100)
+
+    policy = Waiting([])
+    episode = run(world, policy)
+    assert [visit.site for visit in episode.route] == [site]
+    assert episode.seconds > 400.0
+    assert len(policy.questions) > 3

@@ -12,7 +12,7 @@ from benchmarks.worlds import files
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.episode import run
-from daitn.sim.learning.families.recorded import recorded_family, splits_for
+from daitn.sim.learning.families.recorded import recorded_family, splits_for, stressed_family
 from daitn.sim.learning.families.seeds import DEVELOPMENT, VALIDATION
 from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.measuring import exact
@@ -105,3 +105,16 @@ def test_tuning_and_reporting_see_different_splits() -> None:
     make = recorded_family(recording())
     assert make(DEVELOPMENT).split in tuned
     assert make(VALIDATION).split in reported
+
+
+def test_recorded_truth_stands_in_networks_that_stress() -> None:
+    make = stressed_family([recording()])
+    worlds = [make(DEVELOPMENT + k) for k in range(12)]
+    assert any(site.away for world in worlds for site in world.sites)
+    assert any(site.hangs for world in worlds for site in world.sites)
+    assert any(world.intent.budget.cost_usd for world in worlds)
+    assert any(len({site.node.jurisdiction for site in world.sites}) > 1 for world in worlds)
+    assert max(world.needs.size_bytes for world in worlds) > 3e7
+    assert {world.split for world in worlds} <= {
+        trained.split.split for trained in splits_for(recording(), validation=False)
+    }
