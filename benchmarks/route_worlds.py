@@ -88,7 +88,7 @@ def led(piece: Piece) -> list[Judged]:
                 episodes=episodes,
                 oracle_s=best.seconds if best else None,
                 oracle_examples=best.examples if best else None,
-                honest=len(world.reachable) == len(world.tests),
+                known=bool(world.reference),
             )
         )
     return judged
@@ -162,11 +162,11 @@ def told(group: str, rows: Sequence[Compared]) -> str:
     """One family's table."""
     head = f"{group}: {rows[0].episodes} episodes, {rows[0].reachable} reachable"
     columns = (
-        f"  {'':22}{'reached':>8}{'besides':>8}{'of budget':>10}{'wasted':>8}"
+        f"  {'':22}{'reached':>8}{'of known':>9}{'besides':>8}{'of budget':>10}{'wasted':>8}"
         f"{'best obv.':>10}{'examples':>9}{'oracle':>8}{'worst':>8}{'p50 ms':>8}{'p99 ms':>8}"
     )
     lines = [
-        f"  {row.policy:22}{row.reached_share:8.3f}{row.reached_besides:8d}"
+        f"  {row.policy:22}{row.reached_share:8.3f}{row.reached_known:9.3f}{row.reached_besides:8d}"
         f"{row.mean_share_of_budget:10.3f}{row.wasted_share:8.2f}{row.best_obvious_s:10.3f}"
         f"{row.best_obvious_examples:9.3f}{row.oracle_mean:8.2f}{row.oracle_worst:8.1f}"
         f"{1e3 * row.decision_median_s:8.2f}{1e3 * row.decision_p99_s:8.2f}"

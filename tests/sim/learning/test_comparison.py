@@ -61,6 +61,7 @@ def test_ratios_and_shares() -> None:
     found = compared(worlds, "ours", ("other", "third"))
     assert (found.episodes, found.reachable, found.reached_besides) == (3, 2, 1)
     assert found.reached_share == 0.5
+    assert found.reached_known == pytest.approx(2 / 3)
     # a miss counts the whole budget: 10 / 20 and 100 / 25
     assert found.against["other"] == pytest.approx((2.25, 2.0**0.5))
     # the second world's miss counts the most examples of anybody there
