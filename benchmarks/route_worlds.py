@@ -24,7 +24,12 @@ from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families import FAMILIES as SYNTHETIC
-from daitn.sim.learning.families.recorded import STRESSED, recorded_family, stressed_family
+from daitn.sim.learning.families.recorded import (
+    STRESSED,
+    judgeable,
+    recorded_family,
+    stressed_family,
+)
 from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
@@ -40,9 +45,10 @@ OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
     for policy in obvious_policies()
 }
 POLICIES = OBVIOUS | PLANNERS
-RECORDED = files.families()
+recording = cache(files.load)
+RECORDED = tuple(name for name in files.families() if judgeable(recording(name)))
+"""Those of which enough was recorded."""
 FAMILIES = (*RECORDED, STRESSED, *SYNTHETIC)
-"""Recorded ones first."""
 _CHUNK = 8
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
 
@@ -63,8 +69,8 @@ def family(name: str) -> Callable[[int], LearningWorld]:
     if name in SYNTHETIC:
         return SYNTHETIC[name]
     if name == STRESSED:
-        return stressed_family([files.load(each) for each in RECORDED])
-    return recorded_family(files.load(name))
+        return stressed_family([recording(each) for each in RECORDED])
+    return recorded_family(recording(name))
 
 
 def led(piece: Piece) -> list[Judged]:
@@ -145,7 +151,7 @@ def main() -> None:
 
 def tell_calibration(recorded: Sequence[str], as_json: bool) -> None:
     """How far the surrogate of each recorded family is from routes held out of its fit."""
-    found = [calibrated(files.load(name)) for name in recorded]
+    found = [calibrated(recording(name)) for name in recorded]
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
         return

@@ -20,10 +20,19 @@ from daitn.sim.learning.recordings import Recording, Split, TrainedSplit
 from daitn.sim.learning.replay import Replay, replay
 from daitn.sim.learning.world import LearningWorld
 
-__all__ = ["STRESSED", "recorded_family", "repeats_of", "splits_for", "stressed_family"]
+__all__ = [
+    "STRESSED",
+    "judgeable",
+    "recorded_family",
+    "repeats_of",
+    "splits_for",
+    "stressed_family",
+]
 
 STRESSED = "recorded, stressed"
 """The family of all recordings together, in networks that stress a planner."""
+_LEAST_NODES = 100
+"""Fewer recorded models than these do not tell a surrogate how a split teaches."""
 _BROAD = "broad"
 """The objective that every split has; one of its experts stands beside it."""
 
@@ -40,10 +49,19 @@ def stressed_family(recordings: Sequence[Recording]) -> Callable[[int], Learning
 
 def splits_for(recording: Recording, validation: bool) -> tuple[TrainedSplit, ...]:
     """Splits that are no repeats: those held out as a whole for validation, else the others."""
-    first = [trained for trained in recording.splits if not trained.split.repeats]
+    first = judgeable(recording)
     held = [t for t in first if all(node.held_out for node in t.nodes.values())]
     kept = [trained for trained in first if trained not in held]
     return tuple((held or kept) if validation else (kept or held))
+
+
+def judgeable(recording: Recording) -> list[TrainedSplit]:
+    """Splits that are no repeats and of which enough was recorded to stand in for the rest."""
+    return [
+        trained
+        for trained in recording.splits
+        if not trained.split.repeats and len(trained.nodes) >= _LEAST_NODES
+    ]
 
 
 def repeats_of(recording: Recording, trained: TrainedSplit) -> tuple[TrainedSplit, ...]:
