@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,9 @@ import pytest
 import yaml
 
 from daitn.cli.embedded import Embedded
-from tests.scenes.breast_cancer import free_port, write_network
+from tests.scenes.breast_cancer import write_network
+from tests.scenes.command_line import Ended, daitn
+from tests.scenes.ports import free_port
 
 __all__ = ["Network", "build", "running"]
 
@@ -28,33 +27,15 @@ class Network:
     folder: Path
     processes: Embedded
 
-    def daitn(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=self.environment,
-            check=False,
-        )
+    def daitn(self, *arguments: str) -> Ended:
+        """Run a command against the network's control centre."""
+        return daitn(*arguments, DAITN_CENTER=self.processes.endpoint)
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json; it must succeed."""
         ended = self.daitn(*arguments, "--json")
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments), stdout=subprocess.PIPE, text=True, env=self.environment
-        )
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "daitn.cli.app", *arguments]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "DAITN_CENTER": self.processes.endpoint, "NO_COLOR": "1"}
 
 
 def started(folder: Path, **options: Any) -> Network:

@@ -14,7 +14,7 @@ from tests.scenes.forwarders import travelling
 from .conftest import running
 from .test_forwarders import wait_until
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.processes, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 def test_the_model_reaches_both_targets_by_itself(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_the_model_reaches_both_targets_by_itself(tmp_path: Path) -> None:
         )
         began_s = time.monotonic()
         intent = str(tmp_path / "healthcare.yaml")
-        ended = network.daitn("train", "-f", intent, "--autonomous", *at, "--watch", timeout_s=900)
+        ended = network.daitn("train", "-f", intent, "--autonomous", *at, "--watch")
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert "every objective holds" in ended.stdout
         assert "mpvu-broad" in ended.stdout

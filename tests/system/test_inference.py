@@ -18,9 +18,9 @@ import pytest
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
-from tests.scenes.breast_cancer import free_port
 from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.ports import free_port
 from tests.scenes.relay import Relay
 
 from .conftest import Network, build

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +13,7 @@ import openai
 import pytest
 
 from tests.scenes.clinic import facility, gateway
+from tests.scenes.command_line import daitn
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 
@@ -28,13 +27,11 @@ SAYS = {"east": "it is", "west": "It is", "clinic": "it is not"}
 
 def class_key(file: Path) -> str:
     """Made by the command line; returns the public half."""
-    command = [sys.executable, "-m", "daitn.cli.app", "key", str(file)]
-    first, again = (
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)
-    )
-    assert first == again
+    first, again = (daitn("key", str(file)) for _ in range(2))
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert first.stdout == again.stdout
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    return first.strip()
+    return first.stdout.strip()
 
 
 class Star:

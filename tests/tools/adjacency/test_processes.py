@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 
 from ..fabrics import until
 from .scene import A, B, Heard, adjacent, echoed, running

@@ -14,7 +14,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 from tests.scenes.relay import Relay
 
 from ..fabrics import until

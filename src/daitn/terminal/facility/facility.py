@@ -131,9 +131,12 @@ class Facility:
         told: tuple[object, ...] = ()
         told_at_s = 0.0
         while True:
-            state = self._hosting.memory_free_bytes, *(
-                (name, served.meter.in_flight + served.meter.waiting)
-                for name, served in self._names().items()
+            state = (
+                self._hosting.memory_free_bytes,
+                *(
+                    (name, served.meter.in_flight + served.meter.waiting)
+                    for name, served in self._names().items()
+                ),
             )
             now_s = time.monotonic()
             if state != told or now_s - told_at_s >= TOLD_EVERY_S:
