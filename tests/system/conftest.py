@@ -66,7 +66,7 @@ def build(folder: Path, nodes: list[dict[str, Any]]) -> Network:
     return running(folder, path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A network for tests that leave it as it is."""
     network = started(tmp_path_factory.mktemp("network"))

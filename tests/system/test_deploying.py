@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import openai
 import pytest
 
 from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, running
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.xdist_group("ward")]
 
 BOTH = {"east": "ready", "west": "ready"}
 QUESTION: list[Any] = [{"role": "user", "content": "What is Velnonia?"}]
@@ -45,13 +45,6 @@ class Ward:
         """Facility to state, as the network sees it."""
         deployed = self.network.json("get", "models")["deployed"]
         return {m["site"]: m["state"] for m in deployed if m["name"] == name and m["there"]}
-
-
-def wait_until(holds: Callable[[], object], within_s: float = 40.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until_s, "it never came to that"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

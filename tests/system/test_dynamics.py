@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.scenes.breast_cancer import write_intent
+from tests.scenes.waiting import PATIENCE_S, wait_until
 
 from .conftest import Network
 
@@ -32,12 +33,10 @@ def job_of(network: Network, name: str) -> Any:
     return network.json("describe", "job", f"{name}-1")
 
 
-def wait_for(
-    network: Network, name: str, condition: Callable[[Any], bool], within_s: float = 90.0
-) -> Any:
+def wait_for(network: Network, name: str, condition: Callable[[Any], bool]) -> Any:
     """Look at a job until it meets a condition."""
     began = time.monotonic()
-    while time.monotonic() - began < within_s:
+    while time.monotonic() - began < PATIENCE_S:
         job = job_of(network, name)
         if condition(job):
             return job
@@ -48,10 +47,7 @@ def wait_for(
 
 
 def wait_for_center(network: Network) -> None:
-    for _ in range(60):
-        if network.daitn("get", "jobs").returncode == 0:
-            return
-    raise AssertionError("the control centre did not come back")
+    wait_until(lambda: network.daitn("get", "jobs").returncode == 0)
 
 
 def training(site: str) -> Callable[[Any], bool]:

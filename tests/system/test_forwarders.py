@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,11 @@ from tests.scenes.clinic import facility, gateway
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build
 
 pytestmark = pytest.mark.processes
-
-
-def wait_until(holds: Callable[[], object], within_s: float = 20.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until_s, "it never came to that"
-        time.sleep(0.1)
 
 
 def serving(site: str, server: OpenAiServer) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import pytest
 from daitn.cli.demo.scenario import write_scenario
 from daitn.learning.corpora.prepare import prepare
 from tests.scenes.forwarders import travelling
+from tests.scenes.waiting import wait_until
 
 from .conftest import running
-from .test_forwarders import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.long, pytest.mark.timeout(1500)]
 
@@ -30,8 +30,7 @@ def test_the_model_reaches_both_targets_by_itself(tmp_path: Path) -> None:
             lambda: (
                 network.daitn("ping", *at, "-n", "1", "--data", "medicine/neurology").returncode
                 == 0
-            ),
-            60,
+            )
         )
         began_s = time.monotonic()
         intent = str(tmp_path / "healthcare.yaml")

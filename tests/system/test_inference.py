@@ -8,7 +8,7 @@ import os
 import signal
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.ports import free_port
 from tests.scenes.relay import Relay
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build
 
@@ -46,12 +47,6 @@ class Scene:
         )
         said = answer.parse().choices[0].message.content
         return said or "", {k: v for k, v in answer.headers.items() if k.startswith("daitn-")}
-
-    def wait_until(self, holds: Callable[[], object], within_s: float = 20.0) -> None:
-        until_s = time.monotonic() + within_s
-        while not holds():
-            assert time.monotonic() < until_s, "it never came to that"
-            time.sleep(0.05)
 
     def there(self, *models: str) -> bool:
         return {m.id for m in self.client.models.list().data} >= set(models)
@@ -88,7 +83,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         servers = {"east": east, "west": west, "home": nurse}
         built = Scene(network, f"http://{door['gateway']['listen']}", servers)
         try:
-            built.wait_until(lambda: built.there("doctor", "nurse"))
+            wait_until(lambda: built.there("doctor", "nurse"))
             yield built
         finally:
             network.processes.stop()
@@ -130,7 +125,7 @@ def test_a_model_and_a_facility_are_described(scene: Scene) -> None:
     model = scene.network.json("describe", "model", "doctor")
     assert (model["name"], model["trained"], model["measured"]) == ("doctor", None, [])
     assert [each["known"]["site"] for each in model["deployments"]] == ["east", "west"]
-    scene.wait_until(lambda: _nurse_at_home(scene)["known"]["first_token_s"] != 0.001)
+    wait_until(lambda: _nurse_at_home(scene)["known"]["first_token_s"] != 0.001)
     nurse = _nurse_at_home(scene)
     assert nurse["said"]["price_usd_per_1k_out"] == 0.001
     for arguments in (("get", "facilities"), ("describe", "facility", "home")):
@@ -196,13 +191,13 @@ def test_a_killed_facility_loses_no_query(scene: Scene) -> None:
         scene.servers[server].control(**SLOW)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(scene.ask) for _ in range(40)]
-        scene.wait_until(lambda: sum(a.done() for a in asked) >= 8)
+        wait_until(lambda: sum(a.done() for a in asked) >= 8)
         scene.network.processes.kill("east")
         answers = [a.result() for a in asked]
     assert {said for said, _ in answers} == {"from east", "from west"}
     assert all(headers["daitn-facility"] == "west" for _, headers in answers[-8:])
     scene.network.processes.launch("east")
-    scene.wait_until(lambda: _answers(scene, "doctor@east"), within_s=60.0)
+    wait_until(lambda: _answers(scene, "doctor@east"))
 
 
 def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(scene: Scene) -> None:
@@ -213,7 +208,7 @@ def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(scene:
         scene.ask("doctor@east")
     assert away.value.response.headers.get("retry-after")
     scene.servers["east"].start()
-    scene.wait_until(lambda: _answers(scene, "doctor@east"), within_s=60.0)
+    wait_until(lambda: _answers(scene, "doctor@east"))
 
 
 def test_a_frozen_facility_is_overtaken(scene: Scene) -> None:
@@ -257,7 +252,7 @@ def test_who_goes_away_frees_the_server(scene: Scene) -> None:
     assert next(iter(stream)).choices
     assert scene.servers["home"].control()["in_flight"] == 1
     stream.close()
-    scene.wait_until(lambda: scene.servers["home"].control()["in_flight"] == 0)
+    wait_until(lambda: scene.servers["home"].control()["in_flight"] == 0)
     assert scene.servers["home"].control()["cancelled"] == 1
 
 
@@ -290,7 +285,7 @@ def test_a_cut_link_is_gone_around_and_a_slow_one_avoided(tmp_path: Path) -> Non
         network = build(tmp_path, [mountain, near, far])
         scene = Scene(network, f"http://{near['gateway']['listen']}", {})
         try:
-            scene.wait_until(lambda: scene.there("doctor"))
+            wait_until(lambda: scene.there("doctor"))
             path = scene.ask()[1]["daitn-path"].split(",")
             assert (path[0], path[-1]) == ("near", "mountain")
             link.cut()
@@ -299,7 +294,7 @@ def test_a_cut_link_is_gone_around_and_a_slow_one_avoided(tmp_path: Path) -> Non
                 scene.ask()
             assert gone.value.status_code in (502, 503)
             link.mend()
-            scene.wait_until(lambda: _answers(scene, "doctor"), within_s=60.0)
+            wait_until(lambda: _answers(scene, "doctor"))
         finally:
             network.processes.stop()
 
@@ -352,16 +347,16 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
         wishes = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
         try:
             # Nobody is believed before a verifier has asked; then the cheaper one is taken.
-            scene.wait_until(lambda: _served_by(scene, wishes) == "quack", within_s=60)
+            wait_until(lambda: _served_by(scene, wishes) == "quack")
             requests = swapped.control()["last"]
             assert all("verif" not in json.dumps(r).lower() for r in requests)
             assert all("daitn-pass" in {h.lower() for h in r["headers"]} for r in requests) is False
             swapped.control(accuracy=0.2)
-            scene.wait_until(lambda: _served_by(scene, wishes) == "doctor", within_s=60)
+            wait_until(lambda: _served_by(scene, wishes) == "doctor")
             (found,) = network.json("describe", "model", "quack")["measured"]
             assert (found["verifier"], found["site"], found["trust"]) == ("mpvu", "liar", "asked")
             deployed = network.json("get", "models")["deployed"]
-            scene.wait_until(
+            wait_until(
                 lambda: (
                     [m["degraded"] for m in network.json("get", "models")["deployed"]]
                     == [False, True]
@@ -372,7 +367,7 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
             assert scene.ask("auto")[1]["daitn-model"] == "doctor"
             assert scene.ask("quack@liar")[1]["daitn-facility"] == "liar"
             swapped.control(accuracy=0.95)
-            scene.wait_until(lambda: _served_by(scene, wishes) == "quack", within_s=60)
+            wait_until(lambda: _served_by(scene, wishes) == "quack")
         finally:
             network.processes.stop()
 

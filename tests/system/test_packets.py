@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +15,11 @@ from tests.scenes.clinic import facility, gateway
 from tests.scenes.command_line import daitn
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("star")]
 
 QUESTION = "is it malignant"
 SAYS = {"east": "it is", "west": "It is", "clinic": "it is not"}
@@ -76,10 +76,7 @@ def star(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Star]:
         }
         built = Star(tmp_path_factory.mktemp("star"), servers)
         stack.callback(built.network.processes.stop)
-        until_s = time.monotonic() + 30.0
-        while facilities(built) != {*SAYS}:
-            assert time.monotonic() < until_s, "the gateway never heard of all"
-            time.sleep(0.2)
+        wait_until(lambda: facilities(built) == {*SAYS})
         yield built
 
 

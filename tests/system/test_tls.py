@@ -21,9 +21,9 @@ from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.command_line import daitn
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build, running
-from .test_forwarders import wait_until
 from .test_inference import HELLO
 
 pytestmark = pytest.mark.processes
@@ -139,8 +139,8 @@ def test_queries_and_answers_are_encrypted(tmp_path: Path, monkeypatch: pytest.M
 
         measured = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
         try:
-            wait_until(lambda: asked(**measured) == "rest and water", 60)
-            wait_until(lambda: asked(autonomous=True) == "rest and water", 60)
+            wait_until(lambda: asked(**measured) == "rest and water")
+            wait_until(lambda: asked(autonomous=True) == "rest and water")
             stream = client.chat.completions.create(model="doctor", messages=HELLO, stream=True)
             pieces = [p.choices[0].delta.content or "" for p in stream if p.choices]
             assert "".join(pieces) == "rest and water"

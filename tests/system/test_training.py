@@ -16,7 +16,7 @@ from tests.scenes.breast_cancer import write_intent
 
 from .conftest import Network
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("shared network")]
 
 
 def test_a_classifier_learns_at_three_hospitals_and_comes_home(

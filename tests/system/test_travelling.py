@@ -17,9 +17,9 @@ from daitn.objects.requests import JobList, JobQuery
 from daitn.objects.wire import to_json
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.forwarders import Mesh
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, running
-from .test_forwarders import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -68,7 +68,7 @@ class Travels:
         job: str = self.train(objectives=never, budget={"duration_s": duration_s})["job"]
         wait_until(lambda: len(self.shown(job)["route"]) >= 2)
         self.network.processes.kill("mpvu")
-        wait_until(lambda: self.shown(job)["state"] == "verifying", 20)
+        wait_until(lambda: self.shown(job)["state"] == "verifying")
         return job, self.shown(job)["route"][-1]["site"]
 
     async def _shown(self, job: JobId) -> Any:
@@ -82,7 +82,7 @@ def travels(tmp_path: Path) -> Iterator[Travels]:
     built = Travels(tmp_path)
     try:
         wanted = {"data:oncology/breast", "verify:oncology/breast"}
-        wait_until(lambda: wanted <= built.heard_of(), 30)
+        wait_until(lambda: wanted <= built.heard_of())
         yield built
     finally:
         built.network.processes.stop()
@@ -111,7 +111,7 @@ def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> N
     assert at in {"east", "north", "west"}
     travels.network.processes.launch("mpvu")
     before = len(travels.shown(job)["route"])
-    wait_until(lambda: len(travels.shown(job)["route"]) > before, 60)
+    wait_until(lambda: len(travels.shown(job)["route"]) > before)
     cancelled = travels.network.json("cancel", job, "--site", "home")
     # Where nothing is left to learn, it ends by itself.
     assert cancelled["state"] in ("cancelled", "exhausted")
@@ -123,7 +123,7 @@ def test_weights_that_are_lost_before_they_were_measured_are_given_up(travels: T
     before = len(travels.shown(job)["route"])
     travels.network.processes.kill(at)
     travels.network.processes.launch("mpvu")
-    wait_until(lambda: len(travels.shown(job)["route"]) > before, 150)
+    wait_until(lambda: len(travels.shown(job)["route"]) > before)
     assert travels.shown(job)["route"][-1]["site"] != at
     travels.network.daitn("cancel", job, "--site", "home")
 

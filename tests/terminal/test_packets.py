@@ -36,7 +36,7 @@ from daitn.terminal.openai_api import ApiError
 from daitn.tools.adjacency.memory import MemoryLinks
 from tests.scenes.openai_server import OpenAiServer
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("packets at a terminal")]
 
 QUESTION = "is it malignant"
 ASKED = b'{"messages": [{"role": "user", "content": "is it malignant"}], "model": "auto"}'

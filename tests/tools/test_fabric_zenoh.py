@@ -18,8 +18,9 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import PATIENCE_S, until
 
-from .fabrics import LOOPBACK, PATIENCE_S, Heard, asked, until
+from .fabrics import LOOPBACK, Heard, asked
 
 pytestmark = pytest.mark.processes
 

@@ -24,7 +24,8 @@ from daitn.objects.wire import encode
 from daitn.terminal.config import UpstreamConfig
 from daitn.terminal.facility import hosting
 from daitn.tools.fabric.memory import MemoryNetwork
-from tests.terminal.facility.scene import CHAT, HEADERS, Holder, Site, chat, until
+from tests.scenes.waiting import until
+from tests.terminal.facility.scene import CHAT, HEADERS, Holder, Site, chat
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("talker")]
 

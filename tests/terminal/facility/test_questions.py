@@ -17,7 +17,11 @@ from daitn.terminal.openai_api import ApiError
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.terminal.facility.scene import CHAT, HEADERS, Holder, Site, chat
 
-pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("questions"),
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

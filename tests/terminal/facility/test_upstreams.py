@@ -20,7 +20,8 @@ from daitn.terminal.facility import door as door_bounds
 from daitn.terminal.facility import upstream as bounds
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.scenes.openai_server import OpenAiServer
-from tests.terminal.facility.scene import CHAT, HEADERS, Site, until
+from tests.scenes.waiting import until
+from tests.terminal.facility.scene import CHAT, HEADERS, Site
 
 pytestmark = pytest.mark.processes
 

@@ -16,9 +16,9 @@ from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 from tests.scenes.ports import free_port
 from tests.scenes.relay import Relay
+from tests.scenes.waiting import PATIENCE_S, until
 
-from ..fabrics import until
-from .scene import LOOPBACK, PATIENCE_S, A, B, C, Heard, adjacent
+from .scene import LOOPBACK, A, B, C, Heard, adjacent
 
 
 def through(relay: Relay) -> tuple[str, ...]:
