@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from daitn.cli.embedded import Embedded
+from daitn.objects.identifiers import CENTER_SITE
 from tests.scenes.breast_cancer import write_network
 from tests.scenes.command_line import Ended, daitn
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import wait_until
 
 __all__ = ["Network", "build", "running"]
 
@@ -30,6 +32,19 @@ class Network:
     def daitn(self, *arguments: str) -> Ended:
         """Run a command against the network's control centre."""
         return daitn(*arguments, DAITN_CENTER=self.processes.endpoint)
+
+    def mend(self) -> None:
+        """Start what a test killed; returns when the control centre sees all sites."""
+        sites = {node.site for node in self.processes.nodes}
+        for name in (CENTER_SITE, *sorted(sites)):
+            if not self.processes.started(name):
+                self.processes.launch(name)
+        wait_until(lambda: self._alive() >= sites)
+
+    def _alive(self) -> set[str]:
+        ended = self.daitn("get", "nodes", "--json")
+        nodes = json.loads(ended.stdout) if ended.returncode == 0 else []
+        return {node["descriptor"]["site"] for node in nodes if node["alive"]}
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json; it must succeed."""
@@ -74,9 +89,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     network.processes.stop()
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Network]:
-    """A network that a test may break; two verifiers."""
-    network = started(tmp_path, verifiers=("mpvu", "mpvu2"))
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    network = started(tmp_path_factory.mktemp("network"), verifiers=("mpvu", "mpvu2"))
     yield network
     network.processes.stop()
+
+
+@pytest.fixture
+def own(breakable: Network) -> Network:
+    """A whole network, which a test may break; two verifiers."""
+    breakable.mend()
+    return breakable

@@ -17,7 +17,7 @@ from tests.scenes.waiting import PATIENCE_S, wait_until
 
 from .conftest import Network
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.xdist_group("breakable")]
 
 SLOW_MODEL = {
     "recipe": "classifier",

@@ -50,23 +50,43 @@ class Square:
         ended = self.network.daitn("ping", "--site", "gate", "-n", "1", *arguments, "--json")
         return json.loads(ended.stdout) if ended.stdout else []
 
+    def knows_both_ways(self) -> bool:
+        """Whether the gate has links to both, and they to the model."""
+        return all(self._linked(site) for site in ("gate", "north", "south")) and bool(self.path())
+
+    def _linked(self, site: str) -> bool:
+        ended = self.network.daitn("steer", "--site", site, "--json")
+        links = json.loads(ended.stdout)["links"] if ended.returncode == 0 else []
+        return len(links) == 2 and all(link["up"] for link in links)
+
     def path(self) -> list[str]:
         """By which a probe goes now; empty where it does not arrive."""
         (probe,) = self.ping("--topic", "medicine")
         return [] if probe["refused"] else [hop["site"] for hop in probe["hops"]]
 
 
-@pytest.fixture
-def square(tmp_path: Path) -> Iterator[Square]:
+@pytest.fixture(scope="module")
+def breakable_square(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Square]:
     with OpenAiServer(text="from east") as server, Relay() as relay:
-        built = Square(tmp_path, server, relay)
-        try:
-            wait_until(lambda: built.path())
-            yield built
-        finally:
-            built.network.processes.stop()
+        built = Square(tmp_path_factory.mktemp("square"), server, relay)
+        yield built
+        built.network.processes.stop()
 
 
+@pytest.fixture
+def square(breakable_square: Square) -> Square:
+    """Whole, and both ways are known: a test may break it."""
+    breakable_square.relay.mend()
+    breakable_square.network.mend()
+    breakable_square.network.json("steer", "--reset", "--site", "gate")
+    wait_until(breakable_square.knows_both_ways)
+    return breakable_square
+
+
+ON_THE_SQUARE = pytest.mark.xdist_group("square")
+
+
+@ON_THE_SQUARE
 def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -> None:
     assert square.path()[0] == "gate"
     assert square.path()[-1] == "east"
@@ -83,6 +103,7 @@ def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -
     wait_until(lambda: square.path() == ["gate", "north", "east"])
 
 
+@ON_THE_SQUARE
 def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     square.network.processes.kill("center")
     client = openai.OpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)
@@ -131,6 +152,7 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
         ask("auto:medicine", min_accuracy=0.5)
 
 
+@ON_THE_SQUARE
 def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
     square.network.processes.kill("center")
     door = square.mesh.doors["gate"]
@@ -149,6 +171,7 @@ def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
     assert "delivered here" in text.stdout
 
 
+@ON_THE_SQUARE
 def test_who_has_a_say_is_changed_while_they_run(square: Square) -> None:
     def told(site: str = "gate") -> Any:
         return square.network.json("steer", "--site", site)
@@ -169,6 +192,7 @@ def test_who_has_a_say_is_changed_while_they_run(square: Square) -> None:
     assert "beauty" in wrong.stderr
 
 
+@ON_THE_SQUARE
 def test_a_frozen_forwarder_is_gone_around(square: Square) -> None:
     at = square.path()[1]
     frozen = square.network.processes.pid(at)

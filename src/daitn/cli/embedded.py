@@ -108,6 +108,10 @@ class Embedded:
                     f"{name} ended with {process.returncode}:\n{tail}", fix=f"see {log}"
                 )
 
+    def started(self, name: str) -> bool:
+        """Whether it was launched and not killed since."""
+        return name in self._processes
+
     def pid(self, name: str) -> int:
         """Process id of the control centre (`center`) or of a site's node."""
         return self._processes[name].pid
