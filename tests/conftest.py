@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,11 +16,14 @@ settings.load_profile("daitn")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that take longest come first: no processor waits for another one's last test."""
-    items.sort(key=_rank)
+    """Files that take longest come first: no processor waits for another one's last file."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        ranks[item.path] = min(_rank(item), ranks.get(item.path, _rank(item)))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 def _rank(item: pytest.Item) -> int:
-    names = ("slow", "xdist_group", "processes")
+    names = ("slow", "processes")
     found = (rank for rank, name in enumerate(names) if item.get_closest_marker(name))
     return next(found, len(names))

@@ -19,11 +19,7 @@ from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.xdist_group("answering"),
-]
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,7 @@ from daitn.learning.recipe import Progress
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import InvalidInput, NotFound, WorkFailed
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.xdist_group("worker"),
-]
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.scenes.ports import free_port
 
 from .conftest import Network
 
-pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("shared network")]
+pytestmark = pytest.mark.processes
 
 
 def said(ended: Ended) -> str:

@@ -17,7 +17,7 @@ from tests.scenes.waiting import PATIENCE_S, wait_until
 
 from .conftest import Network
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.xdist_group("breakable")]
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 SLOW_MODEL = {
     "recipe": "classifier",

@@ -83,10 +83,6 @@ def square(breakable_square: Square) -> Square:
     return breakable_square
 
 
-ON_THE_SQUARE = pytest.mark.xdist_group("square")
-
-
-@ON_THE_SQUARE
 def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -> None:
     assert square.path()[0] == "gate"
     assert square.path()[-1] == "east"
@@ -103,7 +99,6 @@ def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -
     wait_until(lambda: square.path() == ["gate", "north", "east"])
 
 
-@ON_THE_SQUARE
 def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     square.network.processes.kill("center")
     client = openai.OpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)
@@ -152,7 +147,6 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
         ask("auto:medicine", min_accuracy=0.5)
 
 
-@ON_THE_SQUARE
 def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
     square.network.processes.kill("center")
     door = square.mesh.doors["gate"]
@@ -171,7 +165,6 @@ def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
     assert "delivered here" in text.stdout
 
 
-@ON_THE_SQUARE
 def test_who_has_a_say_is_changed_while_they_run(square: Square) -> None:
     def told(site: str = "gate") -> Any:
         return square.network.json("steer", "--site", site)
@@ -192,7 +185,6 @@ def test_who_has_a_say_is_changed_while_they_run(square: Square) -> None:
     assert "beauty" in wrong.stderr
 
 
-@ON_THE_SQUARE
 def test_a_frozen_forwarder_is_gone_around(square: Square) -> None:
     at = square.path()[1]
     frozen = square.network.processes.pid(at)

@@ -53,6 +53,15 @@ class Scene:
     def there(self, *models: str) -> bool:
         return {m.id for m in self.client.models.list().data} >= set(models)
 
+    def known_everywhere(self, deployments: int) -> bool:
+        """Whether gateway and control centre have heard of so many."""
+        with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+            self.ask("auto", jurisdictions=["AQ"])
+        found = self.network.json("get", "models")["deployed"]
+        return f"left out {deployments} by jurisdiction" in str(refused.value) and (
+            len(found) == deployments
+        )
+
     def facility_of(self, model: str = "doctor", **wishes: Any) -> str:
         return self.ask(model, **wishes)[1]["daitn-facility"]
 
@@ -86,7 +95,7 @@ def built(folder: Path) -> Iterator[Scene]:
         network = build(folder, nodes)
         stack.callback(network.processes.stop)
         scene = Scene(network, f"http://{door['gateway']['listen']}", servers)
-        wait_until(lambda: scene.there("doctor", "nurse"))
+        wait_until(lambda: scene.known_everywhere(3))
         yield scene
 
 
@@ -111,10 +120,6 @@ def hall(standing: Scene) -> Scene:
     return standing
 
 
-SHARING = pytest.mark.xdist_group("hall")
-
-
-@SHARING
 def test_a_query_finds_its_model_and_is_told_how(hall: Scene) -> None:
     said, headers = hall.ask("nurse")
     assert said == "from the nurse"
@@ -131,7 +136,6 @@ def test_a_query_finds_its_model_and_is_told_how(hall: Scene) -> None:
     assert explained["query"]["http_status"] == 200
 
 
-@SHARING
 def test_what_matters_to_a_query_is_shown_and_drawn(hall: Scene, tmp_path: Path) -> None:
     drawn = tmp_path / "cut.graphml"
     cut = hall.network.json(
@@ -173,7 +177,6 @@ def _nurse_at_home(scene: Scene) -> Any:
     return scene.network.json("describe", "facility", "home")["deployments"][0]
 
 
-@SHARING
 def test_the_whole_topology_of_queries_is_exported(hall: Scene, tmp_path: Path) -> None:
     told, drawn = tmp_path / "qrrt.json", tmp_path / "qrrt.graphml"
     export = ("topology", "export", "--queries")
@@ -191,7 +194,6 @@ def test_the_whole_topology_of_queries_is_exported(hall: Scene, tmp_path: Path) 
     assert refused.returncode == 2
 
 
-@SHARING
 def test_law_privacy_and_cost_decide_who_may_answer(hall: Scene) -> None:
     assert hall.facility_of("auto", jurisdictions=["FR"]) == "home"
     assert hall.facility_of("auto", privacy="unkept") in ("east", "west")
@@ -206,7 +208,6 @@ def test_law_privacy_and_cost_decide_who_may_answer(hall: Scene) -> None:
         hall.ask("auto", privacy="site")
 
 
-@SHARING
 def test_what_is_wrong_is_an_openai_error(hall: Scene) -> None:
     with pytest.raises(openai.NotFoundError, match="there is doctor, nurse"):
         hall.ask("surgeon")
@@ -257,7 +258,6 @@ def test_a_frozen_facility_is_overtaken(scene: Scene) -> None:
         os.kill(frozen, signal.SIGCONT)
 
 
-@SHARING
 def test_full_facilities_turn_away_in_order_and_at_once(hall: Scene) -> None:
     for server in ("east", "west"):
         hall.servers[server].control(first_token_s=1.0)
@@ -278,7 +278,6 @@ def test_full_facilities_turn_away_in_order_and_at_once(hall: Scene) -> None:
     assert max(seen) <= 2
 
 
-@SHARING
 def test_who_goes_away_frees_the_server(hall: Scene) -> None:
     hall.servers["home"].control(first_token_s=0.0, per_token_s=0.05, huge=True)
     stream = hall.client.chat.completions.create(model="nurse", messages=HELLO, stream=True)
@@ -295,7 +294,6 @@ def test_queries_go_on_while_the_control_centre_is_down(scene: Scene) -> None:
     assert scene.ask("nurse")[0] == "from the nurse"
 
 
-@SHARING
 def test_the_door_of_a_facility_opens_for_gateways_alone(hall: Scene) -> None:
     nodes = hall.network.json("get", "nodes")
     endpoint = next(

@@ -19,7 +19,7 @@ from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build
 
-pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("star")]
+pytestmark = pytest.mark.processes
 
 QUESTION = "is it malignant"
 SAYS = {"east": "it is", "west": "It is", "clinic": "it is not"}

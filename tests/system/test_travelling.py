@@ -21,7 +21,7 @@ from tests.scenes.waiting import wait_until
 
 from .conftest import Network, running
 
-pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("travels")]
+pytestmark = pytest.mark.processes
 
 OFFERS = {
     *((hospital, "data:oncology/breast") for hospital in HOSPITALS),

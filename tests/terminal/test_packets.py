@@ -37,7 +37,7 @@ from daitn.tools.adjacency.memory import MemoryLinks
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import until
 
-pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("packets at a terminal")]
+pytestmark = pytest.mark.processes
 
 QUESTION = "is it malignant"
 ASKED = b'{"messages": [{"role": "user", "content": "is it malignant"}], "model": "auto"}'

@@ -15,11 +15,7 @@ from .models import TOOL_CALL
 from .scene import Asker, asking
 from .servers import Server, llama_cpp
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(120),
-    pytest.mark.xdist_group("llama.cpp"),
-]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 ENDLESS: dict[str, Any] = {"max_tokens": 100_000, "extra_body": {"ignore_eos": True}}
 """Half a minute and more of it."""

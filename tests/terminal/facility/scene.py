@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,12 @@ class Site:
         """How its one deployment does, as it told last."""
         told = self.served[-1].deployments if self.served else ()
         return told[0] if told else ServingReading(deployment="", in_flight=0, waiting=0)
+
+    async def told_anew(self) -> ServingReading:
+        """How its one deployment does, as it tells from now on."""
+        now_s = time.time()
+        await until(lambda: self.served and self.served[-1].at_s >= now_s)
+        return self.reading
 
     async def retire(self, name: str) -> None:
         await self.facility.on_retire("", encode(RetireModel(name=name)))

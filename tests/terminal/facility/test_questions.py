@@ -17,11 +17,7 @@ from daitn.terminal.openai_api import ApiError
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.terminal.facility.scene import CHAT, HEADERS, Holder, Site, chat
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.xdist_group("questions"),
-]
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
