@@ -24,8 +24,9 @@ check: .venv/installed
 
 # What needs the machine for itself comes after the rest, which shares the processors.
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not long and not alone'
-	$(BIN)/python -m pytest -m 'alone and not long'
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+		-m 'not long and not alone'
+	$(BIN)/python -m pytest -m 'alone and not long' tests/system
 
 # Hours: comparisons, repetitions, searches at length. Everything else is in `make test`.
 test-long: .venv/installed
