@@ -81,8 +81,8 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
 
 
 def _between(question: RouteQuestion, position: Mapping[SiteId, int], size_bytes: int) -> Floats:
-    """Site to site, from the better of it and the verifiers, which then hold the model too. The many
-    links of a large network that nobody measured are alike."""
+    """Site to site, from the better of it and the verifiers, which then hold the model too. The
+    many links of a large network that nobody measured are alike."""
     snapshot, now_s = question.topology.snapshot, question.now_s
     between = np.full((len(position), len(position)), _unmeasured_s(size_bytes))
     for source, row in position.items():
