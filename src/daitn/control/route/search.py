@@ -31,7 +31,7 @@ _FEW = 12
 _CLOSER = 10
 """Plans that look best under `_FEW` draws and are played out under all."""
 _EVIDENCE = 0.02
-_STALLED = 2
+_STALLED = 3
 """Visits in a row without measured progress after which what is believed has no say."""
 _LONG_TURN = 0.75
 """Epochs."""
