@@ -7,6 +7,7 @@ by the planner except through them.
 
 from __future__ import annotations
 
+import itertools
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,17 @@ _SPECIALITIES = {
     "niddk": "medicine/metabolic",
     "cancergov": "medicine/oncology",
 }
-BASELINES = {"general sites only": "general", "specialist only": "specialist"}
-"""Name of a baseline to the name of its intent file."""
+BASELINES = {
+    "by size, 1 epoch": "by-size",
+    "by size, 2 epochs": "by-size-twice",
+    "ring, 500 examples": "ring",
+    "general sites only": "general",
+    "specialist only": "specialist",
+}
+"""Name of a baseline to the name of its intent file. The first three are the obvious routes over
+all sites, stated visit by visit; the last two are planned, with some of the sites only."""
+_RING_EXAMPLES = 500
+"""Of each visit of the ring."""
 
 FACILITIES = ("mdf-east", "mdf-west")
 GATEWAY = "gateway"
@@ -49,6 +59,8 @@ class _Scale:
     baselines_within_s: float
     general_examples: int
     specialist_examples: int
+    obvious_examples: int
+    """At which a stated route ends, if its targets do not hold before: some rounds of all sites."""
 
 
 _MEDQUAD = _Scale(
@@ -57,6 +69,7 @@ _MEDQUAD = _Scale(
     baselines_within_s=1200,
     general_examples=6000,
     specialist_examples=2500,
+    obvious_examples=30_000,
 )
 _SMALL = _Scale(
     config={
@@ -73,11 +86,12 @@ _SMALL = _Scale(
     baselines_within_s=240,
     general_examples=6000,
     specialist_examples=3000,
+    obvious_examples=15_000,
 )
 
 
 def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
-    """Write the network file and the three intents into `folder`; returns the network file."""
+    """Write the network file and the intents into `folder`; returns the network file."""
     network = folder / "network.yaml"
     _write(network, _network(data, prepared))
     scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
@@ -91,7 +105,33 @@ def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
         folder / "specialist.yaml",
         _restricted(intent, "specialist", ("ninds",), scale, scale.specialist_examples),
     )
+    for name, visits in _obvious(prepared.sites).items():
+        _write(folder / f"{name}.yaml", _stated(intent, name, visits, scale.obvious_examples))
     return network
+
+
+def _obvious(records: dict[str, int]) -> dict[str, list[tuple[str, int]]]:
+    """One round of each obvious route, by the name of its intent: sites with examples."""
+    by_size = sorted(records, key=lambda site: (-records[site], site))
+    return {
+        "by-size": [(site, records[site]) for site in by_size],
+        "by-size-twice": [(site, 2 * records[site]) for site in by_size],
+        "ring": [(site, _RING_EXAMPLES) for site in sorted(records)],
+    }
+
+
+def _stated(
+    intent: dict[str, Any], name: str, turn: list[tuple[str, int]], examples: int
+) -> dict[str, Any]:
+    """The same wish by a route that is stated, round after round until so many examples; its job
+    ends as soon as the targets hold. It has no limit of time: a route that is expected to take
+    longer would be refused."""
+    route: list[dict[str, Any]] = []
+    for site, count in itertools.cycle(turn):
+        if sum(visit["examples"] for visit in route) >= examples:
+            break
+        route.append({"site": site, "examples": count})
+    return {**intent, "name": name, "budget": {}, "route": route}
 
 
 def _restricted(
