@@ -23,7 +23,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     way: str
     """`planned route`, or the obvious one: `by size`, `ring` and so on."""
     seconds: float
-    """About; relative to the planned route's visits as the decision tells them."""
+    """About, until the targets hold or the plan ends; relative to the planned route's visits as the
+    decision tells them."""
     chance: float
     """Of reaching all targets, in [0, 1]."""
     at_least: bool
@@ -56,12 +57,14 @@ def expected_ways(made: Decided) -> tuple[Expected, ...]:
 
 
 def sentence(ways: Sequence[Expected]) -> str:
-    """For people, with the chance of reaching the targets in brackets."""
+    """For people: seconds, and the chance of reaching all targets."""
     if not ways:
         return "the planner expected nothing of any route"
     over = "over " if ways[0].at_least else ""
-    told = [
-        f"{one.way + ' ' if number else ''}{over}{one.seconds:.0f} s ({one.chance:.0%})"
-        for number, one in enumerate(ways)
+    chosen, *others = (f"{over}{one.seconds:.0f} s" for one in ways)
+    told = [f"{chosen} (chance {ways[0].chance:.0%})"]
+    told += [
+        f"{one.way} {seconds} ({one.chance:.0%})"
+        for one, seconds in zip(ways[1:], others, strict=True)
     ]
-    return f"the planner expected {', '.join(told)} until both targets hold"
+    return f"the planner expected {', '.join(told)}"
