@@ -73,6 +73,16 @@ def test_the_ring_takes_as_many_examples_everywhere(intents: dict[str, TrainingI
     assert {v.examples for v in route} == {500}
 
 
+def test_the_last_two_leave_out_the_specialists_or_all_others(
+    intents: dict[str, TrainingIntent],
+) -> None:
+    general, specialist = intents["general"].route, intents["specialist"].route
+
+    assert [v.site for v in general[:4]] == ["ghr", "gard", "cdc", "ghr"]
+    assert {v.site for v in general} == {"ghr", "gard", "cdc"}
+    assert {v.site for v in specialist} == {"ninds"}
+
+
 def test_every_baseline_wants_what_the_planned_route_wants(
     intents: dict[str, TrainingIntent],
 ) -> None:

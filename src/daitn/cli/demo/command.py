@@ -41,9 +41,9 @@ def demo(
     baselines: Annotated[
         bool,
         typer.Option(
-            help="Also train by the obvious routes (sites by size with one and with two epochs "
-            "each, a ring with 500 examples a visit), at the general sites only, and at the "
-            "specialist only: five more trainings one after the other, about as long again each."
+            help="Also train by stated routes: sites by size with one and with two epochs each, "
+            "a ring with 500 examples a visit, the general sites only, the specialist only. Five "
+            "more trainings one after the other, each about as long as the planned one or twice."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
