@@ -133,6 +133,7 @@ class Actions:
             route=None,
             decision=decision,
             waiting_for=_sites_away(job, topology, self._not_back()),
+            why=await asyncio.to_thread(Mtrce().why_none, question),
             unvisited=unvisited(job, topology),
         )
 

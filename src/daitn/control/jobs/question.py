@@ -52,6 +52,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         ),
         verify_s=job.verify_s,
         experience=_experience(job.needs),
+        cut_off=frozenset(job.cut_off),
         excluded=job.excluded,
         now_s=now_s,
     )
