@@ -55,6 +55,22 @@ def test_every_other_way_fails_where_it_must(report: Any) -> None:
     assert not passes["specialist only"]["broad"]
 
 
+@pytest.mark.parametrize("out", [pytest.param(COMPARED, marks=pytest.mark.long)], indirect=True)
+def test_the_obvious_routes_run_beside_the_planned_one(report: Any) -> None:
+    baselines = {baseline["name"]: baseline for baseline in report["baselines"]}
+    obvious = [
+        baselines[name] for name in ("by size, 1 epoch", "by size, 2 epochs", "ring, 500 examples")
+    ]
+    for way in obvious:
+        assert way["holds"] == all(way["passes"].values())
+        assert way["bytes_moved"] > 0
+        assert way["seconds"] > 0
+    assert [way["route"][0] for way in obvious] == ["ghr", "ghr", "cancergov"]
+    ring = obvious[-1]
+    assert ring["examples"] == 500 * len(ring["route"])
+    assert report["expected"][0]["way"] == "planned route"
+
+
 def test_the_report_accounts_for_the_job(report: Any) -> None:
     assert report["algorithm"] in ("sequential", "cyclic")
     assert report["bytes_moved"] >= sum(stop["bytes_in"] for stop in report["route"]) > 0
