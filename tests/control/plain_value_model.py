@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import exp
 
 from daitn.control.route import value_model as array
+from daitn.control.route.costs import NEVER_S
 from daitn.control.route.rollout import Plan
 from daitn.control.route.task import Start, Task
 from daitn.control.route.value_model import Draws, Setting
@@ -136,7 +137,7 @@ def followed(task: Task, plan: Plan, row: int) -> Followed:
         seconds = end.seconds + float(moved_s + stay_s) + task.costs.visit_s
         cost_usd = end.cost_usd + float(task.costs.price_usd[site]) * examples
         limits = task.limits
-        over = seconds > limits.seconds or cost_usd > limits.cost_usd
+        over = seconds > limits.seconds or seconds >= NEVER_S or cost_usd > limits.cost_usd
         if over or end.examples + examples > limits.examples or not task.open[site]:
             return end
         skills = after_visit(

@@ -125,7 +125,9 @@ def test_what_is_expected_of_a_plan_is_the_mean_over_the_draws(seed: int, sites:
         whole = (values(given.known, given.draws, model.skills) * given.known.shares).sum(axis=2)
         each = anchored(whole, start.believed, start.off)
         np.testing.assert_allclose(told.values[depth], np.average(each, 0, given.weight))
-    alone = play(replace(given, targets=given.targets + 1.0), (replace(plan, stops=plan.stops[:3]),))
+    alone = play(
+        replace(given, targets=given.targets + 1.0), (replace(plan, stops=plan.stops[:3]),)
+    )
     assert told.seconds.sum() == pytest.approx(alone.seconds[0, 0])
     assert told.cost_usd.sum() == pytest.approx(alone.cost_usd[0, 0])
 
