@@ -28,7 +28,7 @@ out."""
 _OTHERS = 10
 """Options that are tried in the place of another."""
 _FEW = 12
-_BATCH, _CLOSER = 80, 4
+_BATCH, _CLOSER = 80, 10
 """So many changes are compared at a time, whole batches only, so that more looks go the same way
 further. Those that look best under `_FEW` draws are played out under all."""
 _EVIDENCE = 0.02
