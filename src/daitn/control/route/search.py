@@ -10,6 +10,7 @@ only ever find a better plan. Looks are counted and not timed, so that a decisio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import numpy as np
 
@@ -74,12 +75,14 @@ def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
 def _plainly(task: Task, found: Outcome) -> Outcome:
     """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
     have no say but which way is tried first. Each is followed for a round; those with short turns
-    come first only where visits undid what was known."""
+    come first only where visits undid what was known, and else every other time."""
     plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
     if not plain:
         return found
     turns = {k: _turn(task, found.plans[k]) for k in plain}
-    plain.sort(key=lambda k: (turns[k] >= _LONG_TURN) == task.undone)
+    first = [k for k in plain if (turns[k] >= _LONG_TURN) != task.undone]
+    then = [k for k in plain if k not in first]
+    plain = [k for pair in zip_longest(first, then) for k in pair if k is not None]
     turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
     return play(task, (found.plans[plain[turn % len(plain)]],))
 
