@@ -80,7 +80,8 @@ def after_visit(
 
 def _rate(known: Setting, told: Parameters, site: int, label: int) -> float:
     often = min(float(known.rate[site, label]), array._MOST_RATE) ** array._SPARSE
-    return ((1.0 - told.labelled) + told.labelled * often) / told.tau
+    rate: float = ((1.0 - told.labelled) + told.labelled * often) / told.tau
+    return rate
 
 
 def _worth(
@@ -183,4 +184,5 @@ def _measured_before(task: Task, start: Start) -> list[float]:
 
 def _missing(task: Task, measured: list[float]) -> float:
     pairs = zip(task.targets.tolist(), measured, strict=True)
-    return sum(max(0.0, target - value) for target, value in pairs) / task.short_at_start
+    short: float = sum(max(0.0, target - value) for target, value in pairs)
+    return short / task.short_at_start

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+
+import msgspec
 
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
+from daitn.objects.intents import Budget
 from daitn.policy.pipeline import Rng
 from daitn.sim.learning.episode import Episode, run
 from daitn.sim.learning.families import FAMILIES
@@ -15,7 +18,10 @@ from daitn.sim.learning.planned import Planned
 from daitn.sim.learning.policy import RoutePolicy, VisitChosen
 from daitn.sim.learning.world import LearningWorld
 
-__all__ = ["Watched", "led", "led_in", "seen_by_a_ring"]
+__all__ = ["Watched", "led", "led_in", "seen_by_a_ring", "single_class_pairs"]
+
+_PAIRS = 6
+_PLENTY = 10.0
 
 
 @dataclass
@@ -59,3 +65,20 @@ def seen_by_a_ring(family: str, seed: int) -> tuple[LearningWorld, RouteQuestion
     run(world, watched)
     assert watched.last is not None
     return world, watched.last
+
+
+@cache
+def single_class_pairs() -> tuple[tuple[LearningWorld, Episode, Watched], ...]:
+    """The first worlds of the family `single class` that have two sites, each with a class of its
+    own, with time enough for whoever takes turns of any length."""
+    found = []
+    for seed in range(1_000, 1_100):
+        world = FAMILIES["single class"](seed)
+        if len(world.sites) == 2 and len(world.tests[0].labels) == 2:
+            budget = Budget(duration_s=_PLENTY * (world.intent.budget.duration_s or 0.0))
+            unhurried = msgspec.structs.replace(world.intent, budget=budget)
+            world = replace(world, intent=unhurried)
+            found.append((world, *led(world)))
+        if len(found) == _PAIRS:
+            break
+    return tuple(found)

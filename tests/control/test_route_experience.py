@@ -38,7 +38,7 @@ def job(seed: int, recipe: str = RECIPE) -> RouteQuestion:
     rng = np.random.default_rng(seed)
     truth = drawn(believed(known, prior(known, TRUE), (), None), 1)
     model, visits = untaught(known, truth, None), []
-    before = dict.fromkeys(NAMES, 0.25)
+    before: dict[str, float] = dict.fromkeys(map(str, NAMES), 0.25)
     for step in range(10):
         site = step % len(known.options)
         examples = int(known.records[site] * rng.choice([0.3, 1.0]))
@@ -46,7 +46,7 @@ def job(seed: int, recipe: str = RECIPE) -> RouteQuestion:
         found = values(known, truth, model.skills)[0]
         by_label = np.clip(found + rng.normal(0.0, 3 * _NOISE, found.shape), 0.0, 1.0)
         whole = (by_label * known.shares).sum(axis=1)
-        after = dict(zip(NAMES, whole.tolist(), strict=True))
+        after = dict(zip(map(str, NAMES), whole.tolist(), strict=True))
         visits.append(
             VisitMade(
                 option_id=known.options[site].id,

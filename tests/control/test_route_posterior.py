@@ -156,9 +156,10 @@ def test_slow_learning_is_recognised_and_not_blamed_on_the_data() -> None:
     slow = believed(KNOWN, prior(KNOWN, {}), (), None)
     slow.mode[TAU] += np.log(8.0)
     route = (("ghr", 600), ("ninds", 600), ("ghr", 1_200), ("ninds", 600))
-    steps = [
-        (*route[k], *(float(v) for v in expected(slow, *route[: k + 1]))) for k in range(len(route))
-    ]
+    steps = []
+    for count, (site, examples) in enumerate(route, 1):
+        broad, expert = expected(slow, *route[:count])
+        steps.append((site, examples, float(broad), float(expert)))
     belief = found(history(*steps))
     slower = np.exp(belief.mode[TAU] - belief.mean[TAU])
     assert 4.0 < slower < 12.0
@@ -193,7 +194,9 @@ def test_a_site_that_undoes_what_others_taught_is_found_out() -> None:
 
 def test_poisoned_sites_of_simulated_worlds_are_found_out() -> None:
     """Each world has one site whose records are wrong; a ring visits them all."""
-    bad, good, before = [], [], []
+    bad: list[float] = []
+    good: list[float] = []
+    before: list[float] = []
     for seed in range(1_000, 1_008):
         world, question = seen_by_a_ring("poisoned", seed)
         names = question.intent.objective_names()
@@ -203,7 +206,7 @@ def test_poisoned_sites_of_simulated_worlds_are_found_out() -> None:
         before.append(float(drawn(believed(known, prior(known, {}), (), None), 1).level[0, 0]))
         for column in belief.visited:
             honest = known.options[column].site in world.honest
-            (good if honest else bad).append(levels[column])
+            (good if honest else bad).append(float(levels[column]))
     assert len(bad) >= 6
     assert np.mean(bad) < 0.75 * np.mean(before)
     assert np.mean(bad) < np.mean(good) - 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -77,7 +78,7 @@ def test_no_plan_is_worse_than_the_obvious_ways(seed: int, sites: int) -> None:
 def test_more_looks_never_find_a_worse_plan(seed: int, sites: int, looks: list[int]) -> None:
     given = asked(seed, sites)
     efforts = [float(best_plans(given, count).effort.min()) for count in sorted(looks)]
-    for fewer, more in zip(efforts, efforts[1:], strict=False):
+    for fewer, more in pairwise(efforts):
         assert more <= fewer * (1.0 + 1e-9)
 
 
@@ -86,7 +87,7 @@ def test_looks_that_end_within_a_round_do_not_find_more(seed: int) -> None:
     """A part of a round once found what the whole round passed over."""
     given = limited(seed)
     efforts = [float(best_plans(given, n).effort.min()) for n in (0, 30, 100, 250, 400, 1_000)]
-    for fewer, more in zip(efforts, efforts[1:], strict=False):
+    for fewer, more in pairwise(efforts):
         assert more <= fewer * (1.0 + 1e-9)
 
 
