@@ -20,6 +20,7 @@ from tests.scenes.forwarders import Mesh
 from tests.scenes.waiting import wait_until
 
 from .conftest import Network, running
+from .test_dynamics import SLOW_MODEL
 
 pytestmark = pytest.mark.processes
 
@@ -70,11 +71,28 @@ class Travels:
         """A job whose model waits at a site for somebody who measures it, as the verifier died;
         and that site. It never reaches its target."""
         never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
-        job: str = self.train(objectives=never, budget={"duration_s": duration_s})["job"]
-        wait_until(lambda: len(self.shown(job)["route"]) >= 2)
+        budget = {"duration_s": duration_s}
+        job: str = self.train(objectives=never, model=SLOW_MODEL, budget=budget)["job"]
+        wait_until(lambda: self._learns(job))
         self.network.processes.kill("mpvu")
+        before = self._sought_in_vain(job)
+        wait_until(lambda: self._sought_in_vain(job) != before)
+        ((at, _), *_) = {*self._sought_in_vain(job).items()} - {*before.items()}
+        assert at != "home", "it was lost with the verifier"
+        # What is told of its route does not name a visit that is not measured.
         wait_until(lambda: self.shown(job)["state"] == "verifying")
-        return job, self.shown(job)["route"][-1]["site"]
+        return job, at
+
+    def _learns(self, job: str) -> bool:
+        """Whether it is at a site where it learns, for some time yet: it is not at the verifier."""
+        shown = self.shown(job)
+        return shown["state"] == "visiting" and bool(shown["route"])
+
+    def _sought_in_vain(self, job: str) -> dict[str, int]:
+        """How often the job's model found no verifier, by the site where it was."""
+        line = f"{job} finds no verify:"
+        logs = (self.network.folder / "logs").glob("*.log")
+        return {log.stem: log.read_text(errors="replace").count(line) for log in logs}
 
     async def _shown(self, job: JobId) -> Any:
         async with connect(self.network.processes.endpoint, "home") as session:

@@ -33,7 +33,7 @@ _BATCH, _CLOSER = 80, 10
 """So many changes are compared at a time, whole batches only, so that more looks go the same way
 further. Those that look best under `_FEW` draws are played out under all."""
 _EVIDENCE = 0.02
-_STALLED = 2
+_STALLED = 3
 """Visits in a row without measured progress after which what is believed has no say."""
 _LONG_TURN = 0.75
 """Epochs."""
