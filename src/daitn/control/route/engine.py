@@ -92,9 +92,12 @@ class Mtrce:
         if intent.route:
             return pinned_route(question, asked.unbounded())
         outcome = best_plans(asked, self.looks)
-        if (outcome.visits > 0).any() or (can_teach(asked) and (outcome.allowed > 0).any()):
+        if (outcome.visits > 0).any():
             return planned_routes(question, asked, outcome, _TOLD)
-        return _beyond(question, asked.unbounded(), self.looks)
+        hopeful = can_teach(asked)
+        within = planned_routes(question, asked, outcome, _TOLD) if hopeful else ()
+        beyond = _beyond(question, asked.unbounded(), 0 if within else self.looks)
+        return tuple({found.id: found for found in (*beyond, *within)}.values())
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
         weights = dict(self.weights)
