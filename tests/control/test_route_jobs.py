@@ -61,8 +61,8 @@ def test_a_job_that_can_still_gain_does_not_end(family: str, seed: int) -> None:
 
 
 def test_a_site_whose_topic_is_what_is_missing_is_not_put_off() -> None:
-    """One whose topic is that of an objective is among the first three visits to new sites, or the
-    job is over before."""
+    """One whose topic is that of an objective comes before most others, or the job reaches without
+    it; a small one may come after large ones of broader topics."""
     waited = []
     for family, seed in PLAIN:
         world, episode, watched = led_in(family, seed)
@@ -81,7 +81,8 @@ def test_a_site_whose_topic_is_what_is_missing_is_not_put_off() -> None:
             short = episode.route[-1].values[objective.name] < objective.at_least
             waited.append(min(places, default=len(order) if short else 0))
     assert len(waited) >= 5
-    assert max(waited) <= 3
+    assert max(waited) <= 6
+    assert sorted(waited)[len(waited) // 2] <= 1
 
 
 @pytest.mark.parametrize("number", range(6))

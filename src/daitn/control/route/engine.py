@@ -94,8 +94,7 @@ class Mtrce:
         outcome = best_plans(asked, self.looks)
         if (outcome.visits > 0).any():
             return planned_routes(question, asked, outcome, _TOLD)
-        hopeful = can_teach(asked)
-        within = planned_routes(question, asked, outcome, _TOLD) if hopeful else ()
+        within = planned_routes(question, asked, outcome, _TOLD) if can_teach(asked) else ()
         beyond = _beyond(question, asked.unbounded(), 0 if within else self.looks)
         return tuple({found.id: found for found in (*beyond, *within)}.values())
 
@@ -122,10 +121,7 @@ def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
 
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:
-    outcome = best_plans(free, looks)
-    if not bool((outcome.visits > 0).any()):
-        return ()
-    return planned_routes(question, free, outcome, _TOLD)
+    return planned_routes(question, free, best_plans(free, looks), _TOLD)
 
 
 def _holds(question: RouteQuestion) -> bool:

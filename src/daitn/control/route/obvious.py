@@ -109,11 +109,11 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
 
 
 def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
-    """Sites that were never visited first, largest first; then those whose last visit gained most
-    for its time."""
+    """Sites that were never visited first, largest first; then those whose last visit gained, most
+    for its time first; then the others, those that were visited least first."""
     rate = task.gained / np.maximum(epoch_s + task.costs.visit_s, 1e-9)
-    order: Floats = np.where(np.isnan(rate), -1e12 - task.known.records, -rate)
-    return order
+    order: Floats = np.where(rate > 0.0, -rate, task.visits)
+    return np.where(np.isnan(rate), -1e12 - task.known.records, order)
 
 
 def _ranked(task: Task, order: Floats, *, anew: bool = False) -> list[int]:

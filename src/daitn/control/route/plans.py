@@ -128,7 +128,7 @@ def _route(
     back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
     more = ["..."] if shown < usual and not whole else []
     way = f" ({plan.way})" if plan.way and "changed" not in plan.way else ""
-    holds = float((visits > 0) @ task.weight / task.weight.sum())
+    holds = float(outcome.chance[k])
     return PlannedRoute(
         id=" > ".join([*back, *words, *more]) + way,
         route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY, chance=holds),

@@ -57,14 +57,10 @@ class Outcome:
     """(P, N): share of what was short at the start that is short at the end; 0 where reached."""
     effort: Floats
     """(P,): least is best; mean over the draws, tails as the owner's preferences say."""
+    chance: Floats
+    """(P,): weighted share of the draws in which all targets are reached."""
     allowed: Indices
     """(P,): visits of each plan that are within budget and rules."""
-
-    @property
-    def reached(self) -> Floats:
-        """(P,): share of the draws in which all targets are reached."""
-        reached: Floats = np.mean(self.visits > 0, axis=1)
-        return reached
 
     def order(self) -> Indices:
         """Plans, best first."""
@@ -112,6 +108,7 @@ def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> Outc
         examples=np.where(nothing, 0.0, way.told[at]),
         missing=missing,
         effort=_utility(each, task.weight[draws], task.caution),
+        chance=(visits > 0) @ task.weight[draws] / task.weight[draws].sum(),
         allowed=way.length,
     )
 

@@ -75,8 +75,8 @@ def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
 def _plainly(task: Task, found: Outcome) -> Outcome:
     """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
     have no say but which way is tried first: the one that goes by measured gains, then the others,
-    each for a round. Those with short turns come first only where visits undid what was known, and
-    else every other time."""
+    each for a round, with long and short turns in turn. Where visits undid what was known, short
+    turns come first, and what was gained last."""
     plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
     if not plain:
         return found
@@ -86,7 +86,7 @@ def _plainly(task: Task, found: Outcome) -> Outcome:
     first = [k for k in others if (turns[k] >= _LONG_TURN) != task.undone]
     then = [k for k in others if k not in first]
     mixed = [k for pair in zip_longest(first, then) for k in pair if k is not None]
-    plain = measured + mixed
+    plain = mixed + measured if task.undone else measured + mixed
     turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
     return play(task, (found.plans[plain[turn % len(plain)]],))
 
@@ -99,7 +99,7 @@ def _turn(task: Task, plan: Plan) -> float:
 
 def _promising_of(task: Task, plans: list[Plan]) -> list[Plan]:
     count = len(task.draws)
-    few = np.r_[0:_FEW, count - 2 : count]
+    few = np.r_[0:_FEW, count - 1]
     order = play(task, plans, few).order()
     return [plans[int(k)] for k in order[:_CLOSER]]
 

@@ -29,9 +29,11 @@ from daitn.objects.identifiers import SiteId
 
 __all__ = ["Limits", "Start", "Task", "can_teach", "jurisdiction_of", "most_taught", "task"]
 
-_DRAWS = 48
-_HOPES = (1.0, 2.0)
-"""Standard deviations of the hopeful draws."""
+_DRAWS = 49
+_HOPES = (1.0,)
+"""Standard deviations of the hopeful draws: all that is uncertain is better at once."""
+_MOST_HOPE = 2.0
+"""Standard deviations of the optimistic bound."""
 _HOPE_WEIGHT = 0.02
 """Of a hopeful draw beside an ordinary one: it decides where no ordinary draw reaches."""
 _REFERENCE_S = 3600.0
@@ -185,7 +187,7 @@ def can_teach(asked: Task) -> bool:
 def most_taught(asked: Task) -> Floats:
     """(O,): the optimistic bound on every objective's value, by what descriptors promise."""
     known = asked.known
-    hope = hopeful(believed(known, asked.belief.prior, (), None), _HOPES[-1])
+    hope = hopeful(believed(known, asked.belief.prior, (), None), _MOST_HOPE)
     skills = np.zeros((1, len(known.fields), len(known.labels)))
     for option in np.flatnonzero(asked.open):
         field, there = known.field[option], known.rate[option] > 0.0

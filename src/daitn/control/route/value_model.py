@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,17 @@ class Setting:
     chance: Floats
     """(O,): what guessing reaches."""
 
+    @cached_property
+    def pace(self) -> Floats:
+        """(S, L): how fast a label is learnt at an option, 1 where all are equally frequent."""
+        paces: Floats = np.minimum(self.rate, _MOST_RATE) ** _SPARSE
+        return paces
+
+    @cached_property
+    def seldom(self) -> Floats:
+        """(S, L): near 1 where an option does not rehearse a label, near 0 where it does."""
+        return np.exp(-self.share / _REHEARSED)
+
     def index(self) -> dict[str, int]:
         """Option id to its position."""
         return {option.id: position for position, option in enumerate(self.options)}
@@ -164,6 +176,7 @@ def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
     labels = tuple(sorted({label for histogram in pooled for label in histogram}))
     items = np.array([[histogram.get(label, 0.0) for label in labels] for histogram in pooled])
     fields = tuple(sorted({option.dataset.topics for option in options}))
+    share = _shares(options, labels)
     quality = np.array([option.dataset.quality for option in options])
     samples = np.array([float(option.dataset.samples) for option in options])
     return Setting(
@@ -174,8 +187,8 @@ def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
         labels=labels,
         field=np.array([fields.index(o.dataset.topics) for o in options], dtype=np.int64),
         records=np.maximum(1.0, samples * quality),
-        share=_shares(options, labels),
-        rate=_shares(options, labels) * len(labels),
+        share=share,
+        rate=share * len(labels),
         apart=np.array([[1.0 - _alike(a, b) for b in fields] for a in fields]),
         fit=np.array([[_fits(topics, found) for found in tests] for topics in fields]),
         shares=items / items.sum(axis=1, keepdims=True),
@@ -210,10 +223,9 @@ def after_visit(known: Setting, draws: Draws, skills: Floats, visit: Visits) -> 
     field = known.field[site]
     told = draws.warm, draws.ripe, draws.repeats * known.records[site]
     growth = _growth(known, draws, site) * _worth(visit, *told)[:, None]
-    seldom = np.exp(-known.share[site] / _REHEARSED)
     settled = (_SETTLED / (visit.exposure + _UNSETTLED)) ** _SETTLES
     fading = (draws.fading / draws.tau * examples)[:, None, None] * np.minimum(settled, _FASTEST)
-    own_fading = fading[rows, field] * seldom
+    own_fading = fading[rows, field] * known.seldom[site]
     own = skills[rows, field]
     speed = growth + own_fading
     level = draws.level[rows, site][:, None] * growth / np.maximum(speed, _LEAST)
@@ -228,8 +240,7 @@ def after_visit(known: Setting, draws: Draws, skills: Floats, visit: Visits) -> 
 def _growth(known: Setting, draws: Draws, site: Indices) -> Floats:
     """(N, L): rate at which a label's gap closes, per example."""
     labelled = draws.labelled[:, None]
-    rate = np.minimum(known.rate[site], _MOST_RATE) ** _SPARSE
-    growth: Floats = (1.0 - labelled + labelled * rate) / draws.tau[:, None]
+    growth: Floats = (1.0 - labelled + labelled * known.pace[site]) / draws.tau[:, None]
     return growth
 
 
