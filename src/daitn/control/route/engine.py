@@ -11,12 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from daitn.control.route.checks import FILTERS, SCORERS, WEIGHTS
+from daitn.control.route.obvious import epochs
 from daitn.control.route.pinned import pinned_route
 from daitn.control.route.plans import PlannedRoute, RouteContext, planned_routes
 from daitn.control.route.question import RouteQuestion
+from daitn.control.route.rollout import HORIZON, Outcome, Plan, play
 from daitn.control.route.search import LOOKS, best_plans
 from daitn.control.route.task import Task, can_teach, task
+from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
@@ -25,6 +30,9 @@ from daitn.policy.pipeline import Policy, Rng
 __all__ = ["Mtrce"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
+_ELSEWHERE = 0.67
+"""Share of the effort that a route must not exceed to lead away from where the model has arrived:
+what is told of elsewhere is not seen yet, and looks as good as it can."""
 _TOLD = 8
 """Candidates that a decision tells of."""
 
@@ -64,7 +72,7 @@ class Mtrce:
             return pinned_route(question, asked.unbounded())
         outcome = best_plans(asked, self.looks)
         if (outcome.visits > 0).any() or (can_teach(asked) and (outcome.allowed > 0).any()):
-            return planned_routes(question, asked, outcome, _TOLD)
+            return planned_routes(question, asked, _begun(question, asked, outcome), _TOLD)
         return _beyond(question, asked.unbounded(), self.looks)
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
@@ -78,6 +86,38 @@ class Mtrce:
                 )
             weights[preference.scorer] = preference.weight
         return weights
+
+
+def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome:
+    """The plans that can begin now, of these those that begin where the model is if they do."""
+    options = asked.known.options
+    if question.later:
+        now = np.array([option.site not in question.later for option in options], bool)
+        outcome = _beginning(asked, outcome, now)
+    here = np.array([option.site == question.here for option in options], bool)
+    if not here.any():
+        return outcome
+    stays = _beginning(asked, outcome, here)
+    best = float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
+    kept = float(stays.effort[stays.allowed > 0].min(initial=np.inf))
+    return stays if kept < np.inf and kept * _ELSEWHERE <= best else outcome
+
+
+def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome:
+    """The plans that begin at one of the `first` options; where none does, the best one after a
+    visit to each of them."""
+    plans = tuple(
+        plan
+        for plan, visits in zip(outcome.plans, outcome.allowed, strict=True)
+        if visits and first[plan.stops[0][0]]
+    )
+    if not plans and len(outcome.plans):
+        best = outcome.plans[int(outcome.order()[0])]
+        plans = tuple(
+            Plan(best.start, ((int(o), epochs(asked, int(o), 1.0)), *best.stops)[:HORIZON])
+            for o in np.flatnonzero(first & asked.open)
+        )
+    return play(asked, plans)
 
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:
