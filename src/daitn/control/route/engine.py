@@ -72,7 +72,8 @@ class Mtrce:
             return pinned_route(question, asked.unbounded())
         outcome = best_plans(asked, self.looks)
         if (outcome.visits > 0).any() or (can_teach(asked) and (outcome.allowed > 0).any()):
-            return planned_routes(question, asked, _begun(question, asked, outcome), _TOLD)
+            begun = _begun(question, asked, outcome)
+            return planned_routes(question, asked, begun, _TOLD) if begun is not None else ()
         return _beyond(question, asked.unbounded(), self.looks)
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
@@ -88,24 +89,25 @@ class Mtrce:
         return weights
 
 
-def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome:
+def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome | None:
     """The plans that can begin now, of these those that begin where the model is if they do."""
     options = asked.known.options
-    if question.later:
-        now = np.array([option.site not in question.later for option in options], bool)
-        outcome = _beginning(asked, outcome, now)
+    now = np.array([option.site not in question.later for option in options], bool)
     here = np.array([option.site == question.here for option in options], bool)
-    if not here.any():
-        return outcome
-    stays = _beginning(asked, outcome, here)
-    best = float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
-    kept = float(stays.effort[stays.allowed > 0].min(initial=np.inf))
-    return stays if kept < np.inf and kept * _ELSEWHERE <= best else outcome
+    found = _beginning(asked, outcome, now) if question.later else outcome
+    stays = _beginning(asked, outcome, here) if here.any() else None
+    if found is None or stays is None:
+        return found if stays is None else stays
+    return stays if _least(stays) * _ELSEWHERE <= _least(found) else found
 
 
-def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome:
+def _least(outcome: Outcome) -> float:
+    return float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
+
+
+def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome | None:
     """The plans that begin at one of the `first` options; where none does, the best one after a
-    visit to each of them."""
+    visit to each of them; none where none of them is open."""
     plans = tuple(
         plan
         for plan, visits in zip(outcome.plans, outcome.allowed, strict=True)
@@ -117,7 +119,7 @@ def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome:
             Plan(best.start, ((int(o), epochs(asked, int(o), 1.0)), *best.stops)[:HORIZON])
             for o in np.flatnonzero(first & asked.open)
         )
-    return play(asked, plans)
+    return play(asked, plans) if plans else None
 
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:

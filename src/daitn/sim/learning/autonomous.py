@@ -20,7 +20,7 @@ from daitn.control.route.next_site import (
     question_here,
 )
 from daitn.control.route.question import RouteQuestion
-from daitn.objects.decisions import Route
+from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import WorkNeeds
@@ -43,7 +43,7 @@ class Autonomous:
             here = route.visits[0].site
             found = self._routed(question, rng, refused, here)
             visit = found.visits[0] if found else None
-            if found is not None and visit is not None and visit.site == here:
+            if found and visit and visit.site == here and _admits(question, visit):
                 return VisitChosen(found.start, here, visit.dataset, visit.examples)
             refused = (*refused, here)
         return None
@@ -63,11 +63,20 @@ class Autonomous:
         return self.engine.plan(asked, rng)[0]
 
 
+def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:
+    """Whether the site lets the model do what it came for."""
+    return any(
+        (option.site, option.dataset.name) == (visit.site, visit.dataset)
+        for option in question.topology.options
+    )
+
+
 def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
     sites = question.topology.snapshot.sites
     holders = [site for start in question.checkpoints for site in start.holders]
     visited = [SiteId(visit.option_id.partition("/")[0]) for visit in question.history]
-    here = arrived or (holders[0] if holders else SiteId(""))
+    there = [site for site in holders if sites[site].alive]
+    here = arrived or (there[0] if there else SiteId(""))
     known = {*holders, *visited, *([arrived] if arrived else [])}
     met = {
         site: met_at(state.descriptor)
