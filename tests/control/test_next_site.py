@@ -210,7 +210,10 @@ def reasons(of: Job, *prospects: Prospect, **heard: Any) -> list[str]:
 
 
 def test_it_goes_where_what_lacks_is_taught() -> None:
-    assert first(job(0.85, 0.3), prospect("nhlbi", "medicine/cardiology"), NEURO) == "ninds"
+    assert first(job(0.3, 0.95), prospect("law", "medicine/law"), GENERAL) == "ghr"
+    route = planned(asked(job(0.79, 0.4), GENERAL, NEURO)[0])
+    assert route is not None
+    assert {visit.site for visit in route.visits} == {"ghr", "ninds"}
     assert first(job(0.3, 0.89), GENERAL, prospect("tiny", "medicine", examples=30)) == "ghr"
 
 
@@ -223,12 +226,12 @@ def test_the_route_says_how_much_and_from_which_model() -> None:
 
 
 def test_what_was_measured_counts_more_than_what_is_told() -> None:
-    """`ghr` was visited and taught nothing; of `nhlbi` the same is told."""
-    other = prospect("nhlbi", "medicine")
-    taught = job(0.25, 0.95)
-    taught.met[SiteId("ghr")] = node("ghr", "medicine")
-    visited(taught, "ghr", "qa", 0.26, 0.95)
-    assert first(taught, GENERAL, other) == "nhlbi"
+    """`ghr` was visited and taught nothing of the topic that it tells of."""
+    taught = job()
+    taught.met[SiteId("ghr")] = node("ghr", "medicine/neurology")
+    visited(taught, "ghr", "qa", 0.26, 0.26)
+    alike = (prospect("ghr", "medicine/neurology"), prospect("nhlbi", "medicine"))
+    assert first(taught, *alike) == "nhlbi"
 
 
 def test_a_site_that_was_visited_is_known_as_it_was_found() -> None:

@@ -30,7 +30,7 @@ from daitn.policy.pipeline import Policy, Rng
 __all__ = ["Mtrce"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
-_ELSEWHERE = 0.67
+_ELSEWHERE = 0.95
 """Share of the effort that a route must not exceed to lead away from where the model has arrived:
 what is told of elsewhere is not seen yet, and looks as good as it can."""
 _TOLD = 8
