@@ -17,9 +17,9 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     NOWHERE,
     Heard,
+    HeardVerifier,
     Measured,
     Prospect,
-    Tester,
     check_travels,
     met_at,
     question_here,
@@ -61,7 +61,7 @@ NEEDS = WorkNeeds(
     size_bytes=1_000,
 )
 HERE = SiteId("mpvu")
-TESTERS = (Tester(HERE, "medicine", "US"), Tester(HERE, "medicine/neurology", "US"))
+VERIFIERS = (HeardVerifier(HERE, "medicine", "US"), HeardVerifier(HERE, "medicine/neurology", "US"))
 MEASURED = tuple(
     Measured(HERE, topic, "accuracy", 0.25, 400, {}) for topic in ("medicine", "medicine/neurology")
 )
@@ -190,7 +190,7 @@ GENERAL, NEURO = prospect("ghr", "medicine"), prospect("ninds", "medicine/neurol
 
 
 def asked(of: Job, *prospects: Prospect, **heard: Any) -> tuple[RouteQuestion, Heard]:
-    plain = {"here": HERE, "prospects": prospects, "testers": TESTERS, "measured": MEASURED}
+    plain = {"here": HERE, "prospects": prospects, "verifiers": VERIFIERS, "measured": MEASURED}
     ears = Heard(**{**plain, "met": of.met, **heard})
     return question_here(route_question(of, NOWHERE, NOW_S), of.needs, ears), ears
 
@@ -354,7 +354,7 @@ def test_sites_that_refused_it_come_later() -> None:
 
 def test_it_waits_for_what_may_come_and_for_nothing_else() -> None:
     assert "no data" in waits_for(*asked(job()))
-    assert "expert" in waits_for(*asked(job(), GENERAL, testers=TESTERS[:1], measured=()))
+    assert "expert" in waits_for(*asked(job(), GENERAL, verifiers=VERIFIERS[:1], measured=()))
     assert waits_for(*asked(job(), GENERAL)) == ""
     away = job()
     away.met[SiteId("ninds")] = node("ninds", "medicine/neurology")

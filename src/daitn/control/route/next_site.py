@@ -42,9 +42,9 @@ from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
 __all__ = [
     "NOWHERE",
     "Heard",
+    "HeardVerifier",
     "Measured",
     "Prospect",
-    "Tester",
     "check_travels",
     "measured_in",
     "met_at",
@@ -83,7 +83,7 @@ class Prospect:
 
 
 @dataclass(frozen=True, slots=True)
-class Tester:
+class HeardVerifier:
     """A verifier that was heard of."""
 
     site: SiteId
@@ -109,7 +109,7 @@ class Heard:
 
     here: SiteId
     prospects: tuple[Prospect, ...]
-    testers: tuple[Tester, ...]
+    verifiers: tuple[HeardVerifier, ...]
     met: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as the model found them; that where it is as it is now."""
     measured: tuple[Measured, ...] = ()
@@ -276,7 +276,7 @@ def _stranger(site: SiteId, jurisdiction: str, owner: str = "") -> NodeDescripto
 
 def _place(heard: Heard, site: SiteId) -> str:
     """Where a verifier is; none for one that measured before and is not heard of now."""
-    return next((one.jurisdiction for one in heard.testers if one.site == site), "")
+    return next((one.jurisdiction for one in heard.verifiers if one.site == site), "")
 
 
 def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
@@ -318,7 +318,7 @@ def _verifiers(
             for one in heard.measured
             if (one.topic, one.metric) == (objective.topic, objective.metric)
         ]
-        sites = {one.site for one in heard.testers if one.topic == objective.topic}
+        sites = {one.site for one in heard.verifiers if one.topic == objective.topic}
         for site in sorted(sites | {one.site for one in told}):
             last = next((one for one in reversed(told) if one.site == site), None)
             test = _test(needs, objective.topic, objective.metric, told[:1], last)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     Heard,
+    HeardVerifier,
     Measured,
     Prospect,
-    Tester,
     met_at,
     question_here,
 )
@@ -91,8 +91,10 @@ def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
             if state.alive
             for prospect in _prospects(question, here, state.descriptor)
         ),
-        testers=tuple(
-            Tester(choice.site, choice.test.topic, sites[choice.site].descriptor.jurisdiction)
+        verifiers=tuple(
+            HeardVerifier(
+                choice.site, choice.test.topic, sites[choice.site].descriptor.jurisdiction
+            )
             for choices in question.topology.verifiers.values()
             for choice in choices
         ),

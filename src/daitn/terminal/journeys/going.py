@@ -16,8 +16,8 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     NOWHERE,
     Heard,
+    HeardVerifier,
     Prospect,
-    Tester,
     measured_in,
     met_at,
     question_here,
@@ -136,7 +136,9 @@ class Going:
         return Heard(
             here=SiteId(routes.site),
             prospects=prospects(routes),
-            testers=tuple(one for topic in sorted(topics) for one in _testers(routes, topic)),
+            verifiers=tuple(
+                one for topic in sorted(topics) for one in _heard_verifiers(routes, topic)
+            ),
             met=met,
             measured=measured_in(entry.fact for entry in self.job.lineage),
             version=routes.version,
@@ -264,8 +266,8 @@ def prospects(routes: RouteTable) -> tuple[Prospect, ...]:
     return tuple({one.id: one for one in found}.values())
 
 
-def _testers(routes: RouteTable, topic: str) -> tuple[Tester, ...]:
+def _heard_verifiers(routes: RouteTable, topic: str) -> tuple[HeardVerifier, ...]:
     return tuple(
-        Tester(SiteId(site_of(origin)), topic, offer.jurisdiction)
+        HeardVerifier(SiteId(site_of(origin)), topic, offer.jurisdiction)
         for origin, offer in routes.offering(f"{Capability.VERIFY}:{topic}")
     )
