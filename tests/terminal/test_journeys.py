@@ -183,6 +183,7 @@ async def test_what_was_found_where_it_learned_goes_with_it(tmp_path: Path) -> N
     )
     async with station(tmp_path, found) as (here, luggage):
         await here.serve(*arrived(planning(), "medicine"))
+        await asyncio.sleep(0)
         (journey,) = luggage.all()
         going = Going.of(journey)
         assert going.job.met[found.site].datasets[0].labels == {"a": 3000}

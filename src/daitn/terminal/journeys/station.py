@@ -245,12 +245,11 @@ class Station:
             return False
         site, want = route.visits[0].site, going.data_want(heading)
         choices = heading.choices()
-        going.journey = msgspec.structs.replace(going.journey, choices=choices)
         nearest = reversed(heard.prospects)
         offering = [one.site for one in nearest if one.topic == want.subject]
         # Once one refused it, forwarders choose among all that may be better than to wait.
         spared = [at for at in offering if at != site and (not later or at not in choices)]
-        taken = await self._leave(going, want, tuple(spared))
+        taken = await self._leave(going, want, tuple(spared), choices)
         if not taken:
             going.refused[site] = going.refusal
             await asyncio.sleep(RETRY_S)
@@ -262,7 +261,13 @@ class Station:
             await asyncio.sleep(going.pause_s())
         return taken
 
-    async def _leave(self, going: Going, want: Want, spared: tuple[str, ...]) -> bool:
+    async def _leave(
+        self,
+        going: Going,
+        want: Want,
+        spared: tuple[str, ...],
+        choices: tuple[SiteId, ...] = (),
+    ) -> bool:
         """Go on to who does what is wanted; sites in `spared` are not tried.
 
         Returns whether it was taken over.
@@ -271,7 +276,7 @@ class Station:
             Kind.MODEL,
             new_id(),
             encode_want(want),
-            encode(going.journey),
+            encode(msgspec.structs.replace(going.journey, choices=choices)),
             hop_limit=MOST_HOPS,
             deadline_ms=int(1000 * (self._post.now_s() + LEG_TIMEOUT_S)),
         )
