@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-long check clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -22,8 +22,15 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What needs the machine for itself comes after the rest, which shares the processors.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+		-m 'not long and not alone'
+	$(BIN)/python -m pytest -m 'alone and not long' tests/system
+
+# Hours: comparisons, repetitions, searches at length. Everything else is in `make test`.
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long
 
 clean:
 	rm -rf .venv out build dist

@@ -1,7 +1,29 @@
 """What holds for all tests."""
 
+import os
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+# The processors are for other tests and for the processes that tests start: libraries that compute
+# here do it on one thread, and none of it spins while it waits. Read when they are loaded.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 # How long an example takes says more about what else runs on the machine than about the code.
 settings.register_profile("daitn", deadline=None)
 settings.load_profile("daitn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first: no processor waits for another one's last file."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        ranks[item.path] = min(_rank(item), ranks.get(item.path, _rank(item)))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+def _rank(item: pytest.Item) -> int:
+    names = ("slow", "processes")
+    found = (rank for rank, name in enumerate(names) if item.get_closest_marker(name))
+    return next(found, len(names))

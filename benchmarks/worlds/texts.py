@@ -44,7 +44,8 @@ def text_cases(family: str, data: Path) -> Iterator[Case]:
     prepared = prepare(data, parquet)
     pairs = read_medquad(parquet) if parquet else clinic()
     intent, sites, tests = _written(write_scenario(_made(data / "scenario"), data, prepared))
-    tests += _others(pairs, sites, data)
+    if family != "medquad":  # where measuring them takes longer than a visit
+        tests += _others(pairs, sites, data)
     config: dict[str, Any] = intent["model"].get("config", {})
     start, note = None, ""
     if family == "tiny-llama":

@@ -29,6 +29,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.store.memory import MemoryJournal
+from tests.scenes.waiting import until
 
 Seen = Callable[[str, str, str], None]
 """Hears (verb, site, deployment) of each request before it is carried out."""
@@ -252,11 +253,3 @@ class World:
         if len(self.asked) == self.crash_at:
             self.crashed.set()
             raise DaitnError("the asker is gone")
-
-
-async def until(holds: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait for a condition."""
-    end_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end_s, "it never happened"
-        await asyncio.sleep(0.005)

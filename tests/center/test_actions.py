@@ -9,6 +9,7 @@ import pytest
 
 from daitn.center import actions as actions_module
 from daitn.center.actions import Actions
+from daitn.center.experience import Experience
 from daitn.control.jobs.commands import StartWork
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.objects.identifiers import JobId, SiteId, VisitId
@@ -17,6 +18,7 @@ from daitn.objects.messages import VisitWork, Work, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
+from daitn.tools.store.memory import MemoryJournal
 from daitn.topology.snapshot import Drrt
 from tests.control.jobs.world import INTENT, NEEDS
 
@@ -39,6 +41,7 @@ class Scene:
             feed=self.feed,
             told=self.hear,
             settle=lambda job: None,
+            experience=Experience(MemoryJournal()),
         )
 
     def feed(self, job: JobId, event: JobEvent) -> None:

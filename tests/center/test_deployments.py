@@ -13,8 +13,9 @@ from daitn.objects.errors import InvalidInput, NotFound, Refused, StorageFull
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import AUTO_REPLICAS, DeployIntent, RetireIntent
 from daitn.tools import directory
+from tests.scenes.waiting import PATIENCE_S, until
 
-from .mdf import World, until
+from .mdf import World
 
 GONE_AFTER_S = 0.4
 
@@ -149,12 +150,15 @@ async def test_a_facility_that_refuses_is_replaced_and_why_is_told(world: World)
     assert world.view("doctor-2").places[0].detail == ""
 
 
-async def test_a_facility_that_does_not_answer_keeps_nobody_waiting(world: World) -> None:
+async def test_a_facility_that_does_not_answer_keeps_nobody_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployments, "ASK_TIMEOUT_S", 10 * PATIENCE_S)
     world.mdfs["east"].deaf = True
     world.service.deploy(wish("doctor-1", "east"))
     await until(lambda: ("deploy", "east", "doctor-1") in world.asked)
     world.service.deploy(wish("doctor-2", "west"))
-    await until(lambda: world.view("doctor-2").ready, within_s=2.0)
+    await until(lambda: world.view("doctor-2").ready)
 
 
 async def test_a_model_that_cannot_be_loaded_is_tried_elsewhere(

@@ -16,7 +16,7 @@ from daitn.objects.jobs import Assessed, JobView, Planned, Submitted
 from daitn.objects.messages import WorkState, WorkStatus
 from daitn.tools.store.memory import MemoryJournal
 from tests.control.jobs.world import DECISION, INTENT, NEEDS, assessment, stop
-from tests.tools.fabrics import until
+from tests.scenes.waiting import until
 
 RUNNING = WorkStatus(state=WorkState.RUNNING)
 QA = JobId("qa-1")

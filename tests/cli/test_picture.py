@@ -194,7 +194,13 @@ def job_of(stops: tuple[Stop, ...], name: str = "healthcare") -> JobView:
 def baselines_of() -> tuple[tuple[str, JobView], ...]:
     general = job_of((("ghr", 0.6, 0.4), ("gard", 0.783, 0.655)))
     specialist = job_of((("ninds", 0.588, 0.874),))
-    return (("general sites only", general), ("specialist only", specialist))
+    slow = replace(job_of(LONG), seconds=1234.4, examples=98_765)
+    return (
+        ("by size, 2 epochs", job_of(LONG)),
+        ("ring, 500 examples", slow),
+        ("general sites only", general),
+        ("specialist only", specialist),
+    )
 
 
 def drawn(job: JobView, **changes: object) -> str:
@@ -222,6 +228,7 @@ def test_every_site_value_and_target_is_told(stops: tuple[Stop, ...]) -> None:
     numbers = [word for word in told if word.isdigit()]
     assert sorted(map(int, numbers)) == sorted([*range(1, len(stops) + 1)] * 2)
     assert {"untrained", "general sites only", "specialist only", "planned route"} <= set(told)
+    assert {"98,765, 1234 s", f"{job.examples:,}, 151 s"} <= set(told)
 
 
 def test_what_was_forgotten_stands_out_from_what_was_gained() -> None:

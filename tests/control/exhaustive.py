@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from daitn.control.route.problem import Problem
 
 

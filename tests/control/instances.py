@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 from daitn.control.route.problem import Problem, problem
+
 from daitn.control.route.question import RouteQuestion
 
 from .route_world import MEDICINE, intent, option, question, topology

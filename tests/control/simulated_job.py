@@ -7,9 +7,9 @@ import random
 from dataclasses import replace
 
 import numpy as np
+from daitn.control.route.knowledge import Floats, Knowledge, prior
 
 from daitn.control.route.engine import Mtrce
-from daitn.control.route.knowledge import Floats, Knowledge, prior
 from daitn.control.route.question import Checkpoint, RouteQuestion, Spent, VisitMade
 from daitn.objects.identifiers import Digest
 

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from daitn.control.route.beliefs import believed, parents, skills_after
+from daitn.control.route.knowledge import Floats, Knowledge, anchored, prior
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.route.beliefs import believed, parents, skills_after
-from daitn.control.route.knowledge import Floats, Knowledge, anchored, prior
 from daitn.control.route.question import VisitMade
 from daitn.objects.identifiers import ObjectiveName
 

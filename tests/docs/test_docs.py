@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from daitn.terminal import config
 from daitn.terminal.forwarder.answering import Answered, Question
 from tests.docs import aats_picture
 from tests.docs.pages import DOCS, Block, blocks, pages, script
+from tests.scenes.ports import free_port
 
 WALK = (
     "tutorial/first-training.md",
@@ -224,7 +224,7 @@ def test_the_picture_of_steering_is_of_a_run_of_this_code() -> None:
 def test_every_command_of_the_readme_exists() -> None:
     readme = (DOCS.parent / "README.md").read_text()
     commands = {path for path, _ in _commands(typer.main.get_command(app), "daitn")}
-    targets = re.findall(r"^(\w+):", (DOCS.parent / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (DOCS.parent / "Makefile").read_text(), re.MULTILINE)
     said = re.findall(r"^\$ (\S+(?: \S+)*)", readme, re.MULTILINE)
     assert len(said) > 5
     for line in said:
@@ -283,7 +283,7 @@ def _walk(walk: Sequence[str], folder: Path) -> str:
         script(DOCS / page, prefix=f"log-{n}-") for n, page in enumerate(walk)
     )
     documented_ports = {"7447", "7480", *re.findall(r"127\.0\.0\.1:([1-9]\d+)", script_)}
-    ports = {port: _free_port() for port in sorted(documented_ports)}
+    ports = {port: free_port() for port in sorted(documented_ports)}
     for documented, free in ports.items():
         script_ = script_.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
     installed = str(folder / "installed")
@@ -332,10 +332,3 @@ def _end_group(leader: subprocess.Popen[bytes]) -> None:
             os.killpg(leader.pid, 0)
             time.sleep(0.05)
         os.killpg(leader.pid, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,14 +13,13 @@ import pytest
 import pytest_asyncio
 import uvloop
 from tests.scenes.recipes import installed_talker
+from tests.scenes.waiting import PATIENCE_S
 
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
-
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import pytest_asyncio
+from tests.scenes.waiting import until
 
 from daitn.learning.child import outside
 from daitn.learning.recipe import Progress
@@ -33,7 +34,7 @@ def odd_recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[daitn.recipes]\nodd = odd_recipe:Odd\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(site))
+        patch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
         yield
 
 
@@ -65,13 +66,6 @@ async def hanging(trainer: Trainer) -> asyncio.Task[int]:
     async with asyncio.timeout(30):
         await begun.wait()
     return task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does, of which no event tells."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def gone(pid: int) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import random
-import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from sklearn.datasets import load_breast_cancer
+
+from tests.scenes.ports import free_port
 
 __all__ = ["INTENT", "write_network"]
 
@@ -50,25 +50,6 @@ def write_intent(folder: Path, **changes: Any) -> Path:
     path = folder / f"{intent['name']}.yaml"
     path.write_text(yaml.safe_dump(intent))
     return path
-
-
-_GIVEN: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that no connection takes for its own end meanwhile."""
-    while True:
-        # Below those that Linux gives to connections, 32768 to 60999.
-        port = random.randrange(12_000, 32_000)
-        if port in _GIVEN:
-            continue
-        _GIVEN.add(port)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def _hospital(name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from daitn.learning.corpora.prepare import prepare
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 
 __all__ = ["MODEL", "examining", "facility", "gateway", "write_clinic", "write_clinic_intent"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 
 __all__ = ["Mesh", "travelling"]
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 
 __all__ = ["Relay"]
 

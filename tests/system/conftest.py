@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,11 @@ import pytest
 import yaml
 
 from daitn.cli.embedded import Embedded
-from tests.scenes.breast_cancer import free_port, write_network
+from daitn.objects.identifiers import CENTER_SITE
+from tests.scenes.breast_cancer import write_network
+from tests.scenes.command_line import Ended, daitn
+from tests.scenes.ports import free_port
+from tests.scenes.waiting import wait_until
 
 __all__ = ["Network", "build", "running"]
 
@@ -28,33 +29,28 @@ class Network:
     folder: Path
     processes: Embedded
 
-    def daitn(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=self.environment,
-            check=False,
-        )
+    def daitn(self, *arguments: str) -> Ended:
+        """Run a command against the network's control centre."""
+        return daitn(*arguments, DAITN_CENTER=self.processes.endpoint)
+
+    def mend(self) -> None:
+        """Start what a test killed; returns when the control centre sees all sites."""
+        sites = {node.site for node in self.processes.nodes}
+        for name in (CENTER_SITE, *sorted(sites)):
+            if not self.processes.started(name):
+                self.processes.launch(name)
+        wait_until(lambda: self._alive() >= sites)
+
+    def _alive(self) -> set[str]:
+        ended = self.daitn("get", "nodes", "--json")
+        nodes = json.loads(ended.stdout) if ended.returncode == 0 else []
+        return {node["descriptor"]["site"] for node in nodes if node["alive"]}
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json; it must succeed."""
         ended = self.daitn(*arguments, "--json")
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments), stdout=subprocess.PIPE, text=True, env=self.environment
-        )
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "daitn.cli.app", *arguments]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "DAITN_CENTER": self.processes.endpoint, "NO_COLOR": "1"}
 
 
 def started(folder: Path, **options: Any) -> Network:
@@ -85,7 +81,7 @@ def build(folder: Path, nodes: list[dict[str, Any]]) -> Network:
     return running(folder, path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A network for tests that leave it as it is."""
     network = started(tmp_path_factory.mktemp("network"))
@@ -93,9 +89,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     network.processes.stop()
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Network]:
-    """A network that a test may break; two verifiers."""
-    network = started(tmp_path, verifiers=("mpvu", "mpvu2"))
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    network = started(tmp_path_factory.mktemp("network"), verifiers=("mpvu", "mpvu2"))
     yield network
     network.processes.stop()
+
+
+@pytest.fixture
+def own(breakable: Network) -> Network:
+    """A whole network, which a test may break; two verifiers."""
+    breakable.mend()
+    return breakable

@@ -11,14 +11,16 @@ import psutil
 import pytest
 import yaml
 
-from tests.scenes.breast_cancer import HOSPITALS, INTENT, free_port, write_intent, write_network
+from tests.scenes.breast_cancer import HOSPITALS, INTENT, write_intent, write_network
+from tests.scenes.command_line import Ended
+from tests.scenes.ports import free_port
 
 from .conftest import Network
 
 pytestmark = pytest.mark.processes
 
 
-def said(ended: subprocess.CompletedProcess[str]) -> str:
+def said(ended: Ended) -> str:
     """What the user reads; never a traceback."""
     assert "Traceback" not in ended.stderr + ended.stdout
     return " ".join(ended.stderr.split())

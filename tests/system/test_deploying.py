@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import openai
 import pytest
 
 from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, running
 
@@ -47,13 +47,6 @@ class Ward:
         return {m["site"]: m["state"] for m in deployed if m["name"] == name and m["there"]}
 
 
-def wait_until(holds: Callable[[], object], within_s: float = 40.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until_s, "it never came to that"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     folder = tmp_path_factory.mktemp("ward")
@@ -79,6 +72,8 @@ def doctor(ward: Ward) -> None:
         ended = ward.network.daitn("deploy", "doctor-1", *options)
         assert ended.returncode == 0, ended.stderr
         wait_until(lambda: ward.places("doctor-1") == BOTH)
+    # The gateway hears of them by itself.
+    wait_until(lambda: _answers(ward))
 
 
 def test_a_trained_model_is_deployed_found_and_asked(ward: Ward) -> None:
@@ -139,8 +134,8 @@ def test_a_lost_facility_is_replaced_where_the_owner_lets_it_be(ward: Ward) -> N
     assert ended.returncode == 0, ended.stderr
     (home,) = ward.places("moving")
     ward.network.processes.kill(home)
-    wait_until(lambda: set(ward.places("moving")) not in ({home}, set()))
-    assert ward.ask("moving")["daitn-facility"] != home
+    wait_until(lambda: "ready" in {s for at, s in ward.places("moving").items() if at != home})
+    wait_until(lambda: _answered_at(ward, "moving") not in ("", home))
     ward.network.processes.launch(home)
     wait_until(lambda: ward.places("doctor-1") == BOTH)
 
@@ -185,10 +180,15 @@ def test_a_retired_model_is_gone_everywhere(ward: Ward) -> None:
 
 
 def _answers(ward: Ward) -> bool:
+    return bool(_answered_at(ward, "doctor-1"))
+
+
+def _answered_at(ward: Ward, model: str) -> str:
+    """By which facility; empty where it is not answered."""
     try:
-        return bool(ward.ask())
+        return ward.ask(model)["daitn-facility"]
     except openai.APIStatusError:
-        return False
+        return ""
 
 
 def _manifest(ward: Ward, site: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,11 @@ from tests.scenes.clinic import facility, gateway
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.relay import Relay
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build
 
 pytestmark = pytest.mark.processes
-
-
-def wait_until(holds: Callable[[], object], within_s: float = 20.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until_s, "it never came to that"
-        time.sleep(0.1)
 
 
 def serving(site: str, server: OpenAiServer) -> dict[str, Any]:
@@ -57,21 +50,37 @@ class Square:
         ended = self.network.daitn("ping", "--site", "gate", "-n", "1", *arguments, "--json")
         return json.loads(ended.stdout) if ended.stdout else []
 
+    def knows_both_ways(self) -> bool:
+        """Whether the gate has links to both, and they to the model."""
+        return all(self._linked(site) for site in ("gate", "north", "south")) and bool(self.path())
+
+    def _linked(self, site: str) -> bool:
+        ended = self.network.daitn("steer", "--site", site, "--json")
+        links = json.loads(ended.stdout)["links"] if ended.returncode == 0 else []
+        return len(links) == 2 and all(link["up"] for link in links)
+
     def path(self) -> list[str]:
         """By which a probe goes now; empty where it does not arrive."""
         (probe,) = self.ping("--topic", "medicine")
         return [] if probe["refused"] else [hop["site"] for hop in probe["hops"]]
 
 
-@pytest.fixture
-def square(tmp_path: Path) -> Iterator[Square]:
+@pytest.fixture(scope="module")
+def breakable_square(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Square]:
     with OpenAiServer(text="from east") as server, Relay() as relay:
-        built = Square(tmp_path, server, relay)
-        try:
-            wait_until(lambda: built.path())
-            yield built
-        finally:
-            built.network.processes.stop()
+        built = Square(tmp_path_factory.mktemp("square"), server, relay)
+        yield built
+        built.network.processes.stop()
+
+
+@pytest.fixture
+def square(breakable_square: Square) -> Square:
+    """Whole, and both ways are known: a test may break it."""
+    breakable_square.relay.mend()
+    breakable_square.network.mend()
+    breakable_square.network.json("steer", "--reset", "--site", "gate")
+    wait_until(breakable_square.knows_both_ways)
+    return breakable_square
 
 
 def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -> None:

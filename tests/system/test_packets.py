@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +12,10 @@ import openai
 import pytest
 
 from tests.scenes.clinic import facility, gateway
+from tests.scenes.command_line import daitn
 from tests.scenes.forwarders import Mesh
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build
 
@@ -28,13 +27,11 @@ SAYS = {"east": "it is", "west": "It is", "clinic": "it is not"}
 
 def class_key(file: Path) -> str:
     """Made by the command line; returns the public half."""
-    command = [sys.executable, "-m", "daitn.cli.app", "key", str(file)]
-    first, again = (
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)
-    )
-    assert first == again
+    first, again = (daitn("key", str(file)) for _ in range(2))
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert first.stdout == again.stdout
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    return first.strip()
+    return first.stdout.strip()
 
 
 class Star:
@@ -79,10 +76,7 @@ def star(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Star]:
         }
         built = Star(tmp_path_factory.mktemp("star"), servers)
         stack.callback(built.network.processes.stop)
-        until_s = time.monotonic() + 30.0
-        while facilities(built) != {*SAYS}:
-            assert time.monotonic() < until_s, "the gateway never heard of all"
-            time.sleep(0.2)
+        wait_until(lambda: facilities(built) == {*SAYS})
         yield built
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,14 @@ import yaml
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
-from tests.scenes.breast_cancer import free_port, write_intent, write_network
+from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.clinic import examining, facility, gateway
+from tests.scenes.command_line import daitn
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.ports import free_port
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, build, running
-from .test_forwarders import wait_until
 from .test_inference import HELLO
 
 pytestmark = pytest.mark.processes
@@ -32,12 +32,8 @@ pytestmark = pytest.mark.processes
 def certificate(folder: Path, name: str, authority: str = "authority") -> str:
     """Make one; returns its folder."""
     made = folder / "tls" / name
-    command = ["certificate", str(made), "--host", "127.0.0.1", "--authority"]
-    subprocess.run(
-        [sys.executable, "-m", "daitn.cli.app", *command, str(folder / authority)],
-        check=True,
-        capture_output=True,
-    )
+    options = ["--host", "127.0.0.1", "--authority", str(folder / authority)]
+    assert daitn("certificate", str(made), *options).returncode == 0
     return str(made)
 
 
@@ -93,13 +89,7 @@ def test_a_model_is_trained_among_those_with_certificates(
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     def asked(tls: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", "daitn.cli.app", "get", "nodes"],
-            env={"DAITN_CENTER": "tls/127.0.0.1:7447", "DAITN_TLS": tls, "NO_COLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        ended = daitn("get", "nodes", DAITN_CENTER="tls/127.0.0.1:7447", DAITN_TLS=tls)
         assert ended.returncode == 2
         return " ".join(ended.stderr.split())
 
@@ -149,8 +139,8 @@ def test_queries_and_answers_are_encrypted(tmp_path: Path, monkeypatch: pytest.M
 
         measured = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
         try:
-            wait_until(lambda: asked(**measured) == "rest and water", 60)
-            wait_until(lambda: asked(autonomous=True) == "rest and water", 60)
+            wait_until(lambda: asked(**measured) == "rest and water")
+            wait_until(lambda: asked(autonomous=True) == "rest and water")
             stream = client.chat.completions.create(model="doctor", messages=HELLO, stream=True)
             pieces = [p.choices[0].delta.content or "" for p in stream if p.choices]
             assert "".join(pieces) == "rest and water"

@@ -14,6 +14,7 @@ from daitn.identity.signing import check_lineage
 from daitn.objects.lineage import Lineage, Verification
 from daitn.objects.wire import checked
 from tests.scenes.breast_cancer import write_intent
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network
 
@@ -100,13 +101,15 @@ def test_no_record_and_no_path_is_published(shared: Network) -> None:
 def test_the_topology_is_measured_live_and_goes_out_as_graphml(
     shared: Network, tmp_path: Path
 ) -> None:
+    def measured() -> set[tuple[str, str]]:
+        links = shared.json("topology", "show")["links"]
+        return {(link["source"], link["target"]) for link in links if link["rtt_s"]}
+
+    wait_until(lambda: ("east", "north") in measured())
     out = tmp_path / "drrt.graphml"
     assert shared.daitn("topology", "export", "-o", str(out)).returncode == 0
     root = ElementTree.parse(out).getroot()
     assert root.tag.endswith("graphml")
-    view = shared.json("topology", "show")
-    links = {(link["source"], link["target"]) for link in view["links"] if link["rtt_s"]}
-    assert ("east", "north") in links
     relevant = shared.json("topology", "show", "--intent", str(write_intent(tmp_path)))
     assert {option["site"] for option in relevant["options"]} == {"east", "north", "west"}
     analysis = shared.json("topology", "analyze")

@@ -7,7 +7,7 @@ gate - north - near, clinic, east: near is the best and the nearest, clinic alon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from daitn.terminal.forwarder.post import NotServed, Post
 from daitn.terminal.openai_api import ApiError
 from daitn.tools.adjacency.memory import MemoryLinks
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -134,8 +135,16 @@ async def scene(servers: dict[str, OpenAiServer]) -> AsyncIterator[Scene]:
             stack.push_async_callback(post.close)
         for site, cost_s in {"gate": 0.001, "near": 0.001, "clinic": 0.02, "east": 0.02}.items():
             links.join(SiteId("north"), SiteId(site), cost_s=cost_s)
-        await asyncio.sleep(0.5)
+        for post in posts.values():
+            await until(lambda post=post: knows(post, posts, offers))  # type: ignore[misc]
         yield Scene(tap, posts, known, key, clinics)
+
+
+def knows(post: Post, sites: Iterable[str], offers: Collection[str]) -> bool:
+    """Whether a forwarder has heard of all others, and of all that is offered."""
+    routes = post.core.routes
+    reached = {*routes.origins(), post.core.site}
+    return reached >= {*sites} and len(routes.offering("answer:medicine")) == len(offers)
 
 
 def said(steered: Steered) -> str:

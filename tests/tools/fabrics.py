@@ -12,8 +12,8 @@ from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from tests.scenes.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0
 LOOPBACK = "tcp/127.0.0.1:0"
 
 
@@ -55,14 +55,6 @@ class OverZenoh:
     async def close(self) -> None:
         for fabric in reversed(self._opened):
             await fabric.close()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end_s, "it never happened"
-        await asyncio.sleep(0.005)
 
 
 async def asked(fabric: Fabric, key: str, payload: bytes = b"") -> bytes:

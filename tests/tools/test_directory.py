@@ -21,8 +21,9 @@ from daitn.tools import directory as directory_module
 from daitn.tools.directory import Directory, FileKeys, Listener
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
+from tests.scenes.waiting import until
 
-from .fabrics import InMemory, Network, OverZenoh, until
+from .fabrics import InMemory, Network, OverZenoh
 
 GHR, NINDS = SiteId("ghr"), SiteId("ninds")
 KEYS = {site: SigningKey.generate() for site in (GHR, NINDS)}

@@ -10,8 +10,9 @@ import pytest
 from daitn.objects import errors
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.protocol import Fabric
+from tests.scenes.waiting import until
 
-from .fabrics import Heard, InMemory, Network, OverZenoh, asked, linked, until
+from .fabrics import Heard, InMemory, Network, OverZenoh, asked, linked
 
 SUBCLASSES: list[type[DaitnError]] = [DaitnError, *DaitnError.__subclasses__()]
 

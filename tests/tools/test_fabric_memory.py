@@ -12,8 +12,9 @@ import pytest
 from daitn.objects.errors import InvalidInput, Unreachable
 from daitn.tools.fabric.delivery import Mailbox
 from daitn.tools.fabric.memory import MemoryNetwork
+from tests.scenes.waiting import until
 
-from .fabrics import Heard, until
+from .fabrics import Heard
 
 Item = TypeVar("Item")
 

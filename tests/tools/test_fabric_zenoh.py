@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,8 +17,10 @@ from daitn.objects.identifiers import SiteId
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
+from tests.scenes.ports import free_port
+from tests.scenes.waiting import PATIENCE_S, until
 
-from .fabrics import LOOPBACK, PATIENCE_S, Heard, asked, until
+from .fabrics import LOOPBACK, Heard, asked
 
 pytestmark = pytest.mark.processes
 
@@ -88,9 +89,7 @@ def peer(*known: str) -> FabricSettings:
 
 
 def free_endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp/127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp/127.0.0.1:{free_port()}"
 
 
 async def answered(process: Process, key: str) -> None:

@@ -30,7 +30,7 @@ from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore, Moved
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
-from tests.tools.fabrics import until
+from tests.scenes.waiting import until
 
 HERE = SiteId("here")
 DATA = random.Random(7).randbytes(12 * CHUNK_BYTES + 321)

@@ -17,8 +17,9 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
 from daitn.tools.sensing.sensing import Sensing
+from tests.scenes.waiting import until
 
-from .fabrics import OverZenoh, until
+from .fabrics import OverZenoh
 
 A, B, C = SiteId("a"), SiteId("b"), SiteId("c")
 NOW_S = 1_700_000_000.0

@@ -8,7 +8,9 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
+from daitn.center.experience import Experience
 from daitn.control.feasibility import assess
 from daitn.control.jobs.commands import (
     Assess,
@@ -65,6 +67,7 @@ class Actions:
         feed: Callable[[JobId, JobEvent], None],
         told: Callable[[JobId, VisitId, WorkStatus], None],
         settle: Callable[[Job], None],
+        experience: Experience,
     ) -> None:
         """`told` hears how far a site is with work that it was handed."""
         self._fabric = fabric
@@ -75,6 +78,7 @@ class Actions:
         self._not_back = not_back
         self._feed = feed
         self._settle = settle
+        self._experience = experience
 
     async def carry_out(self, job: Job, command: Command) -> None:
         """Do what one command says; its result is fed back as a fact."""
@@ -92,6 +96,7 @@ class Actions:
                 await self._stop(site, CancelWork(visit=visit))
             case Settle():
                 self._settle(job)
+                await self._experience.learn(job, self.cut(job.intent, job.needs), time.time())
 
     async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
         """What T-FAM says of an intent on the topology of this moment."""
@@ -100,7 +105,10 @@ class Actions:
         def cut(changed: TrainingIntent) -> MsDrrt:
             return _cut(snapshot, changed, needs, now_s)
 
-        question = first_question(intent, needs, cut(intent), now_s)
+        question = replace(
+            first_question(intent, needs, cut(intent), now_s),
+            experience=self._experience.of(intent.model.recipe, needs),
+        )
         return await asyncio.to_thread(assess, question, cut)
 
     def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
@@ -111,7 +119,10 @@ class Actions:
         now_s = time.time()
         topology = self.cut(job.intent, job.needs)
         away = _holders_away(job, topology)
-        question = route_question(job, topology, now_s)
+        question = replace(
+            route_question(job, topology, now_s),
+            experience=self._experience.of(job.intent.model.recipe, job.needs),
+        )
         rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
         route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
         if away:
@@ -122,6 +133,7 @@ class Actions:
             route=None,
             decision=decision,
             waiting_for=_sites_away(job, topology, self._not_back()),
+            why=await asyncio.to_thread(Mtrce().why_none, question),
             unvisited=unvisited(job, topology),
         )
 

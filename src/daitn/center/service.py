@@ -12,6 +12,7 @@ from daitn.center.actions import Actions
 from daitn.center.advising import Advising
 from daitn.center.config import CenterConfig
 from daitn.center.deployments import DeploymentService
+from daitn.center.experience import Experience
 from daitn.center.feed import TopologyFeed
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
@@ -78,8 +79,15 @@ class ControlCenter:
         if config.root:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
         self._advising = Advising(fabric, self._journal, root)
+        self._experience = Experience(self._journal)
         self._actions = Actions(
-            fabric, self._feed.snapshot, self._feed.not_back, self._fed, self._told, self._settle
+            fabric,
+            self._feed.snapshot,
+            self._feed.not_back,
+            self._fed,
+            self._told,
+            self._settle,
+            self._experience,
         )
         self._jobs = JobService(self._journal, self._actions.carry_out, self._show)
         self._registrations: list[Registration] = []
@@ -87,6 +95,7 @@ class ControlCenter:
 
     async def start(self) -> None:
         """Read the jobs back, listen, and take interrupted jobs up when their sites are there."""
+        self._experience.start()
         self._jobs.start()
         await self._feed.start()
         await self._qrrt.start()

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.cli.network import read_network
+from daitn.cli.session import Session
 from daitn.objects.errors import Unreachable, WorkFailed
-from daitn.objects.identifiers import CENTER_SITE
+from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
+from daitn.objects.requests import JobQuery
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.topology.snapshot import NodeList
 
 __all__ = ["Embedded"]
 
@@ -41,14 +44,16 @@ class Embedded:
         return self.center.listen[0]
 
     async def start(self, told: Callable[[str, int, int], None]) -> None:
-        """Start all; return when every node is there. `told(what, done, of)` follows it.
+        """Start all; return when the control centre answers and knows every node.
+        `told(what, done, of)` follows it.
 
         Raises `WorkFailed` with the end of its log when a process ends early.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         for name in (CENTER_SITE, *(node_.site for node_ in self.nodes)):
             self.launch(name)
-        waiting = {node_.site for node_ in self.nodes}
+        sites = {node_.site for node_ in self.nodes}
+        waiting, unknown = set(sites), set(sites)
         fabric = await self._connected()
         try:
 
@@ -62,8 +67,12 @@ class Embedded:
                 while waiting:
                     self.check()
                     await asyncio.sleep(0.05)
+                # Its session carries what nodes say before it serves anybody itself.
+                while unknown := sites - await _known(fabric):
+                    self.check()
+                    await asyncio.sleep(0.05)
         except TimeoutError:
-            late = ", ".join(sorted(waiting))
+            late = ", ".join(sorted(waiting | unknown))
             raise WorkFailed(
                 f"not ready after {READY_WITHIN_S:g} s: {late}", fix=f"see {self._logs}"
             ) from None
@@ -108,6 +117,10 @@ class Embedded:
                     f"{name} ended with {process.returncode}:\n{tail}", fix=f"see {log}"
                 )
 
+    def started(self, name: str) -> bool:
+        """Whether it was launched and not killed since."""
+        return name in self._processes
+
     def pid(self, name: str) -> int:
         """Process id of the control centre (`center`) or of a site's node."""
         return self._processes[name].pid
@@ -128,3 +141,13 @@ class Embedded:
                 process.kill()
                 process.wait()
         self._processes.clear()
+
+
+async def _known(fabric: ZenohFabric) -> set[SiteId]:
+    """The sites that the control centre sees; none while it does not answer."""
+    question = JobQuery(job=JobId(""))
+    try:
+        found = await Session(fabric).ask("nodes", question, NodeList)
+    except Unreachable:
+        return set()
+    return {state.descriptor.site for state in found.nodes if state.alive}

@@ -123,11 +123,11 @@ def run(
 
 
 def complain(error: DaitnError) -> None:
-    """Say what is wrong, where, and what to do."""
+    """Say what is wrong, where, and what to do. Lines are not broken: paths can be copied."""
     where = f"{error.field}: " if error.field else ""
-    errors.print(Text.assemble(("error", "bold red"), f" {where}{error.problem}"))
+    errors.print(Text.assemble(("error", "bold red"), f" {where}{error.problem}"), soft_wrap=True)
     if error.fix:
-        errors.print(Text.assemble(("  fix", "bold"), f" {error.fix}"))
+        errors.print(Text.assemble(("  fix", "bold"), f" {error.fix}"), soft_wrap=True)
 
 
 def exit_code(error: DaitnError) -> int:

@@ -37,6 +37,13 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     cannot measure it. Empty: it takes any."""
     labels_field: str = ""
     """The field of the intent that names them, for instance `model.config.classes`."""
+    learning: dict[str, tuple[float, float]] = {}
+    """What visits with this configuration were seen to teach, as mean and standard deviation of a
+    logarithm or logit: `tau` (examples until a gap has shrunk to 37 %), `warm` and `ripe` (examples
+    lost at the start of a visit, and of a model), `repeats` (epochs until repetition teaches 37 %),
+    `fading` (speed of forgetting, relative to learning), `labelled` (whether a label needs examples
+    of its own), `averaged` (share of a visit undone by averaging). Empty: nothing is known, and the
+    planner begins from what holds for any recipe. Measured values belong here, no hopes."""
 
 
 class DataProfile(msgspec.Struct, frozen=True, kw_only=True):

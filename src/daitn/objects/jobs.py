@@ -105,6 +105,9 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """Labels that the model tells apart; empty: it takes any."""
     labels_field: str = ""
     """The field of the intent that names them."""
+    learning: dict[str, tuple[float, float]] = {}
+    """What visits with this recipe were seen to teach: means and standard deviations of the route
+    engine's parameters."""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):

@@ -106,6 +106,7 @@ class Workshop:
             size_bytes=footprint.size_bytes,
             labels=footprint.labels,
             labels_field=footprint.labels_field,
+            learning=footprint.learning,
         )
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:

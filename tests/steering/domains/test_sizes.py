@@ -67,7 +67,7 @@ def _told_bytes(network: Network) -> float:
     return sum(len(encode_summary(Update((*peer.told.values(),)))) for peer in peers) / len(peers)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_with_domains_there_is_less_to_know_and_to_say() -> None:
     flat, hierarchical = measured(grown(domains=False)), measured(grown(domains=True))
     for name in flat:

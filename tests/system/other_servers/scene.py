@@ -11,8 +11,8 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from tests.scenes.clinic import facility, gateway
+from tests.scenes.waiting import wait_until
 from tests.system.conftest import build
-from tests.system.test_forwarders import wait_until
 
 __all__ = ["HELLO", "Asker", "asking"]
 
@@ -49,7 +49,7 @@ def asking(folder: Path, *upstreams: dict[str, Any]) -> Iterator[Asker]:
     network = build(folder, [facility("hall", *upstreams), door])
     try:
         asker = Asker(f"http://{door['gateway']['listen']}/v1")
-        wait_until(lambda: asker.models() >= {upstream["name"] for upstream in upstreams}, 60)
+        wait_until(lambda: asker.models() >= {upstream["name"] for upstream in upstreams})
         yield asker
     finally:
         network.processes.stop()

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 
 from .models import CONTEXT_TOKENS, write_folder, write_gguf
 

@@ -11,13 +11,16 @@ from typing import Any
 import openai
 import pytest
 
+from tests.scenes.waiting import wait_until
+
 from .models import TOOL_CALL
 from .scene import Asker, asking
 from .servers import Server, llama_cpp
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
-ENDLESS: dict[str, Any] = {"max_tokens": 100_000, "extra_body": {"ignore_eos": True}}
+ENDLESS_TOKENS = 100_000
+ENDLESS: dict[str, Any] = {"max_tokens": ENDLESS_TOKENS, "extra_body": {"ignore_eos": True}}
 """Half a minute and more of it."""
 LOOK = {
     "type": "function",
@@ -67,6 +70,12 @@ def _running(server: Server) -> Iterator[Server]:
 
 def _busy(server: Server) -> bool:
     return any(slot["is_processing"] for slot in server.get("/slots"))
+
+
+def _idle_after_silence(server: Server) -> bool:
+    """It looks for who waits for a whole answer after a second in which nobody asks anything."""
+    time.sleep(2.5)
+    return not _busy(server)
 
 
 def test_what_is_said_of_sampling_is_heeded(asker: Asker) -> None:
@@ -135,9 +144,9 @@ def test_what_nobody_waits_for_is_not_computed(
     else:
         with pytest.raises(openai.APITimeoutError):
             asker.whole(**ENDLESS, timeout=1.0)
-    # It looks for who waits for a whole answer after a second in which nobody asks anything.
-    time.sleep(2.5)
-    assert not _busy(server)
+    wait_until(lambda: _idle_after_silence(server))
+    (slot,) = server.get("/slots")
+    assert slot["n_prompt_tokens"] < ENDLESS_TOKENS, "it was computed to its end"
 
 
 def test_a_bad_query_harms_nobody_else(asker: Asker) -> None:

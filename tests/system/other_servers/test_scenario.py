@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.system.test_forwarders import wait_until
+from tests.scenes.waiting import wait_until
 
 from .scene import asking
 from .servers import Server, llama_cpp, transformers_serve
@@ -55,4 +55,4 @@ def test_it_answers_through_the_network(tmp_path: Path, server: Server) -> None:
             except openai.APIStatusError:
                 return False
 
-        wait_until(back, 60)
+        wait_until(back)

@@ -25,7 +25,7 @@ def server(started: OpenAiServer) -> OpenAiServer:
     return started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with installed_talker(tmp_path_factory.mktemp("site") / "packages"):
         yield

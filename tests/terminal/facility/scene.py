@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,9 @@ from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
+from tests.scenes.waiting import until
 
-__all__ = ["CHAT", "HEADERS", "PASS", "Holder", "Site", "chat", "until"]
+__all__ = ["CHAT", "HEADERS", "PASS", "Holder", "Site", "chat"]
 
 PASS = "the gateway's pass"
 HEADERS = {
@@ -38,7 +37,6 @@ HEADERS = {
     "daitn-owner": "ada",
 }
 CHAT = "/v1/chat/completions"
-PATIENCE_S = 60.0
 
 
 def chat(model: str, text: str, **wishes: Any) -> bytes:
@@ -178,6 +176,12 @@ class Site:
         told = self.served[-1].deployments if self.served else ()
         return told[0] if told else ServingReading(deployment="", in_flight=0, waiting=0)
 
+    async def told_anew(self) -> ServingReading:
+        """How its one deployment does, as it tells from now on."""
+        now_s = time.time()
+        await until(lambda: self.served and self.served[-1].at_s >= now_s)
+        return self.reading
+
     async def retire(self, name: str) -> None:
         await self.facility.on_retire("", encode(RetireModel(name=name)))
 
@@ -186,14 +190,6 @@ class Site:
 
     async def _heard(self, key: str, payload: bytes) -> None:
         self.served.append(decode(payload, Serving))
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait for what another process does, of which no event tells."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end_s, "it never came to that"
-        await asyncio.sleep(0.01)
 
 
 def _admit(shown: str, now_s: float) -> SiteId:

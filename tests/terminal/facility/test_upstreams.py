@@ -20,7 +20,8 @@ from daitn.terminal.facility import door as door_bounds
 from daitn.terminal.facility import upstream as bounds
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.scenes.openai_server import OpenAiServer
-from tests.terminal.facility.scene import CHAT, HEADERS, Site, until
+from tests.scenes.waiting import until
+from tests.terminal.facility.scene import CHAT, HEADERS, Site
 
 pytestmark = pytest.mark.processes
 
@@ -115,7 +116,7 @@ async def test_who_goes_away_is_not_answered_any_more(site: Site, server: OpenAi
         waiting.cancel()
         await until(lambda: server.control()["cancelled"] == 2)
     await until(lambda: site.reading.in_flight == 0)
-    assert site.reading.error_share == 0.0
+    assert (await site.told_anew()).error_share == 0.0
 
 
 async def test_a_full_queue_turns_away_at_once_and_others_come_in_order(
@@ -205,7 +206,7 @@ async def test_a_server_that_dies_is_told_and_found_again(
             server.start()
             await until(lambda: site.state("doctor") is DeploymentState.READY)
             assert (await site.post(CHAT, BODY))[0] == 200
-            assert site.reading.error_share == 0.0
+            assert (await site.told_anew()).error_share == 0.0
 
 
 async def test_a_server_that_is_not_there_at_first_is_waited_for(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +28,7 @@ from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
 
-__all__ = ["DIGEST", "Network", "Seen", "client", "deployment", "until"]
+__all__ = ["DIGEST", "Network", "Seen", "client", "deployment"]
 
 DIGEST = Digest("ab" * 32)
 ALL_APIS = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
@@ -176,12 +174,3 @@ def client(gateway: Gateway, key: str = "none") -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=f"{gateway.descriptor().endpoint}/v1", api_key=key, max_retries=0
     )
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait for what another process does, or fail."""
-    for _ in range(2000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that within 20 s")

@@ -16,7 +16,8 @@ from daitn.objects.queries import QueryStatus
 from daitn.terminal.config import KeyConfig
 from daitn.terminal.gateway import Gateway
 from tests.scenes.openai_server import OpenAiServer
-from tests.terminal.gateway.scene import Network, client, deployment, until
+from tests.scenes.waiting import until
+from tests.terminal.gateway.scene import Network, client, deployment
 
 Servers = tuple[OpenAiServer, ...]
 ASK: Any = {"messages": [{"role": "user", "content": "What helps?"}], "max_tokens": 20}

@@ -14,7 +14,8 @@ import pytest
 from daitn.objects.queries import QueryRecord, QueryStatus
 from daitn.terminal.gateway import Gateway
 from tests.scenes.openai_server import OpenAiServer
-from tests.terminal.gateway.scene import DIGEST, Network, client, deployment, until
+from tests.scenes.waiting import until
+from tests.terminal.gateway.scene import DIGEST, Network, client, deployment
 
 Servers = tuple[OpenAiServer, ...]
 ASK: Any = {"messages": [{"role": "user", "content": "What helps?"}], "max_tokens": 20}

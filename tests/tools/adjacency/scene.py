@@ -15,9 +15,9 @@ from daitn.objects.identifiers import SiteId
 from daitn.tools.adjacency.protocol import Adjacency
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
+from tests.scenes.waiting import PATIENCE_S
 
 LOOPBACK = "tcp/127.0.0.1:0"
-PATIENCE_S = 20.0
 A, B, C = SiteId("a"), SiteId("b"), SiteId("c")
 
 

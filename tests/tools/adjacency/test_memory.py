@@ -11,8 +11,8 @@ import pytest
 from daitn.objects.errors import InvalidInput
 from daitn.tools.adjacency.memory import MemoryLinks
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
+from tests.scenes.waiting import until
 
-from ..fabrics import until
 from .scene import A, B, Heard
 
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
+from tests.scenes.waiting import until
 
-from ..fabrics import until
 from .scene import A, B, Heard, adjacent, echoed, running
 
 pytestmark = pytest.mark.processes

@@ -14,11 +14,11 @@ from daitn.objects.identifiers import SiteId
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
-from tests.scenes.breast_cancer import free_port
+from tests.scenes.ports import free_port
 from tests.scenes.relay import Relay
+from tests.scenes.waiting import PATIENCE_S, until
 
-from ..fabrics import until
-from .scene import LOOPBACK, PATIENCE_S, A, B, C, Heard, adjacent
+from .scene import LOOPBACK, A, B, C, Heard, adjacent
 
 
 def through(relay: Relay) -> tuple[str, ...]:

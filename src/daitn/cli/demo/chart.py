@@ -15,6 +15,8 @@ COLUMN_WIDTH = 39.0
 BAR_ROW = 25.0
 _PLOT = 250.0
 _NAMES = 74.0
+_TOOK = 92.0
+"""Of what each way took: room for `12,345, 1234 s`."""
 _STRIP = 38.0
 _FULL_TINT = 0.25
 """A gain or a loss of this much gives its cell the strongest tint."""
@@ -153,18 +155,24 @@ class Chart:
 def bars(
     job: JobView, baselines: Sequence[tuple[str, JobView]], corner: complex, width: float
 ) -> Iterator[str]:
-    """One small panel per objective: what each way of training reached, against the target."""
-    ways = [("untrained", job.untrained)]
-    ways += [(name, _reached(other)) for name, other in baselines]
-    ways.append(("planned route", _reached(job)))
+    """One small panel per objective: what each way of training reached, against the target; then
+    what it took."""
+    trained = (*baselines, ("planned route", job))
+    ways = [("untrained", job.untrained), *((name, _reached(other)) for name, other in trained)]
     for row, (name, _) in enumerate(ways):
         at = corner + 1j * (BAR_ROW * row + 15)
         class_ = "b" if row == len(ways) - 1 else "soft"
         yield text(shortened(name, 19), at + 58, class_, "end")
-    panel = (width - 70) / len(job.objectives)
+    panel = (width - 70 - _TOOK) / len(job.objectives)
     for number, objective in enumerate(job.objectives):
         at = corner + complex(70 + panel * number, 0)
         yield from _panel(job, objective, ways, at, panel - 92)
+    end = corner + width
+    yield text("examples, time", end - 8j, "small b", "end")
+    for row, (_, other) in enumerate(trained, 1):
+        class_ = "small b" if other is job else "small soft"
+        words = f"{other.examples:,}, {other.seconds:.0f} s"
+        yield text(words, end + 1j * (BAR_ROW * row + 15), class_, "end")
 
 
 def _panel(

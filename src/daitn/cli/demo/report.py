@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.cli.demo.asking import Served
+from daitn.cli.demo.expected import Expected
 from daitn.objects.jobs import JobState, JobView
 
 __all__ = ["Baseline", "Outcome", "Report", "Stop", "make_report"]
@@ -44,9 +45,14 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     reached: dict[str, float]
     passes: dict[str, bool]
+    holds: bool
+    """Whether all targets held on one model."""
     route: tuple[str, ...]
+    """Its visits, one site for each."""
     examples: int
+    bytes_moved: int
     seconds: float
+    """From the submission to the last verification."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +60,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     objectives: tuple[Outcome, ...]
     route: tuple[Stop, ...]
+    examples: int
     algorithm: str
     seconds: float
     """From the submission to the last verification."""
     bytes_moved: int
     data_source: str
     reached: bool
+    expected: tuple[Expected, ...]
+    """What the planner expected before the first visit: of its route, then of obvious ones."""
     model: str
     parameters: int
     model_bytes: int
@@ -79,6 +88,7 @@ MEANS = (
 
 def make_report(
     job: JobView,
+    expected: tuple[Expected, ...],
     baselines: tuple[tuple[str, JobView], ...],
     queries: tuple[Served, ...],
     data_source: str,
@@ -89,8 +99,10 @@ def make_report(
         name="untrained",
         reached=job.untrained,
         passes=_passes(job, job.untrained),
+        holds=all(_passes(job, job.untrained).values()),
         route=(),
         examples=0,
+        bytes_moved=0,
         seconds=0.0,
     )
     return Report(
@@ -120,11 +132,13 @@ def make_report(
             )
             for v in job.route
         ),
+        examples=job.examples,
         algorithm=job.algorithm,
         seconds=job.seconds,
         bytes_moved=job.bytes_moved,
         data_source=data_source,
         reached=job.state is JobState.REACHED,
+        expected=expected,
         model=job.model.manifest if job.model else "",
         parameters=job.needs.parameters,
         model_bytes=job.model.size_bytes if job.model else 0,
@@ -141,8 +155,10 @@ def _baseline(name: str, job: JobView) -> Baseline:
         name=name,
         reached=reached,
         passes=_passes(job, reached),
+        holds=job.state is JobState.REACHED,
         route=tuple(visit.site for visit in job.route),
         examples=job.examples,
+        bytes_moved=job.bytes_moved,
         seconds=job.seconds,
     )
 

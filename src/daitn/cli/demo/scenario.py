@@ -7,7 +7,9 @@ by the planner except through them.
 
 from __future__ import annotations
 
+import itertools
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,19 @@ _SPECIALITIES = {
     "niddk": "medicine/metabolic",
     "cancergov": "medicine/oncology",
 }
-BASELINES = {"general sites only": "general", "specialist only": "specialist"}
-"""Name of a baseline to the name of its intent file."""
+BASELINES = {
+    "by size, 1 epoch": "by-size",
+    "by size, 2 epochs": "by-size-twice",
+    "ring, 500 examples": "ring",
+    "general sites only": "general",
+    "specialist only": "specialist",
+}
+"""Name of a baseline to the name of its intent file. All are stated visit by visit: a planner that
+has seen the planned route would know that the last two lead nowhere, and not begin."""
+_Stop = tuple[str, int]
+"""Site and examples."""
+_RING_EXAMPLES = 500
+"""Of each visit of the ring."""
 
 FACILITIES = ("mdf-east", "mdf-west")
 GATEWAY = "gateway"
@@ -40,23 +53,24 @@ that knows everything is dearer than those that know a part."""
 
 @dataclass(frozen=True)
 class _Scale:
-    """What suits a corpus: the model, how long training may take, and how much the baselines may
-    learn."""
+    """What suits a corpus: the model, how long training may take, and at how many examples a stated
+    route ends, if its targets do not hold before."""
 
     config: dict[str, Any]
     within_s: float
     """More is no safer for small data: plans fill their time with examples."""
-    baselines_within_s: float
     general_examples: int
     specialist_examples: int
+    obvious_examples: int
+    """Some rounds of all sites."""
 
 
 _MEDQUAD = _Scale(
     config={},
     within_s=1200,
-    baselines_within_s=1200,
     general_examples=6000,
     specialist_examples=2500,
+    obvious_examples=30_000,
 )
 _SMALL = _Scale(
     config={
@@ -70,41 +84,46 @@ _SMALL = _Scale(
         "learning_rate_halves_after": 1000,
     },
     within_s=480,
-    baselines_within_s=240,
-    general_examples=6000,
-    specialist_examples=3000,
+    general_examples=3000,
+    specialist_examples=1500,
+    obvious_examples=15_000,
 )
 
 
 def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
-    """Write the network file and the three intents into `folder`; returns the network file."""
+    """Write the network file and the intents into `folder`; returns the network file."""
     network = folder / "network.yaml"
     _write(network, _network(data, prepared))
     scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
     intent = _intent("healthcare", scale)
     _write(folder / "healthcare.yaml", intent)
-    _write(
-        folder / "general.yaml",
-        _restricted(intent, "general", prepared.general, scale, scale.general_examples),
-    )
-    _write(
-        folder / "specialist.yaml",
-        _restricted(intent, "specialist", ("ninds",), scale, scale.specialist_examples),
-    )
+    for name, turn, examples in _stated_routes(prepared, scale):
+        _write(folder / f"{name}.yaml", _stated(intent, name, turn, examples))
     return network
 
 
-def _restricted(
-    intent: dict[str, Any], name: str, sites: tuple[str, ...], scale: _Scale, examples: int
-) -> dict[str, Any]:
-    """The same wish, planned by the same engine, with some of the sites only."""
-    only = {"quantity": "site", "one_of": list(sites)}
-    return {
-        **intent,
-        "name": name,
-        "requirements": [*intent["requirements"], only],
-        "budget": {"duration_s": scale.baselines_within_s, "examples": examples},
-    }
+def _stated_routes(prepared: Prepared, scale: _Scale) -> Iterator[tuple[str, list[_Stop], int]]:
+    """Name of an intent, one round of its route, and examples at which it ends."""
+    by_size = sorted(prepared.sites.items(), key=lambda one: (-one[1], one[0]))
+    yield "by-size", by_size, scale.obvious_examples
+    yield "by-size-twice", [(site, 2 * count) for site, count in by_size], scale.obvious_examples
+    ring = [(site, _RING_EXAMPLES) for site in sorted(prepared.sites)]
+    yield "ring", ring, scale.obvious_examples
+    general = [stop for stop in by_size if stop[0] in prepared.general]
+    yield "general", general, scale.general_examples
+    yield "specialist", [("ninds", prepared.sites["ninds"])], scale.specialist_examples
+
+
+def _stated(intent: dict[str, Any], name: str, turn: list[_Stop], examples: int) -> dict[str, Any]:
+    """The same wish by a route that is stated, round after round until so many examples; its job
+    ends as soon as the targets hold. It has no limit of time: a route that is expected to take
+    longer would be refused."""
+    route: list[dict[str, Any]] = []
+    for site, count in itertools.cycle(turn):
+        if sum(visit["examples"] for visit in route) >= examples:
+            break
+        route.append({"site": site, "examples": count})
+    return {**intent, "name": name, "budget": {}, "route": route}
 
 
 def _network(data: Path, prepared: Prepared) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import (
     DEFAULT_VERIFY_S,
+    Believed,
     Checkpoint,
     RouteQuestion,
     Spent,
@@ -28,6 +29,7 @@ def first_question(
         topology=topology,
         flops_per_example=needs.flops_per_example,
         checkpoints=(_fresh(needs),),
+        experience=_experience(needs),
         verify_s=DEFAULT_VERIFY_S,
         now_s=now_s,
     )
@@ -49,9 +51,16 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
             examples=job.spent_examples,
         ),
         verify_s=job.verify_s,
+        experience=_experience(job.needs),
+        cut_off=frozenset(job.cut_off),
         excluded=job.excluded,
         now_s=now_s,
     )
+
+
+def _experience(needs: WorkNeeds) -> dict[str, Believed]:
+    """What the recipe says of its visits; the control centre adds what earlier jobs taught."""
+    return {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
 
 
 def starts(job: Job) -> tuple[VerifiedModel, ...]:

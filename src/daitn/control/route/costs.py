@@ -16,7 +16,7 @@ from daitn.control.route.value_model import Floats, Indices
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, Drrt
 
-__all__ = ["Costs", "costs", "example_s", "transfer_s"]
+__all__ = ["NEVER_S", "Costs", "costs", "example_s", "transfer_s"]
 
 _DEFAULT_THROUGHPUT_BPS = 5e6
 """Of a link that nobody measured: 40 Mbit/s, a modest uplink of an office."""
@@ -25,6 +25,8 @@ _STALE_AFTER_S = 600.0
 """A transfer over a reading of this age is taken to last half as long again, from twice the age on
 twice as long, as over a link that nobody measured: what is not remeasured may have got worse."""
 _STALE_MOST = 2.0
+NEVER_S = 1e12
+"""Of a move that cannot be made."""
 _LEAST_SPEED_FLOPS = 1e6
 """Keeps a site that reports no speed from dividing by zero."""
 _QUEUED_VISIT_S = 30.0
@@ -58,21 +60,17 @@ class Costs:
 
 def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     """The costs of visits to `options` as they are known at `question.now_s`."""
-    snapshot, now_s = question.topology.snapshot, question.now_s
     size = max((checkpoint.size_bytes for checkpoint in question.checkpoints), default=0)
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
     at = np.array([position[option.site] for option in options], dtype=np.int64)
     start = np.array(
-        [
-            [_fetch_s(snapshot, start, site, now_s) for site in sites]
-            for start in question.checkpoints
-        ]
+        [[_fetch_s(question, start, site) for site in sites] for start in question.checkpoints]
     ).reshape(len(question.checkpoints), len(sites))
     usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
     each_s = sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S
     return Costs(
-        between_s=_between(snapshot, position, size, now_s),
+        between_s=_between(question, position, size),
         at=at,
         start_s=start[:, at],
         wait_s=np.array([option.queue * each_s for option in options]),
@@ -82,10 +80,10 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     )
 
 
-def _between(
-    snapshot: Drrt, position: Mapping[SiteId, int], size_bytes: int, now_s: float
-) -> Floats:
-    """Site to site; the many links of a large network that nobody measured are alike."""
+def _between(question: RouteQuestion, position: Mapping[SiteId, int], size_bytes: int) -> Floats:
+    """Site to site, from the better of it and the verifiers, which then hold the model too. The
+    many links of a large network that nobody measured are alike."""
+    snapshot, now_s = question.topology.snapshot, question.now_s
     between = np.full((len(position), len(position)), _unmeasured_s(size_bytes))
     for source, row in position.items():
         for target in snapshot.links.get(source, {}):
@@ -93,6 +91,18 @@ def _between(
             if column is not None:
                 between[row, column] = _link_s(snapshot, source, target, size_bytes, now_s)
                 between[column, row] = _link_s(snapshot, target, source, size_bytes, now_s)
+    for site, holder in question.cut_off:
+        if site in position and holder in position:
+            between[position[holder], position[site]] = NEVER_S
+    verifiers = {choice.site for found in question.topology.verifiers.values() for choice in found}
+    for verifier in sorted(verifiers):
+        away = [
+            NEVER_S
+            if (site, verifier) in question.cut_off
+            else transfer_s(snapshot, (verifier,), site, size_bytes, now_s)
+            for site in position
+        ]
+        between = np.minimum(between, np.array(away)[None])
     np.fill_diagonal(between, 0.0)
     return between
 
@@ -115,10 +125,13 @@ def transfer_s(
     return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
 
 
-def _fetch_s(snapshot: Drrt, start: Checkpoint, site: SiteId, now_s: float) -> float:
+def _fetch_s(question: RouteQuestion, start: Checkpoint, site: SiteId) -> float:
     if start.model is None:
         return 0.0
-    return transfer_s(snapshot, start.holders, site, start.size_bytes, now_s)
+    holders = [one for one in start.holders if (site, one) not in question.cut_off]
+    if start.holders and not holders:
+        return NEVER_S
+    return transfer_s(question.topology.snapshot, holders, site, start.size_bytes, question.now_s)
 
 
 def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float) -> float:

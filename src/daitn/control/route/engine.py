@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from daitn.control.route.checks import FILTERS, SCORERS, WEIGHTS
@@ -20,7 +21,7 @@ from daitn.control.route.plans import PlannedRoute, RouteContext, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Outcome, Plan, play
 from daitn.control.route.search import LOOKS, best_plans
-from daitn.control.route.task import Task, can_teach, task
+from daitn.control.route.task import Task, can_teach, most_taught, task
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.errors import InvalidInput
@@ -55,8 +56,35 @@ class Mtrce:
         """
         routes = self._routes(question, self._weights(question.intent))
         decision = _POLICY.decide(RouteContext(question, routes), rng)
-        chosen = next((found for found in routes if found.id == decision.chosen), None)
-        return (chosen.route if chosen else None), decision
+        named = {found.id: found for found in routes}
+        chosen = named.get(decision.chosen or "")
+        return (chosen.route if chosen else None), _told(decision, named)
+
+    def why_none(self, question: RouteQuestion) -> str:
+        """What an owner is told of a job for which there is no route any more; empty where what
+        the route lacks is said elsewhere."""
+        names = question.intent.objective_names()
+        topology = question.topology
+        if (
+            question.intent.route
+            or not topology.options
+            or not all(map(topology.verifiers.get, names))
+        ):
+            return ""
+        asked = task(question, self._weights(question.intent))
+        beyond = [
+            f"{name}: at most {most:.2f} of {target:g}"
+            for name, most, target in zip(names, most_taught(asked), asked.targets, strict=True)
+            if most < target
+        ]
+        if beyond:
+            return f"the data that is allowed cannot teach enough, {', '.join(beyond)}"
+        if not can_teach(asked):
+            return (
+                f"nothing was measured to come nearer to the targets in {asked.stalled} visits, "
+                "though every site was tried again"
+            )
+        return "no visit fits what is left of the budget and the rules of the data owners"
 
     def _routes(
         self, question: RouteQuestion, weights: Mapping[str, float]
@@ -120,6 +148,15 @@ def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome | None:
             for o in np.flatnonzero(first & asked.open)
         )
     return play(asked, plans) if plans else None
+
+
+def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
+    """The decision with what is expected at the end of each route."""
+    ranking = tuple(
+        msgspec.structs.replace(scored, expected=named[scored.candidate].route.visits[-1].expected)
+        for scored in decision.ranking
+    )
+    return msgspec.structs.replace(decision, ranking=ranking)
 
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:

@@ -10,10 +10,11 @@ by more than their errors, and the next one differs too. What few jobs taught we
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
+from immutables import Map
 
 from daitn.control.route.posterior import Belief, believed
 from daitn.control.route.priors import (
@@ -30,6 +31,7 @@ from daitn.control.route.value_model import Floats, Setting, setting
 
 __all__ = ["Lesson", "PastJob", "lessons", "pooled"]
 
+_NOTHING: Mapping[str, Believed] = Map()
 _LEAST_SHARE = 0.1
 """Measurements must tell this share of what the prior tells of a parameter to be a lesson."""
 _BETWEEN = 0.3
@@ -67,8 +69,14 @@ def lessons(question: RouteQuestion, parameters: int) -> PastJob | None:
     )
 
 
-def pooled(past: Iterable[PastJob], recipe: str, parameters: int) -> dict[str, Believed]:
-    """The prior that jobs with this recipe teach for a model of this size."""
+def pooled(
+    past: Iterable[PastJob],
+    recipe: str,
+    parameters: int,
+    begun: Mapping[str, Believed] = _NOTHING,
+) -> dict[str, Believed]:
+    """The prior that jobs with this recipe teach for a model of this size; `begun` is what the
+    recipe itself says."""
     told: dict[str, list[tuple[float, float]]] = {}
     for job in past:
         if job.recipe != recipe:
@@ -77,7 +85,8 @@ def pooled(past: Iterable[PastJob], recipe: str, parameters: int) -> dict[str, B
         for key, lesson in job.lessons.items():
             sd = math.hypot(lesson.sd, _PER_SIZE * apart)
             told.setdefault(key, []).append((lesson.mean, sd))
-    return {key: _pooled(found, untaught(key)) for key, found in told.items()}
+    taught = {key: _pooled(found, begun.get(key) or untaught(key)) for key, found in told.items()}
+    return {**begun, **taught}
 
 
 def _pooled(found: list[tuple[float, float]], base: Believed) -> Believed:

@@ -26,8 +26,9 @@ from daitn.control.route.value_model import (
     values,
 )
 
-__all__ = ["GREEDY", "amounts", "epochs", "obvious_plans", "promising"]
+__all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising"]
 
+MEASURED = "best measured gain first"
 GREEDY = "greedy by expected gain"
 _EPOCHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _FIXED = (100, 500)
@@ -72,10 +73,12 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
             "best fit first": (-wanted * np.log1p(known.records), (1.0, 2.0)),
             "nearest first": (nearness, (1.0,)),
         }
+        if not np.isnan(task.gained).all():
+            orders[MEASURED] = (_by_measured_gain(task, epoch_s), (1.0,))
         if price.any():
             orders["cheapest first"] = (price / known.records, (1.0,))
         for name, (order, counts) in orders.items():
-            ranked = _ranked(task, order)
+            ranked = _ranked(task, order, anew=name == MEASURED)
             for count in counts:
                 stops = _round(ranked, [epochs(task, option, count) for option in ranked])
                 yield Plan(row, stops, f"{name}, {count:g} epochs a visit")
@@ -105,9 +108,17 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
             yield Plan(row, ((int(k), amount),), "one visit with all that is left")
 
 
-def _ranked(task: Task, order: Floats) -> list[int]:
-    """Open options: those that were visited least first, then by `order`."""
-    ranked = np.lexsort((order, task.visits))
+def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
+    """Sites that were never visited first, largest first; then those whose last visit gained most
+    for its time."""
+    rate = task.gained / np.maximum(epoch_s + task.costs.visit_s, 1e-9)
+    order: Floats = np.where(np.isnan(rate), -1e12 - task.known.records, -rate)
+    return order
+
+
+def _ranked(task: Task, order: Floats, *, anew: bool = False) -> list[int]:
+    """Open options: those that were visited least first, unless `anew`, then by `order`."""
+    ranked = np.argsort(order, kind="stable") if anew else np.lexsort((order, task.visits))
     return [int(k) for k in ranked if task.open[k]]
 
 

@@ -97,6 +97,8 @@ class RouteQuestion:
     spent: Spent = field(default_factory=Spent)
     verify_s: float = DEFAULT_VERIFY_S
     """Seconds to measure all objectives after a visit, as last measured."""
+    cut_off: frozenset[tuple[SiteId, SiteId]] = frozenset()
+    """Pairs of a site and a holder from which it could not fetch a model of this job."""
     excluded: tuple[SiteId, ...] = ()
     """Sites that failed this job: not visited again."""
     here: SiteId | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daitn.control.route.costs import NEVER_S
 from daitn.control.route.task import Start, Task
 from daitn.control.route.value_model import (
     Flags,
@@ -172,7 +173,12 @@ def _way(task: Task, plans: Sequence[Plan]) -> _Way:
     seen = np.array([task.starts[plan.start].model.seen.sum() for plan in plans])
     limits = task.limits
     good = np.arange(shape[1])[None] < count[:, None]
-    good &= (seconds <= limits.seconds) & (cost_usd <= limits.cost_usd) & (told <= limits.examples)
+    good &= (
+        (seconds <= limits.seconds)
+        & (seconds < NEVER_S)
+        & (cost_usd <= limits.cost_usd)
+        & (told <= limits.examples)
+    )
     good &= task.open[option]
     good &= _permitted(task, plans, option)
     length = np.where(good.all(axis=1), shape[1], good.argmin(axis=1))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from daitn.control.route.obvious import GREEDY, amounts, epochs, obvious_plans, promising
+from daitn.control.route.obvious import GREEDY, MEASURED, amounts, epochs, obvious_plans, promising
 from daitn.control.route.rollout import HORIZON, Outcome, Plan, Stop, play
 from daitn.control.route.task import Task
 from daitn.control.route.value_model import Indices
@@ -31,7 +31,7 @@ _FEW = 12
 _CLOSER = 10
 """Plans that look best under `_FEW` draws and are played out under all."""
 _EVIDENCE = 0.02
-_STALLED = 2
+_STALLED = 3
 """Visits in a row without measured progress after which what is believed has no say."""
 _LONG_TURN = 0.75
 """Epochs."""
@@ -74,9 +74,15 @@ def _plainly(task: Task, found: Outcome) -> Outcome:
     if not plain:
         return found
     turns = {k: _turn(task, found.plans[k]) for k in plain}
-    plain.sort(key=lambda k: (turns[k] >= _LONG_TURN) == task.undone)
+    plain.sort(key=lambda k: _preference(task, found.plans[k].way, turns[k]))
     turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
     return play(task, (found.plans[plain[turn % len(plain)]],))
+
+
+def _preference(task: Task, way: str, turn: float) -> int:
+    if way.startswith(MEASURED):
+        return 0
+    return 2 if (turn >= _LONG_TURN) == task.undone else 1
 
 
 def _turn(task: Task, plan: Plan) -> float:

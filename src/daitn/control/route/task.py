@@ -97,8 +97,8 @@ class Task:
     visits: Indices
     """(S,): visits of the job so far, abandoned ones too; one that did clear harm counts
     `_HARM_COUNTS`."""
-    last: int
-    """The option last visited; -1 before the first."""
+    gained: Floats
+    """(S,): by how much the last visit there brought the targets nearer; NaN where none was."""
     stalled: int
     """Visits in a row without measured progress."""
     undone: bool
@@ -144,7 +144,6 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
         _start(known, draws, one, allowed[row], brought)
         for row, one in enumerate(question.checkpoints)
     )
-    column = known.index()
     first = np.where(np.isnan(starts[0].measured), known.chance, starts[0].measured)
     time_weight, cost_weight = _effort_weights(limits, weights)
     return Task(
@@ -160,7 +159,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
         short_at_start=max(1e-6, float(np.maximum(0.0, targets - first).sum())),
         open=np.array([option.site not in question.excluded for option in known.options], bool),
         visits=_visits(question, known, targets, errors),
-        last=column.get(question.history[-1].option_id, -1) if question.history else -1,
+        gained=_gained(question, known, targets),
         stalled=_stalled(question, targets, errors),
         undone=_undone(question, targets, errors),
         jurisdiction=places,
@@ -253,6 +252,16 @@ def _visits(question: RouteQuestion, known: Setting, targets: Floats, errors: Fl
             harmful = harm > max(_HARM, 3.0 * float(errors.mean()))
             count[column[visit.option_id]] += _HARM_COUNTS if harmful else 1
     return count
+
+
+def _gained(question: RouteQuestion, known: Setting, targets: Floats) -> Floats:
+    column, names = known.index(), question.intent.objective_names()
+    gained = np.full(len(known.options), np.nan)
+    for visit in question.history:
+        if visit.option_id in column:
+            before, after = (_short(v, names, targets) for v in (visit.before, visit.after))
+            gained[column[visit.option_id]] = before - after
+    return gained
 
 
 def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:

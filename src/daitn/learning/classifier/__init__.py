@@ -7,6 +7,7 @@ whose header names the columns, one of which holds the label.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,21 @@ _COPIES = 4
 """Weights, gradients and Adam's two moments."""
 _ENGINE_BYTES = 250 << 20
 """Resident memory of a process that has imported PyTorch (measured: 220 MB)."""
+
+
+def _learning(rate: float) -> dict[str, tuple[float, float]]:
+    """Fitted to the recorded training of breast cancer, digits and wine (`benchmarks/recordings`):
+    examples needed are inverse to the learning rate; nothing is averaged; repetition hardly wears
+    off; labels are all that counts."""
+    return {
+        "tau": (6.3 - math.log(rate / 1e-3), 1.0),
+        "warm": (0.2, 1.5),
+        "ripe": (0.0, 2.5),
+        "repeats": (5.5, 1.2),
+        "fading": (-2.6, 1.2),
+        "labelled": (4.0, 1.5),
+        "averaged": (-4.0, 1.0),
+    }
 
 
 class Classifier:
@@ -52,6 +68,7 @@ class Classifier:
             # What is published of a table are the labels in its column `label`, see `profile`.
             labels=settings.classes if settings.label == LABEL else (),
             labels_field="model.config.classes",
+            learning=_learning(settings.learning_rate),
         )
 
     def inspect(self, data: Path) -> DataProfile:

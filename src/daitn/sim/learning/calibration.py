@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from daitn.sim.learning.families.recorded import repeats_of
+from daitn.sim.learning.families.recorded import judgeable, repeats_of
 from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.measuring import exact
 from daitn.sim.learning.recordings import Node, Recording, Route, TrainedSplit
@@ -58,7 +58,7 @@ class Calibration:
 def calibrated(recording: Recording) -> Calibration:
     """Fit on what was not held out; compare with what was."""
     visits, routes, seeds = [], [], []
-    splits = [trained for trained in recording.splits if not trained.split.repeats]
+    splits = judgeable(recording)
     for trained in splits:
         judged = _with_held_out(trained.asking(_EXPERT))
         repeats = [other.asking(_EXPERT) for other in repeats_of(recording, trained)]

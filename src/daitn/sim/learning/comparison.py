@@ -29,7 +29,7 @@ class Judged:
     oracle_s: float | None = None
     """Soonest known in hindsight; None where none is known."""
     oracle_examples: float | None = None
-    honest: bool = True
+    known: bool = True
     """Whether a route over honest sites alone is known to reach all targets at once."""
 
     def seconds(self, policy: str) -> float:
@@ -52,6 +52,8 @@ class Compared:
     reachable: int
     reached_share: float
     """Of the reachable."""
+    reached_known: float
+    """Share of all episodes in which an honest route is known to reach the targets in time."""
     reached_besides: int
     """Episodes that it reached and no obvious policy did."""
     mean_share_of_budget: float
@@ -92,6 +94,9 @@ def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> C
         episodes=len(judged),
         reachable=len(among),
         reached_share=_mean(np.array([float(w.episodes[policy].reached) for w in among])),
+        reached_known=_mean(
+            np.array([float(w.episodes[policy].reached) for w in judged if w.known])
+        ),
         reached_besides=sum(w.episodes[policy].reached and not w.reachable for w in judged),
         mean_share_of_budget=_mean(seconds / np.array([w.budget_s for w in among])),
         wasted_share=_mean(

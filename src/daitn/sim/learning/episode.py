@@ -59,8 +59,6 @@ class VisitSeen:
 
     site: SiteId
     examples: int
-    at_s: float
-    """When it was decided, after the beginning."""
     values: dict[str, float]
     """As measured after it."""
 
@@ -81,7 +79,7 @@ class Episode:
     why: str
     route: tuple[VisitSeen, ...]
     decision_s: tuple[float, ...] = ()
-    """Wall-clock seconds of each decision, where somebody measures them."""
+    """Real seconds of each decision by the timer of whoever measures them."""
 
 
 def run(
@@ -108,7 +106,6 @@ class _Run:
         self._now_s = BEGIN_S
         self._why = ""
         self._decision_s: list[float] = []
-        self._decided_s: list[float] = []
         self._failed = 0
         submitted = Submitted(
             job=JobId(f"{world.intent.name}-1"), intent=world.intent, needs=world.needs
@@ -162,7 +159,6 @@ class _Run:
             self._why = why
             self._feed(Planned(route=None, decision=_decision(question)))
             return
-        self._decided_s.append(self._now_s - BEGIN_S)
         self._feed(Planned(route=_route(chosen, option, usd), decision=_decision(question)))
         if not self._admitted(question, chosen):
             (given,) = self._job.outstanding.values()
@@ -249,7 +245,7 @@ class _Run:
             visits=len(job.made),
             failed_visits=self._failed,
             why=Ended.REACHED if reached else (self._why or job.detail),
-            route=tuple(VisitSeen(made.site, made.work, 0.0, made.values) for made in job.made),
+            route=tuple(VisitSeen(made.site, made.work, made.values) for made in job.made),
             decision_s=tuple(self._decision_s),
         )
 

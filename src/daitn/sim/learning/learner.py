@@ -12,14 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Indices", "Learner", "TestItems"]
+__all__ = ["Examined", "Floats", "Indices", "Learner"]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class TestItems:
+class Examined:
     """The private test set of one objective."""
 
     objective: str

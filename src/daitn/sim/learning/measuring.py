@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.sim.learning.learner import Floats, TestItems
+from daitn.sim.learning.learner import Examined, Floats
 
 __all__ = ["LEAST_ITEMS", "Measured", "exact", "measured"]
 
@@ -23,7 +23,7 @@ class Measured:
     by_label: dict[str, float]
 
 
-def measured(test: TestItems, values: Floats, rng: np.random.Generator | None) -> Measured:
+def measured(test: Examined, values: Floats, rng: np.random.Generator | None) -> Measured:
     """Each item of a label is right with the label's value, `values` being (L,) or longer.
 
     Without `rng` the values are what is measured: they were measured once, on these items.
@@ -44,7 +44,7 @@ def measured(test: TestItems, values: Floats, rng: np.random.Generator | None) -
     )
 
 
-def exact(tests: tuple[TestItems, ...], values: Floats) -> Floats:
+def exact(tests: tuple[Examined, ...], values: Floats) -> Floats:
     """(N, objectives) from (N, objectives, labels): each test's true value."""
     totals = [
         values[:, number, : len(test.items)] @ np.array(test.items, dtype=np.float64) / test.total

@@ -43,6 +43,15 @@ class Travellers:
     def take(self, rows: Indices | Flags) -> Travellers:
         return Travellers(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
+    def replaced(self, rows: Indices, others: Travellers) -> Travellers:
+        """With `others` in the place of these rows."""
+        fields = []
+        for name in self.__dataclass_fields__:
+            column = getattr(self, name).copy()
+            column[rows] = getattr(others, name)
+            fields.append(column)
+        return Travellers(*fields)
+
 
 class Noiseless:
     """Follows routes through one world."""

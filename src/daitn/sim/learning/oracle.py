@@ -18,8 +18,8 @@ from daitn.sim.learning.world import LearningWorld
 
 __all__ = ["Hindsight", "hindsight", "searched"]
 
-_WIDTH = 24
-_DEPTH = 14
+_WIDTH = 60
+_DEPTH = 20
 _SITES = 14
 """Sites that the search looks at: those that gain most per second on fresh and on half-trained
 models, by turns."""
@@ -35,7 +35,7 @@ class Hindsight:
     examples: float
     """Of the soonest way or of the policy that used fewest."""
     by: str
-    """`search`, or the policy that was sooner."""
+    """`search`, `reference` (the route that set the targets), or the policy that was sooner."""
 
 
 def hindsight(world: LearningWorld, episodes: tuple[Episode, ...]) -> Hindsight | None:
@@ -44,10 +44,20 @@ def hindsight(world: LearningWorld, episodes: tuple[Episode, ...]) -> Hindsight 
     ways = [(e.seconds, float(e.examples), e.policy) for e in episodes if e.reached]
     if found is not None:
         ways.append((*found, "search"))
+    if world.reference:
+        ways.append((*_reference(world), "reference"))
     if not ways:
         return None
     seconds, _, by = min(ways)
     return Hindsight(seconds, max(1.0, min(examples for _, examples, _ in ways)), by)
+
+
+def _reference(world: LearningWorld) -> tuple[float, float]:
+    ground = Noiseless(world)
+    now = ground.start()
+    for step in world.reference:
+        now = ground.visit(now, np.array([step.site]), np.array([float(step.examples)]))
+    return float(now.seconds[0]), float(now.examples[0])
 
 
 def searched(world: LearningWorld) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ Nothing is read from disk here; `benchmarks.worlds.files` opens those that come 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+_LONG_ENOUGH = 64
+"""Examples of a visit whose start is a small part of its seconds."""
 
 Visit = tuple[int, int]
 """The index of a site in the split's `sites`, and how many examples the model saw there."""
@@ -136,6 +139,19 @@ class TrainedSplit:
         """The routes that no other recorded route goes on from."""
         begun = {route[:-1] for route in self.nodes if route}
         return tuple(route for route in self.nodes if route not in begun)
+
+    def seconds_per_example(self) -> float:
+        """The median over visits that were not short. Single visits' seconds may hold other work:
+        the first recordings were made by the clock on the wall, on a busy machine.
+
+        Raises `ValueError` if there was no such visit.
+        """
+        rates = [
+            node.seconds / route[-1][1]
+            for route, node in self.nodes.items()
+            if route and route[-1][1] >= _LONG_ENOUGH
+        ]
+        return statistics.median(rates)
 
     def asking(self, objective: str) -> TrainedSplit:
         """The same training judged by `broad` and by another expert, who is `expert` from then on.

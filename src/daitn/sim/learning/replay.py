@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from daitn.sim.learning.learner import Floats, Indices, TestItems
+from daitn.sim.learning.learner import Examined, Floats, Indices
 from daitn.sim.learning.measuring import LEAST_ITEMS
 from daitn.sim.learning.recordings import Node, Route, Split, TrainedSplit
 from daitn.sim.learning.surrogate import FADES, Surrogate, Visits, fitted, seen_after
@@ -30,7 +30,7 @@ class Replay:
     """S data sets, D recorded numbers, O objectives, L labels."""
 
     split: Split
-    tests: tuple[TestItems, ...]
+    tests: tuple[Examined, ...]
     numbers: Floats
     """(nodes, D)."""
     children: dict[tuple[int, int, int], int]
@@ -123,13 +123,13 @@ def replay(
     return Replay(split, tests, numbers, children, _surrogate(split, tests, taught))
 
 
-def items_of(split: Split, number: int) -> TestItems:
+def items_of(split: Split, number: int) -> Examined:
     """The items of a test by the labels that its verifier tells of, and all others together."""
     test = split.tests[number]
     told = {label: count for label, count in sorted(test.labels.items()) if count >= LEAST_ITEMS}
     rest = test.items - sum(told.values())
     items = told | ({_REST: rest} if rest > 0 else {})
-    return TestItems(
+    return Examined(
         objective=test.objective,
         topic=test.topic,
         chance=test.chance,
@@ -139,7 +139,7 @@ def items_of(split: Split, number: int) -> TestItems:
     )
 
 
-def numbers_of(node: Node, tests: Sequence[TestItems]) -> Floats:
+def numbers_of(node: Node, tests: Sequence[Examined]) -> Floats:
     """(D,): per objective its value and those of its told labels."""
     numbers = []
     for test in tests:
@@ -152,7 +152,7 @@ def numbers_of(node: Node, tests: Sequence[TestItems]) -> Floats:
 
 
 def _surrogate(
-    split: Split, tests: Sequence[TestItems], taught: Sequence[dict[Route, Node]]
+    split: Split, tests: Sequence[Examined], taught: Sequence[dict[Route, Node]]
 ) -> Surrogate:
     labels = sorted({label for site in split.sites for label in site.labels})
     shares = np.array(

@@ -11,7 +11,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import WorkNeeds
-from daitn.sim.learning.learner import Learner, TestItems
+from daitn.sim.learning.learner import Examined, Learner
 
 __all__ = ["BEGIN_S", "DATASET", "GroundSite", "LearningWorld", "Step", "Verifier", "link_bps"]
 
@@ -87,7 +87,7 @@ class LearningWorld:
     sites: tuple[GroundSite, ...]
     """The learner's data sets, in its order."""
     verifiers: tuple[Verifier, ...]
-    tests: tuple[TestItems, ...]
+    tests: tuple[Examined, ...]
     """One per objective, in the intent's order."""
     learner: Learner
     measured_before: bool = False

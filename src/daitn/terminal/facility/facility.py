@@ -31,7 +31,7 @@ ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Whose passes open the door."""
 TOLD_EVERY_S = 1.0
 LOOKED_EVERY_S = 0.1
-"""A change of load is told within this time."""
+"""A change of load or of free memory is told within this time."""
 
 
 class Facility:
@@ -127,17 +127,20 @@ class Facility:
         )
 
     async def _tell_for_ever(self) -> None:
-        """Tell how the deployments do, at once where their load changed."""
-        told: tuple[tuple[str, int], ...] = ()
+        """Tell how the deployments do, at once where their load or what is free changed."""
+        told: tuple[object, ...] = ()
         told_at_s = 0.0
         while True:
-            load = tuple(
-                (name, served.meter.in_flight + served.meter.waiting)
-                for name, served in self._names().items()
+            state = (
+                self._hosting.memory_free_bytes,
+                *(
+                    (name, served.meter.in_flight + served.meter.waiting)
+                    for name, served in self._names().items()
+                ),
             )
             now_s = time.monotonic()
-            if load != told or now_s - told_at_s >= TOLD_EVERY_S:
-                told, told_at_s = load, now_s
+            if state != told or now_s - told_at_s >= TOLD_EVERY_S:
+                told, told_at_s = state, now_s
                 try:
                     serving = encode(self._serving())
                     await self._fabric.publish(keys.site_serving(self._site), serving)

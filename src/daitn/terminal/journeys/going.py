@@ -54,6 +54,8 @@ class Heading:
     heard: Heard
     route: Route | None
     decision: Decision
+    why: str = ""
+    """Why there is no route."""
 
     def choices(self) -> tuple[SiteId, ...]:
         """Sites that the route might have begun at."""
@@ -156,7 +158,8 @@ class Going:
         question = question_here(asked, self.job.needs, heard)
         rng = random.Random(f"{self.job.id}.{self.job.works}")  # noqa: S311 - replayable, no secret
         route, decision = await asyncio.to_thread(_MTRCE.plan, question, rng)
-        return Heading(question, heard, route, decision)
+        why = "" if route else await asyncio.to_thread(_MTRCE.why_none, question)
+        return Heading(question, heard, route, decision, why)
 
     def release_to(self, start: Digest | None) -> tuple[str, ...]:
         """Jurisdictions into which the model may travel that a route starts from."""
@@ -223,6 +226,7 @@ class Going:
             route=None,
             decision=heading.decision,
             waiting_for=waiting,
+            why=heading.why,
             unvisited=unvisited(self.job, heading.question.topology),
         )
 

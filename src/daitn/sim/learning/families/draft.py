@@ -11,7 +11,7 @@ from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.families.nodes import data_node, verifier_node
 from daitn.sim.learning.families.targets import Terms
-from daitn.sim.learning.learner import Floats, TestItems
+from daitn.sim.learning.learner import Examined, Floats
 from daitn.sim.learning.power_law import Growth, PowerLaw
 from daitn.sim.learning.world import GroundSite, Verifier
 
@@ -118,9 +118,9 @@ class Draft:
             for number, site in enumerate(self.sites)
         )
 
-    def tests(self) -> tuple[TestItems, ...]:
+    def tests(self) -> tuple[Examined, ...]:
         return tuple(
-            TestItems(
+            Examined(
                 objective="broad" if topic == 0 else self.topics[topic].split("/")[-1],
                 topic=self.topics[topic],
                 chance=self.chance,

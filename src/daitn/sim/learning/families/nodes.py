@@ -16,7 +16,7 @@ from daitn.objects.descriptors import (
 )
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.sim.learning.learner import TestItems
+from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.world import BEGIN_S, DATASET
 
 __all__ = ["RECIPE", "data_node", "needs", "verifier_node"]
@@ -72,7 +72,7 @@ def data_node(
 
 
 def verifier_node(
-    name: SiteId, place: str, tests: Sequence[TestItems], labels: Sequence[Mapping[str, int]]
+    name: SiteId, place: str, tests: Sequence[Examined], labels: Sequence[Mapping[str, int]]
 ) -> NodeDescriptor:
     """A unit that measures all objectives and publishes these items per label."""
     described = tuple(

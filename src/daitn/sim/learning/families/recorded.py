@@ -7,53 +7,61 @@ splits that it holds out as a whole, where it has any.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 
-from daitn.objects.identifiers import SiteId
-from daitn.sim.learning.families.draft import log_uniform
-from daitn.sim.learning.families.nodes import data_node, needs, verifier_node
+from daitn.sim.learning.families.conditions import Conditions, plain, stressed
+from daitn.sim.learning.families.nodes import needs
 from daitn.sim.learning.families.seeds import is_validation
-from daitn.sim.learning.families.targets import Terms, provisional, settled
+from daitn.sim.learning.families.targets import provisional, settled
 from daitn.sim.learning.recordings import Recording, Split, TrainedSplit
 from daitn.sim.learning.replay import Replay, replay
-from daitn.sim.learning.world import GroundSite, LearningWorld, Verifier
+from daitn.sim.learning.world import LearningWorld
 
-__all__ = ["recorded_family", "repeats_of", "splits_for"]
+__all__ = [
+    "STRESSED",
+    "judgeable",
+    "recorded_family",
+    "repeats_of",
+    "splits_for",
+    "stressed_family",
+]
 
+STRESSED = "recorded, stressed"
+"""The family of all recordings together, in networks that stress a planner."""
+_LEAST_NODES = 100
+"""Fewer recorded models than these do not tell a surrogate how a split teaches."""
 _BROAD = "broad"
 """The objective that every split has; one of its experts stands beside it."""
 
 
 def recorded_family(recording: Recording) -> Callable[[int], LearningWorld]:
     """Worlds on the splits of one recording, by seed."""
+    return _family(recording.header.family, (recording,), plain)
 
-    @cache
-    def learner(name: str, expert: str) -> Replay:
-        split = next(trained for trained in recording.splits if trained.split.split == name)
-        repeats = (other.asking(expert) for other in repeats_of(recording, split))
-        return replay(split.asking(expert), repeats)
 
-    def world(seed: int) -> LearningWorld:
-        family = recording.header.family
-        rng = np.random.default_rng((seed, zlib.crc32(family.encode())))
-        splits = splits_for(recording, is_validation(seed))
-        split = splits[int(rng.integers(len(splits)))].split
-        experts = [name for name in split.targets if name != _BROAD]
-        expert = experts[int(rng.integers(len(experts)))]
-        return _world(family, seed, rng, learner(split.split, expert))
-
-    return world
+def stressed_family(recordings: Sequence[Recording]) -> Callable[[int], LearningWorld]:
+    """Worlds on the splits of all recordings, in networks that stress a planner, by seed."""
+    return _family(STRESSED, tuple(recordings), stressed)
 
 
 def splits_for(recording: Recording, validation: bool) -> tuple[TrainedSplit, ...]:
     """Splits that are no repeats: those held out as a whole for validation, else the others."""
-    first = [trained for trained in recording.splits if not trained.split.repeats]
+    first = judgeable(recording)
     held = [t for t in first if all(node.held_out for node in t.nodes.values())]
     kept = [trained for trained in first if trained not in held]
     return tuple((held or kept) if validation else (kept or held))
+
+
+def judgeable(recording: Recording) -> list[TrainedSplit]:
+    """Splits that are no repeats and of which enough was recorded to stand in for the rest."""
+    return [
+        trained
+        for trained in recording.splits
+        if not trained.split.repeats and len(trained.nodes) >= _LEAST_NODES
+    ]
 
 
 def repeats_of(recording: Recording, trained: TrainedSplit) -> tuple[TrainedSplit, ...]:
@@ -62,63 +70,49 @@ def repeats_of(recording: Recording, trained: TrainedSplit) -> tuple[TrainedSpli
     return tuple(other for other in recording.splits if other.split.repeats == name)
 
 
-def _world(family: str, seed: int, rng: np.random.Generator, learner: Replay) -> LearningWorld:
+def _family(
+    name: str,
+    recordings: tuple[Recording, ...],
+    conditions: Callable[[np.random.Generator, Split], Conditions],
+) -> Callable[[int], LearningWorld]:
+    @cache
+    def learner(number: int, place: int, expert: str) -> Replay:
+        trained = recordings[number].splits[place]
+        repeats = (other.asking(expert) for other in repeats_of(recordings[number], trained))
+        return replay(trained.asking(expert), repeats)
+
+    def world(seed: int) -> LearningWorld:
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+        number = int(rng.integers(len(recordings)))
+        splits = splits_for(recordings[number], is_validation(seed))
+        trained = splits[int(rng.integers(len(splits)))]
+        experts = [expert for expert in trained.split.targets if expert != _BROAD]
+        expert = experts[int(rng.integers(len(experts)))]
+        place = recordings[number].splits.index(trained)
+        truth = learner(number, place, expert)
+        return _world(name, seed, truth, conditions(rng, truth.split))
+
+    return world
+
+
+def _world(family: str, seed: int, learner: Replay, conditions: Conditions) -> LearningWorld:
     split = learner.split
-    flops = split.flops_per_example
-    size_bytes = int(log_uniform(rng, 1e5, 1e8))
-    records = sum(site.samples for site in split.sites)
-    example_s = log_uniform(rng, 5.0, 300.0) / records
-    overhead_s = log_uniform(rng, 0.2, 5.0)
-    access_bps = log_uniform(rng, 2e6, 1e8)
-    priced = rng.random() < 0.3
-    names = [SiteId(site.site) for site in split.sites]
-    sites = []
-    for name, site in zip(names, split.sites, strict=True):
-        own_s = example_s * float(rng.lognormal(0.0, 0.5))
-        price = round(log_uniform(rng, 0.05, 2.0), 3) if priced and rng.random() < 0.7 else 0.0
-        node = data_node(
-            name,
-            topics=site.topics,
-            labels=site.labels,
-            speed_flops=flops / own_s * float(rng.lognormal(0.0, 0.25)),
-            quality=site.quality,
-            price_usd_per_1k=price,
-        )
-        sites.append(
-            GroundSite(
-                name=name,
-                node=node,
-                example_s=own_s,
-                overhead_s=overhead_s * float(rng.lognormal(0.0, 0.3)),
-                access_bps=access_bps * float(rng.lognormal(0.0, 0.5)),
-                at=(float(rng.random()), float(rng.random())),
-            )
-        )
-    unit = SiteId("unit0")
-    published = [test.labels for test in split.tests]
-    verifier = Verifier(
-        name=unit,
-        node=verifier_node(unit, "US", learner.tests, published),
-        item_s=0.3 * example_s,
-        access_bps=3e7,
-        at=(0.5, 0.5),
-    )
+    names = [site.name for site in conditions.sites]
     honest = frozenset(name for name, site in zip(names, split.sites, strict=True) if not site.flaw)
     world = LearningWorld(
         family=family,
         seed=seed,
         intent=provisional(learner.tests, *_roots(split)),
-        needs=needs(flops, size_bytes),
-        sites=tuple(sites),
-        verifiers=(verifier,),
+        needs=needs(split.flops_per_example, conditions.size_bytes),
+        sites=conditions.sites,
+        verifiers=(conditions.verifier(learner.tests, [test.labels for test in split.tests]),),
         tests=learner.tests,
         learner=learner,
         measured_before=True,
         honest=honest or frozenset(names),
         split=split.split,
     )
-    usd_slack = (1.2, 2.5) if priced else None
-    return settled(world, Terms(usd_slack=usd_slack, reference_examples=(150, 500)))
+    return settled(world, conditions.terms)
 
 
 def _roots(split: Split) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from daitn.objects.identifiers import OwnerId
 from daitn.objects.intents import Budget, DataWanted, ModelWanted, Objective, TrainingIntent
 from daitn.sim.learning.families.nodes import RECIPE
-from daitn.sim.learning.learner import Floats, TestItems
+from daitn.sim.learning.learner import Examined, Floats
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.world import LearningWorld, Step
 
@@ -59,7 +59,7 @@ class _Followed:
     examples: Floats
 
 
-def provisional(tests: Sequence[TestItems], *topics: str) -> TrainingIntent:
+def provisional(tests: Sequence[Examined], *topics: str) -> TrainingIntent:
     """An intent without meaningful targets, for a world that is not settled yet."""
     return _intent(tests, [0.5] * len(tests), topics, Budget())
 
@@ -68,8 +68,7 @@ def settled(world: LearningWorld, terms: Terms) -> LearningWorld:
     """The world with targets and budgets in its intent, and the route that set them."""
     rng = np.random.default_rng((world.seed, 3))
     ground = Noiseless(world, budgets=False)
-    routes = [_follow(ground, order) for order in _orders(ground, terms, rng)]
-    routes = [route for route in routes if route.steps]
+    routes = _followed(ground, list(_orders(ground, terms, rng)))
     assert routes, f"{world.family} {world.seed}: rules forbid every route"
     targets = _targets(world, routes, terms.ease, rng)
     reaching = [
@@ -164,34 +163,43 @@ def _useful(ground: Noiseless, sites: Sequence[int]) -> list[int]:
     return [sites[k] for k in np.argsort(-gains, kind="stable")]
 
 
-def _follow(ground: Noiseless, order: tuple[tuple[int, int], ...]) -> _Followed:
-    """Round by round, leaving out what rules forbid."""
-    now = ground.start()
-    steps: list[Step] = []
-    values, seconds, usd, examples = [], [], [], []
-    most = min(_MOST_VISITS, max(_LEAST_VISITS, _ROUNDS * len(order)))
-    position = refused = 0
-    while len(steps) < most and refused < len(order):
-        site, amount = order[position % len(order)]
-        position += 1
-        after = ground.visit(now, np.array([site]), np.array([float(amount)]))
-        if not after.alive[0]:
-            refused += 1
-            continue
-        refused = 0
-        now = after
-        steps.append(Step(site, amount))
-        values.append(ground.values(now)[0])
-        seconds.append(now.seconds[0])
-        usd.append(now.usd[0])
-        examples.append(now.examples[0])
-    return _Followed(
-        tuple(steps), np.array(values), np.array(seconds), np.array(usd), np.array(examples)
-    )
+def _followed(ground: Noiseless, orders: Sequence[tuple[tuple[int, int], ...]]) -> list[_Followed]:
+    """All orders at once, each round by round, leaving out what rules forbid."""
+    now = ground.start().take(np.zeros(len(orders), dtype=np.int64))
+    most = [min(_MOST_VISITS, max(_LEAST_VISITS, _ROUNDS * len(order))) for order in orders]
+    position, refused = [0] * len(orders), [0] * len(orders)
+    steps: list[list[Step]] = [[] for _ in orders]
+    records: list[list[tuple[Floats, float, float, float]]] = [[] for _ in orders]
+    while True:
+        going = [
+            k
+            for k, order in enumerate(orders)
+            if len(steps[k]) < most[k] and refused[k] < len(order)
+        ]
+        if not going:
+            break
+        chosen = [orders[k][position[k] % len(orders[k])] for k in going]
+        sites = np.array([site for site, _ in chosen])
+        amounts = np.array([float(examples) for _, examples in chosen])
+        after = ground.visit(now.take(np.array(going)), sites, amounts)
+        values = ground.values(after)
+        now = now.replaced(np.array(going)[after.alive], after.take(after.alive))
+        for row, k in enumerate(going):
+            position[k] += 1
+            refused[k] = 0 if after.alive[row] else refused[k] + 1
+            if after.alive[row]:
+                steps[k].append(Step(*chosen[row]))
+                spent = (after.seconds[row], after.usd[row], after.examples[row])
+                records[k].append((values[row], *spent))
+    return [
+        _Followed(tuple(steps[k]), *(np.array(column) for column in zip(*records[k], strict=True)))
+        for k in range(len(orders))
+        if steps[k]
+    ]
 
 
 def _intent(
-    tests: Sequence[TestItems], targets: Sequence[float], topics: tuple[str, ...], budget: Budget
+    tests: Sequence[Examined], targets: Sequence[float], topics: tuple[str, ...], budget: Budget
 ) -> TrainingIntent:
     return TrainingIntent(
         name="simulated",

@@ -1,0 +1,70 @@
+"""What the planner expected of its route, and of the obvious ones, before the first visit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from daitn.objects.jobs import Decided
+
+__all__ = ["Expected", "expected_ways", "sentence"]
+
+_WAY = re.compile(r" \(([^()]+)\)$")
+"""The obvious way that a candidate follows, at the end of its id."""
+_CUT_SHORT = "..."
+"""In the id of a route of which only the first visits are told."""
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to train."""
+
+    way: str
+    """`planned route`, or the obvious one: `by size`, `ring` and so on."""
+    seconds: float
+    """About, until the targets hold or the plan ends; relative to the planned route's visits as the
+    decision tells them."""
+    chance: float
+    """Of reaching all targets, in [0, 1]."""
+    at_least: bool
+    """Only the planned route's first visits are told: it takes longer, and so do the others."""
+
+
+def expected_ways(made: Decided) -> tuple[Expected, ...]:
+    """The chosen route first, then the best of each kind of obvious way that the decision ranks;
+    nothing where no route was chosen."""
+    ranking = {scored.candidate: scored.terms for scored in made.decision.ranking}
+    chosen = made.decision.chosen
+    if made.route is None or chosen is None:
+        return ()
+    took_s = sum(visit.expected_s for visit in made.route.visits)
+    cut_short = _CUT_SHORT in chosen
+    ways = {"planned route": chosen}
+    for candidate in ranking:
+        found = _WAY.search(candidate)
+        if found and candidate != chosen:
+            ways.setdefault(found[1].partition(",")[0], candidate)
+    return tuple(
+        Expected(
+            way=way,
+            seconds=took_s * ranking[chosen]["time"] / ranking[candidate]["time"],
+            chance=ranking[candidate]["reach"],
+            at_least=cut_short,
+        )
+        for way, candidate in ways.items()
+    )
+
+
+def sentence(ways: Sequence[Expected]) -> str:
+    """For people: seconds, and the chance of reaching all targets."""
+    if not ways:
+        return "the planner expected nothing of any route"
+    over = "over " if ways[0].at_least else ""
+    chosen, *others = (f"{over}{one.seconds:.0f} s" for one in ways)
+    told = [f"{chosen} (chance {ways[0].chance:.0%})"]
+    told += [
+        f"{one.way} {seconds} ({one.chance:.0%})"
+        for one, seconds in zip(ways[1:], others, strict=True)
+    ]
+    return f"the planner expected {', '.join(told)}"

@@ -1,0 +1,30 @@
+"""Waiting for what others do, of which no event tells."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+__all__ = ["PATIENCE_S", "until", "wait_until"]
+
+PATIENCE_S = 150.0
+"""After this a test gives up. It says nothing of how soon a thing has to happen, so it is long: a
+machine that has other work is no failure."""
+_NEVER = "it never came to that"
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Wait for a condition, in a test without an event loop."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end_s, _NEVER
+        time.sleep(0.05)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait for a condition, in an event loop."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end_s, _NEVER
+        await asyncio.sleep(0.005)
