@@ -337,7 +337,8 @@ def test_a_model_stays_where_it_arrived_unless_elsewhere_is_clearly_better() -> 
         assert route.visits[0].site == one.site
     slow = met_at(node("ninds", "medicine/neurology", speed_flops=1e5))
     found = {**met, SiteId("ninds"): slow}
-    question, _ = asked(job(0.79, 0.3), *alike, here=SiteId("ninds"), met=found)
+    hasty = job(0.79, 0.3, budget=Budget(duration_s=NOW_S + 600.0))
+    question, _ = asked(hasty, *alike, here=SiteId("ninds"), met=found)
     route = planned(replace(question, here=SiteId("ninds")))
     assert route is not None
     assert route.visits[0].site == "other"

@@ -278,9 +278,7 @@ class Home:
         if not topology.options:
             reasons.append("no data is heard of that the model may learn from")
         elif route is None and not reasons:
-            reasons.append(
-                "no data that is heard of is expected to bring the targets in the budget"
-            )
+            reasons.append(heading.why or "no visit is expected to bring the targets nearer")
         return Assessment(
             feasible=not reasons,
             reasons=tuple(reasons),
