@@ -1,30 +1,33 @@
-"""The least effort of any route, by trying all of them: the oracle beside the search."""
+"""All plans of a few visits: the oracle beside the search."""
 
 from __future__ import annotations
 
-import numpy as np
-from daitn.control.route.problem import Problem
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+
+from daitn.control.route.rollout import Plan, Stop, play
+from daitn.control.route.task import Task
+
+__all__ = ["all_plans", "best_of_all"]
+
+_CHUNK = 256
+"""Plans that are played out at once."""
 
 
-def least_effort(problem: Problem, depth: int) -> float:
-    """Over all sequences of up to `depth` visits that reach the aims; infinite if none does.
+def all_plans(stops: Sequence[Stop], depth: int, starts: int = 1) -> Iterator[Plan]:
+    """Every sequence of 1 to `depth` of these stops, from every checkpoint."""
+    for start in range(starts):
+        for length in range(1, depth + 1):
+            for chosen in product(stops, repeat=length):
+                yield Plan(start, chosen)
 
-    Like the search, without visits that gain nothing and without one option twice running.
-    Routes that already take more than the best complete one are not followed: efforts only grow.
-    """
-    states, least = problem.starts, np.inf
-    options, grid = len(problem.open), np.array(problem.grid)
-    for _ in range(depth):
-        count = len(states.start)
-        before = states.take(np.repeat(np.arange(count), options * len(grid)))
-        option = np.tile(np.repeat(np.arange(options), len(grid)), count)
-        after = problem.visit(before, option, np.tile(grid, count * options))
-        effort = problem.effort(after.seconds, after.cost_usd)
-        missing = problem.shortfall(before.expected) > 0
-        useful = missing & (after.expected - before.expected > problem.least_gain)
-        kept = problem.visitable(before, option) & problem.within(after) & useful.any(axis=1)
-        kept &= before.at != option
-        done = kept & (problem.shortfall(after.expected) <= 0).all(axis=1)
-        least = min(least, float(effort[done].min(initial=np.inf)))
-        states = after.take(kept & ~done & (effort < least))
-    return least
+
+def best_of_all(task: Task, stops: Sequence[Stop], depth: int) -> tuple[float, bool]:
+    """The least effort of all plans, and whether any of them reaches under any draw."""
+    plans = all_plans(stops, depth, len(task.starts))
+    least, reached = float("inf"), False
+    while chunk := tuple(islice(plans, _CHUNK)):
+        outcome = play(task, chunk)
+        least = min(least, float(outcome.effort.min()))
+        reached = reached or bool((outcome.visits > 0).any())
+    return least, reached

@@ -1,11 +1,8 @@
-"""Small random route problems, the same for the same seed."""
+"""Random route questions, the same for the same seed."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-
-from daitn.control.route.problem import Problem, problem
 
 from daitn.control.route.question import RouteQuestion
 
@@ -31,10 +28,3 @@ def instance(seed: int, sites: int) -> RouteQuestion:
     broad, expert = (round(rng.uniform(0.4, 0.85), 2) for _ in range(2))
     seen = topology(options, throughput_bps=rng.choice([2e5, 2e6, 2e7]))
     return question(intent(broad=broad, expert=expert), seen, verify_s=rng.choice([1.0, 10.0]))
-
-
-def small_problem(seed: int, sites: int, grid: tuple[float, ...]) -> Problem:
-    """The search problem of an instance, with these amounts of work only."""
-    everything = tuple(range(sites))
-    asked = problem(instance(seed, sites), {"time": 1.0, "cost": 1.0}, everything)
-    return replace(asked, grid=grid, fine_grid=grid)

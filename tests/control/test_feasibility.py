@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.control.feasibility import assess
@@ -80,36 +80,46 @@ def the(assessment: Assessment, field: str) -> Relaxation:
 
 
 HEALTHCARE = cutting(network(healthcare()))
-NO_NEUROLOGY = cutting(network(o for o in healthcare() if o.site != "ninds"))
+HEART_ALONE = cutting(network(o for o in healthcare() if o.site == "nhlbi"))
 WANTED = intent(broad=0.8, expert=0.9)
+MODEST = intent(broad=0.6, expert=0.5)
 
 
 def test_what_the_network_can_do_is_feasible_with_its_route() -> None:
-    said = assessed(WANTED, HEALTHCARE)
+    said = assessed(MODEST, HEALTHCARE)
     assert said.feasible
     assert (said.reasons, said.relaxations) == ((), ())
     assert said.route is not None
     assert said.route.reaches
 
 
+def test_what_is_less_than_sure_is_feasible_with_its_chance() -> None:
+    said = assessed(WANTED, HEALTHCARE)
+    assert said.feasible
+    assert said.relaxations == ()
+    assert said.route is not None
+    assert said.route.chance < 0.8
+    assert f"a chance of about {said.route.chance:.0%}" in said.reasons[0]
+
+
 def test_a_target_beyond_all_data_is_lowered_to_what_is_reachable() -> None:
-    said = assessed(WANTED, NO_NEUROLOGY)
+    said = assessed(WANTED, HEART_ALONE)
     assert not said.feasible
     assert said.reasons[0].startswith("objective expert: at most 0.")
     assert [found.field for found in said.relaxations] == ["objectives[1].at_least"]
     proposed = float(said.relaxations[0].proposed)
-    assert 0.6 < proposed < 0.9
+    assert 0.5 < proposed < 0.9
     lowered = changed(WANTED, "objectives[1].at_least", said.relaxations[0].proposed)
-    assert assessed(lowered, NO_NEUROLOGY).feasible
+    assert assessed(lowered, HEART_ALONE).feasible
     above = changed(WANTED, "objectives[1].at_least", as_value(round(proposed + 0.01, 2)))
-    assert not assessed(above, NO_NEUROLOGY).feasible
+    assert not assessed(above, HEART_ALONE).feasible
 
 
 @pytest.mark.parametrize(
     ("budget", "field", "step"),
     [
-        (Budget(duration_s=12.0), "duration_s", 0.04),
-        (Budget(examples=700), "examples", 0.04),
+        (Budget(duration_s=5.0), "duration_s", 0.04),
+        (Budget(examples=20), "examples", 0.04),
     ],
 )
 def test_a_budget_is_raised_to_the_least_that_suffices(
@@ -125,9 +135,17 @@ def test_a_budget_is_raised_to_the_least_that_suffices(
     assert not assessed(changed(asked, path, less), HEALTHCARE).feasible
 
 
+def test_a_change_after_which_it_is_far_from_sure_says_so() -> None:
+    asked = intent(budget=Budget(examples=20), broad=0.8, expert=0.9)
+    assert the(assessed(asked, HEALTHCARE), "budget.examples").effect.endswith(
+        "may reach every target"
+    )
+
+
 def test_a_requirement_is_relaxed_to_the_value_that_just_suffices() -> None:
     asked = msgspec.structs.replace(
-        WANTED, requirements=(Requirement(quantity=Quantity.SAMPLES, at_least=2_000),)
+        intent(broad=0.8, expert=0.95),
+        requirements=(Requirement(quantity=Quantity.SAMPLES, at_least=2_000),),
     )
     said = assessed(asked, HEALTHCARE)
     assert not said.feasible
@@ -142,18 +160,23 @@ def test_a_requirement_is_relaxed_to_the_value_that_just_suffices() -> None:
 
 
 def test_a_requirement_on_names_admits_the_one_that_is_needed() -> None:
-    allowed = tuple(sorted({str(o.site) for o in healthcare()} - {"ninds", "nhlbi", "cdc"}))
+    sites = ("cdc", "mplus", "nhlbi", "ninds")
+    cut = cutting(network(o for o in healthcare() if o.site in sites))
     asked = msgspec.structs.replace(
-        WANTED, requirements=(Requirement(quantity=Quantity.SITE, one_of=allowed),)
+        intent(broad=0.6, expert=0.99),
+        requirements=(Requirement(quantity=Quantity.SITE, one_of=("mplus", "nhlbi")),),
     )
-    said = assessed(asked, HEALTHCARE)
+    said = assessed(asked, cut)
+    assert not said.feasible
     relaxation = the(said, "requirements[0].one_of")
-    admitted = set(msgspec.json.decode(relaxation.proposed)) - set(allowed)
+    admitted = set(msgspec.json.decode(relaxation.proposed)) - {"mplus", "nhlbi"}
     assert admitted == {"ninds"}
 
 
 def test_a_topic_is_added() -> None:
-    asked = msgspec.structs.replace(WANTED, data=DataWanted(topics=("medicine/neurology",)))
+    asked = msgspec.structs.replace(
+        intent(broad=0.6, expert=0.9), data=DataWanted(topics=("medicine/cardiology",))
+    )
     said = assessed(asked, HEALTHCARE)
     assert not said.feasible
     relaxation = the(said, "data.topics")
@@ -183,11 +206,11 @@ def test_an_objective_that_nobody_measures_is_told() -> None:
 
 
 def test_two_budgets_that_are_both_too_small_have_no_single_change() -> None:
-    asked = intent(budget=Budget(duration_s=12.0, examples=600), broad=0.8, expert=0.9)
+    asked = intent(budget=Budget(duration_s=5.0, examples=20), broad=0.8, expert=0.9)
     said = assessed(asked, HEALTHCARE)
     assert len(said.reasons) == 2
-    assert said.reasons[0].endswith("s of the job's 12")
-    assert said.reasons[1].endswith("examples of the job's 600")
+    assert said.reasons[0].endswith("s of the job's 5")
+    assert said.reasons[1].endswith("examples of the job's 20")
     assert not [found for found in said.relaxations if found.field.startswith("budget")]
 
 
@@ -254,17 +277,25 @@ def test_classes_that_no_data_has_are_told() -> None:
     assert any("are not among model.config.classes (yes, no)" in told for told in said.reasons)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.integers(0, 10_000), st.floats(20.0, 200.0))
-def test_every_proposed_change_makes_it_feasible_by_itself(seed: int, duration_s: float) -> None:
-    base = instance(seed, 4)
-    limited = msgspec.structs.replace(base.intent, budget=Budget(duration_s=duration_s))
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 10_000),
+    st.one_of(
+        st.builds(Budget, duration_s=st.floats(1.0, 11.0)),
+        st.builds(Budget, examples=st.integers(1, 31)),
+        st.builds(Budget, duration_s=st.floats(5.0, 20.0), examples=st.integers(1, 31)),
+    ),
+)
+def test_every_proposed_change_makes_it_feasible_by_itself(seed: int, budget: Budget) -> None:
+    base = instance(seed, 3)
+    limited = msgspec.structs.replace(base.intent, budget=budget)
 
     def cut(asked: TrainingIntent) -> MsDrrt:
         return base.topology
 
     said = assess(replace(base, intent=limited), cut)
-    assume(not said.feasible)
+    if said.feasible:
+        return
     assert said.reasons
     for relaxation in said.relaxations:
         eased = changed(limited, relaxation.field, relaxation.proposed)

@@ -1,61 +1,110 @@
-"""The route search beside an exhaustive one."""
+"""The route search beside all plans there are."""
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.route.search import best_plans, walk
+from daitn.control.route.engine import Mtrce
+from daitn.control.route.obvious import amounts, obvious_plans
+from daitn.control.route.rollout import Stop, play
+from daitn.control.route.search import best_plans
+from daitn.control.route.task import Task, task
+from daitn.objects.intents import Budget
 
-from .exhaustive import least_effort
-from .instances import small_problem
+from .exhaustive import best_of_all
+from .instances import instance
 
-QUANTA = (1_000.0, 4_000.0, 16_000.0)
-WORST = 2.0
-"""Effort of the search's route over the least, at most; see benchmarks/route.py for the spread."""
-
-
-def found_effort(seed: int, sites: int) -> float:
-    asked = small_problem(seed, sites, QUANTA)
-    plans = best_plans(asked)
-    if not plans:
-        return np.inf
-    walked = walk(asked, plans)
-    reached = np.all(walked.states.expected[0] >= asked.aims)
-    return float(walked.rank[0]) if reached else np.inf
+PLENTY = 5_000
+"""Looks of a search that is not short of them."""
 
 
-def test_most_routes_are_the_best_there_is() -> None:
-    ratios = []
-    for seed in range(60):
-        least = least_effort(small_problem(seed, 3, QUANTA), depth=4)
-        if np.isfinite(least):
-            ratios.append(found_effort(seed, 3) / least)
-    assert len(ratios) > 20
-    assert np.mean(np.array(ratios) <= 1.0 + 1e-9) >= 0.9
-    assert max(ratios) <= WORST
+def asked(seed: int, sites: int) -> Task:
+    return task(instance(seed, sites), Mtrce().weights)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(1_000, 1_000_000), st.integers(1, 3))
-def test_a_route_is_found_near_the_best_one(seed: int, sites: int) -> None:
-    least = least_effort(small_problem(seed, sites, QUANTA), depth=4)
-    if np.isfinite(least):
-        assert found_effort(seed, sites) <= WORST * least
+def some_stops(given: Task) -> list[Stop]:
+    """A quarter of an epoch, one, and four at every option."""
+    return [(k, n) for k in range(len(given.known.options)) for n in amounts(given, k)[1:6:2]]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(0, 1_000_000), st.integers(1, 9))
-def test_no_visit_of_a_plan_is_for_nothing(seed: int, sites: int) -> None:
-    asked = small_problem(seed, sites, QUANTA)
-    plans = best_plans(asked)
-    walked = walk(asked, plans)
-    assert walked.valid.all()
-    assert [len(plan.steps) for plan in walked.plans] == [len(plan.steps) for plan in plans]
-    values = {row: asked.starts.expected[plan.start] for row, plan in enumerate(plans)}
-    for states, rows in walked.trace:
-        for at, row in enumerate(rows):
-            missing = values[row] < asked.aims
-            assert (states.expected[at] > values[row])[missing].any()
-            values[row] = states.expected[at]
+def ratios(seeds: range, most_sites: int) -> list[float]:
+    """Effort of the search's plan over the least of all plans of up to three visits."""
+    found = []
+    for seed in seeds:
+        given = asked(seed, random.Random(seed).randint(2, most_sites))
+        least, reached = best_of_all(given, some_stops(given), depth=3)
+        outcome = best_plans(given, PLENTY)
+        assert (outcome.visits > 0).any() or not reached
+        found.append(float(outcome.effort.min()) / least)
+    return found
+
+
+def test_plans_are_as_good_as_the_best_of_all() -> None:
+    """Often better: the search looks further than three visits and has more amounts."""
+    found = ratios(range(16), 3)
+    assert np.mean(np.maximum(found, 1.0)) <= 1.01
+    assert np.mean(found) <= 1.0
+
+
+@pytest.mark.long
+def test_plans_are_as_good_as_the_best_of_all_in_many_networks() -> None:
+    found = ratios(range(1_000, 1_120), 4)
+    assert np.mean(np.maximum(found, 1.0)) <= 1.01
+    assert np.mean(found) <= 1.0
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(0, 1_000_000), st.integers(1, 8))
+def test_no_plan_is_worse_than_the_obvious_ways(seed: int, sites: int) -> None:
+    given = asked(seed, sites)
+    obvious = play(given, tuple(obvious_plans(given)))
+    assert best_plans(given).effort.min() <= obvious.effort.min() * (1.0 + 1e-9)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 1_000_000),
+    st.integers(1, 8),
+    st.lists(st.integers(0, 1_200), min_size=2, max_size=3),
+)
+def test_more_looks_never_find_a_worse_plan(seed: int, sites: int, looks: list[int]) -> None:
+    given = asked(seed, sites)
+    efforts = [float(best_plans(given, count).effort.min()) for count in sorted(looks)]
+    for fewer, more in pairwise(efforts):
+        assert more <= fewer * (1.0 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", [9, 13, 20, 34, 56])
+def test_looks_that_end_within_a_round_do_not_find_more(seed: int) -> None:
+    """A part of a round once found what the whole round passed over."""
+    given = limited(seed)
+    efforts = [float(best_plans(given, n).effort.min()) for n in (0, 30, 100, 250, 400, 1_000)]
+    for fewer, more in pairwise(efforts):
+        assert more <= fewer * (1.0 + 1e-9)
+
+
+def limited(seed: int) -> Task:
+    """A random network of up to seven sites and a random budget."""
+    rng = random.Random(seed)
+    base = instance(seed, rng.randint(1, 7))
+    budget = Budget(
+        duration_s=rng.uniform(30, 400),
+        cost_usd=rng.choice([None, rng.uniform(0, 3)]),
+        examples=rng.choice([None, None, rng.randint(300, 20_000)]),
+    )
+    wanted = msgspec.structs.replace(base.intent, budget=budget)
+    return task(replace(base, intent=wanted), Mtrce().weights)
+
+
+def test_the_same_task_gives_the_same_plans() -> None:
+    one, other = best_plans(asked(5, 5)), best_plans(asked(5, 5))
+    assert one.plans == other.plans
+    np.testing.assert_array_equal(one.effort, other.effort)

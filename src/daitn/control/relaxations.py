@@ -99,7 +99,8 @@ class _Trial:
 
     def told(self, change: _Change, way: Feasible) -> Relaxation:
         stated = bool(self.question.intent.route)
-        effect = "can be followed" if stated else "is expected to reach every target"
+        sure = "is expected to" if way.route and way.route.reaches else "may"
+        effect = "can be followed" if stated else f"{sure} reach every target"
         return Relaxation(
             field=change.field,
             current=_current(self.question.intent, change.field),

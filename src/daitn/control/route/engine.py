@@ -100,10 +100,12 @@ class Mtrce:
         if intent.route:
             return pinned_route(question, asked.unbounded())
         outcome = best_plans(asked, self.looks)
-        if (outcome.visits > 0).any() or (can_teach(asked) and (outcome.allowed > 0).any()):
-            begun = _begun(question, asked, outcome)
-            return planned_routes(question, asked, begun, _TOLD) if begun is not None else ()
-        return _beyond(question, asked.unbounded(), self.looks)
+        if (outcome.visits > 0).any():
+            return _planned(question, asked, outcome)
+        hopeful = can_teach(asked)
+        within = _planned(question, asked, outcome) if hopeful else ()
+        beyond = _beyond(question, asked.unbounded(), 0 if within else self.looks)
+        return tuple({found.id: found for found in (*beyond, *within)}.values())
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
         weights = dict(self.weights)
@@ -116,6 +118,11 @@ class Mtrce:
                 )
             weights[preference.scorer] = preference.weight
         return weights
+
+
+def _planned(question: RouteQuestion, asked: Task, outcome: Outcome) -> tuple[PlannedRoute, ...]:
+    begun = _begun(question, asked, outcome)
+    return planned_routes(question, asked, begun, _TOLD) if begun is not None else ()
 
 
 def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome | None:
@@ -164,7 +171,7 @@ def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRou
     outcome = best_plans(free, looks)
     if not bool((outcome.visits > 0).any()):
         return ()
-    return planned_routes(question, free, outcome, _TOLD)
+    return _planned(question, free, outcome)
 
 
 def _holds(question: RouteQuestion) -> bool:

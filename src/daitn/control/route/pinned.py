@@ -26,4 +26,4 @@ def pinned_route(question: RouteQuestion, asked: Task) -> tuple[PlannedRoute, ..
     )
     if not left or len(stops) < len(left):
         return ()
-    return planned_routes(question, asked, play(asked, (Plan(0, stops),)), 1, len(stops))
+    return planned_routes(question, asked, play(asked, (Plan(0, stops),)), 1, whole=True)

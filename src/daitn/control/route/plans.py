@@ -84,17 +84,18 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 
 def planned_routes(
-    question: RouteQuestion, task: Task, outcome: Outcome, most: int, shown: int = _SHOWN
+    question: RouteQuestion, task: Task, outcome: Outcome, most: int, whole: bool = False
 ) -> tuple[PlannedRoute, ...]:
     """The `most` best plans that can be begun, best first, one for each sequence of stops; each
-    tells of so many visits at most."""
+    tells of the first visits, or of the `whole` plan, whether or not targets hold before its end.
+    """
     names = stop_names(question.topology)
     routes: dict[str, PlannedRoute] = {}
     least = float(outcome.effort.min(initial=np.inf))
     for k in outcome.order():
         if outcome.allowed[k] == 0 or len(routes) == most:
             continue
-        found = _route(question, task, outcome, int(k), names, least, shown)
+        found = _route(question, task, outcome, int(k), names, least, whole)
         routes.setdefault(found.id, found)
     return tuple(routes.values())
 
@@ -106,12 +107,12 @@ def _route(
     k: int,
     names: dict[str, str],
     least: float,
-    most_shown: int,
+    whole: bool,
 ) -> PlannedRoute:
     plan, visits = outcome.plans[k], outcome.visits[k]
     length = int(outcome.allowed[k])
     usual = int(np.median(visits[visits > 0])) if (visits > 0).any() else length
-    shown = min(max(1, usual), length, most_shown)
+    shown = length if whole else min(max(1, usual), length, _SHOWN)
     told = expected(task, plan, shown)
     options = [task.known.options[option] for option, _ in plan.stops[:shown]]
     start = question.checkpoints[plan.start]
@@ -125,15 +126,15 @@ def _route(
         f"{names[option.id]}:{stop.examples}" for option, stop in zip(options, stops, strict=True)
     ]
     back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
-    more = ["..."] if shown < usual else []
+    more = ["..."] if shown < usual and not whole else []
     way = f" ({plan.way})" if plan.way and "changed" not in plan.way else ""
     holds = float((visits > 0) @ task.weight / task.weight.sum())
     return PlannedRoute(
         id=" > ".join([*back, *words, *more]) + way,
         route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY, chance=holds),
-        seconds=float(outcome.seconds[k].mean()),
-        cost_usd=float(outcome.cost_usd[k].mean()),
-        examples=int(outcome.examples[k].mean()),
+        seconds=float(told.seconds.sum() if whole else outcome.seconds[k].mean()),
+        cost_usd=float(told.cost_usd.sum() if whole else outcome.cost_usd[k].mean()),
+        examples=sum(s.examples for s in stops) if whole else int(outcome.examples[k].mean()),
         closed=float(np.clip(1.0 - outcome.missing[k].mean(), 0.0, 1.0)),
         holds=holds,
         utility=least / float(outcome.effort[k]) if outcome.effort[k] > 0 else 1.0,

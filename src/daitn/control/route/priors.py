@@ -39,12 +39,12 @@ UNTAUGHT: dict[str, Believed] = {
     "fading": Believed(-2.6, 1.2),
     "labelled": Believed(2.5, 1.5),
     "averaged": Believed(-2.7, 1.0),
-    "ceiling": Believed(3.8, 1.0),
-    "teaches": Believed(0.0, 1.1),
-    "level": Believed(3.0, 2.0),
+    "ceiling": Believed(4.5, 1.2),
+    "teaches": Believed(0.0, 1.4),
+    "level": Believed(3.5, 2.0),
 }
 """`teaches` is a shift of what the similarity of topics says, `_TEACHES_AT`."""
-_TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.2), (1.0, 2.8))
+_TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.0), (1.0, 4.0))
 """Logit of how much of an objective a field covers, by the similarity of their topics."""
 
 

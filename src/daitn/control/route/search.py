@@ -10,6 +10,7 @@ only ever find a better plan. Looks are counted and not timed, so that a decisio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import numpy as np
 
@@ -28,8 +29,9 @@ out."""
 _OTHERS = 10
 """Options that are tried in the place of another."""
 _FEW = 12
-_CLOSER = 10
-"""Plans that look best under `_FEW` draws and are played out under all."""
+_BATCH, _CLOSER = 80, 10
+"""So many changes are compared at a time, whole batches only, so that more looks go the same way
+further. Those that look best under `_FEW` draws are played out under all."""
 _EVIDENCE = 0.02
 _STALLED = 3
 """Visits in a row without measured progress after which what is believed has no say."""
@@ -51,38 +53,42 @@ def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
     rivals = [obvious[int(k)] for k in found.order()[:4]]
     tried: set[Plan] = set(obvious)
     while left > 0:
-        changes = [plan for plan in _changes(task, best, rivals) if plan not in tried][:left]
-        if not changes:
-            break
+        changes = [plan for plan in _changes(task, best, rivals) if plan not in tried]
+        better, effort = best, least
+        for batch in (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH)):
+            left -= len(batch)
+            if left < 0:
+                break
+            closer = _promising_of(task, batch)
+            outcome = play(task, closer)
+            at = int(outcome.order()[0])
+            if outcome.effort[at] < effort:
+                better, effort = closer[at], float(outcome.effort[at])
         tried.update(changes)
-        left -= len(changes)
-        closer = _promising_of(task, changes)
-        outcome = play(task, closer)
-        at = int(outcome.order()[0])
-        if outcome.effort[at] >= (1.0 - _EVIDENCE) * least:
+        if effort >= (1.0 - _EVIDENCE) * least:
             break
-        best, least = closer[at], float(outcome.effort[at])
+        best, least = better, effort
         kept.append(best)
     return play(task, kept)
 
 
 def _plainly(task: Task, found: Outcome) -> Outcome:
     """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
-    have no say but which way is tried first. Each is followed for a round; those with short turns
-    come first only where visits undid what was known."""
+    have no say but which way is tried first: the one that goes by measured gains, then the others,
+    each for a round. Those with short turns come first only where visits undid what was known, and
+    else every other time."""
     plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
     if not plain:
         return found
     turns = {k: _turn(task, found.plans[k]) for k in plain}
-    plain.sort(key=lambda k: _preference(task, found.plans[k].way, turns[k]))
+    measured = [k for k in plain if found.plans[k].way.startswith(MEASURED)]
+    others = [k for k in plain if k not in measured]
+    first = [k for k in others if (turns[k] >= _LONG_TURN) != task.undone]
+    then = [k for k in others if k not in first]
+    mixed = [k for pair in zip_longest(first, then) for k in pair if k is not None]
+    plain = measured + mixed
     turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
     return play(task, (found.plans[plain[turn % len(plain)]],))
-
-
-def _preference(task: Task, way: str, turn: float) -> int:
-    if way.startswith(MEASURED):
-        return 0
-    return 2 if (turn >= _LONG_TURN) == task.undone else 1
 
 
 def _turn(task: Task, plan: Plan) -> float:
