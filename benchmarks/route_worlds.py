@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from benchmarks.worlds import files
+from daitn.sim.learning.autonomous import Autonomous
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
@@ -38,7 +39,10 @@ from daitn.sim.learning.policy import Experienced, RoutePolicy
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.world import LearningWorld
 
-PLANNERS: dict[str, Callable[[], RoutePolicy]] = {"mtrce": Planned}
+PLANNERS: dict[str, Callable[[], RoutePolicy]] = {
+    "mtrce": Planned,
+    "autonomous": Autonomous,
+}
 """Policies that are not obvious, by name."""
 OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {
     policy.name: (lambda policy=policy: policy)  # type: ignore[misc]

@@ -151,8 +151,8 @@ def test_what_holds_or_cannot_be_measured_needs_no_visit() -> None:
 
 
 def test_data_that_teaches_nothing_more_is_exhausted() -> None:
-    values = [{"broad": 0.25}, {"broad": 0.6}, {"broad": 0.6}, {"broad": 0.6}, {"broad": 0.6}]
-    amounts = (16_000, 32_000, 64_000, 64_000)
+    values = [{"broad": 0.25}, *[{"broad": 0.6}] * 26]
+    amounts = (16_000, 32_000, 64_000, *[64_000] * 23)
     visits = tuple(
         visit("mplus", n, before, after)
         for n, before, after in zip(amounts, values, values[1:], strict=False)

@@ -175,7 +175,7 @@ def test_what_is_forgotten_is_expected_to_be_forgotten_again() -> None:
 
 
 def test_a_gain_at_one_site_raises_hope_for_its_like() -> None:
-    belief = found(history(("ghr", 400, 0.7, 0.5)))
+    belief = found(history(("ghr", 400, 0.9, 0.5)))
     assert expected(belief, ("gard", 400))[0] > expected(UNTAUGHT, ("gard", 400))[0]
 
 

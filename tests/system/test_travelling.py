@@ -70,7 +70,7 @@ class Travels:
     def unmeasured(self, *, duration_s: float) -> tuple[str, str]:
         """A job whose model waits at a site for somebody who measures it, as the verifier died;
         and that site. It never reaches its target."""
-        never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
+        never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 0.995}]
         budget = {"duration_s": duration_s}
         job: str = self.train(objectives=never, model=SLOW_MODEL, budget=budget)["job"]
         wait_until(lambda: self._learns(job))
@@ -126,7 +126,7 @@ def test_a_model_finds_data_is_measured_and_comes_home(travels: Travels) -> None
     listed = travels.network.json("get", "jobs", "--site", "home")
     assert [one["state"] for one in listed if one["job"] == job["job"]] == ["reached"]
     why = travels.network.json("explain", job["job"], "--site", "home")
-    assert why["decision"]["policy"] == "wayfaring"
+    assert why["decision"]["policy"] == "mtrce"
 
 
 def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> None:

@@ -6,26 +6,33 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
+from daitn.objects.descriptors import DataPolicy, NodeDescriptor
+from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import JobId, SiteId
-from daitn.objects.jobs import CancelRequested, JobEvent, JobView, Woke
+from daitn.objects.intents import Budget, Quantity, Requirement
+from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Woke
 from daitn.objects.journeys import Dated, Heard, Journey, Note
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
-from daitn.objects.requests import JobList, JobQuery, SubmitIntent
+from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.packet import Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal
-from daitn.steering.wire.want import Want, encode_want
+from daitn.steering.wire.want import Capability, Want, encode_want
+from daitn.terminal.desk import Done
 from daitn.terminal.forwarder.post import NotServed, Post, new_id
-from daitn.terminal.journeys.going import home_want
+from daitn.terminal.journeys.going import Going, home_want
 from daitn.terminal.journeys.home import LOOKED_EVERY_S, Home
 from daitn.terminal.journeys.luggage import Luggage
 from daitn.terminal.journeys.station import Station
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.control.jobs.world import INTENT, NEEDS, World
+from tests.control.test_next_site import node
 
 HOME = SiteId("home")
 WANT = home_want(HOME)
@@ -112,6 +119,92 @@ async def told(home: Home, site: str, journey: Journey, *, anew: bool = True) ->
 async def state(home: Home, job: JobId) -> str:
     found = decode(await home.handlers()["jobs"]("", encode(JobQuery(job=job))), JobList)
     return found.jobs[0].state
+
+
+@asynccontextmanager
+async def station(folder: Path, node: NodeDescriptor) -> AsyncIterator[tuple[Station, Luggage]]:
+    """A site to which weights come, and that never ends its work."""
+    post, luggage = Post(node.site, Nobody()), Luggage(folder / "here")
+
+    async def bring(model: ModelRef) -> None:
+        return None
+
+    async def perform(work: object) -> Done:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    built = Station(node.site, post, luggage, bring, perform, lambda: node)
+    try:
+        yield built, luggage
+    finally:
+        await built.close()
+        await post.close()
+
+
+def planning(*required: Requirement) -> Journey:
+    """A job of which the fresh model was measured."""
+    world = World(intent=msgspec.structs.replace(INTENT, requirements=required, budget=Budget()))
+    while not (world.job.checkpoints and world.job.state is JobState.PLANNING):
+        assert world.step()
+    facts = tuple(Dated(at_s, event) for event, at_s in world.facts)
+    return Journey(job=world.job.id, home=HOME, facts=facts)
+
+
+def arrived(journey: Journey, topic: str) -> tuple[Packet, Want]:
+    want = Want(Capability.DATA, topic)
+    return Packet(Kind.MODEL, new_id(), encode_want(want), encode(journey)), want
+
+
+async def test_where_it_arrives_the_intent_is_held_against_the_site(tmp_path: Path) -> None:
+    journey = planning(Requirement(quantity=Quantity.QUALITY, at_least=0.9))
+    cases: dict[str, dict[str, Any]] = {
+        "quality": {"quality": 0.5},
+        "memory": {"memory_bytes": 0},
+        "table/2": {"data_schema": "table/2"},
+        "owner": {"policy": DataPolicy(recipes=("classifier",), owners=("bob",))},
+    }
+    for refused, changes in cases.items():
+        plain = {"data_schema": NEEDS.data_schema, "policy": DataPolicy(recipes=("classifier",))}
+        found = node("clinic", "medicine", recipes=("classifier",), **{**plain, **changes})
+        async with station(tmp_path / refused.replace("/", "-"), found) as (here, luggage):
+            with pytest.raises(NotServed, match=refused):
+                await here.serve(*arrived(journey, "medicine"))
+            assert luggage.all() == ()
+
+
+async def test_what_was_found_where_it_learned_goes_with_it(tmp_path: Path) -> None:
+    found = node(
+        "clinic",
+        "medicine",
+        data_schema=NEEDS.data_schema,
+        recipes=("classifier",),
+        policy=DataPolicy(recipes=("classifier",)),
+        labels={"a": 3000},
+    )
+    async with station(tmp_path, found) as (here, luggage):
+        await here.serve(*arrived(planning(), "medicine"))
+        await asyncio.sleep(0)
+        (journey,) = luggage.all()
+        going = Going.of(journey)
+        assert going.job.met[found.site].datasets[0].labels == {"a": 3000}
+        assert going.job.stop is not None
+        assert (going.job.stop.site, going.job.stop.dataset) == ("clinic", "qa")
+        assert going.job.decision is not None
+        assert going.job.decision.policy == "mtrce"
+
+
+async def test_what_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+    far = Requirement(quantity=Quantity.RTT_S, at_most=0.1)
+    intent = msgspec.structs.replace(INTENT, requirements=(far,))
+    async with living(tmp_path) as (home, _):
+        for verb, question in (
+            ("submit", SubmitIntent(intent=intent, insist=True)),
+            ("assess", AssessIntent(intent=intent)),
+        ):
+            with pytest.raises(InvalidInput) as refused:
+                await home.handlers()[verb]("", encode(question))
+            assert refused.value.field == "requirements[0]"
+        assert Luggage(tmp_path / "ours").all() == ()
 
 
 async def test_of_two_copies_one_goes_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import enum
 import msgspec
 
 from daitn.objects.decisions import Assessment, Decision, Route
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
@@ -138,6 +139,9 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     """Without a route: what the route engine says of the best that could still be reached."""
     unvisited: dict[SiteId, str] = {}
     """Without a route: sites with data that the model did not visit, and why."""
+    here: NodeDescriptor | None = None
+    """The site of the first visit as a model that travels found it, without what it does not learn
+    from; none: a control centre decided, or the model knew it so."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):

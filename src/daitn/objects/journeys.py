@@ -33,6 +33,9 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
     """How often it was sent out anew from home because it was lost."""
     facts: Annotated[tuple[Dated, ...], msgspec.Meta(max_length=100_000)]
+    choices: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=1024)] = ()
+    """Sites with data to which it might go instead, as heard where it was; none of them refused it.
+    Where it arrives, it is compared with these."""
 
     def stage(self) -> tuple[int, int]:
         """Later journeys of a job are larger: whoever takes one over adds a fact."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from daitn.control.route.question import DEFAULT_VERIFY_S
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
@@ -108,6 +109,8 @@ class Job:
     """When the first of those waits began."""
     works: int = 0
     wake_at_s: float | None = None
+    met: dict[SiteId, NodeDescriptor] = field(default_factory=dict)
+    """Sites as a model that travels found them when it was there last."""
     history: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD))
 
     @property

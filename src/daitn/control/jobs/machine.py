@@ -155,6 +155,8 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, Planned)
     job.decision = event.decision
     job.planned = event.route
+    if event.here is not None:
+        job.met[event.here.site] = event.here
     if event.route is None:
         if event.waiting_for:
             return _wait(job, event.waiting_for, now_s)

@@ -17,7 +17,7 @@ from daitn.objects.jobs import Checkpoint as VerifiedModel
 from daitn.objects.jobs import MadeVisit, WorkNeeds
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["first_question", "route_question"]
+__all__ = ["first_question", "route_question", "starts"]
 
 
 def first_question(
@@ -37,13 +37,13 @@ def first_question(
 
 def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
     """Where the model stands, what was measured and what is spent."""
-    starts = _starts(job)
-    kept = {position for start in starts for position in start.visits}
+    found = starts(job)
+    kept = {position for start in found for position in start.visits}
     return RouteQuestion(
         intent=job.intent,
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
-        checkpoints=tuple(_checkpoint(job, start) for start in starts) or (_fresh(job.needs),),
+        checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
         history=tuple(_visit(job, visit, i not in kept) for i, visit in enumerate(job.made)),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
@@ -63,14 +63,15 @@ def _experience(needs: WorkNeeds) -> dict[str, Believed]:
     return {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
 
 
-def _starts(job: Job) -> tuple[VerifiedModel, ...]:
-    """The latest model, the best one, and the best of those that may travel where these may not."""
-    starts = [one for one in (job.latest, job.best) if one is not None]
+def starts(job: Job) -> tuple[VerifiedModel, ...]:
+    """The models from which a route may go on: the latest, the best, and the best of those that may
+    travel where these may not."""
+    found = [one for one in (job.latest, job.best) if one is not None]
     for release_to in dict.fromkeys(one.release_to for one in job.checkpoints):
         alike = [one for one in job.checkpoints if one.release_to == release_to]
-        if all(one.release_to != release_to for one in starts):
-            starts.append(min(reversed(alike), key=job.shortfall))
-    return tuple({one.model.manifest: one for one in starts}.values())
+        if all(one.release_to != release_to for one in found):
+            found.append(min(reversed(alike), key=job.shortfall))
+    return tuple({one.model.manifest: one for one in found}.values())
 
 
 def _fresh(needs: WorkNeeds) -> Checkpoint:

@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 
 from daitn.control.route.checks import FILTERS, SCORERS, WEIGHTS
+from daitn.control.route.obvious import epochs
 from daitn.control.route.pinned import pinned_route
 from daitn.control.route.plans import PlannedRoute, RouteContext, planned_routes
 from daitn.control.route.question import RouteQuestion
+from daitn.control.route.rollout import HORIZON, Outcome, Plan, play
 from daitn.control.route.search import LOOKS, best_plans
-from daitn.control.route.task import Task, can_teach, most_taught, task
+from daitn.control.route.task import Task, can_teach, most_taught, task, worn_out
+from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
@@ -27,6 +31,10 @@ from daitn.policy.pipeline import Policy, Rng
 __all__ = ["Mtrce"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
+_ELSEWHERE = 0.85
+"""Share of the effort that a route must not exceed to lead away from where the model has arrived:
+what is told of elsewhere is not seen yet, and looks as good as it can. With 0.67, 0.85 and 0.95 a
+model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
 _TOLD = 8
 """Candidates that a decision tells of."""
 
@@ -72,7 +80,7 @@ class Mtrce:
         ]
         if beyond:
             return f"the data that is allowed cannot teach enough, {', '.join(beyond)}"
-        if not can_teach(asked):
+        if worn_out(asked):
             return (
                 f"nothing was measured to come nearer to the targets in {asked.stalled} visits, "
                 "though every site was tried again"
@@ -91,10 +99,12 @@ class Mtrce:
         asked = task(question, weights)
         if intent.route:
             return pinned_route(question, asked.unbounded())
+        if worn_out(asked):
+            return ()
         outcome = best_plans(asked, self.looks)
         if (outcome.visits > 0).any():
-            return planned_routes(question, asked, outcome, _TOLD)
-        within = planned_routes(question, asked, outcome, _TOLD) if can_teach(asked) else ()
+            return _planned(question, asked, outcome)
+        within = _planned(question, asked, outcome) if can_teach(asked) else ()
         beyond = _beyond(question, asked.unbounded(), 0 if within else self.looks)
         return tuple({found.id: found for found in (*beyond, *within)}.values())
 
@@ -111,6 +121,44 @@ class Mtrce:
         return weights
 
 
+def _planned(question: RouteQuestion, asked: Task, outcome: Outcome) -> tuple[PlannedRoute, ...]:
+    begun = _begun(question, asked, outcome)
+    return planned_routes(question, asked, begun, _TOLD) if begun is not None else ()
+
+
+def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome | None:
+    """The plans that can begin now, of these those that begin where the model is if they do."""
+    options = asked.known.options
+    now = np.array([option.site not in question.later for option in options], bool)
+    here = np.array([option.site == question.here for option in options], bool)
+    found = _beginning(asked, outcome, now) if question.later else outcome
+    stays = _beginning(asked, outcome, here) if here.any() else None
+    if found is None or stays is None:
+        return found if stays is None else stays
+    return stays if _least(stays) * _ELSEWHERE <= _least(found) else found
+
+
+def _least(outcome: Outcome) -> float:
+    return float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
+
+
+def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome | None:
+    """The plans that begin at one of the `first` options; where none does, the best one after a
+    visit to each of them; none where none of them is open."""
+    plans = tuple(
+        plan
+        for plan, visits in zip(outcome.plans, outcome.allowed, strict=True)
+        if visits and first[plan.stops[0][0]]
+    )
+    if not plans and len(outcome.plans):
+        best = outcome.plans[int(outcome.order()[0])]
+        plans = tuple(
+            Plan(best.start, ((int(o), epochs(asked, int(o), 1.0)), *best.stops)[:HORIZON])
+            for o in np.flatnonzero(first & asked.open)
+        )
+    return play(asked, plans) if plans else None
+
+
 def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
     """The decision with what is expected at the end of each route."""
     ranking = tuple(
@@ -121,7 +169,7 @@ def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
 
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:
-    return planned_routes(question, free, best_plans(free, looks), _TOLD)
+    return _planned(question, free, best_plans(free, looks))
 
 
 def _holds(question: RouteQuestion) -> bool:

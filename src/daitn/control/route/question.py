@@ -101,6 +101,10 @@ class RouteQuestion:
     """Pairs of a site and a holder from which it could not fetch a model of this job."""
     excluded: tuple[SiteId, ...] = ()
     """Sites that failed this job: not visited again."""
+    here: SiteId | None = None
+    """Where the model has arrived by itself: it stays unless elsewhere is clearly better."""
+    later: tuple[SiteId, ...] = ()
+    """Sites at which the route cannot begin now, as they refuse the model; it may come later."""
     experience: Mapping[str, Believed] = field(default_factory=dict)
     """What earlier jobs taught about this recipe and these data sets, see `experience`."""
     now_s: float = 0.0

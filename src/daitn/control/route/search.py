@@ -37,8 +37,9 @@ _STALLED = 3
 """Visits in a row without measured progress after which what is believed has no say."""
 _LONG_TURN = 0.75
 """Epochs."""
-_ROUND = 6
-"""Visits for which one plain way is then followed."""
+_LEAST_ROUND, _ROUND = 4, 6
+"""Visits for which one plain way is then followed: once through the sites, where they are few or
+many so many at least or at most."""
 
 
 def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
@@ -87,7 +88,7 @@ def _plainly(task: Task, found: Outcome) -> Outcome:
     then = [k for k in others if k not in first]
     mixed = [k for pair in zip_longest(first, then) for k in pair if k is not None]
     plain = mixed + measured if task.undone else measured + mixed
-    turn = (task.stalled - _STALLED) // max(2, min(_ROUND, int(task.open.sum())))
+    turn = (task.stalled - _STALLED) // max(_LEAST_ROUND, min(_ROUND, int(task.open.sum())))
     return play(task, (found.plans[plain[turn % len(plain)]],))
 
 

@@ -27,7 +27,16 @@ from daitn.control.route.value_model import (
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import SiteId
 
-__all__ = ["Limits", "Start", "Task", "can_teach", "jurisdiction_of", "most_taught", "task"]
+__all__ = [
+    "Limits",
+    "Start",
+    "Task",
+    "can_teach",
+    "jurisdiction_of",
+    "most_taught",
+    "task",
+    "worn_out",
+]
 
 _DRAWS = 49
 _HOPES = (1.0,)
@@ -45,8 +54,9 @@ _CAUTION = 0.1
 """How far a robustness of 1 moves the mean towards the worst quarter of the draws."""
 _PROGRESS = 0.3
 """Standard errors by which a best value must be beaten to count as progress."""
-_ROUNDS, _LEAST_TRIES, _MOST_TRIES = 3, 4, 12
-"""So many visits without progress for each open option, of which so many count, end a job."""
+_ROUNDS, _LEAST_TRIES, _MOST_TRIES = 3, 8, 12
+"""So many visits without progress for each open option, of which at least and at most so many
+count, end a job that has no budget."""
 _HARM = 0.1
 _HARM_COUNTS = 3
 """A site after which this much more was missing is not tried again before others were thrice."""
@@ -104,7 +114,8 @@ class Task:
     stalled: int
     """Visits in a row without measured progress."""
     undone: bool
-    """Whether the last of them left clearly more missing than there was before."""
+    """Whether the last of them left clearly more missing than there was before, or were where a
+    single label is, so that each undoes what others taught of the other labels."""
     jurisdiction: Indices
     release: Flags
     """(S, J): where a model may travel that learned from each option."""
@@ -163,7 +174,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
         visits=_visits(question, known, targets, errors),
         gained=_gained(question, known, targets),
         stalled=_stalled(question, targets, errors),
-        undone=_undone(question, targets, errors),
+        undone=_undone(question, known, targets, errors),
         jurisdiction=places,
         release=release,
         verified_in=verified,
@@ -177,11 +188,19 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
 
 
 def can_teach(asked: Task) -> bool:
-    """Whether more may come: everything that the open options could teach in a hopeful view, with
-    nothing ever forgotten, reaches every target but for the error of measuring; and measurements
-    have not stood still while each of them was visited again and again."""
+    """Whether everything that the open options could teach, in a hopeful view and with nothing ever
+    forgotten, reaches every target but for the error of measuring."""
+    return bool(np.all(most_taught(asked) >= asked.targets))
+
+
+def worn_out(asked: Task) -> bool:
+    """Whether a job that no budget ends has stood still while each site was visited again and again.
+    Where there is a budget, what is left of it may be used."""
+    limits = asked.limits
+    if any(map(np.isfinite, (limits.seconds, limits.cost_usd, limits.examples))):
+        return False
     tries = _ROUNDS * max(_LEAST_TRIES, min(_MOST_TRIES, int(asked.open.sum())))
-    return asked.stalled < tries and bool(np.all(most_taught(asked) >= asked.targets))
+    return asked.stalled >= tries
 
 
 def most_taught(asked: Task) -> Floats:
@@ -280,8 +299,11 @@ def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
     return since
 
 
-def _undone(question: RouteQuestion, targets: Floats, errors: Floats) -> bool:
-    names = question.intent.objective_names()
+def _undone(question: RouteQuestion, known: Setting, targets: Floats, errors: Floats) -> bool:
+    column, names = known.index(), question.intent.objective_names()
+    last = [column[v.option_id] for v in question.history[-2:] if v.option_id in column]
+    if len(known.labels) > 1 and any((known.share[k] > 0.0).sum() == 1 for k in last):
+        return True
     lost = [
         _short(visit.after, names, targets) - _short(visit.before, names, targets)
         for visit in question.history[-2:]

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, replay
-from daitn.control.route.wayfaring import Prospect, Wayfaring, base_of, decide, examples_for
-from daitn.objects.decisions import Decision, PlannedVisit, Route
-from daitn.objects.descriptors import ANY, DatasetDescriptor
+from daitn.control.jobs.question import route_question, starts
+from daitn.control.route.engine import Mtrce
+from daitn.control.route.next_site import (
+    NOWHERE,
+    Heard,
+    HeardVerifier,
+    Prospect,
+    measured_in,
+    met_at,
+    question_here,
+    topic_at,
+    waits_for,
+)
+from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import Decision, Route
+from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.errors import Corrupt
-from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
 from daitn.objects.intents import Quantity
 from daitn.objects.jobs import JobEvent, Planned, VerifierAssignment, VerifiersChosen
 from daitn.objects.journeys import Dated, Journey
@@ -22,10 +38,30 @@ from daitn.steering.origins import site_of
 from daitn.steering.routes import RouteTable
 from daitn.steering.wire.want import Capability, Want
 
-__all__ = ["Going", "home_want", "prospects"]
+__all__ = ["Going", "Heading", "home_want", "prospects"]
 
-
+_MTRCE = Mtrce()
+_MOST_CHOICES = 256
+"""Sites that a model tells where it arrives that it might have gone to instead."""
 _PAUSE_S, _PAUSE_MOST_S = 0.5, 20.0
+
+
+@dataclass(frozen=True)
+class Heading:
+    """MTRCE's answer to a model that travels, with what it was asked."""
+
+    question: RouteQuestion
+    heard: Heard
+    route: Route | None
+    decision: Decision
+    why: str = ""
+    """Why there is no route."""
+
+    def choices(self) -> tuple[SiteId, ...]:
+        """Sites that the route might have begun at."""
+        closed = {*self.question.excluded, *self.question.later}
+        sites = {option.site for option in self.question.topology.options} - closed
+        return tuple(sorted(sites))[:_MOST_CHOICES]
 
 
 @dataclass
@@ -36,6 +72,10 @@ class Going:
     job: Job
     refusals: int = 0
     """Since it came to the site where it is."""
+    refused: dict[SiteId, str] = field(default_factory=dict)
+    """Sites where it was to go that did not take it over, and why, since then."""
+    refusal: str = ""
+    """The words of the last one."""
     missed: int = 0
     """Fetches of weights that are to be measured in vain, since then."""
 
@@ -88,40 +128,43 @@ class Going:
         return tuple({model.manifest: model for model in found}.values())
 
     def measured_models(self) -> tuple[ModelRef, ...]:
-        """Those with which the job goes on if all others are lost."""
-        found = [c.model for c in (base_of(self.job), self.job.best) if c is not None]
-        return tuple({model.manifest: model for model in found}.values())
+        """Those from which the job may go on."""
+        return tuple(one.model for one in starts(self.job))
 
-    def decide_here(self, dataset: DatasetDescriptor, topic: str, now_s: float) -> Decision:
-        """Whether the data where it has arrived is worth a visit."""
-        here = Prospect(
-            site=dataset.site,
-            topic=topic,
-            examples=dataset.samples,
-            price_usd_per_1k=dataset.price_usd_per_1k,
-            delay_s=0.0,
-            jurisdiction=dataset.jurisdiction,
+    def heard(self, routes: RouteTable, node: NodeDescriptor | None = None) -> Heard:
+        """What the model knows at a site. `node`: how it finds the site where it has arrived."""
+        met = {**self.job.met, **({node.site: met_at(node)} if node else {})}
+        topics = {objective.topic for objective in self.job.intent.objectives}
+        return Heard(
+            here=SiteId(routes.site),
+            prospects=prospects(routes),
+            verifiers=tuple(
+                one for topic in sorted(topics) for one in _heard_verifiers(routes, topic)
+            ),
+            met=met,
+            measured=measured_in(entry.fact for entry in self.job.lineage),
+            version=routes.version,
         )
-        return decide(Wayfaring(self.job, (here,), now_s, 0))
 
-    def decide(
-        self, routes: RouteTable, now_s: float
-    ) -> tuple[Decision, Prospect | None, tuple[SiteId, ...]]:
-        """Which data to go to, by what is heard here: why, which, and the sites with data of its
-        topic that need not be tried."""
-        heard = {one.id: one for one in prospects(routes, self.release_to)}
-        decision = decide(Wayfaring(self.job, tuple(heard.values()), now_s, routes.version))
-        chosen = heard.get(decision.chosen or "")
-        ruled_out = [heard[no.candidate] for no in decision.rejections]
-        if not self.refusals:
-            # Where it was not refused so far, it goes to none that it knows to be worth less.
-            worse = decision.ranking[1:]
-            ruled_out += [heard[s.candidate] for s in worse if self._knows(heard[s.candidate])]
-        spared = {one.site for one in ruled_out if chosen and one.topic == chosen.topic}
-        return decision, chosen, tuple(sorted(spared))
+    async def decide(
+        self,
+        heard: Heard,
+        now_s: float,
+        later: tuple[SiteId, ...] = (),
+        arrived: SiteId | None = None,
+    ) -> Heading:
+        """Where to go next. It takes a while, in a thread; the facts are looked at before."""
+        asked = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
+        question = question_here(asked, self.job.needs, heard)
+        rng = random.Random(f"{self.job.id}.{self.job.works}")  # noqa: S311 - replayable, no secret
+        route, decision = await asyncio.to_thread(_MTRCE.plan, question, rng)
+        why = "" if route else await asyncio.to_thread(_MTRCE.why_none, question)
+        return Heading(question, heard, route, decision, why)
 
-    def _knows(self, prospect: Prospect) -> bool:
-        return any(made.site == prospect.site for made in self.job.made)
+    def release_to(self, start: Digest | None) -> tuple[str, ...]:
+        """Jurisdictions into which the model may travel that a route starts from."""
+        found = (one.release_to for one in self.job.checkpoints if one.model.manifest == start)
+        return next(found, (ANY,))
 
     @property
     def trained_at(self) -> SiteId | None:
@@ -129,67 +172,63 @@ class Going:
         candidate = self.job.candidate
         return candidate.visit.site if candidate and candidate.visit else None
 
-    @property
-    def release_to(self) -> tuple[str, ...]:
-        """Jurisdictions into which the model may travel now."""
-        if self.job.candidate is not None:
-            return self.job.candidate.release_to
-        base = base_of(self.job)
-        return base.release_to if base else (ANY,)
-
-    def data_want(self, topic: str) -> Want:
-        """The want of a model that looks for data."""
+    def data_want(self, heading: Heading) -> Want:
+        """The want of a model that looks for the data of a route's first visit."""
+        route = heading.route
+        assert route is not None
         return Want(
             Capability.DATA,
-            topic,
+            topic_at(heading.question, heading.heard, route),
             owner=self.job.intent.owner,
             trust=0,
-            jurisdictions=self._data_jurisdictions(),
-            examples=examples_for(self.job, 2**31),
+            jurisdictions=self._data_jurisdictions(self.release_to(route.start)),
+            examples=route.visits[0].examples,
         )
 
     def verify_want(self) -> Want:
         """The want of a model that is to be measured."""
+        candidate = self.job.candidate
+        assert candidate is not None
         objective = self.job.intent.objective(self.open_objectives()[0])
         return Want(
             Capability.VERIFY,
             objective.topic,
             owner=self.job.intent.owner,
             trust=0,
-            jurisdictions=self._jurisdictions(),
+            jurisdictions=() if ANY in candidate.release_to else candidate.release_to,
         )
 
-    def _jurisdictions(self) -> tuple[str, ...]:
-        return () if ANY in self.release_to else self.release_to
-
-    def _data_jurisdictions(self) -> tuple[str, ...]:
+    def _data_jurisdictions(self, release_to: tuple[str, ...]) -> tuple[str, ...]:
         """Those where the owner lets it learn, and into which it may travel."""
         wanted = [
             requirement.one_of
             for requirement in self.job.intent.requirements
             if requirement.quantity is Quantity.JURISDICTION and requirement.one_of
         ]
-        allowed = [*wanted, *([] if ANY in self.release_to else [self.release_to])]
+        allowed = [*wanted, *([] if ANY in release_to else [release_to])]
         if not allowed:
             return ()
         return tuple(j for j in allowed[0] if all(j in others for others in allowed))
 
-    def planned(self, site: SiteId, dataset: DatasetDescriptor, decision: Decision) -> Planned:
+    def planned(self, heading: Heading) -> Planned:
         """That the model is trained where it has arrived."""
-        base = base_of(self.job)
-        examples = examples_for(self.job, dataset.samples)
-        visit = PlannedVisit(
-            site=site,
-            dataset=dataset.name,
-            examples=examples,
-            expected_s=0.0,
-            expected_cost_usd=dataset.price_usd_per_1k * examples / 1000,
-            expected={},
-            release_to=dataset.policy.release_to,
+        met = heading.heard.met[heading.heard.here]
+        known = self.job.met.get(met.site) == met
+        return Planned(route=heading.route, decision=heading.decision, here=None if known else met)
+
+    def unplanned(self, heading: Heading) -> Planned:
+        """That there is nowhere to go: for now, or for good."""
+        waiting = waits_for(heading.question, heading.heard)
+        refused = heading.question.later
+        if refused and waiting.startswith("sites that refuse"):
+            waiting += "".join(f"; {self.refused.get(site, '')}" for site in refused[:1])
+        return Planned(
+            route=None,
+            decision=heading.decision,
+            waiting_for=waiting,
+            why=heading.why,
+            unvisited=unvisited(self.job, heading.question.topology),
         )
-        start = base.model.manifest if base else None
-        route = Route(start=start, visits=(visit,), reaches=False)
-        return Planned(route=route, decision=decision)
 
     def verified_by(self, site: SiteId, topics: frozenset[str]) -> VerifiersChosen:
         """That what can be measured where it has arrived is measured there."""
@@ -208,15 +247,13 @@ def home_want(home: SiteId) -> Want:
     return Want(Capability.HOME, home, trust=0)
 
 
-def prospects(routes: RouteTable, release_to: tuple[str, ...]) -> tuple[Prospect, ...]:
-    """Data that was heard of at a site, in jurisdictions into which the model may travel."""
+def prospects(routes: RouteTable) -> tuple[Prospect, ...]:
+    """Data that was heard of at a site."""
     prefix = f"{Capability.DATA}:"
     found = []
     for origin, offer in routes.offering(prefix):
         vias = routes.routes_to(origin)
-        if not vias and origin != routes.site:
-            continue
-        if ANY in release_to or offer.jurisdiction in release_to:
+        if vias or origin == routes.site:
             found.append(
                 Prospect(
                     site=SiteId(site_of(origin)),
@@ -225,8 +262,16 @@ def prospects(routes: RouteTable, release_to: tuple[str, ...]) -> tuple[Prospect
                     price_usd_per_1k=offer.price_usd,
                     delay_s=vias[0].distance_s if vias else 0.0,
                     jurisdiction=offer.jurisdiction,
+                    owner=offer.owner,
                 )
             )
     found.sort(key=lambda one: -one.delay_s)
     # Of several origins that lead to one site, the nearest.
     return tuple({one.id: one for one in found}.values())
+
+
+def _heard_verifiers(routes: RouteTable, topic: str) -> tuple[HeardVerifier, ...]:
+    return tuple(
+        HeardVerifier(SiteId(site_of(origin)), topic, offer.jurisdiction)
+        for origin, offer in routes.offering(f"{Capability.VERIFY}:{topic}")
+    )

@@ -11,10 +11,11 @@ import msgspec
 
 from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
+from daitn.control.route.next_site import check_travels
 from daitn.identity.signing import check_lineage
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
-from daitn.objects.identifiers import Digest, JobId, SiteId, checked_name
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, checked_name
 from daitn.objects.jobs import (
     Assessed,
     CancelRequested,
@@ -37,7 +38,7 @@ from daitn.objects.requests import (
 )
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.packet import Kind, Packet
-from daitn.steering.wire.want import Capability, Want
+from daitn.steering.wire.want import Want
 from daitn.terminal.forwarder.post import Post
 from daitn.terminal.journeys.going import Going
 from daitn.terminal.journeys.luggage import Luggage
@@ -81,6 +82,8 @@ class Home:
         self._backed_up: set[Digest] = set()
         self._news: dict[JobId, Journey] = {}
         """Journeys of which weights may not be kept here yet."""
+        self._naming: set[JobId] = set()
+        """Ids of jobs that are being assessed, and not kept yet."""
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
@@ -231,10 +234,10 @@ class Home:
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
         wanted = decode(payload, SubmitIntent)
         name = checked_name(wanted.intent.name, "name")
-        if wanted.start is not None or wanted.intent.route:
+        if wanted.start is not None:
             raise InvalidInput(
-                "a model that travels by itself starts fresh and finds its own route",
-                field="model.start" if wanted.start is not None else "route",
+                "a model that travels by itself starts fresh",
+                field="model.start",
                 fix="leave it out, or train without --autonomous",
             )
         journey = await self._submitted(name, wanted)
@@ -243,36 +246,46 @@ class Home:
 
     async def _submitted(self, name: str, wanted: SubmitIntent) -> Journey:
         model = wanted.intent.model
+        check_travels(wanted.intent)
         needs = await self._needs(RecipeQuestion(recipe=model.recipe, config=model.config))
         now_s = self._post.now_s()
         taken = {journey.job for journey in self._luggage.all()}
         number = 1
         # Jobs of two homes meet at stations, so a number alone would not do.
-        while (job := JobId(f"{name}-{self._site}-{number}")) in taken:
+        while (job := JobId(f"{name}-{self._site}-{number}")) in taken | self._naming:
             number += 1
+        self._naming.add(job)
         checked_name(job, "name")
         first = Submitted(job=job, intent=wanted.intent, needs=needs, insist=wanted.insist)
         going = Going.of(Journey(job=job, home=self._site, facts=(Dated(now_s, first),)))
-        going.take(Assessed(self._assess(going, now_s)), now_s)
+        try:
+            going.take(Assessed(await self._assess(going, now_s)), now_s)
+        finally:
+            # Whoever submits it keeps it before anything else happens here.
+            self._naming.discard(job)
         return going.journey
 
-    def _assess(self, going: Going, now_s: float) -> Assessment:
-        """By what is heard here: whether there is data, and somebody to measure each objective."""
-        routes = self._post.core.routes
-        decision, chosen, _ = going.decide(routes, now_s)
+    async def _assess(self, going: Going, now_s: float) -> Assessment:
+        """By what is heard here: whether there is data that may bring the targets, and somebody to
+        measure each objective."""
+        heading = await going.decide(going.heard(self._post.core.routes), now_s)
+        topology, route = heading.question.topology, heading.route
         reasons = [
             f"nobody is heard of who measures {objective.name} (on {objective.topic})"
             for objective in going.job.intent.objectives
-            if not routes.offering(f"{Capability.VERIFY}:{objective.topic}")
+            if not topology.verifiers.get(ObjectiveName(objective.name))
         ]
-        if chosen is None:
+        if not topology.options:
             reasons.append("no data is heard of that the model may learn from")
+        elif route is None and not reasons:
+            reasons.append(heading.why or "no visit is expected to bring the targets nearer")
         return Assessment(
             feasible=not reasons,
             reasons=tuple(reasons),
-            rejections=decision.rejections,
+            rejections=(*topology.rejections, *heading.decision.rejections),
             relaxations=(),
-            snapshot_version=routes.version,
+            route=route,
+            snapshot_version=topology.snapshot.version,
         )
 
     async def _on_assess(self, key: str, payload: bytes) -> bytes:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
-from daitn.identity.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull
 from daitn.objects.identifiers import Digest, JobId, SiteId
@@ -110,18 +110,19 @@ class Station:
         if known is not None and known.stage() > journey.stage():
             return b""
         going = Going.of(journey)
-        event = self._arrival(going, want)
+        event = await self._arrival(going, want)
         for model in going.models():
             await self._bring(model)
         known = self._luggage.get(journey.job)
         if known is not None and known.stage() > journey.stage():
             return b""
+        going.journey = msgspec.structs.replace(going.journey, choices=())
         going.take(event, self._post.now_s())
         self._luggage.put(going.journey)
         self._begin(journey.job, self._travel(going))
         return b""
 
-    def _arrival(self, going: Going, want: Want) -> Planned | VerifiersChosen:
+    async def _arrival(self, going: Going, want: Want) -> Planned | VerifiersChosen:
         """What its arrival means for its job. Raises `NotServed` where it came in vain."""
         node = self._descriptor()
         if want.capability == Capability.VERIFY:
@@ -136,17 +137,26 @@ class Station:
             raise NotServed(
                 Refusal(Reason.FAILED, f"a job that is {going.job.state} learns nothing")
             )
-        of_topic = [dataset for dataset in node.datasets if want.subject in dataset.topics]
-        if not of_topic:
-            raise NotServed(Refusal(Reason.FAILED, f"no data on {want.subject} is here"))
-        dataset = max(of_topic, key=lambda dataset: dataset.samples)
-        intent = going.job.intent
-        check_visit(dataset.policy, dataset.name, intent.model.recipe, intent.owner)
-        decision = going.decide_here(dataset, want.subject, self._post.now_s())
-        if decision.chosen is None:
-            reasons = "; ".join(no.reason for no in decision.rejections)
-            raise NotServed(Refusal(Reason.FAILED, reasons[:500]))
-        return going.planned(self._site, dataset, decision)
+        return await self._to_learn(going, node)
+
+    async def _to_learn(self, going: Going, node: NodeDescriptor) -> Planned:
+        """That it learns here: no site that it might go to instead is better, now that this site
+        is known. Raises `NotServed`."""
+        heard = going.heard(self._post.core.routes, node)
+        choices = {self._site, *going.journey.choices}
+        later = tuple(one.site for one in heard.prospects if one.site not in choices)
+        heading = await going.decide(heard, self._post.now_s(), later, self._site)
+        if heading.route is not None and heading.route.visits[0].site == self._site:
+            return going.planned(heading)
+        own = f"{self._site}/"
+        found = heading.question.topology.rejections
+        reasons = [no.reason for no in found if no.candidate.startswith(own)]
+        if not reasons and self._site in going.job.excluded:
+            reasons = [f"{self._site} failed this job too often"]
+        if not reasons and heading.route is not None:
+            reasons = [f"{heading.route.visits[0].site} is expected to teach it more"]
+        reason = "; ".join(reasons) or "no gain is expected of the data here"
+        raise NotServed(Refusal(Reason.FAILED, reason[:500]))
 
     # Going on
 
@@ -190,7 +200,7 @@ class Station:
         """One thing more. Returns whether the model is taken over elsewhere."""
         job, now_s = going.job, self._post.now_s()
         if job.state.final:
-            return await self._leave(going, home_want(going.journey.home), ())
+            return await self._leave_or_rest(going, home_want(going.journey.home), ())
         if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
             await self._take(going, DeadlinePassed())
         elif job.outstanding:
@@ -198,7 +208,8 @@ class Station:
         elif job.state is JobState.VERIFYING and going.open_objectives():
             return await self._to_verifier(going)
         elif job.state is JobState.WAITING:
-            await asyncio.sleep(max(0.0, (job.wake_at_s or now_s) - now_s))
+            wake_at_s = min(job.wake_at_s or now_s, job.deadline_at_s or math.inf)
+            await asyncio.sleep(max(0.0, wake_at_s - now_s))
             await self._take(going, Woke())
         elif job.state is JobState.PLANNING:
             return await self._to_data(going)
@@ -221,26 +232,51 @@ class Station:
                 await self._take(going, CandidateLost(str(error)))
             return False
         spared = (going.trained_at,) if going.trained_at else ()
-        return await self._leave(going, going.verify_want(), spared)
+        return await self._leave_or_rest(going, going.verify_want(), spared)
 
     async def _to_data(self, going: Going) -> bool:
-        decision, chosen, spared = going.decide(self._post.core.routes, self._post.now_s())
-        if chosen is None:
-            waiting = "" if decision.rejections else "no data is heard of"
-            await self._take(going, Planned(route=None, decision=decision, waiting_for=waiting))
+        heard = going.heard(self._post.core.routes)
+        later = tuple(going.refused)
+        heading = await going.decide(heard, self._post.now_s(), later)
+        route = heading.route
+        if route is None:
+            await self._take(going, going.unplanned(heading))
+            going.refused.clear()
             return False
-        return await self._leave(going, going.data_want(chosen.topic), spared)
+        site, want = route.visits[0].site, going.data_want(heading)
+        choices = heading.choices()
+        nearest = reversed(heard.prospects)
+        offering = [one.site for one in nearest if one.topic == want.subject]
+        # Once one refused it, forwarders choose among all that may be better than to wait.
+        spared = [at for at in offering if at != site and (not later or at not in choices)]
+        taken = await self._leave(going, want, tuple(spared), choices)
+        if not taken:
+            going.refused[site] = going.refusal
+            await asyncio.sleep(RETRY_S)
+        return taken
 
-    async def _leave(self, going: Going, want: Want, spared: tuple[str, ...]) -> bool:
+    async def _leave_or_rest(self, going: Going, want: Want, spared: tuple[str, ...]) -> bool:
+        taken = await self._leave(going, want, spared)
+        if not taken:
+            await asyncio.sleep(going.pause_s())
+        return taken
+
+    async def _leave(
+        self,
+        going: Going,
+        want: Want,
+        spared: tuple[str, ...],
+        choices: tuple[SiteId, ...] = (),
+    ) -> bool:
         """Go on to who does what is wanted; sites in `spared` are not tried.
 
-        Returns whether it was taken over; otherwise it was refused, and some time passed.
+        Returns whether it was taken over.
         """
         packet = Packet(
             Kind.MODEL,
             new_id(),
             encode_want(want),
-            encode(going.journey),
+            encode(msgspec.structs.replace(going.journey, choices=choices)),
             hop_limit=MOST_HOPS,
             deadline_ms=int(1000 * (self._post.now_s() + LEG_TIMEOUT_S)),
         )
@@ -250,11 +286,11 @@ class Station:
         if back.kind is Kind.ANSWER:
             return True
         refusal = read_refusal(back)
+        going.refusal = refusal.detail or refusal.reason.name.lower()
         log.info(
             "%s finds no %s:%s: %s %s",
             going.job.id, want.capability, want.subject, refusal.reason.name, refusal.detail,
         )  # fmt: skip
-        await asyncio.sleep(going.pause_s())
         return False
 
     async def _take(self, going: Going, event: JobEvent) -> None:

@@ -1,0 +1,374 @@
+"""The next-site policy: what a model that travels by itself asks MTRCE.
+
+It knows less than a control centre. Of sites where it was it knows what they say of their data, of
+others only what was heard where it is: a topic, how many examples, a price, a place, an owner and a
+distance. What only a site itself can tell is taken to be as the intent requires until the model is
+there; then the site's own descriptor is held against the intent, by the same filters as a control
+centre's (`daitn.topology.data_filters`). So every requirement is either kept or refused, and there
+is one engine and one value model for both ways to travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+from immutables import Map
+
+from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import Route
+from daitn.objects.descriptors import (
+    ANY,
+    ComputeDescriptor,
+    DataPolicy,
+    DatasetDescriptor,
+    NodeDescriptor,
+    Role,
+    TestSetDescriptor,
+    VerifierDescriptor,
+)
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.intents import Quantity, TrainingIntent
+from daitn.objects.jobs import WorkNeeds
+from daitn.objects.lineage import LineageFact, Verification
+from daitn.objects.readings import LinkReading, Reading
+from daitn.topology.inbound import LINK_QUANTITIES
+from daitn.topology.relevance import relevant_to
+from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
+
+__all__ = [
+    "NOWHERE",
+    "Heard",
+    "HeardVerifier",
+    "Measured",
+    "Prospect",
+    "check_travels",
+    "measured_in",
+    "met_at",
+    "question_here",
+    "topic_at",
+    "waits_for",
+]
+
+_FIRST_SPEED_FLOPS = 1e11
+"""Of a site's compute before the model was at any: a laptop's processor. It is rather too fast: the
+first site corrects it on arrival, while a speed that is too slow would end jobs with a deadline."""
+_FIRST_ITEMS = 200
+"""Of a test set before it was used: a standard error of 0.03."""
+_ONE_WAY = 2.0
+"""Times that a distance goes into a round trip."""
+
+NOWHERE = MsDrrt(snapshot=Drrt(0, 0.0), options=(), verifiers={}, rejections=())
+"""The topology of a question to which `question_here` gives one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """Data that was heard of."""
+
+    site: SiteId
+    topic: str
+    examples: int
+    price_usd_per_1k: float
+    delay_s: float
+    jurisdiction: str
+    owner: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.site}/{self.topic}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeardVerifier:
+    """A verifier that was heard of."""
+
+    site: SiteId
+    topic: str
+    jurisdiction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a verification of the job told of its test set."""
+
+    site: SiteId
+    topic: str
+    metric: str
+    value: float
+    items: int
+    by_label: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """All that a model knows of the network where it is."""
+
+    here: SiteId
+    prospects: tuple[Prospect, ...]
+    verifiers: tuple[HeardVerifier, ...]
+    met: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
+    """Sites as the model found them; that where it is as it is now."""
+    measured: tuple[Measured, ...] = ()
+    """Oldest first."""
+    version: int = 0
+
+
+def check_travels(intent: TrainingIntent) -> None:
+    """Raises `InvalidInput` for what a model cannot keep by itself."""
+    for index, requirement in enumerate(intent.requirements):
+        if requirement.quantity in LINK_QUANTITIES:
+            raise InvalidInput(
+                f"{requirement} is asked, and without a control centre nobody measures the ways "
+                "between sites",
+                field=f"requirements[{index}]",
+                fix="leave it out, or train without --autonomous",
+            )
+    if intent.model.start or intent.route:
+        raise InvalidInput(
+            "a model that travels by itself starts fresh and finds its own route",
+            field="model.start" if intent.model.start else "route",
+            fix="leave it out, or train without --autonomous",
+        )
+
+
+def measured_in(facts: Iterable[LineageFact]) -> tuple[Measured, ...]:
+    """What a job's verifications told of their test sets."""
+    return tuple(
+        Measured(fact.site, fact.topic, fact.metric, fact.value, fact.items, fact.by_label)
+        for fact in facts
+        if isinstance(fact, Verification)
+    )
+
+
+def met_at(node: NodeDescriptor) -> NodeDescriptor:
+    """What a model remembers of a site where it was."""
+    datasets = tuple(msgspec.structs.replace(data, sketch=None) for data in node.datasets)
+    return msgspec.structs.replace(
+        node, datasets=datasets, verifier=None, facility=None, gateway=None
+    )
+
+
+def question_here(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> RouteQuestion:
+    """The question of a model that is at `heard.here`; the topology of `question` is replaced."""
+    intent = question.intent
+    topology = relevant_to(
+        _snapshot(question, needs, heard),
+        intent,
+        data_schema=needs.data_schema,
+        test_schema=needs.test_schema,
+        now_s=question.now_s,
+        memory_bytes=needs.memory_bytes,
+        labels=needs.labels,
+        labels_field=needs.labels_field,
+    )
+    return replace(question, topology=topology)
+
+
+def topic_at(question: RouteQuestion, heard: Heard, route: Route) -> str:
+    """The topic by which the data of a route's first visit is offered."""
+    visit = route.visits[0]
+    option = next(o for o in question.topology.options if o.id == f"{visit.site}/{visit.dataset}")
+    told = [one.topic for one in heard.prospects if one.site == visit.site]
+    return next((topic for topic in told if topic in option.dataset.topics), visit.dataset)
+
+
+def waits_for(question: RouteQuestion, heard: Heard) -> str:
+    """What a model without a route waits for; empty where it need not: more will not come of what
+    is heard of."""
+    verifiers, options = question.topology.verifiers, question.topology.options
+    untested = [o for o in question.intent.objective_names() if not verifiers.get(o)]
+    if untested:
+        return f"nobody is heard of who measures {', '.join(untested)}"
+    told = {one.site for one in heard.prospects}
+    away = sorted(set(heard.met) - told - {heard.here} - set(question.excluded))
+    if away:
+        return f"sites that are not heard of now: {', '.join(away)}"
+    if not told and not options:
+        return "no data is heard of"
+    refused = sorted(set(question.later) - set(question.excluded))
+    return f"sites that refuse it now: {', '.join(refused)}" if refused else ""
+
+
+def _snapshot(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> Drrt:
+    told: dict[SiteId, list[Prospect]] = {}
+    for prospect in heard.prospects:
+        told.setdefault(prospect.site, []).append(prospect)
+    assumed = _assumed_compute(question, needs, heard)
+    states = {}
+    for site in sorted({*told, *heard.met}):
+        node = _node(question, needs, heard, site, told.get(site, []), assumed)
+        alive = site in told or site == heard.here
+        states[site] = SiteState(descriptor=node, alive=alive, changed_at_s=question.now_s)
+    for site, verifier in _verifiers(question, needs, heard).items():
+        known = states.get(site)
+        node = known.descriptor if known else _stranger(site, _place(heard, site))
+        node = msgspec.structs.replace(node, verifier=node.verifier or verifier)
+        states[site] = SiteState(descriptor=node, alive=True, changed_at_s=question.now_s)
+    return Drrt(
+        version=heard.version,
+        at_s=question.now_s,
+        sites=Map(states),
+        links=_links(question, heard),
+    )
+
+
+def _node(
+    question: RouteQuestion,
+    needs: WorkNeeds,
+    heard: Heard,
+    site: SiteId,
+    told: list[Prospect],
+    assumed: ComputeDescriptor,
+) -> NodeDescriptor:
+    """A site as it was found, with data that is heard of since; or as it is told."""
+    met = heard.met.get(site)
+    if met is not None and site == heard.here:
+        return met
+    fresh_at_s = question.now_s - _assumed(question.intent, Quantity.AGE_S, 0.0)
+    # What was found may have been renewed since; whether it was is seen on arrival.
+    found = [
+        msgspec.structs.replace(data, fresh_at_s=max(data.fresh_at_s, fresh_at_s))
+        for data in (met.datasets if met else ())
+    ]
+    known = {name for data in found for name in (data.name, *data.topics)}
+    found += [_told(question, needs, one, fresh_at_s) for one in told if one.topic not in known]
+    if met is not None:
+        return msgspec.structs.replace(met, datasets=tuple(found))
+    stranger = _stranger(site, told[0].jurisdiction, told[0].owner)
+    return msgspec.structs.replace(stranger, datasets=tuple(found), compute=assumed)
+
+
+def _told(
+    question: RouteQuestion, needs: WorkNeeds, one: Prospect, fresh_at_s: float
+) -> DatasetDescriptor:
+    return DatasetDescriptor(
+        name=one.topic,
+        site=one.site,
+        data_schema=needs.data_schema,
+        modality="",
+        topics=(one.topic,),
+        samples=one.examples,
+        labels={},
+        quality=_assumed(question.intent, Quantity.QUALITY, 1.0),
+        fresh_at_s=fresh_at_s,
+        price_usd_per_1k=one.price_usd_per_1k,
+        jurisdiction=one.jurisdiction,
+        policy=DataPolicy(recipes=(ANY,)),
+    )
+
+
+def _stranger(site: SiteId, jurisdiction: str, owner: str = "") -> NodeDescriptor:
+    return NodeDescriptor(
+        site=site,
+        owner=OwnerId(owner),
+        roles=(Role.DATA, Role.COMPUTE),
+        jurisdiction=jurisdiction,
+        public_key="",
+        started_at_s=0.0,
+        version=0,
+        software="",
+    )
+
+
+def _place(heard: Heard, site: SiteId) -> str:
+    """Where a verifier is; none for one that measured before and is not heard of now."""
+    return next((one.jurisdiction for one in heard.verifiers if one.site == site), "")
+
+
+def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
+    """What nobody tells of a site is taken to be usual, or what the intent requires."""
+    for requirement in intent.requirements:
+        if requirement.quantity is quantity and requirement.at_least is not None:
+            usual = max(usual, requirement.at_least)
+    for requirement in intent.requirements:
+        if requirement.quantity is quantity and requirement.at_most is not None:
+            usual = min(usual, requirement.at_most)
+    return usual
+
+
+def _assumed_compute(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> ComputeDescriptor:
+    """Elsewhere is as fast as where the model was, in the geometric mean."""
+    speeds = [
+        node.compute.speed_flops
+        for node in heard.met.values()
+        if node.compute is not None and node.compute.speed_flops > 0
+    ]
+    usual = float(np.exp(np.mean(np.log(speeds)))) if speeds else _FIRST_SPEED_FLOPS
+    memory = _assumed(question.intent, Quantity.MEMORY_BYTES, float(needs.memory_bytes))
+    return ComputeDescriptor(
+        device="",
+        memory_bytes=int(np.ceil(memory)),
+        speed_flops=_assumed(question.intent, Quantity.SPEED_FLOPS, usual),
+        recipes=(question.intent.model.recipe,),
+    )
+
+
+def _verifiers(
+    question: RouteQuestion, needs: WorkNeeds, heard: Heard
+) -> dict[SiteId, VerifierDescriptor]:
+    """Those that are heard of, and those that measured before: they may come back."""
+    tests: dict[SiteId, list[TestSetDescriptor]] = {}
+    for objective in question.intent.objectives:
+        told = [
+            one
+            for one in heard.measured
+            if (one.topic, one.metric) == (objective.topic, objective.metric)
+        ]
+        sites = {one.site for one in heard.verifiers if one.topic == objective.topic}
+        for site in sorted(sites | {one.site for one in told}):
+            last = next((one for one in reversed(told) if one.site == site), None)
+            test = _test(needs, objective.topic, objective.metric, told[:1], last)
+            tests.setdefault(site, []).append(test)
+    recipes = (question.intent.model.recipe,)
+    return {
+        site: VerifierDescriptor(tests=tuple(found), recipes=recipes)
+        for site, found in tests.items()
+    }
+
+
+def _test(
+    needs: WorkNeeds, topic: str, metric: str, first: list[Measured], last: Measured | None
+) -> TestSetDescriptor:
+    items = last.items if last else _FIRST_ITEMS
+    labels = sorted(last.by_label) if last else []
+    return TestSetDescriptor(
+        topic=topic,
+        test_schema=needs.test_schema,
+        metrics=(metric,),
+        items=items,
+        chance=_chance(first[0]) if first else 0.0,
+        labels={label: max(1, round(items / len(labels))) for label in labels},
+    )
+
+
+def _chance(untrained: Measured) -> float:
+    """What guessing reaches, as a fresh model was measured: over all labels alike, since it may
+    well answer each item with the same one."""
+    by_label = list(untrained.by_label.values())
+    return float(np.mean(by_label)) if by_label else untrained.value
+
+
+def _links(question: RouteQuestion, heard: Heard) -> Map[SiteId, Map[SiteId, LinkReading]]:
+    """The told distances, and how fast the model travelled so far."""
+    rates = [
+        question.checkpoints[0].size_bytes / visit.transfer_s
+        for visit in question.history
+        if visit.transfer_s > 0
+    ]
+    now_s, here = question.now_s, heard.here
+    usual = Reading(float(np.median(rates)), now_s, here) if rates else None
+    told = {
+        one.site: LinkReading(
+            source=here,
+            target=one.site,
+            rtt_s=Reading(_ONE_WAY * one.delay_s, now_s, here),
+            throughput_bps=usual,
+        )
+        for one in heard.prospects
+        if one.site != here
+    }
+    return Map({here: Map(told)})

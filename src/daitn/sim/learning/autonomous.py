@@ -1,0 +1,158 @@
+"""A model that travels by itself as a policy among others: the same engine, knowing much less.
+
+It hears a topic, an amount, a price, an owner and a place of each data set that is there, and knows
+a site's own descriptor once it was there. Where it arrives the site decides again, as it does in a
+network; where that refuses, the model goes to the next best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from daitn.control.route.engine import Mtrce
+from daitn.control.route.next_site import (
+    Heard,
+    HeardVerifier,
+    Measured,
+    Prospect,
+    met_at,
+    question_here,
+)
+from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import PlannedVisit, Route
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.identifiers import SiteId
+from daitn.objects.jobs import WorkNeeds
+from daitn.policy.pipeline import Rng
+from daitn.sim.learning.policy import VisitChosen
+
+__all__ = ["Autonomous"]
+
+
+@dataclass(frozen=True)
+class Autonomous:
+    """MTRCE on what a travelling model knows."""
+
+    engine: Mtrce = field(default_factory=Mtrce)
+    name: str = "autonomous"
+
+    def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
+        refused: tuple[SiteId, ...] = ()
+        while (route := self._routed(question, rng, refused)) is not None:
+            here = route.visits[0].site
+            found = self._routed(question, rng, refused, here)
+            visit = found.visits[0] if found else None
+            if found and visit and visit.site == here and _admits(question, visit):
+                return VisitChosen(found.start, here, visit.dataset, visit.examples)
+            refused = (*refused, here)
+        return None
+
+    def _routed(
+        self,
+        question: RouteQuestion,
+        rng: Rng,
+        refused: tuple[SiteId, ...],
+        arrived: SiteId | None = None,
+    ) -> Route | None:
+        needs = _needs(question)
+        if needs is None:
+            return None
+        heard = _heard(question, arrived)
+        asked = replace(question_here(question, needs, heard), later=refused, here=arrived)
+        return self.engine.plan(asked, rng)[0]
+
+
+def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:
+    """Whether the site lets the model do what it came for."""
+    return any(
+        (option.site, option.dataset.name) == (visit.site, visit.dataset)
+        for option in question.topology.options
+    )
+
+
+def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
+    sites = question.topology.snapshot.sites
+    holders = [site for start in question.checkpoints for site in start.holders]
+    visited = [SiteId(visit.option_id.partition("/")[0]) for visit in question.history]
+    there = [site for site in holders if sites[site].alive]
+    here = arrived or (there[0] if there else SiteId(""))
+    known = {*holders, *visited, *([arrived] if arrived else [])}
+    met = {
+        site: met_at(state.descriptor)
+        for site, state in sites.items()
+        if site in known and state.descriptor.datasets
+    }
+    return Heard(
+        here=here,
+        prospects=tuple(
+            prospect
+            for _, state in sorted(sites.items())
+            if state.alive
+            for prospect in _prospects(question, here, state.descriptor)
+        ),
+        verifiers=tuple(
+            HeardVerifier(
+                choice.site, choice.test.topic, sites[choice.site].descriptor.jurisdiction
+            )
+            for choices in question.topology.verifiers.values()
+            for choice in choices
+        ),
+        met=met,
+        measured=tuple(_measured(question)),
+        version=question.snapshot_version,
+    )
+
+
+def _prospects(question: RouteQuestion, here: SiteId, node: NodeDescriptor) -> Iterator[Prospect]:
+    link = question.topology.snapshot.link(here, node.site)
+    delay_s = link.rtt_s.value / 2.0 if link is not None and link.rtt_s is not None else 0.0
+    for data in node.datasets:
+        for topic in data.topics:
+            yield Prospect(
+                site=node.site,
+                topic=topic,
+                examples=data.samples,
+                price_usd_per_1k=data.price_usd_per_1k,
+                delay_s=delay_s,
+                jurisdiction=data.jurisdiction,
+                owner=node.owner,
+            )
+
+
+def _measured(question: RouteQuestion) -> Iterator[Measured]:
+    """What verifications told of test sets: items, labels, and what guessing reaches."""
+    starts = question.checkpoints
+    first: Mapping[str, float] = (
+        question.history[0].before if question.history else starts[-1].values
+    )
+    for objective, name in zip(
+        question.intent.objectives, question.intent.objective_names(), strict=True
+    ):
+        if name not in first:
+            continue
+        for choice in question.topology.verifiers.get(name, ()):
+            yield Measured(
+                site=choice.site,
+                topic=objective.topic,
+                metric=objective.metric,
+                value=first[name],
+                items=choice.test.items,
+                by_label=dict.fromkeys(choice.test.labels, first[name]),
+            )
+
+
+def _needs(question: RouteQuestion) -> WorkNeeds | None:
+    """What the recipe reads, as some option and some test show; none where there are none."""
+    options = question.topology.options
+    tests = [choice.test for found in question.topology.verifiers.values() for choice in found]
+    if not options or not tests:
+        return None
+    return WorkNeeds(
+        data_schema=options[0].dataset.data_schema,
+        test_schema=tests[0].test_schema,
+        parameters=1,
+        flops_per_example=question.flops_per_example,
+        memory_bytes=0,
+        size_bytes=question.checkpoints[0].size_bytes,
+    )
