@@ -194,7 +194,7 @@ def can_teach(asked: Task) -> bool:
 
 
 def worn_out(asked: Task) -> bool:
-    """Whether a job that no budget ends has stood still while each site was visited again and again.
+    """Whether a job that no budget ends has stood still while each site was visited time and again.
     Where there is a budget, what is left of it may be used."""
     limits = asked.limits
     if any(map(np.isfinite, (limits.seconds, limits.cost_usd, limits.examples))):
