@@ -34,13 +34,14 @@ from daitn.sim.learning.families.recorded import (
 from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
-from daitn.sim.learning.planned import Planned
+from daitn.sim.learning.planned import Planned, PlannedWithExperience
 from daitn.sim.learning.policy import Experienced, RoutePolicy
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.world import LearningWorld
 
 PLANNERS: dict[str, Callable[[], RoutePolicy]] = {
     "mtrce": Planned,
+    "experienced": PlannedWithExperience,
     "autonomous": Autonomous,
 }
 """Policies that are not obvious, by name."""
@@ -53,6 +54,8 @@ recording = cache(files.load)
 RECORDED = tuple(name for name in files.families() if judgeable(recording(name)))
 """Those of which enough was recorded."""
 FAMILIES = (*RECORDED, STRESSED, *SYNTHETIC)
+_EARLIER, _EARLIER_FROM = 20, 500_000
+"""Jobs of the same family, with seeds so far away, that a policy with experience leads first."""
 _CHUNK = 8
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
 
@@ -80,6 +83,10 @@ def family(name: str) -> Callable[[int], LearningWorld]:
 def led(piece: Piece) -> list[Judged]:
     """Every policy through every world of a piece."""
     policies = {name: POLICIES[name]() for name in piece.policies}
+    for policy in policies.values():
+        if isinstance(policy, Experienced):
+            for earlier in range(_EARLIER):
+                run(family(piece.family)(piece.seeds[0] + _EARLIER_FROM + earlier), policy)
     judged = []
     for seed in piece.seeds:
         world = family(piece.family)(seed)

@@ -11,7 +11,7 @@ from daitn.control.route.question import RouteQuestion
 from daitn.policy.pipeline import Rng
 from daitn.sim.learning.policy import VisitChosen
 
-__all__ = ["Experienced", "Planned"]
+__all__ = ["Planned", "PlannedWithExperience"]
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Planned:
 
 
 @dataclass
-class Experienced:
+class PlannedWithExperience:
     """The same with what earlier jobs taught, as a control centre keeps it."""
 
     past: list[PastJob] = field(default_factory=list)
     engine: Mtrce = field(default_factory=Mtrce)
     parameters: int = 1
-    name: str = "mtrce, experienced"
+    name: str = "experienced"
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
         taught = pooled(self.past, question.intent.model.recipe, self.parameters)
