@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp
 
+import numpy as np
+
 from daitn.control.route import value_model as array
 from daitn.control.route.costs import NEVER_S
 from daitn.control.route.rollout import Plan
@@ -133,7 +135,7 @@ def followed(task: Task, plan: Plan, row: int) -> Followed:
     for made, (site, examples) in enumerate(plan.stops):
         moved_s = task.costs.start_s[plan.start, site]
         if at >= 0:
-            moved_s = task.costs.between_s[task.costs.at[at], task.costs.at[site]]
+            moved_s = task.costs.move_s(np.array([at]), np.array([site]))[0]
         stay_s = task.costs.wait_s[site] + examples * task.costs.example_s[site]
         seconds = end.seconds + float(moved_s + stay_s) + task.costs.visit_s
         cost_usd = end.cost_usd + float(task.costs.price_usd[site]) * examples

@@ -154,7 +154,7 @@ def _budget(trial: _Trial, field: str) -> Relaxation | None:
     if unlimited is None or unlimited.route is None:
         return None
     most = getattr(trial.question.spent, field) + _taken(unlimited.route, field)
-    ladder = [float(limit) or most / 1e3]
+    ladder = [max(float(limit), most / 1e3)]
     while ladder[-1] < most:
         ladder.append(ladder[-1] * (1.0 + _BUDGET_TOLERANCE))
     values = dict.fromkeys(_rounded(value, field) for value in ladder[1:])

@@ -27,7 +27,11 @@ __all__ = [
 
 Word = Annotated[str, msgspec.Meta(max_length=200)]
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
-Histogram = Annotated[dict[Word, int], msgspec.Meta(max_length=4096)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e30)]
+Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+Histogram = Annotated[dict[Word, Count], msgspec.Meta(max_length=4096)]
 """Bounds on what strangers publish: a descriptor describes, it does not fill memories."""
 
 ANY = "*"
@@ -87,14 +91,14 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """`text`, `table` or `image`."""
     topics: Words
     """Paths in a tree of topics, for instance `medicine/neurology`."""
-    samples: int
+    samples: Count
     labels: Histogram
     """Label histogram."""
-    quality: float
+    quality: Share
     """Share of usable records in [0, 1]."""
     fresh_at_s: float
     """When the data last changed."""
-    price_usd_per_1k: float = 0.0
+    price_usd_per_1k: Price = 0.0
     """Price of 1,000 training examples."""
     jurisdiction: str
     """ISO 3166-1 alpha-2 code of the law that the data is under."""
@@ -110,7 +114,7 @@ class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     memory_bytes: int
-    speed_flops: float
+    speed_flops: Amount
     """Floating-point operations per second, measured by a short probe of the training engine."""
     recipes: Words
     """Recipes installed here."""
@@ -122,8 +126,8 @@ class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     topic: Word
     test_schema: Word
     metrics: Words
-    items: int
-    chance: float
+    items: Count
+    chance: Share
     """What guessing reaches on it, in [0, 1]."""
     labels: Histogram
 

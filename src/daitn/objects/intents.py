@@ -111,7 +111,7 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How much one scorer counts when routes are compared."""
 
     scorer: Name
-    weight: Annotated[float, msgspec.Meta(ge=0.0)]
+    weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 
 
 class ModelWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ fetched by the site that it visits, from the holder from which that is fastest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +35,39 @@ _DEFAULT_OVERHEAD_S = 1.0
 """Of starting a visit, loading and storing, before any was measured."""
 
 
+class Moves:
+    """Seconds from site to site, from the better of the site and the verifiers, which then hold the
+    model too. Worked out when they are asked for: of a large network a decision needs few."""
+
+    def __init__(self, question: RouteQuestion, sites: Sequence[SiteId], size_bytes: int) -> None:
+        self._question, self._sites, self._size_bytes = question, sites, size_bytes
+        found = question.topology.verifiers.values()
+        self._verifiers = sorted({choice.site for choices in found for choice in choices})
+        self._known: dict[tuple[int, int], float] = {}
+
+    def __call__(self, sources: Indices, targets: Indices) -> Floats:
+        pairs = sources * len(self._sites) + targets
+        different, where = np.unique(pairs, return_inverse=True)
+        seconds = [self._between(*divmod(int(pair), len(self._sites))) for pair in different]
+        found: Floats = np.array(seconds, dtype=np.float64)[where].reshape(pairs.shape)
+        return found
+
+    def _between(self, source: int, target: int) -> float:
+        if (source, target) not in self._known:
+            holders = (self._sites[source], *self._verifiers)
+            self._known[source, target] = _reached_s(
+                self._question, holders, self._sites[target], self._size_bytes
+            )
+        return self._known[source, target]
+
+
 @dataclass(frozen=True)
 class Costs:
     """Arrays over options S and checkpoints C."""
 
-    between_s: Floats
-    """Site to site: until the other has the model."""
+    between: Moves
     at: Indices
-    """(S,): each option's site among those."""
+    """(S,): each option's site among those of `between`."""
     start_s: Floats
     """(C, S): from the holders of a checkpoint."""
     wait_s: Floats
@@ -54,8 +79,7 @@ class Costs:
 
     def move_s(self, option: Indices, to: Indices) -> Floats:
         """Seconds until the model is at another option's site."""
-        moved: Floats = self.between_s[self.at[option], self.at[to]]
-        return moved
+        return self.between(self.at[option], self.at[to])
 
 
 def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
@@ -70,7 +94,7 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
     each_s = sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S
     return Costs(
-        between_s=_between(question, position, size),
+        between=Moves(question, sites, size),
         at=at,
         start_s=start[:, at],
         wait_s=np.array([option.queue * each_s for option in options]),
@@ -78,37 +102,6 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
         price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
         visit_s=question.verify_s + _overhead_s(question.history),
     )
-
-
-def _between(question: RouteQuestion, position: Mapping[SiteId, int], size_bytes: int) -> Floats:
-    """Site to site, from the better of it and the verifiers, which then hold the model too. The
-    many links of a large network that nobody measured are alike."""
-    snapshot, now_s = question.topology.snapshot, question.now_s
-    between = np.full((len(position), len(position)), _unmeasured_s(size_bytes))
-    for source, row in position.items():
-        for target in snapshot.links.get(source, {}):
-            column = position.get(target)
-            if column is not None:
-                between[row, column] = _link_s(snapshot, source, target, size_bytes, now_s)
-                between[column, row] = _link_s(snapshot, target, source, size_bytes, now_s)
-    for site, holder in question.cut_off:
-        if site in position and holder in position:
-            between[position[holder], position[site]] = NEVER_S
-    verifiers = {choice.site for found in question.topology.verifiers.values() for choice in found}
-    for verifier in sorted(verifiers):
-        away = [
-            NEVER_S
-            if (site, verifier) in question.cut_off
-            else transfer_s(snapshot, (verifier,), site, size_bytes, now_s)
-            for site in position
-        ]
-        between = np.minimum(between, np.array(away)[None])
-    np.fill_diagonal(between, 0.0)
-    return between
-
-
-def _unmeasured_s(size_bytes: int) -> float:
-    return (_DEFAULT_RTT_S + size_bytes / _DEFAULT_THROUGHPUT_BPS) * _STALE_MOST
 
 
 def _overhead_s(history: Sequence[VisitMade]) -> float:
@@ -126,12 +119,19 @@ def transfer_s(
 
 
 def _fetch_s(question: RouteQuestion, start: Checkpoint, site: SiteId) -> float:
-    if start.model is None:
+    if start.model is None or not start.holders:
         return 0.0
-    holders = [one for one in start.holders if (site, one) not in question.cut_off]
-    if start.holders and not holders:
+    return _reached_s(question, start.holders, site, start.size_bytes)
+
+
+def _reached_s(
+    question: RouteQuestion, holders: Sequence[SiteId], site: SiteId, size_bytes: int
+) -> float:
+    """Until the site has the model, from the best of those that it can reach."""
+    reached = [one for one in holders if (site, one) not in question.cut_off]
+    if not reached:
         return NEVER_S
-    return transfer_s(question.topology.snapshot, holders, site, start.size_bytes, question.now_s)
+    return transfer_s(question.topology.snapshot, reached, site, size_bytes, question.now_s)
 
 
 def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float) -> float:

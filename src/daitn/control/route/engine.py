@@ -21,7 +21,7 @@ from daitn.control.route.plans import PlannedRoute, RouteContext, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Outcome, Plan, play
 from daitn.control.route.search import LOOKS, best_plans
-from daitn.control.route.task import Task, can_teach, most_taught, task, worn_out
+from daitn.control.route.task import Task, most_taught, task, worn_out
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.errors import InvalidInput
@@ -45,13 +45,13 @@ class Mtrce:
 
     weights: Mapping[str, float] = field(default_factory=lambda: _WEIGHTS)
     looks: int = LOOKS
-    """Plans that a decision plays out at most; more never find a worse one."""
+    """Changes of plans that a decision tries at most; more never find a worse plan."""
 
     def plan(self, question: RouteQuestion, rng: Rng) -> tuple[Route | None, Decision]:
         """The route to go on with, and why; None where no visit is worth making.
 
         None: all targets hold as measured, nobody measures an objective, a pinned route is at its
-        end, or even a hopeful view of the data reaches nothing more within budget and rules. A
+        end, no visit fits the budget and the rules, or a job without a budget stands still. A
         route that is not expected to reach all targets (`reaches`) is the best that is left. Raises
         `InvalidInput` if a preference names no weight.
         """
@@ -73,6 +73,8 @@ class Mtrce:
         ):
             return ""
         asked = task(question, self._weights(question.intent))
+        if not asked.open.any():
+            return "every site with such data failed this job"
         beyond = [
             f"{name}: at most {most:.2f} of {target:g}"
             for name, most, target in zip(names, most_taught(asked), asked.targets, strict=True)
@@ -104,7 +106,7 @@ class Mtrce:
         outcome = best_plans(asked, self.looks)
         if (outcome.visits > 0).any():
             return _planned(question, asked, outcome)
-        within = _planned(question, asked, outcome) if can_teach(asked) else ()
+        within = _planned(question, asked, outcome)
         beyond = _beyond(question, asked.unbounded(), 0 if within else self.looks)
         return tuple({found.id: found for found in (*beyond, *within)}.values())
 
@@ -130,7 +132,7 @@ def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome | 
     """The plans that can begin now, of these those that begin where the model is if they do."""
     options = asked.known.options
     now = np.array([option.site not in question.later for option in options], bool)
-    here = np.array([option.site == question.here for option in options], bool)
+    here = now & np.array([option.site == question.here for option in options], bool)
     found = _beginning(asked, outcome, now) if question.later else outcome
     stays = _beginning(asked, outcome, here) if here.any() else None
     if found is None or stays is None:

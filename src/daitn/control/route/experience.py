@@ -20,6 +20,7 @@ from daitn.control.route.posterior import Belief, believed
 from daitn.control.route.priors import (
     SHAPE,
     ceiling_key,
+    is_known,
     level_key,
     prior,
     promised,
@@ -27,6 +28,7 @@ from daitn.control.route.priors import (
     untaught,
 )
 from daitn.control.route.question import Believed, RouteQuestion
+from daitn.control.route.task import brought
 from daitn.control.route.value_model import Floats, Setting, setting
 
 __all__ = ["Lesson", "PastJob", "lessons", "pooled"]
@@ -34,6 +36,7 @@ __all__ = ["Lesson", "PastJob", "lessons", "pooled"]
 _NOTHING: Mapping[str, Believed] = Map()
 _LEAST_SHARE = 0.1
 """Measurements must tell this share of what the prior tells of a parameter to be a lesson."""
+_LEAST_SD = 0.05
 _BETWEEN = 0.3
 """Least standard deviation between jobs, on the unbounded scale: a third, for the speed."""
 _PER_SIZE = 0.5
@@ -63,7 +66,8 @@ def lessons(question: RouteQuestion, parameters: int) -> PastJob | None:
     if not question.history or not all(topology.verifiers.get(name) for name in objectives):
         return None
     known = setting(topology, objectives)
-    belief = believed(known, prior(known, question.experience), question.history, None)
+    start = brought(question, known)
+    belief = believed(known, prior(known, question.experience), question.history, start)
     return PastJob(
         recipe=question.intent.model.recipe, parameters=parameters, lessons=_lessons(belief)
     )
@@ -83,6 +87,8 @@ def pooled(
             continue
         apart = abs(math.log(max(1, parameters) / max(1, job.parameters)))
         for key, lesson in job.lessons.items():
+            if not (is_known(key) and math.isfinite(lesson.mean) and lesson.sd > 0.0):
+                continue
             sd = math.hypot(lesson.sd, _PER_SIZE * apart)
             told.setdefault(key, []).append((lesson.mean, sd))
     taught = {key: _pooled(found, begun.get(key) or untaught(key)) for key, found in told.items()}
@@ -91,8 +97,9 @@ def pooled(
 
 def _pooled(found: list[tuple[float, float]], base: Believed) -> Believed:
     """The belief about the next job's parameter."""
+    base = Believed(base.mean, max(base.sd, _LEAST_SD))
     means = np.array([mean for mean, _ in found])
-    variances = np.array([sd**2 for _, sd in found])
+    variances = np.array([max(sd, _LEAST_SD) ** 2 for _, sd in found])
     weight = 1.0 / variances
     centre = float(weight @ means / weight.sum())
     spread = float(weight @ (means - centre) ** 2) - (len(found) - 1)

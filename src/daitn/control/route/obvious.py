@@ -63,7 +63,8 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
     epoch_s = costs.example_s * known.records
     fit = known.fit[known.field]
     for row, start in enumerate(task.starts):
-        short = np.maximum(0.0, task.targets - np.nan_to_num(start.measured))
+        measured = np.where(np.isnan(start.measured), known.chance, start.measured)
+        short = np.maximum(0.0, task.targets - measured)
         wanted = fit @ (short / max(1e-9, float(short.sum())))
         nearness = costs.start_s[row] + epoch_s
         price = costs.price_usd * known.records
@@ -98,7 +99,11 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
     waiting_s = costs.start_s[row, options] + costs.wait_s[options] + costs.visit_s
     affordable = np.minimum(
         (limits.seconds - waiting_s) / np.maximum(costs.example_s[options], 1e-12),
-        limits.cost_usd / np.maximum(costs.price_usd[options], 1e-12),
+        np.where(
+            costs.price_usd[options] > 0.0,
+            limits.cost_usd / np.maximum(costs.price_usd[options], 1e-12),
+            np.inf,
+        ),
     )
     most = np.minimum(affordable * (1.0 - 1e-9), limits.examples)
     scarce = (most >= _LEAST_EXAMPLES) & (most < _PLENTY * task.known.records[options])
@@ -188,7 +193,8 @@ def _worth_looking(task: Task, row: int) -> list[Stop]:
     options = np.flatnonzero(task.open)
     if len(options) > _GREEDY_OPTIONS:
         options = promising(task, row, options, _GREEDY_OPTIONS)
-    return [(int(k), n) for k in options for n in amounts(task, int(k))[2:6]]
+    grids = {int(k): amounts(task, int(k)) for k in options}
+    return [(k, n) for k, grid in grids.items() for n in grid[2:6] or grid]
 
 
 def promising(task: Task, row: int, options: Indices, most: int) -> Indices:

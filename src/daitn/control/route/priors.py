@@ -7,6 +7,7 @@ it (`experience`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ __all__ = [
     "UNTAUGHT",
     "Prior",
     "ceiling_key",
+    "is_known",
     "level_key",
     "prior",
     "promised",
@@ -44,6 +46,8 @@ UNTAUGHT: dict[str, Believed] = {
     "level": Believed(3.5, 2.0),
 }
 """`teaches` is a shift of what the similarity of topics says, `_TEACHES_AT`."""
+_LEAST_SD, _FURTHEST = 0.05, 5.0
+"""Bounds on what recipes and earlier jobs may say, the second in standard deviations."""
 _TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.0), (1.0, 4.0))
 """Logit of how much of an objective a field covers, by the similarity of their topics."""
 
@@ -72,6 +76,7 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
     Keys: those of `UNTAUGHT`; `teaches:<field>|<objective's topic>`, `ceiling:<topic>` and
     `level:<option id>` for what is known of one field, objective or data set.
     """
+    taught = {key: _sane(key, one) for key, one in taught.items() if _sound(key, one)}
     general = {**UNTAUGHT, **{key: one for key, one in taught.items() if key in UNTAUGHT}}
     shape = [general[name] for name in SHAPE]
     objectives = range(len(known.objectives))
@@ -93,6 +98,24 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
         np.array([[one.sd for one in row] for row in teaches]),
         *_columns(level),
     )
+
+
+def is_known(key: str) -> bool:
+    """Whether experience may speak of a parameter of this name."""
+    return key.split(":")[0] in UNTAUGHT
+
+
+def _sound(key: str, one: Believed) -> bool:
+    """Whether a belief is about a parameter that there is, and a number."""
+    return is_known(key) and math.isfinite(one.mean) and math.isfinite(one.sd)
+
+
+def _sane(key: str, one: Believed) -> Believed:
+    """Not surer, and not further from what any recipe does, than a measurement can make it."""
+    base = untaught(key)
+    furthest = _FURTHEST * base.sd
+    mean = min(max(one.mean, base.mean - furthest), base.mean + furthest)
+    return Believed(mean, min(max(one.sd, _LEAST_SD), base.sd))
 
 
 def promised(known: Setting, field: int, objective: int) -> float:

@@ -22,7 +22,7 @@ from daitn.control.route.value_model import Indices
 __all__ = ["LOOKS", "best_plans"]
 
 LOOKS = 400
-"""Plans that a decision plays out at most."""
+"""Plans that a decision looks at, the obvious ways included, which are always looked at."""
 _CHANGED = 6
 """Visits of a plan that may be changed; what comes later is planned again before it is carried
 out."""
@@ -66,7 +66,7 @@ def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
             if outcome.effort[at] < effort:
                 better, effort = closer[at], float(outcome.effort[at])
         tried.update(changes)
-        if effort >= (1.0 - _EVIDENCE) * least:
+        if not (changes and effort < (1.0 - _EVIDENCE) * least):
             break
         best, least = better, effort
         kept.append(best)

@@ -31,7 +31,7 @@ __all__ = [
     "Limits",
     "Start",
     "Task",
-    "can_teach",
+    "brought",
     "jurisdiction_of",
     "most_taught",
     "task",
@@ -60,6 +60,8 @@ count, end a job that has no budget."""
 _HARM = 0.1
 _HARM_COUNTS = 3
 """A site after which this much more was missing is not tried again before others were thrice."""
+_LEAST_VARIANCE = 0.05
+"""Of one item: also a model that seems to answer all items right is measured with an error."""
 _SEED = 21
 
 
@@ -147,14 +149,14 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
     topology, objectives = question.topology, question.intent.objective_names()
     known = setting(topology, objectives)
     targets = np.array([objective.at_least for objective in question.intent.objectives])
-    brought = _brought(question, known)
-    belief = believed(known, prior(known, question.experience), question.history, brought)
+    start = brought(question, known)
+    belief = believed(known, prior(known, question.experience), question.history, start)
     draws = _with_hope(belief)
     limits, errors = _left(question), _standard_errors(question)
     priced = costs(question, known.options)
     places, allowed, release, verified = _places(question, known)
     starts = tuple(
-        _start(known, draws, one, allowed[row], brought)
+        _start(known, draws, one, allowed[row], start)
         for row, one in enumerate(question.checkpoints)
     )
     first = np.where(np.isnan(starts[0].measured), known.chance, starts[0].measured)
@@ -187,12 +189,6 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
     )
 
 
-def can_teach(asked: Task) -> bool:
-    """Whether everything that the open options could teach, in a hopeful view and with nothing ever
-    forgotten, reaches every target but for the error of measuring."""
-    return bool(np.all(most_taught(asked) >= asked.targets))
-
-
 def worn_out(asked: Task) -> bool:
     """Whether a job that no budget ends has stood still while each site was visited time and again.
     Where there is a budget, what is left of it may be used."""
@@ -200,7 +196,7 @@ def worn_out(asked: Task) -> bool:
     if any(map(np.isfinite, (limits.seconds, limits.cost_usd, limits.examples))):
         return False
     tries = _ROUNDS * max(_LEAST_TRIES, min(_MOST_TRIES, int(asked.open.sum())))
-    return asked.stalled >= tries
+    return asked.stalled >= tries and bool((asked.visits[asked.open] > 0).all())
 
 
 def most_taught(asked: Task) -> Floats:
@@ -236,7 +232,8 @@ def _standard_errors(question: RouteQuestion) -> Floats:
     ):
         items = min((v.test.items for v in question.topology.verifiers.get(name, ())), default=1)
         at = objective.at_least
-        errors.append(last.get(name, float(np.sqrt(at * (1.0 - at) / max(1, items)))))
+        spread = max(at * (1.0 - at), _LEAST_VARIANCE)
+        errors.append(last.get(name, float(np.sqrt(spread / max(1, items)))))
     return np.array(errors)
 
 
@@ -255,7 +252,7 @@ def _noise(errors: Floats, count: int) -> Floats:
     return noise
 
 
-def _brought(question: RouteQuestion, known: Setting) -> Floats | None:
+def brought(question: RouteQuestion, known: Setting) -> Floats | None:
     """(O,): what was measured of the owner's weights before their first visit; none for a fresh
     model."""
     if not question.intent.model.start:
@@ -289,7 +286,8 @@ def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
     """Visits since what is missing of the targets was last measured to shrink, by more than a part
     of what measuring may err."""
     names = question.intent.objective_names()
-    least, since = np.inf, 0
+    first = question.history[0].before if question.history else {}
+    least, since = _short(first, names, targets) if first else np.inf, 0
     for visit in question.history:
         short = _short(visit.after, names, targets)
         if short < least - _PROGRESS * float(errors.mean()):

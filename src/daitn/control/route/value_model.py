@@ -175,7 +175,8 @@ def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
     pooled = [_pooled(found) for found in tests]
     labels = tuple(sorted({label for histogram in pooled for label in histogram}))
     items = np.array([[histogram.get(label, 0.0) for label in labels] for histogram in pooled])
-    fields = tuple(sorted({option.dataset.topics for option in options}))
+    topics = [tuple(sorted(set(option.dataset.topics))) for option in options]
+    fields = tuple(sorted(set(topics)))
     share = _shares(options, labels)
     quality = np.array([option.dataset.quality for option in options])
     samples = np.array([float(option.dataset.samples) for option in options])
@@ -185,7 +186,7 @@ def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
         topics=tuple(",".join(sorted({test.topic for test in found})) for found in tests),
         fields=fields,
         labels=labels,
-        field=np.array([fields.index(o.dataset.topics) for o in options], dtype=np.int64),
+        field=np.array([fields.index(one) for one in topics], dtype=np.int64),
         records=np.maximum(1.0, samples * quality),
         share=share,
         rate=share * len(labels),
