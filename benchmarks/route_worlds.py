@@ -54,7 +54,7 @@ recording = cache(files.load)
 RECORDED = tuple(name for name in files.families() if judgeable(recording(name)))
 """Those of which enough was recorded."""
 FAMILIES = (*RECORDED, STRESSED, *SYNTHETIC)
-_EARLIER, _EARLIER_FROM = 20, 500_000
+EARLIER, _EARLIER_FROM = 20, 500_000
 """Jobs of the same family, with seeds so far away, that a policy with experience leads first."""
 _CHUNK = 8
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
@@ -85,7 +85,7 @@ def led(piece: Piece) -> list[Judged]:
     policies = {name: POLICIES[name]() for name in piece.policies}
     for policy in policies.values():
         if isinstance(policy, Experienced):
-            for earlier in range(_EARLIER):
+            for earlier in range(EARLIER):
                 run(family(piece.family)(piece.seeds[0] + _EARLIER_FROM + earlier), policy)
     judged = []
     for seed in piece.seeds:

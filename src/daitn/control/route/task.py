@@ -60,8 +60,6 @@ count, end a job that has no budget."""
 _HARM = 0.1
 _HARM_COUNTS = 3
 """A site after which this much more was missing is not tried again before others were thrice."""
-_LEAST_VARIANCE = 0.05
-"""Of one item: also a model that seems to answer all items right is measured with an error."""
 _SEED = 21
 
 
@@ -222,7 +220,8 @@ def jurisdiction_of(question: RouteQuestion, site: SiteId) -> str:
 
 
 def _standard_errors(question: RouteQuestion) -> Floats:
-    """(O,): as last measured; before that, of a share at the target over the test's items."""
+    """(O,): as last measured; before that, of a share at the target over the test's items, and one
+    item at least: all of them right is no certainty."""
     last: dict[str, float] = {}
     for visit in question.history:
         last.update({name: error for name, error in visit.standard_error.items() if error > 0.0})
@@ -232,8 +231,9 @@ def _standard_errors(question: RouteQuestion) -> Floats:
     ):
         items = min((v.test.items for v in question.topology.verifiers.get(name, ())), default=1)
         at = objective.at_least
-        spread = max(at * (1.0 - at), _LEAST_VARIANCE)
-        errors.append(last.get(name, float(np.sqrt(spread / max(1, items)))))
+        least = 1.0 / max(1, items)
+        usual = max(float(np.sqrt(at * (1.0 - at) / max(1, items))), least)
+        errors.append(last.get(name, usual))
     return np.array(errors)
 
 
