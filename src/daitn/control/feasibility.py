@@ -78,8 +78,7 @@ def _verdict(
 def _feasible(question: RouteQuestion, route: Route | None) -> bool:
     if _unmeasured(question):
         return False
-    latest = question.checkpoints[0].values
-    if all(latest.get(o.name, -1.0) >= o.at_least for o in question.intent.objectives):
+    if question.holds:
         return True
     return route is not None and (_unpredicted(question.intent) or route.chance > 0.0)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from daitn.control.route.plans import PlannedRoute, RouteContext
 from daitn.control.route.task import jurisdiction_of
+from daitn.identity.access import allows
 from daitn.objects.decisions import Rejection
-from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import SiteId
 from daitn.topology.relaxation import as_value
 
@@ -54,17 +54,13 @@ def _release(context: RouteContext, route: PlannedRoute) -> Rejection | None:
     """The data owners' rules on where a model may travel that learned from their data."""
     question = context.question
     for travel in route.travels:
-        if not _may_go(jurisdiction_of(question, travel.site), travel.before):
+        if not allows(travel.before, jurisdiction_of(question, travel.site)):
             return _withheld(route, travel.before, f"go to {travel.site}")
         for name in question.intent.objective_names():
             places: list[SiteId] = [v.site for v in question.topology.verifiers.get(name, ())]
-            if not any(_may_go(jurisdiction_of(question, at), travel.after) for at in places):
+            if not any(allows(travel.after, jurisdiction_of(question, at)) for at in places):
                 return _withheld(route, travel.after, f"be measured on {name} after {travel.site}")
     return None
-
-
-def _may_go(place: str, allowed: tuple[str, ...]) -> bool:
-    return ANY in allowed or place in allowed
 
 
 def _withheld(route: PlannedRoute, allowed: tuple[str, ...], what: str) -> Rejection:

@@ -96,7 +96,7 @@ class Mtrce:
         measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
         if not measurable or not question.topology.options:
             return ()
-        if not intent.route and _holds(question):
+        if not intent.route and question.holds:
             return ()
         asked = task(question, weights)
         if intent.route:
@@ -172,12 +172,6 @@ def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:
     return _planned(question, free, best_plans(free, looks))
-
-
-def _holds(question: RouteQuestion) -> bool:
-    """Whether the latest model is measured to reach every target."""
-    latest = question.checkpoints[0].values
-    return all(latest.get(o.name, -1.0) >= o.at_least for o in question.intent.objectives)
 
 
 _POLICY = Policy[RouteContext, PlannedRoute](

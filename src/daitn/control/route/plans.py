@@ -43,8 +43,6 @@ class PlannedRoute:
     """Until all targets hold, or until what is planned ends; a mean."""
     cost_usd: float
     examples: int
-    closed: float
-    """Share in [0, 1] of what the objectives miss at the start that it is expected to close."""
     holds: float
     """Probability in [0, 1] that every objective is measured to hold at its end."""
     utility: float
@@ -135,7 +133,6 @@ def _route(
         seconds=float(told.seconds.sum() if whole else outcome.seconds[k].mean()),
         cost_usd=float(told.cost_usd.sum() if whole else outcome.cost_usd[k].mean()),
         examples=sum(s.examples for s in stops) if whole else int(outcome.examples[k].mean()),
-        closed=float(np.clip(1.0 - outcome.missing[k].mean(), 0.0, 1.0)),
         holds=holds,
         utility=least / float(outcome.effort[k]) if outcome.effort[k] > 0 else 1.0,
         travels=_travels(start.release_to, options),

@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.intents import Preference, TrainingIntent
+from daitn.objects.intents import TrainingIntent
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = [
@@ -110,8 +110,10 @@ class RouteQuestion:
     now_s: float = 0.0
 
     @property
-    def preferences(self) -> tuple[Preference, ...]:
-        return self.intent.preferences
+    def holds(self) -> bool:
+        """Whether the latest model is measured to reach every target."""
+        latest = self.checkpoints[0].values
+        return all(latest.get(o.name, -1.0) >= o.at_least for o in self.intent.objectives)
 
     @property
     def snapshot_version(self) -> int:

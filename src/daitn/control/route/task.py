@@ -24,7 +24,7 @@ from daitn.control.route.value_model import (
     setting,
     values,
 )
-from daitn.objects.descriptors import ANY
+from daitn.identity.access import allows
 from daitn.objects.identifiers import SiteId
 
 __all__ = [
@@ -372,15 +372,14 @@ def _places(question: RouteQuestion, known: Setting) -> tuple[Indices, Flags, Fl
     ]
     names = sorted({*at, *(name for found in verifiers for name in found)})
     position = {name: column for column, name in enumerate(names)}
-    allowed = [_permits(start.release_to, names) for start in question.checkpoints]
-    release = [_permits(option.dataset.policy.release_to, names) for option in known.options]
+    allowed = [[allows(one.release_to, name) for name in names] for one in question.checkpoints]
+    release = [
+        [allows(option.dataset.policy.release_to, name) for name in names]
+        for option in known.options
+    ]
     return (
         np.array([position[place] for place in at], dtype=np.int64),
         np.array(allowed, dtype=bool).reshape(len(allowed), len(names)),
         np.array(release, dtype=bool).reshape(len(release), len(names)),
         np.array([[name in found for name in names] for found in verifiers], dtype=bool),
     )
-
-
-def _permits(release_to: tuple[str, ...], names: list[str]) -> list[bool]:
-    return [ANY in release_to or name in release_to for name in names]
