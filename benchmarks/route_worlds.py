@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from benchmarks.worlds import files
+from benchmarks.worlds.beyond import trainer
 from daitn.sim.learning.autonomous import Autonomous
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
@@ -76,8 +77,8 @@ def family(name: str) -> Callable[[int], LearningWorld]:
     if name in SYNTHETIC:
         return SYNTHETIC[name]
     if name == STRESSED:
-        return stressed_family([recording(each) for each in RECORDED])
-    return recorded_family(recording(name))
+        return stressed_family([recording(each) for each in RECORDED], trainer)
+    return recorded_family(recording(name), trainer)
 
 
 def led(piece: Piece) -> list[Judged]:

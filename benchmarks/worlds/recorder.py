@@ -91,6 +91,12 @@ class Recorder:
         """Per route an iterator that records what is missing of it, visit by visit."""
         yield from (self._walk(route) for route, _ in self.routes)
 
+    def model(self, route: Route) -> Node:
+        """Of the model that takes this route, which is trained if it is not recorded."""
+        for _ in self._walk(route):
+            pass
+        return self.nodes[route]
+
     def trained(self, targets: dict[str, float]) -> TrainedSplit:
         """All that is recorded so far."""
         case = self.case

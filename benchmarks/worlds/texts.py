@@ -26,7 +26,7 @@ __all__ = ["TEXTS", "text_cases"]
 
 TEXTS = ("clinic", "medquad", "tiny-llama")
 _EFFORTS = {
-    "clinic": Effort(40, most_visits=10, most_examples=1000, saturation_visits=6),
+    "clinic": Effort(160, most_visits=16, most_examples=1000, saturation_visits=6, rounds=3),
     "medquad": Effort(10, most_visits=5, most_examples=500, saturation_visits=4),
     "tiny-llama": Effort(30, most_visits=10, most_examples=1000, saturation_visits=6),
 }

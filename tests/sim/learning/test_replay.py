@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from benchmarks.worlds import files
+from benchmarks.worlds.beyond import trainer
 
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.calibration import calibrated
@@ -85,6 +86,18 @@ def test_off_the_recorded_tree_the_same_seed_gives_the_same_model() -> None:
     assert one[0, 0] == -1.0
     values = learner.values(one)
     assert ((values >= -1e-9) & (values <= 1.0 + 1e-9)).all()
+
+
+def test_beyond_the_recording_models_are_really_trained() -> None:
+    trained, _ = first()
+    learner = replay(trained, trainer=trainer(FAMILY, trained.split.split))
+    route = ((0, 37), (1, 41), (0, 29))
+    one, other = (followed(learner, route, seed) for seed in (1, 2))
+    assert (one == other).all()
+    assert one[0, 0] >= 0.0
+    fresh = exact(learner.tests, learner.values(learner.fresh(1)))[0]
+    much = followed(learner, tuple((k, 90) for k in range(len(trained.split.sites))) * 4, seed=1)
+    assert exact(learner.tests, learner.values(much))[0].mean() > fresh.mean() + 0.2
 
 
 def test_the_surrogate_knows_routes_that_it_never_saw() -> None:

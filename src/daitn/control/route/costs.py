@@ -27,8 +27,9 @@ twice as long, as over a link that nobody measured: what is not remeasured may h
 _STALE_MOST = 2.0
 NEVER_S = 1e12
 """Of a move that cannot be made."""
-_LEAST_SPEED_FLOPS = 1e6
-"""Keeps a site that reports no speed from dividing by zero."""
+_LEAST_SPEED_FLOPS, _DEFAULT_SPEED_FLOPS = 1.0, 1e9
+"""Of a site that reports less than the first, the second is believed until it is measured: a small
+computer's."""
 _QUEUED_VISIT_S = 30.0
 """Of a visit that waits before ours, before this job has measured how long its own take."""
 _DEFAULT_OVERHEAD_S = 1.0
@@ -148,6 +149,11 @@ def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now
     return (rtt_s + size_bytes / max(throughput_bps, 1.0)) * stale
 
 
+def _speed_flops(option: DataOption) -> float:
+    told = option.compute.speed_flops
+    return told if told >= _LEAST_SPEED_FLOPS else _DEFAULT_SPEED_FLOPS
+
+
 def example_s(
     flops_per_example: float, history: Sequence[VisitMade], options: Sequence[DataOption]
 ) -> Floats:
@@ -156,10 +162,7 @@ def example_s(
     From this job's visits to the site where there were any; elsewhere from the site's measured
     speed, times the geometric mean of measured over computed seconds at visited sites.
     """
-    computed = {
-        option.id: flops_per_example / max(option.compute.speed_flops, _LEAST_SPEED_FLOPS)
-        for option in options
-    }
+    computed = {option.id: flops_per_example / _speed_flops(option) for option in options}
     spent: dict[str, tuple[float, int]] = {}
     for visit in history:
         if visit.seconds > 0 and visit.examples > 0 and computed.get(visit.option_id, 0.0) > 0:

@@ -63,7 +63,7 @@ def calibrated(recording: Recording) -> Calibration:
         judged = _with_held_out(trained.asking(_EXPERT))
         repeats = [other.asking(_EXPERT) for other in repeats_of(recording, trained)]
         learner = replay(judged, map(_kept, repeats), held_out=False)
-        alone = replace(learner, children={})
+        alone = replace(learner, known=learner.known.fresh())
         visits.append(_visits(alone, judged))
         routes.append(_routes(alone, judged))
         seeds += [

@@ -1,5 +1,6 @@
-"""Recorded truth: models that take recorded routes have the recorded values; a surrogate, fitted on
-the recording, stands in where nobody went.
+"""Recorded truth: models that take recorded routes have the recorded values. Where nobody went, the
+model is trained there and then if somebody does that; else a surrogate that was fitted on the
+recording stands in.
 
 What a learner remembers of a model: the recorded node where it is (-1 off the recorded tree), all
 recorded numbers (per objective its value, then the value of each label that its verifier told),
@@ -8,8 +9,8 @@ and what it saw of each site.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,10 +20,35 @@ from daitn.sim.learning.measuring import LEAST_ITEMS
 from daitn.sim.learning.recordings import Node, Route, Split, TrainedSplit
 from daitn.sim.learning.surrogate import FADES, Surrogate, Visits, fitted, seen_after
 
-__all__ = ["Replay", "items_of", "replay"]
+__all__ = ["Known", "Replay", "Trainer", "items_of", "replay"]
+
+Trainer = Callable[[Route], Node]
+"""Trains a model along a route and measures it."""
 
 _REST = "(others)"
 """Stands for all items of labels that are too few to be told of."""
+
+
+@dataclass
+class Known:
+    """Models that were trained; it grows where a trainer goes on."""
+
+    routes: list[Route] = field(default_factory=list)
+    index: dict[Route, int] = field(default_factory=dict)
+    numbers: list[Floats] = field(default_factory=list)
+    """(D,) each."""
+
+    def add(self, route: Route, numbers: Floats) -> int:
+        self.index[route] = len(self.routes)
+        self.routes.append(route)
+        self.numbers.append(numbers)
+        return self.index[route]
+
+    def fresh(self) -> Known:
+        """The untrained model alone."""
+        known = Known()
+        known.add((), self.numbers[0])
+        return known
 
 
 @dataclass(frozen=True)
@@ -31,15 +57,13 @@ class Replay:
 
     split: Split
     tests: tuple[Examined, ...]
-    numbers: Floats
-    """(nodes, D)."""
-    children: dict[tuple[int, int, int], int]
-    """Node, site and examples to the node after that visit."""
+    known: Known
     surrogate: Surrogate
+    trainer: Trainer | None = None
 
     def fresh(self, count: int) -> Floats:
         sites = len(self.split.sites)
-        start = np.concatenate([[0.0], self.numbers[0], np.zeros(len(FADES) * sites)])
+        start = np.concatenate([[0.0], self.known.numbers[0], np.zeros(len(FADES) * sites)])
         return np.tile(start, (count, 1))
 
     def trained(
@@ -50,27 +74,36 @@ class Replay:
         at_s: Floats,
         rng: np.random.Generator | None,
     ) -> Floats:
-        width = self.numbers.shape[1]
+        width = len(self.known.numbers[0])
         visits = Visits(models[:, 1 : 1 + width], models[:, 1 + width :], dataset, examples)
         after = np.empty_like(models)
-        after[:, 0] = -1.0
-        numbers = self.surrogate.after(visits, rng)
-        if rng is not None:
-            numbers = np.round(numbers * self._items) / self._items
-        after[:, 1 : 1 + width] = numbers
         after[:, 1 + width :] = seen_after(visits.seen, dataset, examples)
-        for row, (node, site, amount) in enumerate(
-            zip(models[:, 0], dataset, examples, strict=True)
-        ):
-            child = self.children.get((int(node), int(site), int(amount)))
-            if child is not None:
-                after[row, 0] = child
-                after[row, 1 : 1 + width] = self.numbers[child]
+        stops = zip(models[:, 0], dataset, examples, strict=True)
+        after[:, 0] = [self._child(int(node), (int(k), int(n))) for node, k, n in stops]
+        for row, child in enumerate(after[:, 0]):
+            if child >= 0:
+                after[row, 1 : 1 + width] = self.known.numbers[int(child)]
+        guessed = after[:, 0] < 0
+        if guessed.any():
+            numbers = self.surrogate.after(visits.take(guessed), rng)
+            if rng is not None:
+                numbers = np.round(numbers * self._items) / self._items
+            after[guessed, 1 : 1 + width] = numbers
         return after
+
+    def _child(self, node: int, visit: tuple[int, int]) -> int:
+        """The node after one more visit; -1 where it is not known."""
+        if node < 0:
+            return -1
+        route = (*self.known.routes[node], visit)
+        child = self.known.index.get(route)
+        if child is not None or self.trainer is None:
+            return -1 if child is None else child
+        return self.known.add(route, numbers_of(self.trainer(route), self.tests))
 
     def values(self, models: Floats) -> Floats:
         """Labels that nobody tells of have what is left of the objective's value."""
-        numbers = models[:, 1 : 1 + self.numbers.shape[1]]
+        numbers = models[:, 1 : 1 + len(self.known.numbers[0])]
         values = np.zeros((len(models), *self._shape))
         at = 0
         for k, test in enumerate(self.tests):
@@ -100,7 +133,11 @@ class Replay:
 
 
 def replay(
-    trained: TrainedSplit, repeats: Iterable[TrainedSplit] = (), *, held_out: bool = True
+    trained: TrainedSplit,
+    repeats: Iterable[TrainedSplit] = (),
+    *,
+    held_out: bool = True,
+    trainer: Trainer | None = None,
 ) -> Replay:
     """The learner of a split. `repeats` teach the surrogate and are not replayed.
 
@@ -109,18 +146,13 @@ def replay(
     split = trained.split
     tests = tuple(items_of(split, number) for number in range(len(split.tests)))
     nodes = {route: node for route, node in trained.nodes.items() if held_out or not node.held_out}
-    routes = sorted(nodes, key=lambda route: (len(route), route))
-    index = {route: number for number, route in enumerate(routes)}
-    children = {
-        (index[route[:-1]], *route[-1]): number
-        for route, number in index.items()
-        if route and route[:-1] in index
-    }
+    known = Known()
+    for route in sorted(nodes, key=lambda route: (len(route), route)):
+        known.add(route, numbers_of(nodes[route], tests))
     taught = [nodes]
     for other in repeats:
         taught.append({r: n for r, n in other.nodes.items() if held_out or not n.held_out})
-    numbers = np.array([numbers_of(nodes[route], tests) for route in routes])
-    return Replay(split, tests, numbers, children, _surrogate(split, tests, taught))
+    return Replay(split, tests, known, _surrogate(split, tests, taught), trainer)
 
 
 def items_of(split: Split, number: int) -> Examined:

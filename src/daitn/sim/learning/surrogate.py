@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daitn.sim.learning.learner import Floats, Indices
 
@@ -50,6 +51,9 @@ class Visits:
     seen: Floats
     site: Indices
     examples: Floats
+
+    def take(self, rows: NDArray[np.bool_]) -> Visits:
+        return Visits(self.values[rows], self.seen[rows], self.site[rows], self.examples[rows])
 
 
 @dataclass(frozen=True)

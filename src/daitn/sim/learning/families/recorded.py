@@ -17,11 +17,12 @@ from daitn.sim.learning.families.nodes import needs
 from daitn.sim.learning.families.seeds import is_validation
 from daitn.sim.learning.families.targets import provisional, settled
 from daitn.sim.learning.recordings import Recording, Split, TrainedSplit
-from daitn.sim.learning.replay import Replay, replay
+from daitn.sim.learning.replay import Replay, Trainer, replay
 from daitn.sim.learning.world import LearningWorld
 
 __all__ = [
     "STRESSED",
+    "Trainers",
     "judgeable",
     "recorded_family",
     "repeats_of",
@@ -37,14 +38,26 @@ _BROAD = "broad"
 """The objective that every split has; one of its experts stands beside it."""
 
 
-def recorded_family(recording: Recording) -> Callable[[int], LearningWorld]:
+Trainers = Callable[[str, str], Trainer | None]
+"""Who trains the models of a family's split beyond what is recorded, if somebody does."""
+
+
+def _nobody(family: str, split: str) -> Trainer | None:
+    return None
+
+
+def recorded_family(
+    recording: Recording, trainers: Trainers = _nobody
+) -> Callable[[int], LearningWorld]:
     """Worlds on the splits of one recording, by seed."""
-    return _family(recording.header.family, (recording,), plain)
+    return _family(recording.header.family, (recording,), plain, trainers)
 
 
-def stressed_family(recordings: Sequence[Recording]) -> Callable[[int], LearningWorld]:
+def stressed_family(
+    recordings: Sequence[Recording], trainers: Trainers = _nobody
+) -> Callable[[int], LearningWorld]:
     """Worlds on the splits of all recordings, in networks that stress a planner, by seed."""
-    return _family(STRESSED, tuple(recordings), stressed)
+    return _family(STRESSED, tuple(recordings), stressed, trainers)
 
 
 def splits_for(recording: Recording, validation: bool) -> tuple[TrainedSplit, ...]:
@@ -74,12 +87,14 @@ def _family(
     name: str,
     recordings: tuple[Recording, ...],
     conditions: Callable[[np.random.Generator, Split], Conditions],
+    trainers: Trainers,
 ) -> Callable[[int], LearningWorld]:
     @cache
     def learner(number: int, place: int, expert: str) -> Replay:
         trained = recordings[number].splits[place]
         repeats = (other.asking(expert) for other in repeats_of(recordings[number], trained))
-        return replay(trained.asking(expert), repeats)
+        trainer = trainers(recordings[number].header.family, trained.split.split)
+        return replay(trained.asking(expert), repeats, trainer=trainer)
 
     def world(seed: int) -> LearningWorld:
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))

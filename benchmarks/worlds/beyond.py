@@ -1,0 +1,37 @@
+"""Real training beyond what is recorded, for families where a visit takes some milliseconds."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from benchmarks.worlds.files import load
+from benchmarks.worlds.recorder import Recorder
+from benchmarks.worlds.tables import TABLES, table_cases
+from daitn.sim.learning.replay import Trainer
+
+__all__ = ["trainer"]
+
+
+def trainer(family: str, split: str) -> Trainer | None:
+    """Trains and measures models of a table's split along any route; none for other families."""
+    return _recorders(family)[split].model if family in TABLES else None
+
+
+@cache
+def _recorders(family: str) -> dict[str, Recorder]:
+    """Of this process alone, with a folder of its own."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    folder = Path(tempfile.mkdtemp(prefix="daitn-worlds-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    known = {one.split.split: dict(one.nodes) for one in load(family).splits}
+    return {
+        case.name: Recorder(case, folder / "models", known.get(case.name, {}))
+        for case in table_cases(family, folder / "data")
+    }
