@@ -82,6 +82,11 @@ class Costs:
         """Seconds until the model is at another option's site."""
         return self.between(self.at[option], self.at[to])
 
+    def stay_s(self, option: Indices, examples: Floats | float) -> Floats:
+        """Seconds of visits, without the way there."""
+        found: Floats = self.wait_s[option] + self.example_s[option] * examples + self.visit_s
+        return found
+
 
 def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     """The costs of visits to `options` as they are known at `question.now_s`."""

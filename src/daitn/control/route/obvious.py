@@ -96,7 +96,7 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
     """One visit with as much as time, money and examples allow, where that is less than usual."""
     costs, limits = task.costs, task.limits
     options = np.flatnonzero(task.open)
-    waiting_s = costs.start_s[row, options] + costs.wait_s[options] + costs.visit_s
+    waiting_s = costs.start_s[row, options] + costs.stay_s(options, 0.0)
     affordable = np.minimum(
         (limits.seconds - waiting_s) / np.maximum(costs.example_s[options], 1e-12),
         np.where(
@@ -143,7 +143,7 @@ def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
     option = np.array([k for k, _ in candidates], dtype=np.int64)
     examples = np.array([float(n) for _, n in candidates])
     tried, drawn = np.repeat(np.arange(len(option)), len(rows)), np.tile(rows, len(option))
-    stay = _effort(task, task.costs.wait_s[option], option, examples)
+    stay = _effort(task, 0.0, option, examples)
     now, at = _short(task, few, model.skills, start, rows), -1
     stops: list[Stop] = []
     for _ in range(HORIZON):
@@ -182,11 +182,11 @@ def _tried(
     return after_visit(known, draws, model.skills[rows], visit)
 
 
-def _effort(task: Task, wait_s: Floats, option: Indices, examples: Floats) -> Floats:
-    """Of visits, without the way there."""
+def _effort(task: Task, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
+    """Of visits that take so many seconds to get there."""
     costs = task.costs
-    stay_s = wait_s + costs.example_s[option] * examples + costs.visit_s
-    return task.effort(stay_s, costs.price_usd[option] * examples)
+    seconds = way_s + costs.stay_s(option, examples)
+    return task.effort(seconds, costs.price_usd[option] * examples)
 
 
 def _worth_looking(task: Task, row: int) -> list[Stop]:
@@ -205,8 +205,8 @@ def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
     after = _tried(known, mode, start.model, first, options, records)
     left = _short(task, mode, after, start, first)
     now = _short(task, mode, start.model.skills[first], start, first)
-    wait_s = task.costs.wait_s[options] + task.costs.start_s[row, options]
-    rate = (now - left) / np.maximum(_effort(task, wait_s, options, records), 1e-12)
+    effort = _effort(task, task.costs.start_s[row, options], options, records)
+    rate = (now - left) / np.maximum(effort, 1e-12)
     best: Indices = options[np.argsort(-rate, kind="stable")[:most]]
     return best
 

@@ -163,8 +163,7 @@ def _way(task: Task, plans: Sequence[Plan]) -> _Way:
     moved = np.zeros(shape)
     moved[:, 0] = costs.start_s[[plan.start for plan in plans], option[:, 0]]
     moved[:, 1:] = costs.move_s(option[:, :-1], option[:, 1:])
-    stay = costs.wait_s[option] + costs.example_s[option] * examples + costs.visit_s
-    seconds = np.cumsum(moved + stay, axis=1)
+    seconds = np.cumsum(moved + costs.stay_s(option, examples), axis=1)
     cost_usd = np.cumsum(costs.price_usd[option] * examples, axis=1)
     told = np.cumsum(examples, axis=1)
     seen = np.array([task.starts[plan.start].model.seen.sum() for plan in plans])
