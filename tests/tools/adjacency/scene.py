@@ -96,7 +96,10 @@ class Process:
 
 @asynccontextmanager
 async def running(
-    site: SiteId, neighbours: Mapping[SiteId, tuple[str, ...]], listen: str = LOOPBACK
+    site: SiteId,
+    neighbours: Mapping[SiteId, tuple[str, ...]],
+    listen: str = LOOPBACK,
+    dead_s: float = 0.15,
 ) -> AsyncIterator[Process]:
     """A site that sends every message back."""
     process = await asyncio.create_subprocess_exec(
@@ -105,6 +108,7 @@ async def running(
         site,
         listen,
         json.dumps(dict(neighbours)),
+        str(dead_s),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout

@@ -1,4 +1,5 @@
-"""A site that sends every message back. Arguments: its name, an endpoint to listen on, neighbours.
+"""A site that sends every message back. Arguments: its name, an endpoint to listen on, neighbours,
+and after how many seconds of silence one of them is down.
 
 Prints where it listens, and runs until it is killed.
 """
@@ -31,12 +32,13 @@ class Echo:
             self.adjacency.send(neighbour, message)
 
 
-async def main(site: str, listen: str, neighbours: str) -> None:
+async def main(site: str, listen: str, neighbours: str, dead_s: str) -> None:
     echo = Echo()
     settings = AdjacencySettings(
         site=SiteId(site),
         listen=(listen,),
         neighbours={SiteId(name): tuple(ends) for name, ends in json.loads(neighbours).items()},
+        dead_s=float(dead_s),
     )
     echo.adjacency = await open_adjacency(settings, echo)
     print(*echo.adjacency.endpoints, flush=True)
