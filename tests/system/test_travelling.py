@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class Travels:
         budget = {"duration_s": duration_s}
         job: str = self.train(objectives=never, model=SLOW_MODEL, budget=budget)["job"]
         wait_until(lambda: self._learns(job))
-        self.network.processes.kill("mpvu")
+        self._lose_verifier()
         before = self._sought_in_vain(job)
         wait_until(lambda: self._sought_in_vain(job) != before)
         ((at, _), *_) = {*self._sought_in_vain(job).items()} - {*before.items()}
@@ -82,6 +83,12 @@ class Travels:
         # What is told of its route does not name a visit that is not measured.
         wait_until(lambda: self.shown(job)["state"] == "verifying")
         return job, at
+
+    def _lose_verifier(self) -> None:
+        """With its disk: the model may have arrived there between the last look and its death."""
+        self.network.processes.kill("mpvu")
+        for kept in ("journeys", "models", "ledger"):
+            shutil.rmtree(self.folder / "state" / "mpvu" / kept)
 
     def _learns(self, job: str) -> bool:
         """Whether it is at a site where it learns, for some time yet: it is not at the verifier."""
