@@ -147,11 +147,13 @@ async def test_a_broken_link_is_noticed_at_both_ends_and_comes_back(silent: bool
             adjacent(A, at_a, {B: through(relay)}) as a,
         ):
             await until(lambda: at_a.is_up(B) and at_b.is_up(A))
+            broken_s = time.monotonic()
             if silent:
                 relay.silent = True
             else:
                 relay.cut()
             await until(lambda: not at_a.is_up(B) and not at_b.is_up(A))
+            assert time.monotonic() - broken_s < 2.0
             assert not a.send(B, b"lost")
             relay.mend()
             await until(lambda: at_a.is_up(B) and at_b.is_up(A))
