@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.worlds.files import FOLDER, families, load, save
-from benchmarks.worlds.recorder import Case, Recorder
+from benchmarks.worlds.recorder import Case, Recorder, repeatable
 from benchmarks.worlds.tables import TABLES, table_cases
 from benchmarks.worlds.targets import suggested
 from benchmarks.worlds.texts import TEXTS, text_cases
@@ -47,8 +47,7 @@ def main() -> None:
         print("\n".join(FAMILIES))
         return
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what is there is saved
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    repeatable()
     for family in options.family or FAMILIES:
         made = list(cases(family, options.work))
         record(family, made, options.work, options.out, options.minutes)

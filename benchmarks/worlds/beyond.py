@@ -8,10 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from benchmarks.worlds.files import load
-from benchmarks.worlds.recorder import Recorder
+from benchmarks.worlds.recorder import Recorder, repeatable
 from benchmarks.worlds.tables import TABLES, table_cases
 from daitn.sim.learning.replay import Trainer
 
@@ -20,14 +18,13 @@ __all__ = ["trainer"]
 
 def trainer(family: str, split: str) -> Trainer | None:
     """Trains and measures models of a table's split along any route; none for other families."""
-    return _recorders(family)[split].model if family in TABLES else None
+    return _recorders(family)[split].node if family in TABLES else None
 
 
 @cache
 def _recorders(family: str) -> dict[str, Recorder]:
     """Of this process alone, with a folder of its own."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    repeatable()
     folder = Path(tempfile.mkdtemp(prefix="daitn-worlds-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     known = {one.split.split: dict(one.nodes) for one in load(family).splits}

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from benchmarks.worlds.routes import Effort, planned
 from daitn.learning.recipe import Config, Recipe
 from daitn.sim.learning.recordings import Node, Route, Score, Site, Split, Test, TrainedSplit
 
-__all__ = ["Case", "Recorder", "SiteData", "TestData"]
+__all__ = ["Case", "Recorder", "SiteData", "TestData", "repeatable"]
 
 _DIGITS = 4
 
@@ -63,6 +65,12 @@ class Case:
     note: str = ""
 
 
+def repeatable() -> None:
+    """Makes training in this process give the same model each time."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
 @dataclass
 class Recorder:
     """Records one case. Models of all beginnings stay under `work`, so that it can go on later."""
@@ -91,8 +99,8 @@ class Recorder:
         """Per route an iterator that records what is missing of it, visit by visit."""
         yield from (self._walk(route) for route, _ in self.routes)
 
-    def model(self, route: Route) -> Node:
-        """Of the model that takes this route, which is trained if it is not recorded."""
+    def node(self, route: Route) -> Node:
+        """The end of a route, to which a model is trained if that is not recorded."""
         for _ in self._walk(route):
             pass
         return self.nodes[route]

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from daitn.control.feasibility import assess
+from daitn.control.route.costs import example_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.experience import Lesson, PastJob, pooled
 from daitn.control.route.question import Believed, RouteQuestion
@@ -55,6 +56,18 @@ def test_a_descriptor_with_an_impossible_number_is_not_read(changes: dict[str, o
 def test_sites_of_a_few_records_are_planned_for() -> None:
     few = topology(general(f"t{n}", {"information": n}) for n in (1, 3, 5, 8))
     assert planned(question(intent(broad=0.6), few)).visits
+
+
+@pytest.mark.parametrize("speed", [1.0, 15e3, 1e6, 1e9, 1e15, 1e30])
+def test_a_site_is_as_fast_as_it_says(speed: float) -> None:
+    site = general("one", {"information": 500}, speed=speed)
+    assert example_s(1e4, (), [site]) == pytest.approx(1e4 / speed)
+
+
+@pytest.mark.parametrize("speed", [0.0, 5e-324])
+def test_a_site_without_a_speed_is_planned_for(speed: float) -> None:
+    site = general("one", {"information": 500}, speed=speed)
+    assert planned(question(intent(broad=0.6), topology([site]))).visits
 
 
 def test_empty_sites_are_planned_for() -> None:

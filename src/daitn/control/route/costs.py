@@ -16,7 +16,7 @@ from daitn.control.route.value_model import Floats, Indices
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, Drrt
 
-__all__ = ["NEVER_S", "Costs", "costs", "example_s", "transfer_s"]
+__all__ = ["NEVER_S", "USUAL_SPEED_FLOPS", "Costs", "costs", "example_s", "transfer_s"]
 
 _DEFAULT_THROUGHPUT_BPS = 5e6
 """Of a link that nobody measured: 40 Mbit/s, a modest uplink of an office."""
@@ -27,9 +27,11 @@ twice as long, as over a link that nobody measured: what is not remeasured may h
 _STALE_MOST = 2.0
 NEVER_S = 1e12
 """Of a move that cannot be made."""
-_LEAST_SPEED_FLOPS, _DEFAULT_SPEED_FLOPS = 1.0, 1e9
-"""Of a site that reports less than the first, the second is believed until it is measured: a small
-computer's."""
+USUAL_SPEED_FLOPS = 1e11
+"""Of a site of which no speed is known: a laptop's processor. It is rather too fast: the first
+visit corrects it, while a speed that is too slow would end jobs with a deadline."""
+_LEAST_SPEED_FLOPS = 1.0
+"""Who reports less reports none."""
 _QUEUED_VISIT_S = 30.0
 """Of a visit that waits before ours, before this job has measured how long its own take."""
 _DEFAULT_OVERHEAD_S = 1.0
@@ -156,7 +158,7 @@ def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now
 
 def _speed_flops(option: DataOption) -> float:
     told = option.compute.speed_flops
-    return told if told >= _LEAST_SPEED_FLOPS else _DEFAULT_SPEED_FLOPS
+    return told if told >= _LEAST_SPEED_FLOPS else USUAL_SPEED_FLOPS
 
 
 def example_s(

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from immutables import Map
 
+from daitn.control.route.costs import USUAL_SPEED_FLOPS
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.decisions import Route
 from daitn.objects.descriptors import (
@@ -53,9 +54,6 @@ __all__ = [
     "waits_for",
 ]
 
-_FIRST_SPEED_FLOPS = 1e11
-"""Of a site's compute before the model was at any: a laptop's processor. It is rather too fast: the
-first site corrects it on arrival, while a speed that is too slow would end jobs with a deadline."""
 _FIRST_ITEMS = 200
 """Of a test set before it was used: a standard error of 0.03."""
 _ONE_WAY = 2.0
@@ -297,7 +295,7 @@ def _assumed_compute(question: RouteQuestion, needs: WorkNeeds, heard: Heard) ->
         for node in heard.met.values()
         if node.compute is not None and node.compute.speed_flops > 0
     ]
-    usual = float(np.exp(np.mean(np.log(speeds)))) if speeds else _FIRST_SPEED_FLOPS
+    usual = float(np.exp(np.mean(np.log(speeds)))) if speeds else USUAL_SPEED_FLOPS
     memory = _assumed(question.intent, Quantity.MEMORY_BYTES, float(needs.memory_bytes))
     return ComputeDescriptor(
         device="",

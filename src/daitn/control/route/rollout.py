@@ -108,7 +108,7 @@ def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> Outc
         examples=np.where(nothing, 0.0, way.told[at]),
         missing=missing,
         effort=_utility(each, task.weight[draws], task.caution),
-        chance=np.minimum(1.0, (visits > 0) @ task.weight[draws] / task.weight[draws].sum()),
+        chance=(visits > 0) @ task.weight[draws] / task.weight[draws].sum(),
         allowed=way.length,
     )
 

@@ -97,9 +97,9 @@ class Replay:
             return -1
         route = (*self.known.routes[node], visit)
         child = self.known.index.get(route)
-        if child is not None or self.trainer is None:
-            return -1 if child is None else child
-        return self.known.add(route, numbers_of(self.trainer(route), self.tests))
+        if child is None and self.trainer is not None:
+            child = self.known.add(route, numbers_of(self.trainer(route), self.tests))
+        return -1 if child is None else child
 
     def values(self, models: Floats) -> Floats:
         """Labels that nobody tells of have what is left of the objective's value."""
