@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from daitn.steering.commands import Command, Send
-from daitn.steering.forwarder import Forwarder, Settings
+from daitn.steering.forwarder import Forwarder, ForwarderSettings
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Action, Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 GOAL_PER_S = 200_000
 ROUNDS = 4
@@ -48,7 +48,7 @@ SOURCE = "source"
 PAYLOAD = bytes(256)
 STEP_S = 5e-6
 BEGAN_S = 1.7e9
-SETTINGS = Settings(owner_per_s=1e7, owner_burst=1e7, kept_s=0.1)
+SETTINGS = ForwarderSettings(owner_per_s=1e7, owner_burst=1e7, kept_s=0.1)
 
 Traffic = list[tuple[str, Packet]]
 """Packets, and the neighbours that they come from."""
@@ -71,7 +71,7 @@ def told(neighbour: int) -> Update:
 
 def traffic(number: int) -> Traffic:
     """One batch."""
-    wants = [encode_want(Want(Capability.ANSWER, topic, owner="ana")) for topic in TOPICS]
+    wants = [encode_intent(PacketIntent(Capability.ANSWER, topic, owner="ana")) for topic in TOPICS]
     made: Traffic = []
     for i in range(number * PACKETS, (number + 1) * PACKETS):
         sender = NEIGHBOURS[i % len(NEIGHBOURS)]

@@ -24,12 +24,12 @@ from typing import Any
 
 import uvloop
 
+from daitn.node.forwarder.offers import home
+from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
 from daitn.objects.identifiers import SiteId
+from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Packet
 from daitn.steering.wire.replies import Reason, Refusal
-from daitn.steering.wire.want import Want
-from daitn.terminal.forwarder.offers import home
-from daitn.terminal.forwarder.post import NotServed, Post
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 
@@ -50,11 +50,11 @@ def cost_of(site: str, neighbour: str) -> float:
 class Nothing:
     """Serves nothing."""
 
-    async def serve(self, packet: Packet, want: Want) -> bytes:
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         raise NotServed(Refusal(Reason.FAILED, "this site serves nothing"))
 
 
-class Watched(Post):
+class Watched(ForwarderRuntime):
     """Writes down when its links go down, and when its next hop towards an origin changes."""
 
     def __init__(self, site: SiteId, events: list[Event]) -> None:
@@ -116,22 +116,22 @@ class Sites:
             hello_s=HELLO_S,
             dead_s=DEAD_S,
         )
-        post = Watched(settings.site, self._events)
-        post.offer((home(settings.site),))
-        links = await open_adjacency(settings, post)
-        post.join(links)
-        self._running[site] = post, links
+        runtime = Watched(settings.site, self._events)
+        runtime.offer((home(settings.site),))
+        links = await open_adjacency(settings, runtime)
+        runtime.join(links)
+        self._running[site] = runtime, links
 
     async def close(self, site: str) -> None:
-        post, links = self._running.pop(site)
-        self._summaries += post.counts["summaries"]
+        runtime, links = self._running.pop(site)
+        self._summaries += runtime.counts["summaries"]
         await links.close()
-        await post.close()
+        await runtime.close()
 
     async def events(self) -> dict[str, Any]:
         told = [*self._events]
         self._events.clear()
-        now = sum(post.counts["summaries"] for post, _ in self._running.values())
+        now = sum(runtime.counts["summaries"] for runtime, _ in self._running.values())
         return {"events": told, "summaries": self._summaries + now}
 
 

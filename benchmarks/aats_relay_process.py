@@ -26,13 +26,13 @@ from typing import Any
 import uvloop
 import zenoh
 
+from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
 from daitn.objects.identifiers import SiteId
-from daitn.steering.patience import Settings
+from daitn.steering.settings import ForwarderSettings
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Action, Kind, Packet, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Greeting, Offer, RouteEntry, Update, encode_summary
-from daitn.steering.wire.want import Capability, Want, encode_want
-from daitn.terminal.forwarder.post import NotServed, Post
 from daitn.tools.adjacency.protocol import Neighbours
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
@@ -45,7 +45,7 @@ SOURCE, RELAY, SINK = SiteId("source"), SiteId("relay"), SiteId("sink")
 OFFER = Offer(f"{Capability.ANSWER}:medicine", 0.9, 2, 0.01, amount=1_000_000)
 # One owner sends all, and answers are kept for copies that come late: at this rate, more than the
 # usual bounds allow.
-SETTINGS = Settings(owner_per_s=1e6, owner_burst=1e6, most_objects=1_000_000, kept_s=1.0)
+SETTINGS = ForwarderSettings(owner_per_s=1e6, owner_burst=1e6, most_objects=1_000_000, kept_s=1.0)
 GREETING = encode_summary(Greeting())
 ID = slice(8, 24)
 """Where a packet has its id."""
@@ -53,8 +53,8 @@ ID = slice(8, 24)
 
 def query_of(size: int) -> bytes:
     """A query with `size` bytes of payload, as its source sends it on, in wire form."""
-    want = encode_want(Want(Capability.ANSWER, "medicine", owner="ana"))
-    packet = Packet(Kind.QUERY, bytes(16), want, bytes(size))
+    intent = encode_intent(PacketIntent(Capability.ANSWER, "medicine", owner="ana"))
+    packet = Packet(Kind.QUERY, bytes(16), intent, bytes(size))
     return encode_packet(packet.stepped(SOURCE, int(time.time() * 1000), Action.FORWARDED, 0))
 
 
@@ -107,7 +107,7 @@ class PassOn:
 class Nothing:
     """Serves nothing."""
 
-    async def serve(self, packet: Packet, want: Want) -> bytes:
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         raise NotServed(Refusal(Reason.FAILED, "a relay serves nothing"))
 
 
@@ -249,12 +249,12 @@ async def relay(stack: AsyncExitStack, kind: str, to: str) -> None:
         endpoint = links.endpoints[0]
         await until(lambda: links.stats()[SINK].up)
     else:
-        post = Post(RELAY, Nothing(), SETTINGS)
-        links = await adjacent(stack, RELAY, neighbours, post)
-        post.join(links)
-        stack.push_async_callback(post.close)
+        runtime = ForwarderRuntime(RELAY, Nothing(), SETTINGS)
+        links = await adjacent(stack, RELAY, neighbours, runtime)
+        runtime.join(links)
+        stack.push_async_callback(runtime.close)
         endpoint = links.endpoints[0]
-        await until(lambda: post.core.routes.offering(OFFER.key))
+        await until(lambda: runtime.core.routes.offering(OFFER.key))
     began_s = time.process_time()
     print(endpoint, flush=True)
     await ended()

@@ -52,7 +52,7 @@ QUESTION = (
 )
 
 
-def request(model: str, wishes: dict[str, Any] | None = None) -> bytes:
+def request(model: str, constraints: dict[str, Any] | None = None) -> bytes:
     """A whole HTTP request."""
     body: dict[str, Any] = {
         "model": model,
@@ -60,8 +60,8 @@ def request(model: str, wishes: dict[str, Any] | None = None) -> bytes:
         "max_tokens": 16,
         "temperature": 0,
     }
-    if wishes is not None:
-        body["daitn"] = wishes
+    if constraints is not None:
+        body["daitn"] = constraints
     sent = json.dumps(body).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: benchmark\r\n"

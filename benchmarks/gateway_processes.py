@@ -25,6 +25,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daitn.identity.keys import SigningKey
+from daitn.node.config import GatewayConfig
+from daitn.node.gateway import Gateway
 from daitn.objects.deployments import (
     Api,
     DeploymentDescriptor,
@@ -37,8 +39,6 @@ from daitn.objects.errors import Refused
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.readings import LinkReading, Reading
-from daitn.terminal.config import GatewayConfig
-from daitn.terminal.gateway import Gateway
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt

@@ -24,7 +24,7 @@ from daitn.objects.deployments import (
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Serving
-from daitn.objects.queries import QueryIntent, QueryWishes, Trust
+from daitn.objects.queries import QueryConstraints, QueryIntent, Trust
 from daitn.objects.readings import ServingReading
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.state import QrrtState
@@ -73,7 +73,7 @@ INTENTS = {
     "auto, wishes": QueryIntent(
         origin=GATE, owner="", api=Api.CHAT, model="auto", topic="medicine",
         tokens_in=100, tokens_out=100,
-        wishes=QueryWishes(
+        constraints=QueryConstraints(
             min_accuracy=0.52, trust=Trust.CLAIMED, jurisdictions=("US",),
             max_cost_usd=1.0, deadline_s=100.0,
         ),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from daitn.center.deployments import DeploymentService
-from daitn.center.feed import JournalKeys
+from daitn.center.drrt_feed import JournalKeys
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert
 from daitn.objects.deployments import (
@@ -24,11 +24,11 @@ from daitn.objects.messages import Demand, DemandRate, DeployModel, RetireModel,
 from daitn.objects.placement import DeploymentView, DesiredDeployment
 from daitn.objects.readings import LinkReading, Reading, ServingReading
 from daitn.objects.wire import decode, encode
-from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
+from daitn.tools.journal.memory import MemoryJournal
+from daitn.tools.membership import Membership
 from daitn.tools.qrrt_feed import QrrtFeed
-from daitn.tools.store.memory import MemoryJournal
 from tests.scenes.waiting import until
 
 Seen = Callable[[str, str, str], None]
@@ -171,10 +171,10 @@ class World:
 
     async def start(self) -> None:
         self._fabric = self.network.open(CENTER_SITE)
-        self._directory = Directory(self._fabric, JournalKeys(self.journal))
-        self._qrrt = QrrtFeed(self._fabric, self._directory, CENTER_SITE)
-        self.service = DeploymentService(self._fabric, self.journal, self._directory, self._qrrt)
-        await self._directory.start()
+        self._membership = Membership(self._fabric, JournalKeys(self.journal))
+        self._qrrt = QrrtFeed(self._fabric, self._membership, CENTER_SITE)
+        self.service = DeploymentService(self._fabric, self.journal, self._membership, self._qrrt)
+        await self._membership.start()
         await self._qrrt.start()
         await self.service.start()
 
@@ -182,14 +182,14 @@ class World:
         await self.network.kill(CENTER_SITE)
         await self.service.close()
         await self._qrrt.close()
-        await self._directory.close()
+        await self._membership.close()
 
     async def restart(self) -> None:
         await self.stop()
         await self.start()
 
     async def known(self, *sites: str) -> None:
-        await until(lambda: self._directory.alive() >= set(sites))
+        await until(lambda: self._membership.alive() >= set(sites))
 
     async def serve(self, site: str, name: str, first_token_s: float, per_token_s: float) -> None:
         """A facility tells how fast a deployment answers."""

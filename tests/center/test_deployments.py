@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from daitn.center import deployments, patience
+from daitn.center import backoff, deployments
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import InvalidInput, NotFound, Refused, StorageFull
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import AUTO_REPLICAS, DeployIntent, RetireIntent
-from daitn.tools import directory
+from daitn.tools import membership as membership
 from tests.scenes.waiting import PATIENCE_S, until
 
 from .mdf import World
@@ -24,8 +24,8 @@ GONE_AFTER_S = 0.4
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(deployments, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(deployments, "ASK_AGAIN_S", 0.05)
-    monkeypatch.setattr(directory, "LOST_AFTER_S", 0.02)
-    monkeypatch.setattr(patience, "GONE_AFTER_S", GONE_AFTER_S)
+    monkeypatch.setattr(membership, "LOST_AFTER_S", 0.02)
+    monkeypatch.setattr(backoff, "GONE_AFTER_S", GONE_AFTER_S)
     world = World()
     await world.add("east", "west", "north")
     await world.start()
@@ -164,7 +164,7 @@ async def test_a_facility_that_does_not_answer_keeps_nobody_waiting(
 async def test_a_model_that_cannot_be_loaded_is_tried_elsewhere(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "FAILING_FOR_S", 0.1)
+    monkeypatch.setattr(backoff, "FAILING_FOR_S", 0.1)
     for mdf in world.mdfs.values():
         mdf.loads = False
     world.service.deploy(wish("doctor-1"))

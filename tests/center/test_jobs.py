@@ -14,7 +14,7 @@ from daitn.objects.decisions import Route
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import Assessed, JobView, Planned, Submitted
 from daitn.objects.messages import WorkState, WorkStatus
-from daitn.tools.store.memory import MemoryJournal
+from daitn.tools.journal.memory import MemoryJournal
 from tests.control.jobs.world import DECISION, INTENT, NEEDS, assessment, stop
 from tests.scenes.waiting import until
 

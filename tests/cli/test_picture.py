@@ -16,7 +16,7 @@ from daitn.objects.descriptors import (
     VerifierDescriptor,
 )
 from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId
-from daitn.objects.jobs import JobState, JobView, MadeVisit, ObjectiveView, WorkNeeds
+from daitn.objects.jobs import JobState, JobView, ObjectiveView, VisitView, WorkNeeds
 from daitn.objects.models import ModelRef
 from daitn.topology.snapshot import SiteState
 
@@ -112,13 +112,13 @@ SITES = (
 )
 
 
-def made_visits(stops: tuple[Stop, ...]) -> tuple[MadeVisit, ...]:
-    visits: list[MadeVisit] = []
+def made_visits(stops: tuple[Stop, ...]) -> tuple[VisitView, ...]:
+    visits: list[VisitView] = []
     before = UNTRAINED
     for number, (site, broad, expert) in enumerate(stops):
         values = {"broad": broad, "expert": expert}
         visits.append(
-            MadeVisit(
+            VisitView(
                 site=SiteId(site),
                 dataset="qa",
                 work=800 + 50 * number,

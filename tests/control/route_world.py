@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from daitn.control.route.question import Checkpoint, RouteQuestion, VisitMade
+from daitn.control.route.question import Checkpoint, PastVisit, RouteQuestion
 from daitn.objects.descriptors import (
     ANY,
     ComputeDescriptor,
@@ -176,7 +176,7 @@ def question(asked: TrainingIntent, seen: MsDrrt, **more: object) -> RouteQuesti
     return RouteQuestion(intent=asked, topology=seen, **(given | more))  # type: ignore[arg-type]
 
 
-def checkpoint(visits: tuple[VisitMade, ...], name: str = "m", at: str = "ghr") -> Checkpoint:
+def checkpoint(visits: tuple[PastVisit, ...], name: str = "m", at: str = "ghr") -> Checkpoint:
     """The model that `visits` made, as last measured."""
     return Checkpoint(
         model=Digest(name * 64),

@@ -17,7 +17,7 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     NOWHERE,
     Heard,
-    HeardVerifier,
+    KnownVerifier,
     Measured,
     Prospect,
     check_travels,
@@ -48,7 +48,7 @@ from daitn.objects.intents import (
     Requirement,
 )
 from daitn.objects.intents import TrainingIntent as Intent
-from daitn.objects.jobs import Checkpoint, MadeVisit, WorkNeeds
+from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.objects.models import ModelRef
 
 NOW_S = 1_000.0
@@ -61,7 +61,7 @@ NEEDS = WorkNeeds(
     size_bytes=1_000,
 )
 HERE = SiteId("mpvu")
-VERIFIERS = (HeardVerifier(HERE, "medicine", "US"), HeardVerifier(HERE, "medicine/neurology", "US"))
+VERIFIERS = (KnownVerifier(HERE, "medicine", "US"), KnownVerifier(HERE, "medicine/neurology", "US"))
 MEASURED = tuple(
     Measured(HERE, topic, "accuracy", 0.25, 400, {}) for topic in ("medicine", "medicine/neurology")
 )
@@ -115,7 +115,7 @@ def visited(of: Job, site: str, dataset: str, broad: float, expert: float) -> No
     before = of.checkpoints[-1]
     values = {"broad": broad, "expert": expert}
     of.made.append(
-        MadeVisit(
+        VisitView(
             site=SiteId(site),
             dataset=dataset,
             work=3000,

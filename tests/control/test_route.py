@@ -14,7 +14,7 @@ from immutables import Map
 from daitn.control.jobs.view import algorithm
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
-from daitn.control.route.question import Checkpoint, RouteQuestion, Spent, VisitMade, narrowed
+from daitn.control.route.question import Checkpoint, PastVisit, RouteQuestion, Spent, narrowed
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput
@@ -45,8 +45,8 @@ def without(*sites: str) -> MsDrrt:
     return topology(option for option in healthcare() if option.site not in sites)
 
 
-def visit(site: str, examples: int, before: dict[str, float], after: dict[str, float]) -> VisitMade:
-    return VisitMade(
+def visit(site: str, examples: int, before: dict[str, float], after: dict[str, float]) -> PastVisit:
+    return PastVisit(
         option_id=f"{site}/pairs",
         examples=examples,
         seconds=examples / 100,

@@ -11,7 +11,7 @@ import pytest
 from daitn.control.route.experience import Lesson, PastJob, lessons, pooled
 from daitn.control.route.posterior import believed, drawn, untaught
 from daitn.control.route.priors import SHAPE, UNTAUGHT, prior
-from daitn.control.route.question import Believed, RouteQuestion, VisitMade
+from daitn.control.route.question import Believed, PastVisit, RouteQuestion
 from daitn.control.route.value_model import setting, values
 from daitn.objects.intents import ModelWanted
 
@@ -48,7 +48,7 @@ def job(seed: int, recipe: str = RECIPE) -> RouteQuestion:
         whole = (by_label * known.shares).sum(axis=1)
         after = dict(zip(map(str, NAMES), whole.tolist(), strict=True))
         visits.append(
-            VisitMade(
+            PastVisit(
                 option_id=known.options[site].id,
                 examples=examples,
                 seconds=1.0,

@@ -20,7 +20,7 @@ from daitn.control.route.posterior import (
     untaught,
 )
 from daitn.control.route.priors import SHAPE, prior
-from daitn.control.route.question import VisitMade
+from daitn.control.route.question import PastVisit
 from daitn.control.route.value_model import Draws, Floats, setting, values
 
 from .route_draws import NAMES
@@ -33,8 +33,8 @@ UNTAUGHT = believed(KNOWN, PRIOR, (), None)
 TAU, FADING = SHAPE.index("tau"), SHAPE.index("fading")
 
 
-def made(site: str, examples: int, before: Floats, after: Floats, error: float = 0.01) -> VisitMade:
-    return VisitMade(
+def made(site: str, examples: int, before: Floats, after: Floats, error: float = 0.01) -> PastVisit:
+    return PastVisit(
         option_id=f"{site}/pairs",
         examples=examples,
         seconds=1.0,
@@ -44,7 +44,7 @@ def made(site: str, examples: int, before: Floats, after: Floats, error: float =
     )
 
 
-def history(*steps: tuple[str, int, float, float], error: float = 0.01) -> list[VisitMade]:
+def history(*steps: tuple[str, int, float, float], error: float = 0.01) -> list[PastVisit]:
     """Visits one after the other, with what was measured after each."""
     last, visits = np.array([0.25, 0.25]), []
     for site, examples, broad, expert in steps:
@@ -54,7 +54,7 @@ def history(*steps: tuple[str, int, float, float], error: float = 0.01) -> list[
     return visits
 
 
-def found(visits: Sequence[VisitMade]) -> Belief:
+def found(visits: Sequence[PastVisit]) -> Belief:
     return believed(KNOWN, PRIOR, visits, None)
 
 

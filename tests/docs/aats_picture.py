@@ -12,9 +12,9 @@ from pathlib import Path
 
 from daitn.cli.demo.drawing import box, document, element, line, pair, text
 from daitn.sim.forwarders import ForwarderNetwork
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Kind, Packet
 from daitn.steering.wire.summaries import Offer
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 FILE = Path(__file__).parents[2] / "docs/images/aats.svg"
 
@@ -85,14 +85,14 @@ def ran() -> Watched:
     network.run(20.0)
     network.began_s = network.now_s
     network.on_deliver = lambda site, packet: setattr(network, "served_s", network.since_s())
-    want = encode_want(Want(Capability.ANSWER, TOPIC, min_fit=0.8, tokens_out=100))
+    want = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=0.8, tokens_out=100))
     network.send("gate", Packet(Kind.QUERY, KEY[0], want, b"What causes migraine?"))
     network.run(FAILS_AFTER_S)
     network.lose(*FAILS)
     network.run(2.0)
     for site, station in network.stations.items():
-        crumb = station.forwarder.custody.crumbs.get(KEY)
-        steps = crumb.steps if crumb else ()
+        entry = station.forwarder.custody.pending.get(KEY)
+        steps = entry.steps if entry else ()
         network.held += [(s.at_s - network.began_s, site) for s in steps if s.choice is None]
     return network
 
@@ -143,10 +143,10 @@ def _site(site: str, run: Watched) -> Iterator[str]:
     at = PLACES[site]
     yield element("circle", cx=at.real, cy=at.imag, r=22, class_="node", stroke_width=2)
     yield text(site, at + 4j, "b", "middle")
-    crumb = run.stations[site].forwarder.custody.crumbs.get(KEY)
+    entry = run.stations[site].forwarder.custody.pending.get(KEY)
     label = at + (-30j if site in ("north", "east", "clinic") else 40j)
-    if crumb is not None:
-        yield text(f"crumb: {crumb.upstreams[0] or 'its owner'}", label, "small halo", "middle")
+    if entry is not None:
+        yield text(f"crumb: {entry.upstreams[0] or 'its owner'}", label, "small halo", "middle")
     if site == "clinic":
         yield text("has the model", at - 46j, "small soft", "middle")
 

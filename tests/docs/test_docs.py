@@ -21,13 +21,13 @@ from daitn.cli.app import app
 from daitn.cli.network import NetworkFile
 from daitn.learning.causal_lm.settings import Settings
 from daitn.learning.classifier.config import ClassifierConfig
-from daitn.objects import intents, journeys, messages, requests, steering
+from daitn.node import config
+from daitn.node.forwarder.query_service import Answered, Question
+from daitn.objects import agents, intents, messages, requests, steering
 from daitn.objects.deployments import ModelPolicy
 from daitn.objects.descriptors import DataPolicy
 from daitn.objects.wire import checked
 from daitn.steering.wire.replies import Reason
-from daitn.terminal import config
-from daitn.terminal.forwarder.answering import Answered, Question
 from tests.docs import aats_picture
 from tests.docs.pages import DOCS, Block, blocks, pages, script
 from tests.scenes.ports import free_port
@@ -172,10 +172,10 @@ def test_every_key_verb_and_message_is_in_the_reference() -> None:
         assert f"`{key}`" in reference, key
     for file, least in (
         ("center/service.py", 15),
-        ("terminal/node.py", 6),
-        ("terminal/inference.py", 5),
-        ("terminal/forwarder/role.py", 4),
-        ("terminal/journeys/home.py", 5),
+        ("node/node.py", 6),
+        ("node/roles.py", 5),
+        ("node/forwarder/role.py", 4),
+        ("node/agents/home.py", 5),
     ):
         text = (sources / file).read_text()
         verbs = re.findall(r'"(\w+)": self\.\w*\.?_?on_', text)
@@ -191,9 +191,9 @@ def test_every_key_verb_and_message_is_in_the_reference() -> None:
 ARRAYS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("Query", Question),
     ("Query", Answered),
-    ("Model", journeys.Journey),
-    ("Model", journeys.Dated),
-    ("Model", journeys.Note),
+    ("Model", agents.Agent),
+    ("Model", agents.DatedFact),
+    ("Model", agents.AgentReport),
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryWishes
+from daitn.objects.queries import QueryConstraints
 from daitn.sim.choosing import RandomRow
 from daitn.sim.load import Arrival
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network
@@ -22,7 +22,7 @@ from daitn.sim.world import World
 
 GATE = SiteId("gate")
 QUERIES, FACILITIES = 7, 3
-SOONEST = QueryWishes(prefer={"accuracy": 0.0, "latency": 1.0, "cost": 0.0, "affinity": 0.0})
+SOONEST = QueryConstraints(prefer={"accuracy": 0.0, "latency": 1.0, "cost": 0.0, "affinity": 0.0})
 
 
 def instance(seed: int) -> tuple[Network, list[Arrival]]:
@@ -48,7 +48,7 @@ def instance(seed: int) -> tuple[Network, list[Arrival]]:
             tokens_out=round(60 * 2 ** rng.gauss(0.0, 1.0)),
             tokens_expected=64,
             luck=1.0,
-            wishes=SOONEST,
+            constraints=SOONEST,
         )
         for number, at_s in enumerate(times)
     ]

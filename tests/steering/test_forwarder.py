@@ -9,17 +9,17 @@ from random import Random
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
-from daitn.steering.forwarder import Settings
+from daitn.steering.forwarder import ForwarderSettings
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Action, Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
 from daitn.steering.wire.summaries import Offer
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 from .routes.harness import random_links
 
 TOPIC = "medicine/neurology"
 KEY = f"{Capability.ANSWER}:{TOPIC}"
-WANT = encode_want(Want(Capability.ANSWER, TOPIC, owner="ana", tokens_out=100))
+WANT = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, owner="ana", tokens_out=100))
 
 
 def able(fit: float = 0.9, serve_s: float = 0.05) -> Offer:
@@ -33,7 +33,7 @@ def query(number: int, **changes: object) -> Packet:
 def built(
     links: list[tuple[str, str]], able_sites: dict[str, Offer], **settings: float
 ) -> ForwarderNetwork:
-    network = ForwarderNetwork(settings=Settings(**settings))  # type: ignore[arg-type]
+    network = ForwarderNetwork(settings=ForwarderSettings(**settings))  # type: ignore[arg-type]
     for site in sorted({site for link in links for site in link}):
         offers = (able_sites[site],) if site in able_sites else ()
         network.add(site, offers, serve_s=lambda packet: 0.05)
@@ -117,7 +117,7 @@ def test_an_answer_whose_path_back_is_gone_steers_itself_home() -> None:
     network.run(0.5)
     # The forwarder at a never hears that b lost its neighbour.
     network.disconnect("b", "c")
-    network.stations["b"].forwarder.custody.crumbs.forget((query(1).object_id, 0))
+    network.stations["b"].forwarder.custody.pending.forget((query(1).object_id, 0))
     network.run(2.0)
     assert answers(network) == {1: "c"}
     assert len(network.delivered) == 1
@@ -182,7 +182,7 @@ def test_probes_come_back_with_the_path() -> None:
 
 def test_an_owner_who_floods_takes_nothing_from_another() -> None:
     network = built(LINE, {"d": able()}, owner_per_s=10.0, owner_burst=20.0)
-    other = encode_want(Want(Capability.ANSWER, TOPIC, owner="ben"))
+    other = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, owner="ben"))
     for number in range(500):
         network.send("a", query(number))
     for number in range(500, 510):
@@ -202,7 +202,7 @@ def test_replies_that_are_kept_make_room_for_what_is_new() -> None:
         network.send("a", query(number))
         network.run(0.5)
     assert answers(network) == dict.fromkeys(range(40), "d")
-    assert len(network.stations["b"].forwarder.custody.crumbs) == 5
+    assert len(network.stations["b"].forwarder.custody.pending) == 5
     network.stations["d"].serve_s = lambda packet: 1000.0
     for number in range(40, 50):
         network.send("a", query(number))

@@ -7,15 +7,15 @@ from collections import Counter
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
-from daitn.steering.lanes import Lanes, Load
 from daitn.steering.paths import answered_by
+from daitn.steering.statistics import Load, Statistics
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Action, Kind, Packet
 from daitn.steering.wire.replies import Reason, read_refusal
 from daitn.steering.wire.summaries import Offer
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 KEY = f"{Capability.ANSWER}:law"
-WANT = encode_want(Want(Capability.ANSWER, "law", trust=0))
+WANT = encode_intent(PacketIntent(Capability.ANSWER, "law", trust=0))
 
 
 def query(number: int) -> Packet:
@@ -55,9 +55,9 @@ def test_own_load_is_counted_where_it_is_and_the_rest_added() -> None:
 
 
 def test_answers_of_who_is_not_ranked_leave_nothing_behind() -> None:
-    lanes = Lanes()
-    lanes.told("anybody", 3, 0.0)
-    assert lanes.version == 0
+    statistics = Statistics()
+    statistics.told("anybody", 3, 0.0)
+    assert statistics.version == 0
 
 
 def test_an_answer_says_who_gave_it_and_how_much_else_was_there() -> None:

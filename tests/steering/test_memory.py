@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.decisions import Decision
-from daitn.steering.alarms import Alarms
-from daitn.steering.forwarder import Forwarder, Settings
+from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.ranking import Outline
-from daitn.steering.reports import crumb_reports
+from daitn.steering.reports import pending_reports
+from daitn.steering.timers import Timers
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 TOPIC = "medicine/neurology"
 
 
 def forwarder(origins: int) -> Forwarder:
-    core = Forwarder("here", 0.0, Settings())
+    core = Forwarder("here", 0.0, ForwarderSettings())
     core.link_up("next", 0.01, 0.0)
     entries = tuple(
         RouteEntry(f"o{i:03}", 0, 0.01, 1, (Offer(f"answer:{TOPIC}", 0.5 + i / 1000, 2, 0.1),))
@@ -30,8 +30,8 @@ def forwarder(origins: int) -> Forwarder:
 
 
 def packet(number: int, kind: Kind = Kind.QUERY, **changes: object) -> Packet:
-    want = encode_want(Want(Capability.ANSWER, TOPIC, tokens_out=number))
-    made = Packet(kind, number.to_bytes(16, "big"), want, b"?", **changes)  # type: ignore[arg-type]
+    intent = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, tokens_out=number))
+    made = Packet(kind, number.to_bytes(16, "big"), intent, b"?", **changes)  # type: ignore[arg-type]
     return made.stepped("gate", 0, Action.FORWARDED, 0)
 
 
@@ -49,11 +49,11 @@ def test_all_that_was_known_is_remembered_of_what_is_to_be_traced(
     core = forwarder(100)
     core.link_up("gate", 0.01, 0.0)
     core.packet("gate", packet(1, kind, flags=flags), 1.0)
-    crumb = core.custody.crumbs.get((packet(1).object_id, 0))
-    assert crumb is not None
-    (step,) = crumb.steps
+    entry = core.custody.pending.get((packet(1).object_id, 0))
+    assert entry is not None
+    (step,) = entry.steps
     assert isinstance(step.known, Decision if all_of_it else Outline)
-    (report,) = crumb_reports(core.custody, packet(1).object_id)
+    (report,) = pending_reports(core.custody, packet(1).object_id)
     decision = report.steps[0].decision
     assert decision.chosen == "o099 via next"
     assert len(decision.ranking) == (20 if all_of_it else 4)
@@ -63,9 +63,9 @@ def test_all_that_was_known_is_remembered_of_what_is_to_be_traced(
 def test_why_there_was_no_way_is_remembered_of_every_object() -> None:
     core = forwarder(1)
     core.link_up("gate", 0.01, 0.0)
-    careful = encode_want(Want(Capability.ANSWER, TOPIC, min_fit=0.9))
+    careful = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=0.9))
     core.packet("gate", Packet(Kind.QUERY, bytes(16), careful), 1.0)
-    (report,) = crumb_reports(core.custody, bytes(16))
+    (report,) = pending_reports(core.custody, bytes(16))
     assert [no.field for no in report.steps[0].decision.rejections] == ["min_fit"]
 
 
@@ -82,7 +82,7 @@ def test_why_there_was_no_way_is_remembered_of_every_object() -> None:
 )
 def test_alarms_are_told_once_when_they_are_due(happens: list[tuple[str, float]]) -> None:
     at_s: dict[int, float] = {}
-    alarms = Alarms[int](lambda when_s, key: at_s.get(key) == when_s)
+    alarms = Timers[int](lambda when_s, key: at_s.get(key) == when_s)
     now_s = 0.0
     for number, (kind, value) in enumerate(happens):
         if kind == "put":
@@ -101,7 +101,7 @@ def test_alarms_are_told_once_when_they_are_due(happens: list[tuple[str, float]]
 
 def test_alarms_that_do_not_count_any_more_take_little_room() -> None:
     standing: set[int] = set()
-    alarms = Alarms[int](lambda when_s, key: key in standing)
+    alarms = Timers[int](lambda when_s, key: key in standing)
     for number in range(100_000):
         standing = {number}
         alarms.put(600.0 + number if number % 2 else 30.0 + number, number)

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.errors import InvalidInput
-from daitn.steering.lanes import FADES_S, Lanes
+from daitn.steering.next_hops import LOCAL, MOST_BY_VIA, MOST_NEXT_HOPS, MOST_OUT
 from daitn.steering.ranking import Rankings
-from daitn.steering.routes import RouteTable
-from daitn.steering.ways import HERE, MOST_BY_VIA, MOST_OUT, MOST_WAYS
+from daitn.steering.routes.table import RouteTable
+from daitn.steering.statistics import FADES_S, Statistics
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 TOPIC = "medicine/neurology"
 KEY = f"{Capability.ANSWER}:{TOPIC}"
 NOWHERE = frozenset[str]().__contains__
-WANT = Want(capability=Capability.ANSWER, subject=TOPIC, tokens_out=100)
+WANT = PacketIntent(capability=Capability.ANSWER, subject=TOPIC, tokens_out=100)
 
 
 def offer(fit: float = 0.9, *, serve_s: float = 0.1, price_usd: float = 0.0) -> Offer:
@@ -34,44 +34,50 @@ def table(**origins: tuple[Offer, float]) -> RouteTable:
     return routes
 
 
-def first(rankings: Rankings, want: Want = WANT, now_s: float = 0.0) -> str | None:
-    chosen = rankings.ranking(encode_want(want), now_s).choose(0, NOWHERE, True)
+def first(rankings: Rankings, intent: PacketIntent = WANT, now_s: float = 0.0) -> str | None:
+    chosen = rankings.ranking(encode_intent(intent), now_s).choose(0, NOWHERE, True)
     return chosen.via if chosen else None
 
 
 def test_the_nearer_of_two_equals_is_taken_and_the_better_of_two_near_ones() -> None:
-    near = Rankings(table(a=(offer(), 0.3), b=(offer(), 0.01)), Lanes())
+    near = Rankings(table(a=(offer(), 0.3), b=(offer(), 0.01)), Statistics())
     assert first(near) == "b"
-    better = Rankings(table(a=(offer(0.99), 0.02), b=(offer(0.5), 0.01)), Lanes())
+    better = Rankings(table(a=(offer(0.99), 0.02), b=(offer(0.5), 0.01)), Statistics())
     assert first(better) == "a"
 
 
 @pytest.mark.parametrize(
-    ("want", "field"),
+    ("intent", "field"),
     [
-        (Want(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.95), "min_fit"),
+        (PacketIntent(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.95), "min_fit"),
         (
-            Want(capability=Capability.ANSWER, subject=TOPIC, tokens_out=1000, max_cost_usd=0.5),
+            PacketIntent(
+                capability=Capability.ANSWER, subject=TOPIC, tokens_out=1000, max_cost_usd=0.5
+            ),
             "max_cost_usd",
         ),
         (
-            Want(capability=Capability.ANSWER, subject=TOPIC, jurisdictions=("CA",)),
+            PacketIntent(capability=Capability.ANSWER, subject=TOPIC, jurisdictions=("CA",)),
             "jurisdictions",
         ),
-        (Want(capability=Capability.ANSWER, subject=TOPIC, owners=("me",)), "owners"),
+        (PacketIntent(capability=Capability.ANSWER, subject=TOPIC, owners=("me",)), "owners"),
     ],
 )
-def test_what_a_want_does_not_admit_is_not_taken_and_told_by_field(want: Want, field: str) -> None:
-    rankings = Rankings(table(a=(offer(price_usd=1.0), 0.01)), Lanes())
-    assert first(rankings, want) is None
-    told = rankings.ranking(encode_want(want), 0.0).decision()
+def test_what_a_want_does_not_admit_is_not_taken_and_told_by_field(
+    intent: PacketIntent, field: str
+) -> None:
+    rankings = Rankings(table(a=(offer(price_usd=1.0), 0.01)), Statistics())
+    assert first(rankings, intent) is None
+    told = rankings.ranking(encode_intent(intent), 0.0).decision()
     assert told.chosen is None
     assert [rejection.field for rejection in told.rejections] == [field]
 
 
 def test_a_site_where_the_packet_was_and_one_that_refused_it_are_passed_over() -> None:
-    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.02), c=(offer(), 0.03)), Lanes())
-    chosen = rankings.ranking(encode_want(WANT), 0.0).choose(0, {"a", "b"}.__contains__, True)
+    rankings = Rankings(
+        table(a=(offer(), 0.01), b=(offer(), 0.02), c=(offer(), 0.03)), Statistics()
+    )
+    chosen = rankings.ranking(encode_intent(WANT), 0.0).choose(0, {"a", "b"}.__contains__, True)
     assert chosen is not None
     assert chosen.via == "c"
 
@@ -79,38 +85,38 @@ def test_a_site_where_the_packet_was_and_one_that_refused_it_are_passed_over() -
 def test_own_deployment_answers_here() -> None:
     routes = table(a=(offer(), 0.5))
     routes.offer((offer(),), 0.0)
-    assert first(Rankings(routes, Lanes())) == HERE
+    assert first(Rankings(routes, Statistics())) == LOCAL
 
 
 def test_slow_receipts_turn_objects_away_until_they_fade() -> None:
-    lanes = Lanes()
-    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), lanes)
+    statistics = Statistics()
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), statistics)
     assert first(rankings) == "a"
-    lanes.left("a", "a", b"x", 0.0)
-    assert lanes.back("a", "a", b"x", 0.12, 2.0) == 2.0
+    statistics.left("a", "a", b"x", 0.0)
+    assert statistics.back("a", "a", b"x", 0.12, 2.0) == 2.0
     assert first(rankings, now_s=2.0) == "b"
     assert first(rankings, now_s=2.0 + 12 * FADES_S) == "a"
 
 
 def test_an_object_that_does_not_come_back_speaks_before_its_receipt() -> None:
-    lanes = Lanes()
-    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), lanes)
-    lanes.left("a", "a", b"x", 0.0)
+    statistics = Statistics()
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), statistics)
+    statistics.left("a", "a", b"x", 0.0)
     assert first(rankings, now_s=0.01) == "a"
     assert first(rankings, now_s=3.0) == "b"
 
 
 def test_a_packet_with_few_hops_left_follows_promises_into_congestion() -> None:
-    lanes = Lanes()
-    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(serve_s=0.15), 0.01)), lanes)
-    at_rest = rankings.ranking(encode_want(WANT), 0.0)
+    statistics = Statistics()
+    rankings = Rankings(table(a=(offer(), 0.01), b=(offer(serve_s=0.15), 0.01)), statistics)
+    at_rest = rankings.ranking(encode_intent(WANT), 0.0)
     worse = min(choice.promise for choice in at_rest.choices)
     assert {choice.via: choice.promise > worse for choice in at_rest.choices} == {
         "a": True,
         "b": False,
     }
-    lanes.left("a", "a", b"x", 0.0)
-    congested = rankings.ranking(encode_want(WANT), 3.0)
+    statistics.left("a", "a", b"x", 0.0)
+    congested = rankings.ranking(encode_intent(WANT), 3.0)
     chosen = {
         detour: congested.choose(worse, NOWHERE, True, (), detour) for detour in (True, False)
     }
@@ -121,11 +127,13 @@ def test_a_packet_with_few_hops_left_follows_promises_into_congestion() -> None:
 
 
 def test_advice_weighs_and_a_wrong_scorer_is_told() -> None:
-    rankings = Rankings(table(a=(offer(0.99, serve_s=3.0), 0.01), b=(offer(0.8), 0.01)), Lanes())
+    rankings = Rankings(
+        table(a=(offer(0.99, serve_s=3.0), 0.01), b=(offer(0.8), 0.01)), Statistics()
+    )
     assert first(rankings) == "b"
-    careful = Want(capability=Capability.ANSWER, subject=TOPIC, prefer={"accuracy": 100.0})
+    careful = PacketIntent(capability=Capability.ANSWER, subject=TOPIC, prefer={"accuracy": 100.0})
     assert first(rankings, careful) == "a"
-    wrong = Want(capability=Capability.ANSWER, subject=TOPIC, prefer={"speed": 1.0})
+    wrong = PacketIntent(capability=Capability.ANSWER, subject=TOPIC, prefer={"speed": 1.0})
     with pytest.raises(InvalidInput, match=r"prefer\.speed"):
         first(rankings, wrong)
 
@@ -146,8 +154,8 @@ def test_the_decision_that_is_told_is_the_one_that_is_taken(
         f"s{i}": (offer(fit, serve_s=serve_s, price_usd=price), distance_s)
         for i, (fit, distance_s, serve_s, price) in enumerate(made)
     }
-    rankings = Rankings(table(**origins), Lanes())
-    ranking = rankings.ranking(encode_want(WANT), 0.0)
+    rankings = Rankings(table(**origins), Statistics())
+    ranking = rankings.ranking(encode_intent(WANT), 0.0)
     chosen, told = ranking.choose(0, NOWHERE, True), ranking.decision()
     assert chosen is not None
     assert told.chosen == f"{chosen.origin} via {chosen.via}"
@@ -172,9 +180,13 @@ def test_a_promise_grows_at_every_hop_towards_it(
     b = RouteTable("b", 0.0)
     b.link_up("c", second_s, 0.0)
     b.heard("c", Update(routes=(nearer,), whole=True), 0.0)
-    taken = Rankings(here, Lanes()).ranking(encode_want(WANT), 0.0).choose(0, NOWHERE, True)
+    taken = Rankings(here, Statistics()).ranking(encode_intent(WANT), 0.0).choose(0, NOWHERE, True)
     assert taken is not None
-    then = Rankings(b, Lanes()).ranking(encode_want(WANT), 0.0).choose(taken.promise, NOWHERE, True)
+    then = (
+        Rankings(b, Statistics())
+        .ranking(encode_intent(WANT), 0.0)
+        .choose(taken.promise, NOWHERE, True)
+    )
     assert then is not None
     assert then.promise > taken.promise
 
@@ -193,13 +205,13 @@ def crowded(origins: int, neighbours: int) -> RouteTable:
 
 def test_of_very_many_ways_the_best_are_ranked_and_some_by_each_neighbour() -> None:
     routes = crowded(500, 8)
-    ranking = Rankings(routes, Lanes()).ranking(encode_want(WANT), 0.0)
-    assert len(ranking.choices) <= MOST_WAYS + 8 * MOST_BY_VIA
+    ranking = Rankings(routes, Statistics()).ranking(encode_intent(WANT), 0.0)
+    assert len(ranking.choices) <= MOST_NEXT_HOPS + 8 * MOST_BY_VIA
     best = ranking.choices[0]
     assert (best.via, best.origin) == ("n0", "o0499")
-    assert [choice.score for choice in ranking.choices[:MOST_WAYS]] == sorted(
+    assert [choice.score for choice in ranking.choices[:MOST_NEXT_HOPS]] == sorted(
         (choice.score for choice in ranking.choices), reverse=True
-    )[:MOST_WAYS]
+    )[:MOST_NEXT_HOPS]
     for number in range(8):
         been = {f"n{other}" for other in range(8) if other != number} | {best.origin}
         other = ranking.choose(0, been.__contains__, True)
@@ -208,8 +220,8 @@ def test_of_very_many_ways_the_best_are_ranked_and_some_by_each_neighbour() -> N
 
 
 def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
-    careful = Want(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.9)
-    told = Rankings(crowded(500, 4), Lanes()).ranking(encode_want(careful), 0.0).decision()
+    careful = PacketIntent(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.9)
+    told = Rankings(crowded(500, 4), Statistics()).ranking(encode_intent(careful), 0.0).decision()
     assert told.ranking
     assert 0 < len(told.rejections) <= MOST_OUT
     assert told.rejections[0].candidate == "o0000 via n0"
@@ -218,8 +230,8 @@ def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
 def test_all_rankings_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daitn.steering.ranking.MOST_ROWS", 20)
     routes = table(**{f"s{i}": (offer(), 0.01) for i in range(8)})
-    rankings = Rankings(routes, Lanes())
-    wants = [encode_want(Want(Capability.ANSWER, TOPIC, tokens_out=i)) for i in range(5)]
-    first, *_, last = [rankings.ranking(want, 0.0) for want in wants]
+    rankings = Rankings(routes, Statistics())
+    wants = [encode_intent(PacketIntent(Capability.ANSWER, TOPIC, tokens_out=i)) for i in range(5)]
+    first, *_, last = [rankings.ranking(intent, 0.0) for intent in wants]
     assert rankings.ranking(wants[-1], 0.0) is last
     assert rankings.ranking(wants[0], 0.0) is not first

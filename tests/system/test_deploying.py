@@ -31,13 +31,13 @@ class Ward:
         self.network = network
         self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
-    def ask(self, model: str = "doctor-1", **wishes: Any) -> dict[str, str]:
+    def ask(self, model: str = "doctor-1", **constraints: Any) -> dict[str, str]:
         answer = self.client.chat.completions.with_raw_response.create(
             model=model,
             messages=QUESTION,
             temperature=0,
             max_tokens=4,
-            extra_body={"daitn": wishes},
+            extra_body={"daitn": constraints},
         )
         return {name: value for name, value in answer.headers.items() if name.startswith("daitn-")}
 

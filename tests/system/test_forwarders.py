@@ -103,11 +103,11 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     square.network.processes.kill("center")
     client = openai.OpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)
 
-    def ask(model: str = "doctor", **wishes: Any) -> tuple[str, dict[str, str]]:
+    def ask(model: str = "doctor", **constraints: Any) -> tuple[str, dict[str, str]]:
         answer = client.chat.completions.with_raw_response.create(
             model=model,
             messages=[{"role": "user", "content": "hello"}],
-            extra_body={"daitn": {"autonomous": True, **wishes}},
+            extra_body={"daitn": {"autonomous": True, **constraints}},
         )
         said = answer.parse().choices[0].message.content
         return said or "", dict(answer.headers)
@@ -121,7 +121,7 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     traced = square.network.json(
         "trace", headers["daitn-object"], "--site", "gate", "--center", door
     )
-    assert [crumb["site"] for crumb in traced["crumbs"]] == path
+    assert [entry["site"] for entry in traced["crumbs"]] == path
     spoken = square.network.json(
         "query", "hello", "--model", "doctor", "--autonomous", "--gateway", square.url
     )
@@ -153,7 +153,7 @@ def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
     (probe,) = square.ping("--topic", "medicine", "--center", door)
     assert probe["hops"][-1]["site"] == "east"
     traced = square.network.json("trace", probe["object"], "--site", "gate", "--center", door)
-    assert [crumb["site"] for crumb in traced["crumbs"]] == [h["site"] for h in probe["hops"]]
+    assert [entry["site"] for entry in traced["crumbs"]] == [h["site"] for h in probe["hops"]]
     chosen = [step["decision"]["chosen"] for c in traced["crumbs"] for step in c["steps"]]
     assert chosen[-1] == "east here"
     hops = square.network.json(

@@ -43,9 +43,9 @@ class Scene:
         self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         self.url = url
 
-    def ask(self, model: str = "doctor", **wishes: Any) -> tuple[str, dict[str, str]]:
+    def ask(self, model: str = "doctor", **constraints: Any) -> tuple[str, dict[str, str]]:
         answer = self.client.chat.completions.with_raw_response.create(
-            model=model, messages=HELLO, temperature=0, extra_body={"daitn": wishes}
+            model=model, messages=HELLO, temperature=0, extra_body={"daitn": constraints}
         )
         said = answer.parse().choices[0].message.content
         return said or "", {k: v for k, v in answer.headers.items() if k.startswith("daitn-")}
@@ -62,8 +62,8 @@ class Scene:
             len(found) == deployments
         )
 
-    def facility_of(self, model: str = "doctor", **wishes: Any) -> str:
-        return self.ask(model, **wishes)[1]["daitn-facility"]
+    def facility_of(self, model: str = "doctor", **constraints: Any) -> str:
+        return self.ask(model, **constraints)[1]["daitn-facility"]
 
 
 def upstream(name: str, server: OpenAiServer, **changes: Any) -> dict[str, Any]:
@@ -376,15 +376,15 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
         ]
         network = build(tmp_path, nodes)
         scene = Scene(network, f"http://{door['gateway']['listen']}", {})
-        wishes = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
+        constraints = {"topic": "medicine", "min_accuracy": 0.8, "trust": "asked"}
         try:
             # Nobody is believed before a verifier has asked; then the cheaper one is taken.
-            wait_until(lambda: _served_by(scene, wishes) == "quack")
+            wait_until(lambda: _served_by(scene, constraints) == "quack")
             requests = swapped.control()["last"]
             assert all("verif" not in json.dumps(r).lower() for r in requests)
             assert all("daitn-pass" in {h.lower() for h in r["headers"]} for r in requests) is False
             swapped.control(accuracy=0.2)
-            wait_until(lambda: _served_by(scene, wishes) == "doctor")
+            wait_until(lambda: _served_by(scene, constraints) == "doctor")
             (found,) = network.json("describe", "model", "quack")["measured"]
             assert (found["verifier"], found["site"], found["trust"]) == ("mpvu", "liar", "asked")
             deployed = network.json("get", "models")["deployed"]
@@ -399,13 +399,13 @@ def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> No
             assert scene.ask("auto")[1]["daitn-model"] == "doctor"
             assert scene.ask("quack@liar")[1]["daitn-facility"] == "liar"
             swapped.control(accuracy=0.95)
-            wait_until(lambda: _served_by(scene, wishes) == "quack")
+            wait_until(lambda: _served_by(scene, constraints) == "quack")
         finally:
             network.processes.stop()
 
 
-def _served_by(scene: Scene, wishes: dict[str, Any]) -> str:
+def _served_by(scene: Scene, constraints: dict[str, Any]) -> str:
     try:
-        return scene.ask("auto", **wishes)[1]["daitn-model"]
+        return scene.ask("auto", **constraints)[1]["daitn-model"]
     except openai.APIStatusError:
         return ""

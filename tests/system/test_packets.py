@@ -58,12 +58,12 @@ class Star:
             nodes.append(mesh.node(site, to_hub, entry=facility(site, upstream), **receives))
         self.network: Network = build(folder, nodes)
 
-    def ask(self, **wishes: Any) -> tuple[str, dict[str, str]]:
+    def ask(self, **constraints: Any) -> tuple[str, dict[str, str]]:
         client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
         answer = client.chat.completions.with_raw_response.create(
             model="doctor",
             messages=[{"role": "user", "content": QUESTION}],
-            extra_body={"daitn": wishes},
+            extra_body={"daitn": constraints},
         )
         return answer.parse().choices[0].message.content or "", dict(answer.headers)
 
@@ -99,7 +99,7 @@ def test_an_ensemble_finds_its_own_ways_and_votes(star: Star) -> None:
     (asked, *_) = star.network.json("get", "queries")
     assert asked["strategy"] == "ensemble"
     traced = star.network.json("trace", headers["daitn-object"], "--site", "gate")
-    assert {crumb["branch"] for crumb in traced["crumbs"]} == {0, 1, 2, 3}
+    assert {entry["branch"] for entry in traced["crumbs"]} == {0, 1, 2, 3}
 
 
 def test_a_sealed_query_is_answered_by_the_class_and_known_to_no_other(star: Star) -> None:
@@ -112,11 +112,11 @@ def test_a_sealed_query_is_answered_by_the_class_and_known_to_no_other(star: Sta
 
 
 def test_what_packets_cannot_do_is_said(star: Star) -> None:
-    for wishes, param in (
+    for constraints, param in (
         ({"strategy": "cascade"}, "daitn.strategy"),
         ({"sealed_to": "nurses"}, "daitn.sealed_to"),
         ({"sealed_to": "clinics", "autonomous": False}, "daitn.sealed_to"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:
-            star.ask(**wishes)
+            star.ask(**constraints)
         assert refused.value.param == param

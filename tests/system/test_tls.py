@@ -128,10 +128,10 @@ def test_queries_and_answers_are_encrypted(tmp_path: Path, monkeypatch: pytest.M
             http_client=httpx2.Client(verify=trusted),
         )
 
-        def asked(**wishes: Any) -> str:
+        def asked(**constraints: Any) -> str:
             try:
                 answer = client.chat.completions.create(
-                    model="auto", messages=HELLO, extra_body={"daitn": wishes}
+                    model="auto", messages=HELLO, extra_body={"daitn": constraints}
                 )
             except openai.APIStatusError:
                 return ""

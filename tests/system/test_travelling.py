@@ -87,7 +87,7 @@ class Travels:
     def _lose_verifier(self) -> None:
         """With its disk: the model may have arrived there between the last look and its death."""
         self.network.processes.kill("mpvu")
-        for kept in ("journeys", "models", "ledger"):
+        for kept in ("agents", "models", "work"):
             shutil.rmtree(self.folder / "state" / "mpvu" / kept)
 
     def _learns(self, job: str) -> bool:

@@ -18,7 +18,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-import daitn.tools.store as store_package
+import daitn.tools.journal as store_package
 from daitn.objects.errors import (
     Corrupt,
     DaitnError,
@@ -28,10 +28,10 @@ from daitn.objects.errors import (
     Unreachable,
 )
 from daitn.objects.identifiers import JobId
-from daitn.tools.store.journal import Journal
-from daitn.tools.store.memory import MemoryJournal
-from daitn.tools.store.sql import SqlJournal
-from daitn.tools.store.tables import METADATA, SCHEMA
+from daitn.tools.journal.memory import MemoryJournal
+from daitn.tools.journal.protocol import Journal
+from daitn.tools.journal.sql import SqlJournal
+from daitn.tools.journal.tables import METADATA, SCHEMA
 
 A, B = JobId("job-a"), JobId("job-b")
 POSTGRES = os.environ.get("DAITN_TEST_POSTGRES_URL", "")
@@ -162,7 +162,7 @@ def test_commits_are_flushed_to_the_disk(tmp_path: Path) -> None:
 
 WRITER = """
 import itertools, sys
-from daitn.tools.store.sql import SqlJournal
+from daitn.tools.journal.sql import SqlJournal
 journal = SqlJournal(sys.argv[1])
 seq = 0
 for n in itertools.count():
@@ -216,7 +216,7 @@ def test_a_current_database_opens_without_the_migration_engine(tmp_path: Path) -
     SqlJournal(url).close()
     program = (
         "import sys\n"
-        "from daitn.tools.store.sql import SqlJournal\n"
+        "from daitn.tools.journal.sql import SqlJournal\n"
         "SqlJournal(sys.argv[1]).close()\n"
         "print('alembic' in sys.modules)\n"
     )

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from daitn.center.patience import Patience
-from daitn.center.placing import placement
+from daitn.center.backoff import Backoff
+from daitn.center.placement import placement
 from daitn.control.placement.reconcile import (
     Place,
     Retire,
@@ -36,11 +36,11 @@ from daitn.objects.placement import (
 )
 from daitn.objects.queries import AUTO
 from daitn.objects.wire import decode, encode
-from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.journal.protocol import Journal
+from daitn.tools.membership import Membership
 from daitn.tools.qrrt_feed import QrrtFeed
-from daitn.tools.store.journal import Journal
 
 __all__ = ["DeploymentService"]
 
@@ -60,17 +60,17 @@ class DeploymentService:
     """Keeps what operators wish in the journal, and facilities in line with it."""
 
     def __init__(
-        self, fabric: Fabric, journal: Journal, directory: Directory, qrrt: QrrtFeed
+        self, fabric: Fabric, journal: Journal, membership: Membership, qrrt: QrrtFeed
     ) -> None:
         self._fabric = fabric
         self._journal = journal
-        self._directory = directory
+        self._membership = membership
         self._qrrt = qrrt
         self._desired: dict[str, DesiredDeployment] = {}
         self._retired: set[str] = set()
         """Names that were desired once: a facility that was away may still have them."""
         self._free_bytes: dict[SiteId, int] = {}
-        self._patience = Patience()
+        self._backoff = Backoff()
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
         self._trouble: dict[tuple[str, SiteId], str] = {}
         self._optimised_at_s = 0.0
@@ -88,7 +88,7 @@ class DeploymentService:
                 self._desired[name] = wish
         for site in {site for wish in self._desired.values() for site in wish.places}:
             # Who is there shows within moments; until then nothing is chosen anew.
-            self._patience.there(site, time.monotonic())
+            self._backoff.there(site, time.monotonic())
         self._serving = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
         self._looking = asyncio.create_task(self._look_for_ever(), name="deployments")
 
@@ -195,9 +195,9 @@ class DeploymentService:
 
     def _placed(self, wish: DesiredDeployment) -> DesiredDeployment:
         now_s = time.monotonic()
-        avoided = self._patience.avoided(wish.name, now_s)
+        avoided = self._backoff.avoided(wish.name, now_s)
         nodes = [node for node in self._facilities() if node.site not in avoided]
-        away = self._patience.away(now_s) - avoided
+        away = self._backoff.away(now_s) - avoided
         places = chosen_places(wish, nodes, self._room(nodes, wish.name), away)
         why = wish.why if places == wish.places else ""
         if wish.intent.to:
@@ -235,7 +235,7 @@ class DeploymentService:
         self._retired.add(name)
 
     def _facilities(self) -> tuple[NodeDescriptor, ...]:
-        return tuple(node for node in self._directory.nodes() if node.facility is not None)
+        return tuple(node for node in self._membership.nodes() if node.facility is not None)
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -256,11 +256,11 @@ class DeploymentService:
         """Note who is there, and who fails at what is wished."""
         now_s = time.monotonic()
         for node in self._facilities():
-            self._patience.there(node.site, now_s)
+            self._backoff.there(node.site, now_s)
             for wish in self._desired.values():
                 found = deployed_at(node, wish.name)
                 failing = found is not None and found.state is DeploymentState.FAILED
-                self._patience.tried(wish.name, node.site, failing, now_s)
+                self._backoff.tried(wish.name, node.site, failing, now_s)
 
     def _replace(self) -> None:
         """Choose anew where what was chosen is not to be had any more."""
@@ -310,12 +310,12 @@ class DeploymentService:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
             self._trouble.pop((name, step.site), None)
-            self._patience.accepted(name, step.site)
+            self._backoff.accepted(name, step.site)
         except DaitnError as error:
             log.warning("%s does not %s %s: %s", step.site, verb, name, error)
             self._trouble[name, step.site] = error.problem
             if isinstance(step, Place) and not isinstance(error, Unreachable):
-                self._patience.refused(name, step.site, time.monotonic())
+                self._backoff.refused(name, step.site, time.monotonic())
 
     async def _on_serving(self, key: str, payload: bytes) -> None:
         try:

@@ -11,7 +11,7 @@ from daitn.control.route.experience import PastJob, lessons, pooled
 from daitn.control.route.question import Believed
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.wire import decode, encode
-from daitn.tools.store.journal import Journal
+from daitn.tools.journal.protocol import Journal
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["Experience"]

@@ -34,7 +34,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.messages import WorkOutcome, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
-from daitn.tools.store.journal import Journal
+from daitn.tools.journal.protocol import Journal
 
 __all__ = ["JobService"]
 
@@ -85,7 +85,7 @@ class JobService:
         self._show = show
         self._jobs: dict[JobId, Job] = {}
         self._stored: dict[JobId, int] = {}
-        self._said: dict[VisitId, _Said] = {}
+        self._descriptors: dict[VisitId, _Said] = {}
         self._acting: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
 
@@ -156,10 +156,10 @@ class JobService:
 
     def told(self, id_: JobId, visit: VisitId, status: WorkStatus) -> None:
         """A site says how far it is with work that it was handed."""
-        known = self._said.get(visit)
+        known = self._descriptors.get(visit)
         if known is not None and known.status == status:
             return
-        self._said[visit] = _Said(status, time.monotonic())
+        self._descriptors[visit] = _Said(status, time.monotonic())
         if (known.status.ahead if known else 0) != status.ahead:
             self._show(self.view(id_))
 
@@ -179,7 +179,7 @@ class JobService:
         news = {
             visit: News(said.status, now_s - said.since_s)
             for visit in job.outstanding
-            if (said := self._said.get(visit)) is not None
+            if (said := self._descriptors.get(visit)) is not None
         }
         return view(job, time.time(), news)
 
@@ -292,8 +292,8 @@ class JobService:
     def _tell_stalls(self, now_s: float) -> None:
         """Give work up with which a site does not get on, whatever the site says to it."""
         outstanding = {v: o for job in self.unfinished() for v, o in job.outstanding.items()}
-        self._said = {v: said for v, said in self._said.items() if v in outstanding}
-        for visit, said in tuple(self._said.items()):
+        self._descriptors = {v: said for v, said in self._descriptors.items() if v in outstanding}
+        for visit, said in tuple(self._descriptors.items()):
             given, silent_s = outstanding[visit], now_s - said.since_s
             if silent_s < _patience_s(said.status):
                 continue

@@ -8,12 +8,12 @@ import time
 from collections.abc import Coroutine
 from pathlib import Path
 
-from daitn.center.actions import Actions
-from daitn.center.advising import Advising
+from daitn.center.advice import Advisor
 from daitn.center.config import CenterConfig
 from daitn.center.deployments import DeploymentService
+from daitn.center.drrt_feed import DrrtFeed
+from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
-from daitn.center.feed import TopologyFeed
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.identity.signing import check_report, entry_digest
@@ -39,10 +39,10 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.qrrt_feed import QrrtFeed
-from daitn.tools.store.sql import SqlJournal
 from daitn.topology.analysis import analyse
 from daitn.topology.export import export, export_relevant
 from daitn.topology.qrrt.export import export_qrrt
@@ -70,17 +70,17 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
-        self._feed = TopologyFeed(fabric, self._journal, self._came, self._lost, config.verifiers)
-        self._qrrt = QrrtFeed(fabric, self._feed.directory, CENTER_SITE)
+        self._feed = DrrtFeed(fabric, self._journal, self._came, self._lost, config.verifiers)
+        self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE)
         self._deployments = DeploymentService(
-            fabric, self._journal, self._feed.directory, self._qrrt
+            fabric, self._journal, self._feed.membership, self._qrrt
         )
         root = None
         if config.root:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
-        self._advising = Advising(fabric, self._journal, root)
+        self._advisor = Advisor(fabric, self._journal, root)
         self._experience = Experience(self._journal)
-        self._actions = Actions(
+        self._executor = JobExecutor(
             fabric,
             self._feed.snapshot,
             self._feed.not_back,
@@ -89,7 +89,7 @@ class ControlCenter:
             self._settle,
             self._experience,
         )
-        self._jobs = JobService(self._journal, self._actions.carry_out, self._show)
+        self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []
         self._background: set[asyncio.Task[None]] = set()
 
@@ -100,7 +100,7 @@ class ControlCenter:
         await self._feed.start()
         await self._qrrt.start()
         await self._deployments.start()
-        self._advising.start()
+        self._advisor.start()
         await self._chunks.start()
         for verb, handler in self._handlers().items():
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
@@ -114,7 +114,7 @@ class ControlCenter:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._jobs.close()
-        await self._advising.close()
+        await self._advisor.close()
         await self._deployments.close()
         await self._qrrt.close()
         await self._feed.close()
@@ -142,7 +142,7 @@ class ControlCenter:
             "placement": self._on_placement,
             "served": self._on_served,
             "qrrt": self._on_qrrt,
-            "steer": self._advising.on_steer,
+            "steer": self._advisor.on_steer,
         }
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
@@ -161,7 +161,7 @@ class ControlCenter:
     async def _on_assess(self, key: str, payload: bytes) -> bytes:
         intent = decode(payload, AssessIntent).intent
         checked_name(intent.name, "name")
-        return encode(await self._actions.assess(intent, await self._needs(intent)))
+        return encode(await self._executor.assess(intent, await self._needs(intent)))
 
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
         query = decode(payload, JobQuery)
@@ -204,7 +204,7 @@ class ControlCenter:
     async def _on_relevant(self, key: str, payload: bytes) -> bytes:
         intent = decode(payload, AssessIntent).intent
         needs = await self._needs(intent)
-        return encode(export_relevant(self._actions.cut(intent, needs)))
+        return encode(export_relevant(self._executor.cut(intent, needs)))
 
     async def _on_analysis(self, key: str, payload: bytes) -> bytes:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))

@@ -12,7 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from daitn.cli.asked import accuracies, findings, first_token, load, rate, standing
+from daitn.cli.queries import accuracies, findings, first_token, load, rate, standing
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,

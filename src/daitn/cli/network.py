@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from daitn.center.config import CenterConfig, check_center_config
+from daitn.node.config import NodeConfig, check_node_config, read_yaml
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.wire import checked
-from daitn.terminal.config import NodeConfig, check_node_config, read_yaml
 
 __all__ = ["NetworkFile", "read_center", "read_network", "read_node"]
 

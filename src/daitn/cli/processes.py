@@ -20,7 +20,7 @@ from daitn.objects.errors import Unreachable
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
-from daitn.tools.store.lock import FolderLock
+from daitn.tools.files.lock import FolderLock
 
 __all__ = ["center", "node", "up"]
 
@@ -82,7 +82,7 @@ async def _run_center(config: Path | None) -> None:
 
 
 async def _run_node(path: Path, site: str) -> None:
-    from daitn.terminal.node import Node
+    from daitn.node.node import Node
 
     node = read_node(path, site)
     # A site that nobody can connect to has all that it says relayed by the control centre.

@@ -98,7 +98,7 @@ def query(
 
       daitn query "What causes migraine?" --topic medicine/neurology --min-accuracy 0.9
     """
-    wishes: dict[str, Any] = {
+    constraints: dict[str, Any] = {
         "topic": topic,
         "min_accuracy": min_accuracy,
         "trust": trust,
@@ -116,7 +116,7 @@ def query(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "stream": not as_json,
-        "daitn": {name: wish for name, wish in wishes.items() if wish is not None},
+        "daitn": {name: wish for name, wish in constraints.items() if wish is not None},
     }
     run(_query(gateway, key, body, as_json))
 

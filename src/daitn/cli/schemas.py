@@ -11,9 +11,9 @@ import typer
 from daitn.center.config import CenterConfig
 from daitn.cli.network import NetworkFile
 from daitn.cli.session import print_json
+from daitn.node.config import NodeConfig
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.wire import to_json
-from daitn.terminal.config import NodeConfig
 
 __all__ = ["schema"]
 

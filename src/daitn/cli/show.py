@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from daitn.cli.asked import (
+from daitn.cli.queries import (
     explained_query,
     facilities_table,
     latest_queries,

@@ -27,8 +27,8 @@ from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.steering import (
     Advice,
     ControlMode,
-    CrumbReport,
     ForwarderReport,
+    PendingReport,
     Probe,
     ProbeReport,
     Steer,
@@ -36,7 +36,7 @@ from daitn.objects.steering import (
     TraceReport,
 )
 from daitn.objects.wire import decode, encode, to_json
-from daitn.steering.wire.want import Capability, Want, encode_want
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.tools.fabric import keys
 
 __all__ = ["ping", "steer", "trace", "traceroute"]
@@ -165,8 +165,8 @@ def trace(
     if as_json:
         print_json(to_json(report))
         return
-    for crumb in report.crumbs:
-        screen.print(_crumb(crumb))
+    for entry in report.pending:
+        screen.print(_crumb(entry))
     for silent in report.silent:
         screen.print(f"{silent} does not say what it remembers")
 
@@ -248,8 +248,8 @@ def _want(
     for place in jurisdictions:
         if not re.fullmatch("[A-Z]{2}", place):
             raise typer.BadParameter(f"{place}: a jurisdiction is two letters, like US")
-    return encode_want(
-        Want(
+    return encode_intent(
+        PacketIntent(
             capability,
             subject,
             min_fit=min_accuracy,
@@ -280,15 +280,15 @@ def _print_ping(number: int, probe: ProbeReport) -> None:
     screen.print(f"{number}: {1e3 * probe.taken_s:.1f} ms  {path}  object {probe.object}")
 
 
-def _crumb(crumb: CrumbReport) -> RenderableType:
-    came = ", ".join(one or "its owner" for one in crumb.came_from)
-    head = f"{crumb.site}: {crumb.phase}, from {came}, attempt {crumb.attempt + 1}"
-    return Group(head, *_steps(crumb))
+def _crumb(entry: PendingReport) -> RenderableType:
+    came = ", ".join(one or "its owner" for one in entry.came_from)
+    head = f"{entry.site}: {entry.phase}, from {came}, attempt {entry.attempt + 1}"
+    return Group(head, *_steps(entry))
 
 
-def _steps(crumb: CrumbReport) -> Iterator[RenderableType]:
-    for step in crumb.steps:
-        after_ms = 1e3 * (step.at_s - crumb.since_s)
+def _steps(entry: PendingReport) -> Iterator[RenderableType]:
+    for step in entry.steps:
+        after_ms = 1e3 * (step.at_s - entry.since_s)
         if not step.found:
             yield f"  after {after_ms:.1f} ms: no way"
         else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from daitn.cli import cutting
+from daitn.cli import relevant as cutting
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,

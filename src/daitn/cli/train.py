@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from daitn.cli.job_progress import watch_job
 from daitn.cli.models import check_folder, export_model, upload
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -18,7 +19,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import assessment_table, job_table
-from daitn.cli.watching import watch_job
+from daitn.node.config import read_yaml
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, checked_name
@@ -26,7 +27,6 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobState, JobView
 from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
 from daitn.objects.wire import checked, to_json
-from daitn.terminal.config import read_yaml
 
 __all__ = ["cancel", "read_intent", "train"]
 

@@ -28,7 +28,6 @@ __all__ = [
     "JobEvent",
     "JobState",
     "JobView",
-    "MadeVisit",
     "ObjectiveView",
     "Planned",
     "Recovered",
@@ -37,6 +36,7 @@ __all__ = [
     "Submitted",
     "VerifierAssignment",
     "VerifiersChosen",
+    "VisitView",
     "Woke",
     "WorkNeeds",
     "WorkStalled",
@@ -271,7 +271,7 @@ class ObjectiveView(msgspec.Struct, frozen=True, kw_only=True):
         return self.reached is not None and self.reached >= self.target
 
 
-class MadeVisit(msgspec.Struct, frozen=True, kw_only=True):
+class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     """One stop of the route that was really taken."""
 
     site: SiteId
@@ -308,7 +308,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """What it waits for, or why it ended."""
     algorithm: str
     objectives: tuple[ObjectiveView, ...]
-    route: tuple[MadeVisit, ...]
+    route: tuple[VisitView, ...]
     planned: Route | None
     working: tuple[SiteId, ...]
     """Sites that work for it now."""

@@ -17,10 +17,10 @@ from daitn.objects.identifiers import SiteId
 __all__ = [
     "AUTO",
     "Privacy",
+    "QueryConstraints",
     "QueryIntent",
     "QueryRecord",
     "QueryStatus",
-    "QueryWishes",
     "Strategy",
     "Trust",
 ]
@@ -64,7 +64,7 @@ class Strategy(enum.StrEnum):
     """Several different models, of whose answers the weightier is given."""
 
 
-class QueryWishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `daitn` object of a request. Everything has a default."""
 
     topic: Topic = ""
@@ -125,7 +125,7 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Temperature 0: replicas of a deterministic model give the same answer."""
     prefix: int = 0
     """Hash of the part of the prompt that a cache may hold; 0: none."""
-    wishes: QueryWishes = QueryWishes()
+    constraints: QueryConstraints = QueryConstraints()
 
 
 class QueryStatus(enum.StrEnum):

@@ -13,11 +13,11 @@ from daitn.objects.identifiers import SiteId
 __all__ = [
     "Advice",
     "ControlMode",
-    "CrumbReport",
     "ForwarderReport",
     "HopReport",
     "LinkReport",
     "OriginReport",
+    "PendingReport",
     "Probe",
     "ProbeReport",
     "Steer",
@@ -150,7 +150,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
 
 
-class CrumbReport(msgspec.Struct, frozen=True, kw_only=True):
+class PendingReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one forwarder remembers of one branch of an object."""
 
     site: str
@@ -167,6 +167,6 @@ class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the forwarders on an object's path remember of it, in the order of the path."""
 
     object: str
-    crumbs: tuple[CrumbReport, ...]
+    pending: tuple[PendingReport, ...]
     silent: tuple[str, ...] = ()
     """Sites on the path that did not say."""

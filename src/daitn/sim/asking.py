@@ -1,6 +1,6 @@
 """One query on its way through a simulated gateway: rows in turn, a second one beside a late one.
 
-As live gateways do it for answers that come whole; see `daitn.terminal.gateway.search`.
+As live gateways do it for answers that come whole; see `daitn.node.gateway.failover`.
 """
 
 from __future__ import annotations

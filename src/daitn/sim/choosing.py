@@ -110,7 +110,7 @@ class TwoChoices:
         per_slot: Floats = busy / context.snapshot.columns.slots
         two, others = rows[:2], rows[2:]
         two.sort(key=lambda row: float(per_slot[row]))
-        return Choice((*two, *others)[: context.intent.wishes.attempts])
+        return Choice((*two, *others)[: context.intent.constraints.attempts])
 
 
 def _passing(context: QueryContext) -> list[int]:
@@ -129,4 +129,4 @@ def _passing(context: QueryContext) -> list[int]:
 
 def _by(rows: list[int], key: Callable[[int], object], context: QueryContext) -> Choice:
     ordered = sorted(rows, key=key)  # type: ignore[arg-type]
-    return Choice(tuple(ordered[: context.intent.wishes.attempts]))
+    return Choice(tuple(ordered[: context.intent.constraints.attempts]))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from daitn.objects.identifiers import SiteId
 from daitn.sim.clock import Clock
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
-from daitn.steering.forwarder import Forwarder, Settings
-from daitn.steering.routes import Limits
-from daitn.steering.ways import HERE
+from daitn.steering.forwarder import Forwarder, ForwarderSettings
+from daitn.steering.next_hops import LOCAL
+from daitn.steering.routes.table import Limits
 from daitn.steering.wire.packet import Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
 from daitn.steering.wire.summaries import Offer, decode_summary, encode_summary
@@ -67,7 +67,7 @@ class ForwarderNetwork:
         self,
         *,
         detect_s: float = 0.15,
-        settings: Settings | None = None,
+        settings: ForwarderSettings | None = None,
         limits: Limits | None = None,
         load_every_s: float = 1.0,
         coded: bool = True,
@@ -195,7 +195,7 @@ class ForwarderNetwork:
 
     def send(self, site: str, packet: Packet) -> None:
         """An object sets out."""
-        self._do(site, self.stations[site].forwarder.packet(HERE, packet, self.now_s))
+        self._do(site, self.stations[site].forwarder.packet(LOCAL, packet, self.now_s))
 
     def run(self, for_s: float) -> None:
         """Let so much time pass."""
@@ -299,7 +299,9 @@ class ForwarderNetwork:
         station.busy -= 1
         if station.waiting:
             self._serve(site, station.waiting.popleft())
-        self._do(site, station.forwarder.packet(HERE, answer_to(packet, site.encode()), self.now_s))
+        self._do(
+            site, station.forwarder.packet(LOCAL, answer_to(packet, site.encode()), self.now_s)
+        )
 
     def _report(self, site: str, life: int) -> None:
         """What waits is measured now and then, as facilities do."""

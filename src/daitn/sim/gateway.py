@@ -75,9 +75,9 @@ class Gateway:
     def context(self, arrival: Arrival) -> QueryContext:
         """What the query is decided on."""
         snapshot = self.state.snapshot()
-        wishes = arrival.wishes
+        constraints = arrival.constraints
         if self._prefer:
-            wishes = msgspec.structs.replace(wishes, prefer=self._prefer)
+            constraints = msgspec.structs.replace(constraints, prefer=self._prefer)
         return QueryContext(
             intent=QueryIntent(
                 origin=self._site,
@@ -87,7 +87,7 @@ class Gateway:
                 topic=arrival.topic,
                 tokens_in=arrival.tokens_in,
                 tokens_out=arrival.tokens_expected,
-                wishes=wishes,
+                constraints=constraints,
             ),
             snapshot=snapshot,
             paths=self._paths_to(snapshot),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import AUTO, QueryWishes
+from daitn.objects.queries import AUTO, QueryConstraints
 
 __all__ = ["Arrival", "Kind", "Lengths", "Load", "Phase", "recorded"]
 
@@ -31,7 +31,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """What its gateway reckons with."""
     luck: float
     """Its answer takes so many times what is usual where it is given."""
-    wishes: QueryWishes = QueryWishes()
+    constraints: QueryConstraints = QueryConstraints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Kind:
 
     share: float
     model: str = AUTO
-    wishes: QueryWishes = field(default_factory=QueryWishes)
+    constraints: QueryConstraints = field(default_factory=QueryConstraints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +115,5 @@ def _arrival(load: Load, phase: Phase, number: int, at_s: float, rng: random.Ran
         tokens_out=max(1, min(round(tokens), bound)),
         tokens_expected=bound if bounded else lengths.guess,
         luck=math.exp(rng.gauss(0.0, load.luck_sigma)),
-        wishes=kind.wishes,
+        constraints=kind.constraints,
     )

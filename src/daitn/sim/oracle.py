@@ -69,7 +69,7 @@ class Oracle:
         passes &= np.isfinite(cut.service_s)
         weighed = Weighed(cut, context.affinity, wait_s)
         scores = QIRCE.scores(weighed, passes, context.preferences)
-        best = best_first(scores, context.intent.wishes.attempts, 0.0, rng)
+        best = best_first(scores, context.intent.constraints.attempts, 0.0, rng)
         return Choice(tuple(int(cut.numbers[at]) for at in best))
 
     def _foresee(self, cut: QsQrrt, context: QueryContext, arrival: Arrival) -> Floats:

@@ -19,7 +19,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Do here what the object wants; its answer or refusal comes back to the forwarder, from
-    `HERE`."""
+    `LOCAL`."""
 
     packet: Packet
 

@@ -13,14 +13,14 @@ import msgspec
 from daitn.objects.errors import DaitnError
 from daitn.steering.buckets import Buckets
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send
-from daitn.steering.crumbs import Crumb, Crumbs, Key, Phase, Step
-from daitn.steering.lanes import Lanes
-from daitn.steering.origins import domain_of, site_of
+from daitn.steering.next_hops import LOCAL
 from daitn.steering.paths import answered_by, avoiding, tried
-from daitn.steering.patience import DIRECT_HOPS, Settings, end_s, overdue_s, passes
+from daitn.steering.pending import Key, PendingEntry, PendingTable, Phase, Step
 from daitn.steering.ranking import Choice, Ranking, Rankings
-from daitn.steering.routes import RouteTable
-from daitn.steering.ways import HERE
+from daitn.steering.routes.names import domain_of, site_of
+from daitn.steering.routes.table import RouteTable
+from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, overdue_s, passes
+from daitn.steering.statistics import Statistics
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
 
@@ -39,13 +39,13 @@ _NOWHERE: Mapping[str, str] = MappingProxyType({})
 class Custody:
     """All objects that are under way here, or were a moment ago."""
 
-    def __init__(self, routes: RouteTable, settings: Settings) -> None:
+    def __init__(self, routes: RouteTable, settings: ForwarderSettings) -> None:
         self.site = routes.site
         self.settings = settings
         self.routes = routes
-        self.lanes = Lanes()
-        self.rankings = Rankings(routes, self.lanes)
-        self.crumbs = Crumbs(settings.most_objects, settings.most_bytes)
+        self.statistics = Statistics()
+        self.rankings = Rankings(routes, self.statistics)
+        self.pending = PendingTable(settings.most_objects, settings.most_bytes)
         self._buckets = Buckets(
             settings.owner_per_s, settings.owner_burst, settings.owners_per_neighbour
         )
@@ -66,23 +66,23 @@ class Custody:
 
     def lost(self, neighbour: str, now_s: float, out: list[Command]) -> None:
         """A neighbour is gone: what was under way through it goes another way."""
-        for key in self.crumbs.through(neighbour):
-            crumb = self.crumbs.get(key)
-            if crumb is not None:
-                self.lanes.gave_up(crumb.via, crumb.origin, key)
-                self._again_from_here(key, crumb, now_s, out)
+        for key in self.pending.through(neighbour):
+            entry = self.pending.get(key)
+            if entry is not None:
+                self.statistics.gave_up(entry.via, entry.origin, key)
+                self._again_from_here(key, entry, now_s, out)
 
     def tick(self, now_s: float, out: list[Command]) -> None:
         """See `Forwarder.tick`."""
-        for key, crumb in self.crumbs.due(now_s):
+        for key, entry in self.pending.due(now_s):
             try:
-                self._alarm(key, crumb, now_s, out)
+                self._alarm(key, entry, now_s, out)
             except DaitnError as error:
-                self._give_up(key, crumb, str(error), out)
+                self._give_up(key, entry, str(error), out)
         if self._held and self._held_version != self.routes.version:
             self._held_version = self.routes.version
             for key in [*self._held]:
-                held = self.crumbs.get(key)
+                held = self.pending.get(key)
                 if held is not None:
                     self._again_from_here(key, held, now_s, out)
 
@@ -90,164 +90,172 @@ class Custody:
         """When `tick` is due at the latest."""
         if self._held and self._held_version != self.routes.version:
             return float("-inf")
-        return self.crumbs.next_s()
+        return self.pending.next_s()
 
-    def _alarm(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+    def _alarm(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
         """The time came that something is done about an object."""
-        if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
-            self.crumbs.forget(key)
+        if entry.phase in (Phase.ANSWERED, Phase.REFUSED):
+            self.pending.forget(key)
             return
-        late = now_s >= end_s(crumb, self.settings)
-        here = HERE in crumb.upstreams
+        late = now_s >= end_s(entry, self.settings)
+        here = LOCAL in entry.upstreams
         if late and not here:
-            self._give_up(key, crumb, "it was not answered in time", out)
+            self._give_up(key, entry, "it was not answered in time", out)
         elif late:
-            self.lanes.gave_up(crumb.via, crumb.origin, key)
-            self._refused(key, crumb, Refusal(Reason.DEADLINE, "no answer in time"), now_s, out)
-        elif crumb.phase is Phase.HELD:
-            self._refused(key, crumb, Refusal(Reason.NO_WAY, self.site), now_s, out)
-        elif crumb.phase is Phase.RESTING or crumb.packet.attempt + 1 < self.settings.attempts:
-            self._send_again(key, crumb, now_s, out)
+            self.statistics.gave_up(entry.via, entry.origin, key)
+            self._refused(key, entry, Refusal(Reason.DEADLINE, "no answer in time"), now_s, out)
+        elif entry.phase is Phase.HELD:
+            self._refused(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
+        elif entry.phase is Phase.RESTING or entry.packet.attempt + 1 < self.settings.attempts:
+            self._send_again(key, entry, now_s, out)
         else:
-            self.crumbs.wake(key, crumb, end_s(crumb, self.settings))
+            self.pending.wake(key, entry, end_s(entry, self.settings))
 
-    def _give_up(self, key: Key, crumb: Crumb, why: str, out: list[Command]) -> None:
-        self.lanes.gave_up(crumb.via, crumb.origin, key)
+    def _give_up(self, key: Key, entry: PendingEntry, why: str, out: list[Command]) -> None:
+        self.statistics.gave_up(entry.via, entry.origin, key)
         self._held.pop(key, None)
-        self.crumbs.forget(key)
-        out.append(Drop(crumb.packet, why))
+        self.pending.forget(key)
+        out.append(Drop(entry.packet, why))
 
     # Objects
 
     def _object(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
         key = packet.object_id, packet.branch
-        crumb = self.crumbs.get(key)
-        if crumb is not None:
-            if crumb.phase is not Phase.REFUSED or packet.attempt <= crumb.packet.attempt:
-                self._copy(key, crumb, sender, packet, now_s, out)
+        entry = self.pending.get(key)
+        if entry is not None:
+            if entry.phase is not Phase.REFUSED or packet.attempt <= entry.packet.attempt:
+                self._copy(key, entry, sender, packet, now_s, out)
                 return
-            self.crumbs.forget(key)
+            self.pending.forget(key)
         try:
             ranking = self.rankings.ranking(packet.intent, now_s)
         except DaitnError as error:
             refusal: Refusal | None = Refusal(Reason.MALFORMED, str(error)[:500])
         else:
-            refusal = self._unwanted(sender, ranking.want.owner, packet, now_s)
+            refusal = self._unwanted(sender, ranking.intent.owner, packet, now_s)
         if refusal is not None:
             self._say((sender,), refusal_to(packet, refusal), 0.0, out)
             return
-        crumb = Crumb(packet, packet, (sender,), now_s)
-        self.crumbs.put(key, crumb)
-        self._steer(key, crumb, now_s, out, ranking=ranking)
+        entry = PendingEntry(packet, packet, (sender,), now_s)
+        self.pending.put(key, entry)
+        self._steer(key, entry, now_s, out, ranking=ranking)
 
     def _unwanted(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
         """Why an object that is new here is not taken."""
         if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
             return Refusal(Reason.DEADLINE, f"it came to {self.site} too late")
-        if sender != HERE:
+        if sender != LOCAL:
             packet.check_path()  # What is kept here must be readable for as long as it is.
         if packet.visited(self.site):
             return Refusal(Reason.LOOP, f"it was at {self.site} before")
         wait_s = self._buckets.take(sender, owner, now_s)
         if wait_s:
             return Refusal(Reason.RATE, f"{owner or 'its owner'} sends too much", wait_s)
-        if not self.crumbs.room(packet):
+        if not self.pending.room(packet):
             return Refusal(Reason.FULL, f"{self.site} keeps as much as it may", 1.0)
         return None
 
     def _copy(
-        self, key: Key, crumb: Crumb, sender: str, packet: Packet, now_s: float, out: list[Command]
+        self,
+        key: Key,
+        entry: PendingEntry,
+        sender: str,
+        packet: Packet,
+        now_s: float,
+        out: list[Command],
     ) -> None:
         """One more copy came of an object that is known here."""
         refusal = None
-        if sender == HERE:
+        if sender == LOCAL:
             out.append(Drop(packet, "it set out before"))
             return
-        if crumb.phase in (Phase.ANSWERED, Phase.REFUSED):
-            out.append(Send(sender, crumb.packet))
+        if entry.phase in (Phase.ANSWERED, Phase.REFUSED):
+            out.append(Send(sender, entry.packet))
             return
         if packet.visited(self.site):
             refusal = Refusal(Reason.LOOP, f"it was at {self.site} before")
-        elif sender not in crumb.upstreams:
-            if len(crumb.upstreams) >= self.settings.most_upstreams:
+        elif sender not in entry.upstreams:
+            if len(entry.upstreams) >= self.settings.most_upstreams:
                 refusal = Refusal(Reason.FULL, f"it is under way at {self.site}")
             else:
-                crumb.upstreams += (sender,)
+                entry.upstreams += (sender,)
         if refusal is not None:
             self._say((sender,), refusal_to(packet, refusal), 0.0, out)
-        elif packet.attempt > crumb.packet.attempt and HERE not in crumb.upstreams:
-            self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
-            self.crumbs.replace(crumb, packet)
-            self._again_from_here(key, crumb, now_s, out)
+        elif packet.attempt > entry.packet.attempt and LOCAL not in entry.upstreams:
+            self.statistics.back(entry.via, entry.origin, key, entry.expected_s, now_s)
+            self.pending.replace(entry, packet)
+            self._again_from_here(key, entry, now_s, out)
 
     # Steering
 
-    def _again_from_here(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+    def _again_from_here(
+        self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]
+    ) -> None:
         try:
-            self._steer(key, crumb, now_s, out)
+            self._steer(key, entry, now_s, out)
         except DaitnError as error:
-            self._give_up(key, crumb, str(error), out)
+            self._give_up(key, entry, str(error), out)
 
     def _steer(
         self,
         key: Key,
-        crumb: Crumb,
+        entry: PendingEntry,
         now_s: float,
         out: list[Command],
         otherwise: Refusal | None = None,
         ranking: Ranking | None = None,
     ) -> None:
         """Find the next hop for an object; where there is none, refuse it, or hold it for now."""
-        packet = crumb.packet
-        if crumb.steps:
-            self.crumbs.left(key, crumb)
-        taken = self._taken(key) if packet.branch or key[0] in self.crumbs.copies else _NOWHERE
+        packet = entry.packet
+        if entry.steps:
+            self.pending.left(key, entry)
+        taken = self._taken(key) if packet.branch or key[0] in self.pending.copies else _NOWHERE
         if ranking is None:
             ranking = self.rankings.ranking(packet.intent, now_s)
         detour = packet.hop_limit > DIRECT_HOPS
-        here = not crumb.failed_here
+        here = not entry.failed_here
         choice = ranking.choose(packet.promise, packet.visited, here, taken, detour)
-        if choice is None and crumb.phase is Phase.HELD and crumb.steps:
+        if choice is None and entry.phase is Phase.HELD and entry.steps:
             return
         told = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
         known = ranking.decision() if told else ranking.outline
-        crumb.steps += (Step(now_s, choice, known),)
+        entry.steps += (Step(now_s, choice, known),)
         if self._held:
             self._held.pop(key, None)
         if choice is None:
             # The owner of a further copy has others, and is not to wait for this one to find a way.
-            patient = HERE in crumb.upstreams and not packet.branch
+            patient = LOCAL in entry.upstreams and not packet.branch
             if otherwise is None and (patient or not ranking.choices):
-                self._hold(key, crumb, now_s)
+                self._hold(key, entry, now_s)
             elif otherwise is None:
                 # There are ways, by sites where it was: one of those has another, and sooner.
-                self._refused(key, crumb, Refusal(Reason.NO_WAY, self.site), now_s, out)
+                self._refused(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
             else:
-                self._refused(key, crumb, otherwise, now_s, out)
-        elif choice.via != HERE and not packet.hop_limit:
-            self._refused(key, crumb, Refusal(Reason.HOPS, self.site), now_s, out)
+                self._refused(key, entry, otherwise, now_s, out)
+        elif choice.via != LOCAL and not packet.hop_limit:
+            self._refused(key, entry, Refusal(Reason.HOPS, self.site), now_s, out)
         else:
-            self._take(key, crumb, choice, taken, now_s, out)
+            self._take(key, entry, choice, taken, now_s, out)
 
     def _take(
         self,
         key: Key,
-        crumb: Crumb,
+        entry: PendingEntry,
         choice: Choice,
         taken: Mapping[str, str],
         now_s: float,
         out: list[Command],
     ) -> None:
-        crumb.phase = _UNDER_WAY
-        via = crumb.via = choice.via
-        origin = crumb.origin = choice.origin
-        crumb.expected_s = choice.expected_s
-        self.crumbs.went(key, crumb, overdue_s(crumb, self.settings, now_s))
-        self.lanes.left(via, origin, key, now_s)
-        if via == HERE:
-            self._deliver(crumb, now_s, out)
+        entry.phase = _UNDER_WAY
+        via = entry.via = choice.via
+        origin = entry.origin = choice.origin
+        entry.expected_s = choice.expected_s
+        self.pending.went(key, entry, overdue_s(entry, self.settings, now_s))
+        self.statistics.left(via, origin, key, now_s)
+        if via == LOCAL:
+            self._deliver(entry, now_s, out)
             return
-        packet = crumb.packet
+        packet = entry.packet
         if taken:
             # Of those that went to the same neighbour it knows by itself, and better.
             unknown = {site for site, by in taken.items() if by != via}
@@ -255,34 +263,36 @@ class Custody:
         at_ms = int(now_s * 1000)
         out.append(Send(via, packet.stepped(self.site, at_ms, _FORWARDED, choice.promise)))
 
-    def _deliver(self, crumb: Crumb, now_s: float, out: list[Command]) -> None:
-        packet = crumb.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
+    def _deliver(self, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
+        packet = entry.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
         if packet.kind is Kind.PROBE and not packet.payload:
-            self._answer(HERE, answer_to(packet, packet.trace), now_s, out)
+            self._answer(LOCAL, answer_to(packet, packet.trace), now_s, out)
         else:
             out.append(Deliver(packet))
 
-    def _hold(self, key: Key, crumb: Crumb, now_s: float) -> None:
-        crumb.phase = Phase.HELD
-        crumb.via = crumb.origin = ""
+    def _hold(self, key: Key, entry: PendingEntry, now_s: float) -> None:
+        entry.phase = Phase.HELD
+        entry.via = entry.origin = ""
         self._held[key] = None
-        self.crumbs.wake(key, crumb, min(now_s + self.settings.hold_s, end_s(crumb, self.settings)))
+        self.pending.wake(
+            key, entry, min(now_s + self.settings.hold_s, end_s(entry, self.settings))
+        )
 
-    def _send_again(self, key: Key, crumb: Crumb, now_s: float, out: list[Command]) -> None:
+    def _send_again(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
         """From where it set out. One that is overdue is not to go where it went before, if there is
         another who can do it; one that was refused may try again what it tried."""
-        attempt = crumb.packet.attempt + 1
-        fresh = msgspec.structs.replace(crumb.first, attempt=attempt)
-        if crumb.phase is Phase.UNDER_WAY:
-            self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
-            went = {step.choice.site for step in crumb.steps if step.choice is not None}
+        attempt = entry.packet.attempt + 1
+        fresh = msgspec.structs.replace(entry.first, attempt=attempt)
+        if entry.phase is Phase.UNDER_WAY:
+            self.statistics.back(entry.via, entry.origin, key, entry.expected_s, now_s)
+            went = {step.choice.site for step in entry.steps if step.choice is not None}
             other = avoiding(fresh, went - {self.site}, now_s)
             ranking = self.rankings.ranking(fresh.intent, now_s)
             if ranking.choose(0, other.visited, True, self._taken(key)) is not None:
                 fresh = other
-        crumb.packet = fresh
-        crumb.failed_here = False
-        self._again_from_here(key, crumb, now_s, out)
+        entry.packet = fresh
+        entry.failed_here = False
+        self._again_from_here(key, entry, now_s, out)
 
     def _taken(self, key: Key) -> dict[str, str]:
         """Sites to which other copies of the object went from here, to the next hops: each copy is
@@ -290,7 +300,7 @@ class Custody:
         its border site, which knows who answers there."""
         return {
             other.origin: other.via
-            for other in self.crumbs.siblings(key)
+            for other in self.pending.siblings(key)
             if other.origin and domain_of(other.origin) is None
         }
 
@@ -298,88 +308,90 @@ class Custody:
 
     def _answer(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
         key = packet.object_id, packet.branch
-        crumb = self.crumbs.get(key)
-        if crumb is None:
+        entry = self.pending.get(key)
+        if entry is None:
             self._homewards(packet, now_s, out)
             return
-        if crumb.phase is _ANSWERED or crumb.phase is _REFUSED:
-            out.append(Drop(packet, f"it was {crumb.phase.value} before"))
+        if entry.phase is _ANSWERED or entry.phase is _REFUSED:
+            out.append(Drop(packet, f"it was {entry.phase.value} before"))
             return
         by = self.site
-        if sender == HERE:
-            others = max(0, len(self.lanes.load(self.site).waiting) - 1)
+        if sender == LOCAL:
+            others = max(0, len(self.statistics.load(self.site).waiting) - 1)
             packet = packet.stepped(by, int(now_s * 1000), _DELIVERED, others)
         elif by := answered_by(packet):
-            self.lanes.told(by, packet.promise, now_s)
+            self.statistics.told(by, packet.promise, now_s)
         # Where another site answered than was thought, that says nothing of this one. A domain's
         # origin stands for all sites in it.
-        as_thought = by == crumb.origin or crumb.origin != site_of(crumb.origin) or not by
-        if sender == crumb.via and crumb.phase is _UNDER_WAY and as_thought:
-            self.lanes.back(crumb.via, crumb.origin, key, crumb.expected_s, now_s)
+        as_thought = by == entry.origin or entry.origin != site_of(entry.origin) or not by
+        if sender == entry.via and entry.phase is _UNDER_WAY and as_thought:
+            self.statistics.back(entry.via, entry.origin, key, entry.expected_s, now_s)
         else:
-            self.lanes.gave_up(crumb.via, crumb.origin, key)
-        self._settle(key, crumb, _ANSWERED, packet, now_s)
-        if not self._say(crumb.upstreams, packet, now_s - crumb.since_s, out):
+            self.statistics.gave_up(entry.via, entry.origin, key)
+        self._settle(key, entry, _ANSWERED, packet, now_s)
+        if not self._say(entry.upstreams, packet, now_s - entry.since_s, out):
             self._homewards(packet, now_s, out)
 
     def _refusal(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
         key = packet.object_id, packet.branch
-        crumb = self.crumbs.get(key)
+        entry = self.pending.get(key)
         if (
-            crumb is None
-            or crumb.phase is not Phase.UNDER_WAY
-            or crumb.via != sender
-            or packet.attempt < crumb.packet.attempt
+            entry is None
+            or entry.phase is not Phase.UNDER_WAY
+            or entry.via != sender
+            or packet.attempt < entry.packet.attempt
         ):
             out.append(Drop(packet, "nobody waits for it any more"))
             return
         refusal = read_refusal(packet)
-        fewer = crumb.packet if sender == HERE else tried(crumb.packet, packet, sender, self.site)
-        self.lanes.refused(crumb.via, crumb.origin, key, now_s)
+        fewer = entry.packet if sender == LOCAL else tried(entry.packet, packet, sender, self.site)
+        self.statistics.refused(entry.via, entry.origin, key, now_s)
         if refusal.reason in _FINAL or fewer is None:
-            self._refused(key, crumb, refusal, now_s, out)
+            self._refused(key, entry, refusal, now_s, out)
             return
-        crumb.packet = fewer
-        crumb.failed_here |= sender == HERE
-        self._steer(key, crumb, now_s, out, refusal)
+        entry.packet = fewer
+        entry.failed_here |= sender == LOCAL
+        self._steer(key, entry, now_s, out, refusal)
 
     def _refused(
-        self, key: Key, crumb: Crumb, refusal: Refusal, now_s: float, out: list[Command]
+        self, key: Key, entry: PendingEntry, refusal: Refusal, now_s: float, out: list[Command]
     ) -> None:
         """There is no way from here."""
-        if HERE in crumb.upstreams and self._worth_another(crumb, refusal, now_s):
+        if LOCAL in entry.upstreams and self._worth_another(entry, refusal, now_s):
             self._held.pop(key, None)
-            self.crumbs.left(key, crumb)
-            crumb.phase = Phase.RESTING
-            rest_s = self.settings.rest_s * 2.0 ** min(crumb.packet.attempt, 10)
-            self.crumbs.wake(key, crumb, min(now_s + rest_s, end_s(crumb, self.settings)))
+            self.pending.left(key, entry)
+            entry.phase = Phase.RESTING
+            rest_s = self.settings.rest_s * 2.0 ** min(entry.packet.attempt, 10)
+            self.pending.wake(key, entry, min(now_s + rest_s, end_s(entry, self.settings)))
             return
-        reply = refusal_to(crumb.packet, refusal)
-        self._settle(key, crumb, Phase.REFUSED, reply, now_s)
-        self._say(crumb.upstreams, reply, now_s - crumb.since_s, out)
+        reply = refusal_to(entry.packet, refusal)
+        self._settle(key, entry, Phase.REFUSED, reply, now_s)
+        self._say(entry.upstreams, reply, now_s - entry.since_s, out)
 
-    def _worth_another(self, crumb: Crumb, refusal: Refusal, now_s: float) -> bool:
+    def _worth_another(self, entry: PendingEntry, refusal: Refusal, now_s: float) -> bool:
         """Whether an object that set out here and was refused is sent once more. A further copy is
         not, so that its owner can go on with the others."""
-        first = crumb.first
+        first = entry.first
         return (
             first.kind is not Kind.PROBE
             and not first.branch
             and passes(first, refusal)
-            and crumb.packet.attempt + 1 < self.settings.attempts
+            and entry.packet.attempt + 1 < self.settings.attempts
             and self.rankings.ranking(first.intent, now_s).choose(0, first.visited, True)
             is not None
         )
 
-    def _settle(self, key: Key, crumb: Crumb, phase: Phase, reply: Packet, now_s: float) -> None:
+    def _settle(
+        self, key: Key, entry: PendingEntry, phase: Phase, reply: Packet, now_s: float
+    ) -> None:
         """An object is done with; its reply is kept for a while."""
         if self._held:
             self._held.pop(key, None)
-        flags = crumb.packet.flags
+        flags = entry.packet.flags
         traced = flags and _TRACED in flags
         kept_s = self.settings.traced_s if traced else self.settings.kept_s
-        crumb.phase = phase
-        self.crumbs.settled(key, crumb, reply, now_s + kept_s)
+        entry.phase = phase
+        self.pending.settled(key, entry, reply, now_s + kept_s)
 
     def _say(
         self, upstreams: Sequence[str], reply: Packet, taken_s: float, out: list[Command]
@@ -387,7 +399,7 @@ class Custody:
         """Tell those who wait; False where one of them is out of reach."""
         reached = True
         for upstream in upstreams:
-            if upstream == HERE:
+            if upstream == LOCAL:
                 out.append(Return(reply, taken_s))
             elif self.routes.reaches(upstream):
                 out.append(Send(upstream, reply))
@@ -401,7 +413,7 @@ class Custody:
         choice = ranking.choose(0, packet.visited, True)
         if choice is None:
             out.append(Drop(packet, "the path back is broken, and there is no other way home"))
-        elif choice.via == HERE:
+        elif choice.via == LOCAL:
             out.append(Return(packet, 0.0))
         else:
             at_ms = int(now_s * 1000)

@@ -3,7 +3,7 @@
 A shell hands over what arrives and does what the returned commands say. For each object:
 
 - it goes to the best next hop of the ranking of its want (`ranking`), or is delivered here;
-- a crumb stays until its answer has gone by (`crumbs`); answers go back from crumb to crumb, and
+- a crumb stays until its answer has gone by (`pending`); answers go back from crumb to crumb, and
   steer themselves to where the object set out if the crumb's neighbour is gone;
 - a neighbour that fails gives everything back that was under way through it: it goes another way;
 - a refusal tells which sites need not be tried again; the next best way is taken, and if there is
@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from daitn.steering.commands import Command, Tell
 from daitn.steering.custody import Custody
-from daitn.steering.patience import Settings
-from daitn.steering.routes import Limits, RouteTable
+from daitn.steering.routes.table import Limits, RouteTable
+from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.packet import Packet
 from daitn.steering.wire.summaries import Summary
 
-__all__ = ["Forwarder", "Settings"]
+__all__ = ["Forwarder", "ForwarderSettings"]
 
 
 class Forwarder:
@@ -37,14 +37,14 @@ class Forwarder:
         self,
         site: str,
         now_s: float,
-        settings: Settings | None = None,
+        settings: ForwarderSettings | None = None,
         limits: Limits | None = None,
         domain: str = "",
     ) -> None:
         """`domain` is empty where the site belongs to none. Raises `InvalidInput` for a bad one."""
         self.site = site
         self.routes = RouteTable(site, now_s, limits, domain)
-        self.custody = Custody(self.routes, settings or Settings())
+        self.custody = Custody(self.routes, settings or ForwarderSettings())
 
     def link_up(
         self, neighbour: str, cost_s: float, now_s: float, domain: str | None = None
@@ -80,7 +80,7 @@ class Forwarder:
         self.routes.heard(neighbour, summary, now_s)
 
     def packet(self, sender: str, packet: Packet, now_s: float) -> list[Command]:
-        """A packet came from a neighbour, or from `HERE`: an object that sets out, or the answer
+        """A packet came from a neighbour, or from `LOCAL`: an object that sets out, or the answer
         or refusal of one that was delivered here."""
         commands: list[Command] = []
         self.custody.packet(sender, packet, now_s, commands)

@@ -21,22 +21,22 @@ import msgspec
 
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
-from daitn.steering.lanes import Lanes
-from daitn.steering.origins import site_of
-from daitn.steering.routes import RouteTable
-from daitn.steering.scoring import STEERING, promises
-from daitn.steering.ways import (
-    HERE,
+from daitn.steering.next_hops import (
+    LOCAL,
     Reach,
     as_learned,
-    best_ways,
+    best_next_hops,
     id_of,
+    next_hops_for,
     reach_of,
     rejections,
     rows_of,
-    ways_for,
 )
-from daitn.steering.wire.want import Want, decode_want
+from daitn.steering.routes.names import site_of
+from daitn.steering.routes.table import RouteTable
+from daitn.steering.scoring import STEERING, advertised_scores
+from daitn.steering.statistics import Statistics
+from daitn.steering.wire.intent import PacketIntent, decode_intent
 
 __all__ = ["Choice", "Outline", "Ranking", "Rankings"]
 
@@ -94,21 +94,25 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 class Prospect:
     """What summaries say about one want, whatever was learned: it lasts until they change."""
 
-    __slots__ = ("preferences", "promised", "routes_version", "want", "ways")
+    __slots__ = ("advertised", "hops", "intent", "preferences", "routes_version")
 
     def __init__(
-        self, want: Want, preferences: Sequence[Preference], reach: Reach, routes_version: int
+        self,
+        intent: PacketIntent,
+        preferences: Sequence[Preference],
+        reach: Reach,
+        routes_version: int,
     ) -> None:
         """Raises `InvalidInput` for preferences that name no scorer."""
-        self.want = want
+        self.intent = intent
         self.preferences = preferences
         self.routes_version = routes_version
-        ways = ways_for(want, reach)
-        scores = promises(ways, preferences)
-        kept = best_ways(ways, reach, scores)
-        self.ways = rows_of(ways, kept)
-        promised = scores[kept] / PROMISE_UNIT
-        self.promised: list[int] = promised.clip(0, 2**32 - 1).astype("u8").tolist()
+        hops = next_hops_for(intent, reach)
+        scores = advertised_scores(hops, preferences)
+        kept = best_next_hops(hops, reach, scores)
+        self.hops = rows_of(hops, kept)
+        advertised = scores[kept] / PROMISE_UNIT
+        self.advertised: list[int] = advertised.clip(0, 2**32 - 1).astype("u8").tolist()
 
 
 class Ranking:
@@ -121,35 +125,35 @@ class Ranking:
         "_ways",
         "at_s",
         "choices",
+        "intent",
         "lanes_version",
         "outline",
         "prospect",
-        "want",
     )
 
-    def __init__(self, prospect: Prospect, lanes: Lanes, now_s: float) -> None:
-        self.want = prospect.want
+    def __init__(self, prospect: Prospect, statistics: Statistics, now_s: float) -> None:
+        self.intent = prospect.intent
         self.prospect = prospect
         self.at_s = now_s
-        self.lanes_version = lanes.version
-        ways = self._ways = as_learned(prospect.ways, lanes, now_s)
-        scored = STEERING.scores(ways, ways.passes, prospect.preferences)
+        self.lanes_version = statistics.version
+        hops = self._ways = as_learned(prospect.hops, statistics, now_s)
+        scored = STEERING.scores(hops, hops.passes, prospect.preferences)
         scores: list[float] = scored.tolist()
         # Stable: equal ones stay in the order of their ids.
-        order = sorted(ways.passes.nonzero()[0].tolist(), key=lambda i: -scores[i])
+        order = sorted(hops.passes.nonzero()[0].tolist(), key=lambda i: -scores[i])
         self._scores, self._order = scores, order
-        expected_s = ways.expected_s.tolist()
+        expected_s = hops.expected_s.tolist()
         self.choices = tuple(
             Choice(
                 row.via,
                 row.origin,
                 site_of(row.origin),
-                prospect.promised[i],
+                prospect.advertised[i],
                 expected_s[i],
                 scores[i],
             )
             for i in order
-            for row in (ways.rows[i],)
+            for row in (hops.rows[i],)
         )
         self._decision: Decision | None = None
         self.outline = Outline(now_s, prospect.routes_version, self.choices[:_OUTLINED])
@@ -178,12 +182,12 @@ class Ranking:
             via = choice.via
             if choice.site in taken:
                 continue
-            if via == HERE:
+            if via == LOCAL:
                 if not here:
                     continue
             elif been(via) or (choice.site != via and been(choice.site)):
                 continue
-            if choice.promise > promise or via == HERE:
+            if choice.promise > promise or via == LOCAL:
                 if detour and best is not None and best.score - choice.score > MARGIN:
                     return best
                 return choice
@@ -199,11 +203,11 @@ class Ranking:
         return self._decision
 
     def _decided(self) -> Decision:
-        ways = self._ways
-        terms = STEERING.terms(ways, ways.passes)
+        hops = self._ways
+        terms = STEERING.terms(hops, hops.passes)
         ranked = tuple(
             Scored(
-                candidate=ways.rows[i].id,
+                candidate=hops.rows[i].id,
                 score=self._scores[i],
                 terms={name: float(term[i]) for name, term in terms.items()},
             )
@@ -213,7 +217,7 @@ class Ranking:
             policy=STEERING.name,
             chosen=ranked[0].candidate if ranked else None,
             ranking=ranked,
-            rejections=tuple(islice(rejections(ways, self.want), _TOLD)),
+            rejections=tuple(islice(rejections(hops, self.intent), _TOLD)),
             snapshot_version=self.prospect.routes_version,
             at_s=self.at_s,
         )
@@ -222,9 +226,9 @@ class Ranking:
 class Rankings:
     """The rankings that serve now, by want."""
 
-    def __init__(self, routes: RouteTable, lanes: Lanes) -> None:
+    def __init__(self, routes: RouteTable, statistics: Statistics) -> None:
         self._routes = routes
-        self._lanes = lanes
+        self._statistics = statistics
         self._advice: tuple[Preference, ...] = ()
         self._kept: dict[bytes, Ranking] = {}
         self._rows = 0
@@ -240,22 +244,22 @@ class Rankings:
         self._kept.clear()
         self._rows = 0
 
-    def ranking(self, intent: bytes, now_s: float) -> Ranking:
-        """The ranking for a want in wire form. Raises `Corrupt`, and `InvalidInput` for
+    def ranking(self, wire: bytes, now_s: float) -> Ranking:
+        """The ranking for an intent in wire form. Raises `Corrupt`, and `InvalidInput` for
         preferences that name no scorer."""
-        kept = self._kept.get(intent)
+        kept = self._kept.get(wire)
         if kept is not None and kept.prospect.routes_version == self._routes.version:
-            same = kept.lanes_version == self._lanes.version
+            same = kept.lanes_version == self._statistics.version
             serves_s = STALE_S if same else min(STALE_S, RANKED_EVERY_S * len(self._kept))
             if now_s - kept.at_s < serves_s:
                 return kept
             prospect = kept.prospect
         else:
-            want = kept.want if kept is not None else decode_want(intent)
-            reach = self._reach(f"{want.capability}:{want.subject}")
-            prospect = Prospect(want, self._preferences(want), reach, self._routes.version)
-        fresh = Ranking(prospect, self._lanes, now_s)
-        self._keep(intent, fresh)
+            intent = kept.intent if kept is not None else decode_intent(wire)
+            reach = self._reach(f"{intent.capability}:{intent.subject}")
+            prospect = Prospect(intent, self._preferences(intent), reach, self._routes.version)
+        fresh = Ranking(prospect, self._statistics, now_s)
+        self._keep(wire, fresh)
         return fresh
 
     def _keep(self, intent: bytes, ranking: Ranking) -> None:
@@ -281,7 +285,7 @@ class Rankings:
                 rows -= len(self._reaches.pop(next(iter(self._reaches))).rows)
         return known
 
-    def _preferences(self, want: Want) -> tuple[Preference, ...]:
+    def _preferences(self, intent: PacketIntent) -> tuple[Preference, ...]:
         return self._advice + tuple(
-            Preference(scorer=name, weight=weight) for name, weight in sorted(want.prefer.items())
+            Preference(scorer=name, weight=weight) for name, weight in sorted(intent.prefer.items())
         )

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from daitn.objects.steering import CrumbReport, HopReport, OriginReport, StepReport
-from daitn.steering.crumbs import Crumb, Step
+from daitn.objects.steering import HopReport, OriginReport, PendingReport, StepReport
 from daitn.steering.custody import Custody
+from daitn.steering.next_hops import LOCAL
+from daitn.steering.pending import PendingEntry, Step
 from daitn.steering.ranking import Outline
-from daitn.steering.routes import RouteTable
-from daitn.steering.ways import HERE
+from daitn.steering.routes.table import RouteTable
 from daitn.steering.wire.packet import Packet
 
-__all__ = ["crumb_reports", "hop_reports", "origin_reports"]
+__all__ = ["hop_reports", "origin_reports", "pending_reports"]
 
 
-def crumb_reports(custody: Custody, object_id: bytes) -> tuple[CrumbReport, ...]:
+def pending_reports(custody: Custody, object_id: bytes) -> tuple[PendingReport, ...]:
     """What is remembered of all branches of an object."""
     return tuple(
-        _crumb(custody.site, branch, crumb) for branch, crumb in custody.crumbs.of(object_id)
+        _crumb(custody.site, branch, entry) for branch, entry in custody.pending.of(object_id)
     )
 
 
-def _crumb(site: str, branch: int, crumb: Crumb) -> CrumbReport:
-    return CrumbReport(
+def _crumb(site: str, branch: int, entry: PendingEntry) -> PendingReport:
+    return PendingReport(
         site=site,
         branch=branch,
-        attempt=crumb.packet.attempt,
-        phase=crumb.phase.value,
-        came_from=crumb.upstreams,
-        since_s=crumb.since_s,
-        steps=tuple(_step(step) for step in crumb.steps),
+        attempt=entry.packet.attempt,
+        phase=entry.phase.value,
+        came_from=entry.upstreams,
+        since_s=entry.since_s,
+        steps=tuple(_step(step) for step in entry.steps),
     )
 
 
@@ -67,7 +67,7 @@ def origin_reports(routes: RouteTable) -> tuple[OriginReport, ...]:
     told = []
     for origin in (routes.site, *routes.origins()):
         vias = routes.routes_to(origin)
-        via, distance_s = (vias[0].neighbour, vias[0].distance_s) if vias else (HERE, 0.0)
+        via, distance_s = (vias[0].neighbour, vias[0].distance_s) if vias else (LOCAL, 0.0)
         keys = tuple(sorted(offer.key for offer in routes.offered(origin)))
         told.append(OriginReport(origin=origin, via=via, distance_s=distance_s, offers=keys))
     return tuple(told)

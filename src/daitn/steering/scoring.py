@@ -14,10 +14,10 @@ from typing import Final
 
 from daitn.objects.intents import Preference
 from daitn.policy.arrays import ArrayPolicy
-from daitn.steering.ways import Ways
+from daitn.steering.next_hops import NextHops
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["STEERING", "promises"]
+__all__ = ["STEERING", "advertised_scores"]
 
 HALF_S = 0.5
 """A way that takes so long is worth half of one that takes no time."""
@@ -25,23 +25,23 @@ HALF_USD = 1e-3
 """Likewise of cost."""
 
 
-def _accuracy(ways: Ways, passes: Flags) -> Floats:
+def _accuracy(hops: NextHops, passes: Flags) -> Floats:
     """What verification units measured on the topic; 0 where it is not known well enough."""
-    return ways.known_fit
+    return hops.known_fit
 
 
-def _latency(ways: Ways, passes: Flags) -> Floats:
+def _latency(hops: NextHops, passes: Flags) -> Floats:
     """Of the expected time until the answer is here, with what receipts and waiting objects say."""
-    terms: Floats = HALF_S / (HALF_S + ways.weighed_s)
+    terms: Floats = HALF_S / (HALF_S + hops.weighed_s)
     return terms
 
 
-def _cost(ways: Ways, passes: Flags) -> Floats:
-    terms: Floats = HALF_USD / (HALF_USD + ways.cost_usd)
+def _cost(hops: NextHops, passes: Flags) -> Floats:
+    terms: Floats = HALF_USD / (HALF_USD + hops.cost_usd)
     return terms
 
 
-STEERING: Final = ArrayPolicy[Ways](
+STEERING: Final = ArrayPolicy[NextHops](
     name="aats",
     scorers={"accuracy": _accuracy, "latency": _latency, "cost": _cost},
     weights={"accuracy": 2.0, "latency": 1.0, "cost": 1.0},
@@ -49,10 +49,10 @@ STEERING: Final = ArrayPolicy[Ways](
 """The weights of QIRCE, so that both find the same deployments in a network at rest."""
 
 
-def promises(ways: Ways, preferences: Sequence[Preference]) -> Floats:
+def advertised_scores(hops: NextHops, preferences: Sequence[Preference]) -> Floats:
     """The score of each way as the next forwarder will see it, from summaries alone.
 
     What this forwarder has learned is left out: the next one has not learned it.
     """
-    told = replace(ways, weighed_s=ways.remaining_s)
-    return STEERING.scores(told, ways.passes, preferences)
+    told = replace(hops, weighed_s=hops.remaining_s)
+    return STEERING.scores(told, hops.passes, preferences)

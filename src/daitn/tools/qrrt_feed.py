@@ -15,9 +15,9 @@ from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, Sensed, Serving
 from daitn.objects.wire import decode
-from daitn.tools.directory import Directory
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Message, Registration
+from daitn.tools.membership import Membership
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -40,9 +40,9 @@ BROKEN_FOR_S = 5.0
 class QrrtFeed:
     """Keeps a QRRT up to date, and knows the paths from the site `origin` to its rows."""
 
-    def __init__(self, fabric: Fabric, directory: Directory, origin: SiteId) -> None:
+    def __init__(self, fabric: Fabric, membership: Membership, origin: SiteId) -> None:
         self._fabric = fabric
-        self._directory = directory
+        self._membership = membership
         self._origin = origin
         self._state = QrrtState()
         self._registrations: list[Registration] = []
@@ -61,7 +61,7 @@ class QrrtFeed:
             self._registrations.append(
                 await self._fabric.subscribe(pattern, _reader(kind, take))  # type: ignore[arg-type]
             )
-        self._directory.listen(self)
+        self._membership.listen(self)
 
     async def close(self) -> None:
         for registration in self._registrations:
@@ -102,7 +102,7 @@ class QrrtFeed:
 
     def came(self, site: SiteId) -> None:
         self._state.came(site, time.time())
-        node = self._directory.node(site)
+        node = self._membership.node(site)
         if node is not None and Role.VERIFIER in node.roles:
             task = asyncio.create_task(self._ask_attested(site))
             self._asking.add(task)
@@ -137,7 +137,7 @@ class QrrtFeed:
 
     def _attested(self, site: SiteId, attestation: Attestation) -> None:
         _same(site, attestation.finding.verifier)
-        node = self._directory.node(site)
+        node = self._membership.node(site)
         if node is None or Role.VERIFIER not in node.roles:
             raise Refused(f"{site} is no verification unit", field="verifier")
         check_attestation(attestation, node.public_key)

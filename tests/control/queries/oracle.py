@@ -123,7 +123,7 @@ class Question:
         told = {
             topic: float(known.value[number])
             for topic, known in self.asked.snapshot.accuracies.topics.items()
-            if known.trust[number] >= TRUST[intent.wishes.trust]
+            if known.trust[number] >= TRUST[intent.constraints.trust]
         }
         if not intent.topic:
             return sum(told.values()) / len(told) if told else None
@@ -136,7 +136,7 @@ def _listed(listed: tuple[str, ...], name: str) -> bool:
 
 
 def _private(asked: QueryContext, row: Deployed) -> bool:
-    match asked.intent.wishes.privacy:
+    match asked.intent.constraints.privacy:
         case Privacy.ANY:
             return True
         case Privacy.UNKEPT:
@@ -150,7 +150,7 @@ def _at_most(value: float, bound: float | None) -> bool:
 
 
 def _accurate(asked: QueryContext, candidate: Candidate) -> bool:
-    least = asked.intent.wishes.min_accuracy
+    least = asked.intent.constraints.min_accuracy
     if least is None or asked.intent.site is not None:
         return True
     return candidate.accuracy is not None and candidate.accuracy >= least
@@ -163,11 +163,11 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
     ),
     "askers": lambda q, c: _listed(c.deployed.descriptor.policy.askers, q.intent.owner),
     "jurisdiction": lambda q, c: (
-        not q.intent.wishes.jurisdictions
-        or c.deployed.jurisdiction in q.intent.wishes.jurisdictions
+        not q.intent.constraints.jurisdictions
+        or c.deployed.jurisdiction in q.intent.constraints.jurisdictions
     ),
     "owner": lambda q, c: (
-        not q.intent.wishes.owners or c.deployed.provider in q.intent.wishes.owners
+        not q.intent.constraints.owners or c.deployed.provider in q.intent.constraints.owners
     ),
     "privacy": lambda q, c: _private(q, c.deployed),
     "accuracy": _accurate,
@@ -180,9 +180,9 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
     "tried": lambda q, c: c.row not in q.excluded,
     "path": lambda q, c: math.isfinite(c.rtt_s),
     "room": lambda q, c: c.load < c.deployed.descriptor.slots + c.deployed.descriptor.queue,
-    "first-token": lambda q, c: _at_most(c.first_token_s, q.intent.wishes.max_first_token_s),
-    "deadline": lambda q, c: _at_most(c.seconds, q.intent.wishes.deadline_s),
-    "cost": lambda q, c: _at_most(c.cost_usd, q.intent.wishes.max_cost_usd),
+    "first-token": lambda q, c: _at_most(c.first_token_s, q.intent.constraints.max_first_token_s),
+    "deadline": lambda q, c: _at_most(c.seconds, q.intent.constraints.deadline_s),
+    "cost": lambda q, c: _at_most(c.cost_usd, q.intent.constraints.max_cost_usd),
 }
 
 

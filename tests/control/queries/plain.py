@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from daitn.control.queries.context import QueryContext, QueryPlan
 from daitn.control.queries.engine import LATE_TIMES, NEAR
 from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
-from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Strategy
+from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.policy.pipeline import Rng
 from daitn.topology.qrrt.accuracy import accuracy_on
 from daitn.topology.qrrt.snapshot import Accuracies, Flags, Floats
@@ -27,10 +27,12 @@ MEASURED = {"accuracy", "first-token", "deadline", "cost"}
 class Plain:
     """A context under the wishes of its intent, or others."""
 
-    def __init__(self, context: QueryContext, wishes: QueryWishes | None = None) -> None:
+    def __init__(self, context: QueryContext, constraints: QueryConstraints | None = None) -> None:
         intent = context.intent
-        if wishes is not None:
-            context = replace(context, intent=msgspec.structs.replace(intent, wishes=wishes))
+        if constraints is not None:
+            context = replace(
+                context, intent=msgspec.structs.replace(intent, constraints=constraints)
+            )
         self.context, self.intent = context, context.intent
         columns = context.snapshot.columns
         question = Question(context)
@@ -53,7 +55,7 @@ class Plain:
         if usual is not None:
             self.usual_wait_s = ahead * (columns.per_token_s[rows] * usual + first_s) / slots
         fresh = replace(context.snapshot, accuracies=Accuracies(context.snapshot.accuracies.topics))
-        known = accuracy_on(fresh, self.intent.topic, self.intent.wishes.trust).value[rows]
+        known = accuracy_on(fresh, self.intent.topic, self.intent.constraints.trust).value[rows]
         self.accuracy: Floats = np.nan_to_num(known, nan=0.0)
         self.passes = self._bounds(known)
         for name in HOLDS.keys() - MEASURED:
@@ -61,13 +63,13 @@ class Plain:
             self.passes &= np.array(here, np.bool_)
 
     def _bounds(self, known: Floats) -> Flags:
-        wishes, passes = self.intent.wishes, np.ones(len(self.numbers), np.bool_)
-        if wishes.min_accuracy is not None and self.intent.site is None:
-            passes &= known >= wishes.min_accuracy
+        constraints, passes = self.intent.constraints, np.ones(len(self.numbers), np.bool_)
+        if constraints.min_accuracy is not None and self.intent.site is None:
+            passes &= known >= constraints.min_accuracy
         for value, bound in (
-            (self.first_token_s, wishes.max_first_token_s),
-            (self.seconds, wishes.deadline_s),
-            (self.cost_usd, wishes.max_cost_usd),
+            (self.first_token_s, constraints.max_first_token_s),
+            (self.seconds, constraints.deadline_s),
+            (self.cost_usd, constraints.max_cost_usd),
         ):
             passes &= value <= (math.inf if bound is None else bound)
         return passes
@@ -110,20 +112,20 @@ class Plain:
 def plainly(context: QueryContext, rng: Rng) -> QueryPlan | None:
     """The plan; none where the query is refused."""
     plain = Plain(context)
-    scores, wishes = plain.scores(plain.passes), context.intent.wishes
+    scores, constraints = plain.scores(plain.passes), context.intent.constraints
     if not plain.passes.any():
         return None
-    if wishes.strategy is Strategy.ENSEMBLE and (members := _members(plain, scores)):
+    if constraints.strategy is Strategy.ENSEMBLE and (members := _members(plain, scores)):
         others = scores.copy()
         others[members] = -1.0
-        order = [*members, *_best(others, wishes.attempts, 0.0, rng)]
+        order = [*members, *_best(others, constraints.attempts, 0.0, rng)]
         return plain.plan(Strategy.ENSEMBLE, order, len(members))
-    better = _best(scores, wishes.attempts, NEAR, rng)
-    if wishes.strategy is Strategy.CASCADE and context.intent.model == AUTO:
-        loose = Plain(context, msgspec.structs.replace(wishes, min_accuracy=None))
+    better = _best(scores, constraints.attempts, NEAR, rng)
+    if constraints.strategy is Strategy.CASCADE and context.intent.model == AUTO:
+        loose = Plain(context, msgspec.structs.replace(constraints, min_accuracy=None))
         cheaper = _cheaper(plain, loose, better[0])
         if cheaper.any():
-            first = _best(loose.scores(cheaper), wishes.attempts, NEAR, rng)
+            first = _best(loose.scores(cheaper), constraints.attempts, NEAR, rng)
             return msgspec.structs.replace(
                 loose.plan(Strategy.CASCADE, first),
                 better=tuple(int(plain.numbers[at]) for at in better),
@@ -134,14 +136,14 @@ def plainly(context: QueryContext, rng: Rng) -> QueryPlan | None:
 
 def _members(plain: Plain, scores: Floats) -> list[int]:
     """Of an ensemble; none where no two models may be asked together."""
-    wishes, left = plain.intent.wishes, scores.copy()
+    constraints, left = plain.intent.constraints, scores.copy()
     chosen: list[int] = []
     if plain.intent.model != AUTO:
         return []
-    if wishes.max_first_token_s is not None:
-        left[plain.seconds > wishes.max_first_token_s] = -1.0
-    left_usd = math.inf if wishes.max_cost_usd is None else wishes.max_cost_usd
-    while len(chosen) < wishes.members and left.max() >= 0.0:
+    if constraints.max_first_token_s is not None:
+        left[plain.seconds > constraints.max_first_token_s] = -1.0
+    left_usd = math.inf if constraints.max_cost_usd is None else constraints.max_cost_usd
+    while len(chosen) < constraints.members and left.max() >= 0.0:
         at = int(left.argmax())
         chosen.append(at)
         left_usd -= float(plain.cost_usd[at])
@@ -150,13 +152,13 @@ def _members(plain: Plain, scores: Floats) -> list[int]:
 
 
 def _cheaper(plain: Plain, loose: Plain, best: int) -> Flags:
-    wishes = plain.intent.wishes
+    constraints = plain.intent.constraints
     cheaper: Flags = loose.passes & (loose.cost_usd < plain.cost_usd[best])
     cheaper &= ~plain.same_model(best)
     for bound, both in (
-        (wishes.max_first_token_s, loose.seconds + plain.first_token_s[best]),
-        (wishes.deadline_s, loose.seconds + plain.seconds[best]),
-        (wishes.max_cost_usd, loose.cost_usd + plain.cost_usd[best]),
+        (constraints.max_first_token_s, loose.seconds + plain.first_token_s[best]),
+        (constraints.deadline_s, loose.seconds + plain.seconds[best]),
+        (constraints.max_cost_usd, loose.cost_usd + plain.cost_usd[best]),
     ):
         cheaper &= both <= (math.inf if bound is None else bound)
     return cheaper

@@ -15,7 +15,7 @@ from daitn.control.queries.engine import NEAR, Qirce
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Strategy, Trust
+from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy, Trust
 from daitn.policy.arrays import MOST_WEIGHT
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
@@ -82,7 +82,7 @@ def test_arrays_decide_as_the_scalar_policy_does(context: QueryContext, seed: in
     scores = {s.candidate: s.score for s in scalar.ranking}
     assert told.chosen == ids[0]
     assert scores[ids[0]] >= scalar.ranking[0].score - NEAR - 1e-9
-    assert len(ids) == min(len(scores), context.intent.wishes.attempts)
+    assert len(ids) == min(len(scores), context.intent.constraints.attempts)
     others = [s.candidate for s in scalar.ranking if s.candidate != ids[0]]
     assert ids[1:] == others[: len(ids) - 1]
 
@@ -125,14 +125,14 @@ def test_a_cascade_begins_cheaper_with_another_model_and_keeps_the_wishes_as_a_w
     if isinstance(plan, Refusal) or plan.strategy is Strategy.SINGLE:
         return
     by_row = {each.row: each for each in Question(context).candidates}
-    wishes, better = context.intent.wishes, by_row[plan.better[0]]
+    constraints, better = context.intent.constraints, by_row[plan.better[0]]
     for cheap in (by_row[row] for row in plan.rows):
         assert cheap.cost_usd < better.cost_usd
         assert cheap.deployed.name != better.deployed.name
         for bound, both in (
-            (wishes.deadline_s, cheap.seconds + better.seconds),
-            (wishes.max_first_token_s, cheap.seconds + better.first_token_s),
-            (wishes.max_cost_usd, cheap.cost_usd + better.cost_usd),
+            (constraints.deadline_s, cheap.seconds + better.seconds),
+            (constraints.max_first_token_s, cheap.seconds + better.first_token_s),
+            (constraints.max_cost_usd, cheap.cost_usd + better.cost_usd),
         ):
             assert bound is None or both <= bound
 
@@ -145,17 +145,17 @@ def test_the_members_of_an_ensemble_are_the_best_of_different_models(
     plan = decided(context, seed)
     if isinstance(plan, Refusal) or plan.strategy is Strategy.SINGLE:
         return
-    rows, wishes = context.snapshot.rows, context.intent.wishes
+    rows, constraints = context.snapshot.rows, context.intent.constraints
     by_row = {each.row: each for each in Question(context).candidates}
     members = [by_row[row] for row in plan.rows[: plan.members]]
-    assert 2 <= plan.members <= wishes.members
+    assert 2 <= plan.members <= constraints.members
     assert len({member.deployed.name for member in members}) == plan.members
     cost_usd = sum(member.cost_usd for member in members)
     assert plan.expected_cost_usd == pytest.approx(cost_usd)
-    assert wishes.max_cost_usd is None or cost_usd <= wishes.max_cost_usd + 1e-12
+    assert constraints.max_cost_usd is None or cost_usd <= constraints.max_cost_usd + 1e-12
     slowest_s = max(member.seconds for member in members)
     assert plan.expected_first_token_s == plan.expected_seconds == slowest_s
-    assert wishes.max_first_token_s is None or slowest_s <= wishes.max_first_token_s
+    assert constraints.max_first_token_s is None or slowest_s <= constraints.max_first_token_s
     assert len(rows) >= len(plan.rows)
 
 
@@ -189,7 +189,7 @@ def test_a_liar_gains_nothing_by_what_it_claims() -> None:
     state = state_of(nodes, finding("honest", "s1", "medicine", 0.5))
     for topic in ("", "medicine", "medicine/neurology"):
         assert chosen(asked(state, intent(topic=topic))) == "honest@s1"
-    credulous = intent(wishes=QueryWishes(trust=Trust.CLAIMED))
+    credulous = intent(constraints=QueryConstraints(trust=Trust.CLAIMED))
     assert chosen(asked(state, credulous)) == "liar@s2"
 
 
@@ -233,7 +233,7 @@ def test_a_degraded_deployment_is_asked_only_where_it_is_pinned() -> None:
     refusal = decided(asked(state, intent("doctor")))
     assert isinstance(refusal, Refusal)
     assert refusal.code == "unavailable"
-    wanted = intent("doctor", site=SiteId("s1"), wishes=QueryWishes(min_accuracy=0.9))
+    wanted = intent("doctor", site=SiteId("s1"), constraints=QueryConstraints(min_accuracy=0.9))
     assert chosen(asked(state, wanted)) == "doctor@s1"
 
 
@@ -250,7 +250,7 @@ def test_a_pin_does_not_reach_what_failed_lately_or_is_gone() -> None:
 def test_weights_of_nothing_let_chance_decide() -> None:
     nobody = dict.fromkeys(("accuracy", "latency", "cost", "affinity"), 0.0)
     state = state_of([facility("s1", deployment("a"), deployment("b", price_usd_per_1k_out=100.0))])
-    wanted = intent(wishes=QueryWishes(prefer=nobody))
+    wanted = intent(constraints=QueryConstraints(prefer=nobody))
     assert {chosen(asked(state, wanted), seed) for seed in range(40)} == {"a@s1", "b@s1"}
 
 
@@ -258,7 +258,7 @@ def test_weights_of_nothing_let_chance_decide() -> None:
 def test_a_weight_that_is_none_is_told(weight: float) -> None:
     state = state_of([facility("s1", deployment("a"))])
     with pytest.raises(InvalidInput) as raised:
-        decided(asked(state, intent(wishes=QueryWishes(prefer={"cost": weight}))))
+        decided(asked(state, intent(constraints=QueryConstraints(prefer={"cost": weight}))))
     assert raised.value.field == "prefer.cost"
     assert raised.value.fix
 
@@ -266,7 +266,9 @@ def test_a_weight_that_is_none_is_told(weight: float) -> None:
 def test_an_unknown_scorer_is_told_also_where_nothing_may_answer() -> None:
     for nodes in ([], [facility("s1", deployment("a"))]):
         with pytest.raises(InvalidInput, match="green"):
-            decided(asked(state_of(nodes), intent(wishes=QueryWishes(prefer={"green": 1.0}))))
+            decided(
+                asked(state_of(nodes), intent(constraints=QueryConstraints(prefer={"green": 1.0})))
+            )
 
 
 def test_no_tokens_cost_nothing_and_are_answered() -> None:
@@ -278,9 +280,13 @@ def test_no_tokens_cost_nothing_and_are_answered() -> None:
 def test_an_ensemble_of_one_model_is_a_single_plan() -> None:
     state = state_of([facility(f"s{n}", deployment("doctor")) for n in (1, 2)])
     for wanted in (intent(), intent("doctor")):
-        both = msgspec.structs.replace(wanted, wishes=QueryWishes(strategy=Strategy.ENSEMBLE))
+        both = msgspec.structs.replace(
+            wanted, constraints=QueryConstraints(strategy=Strategy.ENSEMBLE)
+        )
         assert planned(asked(state, both)).strategy is Strategy.SINGLE
-        both = msgspec.structs.replace(wanted, wishes=QueryWishes(strategy=Strategy.CASCADE))
+        both = msgspec.structs.replace(
+            wanted, constraints=QueryConstraints(strategy=Strategy.CASCADE)
+        )
         assert planned(asked(state, both)).strategy is Strategy.SINGLE
 
 
@@ -292,14 +298,14 @@ def test_a_cascade_asks_a_cheaper_model_that_is_not_as_good_first() -> None:
         finding("cheap", "s1", "medicine", 0.5),
         serving("s1", *(figures(name, first_token_s=1.0) for name in ("good", "cheap"))),
     )
-    wishes = QueryWishes(strategy=Strategy.CASCADE, min_accuracy=0.8)
-    context = asked(state, intent(wishes=wishes))
+    constraints = QueryConstraints(strategy=Strategy.CASCADE, min_accuracy=0.8)
+    context = asked(state, intent(constraints=constraints))
     plan, rows = planned(context), context.snapshot.rows
     assert [rows[row].name for row in plan.rows] == ["cheap"]
     assert [rows[row].name for row in plan.better] == ["good"]
     assert plan.expected_first_token_s == plan.expected_seconds
-    hasty = msgspec.structs.replace(wishes, deadline_s=2.0)  # One stage takes a good second.
-    assert planned(asked(state, intent(wishes=hasty))).strategy is Strategy.SINGLE
+    hasty = msgspec.structs.replace(constraints, deadline_s=2.0)  # One stage takes a good second.
+    assert planned(asked(state, intent(constraints=hasty))).strategy is Strategy.SINGLE
 
 
 def test_a_gateway_alone_knows_of_no_model() -> None:

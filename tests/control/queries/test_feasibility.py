@@ -16,7 +16,7 @@ from daitn.control.queries.engine import Qirce
 from daitn.objects.decisions import Relaxation
 from daitn.objects.deployments import Api, DeploymentState, ModelPolicy
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import AUTO, Privacy, QueryIntent, QueryWishes, Strategy, Trust
+from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.state import QrrtState
@@ -50,10 +50,10 @@ def asked(state: QrrtState, wanted: QueryIntent, now_s: float = NOW_S) -> QueryC
     )
 
 
-def intent(model: str = "doctor", **wishes: object) -> QueryIntent:
+def intent(model: str = "doctor", **constraints: object) -> QueryIntent:
     return QueryIntent(
         origin=GW, owner="me", api=Api.CHAT, model=model, topic="medicine", tokens_in=100,
-        tokens_out=100, wishes=QueryWishes(**wishes),  # type: ignore[arg-type]
+        tokens_out=100, constraints=QueryConstraints(**constraints),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -72,31 +72,33 @@ def relaxed(wanted: QueryIntent, relaxation: Relaxation) -> QueryIntent:
     value = msgspec.json.decode(relaxation.proposed)
     if relaxation.field == "max_tokens":
         return msgspec.structs.replace(wanted, tokens_out=value)
-    wishes = msgspec.to_builtins(wanted.wishes)
-    wishes[relaxation.field.removeprefix("daitn.")] = value
-    return msgspec.structs.replace(wanted, wishes=msgspec.convert(wishes, QueryWishes))
+    constraints = msgspec.to_builtins(wanted.constraints)
+    constraints[relaxation.field.removeprefix("daitn.")] = value
+    return msgspec.structs.replace(
+        wanted, constraints=msgspec.convert(constraints, QueryConstraints)
+    )
 
 
 def expected_code(context: QueryContext) -> str:
     question = Question(context)
     if not question.candidates:
         return "model_not_found"
-    wishes = context.intent.wishes
+    constraints = context.intent.constraints
     codes = set()
     for each in question.candidates:
         fails = question.fails(each)
         wish, load = fails - PRESENCE - LOAD, bool(fails & LOAD)
-        if wish and wish <= TIMES and _in_time_alone(each, wishes):
+        if wish and wish <= TIMES and _in_time_alone(each, constraints):
             wish, load = set(), True
         if not wish:
             codes.add("unavailable" if fails & PRESENCE or not load else "overloaded")
     return "overloaded" if "overloaded" in codes else codes.pop() if codes else "infeasible"
 
 
-def _in_time_alone(each: Candidate, wishes: QueryWishes) -> bool:
+def _in_time_alone(each: Candidate, constraints: QueryConstraints) -> bool:
     bounds = (
-        (wishes.max_first_token_s, each.first_token_s),
-        (wishes.deadline_s, each.seconds),
+        (constraints.max_first_token_s, each.first_token_s),
+        (constraints.deadline_s, each.seconds),
     )
     return all(bound is None or value - each.wait_s <= bound for bound, value in bounds)
 

@@ -15,8 +15,8 @@ from daitn.control.queries.context import QueryContext, QueryPlan
 from daitn.control.queries.engine import Qirce
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
-from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Strategy, Trust
-from daitn.topology.qrrt.memo import Kept, kept_of
+from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy, Trust
+from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from, permitted
 from daitn.topology.qrrt.snapshot import Accuracies, Paths
@@ -68,13 +68,13 @@ class History(World):
 
     def _nearly(self, intent: QueryIntent) -> QueryIntent:
         """Another intent, or the same but for one thing."""
-        other = self.intent(intent.wishes.strategy)
+        other = self.intent(intent.constraints.strategy)
         name = self.rng.choice([*_WISHES, "topic", "tokens_out", "model", "owner", ""])
         if not name:
             return other
         if name in _WISHES:
-            wished = {name: getattr(other.wishes, name)}
-            return replaced(intent, wishes=replaced(intent.wishes, **wished))
+            wished = {name: getattr(other.constraints, name)}
+            return replaced(intent, constraints=replaced(intent.constraints, **wished))
         return replaced(intent, **{name: getattr(other, name)})
 
     def contexts(self) -> list[QueryContext]:
@@ -144,11 +144,11 @@ def test_what_is_kept_is_bounded_and_lasts_as_long_as_its_parts() -> None:
     memo: dict[str, Kept[int]] = {}
     part, other = object(), object()
     for kind in range(5):
-        kept_of(memo, "doubled", (part,), 3).put(kind, 2 * kind)
-    kept = kept_of(memo, "doubled", (part,), 3)
+        cached(memo, "doubled", (part,), 3).put(kind, 2 * kind)
+    kept = cached(memo, "doubled", (part,), 3)
     assert [kept.get(kind) for kind in range(5)] == [None, None, 4, 6, 8]
-    assert kept_of(memo, "doubled", (other,), 3).get(4) is None
-    assert kept_of(memo, "doubled", (part,), 3).get(4) is None, "earlier versions are let go"
+    assert cached(memo, "doubled", (other,), 3).get(4) is None
+    assert cached(memo, "doubled", (part,), 3).get(4) is None, "earlier versions are let go"
 
 
 def test_names_that_nobody_has_are_not_kept() -> None:
@@ -165,9 +165,11 @@ def test_queries_that_differ_in_trust_alone_are_told_apart() -> None:
     context = World(0).context(Strategy.SINGLE)
     snapshot = state.snapshot()
     for trust in (Trust.CLAIMED, Trust.ASKED, Trust.CLAIMED):
-        wishes = QueryWishes(min_accuracy=0.9, trust=trust)
+        constraints = QueryConstraints(min_accuracy=0.9, trust=trust)
         asked = QueryContext(
-            intent=replaced(context.intent, model=AUTO, site=None, topic="m", wishes=wishes),
+            intent=replaced(
+                context.intent, model=AUTO, site=None, topic="m", constraints=constraints
+            ),
             snapshot=snapshot,
             paths=paths_from(snapshot, GW, NOW_S),
             in_flight=np.zeros(1),

@@ -12,7 +12,7 @@ from daitn.control.queries.context import QueryContext
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, ModelPolicy
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
-from daitn.objects.queries import AUTO, Privacy, QueryIntent, QueryWishes, Strategy, Trust
+from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.state import QrrtState
@@ -82,13 +82,13 @@ class World:
             topic=self.rng.choice(["", "m", "m/n", "m/n/o", "x"]),
             tokens_in=self.rng.choice([0, 50]),
             tokens_out=self.rng.choice([0, 20, 100]),
-            wishes=self._wishes(strategy),
+            constraints=self._wishes(strategy),
         )
 
-    def _wishes(self, strategy: Strategy) -> QueryWishes:
+    def _wishes(self, strategy: Strategy) -> QueryConstraints:
         choose = self.rng.choice
         scorers = self.rng.sample(["accuracy", "latency", "cost", "affinity"], choose([0, 0, 2]))
-        return QueryWishes(
+        return QueryConstraints(
             strategy=strategy,
             min_accuracy=choose([None, None, None, 0.0, 0.6, self.usually(0.5, 0.99)]),
             trust=choose(list(Trust)),

@@ -7,9 +7,9 @@ from random import Random
 
 import rustworkx as rx
 
-from daitn.steering.origins import domain_of, site_of
-from daitn.steering.routes import Limits
-from daitn.steering.routes_origin import HOP_S
+from daitn.steering.routes.names import domain_of, site_of
+from daitn.steering.routes.origin import HOP_S
+from daitn.steering.routes.table import Limits
 from daitn.steering.wire.summaries import Offer
 
 from ..routes.harness import Network, Watch, random_links

@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
-from daitn.steering.forwarder import Settings
-from daitn.steering.ways import HERE
+from daitn.steering.forwarder import ForwarderSettings
+from daitn.steering.next_hops import LOCAL
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Kind, Packet
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
 from daitn.steering.wire.summaries import Offer
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 from ..routes.harness import random_links
 from ..test_forwarder import KEY, TOPIC, able, answers, query
@@ -25,7 +25,7 @@ def domain(site: str) -> str:
 
 
 def built(links: str, able_sites: dict[str, Offer], **settings: float) -> ForwarderNetwork:
-    network = ForwarderNetwork(settings=Settings(**settings))  # type: ignore[arg-type]
+    network = ForwarderNetwork(settings=ForwarderSettings(**settings))  # type: ignore[arg-type]
     pairs = [link.split("-") for link in links.split()]
     for site in sorted({site for pair in pairs for site in pair}):
         offers = (able_sites[site],) if site in able_sites else ()
@@ -43,7 +43,9 @@ def fails(network: ForwarderNetwork, broken: str) -> None:
     def served(site: str, packet: Packet) -> None:
         if site == broken:
             refusal = refusal_to(packet, Refusal(Reason.FAILED, "out of memory"))
-            network._do(site, network.stations[site].forwarder.packet(HERE, refusal, network.now_s))
+            network._do(
+                site, network.stations[site].forwarder.packet(LOCAL, refusal, network.now_s)
+            )
         else:
             serve(site, packet)
 
@@ -66,12 +68,12 @@ def test_a_query_crosses_three_domains_and_its_answer_comes_back() -> None:
     assert answers(network) == {1: "e2"}
     ((_, delivered),) = network.delivered
     assert path(delivered) == ["w1", "w2", "m1", "m2", "m3", "e1", "e2"]
-    crumbs = [network.stations[s].forwarder.custody.crumbs.get((query(1).object_id, 0))
+    pending = [network.stations[s].forwarder.custody.pending.get((query(1).object_id, 0))
               for s in path(delivered)]  # fmt: skip
-    choices = [crumb.steps[-1].choice for crumb in crumbs if crumb is not None]
+    choices = [entry.steps[-1].choice for entry in pending if entry is not None]
     assert [choice.origin for choice in choices if choice] == ["domain:east@e1/1"] * 5 + ["e2"] * 2
-    promises = [choice.promise for choice in choices[:-1] if choice]
-    assert promises == sorted(set(promises)), "it grows at every hop"
+    advertised_scores = [choice.promise for choice in choices[:-1] if choice]
+    assert advertised_scores == sorted(set(advertised_scores)), "it grows at every hop"
     assert choices[0] is not None
     # Each hop counts a millisecond more than it takes.
     assert network.returned[0].taken_s == pytest.approx(choices[0].expected_s, abs=0.02)
@@ -92,13 +94,13 @@ def test_terms_hold_beyond_a_border() -> None:
 
     network = built("w1-w2 w2-e1 e1-e2 e1-e3 e1-e4", {"e2": of("ca", 0.9), "e3": of("us", 0.5)})
     for number, (where, owner) in enumerate((("ca", ""), ("us", ""), ("", "us"), ("de", ""))):
-        want = Want(
+        intent = PacketIntent(
             Capability.ANSWER,
             TOPIC,
             jurisdictions=(where,) if where else (),
             owners=(owner,) if owner else (),
         )
-        network.send("w1", Packet(Kind.QUERY, number.to_bytes(16, "big"), encode_want(want)))
+        network.send("w1", Packet(Kind.QUERY, number.to_bytes(16, "big"), encode_intent(intent)))
     network.run(2.0)
     assert answers(network) == {0: "e2", 1: "e3", 2: "e3", 3: Reason.NO_WAY.name}
 
@@ -151,7 +153,7 @@ def test_an_answer_that_finds_no_way_home_is_dropped_and_the_source_sends_again(
     middle = next(site for site in path(network.delivered[0][1]) if site in ("m2", "m4"))
     # The forwarder at m1 never hears that this one lost its neighbour and what it knew.
     network.disconnect("m1", middle)
-    network.stations["m1"].forwarder.custody.crumbs.forget((query(1).object_id, 0))
+    network.stations["m1"].forwarder.custody.pending.forget((query(1).object_id, 0))
     network.run(10.0)
     assert answers(network) == {1: "e2"}
     assert any("no other way home" in name for name in network.counts)

@@ -10,9 +10,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.steering.origins import domain_of, site_of
-from daitn.steering.routes import Limits
-from daitn.steering.routes_offers import wider
+from daitn.steering.routes.names import domain_of, site_of
+from daitn.steering.routes.offers import wider
+from daitn.steering.routes.table import Limits
 from daitn.steering.wire.summaries import Offer, Summary, Update, encode_summary
 
 from ..routes.harness import Network, no_loops

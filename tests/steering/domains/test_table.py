@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.steering.origins import check_origin, domain_of, domain_origin, site_of
-from daitn.steering.routes import Limits, RouteTable
+from daitn.steering.routes.names import check_origin, domain_of, domain_origin, site_of
+from daitn.steering.routes.table import Limits, RouteTable
 from daitn.steering.wire.summaries import INFINITE, Offer, SeqnoRequest
 
 from ..routes.harness import home

@@ -13,9 +13,9 @@ from random import Random
 
 import rustworkx as rx
 
-from daitn.steering.origins import site_of
-from daitn.steering.routes import Limits, RouteTable
-from daitn.steering.routes_origin import HOP_S
+from daitn.steering.routes.names import site_of
+from daitn.steering.routes.origin import HOP_S
+from daitn.steering.routes.table import Limits, RouteTable
 from daitn.steering.wire.summaries import (
     Offer,
     Summary,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daitn.steering.aggregation import (
+from daitn.steering.routes.aggregation import (
     Aggregation,
     Limits,
+    advertised_as,
     balance,
     best_of,
     choose,
     fold,
-    told_as,
 )
-from daitn.steering.routes_offers import wider
+from daitn.steering.routes.offers import wider
 from daitn.steering.wire.summaries import INFINITE, Offer, Summary, Update
 
 from .harness import no_loops
@@ -44,10 +44,10 @@ def test_wider_keys() -> None:
 @given(st.sets(keys, max_size=40), st.integers(1, 12))
 def test_folding_leaves_few_keys_and_hides_none(all_keys: set[str], most: int) -> None:
     folded = fold(all_keys, most)
-    left = {told_as(key, folded) for key in all_keys}
+    left = {advertised_as(key, folded) for key in all_keys}
     assert len(left) <= most or all(not [*wider(key)] for key in left)
     for key in all_keys:
-        assert told_as(key, folded) in {key, *wider(key)}
+        assert advertised_as(key, folded) in {key, *wider(key)}
     assert fold(all_keys, most, folded) == folded, "what is folded stays so"
 
 

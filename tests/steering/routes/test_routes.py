@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daitn.steering.routes import Limits
+from daitn.steering.routes.table import Limits
 from daitn.steering.wire.summaries import Offer
 
 from .harness import Network, Watch, assert_converged, home, no_loops, random_links

@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.steering.routes import Limits, RouteTable
-from daitn.steering.routes_origin import ASK_NEAREST_S
-from daitn.steering.routes_peer import LATER_S
+from daitn.steering.routes.origin import ASK_NEAREST_S
+from daitn.steering.routes.peer import LATER_S
+from daitn.steering.routes.table import Limits, RouteTable
 from daitn.steering.wire.summaries import (
     INFINITE,
     Offer,

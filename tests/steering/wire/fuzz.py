@@ -24,7 +24,7 @@ CORPUS = Path(__file__).with_name("corpus")
 def seeds() -> Iterator[bytes]:
     """The test vectors as inputs."""
     known = vectors()
-    groups = {"packet": "packets", "want": "wants", "summary": "summaries"}
+    groups = {"packet": "packets", "intent": "intents", "summary": "summaries"}
     form = {name: bytes([number]) for number, name in enumerate(FORMS)}
     for name, group in groups.items():
         yield from (form[name] + bytes.fromhex(vector["wire"]) for vector in known[group])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from daitn.objects.errors import Corrupt
+from daitn.steering.wire.intent import decode_intent, encode_intent
 from daitn.steering.wire.packet import (
     MOST_TRACE_BYTES,
     Action,
@@ -14,12 +15,11 @@ from daitn.steering.wire.packet import (
     decode_packet,
     encode_packet,
 )
-from daitn.steering.wire.summaries import decode_told, encode_summary
-from daitn.steering.wire.want import decode_want, encode_want
+from daitn.steering.wire.summaries import decode_advertised, encode_summary
 
 __all__ = ["FORMS", "examine", "split"]
 
-HERE = "here"
+LOCAL = "here"
 
 
 def examine(form: str, wire: bytes) -> str:
@@ -47,38 +47,38 @@ def _packet(wire: bytes) -> str:
     did_more = [hop.site for hop in hops if hop.action is not Action.TRIED]
     assert packet.source() == (did_more[0] if did_more else "")
     assert all(packet.visited(site) for site in sites)
-    assert packet.visited(HERE) == (HERE in sites)
+    assert packet.visited(LOCAL) == (LOCAL in sites)
     if packet.hop_limit and len(packet.trace) < MOST_TRACE_BYTES - 10:
-        stepped = decode_packet(encode_packet(packet.stepped(HERE, 1, Action.FORWARDED, 0)))
-        assert stepped.visited(HERE)
+        stepped = decode_packet(encode_packet(packet.stepped(LOCAL, 1, Action.FORWARDED, 0)))
+        assert stepped.visited(LOCAL)
         assert stepped.signed_bytes() == packet.signed_bytes()
     return f"packet: {packet.kind.name} {packet.flags} {min(len(sites), 3)}"
 
 
 def _harmless(packet: Packet) -> None:
     """A trace that is no trace may be refused at any step, and not otherwise fail."""
-    for ask in (packet.source, lambda: packet.visited(HERE)):
+    for ask in (packet.source, lambda: packet.visited(LOCAL)):
         try:
             ask()
         except Corrupt as error:
             assert error.field == "trace"
 
 
-def _want(wire: bytes) -> str:
-    want = decode_want(wire)
-    again = encode_want(want)
-    assert decode_want(again) == want
-    assert encode_want(decode_want(again)) == again
-    return "want"
+def _intent(wire: bytes) -> str:
+    intent = decode_intent(wire)
+    again = encode_intent(intent)
+    assert decode_intent(again) == intent
+    assert encode_intent(decode_intent(again)) == again
+    return "intent"
 
 
 def _summary(wire: bytes) -> str:
-    summary = decode_told(wire)
-    assert decode_told(encode_summary(summary)) == summary
+    summary = decode_advertised(wire)
+    assert decode_advertised(encode_summary(summary)) == summary
     return f"summary: {type(summary).__name__}"
 
 
-FORMS: dict[str, Callable[[bytes], str]] = {"packet": _packet, "want": _want, "summary": _summary}
+FORMS: dict[str, Callable[[bytes], str]] = {"packet": _packet, "intent": _intent, "summary": _summary}
 
 
 def split(data: bytes) -> tuple[str, bytes]:

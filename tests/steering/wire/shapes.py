@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet
 from daitn.steering.wire.summaries import Offer, RouteEntry, SeqnoRequest, Update
-from daitn.steering.wire.want import Want
 
 SITES = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", fullmatch=True)
 HOPS = st.lists(
@@ -46,7 +46,7 @@ _AMOUNTS = st.floats(0, 1e12)
 _SEQNOS = st.integers(0, 2**16 - 1)
 
 WANTS = st.builds(
-    Want,
+    PacketIntent,
     capability=_NAMES,
     subject=_NAMES,
     owner=_NAMES,

@@ -12,8 +12,8 @@ import pytest
 
 from daitn.identity import sealing
 from daitn.steering.wire import packet, summaries
+from daitn.steering.wire.intent import Capability, PacketIntent
 from daitn.steering.wire.replies import Reason, Refusal
-from daitn.steering.wire.want import Capability, Want
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "aats-wire.md"
 TEXT = DOCUMENT.read_text()
@@ -51,7 +51,7 @@ def test_the_header_is_laid_out_as_it_is_said() -> None:
 
 
 def test_what_is_mutable_is_what_no_signature_covers() -> None:
-    one = packet.Packet(packet.Kind.QUERY, bytes(16), b"want", hop_limit=9)
+    one = packet.Packet(packet.Kind.QUERY, bytes(16), b"intent", hop_limit=9)
     signed = one.signed_bytes()
     again = msgspec.structs.replace(one, attempt=1)
     passed = again.stepped("ninds", 1, packet.Action.FORWARDED, 7)
@@ -113,7 +113,7 @@ def test_sealing_is_what_it_is_said_to_be() -> None:
     ("after", "kind"),
     [
         ("the payload of a refusal", Refusal),
-        ("### Want", Want),
+        ("### Intent", PacketIntent),
         ("**Update**", summaries.Update),
         ("**Greeting**", summaries.Greeting),
         ("**SeqnoRequest**", summaries.SeqnoRequest),
@@ -140,6 +140,6 @@ def test_arrays_are_laid_out_as_it_is_said(after: str, kind: type[msgspec.Struct
 
 
 def test_capabilities_are_those_of_the_code() -> None:
-    said = _table("### Want", "| | field |")[0][4]
+    said = _table("### Intent", "| | field |")[0][4]
     kinds = {value for name, value in vars(Capability).items() if name.isupper()}
     assert set(re.findall(r"[a-z]+", said.replace("or", ""))) == kinds

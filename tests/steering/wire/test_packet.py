@@ -19,7 +19,7 @@ from daitn.steering.wire.packet import (
 from tests.steering.wire.oracle import examine
 from tests.steering.wire.shapes import HOPS, SITES, packets
 
-PACKET = Packet(Kind.QUERY, bytes(16), b"want")
+PACKET = Packet(Kind.QUERY, bytes(16), b"intent")
 
 
 def through(*sites: str) -> Packet:

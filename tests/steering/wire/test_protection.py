@@ -22,7 +22,7 @@ from daitn.steering.wire.protection import (
 from tests.steering.wire.shapes import packets
 
 KEY, READER, OTHER = SigningKey.generate(), ReceiverKey.generate(), ReceiverKey.generate()
-PACKET = Packet(Kind.QUERY, bytes(16), b"want", b"question", deadline_ms=5)
+PACKET = Packet(Kind.QUERY, bytes(16), b"intent", b"question", deadline_ms=5)
 MUTABLE = {"hop_limit", "attempt", "promise", "trace"}
 LOW_ORDER = base64.b64encode(bytes(32)).decode()
 

@@ -7,10 +7,16 @@ import msgspec
 import pytest
 
 from daitn.objects.errors import Corrupt
+from daitn.steering.wire.intent import PacketIntent, decode_intent, encode_intent
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.protection import check_packet, open_payload
-from daitn.steering.wire.summaries import INFINITE, Greeting, Summary, decode_told, encode_summary
-from daitn.steering.wire.want import Want, decode_want, encode_want
+from daitn.steering.wire.summaries import (
+    INFINITE,
+    Greeting,
+    Summary,
+    decode_advertised,
+    encode_summary,
+)
 from tests.steering.wire.vectors import (
     DECODERS,
     FILE,
@@ -69,17 +75,17 @@ def test_traces_are_written_as_the_file_says(vector: dict[str, Any]) -> None:
     assert packet.trace.hex() == vector["fields"]["trace"]
 
 
-@_named("wants")
-def test_wants_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
+@_named("intents")
+def test_intents_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
     wire = bytes.fromhex(vector["wire"])
-    assert plain(decode_want(wire)) == vector["fields"]
-    assert encode_want(msgspec.convert(vector["fields"], Want)) == wire
+    assert plain(decode_intent(wire)) == vector["fields"]
+    assert encode_intent(msgspec.convert(vector["fields"], PacketIntent)) == wire
 
 
 @_named("summaries")
 def test_summaries_are_written_and_read_as_the_file_says(vector: dict[str, Any]) -> None:
     wire = bytes.fromhex(vector["wire"])
-    assert plain(decode_told(wire)) == vector["fields"]
+    assert plain(decode_advertised(wire)) == vector["fields"]
     summary: Summary | Greeting = msgspec.convert(_infinite(vector["fields"]), Summary | Greeting)
     assert encode_summary(summary) == wire
 

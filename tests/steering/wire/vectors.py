@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey, _sealed
+from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
 from daitn.steering.wire.protection import sealing_context, sign_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
@@ -29,10 +30,9 @@ from daitn.steering.wire.summaries import (
     SeqnoRequest,
     Summary,
     Update,
-    decode_told,
+    decode_advertised,
     encode_summary,
 )
-from daitn.steering.wire.want import Capability, Want, decode_want, encode_want
 
 FILE = Path(__file__).with_name("vectors.json")
 
@@ -43,13 +43,13 @@ READER = ReceiverKey(X25519PrivateKey.from_private_bytes(RECEIVER))
 
 DECODERS: dict[str, Callable[[bytes], object]] = {
     "packet": decode_packet,
-    "want": decode_want,
-    "summary": decode_told,
+    "intent": decode_intent,
+    "summary": decode_advertised,
 }
 
 WANTS = {
-    "least": Want("answer", ""),
-    "answer": Want(
+    "least": PacketIntent("answer", ""),
+    "answer": PacketIntent(
         Capability.ANSWER,
         "medicine/neurology",
         "klinikum",
@@ -63,11 +63,11 @@ WANTS = {
         tokens_out=400,
         prefer={"price": 0.5, "delay": 1.0},
     ),
-    "data": Want(Capability.DATA, "medicine/gard", "nih", examples=20_000),
-    "home": Want(Capability.HOME, "ninds"),
+    "data": PacketIntent(Capability.DATA, "medicine/gard", "nih", examples=20_000),
+    "home": PacketIntent(Capability.HOME, "ninds"),
 }
 ID = bytes.fromhex("000102030405060708090a0b0c0d0e0f")
-INTENT = encode_want(WANTS["answer"])
+INTENT = encode_intent(WANTS["answer"])
 QUESTION = "What causes Ménière's disease?".encode()
 QUERY = Packet(Kind.QUERY, ID, INTENT, QUESTION, deadline_ms=1_767_225_600_000, priority=200)
 DIGEST = blake3(b"weights").digest()
@@ -103,7 +103,7 @@ PACKETS = {
     "query, sealed": sealed(QUERY),
     "query, sealed, signed, traced": traced(sign_packet(flagged(sealed(QUERY)), SIGNER)),
     "model, by digest, signed": sign_packet(
-        Packet(Kind.MODEL, ID, encode_want(WANTS["data"]), DIGEST, Flag.DIGEST, 64, branch=3),
+        Packet(Kind.MODEL, ID, encode_intent(WANTS["data"]), DIGEST, Flag.DIGEST, 64, branch=3),
         SIGNER,
     ),
     "query, signed, sent again": sign_packet(msgspec.structs.replace(QUERY, attempt=2), SIGNER),
@@ -200,17 +200,17 @@ def malformed() -> list[tuple[str, str, bytes, str]]:
         ("packet", "a digest that is cut", put(44, "0000001f", digest), "payload"),
         ("packet", "a seal that is missing", put(4, "0002"), "packet"),
         ("packet", "a seal without the flag", put(4, "0000", signed), "packet"),
-        ("want", "nothing", b"", "intent"),
-        ("want", "no array", pack({"capability": "answer"}), "intent"),
-        ("want", "no subject", pack(["answer"]), "intent"),
-        ("want", "bytes after it", pack(["answer", ""]) + b"\0", "intent"),
-        ("want", "a number for a name", pack([1, ""]), "intent[0]"),
-        ("want", "a name that is too long", pack(["answer", "a" * 201]), "intent[1]"),
-        ("want", "text that is no UTF-8", bytes.fromhex("92a1ffa0"), "intent"),
-        ("want", "a share above 1", pack(["answer", "", "", 1.5]), "intent[3]"),
-        ("want", "a share that is no number", pack(["answer", "", "", float("nan")]), "intent[3]"),
-        ("want", "trust 3", pack(["answer", "", "", 0.5, 3]), "intent[4]"),
-        ("want", "an infinite price", pack(["answer", "", "", 0.5, 1, INFINITE]), "intent[5]"),
+        ("intent", "nothing", b"", "intent"),
+        ("intent", "no array", pack({"capability": "answer"}), "intent"),
+        ("intent", "no subject", pack(["answer"]), "intent"),
+        ("intent", "bytes after it", pack(["answer", ""]) + b"\0", "intent"),
+        ("intent", "a number for a name", pack([1, ""]), "intent[0]"),
+        ("intent", "a name that is too long", pack(["answer", "a" * 201]), "intent[1]"),
+        ("intent", "text that is no UTF-8", bytes.fromhex("92a1ffa0"), "intent"),
+        ("intent", "a share above 1", pack(["answer", "", "", 1.5]), "intent[3]"),
+        ("intent", "a share that is no number", pack(["answer", "", "", float("nan")]), "intent[3]"),
+        ("intent", "trust 3", pack(["answer", "", "", 0.5, 3]), "intent[4]"),
+        ("intent", "an infinite price", pack(["answer", "", "", 0.5, 1, INFINITE]), "intent[5]"),
         ("summary", "nothing", b"", "summary"),
         ("summary", "tag 4", pack([4, []]), "summary[0]"),
         ("summary", "a sequence number beyond 16 bits", pack([2, "a", 65536]), "summary[2]"),
@@ -240,9 +240,9 @@ def vectors() -> dict[str, Any]:
             {"name": name, "wire": encode_packet(packet).hex(), "fields": written(packet)}
             for name, packet in PACKETS.items()
         ],
-        "wants": [
-            {"name": name, "wire": encode_want(want).hex(), "fields": plain(want)}
-            for name, want in WANTS.items()
+        "intents": [
+            {"name": name, "wire": encode_intent(intent).hex(), "fields": plain(intent)}
+            for name, intent in WANTS.items()
         ],
         "summaries": [
             {"name": name, "wire": encode_summary(summary).hex(), "fields": plain(summary)}

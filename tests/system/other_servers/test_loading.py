@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 
+from daitn.node.config import UpstreamConfig
+from daitn.node.serving.backends import openai_server as bounds
+from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.identifiers import OwnerId
-from daitn.terminal.config import UpstreamConfig
-from daitn.terminal.facility import upstream as bounds
-from daitn.terminal.facility.upstream import UpstreamModel
 
 LOADING = {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}
 
@@ -43,7 +43,7 @@ async def test_it_is_there_once_it_has_loaded(
 ) -> None:
     monkeypatch.setattr(bounds, "PROBE_DOWN_S", 0.05)
     changed = asyncio.Event()
-    model = UpstreamModel(UpstreamConfig(name="llama", url=says.url), OwnerId("acme"), changed.set)
+    model = OpenAiBackend(UpstreamConfig(name="llama", url=says.url), OwnerId("acme"), changed.set)
     states = []
     await model.start()
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
-from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Trust
+from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Trust
 from daitn.topology.export import AgedReading
 from daitn.topology.qrrt.export import (
     QrrtView,
@@ -63,11 +63,11 @@ def world() -> QrrtState:
     )
 
 
-def cut(state: QrrtState, **wishes: object) -> QueryCut:
+def cut(state: QrrtState, **constraints: object) -> QueryCut:
     snapshot = state.snapshot()
     intent = QueryIntent(
         origin=GW, owner="", api=Api.CHAT, model=AUTO, topic="medicine/neurology", tokens_in=50,
-        tokens_out=50, wishes=QueryWishes(**wishes),  # type: ignore[arg-type]
+        tokens_out=50, constraints=QueryConstraints(**constraints),  # type: ignore[arg-type]
     )  # fmt: skip
     paths, nobody = paths_from(snapshot, GW, NOW_S), np.zeros(len(snapshot.rows))
     return export_query(relevant_to(snapshot, intent, paths, nobody, NOW_S))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryIntent, QueryWishes
+from daitn.objects.queries import QueryConstraints, QueryIntent
 from daitn.objects.readings import LinkReading
 from daitn.topology.qrrt.paths import ASSUMED_RTT_S, RELAY_S, paths_from, permitted
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -84,10 +84,10 @@ def test_a_relay_that_is_gone_is_not_taken() -> None:
     assert path(state.snapshot(), MDF)[0] == math.inf
 
 
-def intent(**wishes: tuple[str, ...]) -> QueryIntent:
+def intent(**constraints: tuple[str, ...]) -> QueryIntent:
     return QueryIntent(
         origin=GW, owner="", api=Api.CHAT, model="doctor", tokens_in=1, tokens_out=1,
-        wishes=QueryWishes(**wishes),  # type: ignore[arg-type]
+        constraints=QueryConstraints(**constraints),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

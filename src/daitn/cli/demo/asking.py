@@ -36,7 +36,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     test: str
     """Name of the test set from which the questions are."""
     questions: int
-    wishes: dict[str, Any]
+    constraints: dict[str, Any]
 
 
 STREAMS = (
@@ -44,15 +44,15 @@ STREAMS = (
         name="broad questions",
         test="broad",
         questions=160,
-        wishes={"topic": "medicine", "min_accuracy": 0.75},
+        constraints={"topic": "medicine", "min_accuracy": 0.75},
     ),
     Stream(
         name="expert questions",
         test="expert",
         questions=160,
-        wishes={"topic": "medicine/neurology", "min_accuracy": 0.85},
+        constraints={"topic": "medicine/neurology", "min_accuracy": 0.85},
     ),
-    Stream(name="expert questions, topic not told", test="expert", questions=160, wishes={}),
+    Stream(name="expert questions, topic not told", test="expert", questions=160, constraints={}),
 )
 """All to the model `auto`: the network finds who answers. What is wished lies somewhat below what
 the model was trained for: each new examination moves what is known of it."""
@@ -62,7 +62,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     """How one stream was served."""
 
     name: str
-    wishes: dict[str, Any]
+    constraints: dict[str, Any]
     queries: int
     answered: int
     accuracy: float
@@ -124,7 +124,7 @@ async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice
 
     async def ask(item: Choice) -> _Answer:
         async with turns:
-            return await _ask(session, item, stream.wishes)
+            return await _ask(session, item, stream.constraints)
 
     answers = await asyncio.gather(*(ask(item) for item in items[: stream.questions]))
     good = [answer for answer in answers if not answer.failure]
@@ -132,7 +132,7 @@ async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice
     seconds = [answer.seconds for answer in good] or [0.0]
     return Served(
         name=stream.name,
-        wishes=stream.wishes,
+        constraints=stream.constraints,
         queries=len(answers),
         answered=len(good),
         accuracy=right,
@@ -147,13 +147,13 @@ async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice
     )
 
 
-async def _ask(session: ClientSession, item: Choice, wishes: Mapping[str, Any]) -> _Answer:
+async def _ask(session: ClientSession, item: Choice, constraints: Mapping[str, Any]) -> _Answer:
     body = {
         "model": "auto",
         "messages": [{"role": "user", "content": as_question(item.question, item.options)}],
         "temperature": 0,
         "max_tokens": _ANSWER_TOKENS,
-        "daitn": dict(wishes),
+        "daitn": dict(constraints),
     }
     began_s = time.perf_counter()
     async with session.post("/v1/chat/completions", json=body) as answer:

@@ -89,9 +89,11 @@ def _stream(served: Served, bar: tuple[float, float]) -> Iterator[str]:
     top, height = bar
     yield box(_LEFT - _BAR, top, _BAR, height, class_="dark")
     at = complex(_LEFT - _BAR - 10, top + 14)
-    wishes = ", ".join(f"{name} {value}" for name, value in served.wishes.items()) or "no wishes"
+    constraints = (
+        ", ".join(f"{name} {value}" for name, value in served.constraints.items()) or "no wishes"
+    )
     yield text(served.name, at, "b", "end")
-    yield text(wishes, at + 16j, "small soft", "end")
+    yield text(constraints, at + 16j, "small soft", "end")
     yield text(
         f"{served.accuracy:.3f} right, {served.p50_ms:.0f} ms, {served.overhead_p50_ms:.1f} ms in "
         "the gateway",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from daitn.cli.demo.drawing import box, element, line, pair, shortened, text
 from daitn.cli.demo.visits import objective_colour, start_of, visit_colour
 from daitn.objects.descriptors import covers_topic
-from daitn.objects.jobs import JobView, MadeVisit
+from daitn.objects.jobs import JobView, VisitView
 from daitn.topology.snapshot import SiteState
 
 __all__ = ["Map", "is_speciality", "is_verifier"]
@@ -143,7 +143,7 @@ class Map:
         middle = curve.at(0.5)
         return crowding + sum(3 * max(0.0, 26 - abs(middle - m)) for m in self._midpoints)
 
-    def _arrow(self, curve: _Curve, visit: MadeVisit) -> Iterator[str]:
+    def _arrow(self, curve: _Curve, visit: VisitView) -> Iterator[str]:
         width = 1.8 + 3.4 * visit.bytes_in / self._most_bytes
         colour = visit_colour(self._job, visit)
         head = 6 + 1.7 * width
@@ -252,7 +252,7 @@ def _shape(place: _Place, inset: float, **attributes: object) -> str:
     return element("polygon", points=points, stroke_linejoin="round", **attributes)
 
 
-def _about(job: JobView, state: SiteState, visits: Sequence[MadeVisit]) -> tuple[str, ...]:
+def _about(job: JobView, state: SiteState, visits: Sequence[VisitView]) -> tuple[str, ...]:
     if is_verifier(state):
         measured = [o.name for o in job.objectives if o.verifier == state.descriptor.site]
         return ("verifier", f"measures {', '.join(measured)}") if measured else ("verifier",)

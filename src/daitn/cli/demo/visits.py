@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from daitn.objects.jobs import JobView, MadeVisit
+from daitn.objects.jobs import JobView, VisitView
 
 __all__ = ["LOSS_COLOUR", "objective_colour", "start_of", "successful", "visit_colour"]
 
@@ -49,7 +49,7 @@ def objective_colour(job: JobView, name: str) -> str:
     return _COLOURS[names.index(name) % len(_COLOURS)]
 
 
-def visit_colour(job: JobView, visit: MadeVisit) -> str:
+def visit_colour(job: JobView, visit: VisitView) -> str:
     """Of the objective that gained most; the colour of loss where none gained."""
     best = max(visit.gains, key=lambda name: visit.gains[name], default=None)
     if best is None or visit.gains[best] <= 0:

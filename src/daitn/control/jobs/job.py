@@ -11,7 +11,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Checkpoint, JobState, MadeVisit, WorkNeeds
+from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
@@ -83,7 +83,7 @@ class Job:
     candidate: Candidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    made: list[MadeVisit] = field(default_factory=list)
+    made: list[VisitView] = field(default_factory=list)
     lineage: list[Entry] = field(default_factory=list)
     verifications: dict[ObjectiveName, Verification] = field(default_factory=dict)
     """Per objective, of the best checkpoint."""

@@ -7,7 +7,7 @@ from daitn.control.route.question import narrowed
 from daitn.identity.signing import entry_digest
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
-from daitn.objects.jobs import Checkpoint, MadeVisit
+from daitn.objects.jobs import Checkpoint, VisitView
 from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.models import ModelRef
 
@@ -80,12 +80,12 @@ def close_candidate(job: Job) -> Checkpoint:
 
 def _made_visit(
     candidate: Candidate, values: dict[ObjectiveName, float], verify_s: float
-) -> MadeVisit:
+) -> VisitView:
     visit, base = candidate.visit, candidate.base
     assert visit is not None
     assert base is not None
     verifications = {fact.visit: fact for fact in candidate.measured.values()}
-    return MadeVisit(
+    return VisitView(
         site=visit.site,
         dataset=visit.dataset,
         work=visit.examples,

@@ -7,14 +7,14 @@ from daitn.control.route.question import (
     DEFAULT_VERIFY_S,
     Believed,
     Checkpoint,
+    PastVisit,
     RouteQuestion,
     Spent,
-    VisitMade,
 )
 from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint as VerifiedModel
-from daitn.objects.jobs import MadeVisit, WorkNeeds
+from daitn.objects.jobs import VisitView, WorkNeeds
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["first_question", "route_question", "starts"]
@@ -89,12 +89,12 @@ def _checkpoint(job: Job, start: VerifiedModel) -> Checkpoint:
     )
 
 
-def _visit(job: Job, made: MadeVisit, abandoned: bool) -> VisitMade:
+def _visit(job: Job, made: VisitView, abandoned: bool) -> PastVisit:
     before = {name: made.values[name] - gain for name, gain in made.gains.items()}
     measured = next((c for c in job.checkpoints if c.model.manifest == made.model), None)
     errors = measured.standard_error if measured else {}
     by_label = measured.by_label if measured else {}
-    return VisitMade(
+    return PastVisit(
         option_id=f"{made.site}/{made.dataset}",
         examples=made.work,
         seconds=made.seconds,

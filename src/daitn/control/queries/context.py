@@ -43,7 +43,7 @@ class QueryContext:
 
     @property
     def preferences(self) -> tuple[Preference, ...]:
-        prefer: Mapping[str, float] = self.intent.wishes.prefer
+        prefer: Mapping[str, float] = self.intent.constraints.prefer
         return tuple(Preference(scorer=name, weight=weight) for name, weight in prefer.items())
 
 

@@ -22,7 +22,7 @@ from daitn.control.queries.feasibility import (
 )
 from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.decisions import Decision, Rejection, Scored
-from daitn.objects.queries import AUTO, QueryWishes, Strategy
+from daitn.objects.queries import AUTO, QueryConstraints, Strategy
 from daitn.policy.arrays import OUT, best_first
 from daitn.policy.pipeline import Rng
 from daitn.topology.qrrt.filters import failing, passing
@@ -52,10 +52,10 @@ class Qirce:
             told = self._told(context, cut, passes, rejections(cut, fails, REFUSED_ROWS))
             return refuse(cut, fails, told)
         scores = _scores(context, cut, passes)
-        wishes = context.intent.wishes
-        if wishes.strategy is Strategy.CASCADE:
+        constraints = context.intent.constraints
+        if constraints.strategy is Strategy.CASCADE:
             return _cascade(context, cut, scores, rng)
-        if wishes.strategy is Strategy.ENSEMBLE:
+        if constraints.strategy is Strategy.ENSEMBLE:
             return _ensemble(context, cut, scores, rng)
         return _single(context, cut, scores, rng)
 
@@ -97,12 +97,12 @@ class Qirce:
         )
 
 
-def _cut(context: QueryContext, wishes: QueryWishes | None = None) -> QsQrrt:
+def _cut(context: QueryContext, constraints: QueryConstraints | None = None) -> QsQrrt:
     """The query's QS-QRRT, or that of the same query with other wishes."""
     intent = context.intent
     return relevant_to(
         context.snapshot,
-        intent if wishes is None else msgspec.structs.replace(intent, wishes=wishes),
+        intent if constraints is None else msgspec.structs.replace(intent, constraints=constraints),
         context.paths,
         context.in_flight,
         context.now_s,
@@ -115,7 +115,7 @@ def _scores(context: QueryContext, cut: QsQrrt, passes: Flags) -> Floats:
 
 
 def _single(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> QueryPlan:
-    order = best_first(scores, context.intent.wishes.attempts, NEAR, rng)
+    order = best_first(scores, context.intent.constraints.attempts, NEAR, rng)
     return _plan(cut, Strategy.SINGLE, order, 1)
 
 
@@ -123,24 +123,24 @@ def _cascade(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Qu
     """Better rows as a single plan would take them; before them cheaper ones of other models,
     which need not be as accurate as the query wishes: they are heard only where they are sure.
     What is wished of time and cost holds for both stages together."""
-    wishes = context.intent.wishes
-    better = best_first(scores, wishes.attempts, NEAR, rng)
+    constraints = context.intent.constraints
+    better = best_first(scores, constraints.attempts, NEAR, rng)
     if context.intent.model != AUTO:
         return _plan(cut, Strategy.SINGLE, better, 1)
-    loose = _cut(context, msgspec.structs.replace(wishes, min_accuracy=None))
+    loose = _cut(context, msgspec.structs.replace(constraints, min_accuracy=None))
     best = better[0]
     cheaper = passing(loose) & (loose.cost_usd < cut.cost_usd[best])
     cheaper[_same_model(cut, best)] = False
     for bound, both in (
-        (wishes.max_first_token_s, loose.seconds + cut.first_token_s[best]),
-        (wishes.deadline_s, loose.seconds + cut.seconds[best]),
-        (wishes.max_cost_usd, loose.cost_usd + cut.cost_usd[best]),
+        (constraints.max_first_token_s, loose.seconds + cut.first_token_s[best]),
+        (constraints.deadline_s, loose.seconds + cut.seconds[best]),
+        (constraints.max_cost_usd, loose.cost_usd + cut.cost_usd[best]),
     ):
         if bound is not None:
             cheaper &= both <= bound
     if not cheaper.any():
         return _plan(cut, Strategy.SINGLE, better, 1)
-    first = best_first(_scores(context, loose, cheaper), wishes.attempts, NEAR, rng)
+    first = best_first(_scores(context, loose, cheaper), constraints.attempts, NEAR, rng)
     plan = _plan(loose, Strategy.CASCADE, first, 1)
     return QueryPlan(
         strategy=Strategy.CASCADE,
@@ -156,15 +156,15 @@ def _cascade(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Qu
 def _ensemble(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> QueryPlan:
     """The best deployment of each of the best models that together cost no more than is wished,
     then everything else by score. Nothing is answered before all members have."""
-    wishes = context.intent.wishes
+    constraints = context.intent.constraints
     if context.intent.model != AUTO:
         return _single(context, cut, scores, rng)
     left = scores.copy()
-    if wishes.max_first_token_s is not None:
-        left[cut.seconds > wishes.max_first_token_s] = OUT
-    left_usd = math.inf if wishes.max_cost_usd is None else wishes.max_cost_usd
+    if constraints.max_first_token_s is not None:
+        left[cut.seconds > constraints.max_first_token_s] = OUT
+    left_usd = math.inf if constraints.max_cost_usd is None else constraints.max_cost_usd
     chosen: list[int] = []
-    while len(chosen) < wishes.members and left[at := int(left.argmax())] >= 0.0:
+    while len(chosen) < constraints.members and left[at := int(left.argmax())] >= 0.0:
         chosen.append(at)
         left_usd -= float(cut.cost_usd[at])
         left[_same_model(cut, at)] = OUT
@@ -173,7 +173,7 @@ def _ensemble(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Q
         return _single(context, cut, scores, rng)
     others = scores.copy()
     others[chosen] = OUT
-    spare = best_first(others, wishes.attempts, 0.0, rng)
+    spare = best_first(others, constraints.attempts, 0.0, rng)
     return _plan(cut, Strategy.ENSEMBLE, [*chosen, *spare], len(chosen))
 
 

@@ -77,8 +77,8 @@ def _of_cause(fails: NDArray[np.bool_], cause: Cause) -> Flags:
 def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
     """Rows that fail no wish but a time that they would keep, had nobody else to be answered."""
     timed = {"first-token": cut.first_token_s, "deadline": cut.seconds}
-    wishes = cut.intent.wishes
-    bounds = {"first-token": wishes.max_first_token_s, "deadline": wishes.deadline_s}
+    constraints = cut.intent.constraints
+    bounds = {"first-token": constraints.max_first_token_s, "deadline": constraints.deadline_s}
     late = np.ones(len(cut.numbers), np.bool_)
     some = np.zeros(len(late), np.bool_)
     for filter_, failed in zip(FILTERS, fails, strict=True):
@@ -164,7 +164,7 @@ def _relaxations(cut: QsQrrt, fails: NDArray[np.bool_], there: Flags) -> tuple[R
 def _current(intent: QueryIntent, field: str) -> str:
     if field == "max_tokens":
         return str(intent.tokens_out)
-    value = getattr(intent.wishes, field.removeprefix("daitn."), "")
+    value = getattr(intent.constraints, field.removeprefix("daitn."), "")
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
@@ -180,12 +180,12 @@ def _told(cut: QsQrrt, fails: NDArray[np.bool_]) -> str:
 
 
 def _commonest(fails: NDArray[np.bool_]) -> Filter:
-    wishes = [
+    constraints = [
         (int(failed.sum()), -position)
         for position, (filter_, failed) in enumerate(zip(FILTERS, fails, strict=True))
         if filter_.cause is Cause.WISH
     ]
-    return FILTERS[-max(wishes)[1]]
+    return FILTERS[-max(constraints)[1]]
 
 
 def _some(names: list[str]) -> str:

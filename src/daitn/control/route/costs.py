@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.control.route.question import Checkpoint, RouteQuestion, VisitMade
+from daitn.control.route.question import Checkpoint, PastVisit, RouteQuestion
 from daitn.control.route.value_model import Floats, Indices
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, Drrt
@@ -112,7 +112,7 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     )
 
 
-def _overhead_s(history: Sequence[VisitMade]) -> float:
+def _overhead_s(history: Sequence[PastVisit]) -> float:
     told = [visit.overhead_s for visit in history if visit.overhead_s > 0]
     return sum(told) / len(told) if told else _DEFAULT_OVERHEAD_S
 
@@ -162,7 +162,7 @@ def _speed_flops(option: DataOption) -> float:
 
 
 def example_s(
-    flops_per_example: float, history: Sequence[VisitMade], options: Sequence[DataOption]
+    flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
 ) -> Floats:
     """Seconds of one training example at each option.
 

@@ -43,7 +43,7 @@ from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
 __all__ = [
     "NOWHERE",
     "Heard",
-    "HeardVerifier",
+    "KnownVerifier",
     "Measured",
     "Prospect",
     "check_travels",
@@ -81,7 +81,7 @@ class Prospect:
 
 
 @dataclass(frozen=True, slots=True)
-class HeardVerifier:
+class KnownVerifier:
     """A verifier that was heard of."""
 
     site: SiteId
@@ -107,7 +107,7 @@ class Heard:
 
     here: SiteId
     prospects: tuple[Prospect, ...]
-    verifiers: tuple[HeardVerifier, ...]
+    verifiers: tuple[KnownVerifier, ...]
     met: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as the model found them; that where it is as it is now."""
     measured: tuple[Measured, ...] = ()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.control.route.priors import SHAPE, Prior
-from daitn.control.route.question import VisitMade
+from daitn.control.route.question import PastVisit
 from daitn.control.route.value_model import (
     Draws,
     Floats,
@@ -92,7 +92,7 @@ class _Seen:
 
 
 def believed(
-    known: Setting, prior: Prior, history: Sequence[VisitMade], start: Floats | None
+    known: Setting, prior: Prior, history: Sequence[PastVisit], start: Floats | None
 ) -> Belief:
     """The posterior after `history`. `start` is what was measured of weights that the owner brings,
     (O,); none for a fresh model."""
@@ -172,7 +172,7 @@ def untaught(known: Setting, draws: Draws, start: Floats | None) -> Taught:
 
 
 def taught(
-    known: Setting, draws: Draws, visits: Sequence[VisitMade], start: Floats | None
+    known: Setting, draws: Draws, visits: Sequence[PastVisit], start: Floats | None
 ) -> Taught:
     """The model that these visits made; visits to options that are gone are left out."""
     column = known.index()
@@ -184,7 +184,7 @@ def taught(
     return model
 
 
-def parents(history: Sequence[VisitMade]) -> tuple[int, ...]:
+def parents(history: Sequence[PastVisit]) -> tuple[int, ...]:
     """For each visit, the position of the visit whose model it received; -1 for the start.
 
     That is the latest earlier visit that ended at the values this one began with.
@@ -195,14 +195,14 @@ def parents(history: Sequence[VisitMade]) -> tuple[int, ...]:
     )
 
 
-def _follows(earlier: VisitMade, later: VisitMade) -> bool:
+def _follows(earlier: PastVisit, later: PastVisit) -> bool:
     shared = earlier.after.keys() & later.before.keys()
     return bool(shared) and all(
         abs(earlier.after[name] - later.before[name]) < _SAME_VALUE for name in shared
     )
 
 
-def _seen(known: Setting, history: Sequence[VisitMade], start: Floats | None) -> _Seen:
+def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) -> _Seen:
     column = known.index()
     rows = [k for k, v in enumerate(history) if v.option_id in column and v.examples > 0]
     row_of = {k: row for row, k in enumerate(rows)}

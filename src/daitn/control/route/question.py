@@ -16,9 +16,9 @@ __all__ = [
     "DEFAULT_VERIFY_S",
     "Believed",
     "Checkpoint",
+    "PastVisit",
     "RouteQuestion",
     "Spent",
-    "VisitMade",
     "narrowed",
 ]
 
@@ -34,7 +34,7 @@ class Believed:
     sd: float
 
 
-class VisitMade(msgspec.Struct, frozen=True, kw_only=True):
+class PastVisit(msgspec.Struct, frozen=True, kw_only=True):
     """A visit of this job with what was measured on both sides of it, per objective."""
 
     option_id: str
@@ -68,7 +68,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     holders: tuple[SiteId, ...] = ()
     values: dict[str, float] = {}
     """Objective to its last measured value; absent where it was not measured: taken as chance."""
-    visits: tuple[VisitMade, ...] = ()
+    visits: tuple[PastVisit, ...] = ()
     """The visits that made it, oldest first."""
     release_to: tuple[str, ...] = (ANY,)
     """Jurisdictions into which it may travel, given all the data that it learned from."""
@@ -92,7 +92,7 @@ class RouteQuestion:
     """Of one training example, forward and backward."""
     checkpoints: tuple[Checkpoint, ...]
     """The latest model first; the best one second where that is another."""
-    history: tuple[VisitMade, ...] = ()
+    history: tuple[PastVisit, ...] = ()
     """Every visit of the job, abandoned ones too, oldest first."""
     spent: Spent = field(default_factory=Spent)
     verify_s: float = DEFAULT_VERIFY_S

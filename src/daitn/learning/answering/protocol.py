@@ -15,7 +15,7 @@ import msgspec
 from daitn.learning.recipe import Config
 from daitn.objects.deployments import Api
 
-__all__ = ["Answering", "Message", "Piece", "Question", "Speaker"]
+__all__ = ["Answering", "Generator", "Message", "Piece", "Question"]
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Piece(msgspec.Struct, frozen=True):
     tokens: int = 1
 
 
-class Speaker(Protocol):
+class Generator(Protocol):
     """A loaded model that answers."""
 
     most_tokens: int
@@ -74,6 +74,6 @@ class Answering(Protocol):
 
     apis: tuple[Api, ...]
 
-    def open(self, model: Path, config: Config) -> Speaker:
+    def open(self, model: Path, config: Config) -> Generator:
         """Load the model in the folder `model`. Raises as `Recipe.evaluate` does."""
         ...

@@ -30,7 +30,7 @@ from daitn.learning.answering.commands import (
     Said,
     Unload,
 )
-from daitn.learning.answering.protocol import Answering, Piece, Speaker
+from daitn.learning.answering.protocol import Answering, Generator, Piece
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.inside import reported, send, serve
 from daitn.objects.errors import DaitnError, NotFound
@@ -52,7 +52,7 @@ class _Service:
 
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
-        self._speakers: dict[str, Speaker] = {}
+        self._speakers: dict[str, Generator] = {}
         self._answers: dict[int, Iterator[Said | Embedded | None]] = {}
 
     def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
@@ -122,7 +122,7 @@ def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Said]:
         yield Said(number=number, piece=piece)
 
 
-def _embedded(command: Embed, speaker: Speaker) -> Iterator[Embedded | None]:
+def _embedded(command: Embed, speaker: Generator) -> Iterator[Embedded | None]:
     """Nothing after each turn but the last."""
     texts: Sequence[str] = command.texts
     vectors: list[list[float]] = []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from daitn.learning.answering.protocol import Speaker
+from daitn.learning.answering.protocol import Generator
 from daitn.learning.causal_lm.settings import Settings, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
@@ -106,10 +106,10 @@ class CausalLm:
 
         return measuring.accuracy(models.load(model, settings), settings, choices)
 
-    def open(self, model: Path, config: Config) -> Speaker:
+    def open(self, model: Path, config: Config) -> Generator:
         """See `Answering.open`."""
         settings = Settings.of(config)
         from daitn.learning.causal_lm import models
-        from daitn.learning.causal_lm.speaking import CausalSpeaker
+        from daitn.learning.causal_lm.speaking import CausalGenerator
 
-        return CausalSpeaker(models.load(model, settings), settings)
+        return CausalGenerator(models.load(model, settings), settings)

@@ -14,7 +14,7 @@ from daitn.learning.causal_lm.settings import Settings
 from daitn.objects.choices import LETTERS, read_question
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["CausalSpeaker"]
+__all__ = ["CausalGenerator"]
 
 _SHARPNESS = 1.0
 """What option scores are multiplied by before they become probabilities: p(option | question) by
@@ -24,8 +24,8 @@ right in 0.887 of 400 items (expected calibration error 0.03; the best factor wo
 topic that was not, 0.72 and 0.63 (0.09; 0.6). Means per token would need a factor of 10 to 14."""
 
 
-class CausalSpeaker:
-    """See `daitn.learning.answering.protocol.Speaker`.
+class CausalGenerator:
+    """See `daitn.learning.answering.protocol.Generator`.
 
     A multiple-choice question (`daitn.objects.choices`) is answered by a letter, as the model is
     measured: by the option that makes the question most likely. Only the last message of the
@@ -43,7 +43,7 @@ class CausalSpeaker:
         return len(self._model.codec(self._settings).prompt(_asked(question)))
 
     def answer(self, question: Question) -> Iterator[Piece]:
-        """See `Speaker.answer`."""
+        """See `Generator.answer`."""
         asked = _asked(question)
         found = read_question(asked)
         if found is not None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from daitn.learning.answering.protocol import Speaker
+from daitn.learning.answering.protocol import Generator
 from daitn.learning.classifier.config import parse_config
 from daitn.learning.classifier.table import LABEL, profile
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
@@ -107,9 +107,9 @@ class Classifier:
         settings = parse_config(config)
         return evaluation.evaluate(parts.read(model, settings), settings, test, metric)
 
-    def open(self, model: Path, config: Config) -> Speaker:
+    def open(self, model: Path, config: Config) -> Generator:
         from daitn.learning.classifier import parts
-        from daitn.learning.classifier.speaking import ClassifierSpeaker
+        from daitn.learning.classifier.speaking import ClassifierGenerator
 
         settings = parse_config(config)
-        return ClassifierSpeaker(parts.read(model, settings), settings)
+        return ClassifierGenerator(parts.read(model, settings), settings)

@@ -15,13 +15,13 @@ from daitn.learning.classifier.network import forward, scaled
 from daitn.learning.classifier.parts import State
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["ClassifierSpeaker"]
+__all__ = ["ClassifierGenerator"]
 
 _RECORD = msgspec.json.Decoder(dict[str, float | None])
 
 
-class ClassifierSpeaker:
-    """See `daitn.learning.answering.protocol.Speaker`.
+class ClassifierGenerator:
+    """See `daitn.learning.answering.protocol.Generator`.
 
     A question is a JSON object of columns and numbers, the last message of the role `user`; a
     column that is absent or null counts as missing. The answer is the likeliest class.
@@ -39,7 +39,7 @@ class ClassifierSpeaker:
         return len(self._record(question))
 
     def answer(self, question: Question) -> Iterator[Piece]:
-        """See `Speaker.answer`."""
+        """See `Generator.answer`."""
         record = self._record(question)
         standard = self._state.standard
         assert standard is not None, "a model that knows its columns has seen data"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     Heard,
-    HeardVerifier,
+    KnownVerifier,
     Measured,
     Prospect,
     met_at,
@@ -92,7 +92,7 @@ def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
             for prospect in _prospects(question, here, state.descriptor)
         ),
         verifiers=tuple(
-            HeardVerifier(
+            KnownVerifier(
                 choice.site, choice.test.topic, sites[choice.site].descriptor.jurisdiction
             )
             for choices in question.topology.verifiers.values()

@@ -12,9 +12,9 @@ from daitn.sim.steered.measures import Outcome, Run
 from daitn.sim.steered.plain import DETECT_S
 from daitn.sim.steered.scenario import MIN_FIT, Failure, Query, Scenario
 from daitn.steering.scoring import STEERING
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Kind, Packet
 from daitn.steering.wire.summaries import Offer
-from daitn.steering.wire.want import Capability, Want, encode_want
 
 __all__ = ["Autonomous", "latency_weight"]
 
@@ -155,8 +155,10 @@ def _topics(scenario: Scenario) -> set[str]:
 
 
 def _want(topic: str, scenario: Scenario) -> bytes:
-    want = Want(Capability.ANSWER, topic, min_fit=MIN_FIT, trust=2, prefer=dict(scenario.prefer))
-    return encode_want(want)
+    intent = PacketIntent(
+        Capability.ANSWER, topic, min_fit=MIN_FIT, trust=2, prefer=dict(scenario.prefer)
+    )
+    return encode_intent(intent)
 
 
 def _number(packet: Packet) -> int:

@@ -23,11 +23,11 @@ from daitn.control.queries.engine import Qirce
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Serving
-from daitn.objects.queries import AUTO, QueryIntent, QueryWishes, Trust
+from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Trust
 from daitn.objects.readings import ServingReading
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network, described, findings
 from daitn.sim.steered.graph import Link
-from daitn.sim.steered.plain import HERE, Flight, PlainNetwork
+from daitn.sim.steered.plain import LOCAL, Flight, PlainNetwork
 from daitn.sim.steered.scenario import MIN_FIT, Scenario
 from daitn.topology.qrrt.load import Load
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -154,7 +154,7 @@ class Centralised:
         if not plan:
             return ()
         if here == flight.target:
-            return (HERE,)
+            return (LOCAL,)
         there = plan[plan.index(here) + 1]
         if frozenset((here, there)) not in self.network.views[here]:
             return (there,)
@@ -245,7 +245,7 @@ def _intent(scenario: Scenario, flight: Flight) -> QueryIntent:
         topic=query.topic,
         tokens_in=0,
         tokens_out=1,
-        wishes=QueryWishes(
+        constraints=QueryConstraints(
             min_accuracy=MIN_FIT, trust=Trust.ASKED, prefer=_known_to_qirce(scenario)
         ),
     )

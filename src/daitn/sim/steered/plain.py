@@ -17,9 +17,9 @@ from daitn.sim.steered.graph import Link
 from daitn.sim.steered.measures import Outcome, Run
 from daitn.sim.steered.scenario import Facility, Failure, Query, Scenario
 
-__all__ = ["ATTEMPTS", "DETECT_S", "HERE", "Flight", "PlainNetwork", "Router", "Server"]
+__all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "Server"]
 
-HERE = ""
+LOCAL = ""
 """As the next hop of a query that is served where it is."""
 DETECT_S = 0.15
 ATTEMPTS = 3
@@ -52,7 +52,7 @@ class Router(Protocol):
         ...
 
     def onwards(self, flight: Flight) -> tuple[str, ...]:
-        """The next sites from `flight.here`, and `HERE` to serve it; none: it is lost."""
+        """The next sites from `flight.here`, and `LOCAL` to serve it; none: it is lost."""
         ...
 
     def ended(self, flight: Flight) -> None:
@@ -139,7 +139,7 @@ class PlainNetwork:
             copy = flight
             if len(onwards) > 1:
                 copy = Flight(flight.query, flight.attempt, flight.here, flight.hops, flight.target)
-            if there == HERE:
+            if there == LOCAL:
                 self._serve(copy)
             else:
                 self._pass_on(copy, there)

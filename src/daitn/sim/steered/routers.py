@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 
-from daitn.sim.steered.plain import HERE, Flight, PlainNetwork, Server
+from daitn.sim.steered.plain import LOCAL, Flight, PlainNetwork, Server
 
 __all__ = ["Flooding", "Nearest", "Omniscient", "RandomWalk"]
 
@@ -51,7 +51,7 @@ class RandomWalk(_Router):
     def onwards(self, flight: Flight) -> tuple[str, ...]:
         here = flight.here
         if here in self.capable[flight.query.topic]:
-            return (HERE,)
+            return (LOCAL,)
         view = self.network.views[here]
         up = [n for n in self.network.graph.neighbours[here] if frozenset((here, n)) not in view]
         return (self._rng.choice(up),) if up else ()
@@ -69,7 +69,7 @@ class Flooding(_Router):
         if (query.number, flight.attempt, here) in self._seen:
             return ()
         self._seen.add((query.number, flight.attempt, here))
-        served = (HERE,) if here in self.capable[query.topic] else ()
+        served = (LOCAL,) if here in self.capable[query.topic] else ()
         # Those that come where it was already are sent too, and do nothing there.
         neighbours = self.network.graph.neighbours[here]
         fresh = [n for n in neighbours if (query.number, flight.attempt, n) not in self._seen]
@@ -104,7 +104,7 @@ class Omniscient(_Router):
     def onwards(self, flight: Flight) -> tuple[str, ...]:
         if flight.here == flight.target:
             self._coming[flight.target].pop(flight, None)
-            return (HERE,)
+            return (LOCAL,)
         targets = frozenset((flight.target,)) if flight.target else frozenset[str]()
         way = self.network.graph.ways(self.network.down, targets).get(flight.here)
         return () if way is None else (way[1],)

@@ -102,7 +102,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     object_id: bytes
     """16 bytes; an answer, a refusal carries the id of the object that it is about."""
     intent: bytes
-    """A `Want` in wire form; equal wants have equal bytes."""
+    """A `PacketIntent` in wire form; equal wants have equal bytes."""
     payload: bytes = b""
     flags: Flag = Flag(0)
     hop_limit: int = 32

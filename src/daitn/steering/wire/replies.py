@@ -7,9 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.steering.wire.intent import Amount, Capability, PacketIntent, encode_intent
 from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import Flag, Kind, Packet
-from daitn.steering.wire.want import Amount, Capability, Want, encode_want
 
 __all__ = ["Reason", "Refusal", "answer_to", "read_refusal", "refusal_to"]
 
@@ -74,7 +74,7 @@ def refusal_to(packet: Packet, refusal: Refusal) -> Packet:
 
 def _reply(packet: Packet, kind: Kind, payload: bytes, flags: Flag) -> Packet:
     source = packet.source()
-    home = encode_want(Want(Capability.HOME, source, trust=0)) if source else b""
+    home = encode_intent(PacketIntent(Capability.HOME, source, trust=0)) if source else b""
     return Packet(
         kind,
         packet.object_id,

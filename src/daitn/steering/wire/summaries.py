@@ -11,8 +11,8 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.steering.wire.intent import Amount, Name, Share
 from daitn.steering.wire.malformed import decoded
-from daitn.steering.wire.want import Amount, Name, Share
 
 __all__ = [
     "INFINITE",
@@ -23,8 +23,8 @@ __all__ = [
     "SeqnoRequest",
     "Summary",
     "Update",
+    "decode_advertised",
     "decode_summary",
-    "decode_told",
     "encode_summary",
 ]
 
@@ -41,7 +41,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     fit: Share = 0.0
     """Accuracy on the topic as verification units measured it, or of data how well it fits."""
     trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
-    """What `fit` rests on, as in `Want.trust`."""
+    """What `fit` rests on, as in `PacketIntent.trust`."""
     serve_s: Amount = 0.0
     """Expected time of doing it once it is begun."""
     wait_s: Amount = 0.0
@@ -62,7 +62,7 @@ class RouteEntry(msgspec.Struct, frozen=True, array_like=True):
     """How far an origin is from who says so, and what it offers."""
 
     origin: Name
-    """A site, or a domain by one of its border sites (`daitn.steering.origins`)."""
+    """A site, or a domain by one of its border sites (`daitn.steering.routes.names`)."""
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
     """Counted up by the origin alone; compared modulo 2^16."""
     distance_s: Annotated[float, msgspec.Meta(ge=0.0)]
@@ -111,6 +111,6 @@ def decode_summary(wire: bytes) -> Summary:
     return decoded(wire, _SUMMARY, "summary", MOST_UPDATE_BYTES)
 
 
-def decode_told(wire: bytes) -> Summary | Greeting:
+def decode_advertised(wire: bytes) -> Summary | Greeting:
     """What comes on a link and is no packet. Raises `Corrupt` naming the field."""
     return decoded(wire, _TOLD, "summary", MOST_UPDATE_BYTES)

@@ -302,7 +302,7 @@ def _way_attributes(way: WayView) -> Attributes:
 def _option(cut: QsQrrt, at: int, passes: bool, rejections: tuple[Rejection, ...]) -> QueryOption:
     row = int(cut.numbers[at])
     deployed = cut.snapshot.rows[row]
-    known = cut.accuracy(cut.intent.wishes.trust)
+    known = cut.accuracy(cut.intent.constraints.trust)
     if not known.trust[at]:
         known = cut.accuracy(Trust.CLAIMED)
     trust, measured_at_s = _TRUST.get(int(known.trust[at])), float(known.at_s[at])

@@ -14,9 +14,17 @@ import numpy as np
 from daitn.objects.decisions import Rejection
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
-from daitn.topology.qrrt.memo import Kept, kept_of
+from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.filter import (
+    SAID,
+    Cause,
+    Filter,
+    Told,
+    deployed_at,
+    filter_kind,
+    passing_filters,
+)
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.said import SAID, Cause, Filter, Told, deployed_at, passing_said, said_kind
 from daitn.topology.qrrt.snapshot import Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
@@ -75,19 +83,19 @@ def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:
 
 
 def _standing(cut: QsQrrt) -> _Standing:
-    snapshot, wishes = cut.snapshot, cut.intent.wishes
+    snapshot, constraints = cut.snapshot, cut.intent.constraints
     columns = snapshot.columns
     parts = snapshot.accuracies, columns.there, columns.degraded, columns.suspended_until_s
-    kept: Kept[_Standing] = kept_of(snapshot.memo, "standing", parts, _MOST_KINDS)
-    said = said_kind(cut)
-    if wishes.min_accuracy is None:
+    kept: Kept[_Standing] = cached(snapshot.memo, "standing", parts, _MOST_KINDS)
+    said = filter_kind(cut)
+    if constraints.min_accuracy is None:
         kind = said
     else:
         topic = narrowest(snapshot.accuracies.topics, cut.intent.topic)
-        kind = *said, topic, wishes.trust, wishes.min_accuracy
+        kind = *said, topic, constraints.trust, constraints.min_accuracy
     known = kept.get(kind)
     if known is None:
-        passes = passing_said(cut, said)
+        passes = passing_filters(cut, said)
         for filter_ in _STANDING:
             passes = passes & filter_.passes(cut)
         rested_at_s = columns.suspended_until_s[cut.rows].max(initial=0.0)
@@ -96,29 +104,34 @@ def _standing(cut: QsQrrt) -> _Standing:
 
 
 def _accurate(cut: QsQrrt) -> Flags | bool:
-    intent, wishes = cut.intent, cut.intent.wishes
-    if wishes.min_accuracy is None or intent.site is not None:
+    intent, constraints = cut.intent, cut.intent.constraints
+    if constraints.min_accuracy is None or intent.site is not None:
         return True
-    known = accuracy_on(cut.snapshot, intent.topic, wishes.trust).value[cut.rows]
-    enough: Flags = known >= wishes.min_accuracy
+    known = accuracy_on(cut.snapshot, intent.topic, constraints.trust).value[cut.rows]
+    enough: Flags = known >= constraints.min_accuracy
     return enough
 
 
 def _accuracy_misses(cut: QsQrrt) -> Floats:
     """Infinite where it is not known: no smaller bound would help."""
-    misses = (cut.intent.wishes.min_accuracy or 0.0) - cut.accuracy(cut.intent.wishes.trust).value
+    misses = (cut.intent.constraints.min_accuracy or 0.0) - cut.accuracy(
+        cut.intent.constraints.trust
+    ).value
     return np.nan_to_num(misses, nan=np.inf)
 
 
 def _accurate_told(cut: QsQrrt, position: int) -> Told:
-    wishes = cut.intent.wishes
-    least, value = wishes.min_accuracy or 0.0, float(cut.accuracy(wishes.trust).value[position])
+    constraints = cut.intent.constraints
+    least, value = (
+        constraints.min_accuracy or 0.0,
+        float(cut.accuracy(constraints.trust).value[position]),
+    )
     about = cut.intent.topic or "any topic"
     if np.isnan(value):
         trust = cut.accuracy(Trust.CLAIMED).trust[position]
         have = next((name for name, level in TRUSTED.items() if level == trust), None)
         said = "nothing is known of" if have is None else f"only {have} is known of"
-        return Told(f"{said} its accuracy on {about}, {wishes.trust} is wanted")
+        return Told(f"{said} its accuracy on {about}, {constraints.trust} is wanted")
     return Told(
         f"its accuracy on {about} is {value:.3f}, at least {least:g} is wanted",
         shortfall=least - value,
@@ -243,11 +256,11 @@ _CHANGING = (
         "daitn.max_first_token_s",
         Cause.WISH,
         lambda cut: (
-            (most := cut.intent.wishes.max_first_token_s) is None or cut.first_token_s <= most
+            (most := cut.intent.constraints.max_first_token_s) is None or cut.first_token_s <= most
         ),
         lambda cut, at: _at_most(
             "a first token after",
-            cut.intent.wishes.max_first_token_s,
+            cut.intent.constraints.max_first_token_s,
             float(cut.first_token_s[at]),
             "s",
         ),
@@ -257,9 +270,9 @@ _CHANGING = (
         "deadline",
         "daitn.deadline_s",
         Cause.WISH,
-        lambda cut: (most := cut.intent.wishes.deadline_s) is None or cut.seconds <= most,
+        lambda cut: (most := cut.intent.constraints.deadline_s) is None or cut.seconds <= most,
         lambda cut, at: _at_most(
-            "an answer after", cut.intent.wishes.deadline_s, float(cut.seconds[at]), "s"
+            "an answer after", cut.intent.constraints.deadline_s, float(cut.seconds[at]), "s"
         ),
         lambda cut: cut.seconds,
     ),
@@ -267,9 +280,9 @@ _CHANGING = (
         "cost",
         "daitn.max_cost_usd",
         Cause.WISH,
-        lambda cut: (most := cut.intent.wishes.max_cost_usd) is None or cut.cost_usd <= most,
+        lambda cut: (most := cut.intent.constraints.max_cost_usd) is None or cut.cost_usd <= most,
         lambda cut, at: _at_most(
-            "a cost of", cut.intent.wishes.max_cost_usd, float(cut.cost_usd[at]), "USD"
+            "a cost of", cut.intent.constraints.max_cost_usd, float(cut.cost_usd[at]), "USD"
         ),
         lambda cut: cut.cost_usd,
     ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
-from daitn.topology.qrrt.memo import Kept, kept_of
+from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.snapshot import Floats, Qrrt
 
 __all__ = ["Load", "usual_tokens"]
@@ -25,7 +25,7 @@ def usual_tokens(snapshot: Qrrt, gateway: SiteId) -> float | None:
     demand = snapshot.demand.get(gateway)
     if demand is None:
         return None
-    kept: Kept[tuple[float | None]] = kept_of(snapshot.memo, "usual", (demand,), 1)
+    kept: Kept[tuple[float | None]] = cached(snapshot.memo, "usual", (demand,), 1)
     known = kept.get(gateway)
     return (kept.put(gateway, (_mean_tokens(demand),)) if known is None else known)[0]
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryIntent, QueryWishes
+from daitn.objects.queries import QueryConstraints, QueryIntent
 from daitn.objects.readings import LinkReading
 from daitn.topology.inbound import is_fresh
-from daitn.topology.qrrt.memo import Kept, kept_of
+from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.relevance import STALE_AFTER_S
 
@@ -60,17 +60,17 @@ def paths_from(
 
 def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:
     """The paths without relays that may not see the query: they read it as facilities do."""
-    wishes = intent.wishes
-    if not (wishes.jurisdictions or wishes.owners):
+    constraints = intent.constraints
+    if not (constraints.jurisdictions or constraints.owners):
         return paths
-    kept: Kept[Paths] = kept_of(paths.memo, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
-    kind = wishes.jurisdictions, wishes.owners
+    kept: Kept[Paths] = cached(paths.memo, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
+    kind = constraints.jurisdictions, constraints.owners
     known = kept.get(kind)
-    return kept.put(kind, _permitted(paths, snapshot, wishes)) if known is None else known
+    return kept.put(kind, _permitted(paths, snapshot, constraints)) if known is None else known
 
 
-def _permitted(paths: Paths, snapshot: Qrrt, wishes: QueryWishes) -> Paths:
-    may = [_may_see(snapshot.nodes.get(relay), wishes) for relay in paths.relays]
+def _permitted(paths: Paths, snapshot: Qrrt, constraints: QueryConstraints) -> Paths:
+    may = [_may_see(snapshot.nodes.get(relay), constraints) for relay in paths.relays]
     # The last one stands for no relay, whose number is -1.
     allowed = np.array([*may, True], np.bool_)[paths.relay]
     return Paths(
@@ -82,11 +82,11 @@ def _permitted(paths: Paths, snapshot: Qrrt, wishes: QueryWishes) -> Paths:
     )
 
 
-def _may_see(node: NodeDescriptor | None, wishes: QueryWishes) -> bool:
+def _may_see(node: NodeDescriptor | None, constraints: QueryConstraints) -> bool:
     return (
         node is not None
-        and (not wishes.jurisdictions or node.jurisdiction in wishes.jurisdictions)
-        and (not wishes.owners or node.owner in wishes.owners)
+        and (not constraints.jurisdictions or node.jurisdiction in constraints.jurisdictions)
+        and (not constraints.owners or node.owner in constraints.owners)
     )
 
 

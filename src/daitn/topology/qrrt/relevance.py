@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daitn.objects.queries import AUTO, QueryIntent, Trust
 from daitn.topology.qrrt.accuracy import accuracy_on, known_on
-from daitn.topology.qrrt.memo import kept_of
+from daitn.topology.qrrt.cache import cached
 from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt
 
 __all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
@@ -49,7 +49,7 @@ def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
     """The rows that may be relevant. Worked out once per model, and per pinned deployment."""
     columns = snapshot.columns
     parts = columns.slots, columns.queue, columns.price_in, columns.price_out
-    kept = kept_of(snapshot.memo, "selected", parts, _MOST_SELECTED)
+    kept = cached(snapshot.memo, "selected", parts, _MOST_SELECTED)
     kind = intent.model, intent.site
     known: Selected | None = kept.get(kind)
     if known is None:
@@ -157,7 +157,7 @@ class QsQrrt:
     @property
     def known_accuracy(self) -> Floats:
         """On the query's topic, 0 where it is not known with the trust that the query wishes."""
-        return known_on(self.snapshot, self.intent.topic, self.intent.wishes.trust)[self.rows]
+        return known_on(self.snapshot, self.intent.topic, self.intent.constraints.trust)[self.rows]
 
     def _begun_s(self, position: int) -> np.float64:
         wait_s = self.ahead[position] * self.service_s[position] / self.selected.slots[position]

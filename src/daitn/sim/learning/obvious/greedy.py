@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daitn.control.route.question import RouteQuestion, VisitMade
+from daitn.control.route.question import PastVisit, RouteQuestion
 from daitn.policy.pipeline import Rng
 from daitn.sim.learning.obvious.admissible import admissible, one_epoch, taken
 from daitn.sim.learning.policy import VisitChosen
@@ -43,7 +43,7 @@ class Greedy:
         return taken(question, option, one_epoch(option))
 
 
-def _rate(question: RouteQuestion, visit: VisitMade) -> float:
+def _rate(question: RouteQuestion, visit: PastVisit) -> float:
     """How much less the targets are missed, per second of the visit."""
     closed = 0.0
     for objective in question.intent.objectives:

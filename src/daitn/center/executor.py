@@ -1,0 +1,274 @@
+"""How the control centre carries a job's commands out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+
+from daitn.center.experience import Experience
+from daitn.control.feasibility import assess
+from daitn.control.jobs.commands import (
+    Assess,
+    ChooseVerifiers,
+    Command,
+    ComputeRoute,
+    Settle,
+    StartWork,
+    StopWork,
+)
+from daitn.control.jobs.ending import unvisited
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.question import first_question, route_question
+from daitn.control.route.engine import Mtrce
+from daitn.identity.access import allows
+from daitn.objects.decisions import Assessment
+from daitn.objects.descriptors import ANY
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed
+from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import (
+    Assessed,
+    JobEvent,
+    Planned,
+    Reported,
+    VerifierAssignment,
+    VerifiersChosen,
+    WorkNeeds,
+)
+from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
+from daitn.topology.relevance import relevant_to
+from daitn.topology.snapshot import Drrt, MsDrrt
+
+__all__ = ["JobExecutor"]
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 5.0
+START_ATTEMPTS = 3
+"""A site that is there but does not take work this often counts as lost."""
+
+
+class JobExecutor:
+    """Turns commands into decisions of the pure core and into requests to sites."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        snapshot: Callable[[], Drrt],
+        not_back: Callable[[], tuple[SiteId, ...]],
+        feed: Callable[[JobId, JobEvent], None],
+        told: Callable[[JobId, VisitId, WorkStatus], None],
+        settle: Callable[[Job], None],
+        experience: Experience,
+    ) -> None:
+        """`told` hears how far a site is with work that it was handed."""
+        self._fabric = fabric
+        self._told = told
+        self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._handing: set[VisitId] = set()
+        self._snapshot = snapshot
+        self._not_back = not_back
+        self._feed = feed
+        self._settle = settle
+        self._experience = experience
+
+    async def carry_out(self, job: Job, command: Command) -> None:
+        """Do what one command says; its result is fed back as a fact."""
+        match command:
+            case Assess():
+                assessment = await self.assess(job.intent, job.needs)
+                self._feed(job.id, Assessed(assessment))
+            case ComputeRoute():
+                self._feed(job.id, await self._route(job))
+            case ChooseVerifiers(objectives):
+                self._feed(job.id, VerifiersChosen(self._verifiers(job, objectives)))
+            case StartWork():
+                await self._start(job, command)
+            case StopWork(site, visit):
+                await self._stop(site, CancelWork(visit=visit))
+            case Settle():
+                self._settle(job)
+                await self._experience.learn(job, self.cut(job.intent, job.needs), time.time())
+
+    async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
+        """What T-FAM says of an intent on the topology of this moment."""
+        snapshot, now_s = self._snapshot(), time.time()
+
+        def cut(changed: TrainingIntent) -> MsDrrt:
+            return _cut(snapshot, changed, needs, now_s)
+
+        question = replace(
+            first_question(intent, needs, cut(intent), now_s),
+            experience=self._experience.of(intent.model.recipe, needs),
+        )
+        return await asyncio.to_thread(assess, question, cut)
+
+    def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
+        """The MS-DRRT of an intent on the topology of this moment."""
+        return _cut(self._snapshot(), intent, needs, time.time())
+
+    async def _route(self, job: Job) -> Planned:
+        now_s = time.time()
+        topology = self.cut(job.intent, job.needs)
+        away = _holders_away(job, topology)
+        question = replace(
+            route_question(job, topology, now_s),
+            experience=self._experience.of(job.intent.model.recipe, job.needs),
+        )
+        rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
+        route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
+        if away:
+            return Planned(route=None, decision=decision, waiting_for=away)
+        if route is not None:
+            return Planned(route=route, decision=decision)
+        return Planned(
+            route=None,
+            decision=decision,
+            waiting_for=_sites_away(job, topology, self._not_back()),
+            why=await asyncio.to_thread(Mtrce().why_none, question),
+            unvisited=unvisited(job, topology),
+        )
+
+    def _verifiers(
+        self, job: Job, objectives: tuple[ObjectiveName, ...]
+    ) -> tuple[VerifierAssignment, ...]:
+        topology = self.cut(job.intent, job.needs)
+        chosen: list[VerifierAssignment] = []
+        for objective in objectives:
+            busy = Counter(given.site for given in chosen)
+            chosen.append(_assigned(job, topology, objective, busy))
+        return tuple(chosen)
+
+    async def _start(self, job: Job, command: StartWork) -> None:
+        """Hand work in, unless that is under way already: work is handed in again and again."""
+        visit = command.work.visit
+        if visit in self._handing:
+            return
+        self._handing.add(visit)
+        try:
+            await self._hand_in(job, command)
+        finally:
+            self._handing.discard(visit)
+
+    async def _hand_in(self, job: Job, command: StartWork) -> None:
+        key = keys.site_do(command.site, "work")
+        work = encode(command.work)
+        for attempt in range(START_ATTEMPTS):
+            if command.work.visit not in job.outstanding:
+                return
+            try:
+                # One after the other: work that is handed in first is accepted first.
+                async with self._turns[command.site]:
+                    answer = await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
+                self._take_status(job.id, command, answer)
+                return
+            except Unreachable as error:
+                log.warning("%s does not take %s: %s", command.site, command.work.visit, error)
+                await asyncio.sleep(0.2 * attempt)
+            except DaitnError as error:
+                self._feed(job.id, Reported(_refused(job, command, error)))
+                return
+        deaf = WorkFailed(f"{command.site} does not take work", fix="see the site's log")
+        self._feed(job.id, Reported(_refused(job, command, deaf)))
+
+    def _take_status(self, job: JobId, command: StartWork, answer: bytes) -> None:
+        try:
+            self._told(job, command.work.visit, decode(answer, WorkStatus))
+        except Corrupt as error:
+            log.warning("%s answers what is no status: %s", command.site, error.problem)
+
+    async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
+        try:
+            await self._fabric.request(
+                keys.site_do(site, "stop"), encode(cancel), timeout_s=START_TIMEOUT_S
+            )
+        except DaitnError as error:
+            log.info("%s was not told to stop %s: %s", site, cancel.visit, error.problem)
+
+
+def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float) -> MsDrrt:
+    return relevant_to(
+        snapshot,
+        intent,
+        data_schema=needs.data_schema,
+        test_schema=needs.test_schema,
+        now_s=now_s,
+        memory_bytes=needs.memory_bytes,
+        labels=needs.labels,
+        labels_field=needs.labels_field,
+    )
+
+
+def _assigned(
+    job: Job, topology: MsDrrt, objective: ObjectiveName, busy: Counter[SiteId | None]
+) -> VerifierAssignment:
+    """The verifier of this objective that failed the job least and has least to do.
+
+    Only one in a jurisdiction into which the data's owners let the model go, and that was not seen
+    unable to fetch it; rather one that could reach its holders so far.
+    """
+    sites = topology.snapshot.sites
+    release_to = job.candidate.release_to if job.candidate else (ANY,)
+    unreached = job.candidate.unreached if job.candidate else frozenset()
+    holders = job.candidate.model.holders if job.candidate else ()
+    allowed = [
+        option.site
+        for option in topology.verifiers.get(objective, ())
+        if allows(release_to, sites[option.site].descriptor.jurisdiction)
+        and option.site not in unreached
+    ]
+
+    def burden(site: SiteId) -> tuple[bool, int, float, str]:
+        load = sites[site].load
+        queue = load.queue.value if load else 0.0
+        failed = job.verifier_strikes.get(site, 0) + job.losses.get(site, 0)
+        cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
+        return (cut_off, failed, busy[site] + queue, site)
+
+    return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
+
+
+def _holders_away(job: Job, topology: MsDrrt) -> str:
+    """Who holds the model, if none of them is there."""
+    sites = topology.snapshot.sites
+    holders = job.best.model.holders if job.best else ()
+    if not holders or any(
+        site == CENTER_SITE or (site in sites and sites[site].alive) for site in holders
+    ):
+        return ""
+    return f"a site that holds the model: {', '.join(holders)}"
+
+
+def _sites_away(job: Job, topology: MsDrrt, not_back: tuple[SiteId, ...]) -> str:
+    """Sites that would matter to a job without a route, were they there."""
+    if job.intent.route and len(job.made) >= len(job.intent.route):
+        return ""
+    if not_back:
+        return f"sites that are not back yet: {', '.join(not_back)}"
+    reasons: dict[str, set[str]] = {}
+    for rejection in topology.rejections:
+        reasons.setdefault(rejection.candidate, set()).add(rejection.filter)
+    away = sorted(
+        candidate.split("/")[0]
+        for candidate, filters in reasons.items()
+        if filters in ({"alive"}, {"alive", "pinned"}, {"verifier-alive"})
+    )
+    return f"sites that are away: {', '.join(away)}" if away else ""
+
+
+def _refused(job: Job, command: StartWork, error: DaitnError) -> WorkOutcome:
+    return WorkOutcome(
+        visit=command.work.visit,
+        job=job.id,
+        site=command.site,
+        state=WorkState.FAILED,
+        error=ErrorReport.of(error),
+    )

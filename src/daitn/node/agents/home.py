@@ -1,0 +1,341 @@
+"""Where models set out and come home: their owner's site, which sends out anew what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from daitn.control.jobs.machine import decisions
+from daitn.control.jobs.view import view
+from daitn.control.route.next_site import check_travels
+from daitn.identity.signing import check_lineage
+from daitn.node.agents.host import AgentHost
+from daitn.node.agents.itinerary import Itinerary
+from daitn.node.agents.store import AgentStore
+from daitn.node.forwarder.runtime import ForwarderRuntime
+from daitn.objects.agents import Agent, AgentReport, DatedFact, Heard
+from daitn.objects.decisions import Assessment
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, checked_name
+from daitn.objects.jobs import (
+    Assessed,
+    CancelRequested,
+    JobState,
+    JobView,
+    SiteLost,
+    Submitted,
+    WorkNeeds,
+)
+from daitn.objects.lineage import Lineage
+from daitn.objects.messages import RecipeQuestion
+from daitn.objects.requests import (
+    AssessIntent,
+    DecisionList,
+    JobList,
+    JobQuery,
+    SubmitIntent,
+    Trained,
+)
+from daitn.objects.wire import decode, encode
+from daitn.steering.wire.intent import PacketIntent
+from daitn.steering.wire.packet import Kind, Packet
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler
+from daitn.tools.mobility.protocol import ModelTransport
+
+__all__ = ["AgentHome"]
+
+log = logging.getLogger(__name__)
+
+LOST_S = 30.0
+"""A model of which nothing was heard for so long is lost: sites tell of it every few seconds."""
+LOOKED_EVERY_S = 1.0
+
+
+class AgentHome:
+    """See the module. It is a `Service` for the capability `home`."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        fabric: Fabric,
+        runtime: ForwarderRuntime,
+        store: AgentStore,
+        host: AgentHost,
+        transport: ModelTransport,
+        needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
+    ) -> None:
+        self._site = site
+        self._fabric = fabric
+        self._runtime = runtime
+        self._store = store
+        self._host = host
+        self._transport = transport
+        self._needs = needs
+        self._heard_s: dict[JobId, float] = {}
+        self._at: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
+        """Its latest stage of which was heard, and where."""
+        self._backed_up: set[Digest] = set()
+        self._news: dict[JobId, Agent] = {}
+        """Journeys of which weights may not be kept here yet."""
+        self._naming: set[JobId] = set()
+        """Ids of jobs that are being assessed, and not kept yet."""
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+
+    def start(self) -> None:
+        """Wait for news of those that are under way."""
+        now_s = time.monotonic()
+        self._news = {agent.job: agent for agent in self._store.all()}
+        self._heard_s = dict.fromkeys(self._news, now_s)
+        self._tasks = (
+            asyncio.create_task(self._watch(), name="agents"),
+            asyncio.create_task(self._back_up_for_ever(), name="agents' weights"),
+        )
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that came home, or of which a copy is kept here."""
+        return frozenset(
+            model.manifest for agent in self._store.all() for model in Itinerary.of(agent).models()
+        )
+
+    def handlers(self) -> dict[str, Handler]:
+        """The verbs of a control centre that a home knows too, for its own models."""
+        return {
+            "submit": self._on_submit,
+            "assess": self._on_assess,
+            "jobs": self._on_jobs,
+            "decisions": self._on_decisions,
+            "lineage": self._on_lineage,
+            "cancel": self._on_cancel,
+        }
+
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
+        """See `Service`."""
+        if packet.kind is Kind.MODEL:
+            agent = decode(packet.payload, Agent)
+            await self._arrived(agent)
+            return b""
+        report = decode(packet.payload, AgentReport)
+        return encode(await self._report(report))
+
+    # News
+
+    async def _report(self, report: AgentReport) -> Heard:
+        known = self._get(report.job)
+        if report.epoch < known.epoch or Itinerary.of(known).job.state.final:
+            return Heard.STALE
+        stage, at = self._at.get(report.job, (report.stage(), report.site))
+        if report.site != at and report.stage() <= stage:
+            return Heard.STALE
+        self._at[report.job] = report.stage(), report.site
+        self._heard_s[report.job] = time.monotonic()
+        agent = report.agent
+        if agent is None or agent.stage() < known.stage():
+            return Heard.YES
+        if (agent.job, agent.home, agent.epoch) != (report.job, self._site, report.epoch):
+            raise Corrupt(f"the note on {report.job} is about another journey", field="journey")
+        # What has ended is not home yet: its weights are still to come.
+        if not Itinerary.of(agent).job.state.final:
+            await self._learn(agent)
+        return Heard.YES
+
+    async def _arrived(self, agent: Agent) -> None:
+        """It came home, for good. Of several copies, the first that does."""
+        if not self._awaits(agent):
+            return
+        itinerary = Itinerary.of(agent)
+        check_lineage(Lineage(job=agent.job, entries=tuple(itinerary.job.lineage)))
+        if itinerary.job.best is not None:
+            await self._transport.fetch(itinerary.job.best.model, lambda done, total: None)
+        if not self._awaits(agent):
+            return  # Cancelled, or sent out anew, meanwhile.
+        await self._learn(agent)
+        log.info("%s came home: %s", agent.job, itinerary.job.state)
+
+    def _awaits(self, agent: Agent) -> bool:
+        known = self._get(agent.job)
+        return known.epoch <= agent.epoch and not Itinerary.of(known).job.state.final
+
+    async def _learn(self, agent: Agent) -> None:
+        self._store.put(agent)
+        self._news[agent.job] = agent
+        shown = self._view(agent)
+        try:
+            await self._fabric.publish(keys.job_event(agent.job), encode(shown))
+        except DaitnError as error:
+            log.debug("news of %s are not heard: %s", agent.job, error)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOKED_EVERY_S)
+            now_s = time.monotonic()
+            for agent in self._store.all():
+                silent_s = now_s - self._heard_s.setdefault(agent.job, now_s)
+                if silent_s > LOST_S:
+                    await self._look_after(agent)
+
+    async def _back_up_for_ever(self) -> None:
+        """Keep the measured weights of models under way here too: they may be lost with a site."""
+        while True:
+            await asyncio.sleep(LOOKED_EVERY_S)
+            for agent in tuple(self._news.values()):
+                try:
+                    await self._back_up(agent)
+                    if self._news[agent.job] is agent:
+                        del self._news[agent.job]
+                except DaitnError as error:
+                    log.debug("weights of %s are not backed up: %s", agent.job, error)
+                except Exception:
+                    log.exception("weights of %s are not backed up", agent.job)
+
+    async def _back_up(self, agent: Agent) -> None:
+        itinerary = Itinerary.of(agent)
+        if itinerary.job.state.final:
+            return
+        for model in itinerary.measured_models():
+            if model.manifest not in self._backed_up:
+                await self._transport.fetch(model, lambda done, total: None)
+                self._backed_up.add(model.manifest)
+
+    async def _look_after(self, agent: Agent) -> None:
+        try:
+            if not Itinerary.of(agent).job.state.final:
+                await self._send_anew(agent)
+        except Exception:
+            log.exception("the model of %s is not sent out anew", agent.job)
+            self._heard_s[agent.job] = time.monotonic()
+
+    async def _send_anew(self, agent: Agent) -> None:
+        """From what was last heard of it, without the site where it was lost."""
+        itinerary = Itinerary.of(agent)
+        log.warning("%s is lost; it sets out anew", agent.job)
+        for outstanding in tuple(itinerary.job.outstanding.values()):
+            itinerary.take(SiteLost(outstanding.site), self._runtime.now_s())
+        await self._send_out(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
+
+    async def _send_out(self, agent: Agent) -> None:
+        await self._learn(agent)
+        self._heard_s[agent.job] = time.monotonic()
+        self._host.send_out(agent)
+
+    # Owners
+
+    async def _on_submit(self, key: str, payload: bytes) -> bytes:
+        wanted = decode(payload, SubmitIntent)
+        name = checked_name(wanted.intent.name, "name")
+        if wanted.start is not None:
+            raise InvalidInput(
+                "a model that travels by itself starts fresh",
+                field="model.start",
+                fix="leave it out, or train without --autonomous",
+            )
+        agent = await self._submitted(name, wanted)
+        await self._send_out(agent)
+        return encode(self._view(agent))
+
+    async def _submitted(self, name: str, wanted: SubmitIntent) -> Agent:
+        model = wanted.intent.model
+        check_travels(wanted.intent)
+        needs = await self._needs(RecipeQuestion(recipe=model.recipe, config=model.config))
+        now_s = self._runtime.now_s()
+        taken = {agent.job for agent in self._store.all()}
+        number = 1
+        # Jobs of two homes meet at stations, so a number alone would not do.
+        while (job := JobId(f"{name}-{self._site}-{number}")) in taken | self._naming:
+            number += 1
+        self._naming.add(job)
+        checked_name(job, "name")
+        first = Submitted(job=job, intent=wanted.intent, needs=needs, insist=wanted.insist)
+        itinerary = Itinerary.of(Agent(job=job, home=self._site, facts=(DatedFact(now_s, first),)))
+        try:
+            itinerary.take(Assessed(await self._assess(itinerary, now_s)), now_s)
+        finally:
+            # Whoever submits it keeps it before anything else happens here.
+            self._naming.discard(job)
+        return itinerary.agent
+
+    async def _assess(self, itinerary: Itinerary, now_s: float) -> Assessment:
+        """By what is heard here: whether there is data that may bring the targets, and somebody to
+        measure each objective."""
+        step = await itinerary.decide(itinerary.heard(self._runtime.core.routes), now_s)
+        topology, route = step.question.topology, step.route
+        reasons = [
+            f"nobody is heard of who measures {objective.name} (on {objective.topic})"
+            for objective in itinerary.job.intent.objectives
+            if not topology.verifiers.get(ObjectiveName(objective.name))
+        ]
+        if not topology.options:
+            reasons.append("no data is heard of that the model may learn from")
+        elif route is None and not reasons:
+            reasons.append(step.why or "no visit is expected to bring the targets nearer")
+        return Assessment(
+            feasible=not reasons,
+            reasons=tuple(reasons),
+            rejections=(*topology.rejections, *step.decision.rejections),
+            relaxations=(),
+            route=route,
+            snapshot_version=topology.snapshot.version,
+        )
+
+    async def _on_assess(self, key: str, payload: bytes) -> bytes:
+        intent = decode(payload, AssessIntent).intent
+        agent = await self._submitted(
+            checked_name(intent.name, "name"), SubmitIntent(intent=intent)
+        )
+        return encode(Itinerary.of(agent).job.assessment)
+
+    async def _on_jobs(self, key: str, payload: bytes) -> bytes:
+        query = decode(payload, JobQuery)
+        found = (self._get(query.job),) if query.job else self._store.all()
+        return encode(JobList(jobs=tuple(self._view(agent) for agent in found)))
+
+    async def _on_decisions(self, key: str, payload: bytes) -> bytes:
+        agent = self._get(decode(payload, JobQuery).job)
+        made = decisions((fact.event, fact.at_s) for fact in agent.facts)
+        return encode(DecisionList(decisions=made))
+
+    async def _on_lineage(self, key: str, payload: bytes) -> bytes:
+        agent = self._get(decode(payload, JobQuery).job)
+        shown = self._view(agent)
+        if shown.model is None:
+            raise NotFound(f"{agent.job} has no measured model yet", field="job")
+        lineage = Lineage(job=agent.job, entries=tuple(Itinerary.of(agent).job.lineage))
+        known = {entry.fact.site: entry.public_key for entry in lineage.entries}
+        return encode(Trained(job=shown, lineage=lineage, keys=known))
+
+    async def _on_cancel(self, key: str, payload: bytes) -> bytes:
+        agent = self._get(decode(payload, JobQuery).job)
+        itinerary = Itinerary.of(agent)
+        if not itinerary.job.state.final:
+            itinerary.take(CancelRequested(), self._runtime.now_s())
+            await self._learn(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
+        return encode(self._view(self._get(agent.job)))
+
+    def _view(self, agent: Agent) -> JobView:
+        itinerary = Itinerary.of(agent)
+        shown = view(itinerary.job, self._runtime.now_s())
+        if shown.model is None or itinerary.job.state is not JobState.REACHED:
+            return shown
+        holders = tuple(dict.fromkeys((self._site, *shown.model.holders)))
+        return msgspec.structs.replace(
+            shown, model=msgspec.structs.replace(shown.model, holders=holders)
+        )
+
+    def _get(self, job: JobId) -> Agent:
+        agent = self._store.get(job)
+        if agent is None:
+            raise NotFound(
+                f"{self._site} is not the home of {job}",
+                field="job",
+                fix="ask the site where it set out",
+            )
+        return agent

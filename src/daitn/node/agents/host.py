@@ -1,0 +1,372 @@
+"""A site on the way of models that travel by themselves: it takes them over, does what they came
+for, and lets them go on.
+
+A model is taken over once its weights are here and its journey is on disk; only then does the site
+that it came from forget it. So at every moment one site at least has both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+
+import msgspec
+
+from daitn.node.agents.itinerary import Itinerary, home_intent
+from daitn.node.agents.store import AgentStore
+from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
+from daitn.node.training.work_queue import WorkResult
+from daitn.objects.agents import Agent, AgentReport, Heard
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull
+from daitn.objects.identifiers import Digest, JobId, SiteId
+from daitn.objects.jobs import (
+    CandidateLost,
+    DeadlinePassed,
+    JobEvent,
+    JobState,
+    Planned,
+    Reported,
+    VerifiersChosen,
+    Woke,
+)
+from daitn.objects.messages import Work, WorkOutcome, WorkState
+from daitn.objects.models import ModelRef
+from daitn.objects.wire import decode, encode
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.packet import MOST_HOPS, Action, Kind, Packet
+from daitn.steering.wire.replies import Reason, Refusal, read_refusal
+
+__all__ = ["AgentHost"]
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+"""Before a note that was not heard is sent again."""
+NOTE_EVERY_S = 5.0
+NOTE_TIMEOUT_S = 10.0
+FULL_S = 5.0
+"""Until a full disk is looked at again."""
+MOST_FETCHES = 3
+"""After that many in vain, weights that are not measured yet are given up."""
+MOST_SPARED = 32
+"""Sites that a packet is told not to try: each uses up a hop."""
+LEG_TIMEOUT_S = 3600.0
+"""For a model to be taken over at its next stop: as long as its weights take there."""
+
+
+class AgentHost:
+    """See the module. It is a `Service` for the capabilities `data` and `verify`."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        runtime: ForwarderRuntime,
+        store: AgentStore,
+        bring: Callable[[ModelRef], Awaitable[None]],
+        perform: Callable[[Work], Awaitable[WorkResult]],
+        descriptor: Callable[[], NodeDescriptor],
+    ) -> None:
+        self._site = site
+        self._runtime = runtime
+        self._store = store
+        self._bring = bring
+        self._perform = perform
+        self._descriptor = descriptor
+        self._under_way: dict[JobId, asyncio.Task[None]] = {}
+
+    def resume(self) -> None:
+        """After a start: take on what was here."""
+        for agent in self._store.all():
+            self._begin(agent.job, self._resumed(agent))
+
+    async def close(self) -> None:
+        """Stop; what is here stays on disk."""
+        for task in self._under_way.values():
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that the journeys here need."""
+        return frozenset(
+            model.manifest for agent in self._store.all() for model in Itinerary.of(agent).models()
+        )
+
+    def send_out(self, agent: Agent) -> None:
+        """A journey begins here, or begins anew."""
+        self._store.put(agent)
+        self._begin(agent.job, self._resumed(agent))
+
+    # Taking over
+
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
+        """See `Service`: answered once the model is taken over."""
+        agent = decode(packet.payload, Agent)
+        known = self._store.get(agent.job)
+        if known is not None and known.stage() > agent.stage():
+            return b""
+        itinerary = Itinerary.of(agent)
+        event = await self._arrival(itinerary, intent)
+        for model in itinerary.models():
+            await self._bring(model)
+        known = self._store.get(agent.job)
+        if known is not None and known.stage() > agent.stage():
+            return b""
+        itinerary.agent = msgspec.structs.replace(itinerary.agent, choices=())
+        itinerary.take(event, self._runtime.now_s())
+        self._store.put(itinerary.agent)
+        self._begin(agent.job, self._travel(itinerary))
+        return b""
+
+    async def _arrival(
+        self, itinerary: Itinerary, intent: PacketIntent
+    ) -> Planned | VerifiersChosen:
+        """What its arrival means for its job. Raises `NotServed` where it came in vain."""
+        node = self._descriptor()
+        if intent.capability == Capability.VERIFY:
+            if itinerary.trained_at == self._site:
+                raise NotServed(Refusal(Reason.FAILED, "who trained a model does not measure it"))
+            tests = node.verifier.tests if node.verifier else ()
+            chosen = itinerary.verified_by(self._site, frozenset(test.topic for test in tests))
+            if not chosen.assignments:
+                raise NotServed(
+                    Refusal(Reason.FAILED, f"nothing on {intent.subject} is tested here")
+                )
+            return chosen
+        if itinerary.job.state is not JobState.PLANNING:
+            raise NotServed(
+                Refusal(Reason.FAILED, f"a job that is {itinerary.job.state} learns nothing")
+            )
+        return await self._to_learn(itinerary, node)
+
+    async def _to_learn(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
+        """That it learns here: no site that it might go to instead is better, now that this site
+        is known. Raises `NotServed`."""
+        heard = itinerary.heard(self._runtime.core.routes, node)
+        choices = {self._site, *itinerary.agent.choices}
+        later = tuple(one.site for one in heard.prospects if one.site not in choices)
+        step = await itinerary.decide(heard, self._runtime.now_s(), later, self._site)
+        if step.route is not None and step.route.visits[0].site == self._site:
+            return itinerary.planned(step)
+        own = f"{self._site}/"
+        found = step.question.topology.rejections
+        reasons = [no.reason for no in found if no.candidate.startswith(own)]
+        if not reasons and self._site in itinerary.job.excluded:
+            reasons = [f"{self._site} failed this job too often"]
+        if not reasons and step.route is not None:
+            reasons = [f"{step.route.visits[0].site} is expected to teach it more"]
+        reason = "; ".join(reasons) or "no gain is expected of the data here"
+        raise NotServed(Refusal(Reason.FAILED, reason[:500]))
+
+    # Going on
+
+    def _begin(self, job: JobId, work: Coroutine[None, None, None]) -> None:
+        before = self._under_way.pop(job, None)
+        if before is not None:
+            before.cancel()
+        task = self._under_way[job] = asyncio.create_task(
+            self._guarded(job, work), name=f"model {job}"
+        )
+        task.add_done_callback(lambda ended: self._ended(job, ended))
+
+    def _ended(self, job: JobId, ended: asyncio.Task[None]) -> None:
+        if self._under_way.get(job) is ended:
+            del self._under_way[job]
+
+    async def _guarded(self, job: JobId, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("the model of %s does not go on", job)
+
+    async def _resumed(self, agent: Agent) -> None:
+        try:
+            itinerary = Itinerary.of(agent)
+        except DaitnError as error:
+            log.error("the journey of %s cannot be read: %s", agent.job, error)
+            return
+        await self._travel(itinerary)
+
+    async def _travel(self, itinerary: Itinerary) -> None:
+        """Do what is to be done here, then go on to where the rest can be done."""
+        noting = asyncio.create_task(self._note_for_ever(itinerary))
+        try:
+            while not await self._on(itinerary):
+                pass
+        finally:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)
+        self._store.drop(itinerary.agent)
+
+    async def _on(self, itinerary: Itinerary) -> bool:
+        """One thing more. Returns whether the model is taken over elsewhere."""
+        job, now_s = itinerary.job, self._runtime.now_s()
+        if job.state.final:
+            return await self._leave_or_rest(itinerary, home_intent(itinerary.agent.home), ())
+        if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
+            await self._take(itinerary, DeadlinePassed())
+        elif job.outstanding:
+            await self._work(itinerary)
+        elif job.state is JobState.VERIFYING and itinerary.open_objectives():
+            return await self._to_verifier(itinerary)
+        elif job.state is JobState.WAITING:
+            wake_at_s = min(job.wake_at_s or now_s, job.deadline_at_s or math.inf)
+            await asyncio.sleep(max(0.0, wake_at_s - now_s))
+            await self._take(itinerary, Woke())
+        elif job.state is JobState.PLANNING:
+            return await self._to_data(itinerary)
+        else:
+            raise IllegalTransition(f"a job that is {job.state} does not travel")
+        return False
+
+    async def _to_verifier(self, itinerary: Itinerary) -> bool:
+        candidate = itinerary.job.candidate
+        assert candidate is not None
+        try:
+            # They are here, unless the site that had them was lost.
+            await self._bring(candidate.model)
+        except DaitnError as error:
+            log.warning("the weights of %s are away: %s", itinerary.job.id, error)
+            itinerary.missed += 1
+            if itinerary.missed < MOST_FETCHES:
+                await asyncio.sleep(RETRY_S * 2.0**itinerary.missed)
+            else:
+                await self._take(itinerary, CandidateLost(str(error)))
+            return False
+        spared = (itinerary.trained_at,) if itinerary.trained_at else ()
+        return await self._leave_or_rest(itinerary, itinerary.verify_intent(), spared)
+
+    async def _to_data(self, itinerary: Itinerary) -> bool:
+        heard = itinerary.heard(self._runtime.core.routes)
+        later = tuple(itinerary.refused)
+        step = await itinerary.decide(heard, self._runtime.now_s(), later)
+        route = step.route
+        if route is None:
+            await self._take(itinerary, itinerary.unplanned(step))
+            itinerary.refused.clear()
+            return False
+        site, intent = route.visits[0].site, itinerary.data_intent(step)
+        choices = step.choices()
+        nearest = reversed(heard.prospects)
+        offering = [one.site for one in nearest if one.topic == intent.subject]
+        # Once one refused it, forwarders choose among all that may be better than to wait.
+        spared = [at for at in offering if at != site and (not later or at not in choices)]
+        taken = await self._leave(itinerary, intent, tuple(spared), choices)
+        if not taken:
+            itinerary.refused[site] = itinerary.refusal
+            await asyncio.sleep(RETRY_S)
+        return taken
+
+    async def _leave_or_rest(
+        self, itinerary: Itinerary, intent: PacketIntent, spared: tuple[str, ...]
+    ) -> bool:
+        taken = await self._leave(itinerary, intent, spared)
+        if not taken:
+            await asyncio.sleep(itinerary.pause_s())
+        return taken
+
+    async def _leave(
+        self,
+        itinerary: Itinerary,
+        intent: PacketIntent,
+        spared: tuple[str, ...],
+        choices: tuple[SiteId, ...] = (),
+    ) -> bool:
+        """Go on to who does what is wanted; sites in `spared` are not tried.
+
+        Returns whether it was taken over.
+        """
+        packet = Packet(
+            Kind.MODEL,
+            new_id(),
+            encode_intent(intent),
+            encode(msgspec.structs.replace(itinerary.agent, choices=choices)),
+            hop_limit=MOST_HOPS,
+            deadline_ms=int(1000 * (self._runtime.now_s() + LEG_TIMEOUT_S)),
+        )
+        for site in [site for site in spared if site != self._site][:MOST_SPARED]:
+            packet = packet.stepped(site, int(1000 * self._runtime.now_s()), Action.TRIED, 0)
+        back = await self._runtime.send(packet)
+        if back.kind is Kind.ANSWER:
+            return True
+        refusal = read_refusal(back)
+        itinerary.refusal = refusal.detail or refusal.reason.name.lower()
+        log.info(
+            "%s finds no %s:%s: %s %s",
+            itinerary.job.id,
+            intent.capability,
+            intent.subject,
+            refusal.reason.name,
+            refusal.detail,
+        )
+        return False
+
+    async def _take(self, itinerary: Itinerary, event: JobEvent) -> None:
+        itinerary.take(event, self._runtime.now_s())
+        while True:
+            try:
+                self._store.put(itinerary.agent)
+                return
+            except StorageFull as error:
+                log.warning("the journey of %s waits: %s", itinerary.job.id, error)
+                await asyncio.sleep(FULL_S)
+
+    async def _work(self, itinerary: Itinerary) -> None:
+        outstanding = next(iter(itinerary.job.outstanding.values()))
+        work = outstanding.work
+        if outstanding.site != self._site:
+            raise IllegalTransition(f"the work of {outstanding.site} is not done here")
+        outcome = WorkOutcome(
+            visit=work.visit, job=work.job, site=self._site, state=WorkState.FAILED
+        )
+        try:
+            done = await self._perform(work)
+            outcome = msgspec.structs.replace(
+                outcome, state=WorkState.DONE, entry=done.entry, model=done.model
+            )
+        except DaitnError as error:
+            log.warning("%s failed: %s", work.visit, error)
+            outcome = msgspec.structs.replace(outcome, error=ErrorReport.of(error))
+        await self._take(itinerary, Reported(outcome))
+
+    # Telling home
+
+    async def _note_for_ever(self, itinerary: Itinerary) -> None:
+        """Tell home how it is; a journey of which home says that it is stale ends."""
+        told: Agent | None = None
+        while True:
+            agent = itinerary.agent
+            report = AgentReport(
+                site=self._site,
+                agent=agent if agent is not told else None,
+                job=agent.job,
+                epoch=agent.epoch,
+                facts=len(agent.facts),
+            )
+            heard = await self._report(agent.home, report)
+            if heard is Heard.STALE:
+                log.info("another journey of %s is under way; this one ends", agent.job)
+                self._store.drop(itinerary.agent)
+                if (travelling := self._under_way.pop(agent.job, None)) is not None:
+                    travelling.cancel()
+                return
+            if heard is Heard.YES:
+                told = agent
+            await asyncio.sleep(NOTE_EVERY_S if told is itinerary.agent else RETRY_S)
+
+    async def _report(self, home: SiteId, report: AgentReport) -> Heard | None:
+        """What home says; none: it is not reached."""
+        packet = Packet(
+            Kind.QUERY,
+            new_id(),
+            encode_intent(home_intent(home)),
+            encode(report),
+            deadline_ms=int(1000 * (self._runtime.now_s() + NOTE_TIMEOUT_S)),
+        )
+        back = await self._runtime.send(packet)
+        try:
+            return decode(back.payload, Heard) if back.kind is Kind.ANSWER else None
+        except DaitnError:
+            return None

@@ -1,0 +1,277 @@
+"""What a journey needs next, from its facts alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from daitn.control.jobs.ending import unvisited
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.machine import handle, replay
+from daitn.control.jobs.question import route_question, starts
+from daitn.control.route.engine import Mtrce
+from daitn.control.route.next_site import (
+    NOWHERE,
+    Heard,
+    KnownVerifier,
+    Prospect,
+    measured_in,
+    met_at,
+    question_here,
+    topic_at,
+    waits_for,
+)
+from daitn.control.route.question import RouteQuestion
+from daitn.objects.agents import Agent, DatedFact
+from daitn.objects.decisions import Decision, Route
+from daitn.objects.descriptors import ANY, NodeDescriptor
+from daitn.objects.errors import Corrupt
+from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
+from daitn.objects.intents import Quantity
+from daitn.objects.jobs import JobEvent, Planned, VerifierAssignment, VerifiersChosen
+from daitn.objects.messages import VerifyWork
+from daitn.objects.models import ModelRef
+from daitn.steering.routes.names import site_of
+from daitn.steering.routes.table import RouteTable
+from daitn.steering.wire.intent import Capability, PacketIntent
+
+__all__ = ["Itinerary", "NextStep", "home_intent", "prospects"]
+
+_MTRCE = Mtrce()
+_MOST_CHOICES = 256
+"""Sites that a model tells where it arrives that it might have gone to instead."""
+_PAUSE_S, _PAUSE_MOST_S = 0.5, 20.0
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """MTRCE's answer to a model that travels, with what it was asked."""
+
+    question: RouteQuestion
+    heard: Heard
+    route: Route | None
+    decision: Decision
+    why: str = ""
+    """Why there is no route."""
+
+    def choices(self) -> tuple[SiteId, ...]:
+        """Sites that the route might have begun at."""
+        closed = {*self.question.excluded, *self.question.later}
+        sites = {option.site for option in self.question.topology.options} - closed
+        return tuple(sorted(sites))[:_MOST_CHOICES]
+
+
+@dataclass
+class Itinerary:
+    """A journey being taken on: its facts, and the job that follows from them."""
+
+    agent: Agent
+    job: Job
+    refusals: int = 0
+    """Since it came to the site where it is."""
+    refused: dict[SiteId, str] = field(default_factory=dict)
+    """Sites where it was to go that did not take it over, and why, since then."""
+    refusal: str = ""
+    """The words of the last one."""
+    missed: int = 0
+    """Fetches of weights that are to be measured in vain, since then."""
+
+    @classmethod
+    def of(cls, agent: Agent) -> Itinerary:
+        """Raises `Corrupt` for facts that are none of a job."""
+        try:
+            job = replay((fact.event, fact.at_s) for fact in agent.facts)
+        # Facts come from other sites: whatever the state machine makes of them, they are no job's.
+        except Exception as error:
+            raise Corrupt(
+                f"the facts of {agent.job} are none of a job: {error!r}", field="facts"
+            ) from None
+        if job.id != agent.job:
+            raise Corrupt(f"the facts of {agent.job} are of {job.id}", field="facts")
+        return cls(agent, job)
+
+    def take(self, event: JobEvent, now_s: float) -> None:
+        """One more fact."""
+        handle(self.job, event, now_s)
+        facts = (*self.agent.facts, DatedFact(now_s, event))
+        self.agent = msgspec.structs.replace(self.agent, facts=facts)
+
+    def open_objectives(self) -> tuple[ObjectiveName, ...]:
+        """What is to be measured of the candidate and is not yet."""
+        candidate = self.job.candidate
+        if candidate is None:
+            return ()
+        busy = {
+            (o.work.topic, o.work.metric)
+            for o in self.job.outstanding.values()
+            if isinstance(o.work, VerifyWork)
+        }
+        return tuple(
+            ObjectiveName(o.name)
+            for o in self.job.intent.objectives
+            if o.name not in candidate.measured and (o.topic, o.metric) not in busy
+        )
+
+    def pause_s(self) -> float:
+        """How long to wait before going on is tried again."""
+        self.refusals += 1
+        return min(_PAUSE_MOST_S, _PAUSE_S * 2.0 ** min(self.refusals, 10))
+
+    def models(self) -> tuple[ModelRef, ...]:
+        """Those that it needs: the one to measure or to go on with, and the best one."""
+        job = self.job
+        found = [job.candidate.model] if job.candidate else []
+        found += self.measured_models()
+        return tuple({model.manifest: model for model in found}.values())
+
+    def measured_models(self) -> tuple[ModelRef, ...]:
+        """Those from which the job may go on."""
+        return tuple(one.model for one in starts(self.job))
+
+    def heard(self, routes: RouteTable, node: NodeDescriptor | None = None) -> Heard:
+        """What the model knows at a site. `node`: how it finds the site where it has arrived."""
+        met = {**self.job.met, **({node.site: met_at(node)} if node else {})}
+        topics = {objective.topic for objective in self.job.intent.objectives}
+        return Heard(
+            here=SiteId(routes.site),
+            prospects=prospects(routes),
+            verifiers=tuple(
+                one for topic in sorted(topics) for one in _heard_verifiers(routes, topic)
+            ),
+            met=met,
+            measured=measured_in(entry.fact for entry in self.job.lineage),
+            version=routes.version,
+        )
+
+    async def decide(
+        self,
+        heard: Heard,
+        now_s: float,
+        later: tuple[SiteId, ...] = (),
+        arrived: SiteId | None = None,
+    ) -> NextStep:
+        """Where to go next. It takes a while, in a thread; the facts are looked at before."""
+        asked = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
+        question = question_here(asked, self.job.needs, heard)
+        rng = random.Random(f"{self.job.id}.{self.job.works}")  # noqa: S311 - replayable, no secret
+        route, decision = await asyncio.to_thread(_MTRCE.plan, question, rng)
+        why = "" if route else await asyncio.to_thread(_MTRCE.why_none, question)
+        return NextStep(question, heard, route, decision, why)
+
+    def release_to(self, start: Digest | None) -> tuple[str, ...]:
+        """Jurisdictions into which the model may travel that a route starts from."""
+        found = (one.release_to for one in self.job.checkpoints if one.model.manifest == start)
+        return next(found, (ANY,))
+
+    @property
+    def trained_at(self) -> SiteId | None:
+        """Where the model that is to be measured was made."""
+        candidate = self.job.candidate
+        return candidate.visit.site if candidate and candidate.visit else None
+
+    def data_intent(self, step: NextStep) -> PacketIntent:
+        """The want of a model that looks for the data of a route's first visit."""
+        route = step.route
+        assert route is not None
+        return PacketIntent(
+            Capability.DATA,
+            topic_at(step.question, step.heard, route),
+            owner=self.job.intent.owner,
+            trust=0,
+            jurisdictions=self._data_jurisdictions(self.release_to(route.start)),
+            examples=route.visits[0].examples,
+        )
+
+    def verify_intent(self) -> PacketIntent:
+        """The want of a model that is to be measured."""
+        candidate = self.job.candidate
+        assert candidate is not None
+        objective = self.job.intent.objective(self.open_objectives()[0])
+        return PacketIntent(
+            Capability.VERIFY,
+            objective.topic,
+            owner=self.job.intent.owner,
+            trust=0,
+            jurisdictions=() if ANY in candidate.release_to else candidate.release_to,
+        )
+
+    def _data_jurisdictions(self, release_to: tuple[str, ...]) -> tuple[str, ...]:
+        """Those where the owner lets it learn, and into which it may travel."""
+        wanted = [
+            requirement.one_of
+            for requirement in self.job.intent.requirements
+            if requirement.quantity is Quantity.JURISDICTION and requirement.one_of
+        ]
+        allowed = [*wanted, *([] if ANY in release_to else [release_to])]
+        if not allowed:
+            return ()
+        return tuple(j for j in allowed[0] if all(j in others for others in allowed))
+
+    def planned(self, step: NextStep) -> Planned:
+        """That the model is trained where it has arrived."""
+        met = step.heard.met[step.heard.here]
+        known = self.job.met.get(met.site) == met
+        return Planned(route=step.route, decision=step.decision, here=None if known else met)
+
+    def unplanned(self, step: NextStep) -> Planned:
+        """That there is nowhere to go: for now, or for good."""
+        waiting = waits_for(step.question, step.heard)
+        refused = step.question.later
+        if refused and waiting.startswith("sites that refuse"):
+            waiting += "".join(f"; {self.refused.get(site, '')}" for site in refused[:1])
+        return Planned(
+            route=None,
+            decision=step.decision,
+            waiting_for=waiting,
+            why=step.why,
+            unvisited=unvisited(self.job, step.question.topology),
+        )
+
+    def verified_by(self, site: SiteId, topics: frozenset[str]) -> VerifiersChosen:
+        """That what can be measured where it has arrived is measured there."""
+        named = [(name, self.job.intent.objective(name)) for name in self.open_objectives()]
+        return VerifiersChosen(
+            tuple(
+                VerifierAssignment(objective=name, site=site)
+                for name, objective in named
+                if objective.topic in topics
+            )
+        )
+
+
+def home_intent(home: SiteId) -> PacketIntent:
+    """The want of what goes to an owner."""
+    return PacketIntent(Capability.HOME, home, trust=0)
+
+
+def prospects(routes: RouteTable) -> tuple[Prospect, ...]:
+    """Data that was heard of at a site."""
+    prefix = f"{Capability.DATA}:"
+    found = []
+    for origin, offer in routes.offering(prefix):
+        vias = routes.routes_to(origin)
+        if vias or origin == routes.site:
+            found.append(
+                Prospect(
+                    site=SiteId(site_of(origin)),
+                    topic=offer.key.removeprefix(prefix),
+                    examples=offer.amount,
+                    price_usd_per_1k=offer.price_usd,
+                    delay_s=vias[0].distance_s if vias else 0.0,
+                    jurisdiction=offer.jurisdiction,
+                    owner=offer.owner,
+                )
+            )
+    found.sort(key=lambda one: -one.delay_s)
+    # Of several origins that lead to one site, the nearest.
+    return tuple({one.id: one for one in found}.values())
+
+
+def _heard_verifiers(routes: RouteTable, topic: str) -> tuple[KnownVerifier, ...]:
+    return tuple(
+        KnownVerifier(SiteId(site_of(origin)), topic, offer.jurisdiction)
+        for origin, offer in routes.offering(f"{Capability.VERIFY}:{topic}")
+    )

@@ -1,0 +1,75 @@
+"""A node's part in journeys: a station for all, and a home for its owner's own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from daitn.node.agents.home import AgentHome
+from daitn.node.agents.host import AgentHost
+from daitn.node.agents.store import AgentStore
+from daitn.node.forwarder.offers import learning_offers
+from daitn.node.forwarder.role import ForwarderRole
+from daitn.node.training.executor import Executor
+from daitn.node.training.work_queue import WorkResult
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.messages import Work
+from daitn.steering.wire.intent import Capability
+from daitn.tools.fabric.protocol import Fabric, Handler
+from daitn.tools.mobility.protocol import ModelTransport
+
+__all__ = ["AgentsRole"]
+
+
+class AgentsRole:
+    """See the module."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        state: Path,
+        fabric: Fabric,
+        role: ForwarderRole,
+        transport: ModelTransport,
+        executor: Executor,
+        descriptor: Callable[[], NodeDescriptor],
+    ) -> None:
+        perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
+        self._host = AgentHost(
+            site, role.runtime, AgentStore(state / "agents"), executor.bring, perform, descriptor
+        )
+        self._home = AgentHome(
+            site,
+            fabric,
+            role.runtime,
+            AgentStore(state / "agents-of-home"),
+            self._host,
+            transport,
+            executor.needs,
+        )
+        role.provide(
+            lambda: learning_offers(descriptor()),
+            {
+                Capability.DATA: self._host,
+                Capability.VERIFY: self._host,
+                Capability.HOME: self._home,
+            },
+        )
+
+    def start(self) -> None:
+        """Take on what was here."""
+        self._home.start()
+        self._host.resume()
+
+    async def close(self) -> None:
+        await self._home.close()
+        await self._host.close()
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that journeys need."""
+        return self._host.models() | self._home.models()
+
+    def handlers(self) -> dict[str, Handler]:
+        """See `AgentHome.handlers`."""
+        return self._home.handlers()

@@ -1,0 +1,345 @@
+"""The node file: what a site has, and whom it lets in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import yaml
+
+from daitn.identity.sealing import seal
+from daitn.learning.pulse import STALL_S
+from daitn.objects.deployments import Api, ModelPolicy
+from daitn.objects.descriptors import DataPolicy, Role
+from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
+from daitn.objects.steering import ControlMode
+from daitn.objects.wire import checked
+
+__all__ = [
+    "AskingConfig",
+    "DatasetConfig",
+    "FacilityConfig",
+    "ForwarderConfig",
+    "GatewayConfig",
+    "KeyConfig",
+    "NodeConfig",
+    "TestSetConfig",
+    "UpstreamConfig",
+    "check_node_config",
+    "read_yaml",
+]
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class DatasetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A data set of the site. The file stays here; only its description is published."""
+
+    name: str
+    path: str
+    data_schema: str
+    topics: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    policy: DataPolicy
+    modality: str = "text"
+    price_usd_per_1k: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    licence: str = ""
+    description: str = ""
+    sketch: bool = True
+    """Whether the descriptor tells, as hashed counts, how the questions in it are worded."""
+
+
+class TestSetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A private test set of a verification unit."""
+
+    topic: str
+    path: str
+    test_schema: str
+    chance: Share = 0.0
+    """What guessing reaches."""
+
+
+class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server that speaks OpenAI's HTTP API, offered to the network as one deployment."""
+
+    name: str
+    """By which queries ask for it."""
+    url: str
+    """Its base, for instance `http://127.0.0.1:8000/v1`. Stays here."""
+    model: str = ""
+    """What the server calls the model; empty: the same as `name`. Stays here."""
+    apis: tuple[Api, ...] = (Api.CHAT,)
+    key_env: str = ""
+    """Environment variable with the server's API key. The key stays here."""
+    context_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 8
+    queue: Annotated[int, msgspec.Meta(ge=0)] = 64
+    price_usd_per_1k_in: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    price_usd_per_1k_out: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    claimed: dict[str, Share] = {}
+    """Topic to accuracy, shown to people; routing uses what verifiers measure."""
+    policy: ModelPolicy = ModelPolicy()
+
+
+class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site that hosts models for queries."""
+
+    listen: str = "127.0.0.1:0"
+    """Where the door for queries listens; port 0: a free one. With the node's certificate where it
+    begins with `https://`."""
+    advertise: str = ""
+    """How gateways reach the door, for instance `http://mdf.example.org:7490`; empty: as it
+    listens."""
+    hosts: bool = True
+    """Whether the control centre may place models here."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**31
+    """For models that are placed here."""
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 4
+    """Queries that one placed model answers at the same time."""
+    queue: Annotated[int, msgspec.Meta(ge=0)] = 64
+    """Queries that may wait for one placed model."""
+    price_usd_per_hour: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    """Of hosting one model."""
+    keeps_queries: bool = False
+    """Whether what is asked here is kept, by the upstream servers for instance."""
+    upstreams: tuple[UpstreamConfig, ...] = ()
+
+
+class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query owner that a gateway knows."""
+
+    owner: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """Of the API key, so that the file holds no secret: `printf %s KEY | sha256sum`."""
+    per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
+    """Queries that may come in the long run."""
+    burst: Annotated[int, msgspec.Meta(ge=1)] = 200
+    """Queries that may come at once."""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry for queries."""
+
+    listen: str = "127.0.0.1:7480"
+    """Where OpenAI's API is served; port 0: a free one. With the node's certificate where it begins
+    with `https://`."""
+    advertise: str = ""
+    """How others reach it, for instance `https://ai.example.org`; empty: as it listens."""
+    keys: tuple[KeyConfig, ...] = ()
+    """Who may ask; empty: everybody who reaches it."""
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
+    autonomous: bool = False
+    """Whether queries find their own way as packets, where they do not say otherwise; the node must
+    be a forwarder too."""
+    max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 2000
+    """Queries under way here; further ones are turned away."""
+
+
+class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site that passes AI objects on, and lets its own set out."""
+
+    listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
+    """Endpoints at which neighbours connect, for instance `tcp/[::]:7448`."""
+    neighbours: dict[SiteId, tuple[str, ...]] = {}
+    """Neighbours, to the endpoints at which they listen; none for one that connects here."""
+    anybody: bool = False
+    """Whether whoever connects becomes a neighbour."""
+    scout: str = ""
+    """Multicast group, for instance `224.0.0.225:7448`, at which forwarders of a local network find
+    each other. All that name the same one become neighbours."""
+    mode: ControlMode = ControlMode.NON_STANDALONE
+    """Who has a say, until a control centre or an operator says otherwise."""
+    domain: str = ""
+    """Of which the site is, in hierarchical networks."""
+    owner_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 1000.0
+    """Objects of one owner that one neighbour may bring in the long run."""
+    owner_burst: Annotated[float, msgspec.Meta(ge=1.0)] = 2000.0
+    """Likewise, at once."""
+    receives: tuple[str, ...] = ()
+    """Files with the private keys of the classes of receivers of which the site is, as
+    `daitn key` makes them."""
+    classes: dict[str, str] = {}
+    """Classes to which queries that set out here may be sealed, by name, with their public keys."""
+    seal_to: str = ""
+    """The class to which they are sealed where they do not say otherwise; empty: to none."""
+
+
+class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a verification unit examines deployed models by asking them."""
+
+    every_s: Annotated[float, msgspec.Meta(gt=0.0)] = 60.0
+    """Between two rounds over all deployments."""
+    items: Annotated[int, msgspec.Meta(ge=4, le=10_000)] = 24
+    """Test items per round, deployment and topic."""
+    window: Annotated[int, msgspec.Meta(ge=4, le=100_000)] = 240
+    """Latest items that a finding rests on."""
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node. Paths are relative to the file in which they stand."""
+
+    site: SiteId
+    owner: OwnerId
+    jurisdiction: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
+    roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)]
+    center: tuple[str, ...] = ()
+    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder needs none."""
+    listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
+    """Endpoints at which other sites reach this one directly."""
+    tls: str = ""
+    """Folder with the certificates for endpoints that begin with `tls/` or `https://`; empty: there
+    are none."""
+    state: str
+    """Folder for the key, the models and the work log."""
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 2
+    """Processor threads for training."""
+    stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
+    """Seconds without a sign of life after which training or measuring has failed."""
+    recipes: tuple[str, ...] = ()
+    """Installed recipes that may run here; empty: all that are installed."""
+    datasets: tuple[DatasetConfig, ...] = ()
+    tests: tuple[TestSetConfig, ...] = ()
+    asking: AskingConfig = AskingConfig()
+    """Of a verifier."""
+    verifiers: tuple[SiteId, ...] = ()
+    """Verification units whose findings count at this gateway, facility or forwarder; empty: all
+    sites that call themselves so."""
+    facility: FacilityConfig | None = None
+    gateway: GatewayConfig | None = None
+    forwarder: ForwarderConfig | None = None
+
+
+def read_yaml(path: Path, what: str) -> object:
+    """Read a YAML file as plain data, executing nothing."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no {what} {path}", field=str(path), fix="check the path"
+        ) from None
+    except OSError as error:
+        raise InvalidInput(
+            f"the {what} {path} cannot be read: {error.strerror}", fix="check the path"
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"the {what} {path} is no YAML: {error}", fix="correct the line that it names"
+        ) from None
+
+
+def check_node_config(plain: object, folder: Path) -> NodeConfig:
+    """Check a node's plain data; `folder` is what its relative paths start from."""
+    config = checked(plain, NodeConfig, "node")
+    checked_name(config.site, "site")
+    if config.site == CENTER_SITE:
+        raise InvalidInput(
+            f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
+        )
+    _check_roles(config)
+    if config.forwarder is not None and config.forwarder.domain:
+        checked_name(config.forwarder.domain, "forwarder.domain")
+    forwarder = config.forwarder and _checked_sealing(config.forwarder, folder)
+    if config.gateway is not None and config.gateway.autonomous and config.forwarder is None:
+        raise InvalidInput(
+            "a gateway whose queries find their own way needs a forwarder",
+            field="gateway.autonomous",
+            fix="make the node a forwarder too, or leave autonomous out",
+        )
+    if not config.center and Role.FORWARDER not in config.roles:
+        raise InvalidInput(
+            "the node knows no control centre",
+            field="center",
+            fix="name its endpoints, or make the node a forwarder, which needs none",
+        )
+    for position, site in enumerate(config.verifiers):
+        checked_name(site, f"verifiers[{position}]")
+    upstreams = config.facility.upstreams if config.facility else ()
+    _check_unique("facility.upstreams", [upstream.name for upstream in upstreams])
+    for position, upstream in enumerate(upstreams):
+        checked_name(upstream.name, f"facility.upstreams[{position}].name")
+    _check_unique("datasets", [dataset.name for dataset in config.datasets])
+    _check_unique("tests", [f"{test.test_schema} on {test.topic}" for test in config.tests])
+    _check_tls(config)
+    resolved_sets = []
+    for position, dataset in enumerate(config.datasets):
+        field = f"datasets[{position}]"
+        checked_name(dataset.name, f"{field}.name")
+        resolved = _existing(folder, dataset.path, f"{field}.path")
+        resolved_sets.append(msgspec.structs.replace(dataset, path=resolved))
+    resolved_tests = [
+        msgspec.structs.replace(test, path=_existing(folder, test.path, f"tests[{i}].path"))
+        for i, test in enumerate(config.tests)
+    ]
+    return msgspec.structs.replace(
+        config,
+        state=str((folder / config.state).resolve()),
+        tls=str((folder / config.tls).resolve()) if config.tls else "",
+        datasets=tuple(resolved_sets),
+        tests=tuple(resolved_tests),
+        forwarder=forwarder,
+    )
+
+
+def _check_tls(config: NodeConfig) -> None:
+    doors = {"facility": config.facility, "gateway": config.gateway}
+    for field, door in doors.items():
+        if door is not None and door.listen.startswith("https://") and not config.tls:
+            raise InvalidInput(
+                f"there is no certificate for {field}.listen {door.listen}",
+                field="tls",
+                fix="name a folder as `daitn certificate` makes them, or leave https:// out",
+            )
+
+
+def _check_roles(config: NodeConfig) -> None:
+    wants = (
+        (Role.DATA, config.datasets, "datasets"),
+        (Role.VERIFIER, config.tests, "tests"),
+        (Role.FACILITY, config.facility is not None, "facility"),
+        (Role.GATEWAY, config.gateway is not None, "gateway"),
+        (Role.FORWARDER, config.forwarder is not None, "forwarder"),
+    )
+    for role, given, field in wants:
+        if (role in config.roles) != bool(given):
+            raise InvalidInput(
+                f"the role {role} and the field {field} go together",
+                field=field if role in config.roles else "roles",
+                fix=f"state {field}, or remove {role} from roles",
+            )
+
+
+def _checked_sealing(config: ForwarderConfig, folder: Path) -> ForwarderConfig:
+    for name, public in config.classes.items():
+        try:
+            seal(b"", public, b"")
+        except InvalidInput as error:
+            raise InvalidInput(
+                error.problem, field=f"forwarder.classes.{name}", fix=error.fix
+            ) from None
+    if config.seal_to and config.seal_to not in config.classes:
+        raise InvalidInput(
+            f"there is no class {config.seal_to}",
+            field="forwarder.seal_to",
+            fix="name one of forwarder.classes",
+        )
+    receives = tuple(
+        _existing(folder, path, f"forwarder.receives[{i}]")
+        for i, path in enumerate(config.receives)
+    )
+    return msgspec.structs.replace(config, receives=receives)
+
+
+def _check_unique(field: str, names: list[str]) -> None:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise InvalidInput(
+                f"{name} is there twice", field=f"{field}[{position}]", fix="give each its own"
+            )
+
+
+def _existing(folder: Path, path: str, field: str) -> str:
+    full = (folder / path).resolve()
+    if not full.is_file():
+        raise NotFound(f"there is no file {full}", field=field, fix="correct the path")
+    return str(full)

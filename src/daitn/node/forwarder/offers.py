@@ -1,0 +1,108 @@
+"""What a site offers to AI objects, from its part of the QRRT and from its own data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.identifiers import SiteId
+from daitn.steering.wire.intent import Capability
+from daitn.steering.wire.summaries import Offer
+from daitn.topology.qrrt.snapshot import Deployed, Qrrt
+
+__all__ = ["home", "learning_offers", "serving_offers"]
+
+UNMEASURED = "unmeasured"
+"""Topic of deployments of which no accuracy is known: they answer who asks for any."""
+HALF_EXAMPLES = 1000.0
+USUAL_TOKENS = 128
+"""Of an answer, where times are told for all answers alike."""
+
+
+def home(site: SiteId) -> Offer:
+    """That who sends objects from here is reached here."""
+    return Offer(f"{Capability.HOME}:{site}")
+
+
+def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...]:
+    """What the deployments at a site can answer, with their names: each by its name, and by every
+    topic on which something is known of it."""
+    return tuple(
+        (deployed.name, offer)
+        for row, deployed in enumerate(snapshot.rows)
+        if deployed.site == site and snapshot.columns.there[row]
+        for offer in _offers(snapshot, row, deployed)
+    )
+
+
+def learning_offers(node: NodeDescriptor) -> tuple[Offer, ...]:
+    """What a site has for models that learn: data to learn from, and tests to be measured by."""
+    data = [
+        Offer(
+            f"{Capability.DATA}:{topic}",
+            # The more there is, the better it suits; half of what much data is worth at a thousand.
+            fit=dataset.samples / (dataset.samples + HALF_EXAMPLES),
+            price_usd=dataset.price_usd_per_1k,
+            amount=dataset.samples,
+            jurisdiction=dataset.jurisdiction,
+            owner=node.owner,
+        )
+        for dataset in node.datasets
+        for topic in dataset.topics
+    ]
+    tests = [
+        Offer(
+            f"{Capability.VERIFY}:{test.topic}",
+            fit=1.0,
+            amount=1,
+            jurisdiction=node.jurisdiction,
+            owner=node.owner,
+        )
+        for test in (node.verifier.tests if node.verifier else ())
+    ]
+    return (*data, *tests)
+
+
+def _offers(snapshot: Qrrt, row: int, deployed: Deployed) -> Iterator[Offer]:
+    fits = [
+        (topic, float(known.value[row]), int(known.trust[row]) - 1, float(known.at_s[row]))
+        for topic, known in snapshot.accuracies.topics.items()
+        if known.trust[row] > 0
+    ]
+    mean = sum(fit for _, fit, _, _ in fits) / len(fits) if fits else 0.0
+    trust = min((trust for _, _, trust, _ in fits), default=0)
+    yield _offer(snapshot, row, deployed, f"{Capability.MODEL}:{deployed.name}", mean, trust, 0.0)
+    for topic, fit, trusted, at_s in fits:
+        key = f"{Capability.ANSWER}:{topic}"
+        yield _offer(snapshot, row, deployed, key, fit, trusted, at_s)
+    if not fits:
+        key = f"{Capability.ANSWER}:{UNMEASURED}"
+        yield _offer(snapshot, row, deployed, key, 0.0, 0, 0.0)
+
+
+def _offer(
+    snapshot: Qrrt,
+    row: int,
+    deployed: Deployed,
+    key: str,
+    fit: float,
+    trust: int,
+    at_s: float,
+) -> Offer:
+    columns, descriptor = snapshot.columns, deployed.descriptor
+    serve_s = float(columns.first_token_s[row] + USUAL_TOKENS * columns.per_token_s[row])
+    slots = max(1, int(columns.slots[row]))
+    ahead = max(0.0, float(columns.in_flight[row]) - slots + 1)
+    return Offer(
+        key,
+        fit=min(1.0, max(0.0, fit)),
+        trust=trust,
+        serve_s=serve_s,
+        wait_s=ahead * serve_s / slots,
+        price_usd=descriptor.price_usd_per_1k_out,
+        amount=slots,
+        jurisdiction=deployed.jurisdiction,
+        owner=deployed.provider,
+        keeps=deployed.facility.keeps_queries,
+        at_s=max(0.0, at_s),
+    )

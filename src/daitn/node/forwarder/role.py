@@ -1,0 +1,305 @@
+"""The role `forwarder` of a node: links, offers, services, and what operators ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from daitn.node.config import ForwarderConfig
+from daitn.node.forwarder.offers import home
+from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, Service, new_id
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound
+from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import Preference
+from daitn.objects.steering import (
+    Advice,
+    ControlMode,
+    ForwarderReport,
+    LinkReport,
+    PendingReport,
+    Probe,
+    ProbeReport,
+    Steer,
+    TraceQuestion,
+    TraceReport,
+)
+from daitn.objects.wire import decode, encode
+from daitn.steering.reports import hop_reports, origin_reports, pending_reports
+from daitn.steering.scoring import STEERING
+from daitn.steering.settings import ForwarderSettings
+from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
+from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.replies import Reason, Refusal, read_refusal
+from daitn.steering.wire.summaries import Offer
+from daitn.tools.adjacency.settings import AdjacencySettings
+from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+
+__all__ = ["ForwarderRole"]
+
+log = logging.getLogger(__name__)
+
+OFFERED_EVERY_S = 0.25
+"""How often it is looked whether the site can do something else."""
+ADVICE_LASTS_S = 5.0
+"""Advice that was not repeated for so long does not count any more."""
+ASKED_TIMEOUT_S = 2.0
+"""For a forwarder on an object's path to say what it remembers."""
+_MOST_HOPS = 64
+
+
+class ForwarderRole:
+    """See the package. What the site can do for objects, its other roles `provide`."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        config: ForwarderConfig,
+        fabric: Fabric,
+        tls: str = "",
+    ) -> None:
+        """`tls`: folder with the certificates for links that begin with `tls/`."""
+        self._site = site
+        self._config = config
+        self._fabric = fabric
+        self._tls = tls
+        self._offers: list[Callable[[], tuple[Offer, ...]]] = []
+        self._services: dict[str, Service] = {}
+        settings = ForwarderSettings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
+        self.runtime = ForwarderRuntime(site, self, settings)
+        self._mode = config.mode
+        self._own_prefer: dict[str, float] = {}
+        """What the operator of this site said."""
+        self._advice = Advice(version=0)
+        self._advised_s = float("-inf")
+        self._links: ZenohAdjacency | None = None
+        self._subscribed: Registration | None = None
+        self._offering: asyncio.Task[None] | None = None
+
+    def provide(
+        self, offers: Callable[[], tuple[Offer, ...]], services: Mapping[str, Service]
+    ) -> None:
+        """`offers` tells what can be done now; `services` do it, by capability."""
+        self._offers.append(offers)
+        self._services.update(services)
+
+    async def start(self) -> None:
+        """Raises `InvalidInput` where it cannot listen as the node's file says."""
+        settings = AdjacencySettings(
+            site=self._site,
+            listen=self._config.listen,
+            neighbours=self._config.neighbours,
+            anybody=self._config.anybody,
+            scout=self._config.scout,
+            tls=self._tls,
+        )
+        self.runtime.offer((home(self._site),))
+        self._links = await open_adjacency(settings, self.runtime)
+        self.runtime.join(self._links)
+        log.info("neighbours connect at %s", ", ".join(self._links.endpoints))
+        self._subscribed = await self._fabric.subscribe(keys.center_advice(), self._on_advice)
+        self._offering = asyncio.create_task(self._offer_for_ever(), name="offers")
+
+    async def close(self) -> None:
+        """Leave; neighbours notice at once."""
+        if self._subscribed is not None:
+            await self._subscribed.close()
+        if self._offering is not None:
+            self._offering.cancel()
+            await asyncio.gather(self._offering, return_exceptions=True)
+        if self._links is not None:
+            await self._links.close()
+        await self.runtime.close()
+
+    def handlers(self) -> dict[str, Handler]:
+        """Requests that the site answers because of this role, by verb."""
+        return {
+            "forwarder": self._on_report,
+            "probe": self._on_probe,
+            "trace": self._on_trace,
+            "steer": self._on_steer,
+        }
+
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
+        """See `Service`: passes an object to the one that does what it wants."""
+        if packet.kind is Kind.PROBE:
+            question = decode(packet.payload, TraceQuestion)
+            return encode(self._remembered(question.object))
+        service = self._services.get(intent.capability)
+        if service is None:
+            raise NotServed(Refusal(Reason.FAILED, f"nobody here serves {intent.capability}"))
+        return await service.serve(packet, intent)
+
+    # What is offered
+
+    async def _offer_for_ever(self) -> None:
+        while True:
+            try:
+                offered = [offer for offers in self._offers for offer in offers()]
+                self.runtime.offer((home(self._site), *offered))
+            except Exception:
+                log.exception("what the site offers is not known")
+            self._reconsider()
+            await asyncio.sleep(OFFERED_EVERY_S)
+
+    # Who has a say
+
+    async def _on_advice(self, key: str, payload: bytes) -> None:
+        with contextlib.suppress(DaitnError):
+            self._advice = decode(payload, Advice)
+            self._advised_s = time.monotonic()
+            self._reconsider()
+
+    @property
+    def mode(self) -> ControlMode:
+        """Whose say counts now."""
+        advised = self._advice.mode if self._heard else None
+        return advised or self._mode
+
+    @property
+    def _heard(self) -> bool:
+        return (
+            self._mode is not ControlMode.STANDALONE
+            and time.monotonic() - self._advised_s < ADVICE_LASTS_S
+        )
+
+    def _prefer(self) -> dict[str, float]:
+        return {**(self._advice.prefer if self._heard else {}), **self._own_prefer}
+
+    def _reconsider(self) -> None:
+        """Let the core prefer what counts now."""
+        try:
+            self.runtime.core.custody.rankings.advise(_preferences(self._prefer()))
+        except InvalidInput as error:
+            log.warning("the advice is not followed: %s", error)
+        hierarchical = self.mode is ControlMode.HIERARCHICAL
+        self.runtime.set_domain(self._config.domain if hierarchical else "")
+
+    async def _on_steer(self, key: str, payload: bytes) -> bytes:
+        steer = decode(payload, Steer)
+        STEERING.weighted(_preferences(steer.prefer or {}))
+        if steer.reset:
+            self._mode, self._own_prefer = self._config.mode, {}
+        if steer.prefer is not None:
+            self._own_prefer = dict(steer.prefer)
+        if steer.mode is not None:
+            self._mode = steer.mode
+        self._reconsider()
+        return encode(self.report())
+
+    # Reports
+
+    def report(self) -> ForwarderReport:
+        """How it does."""
+        assert self._links is not None
+        return ForwarderReport(
+            site=self._site,
+            mode=self.mode,
+            domain=self._config.domain,
+            advised=self._heard,
+            prefer=self._prefer(),
+            links=tuple(
+                LinkReport(
+                    neighbour=neighbour,
+                    up=link.up,
+                    cost_s=link.cost_s,
+                    downs=link.downs,
+                    messages_in=link.messages_in,
+                    messages_out=link.messages_out,
+                    dropped=link.dropped_in + link.dropped_out,
+                )
+                for neighbour, link in sorted(self._links.stats().items())
+            ),
+            origins=origin_reports(self.runtime.core.routes),
+            objects=len(self.runtime.core.custody.pending),
+            counts=dict(self.runtime.counts),
+        )
+
+    async def _on_report(self, key: str, payload: bytes) -> bytes:
+        return encode(self.report())
+
+    async def _on_probe(self, key: str, payload: bytes) -> bytes:
+        probe = decode(payload, Probe)
+        decode_intent(probe.intent)
+        began_s = time.monotonic()
+        deadline_ms = int(1000 * (self.runtime.now_s() + probe.timeout_s))
+        packet = Packet(
+            Kind.PROBE,
+            new_id(),
+            probe.intent,
+            hop_limit=probe.hop_limit,
+            deadline_ms=deadline_ms,
+        )
+        back = await self.runtime.send(packet)
+        taken_s = time.monotonic() - began_s
+        refused = ""
+        trace = back.payload
+        if back.kind is Kind.REFUSAL:
+            refusal = read_refusal(back)
+            refused = f"{refusal.reason.name}: {refusal.detail}".rstrip(": ")
+            trace = back.trace
+        return encode(
+            ProbeReport(
+                object=packet.object_id.hex(),
+                hops=hop_reports(trace),
+                taken_s=taken_s,
+                refused=refused,
+            )
+        )
+
+    # Traces
+
+    def _remembered(self, object_: str) -> tuple[PendingReport, ...]:
+        return pending_reports(self.runtime.core.custody, bytes.fromhex(object_))
+
+    async def _on_trace(self, key: str, payload: bytes) -> bytes:
+        """Follows the object from site to site, each asked for what it remembers."""
+        question = decode(payload, TraceQuestion)
+        found = [*self._remembered(question.object)]
+        if not found:
+            raise NotFound(
+                f"nothing is remembered here of {question.object}",
+                field="object",
+                fix="ask the site where it set out; answers are forgotten after a while",
+            )
+        asked, silent = {str(self._site)}, []
+        ahead = _next(found)
+        while ahead and len(asked) < _MOST_HOPS:
+            site = ahead.pop(0)
+            if site in asked:
+                continue
+            asked.add(site)
+            told = await self._ask(site, question)
+            if told:
+                found += told
+                ahead += _next(told)
+            else:
+                silent.append(site)
+        report = TraceReport(object=question.object, pending=tuple(found), silent=tuple(silent))
+        return encode(report)
+
+    async def _ask(self, site: str, question: TraceQuestion) -> tuple[PendingReport, ...]:
+        packet = Packet(
+            Kind.PROBE,
+            new_id(),
+            encode_intent(PacketIntent(Capability.HOME, site, trust=0)),
+            encode(question),
+            deadline_ms=int(1000 * (self.runtime.now_s() + ASKED_TIMEOUT_S)),
+        )
+        back = await self.runtime.send(packet)
+        if back.kind is Kind.REFUSAL:
+            return ()
+        return decode(back.payload, tuple[PendingReport, ...])
+
+
+def _preferences(prefer: Mapping[str, float]) -> tuple[Preference, ...]:
+    return tuple(Preference(scorer=name, weight=weight) for name, weight in prefer.items())
+
+
+def _next(pending: list[PendingReport] | tuple[PendingReport, ...]) -> list[str]:
+    vias = [step.via for entry in pending for step in entry.steps if step.via]
+    return [*dict.fromkeys(vias)]

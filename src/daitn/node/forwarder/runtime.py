@@ -1,0 +1,278 @@
+"""The live forwarder: the steering core between real links, real services and a real clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from typing import Protocol
+
+from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.identifiers import SiteId
+from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
+from daitn.steering.forwarder import Forwarder, ForwarderSettings
+from daitn.steering.next_hops import LOCAL
+from daitn.steering.pending import Key
+from daitn.steering.wire.intent import PacketIntent, decode_intent
+from daitn.steering.wire.packet import (
+    MOST_PAYLOAD_BYTES,
+    Flag,
+    Packet,
+    decode_packet,
+    encode_packet,
+)
+from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
+from daitn.steering.wire.summaries import (
+    Greeting,
+    Offer,
+    Summary,
+    decode_advertised,
+    encode_summary,
+)
+from daitn.tools.adjacency.protocol import Adjacency
+
+__all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
+
+log = logging.getLogger(__name__)
+
+COST_EVERY_S = 2.0
+"""How often the delay of a link is looked at."""
+_PACKET = b"\xda\x17"
+"""How packets begin. Summaries are MessagePack arrays, which begin otherwise."""
+
+
+class NotServed(Exception):
+    """A service will not, or could not, do what an object wants."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
+class Service(Protocol):
+    """What a site does for objects that are delivered there."""
+
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
+        """The answer's payload, sealed if the object's was. Raises `NotServed`, `DaitnError`."""
+        ...
+
+
+def new_id() -> bytes:
+    """An object's id, which nobody can guess."""
+    return secrets.token_bytes(16)
+
+
+class ForwarderRuntime:
+    """Hands packets between the links, the core and the site's services.
+
+    All methods are called on the event loop that made it.
+    """
+
+    def __init__(
+        self, site: SiteId, service: Service, settings: ForwarderSettings | None = None
+    ) -> None:
+        # Seconds since the epoch that never go back.
+        self._epoch_s = time.time() - time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self.core = Forwarder(site, self.now_s(), settings)
+        self.counts: Counter[str] = Counter()
+        self._service = service
+        self._links: Adjacency | None = None
+        self._awaited: dict[Key, asyncio.Future[Packet]] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = float("inf")
+        self._costs_s: dict[SiteId, float] = {}
+        """Links that are up, whether their neighbours have greeted or not."""
+        self._costs_told_s: dict[SiteId, float] = {}
+
+    def now_s(self) -> float:
+        """Seconds since the epoch."""
+        return self._epoch_s + time.monotonic()
+
+    def join(self, links: Adjacency) -> None:
+        """Use these links; whoever opened them closes them."""
+        self._links = links
+        for neighbour in self._costs_s:  # Links that came up before.
+            self._greet(neighbour)
+
+    async def close(self) -> None:
+        """Serve and wait no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        for awaited in self._awaited.values():
+            awaited.cancel()
+
+    # For the site itself
+
+    def offer(self, offers: tuple[Offer, ...]) -> None:
+        """What the site can do from now on."""
+        self.core.routes.offer(offers, self.now_s())
+        self._schedule()
+
+    async def send(self, packet: Packet) -> Packet:
+        """Let an object set out. Returns its answer or its refusal, of which there is exactly one
+        in the end: at the deadline at the latest, or after `ForwarderSettings.pending_s`."""
+        if len(packet.payload) > MOST_PAYLOAD_BYTES:
+            raise InvalidInput(
+                f"an object of {len(packet.payload)} bytes is too large for a packet",
+                field="payload",
+                fix=f"send at most {MOST_PAYLOAD_BYTES} bytes",
+            )
+        key = packet.object_id, packet.branch
+        awaited: asyncio.Future[Packet] = self._loop.create_future()
+        self._awaited[key] = awaited
+        try:
+            self._do(self.core.packet(LOCAL, packet, self.now_s()))
+            return await awaited
+        finally:
+            del self._awaited[key]
+
+    # What links say
+
+    def up(self, neighbour: SiteId, cost_s: float) -> None:
+        """A link came up. It is used once the neighbour has greeted: what it may know depends on
+        the domain that it is of."""
+        log.info("the link to %s is up, %.1f ms", neighbour, 1000 * cost_s)
+        self._costs_s[neighbour] = cost_s
+        self._greet(neighbour)
+
+    def down(self, neighbour: SiteId) -> None:
+        """A link went down."""
+        log.info("the link to %s is down", neighbour)
+        del self._costs_s[neighbour]
+        self._do(self.core.link_down(neighbour, self.now_s()))
+
+    def cost(self, neighbour: SiteId, cost_s: float) -> None:
+        """A link was measured again. On a busy machine delays change all the time; telling of it
+        would keep it busy."""
+        self._costs_s[neighbour] = cost_s
+        now_s = self.now_s()
+        if now_s >= self._costs_told_s.get(neighbour, 0.0) + COST_EVERY_S:
+            self._costs_told_s[neighbour] = now_s
+            self.core.link_cost(neighbour, cost_s, now_s)
+            self._schedule()
+
+    def set_domain(self, domain: str) -> None:
+        """This site belongs to a domain from now on; empty: to none. Raises `InvalidInput`."""
+        if domain != self.core.routes.domain:
+            self.core.set_domain(domain, self.now_s())
+            for neighbour in self._costs_s:
+                self._greet(neighbour)
+            self._schedule()
+
+    def _greet(self, neighbour: SiteId) -> None:
+        self._say(neighbour, encode_summary(Greeting(self.core.routes.domain)))
+
+    def _greeted(self, neighbour: SiteId, greeting: Greeting) -> list[Command]:
+        if self.core.routes.reaches(neighbour):
+            self.core.link_domain(neighbour, greeting.domain)
+            return []
+        cost_s = self._costs_s[neighbour]
+        return self.core.link_up(neighbour, cost_s, self.now_s(), greeting.domain)
+
+    def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
+        """Packets and summaries came from a neighbour."""
+        now_s = self.now_s()
+        commands: list[Command] = []
+        for message in messages:
+            try:
+                if message.startswith(_PACKET):
+                    commands += self.core.packet(neighbour, decode_packet(message), now_s)
+                else:
+                    commands += self._told(neighbour, decode_advertised(message), now_s)
+            except DaitnError as error:
+                self.counts["malformed"] += 1
+                log.warning("what %s sent is dropped: %s", neighbour, error)
+        self._do(commands)
+
+    def _told(self, neighbour: SiteId, told: Summary | Greeting, now_s: float) -> list[Command]:
+        if isinstance(told, Greeting):
+            return self._greeted(neighbour, told)
+        self.core.heard(neighbour, told, now_s)
+        return []
+
+    # What the core says
+
+    def _do(self, commands: list[Command]) -> None:
+        for command in commands:
+            # First, as nearly all are; and patterns take three times as long.
+            if isinstance(command, Send):
+                self.counts["sent"] += 1
+                self._say(command.neighbour, encode_packet(command.packet))
+            else:
+                self._do_here(command)
+        self._schedule()
+
+    def _do_here(self, command: Deliver | Return | Tell | Drop) -> None:
+        match command:
+            case Deliver(packet):
+                self.counts["delivered"] += 1
+                self._serve(packet)
+            case Return(packet, _):
+                self.counts["returned"] += 1
+                self._return(packet)
+            case Tell(neighbour, summary):
+                self.counts["summaries"] += 1
+                self._say(neighbour, encode_summary(summary))
+            case Drop(packet, reason):
+                self.counts["dropped"] += 1
+                log.debug("%s dropped: %s", packet.object_id.hex(), reason)
+
+    def _say(self, neighbour: str, message: bytes) -> None:
+        if self._links is not None:
+            self._links.send(SiteId(neighbour), message)
+
+    def _return(self, packet: Packet) -> None:
+        awaited = self._awaited.get((packet.object_id, packet.branch))
+        if awaited is not None and not awaited.done():
+            awaited.set_result(packet)
+
+    def _serve(self, packet: Packet) -> None:
+        task = self._loop.create_task(self._served(packet))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _served(self, packet: Packet) -> None:
+        try:
+            payload = await self._service.serve(packet, decode_intent(packet.intent))
+            if len(payload) > MOST_PAYLOAD_BYTES:
+                too_large = Refusal(Reason.FAILED, "its answer is too large for a packet")
+                raise NotServed(too_large)
+            reply = answer_to(packet, payload, packet.flags & Flag.SEALED)
+        except NotServed as no:
+            reply = refusal_to(packet, no.refusal)
+        except DaitnError as error:
+            reply = refusal_to(packet, Refusal(Reason.FAILED, str(error)[:500]))
+        except Exception:
+            log.exception("serving %s failed", packet.object_id.hex())
+            reply = refusal_to(packet, Refusal(Reason.FAILED, "internal error; see the log"))
+        self._do(self.core.packet(LOCAL, reply, self.now_s()))
+
+    # Time
+
+    def _schedule(self) -> None:
+        """Have the core looked after when it is due; what is due now, in the next turn."""
+        due_s = self.core.next_s()
+        if self._timer is not None:
+            if due_s >= self._timer_s:
+                return
+            self._timer.cancel()
+        self._timer_s = due_s
+        if due_s == float("inf"):
+            self._timer = None
+            return
+        self._timer = self._loop.call_later(max(0.0, due_s - self.now_s()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_s = None, float("inf")
+        try:
+            self._do(self.core.tick(self.now_s()))
+        except Exception:
+            log.exception("the forwarder failed")
+            self._schedule()

@@ -1,0 +1,131 @@
+"""The HTTP side of a gateway: OpenAI's paths, keys and passes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from daitn.node.config import GatewayConfig
+from daitn.node.gateway.auth import ApiKeys
+from daitn.node.gateway.context import Caller
+from daitn.node.gateway.errors import internal
+from daitn.node.gateway.request import ParsedRequest, read_request
+from daitn.node.http import HttpServer, Reply, Request, Response
+from daitn.node.http.api import PATHS, ApiError, json_response, read_body, refused
+from daitn.objects.deployments import Api
+from daitn.objects.errors import Refused
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import AUTO
+
+__all__ = ["GatewayApi"]
+
+log = logging.getLogger(__name__)
+
+BODY_TIMEOUT_S = 60.0
+"""For a request's body: 4 MiB at 70 kB/s."""
+_MODELS = "/v1/models"
+
+Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
+
+
+class GatewayApi:
+    """Lets requests in, one by one, and answers what needs no deployment."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        tls: str,
+        admit: Callable[[str, float], SiteId],
+        serve: Serve,
+        models: Callable[[], Mapping[str, str]],
+        health: Callable[[], dict[str, object]],
+    ) -> None:
+        self._config = config
+        self._admit = admit
+        self._serve = serve
+        self._models = models
+        self._health = health
+        self._owners = ApiKeys(config.keys)
+        self._server = HttpServer(config.listen, "gateway.listen", self._handle, tls)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it does."""
+        return self._server.endpoint
+
+    async def start(self) -> None:
+        """Raises `InvalidInput` where it cannot listen as its file says."""
+        await self._server.start()
+
+    async def close(self) -> None:
+        """Let nobody in any more."""
+        await self._server.close()
+
+    async def _handle(self, request: Request) -> Reply:
+        try:
+            api = PATHS.get(request.path)
+            if api is not None:
+                return await self._query(request, api)
+            return self._other(request)
+        except ApiError as error:
+            return refused(error)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("a request to %s failed", request.path)
+            return refused(internal())
+
+    async def _query(self, request: Request, api: Api) -> Reply:
+        if request.method != "POST":
+            raise _wrong_method(request, "POST")
+        caller = self._caller(request)
+        body = await read_body(request, self._config.max_body_bytes, BODY_TIMEOUT_S)
+        began_s = time.perf_counter()
+        parsed = read_request(api, body, request.raw_headers)
+        return await self._serve(request, caller, parsed, began_s)
+
+    def _other(self, request: Request) -> Response:
+        path = request.path
+        if path == "/healthz":
+            return json_response(self._health())
+        if path != _MODELS and not path.startswith(_MODELS + "/"):
+            raise ApiError(404, "not_found", f"there is no {path} here")
+        if request.method != "GET":
+            raise _wrong_method(request, "GET")
+        self._caller(request)
+        models = {AUTO: "", **self._models()}
+        if path == _MODELS:
+            listed = [_model(name, owner) for name, owner in models.items()]
+            return json_response({"object": "list", "data": listed})
+        name = path.removeprefix(_MODELS + "/")
+        if name not in models:
+            raise ApiError(404, "model_not_found", f"there is no model {name}", param="model")
+        return json_response(_model(name, models[name]))
+
+    def _caller(self, request: Request) -> Caller:
+        """Who asks: a gateway with a pass, or an owner with a key. Raises `ApiError`."""
+        headers = request.headers
+        shown = headers.get("daitn-pass")
+        if shown is None:
+            return Caller(self._owners.admit(headers.get("authorization"), time.monotonic()))
+        try:
+            by = self._admit(shown, time.time())
+        except Refused as error:
+            raise ApiError(401, "invalid_pass", error.problem, param="daitn-pass") from None
+        return Caller(
+            owner=headers.get("daitn-owner", ""),
+            relayed_by=by,
+            query=headers.get("daitn-query", ""),
+            asked_at=headers.get("daitn-asked-at", ""),
+        )
+
+
+def _wrong_method(request: Request, right: str) -> ApiError:
+    return ApiError(405, "method_not_allowed", f"{request.path} is asked with {right}")
+
+
+def _model(name: str, owner: str) -> dict[str, object]:
+    """OpenAI's model object; `created` is not known of models of other servers."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner or "daitn"}

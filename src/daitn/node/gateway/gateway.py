@@ -1,0 +1,294 @@
+"""The gateway role: OpenAI's API in front of the network.
+
+A query is read, held against the QRRT by QIRCE, asked of the deployments that the plan names, and
+its answer passed on. Nothing of a query's text is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+import zlib
+from collections.abc import Callable
+
+from daitn.control.queries.context import QueryContext, Refusal
+from daitn.control.queries.engine import Qirce
+from daitn.identity.keys import SigningKey
+from daitn.node.config import GatewayConfig
+from daitn.node.gateway.affinity import Affinity
+from daitn.node.gateway.api import GatewayApi
+from daitn.node.gateway.context import Caller, RequestContext
+from daitn.node.gateway.demand import DemandEstimator
+from daitn.node.gateway.errors import (
+    deadline_passed,
+    internal,
+    not_feasible,
+    overloaded,
+    status_of,
+)
+from daitn.node.gateway.failover import Failover
+from daitn.node.gateway.packet_queries import Packets, by_packet
+from daitn.node.gateway.plans import PlanExecutor
+from daitn.node.gateway.query_log import Draws, QueryLog
+from daitn.node.gateway.request import ParsedRequest
+from daitn.node.gateway.response import ResponseWriter
+from daitn.node.gateway.retry_budget import RetryBudget
+from daitn.node.gateway.topology import Topology
+from daitn.node.gateway.upstream import Upstream
+from daitn.node.http import Reply, Request
+from daitn.node.http.api import ApiError, bad_request, of_error
+from daitn.objects.decisions import Decision
+from daitn.objects.deployments import GatewayDescriptor
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Demand
+from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
+from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.paths import permitted
+
+__all__ = ["Gateway"]
+
+log = logging.getLogger(__name__)
+
+GC_EVERY = (10_000, 20, 20)
+"""New objects per look for cycles among them, and looks per look among the older ones."""
+TOPIC_SURE = 0.5
+"""A topic that is found with less confidence is more likely wrong than right."""
+
+
+class Gateway:
+    """A site's entry for queries. `await start()` returns when it listens."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        config: GatewayConfig,
+        topology: Topology,
+        key: SigningKey,
+        admit: Callable[[str, float], SiteId],
+        topic_of: Callable[[str], tuple[str, float]],
+        packets: Packets | None = None,
+        tls: str = "",
+    ) -> None:
+        """`admit` says whose pass is shown (seconds since the epoch), or raises `Refused`.
+        `topic_of` says what a text is about, and how sure that is, in [0, 1]. `packets` takes
+        queries that find their own way; none: this node is no forwarder. `tls`: folder with the
+        certificates for addresses that begin with `https://`."""
+        self._site = site
+        self._config = config
+        self._topology = topology
+        self._key = key
+        self._topic_of = topic_of
+        self._packets = packets
+        self._tls = tls
+        self._qirce = Qirce()
+        self._query_log = QueryLog(self._qirce)
+        self._demand = DemandEstimator(site)
+        self._affinity = Affinity()
+        self._load = Load()
+        self._budget = RetryBudget()
+        self._api = GatewayApi(config, tls, admit, self._serve, self._models, self._health)
+        self._seed = zlib.crc32(site.encode()) << 32
+        self._number = 0
+        self._under_way = 0
+        self._upstream: Upstream | None = None
+        self._plans: PlanExecutor | None = None
+
+    async def start(self) -> None:
+        """Raises `InvalidInput` where it cannot listen as its file says."""
+        self._upstream = Upstream(self._site, self._key, self._load, self._tls)
+        asking = Failover(self._upstream, self._topology, self._budget)
+        self._plans = PlanExecutor(asking, self._load)
+        await self._api.start()
+        # What is there now is there to stay, and little that a query leaves behind is a cycle:
+        # looking for cycles after every 700 new objects took a tenth of the gateway's time.
+        gc.freeze()
+        gc.set_threshold(*GC_EVERY)
+
+    async def close(self) -> None:
+        """Take nothing new, and leave shortly after."""
+        await self._api.close()
+        if self._upstream is not None:
+            self._upstream.close()
+
+    def descriptor(self) -> GatewayDescriptor:
+        """What the node's advert says of it, once it listens."""
+        return GatewayDescriptor(endpoint=self._config.advertise or self._api.url)
+
+    def demand(self, now_s: float) -> Demand:
+        """What is asked here, smoothed."""
+        return self._demand.demand(now_s)
+
+    def queries(self, limit: int) -> tuple[QueryRecord, ...]:
+        """How the latest queries were served, newest first."""
+        return self._query_log.latest(limit)
+
+    def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
+        """How a query was served, and why so. Raises `NotFound`."""
+        return self._query_log.explain(id_)
+
+    async def _serve(
+        self, request: Request, caller: Caller, parsed: ParsedRequest, began_s: float
+    ) -> Reply:
+        full = self._under_way >= self._config.max_in_flight
+        query = self._query(caller, parsed, began_s, full)
+        delivery = ResponseWriter(request, query, self._topology)
+        self._under_way += 1
+        try:
+            response = await self._answered(query, delivery, full)
+        except (asyncio.CancelledError, ConnectionError):
+            self._ended(query, QueryStatus.ABANDONED, 499, "its owner went away")
+            raise
+        finally:
+            self._under_way -= 1
+        return response
+
+    async def _answered(self, query: RequestContext, delivery: ResponseWriter, full: bool) -> Reply:
+        assert self._plans is not None
+        deadline_s = query.intent.constraints.deadline_s
+        try:
+            if full:
+                raise overloaded("this gateway has as many queries under way as it takes")
+            self._budget.deposit(time.monotonic())
+            if self._finds_its_way(query):
+                answering = self._by_packet(query)
+            else:
+                if query.intent.constraints.sealed_to:
+                    raise bad_request(
+                        "only a query that finds its own way is sealed",
+                        "daitn.sealed_to",
+                        fix="wish autonomous too",
+                    )
+                self._decide(query)
+                answering = self._plans.answer(query, delivery)
+            if deadline_s is None:
+                response = await answering
+            else:
+                async with asyncio.timeout(deadline_s):
+                    response = await answering
+        except ApiError as error:
+            return await self._failed(query, delivery, error)
+        except TimeoutError:
+            return await self._failed(query, delivery, deadline_passed(deadline_s or 0.0))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("query %s failed", query.id)
+            return await self._failed(query, delivery, internal())
+        answered = response.status == 200
+        if answered and query.row >= 0:
+            self._affinity.answered(query.intent, query.deployed.id)
+        status = QueryStatus.ANSWERED if answered else QueryStatus.REFUSED
+        self._ended(query, status, response.status, "")
+        return response
+
+    def _finds_its_way(self, query: RequestContext) -> bool:
+        wished = query.intent.constraints.autonomous
+        return self._config.autonomous if wished is None else wished
+
+    async def _by_packet(self, query: RequestContext) -> Reply:
+        if self._packets is None:
+            raise bad_request("this gateway's node is no forwarder", "daitn.autonomous")
+        return await by_packet(self._packets, query)
+
+    async def _failed(
+        self, query: RequestContext, delivery: ResponseWriter, error: ApiError
+    ) -> Reply:
+        self._ended(query, status_of(error), error.status, error.message)
+        return await delivery.fail(error)
+
+    def _query(
+        self, caller: Caller, parsed: ParsedRequest, began_s: float, full: bool
+    ) -> RequestContext:
+        self._number += 1
+        now_s = time.time()
+        topic = parsed.topic if full else self._topic(parsed)
+        intent = parsed.intent(self._site, caller.owner, topic)
+        snapshot = self._topology.snapshot()
+        context = QueryContext(
+            intent=intent,
+            snapshot=snapshot,
+            paths=permitted(self._topology.paths(snapshot), snapshot, intent),
+            in_flight=self._load.of(snapshot),
+            now_s=now_s,
+            affinity=self._affinity.row(intent, snapshot),
+        )
+        return RequestContext(
+            id=f"{self._site}:{self._number}",
+            asked_at_s=now_s,
+            began_s=began_s,
+            parsed=parsed,
+            caller=caller,
+            intent=intent,
+            context=context,
+            paths=context.paths,
+        )
+
+    def _topic(self, parsed: ParsedRequest) -> str:
+        """What the query is about; found out only where the route depends on it."""
+        if parsed.topic or (parsed.name != AUTO and parsed.constraints.min_accuracy is None):
+            return parsed.topic
+        topic, sure = self._topic_of(parsed.text)
+        return topic if sure >= TOPIC_SURE else ""
+
+    def _decide(self, query: RequestContext) -> None:
+        seed = self._seed + self._number
+        self._query_log.decided(query.id, query.context, seed)
+        try:
+            plan = self._qirce.decide(query.context, Draws(seed))
+        except InvalidInput as error:
+            raise of_error(error, "daitn.") from None
+        if isinstance(plan, Refusal):
+            raise not_feasible(plan)
+        query.plan = plan
+
+    def _ended(
+        self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
+    ) -> None:
+        now_s, intent = time.time(), query.intent
+        seconds = time.perf_counter() - query.began_s
+        tokens_out = None if status is QueryStatus.SHED else query.tokens_out
+        if query.caller.relayed_by is None:
+            self._demand.count(intent.topic, intent.model, tokens_out, now_s)
+        answered = query.deployed if query.row >= 0 else None
+        self._query_log.ended(
+            QueryRecord(
+                id=query.id,
+                asked_at_s=query.asked_at_s,
+                owner=intent.owner,
+                api=intent.api,
+                model_wanted=query.parsed.model,
+                topic=intent.topic,
+                status=status,
+                http_status=http_status,
+                strategy=query.plan.strategy,
+                deployment="" if answered is None else answered.name,
+                site="" if answered is None else answered.site,
+                path=query.path,
+                attempts=query.attempts,
+                hedged=query.hedged,
+                overhead_s=max(0.0, seconds - query.away_s),
+                first_token_s=query.first_token_s,
+                seconds=seconds,
+                tokens_in=query.tokens_in,
+                tokens_out=query.tokens_out,
+                cost_usd=query.cost_usd,
+                reason=reason,
+                object_id=query.object_id,
+            )
+        )
+
+    def _models(self) -> dict[str, str]:
+        """Names of models that answer now, with their owners."""
+        snapshot = self._topology.snapshot()
+        there = snapshot.columns.there
+        return {
+            row.name: row.descriptor.owner
+            for index, row in enumerate(snapshot.rows)
+            if there[index]
+        }
+
+    def _health(self) -> dict[str, object]:
+        return {"status": "ok", "site": self._site, "in_flight": self._under_way}

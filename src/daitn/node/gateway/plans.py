@@ -1,0 +1,168 @@
+"""How many models answer: one, a cheap one before a better one, or several that vote."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from daitn.node.gateway.answer import Answer, AnswerBroken
+from daitn.node.gateway.completions import confidence, with_logprobs, without_logprobs
+from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.errors import unavailable
+from daitn.node.gateway.failover import FAILED, Failover, FailoverAttempts, late_after_s
+from daitn.node.gateway.hedge import drop
+from daitn.node.gateway.response import ResponseWriter
+from daitn.node.gateway.voting import winner
+from daitn.node.http import Reply
+from daitn.node.http.api import ApiError
+from daitn.objects.queries import Strategy
+from daitn.topology.qrrt.filters import passing
+from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.relevance import relevant_to
+
+__all__ = ["PlanExecutor"]
+
+_WHOLE: dict[str, object] = {"stream": False, "stream_options": None}
+"""Of a request whose answer is looked at before it is given."""
+
+
+class PlanExecutor:
+    """Carries a plan out."""
+
+    def __init__(self, asking: Failover, load: Load) -> None:
+        self._asking = asking
+        self._load = load
+
+    async def answer(self, query: RequestContext, delivery: ResponseWriter) -> Reply:
+        """Raises `ApiError` where no deployment answers."""
+        if query.plan.strategy is Strategy.ENSEMBLE:
+            return await self._ensemble(query, delivery)
+        if query.plan.strategy is Strategy.CASCADE:
+            sure = await self._if_sure(query, delivery)
+            return sure or await self._single(query, delivery, query.plan.better)
+        return await self._single(query, delivery, query.plan.rows)
+
+    async def _single(
+        self, query: RequestContext, delivery: ResponseWriter, rows: Sequence[int]
+    ) -> Reply:
+        search = FailoverAttempts(self._asking, query, rows, stream=query.parsed.stream)
+        answer = await search.answer()
+        if not answer.streams:
+            return delivery.whole(answer)
+
+        async def resume(broken: Answer, why: AnswerBroken) -> Answer:
+            return await self._resumed(search, delivery, broken, why)
+
+        return await delivery.stream(answer, resume)
+
+    async def _resumed(
+        self, search: FailoverAttempts, delivery: ResponseWriter, broken: Answer, why: AnswerBroken
+    ) -> Answer:
+        """After a stream broke off: another one that begins anew. Where something of it was given
+        out already, it must be the same answer byte by byte."""
+        query = broken.query
+        deployed = query.snapshot.rows[broken.row]
+        query.failed.add(broken.row)
+        self._asking.topology.observe(deployed.site, deployed.name, FAILED)
+        broken_off = ApiError(502, "broken_off", f"{deployed.id}: {why.reason}")
+        if delivery.begun:
+            search.go_on_with(self._replicas(query, broken.row))
+        try:
+            answer = await search.answer()
+        except ApiError as error:
+            raise broken_off if delivery.begun else error from None
+        if answer.streams:
+            return answer
+        raise broken_off
+
+    def _replicas(self, query: RequestContext, row: int) -> list[int]:
+        """Rows that give the same answer and may, the fastest first."""
+        rows, intent = query.snapshot.rows, query.intent
+        broken = rows[row].descriptor
+        if not (broken.deterministic and broken.manifest and intent.repeatable):
+            return []
+        cut = relevant_to(
+            query.snapshot,
+            msgspec.structs.replace(intent, model=broken.name),
+            query.paths,
+            self._load.of(query.snapshot),
+            time.time(),
+            tuple(query.failed),
+        )
+        same = [
+            (float(cut.seconds[at]), int(number))
+            for at, (number, passes) in enumerate(zip(cut.numbers, passing(cut), strict=True))
+            if passes
+            and rows[number].descriptor.deterministic
+            and rows[number].descriptor.manifest == broken.manifest
+        ]
+        return [number for _, number in sorted(same)]
+
+    async def _if_sure(self, query: RequestContext, delivery: ResponseWriter) -> Reply | None:
+        """The cheap stage of a cascade: its answer, or none where it is not sure enough."""
+        parsed = query.parsed
+        changes = _WHOLE if parsed.logprobs else {**_WHOLE, **with_logprobs(parsed.api)}
+        search = FailoverAttempts(
+            self._asking, query, query.plan.rows, stream=False, changes=changes
+        )
+        try:
+            answer = await search.answer()
+        except ApiError:
+            return None
+        if answer.status != 200:
+            return None
+        delivery.count(answer)
+        sure = confidence(answer.body)
+        if sure is None or sure < parsed.constraints.escalate_below:
+            return None
+        body = answer.body if parsed.logprobs else without_logprobs(answer.body)
+        return delivery.counted(answer, body)
+
+    async def _ensemble(self, query: RequestContext, delivery: ResponseWriter) -> Reply:
+        away_s, began_s = query.away_s, time.perf_counter()
+        answers = await self._members(query)
+        query.away_s = away_s + time.perf_counter() - began_s
+        good = [answer for answer in answers if answer.status == 200]
+        if not good:
+            if answers:
+                return delivery.whole(answers[0])
+            raise unavailable("no member of the ensemble answered")
+        for answer in good:
+            delivery.count(answer)
+        best = winner(query, [(answer.row, answer.body) for answer in good])
+        return delivery.counted(good[best], good[best].body)
+
+    async def _members(self, query: RequestContext) -> list[Answer]:
+        """What the members answer; one that fails is replaced, one that is unusually late is not
+        waited for once most have answered."""
+        plan, constraints = query.plan, query.intent.constraints
+        spare = deque(plan.rows[plan.members :])
+        first = plan.rows[: plan.members]
+        tasks = [asyncio.create_task(self._member(query, row, spare)) for row in first]
+        late_s = max(late_after_s(query, row, stream=False) for row in first)
+        try:
+            done, late = await asyncio.wait(tasks, timeout=late_s if constraints.hedge else None)
+            while late and 2 * sum(task.result() is not None for task in done) <= plan.members:
+                more, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+            # In the order of the plan, so that equal votes are decided the same way every time.
+            ended = [task.result() for task in tasks if task in done]
+            return [answer for answer in ended if answer is not None]
+        finally:
+            for task in tasks:
+                task.cancel()
+                task.add_done_callback(drop)
+
+    async def _member(self, query: RequestContext, row: int, spare: deque[int]) -> Answer | None:
+        while True:
+            search = FailoverAttempts(self._asking, query, (row,), stream=False, changes=_WHOLE)
+            try:
+                return await search.answer()
+            except ApiError:
+                if not spare or not self._asking.budget.spend(time.monotonic()):
+                    return None
+                row = spare.popleft()

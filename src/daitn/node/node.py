@@ -1,0 +1,252 @@
+"""The node of a site: one process that plays the roles of its file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+
+import msgspec
+
+from daitn.identity.keys import SigningKey, key_mark
+from daitn.identity.signing import sign_advert, sign_report
+from daitn.learning.trainer import Trainer
+from daitn.node.agents.role import AgentsRole
+from daitn.node.config import NodeConfig
+from daitn.node.descriptor import allowed_recipes, describe
+from daitn.node.incarnation import started_at_s
+from daitn.node.roles import Roles
+from daitn.node.training.executor import Executor
+from daitn.node.training.work_log import WorkLog
+from daitn.node.training.work_queue import WorkQueue
+from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.errors import DaitnError
+from daitn.objects.identifiers import Digest
+from daitn.objects.messages import (
+    CancelWork,
+    ModelsNeeded,
+    Progress,
+    RecipeQuestion,
+    StatusQuestion,
+    Work,
+    WorkOutcome,
+)
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.mobility.transport import ChunkTransport
+from daitn.tools.sensing.sensing import Sensing
+
+__all__ = ["Node"]
+
+log = logging.getLogger(__name__)
+
+REPORT_TIMEOUT_S = 5.0
+NEWS_AFTER_S = 0.05
+"""Changes that come together are told together."""
+
+
+class Node:
+    """A running node. `await start()` returns when it can take work; `close()` leaves at once."""
+
+    _work: WorkQueue
+
+    def __init__(self, config: NodeConfig, fabric: Fabric) -> None:
+        self._config = config
+        self._fabric = fabric
+        self._news = asyncio.Event()
+        """Set where the descriptor would say something else."""
+        state = Path(config.state)
+        self._key = SigningKey.at(state / "key")
+        self._store = DiskBlobStore(state / "models")
+        self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s)
+        self._sensing = Sensing(
+            fabric,
+            config.site,
+            now_s=time.time,
+            queue=lambda: self._work.queue,
+            folder=state,
+            rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
+        )
+        self._transport = ChunkTransport(
+            fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
+        )
+        recipes = allowed_recipes(config)
+        self._executor = Executor(
+            config,
+            self._trainer,
+            self._store,
+            self._transport,
+            self._key,
+            recipes,
+            self._publish_progress,
+        )
+        self._inference: Roles | None = None
+        if Roles.wanted(config):
+            self._inference = Roles(
+                config,
+                recipes,
+                fabric,
+                self._store,
+                self._transport,
+                self._key,
+                self._news.set,
+            )
+        self._terminus: AgentsRole | None = None
+        if self._inference is not None and self._inference.forwarder is not None:
+            self._terminus = AgentsRole(
+                config.site,
+                state,
+                fabric,
+                self._inference.forwarder,
+                self._transport,
+                self._executor,
+                self._described,
+            )
+        self._work = WorkQueue(
+            config.site, WorkLog(state / "work"), self._executor.perform, self._report
+        )
+        self._chunks = ChunkServer(fabric, config.site, self._store)
+        self._registrations: list[Registration] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self.descriptor: NodeDescriptor | None = None
+
+    async def start(self) -> None:
+        """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
+        if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
+            await self._trainer.start()
+        started = started_at_s(Path(self._config.state), time.time())
+        self.descriptor = await describe(self._config, self._trainer, self._key.public, started)
+        if self._inference is not None:
+            await self._inference.start()
+            self.descriptor = self._inference.described(self.descriptor)
+        await self._chunks.start()
+        for verb, handler in self._handlers().items():
+            served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
+            self._registrations.append(served)
+        await self._sensing.start()
+        token = await self._fabric.announce(
+            keys.site_alive(self._config.site, key_mark(self._key.public))
+        )
+        self._registrations.append(token)
+        await self._publish_advert()
+        self._work.resume()
+        if self._inference is not None:
+            await self._inference.listen()
+            self._spawn(self._tell_news(self._inference))
+        if self._terminus is not None:
+            self._terminus.start()
+
+    async def close(self) -> None:
+        """Take everything back. Unfinished work is lost, unheard reports are kept."""
+        for registration in reversed(self._registrations):
+            await registration.close()
+        if self._terminus is not None:
+            await self._terminus.close()
+        await self._work.close()
+        for task in self._background:
+            task.cancel()
+        if self._inference is not None:
+            await self._inference.close()
+        await self._sensing.close()
+        await self._chunks.close()
+        await self._transport.close()
+        await self._trainer.close()
+
+    async def _publish_advert(self) -> None:
+        assert self.descriptor is not None
+        advert = encode(sign_advert(self.descriptor, self._key))
+        await self._fabric.publish(keys.site_advert(self._config.site), advert)
+
+    async def _tell_news(self, inference: Roles) -> None:
+        """Publish the descriptor whenever it is another one."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(NEWS_AFTER_S)
+            self._news.clear()
+            assert self.descriptor is not None
+            changed = inference.described(self.descriptor)
+            if changed == self.descriptor:
+                continue
+            version = self.descriptor.version + 1
+            self.descriptor = msgspec.structs.replace(changed, version=version)
+            try:
+                await self._publish_advert()
+            except DaitnError as error:
+                log.warning("what is new here is not heard: %s", error)
+                self._news.set()
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "describe": self._on_describe,
+            "estimate": self._on_estimate,
+            "work": self._on_work,
+            "status": self._on_status,
+            "stop": self._on_stop,
+            "retain": self._on_retain,
+            **(self._inference.handlers() if self._inference else {}),
+            **(self._terminus.handlers() if self._terminus else {}),
+        }
+
+    def _described(self) -> NodeDescriptor:
+        assert self.descriptor is not None
+        return self.descriptor
+
+    async def _on_describe(self, key: str, payload: bytes) -> bytes:
+        assert self.descriptor is not None
+        return encode(sign_advert(self.descriptor, self._key))
+
+    async def _on_estimate(self, key: str, payload: bytes) -> bytes:
+        question = decode(payload, RecipeQuestion)
+        return encode(await self._executor.needs(question))
+
+    async def _on_work(self, key: str, payload: bytes) -> bytes:
+        return encode(self._work.start(decode(payload, Work)))
+
+    async def _on_status(self, key: str, payload: bytes) -> bytes:
+        return encode(self._work.status(decode(payload, StatusQuestion).visit))
+
+    async def _on_stop(self, key: str, payload: bytes) -> bytes:
+        await self._work.stop(decode(payload, CancelWork).visit)
+        return b""
+
+    async def _on_retain(self, key: str, payload: bytes) -> bytes:
+        needed = decode(payload, ModelsNeeded)
+        freed = await self._executor.retain(lambda: frozenset(needed.models) | self._in_use())
+        if freed:
+            log.info("freed %d bytes of models that nobody needs", freed)
+        return b""
+
+    def _in_use(self) -> frozenset[Digest]:
+        """Models that this site needs, whatever others do."""
+        serving = self._inference.models() if self._inference else frozenset()
+        travelling = self._terminus.models() if self._terminus else frozenset()
+        return self._work.models() | serving | travelling
+
+    async def _report(self, outcome: WorkOutcome) -> None:
+        await self._fabric.request(
+            keys.center_do("report"),
+            encode(sign_report(outcome, self._key)),
+            timeout_s=REPORT_TIMEOUT_S,
+        )
+
+    def _publish_progress(self, progress: Progress) -> None:
+        self._work.heard(progress)
+        self._spawn(self._send_progress(progress))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _send_progress(self, progress: Progress) -> None:
+        try:
+            key = keys.site_progress(self._config.site, progress.job)
+            await self._fabric.publish(key, encode(progress))
+        except DaitnError as error:
+            log.debug("progress is not shown: %s", error)

@@ -1,0 +1,245 @@
+"""What a node does for queries and other objects on their way: facility, gateway, forwarder and
+examining verifier, and what these roles share, the directory of nodes and the live QRRT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from daitn.identity.keys import SigningKey
+from daitn.identity.passes import PassBook
+from daitn.identity.sealing import ReceiverKey
+from daitn.node.config import ForwarderConfig, NodeConfig
+from daitn.node.forwarder.offers import serving_offers
+from daitn.node.forwarder.query_client import PacketQueryClient
+from daitn.node.forwarder.query_service import QueryService
+from daitn.node.forwarder.role import ForwarderRole
+from daitn.node.gateway.gateway import Gateway
+from daitn.node.serving.facility import ADMITTED_ROLES, Facility
+from daitn.node.verifier.deployments import DeploymentVerifier
+from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.errors import DaitnError
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.requests import (
+    CutQuery,
+    ExplainQuery,
+    QueriesWanted,
+    QueryExplained,
+    QueryList,
+)
+from daitn.objects.wire import decode, encode
+from daitn.steering.wire.intent import Capability
+from daitn.steering.wire.summaries import Offer
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Handler
+from daitn.tools.membership import FileKeys, Membership
+from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.topology.qrrt.export import export_query
+from daitn.topology.qrrt.relevance import relevant_to
+from daitn.topology.topics import TopicModel
+
+__all__ = ["Roles"]
+
+log = logging.getLogger(__name__)
+
+DEMAND_EVERY_S = 2.0
+
+
+class Roles:
+    """Parts of a node; those whose roles it does not play are absent."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        recipes: tuple[str, ...],
+        fabric: Fabric,
+        store: BlobStore,
+        transport: ModelTransport,
+        key: SigningKey,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is told when `described` would say something else."""
+        self._site = config.site
+        self._fabric = fabric
+        self._known = FileKeys(Path(config.state) / "known-keys")
+        self._membership = Membership(fabric, self._known, verifiers=config.verifiers)
+        passes = PassBook(config.site, self._key_of_asker)
+        self._facility: Facility | None = None
+        if config.facility is not None:
+            self._facility = Facility(
+                config, recipes, fabric, store, transport, passes.holder, changed
+            )
+        self._feed: QrrtFeed | None = None
+        if config.gateway is not None or config.forwarder is not None:
+            self._feed = QrrtFeed(fabric, self._membership, config.site)
+        self._query_service: QueryService | None = None
+        self.forwarder: ForwarderRole | None = None
+        if config.forwarder is not None:
+            self.forwarder = self._forwarder_role(config, config.forwarder, key)
+        self._gateway: Gateway | None = None
+        if config.gateway is not None:
+            assert self._feed is not None
+            topics = TopicModel()
+            self._membership.listen(topics)
+            self._gateway = Gateway(
+                config.site,
+                config.gateway,
+                self._feed,
+                key,
+                passes.holder,
+                topics.classify,
+                self._query_client(config.forwarder, key),
+                config.tls,
+            )
+        self._verifier: DeploymentVerifier | None = None
+        if Role.VERIFIER in config.roles:
+            # S311: which items are asked when is no secret to keep.
+            rng = random.Random()  # noqa: S311
+            self._verifier = DeploymentVerifier(config, fabric, self._membership, key, rng)
+        self._demand_task: asyncio.Task[None] | None = None
+
+    def _forwarder_role(
+        self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
+    ) -> ForwarderRole:
+        role = ForwarderRole(config.site, forwarder, self._fabric, config.tls)
+        if self._facility is not None:
+            facility = self._facility
+            self._query_service = QueryService(
+                config.site,
+                key,
+                lambda: facility.server,
+                self._served,
+                self._known.get,
+                [ReceiverKey.at(Path(path)) for path in forwarder.receives],
+                config.tls,
+            )
+            answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
+            role.provide(self._offers, answers)
+        return role
+
+    def _query_client(
+        self, config: ForwarderConfig | None, key: SigningKey
+    ) -> PacketQueryClient | None:
+        if config is None or self.forwarder is None:
+            return None
+        return PacketQueryClient(self.forwarder.runtime, key, config.classes, config.seal_to)
+
+    def _served(self) -> tuple[tuple[str, Offer], ...]:
+        assert self._feed is not None
+        return serving_offers(self._feed.snapshot(), self._site)
+
+    def _offers(self) -> tuple[Offer, ...]:
+        return tuple(offer for _, offer in self._served())
+
+    @staticmethod
+    def wanted(config: NodeConfig) -> bool:
+        """Whether the node plays a role for queries."""
+        roles = {Role.FACILITY, Role.GATEWAY, Role.VERIFIER, Role.FORWARDER}
+        return bool(roles & set(config.roles))
+
+    async def start(self) -> None:
+        """Raises `InvalidInput` where a door cannot listen as the node's file says."""
+        if self._facility is not None:
+            await self._facility.start()
+        if self._gateway is not None:
+            await self._gateway.start()
+            self._demand_task = asyncio.create_task(
+                self._publish_demand(self._gateway), name="demand"
+            )
+
+    async def listen(self) -> None:
+        """Hear of the others; once the node can say what it is itself."""
+        await self._membership.start()
+        if self._feed is not None:
+            await self._feed.start()
+        if self.forwarder is not None:
+            await self.forwarder.start()
+        if self._verifier is not None:
+            await self._verifier.start()
+
+    async def close(self) -> None:
+        if self._demand_task is not None:
+            self._demand_task.cancel()
+            await asyncio.gather(self._demand_task, return_exceptions=True)
+        for part in (
+            self._verifier,
+            self._gateway,
+            self.forwarder,
+            self._query_service,
+            self._facility,
+            self._feed,
+            self._membership,
+        ):
+            if part is not None:
+                await part.close()
+
+    def described(self, node: NodeDescriptor) -> NodeDescriptor:
+        """The node's descriptor with what these roles say."""
+        return msgspec.structs.replace(
+            node,
+            facility=self._facility.descriptor() if self._facility else None,
+            gateway=self._gateway.descriptor() if self._gateway else None,
+        )
+
+    def models(self) -> frozenset[Digest]:
+        """Weights that the site must keep."""
+        return self._facility.models() if self._facility else frozenset()
+
+    def handlers(self) -> dict[str, Handler]:
+        """Requests that the site answers because of these roles, by verb."""
+        handlers: dict[str, Handler] = {}
+        if self._facility is not None:
+            handlers |= {"deploy": self._facility.on_deploy, "retire": self._facility.on_retire}
+        if self._gateway is not None:
+            handlers |= {
+                "queries": self._on_queries,
+                "explain": self._on_explain,
+                "cut": self._on_cut,
+            }
+        if self.forwarder is not None:
+            handlers |= self.forwarder.handlers()
+        if self._verifier is not None:
+            handlers["attested"] = self._verifier.on_attested
+        return handlers
+
+    def _key_of_asker(self, site: SiteId) -> str | None:
+        """The key of a site whose pass opens doors here."""
+        node = self._membership.node(site)
+        if node is None or not set(ADMITTED_ROLES) & set(node.roles):
+            return None
+        return node.public_key
+
+    async def _on_queries(self, key: str, payload: bytes) -> bytes:
+        assert self._gateway is not None
+        wanted = decode(payload, QueriesWanted)
+        return encode(QueryList(queries=self._gateway.queries(wanted.limit)))
+
+    async def _on_explain(self, key: str, payload: bytes) -> bytes:
+        assert self._gateway is not None
+        record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
+        return encode(QueryExplained(query=record, decision=decision))
+
+    async def _on_cut(self, key: str, payload: bytes) -> bytes:
+        assert self._feed is not None
+        intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
+        snapshot = self._feed.snapshot()
+        nobody = np.zeros(len(snapshot.rows))
+        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, time.time())
+        return encode(export_query(cut))
+
+    async def _publish_demand(self, gateway: Gateway) -> None:
+        while True:
+            await asyncio.sleep(DEMAND_EVERY_S)
+            try:
+                demand = encode(gateway.demand(time.time()))
+                await self._fabric.publish(keys.site_demand(self._site), demand)
+            except DaitnError as error:
+                log.debug("what is asked is not heard: %s", error)

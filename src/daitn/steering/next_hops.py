@@ -1,0 +1,263 @@
+"""The ways on which an object may go on, as columns: one row per origin and next hop.
+
+This is a forwarder's cut of what it knows for one want, as QS-QRRT is a gateway's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daitn.objects.decisions import Rejection
+from daitn.steering.routes.table import RouteTable
+from daitn.steering.statistics import Statistics
+from daitn.steering.wire.intent import Capability, PacketIntent
+from daitn.steering.wire.summaries import Offer
+from daitn.topology.qrrt.snapshot import Flags, Floats
+
+__all__ = [
+    "LOCAL",
+    "MOST_BY_VIA",
+    "MOST_NEXT_HOPS",
+    "MOST_OUT",
+    "NextHop",
+    "NextHops",
+    "Reach",
+    "as_learned",
+    "best_next_hops",
+    "id_of",
+    "next_hops_for",
+    "reach_of",
+    "rejections",
+    "rows_of",
+]  # fmt: skip
+
+LOCAL = ""
+"""The next hop of an object that is delivered at this site."""
+WAIT_WEIGHS = 3.0
+"""An object that waits makes those after it wait too, as in QIRCE. Here it weighs more, since other
+forwarders see the same slot free before they hear of each other; tuned on the first seeds of
+`benchmarks/aats_topologies.py`."""
+MOST_NEXT_HOPS = 64
+"""Of more, only the most promising are ranked. No packet is tried at more sites."""
+MOST_BY_VIA = 8
+"""So many by each neighbour are ranked as well: a packet may have been at the others."""
+MOST_OUT = 20
+"""Ways that are not admitted, of more than `MOST_NEXT_HOPS`: for explanations."""
+
+
+class NextHop(msgspec.Struct, frozen=True, gc=False):
+    """One row."""
+
+    origin: str
+    via: str
+    """A neighbour, or `LOCAL`."""
+    offer: Offer
+    distance_s: float
+    """From here."""
+    remaining_s: float
+    """From the neighbour, as it says."""
+
+    @property
+    def id(self) -> str:
+        """For explanations."""
+        return id_of(self.origin, self.via)
+
+
+def id_of(origin: str, via: str) -> str:
+    """What a way is called: `origin via neighbour`, or `origin here`."""
+    return f"{origin} via {via}" if via else f"{origin} here"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """All ways towards one key by what summaries say, for all wants of that key. Rows in the order
+    of their ids."""
+
+    rows: tuple[NextHop, ...]
+    via: NDArray[np.intp]
+    """The neighbour's place among their names."""
+    fit: Floats
+    trust: Floats
+    remaining_s: Floats
+    """As in `NextHops`."""
+    price_usd: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class NextHops:
+    """Rows in the order of their ids, and what is computed of them, in that order."""
+
+    rows: tuple[NextHop, ...]
+    passes: Flags
+    known_fit: Floats
+    """0 where it rests on less than the want trusts."""
+    expected_s: Floats
+    """Until the answer is here, as far as this forwarder knows."""
+    weighed_s: Floats
+    """The same as it weighs: with waits as `WAIT_WEIGHS` has them, and with what is overdue."""
+    remaining_s: Floats
+    """Until it is at the next hop, as summaries say and as it weighs."""
+    cost_usd: Floats
+
+
+def reach_of(key: str, routes: RouteTable) -> Reach:
+    """All ways towards who offers a key."""
+    rows: list[NextHop] = []
+    for origin, offer in routes.offering(key):
+        if origin == routes.site:
+            rows.append(NextHop(origin, LOCAL, offer, 0.0, 0.0))
+            continue
+        rows += [
+            NextHop(origin, via.neighbour, offer, via.distance_s, via.remaining_s)
+            for via in routes.routes_to(origin)
+        ]
+    rows.sort(key=lambda hop: (hop.origin, hop.via, hop.offer.key))
+    names = {via: place for place, via in enumerate(sorted({hop.via for hop in rows}))}
+    offers = [hop.offer for hop in rows]
+    remaining_s = np.array([hop.remaining_s for hop in rows], float)
+    served_s = WAIT_WEIGHS * np.array([offer.wait_s for offer in offers], float)
+    served_s += np.array([offer.serve_s for offer in offers], float)
+    return Reach(
+        tuple(rows),
+        np.array([names[hop.via] for hop in rows], np.intp),
+        np.array([offer.fit for offer in offers], float),
+        np.array([offer.trust for offer in offers], float),
+        2.0 * remaining_s + served_s,
+        np.array([offer.price_usd for offer in offers], float),
+    )
+
+
+def next_hops_for(intent: PacketIntent, reach: Reach) -> NextHops:
+    """All ways towards what is wanted, and which of them the want admits, by what summaries say."""
+    units = (
+        intent.examples
+        if intent.capability == Capability.DATA
+        else intent.tokens_in + intent.tokens_out
+    )
+    remaining_s = reach.remaining_s
+    hops = NextHops(
+        reach.rows,
+        np.ones(len(reach.rows), bool),
+        np.where(reach.trust >= intent.trust, reach.fit, 0.0),
+        remaining_s,
+        remaining_s,
+        remaining_s,
+        reach.price_usd * units / 1000.0,
+    )
+    for failed in _failed(hops, intent).values():
+        np.logical_and(hops.passes, ~failed, out=hops.passes)
+    return hops
+
+
+def best_next_hops(hops: NextHops, reach: Reach, advertised: Floats) -> NDArray[np.intp]:
+    """The rows worth ranking by what they promise (below 0: not admitted): all, unless they are
+    very many."""
+    if len(hops.rows) <= MOST_NEXT_HOPS:
+        return np.arange(len(hops.rows))
+    best_first = np.argsort(-advertised, kind="stable")[: np.count_nonzero(hops.passes)]
+    via = reach.via[best_first]
+    kept = [best_first[:MOST_NEXT_HOPS], (~hops.passes).nonzero()[0][:MOST_OUT]]
+    kept += [best_first[via == each][:MOST_BY_VIA] for each in range(reach.via.max() + 1)]
+    return np.unique(np.concatenate(kept))
+
+
+def rows_of(hops: NextHops, kept: NDArray[np.intp]) -> NextHops:
+    """Some of the rows."""
+    if len(kept) == len(hops.rows):
+        return hops
+    return NextHops(
+        tuple(hops.rows[i] for i in kept.tolist()),
+        hops.passes[kept],
+        hops.known_fit[kept],
+        hops.expected_s[kept],
+        hops.weighed_s[kept],
+        hops.remaining_s[kept],
+        hops.cost_usd[kept],
+    )
+
+
+def as_learned(hops: NextHops, statistics: Statistics, now_s: float) -> NextHops:
+    """The same ways, with the times that this forwarder expects by what it learned."""
+    expected_s, weighed_s = [], []
+    for hop in hops.rows:
+        offer, hop_statistics = hop.offer, statistics.hop_statistics(hop.via, hop.origin)
+        wait_s = _wait_s(hop, statistics, now_s)
+        likely_s = max(
+            0.0, 2.0 * hop.distance_s + wait_s + offer.serve_s + hop_statistics.bias_s(now_s)
+        )
+        expected_s.append(likely_s)
+        extra_s = (WAIT_WEIGHS - 1.0) * wait_s
+        weighed_s.append(max(likely_s + extra_s, hop_statistics.overdue_s(likely_s, now_s)))
+    return replace(
+        hops, expected_s=np.array(expected_s, float), weighed_s=np.array(weighed_s, float)
+    )
+
+
+def _wait_s(hop: NextHop, statistics: Statistics, now_s: float) -> float:
+    """For a slot there, by what is under way."""
+    offer, load = hop.offer, statistics.load(hop.origin)
+    slots = max(1, offer.amount)
+    load.offered(offer.wait_s, _told_count(offer, slots), hop.distance_s, now_s)
+    return max(0.0, load.ahead() - slots + 1) * offer.serve_s / slots
+
+
+def _told_count(offer: Offer, slots: int) -> float:
+    """How many are under way where one more would wait so long. 0 where it would not wait: a slot
+    is free then, and there is no telling how many are."""
+    if offer.wait_s == 0.0 or offer.serve_s == 0.0:
+        return 0.0
+    return offer.wait_s * slots / offer.serve_s + slots - 1
+
+
+def _failed(hops: NextHops, intent: PacketIntent) -> dict[str, Flags]:
+    """By filter, the rows that it does not admit."""
+    offers = [hop.offer for hop in hops.rows] if intent.jurisdictions or intent.owners else []
+    failed = {"min_fit": hops.known_fit < intent.min_fit}
+    if intent.max_cost_usd is not None:
+        failed["max_cost_usd"] = hops.cost_usd > intent.max_cost_usd
+    if intent.jurisdictions:
+        places = [offer.jurisdiction not in intent.jurisdictions for offer in offers]
+        failed["jurisdictions"] = np.array(places, bool)
+    if intent.owners:
+        failed["owners"] = np.array([offer.owner not in intent.owners for offer in offers], bool)
+    if intent.unkept:
+        failed["unkept"] = np.array([hop.offer.keeps for hop in hops.rows], bool)
+    return failed
+
+
+def rejections(hops: NextHops, intent: PacketIntent) -> Iterator[Rejection]:
+    """Why each row that is not admitted is not."""
+    failed = _failed(hops, intent)
+    for i in (~hops.passes).nonzero()[0].tolist():
+        for name, flags in failed.items():
+            if flags[i]:
+                yield _rejection(name, hops, intent, i)
+
+
+def _rejection(name: str, hops: NextHops, intent: PacketIntent, row: int) -> Rejection:
+    hop, shortfall, unit = hops.rows[row], 1.0, ""
+    match name:
+        case "min_fit":
+            fit = float(hops.known_fit[row])
+            reason, shortfall = (
+                f"fit {fit:.3f} of at least {intent.min_fit:.3f}",
+                intent.min_fit - fit,
+            )
+        case "max_cost_usd":
+            cost_usd, most_usd = float(hops.cost_usd[row]), intent.max_cost_usd or 0.0
+            reason = f"costs {cost_usd:.6f} USD of at most {most_usd}"
+            shortfall, unit = cost_usd - most_usd, "USD"
+        case "jurisdictions":
+            reason = f"{hop.offer.jurisdiction or 'nowhere'} is not admitted"
+        case "owners":
+            reason = f"{hop.offer.owner or 'nobody'} is not admitted"
+        case _:
+            reason = "what is asked there is kept"
+    return Rejection(
+        candidate=hop.id, filter=name, reason=reason, field=name, shortfall=shortfall, unit=unit
+    )

@@ -1,0 +1,206 @@
+"""What a forwarder tells on, so that summaries stay small however large the network.
+
+Of each key it tells on at most `BEST` origins. Places are filled in turn, each but once: this site
+itself; the best balanced offer, the most trusted and fittest, the soonest, the cheapest; then the
+next best balanced ones. The balance counts seconds: the way there, waiting and serving, and
+`SECONDS_PER_USD`, `SECONDS_PER_FIT`, `SECONDS_PER_TRUST`. Every order grows by the same amount with
+each link passed, whichever the origin, so neighbours agree on it and the selection settles, as
+shortest paths do (strictly increasing and isotone in the sense of Sobrinho, "An algebraic theory
+of dynamic network routing", 2005).
+
+Of keys it tells on at most `MOST_KEYS` of others. Beyond that, topics are folded into their parent:
+the finest first, among equally fine ones where most topics lie under one parent. What a folded
+offer says is what the best balanced one of those that it stands for says, under the date of the
+oldest: it promises nothing that none of them does. It may promise what another of them does not
+keep; a refusal then says so. Folding is undone below half of the bound. Owners' homes are never
+folded; beyond the bound they are left out in the order of their names (domains are meant to stand
+for sites long before).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from heapq import nsmallest
+
+import msgspec
+
+from daitn.steering.routes.offers import Offers, wider
+from daitn.steering.wire.summaries import Offer
+
+__all__ = ["BEST", "MOST_KEYS", "Aggregation", "Limits", "balance", "best_of", "choose", "fold"]
+
+BEST = 4
+MOST_KEYS = 4096
+MOST_ORIGINS = 4096
+SECONDS_PER_USD = 1000.0
+"""A tenth of a cent per 1,000 tokens weighs as much as a second."""
+SECONDS_PER_FIT = 10.0
+"""A hundredth of accuracy weighs as much as a tenth of a second."""
+SECONDS_PER_TRUST = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a forwarder tells on, and of how many origins it keeps ways."""
+
+    best: int = BEST
+    most_keys: int = MOST_KEYS
+    most_origins: int = MOST_ORIGINS
+
+
+def balance(offer: Offer, distance_s: float = 0.0) -> float:
+    """Smaller is better."""
+    return (
+        distance_s
+        + offer.wait_s
+        + offer.serve_s
+        + SECONDS_PER_USD * offer.price_usd
+        - SECONDS_PER_FIT * offer.fit
+        - SECONDS_PER_TRUST * offer.trust
+    )
+
+
+def best_of(offers: Iterable[Offer], key: str) -> Offer:
+    """The best balanced one, under another key and the date of the oldest."""
+    offers = tuple(offers)
+    if len(offers) == 1 and offers[0].key == key:
+        return offers[0]
+    best = min(offers, key=lambda offer: (balance(offer), offer.key))
+    return msgspec.structs.replace(best, key=key, at_s=min(offer.at_s for offer in offers))
+
+
+def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
+    """Of several offers of a key, the best balanced one."""
+    by_key: dict[str, list[Offer]] = {}
+    for offer in offers:
+        by_key.setdefault(offer.key, []).append(offer)
+    return {key: best_of(same, key) for key, same in by_key.items()}
+
+
+def choose(
+    offers: Mapping[str, Offer], distances_s: Mapping[str, float], site: str, best: int
+) -> tuple[str, ...]:
+    """The origins to tell on, of all that offer a key."""
+    if len(offers) <= best:
+        return tuple(offers)
+
+    def soonness(origin: str) -> float:
+        return distances_s[origin] + offers[origin].wait_s + offers[origin].serve_s
+
+    def balanced(origin: str) -> tuple[float, str]:
+        return balance(offers[origin], distances_s[origin]), origin
+
+    def fittest(origin: str) -> tuple[float, ...]:
+        offer = offers[origin]
+        return -offer.trust, -offer.fit, -offer.amount, soonness(origin)
+
+    places = [site] if site in offers else []
+    places.append(min(offers, key=balanced))
+    places.append(min(offers, key=lambda origin: (*fittest(origin), origin)))
+    places.append(min(offers, key=lambda origin: (soonness(origin), origin)))
+    places.append(min(offers, key=lambda o: (offers[o].price_usd, soonness(o), o)))
+    places += nsmallest(best, offers, key=balanced)
+    return tuple(dict.fromkeys(places))[:best]
+
+
+def fold(keys: Iterable[str], most: int, folded: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The parents into which to fold, beyond those already folded, so that at most `most` keys
+    are left (or none that can be folded)."""
+    left = {advertised_as(key, folded) for key in keys}
+    while len(left) > most:
+        sizes = Counter(parent for key in left if (parent := next(wider(key), None)) is not None)
+        if not sizes:
+            break
+        into = max(sizes, key=lambda parent: (sizes[parent] > 1, parent.count("/"),
+                                              sizes[parent], parent))  # fmt: skip
+        folded |= {into}
+        left = {advertised_as(key, folded) for key in left}
+    return folded
+
+
+def advertised_as(key: str, folded: frozenset[str]) -> str:
+    """The widest aggregate into which `key` is folded, or itself."""
+    if not folded:
+        return key
+    return next((parent for parent in reversed([*wider(key)]) if parent in folded), key)
+
+
+class Aggregation:
+    """Follows what is offered, and keeps what of it is told on."""
+
+    def __init__(self, site: str, limits: Limits) -> None:
+        self.site, self.limits = site, limits
+        self.offers = Offers()
+        self._distances_s: dict[str, float] = {}
+        self._folded: frozenset[str] = frozenset()
+        self._bound = False
+        """Whether there are more keys than are told on."""
+        self._chosen: dict[str, dict[str, Offer]] = {}
+        """Key as told to origin to its offer."""
+        self._touched: set[str] = set()
+
+    def put(self, origin: str, distance_s: float, offers: Iterable[Offer]) -> None:
+        """From now on `origin` is so far and offers that."""
+        self._touched |= self.offers.put(origin, offers)
+        self._distances_s[origin] = distance_s
+
+    def drop(self, origin: str) -> None:
+        """`origin` is not reached any more."""
+        self._touched |= self.offers.put(origin, ())
+        self._distances_s.pop(origin, None)
+
+    def refresh(self) -> set[str]:
+        """The origins of which something else is told on than before."""
+        if not self._touched:
+            return set()
+        changed: set[str] = set()
+        for key, keys in self._groups().items():
+            before = self._chosen.pop(key, {})
+            if after := self._choose(key, keys):
+                self._chosen[key] = after
+            changed |= {
+                origin
+                for origin in before.keys() | after.keys()
+                if before.get(origin) != after.get(origin)
+            }
+        self._touched.clear()
+        return changed
+
+    def _groups(self) -> dict[str, list[str]]:
+        """The keys of which to choose anew, as they are told on, and those that each stands for."""
+        by_key, most = self.offers.by_key, self.limits.most_keys
+        bound = len(by_key) > (most // 2 if self._folded else most)
+        if not bound and not self._bound:
+            return {key: [key] if key in by_key else [] for key in self._touched}
+        self._bound = bound
+        self._folded = fold(by_key, most, self._folded) if bound else frozenset()
+        groups: dict[str, list[str]] = {}
+        for key in sorted(by_key):
+            groups.setdefault(advertised_as(key, self._folded), []).append(key)
+        kept = sorted(groups)[:most]
+        return {key: [] for key in self._chosen} | {key: groups[key] for key in kept}
+
+    def _choose(self, key: str, keys: Iterable[str]) -> dict[str, Offer]:
+        by_origin: dict[str, list[Offer]] = {}
+        for each in keys:
+            for origin, offer in self.offers.by_key[each].items():
+                by_origin.setdefault(origin, []).append(offer)
+        told = {origin: best_of(offers, key) for origin, offers in by_origin.items()}
+        chosen = choose(told, self._distances_s, self.site, self.limits.best)
+        return {origin: told[origin] for origin in chosen}
+
+    @property
+    def chosen(self) -> Mapping[str, Mapping[str, Offer]]:
+        """All that is told on: key as told to origin to its offer."""
+        return self._chosen
+
+    def told(self, origin: str) -> tuple[Offer, ...] | None:
+        """What is told on of what `origin` offers; None: it is not told on at all."""
+        offers = self.offers.of.get(origin)
+        if not offers or origin == self.site:
+            return tuple(offers.values()) if offers else ()
+        keys = dict.fromkeys(advertised_as(key, self._folded) for key in offers)
+        told = (self._chosen.get(key, {}).get(origin) for key in keys)
+        return tuple(offer for offer in told if offer is not None) or None

@@ -1,0 +1,46 @@
+"""Names of origins: a site's own name, or `domain:<name>@<site>/<number>`.
+
+The latter is a domain as it is reached by one of its border sites, who counts its sequence number
+up: so the ways to it are kept free of loops like those to a site. Its number tells apart several
+offers of the same key (see `daitn.steering.routes.domains`). Sites of no domain tell of one whose
+name is empty.
+"""
+
+from __future__ import annotations
+
+import re
+
+from daitn.objects.errors import Corrupt
+
+__all__ = ["check_origin", "domain_of", "domain_origin", "site_of"]
+
+_DOMAIN = "domain:"
+_NAME = "[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
+_FORM = re.compile(f"{_NAME}|{_DOMAIN}(?:{_NAME})?@{_NAME}/[1-9][0-9]{{0,2}}")
+
+
+def domain_origin(domain: str, site: str, number: int) -> str:
+    """The name of a domain's origin at a border site."""
+    return f"{_DOMAIN}{domain}@{site}/{number}"
+
+
+def domain_of(origin: str) -> str | None:
+    """The domain for which an origin stands; None: it is a site."""
+    if not origin.startswith(_DOMAIN):
+        return None
+    return origin[len(_DOMAIN) :].partition("@")[0]
+
+
+def site_of(origin: str) -> str:
+    """The site to which the ways to an origin lead: it itself, or its domain's border site."""
+    if not origin.startswith(_DOMAIN):
+        return origin
+    return origin.partition("@")[2].partition("/")[0]
+
+
+def check_origin(origin: str) -> None:
+    """Raises `Corrupt` for what is neither a site nor a domain's origin."""
+    if not _FORM.fullmatch(origin):
+        raise Corrupt(
+            f"a summary names the origin {origin!r}", field="origin", fix="ask who sent it"
+        )

@@ -1,0 +1,145 @@
+"""Offers: what of them is well formed, which changes are worth telling, who offers what."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+
+from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.steering.routes.names import check_origin
+from daitn.steering.wire.summaries import INFINITE, Offer, Summary, Update
+
+__all__ = ["Change", "Offers", "change", "check", "checked_cost", "far_apart", "wider"]
+
+FIT_STEP = 0.01
+FRESH_S = 60.0
+"""An offer that stays as it is gets a new date this often."""
+
+
+def check(summary: Summary) -> None:
+    """Refuses what no honest neighbour says. Raises `Corrupt`."""
+    if not isinstance(summary, Update):
+        return
+    for entry in summary.routes:
+        check_origin(entry.origin)
+        if not entry.distance_s >= 0.0:
+            raise _malformed(entry.origin, "distance_s", entry.distance_s)
+        for offer in entry.offers or ():
+            for name in ("fit", "serve_s", "wait_s", "price_usd"):
+                if not getattr(offer, name) >= 0.0:
+                    raise _malformed(entry.origin, name, getattr(offer, name))
+            if offer.at_s != offer.at_s or offer.fit > 1.0:
+                raise _malformed(entry.origin, "at_s, fit", (offer.at_s, offer.fit))
+
+
+def _malformed(origin: str, name: str, value: object) -> Corrupt:
+    return Corrupt(f"a summary says {value} of {origin!r}", field=name, fix="ask who sent it")
+
+
+def checked_cost(cost_s: float) -> float:
+    """Of a link. Raises `InvalidInput` where it is no time."""
+    if not 0.0 <= cost_s < INFINITE:
+        raise InvalidInput(f"a link costs {cost_s} s", field="cost_s", fix="measure it again")
+    return cost_s
+
+
+class Change(enum.IntEnum):
+    """How much a site's offers changed since it last told them."""
+
+    NONE = 0
+    """Nothing that would change a decision."""
+    LOAD = 1
+    """Waiting times, dates: they change all the time."""
+    CAPABILITY = 2
+    """What it can do, how well, for how much, under which terms."""
+
+
+def change(before: Mapping[str, Offer], after: Mapping[str, Offer]) -> Change:
+    """Compares by key. Significant are: another set of keys or other terms; a fit that differs by
+    0.01, a price or an amount by 5 %, a time to serve by 20 % and 10 ms; as load, a time to wait
+    that differs by 25 % and 0.1 s, or a date that is a minute later.
+    """
+    if before.keys() != after.keys():
+        return Change.CAPABILITY
+    return max((_changed(before[key], after[key]) for key in after), default=Change.NONE)
+
+
+def _changed(old: Offer, new: Offer) -> Change:
+    terms = (old.trust, old.jurisdiction, old.owner, old.keeps)
+    if (
+        terms != (new.trust, new.jurisdiction, new.owner, new.keeps)
+        or abs(new.fit - old.fit) >= FIT_STEP
+        or far_apart(old.price_usd, new.price_usd, share=0.05, least=0.0)
+        or far_apart(old.amount, new.amount, share=0.05, least=0.0)
+        or far_apart(old.serve_s, new.serve_s, share=0.2, least=0.01)
+    ):
+        return Change.CAPABILITY
+    if far_apart(old.wait_s, new.wait_s, share=0.25, least=0.1) or new.at_s >= old.at_s + FRESH_S:
+        return Change.LOAD
+    return Change.NONE
+
+
+def far_apart(old: float, new: float, *, share: float, least: float) -> bool:
+    """Whether `new` differs from `old` by more than that share of it and than the least."""
+    return old != new and not abs(new - old) <= max(share * old, least)
+
+
+def wider(key: str) -> Iterator[str]:
+    """The aggregated keys that stand for `key` among others, the narrowest first.
+
+    `answer:medicine/neurology` is in `answer:medicine/*` and in `answer:*`. Owners' homes are not
+    aggregated: one cannot stand for another.
+    """
+    capability, _, subject = key.partition(":")
+    if capability == "home" or subject == "*":
+        return
+    parts = subject.removesuffix("/*").split("/")
+    for size in range(len(parts) - 1, 0, -1):
+        yield f"{capability}:{'/'.join(parts[:size])}/*"
+    yield f"{capability}:*"
+
+
+class Offers:
+    """Who offers what, by key."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, dict[str, Offer]] = {}
+        """Key to origin to its offer."""
+        self.of: dict[str, dict[str, Offer]] = {}
+        """Origin to key to its offer."""
+        self._keys: dict[str, set[str]] = {}
+        """Capability to keys."""
+
+    def put(self, origin: str, offers: Iterable[Offer]) -> set[str]:
+        """From now on `origin` offers that. Returns the keys that it offers or offered."""
+        before, after = self.of.get(origin, {}), {offer.key: offer for offer in offers}
+        for key in before.keys() - after.keys():
+            del self.by_key[key][origin]
+            if not self.by_key[key]:
+                del self.by_key[key]
+                self._keys[key.partition(":")[0]].discard(key)
+        for key, offer in after.items():
+            if key not in self.by_key:
+                self._keys.setdefault(key.partition(":")[0], set()).add(key)
+            self.by_key.setdefault(key, {})[origin] = offer
+        if after:
+            self.of[origin] = after
+        else:
+            self.of.pop(origin, None)
+        return before.keys() | after.keys()
+
+    def matching(self, key: str) -> tuple[tuple[str, Offer], ...]:
+        """All offers of that key or, of origins that told no narrower one, of an aggregate of it;
+        with an empty subject, of that capability. In the order of origins."""
+        capability, _, subject = key.partition(":")
+        if not subject:
+            keys = sorted(self._keys.get(capability, ()))
+            return tuple(sorted(
+                ((origin, offer) for each in keys for origin, offer in self.by_key[each].items()),
+                key=lambda found: found[0],
+            ))  # fmt: skip
+        found = dict(self.by_key.get(key, {}))
+        for aggregate in wider(key):
+            for origin, offer in self.by_key.get(aggregate, {}).items():
+                found.setdefault(origin, offer)
+        return tuple(sorted(found.items(), key=lambda item: item[0]))

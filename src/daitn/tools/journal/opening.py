@@ -1,0 +1,164 @@
+"""Opening a journal's database, bringing its schema up to date, and saying plainly why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
+from daitn.tools.journal.tables import SCHEMA
+
+__all__ = ["open_database", "plain_errors"]
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_BUSY_S: Final = 10.0
+"""How long SQLite waits for another process that holds the database, a backup for instance."""
+_VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
+
+
+def open_database(url: str) -> sa.Engine:
+    """An engine on a database of the current schema. Raises `DaitnError` with what to do."""
+    engine = _engine(url)
+    try:
+        with plain_errors(engine.url), engine.begin() as connection:
+            _bring_up_to_date(connection)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def plain_errors(url: sa.URL) -> Iterator[None]:
+    """Turn what a database driver raises into a `DaitnError` that names the fix.
+
+    An `IntegrityError` goes through: it is about the rows, and its caller knows what it means.
+    """
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        raise _explained(str(error.orig), url) from error
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise _bad_url(f"{parsed.get_backend_name()} is no database that is supported")
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise _bad_url("an SQLite database in memory forgets everything")
+        engine = sa.create_engine(parsed)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise _bad_url(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"the driver {error.name} for this database is not installed",
+            field="database",
+            fix=f"pip install {error.name}",
+        ) from None
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    return engine
+
+
+def _prepare_sqlite(engine: sa.Engine) -> None:
+    """WAL, flushed at every commit.
+
+    With `synchronous=NORMAL` a power cut takes the last commits back. An event that the centre
+    has acted on must not vanish, so it is FULL. Measured on ext4 in a virtual machine, an append
+    takes 4.0 ms instead of 0.3 ms (medians of 200), and a job has some tens of them.
+    """
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: object) -> None:
+        # The driver would begin transactions late, and not at all before DDL.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={int(_BUSY_S * 1000)}",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode=WAL")
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        # Take the write lock first: upgrading a read transaction can fail, waiting cannot.
+        reads = connection.get_execution_options().get("reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _bring_up_to_date(connection: sa.Connection) -> None:
+    known = None
+    if sa.inspect(connection).has_table("alembic_version"):
+        known = connection.scalar(sa.select(_VERSION.c.version_num))
+    if known == SCHEMA:
+        # SQLite lets a transaction begin on a file that it may not write; find out now.
+        connection.execute(sa.update(_VERSION).values(version_num=known))
+        return
+    # Imported here: it takes 0.2 s, and a schema that is current needs none of it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise InvalidInput(
+            f"the database has schema {known}, this version of daitn knows up to {SCHEMA}: {error}",
+            field="database",
+            fix="run the version of daitn that wrote it, or a later one",
+        ) from None
+
+
+def _bad_url(problem: str) -> InvalidInput:
+    return InvalidInput(
+        problem,
+        field="database",
+        fix="use sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
+    )
+
+
+def _explained(problem: str, url: sa.URL) -> DaitnError:
+    shown = url.render_as_string(hide_password=True)
+    plain = problem.lower()
+    if any(said in plain for said in ("full", "disk i/o", "no space left")):
+        return StorageFull(
+            f"{shown} has no room: {problem}",
+            field="database",
+            fix="free space on its disk; what was acknowledged is kept",
+        )
+    if any(said in plain for said in ("malformed", "not a database")):
+        return Corrupt(
+            f"{shown} is damaged or no database: {problem}",
+            field="database",
+            fix="restore it from a backup, or name another file",
+        )
+    if any(said in plain for said in ("readonly", "read-only", "permission denied")):
+        return InvalidInput(
+            f"{shown} cannot be written: {problem}",
+            field="database",
+            fix="give this user write access to the file and its folder",
+        )
+    if "unable to open" in plain:
+        return InvalidInput(
+            f"{shown} cannot be opened: {problem}",
+            field="database",
+            fix="make the folder, and give this user write access to it",
+        )
+    return Unreachable(
+        f"{shown} did not do what was asked: {problem}",
+        field="database",
+        fix="check that the database runs, is not locked by another process, and lets us in",
+    )

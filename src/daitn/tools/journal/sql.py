@@ -1,0 +1,121 @@
+"""The journal in an SQL database: SQLite by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from daitn.objects.identifiers import JobId
+from daitn.tools.journal.opening import open_database, plain_errors
+from daitn.tools.journal.protocol import check_expected, stale
+from daitn.tools.journal.tables import EVENTS, JOBS, RECORDS
+
+__all__ = ["SqlJournal"]
+
+
+class SqlJournal:
+    """A `Journal` by SQLAlchemy URL, for instance `sqlite:////var/lib/daitn/jobs.db`.
+
+    Any thread may use it. Every method also raises `StorageFull`, `Corrupt`, `InvalidInput` or
+    `Unreachable` for what can be wrong with a database, naming the fix.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open the database and bring its schema up to date."""
+        self._engine = open_database(url)
+        self._reader = self._engine.execution_options(reads=True)
+
+    def append(self, job: JobId, expected_seq: int, events: Sequence[bytes], at_s: float) -> int:
+        check_expected(expected_seq)
+        try:
+            with self._writing() as connection:
+                job_id, found_seq = _position(connection, job)
+                if found_seq != expected_seq:
+                    raise stale(job, expected_seq, found_seq)
+                if events:
+                    _add(connection, job, job_id, found_seq, events, at_s)
+        except IntegrityError:
+            raise stale(job, expected_seq, len(self.events(job))) from None
+        return expected_seq + len(events)
+
+    def events(self, job: JobId) -> tuple[bytes, ...]:
+        query = (
+            sa.select(EVENTS.c.event)
+            .join(JOBS, JOBS.c.id == EVENTS.c.job_id)
+            .where(JOBS.c.job == job)
+            .order_by(EVENTS.c.seq)
+        )
+        with self._reading() as connection:
+            return tuple(connection.scalars(query))
+
+    def jobs(self) -> tuple[JobId, ...]:
+        with self._reading() as connection:
+            return tuple(connection.scalars(sa.select(JOBS.c.job).order_by(JOBS.c.id)))
+
+    def put(self, kind: str, name: str, value: bytes) -> None:
+        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert
+        keep = insert(RECORDS).values(kind=kind, name=name, value=value)
+        with self._writing() as connection:
+            connection.execute(
+                keep.on_conflict_do_update(
+                    index_elements=[RECORDS.c.kind, RECORDS.c.name], set_={"value": value}
+                )
+            )
+
+    def get(self, kind: str, name: str) -> bytes | None:
+        query = sa.select(RECORDS.c.value).where(RECORDS.c.kind == kind, RECORDS.c.name == name)
+        with self._reading() as connection:
+            return connection.scalar(query)
+
+    def all(self, kind: str) -> dict[str, bytes]:
+        query = sa.select(RECORDS.c.name, RECORDS.c.value).where(RECORDS.c.kind == kind)
+        with self._reading() as connection:
+            # Databases differ in how they order text.
+            return dict(sorted((name, value) for name, value in connection.execute(query)))
+
+    def close(self) -> None:
+        """Give the connections back; every acknowledged write is on the disk already."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with plain_errors(self._engine.url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with plain_errors(self._engine.url), self._reader.begin() as connection:
+            yield connection
+
+
+def _position(connection: sa.Connection, job: JobId) -> tuple[int | None, int]:
+    """A job's row and how many events it has; no row and 0 for a job that is not there."""
+    query = (
+        sa.select(JOBS.c.id, sa.func.coalesce(sa.func.max(EVENTS.c.seq), 0))
+        .outerjoin(EVENTS, EVENTS.c.job_id == JOBS.c.id)
+        .where(JOBS.c.job == job)
+        .group_by(JOBS.c.id)
+    )
+    row = connection.execute(query).one_or_none()
+    return (None, 0) if row is None else (row[0], row[1])
+
+
+def _add(
+    connection: sa.Connection,
+    job: JobId,
+    job_id: int | None,
+    seq: int,
+    events: Sequence[bytes],
+    at_s: float,
+) -> None:
+    if job_id is None:
+        job_id = connection.scalar(sa.insert(JOBS).values(job=job).returning(JOBS.c.id))
+    rows = [
+        {"job_id": job_id, "seq": number, "at_s": at_s, "event": event}
+        for number, event in enumerate(events, start=seq + 1)
+    ]
+    connection.execute(sa.insert(EVENTS), rows)

@@ -1,0 +1,302 @@
+"""Who is on the network, and what each node says of itself, from signed adverts.
+
+A site's public key is trusted at first sight and kept: an advert under the same name with another
+key is refused, before and after a restart. A site is there while a node with that key shows its
+token; another process under the same name neither brings it nor keeps it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from daitn.identity.keys import key_mark
+from daitn.identity.signing import check_advert
+from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
+from daitn.objects.identifiers import SiteId
+from daitn.objects.messages import Advert
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.files.atomic import replace_file
+
+__all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]
+
+log = logging.getLogger(__name__)
+
+LOST_AFTER_S = 1.0
+"""How long a site's token may be gone before it counts as lost: a link flaps, a node dies."""
+DESCRIBE_TIMEOUT_S = 5.0
+MOST_SITES = 10_000
+"""Names that are let in; ten times the largest network that was tried. Anybody can think of
+another name."""
+MOST_MARKS = 16
+"""Nodes under one name that are told apart; one of them is the true one."""
+MOST_BYTES = 16 << 20
+"""Of an advert: 256 deployments that each carry 32 signed verifications have 5 MB."""
+
+
+class KnownKeys(Protocol):
+    """Public keys of sites, as they were first heard; they outlive the process."""
+
+    def get(self, site: SiteId) -> str | None: ...
+
+    def put(self, site: SiteId, public_key: str) -> None:
+        """Raises `StorageFull`."""
+        ...
+
+    def sites(self) -> tuple[SiteId, ...]: ...
+
+
+class FileKeys:
+    """Known keys in one small file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `InvalidInput` where the file is there and cannot be read."""
+        self._path = path
+        try:
+            self._known = decode(path.read_bytes(), dict[SiteId, str])
+        except FileNotFoundError:
+            self._known = {}
+        except Corrupt as error:
+            raise _unreadable(path, error.problem) from None
+        except OSError as error:
+            raise _unreadable(path, str(error.strerror)) from None
+
+    def get(self, site: SiteId) -> str | None:
+        return self._known.get(site)
+
+    def put(self, site: SiteId, public_key: str) -> None:
+        known = {**self._known, site: public_key}
+        try:
+            replace_file(self._path, encode(known))
+        except OSError as error:
+            raise StorageFull(
+                f"{self._path} cannot be written: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
+        self._known = known
+
+    def sites(self) -> tuple[SiteId, ...]:
+        return tuple(sorted(self._known))
+
+
+def _unreadable(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"the keys of other sites in {path} cannot be read: {why}",
+        field="state",
+        fix="restore the file; if it is removed, every site is trusted anew at first sight",
+    )
+
+
+class Listener(Protocol):
+    """Hears of nodes. Nothing is told twice in a row that did not change."""
+
+    def described(self, node: NodeDescriptor) -> None:
+        """A node says this of itself: for the first time, anew, or as it comes back."""
+        ...
+
+    def came(self, site: SiteId) -> None:
+        """A node that has described itself is there, or described itself anew."""
+        ...
+
+    def lost(self, site: SiteId) -> None:
+        """A node is gone."""
+        ...
+
+
+class Membership:
+    """Keeps what every node says of itself, and tells listeners who came and who was lost."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        known: KnownKeys,
+        *listeners: Listener,
+        verifiers: Collection[SiteId] = (),
+    ) -> None:
+        """`verifiers`: those that count; what others say of themselves is heard without that role.
+        Empty: all that call themselves so."""
+        self._verifiers = verifiers
+        self._fabric = fabric
+        self._known = known
+        self._listeners = list(listeners)
+        self._nodes: dict[SiteId, NodeDescriptor] = {}
+        self._alive: set[SiteId] = set()
+        self._marks: dict[SiteId, set[str]] = {}
+        """Of the keys of the nodes that show a token, by the site that they say they are."""
+        self._going: dict[SiteId, asyncio.Task[None]] = {}
+        self._greeting: dict[SiteId, asyncio.Task[None]] = {}
+        self._registrations: list[Registration] = []
+
+    async def start(self) -> None:
+        self._registrations = [
+            await self._fabric.subscribe(keys.ALL_ADVERTS, self._on_advert),
+            await self._fabric.watch(keys.ALL_SITES_ALIVE, self._on_alive),
+        ]
+
+    async def close(self) -> None:
+        for registration in self._registrations:
+            await registration.close()
+        tasks = [*self._going.values(), *self._greeting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this listener too, first of all that is known already."""
+        self._listeners.append(listener)
+        for site, node in self._nodes.items():
+            listener.described(node)
+            if site in self._alive:
+                listener.came(site)
+
+    def node(self, site: SiteId) -> NodeDescriptor | None:
+        """What the node last said of itself, whether it is there or not."""
+        return self._nodes.get(site)
+
+    def nodes(self) -> tuple[NodeDescriptor, ...]:
+        """What the nodes that are there say of themselves, by site."""
+        return tuple(self._nodes[site] for site in sorted(self._alive))
+
+    def alive(self) -> frozenset[SiteId]:
+        """Sites that are there and have described themselves."""
+        return frozenset(self._alive)
+
+    def key_of(self, site: SiteId) -> str | None:
+        """The public key under which a site was first heard; none if it never was."""
+        return self._known.get(site)
+
+    async def _on_alive(self, key: str, alive: bool) -> None:
+        site, mark = keys.site_of(key), keys.mark_of(key)
+        self._note_mark(site, mark, alive)
+        if not self._is_own(site, mark):
+            if alive:
+                log.warning("%s is not let in: the site is known with another key", site)
+            return
+        for waiting in (self._going, self._greeting):
+            task = waiting.pop(site, None)
+            if task is not None:
+                task.cancel()
+        if alive:
+            self._greeting[site] = asyncio.create_task(self._greet(site))
+        else:
+            self._going[site] = asyncio.create_task(self._give_up(site))
+
+    def _note_mark(self, site: SiteId, mark: str, alive: bool) -> None:
+        marks = self._marks.setdefault(site, set())
+        if alive and len(marks) < MOST_MARKS:
+            marks.add(mark)
+        elif not alive:
+            marks.discard(mark)
+        if not marks:
+            del self._marks[site]
+
+    def _is_own(self, site: SiteId, mark: str) -> bool:
+        """Whether a node with this key may be the site's."""
+        known = self._known.get(site)
+        return known is None or key_mark(known) == mark
+
+    def _shows(self, site: SiteId) -> bool:
+        """Whether a node that has the site's known key shows its token."""
+        known = self._known.get(site)
+        return known is not None and key_mark(known) in self._marks.get(site, ())
+
+    async def _greet(self, site: SiteId) -> None:
+        refused = False
+        while True:
+            try:
+                advert = await self._fabric.request(
+                    keys.site_do(site, "describe"), b"", timeout_s=DESCRIBE_TIMEOUT_S
+                )
+                self._heard(site, advert)
+                return
+            except (Refused, InvalidInput, Corrupt) as error:
+                if not refused:
+                    log.warning("%s is not let in: %s", site, error)
+                refused = True
+                # Another process may answer in its name: the true one is asked again.
+                if not self._shows(site):
+                    return
+            except DaitnError as error:
+                log.info("%s does not describe itself yet: %s", site, error.problem)
+            await asyncio.sleep(LOST_AFTER_S)
+
+    async def _give_up(self, site: SiteId) -> None:
+        await asyncio.sleep(LOST_AFTER_S)
+        self._going.pop(site, None)
+        if site in self._alive:
+            self._alive.discard(site)
+            log.info("%s is gone", site)
+            self._tell(lambda listener: listener.lost(site))
+
+    async def _on_advert(self, key: str, payload: bytes) -> None:
+        try:
+            self._heard(keys.site_of(key), payload)
+        except DaitnError as error:
+            log.warning("the advert at %s is not believed: %s", key, error)
+
+    def _heard(self, site: SiteId, payload: bytes) -> None:
+        """Take in what a site says of itself. It is there if its token is: another process may
+        answer in its place, so that it is not heard when it is asked."""
+        anew = self._absorb(site, payload)
+        coming = site in self._greeting and site not in self._alive and self._shows(site)
+        if coming:
+            self._alive.add(site)
+        if anew or coming:
+            self._tell(lambda listener: listener.described(self._nodes[site]))
+        if coming or (anew and site in self._alive):
+            self._tell(lambda listener: listener.came(site))
+
+    def _absorb(self, site: SiteId, payload: bytes) -> bool:
+        """Whether it says something new. Raises `Refused` or `Corrupt` where it is not believed."""
+        if len(payload) > MOST_BYTES:
+            raise Refused(f"an advert has at most {MOST_BYTES} bytes", field="advert")
+        advert = decode(payload, Advert)
+        check_advert(advert)
+        node = advert.descriptor
+        if node.site != site:
+            raise Refused(f"{site} speaks in the name of {node.site}", field="site")
+        self._check_key(site, node.public_key)
+        known = self._nodes.get(site)
+        if known is not None and not _later(node, known):
+            return False
+        self._nodes[site] = self._admitted(node)
+        return True
+
+    def _admitted(self, node: NodeDescriptor) -> NodeDescriptor:
+        if not self._verifiers or node.site in self._verifiers:
+            return node
+        roles = tuple(role for role in node.roles if role is not Role.VERIFIER)
+        return msgspec.structs.replace(node, roles=roles, verifier=None)
+
+    def _check_key(self, site: SiteId, public_key: str) -> None:
+        known = self._known.get(site)
+        if known is None:
+            if len(self._nodes) >= MOST_SITES:
+                raise Refused(
+                    f"{MOST_SITES} sites are known already",
+                    field="site",
+                    fix="restart, and let no strangers onto the fabric",
+                )
+            self._known.put(site, public_key)
+        elif known != public_key:
+            raise Refused(
+                f"{site} is known with another key",
+                field="public_key",
+                fix="restore the key in the site's state folder, or give the site a new name",
+            )
+
+    def _tell(self, tell: Callable[[Listener], None]) -> None:
+        for listener in self._listeners:
+            tell(listener)
+
+
+def _later(heard: NodeDescriptor, known: NodeDescriptor) -> bool:
+    return (heard.started_at_s, heard.version) > (known.started_at_s, known.version)

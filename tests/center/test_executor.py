@@ -1,0 +1,122 @@
+"""Commands become requests to sites, in their order, and what sites say of them comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from daitn.center import executor as actions_module
+from daitn.center.executor import JobExecutor
+from daitn.center.experience import Experience
+from daitn.control.jobs.commands import StartWork
+from daitn.control.jobs.job import Job, Outstanding
+from daitn.objects.identifiers import JobId, SiteId, VisitId
+from daitn.objects.jobs import JobEvent, Reported, Submitted
+from daitn.objects.messages import VisitWork, Work, WorkState, WorkStatus
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.memory import MemoryNetwork
+from daitn.tools.journal.memory import MemoryJournal
+from daitn.topology.snapshot import Drrt
+from tests.control.jobs.world import INTENT, NEEDS
+
+NETCO = SiteId("netco")
+
+
+class Scene:
+    """A control centre's actions, and a site that takes work."""
+
+    def __init__(self) -> None:
+        self.network = MemoryNetwork()
+        self.fed: list[JobEvent] = []
+        self.told: list[tuple[VisitId, WorkStatus]] = []
+        self.taken: list[VisitId] = []
+        fabric = self.network.open("center")
+        self.executor = JobExecutor(
+            fabric,
+            snapshot=lambda: Drrt(version=1, at_s=0.0),
+            not_back=tuple,
+            feed=self.feed,
+            told=self.hear,
+            settle=lambda job: None,
+            experience=Experience(MemoryJournal()),
+        )
+
+    def feed(self, job: JobId, event: JobEvent) -> None:
+        self.fed.append(event)
+
+    def hear(self, job: JobId, visit: VisitId, status: WorkStatus) -> None:
+        self.told.append((visit, status))
+
+    async def open_site(self, answer: bytes | None = None) -> None:
+        """`answer`: instead of a status; the site answers sooner or later."""
+        chance = random.Random(1)
+
+        async def take(key: str, payload: bytes) -> bytes:
+            work = decode(payload, Work)
+            self.taken.append(work.visit)
+            await asyncio.sleep(chance.uniform(0.0, 0.01))
+            status = WorkStatus(state=WorkState.RUNNING, ahead=len(self.taken) - 1)
+            return answer if answer is not None else encode(status)
+
+        await self.network.open(NETCO).serve(keys.site_do(NETCO, "work"), take)
+
+    async def start(self, number: int) -> None:
+        """Hand in the first visit of the job of this number."""
+        name = JobId(f"qa-{number}")
+        submitted = Submitted(job=name, intent=INTENT, needs=NEEDS)
+        job = Job(
+            id=name, intent=submitted.intent, needs=NEEDS, start=None, insist=False,
+            submitted_at_s=0.0,
+        )  # fmt: skip
+        work = VisitWork(
+            visit=job.next_visit_id(), job=name, recipe="classifier", config={}, seed=0,
+            owner="acme", dataset="qa", examples=0, model=None, previous=(),
+        )  # fmt: skip
+        job.outstanding[work.visit] = Outstanding(NETCO, work)
+        await self.executor.carry_out(job, StartWork(NETCO, work))
+
+
+async def test_what_is_handed_in_first_is_accepted_first() -> None:
+    scene = Scene()
+    await scene.open_site()
+    await asyncio.gather(*(scene.start(number) for number in range(1, 9)))
+    visits = [VisitId(f"qa-{number}.1") for number in range(1, 9)]
+    assert scene.taken == visits
+    assert [(visit, status.ahead) for visit, status in scene.told] == [
+        (visit, ahead) for ahead, visit in enumerate(visits)
+    ]
+    assert not scene.fed
+
+
+async def test_a_site_that_takes_no_work_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions_module, "START_TIMEOUT_S", 0.01)
+    scene = Scene()
+    await scene.start(1)
+    (reported,) = scene.fed
+    assert isinstance(reported, Reported)
+    assert reported.outcome.state is WorkState.FAILED
+    assert reported.outcome.error is not None
+    assert reported.outcome.error.problem == "netco does not take work"
+
+
+async def test_work_that_is_being_handed_in_is_not_handed_in_beside() -> None:
+    scene = Scene()
+    await scene.open_site()
+    await asyncio.gather(*(scene.start(1) for _ in range(5)))
+    assert scene.taken == ["qa-1.1"]
+    await scene.start(1)
+    assert scene.taken == ["qa-1.1", "qa-1.1"]
+
+
+async def test_an_answer_that_is_no_status_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene()
+    await scene.open_site(answer=b"\xc1")
+    await scene.start(1)
+    assert not scene.fed
+    assert not scene.told
+    assert "netco answers what is no status" in caplog.text

@@ -1,0 +1,144 @@
+"""A second deployment is asked where the first is late, and the faster one's answer is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from daitn.node.gateway.answer import Answer
+from daitn.node.gateway.hedge import Hedge
+
+LATE_S = 0.02
+
+
+class Given:
+    """Stands for an answer."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Rows:
+    """Rows that answer after some seconds, never, or not at all."""
+
+    def __init__(self, **seconds: float | None) -> None:
+        """`a=0.1` answers, `a=None` fails at once, `a=-0.1` fails after that."""
+        self._seconds = list(seconds.values())
+        self.left = list(range(1, len(self._seconds)))
+        self.count = len(seconds)
+        self.asked: list[int] = []
+        self.cancelled: list[int] = []
+        self.overtaken: list[int] = []
+        self.given: list[Given] = []
+        self.when_given: Callable[[], object] = lambda: None
+
+    async def attempt(self, row: int) -> Answer | None:
+        self.asked.append(row)
+        seconds = self._seconds[row]
+        try:
+            await asyncio.sleep(abs(seconds or 0.0))
+        except asyncio.CancelledError:
+            self.cancelled.append(row)
+            raise
+        if seconds is None or seconds < 0:
+            return None
+        self.given.append(Given(row))
+        self.when_given()
+        return cast(Answer, self.given[-1])
+
+    def another(self) -> int | None:
+        return self.left.pop(0) if self.left else None
+
+    async def answer(self) -> int | None:
+        hedge = Hedge(self.attempt, self.another, lambda row, s: self.overtaken.append(row))
+        answer = await hedge.answer(0, LATE_S)
+        await asyncio.sleep(0)
+        return None if answer is None else cast(Given, answer).row
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers", "asked", "overtaken", "cancelled"),
+    [
+        (Rows(a=0.0, b=0.0), 0, [0], [], []),
+        (Rows(a=None, b=0.0), None, [0], [], []),
+        (Rows(a=9.0, b=0.01), 1, [0, 1], [0], [0]),
+        (Rows(a=0.1, b=9.0), 0, [0, 1], [1], [1]),
+        (Rows(a=9.0, b=None, c=0.01), 2, [0, 1, 2], [0], [0]),
+        (Rows(a=0.1, b=None), 0, [0, 1], [], []),
+        (Rows(a=-0.05, b=0.2, c=9.0), 1, [0, 1, 2], [2], [2]),
+        (Rows(a=-0.05, b=9.0, c=0.01), 2, [0, 1, 2], [1], [1]),
+        (Rows(a=-0.05, b=0.1), 1, [0, 1], [], []),
+        (Rows(a=-0.05, b=-0.1, c=None), None, [0, 1, 2], [], []),
+        (Rows(a=0.1, b=9.0, c=9.0), 0, [0, 1], [1], [1]),
+        (Rows(a=0.1), 0, [0], [], []),
+        (Rows(a=-0.1), None, [0], [], []),
+    ],
+)
+async def test_the_first_answer_counts_and_the_other_is_not_waited_for(
+    rows: Rows,
+    answers: int | None,
+    asked: list[int],
+    overtaken: list[int],
+    cancelled: list[int],
+) -> None:
+    assert await rows.answer() == answers
+    assert rows.asked == asked
+    # None was taken and not asked: that would cost a retry.
+    assert len(rows.left) == rows.count - len(asked)
+    assert rows.overtaken == overtaken
+    assert rows.cancelled == cancelled
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("after_s", [0.005, 0.05])
+async def test_who_gives_up_gives_up_all_that_are_asked(after_s: float) -> None:
+    rows = Rows(a=9.0, b=9.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(after_s):
+            await rows.answer()
+    await asyncio.sleep(0)
+    assert rows.cancelled == rows.asked
+
+
+async def test_a_deadline_in_the_same_moment_as_a_faster_answer_counts() -> None:
+    """Whoever cancels while a hedge interrupts is heard."""
+    rows = Rows(a=9.0, b=0.0)
+    asking = asyncio.create_task(rows.answer())
+    rows.when_given = asking.cancel
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await asyncio.sleep(0)
+    assert all(given.closed for given in rows.given)
+
+
+async def test_what_came_while_its_asker_was_cancelled_is_closed() -> None:
+    rows = Rows(a=-0.04, b=0.1)
+    asking = asyncio.create_task(rows.answer())
+    loop = asyncio.get_running_loop()
+    rows.when_given = lambda: loop.call_soon(asking.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await asyncio.sleep(0)
+    assert [given.closed for given in rows.given] == [True]
+
+
+async def test_what_fails_in_the_second_task_is_told() -> None:
+    async def attempt(row: int) -> Answer | None:
+        if row:
+            raise ValueError("a defect")
+        await asyncio.sleep(9.0)
+        return None
+
+    left = [1]
+    hedge = Hedge(attempt, lambda: left.pop() if left else None, lambda row, s: None)
+    with pytest.raises(ValueError, match="a defect"):
+        await hedge.answer(0, LATE_S)

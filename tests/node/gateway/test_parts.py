@@ -1,0 +1,310 @@
+"""Formats and bookkeeping of a gateway, over all inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.control.queries.context import QueryContext
+from daitn.control.queries.engine import Qirce
+from daitn.node.gateway.affinity import Affinity
+from daitn.node.gateway.answer import AnswerBroken
+from daitn.node.gateway.completions import NotJson, as_events, read_usage, without_logprobs
+from daitn.node.gateway.demand import SMOOTHED_OVER_S, DemandEstimator
+from daitn.node.gateway.query_log import MOST_DECISIONS, MOST_RECORDS, QueryLog
+from daitn.node.gateway.request import read_request
+from daitn.node.gateway.retry_budget import LEAST_PER_S, WINDOW_S, RetryBudget
+from daitn.node.gateway.sse import EventReader
+from daitn.node.http.api import ApiError
+from daitn.objects.deployments import Api
+from daitn.objects.errors import NotFound
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
+from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.paths import paths_from
+from tests.node.gateway.scene import Network, deployment
+
+lines = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)
+streams = st.lists(lines, min_size=1, max_size=8).map(
+    lambda said: b"".join(b"data: " + line.encode() + b"\n\n" for line in said)
+)
+cuts = st.lists(st.integers(min_value=0, max_value=200), max_size=10)
+
+
+def pieces(data: bytes, at: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in at), len(data)]
+    return [data[a:b] for a, b in pairwise(places) if b > a]
+
+
+@given(streams, cuts)
+def test_events_come_out_whole_and_unchanged(stream: bytes, at: list[int]) -> None:
+    events = EventReader()
+    given_out = [events.take(piece) for piece in pieces(stream, at)]
+
+    assert all(part == b"" or part.endswith(b"\n\n") for part in given_out)
+    assert b"".join(given_out) + events.rest() == stream
+
+
+@given(streams, cuts, cuts, st.integers(min_value=0))
+def test_an_answer_that_is_begun_again_goes_on_where_it_broke_off(
+    stream: bytes, at: list[int], again: list[int], broke: int
+) -> None:
+    events = EventReader()
+    given_out = [events.take(piece) for piece in pieces(stream[: broke % len(stream)], at)]
+
+    events.again()
+    given_out += [events.take(piece) for piece in pieces(stream, again)]
+
+    assert b"".join(given_out) + events.rest() == stream
+
+
+@given(streams, streams, cuts)
+def test_another_answer_is_never_mixed_in(first: bytes, other: bytes, at: list[int]) -> None:
+    events = EventReader()
+    told = events.take(first)
+    events.again()
+    try:
+        for piece in pieces(other, at):
+            told += events.take(piece)
+        told += events.rest()
+    except AnswerBroken:
+        assert not other.startswith(first)
+    else:
+        assert told == other
+
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "topic": st.text("abc/", min_size=1, max_size=10),
+        "min_accuracy": st.floats(min_value=0, max_value=1),
+        "trust": st.sampled_from(["claimed", "weights", "asked"]),
+        "deadline_s": st.floats(min_value=1e-3, max_value=1e6),
+        "jurisdictions": st.lists(st.sampled_from(["US", "DE", "FR"]), min_size=1, max_size=3),
+        "privacy": st.sampled_from(["any", "unkept", "site"]),
+        "members": st.integers(min_value=2, max_value=7),
+        "hedge": st.booleans(),
+        "prefer": st.dictionaries(
+            st.sampled_from(["cost", "latency"]), st.floats(min_value=0, max_value=9), min_size=1
+        ),
+    },
+)
+
+
+def as_header(name: str, value: Any) -> tuple[bytes, bytes]:
+    if isinstance(value, list):
+        text = ", ".join(value)
+    elif isinstance(value, dict):
+        text = ",".join(f"{scorer}={weight!r}" for scorer, weight in value.items())
+    else:
+        text = json.dumps(value) if isinstance(value, bool) else str(value)
+    return f"daitn-{name.replace('_', '-')}".encode(), text.encode()
+
+
+@given(fields, fields)
+def test_headers_say_the_same_as_the_body_which_counts_more(
+    headers: dict[str, Any], over: dict[str, Any]
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "daitn": over}
+
+    asked = read_request(
+        Api.CHAT, json.dumps(body).encode(), [as_header(*wish) for wish in headers.items()]
+    )
+
+    assert asked.constraints == msgspec.convert({**headers, **over}, QueryConstraints)
+
+
+@given(st.binary(max_size=300))
+def test_bytes_are_read_or_refused(body: bytes) -> None:
+    try:
+        read_request(Api.CHAT, body, [])
+    except ApiError as error:
+        assert error.status == 400
+    with contextlib.suppress(NotJson):
+        read_usage(body)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text("xyz", min_size=1, max_size=5), values, max_size=5))
+def test_fields_that_do_not_matter_here_go_on_byte_for_byte(extra: dict[str, Any]) -> None:
+    plain = {**extra, "model": "a@b", "prompt": "p", "daitn": {}}
+    body = json.dumps(plain, indent=3).encode()
+
+    sent = read_request(Api.COMPLETIONS, body, []).body("a", {})
+
+    assert json.loads(sent) == {**extra, "model": "a", "prompt": "p"}
+    for value in extra.values():
+        raw = json.dumps({"f": value}, indent=3).encode()[1:-1].split(b":", 1)[1].strip()
+        assert raw in sent
+
+
+def test_a_header_with_no_number_is_refused() -> None:
+    body = b'{"model": "m", "messages": [{"role": "user"}]}'
+    for value in (b"nan", b"inf", b"-1", b"1e9", b""):
+        with pytest.raises(ApiError) as refused:
+            read_request(Api.CHAT, body, [(b"Daitn-Min-Accuracy", value)])
+        assert refused.value.param == "daitn.min_accuracy"
+
+
+def test_the_last_message_of_a_user_is_what_is_asked() -> None:
+    parts = [{"type": "text", "text": "What is"}, {"type": "image_url"}, {"text": "this?"}]
+    messages = [
+        {"role": "user", "content": "before"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ]
+    body = json.dumps({"model": "auto:medicine", "messages": messages, "temperature": 0}).encode()
+
+    asked = read_request(Api.CHAT, body, [])
+    intent = asked.intent(SiteId("gw"), "", asked.topic)
+
+    assert asked.text == "What is\nthis?"
+    assert (intent.model, intent.topic, intent.repeatable) == ("auto", "medicine", True)
+
+
+def test_a_retry_budget_is_a_share_of_the_last_ten_seconds() -> None:
+    budget = RetryBudget()
+    for _ in range(1000):
+        budget.deposit(100.5)
+    floor = LEAST_PER_S * WINDOW_S
+    assert sum(budget.spend(101.0) for _ in range(1000)) == floor + 200
+    assert not budget.spend(109.9)
+    assert sum(budget.spend(111.5) for _ in range(1000)) == floor
+    assert sum(budget.spend(5000.0) for _ in range(1000)) == floor
+
+
+def test_demand_follows_what_is_asked() -> None:
+    meter = DemandEstimator(SiteId("gw"))
+    now_s = 0.0
+    while now_s < 10 * SMOOTHED_OVER_S:
+        meter.count("medicine", "auto", 20, now_s)
+        meter.count("", "doctor", None if int(now_s) % 2 else 40, now_s)
+        now_s += 0.5
+    busy = {rate.model: rate for rate in meter.demand(now_s).rates}
+    assert busy["auto"].per_s == pytest.approx(2.0, rel=0.05)
+    assert busy["auto"].tokens_out == pytest.approx(20.0)
+    assert busy["doctor"].shed_per_s == pytest.approx(1.0, rel=0.1)
+    later = meter.demand(now_s + SMOOTHED_OVER_S).rates
+    assert later[0].per_s == pytest.approx(2.0 * 0.368, rel=0.05)
+    assert meter.demand(now_s + 1000 * SMOOTHED_OVER_S).rates == ()
+    for number in range(10_000):
+        meter.count("", f"model-{number}", 1, now_s)
+    assert len(meter.demand(now_s).rates) <= 256
+
+
+def test_load_follows_the_rows_of_the_topology() -> None:
+    network, load = Network(), Load()
+    network.facility("m", "http://m", deployment("b"))
+    load.begin("b@m")
+    load.begin("b@m")
+    assert load.of(network.state.snapshot()).tolist() == [2.0]
+    network.facility("a", "http://a", deployment("a"), deployment("c"))
+    load.begin("c@a")
+    before = load.of(network.state.snapshot())
+    assert before.tolist() == [0.0, 2.0, 1.0]
+    load.end("b@m")
+    load.end("c@a")
+    assert load.of(network.state.snapshot()).tolist() == [0.0, 1.0, 0.0]
+    assert before.tolist() == [0.0, 2.0, 1.0]
+
+
+def test_sessions_and_prompts_stay_where_they_were_answered() -> None:
+    network, affinity = Network(), Affinity()
+    network.facility("m", "http://m", deployment("a"), deployment("b"))
+    snapshot = network.state.snapshot()
+
+    def intent(owner: str, session: str, prefix: int, model: str = "auto") -> QueryIntent:
+        return QueryIntent(
+            origin=SiteId("gw"),
+            owner=owner,
+            api=Api.CHAT,
+            model=model,
+            tokens_in=1,
+            tokens_out=1,
+            prefix=prefix,
+            constraints=QueryConstraints(session=session),
+        )
+
+    affinity.answered(intent("ada", "s", 7), "b@m")
+    assert affinity.row(intent("ada", "s", 0), snapshot) == 1
+    assert affinity.row(intent("bob", "s", 0), snapshot) == -1
+    assert affinity.row(intent("bob", "", 7), snapshot) == 1
+    for number in range(20_000):
+        affinity.answered(intent("ada", f"s{number}", 0), "a@m")
+    assert affinity.row(intent("ada", "s", 0), snapshot) == -1
+    assert affinity.row(intent("ada", "s19999", 0), snapshot) == 0
+
+
+def test_records_are_a_ring_and_decisions_are_told_again() -> None:
+    network, qirce = Network(), Qirce()
+    network.facility("m", "http://m", deployment("a"))
+    snapshot = network.state.snapshot()
+    records = QueryLog(qirce)
+    intent = QueryIntent(
+        origin=SiteId("m"), owner="", api=Api.CHAT, model="a", tokens_in=1, tokens_out=1
+    )
+    for number in range(MOST_RECORDS + 10):
+        paths = paths_from(snapshot, SiteId("m"), 1.0)
+        context = QueryContext(intent, snapshot, paths, np.zeros(1), 1.0)
+        records.decided(f"m:{number}", context, number)
+        records.ended(
+            QueryRecord(
+                id=f"m:{number}",
+                asked_at_s=time.time(),
+                owner="",
+                api=Api.CHAT,
+                model_wanted="a",
+                topic="",
+                status=QueryStatus.ANSWERED,
+                http_status=200,
+                strategy=Strategy.SINGLE,
+            )
+        )
+
+    newest = MOST_RECORDS + 9
+    assert [record.id for record in records.latest(2)] == [f"m:{newest}", f"m:{newest - 1}"]
+    assert len(records.latest(10**6)) == MOST_RECORDS
+    assert records.explain(f"m:{newest}")[1].chosen == "a@m"
+    for forgotten in (f"m:{newest - MOST_DECISIONS}", "m:0", "elsewhere:1"):
+        with pytest.raises(NotFound):
+            records.explain(forgotten)
+
+
+def test_a_whole_answer_becomes_a_stream_of_one_piece() -> None:
+    whole = {
+        "id": "x",
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "B"},
+                "logprobs": {"content": []},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+    }
+    body = without_logprobs(json.dumps(whole).encode())
+
+    first, done, end = as_events(body, Api.CHAT).split(b"\n\n")
+
+    piece = json.loads(first.removeprefix(b"data: "))
+    assert piece["object"] == "chat.completion.chunk"
+    assert piece["choices"][0]["delta"] == {"role": "assistant", "content": "B"}
+    assert piece["choices"][0]["logprobs"] is None
+    assert (done, end) == (b"data: [DONE]", b"")

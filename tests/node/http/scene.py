@@ -1,0 +1,63 @@
+"""Servers that say exactly what a test writes, and clients that send it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from daitn.node.http import Address, HttpClient, HttpServer, Reply, Request, read_address
+
+__all__ = ["Talk", "client", "exchange", "server", "talking"]
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def talking(talk: Talk) -> AsyncIterator[Address]:
+    """A server that handles each connection so, and closes it then."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        yield read_address(f"http://127.0.0.1:{port}")
+    finally:
+        listening.close()
+
+
+@asynccontextmanager
+async def client(keep_s: float = 30.0, tls: str = "") -> AsyncIterator[HttpClient]:
+    client = HttpClient(connect_within_s=3.0, keep_s=keep_s, tls=tls)
+    yield client
+    client.close()
+    await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def server(handler: Callable[[Request], Awaitable[Reply]]) -> AsyncIterator[HttpServer]:
+    server = HttpServer("127.0.0.1:0", "listen", handler)
+    await server.start()
+    yield server
+    await server.close()
+
+
+async def exchange(server: HttpServer, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """Send these bytes over one connection; all that comes until the server closes it."""
+    port = int(server.endpoint.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await asyncio.sleep(pause_s)
+    try:
+        async with asyncio.timeout(10.0):
+            return await reader.read()
+    finally:
+        writer.close()

@@ -1,0 +1,332 @@
+"""The HTTP server before clients that behave, dawdle, lie and leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import aiohttp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daitn.node.http import (
+    BodyBroken,
+    BodyTooLarge,
+    HttpServer,
+    Reply,
+    Request,
+    Response,
+    server_connection,
+)
+from daitn.node.http.framing import HIGH_WATER, MOST_HEAD
+from daitn.objects.errors import InvalidInput
+from tests.node.http.scene import exchange, server
+
+MOST = 1 << 20
+GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+async def echo(request: Request) -> Reply:
+    try:
+        body = await request.body(MOST)
+    except BodyTooLarge:
+        return Response(b"large", 413)
+    except BodyBroken:
+        return Response(b"broken", 400)
+    said = f"{request.method} {request.path} ".encode() + body
+    return Response(said, headers={"x-said": request.headers.get("x-say", "")})
+
+
+def bodies(said: bytes) -> list[bytes]:
+    """Of answers that tell their length, one after the other."""
+    found = []
+    while said:
+        head, _, rest = said.partition(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        found.append(rest[:size])
+        said = rest[size:]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"POST /a HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi", b"POST /a hi"),
+        (b"POST /a HTTP/1.1\r\n" + CHUNKED + b"2\r\nhi\r\n0\r\n\r\n", b"POST /a hi"),
+        (b"GET /a%20b?c=d HTTP/1.1\r\n\r\n", b"GET /a b "),
+        (b"GET http://host/a?b HTTP/1.1\r\n\r\n", b"GET /a "),
+        (b"GET * HTTP/1.1\r\n\r\n", b"GET * "),
+        (b"DELETE / HTTP/1.1\r\n\r\n", b"DELETE / "),
+    ],
+)
+@pytest.mark.parametrize("cut", [False, True])
+async def test_requests_are_read_however_they_come(sent: bytes, said: bytes, cut: bool) -> None:
+    parts = [bytes([byte]) for byte in sent] if cut else [sent]
+    async with server(echo) as http:
+        assert bodies(await exchange(http, *parts, LAST)) == [said, b"GET /last "]
+
+
+async def test_an_answer_says_what_it_must() -> None:
+    async with server(echo) as http, aiohttp.ClientSession() as session:
+        async with session.post(http.endpoint, data=b"hi", headers={"X-Say": "grüß"}) as answer:
+            assert (answer.status, answer.reason) == (200, "OK")
+            assert answer.headers["x-said"] == "grüß"
+            assert answer.headers["content-length"] == "9"
+            assert answer.headers["date"].endswith(" GMT")
+        said = await exchange(http, b"HEAD /a HTTP/1.1\r\n\r\n", LAST)
+        assert said.count(b"HTTP/1.1 200 OK") == 2
+        assert b"content-length: 8" in said
+        assert b"HEAD /a" not in said
+
+
+async def test_requests_sent_ahead_are_answered_in_order() -> None:
+    going = 0
+
+    async def one_by_one(request: Request) -> Reply:
+        nonlocal going
+        going += 1
+        assert going == 1
+        await asyncio.sleep(0.001)
+        going -= 1
+        return await echo(request)
+
+    sent = b"".join(
+        b"POST /%d HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi" % number for number in range(50)
+    )
+    async with server(one_by_one) as http:
+        said = bodies(await exchange(http, sent[:700], sent[700:] + LAST, pause_s=0.01))
+    assert said == [b"POST /%d hi" % number for number in range(50)] + [b"GET /last "]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nhost: x\n\n", 400),
+        (b"GET / HTTP/1.1\r\na : b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\na: b\r\n c\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\na", 400),
+        (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nz\r\n", 400),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (8 * MOST_HEAD), 431),
+        (b"GET /" + b"y" * (8 * MOST_HEAD), 431),
+        (b"POST / HTTP/1.1\r\n" + CHUNKED + b"1;aaaaaaaaaaaa\r\nx\r\n" * 90_000, 400),
+    ],
+)
+async def test_what_is_no_request_is_told_and_ends_the_connection(sent: bytes, status: int) -> None:
+    async with server(echo) as http:
+        said = await exchange(http, sent)
+        assert said.startswith(b"HTTP/1.1 %d " % status)
+        assert b"connection: close\r\n" in said
+        # Those before it are answered.
+        said = await exchange(http, GET + sent)
+        assert said.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_body_that_is_too_large_is_refused_and_not_read() -> None:
+    async with server(echo) as http:
+        said = await exchange(http, b"POST / HTTP/1.1\r\ncontent-length: 9999999\r\n\r\nx")
+        assert said.startswith(b"HTTP/1.1 413 ")
+        head = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+        chunk = b"%x\r\n%b\r\n" % (1 << 16, b"x" * (1 << 16))
+        said = await exchange(http, head, *[chunk] * 32)
+        assert said.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close\r\n" in said
+
+
+async def test_a_body_that_nobody_reads_is_not_held() -> None:
+    async def careless(request: Request) -> Reply:
+        await asyncio.sleep(0.3)
+        return Response(b"no", 401)
+
+    async with server(careless) as http:
+        port = int(http.endpoint.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        size = 64 << 20
+        writer.write(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        await asyncio.sleep(0.2)
+        (connection,) = http._there
+        assert connection._coming is not None
+        assert connection._coming._size < 8 * HIGH_WATER
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+        writer.transport.abort()
+
+
+async def test_who_waits_to_be_told_to_go_on_is_told() -> None:
+    head = b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+    async with server(echo) as http:
+        said = await exchange(http, head, b"hi", LAST, pause_s=0.05)
+        assert said.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        large = head.replace(b": 2", b": 9999999")
+        assert (await exchange(http, large, pause_s=0.05)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_an_upgrade_is_not_made() -> None:
+    upgrade = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+    async with server(echo) as http:
+        for length, body in ((b"", b""), (b"content-length: 2\r\n", b"hi")):
+            sent = b"POST /a HTTP/1.1\r\n" + upgrade + length + b"\r\n" + body
+            for parts in ([sent + LAST], [sent[:30], sent[30:], LAST]):
+                said = await exchange(http, *parts, pause_s=0.01)
+                assert bodies(said) == [b"POST /a " + body, b"GET /last "]
+        many = (b"GET /a HTTP/1.1\r\n" + upgrade + b"\r\n") * 2000
+        assert len(bodies(await exchange(http, many + LAST))) == 2001
+        assert (await exchange(http, b"CONNECT a:1 HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def streaming(request: Request) -> Reply:
+    stream = request.stream({"content-type": "text/event-stream"})
+    for piece in (b"one ", b"", b"two"):
+        await stream.write(piece)
+    await stream.end(close=request.path == "/close")
+    return stream
+
+
+async def test_a_stream_is_sent_in_chunks_to_who_reads_them() -> None:
+    async with server(streaming) as http:
+        said = await exchange(http, GET, LAST)
+        assert said.count(b"\r\n\r\n4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n") == 2
+        said = await exchange(http, GET.replace(b"/a", b"/close"), pause_s=0.05)
+        assert said.endswith(b"0\r\n\r\n")
+        said = await exchange(http, b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        assert said.endswith(b"\r\n\r\none two")
+        assert b"connection: close" in said
+        assert (await exchange(http, b"HEAD / HTTP/1.0\r\n\r\n")).endswith(b"\r\n\r\n")
+
+
+async def test_a_stream_waits_for_who_reads_slowly() -> None:
+    sent = 0
+
+    async def long(request: Request) -> Reply:
+        nonlocal sent
+        stream = request.stream({})
+        for _ in range(1024):
+            await stream.write(b"x" * (1 << 16))
+            sent += 1 << 16
+        return stream
+
+    async with (
+        server(long) as http,
+        aiohttp.ClientSession() as session,
+        session.get(http.endpoint) as answer,
+    ):
+        await asyncio.sleep(0.3)
+        assert sent < 32 << 20
+        assert len(await answer.read()) == 64 << 20
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_handler_is_cancelled_when_its_client_goes(begun: bool) -> None:
+    there, gone = asyncio.Event(), asyncio.Event()
+
+    async def patient(request: Request) -> Reply:
+        if begun:
+            await request.stream({}).write(b"x")
+        there.set()
+        try:
+            await asyncio.sleep(9.0)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
+        return Response()
+
+    async with server(patient) as http:
+        port = int(http.endpoint.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        await there.wait()
+        writer.close()
+        async with asyncio.timeout(5.0):
+            await gone.wait()
+        await asyncio.sleep(0.01)
+        assert not http._there
+
+
+async def test_a_defect_of_a_handler_is_a_500_or_breaks_a_stream_off() -> None:
+    async def broken(request: Request) -> Reply:
+        if request.path == "/header":
+            return Response(b"", headers={"x": "a\r\nset-cookie: b"})
+        if request.path == "/stream":
+            await request.stream({}).write(b"x")
+        raise ValueError("a defect")
+
+    async with server(broken) as http:
+        for path in (b"/a", b"/header"):
+            said = await exchange(http, GET.replace(b"/a", path), LAST)
+            assert said.count(b"HTTP/1.1 500 ") == 2
+            assert b"cookie" not in said
+        with contextlib.suppress(ConnectionError):
+            said = await exchange(http, GET.replace(b"/a", b"/stream"))
+            assert not said.endswith(b"0\r\n\r\n")
+
+
+async def test_an_idle_connection_and_a_slow_head_are_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "KEPT_ALIVE_S", 0.2)
+    async with server(echo) as http:
+        assert (await exchange(http, GET)).startswith(b"HTTP/1.1 200 OK")
+        assert await exchange(http, GET[:3], GET[3:9], pause_s=0.05) == b""
+
+
+async def test_closing_ends_what_is_under_way_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daitn.node.http.server._CLOSE_WITHIN_S", 0.2)
+    began = 0
+
+    async def slow(request: Request) -> Reply:
+        nonlocal began
+        began += 1
+        await asyncio.sleep(0.05 if request.path == "/a" else 9.0)
+        return Response(b"done")
+
+    http = HttpServer("127.0.0.1:0", "listen", slow)
+    await http.start()
+    quick = asyncio.create_task(exchange(http, GET))
+    never = asyncio.create_task(exchange(http, GET.replace(b"/a", b"/never")))
+    idle = asyncio.create_task(exchange(http))
+    while began < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5.0):
+        await http.close()
+        await http.close()
+        assert bodies(await quick) == [b"done"]
+        assert await idle == b""
+        with contextlib.suppress(ConnectionError):
+            assert await never == b""
+    with pytest.raises(ConnectionRefusedError):
+        await exchange(http, GET)
+
+
+@pytest.mark.parametrize(
+    "listen", ["", "7480", "127.0.0.1:x", "127.0.0.1:99999", "no-such.invalid:0"]
+)
+async def test_an_address_that_is_none_is_told_by_its_field(listen: str) -> None:
+    with pytest.raises(InvalidInput) as bad:
+        await HttpServer(listen, "gateway.listen", echo).start()
+    assert bad.value.field == "gateway.listen"
+
+
+async def test_an_address_that_is_taken_is_told_by_its_field() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InvalidInput, match="cannot listen"):
+            await HttpServer(listen, "listen", echo).start()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300), st.booleans())
+async def test_any_bytes_are_answered_or_end_the_connection(sent: bytes, headed: bool) -> None:
+    async with server(echo) as http:
+        with contextlib.suppress(ConnectionError):
+            said = await exchange(http, (GET[:-2] if headed else b"") + sent + b"\r\n\r\n", LAST)
+            assert said.startswith(b"HTTP/1.1 ")

@@ -1,0 +1,105 @@
+"""Slots and the queue before them, whoever comes, ends or goes away in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daitn.node.http.api import ApiError
+from daitn.node.serving.admission import AdmissionQueue
+
+
+class Visitor:
+    """One query: it comes in, stays until it is told to end, and leaves."""
+
+    def __init__(self, admission: AdmissionQueue, came_in: Callable[[Visitor], None]) -> None:
+        self.end = asyncio.Event()
+        self.turned_away = False
+        self._came_in = came_in
+        self.task = asyncio.create_task(self._visit(admission))
+
+    async def _visit(self, admission: AdmissionQueue) -> None:
+        try:
+            await admission.enter()
+        except ApiError as error:
+            assert error.status == 429
+            self.turned_away = True
+            return
+        self._came_in(self)
+        try:
+            await self.end.wait()
+        finally:
+            admission.leave()
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["come", "end", "cancel", "pause"]), st.integers(0, 5)),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(slots=st.integers(1, 2), queue=st.integers(0, 3), steps=STEPS)
+async def test_slots_are_never_exceeded_and_never_lost(
+    slots: int, queue: int, steps: list[tuple[str, int]]
+) -> None:
+    admission = AdmissionQueue(slots, queue)
+    visitors: list[Visitor] = []
+    served: list[Visitor] = []
+    for step, number in steps:
+        if step == "come":
+            visitors.append(Visitor(admission, served.append))
+        elif step == "pause":
+            await asyncio.sleep(0)
+        elif visitors:
+            chosen = visitors[number % len(visitors)]
+            # Both happen before anybody gets to run: that is where slots get lost.
+            chosen.end.set() if step == "end" else chosen.task.cancel()
+        assert admission.in_flight <= slots
+        assert admission.waiting <= queue
+    came = [v for v in visitors if v in served]
+    assert came == served, "in order of arrival"
+    for visitor in visitors:
+        visitor.end.set()
+    ended = await asyncio.gather(*(v.task for v in visitors), return_exceptions=True)
+    assert all(e is None or isinstance(e, asyncio.CancelledError) for e in ended)
+    assert (admission.in_flight, admission.waiting, admission.idle.is_set()) == (0, 0, True)
+
+
+async def test_who_leaves_the_queue_as_a_slot_comes_passes_it_on() -> None:
+    admission = AdmissionQueue(1, 2)
+    await admission.enter()
+    second, third = (asyncio.create_task(admission.enter()) for _ in range(2))
+    await asyncio.sleep(0)
+    assert admission.waiting == 2
+    # The slot becomes free and its next owner goes away before anybody gets to run.
+    second.cancel()
+    admission.leave()
+    await third
+    await asyncio.gather(second, return_exceptions=True)
+    assert second.cancelled()
+    assert (admission.in_flight, admission.waiting) == (1, 0)
+
+
+async def test_figures_follow_what_is_measured() -> None:
+    admission = AdmissionQueue(1, 0)
+    for _ in range(50):
+        admission.answered(0.2, 1.2, 11)
+    reading = admission.reading("doctor")
+    assert reading.first_token_s == pytest.approx(0.2)
+    assert reading.per_token_s == pytest.approx(0.1)
+    assert reading.error_share == 0.0
+    for _ in range(20):
+        admission.failed()
+    assert admission.reading("doctor").error_share > 0.9
+    admission.recovered()
+    assert admission.reading("doctor").error_share == 0.0
+    await admission.enter()
+    with pytest.raises(ApiError) as full:
+        await admission.enter()
+    # One answer takes 1.2 s, and there is one slot.
+    assert full.value.retry_after_s == pytest.approx(1.2)

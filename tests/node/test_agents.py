@@ -1,0 +1,247 @@
+"""A home of models that travel by themselves, told of copies of one model by several sites."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
+from daitn.node.agents.host import AgentHost
+from daitn.node.agents.itinerary import Itinerary, home_intent
+from daitn.node.agents.store import AgentStore
+from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
+from daitn.node.training.work_queue import WorkResult
+from daitn.objects.agents import Agent, AgentReport, DatedFact, Heard
+from daitn.objects.descriptors import DataPolicy, NodeDescriptor
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.intents import Budget, Quantity, Requirement
+from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Woke
+from daitn.objects.messages import RecipeQuestion
+from daitn.objects.models import ModelRef
+from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
+from daitn.objects.wire import decode, encode
+from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.replies import Reason, Refusal
+from daitn.tools.fabric.memory import MemoryNetwork
+from tests.control.jobs.world import INTENT, NEEDS, World
+from tests.control.test_next_site import node
+
+HOME = SiteId("home")
+WANT = home_intent(HOME)
+
+
+class Nobody:
+    """A site that serves nothing."""
+
+    async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
+        raise NotServed(Refusal(Reason.FAILED))
+
+
+class Kept:
+    """Weights are nowhere; asked for, they come."""
+
+    def __init__(self) -> None:
+        self.fetched: list[ModelRef] = []
+        self.some = asyncio.Event()
+
+    async def fetch(self, model: ModelRef, progress: object) -> None:
+        self.fetched.append(model)
+        self.some.set()
+
+
+async def needs(question: RecipeQuestion) -> object:
+    return NEEDS
+
+
+@asynccontextmanager
+async def living(folder: Path) -> AsyncIterator[tuple[AgentHome, Kept]]:
+    """A home of which no neighbour is up, so that what sets out waits there."""
+    fabric = MemoryNetwork().open("home")
+    runtime, kept = ForwarderRuntime(HOME, Nobody()), Kept()
+    host = AgentHost(HOME, runtime, AgentStore(folder / "here"), kept.fetch, needs, lambda: None)  # type: ignore[arg-type,return-value]
+    home = AgentHome(HOME, fabric, runtime, AgentStore(folder / "ours"), host, kept, needs)  # type: ignore[arg-type]
+    home.start()
+    try:
+        yield home, kept
+    finally:
+        await home.close()
+        await host.close()
+        await runtime.close()
+        await fabric.close()
+
+
+def asked(kind: Kind, payload: object) -> Packet:
+    return Packet(kind, new_id(), encode_intent(WANT), encode(payload))
+
+
+async def submitted(home: AgentHome, folder: Path) -> Agent:
+    """A job that insists, so that it waits for data; as its home has it on disk."""
+    wanted = SubmitIntent(intent=INTENT, insist=True)
+    shown = decode(await home.handlers()["submit"]("", encode(wanted)), JobView)
+    agent = AgentStore(folder / "ours").get(shown.job)
+    assert agent is not None
+    return agent
+
+
+def with_facts(agent: Agent, *events: JobEvent) -> Agent:
+    facts = tuple(DatedFact(agent.facts[-1].at_s, event) for event in events)
+    return msgspec.structs.replace(agent, facts=(*agent.facts, *facts))
+
+
+def measured(agent: Agent, visits: int) -> Agent:
+    """The same job, after so many visits that were measured."""
+    world = World(job=agent.job)
+    while len(world.job.checkpoints) < visits:
+        assert world.step()
+    made = tuple(DatedFact(at_s, event) for event, at_s in world.facts[1:])
+    return msgspec.structs.replace(agent, facts=(agent.facts[0], *made))
+
+
+async def told(home: AgentHome, site: str, agent: Agent, *, anew: bool = True) -> Heard:
+    report = AgentReport(
+        site=SiteId(site),
+        agent=agent if anew else None,
+        job=agent.job,
+        epoch=agent.epoch,
+        facts=len(agent.facts),
+    )
+    return decode(await home.serve(asked(Kind.QUERY, report), WANT), Heard)
+
+
+async def state(home: AgentHome, job: JobId) -> str:
+    found = decode(await home.handlers()["jobs"]("", encode(JobQuery(job=job))), JobList)
+    return found.jobs[0].state
+
+
+@asynccontextmanager
+async def host(folder: Path, node: NodeDescriptor) -> AsyncIterator[tuple[AgentHost, AgentStore]]:
+    """A site to which weights come, and that never ends its work."""
+    runtime, store = ForwarderRuntime(node.site, Nobody()), AgentStore(folder / "here")
+
+    async def bring(model: ModelRef) -> None:
+        return None
+
+    async def perform(work: object) -> WorkResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node)
+    try:
+        yield built, store
+    finally:
+        await built.close()
+        await runtime.close()
+
+
+def planning(*required: Requirement) -> Agent:
+    """A job of which the fresh model was measured."""
+    world = World(intent=msgspec.structs.replace(INTENT, requirements=required, budget=Budget()))
+    while not (world.job.checkpoints and world.job.state is JobState.PLANNING):
+        assert world.step()
+    facts = tuple(DatedFact(at_s, event) for event, at_s in world.facts)
+    return Agent(job=world.job.id, home=HOME, facts=facts)
+
+
+def arrived(agent: Agent, topic: str) -> tuple[Packet, PacketIntent]:
+    intent = PacketIntent(Capability.DATA, topic)
+    return Packet(Kind.MODEL, new_id(), encode_intent(intent), encode(agent)), intent
+
+
+async def test_where_it_arrives_the_intent_is_held_against_the_site(tmp_path: Path) -> None:
+    agent = planning(Requirement(quantity=Quantity.QUALITY, at_least=0.9))
+    cases: dict[str, dict[str, Any]] = {
+        "quality": {"quality": 0.5},
+        "memory": {"memory_bytes": 0},
+        "table/2": {"data_schema": "table/2"},
+        "owner": {"policy": DataPolicy(recipes=("classifier",), owners=("bob",))},
+    }
+    for refused, changes in cases.items():
+        plain = {"data_schema": NEEDS.data_schema, "policy": DataPolicy(recipes=("classifier",))}
+        found = node("clinic", "medicine", recipes=("classifier",), **{**plain, **changes})
+        async with host(tmp_path / refused.replace("/", "-"), found) as (here, store):
+            with pytest.raises(NotServed, match=refused):
+                await here.serve(*arrived(agent, "medicine"))
+            assert store.all() == ()
+
+
+async def test_what_was_found_where_it_learned_goes_with_it(tmp_path: Path) -> None:
+    found = node(
+        "clinic",
+        "medicine",
+        data_schema=NEEDS.data_schema,
+        recipes=("classifier",),
+        policy=DataPolicy(recipes=("classifier",)),
+        labels={"a": 3000},
+    )
+    async with host(tmp_path, found) as (here, store):
+        await here.serve(*arrived(planning(), "medicine"))
+        await asyncio.sleep(0)
+        (agent,) = store.all()
+        itinerary = Itinerary.of(agent)
+        assert itinerary.job.met[found.site].datasets[0].labels == {"a": 3000}
+        assert itinerary.job.stop is not None
+        assert (itinerary.job.stop.site, itinerary.job.stop.dataset) == ("clinic", "qa")
+        assert itinerary.job.decision is not None
+        assert itinerary.job.decision.policy == "mtrce"
+
+
+async def test_what_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+    far = Requirement(quantity=Quantity.RTT_S, at_most=0.1)
+    intent = msgspec.structs.replace(INTENT, requirements=(far,))
+    async with living(tmp_path) as (home, _):
+        for verb, question in (
+            ("submit", SubmitIntent(intent=intent, insist=True)),
+            ("assess", AssessIntent(intent=intent)),
+        ):
+            with pytest.raises(InvalidInput) as refused:
+                await home.handlers()[verb]("", encode(question))
+            assert refused.value.field == "requirements[0]"
+        assert AgentStore(tmp_path / "ours").all() == ()
+
+
+async def test_of_two_copies_one_goes_on(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, _):
+        start = await submitted(home, tmp_path)
+        once, twice = measured(start, 1), measured(start, 2)
+        assert await told(home, "east", once) is Heard.YES
+        assert await told(home, "west", once) is Heard.STALE
+        assert await told(home, "east", once, anew=False) is Heard.YES
+        assert await told(home, "west", twice) is Heard.YES, "it got further"
+        assert await told(home, "east", once, anew=False) is Heard.STALE
+
+
+async def test_the_first_copy_that_comes_home_is_the_one(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, _):
+        start = await submitted(home, tmp_path)
+        ended = with_facts(measured(start, 1), CancelRequested())
+        assert await told(home, "west", measured(start, 2)) is Heard.YES
+        assert await home.serve(asked(Kind.MODEL, ended), WANT) == b""
+        assert await state(home, start.job) == "cancelled"
+        assert await told(home, "west", measured(start, 3)) is Heard.STALE
+
+
+async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, kept):
+        start = await submitted(home, tmp_path)
+        await told(home, "east", measured(start, 1))
+        await asyncio.wait_for(kept.some.wait(), 20)
+        await asyncio.sleep(2 * LOOKED_EVERY_S)
+        assert len(kept.fetched) == 1
+        assert kept.fetched[0].manifest in home.models()
+
+
+def test_whoever_takes_a_journey_over_makes_it_later() -> None:
+    world = World()
+    facts = tuple(DatedFact(at_s, event) for event, at_s in world.facts)
+    agent = Agent(job=JobId("qa-1"), home=HOME, facts=facts)
+    assert with_facts(agent, Woke()).stage() > agent.stage()
+    anew = msgspec.structs.replace(agent, epoch=1)
+    assert anew.stage() > with_facts(agent, Woke()).stage()

@@ -1,0 +1,433 @@
+"""Who is on the network and what each node says of itself, over both fabrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daitn.identity.keys import SigningKey, key_mark
+from daitn.identity.signing import sign_advert
+from daitn.objects.descriptors import NodeDescriptor, Role, VerifierDescriptor
+from daitn.objects.errors import InvalidInput, StorageFull
+from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.messages import Advert
+from daitn.objects.wire import encode
+from daitn.tools import membership as directory_module
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.membership import FileKeys, Listener, Membership
+from tests.scenes.waiting import until
+
+from .fabrics import InMemory, Network, OverZenoh
+
+GHR, NINDS = SiteId("ghr"), SiteId("ninds")
+KEYS = {site: SigningKey.generate() for site in (GHR, NINDS)}
+
+
+@pytest.fixture(params=["memory", pytest.param("zenoh", marks=pytest.mark.processes)])
+async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
+    made: Network = InMemory() if request.param == "memory" else OverZenoh()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def hub(network: Network) -> Fabric:
+    """The session on which the directory is."""
+    return await network.open("hub")
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def listening(hub: Fabric, heard: Heard, tmp_path: Path) -> AsyncIterator[Membership]:
+    started = await opened(hub, tmp_path, heard)
+    yield started
+    await started.close()
+
+
+class Heard:
+    """What a listener was told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, SiteId, int]] = []
+        self._versions: dict[SiteId, int] = {}
+
+    def described(self, node: NodeDescriptor) -> None:
+        self._versions[node.site] = node.version
+        self._tell("described", node.site)
+
+    def came(self, site: SiteId) -> None:
+        self._tell("came", site)
+
+    def lost(self, site: SiteId) -> None:
+        self._tell("lost", site)
+
+    def of(self, site: SiteId) -> list[tuple[str, int]]:
+        """What was told of a site, with the version that it had."""
+        return [(what, version) for what, about, version in self.told if about == site]
+
+    def _tell(self, what: str, site: SiteId) -> None:
+        self.told.append((what, site, self._versions.get(site, 0)))
+
+
+class Node:
+    """A node, as far as a directory sees it."""
+
+    def __init__(self, fabric: Fabric, site: SiteId, key: SigningKey | None = None) -> None:
+        self.fabric = fabric
+        self.key = key or KEYS[site]
+        self.descriptor = NodeDescriptor(
+            site=site,
+            owner=OwnerId("nih"),
+            roles=(Role.COMPUTE,),
+            jurisdiction="US",
+            public_key=self.key.public,
+            started_at_s=1.0,
+            version=1,
+            software="test",
+        )
+        self.registrations: list[Registration] = []
+
+    def advert(self) -> Advert:
+        return sign_advert(self.descriptor, self.key)
+
+    async def start(self) -> Node:
+        site = self.descriptor.site
+
+        async def describe(key: str, payload: bytes) -> bytes:
+            return encode(self.advert())
+
+        self.registrations = [
+            await self.fabric.serve(keys.site_do(site, "describe"), describe),
+            await self.fabric.announce(keys.site_alive(site, key_mark(self.key.public))),
+        ]
+        return self
+
+    async def publish(self) -> None:
+        advert = encode(self.advert())
+        await self.fabric.publish(keys.site_advert(self.descriptor.site), advert)
+
+    async def stop(self) -> None:
+        """As if it died: its token and its answers are gone."""
+        for registration in reversed(self.registrations):
+            await registration.close()
+
+
+async def opened(
+    fabric: Fabric, folder: Path, *listeners: Listener, verifiers: tuple[SiteId, ...] = ()
+) -> Membership:
+    opened = Membership(fabric, FileKeys(folder / "keys"), *listeners, verifiers=verifiers)
+    await opened.start()
+    return opened
+
+
+async def published(node: Node, is_heard: object) -> None:
+    """Publish until it is heard: that there is a subscriber takes its time to be known."""
+    assert callable(is_heard)
+
+    async def again() -> None:
+        while True:
+            await node.publish()
+            await asyncio.sleep(0.02)
+
+    publishing = asyncio.create_task(again())
+    await until(is_heard)
+    publishing.cancel()
+
+
+async def test_a_node_comes_changes_goes_and_comes_back(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    assert heard.of(GHR) == [("described", 1), ("came", 1)]
+    assert listening.node(GHR) == node.descriptor
+    assert listening.nodes() == (node.descriptor,)
+    assert listening.key_of(GHR) == node.key.public
+
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=2, software="newer")
+    await published(node, lambda: len(heard.of(GHR)) >= 4)
+    assert heard.of(GHR)[2:] == [("described", 2), ("came", 2)]
+
+    await node.stop()
+    await until(lambda: len(heard.of(GHR)) == 5)
+    assert heard.of(GHR)[4:] == [("lost", 2)]
+    assert listening.alive() == frozenset()
+    assert listening.nodes() == ()
+    assert listening.node(GHR) == node.descriptor
+
+    await node.start()
+    await until(lambda: GHR in listening.alive())
+    # Listeners may have forgotten it: it is described to them again, though it says the same.
+    assert heard.of(GHR)[5:] == [("described", 2), ("came", 2)]
+
+
+async def test_what_did_not_change_is_not_told_twice(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    for _ in range(20):
+        await node.publish()
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=2)
+    await published(node, lambda: ("came", 2) in heard.of(GHR))
+    assert heard.of(GHR) == [("described", 1), ("came", 1), ("described", 2), ("came", 2)]
+
+
+async def test_an_older_advert_changes_nothing(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    node = Node(await network.open("a"), GHR)
+    old = node.advert()
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=7)
+    await node.start()
+    await until(lambda: GHR in listening.alive())
+    await node.fabric.publish(keys.site_advert(GHR), encode(old))
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=8)
+    await published(node, lambda: ("came", 8) in heard.of(GHR))
+    assert [version for _, version in heard.of(GHR)] == [7, 7, 8, 8]
+
+
+async def test_a_token_that_flaps_is_no_loss(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    for _ in range(5):
+        await node.stop()
+        await node.start()
+    other = await Node(await network.open("b"), NINDS).start()
+    await until(lambda: NINDS in listening.alive())
+    assert heard.of(GHR) == [("described", 1), ("came", 1)]
+    await other.stop()
+    await until(lambda: ("lost", 1) in heard.of(NINDS))
+    assert GHR in listening.alive(), "what was lost after it is not lost before it"
+
+
+async def test_a_node_that_started_anew_in_between_is_told(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    await node.stop()
+    node.descriptor = msgspec.structs.replace(node.descriptor, started_at_s=2.0)
+    await node.start()
+    await until(lambda: len(heard.of(GHR)) == 4)
+    assert heard.of(GHR)[2:] == [("described", 1), ("came", 1)]
+
+
+async def test_a_token_without_a_node_is_nobody(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    fabric = await network.open("a")
+    token = await fabric.announce(keys.site_alive(GHR, "1"))
+    await Node(fabric, NINDS).start()
+    await until(lambda: NINDS in listening.alive())
+    await token.close()
+    await Node(await network.open("b"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    assert heard.of(GHR) == [("described", 1), ("came", 1)]
+
+
+async def test_another_key_is_refused_also_after_a_restart(
+    network: Network, hub: Fabric, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await opened(hub, tmp_path)
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in first.alive())
+    await node.stop()
+    await until(lambda: GHR not in first.alive())
+    impostor = await Node(await network.open("b"), GHR, SigningKey.generate()).start()
+    await until(lambda: "ghr is not let in" in caplog.text)
+    assert first.node(GHR) == node.descriptor
+    await first.close()
+    caplog.clear()
+
+    again = await opened(hub, tmp_path)
+    await until(lambda: "ghr is not let in" in caplog.text)
+    assert "known with another key" in caplog.text
+    assert again.alive() == frozenset()
+    assert again.node(GHR) is None
+    assert again.key_of(GHR) == node.key.public
+    await impostor.stop()
+    await node.start()
+    await until(lambda: GHR in again.alive())
+    await again.close()
+
+
+async def test_an_impostor_that_answers_first_does_not_keep_the_true_one_out(
+    network: Network, hub: Fabric, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    FileKeys(tmp_path / "keys").put(GHR, KEYS[GHR].public)
+    known = await opened(hub, tmp_path)
+    await Node(await network.open("b"), GHR, SigningKey.generate()).start()
+    await until(lambda: "ghr is not let in" in caplog.text)
+    node = await Node(await network.open("a"), GHR).start()
+    await published(node, lambda: GHR in known.alive())
+    assert known.node(GHR) == node.descriptor
+    await known.close()
+
+
+async def test_a_second_process_under_the_name_does_not_keep_a_site_there(
+    network: Network, listening: Membership, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    impostor = await Node(await network.open("b"), GHR, SigningKey.generate()).start()
+    await until(lambda: "ghr is not let in" in caplog.text)
+    await node.stop()
+    await until(lambda: ("lost", 1) in heard.of(GHR))
+    assert listening.alive() == frozenset()
+    await impostor.publish()
+    await node.start()
+    await published(node, lambda: GHR in listening.alive())
+    other = await Node(await network.open("c"), NINDS).start()
+    await until(lambda: NINDS in listening.alive())
+    await impostor.stop()
+    await other.stop()
+    await until(lambda: ("lost", 1) in heard.of(NINDS))
+    assert GHR in listening.alive(), "what another process does is not the site's"
+
+
+async def test_what_is_not_ones_own_is_not_believed(
+    network: Network, listening: Membership, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    advert = node.advert()
+    richer = msgspec.structs.replace(node.descriptor, version=9, jurisdiction="XX")
+    forgeries = (
+        (GHR, encode(msgspec.structs.replace(advert, descriptor=richer))),
+        (GHR, encode(sign_advert(richer, KEYS[NINDS]))),
+        (NINDS, encode(advert)),
+        (GHR, b"\xc1 no MessagePack"),
+        (GHR, b""),
+    )
+    for site, payload in forgeries:
+        await node.fabric.publish(keys.site_advert(site), payload)
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=2)
+    await published(node, lambda: ("came", 2) in heard.of(GHR))
+    assert [version for _, version in heard.of(GHR)] == [1, 1, 2, 2]
+    assert heard.of(NINDS) == []
+    assert listening.key_of(NINDS) is None
+
+
+async def test_a_huge_advert_is_refused(
+    network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(directory_module, "MOST_BYTES", 10_000)
+    node = Node(await network.open("a"), GHR)
+    node.descriptor = msgspec.structs.replace(node.descriptor, software="x" * 10_000)
+    await node.start()
+    await until(lambda: "at most 10000 bytes" in caplog.text)
+    assert listening.alive() == frozenset()
+
+
+async def test_strangers_do_not_fill_the_memory(
+    network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(directory_module, "MOST_SITES", 1)
+    await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    await Node(await network.open("b"), NINDS).start()
+    await until(lambda: "1 sites are known already" in caplog.text)
+    assert listening.alive() == {GHR}
+
+
+async def test_a_listener_that_is_late_hears_of_all(
+    network: Network, listening: Membership, heard: Heard
+) -> None:
+    gone = await Node(await network.open("a"), GHR).start()
+    there = await Node(await network.open("b"), NINDS).start()
+    await until(lambda: listening.alive() == {GHR, NINDS})
+    await gone.stop()
+    await until(lambda: listening.alive() == {NINDS})
+    late = Heard()
+    listening.listen(late)
+    assert late.of(GHR) == [("described", 1)]
+    assert late.of(NINDS) == [("described", 1), ("came", 1)]
+    there.descriptor = msgspec.structs.replace(there.descriptor, version=2)
+    await published(there, lambda: ("came", 2) in late.of(NINDS))
+    assert heard.of(NINDS) == late.of(NINDS)
+
+
+async def test_it_learns_of_nodes_that_were_there_before_it(
+    network: Network, hub: Fabric, tmp_path: Path
+) -> None:
+    for name, site in (("a", GHR), ("b", NINDS)):
+        await Node(await network.open(name), site).start()
+    late = await opened(hub, tmp_path)
+    await until(lambda: late.alive() == {GHR, NINDS})
+    await late.close()
+
+
+def test_keys_outlive_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    for site, key in KEYS.items():
+        FileKeys(path).put(site, key.public)
+    again = FileKeys(path)
+    assert again.sites() == (GHR, NINDS)
+    assert {site: again.get(site) for site in KEYS} == {s: k.public for s, k in KEYS.items()}
+    assert again.get(SiteId("other")) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["keys"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa3ghr\x01"])
+def test_a_damaged_file_of_keys_is_told_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput) as raised:
+        FileKeys(path)
+    assert str(path) in raised.value.problem
+    assert "restore the file" in raised.value.fix
+    assert path.read_bytes() == content
+
+
+def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="directory") as raised:
+        FileKeys(tmp_path)
+    assert str(tmp_path) in raised.value.problem
+
+
+def test_a_disk_that_takes_nothing_is_told_and_no_key_is_half_kept(tmp_path: Path) -> None:
+    known = FileKeys(tmp_path / "keys")
+    known.put(GHR, "first")
+    os.mkdir(tmp_path / "keys.partial")
+    with pytest.raises(StorageFull, match="keys cannot be written"):
+        known.put(NINDS, "second")
+    assert known.get(NINDS) is None
+    assert FileKeys(tmp_path / "keys").sites() == (GHR,)
+
+
+async def test_not_everybody_who_says_so_is_a_verifier(
+    network: Network, hub: Fabric, tmp_path: Path
+) -> None:
+    membership = await opened(hub, tmp_path, verifiers=(GHR,))
+    for site in (GHR, NINDS):
+        node = Node(await network.open(site), site)
+        node.descriptor = msgspec.structs.replace(
+            node.descriptor,
+            roles=(Role.COMPUTE, Role.VERIFIER),
+            verifier=VerifierDescriptor(tests=(), recipes=()),
+        )
+        await node.start()
+    try:
+        await until(lambda: membership.alive() == {GHR, NINDS})
+        named, other = membership.nodes()
+        assert named.roles == (Role.COMPUTE, Role.VERIFIER)
+        assert named.verifier is not None
+        assert other.roles == (Role.COMPUTE,)
+        assert other.verifier is None
+    finally:
+        await membership.close()
