@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daitn.identity.access import check_visit
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.signing import check_advert, sign_advert
+from daitn.objects.access import check_visit
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import OwnerId, SiteId

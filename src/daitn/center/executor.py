@@ -25,7 +25,7 @@ from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.route.engine import Mtrce
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed

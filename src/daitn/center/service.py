@@ -16,7 +16,7 @@ from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
-from daitn.identity.signing import check_report, entry_digest
+from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, VisitId, checked_name
@@ -306,7 +306,7 @@ class ControlCenter:
                 created_at_s=job.ended_at_s or time.time(),
                 config=job.intent.model.config,
                 release_to=best.release_to,
-                evidence=tuple(e for e in job.lineage if entry_digest(e) in best.entries),
+                evidence=tuple(e for e in job.lineage if e.digest in best.entries),
             )
             self._journal.put(_MODEL_KIND, job.id, encode(model))
         self._spawn(self._tell_needed())

@@ -4,34 +4,35 @@ A sender that has no destination cannot know who will get its payload. It seals 
 instead, for instance the facilities of one provider, whose members share a private key; whoever
 else handles the packet sees ciphertext. Sealed bytes are::
 
-    class id (8) | ephemeral public key (32) | nonce (12) | ciphertext and tag (16 more than sealed)
+    class id (8) | encapsulated key (32) | ciphertext and tag (16 more than sealed)
 
-The class id is the start of BLAKE3 of the class's public key. The key is HKDF-SHA256 of the X25519
-secret, so each payload has a key of its own; ChaCha20-Poly1305 binds it to the packet it is in.
+The class id is the start of BLAKE3 of the class's public key. The rest is HPKE (RFC 9180) in base
+mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305, without associated data. Its
+`info` names the packet that the payload is in, so that it opens in no other.
 """
 
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
+from typing import Final
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from daitn.identity.keys import kept_private
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 
-__all__ = ["SEALING_BYTES", "ReceiverKey", "class_id", "class_of", "open_sealed", "seal"]
+__all__ = ["INFO", "SEALING_BYTES", "ReceiverKey", "class_id", "class_of", "open_sealed", "seal"]
 
-_ID, _PUBLIC, _NONCE, _TAG = 8, 32, 12, 16
-SEALING_BYTES = _ID + _PUBLIC + _NONCE + _TAG
+_ID, _PUBLIC, _TAG = 8, 32, 16
+SEALING_BYTES = _ID + _PUBLIC + _TAG
 """By how much sealed bytes are longer than what they hold."""
-_INFO = b"daitn aats payload 1"
+INFO: Final = b"daitn aats payload 2"
+"""Begins HPKE's `info`; the context follows."""
+_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 
 class ReceiverKey:
@@ -64,11 +65,7 @@ class ReceiverKey:
             ) from None
 
     def _opened(self, sealed: bytes, context: bytes) -> bytes:
-        ephemeral = sealed[_ID : _ID + _PUBLIC]
-        nonce = sealed[_ID + _PUBLIC : _ID + _PUBLIC + _NONCE]
-        secret = self._key.exchange(X25519PublicKey.from_public_bytes(ephemeral))
-        cipher = ChaCha20Poly1305(_derived(secret, ephemeral, self._raw))
-        return cipher.decrypt(nonce, sealed[_ID + _PUBLIC + _NONCE :], context)
+        return _SUITE.decrypt(sealed[_ID:], self._key, INFO + context)
 
 
 def class_id(class_public: str) -> bytes:
@@ -86,7 +83,11 @@ def seal(payload: bytes, class_public: str, context: bytes) -> bytes:
 
     Raises `InvalidInput` where the key is none.
     """
-    return _sealed(payload, class_public, context, X25519PrivateKey.generate(), os.urandom(_NONCE))
+    receiver = X25519PublicKey.from_public_bytes(_raw_public(class_public))
+    try:
+        return class_id(class_public) + _SUITE.encrypt(payload, receiver, INFO + context)
+    except ValueError:  # A point of low order: the secret would be known to all.
+        raise _no_public_key() from None
 
 
 def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
@@ -111,23 +112,6 @@ def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
             field="payload",
             fix="it was changed on its way, or comes from another packet",
         ) from None
-
-
-def _sealed(
-    payload: bytes, class_public: str, context: bytes, ephemeral: X25519PrivateKey, nonce: bytes
-) -> bytes:
-    """`seal` with its randomness given, so that test vectors can be computed."""
-    receiver, own = _raw_public(class_public), ephemeral.public_key().public_bytes_raw()
-    try:
-        secret = ephemeral.exchange(X25519PublicKey.from_public_bytes(receiver))
-    except ValueError:  # A point of low order: the secret would be known to all.
-        raise _no_public_key() from None
-    ciphertext = ChaCha20Poly1305(_derived(secret, own, receiver)).encrypt(nonce, payload, context)
-    return class_id(class_public) + own + nonce + ciphertext
-
-
-def _derived(secret: bytes, ephemeral: bytes, receiver: bytes) -> bytes:
-    return HKDF(SHA256(), length=32, salt=ephemeral + receiver, info=_INFO).derive(secret)
 
 
 def _raw_public(class_public: str) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from blake3 import blake3
 
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.objects.descriptors import NodeDescriptor
@@ -22,7 +21,6 @@ __all__ = [
     "check_entry",
     "check_lineage",
     "check_report",
-    "entry_digest",
     "sign_advert",
     "sign_attestation",
     "sign_entry",
@@ -50,11 +48,6 @@ def check_entry(entry: Entry) -> None:
     )
 
 
-def entry_digest(entry: Entry) -> Digest:
-    """BLAKE3 of the entry, by which later entries name it."""
-    return Digest(blake3(canonical(entry)).hexdigest())
-
-
 def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) -> None:
     """Raise `Corrupt` unless every entry is signed, and builds only on entries before it.
 
@@ -79,7 +72,7 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
                 field=field,
                 fix="export the model again",
             )
-        known.add(entry_digest(entry))
+        known.add(entry.digest)
 
 
 def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:

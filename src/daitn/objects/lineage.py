@@ -9,8 +9,10 @@ visit that made the model that it measured.
 from __future__ import annotations
 
 import msgspec
+from blake3 import blake3
 
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+from daitn.objects.wire import canonical
 
 __all__ = ["Entry", "Lineage", "LineageFact", "Origin", "Verification", "Visit"]
 
@@ -80,6 +82,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     previous: tuple[Digest, ...]
     public_key: str
     signature: str
+
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3 of the entry, by which later entries name it."""
+        return Digest(blake3(canonical(self)).hexdigest())
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):

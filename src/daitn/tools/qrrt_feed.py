@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from daitn.identity.evidence import EvidenceFilter
 from daitn.identity.signing import check_attestation
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, Refused
@@ -45,6 +46,7 @@ class QrrtFeed:
         self._membership = membership
         self._origin = origin
         self._state = QrrtState()
+        self._evidence = EvidenceFilter()
         self._registrations: list[Registration] = []
         self._asking: set[asyncio.Task[None]] = set()
         self._broken_until_s: dict[SiteId, float] = {}
@@ -98,7 +100,7 @@ class QrrtFeed:
         self._paths = None
 
     def described(self, node: NodeDescriptor) -> None:
-        self._state.described(node, time.time())
+        self._state.described(self._evidence.well_signed(node), time.time())
 
     def came(self, site: SiteId) -> None:
         self._state.came(site, time.time())

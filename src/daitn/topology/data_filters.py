@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import rustworkx as rx
 
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading

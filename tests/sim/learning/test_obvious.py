@@ -9,7 +9,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.intents import Budget
 from daitn.sim.learning.episode import Ended, Episode, run
 from daitn.sim.learning.families import FAMILIES

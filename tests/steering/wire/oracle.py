@@ -78,7 +78,11 @@ def _summary(wire: bytes) -> str:
     return f"summary: {type(summary).__name__}"
 
 
-FORMS: dict[str, Callable[[bytes], str]] = {"packet": _packet, "intent": _intent, "summary": _summary}
+FORMS: dict[str, Callable[[bytes], str]] = {
+    "packet": _packet,
+    "intent": _intent,
+    "summary": _summary,
+}
 
 
 def split(data: bytes) -> tuple[str, bytes]:

@@ -101,9 +101,9 @@ def test_bounds_are_those_of_the_code() -> None:
 
 def test_sealing_is_what_it_is_said_to_be() -> None:
     assert f"is {sealing.SEALING_BYTES} bytes longer" in TEXT
-    assert f"`{sealing._INFO.decode()}` (ASCII)" in TEXT
+    assert f"`{sealing.INFO.decode()}` (ASCII)" in TEXT
     rows = _table("## Sealing", "| offset |")
-    sizes = [sealing._ID, sealing._PUBLIC, sealing._NONCE]
+    sizes = [sealing._ID, sealing._PUBLIC]
     assert [int(row[1]) for row in rows[:-1]] == sizes
     assert [int(row[0]) for row in rows] == _offsets([*sizes, sealing._TAG])
     assert rows[-1][1] == f"{sealing._TAG} more than was sealed"

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.node.forwarder.protection import check_packet, open_payload
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.intent import PacketIntent, decode_intent, encode_intent
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
-from daitn.steering.wire.protection import check_packet, open_payload
 from daitn.steering.wire.summaries import (
     INFINITE,
     Greeting,

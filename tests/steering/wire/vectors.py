@@ -6,6 +6,7 @@ fixed, so the file changes only when the format does.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from daitn.identity.keys import SigningKey
-from daitn.identity.sealing import ReceiverKey, _sealed
+from daitn.identity.sealing import INFO, ReceiverKey, class_id
+from daitn.node.forwarder.protection import sealing_context, sign_packet
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
 from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
-from daitn.steering.wire.protection import sealing_context, sign_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.steering.wire.summaries import (
     INFINITE,
@@ -33,11 +34,11 @@ from daitn.steering.wire.summaries import (
     decode_advertised,
     encode_summary,
 )
+from tests.steering.wire.hpke_oracle import hpke_seal
 
 FILE = Path(__file__).with_name("vectors.json")
 
 SIGNING, RECEIVER, EPHEMERAL = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
-NONCE = bytes(range(12))
 SIGNER = SigningKey(Ed25519PrivateKey.from_private_bytes(SIGNING))
 READER = ReceiverKey(X25519PrivateKey.from_private_bytes(RECEIVER))
 
@@ -75,14 +76,12 @@ DIGEST = blake3(b"weights").digest()
 
 def sealed(packet: Packet) -> Packet:
     """As `seal_payload` does it, with fixed randomness."""
-    payload = _sealed(
-        packet.payload,
-        READER.public,
-        sealing_context(packet),
-        X25519PrivateKey.from_private_bytes(EPHEMERAL),
-        NONCE,
+    ephemeral = X25519PrivateKey.from_private_bytes(EPHEMERAL)
+    receiver = base64.b64decode(READER.public)
+    payload = hpke_seal(packet.payload, receiver, ephemeral, INFO + sealing_context(packet))
+    return msgspec.structs.replace(
+        packet, flags=packet.flags | Flag.SEALED, payload=class_id(READER.public) + payload
     )
-    return msgspec.structs.replace(packet, flags=packet.flags | Flag.SEALED, payload=payload)
 
 
 def flagged(packet: Packet) -> Packet:
@@ -208,7 +207,7 @@ def malformed() -> list[tuple[str, str, bytes, str]]:
         ("intent", "a name that is too long", pack(["answer", "a" * 201]), "intent[1]"),
         ("intent", "text that is no UTF-8", bytes.fromhex("92a1ffa0"), "intent"),
         ("intent", "a share above 1", pack(["answer", "", "", 1.5]), "intent[3]"),
-        ("intent", "a share that is no number", pack(["answer", "", "", float("nan")]), "intent[3]"),
+        ("intent", "a share that is NaN", pack(["answer", "", "", float("nan")]), "intent[3]"),
         ("intent", "trust 3", pack(["answer", "", "", 0.5, 3]), "intent[4]"),
         ("intent", "an infinite price", pack(["answer", "", "", 0.5, 1, INFINITE]), "intent[5]"),
         ("summary", "nothing", b"", "summary"),
@@ -232,7 +231,6 @@ def vectors() -> dict[str, Any]:
             "signing_private": SIGNING.hex(),
             "receiver_private": RECEIVER.hex(),
             "ephemeral_private": EPHEMERAL.hex(),
-            "nonce": NONCE.hex(),
             "signing_public": SIGNER.public,
             "receiver_public": READER.public,
         },

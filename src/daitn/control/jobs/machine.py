@@ -33,7 +33,6 @@ from daitn.control.jobs.failing import note_cut_off, note_failure, note_loss, re
 from daitn.control.jobs.job import MAX_STRIKES, MOST_IN_VAIN, Candidate, Job, Outstanding
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
-from daitn.identity.signing import entry_digest
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport, IllegalTransition
 from daitn.objects.identifiers import ObjectiveName, SiteId
@@ -249,7 +248,7 @@ def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Comman
     fact = outcome.entry.fact
     assert isinstance(fact, Verification)
     job.lineage.append(outcome.entry)
-    measured(job, job.candidate, fact, entry_digest(outcome.entry))
+    measured(job, job.candidate, fact, outcome.entry.digest)
     if len(job.candidate.measured) < len(job.intent.objectives):
         return ()
     checkpoint = close_candidate(job)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from daitn.control.jobs.job import Candidate, Job
 from daitn.control.route.question import narrowed
-from daitn.identity.signing import entry_digest
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
 from daitn.objects.jobs import Checkpoint, VisitView
@@ -30,7 +29,7 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> Candidate:
         visit=visit,
         cost_usd=cost_usd,
         release_to=release_to,
-        parents=(entry_digest(entry),),
+        parents=(entry.digest,),
         made_at=entry.fact.site,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
 from daitn.objects.identifiers import SiteId

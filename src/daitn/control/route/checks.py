@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from daitn.control.route.plans import PlannedRoute, RouteContext
 from daitn.control.route.task import jurisdiction_of
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
 from daitn.topology.relaxation import as_value

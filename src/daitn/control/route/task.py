@@ -24,7 +24,7 @@ from daitn.control.route.value_model import (
     setting,
     values,
 )
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
 
 __all__ = [

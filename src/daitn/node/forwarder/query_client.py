@@ -10,6 +10,7 @@ import msgspec
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
+from daitn.node.forwarder.protection import open_payload, seal_payload, sign_packet
 from daitn.node.forwarder.query_service import Answered, Question, read_answered
 from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
 from daitn.node.http.api import ApiError, bad_request
@@ -18,7 +19,6 @@ from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, 
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Kind, Packet
-from daitn.steering.wire.protection import open_payload, seal_payload, sign_packet
 from daitn.steering.wire.replies import Reason, read_refusal
 
 __all__ = ["PacketAnswer", "PacketQueryClient"]

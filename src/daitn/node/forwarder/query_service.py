@@ -13,13 +13,13 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.sealing import ReceiverKey, class_id, class_of
 from daitn.identity.tls import trusting
+from daitn.node.forwarder.protection import check_packet, open_payload, seal_payload
 from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.identifiers import SiteId
 from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Action, Flag, Packet
-from daitn.steering.wire.protection import check_packet, open_payload, seal_payload
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Offer
 

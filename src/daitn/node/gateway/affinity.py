@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from cachetools import LRUCache
 
 from daitn.objects.queries import QueryIntent
 from daitn.topology.qrrt.snapshot import Qrrt
@@ -18,14 +18,13 @@ class Affinity:
     """A least-recently-used memory of bounded size."""
 
     def __init__(self) -> None:
-        self._last: OrderedDict[_Key, str] = OrderedDict()
+        self._last: LRUCache[_Key, str] = LRUCache(_MOST)
 
     def row(self, intent: QueryIntent, snapshot: Qrrt) -> int:
         """Row of the deployment; -1: none."""
         for key in _keys(intent):
             id_ = self._last.get(key)
             if id_ is not None:
-                self._last.move_to_end(key)
                 return snapshot.row_of.get(id_, -1)
         return -1
 
@@ -33,9 +32,6 @@ class Affinity:
         """The deployment answered this query."""
         for key in _keys(intent):
             self._last[key] = id_
-            self._last.move_to_end(key)
-            if len(self._last) > _MOST:
-                self._last.popitem(last=False)
 
 
 def _keys(intent: QueryIntent) -> list[_Key]:

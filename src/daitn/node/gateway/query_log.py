@@ -53,7 +53,7 @@ class QueryLog:
 
     def __init__(self, qirce: Qirce) -> None:
         self._qirce = qirce
-        self._query_log: deque[QueryRecord] = deque(maxlen=MOST_RECORDS)
+        self._records: deque[QueryRecord] = deque(maxlen=MOST_RECORDS)
         self._decisions: deque[_Decided] = deque()
         self._row_of: Mapping[str, int] = {}
         self._most = MOST_DECISIONS
@@ -69,19 +69,19 @@ class QueryLog:
             self._decisions.popleft()
 
     def ended(self, record: QueryRecord) -> None:
-        self._query_log.append(record)
+        self._records.append(record)
 
     def latest(self, limit: int) -> tuple[QueryRecord, ...]:
         """Newest first."""
-        count = max(0, min(limit, len(self._query_log)))
-        return tuple(self._query_log[-1 - at] for at in range(count))
+        count = max(0, min(limit, len(self._records)))
+        return tuple(self._records[-1 - at] for at in range(count))
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
         """How a query was served, and why so: the same decision again, with terms and rejections.
 
         Raises `NotFound` for one that ended too long ago, or not here.
         """
-        record = next((record for record in reversed(self._query_log) if record.id == id_), None)
+        record = next((record for record in reversed(self._records) if record.id == id_), None)
         if record is not None and record.object_id:
             raise NotFound(
                 f"query {id_} found its own way: no gateway decided on it",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from msgspec import structs
 
-from daitn.identity.access import allows
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Answering, Message, Question
 from daitn.learning.registry import load
@@ -21,6 +20,7 @@ from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
 from daitn.node.serving.desired import DesiredModels
+from daitn.objects.access import allows
 from daitn.objects.deployments import (
     ANY_CONTEXT,
     MOST_DEPLOYMENTS,

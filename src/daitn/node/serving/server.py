@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from daitn.identity.access import allows
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import PATHS, ApiError, json_response, read_body, refused
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import read_query
+from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from daitn.identity.access import check_visit
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_entry
 from daitn.learning.recipe import Progress as TrainingProgress
@@ -18,6 +17,7 @@ from daitn.learning.registry import load
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.training.work_queue import FETCHING, WorkResult
+from daitn.objects.access import check_visit
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds

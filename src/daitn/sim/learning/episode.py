@@ -14,7 +14,7 @@ from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, submit
 from daitn.control.jobs.question import route_question
 from daitn.control.route.question import RouteQuestion
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import JobId, SiteId

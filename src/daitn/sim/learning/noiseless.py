@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.descriptors import ANY
 from daitn.sim.learning.learner import Floats, Indices
 from daitn.sim.learning.measuring import exact

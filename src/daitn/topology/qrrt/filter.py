@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.queries import Privacy
 from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.relevance import QsQrrt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from daitn.control.route.question import Checkpoint, RouteQuestion, narrowed
-from daitn.identity.access import allows
+from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.policy import VisitChosen
 from daitn.topology.snapshot import DataOption

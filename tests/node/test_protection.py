@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import SEALING_BYTES, ReceiverKey, class_id, open_sealed, seal
-from daitn.objects.errors import Corrupt, InvalidInput, Refused
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
-from daitn.steering.wire.protection import (
+from daitn.node.forwarder.protection import (
     check_packet,
     open_payload,
     seal_payload,
     sign_packet,
 )
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
 from tests.steering.wire.shapes import packets
 
 KEY, READER, OTHER = SigningKey.generate(), ReceiverKey.generate(), ReceiverKey.generate()
