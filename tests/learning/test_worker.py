@@ -89,16 +89,10 @@ async def test_every_call_reaches_the_recipe_and_brings_its_result(
     assert measured.items == 1, "the engine computes on as many threads as were asked for"
 
 
-async def test_a_warm_worker_answers_at_once_and_stays_the_same_process(trainer: Trainer) -> None:
-    pids = {await worker_pid(trainer)}
-    durations_s = []
-    for _ in range(50):
-        before_s = time.perf_counter()
-        pids.add(await worker_pid(trainer))
-        durations_s.append(time.perf_counter() - before_s)
+async def test_a_warm_worker_stays_the_same_process(trainer: Trainer) -> None:
+    pids = {await worker_pid(trainer) for _ in range(50)}
     assert len(pids) == 1
     assert os.getpid() not in pids
-    assert sorted(durations_s)[25] < 0.005
 
 
 async def test_the_probe_measures_a_plausible_speed(trainer: Trainer) -> None:

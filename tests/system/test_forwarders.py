@@ -121,7 +121,7 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     traced = square.network.json(
         "trace", headers["daitn-object"], "--site", "gate", "--center", door
     )
-    assert [entry["site"] for entry in traced["crumbs"]] == path
+    assert [entry["site"] for entry in traced["pending"]] == path
     spoken = square.network.json(
         "query", "hello", "--model", "doctor", "--autonomous", "--gateway", square.url
     )
@@ -153,8 +153,8 @@ def test_forwarders_go_on_alone_and_say_what_they_know(square: Square) -> None:
     (probe,) = square.ping("--topic", "medicine", "--center", door)
     assert probe["hops"][-1]["site"] == "east"
     traced = square.network.json("trace", probe["object"], "--site", "gate", "--center", door)
-    assert [entry["site"] for entry in traced["crumbs"]] == [h["site"] for h in probe["hops"]]
-    chosen = [step["decision"]["chosen"] for c in traced["crumbs"] for step in c["steps"]]
+    assert [entry["site"] for entry in traced["pending"]] == [h["site"] for h in probe["hops"]]
+    chosen = [step["decision"]["chosen"] for c in traced["pending"] for step in c["steps"]]
     assert chosen[-1] == "east here"
     hops = square.network.json(
         "traceroute", "--site", "gate", "--topic", "medicine", "--center", door

@@ -296,6 +296,6 @@ def test_refusing_takes_about_as_long_as_deciding_however_many_names_there_are()
         facility(f"f{n}", *(deployment(f"model-{n}-{i}") for i in range(250))) for n in range(20)
     ]
     context = asked(state_of(models), intent("model-0-0-" + "x" * 180))
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     refused(context)
-    assert time.perf_counter() - began_s < 0.1  # Comparing all names takes seconds.
+    assert time.process_time() - began_s < 0.1  # Comparing all names takes seconds.
