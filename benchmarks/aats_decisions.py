@@ -30,7 +30,7 @@ from rich.table import Table
 from daitn.steering.commands import Command, Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Action, Kind, Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import Action, Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 
@@ -75,7 +75,7 @@ def traffic(number: int) -> Traffic:
     made: Traffic = []
     for i in range(number * PACKETS, (number + 1) * PACKETS):
         sender = NEIGHBOURS[i % len(NEIGHBOURS)]
-        packet = Packet(Kind.QUERY, i.to_bytes(16, "big"), wants[i % len(wants)], PAYLOAD)
+        packet = Packet(PacketKind.QUERY, i.to_bytes(16, "big"), wants[i % len(wants)], PAYLOAD)
         for site in (SOURCE, sender):
             packet = packet.stepped(site, int(BEGAN_S * 1000), Action.FORWARDED, 1 << 30)
         made.append((sender, packet))

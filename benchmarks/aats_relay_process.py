@@ -30,7 +30,7 @@ from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
 from daitn.objects.identifiers import SiteId
 from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Action, Kind, Packet, encode_packet
+from daitn.steering.wire.packet import Action, Packet, PacketKind, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Greeting, Offer, RouteEntry, Update, encode_summary
 from daitn.tools.adjacency.protocol import Neighbours
@@ -54,13 +54,13 @@ ID = slice(8, 24)
 def query_of(size: int) -> bytes:
     """A query with `size` bytes of payload, as its source sends it on, in wire form."""
     intent = encode_intent(PacketIntent(Capability.ANSWER, "medicine", owner="ana"))
-    packet = Packet(Kind.QUERY, bytes(16), intent, bytes(size))
+    packet = Packet(PacketKind.QUERY, bytes(16), intent, bytes(size))
     return encode_packet(packet.stepped(SOURCE, int(time.time() * 1000), Action.FORWARDED, 0))
 
 
 def answer_of(size: int) -> bytes:
     """The answer to it, in wire form."""
-    packet = Packet(Kind.QUERY, bytes(16), b"").stepped(SOURCE, 0, Action.FORWARDED, 0)
+    packet = Packet(PacketKind.QUERY, bytes(16), b"").stepped(SOURCE, 0, Action.FORWARDED, 0)
     return encode_packet(answer_to(packet, bytes(size)).stepped(SINK, 0, Action.DELIVERED, 0))
 
 

@@ -29,12 +29,12 @@ import rustworkx as rx
 from rich.console import Console
 from rich.table import Table
 
-from daitn.sim.steered.autonomous import Autonomous
+from daitn.sim.steered.autonomous import AutonomousRouting
 from daitn.sim.steered.centre import Centralised
 from daitn.sim.steered.graph import Graph
 from daitn.sim.steered.measures import Run, after_failures, figures, in_steady_state
 from daitn.sim.steered.plain import PlainNetwork, Router
-from daitn.sim.steered.routers import Flooding, Nearest, Omniscient, RandomWalk
+from daitn.sim.steered.routers import Flooding, NearestRouter, Omniscient, RandomWalk
 from daitn.sim.steered.scenario import Scenario, Times
 from daitn.tools.real_topologies import RealLink, RealNode, from_topohub
 
@@ -67,8 +67,8 @@ def plain(make: Callable[[PlainNetwork], Router]) -> Policy:
 
 ALONE, ADVISED = "AATS", "AATS, advised"
 AATS: Mapping[str, Policy] = {
-    ALONE: lambda scenario: Autonomous(scenario).run(),
-    ADVISED: lambda scenario: Autonomous(scenario, advised=True).run(),
+    ALONE: lambda scenario: AutonomousRouting(scenario).run(),
+    ADVISED: lambda scenario: AutonomousRouting(scenario, advised=True).run(),
 }
 CENTRALISED: Mapping[str, Policy] = {
     "asked, 1 s": plain(lambda network: Centralised(network, asked=True)),
@@ -78,7 +78,7 @@ CENTRALISED: Mapping[str, Policy] = {
 """The centre is asked for every query, or tells sources what it knows; facilities tell it so often
 what waits there. Live ones tell it each second, and look each tenth of one whether it changed."""
 OTHERS: Mapping[str, Policy] = {
-    "nearest": plain(Nearest),
+    "nearest": plain(NearestRouter),
     "random walk": plain(RandomWalk),
     "flooding": plain(Flooding),
 }

@@ -33,7 +33,7 @@ from benchmarks.worlds.recorder import Case, Recorder, repeatable
 from benchmarks.worlds.tables import TABLES, table_cases
 from benchmarks.worlds.targets import suggested
 from benchmarks.worlds.texts import TEXTS, text_cases
-from daitn.sim.learning.recordings import FORMAT, Header, Node, RecordedOn, Recording
+from daitn.sim.learning.recordings import FORMAT, Header, RecordedModel, RecordedOn, Recording
 
 __all__ = ["FAMILIES", "cases", "record"]
 
@@ -94,7 +94,7 @@ def record(
     return recording
 
 
-def _recorded(recorders: list[Recorder], until_s: float) -> Iterator[Node]:
+def _recorded(recorders: list[Recorder], until_s: float) -> Iterator[RecordedModel]:
     """Route by route over all splits, so that a short recording has something of each."""
     for round_of in itertools.zip_longest(*(one.steps() for one in recorders)):
         for node in itertools.chain.from_iterable(filter(None, round_of)):

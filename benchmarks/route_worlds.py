@@ -21,7 +21,7 @@ from functools import cache
 
 from benchmarks.worlds import files
 from benchmarks.worlds.beyond import trainer
-from daitn.sim.learning.autonomous import Autonomous
+from daitn.sim.learning.autonomous import AutonomousPolicy
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
@@ -35,15 +35,15 @@ from daitn.sim.learning.families.recorded import (
 from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
-from daitn.sim.learning.planned import Planned, PlannedWithExperience
+from daitn.sim.learning.planned import PlannedPolicy, PlannedWithExperience
 from daitn.sim.learning.policy import Experienced, RoutePolicy
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.world import LearningWorld
 
 PLANNERS: dict[str, Callable[[], RoutePolicy]] = {
-    "mtrce": Planned,
+    "mtrce": PlannedPolicy,
     "experienced": PlannedWithExperience,
-    "autonomous": Autonomous,
+    "autonomous": AutonomousPolicy,
 }
 """Policies that are not obvious, by name."""
 OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {

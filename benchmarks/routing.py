@@ -31,8 +31,8 @@ from daitn.objects.queries import QueryStatus
 from daitn.policy.pipeline import Rng
 from daitn.sim.asking import Ended
 from daitn.sim.choosing import (
-    Choice,
     Chooser,
+    Chosen,
     LeastBusy,
     QirceChooser,
     RandomRow,
@@ -40,7 +40,7 @@ from daitn.sim.choosing import (
     TwoChoices,
 )
 from daitn.sim.faults import Dies, Fault, Slows
-from daitn.sim.load import Arrival, Lengths, Load, Phase, recorded
+from daitn.sim.load import Arrival, Lengths, LoadPhase, QueryLoad, recorded
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network
 from daitn.sim.world import World
 
@@ -68,7 +68,7 @@ class ToldLengths:
     def __init__(self) -> None:
         self._qirce = QirceChooser()
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         intent = msgspec.structs.replace(context.intent, tokens_out=arrival.tokens_out)
         return self._qirce.choose(replace(context, intent=intent), arrival, rng)
 
@@ -116,7 +116,7 @@ def network(seed: int, *, specialised: bool = False) -> Network:
     return Network(facilities=tuple(facilities), gateways=GATEWAYS, rtt_s=rtt_s)
 
 
-def load(net: Network, utilisation: float, *, moving: bool = False) -> Load:
+def load(net: Network, utilisation: float, *, moving: bool = False) -> QueryLoad:
     """As many queries as keep the facilities busy to this share, were they shared out ideally.
     `moving`: whether most are on one topic, which changes twice."""
     mean = LENGTHS.median * np.exp(LENGTHS.sigma**2 / 2)
@@ -124,7 +124,7 @@ def load(net: Network, utilisation: float, *, moving: bool = False) -> Load:
     per_s = {gateway: utilisation * rate / len(GATEWAYS) for gateway in GATEWAYS}
     hot = TOPICS if moving else TOPICS[:1]
     phases = tuple(
-        Phase(
+        LoadPhase(
             since_s=at * LASTS_S / len(hot),
             per_s=per_s,
             topics={t: HOT if t == topic else (1 - HOT) / (len(TOPICS) - 1) for t in TOPICS}
@@ -133,7 +133,7 @@ def load(net: Network, utilisation: float, *, moving: bool = False) -> Load:
         )
         for at, topic in enumerate(hot)
     )
-    return Load(phases=phases, until_s=LASTS_S, lengths=LENGTHS)
+    return QueryLoad(phases=phases, until_s=LASTS_S, lengths=LENGTHS)
 
 
 def figures(

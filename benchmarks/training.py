@@ -28,13 +28,13 @@ from typing import Any
 
 from tests.scenes.breast_cancer import HOSPITALS, write_intent, write_network
 
-from daitn.cli.embedded import Embedded
+from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.session import Session, connect
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Verification, Visit
-from daitn.objects.messages import Progress
-from daitn.objects.requests import JobList, JobQuery, Trained
+from daitn.objects.messages import WorkProgress
+from daitn.objects.requests import JobList, JobQuery, TrainedModel
 from daitn.objects.wire import decode
 from daitn.tools.fabric import keys
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 async def measure(folder: Path) -> dict[str, Any]:
-    network = Embedded(write_network(folder), folder / "logs")
+    network = EmbeddedNetwork(write_network(folder), folder / "logs")
     try:
         await network.start(lambda site, done, of: None)
         async with connect(network.endpoint) as session:
@@ -79,7 +79,9 @@ async def measure(folder: Path) -> dict[str, Any]:
     }
 
 
-async def one_job(session: Session, network: Embedded, folder: Path, number: int) -> dict[str, Any]:
+async def one_job(
+    session: Session, network: EmbeddedNetwork, folder: Path, number: int
+) -> dict[str, Any]:
     route = [{"site": HOSPITALS[n % len(HOSPITALS)], "examples": 64} for n in range(VISITS)]
     target = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
     intent = write_intent(folder, name=f"hop{number}", route=route, objectives=target)
@@ -87,7 +89,7 @@ async def one_job(session: Session, network: Embedded, folder: Path, number: int
     first_step = asyncio.get_running_loop().create_future()
 
     async def heard(key: str, payload: bytes) -> None:
-        if decode(payload, Progress).phase == "training" and not first_step.done():
+        if decode(payload, WorkProgress).phase == "training" and not first_step.done():
             first_step.set_result(time.perf_counter())
 
     subscription = await session.fabric.subscribe(keys.job_progress(job), heard)
@@ -100,7 +102,7 @@ async def one_job(session: Session, network: Embedded, folder: Path, number: int
     first_step_s = await first_step - began
     view = await until_ended(session, job)
     await subscription.close()
-    trained = await session.ask("lineage", JobQuery(job=job), Trained)
+    trained = await session.ask("lineage", JobQuery(job=job), TrainedModel)
     facts = [entry.fact for entry in trained.lineage.entries]
     timed = [fact for fact in facts if isinstance(fact, Visit | Verification)]
     work_s = sum(fact.seconds for fact in timed)

@@ -15,7 +15,15 @@ import torch
 
 from benchmarks.worlds.routes import Effort, planned
 from daitn.learning.recipe import Config, Recipe
-from daitn.sim.learning.recordings import Node, Route, Score, Site, Split, Test, TrainedSplit
+from daitn.sim.learning.recordings import (
+    RecordedModel,
+    Route,
+    Score,
+    Site,
+    Split,
+    Test,
+    TrainedSplit,
+)
 
 __all__ = ["Case", "Recorder", "SiteData", "TestData", "repeatable"]
 
@@ -77,7 +85,7 @@ class Recorder:
 
     case: Case
     work: Path
-    nodes: dict[Route, Node] = field(default_factory=dict)
+    nodes: dict[Route, RecordedModel] = field(default_factory=dict)
     """What is recorded already."""
 
     def __post_init__(self) -> None:
@@ -95,11 +103,11 @@ class Recorder:
         self._fitting = set() if self.case.held_out else fitting
         self._took_s: dict[str, list[float]] = defaultdict(list)
 
-    def steps(self) -> Iterator[Iterator[Node]]:
+    def steps(self) -> Iterator[Iterator[RecordedModel]]:
         """Per route an iterator that records what is missing of it, visit by visit."""
         yield from (self._walk(route) for route, _ in self.routes)
 
-    def node(self, route: Route) -> Node:
+    def node(self, route: Route) -> RecordedModel:
         """The end of a route, to which a model is trained if that is not recorded."""
         for _ in self._walk(route):
             pass
@@ -126,12 +134,12 @@ class Recorder:
         )
         return TrainedSplit(split=split, nodes=self.nodes)
 
-    def _walk(self, route: Route) -> Iterator[Node]:
+    def _walk(self, route: Route) -> Iterator[RecordedModel]:
         beginnings = [route[:length] for length in range(len(route) + 1)]
         missing = [beginning for beginning in beginnings if beginning not in self.nodes]
         for beginning in missing:
             seconds, loss = self._train(beginning)
-            node = Node(
+            node = RecordedModel(
                 split=self.case.name,
                 route=beginning,
                 seconds=round(seconds, _DIGITS),

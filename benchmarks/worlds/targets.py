@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.sim.learning.recordings import Node, Route
+from daitn.sim.learning.recordings import RecordedModel, Route
 
 __all__ = ["suggested"]
 
@@ -16,7 +16,7 @@ _SHARE = 0.25
 _QUANTILES = np.linspace(0.95, 0.05, 19)
 
 
-def suggested(nodes: Mapping[Route, Node]) -> dict[str, float]:
+def suggested(nodes: Mapping[Route, RecordedModel]) -> dict[str, float]:
     """Per objective a target. None where nothing was recorded.
 
     For the first two objectives it is the same quantile of what models reach, the highest that

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from daitn.learning.causal_lm.pretrained import import_pretrained
-from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec, learn_tokenizer
 from daitn.learning.corpora.records import QaPair
 
@@ -36,7 +36,7 @@ def write_base(
     """
     import transformers
 
-    settings = Settings.of(config)
+    settings = CausalLmConfig.of(config)
     tokenizer = learn_tokenizer(
         (text for pair in pairs for text in (pair.question, pair.answer)), settings.vocabulary
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daitn.cli.demo.expected import Expected, expected_ways, sentence
+from daitn.cli.demo.expected import ExpectedWay, expected_ways, sentence
 from daitn.cli.demo.scenario import BASELINES, write_scenario
 from daitn.control.route.engine import Mtrce
 from daitn.learning.corpora.split import Prepared
@@ -113,8 +113,8 @@ def test_what_was_expected_of_the_planned_and_of_obvious_routes() -> None:
 
 def test_what_was_expected_is_told_in_a_sentence() -> None:
     ways = (
-        Expected(way="planned route", seconds=22.4, chance=0.96, at_least=False),
-        Expected(way="by size", seconds=31.0, chance=0.9, at_least=False),
+        ExpectedWay(way="planned route", seconds=22.4, chance=0.96, at_least=False),
+        ExpectedWay(way="by size", seconds=31.0, chance=0.9, at_least=False),
     )
 
     told = sentence(ways)

@@ -14,7 +14,7 @@ from daitn.policy.pipeline import Rng
 from daitn.sim.learning.episode import Episode, run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.obvious.ring import Ring
-from daitn.sim.learning.planned import Planned
+from daitn.sim.learning.planned import PlannedPolicy
 from daitn.sim.learning.policy import RoutePolicy, VisitChosen
 from daitn.sim.learning.world import LearningWorld
 
@@ -28,7 +28,7 @@ _PLENTY = 10.0
 class Watched:
     """A policy, and all that it was asked and answered."""
 
-    policy: RoutePolicy = field(default_factory=Planned)
+    policy: RoutePolicy = field(default_factory=PlannedPolicy)
     asked: list[tuple[RouteQuestion, VisitChosen | None]] = field(default_factory=list)
     last: RouteQuestion | None = None
     """What would be asked when the job is over."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from daitn.control.route.question import Checkpoint, PastVisit, RouteQuestion
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.objects.descriptors import (
     ANY,
     ComputeDescriptor,
@@ -162,7 +162,7 @@ def intent(*, budget: Budget = UNLIMITED, **targets: float) -> TrainingIntent:
     )
 
 
-FRESH = Checkpoint(model=None, size_bytes=10_000_000)
+FRESH = RouteStart(model=None, size_bytes=10_000_000)
 
 
 def question(asked: TrainingIntent, seen: MsDrrt, **more: object) -> RouteQuestion:
@@ -176,9 +176,9 @@ def question(asked: TrainingIntent, seen: MsDrrt, **more: object) -> RouteQuesti
     return RouteQuestion(intent=asked, topology=seen, **(given | more))  # type: ignore[arg-type]
 
 
-def checkpoint(visits: tuple[PastVisit, ...], name: str = "m", at: str = "ghr") -> Checkpoint:
+def checkpoint(visits: tuple[PastVisit, ...], name: str = "m", at: str = "ghr") -> RouteStart:
     """The model that `visits` made, as last measured."""
-    return Checkpoint(
+    return RouteStart(
         model=Digest(name * 64),
         size_bytes=10_000_000,
         holders=(SiteId(at),),

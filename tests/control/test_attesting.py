@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 
-from daitn.control.attesting import FALSE_ALARM, Examination, Known, fallen, risen
+from daitn.control.attesting import FALSE_ALARM, Examination, Tally, fallen, risen
 from daitn.objects.identifiers import Digest, SiteId
 
 WEIGHTS = Digest("a" * 64)
@@ -42,7 +42,7 @@ def alarm(accuracy: float, before: int, now: int) -> float:
     upto = [0.0, *accumulate(shares(accuracy, now))]
     chance, alarming = 0.0, 0
     for right, share in enumerate(shares(accuracy, before)):
-        while alarming <= now and fallen(Known(right, before), Known(alarming, now)):
+        while alarming <= now and fallen(Tally(right, before), Tally(alarming, now)):
             alarming += 1
         chance += share * upto[alarming]
     return chance
@@ -130,7 +130,7 @@ def test_the_window_forgets_the_oldest() -> None:
 
 
 def test_a_bad_start_is_no_fall_and_few_items_prove_nothing() -> None:
-    assert not fallen(Known(4, 4), Known(0, 24))
-    assert fallen(Known(240, 240), Known(12, 24))
-    assert not risen(Known(240, 240), Known(40, 48))
-    assert risen(Known(216, 240), Known(42, 48))
+    assert not fallen(Tally(4, 4), Tally(0, 24))
+    assert fallen(Tally(240, 240), Tally(12, 24))
+    assert not risen(Tally(240, 240), Tally(40, 48))
+    assert risen(Tally(216, 240), Tally(42, 48))

@@ -16,10 +16,10 @@ from daitn.control.jobs.question import route_question, starts
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     NOWHERE,
-    Heard,
+    DataProspect,
     KnownVerifier,
-    Measured,
-    Prospect,
+    LocalView,
+    MeasuredModel,
     check_travels,
     met_at,
     question_here,
@@ -63,7 +63,8 @@ NEEDS = WorkNeeds(
 HERE = SiteId("mpvu")
 VERIFIERS = (KnownVerifier(HERE, "medicine", "US"), KnownVerifier(HERE, "medicine/neurology", "US"))
 MEASURED = tuple(
-    Measured(HERE, topic, "accuracy", 0.25, 400, {}) for topic in ("medicine", "medicine/neurology")
+    MeasuredModel(HERE, topic, "accuracy", 0.25, 400, {})
+    for topic in ("medicine", "medicine/neurology")
 )
 
 
@@ -137,7 +138,7 @@ def visited(of: Job, site: str, dataset: str, broad: float, expert: float) -> No
     of.checkpoints.append(checkpoint(number, broad, expert, (*before.visits, number - 1)))
 
 
-def prospect(site: str, topic: str, **changes: Any) -> Prospect:
+def prospect(site: str, topic: str, **changes: Any) -> DataProspect:
     plain: dict[str, Any] = {
         "examples": 3000,
         "price_usd_per_1k": 0.0,
@@ -146,7 +147,7 @@ def prospect(site: str, topic: str, **changes: Any) -> Prospect:
         "owner": site,
         **changes,
     }
-    return Prospect(SiteId(site), topic, **plain)
+    return DataProspect(SiteId(site), topic, **plain)
 
 
 def node(site: str, topic: str, **changes: Any) -> NodeDescriptor:
@@ -189,9 +190,9 @@ def node(site: str, topic: str, **changes: Any) -> NodeDescriptor:
 GENERAL, NEURO = prospect("ghr", "medicine"), prospect("ninds", "medicine/neurology")
 
 
-def asked(of: Job, *prospects: Prospect, **heard: Any) -> tuple[RouteQuestion, Heard]:
+def asked(of: Job, *prospects: DataProspect, **heard: Any) -> tuple[RouteQuestion, LocalView]:
     plain = {"here": HERE, "prospects": prospects, "verifiers": VERIFIERS, "measured": MEASURED}
-    ears = Heard(**{**plain, "met": of.met, **heard})
+    ears = LocalView(**{**plain, "met": of.met, **heard})
     return question_here(route_question(of, NOWHERE, NOW_S), of.needs, ears), ears
 
 
@@ -199,12 +200,12 @@ def planned(question: RouteQuestion) -> Route | None:
     return Mtrce().plan(question, random.Random(0))[0]
 
 
-def first(of: Job, *prospects: Prospect, **heard: Any) -> str | None:
+def first(of: Job, *prospects: DataProspect, **heard: Any) -> str | None:
     route = planned(asked(of, *prospects, **heard)[0])
     return route.visits[0].site if route else None
 
 
-def reasons(of: Job, *prospects: Prospect, **heard: Any) -> list[str]:
+def reasons(of: Job, *prospects: DataProspect, **heard: Any) -> list[str]:
     question, _ = asked(of, *prospects, **heard)
     return [no.filter for no in question.topology.rejections if "/" in no.candidate]
 
@@ -247,7 +248,7 @@ def test_a_site_that_was_visited_is_known_as_it_was_found() -> None:
 
 
 def test_tests_are_known_by_what_they_measured() -> None:
-    told = Measured(HERE, "medicine", "accuracy", 0.63, 100, {"a": 1.0, "b": 0.0})
+    told = MeasuredModel(HERE, "medicine", "accuracy", 0.63, 100, {"a": 1.0, "b": 0.0})
     question, _ = asked(job(), GENERAL, measured=(told,))
     (broad,) = question.topology.verifiers[ObjectiveName("broad")]
     assert (broad.test.items, broad.test.chance) == (100, 0.5)
@@ -428,9 +429,9 @@ def sites(draw: st.DrawFn) -> dict[SiteId, NodeDescriptor]:
     }
 
 
-def told(one: NodeDescriptor) -> Prospect:
+def told(one: NodeDescriptor) -> DataProspect:
     (data,) = one.datasets
-    return Prospect(
+    return DataProspect(
         site=one.site,
         topic=data.topics[0],
         examples=data.samples,

@@ -14,7 +14,7 @@ from immutables import Map
 from daitn.control.jobs.view import algorithm
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
-from daitn.control.route.question import Checkpoint, PastVisit, RouteQuestion, Spent, narrowed
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent, narrowed
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput
@@ -98,7 +98,7 @@ class TestHealthcare:
         read = replace(
             self.asked,
             intent=decode(encode(self.asked.intent), type(self.asked.intent)),
-            checkpoints=tuple(decode(encode(c), Checkpoint) for c in self.asked.checkpoints),
+            checkpoints=tuple(decode(encode(c), RouteStart) for c in self.asked.checkpoints),
             topology=topology(
                 decode(encode(option), DataOption) for option in reversed(healthcare())
             ),

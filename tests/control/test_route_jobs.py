@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daitn.sim.learning.episode import Ended, Episode
+from daitn.sim.learning.episode import Episode, EpisodeEnd
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.world import LearningWorld
 from daitn.topology.fit import topics_fit
@@ -42,14 +42,14 @@ def test_a_budget_is_kept(family: str, seed: int) -> None:
     assert episode.seconds <= budget.duration_s
     assert budget.cost_usd is None or episode.usd <= budget.cost_usd + 1e-9
     assert budget.examples is None or episode.examples <= budget.examples
-    assert episode.why not in (Ended.USD, Ended.EXAMPLES, Ended.STUCK)
+    assert episode.why not in (EpisodeEnd.USD, EpisodeEnd.EXAMPLES, EpisodeEnd.STUCK)
 
 
 @pytest.mark.parametrize(("family", "seed"), [*PLAIN, *STRESSED])
 def test_a_job_that_can_still_gain_does_not_end(family: str, seed: int) -> None:
     """Whoever gives up has tried each site, or cannot pay for the least visit any more."""
     world, episode, watched = led_in(family, seed)
-    if episode.why != Ended.GAVE_UP:
+    if episode.why != EpisodeEnd.GAVE_UP:
         return
     question, chosen = watched.asked[-1]
     assert chosen is None
@@ -108,7 +108,7 @@ def test_a_job_ends_by_reaching_or_says_why() -> None:
         _, episode, watched = led_in(family, seed)
         assert watched.last is not None
         assert episode.why
-        assert episode.reached == (episode.why == Ended.REACHED)
+        assert episode.reached == (episode.why == EpisodeEnd.REACHED)
         for objective in watched.last.intent.objectives:
             if episode.reached:
                 assert episode.route[-1].values[objective.name] >= objective.at_least

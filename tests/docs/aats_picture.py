@@ -13,7 +13,7 @@ from pathlib import Path
 from daitn.cli.demo.drawing import box, document, element, line, pair, text
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.summaries import Offer
 
 FILE = Path(__file__).parents[2] / "docs/images/aats.svg"
@@ -31,7 +31,7 @@ DELAYS_S = {
 KEY = bytes(16), 0
 FAILS, FAILS_AFTER_S = ("east", "clinic"), 0.05
 SERVE_S, REST_S, SLOWER = 0.05, 0.1, 30.0
-COLOURS = {Kind.QUERY: "#1f6feb", Kind.ANSWER: "#1a7f37"}
+COLOURS = {PacketKind.QUERY: "#1f6feb", PacketKind.ANSWER: "#1a7f37"}
 FAULT = "#cf222e"
 
 
@@ -39,7 +39,7 @@ FAULT = "#cf222e"
 class Crossing:
     """A packet went over a link; or over a share of it, and was lost."""
 
-    kind: Kind
+    kind: PacketKind
     here: str
     there: str
     at_s: float
@@ -86,7 +86,7 @@ def ran() -> Watched:
     network.began_s = network.now_s
     network.on_deliver = lambda site, packet: setattr(network, "served_s", network.since_s())
     want = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=0.8, tokens_out=100))
-    network.send("gate", Packet(Kind.QUERY, KEY[0], want, b"What causes migraine?"))
+    network.send("gate", Packet(PacketKind.QUERY, KEY[0], want, b"What causes migraine?"))
     network.run(FAILS_AFTER_S)
     network.lose(*FAILS)
     network.run(2.0)
@@ -178,14 +178,14 @@ def _animated(name: str, at: Sequence[tuple[float, float]], all_s: float) -> str
 
 
 def _captions(run: Watched, back_s: float) -> Iterator[str]:
-    query, answer = COLOURS[Kind.QUERY], COLOURS[Kind.ANSWER]
+    query, answer = COLOURS[PacketKind.QUERY], COLOURS[PacketKind.ANSWER]
     rows = [(FAILS_AFTER_S, FAULT, f"the link {' – '.join(FAILS)} fails, with what is on it")]
     rows += [(at_s, query, f"{site} holds it, asks for a safe way") for at_s, site in run.held]
     rows += [(run.served_s, query, "clinic serves it"), (back_s, answer, "gate is answered, once")]
     sent: set[str] = set()
     for one in run.crossings:
         kept = "sent another way" if one.here in sent else f"{one.here} keeps a copy"
-        words = f"query, {kept}" if one.kind is Kind.QUERY else "answer"
+        words = f"query, {kept}" if one.kind is PacketKind.QUERY else "answer"
         rows.append((one.at_s, COLOURS[one.kind], f"{one.here} → {one.there}: {words}"))
         sent.add(one.here)
     for n, (at_s, colour, words) in enumerate(sorted(rows)):

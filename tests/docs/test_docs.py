@@ -19,10 +19,10 @@ import yaml
 from daitn.center.config import CenterConfig
 from daitn.cli.app import app
 from daitn.cli.network import NetworkFile
-from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node import config
-from daitn.node.forwarder.query_service import Answered, Question
+from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.objects import agents, intents, messages, requests, steering
 from daitn.objects.deployments import ModelPolicy
 from daitn.objects.descriptors import DataPolicy
@@ -122,7 +122,7 @@ FIELDS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Control centre", "", CenterConfig),
     ("Network", "", NetworkFile),
     ("Intent", "", ClassifierConfig),
-    ("Intent", "", Settings),
+    ("Intent", "", CausalLmConfig),
 )
 
 
@@ -189,8 +189,8 @@ def test_every_key_verb_and_message_is_in_the_reference() -> None:
 
 
 ARRAYS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
-    ("Query", Question),
-    ("Query", Answered),
+    ("Query", PacketQuestion),
+    ("Query", PacketReply),
     ("Model", agents.Agent),
     ("Model", agents.DatedFact),
     ("Model", agents.AgentReport),

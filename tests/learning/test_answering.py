@@ -260,8 +260,8 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
     import torch
 
     from daitn.learning.causal_lm import CausalLm, measuring, models
-    from daitn.learning.causal_lm.settings import Settings
-    from daitn.learning.corpora.records import Choice
+    from daitn.learning.causal_lm.settings import CausalLmConfig
+    from daitn.learning.corpora.records import MultipleChoice
     from daitn.objects.choices import LETTERS, as_question
 
     config: dict[str, object] = {"layers": 2, "width": 32, "heads": 2, "vocabulary": 300}
@@ -271,17 +271,17 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
     options = ("fever", "a broken leg", "nothing at all", "rest and water")
     asked = "What is it?"
     (piece,) = speaker.answer(question(as_question(asked, options)))
-    item = Choice(topic="t", label="l", question=asked, options=options, answer=0)
-    model = models.load(tmp_path, Settings.of(config))
-    (pick,) = measuring.picks(model, Settings.of(config), [item])
+    item = MultipleChoice(topic="t", label="l", question=asked, options=options, answer=0)
+    model = models.load(tmp_path, CausalLmConfig.of(config))
+    (pick,) = measuring.picks(model, CausalLmConfig.of(config), [item])
     assert piece.text == LETTERS[pick]
     assert math.log(0.25) <= piece.logprob <= 0.0
 
     # Reading token by token gives what reading everything at once gives.
-    from daitn.learning.causal_lm.rows import Row, tensors
+    from daitn.learning.causal_lm.rows import TokenRow, tensors
 
     tokens = [2, 60, 61, 62, 1, 80, 81]
-    rows = tensors([Row(tokens, [])])
+    rows = tensors([TokenRow(tokens, [])])
     with torch.inference_mode():
         whole = model.network.hidden(rows.tokens, rows.positions, rows.mask)[0]
         begun, memory = model.network.following(torch.tensor(tokens[:4]), None)

@@ -202,11 +202,13 @@ def test_a_later_visit_moves_the_model_less(fresh: Path, data: Path, tmp_path: P
 
 def test_questions_behind_one_answer_do_not_see_each_other(fresh: Path) -> None:
     from daitn.learning.causal_lm import models, rows
-    from daitn.learning.causal_lm.settings import Settings
+    from daitn.learning.causal_lm.settings import CausalLmConfig
 
-    model = models.load(fresh, Settings.of(TINY))
+    model = models.load(fresh, CausalLmConfig.of(TINY))
     answer, first, second = [1, 50, 51, 52], [2, 60, 61, 3], [2, 70, 71, 72, 3]
-    together = rows.tensors([rows.Row(answer, [first, second]), rows.Row([1, 9], [first])])
+    together = rows.tensors(
+        [rows.TokenRow(answer, [first, second]), rows.TokenRow([1, 9], [first])]
+    )
     scores, lengths, _ = rows.continuation_scores(model.network, together)
     assert lengths.tolist() == [[3, 4], [3, 0]]
     for row, context, column, text in (
@@ -214,7 +216,7 @@ def test_questions_behind_one_answer_do_not_see_each_other(fresh: Path) -> None:
         (0, answer, 1, second),
         (1, [1, 9], 0, first),
     ):
-        alone = rows.tensors([rows.Row(context, [text])])
+        alone = rows.tensors([rows.TokenRow(context, [text])])
         score, _, _ = rows.continuation_scores(model.network, alone)
         assert score.item() == pytest.approx(scores[row, column].item(), abs=1e-4)
 
@@ -363,14 +365,14 @@ def test_an_imported_model_scores_as_transformers_does(folder: Path, tmp_path: P
     import transformers
 
     from daitn.learning.causal_lm import models, rows
-    from daitn.learning.causal_lm.settings import Settings
+    from daitn.learning.causal_lm.settings import CausalLmConfig
 
     config = imported(folder, tmp_path / "model")
-    ours = models.load(tmp_path / "model", Settings.of(config)).network
+    ours = models.load(tmp_path / "model", CausalLmConfig.of(config)).network
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
     theirs.eval()
     text = [5, 6, 7, 8, 9, 10]
-    batch = rows.tensors([rows.Row([1], [[2], text]), rows.Row(list(range(20)), [])])
+    batch = rows.tensors([rows.TokenRow([1], [[2], text]), rows.TokenRow(list(range(20)), [])])
     with torch.no_grad():
         hidden = ours.hidden(batch.tokens, batch.positions, batch.mask)
         expected = theirs(torch.tensor([[1, *text]])).logits[0, -1]

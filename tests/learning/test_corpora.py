@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daitn.learning.corpora.clinic import clinic
-from daitn.learning.corpora.fetch import Row, content_digest, fetch_medquad
+from daitn.learning.corpora.fetch import CorpusRow, content_digest, fetch_medquad
 from daitn.learning.corpora.medquad import SITES, read_medquad
 from daitn.learning.corpora.prepare import prepare
 from daitn.learning.corpora.records import QaPair, read_choices, read_pairs
@@ -166,7 +166,7 @@ DOCUMENT = """<?xml version="1.0" encoding="UTF-8"?>
  <QAPair pid="2"><Question qid="1-2" qtype="treatment">Which treatment?</Question>
   <Answer></Answer></QAPair>
 </QAPairs></Document>"""
-ROW = Row(
+ROW = CorpusRow(
     "NINDS_QA",
     "Made-up Palsy",
     "outlook",

@@ -17,7 +17,7 @@ from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
-from daitn.objects.agents import Agent, AgentReport, DatedFact, Heard
+from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import JobId, SiteId
@@ -28,7 +28,7 @@ from daitn.objects.models import ModelRef
 from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.control.jobs.world import INTENT, NEEDS, World
@@ -78,7 +78,7 @@ async def living(folder: Path) -> AsyncIterator[tuple[AgentHome, Kept]]:
         await fabric.close()
 
 
-def asked(kind: Kind, payload: object) -> Packet:
+def asked(kind: PacketKind, payload: object) -> Packet:
     return Packet(kind, new_id(), encode_intent(WANT), encode(payload))
 
 
@@ -105,7 +105,7 @@ def measured(agent: Agent, visits: int) -> Agent:
     return msgspec.structs.replace(agent, facts=(agent.facts[0], *made))
 
 
-async def told(home: AgentHome, site: str, agent: Agent, *, anew: bool = True) -> Heard:
+async def told(home: AgentHome, site: str, agent: Agent, *, anew: bool = True) -> ReportReply:
     report = AgentReport(
         site=SiteId(site),
         agent=agent if anew else None,
@@ -113,7 +113,7 @@ async def told(home: AgentHome, site: str, agent: Agent, *, anew: bool = True) -
         epoch=agent.epoch,
         facts=len(agent.facts),
     )
-    return decode(await home.serve(asked(Kind.QUERY, report), WANT), Heard)
+    return decode(await home.serve(asked(PacketKind.QUERY, report), WANT), ReportReply)
 
 
 async def state(home: AgentHome, job: JobId) -> str:
@@ -152,7 +152,7 @@ def planning(*required: Requirement) -> Agent:
 
 def arrived(agent: Agent, topic: str) -> tuple[Packet, PacketIntent]:
     intent = PacketIntent(Capability.DATA, topic)
-    return Packet(Kind.MODEL, new_id(), encode_intent(intent), encode(agent)), intent
+    return Packet(PacketKind.MODEL, new_id(), encode_intent(intent), encode(agent)), intent
 
 
 async def test_where_it_arrives_the_intent_is_held_against_the_site(tmp_path: Path) -> None:
@@ -211,21 +211,21 @@ async def test_of_two_copies_one_goes_on(tmp_path: Path) -> None:
     async with living(tmp_path) as (home, _):
         start = await submitted(home, tmp_path)
         once, twice = measured(start, 1), measured(start, 2)
-        assert await told(home, "east", once) is Heard.YES
-        assert await told(home, "west", once) is Heard.STALE
-        assert await told(home, "east", once, anew=False) is Heard.YES
-        assert await told(home, "west", twice) is Heard.YES, "it got further"
-        assert await told(home, "east", once, anew=False) is Heard.STALE
+        assert await told(home, "east", once) is ReportReply.YES
+        assert await told(home, "west", once) is ReportReply.STALE
+        assert await told(home, "east", once, anew=False) is ReportReply.YES
+        assert await told(home, "west", twice) is ReportReply.YES, "it got further"
+        assert await told(home, "east", once, anew=False) is ReportReply.STALE
 
 
 async def test_the_first_copy_that_comes_home_is_the_one(tmp_path: Path) -> None:
     async with living(tmp_path) as (home, _):
         start = await submitted(home, tmp_path)
         ended = with_facts(measured(start, 1), CancelRequested())
-        assert await told(home, "west", measured(start, 2)) is Heard.YES
-        assert await home.serve(asked(Kind.MODEL, ended), WANT) == b""
+        assert await told(home, "west", measured(start, 2)) is ReportReply.YES
+        assert await home.serve(asked(PacketKind.MODEL, ended), WANT) == b""
         assert await state(home, start.job) == "cancelled"
-        assert await told(home, "west", measured(start, 3)) is Heard.STALE
+        assert await told(home, "west", measured(start, 3)) is ReportReply.STALE
 
 
 async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.node.config import check_node_config
 from daitn.node.forwarder.offers import home
 from daitn.node.forwarder.query_client import PacketAnswer, PacketQueryClient
-from daitn.node.forwarder.query_service import QueryService, Question
+from daitn.node.forwarder.query_service import PacketQuestion, QueryService
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
 from daitn.node.http.api import ApiError
 from daitn.objects.deployments import Api
@@ -30,7 +30,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, Strategy
 from daitn.steering.reports import pending_reports
 from daitn.steering.wire.intent import PacketIntent
-from daitn.steering.wire.packet import Flag, Kind, Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import Flag, Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal
 from daitn.steering.wire.summaries import Offer
 from daitn.tools.adjacency.memory import MemoryLinks
@@ -67,7 +67,7 @@ class Tap(ForwarderRuntime):
             return message
         packet = decode_packet(message)
         self.crossed.append(packet)
-        return encode_packet(self.change(packet)) if packet.kind is Kind.QUERY else message
+        return encode_packet(self.change(packet)) if packet.kind is PacketKind.QUERY else message
 
     def bytes_crossed(self) -> bytes:
         return b"".join(encode_packet(packet) for packet in self.crossed)
@@ -96,7 +96,7 @@ class Scene:
             tokens_out=3,
             constraints=QueryConstraints(**constraints),
         )
-        return await asking.ask(intent, Question(Api.CHAT, ASKED, "gate:1"))
+        return await asking.ask(intent, PacketQuestion(Api.CHAT, ASKED, "gate:1"))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,11 @@ async def test_a_sealed_query_is_answered_by_one_who_can_open_it_and_read_by_no_
     for secret in (QUESTION, "says clinic", "doctor", "gate:1"):
         assert secret.encode() not in crossed
     kinds = [(packet.kind, Flag.SEALED in packet.flags) for packet in scene.tap.crossed]
-    assert kinds == [(Kind.QUERY, True), (Kind.REFUSAL, False), (Kind.ANSWER, True)]
+    assert kinds == [
+        (PacketKind.QUERY, True),
+        (PacketKind.REFUSAL, False),
+        (PacketKind.ANSWER, True),
+    ]
     assert b"sealed to a class whose key is not here" in scene.tap.crossed[1].payload
     for runtime in scene.runtimes.values():
         reports = pending_reports(runtime.core.custody, bytes.fromhex(answer.object_id))

@@ -18,11 +18,18 @@ from daitn.node.forwarder.protection import (
     sign_packet,
 )
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import (
+    Action,
+    Flag,
+    Packet,
+    PacketKind,
+    decode_packet,
+    encode_packet,
+)
 from tests.steering.wire.shapes import packets
 
 KEY, READER, OTHER = SigningKey.generate(), ReceiverKey.generate(), ReceiverKey.generate()
-PACKET = Packet(Kind.QUERY, bytes(16), b"intent", b"question", deadline_ms=5)
+PACKET = Packet(PacketKind.QUERY, bytes(16), b"intent", b"question", deadline_ms=5)
 MUTABLE = {"hop_limit", "attempt", "promise", "trace"}
 LOW_ORDER = base64.b64encode(bytes(32)).decode()
 
@@ -41,7 +48,7 @@ def test_nothing_else_can_be_changed_on_the_way(name: str) -> None:
     signed = sign_packet(PACKET, KEY)
     value = getattr(signed, name)
     change = {
-        "kind": Kind.PROBE,
+        "kind": PacketKind.PROBE,
         "flags": value ^ Flag.SEALED if name == "flags" else None,
     }.get(name) or (bytes([value[0] ^ 1]) + value[1:] if isinstance(value, bytes) else value + 1)
     changed = msgspec.structs.replace(signed, **{name: change})
@@ -106,7 +113,7 @@ def test_a_payload_is_bound_to_its_packet() -> None:
     sealed = seal_payload(PACKET, READER.public)
     assert Flag.SEALED in sealed.flags
     assert open_payload(decode_packet(encode_packet(sealed)), READER) == b"question"
-    for change in ({"object_id": bytes(15) + b"1"}, {"branch": 1}, {"kind": Kind.ANSWER}):
+    for change in ({"object_id": bytes(15) + b"1"}, {"branch": 1}, {"kind": PacketKind.ANSWER}):
         with pytest.raises(Corrupt):
             open_payload(msgspec.structs.replace(sealed, **change), READER)
     with pytest.raises(Refused):

@@ -14,7 +14,7 @@ from daitn.node.training.work_queue import WorkQueue, WorkResult
 from daitn.objects.errors import InvalidInput, Refused, Unreachable, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.lineage import Origin
-from daitn.objects.messages import Progress, VisitWork, Work, WorkOutcome, WorkState
+from daitn.objects.messages import VisitWork, Work, WorkOutcome, WorkProgress, WorkState
 from daitn.objects.models import ModelRef
 
 KEY = SigningKey.generate()
@@ -201,7 +201,7 @@ async def test_work_tells_how_far_it_is_and_what_is_before_it(tmp_path: Path) ->
     there = work_queue(tmp_path, Center(), never)
     first, second = (there.start(work(visit)) for visit in ("qa-1.1", "qa-1.2"))
     assert (first.ahead, second.ahead) == (0, 1)
-    progress = Progress(
+    progress = WorkProgress(
         job=JobId("qa-1"), visit=VisitId("qa-1.2"), site=SITE, phase="fetching", done=3, total=9
     )
     there.heard(progress)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from daitn.sim.steered.autonomous import Autonomous, latency_weight
+from daitn.sim.steered.autonomous import AutonomousRouting, latency_weight
 from daitn.sim.steered.centre import Centralised
 from daitn.sim.steered.graph import Graph, Link
 from daitn.sim.steered.measures import Run, after_failures, figures, in_steady_state
 from daitn.sim.steered.plain import PlainNetwork, Router
-from daitn.sim.steered.routers import Flooding, Nearest, Omniscient, RandomWalk
+from daitn.sim.steered.routers import Flooding, NearestRouter, Omniscient, RandomWalk
 from daitn.sim.steered.scenario import Scenario, Times
 from daitn.steering.scoring import STEERING
 
@@ -41,11 +41,11 @@ def plain(make: Callable[[PlainNetwork], Router]) -> Callable[[Scenario], Run]:
 
 
 POLICIES: dict[str, Callable[[Scenario], Run]] = {
-    "aats": lambda drawn: Autonomous(drawn).run(),
-    "advised": lambda drawn: Autonomous(drawn, advised=True).run(),
+    "aats": lambda drawn: AutonomousRouting(drawn).run(),
+    "advised": lambda drawn: AutonomousRouting(drawn, advised=True).run(),
     "asked": plain(lambda network: Centralised(network, asked=True)),
     "pushed": plain(lambda network: Centralised(network, asked=False)),
-    "nearest": plain(Nearest),
+    "nearest": plain(NearestRouter),
     "random": plain(RandomWalk),
     "flooding": plain(Flooding),
     "omniscient": plain(Omniscient),
@@ -74,7 +74,7 @@ def test_what_sets_out_is_accounted_for(policy: str) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_aats_loses_nothing_and_tells_every_owner_once(seed: int) -> None:
     drawn = scenario(seed)
-    aats = Autonomous(drawn)
+    aats = AutonomousRouting(drawn)
     run = aats.run()
     for phase in (in_steady_state(drawn), after_failures(drawn)):
         assert figures(drawn, run, phase)["lost"] == 0
@@ -94,7 +94,7 @@ def test_aats_is_about_as_fast_as_who_knows_all_and_faster_than_the_nearest() ->
 
 def test_what_is_not_encoded_goes_the_same_way() -> None:
     drawn = scenario()
-    assert Autonomous(drawn).run() == Autonomous(drawn, coded=True).run()
+    assert AutonomousRouting(drawn).run() == AutonomousRouting(drawn, coded=True).run()
 
 
 def test_a_busy_network_is_advised_to_weigh_time() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
+from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.engine import Qirce
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryStatus
@@ -18,7 +18,7 @@ from daitn.sim.asking import Ended
 from daitn.sim.choosing import Chooser, LeastBusy, QirceChooser, RandomRow, RoundRobin, TwoChoices
 from daitn.sim.clock import Clock
 from daitn.sim.faults import Dies, Slows
-from daitn.sim.load import Lengths, Load, Phase, recorded
+from daitn.sim.load import Lengths, LoadPhase, QueryLoad, recorded
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network
 from daitn.sim.world import World
 
@@ -48,13 +48,13 @@ def network(*sites: SiteId, **kinds: DeploymentSpec) -> Network:
     return Network(facilities=facilities, gateways=(GATE,), rtt_s=rtt_s)
 
 
-def load(per_s: float, until_s: float = 60.0, lengths: Lengths = LENGTHS) -> Load:
-    phase = Phase(since_s=0.0, per_s={GATE: per_s}, topics={"medicine": 1.0})
-    return Load(phases=(phase,), until_s=until_s, lengths=lengths)
+def load(per_s: float, until_s: float = 60.0, lengths: Lengths = LENGTHS) -> QueryLoad:
+    phase = LoadPhase(since_s=0.0, per_s={GATE: per_s}, topics={"medicine": 1.0})
+    return QueryLoad(phases=(phase,), until_s=until_s, lengths=lengths)
 
 
 def ran(
-    net: Network, asked: Load, make: Callable[[World], Chooser], **options: object
+    net: Network, asked: QueryLoad, make: Callable[[World], Chooser], **options: object
 ) -> tuple[Ended, ...]:
     return World(net, make, **options).run(recorded(asked, 1))  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_waiting_is_that_of_a_queue_with_one_server() -> None:
     same = Lengths(median=20.0, sigma=0.0, bounds=(64,), guess=64, bounded_share=1.0)
     one = network(EAST, east=spec(slots=1))
     asked = load(3.5, until_s=4000.0, lengths=same)
-    asked = Load(phases=asked.phases, until_s=asked.until_s, lengths=same, luck_sigma=0.0)
+    asked = QueryLoad(phases=asked.phases, until_s=asked.until_s, lengths=same, luck_sigma=0.0)
     ended = ran(one, asked, lambda world: RandomRow())
     service_s, rho = 0.2, 3.5 * 0.2
     waits = np.array([end.seconds - service_s - 0.01 for end in ended])
@@ -164,7 +164,7 @@ def test_traffic_leaves_what_becomes_slow() -> None:
 
 
 def test_a_decision_is_the_same_when_it_is_made_again() -> None:
-    heard: list[tuple[QueryContext, QueryPlan | Refusal]] = []
+    heard: list[tuple[QueryContext, QueryPlan | QueryRefusal]] = []
 
     def make(world: World) -> Chooser:
         return QirceChooser(lambda context, plan: heard.append((context, plan)))

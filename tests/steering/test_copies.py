@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
-from daitn.steering.wire.packet import Action, Kind
+from daitn.steering.wire.packet import Action, PacketKind
 from daitn.steering.wire.replies import Reason, read_refusal
 
 from .routes.harness import random_links
@@ -29,7 +29,7 @@ def told(network: ForwarderNetwork) -> dict[int, dict[int, str]]:
         packet = returned.packet
         branches = found[int.from_bytes(packet.object_id, "big")]
         assert packet.branch not in branches, "the owner was told twice"
-        refused = packet.kind is Kind.REFUSAL
+        refused = packet.kind is PacketKind.REFUSAL
         branches[packet.branch] = (
             read_refusal(packet).reason.name if refused else packet.payload.decode()
         )

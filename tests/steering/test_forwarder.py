@@ -11,7 +11,7 @@ import pytest
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.forwarder import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Action, Kind, Packet
+from daitn.steering.wire.packet import Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
 from daitn.steering.wire.summaries import Offer
 
@@ -27,7 +27,7 @@ def able(fit: float = 0.9, serve_s: float = 0.05) -> Offer:
 
 
 def query(number: int, **changes: object) -> Packet:
-    return Packet(Kind.QUERY, number.to_bytes(16, "big"), WANT, b"what?", **changes)  # type: ignore[arg-type]
+    return Packet(PacketKind.QUERY, number.to_bytes(16, "big"), WANT, b"what?", **changes)  # type: ignore[arg-type]
 
 
 def built(
@@ -63,7 +63,7 @@ def answers(network: ForwarderNetwork) -> dict[int, str]:
     for returned in network.returned:
         number = int.from_bytes(returned.packet.object_id, "big")
         assert number not in found, "the owner was told twice"
-        refused = returned.packet.kind is Kind.REFUSAL
+        refused = returned.packet.kind is PacketKind.REFUSAL
         found[number] = (
             read_refusal(returned.packet).reason.name
             if refused
@@ -170,10 +170,10 @@ def test_a_site_that_cannot_do_what_it_offers_is_passed_over() -> None:
 
 def test_probes_come_back_with_the_path() -> None:
     network = built(LINE, {"d": able()})
-    network.send("b", Packet(Kind.PROBE, bytes(16), WANT))
+    network.send("b", Packet(PacketKind.PROBE, bytes(16), WANT))
     network.run(1.0)
     (returned,) = network.returned
-    path = Packet(Kind.PROBE, bytes(16), b"", trace=returned.packet.payload).hops()
+    path = Packet(PacketKind.PROBE, bytes(16), b"", trace=returned.packet.payload).hops()
     assert [(hop.site, hop.action) for hop in path] == [
         ("b", Action.FORWARDED), ("c", Action.FORWARDED), ("d", Action.DELIVERED)
     ]  # fmt: skip
@@ -186,7 +186,7 @@ def test_an_owner_who_floods_takes_nothing_from_another() -> None:
     for number in range(500):
         network.send("a", query(number))
     for number in range(500, 510):
-        network.send("a", Packet(Kind.QUERY, number.to_bytes(16, "big"), other))
+        network.send("a", Packet(PacketKind.QUERY, number.to_bytes(16, "big"), other))
     network.run(20.0)
     told = answers(network)
     assert {told[number] for number in range(500, 510)} == {"d"}

@@ -8,9 +8,9 @@ import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.paths import answered_by
-from daitn.steering.statistics import Load, Statistics
+from daitn.steering.statistics import OriginLoad, Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Action, Kind, Packet
+from daitn.steering.wire.packet import Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, read_refusal
 from daitn.steering.wire.summaries import Offer
 
@@ -19,7 +19,7 @@ WANT = encode_intent(PacketIntent(Capability.ANSWER, "law", trust=0))
 
 
 def query(number: int) -> Packet:
-    return Packet(Kind.QUERY, number.to_bytes(16, "big"), WANT)
+    return Packet(PacketKind.QUERY, number.to_bytes(16, "big"), WANT)
 
 
 def network(*links: tuple[str, str], able: tuple[str, ...], slots: int = 2) -> ForwarderNetwork:
@@ -35,7 +35,7 @@ def network(*links: tuple[str, str], able: tuple[str, ...], slots: int = 2) -> F
 
 
 def test_what_left_after_what_is_told_was_told_is_added_to_it() -> None:
-    load = Load()
+    load = OriginLoad()
     load.offered(0.0, 0.0, far_s=0.1, now_s=0.0)
     load.waiting = {b"a": 1.0, b"b": 2.0, b"c": 3.0}
     assert load.ahead() == 3
@@ -47,7 +47,7 @@ def test_what_left_after_what_is_told_was_told_is_added_to_it() -> None:
 
 
 def test_own_load_is_counted_where_it_is_and_the_rest_added() -> None:
-    load = Load()
+    load = OriginLoad()
     load.waiting = {b"a": 1.0}
     load.offered(0.5, 5.0, far_s=0.0, now_s=2.0)
     load.waiting = {}
@@ -92,4 +92,4 @@ def test_who_has_ways_only_back_says_so_at_once(asker: str) -> None:
     assert read_refusal(refusal).reason is Reason.NO_WAY
     made.send(asker, query(1))
     made.run(1.0)
-    assert [returned.packet.kind for returned in made.returned] == [Kind.ANSWER]
+    assert [returned.packet.kind for returned in made.returned] == [PacketKind.ANSWER]

@@ -12,7 +12,7 @@ from daitn.steering.ranking import Outline
 from daitn.steering.reports import pending_reports
 from daitn.steering.timers import Timers
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet
+from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 
 TOPIC = "medicine/neurology"
@@ -29,7 +29,7 @@ def forwarder(origins: int) -> Forwarder:
     return core
 
 
-def packet(number: int, kind: Kind = Kind.QUERY, **changes: object) -> Packet:
+def packet(number: int, kind: PacketKind = PacketKind.QUERY, **changes: object) -> Packet:
     intent = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, tokens_out=number))
     made = Packet(kind, number.to_bytes(16, "big"), intent, b"?", **changes)  # type: ignore[arg-type]
     return made.stepped("gate", 0, Action.FORWARDED, 0)
@@ -38,13 +38,13 @@ def packet(number: int, kind: Kind = Kind.QUERY, **changes: object) -> Packet:
 @pytest.mark.parametrize(
     ("kind", "flags", "all_of_it"),
     [
-        (Kind.QUERY, Flag(0), False),
-        (Kind.QUERY, Flag.TRACED, True),
-        (Kind.PROBE, Flag(0), True),
+        (PacketKind.QUERY, Flag(0), False),
+        (PacketKind.QUERY, Flag.TRACED, True),
+        (PacketKind.PROBE, Flag(0), True),
     ],
 )
 def test_all_that_was_known_is_remembered_of_what_is_to_be_traced(
-    kind: Kind, flags: Flag, all_of_it: bool
+    kind: PacketKind, flags: Flag, all_of_it: bool
 ) -> None:
     core = forwarder(100)
     core.link_up("gate", 0.01, 0.0)
@@ -64,7 +64,7 @@ def test_why_there_was_no_way_is_remembered_of_every_object() -> None:
     core = forwarder(1)
     core.link_up("gate", 0.01, 0.0)
     careful = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=0.9))
-    core.packet("gate", Packet(Kind.QUERY, bytes(16), careful), 1.0)
+    core.packet("gate", Packet(PacketKind.QUERY, bytes(16), careful), 1.0)
     (report,) = pending_reports(core.custody, bytes(16))
     assert [no.field for no in report.steps[0].decision.rejections] == ["min_fit"]
 

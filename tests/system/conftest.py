@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daitn.cli.embedded import Embedded
+from daitn.cli.embedded import EmbeddedNetwork
 from daitn.objects.identifiers import CENTER_SITE
 from tests.scenes.breast_cancer import write_network
 from tests.scenes.command_line import Ended, daitn
@@ -27,7 +27,7 @@ class Network:
     """A running network and the command line of someone who uses it."""
 
     folder: Path
-    processes: Embedded
+    processes: EmbeddedNetwork
 
     def daitn(self, *arguments: str) -> Ended:
         """Run a command against the network's control centre."""
@@ -59,7 +59,7 @@ def started(folder: Path, **options: Any) -> Network:
 
 def running(folder: Path, config: Path) -> Network:
     """Start the network of a file."""
-    processes = Embedded(config, folder / "logs")
+    processes = EmbeddedNetwork(config, folder / "logs")
     try:
         asyncio.run(processes.start(lambda site, done, of: None))
     except BaseException:

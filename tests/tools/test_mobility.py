@@ -24,7 +24,7 @@ from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.exchange import IN_FLIGHT, STRIKES, Ask, Exchange
+from daitn.tools.mobility.exchange import IN_FLIGHT, STRIKES, Exchange, FetchChunk
 from daitn.tools.mobility.manifests import chunk_sizes, digest_of
 from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore, Moved
@@ -441,7 +441,7 @@ class Simulated:
         exchange = Exchange([SiteId(site) for site in self.takes_s], patience_s=10.0)
         exchange.want(chunks)
         now_s = 0.0
-        due: dict[Ask, float] = {}
+        due: dict[FetchChunk, float] = {}
         free_at_s = dict.fromkeys(self.takes_s, 0.0)
         while not exchange.done and exchange.hopeless() is None:
             for ask in exchange.asks(now_s):
@@ -462,7 +462,7 @@ class Simulated:
                 due.pop(gone, None)
         return now_s
 
-    def _answer(self, exchange: Exchange, ask: Ask, now_s: float) -> None:
+    def _answer(self, exchange: Exchange, ask: FetchChunk, now_s: float) -> None:
         faults = self.faults.get(ask.site, [])
         match faults.pop(0) if faults else "fine":
             case "wrong":

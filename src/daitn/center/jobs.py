@@ -14,7 +14,7 @@ import msgspec
 from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import decisions, handle, replay, submit
-from daitn.control.jobs.view import News, view
+from daitn.control.jobs.view import JobNews, view
 from daitn.objects.errors import DaitnError, ErrorReport, NotFound, Refused, StorageFull
 from daitn.objects.identifiers import JobId, SiteId, VisitId
 from daitn.objects.jobs import (
@@ -177,7 +177,7 @@ class JobService:
         """The job as it is now. Raises `NotFound`."""
         job, now_s = self.get(id_), time.monotonic()
         news = {
-            visit: News(said.status, now_s - said.since_s)
+            visit: JobNews(said.status, now_s - said.since_s)
             for visit in job.outstanding
             if (said := self._descriptors.get(visit)) is not None
         }

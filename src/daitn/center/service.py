@@ -23,7 +23,7 @@ from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, VisitI
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
-from daitn.objects.messages import ModelsNeeded, RecipeQuestion, Report, WorkStatus
+from daitn.objects.messages import ModelsNeeded, RecipeQuestion, WorkReport, WorkStatus
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.placement import DeployIntent, RetireIntent
 from daitn.objects.requests import (
@@ -33,7 +33,7 @@ from daitn.objects.requests import (
     JobQuery,
     ModelList,
     SubmitIntent,
-    Trained,
+    TrainedModel,
 )
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
@@ -182,7 +182,7 @@ class ControlCenter:
         sites = {entry.fact.site for entry in lineage.entries}
         known = {site: self._feed.key_of(site) for site in sorted(sites)}
         keys_ = {site: key for site, key in known.items() if key is not None}
-        return encode(Trained(job=self._jobs.view(job.id), lineage=lineage, keys=keys_))
+        return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, keys=keys_))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         return encode(self._jobs.cancel(decode(payload, JobQuery).job))
@@ -210,7 +210,7 @@ class ControlCenter:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        report = decode(payload, Report)
+        report = decode(payload, WorkReport)
         site = report.outcome.site
         public_key = self._feed.key_of(site)
         if public_key is None:

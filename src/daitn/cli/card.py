@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from daitn.objects.lineage import Origin, Verification, Visit
-from daitn.objects.requests import Trained
+from daitn.objects.requests import TrainedModel
 
 __all__ = ["model_card"]
 
 
-def model_card(trained: Trained) -> str:
+def model_card(trained: TrainedModel) -> str:
     """Markdown: what it is, what it was measured to do and by whom, where it learned."""
     job = trained.job
     assert job.model is not None

@@ -43,7 +43,7 @@ __all__ = ["describe"]
 _ALL = JobQuery(job=JobId(""))
 
 
-class Kind(enum.StrEnum):
+class Described(enum.StrEnum):
     """What can be described."""
 
     JOB = "job"
@@ -99,7 +99,7 @@ class FacilityDescription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(
-    kind: Annotated[Kind, typer.Argument(help="What it is.")],
+    kind: Annotated[Described, typer.Argument(help="What it is.")],
     name: Annotated[
         str, typer.Argument(help="Its id: of a job, a model, a site, or site/dataset.")
     ],
@@ -127,22 +127,22 @@ def describe(
 
 
 async def _described(
-    kind: Kind, name: str, croissant: bool, center: str
+    kind: Described, name: str, croissant: bool, center: str
 ) -> tuple[object, RenderableType]:
     async with connect(center) as session:
         match kind:
-            case Kind.JOB:
+            case Described.JOB:
                 asked = JobQuery(job=JobId(checked_name(name, "job")))
                 view = (await session.ask("jobs", asked, JobList)).jobs[0]
                 return view, job_table(view)
-            case Kind.MODEL:
+            case Described.MODEL:
                 model = await _model(session, name)
                 return model, _model_page(model)
-            case Kind.FACILITY:
+            case Described.FACILITY:
                 facility = await _facility(session, name)
                 return facility, _facility_page(facility)
         sites = (await session.ask("nodes", _ALL, NodeList)).nodes
-    if kind is Kind.NODE:
+    if kind is Described.NODE:
         nodes = {str(site.descriptor.site): site for site in sites}
         if name not in nodes:
             raise _unknown("node", name, nodes)

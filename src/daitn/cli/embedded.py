@@ -20,7 +20,7 @@ from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
 from daitn.topology.snapshot import NodeList
 
-__all__ = ["Embedded"]
+__all__ = ["EmbeddedNetwork"]
 
 READY_WITHIN_S = 180.0
 ATTEMPT_S = 1.0
@@ -29,7 +29,7 @@ LIFELINE = "DAITN_LIFELINE"
 STOP_WITHIN_S = 10.0
 
 
-class Embedded:
+class EmbeddedNetwork:
     """A control centre and its nodes as child processes, each with a log file."""
 
     def __init__(self, config: Path, logs: Path) -> None:

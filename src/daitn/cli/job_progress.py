@@ -14,7 +14,7 @@ from daitn.cli.tables import job_table
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
-from daitn.objects.messages import Progress
+from daitn.objects.messages import WorkProgress
 from daitn.objects.requests import JobList, JobQuery
 from daitn.objects.wire import decode
 from daitn.tools.fabric import keys
@@ -119,7 +119,7 @@ class _Follower:
 
     async def _on_progress(self, key: str, payload: bytes) -> None:
         try:
-            progress = decode(payload, Progress)
+            progress = decode(payload, WorkProgress)
         except DaitnError:
             return
         if self._view is None or progress.site not in self._view.working:

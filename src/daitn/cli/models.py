@@ -24,7 +24,7 @@ from daitn.identity.signing import check_lineage
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
 from daitn.objects.models import ModelRef
-from daitn.objects.requests import JobQuery, Trained
+from daitn.objects.requests import JobQuery, TrainedModel
 from daitn.objects.wire import to_json
 from daitn.tools.fabric import keys
 from daitn.tools.mobility.disk import DiskBlobStore
@@ -60,10 +60,10 @@ def export_command(
         screen.print(f"{job} is in {out}: weights, lineage.json and README.md")
 
 
-async def export_model(session: Session, job: JobId, out: Path) -> Trained:
+async def export_model(session: Session, job: JobId, out: Path) -> TrainedModel:
     """Write the model's parts, its checked lineage and its card to the folder `out`."""
     check_folder(out)
-    trained = await session.ask("lineage", JobQuery(job=job), Trained)
+    trained = await session.ask("lineage", JobQuery(job=job), TrainedModel)
     check_lineage(trained.lineage, trained.keys)
     assert trained.job.model is not None
     out.mkdir(parents=True, exist_ok=True)
@@ -111,6 +111,6 @@ async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
     return ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(CENTER_SITE,))
 
 
-async def _export(center: str, site: str, job: JobId, out: Path) -> Trained:
+async def _export(center: str, site: str, job: JobId, out: Path) -> TrainedModel:
     async with connect(center, site) as session:
         return await export_model(session, job, out)

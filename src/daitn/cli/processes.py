@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-from daitn.cli.embedded import LIFELINE, Embedded
+from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import errors, run, screen
 from daitn.objects.errors import Unreachable
@@ -151,7 +151,7 @@ async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None
 
 
 async def _up(config: Path) -> None:
-    network = Embedded(config, Path(read_center(config).state) / "logs")
+    network = EmbeddedNetwork(config, Path(read_center(config).state) / "logs")
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -43,7 +43,7 @@ from daitn.topology.snapshot import NodeList, SiteState
 __all__ = ["explain", "get"]
 
 
-class Kind(enum.StrEnum):
+class Listing(enum.StrEnum):
     """What can be listed."""
 
     JOBS = "jobs"
@@ -61,7 +61,7 @@ HomeOption = Annotated[
 
 
 def get(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[Listing, typer.Argument(help="What to list.")],
     site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
@@ -76,7 +76,7 @@ def get(
 
       daitn get datasets --json
     """
-    if site and kind is not Kind.JOBS:
+    if site and kind is not Listing.JOBS:
         raise typer.BadParameter("only jobs are asked of a --site")
     values, table = run(_listed(kind, center, site))
     if as_json:
@@ -136,27 +136,27 @@ def explain(
     screen.print(Group(*parts))
 
 
-async def _listed(kind: Kind, center: str, site: str) -> tuple[object, RenderableType]:
-    if kind is Kind.JOBS:
+async def _listed(kind: Listing, center: str, site: str) -> tuple[object, RenderableType]:
+    if kind is Listing.JOBS:
         jobs = (await _ask_jobs(center, site, "")).jobs
         return jobs, _jobs_table(jobs)
-    if kind is Kind.MODELS:
+    if kind is Listing.MODELS:
         async with connect(center) as session:
             models = (await session.ask("models", JobQuery(job=JobId("")), ModelList)).models
             served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
         return {"trained": models, "deployed": served.models}, models_table(models, served)
-    if kind is Kind.FACILITIES:
+    if kind is Listing.FACILITIES:
         async with connect(center) as session:
             served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
         sites = tuple(s for s in await _sites(center) if s.descriptor.facility is not None)
         return sites, facilities_table(sites, served)
-    if kind is Kind.QUERIES:
+    if kind is Listing.QUERIES:
         queries = await latest_queries(center)
         return queries, queries_table(queries)
     sites = await _sites(center)
-    if kind is Kind.NODES:
+    if kind is Listing.NODES:
         return sites, _nodes_table(sites)
-    if kind is Kind.DATASETS:
+    if kind is Listing.DATASETS:
         datasets = tuple(d for s in sites for d in s.descriptor.datasets)
         return datasets, _datasets_table(sites)
     verifiers = tuple(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import Digest, SiteId
 
-__all__ = ["FALSE_ALARM", "Examination", "Known", "fallen", "risen"]
+__all__ = ["FALSE_ALARM", "Examination", "Tally", "fallen", "risen"]
 
 FALSE_ALARM = 1e-4
 """Chance, per round, that a deployment that is as good as ever counts as degraded, over all looks
@@ -37,7 +37,7 @@ in that round in 58 of 100 cases, one to 0.25 nearly always."""
 
 
 @dataclass(frozen=True)
-class Known:
+class Tally:
     """Right answers of a number of items."""
 
     right: int = 0
@@ -48,17 +48,17 @@ class Known:
         return self.right / self.items if self.items else 0.0
 
 
-def fallen(before: Known, now: Known) -> bool:
+def fallen(before: Tally, now: Tally) -> bool:
     """Whether `now` is worse than `before`, by more than chance."""
     return before.items >= _LEAST_BEFORE and _chance_of_less(before, now) < _LOOK_ALARM
 
 
-def risen(before: Known, now: Known) -> bool:
+def risen(before: Tally, now: Tally) -> bool:
     """Whether `now` may be as good as `before`."""
     return _chance_of_less(before, now) >= _RISEN
 
 
-def _chance_of_less(before: Known, now: Known) -> float:
+def _chance_of_less(before: Tally, now: Tally) -> float:
     """Chance of as few right ones among all items, were both equally good: Fisher's exact test,
     one-sided (Fisher, "The Design of Experiments", 1935)."""
     total, right = before.items + now.items, before.right + now.right
@@ -81,19 +81,19 @@ class Examination:
     """One deployment on one topic, as one unit knows it."""
 
     manifest: Digest | None
-    rounds: list[Known] = field(default_factory=list)
+    rounds: list[Tally] = field(default_factory=list)
     """The latest, oldest first."""
-    before: Known | None = None
+    before: Tally | None = None
     """What it was, while it is degraded."""
-    older: Known = field(default_factory=Known)
+    older: Tally = field(default_factory=Tally)
     """What the window does not hold any more, since the unit began: a fall of 0.1 would pass
     through the window unseen, and is told from this."""
 
     def took(self, manifest: Digest | None, right: Sequence[bool], window: int) -> None:
         """Take in a round's items; only the latest `window` of all are kept."""
         if manifest != self.manifest:
-            self.manifest, self.rounds, self.before, self.older = manifest, [], None, Known()
-        now = Known(sum(right), len(right))
+            self.manifest, self.rounds, self.before, self.older = manifest, [], None, Tally()
+        now = Tally(sum(right), len(right))
         known = self.known()
         if self.before is None and fallen(known, now):
             self._fell(known, [])
@@ -104,7 +104,7 @@ class Examination:
                 self.older = _together([self.older, gone])
         self._look_back()
 
-    def known(self) -> Known:
+    def known(self) -> Tally:
         """All rounds together."""
         return _together(self.rounds)
 
@@ -144,15 +144,15 @@ class Examination:
         if fallen(self.older, self.known()):
             self._fell(self.older, self.rounds)
 
-    def _fell(self, before: Known, since: list[Known]) -> None:
-        self.before, self.rounds, self.older = before, since, Known()
+    def _fell(self, before: Tally, since: list[Tally]) -> None:
+        self.before, self.rounds, self.older = before, since, Tally()
 
 
-def _together(rounds: Sequence[Known]) -> Known:
-    return Known(sum(r.right for r in rounds), sum(r.items for r in rounds))
+def _together(rounds: Sequence[Tally]) -> Tally:
+    return Tally(sum(r.right for r in rounds), sum(r.items for r in rounds))
 
 
-def _error(known: Known) -> float:
+def _error(known: Tally) -> float:
     """Standard error after Agresti and Coull (1998): not 0 where all are right."""
     adjusted = (known.right + 2) / (known.items + 4)
     return math.sqrt(adjusted * (1 - adjusted) / (known.items + 4))

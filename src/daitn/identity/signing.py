@@ -12,7 +12,7 @@ from daitn.objects.errors import Corrupt
 from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.lineage import Entry, Lineage, LineageFact
-from daitn.objects.messages import Advert, Report, WorkOutcome
+from daitn.objects.messages import Advert, WorkOutcome, WorkReport
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -80,12 +80,12 @@ def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:
     return Advert(descriptor=descriptor, signature=key.sign(canonical(descriptor)))
 
 
-def sign_report(outcome: WorkOutcome, key: SigningKey) -> Report:
+def sign_report(outcome: WorkOutcome, key: SigningKey) -> WorkReport:
     """Sign how a piece of work ended."""
-    return Report(outcome=outcome, signature=key.sign(canonical(outcome)))
+    return WorkReport(outcome=outcome, signature=key.sign(canonical(outcome)))
 
 
-def check_report(report: Report, public_key: str) -> None:
+def check_report(report: WorkReport, public_key: str) -> None:
     """Raise `Corrupt` unless the report, and the entry in it, are signed with this key."""
     check_signature(public_key, report.signature, canonical(report.outcome))
     entry = report.outcome.entry

@@ -1,7 +1,7 @@
 """What a node and its training worker say to each other.
 
 The node sends one command; the worker answers with any number of `Advanced` and then one
-`Finished` or `Failed`.
+`WorkerFinished` or `WorkerFailed`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from daitn.objects.errors import ErrorReport
 __all__ = [
     "Advanced",
     "Command",
-    "Estimate",
+    "EstimateFootprint",
     "Evaluate",
-    "Failed",
-    "Finished",
     "Initialise",
     "Inspect",
     "InspectTest",
-    "Probe",
+    "ProbeSpeed",
     "Probed",
     "Reply",
     "Train",
+    "WorkerFailed",
+    "WorkerFinished",
 ]
 
 
-class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+class ProbeSpeed(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     """Measure how fast the training engine computes here."""
 
 
@@ -43,7 +43,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """Floating-point operations per second, sustained while training a small network."""
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True, tag="estimate"):
+class EstimateFootprint(msgspec.Struct, frozen=True, kw_only=True, tag="estimate"):
     """`Recipe.estimate`."""
 
     recipe: str
@@ -95,7 +95,7 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
     metric: str
 
 
-Command = Probe | Estimate | Inspect | InspectTest | Initialise | Train | Evaluate
+Command = ProbeSpeed | EstimateFootprint | Inspect | InspectTest | Initialise | Train | Evaluate
 
 
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
@@ -104,13 +104,13 @@ class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
     progress: Progress
 
 
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+class WorkerFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """The command is done. `result` is the MessagePack of what the recipe's method returned."""
 
     result: msgspec.Raw
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+class WorkerFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The command raised."""
 
     error: ErrorReport
@@ -118,4 +118,4 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """For the node's own log, where the failure was not foreseen. It never leaves the site."""
 
 
-Reply = Ready | Advanced | Finished | Failed
+Reply = Ready | Advanced | WorkerFinished | WorkerFailed

@@ -11,7 +11,7 @@ import msgspec
 
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.outside import ChildProcess
-from daitn.learning.commands import Advanced, Command, Failed, Finished, Reply
+from daitn.learning.commands import Advanced, Command, Reply, WorkerFailed, WorkerFinished
 from daitn.learning.pulse import Pulse, processor_s
 from daitn.learning.recipe import Progress
 from daitn.objects.errors import WorkFailed
@@ -63,9 +63,9 @@ class WorkerProcess(ChildProcess[Reply]):
                     case Advanced(progress=progress):
                         pulse.told()
                         watch(progress)
-                    case Finished(result=result):
+                    case WorkerFinished(result=result):
                         return result
-                    case Failed() as failed:
+                    case WorkerFailed() as failed:
                         break
                     case Ready():
                         raise WorkFailed("the training worker said that it was ready at work")

@@ -12,13 +12,13 @@ import msgspec
 
 from daitn.learning.commands import (
     Command,
-    Estimate,
+    EstimateFootprint,
     Evaluate,
     Initialise,
     Inspect,
     InspectTest,
-    Probe,
     Probed,
+    ProbeSpeed,
     Train,
 )
 from daitn.learning.process import WorkerProcess
@@ -70,10 +70,10 @@ class Trainer:
 
     async def probe(self) -> Probed:
         """Measure this site's training engine; takes about 0.3 s."""
-        return await self._call(Probe(), Probed)
+        return await self._call(ProbeSpeed(), Probed)
 
     async def estimate(self, recipe: str, config: Config) -> Footprint:
-        return await self._call(Estimate(recipe=recipe, config=dict(config)), Footprint)
+        return await self._call(EstimateFootprint(recipe=recipe, config=dict(config)), Footprint)
 
     async def inspect(self, recipe: str, data: Path) -> DataProfile:
         return await self._call(Inspect(recipe=recipe, data=str(data)), DataProfile)

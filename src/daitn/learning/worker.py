@@ -22,16 +22,16 @@ from daitn.learning.child.inside import reported, send, serve
 from daitn.learning.commands import (
     Advanced,
     Command,
-    Estimate,
+    EstimateFootprint,
     Evaluate,
-    Failed,
-    Finished,
     Initialise,
     Inspect,
     InspectTest,
-    Probe,
+    ProbeSpeed,
     Reply,
     Train,
+    WorkerFailed,
+    WorkerFinished,
 )
 from daitn.learning.recipe import Progress, Recipe
 from daitn.objects.errors import DaitnError
@@ -63,18 +63,18 @@ class _Service:
 
     def _answer(self, command: Command) -> Reply:
         try:
-            return Finished(result=msgspec.Raw(encode(self._perform(command))))
+            return WorkerFinished(result=msgspec.Raw(encode(self._perform(command))))
         except Exception as error:
             foreseen = isinstance(error, DaitnError)
             told = "" if foreseen else traceback.format_exc()
-            return Failed(error=reported(error), traceback=told)
+            return WorkerFailed(error=reported(error), traceback=told)
 
     def _perform(self, command: Command) -> object:
-        if isinstance(command, Probe):
+        if isinstance(command, ProbeSpeed):
             return importlib.import_module("daitn.learning.probe").probe()
         recipe = self._recipe(command.recipe)
         match command:
-            case Estimate():
+            case EstimateFootprint():
                 return recipe.estimate(command.config)
             case Inspect():
                 return recipe.inspect(Path(command.data))

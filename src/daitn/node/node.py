@@ -28,11 +28,11 @@ from daitn.objects.identifiers import Digest
 from daitn.objects.messages import (
     CancelWork,
     ModelsNeeded,
-    Progress,
     RecipeQuestion,
     StatusQuestion,
     Work,
     WorkOutcome,
+    WorkProgress,
 )
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
@@ -235,7 +235,7 @@ class Node:
             timeout_s=REPORT_TIMEOUT_S,
         )
 
-    def _publish_progress(self, progress: Progress) -> None:
+    def _publish_progress(self, progress: WorkProgress) -> None:
         self._work.heard(progress)
         self._spawn(self._send_progress(progress))
 
@@ -244,7 +244,7 @@ class Node:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _send_progress(self, progress: Progress) -> None:
+    async def _send_progress(self, progress: WorkProgress) -> None:
         try:
             key = keys.site_progress(self._config.site, progress.job)
             await self._fabric.publish(key, encode(progress))

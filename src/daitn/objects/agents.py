@@ -14,7 +14,7 @@ import msgspec
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobEvent
 
-__all__ = ["Agent", "AgentReport", "DatedFact", "Heard"]
+__all__ = ["Agent", "AgentReport", "DatedFact", "ReportReply"]
 
 
 class DatedFact(msgspec.Struct, frozen=True, array_like=True):
@@ -58,7 +58,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.epoch, self.facts
 
 
-class Heard(enum.StrEnum):
+class ReportReply(enum.StrEnum):
     """What home says to a note."""
 
     YES = "yes"

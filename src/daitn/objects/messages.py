@@ -27,9 +27,7 @@ __all__ = [
     "DeployModel",
     "ModelsNeeded",
     "ProbeRequest",
-    "Progress",
     "RecipeQuestion",
-    "Report",
     "RetireModel",
     "Sensed",
     "Serving",
@@ -38,6 +36,8 @@ __all__ = [
     "VisitWork",
     "Work",
     "WorkOutcome",
+    "WorkProgress",
+    "WorkReport",
     "WorkState",
     "WorkStatus",
 ]
@@ -141,7 +141,7 @@ class WorkOutcome(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorReport | None = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
     """An outcome, signed by its site over its canonical bytes: a failure too must be its own."""
 
     outcome: WorkOutcome
@@ -154,14 +154,14 @@ class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: WorkState
     outcome: WorkOutcome | None = None
     phase: str = ""
-    """Of running work, as in `Progress`; empty before the first."""
+    """Of running work, as in `WorkProgress`; empty before the first."""
     done: int = 0
     total: int = 0
     ahead: int = 0
     """Pieces of work that were accepted before this one, where it waits for them."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class WorkProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A running visit or verification, for those who watch."""
 
     job: JobId

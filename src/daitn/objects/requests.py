@@ -25,7 +25,7 @@ __all__ = [
     "QueryExplained",
     "QueryList",
     "SubmitIntent",
-    "Trained",
+    "TrainedModel",
 ]
 
 
@@ -69,7 +69,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelDescriptor, ...]
 
 
-class Trained(msgspec.Struct, frozen=True, kw_only=True):
+class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a job's best model."""
 
     job: JobView

@@ -12,7 +12,7 @@ from typing import Protocol
 from daitn.control.queries.context import QueryContext
 from daitn.objects.queries import QueryStatus
 from daitn.sim.attempt import Attempt, Outcome, Served
-from daitn.sim.choosing import Choice
+from daitn.sim.choosing import Chosen
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
 from daitn.topology.qrrt.observation import Observation
@@ -64,7 +64,7 @@ class Asking:
     """Asks rows until one answers."""
 
     def __init__(
-        self, arrival: Arrival, context: QueryContext, choice: Choice, clock: Clock, sender: Sender
+        self, arrival: Arrival, context: QueryContext, choice: Chosen, clock: Clock, sender: Sender
     ) -> None:
         self.arrival = arrival
         self.context = context

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
+from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.engine import LATE_TIMES, Qirce
 from daitn.policy.pipeline import Rng
 from daitn.sim.load import Arrival
@@ -18,8 +18,8 @@ from daitn.topology.qrrt.relevance import relevant_to
 from daitn.topology.qrrt.snapshot import Floats
 
 __all__ = [
-    "Choice",
     "Chooser",
+    "Chosen",
     "LeastBusy",
     "QirceChooser",
     "RandomRow",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Chosen:
     """Rows in the order in which they are asked; none: the query is turned away."""
 
     rows: tuple[int, ...]
@@ -40,7 +40,7 @@ class Choice:
 class Chooser(Protocol):
     """Chooses for one gateway."""
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         """Of `arrival`, only an oracle looks at what is not in the context."""
         ...
 
@@ -49,26 +49,26 @@ class QirceChooser:
     """The live code. `heard` is told every decision."""
 
     def __init__(
-        self, heard: Callable[[QueryContext, QueryPlan | Refusal], None] | None = None
+        self, heard: Callable[[QueryContext, QueryPlan | QueryRefusal], None] | None = None
     ) -> None:
         self._qirce = Qirce()
         self._heard = heard
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         plan = self._qirce.decide(context, rng)
         if self._heard is not None:
             self._heard(context, plan)
-        if isinstance(plan, Refusal):
-            return Choice(())
+        if isinstance(plan, QueryRefusal):
+            return Chosen(())
         per_token_s = float(context.snapshot.columns.per_token_s[plan.rows[0]])
         further_s = LATE_TIMES * per_token_s * context.intent.tokens_out
-        return Choice(plan.rows, plan.late_after_s + further_s)
+        return Chosen(plan.rows, plan.late_after_s + further_s)
 
 
 class RandomRow:
     """Any that may answer."""
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         return _by(_passing(context), lambda row: rng.random(), context)
 
 
@@ -79,7 +79,7 @@ class RoundRobin:
         self._turn = 0
         self._asked: dict[str, int] = {}
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         rows = context.snapshot.rows
         choice = _by(_passing(context), lambda row: self._asked.get(rows[row].id, 0), context)
         for row in choice.rows[:1]:
@@ -94,7 +94,7 @@ class LeastBusy:
     def __init__(self, *, reported: bool) -> None:
         self._reported = reported
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         columns = context.snapshot.columns
         busy = (columns.in_flight if self._reported else context.in_flight) / columns.slots
         return _by(_passing(context), lambda row: (busy[row], rng.random()), context)
@@ -104,13 +104,13 @@ class TwoChoices:
     """The less busy of two by chance: Mitzenmacher, "The power of two choices in randomized load
     balancing", IEEE TPDS 2001."""
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         rows = [row for _, row in sorted((rng.random(), row) for row in _passing(context))]
         busy = np.maximum(context.snapshot.columns.in_flight, context.in_flight)
         per_slot: Floats = busy / context.snapshot.columns.slots
         two, others = rows[:2], rows[2:]
         two.sort(key=lambda row: float(per_slot[row]))
-        return Choice((*two, *others)[: context.intent.constraints.attempts])
+        return Chosen((*two, *others)[: context.intent.constraints.attempts])
 
 
 def _passing(context: QueryContext) -> list[int]:
@@ -127,6 +127,6 @@ def _passing(context: QueryContext) -> list[int]:
     return [int(row) for row in cut.numbers[passes]]
 
 
-def _by(rows: list[int], key: Callable[[int], object], context: QueryContext) -> Choice:
+def _by(rows: list[int], key: Callable[[int], object], context: QueryContext) -> Chosen:
     ordered = sorted(rows, key=key)  # type: ignore[arg-type]
-    return Choice(tuple(ordered[: context.intent.constraints.attempts]))
+    return Chosen(tuple(ordered[: context.intent.constraints.attempts]))

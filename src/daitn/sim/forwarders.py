@@ -11,12 +11,12 @@ from daitn.sim.clock import Clock
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
-from daitn.steering.routes.table import Limits
-from daitn.steering.wire.packet import Kind, Packet, decode_packet, encode_packet
+from daitn.steering.routes.table import AggregationLimits
+from daitn.steering.wire.packet import Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
 from daitn.steering.wire.summaries import Offer, decode_summary, encode_summary
 
-__all__ = ["ForwarderNetwork", "Returned", "Station"]
+__all__ = ["ForwarderNetwork", "Returned", "SimulatedForwarder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Returned:
 
 
 @dataclass
-class Station:
+class SimulatedForwarder:
     """A site: its forwarder, and what it serves."""
 
     forwarder: Forwarder
@@ -68,7 +68,7 @@ class ForwarderNetwork:
         *,
         detect_s: float = 0.15,
         settings: ForwarderSettings | None = None,
-        limits: Limits | None = None,
+        limits: AggregationLimits | None = None,
         load_every_s: float = 1.0,
         coded: bool = True,
     ) -> None:
@@ -77,7 +77,7 @@ class ForwarderNetwork:
         self.clock = Clock()
         self.detect_s, self.load_every_s = detect_s, load_every_s
         self.settings, self.limits, self.coded = settings, limits, coded
-        self.stations: dict[str, Station] = {}
+        self.stations: dict[str, SimulatedForwarder] = {}
         self.links: dict[frozenset[str], float] = {}
         """Those that are up, to their delay one way, in seconds."""
         self.returned: list[Returned] = []
@@ -109,7 +109,7 @@ class ForwarderNetwork:
         """A site. It also offers to bring home what set out there."""
         own = (*offers, Offer(f"home:{site}"))
         forwarder = Forwarder(site, self.now_s, self.settings, self.limits, domain)
-        self.stations[site] = station = Station(forwarder, own, slots, serve_s, domain)
+        self.stations[site] = station = SimulatedForwarder(forwarder, own, slots, serve_s, domain)
         forwarder.routes.offer(station.offered(), self.now_s)
         if offers:
             self._report(site, station.life)
@@ -179,7 +179,7 @@ class ForwarderNetwork:
         for neighbour, _ in lost:
             self.disconnect(site, neighbour)
         fresh = Forwarder(site, self.now_s, self.settings, self.limits, station.domain)
-        self.stations[site] = Station(
+        self.stations[site] = SimulatedForwarder(
             fresh,
             station.offers,
             station.slots,
@@ -236,14 +236,14 @@ class ForwarderNetwork:
             station.wake_s = next_s
             self.clock.at(next_s, lambda: self._wake(site, station))
 
-    def _wake(self, site: str, station: Station) -> None:
+    def _wake(self, site: str, station: SimulatedForwarder) -> None:
         if self.stations[site] is station and self.now_s >= station.wake_s:
             station.wake_s = float("inf")
             self._poll(site)
 
     def _carry(self, site: str, neighbour: str, packet: Packet) -> None:
         self.counts[packet.kind.name] += 1
-        if packet.kind is Kind.REFUSAL:
+        if packet.kind is PacketKind.REFUSAL:
             self.counts["refusal bytes"] += len(encode_packet(packet))
         wire = encode_packet(packet) if self.coded else b""
 
@@ -293,7 +293,7 @@ class ForwarderNetwork:
         station.busy += 1
         self.clock.after(station.serve_s(packet), lambda: self._served(site, station, packet))
 
-    def _served(self, site: str, station: Station, packet: Packet) -> None:
+    def _served(self, site: str, station: SimulatedForwarder, packet: Packet) -> None:
         if self.stations[site] is not station:
             return
         station.busy -= 1

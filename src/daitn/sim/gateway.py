@@ -16,10 +16,10 @@ from daitn.sim.asking import Asking, Ended
 from daitn.sim.attempt import Attempt, Outcome
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
-from daitn.sim.links import Links
+from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
 from daitn.sim.station import Station
-from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -40,7 +40,7 @@ class Gateway:
         self,
         site: SiteId,
         clock: Clock,
-        links: Links,
+        links: SimulatedLinks,
         stations: Mapping[str, Station],
         chooser: Chooser,
         prefer: Mapping[str, float],
@@ -58,7 +58,7 @@ class Gateway:
         self._chooser = chooser
         self._prefer = dict(prefer)
         self._seed = seed
-        self._load = Load()
+        self._load = GatewayLoad()
         self._paths: tuple[Qrrt, Paths] | None = None
         self._broken_until_s: dict[SiteId, float] = {}
 
@@ -154,7 +154,7 @@ class Gateway:
         return paths
 
 
-def path_rtt_s(links: Links, context: QueryContext, row: int) -> float:
+def path_rtt_s(links: SimulatedLinks, context: QueryContext, row: int) -> float:
     """Round trip of the context's path to a row, as it is now."""
     paths = context.paths
     relay = paths.relays[paths.relay[row]] if paths.relay[row] >= 0 else None

@@ -9,10 +9,10 @@ from daitn.objects.readings import LinkReading, Reading
 from daitn.sim.network import Network
 from daitn.topology.qrrt.paths import RELAY_S
 
-__all__ = ["Links"]
+__all__ = ["SimulatedLinks"]
 
 
-class Links:
+class SimulatedLinks:
     """Round trips as they are now."""
 
     def __init__(self, network: Network) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints
 
-__all__ = ["Arrival", "Kind", "Lengths", "Load", "Phase", "recorded"]
+__all__ = ["Arrival", "Lengths", "LoadPhase", "QueryKind", "QueryLoad", "recorded"]
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class QueryKind:
     """Queries that wish the same."""
 
     share: float
@@ -57,7 +57,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class LoadPhase:
     """How much of what is asked from `since_s` on, until the next phase."""
 
     since_s: float
@@ -68,24 +68,24 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class QueryLoad:
     """Random queries. Arrivals are Poisson in each phase."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[LoadPhase, ...]
     until_s: float
     lengths: Lengths
-    kinds: tuple[Kind, ...] = field(default_factory=lambda: (Kind(share=1.0),))
+    kinds: tuple[QueryKind, ...] = field(default_factory=lambda: (QueryKind(share=1.0),))
     luck_sigma: float = 0.1
     """Of the lognormal luck: repeated runs of one server differ by some tenth."""
 
 
-def recorded(load: Load, seed: int) -> tuple[Arrival, ...]:
+def recorded(load: QueryLoad, seed: int) -> tuple[Arrival, ...]:
     """The queries of a load, in the order of their times; the same for the same seed."""
     rng = random.Random(seed)  # noqa: S311 - a recorded load is the same for the same seed
     return tuple(_arrivals(load, rng))
 
 
-def _arrivals(load: Load, rng: random.Random) -> Iterator[Arrival]:
+def _arrivals(load: QueryLoad, rng: random.Random) -> Iterator[Arrival]:
     number = 0
     ends_s = [*(phase.since_s for phase in load.phases[1:]), load.until_s]
     for phase, end_s in zip(load.phases, ends_s, strict=True):
@@ -97,7 +97,9 @@ def _arrivals(load: Load, rng: random.Random) -> Iterator[Arrival]:
             at_s += rng.expovariate(per_s)
 
 
-def _arrival(load: Load, phase: Phase, number: int, at_s: float, rng: random.Random) -> Arrival:
+def _arrival(
+    load: QueryLoad, phase: LoadPhase, number: int, at_s: float, rng: random.Random
+) -> Arrival:
     gateway = rng.choices(list(phase.per_s), list(phase.per_s.values()))[0]
     topic = rng.choices(list(phase.topics), list(phase.topics.values()))[0]
     kind = rng.choices(load.kinds, [kind.share for kind in load.kinds])[0]

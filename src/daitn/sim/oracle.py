@@ -11,7 +11,7 @@ from daitn.control.queries.context import QueryContext
 from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.policy.arrays import best_first
 from daitn.policy.pipeline import Rng
-from daitn.sim.choosing import Choice
+from daitn.sim.choosing import Chosen
 from daitn.sim.load import Arrival
 from daitn.sim.station import Station
 from daitn.topology.qrrt.filters import FILTERS
@@ -49,7 +49,7 @@ class Oracle:
         self._caring = caring
         self._guessing = guessing
 
-    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Choice:
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         cut = relevant_to(
             context.snapshot,
             context.intent,
@@ -70,7 +70,7 @@ class Oracle:
         weighed = Weighed(cut, context.affinity, wait_s)
         scores = QIRCE.scores(weighed, passes, context.preferences)
         best = best_first(scores, context.intent.constraints.attempts, 0.0, rng)
-        return Choice(tuple(int(cut.numbers[at]) for at in best))
+        return Chosen(tuple(int(cut.numbers[at]) for at in best))
 
     def _foresee(self, cut: QsQrrt, context: QueryContext, arrival: Arrival) -> Floats:
         """What is expected of the rows becomes what will be. Gives the waits that are to weigh

@@ -16,7 +16,7 @@ from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
 from daitn.sim.faults import Dies, Fault, LinkSlows, Slows
 from daitn.sim.gateway import Gateway, path_rtt_s
-from daitn.sim.links import Links
+from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
 from daitn.sim.network import Network, described, findings
 from daitn.sim.oracle import Oracle
@@ -51,7 +51,7 @@ class World:
     ) -> None:
         """`told_every_s`: between two looks of a facility at whether its load changed."""
         self.clock = Clock()
-        self.links = Links(network)
+        self.links = SimulatedLinks(network)
         self.stations = {
             deployment_id(spec.name, site): Station(spec, self.clock)
             for site, spec in network.deployments

@@ -15,13 +15,13 @@ from daitn.steering.buckets import Buckets
 from daitn.steering.commands import Command, Deliver, Drop, Return, Send
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.paths import answered_by, avoiding, tried
-from daitn.steering.pending import Key, PendingEntry, PendingTable, Phase, Step
-from daitn.steering.ranking import Choice, Ranking, Rankings
+from daitn.steering.pending import Key, PendingEntry, PendingTable, Phase, RoutingStep
+from daitn.steering.ranking import NextHopChoice, Ranking, Rankings
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, overdue_s, passes
 from daitn.steering.statistics import Statistics
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet
+from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
 
 __all__ = ["Custody"]
@@ -29,7 +29,7 @@ __all__ = ["Custody"]
 _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORMED))
 """Of these no other way can be better."""
 # To look a member of an enum up takes Python 3.11 70 ns, and every packet needs several.
-_ANSWER, _REFUSAL, _PROBE = Kind.ANSWER, Kind.REFUSAL, Kind.PROBE
+_ANSWER, _REFUSAL, _PROBE = PacketKind.ANSWER, PacketKind.REFUSAL, PacketKind.PROBE
 _FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
 _UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
 _TRACED = Flag.TRACED
@@ -219,7 +219,7 @@ class Custody:
             return
         told = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
         known = ranking.decision() if told else ranking.outline
-        entry.steps += (Step(now_s, choice, known),)
+        entry.steps += (RoutingStep(now_s, choice, known),)
         if self._held:
             self._held.pop(key, None)
         if choice is None:
@@ -241,7 +241,7 @@ class Custody:
         self,
         key: Key,
         entry: PendingEntry,
-        choice: Choice,
+        choice: NextHopChoice,
         taken: Mapping[str, str],
         now_s: float,
         out: list[Command],
@@ -265,7 +265,7 @@ class Custody:
 
     def _deliver(self, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
         packet = entry.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
-        if packet.kind is Kind.PROBE and not packet.payload:
+        if packet.kind is PacketKind.PROBE and not packet.payload:
             self._answer(LOCAL, answer_to(packet, packet.trace), now_s, out)
         else:
             out.append(Deliver(packet))
@@ -373,7 +373,7 @@ class Custody:
         not, so that its owner can go on with the others."""
         first = entry.first
         return (
-            first.kind is not Kind.PROBE
+            first.kind is not PacketKind.PROBE
             and not first.branch
             and passes(first, refusal)
             and entry.packet.attempt + 1 < self.settings.attempts

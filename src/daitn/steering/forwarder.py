@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from daitn.steering.commands import Command, Tell
 from daitn.steering.custody import Custody
-from daitn.steering.routes.table import Limits, RouteTable
+from daitn.steering.routes.table import AggregationLimits, RouteTable
 from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.packet import Packet
 from daitn.steering.wire.summaries import Summary
@@ -38,7 +38,7 @@ class Forwarder:
         site: str,
         now_s: float,
         settings: ForwarderSettings | None = None,
-        limits: Limits | None = None,
+        limits: AggregationLimits | None = None,
         domain: str = "",
     ) -> None:
         """`domain` is empty where the site belongs to none. Raises `InvalidInput` for a bad one."""

@@ -15,11 +15,11 @@ from typing import Final
 import msgspec
 
 from daitn.objects.decisions import Decision
-from daitn.steering.ranking import Choice, Outline
+from daitn.steering.ranking import NextHopChoice, Outline
 from daitn.steering.timers import Timers
 from daitn.steering.wire.packet import Packet
 
-__all__ = ["Key", "PendingEntry", "PendingTable", "Phase", "Step"]
+__all__ = ["Key", "PendingEntry", "PendingTable", "Phase", "RoutingStep"]
 
 Key = tuple[bytes, int]
 """An object's id, and its branch."""
@@ -41,11 +41,11 @@ class Phase(enum.Enum):
     REFUSED = "refused"
 
 
-class Step(msgspec.Struct, frozen=True, gc=False):
+class RoutingStep(msgspec.Struct, frozen=True, gc=False):
     """One time that a way was looked for."""
 
     at_s: float
-    choice: Choice | None
+    choice: NextHopChoice | None
     known: Outline | Decision
     """What the choice rests on; all of it only of objects that are there to be traced, and where
     there was no way."""
@@ -73,7 +73,7 @@ class PendingEntry(msgspec.Struct, gc=False):
     """Whether it was delivered here in vain."""
     until_s: float = 0.0
     """When something has to be done about it: its deadline, another try, forgetting it."""
-    steps: tuple[Step, ...] = ()
+    steps: tuple[RoutingStep, ...] = ()
 
 
 class PendingTable:

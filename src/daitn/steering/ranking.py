@@ -38,7 +38,7 @@ from daitn.steering.scoring import STEERING, advertised_scores
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import PacketIntent, decode_intent
 
-__all__ = ["Choice", "Outline", "Ranking", "Rankings"]
+__all__ = ["NextHopChoice", "Outline", "Ranking", "Rankings"]
 
 STALE_S = 0.05
 """For which a ranking serves where nothing is learned: what waits gets older."""
@@ -56,7 +56,7 @@ _TOLD = 20
 _OUTLINED = 4
 
 
-class Choice(msgspec.Struct, frozen=True, gc=False):
+class NextHopChoice(msgspec.Struct, frozen=True, gc=False):
     """A way on, with what the next hop is promised."""
 
     via: str
@@ -73,7 +73,7 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
     at_s: float
     routes_version: int
-    best: tuple[Choice, ...]
+    best: tuple[NextHopChoice, ...]
 
     def decision(self) -> Decision:
         """The best of the ranking, without terms and rejections."""
@@ -91,7 +91,7 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class Prospect:
+class RankingBasis:
     """What summaries say about one want, whatever was learned: it lasts until they change."""
 
     __slots__ = ("advertised", "hops", "intent", "preferences", "routes_version")
@@ -131,7 +131,7 @@ class Ranking:
         "prospect",
     )
 
-    def __init__(self, prospect: Prospect, statistics: Statistics, now_s: float) -> None:
+    def __init__(self, prospect: RankingBasis, statistics: Statistics, now_s: float) -> None:
         self.intent = prospect.intent
         self.prospect = prospect
         self.at_s = now_s
@@ -144,7 +144,7 @@ class Ranking:
         self._scores, self._order = scores, order
         expected_s = hops.expected_s.tolist()
         self.choices = tuple(
-            Choice(
+            NextHopChoice(
                 row.via,
                 row.origin,
                 site_of(row.origin),
@@ -170,7 +170,7 @@ class Ranking:
         here: bool,
         taken: Container[str] = (),
         detour: bool = True,
-    ) -> Choice | None:
+    ) -> NextHopChoice | None:
         """The best way for a packet with this promise; None where there is none.
 
         `been` tells the sites that need not be tried, `here` whether this one may be. It does not
@@ -257,7 +257,7 @@ class Rankings:
         else:
             intent = kept.intent if kept is not None else decode_intent(wire)
             reach = self._reach(f"{intent.capability}:{intent.subject}")
-            prospect = Prospect(intent, self._preferences(intent), reach, self._routes.version)
+            prospect = RankingBasis(intent, self._preferences(intent), reach, self._routes.version)
         fresh = Ranking(prospect, self._statistics, now_s)
         self._keep(wire, fresh)
         return fresh

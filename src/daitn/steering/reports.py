@@ -5,7 +5,7 @@ from __future__ import annotations
 from daitn.objects.steering import HopReport, OriginReport, PendingReport, StepReport
 from daitn.steering.custody import Custody
 from daitn.steering.next_hops import LOCAL
-from daitn.steering.pending import PendingEntry, Step
+from daitn.steering.pending import PendingEntry, RoutingStep
 from daitn.steering.ranking import Outline
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.wire.packet import Packet
@@ -32,7 +32,7 @@ def _crumb(site: str, branch: int, entry: PendingEntry) -> PendingReport:
     )
 
 
-def _step(step: Step) -> StepReport:
+def _step(step: RoutingStep) -> StepReport:
     choice, known = step.choice, step.known
     return StepReport(
         at_s=step.at_s,

@@ -6,7 +6,7 @@ import msgspec
 
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.pending import PendingEntry
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
 
 __all__ = ["DIRECT_HOPS", "ForwarderSettings", "end_s", "overdue_s", "passes"]
@@ -15,7 +15,7 @@ DIRECT_HOPS = 16
 """A packet that has no more hops left is led round no congestion any more: where links are much
 shorter than waits are long, it could go from site to site until it has none."""
 _PASSING = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
-_QUERY = Kind.QUERY
+_QUERY = PacketKind.QUERY
 
 
 class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-__all__ = ["HopStatistics", "Load", "Statistics"]
+__all__ = ["HopStatistics", "OriginLoad", "Statistics"]
 
 INFINITE = float("inf")
 
@@ -67,7 +67,7 @@ class HopStatistics:
         self._bias_at_s = now_s
 
 
-class Load:
+class OriginLoad:
     """What is under way at one origin, from everywhere, as far as it is known here."""
 
     __slots__ = ("_count", "_far_s", "_offered_s", "_since_s", "waiting")
@@ -113,7 +113,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._statistics: dict[tuple[str, str], HopStatistics] = {}
-        self._loads: dict[str, Load] = {}
+        self._loads: dict[str, OriginLoad] = {}
         self.version = 0
         """Counts up whenever something is learned or counted here."""
 
@@ -126,11 +126,11 @@ class Statistics:
             hop_statistics = self._statistics[via, origin] = HopStatistics()
         return hop_statistics
 
-    def load(self, origin: str) -> Load:
+    def load(self, origin: str) -> OriginLoad:
         """What is under way at an origin."""
         load = self._loads.get(origin)
         if load is None:
-            load = self._loads[origin] = Load()
+            load = self._loads[origin] = OriginLoad()
         return load
 
     def left(self, via: str, origin: str, object_key: Hashable, now_s: float) -> None:

@@ -16,7 +16,7 @@ from daitn.topology.inbound import LINK_QUANTITIES, Inbound
 from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["Candidate", "Wanted", "rejections_of"]
+__all__ = ["DataCandidate", "Wanted", "rejections_of"]
 
 _NO_COMPUTE = ComputeDescriptor(device="none", memory_bytes=0, speed_flops=0.0, recipes=())
 
@@ -33,7 +33,7 @@ _UNITS = {
 
 
 @dataclass(frozen=True)
-class Candidate:
+class DataCandidate:
     """A data set with what is known of its site and of the ways there."""
 
     state: SiteState
@@ -69,7 +69,7 @@ class Wanted:
     """The field of the intent that names them."""
 
 
-def rejections_of(candidate: Candidate, wanted: Wanted) -> list[Rejection]:
+def rejections_of(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
     """Every reason why the data set cannot teach the model; empty if it can."""
     found = [
         *_site(candidate),
@@ -88,7 +88,7 @@ def rejections_of(candidate: Candidate, wanted: Wanted) -> list[Rejection]:
     return found
 
 
-def _site(candidate: Candidate) -> Iterator[Rejection]:
+def _site(candidate: DataCandidate) -> Iterator[Rejection]:
     if not candidate.state.alive:
         yield Rejection(
             candidate=candidate.id,
@@ -105,7 +105,7 @@ def _site(candidate: Candidate) -> Iterator[Rejection]:
         )
 
 
-def _recipe(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _recipe(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """A recipe is never relaxed: another recipe is another model."""
     recipe, dataset = wanted.intent.model.recipe, candidate.dataset
     if dataset.data_schema != wanted.data_schema:
@@ -133,7 +133,7 @@ def _recipe(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _labels(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """Other labels would end a visit: it is known before the model travels.
 
     Nothing is proposed: another class is another model, and a label may be one of the model's that
@@ -152,7 +152,7 @@ def _labels(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _access(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     owner = wanted.intent.owner
     if not allows(candidate.dataset.policy.owners, owner):
         yield Rejection(
@@ -163,7 +163,7 @@ def _access(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _topic(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _topic(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """Who admits a topic admits what is narrower, never what is broader or beside it."""
     topics, asked = candidate.dataset.topics, wanted.intent.data.topics
     if any(covers_topic(broad, topic) for broad in asked for topic in topics):
@@ -180,7 +180,7 @@ def _topic(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
     )
 
 
-def _memory(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _memory(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     has = candidate.compute.memory_bytes
     if has < wanted.memory_bytes:
         yield Rejection(
@@ -194,7 +194,7 @@ def _memory(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _release(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _release(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """What learned here has to be measured somewhere: here, or where it may travel.
 
     An objective that nobody can measure at all is told of its verifiers, not of every data set.
@@ -217,7 +217,7 @@ def _release(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _path(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
+def _path(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """What learned here has to come to a verifier: one that no echo reaches cannot fetch it."""
     here = candidate.dataset.site
     for index, name in enumerate(wanted.intent.objective_names()):
@@ -235,7 +235,7 @@ def _path(candidate: Candidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _requirement(
-    candidate: Candidate, wanted: Wanted, index: int, requirement: Requirement
+    candidate: DataCandidate, wanted: Wanted, index: int, requirement: Requirement
 ) -> Rejection | None:
     value = _value(candidate, wanted, requirement.quantity)
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -263,7 +263,7 @@ def _requirement(
     )
 
 
-def _value(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> float | str | None:
+def _value(candidate: DataCandidate, wanted: Wanted, quantity: Quantity) -> float | str | None:
     """The quantity at this candidate; none where it was not measured, or too long ago."""
     dataset, reading = candidate.dataset, None
     match quantity:
@@ -292,7 +292,7 @@ def _value(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> float | 
     return None if reading is None else reading.value
 
 
-def _missing(candidate: Candidate, wanted: Wanted, quantity: Quantity) -> str:
+def _missing(candidate: DataCandidate, wanted: Wanted, quantity: Quantity) -> str:
     if quantity not in LINK_QUANTITIES:
         return f"{candidate.dataset.site} states no finite number"
     inbound = candidate.inbound

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import TrainingIntent
-from daitn.topology.data_filters import Candidate, Wanted, rejections_of
+from daitn.topology.data_filters import DataCandidate, Wanted, rejections_of
 from daitn.topology.fit import label_coverage, pooled_labels, topics_fit
 from daitn.topology.inbound import Inbound, inbound_links, is_fresh
 from daitn.topology.relaxation import as_value
@@ -97,15 +97,15 @@ def _places(
 
 def _candidates(
     snapshot: Drrt, intent: TrainingIntent, now_s: float, stale_after_s: float
-) -> Iterator[Candidate]:
+) -> Iterator[DataCandidate]:
     inbound = inbound_links(snapshot, intent.requirements, now_s, stale_after_s)
     for site, state in sorted(snapshot.sites.items()):
         for dataset in sorted(state.descriptor.datasets, key=lambda dataset: dataset.name):
-            yield Candidate(state=state, dataset=dataset, inbound=inbound.get(site, Inbound()))
+            yield DataCandidate(state=state, dataset=dataset, inbound=inbound.get(site, Inbound()))
 
 
 def _option(
-    candidate: Candidate,
+    candidate: DataCandidate,
     wanted: Wanted,
     tested: dict[ObjectiveName, dict[str, int]],
 ) -> DataOption:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
+from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.engine import NEAR, Qirce
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
@@ -46,7 +46,7 @@ def contexts(*strategies: Strategy) -> st.SearchStrategy[QueryContext]:
     )
 
 
-def decided(context: QueryContext, seed: int = 0) -> QueryPlan | Refusal:
+def decided(context: QueryContext, seed: int = 0) -> QueryPlan | QueryRefusal:
     return QIRCE.decide(context, random.Random(seed))
 
 
@@ -73,7 +73,7 @@ def test_arrays_decide_as_the_scalar_policy_does(context: QueryContext, seed: in
 
     plan = decided(context, seed)
     if scalar.chosen is None:
-        assert isinstance(plan, Refusal)
+        assert isinstance(plan, QueryRefusal)
         assert plan.decision.chosen is told.chosen is None
         return
     assert isinstance(plan, QueryPlan)
@@ -102,7 +102,7 @@ def test_the_same_context_and_seed_give_the_same_again(context: QueryContext, se
 @given(contexts(*Strategy), seeds)
 def test_nothing_is_asked_that_may_not_be(context: QueryContext, seed: int) -> None:
     plan = decided(context, seed)
-    if isinstance(plan, Refusal):
+    if isinstance(plan, QueryRefusal):
         return
     question = Question(context)
     by_row = {each.row: each for each in question.candidates}
@@ -122,7 +122,7 @@ def test_a_cascade_begins_cheaper_with_another_model_and_keeps_the_wishes_as_a_w
     context: QueryContext, seed: int
 ) -> None:
     plan = decided(context, seed)
-    if isinstance(plan, Refusal) or plan.strategy is Strategy.SINGLE:
+    if isinstance(plan, QueryRefusal) or plan.strategy is Strategy.SINGLE:
         return
     by_row = {each.row: each for each in Question(context).candidates}
     constraints, better = context.intent.constraints, by_row[plan.better[0]]
@@ -143,7 +143,7 @@ def test_the_members_of_an_ensemble_are_the_best_of_different_models(
     context: QueryContext, seed: int
 ) -> None:
     plan = decided(context, seed)
-    if isinstance(plan, Refusal) or plan.strategy is Strategy.SINGLE:
+    if isinstance(plan, QueryRefusal) or plan.strategy is Strategy.SINGLE:
         return
     rows, constraints = context.snapshot.rows, context.intent.constraints
     by_row = {each.row: each for each in Question(context).candidates}
@@ -231,7 +231,7 @@ def test_a_degraded_deployment_is_asked_only_where_it_is_pinned() -> None:
     sick = finding("doctor", "s1", "medicine", 0.2, degraded=True)
     state = state_of([facility("s1", deployment("doctor"))], sick)
     refusal = decided(asked(state, intent("doctor")))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, QueryRefusal)
     assert refusal.code == "unavailable"
     wanted = intent("doctor", site=SiteId("s1"), constraints=QueryConstraints(min_accuracy=0.9))
     assert chosen(asked(state, wanted)) == "doctor@s1"
@@ -241,10 +241,10 @@ def test_a_pin_does_not_reach_what_failed_lately_or_is_gone() -> None:
     state = state_of([facility("s1", deployment("doctor"))])
     pinned = intent("doctor", site=SiteId("s1"))
     state.observe("s1", "doctor", Observation(failed=True), NOW_S)
-    assert isinstance(decided(asked(state, pinned)), Refusal)
+    assert isinstance(decided(asked(state, pinned)), QueryRefusal)
     assert isinstance(decided(asked(state, pinned, now_s=NOW_S + 60)), QueryPlan)
     state.lost(SiteId("s1"), NOW_S)
-    assert isinstance(decided(asked(state, pinned, now_s=NOW_S + 60)), Refusal)
+    assert isinstance(decided(asked(state, pinned, now_s=NOW_S + 60)), QueryRefusal)
 
 
 def test_weights_of_nothing_let_chance_decide() -> None:
@@ -310,5 +310,5 @@ def test_a_cascade_asks_a_cheaper_model_that_is_not_as_good_first() -> None:
 
 def test_a_gateway_alone_knows_of_no_model() -> None:
     refusal = decided(asked(state_of([gateway("s0")]), intent()))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, QueryRefusal)
     assert (refusal.code, refusal.retry_after_s) == ("unavailable", 2.0)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
+from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.engine import Qirce
 from daitn.objects.decisions import Relaxation
 from daitn.objects.deployments import Api, DeploymentState, ModelPolicy
@@ -57,13 +57,13 @@ def intent(model: str = "doctor", **constraints: object) -> QueryIntent:
     )  # fmt: skip
 
 
-def decided(context: QueryContext) -> QueryPlan | Refusal:
+def decided(context: QueryContext) -> QueryPlan | QueryRefusal:
     return Qirce().decide(context, random.Random(0))
 
 
-def refused(context: QueryContext) -> Refusal:
+def refused(context: QueryContext) -> QueryRefusal:
     refusal = decided(context)
-    assert isinstance(refusal, Refusal), refusal
+    assert isinstance(refusal, QueryRefusal), refusal
     return refusal
 
 

@@ -29,7 +29,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
-from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import paths_from
 from tests.node.gateway.scene import Network, deployment
 
@@ -208,7 +208,7 @@ def test_demand_follows_what_is_asked() -> None:
 
 
 def test_load_follows_the_rows_of_the_topology() -> None:
-    network, load = Network(), Load()
+    network, load = Network(), GatewayLoad()
     network.facility("m", "http://m", deployment("b"))
     load.begin("b@m")
     load.begin("b@m")

@@ -11,13 +11,13 @@ import pytest
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.intents import Budget
 from daitn.policy.pipeline import Rng
-from daitn.sim.learning.episode import Ended, Episode, run
+from daitn.sim.learning.episode import Episode, EpisodeEnd, run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.policy import RoutePolicy, VisitChosen
 from daitn.sim.learning.work import GIVEN_UP_LEAST_S, INITIALISE_S
-from daitn.sim.learning.world import DATASET, GroundSite, LearningWorld, Step
+from daitn.sim.learning.world import DATASET, GroundSite, LearningWorld, WorldStep
 from tests.sim.learning.scripted import Scripted
 
 
@@ -88,7 +88,7 @@ def test_seconds_examples_and_usd_add_up() -> None:
     assert episode.seconds == pytest.approx(expected_s)
     assert episode.examples == 1000
     assert episode.usd == pytest.approx(0.3 * 2.0 + 0.7 * 0.5)
-    assert (episode.visits, episode.reached, episode.why) == (2, False, Ended.GAVE_UP)
+    assert (episode.visits, episode.reached, episode.why) == (2, False, EpisodeEnd.GAVE_UP)
 
 
 def test_questions_carry_what_real_jobs_measure() -> None:
@@ -141,11 +141,12 @@ def test_time_ends_an_episode() -> None:
     world = plain(duration_s=25.0)
     site = world.sites[0]
     episode = run(world, Scripted([(site.name, 10_000_000)]))
-    assert (episode.reached, episode.seconds, episode.why) == (False, 25.0, Ended.TIME)
+    assert (episode.reached, episode.seconds, episode.why) == (False, 25.0, EpisodeEnd.TIME)
 
 
 @pytest.mark.parametrize(
-    ("budget", "why"), [({"examples": 500}, Ended.EXAMPLES), ({"cost_usd": 0.2}, Ended.USD)]
+    ("budget", "why"),
+    [({"examples": 500}, EpisodeEnd.EXAMPLES), ({"cost_usd": 0.2}, EpisodeEnd.USD)],
 )
 def test_what_is_beyond_the_budget_is_not_done(budget: dict[str, float], why: str) -> None:
     world = plain(1, **budget)
@@ -192,7 +193,7 @@ def test_a_site_that_hangs_is_given_up_in_the_end() -> None:
 
 
 def test_a_reference_is_a_list_of_steps() -> None:
-    assert all(isinstance(step, Step) for step in FAMILIES["plain"](0).reference)
+    assert all(isinstance(step, WorldStep) for step in FAMILIES["plain"](0).reference)
     assert isinstance(run(plain(), Scripted([])), Episode)
 
 

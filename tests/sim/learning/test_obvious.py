@@ -11,7 +11,7 @@ import pytest
 
 from daitn.objects.access import allows
 from daitn.objects.intents import Budget
-from daitn.sim.learning.episode import Ended, Episode, run
+from daitn.sim.learning.episode import Episode, EpisodeEnd, run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.obvious.by_size import BySize
@@ -50,7 +50,7 @@ def test_budgets_are_kept(policy: RoutePolicy, family: str) -> None:
         assert episode.seconds <= (budget.duration_s or 0.0) + 1e-6
         assert budget.cost_usd is None or episode.usd <= budget.cost_usd + 1e-9
         assert budget.examples is None or episode.examples <= budget.examples
-        assert episode.why not in (Ended.USD, Ended.EXAMPLES, Ended.STUCK)
+        assert episode.why not in (EpisodeEnd.USD, EpisodeEnd.EXAMPLES, EpisodeEnd.STUCK)
 
 
 @ALL

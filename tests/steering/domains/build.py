@@ -9,7 +9,7 @@ import rustworkx as rx
 
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.origin import HOP_S
-from daitn.steering.routes.table import Limits
+from daitn.steering.routes.table import AggregationLimits
 from daitn.steering.wire.summaries import Offer
 
 from ..routes.harness import Network, Watch, random_links
@@ -19,7 +19,7 @@ DOMAINS = ("west", "east", "north", "")
 
 
 def build(
-    seed: int, size: int, *, limits: Limits | None = None, watch: Watch | None = None
+    seed: int, size: int, *, limits: AggregationLimits | None = None, watch: Watch | None = None
 ) -> Network:
     """A random network, its sites in random domains or none: few domains are of one piece."""
     rng = Random(seed)

@@ -11,7 +11,7 @@ from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.forwarder import ForwarderSettings
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
 from daitn.steering.wire.summaries import Offer
 
@@ -100,7 +100,9 @@ def test_terms_hold_beyond_a_border() -> None:
             jurisdictions=(where,) if where else (),
             owners=(owner,) if owner else (),
         )
-        network.send("w1", Packet(Kind.QUERY, number.to_bytes(16, "big"), encode_intent(intent)))
+        network.send(
+            "w1", Packet(PacketKind.QUERY, number.to_bytes(16, "big"), encode_intent(intent))
+        )
     network.run(2.0)
     assert answers(network) == {0: "e2", 1: "e3", 2: "e3", 3: Reason.NO_WAY.name}
 
@@ -230,8 +232,8 @@ def test_copies_that_go_into_one_domain_are_kept_apart_there() -> None:
     told = {
         returned.packet.branch: returned.packet.payload.decode()
         for returned in network.returned
-        if returned.packet.kind is Kind.ANSWER
+        if returned.packet.kind is PacketKind.ANSWER
     }
     assert told == {0: "m2", 1: "m3"}
-    refused = next(r.packet for r in network.returned if r.packet.kind is Kind.REFUSAL)
+    refused = next(r.packet for r in network.returned if r.packet.kind is PacketKind.REFUSAL)
     assert (refused.branch, read_refusal(refused).reason) == (2, Reason.NO_WAY)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.offers import wider
-from daitn.steering.routes.table import Limits
+from daitn.steering.routes.table import AggregationLimits
 from daitn.steering.wire.summaries import Offer, Summary, Update, encode_summary
 
 from ..routes.harness import Network, no_loops
 from ..routes.test_routes import disturb, seeds, slow
 from .build import assert_converged, build, crosses
 
-GENEROUS = Limits(best=24)
+GENEROUS = AggregationLimits(best=24)
 
 
 def texts(value: object) -> Iterator[str]:
@@ -82,7 +82,7 @@ def test_nothing_of_an_inside_is_told_and_all_is_found_by_the_shortest_way(
 @settings(slow, max_examples=15)
 @given(seed=seeds, size=st.integers(6, 12))
 def test_it_is_little_and_settles(seed: int, size: int) -> None:
-    limits = Limits(best=2, most_keys=6)
+    limits = AggregationLimits(best=2, most_keys=6)
     network = watched(build(seed, size, limits=limits, watch=no_loops()))
     disturb(network, 12)
     network.run(900.0)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.names import check_origin, domain_of, domain_origin, site_of
-from daitn.steering.routes.table import Limits, RouteTable
+from daitn.steering.routes.table import AggregationLimits, RouteTable
 from daitn.steering.wire.summaries import INFINITE, Offer, SeqnoRequest
 
 from ..routes.harness import home
@@ -17,7 +17,7 @@ MINE = "domain:west@me/1"
 LAW = Offer("answer:law", fit=0.5, serve_s=2.0)
 
 
-def border(now_s: float = 0.0, limits: Limits | None = None) -> RouteTable:
+def border(now_s: float = 0.0, limits: AggregationLimits | None = None) -> RouteTable:
     """At site `me` of `west`, its neighbours `w` inside and `e` in `east`."""
     made = RouteTable("me", now_s, limits, "west")
     made.link_up("w", 0.1, now_s, "west")
@@ -70,7 +70,7 @@ def test_outside_the_domain_is_told_and_inside_the_sites_are() -> None:
 
 
 def test_offers_of_one_key_are_told_by_several_origins_each_with_its_own_terms() -> None:
-    here = border(limits=Limits(best=3))
+    here = border(limits=AggregationLimits(best=3))
     for number, where in enumerate(("ca", "us", "de", "fr")):
         offer = replace(NEURO, jurisdiction=where, fit=0.9 - number / 10, owner=where)
         here.heard("w", says(entry(f"x{number}", 0.5, 0, offer)), 1.0)

@@ -15,7 +15,7 @@ import rustworkx as rx
 
 from daitn.steering.routes.names import site_of
 from daitn.steering.routes.origin import HOP_S
-from daitn.steering.routes.table import Limits, RouteTable
+from daitn.steering.routes.table import AggregationLimits, RouteTable
 from daitn.steering.wire.summaries import (
     Offer,
     Summary,
@@ -34,7 +34,7 @@ class Network:
         self,
         rng: Random,
         *,
-        limits: Limits | None = None,
+        limits: AggregationLimits | None = None,
         most_delay_s: float = 0.5,
         most_skew_s: float = 1.0,
         watch: Watch | None = None,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from daitn.steering.routes.aggregation import (
     Aggregation,
-    Limits,
+    AggregationLimits,
     advertised_as,
     balance,
     best_of,
@@ -87,7 +87,7 @@ def test_places_go_to_the_balanced_the_fittest_the_soonest_and_the_cheapest() ->
 
 
 def test_more_homes_than_may_be_told_are_left_out_and_come_back() -> None:
-    here = Aggregation("me", Limits(most_keys=2))
+    here = Aggregation("me", AggregationLimits(most_keys=2))
     for site in "abc":
         here.put(site, 1.0, (Offer(f"home:{site}"),))
     assert here.refresh() == {"a", "b"}
@@ -98,7 +98,7 @@ def test_more_homes_than_may_be_told_are_left_out_and_come_back() -> None:
 
 
 def test_folding_is_undone_below_half_of_the_bound() -> None:
-    here = Aggregation("me", Limits(most_keys=3))
+    here = Aggregation("me", AggregationLimits(most_keys=3))
     own = tuple(Offer(f"answer:own/{number}") for number in range(3))
     here.put("me", 0.0, own)
     for number in range(3):
@@ -121,7 +121,7 @@ def by_key(told: tuple[Offer, ...] | None) -> dict[str, Offer]:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.lists(offers, max_size=4)), max_size=30))
 def test_step_by_step_is_as_at_once(steps: list[tuple[str, list[Offer]]]) -> None:
-    limits = Limits(best=2, most_keys=1000)
+    limits = AggregationLimits(best=2, most_keys=1000)
     stepwise, at_once = Aggregation("a", limits), Aggregation("a", limits)
     told: dict[str, tuple[Offer, ...] | None] = {}
     for origin, some in steps:
@@ -141,7 +141,7 @@ def test_step_by_step_is_as_at_once(steps: list[tuple[str, list[Offer]]]) -> Non
 @given(seed=seeds)
 @example(seed=7741)
 def test_bounds_and_honesty_hold_on_every_link_and_all_settles(seed: int) -> None:
-    limits = Limits(best=2, most_keys=6)
+    limits = AggregationLimits(best=2, most_keys=6)
     network = build(seed, 8, limits=limits, watch=no_loops(), topics=4)
     heard: dict[tuple[str, str], dict[str, tuple[Offer, ...]]] = {}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daitn.steering.routes.table import Limits
+from daitn.steering.routes.table import AggregationLimits
 from daitn.steering.wire.summaries import Offer
 
 from .harness import Network, Watch, assert_converged, home, no_loops, random_links
@@ -34,7 +34,7 @@ def build(
     seed: int,
     size: int,
     *,
-    limits: Limits | None = None,
+    limits: AggregationLimits | None = None,
     degree: float = 3.0,
     watch: Watch | None = None,
     topics: int = 2,
@@ -79,7 +79,7 @@ def disturb(network: Network, times: int, *, restarts: bool = True) -> None:
 def test_no_loop_at_any_instant_and_shortest_paths_in_the_end(
     seed: int, size: int, times: int
 ) -> None:
-    generous = Limits(best=size)
+    generous = AggregationLimits(best=size)
     network = build(seed, size, limits=generous, watch=no_loops())
     disturb(network, times)
     network.run(1000.0)
@@ -89,7 +89,7 @@ def test_no_loop_at_any_instant_and_shortest_paths_in_the_end(
 @slow
 @given(seed=seeds, size=st.integers(4, 9), times=st.integers(0, 30))
 def test_no_loop_either_where_origins_are_left_out(seed: int, size: int, times: int) -> None:
-    network = build(seed, size, limits=Limits(best=2, most_keys=4), watch=no_loops())
+    network = build(seed, size, limits=AggregationLimits(best=2, most_keys=4), watch=no_loops())
     disturb(network, times)
     network.run(100.0)
 
@@ -97,7 +97,7 @@ def test_no_loop_either_where_origins_are_left_out(seed: int, size: int, times: 
 @slow
 @given(seed=seeds, size=st.integers(3, 9))
 def test_a_partition_is_noticed_without_counting_to_infinity(seed: int, size: int) -> None:
-    network = build(seed, size, limits=Limits(best=size), watch=no_loops())
+    network = build(seed, size, limits=AggregationLimits(best=size), watch=no_loops())
     network.run(400.0)
     lost = "s00"
     before = network.sent.copy()
@@ -122,7 +122,7 @@ def test_a_partition_is_noticed_without_counting_to_infinity(seed: int, size: in
 def test_an_origin_that_forgot_its_number_is_reached_again(
     seed: int, size: int, counted: int
 ) -> None:
-    network = build(seed, size, limits=Limits(best=size), watch=no_loops())
+    network = build(seed, size, limits=AggregationLimits(best=size), watch=no_loops())
     network.run(60.0)
     for _ in range(counted):
         disturb(network, 8, restarts=False)
@@ -135,7 +135,7 @@ def test_an_origin_that_forgot_its_number_is_reached_again(
 
 @pytest.mark.parametrize("size", [50])
 def test_convergence_of_a_larger_network_takes_few_messages(size: int) -> None:
-    network = build(7, size, limits=Limits(best=size), degree=4.0)
+    network = build(7, size, limits=AggregationLimits(best=size), degree=4.0)
     links = 2 * len(network.links)
     network.run(20.0)
     assert network.messages() <= 40 * links

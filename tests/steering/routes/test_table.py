@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.origin import ASK_NEAREST_S
 from daitn.steering.routes.peer import LATER_S
-from daitn.steering.routes.table import Limits, RouteTable
+from daitn.steering.routes.table import AggregationLimits, RouteTable
 from daitn.steering.wire.summaries import (
     INFINITE,
     Offer,
@@ -26,7 +26,7 @@ from .harness import Network, home
 NEURO = Offer("answer:medicine/neurology", fit=0.8, serve_s=1.0, wait_s=1.0)
 
 
-def table(*neighbours: str, limits: Limits | None = None) -> RouteTable:
+def table(*neighbours: str, limits: AggregationLimits | None = None) -> RouteTable:
     """At site `me`, its links up and all said that there was to say."""
     made = RouteTable("me", 0.0, limits)
     for neighbour in neighbours:
@@ -125,7 +125,7 @@ def test_numbers_are_compared_round_the_circle() -> None:
 
 
 def test_the_number_of_origins_is_bounded() -> None:
-    here = table("a", limits=Limits(most_origins=2))
+    here = table("a", limits=AggregationLimits(most_origins=2))
     here.heard("a", says(entry("x", 1.0), entry("y", 1.0), entry("z", 1.0)), 1.0)
     assert here.origins() == ("x", "y")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from daitn.steering.wire.intent import PacketIntent
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet
+from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
 from daitn.steering.wire.summaries import Offer, RouteEntry, SeqnoRequest, Update
 
 SITES = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -22,7 +22,7 @@ def packets(draw: st.DrawFn) -> Packet:
     exact = 32 if Flag.DIGEST in flags else None
     seal = 96 if Flag.SIGNED in flags else 0
     packet = Packet(
-        kind=draw(st.sampled_from(Kind)),
+        kind=draw(st.sampled_from(PacketKind)),
         object_id=draw(st.binary(min_size=16, max_size=16)),
         intent=draw(st.binary(max_size=64)),
         payload=draw(st.binary(min_size=exact or 0, max_size=exact or 64)),

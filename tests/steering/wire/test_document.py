@@ -51,7 +51,7 @@ def test_the_header_is_laid_out_as_it_is_said() -> None:
 
 
 def test_what_is_mutable_is_what_no_signature_covers() -> None:
-    one = packet.Packet(packet.Kind.QUERY, bytes(16), b"intent", hop_limit=9)
+    one = packet.Packet(packet.PacketKind.QUERY, bytes(16), b"intent", hop_limit=9)
     signed = one.signed_bytes()
     again = msgspec.structs.replace(one, attempt=1)
     passed = again.stepped("ninds", 1, packet.Action.FORWARDED, 7)
@@ -73,7 +73,7 @@ def test_a_trace_is_laid_out_as_it_is_said() -> None:
 @pytest.mark.parametrize(
     ("header", "numbers"),
     [
-        ("| kind |", packet.Kind),
+        ("| kind |", packet.PacketKind),
         ("| flag |", packet.Flag),
         ("| action |", packet.Action),
         ("| reason |", Reason),

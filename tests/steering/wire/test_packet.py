@@ -11,15 +11,15 @@ from daitn.steering.wire.packet import (
     MOST_HOPS,
     Action,
     Hop,
-    Kind,
     Packet,
+    PacketKind,
     decode_packet,
     encode_packet,
 )
 from tests.steering.wire.oracle import examine
 from tests.steering.wire.shapes import HOPS, SITES, packets
 
-PACKET = Packet(Kind.QUERY, bytes(16), b"intent")
+PACKET = Packet(PacketKind.QUERY, bytes(16), b"intent")
 
 
 def through(*sites: str) -> Packet:
@@ -140,4 +140,4 @@ def test_a_trace_that_is_full_is_not_appended_to() -> None:
 
 
 def test_nothing_needs_more_than_a_header() -> None:
-    assert len(encode_packet(Packet(Kind.PROBE, bytes(16), b""))) == HEADER_BYTES == 48
+    assert len(encode_packet(Packet(PacketKind.PROBE, bytes(16), b""))) == HEADER_BYTES == 48

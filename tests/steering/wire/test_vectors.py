@@ -9,7 +9,14 @@ import pytest
 from daitn.node.forwarder.protection import check_packet, open_payload
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.intent import PacketIntent, decode_intent, encode_intent
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import (
+    Action,
+    Flag,
+    Packet,
+    PacketKind,
+    decode_packet,
+    encode_packet,
+)
 from daitn.steering.wire.summaries import (
     INFINITE,
     Greeting,
@@ -43,7 +50,7 @@ def _read(fields: dict[str, Any]) -> Packet:
     values = {name: value for name, value in fields.items() if name != "hops"}
     for name in ("object_id", "intent", "payload", "trace", "seal"):
         values[name] = bytes.fromhex(values[name])
-    values["kind"] = Kind[values["kind"]]
+    values["kind"] = PacketKind[values["kind"]]
     values["flags"] = Flag(sum(Flag[name] for name in values["flags"]))
     return Packet(**values)
 
@@ -98,7 +105,7 @@ def test_what_is_malformed_is_refused_by_its_field(vector: dict[str, Any]) -> No
 
 
 def test_every_kind_and_flag_is_there() -> None:
-    assert {packet.kind for packet in PACKETS.values()} == set(Kind)
+    assert {packet.kind for packet in PACKETS.values()} == set(PacketKind)
     assert {flag for packet in PACKETS.values() for flag in packet.flags} == set(Flag)
 
 

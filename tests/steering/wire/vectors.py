@@ -21,7 +21,14 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import INFO, ReceiverKey, class_id
 from daitn.node.forwarder.protection import sealing_context, sign_packet
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
-from daitn.steering.wire.packet import Action, Flag, Kind, Packet, decode_packet, encode_packet
+from daitn.steering.wire.packet import (
+    Action,
+    Flag,
+    Packet,
+    PacketKind,
+    decode_packet,
+    encode_packet,
+)
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.steering.wire.summaries import (
     INFINITE,
@@ -70,7 +77,7 @@ WANTS = {
 ID = bytes.fromhex("000102030405060708090a0b0c0d0e0f")
 INTENT = encode_intent(WANTS["answer"])
 QUESTION = "What causes Ménière's disease?".encode()
-QUERY = Packet(Kind.QUERY, ID, INTENT, QUESTION, deadline_ms=1_767_225_600_000, priority=200)
+QUERY = Packet(PacketKind.QUERY, ID, INTENT, QUESTION, deadline_ms=1_767_225_600_000, priority=200)
 DIGEST = blake3(b"weights").digest()
 
 
@@ -96,23 +103,27 @@ def traced(packet: Packet) -> Packet:
 
 
 PACKETS = {
-    "least": Packet(Kind.PROBE, ID, b""),
+    "least": Packet(PacketKind.PROBE, ID, b""),
     "query": QUERY,
     "query, signed": sign_packet(QUERY, SIGNER),
     "query, sealed": sealed(QUERY),
     "query, sealed, signed, traced": traced(sign_packet(flagged(sealed(QUERY)), SIGNER)),
     "model, by digest, signed": sign_packet(
-        Packet(Kind.MODEL, ID, encode_intent(WANTS["data"]), DIGEST, Flag.DIGEST, 64, branch=3),
+        Packet(
+            PacketKind.MODEL, ID, encode_intent(WANTS["data"]), DIGEST, Flag.DIGEST, 64, branch=3
+        ),
         SIGNER,
     ),
     "query, signed, sent again": sign_packet(msgspec.structs.replace(QUERY, attempt=2), SIGNER),
-    "answer": Packet(Kind.ANSWER, ID, b"", b"An excess of endolymph.", branch=1, attempt=2),
-    "answer, sealed": sealed(Packet(Kind.ANSWER, ID, b"", b"An excess of endolymph.")),
+    "answer": Packet(PacketKind.ANSWER, ID, b"", b"An excess of endolymph.", branch=1, attempt=2),
+    "answer, sealed": sealed(Packet(PacketKind.ANSWER, ID, b"", b"An excess of endolymph.")),
     "answer to a query": answer_to(traced(QUERY), b"An excess of endolymph."),
     "refusal of a query": refusal_to(
         traced(flagged(QUERY)), Refusal(Reason.FAILED, "out of memory", 1.5)
     ),
-    "probe, traced": traced(Packet(Kind.PROBE, ID, INTENT, promise=0xFFFFFFFF, attempt=0xFFFF)),
+    "probe, traced": traced(
+        Packet(PacketKind.PROBE, ID, INTENT, promise=0xFFFFFFFF, attempt=0xFFFF)
+    ),
 }
 OFFERS = (
     Offer(

@@ -6,7 +6,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate, Serving
 from daitn.objects.readings import ServingReading
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network, described
-from daitn.topology.qrrt.load import Load, usual_tokens
+from daitn.topology.qrrt.load import GatewayLoad, usual_tokens
 from daitn.topology.qrrt.state import QrrtState
 
 EAST, GATE = SiteId("east"), SiteId("gate")
@@ -27,7 +27,7 @@ def says(state: QrrtState, in_flight: int, at_s: float) -> None:
 
 
 def test_ones_own_count_at_once_on_top_of_what_was_said_of_others() -> None:
-    state, load = topology(), Load()
+    state, load = topology(), GatewayLoad()
     assert load.of(state.snapshot()).tolist() == [0.0]
     load.begin("m@east")
     load.begin("m@east")
@@ -41,7 +41,7 @@ def test_ones_own_count_at_once_on_top_of_what_was_said_of_others() -> None:
 
 
 def test_the_same_figure_said_again_is_news() -> None:
-    state, load = topology(), Load()
+    state, load = topology(), GatewayLoad()
     says(state, 3, 2.0)
     load.of(state.snapshot())
     load.begin("m@east")
@@ -51,7 +51,7 @@ def test_the_same_figure_said_again_is_news() -> None:
 
 
 def test_a_facility_that_has_not_heard_of_ones_own_has_no_fewer_than_they() -> None:
-    state, load = topology(), Load()
+    state, load = topology(), GatewayLoad()
     load.of(state.snapshot())
     for _ in range(4):
         load.begin("m@east")

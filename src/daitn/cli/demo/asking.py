@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daitn.learning.corpora.records import Choice, read_choices
+from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.errors import Unreachable
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-__all__ = ["STREAMS", "Served", "Stream", "ask_streams"]
+__all__ = ["STREAMS", "QueryStream", "StreamServed", "ask_streams"]
 
 _AT_ONCE = 4
 _ANSWER_TOKENS = 4
@@ -29,7 +29,7 @@ _CHANGES_S = 30.0
 """How long a deployment may take to show up at the gateway after it was asked for."""
 
 
-class Stream(msgspec.Struct, frozen=True, kw_only=True):
+class QueryStream(msgspec.Struct, frozen=True, kw_only=True):
     """Queries of one kind: questions of one test set, asked with the same wishes."""
 
     name: str
@@ -40,25 +40,27 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STREAMS = (
-    Stream(
+    QueryStream(
         name="broad questions",
         test="broad",
         questions=160,
         constraints={"topic": "medicine", "min_accuracy": 0.75},
     ),
-    Stream(
+    QueryStream(
         name="expert questions",
         test="expert",
         questions=160,
         constraints={"topic": "medicine/neurology", "min_accuracy": 0.85},
     ),
-    Stream(name="expert questions, topic not told", test="expert", questions=160, constraints={}),
+    QueryStream(
+        name="expert questions, topic not told", test="expert", questions=160, constraints={}
+    ),
 )
 """All to the model `auto`: the network finds who answers. What is wished lies somewhat below what
 the model was trained for: each new examination moves what is known of it."""
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class StreamServed(msgspec.Struct, frozen=True, kw_only=True):
     """How one stream was served."""
 
     name: str
@@ -90,7 +92,9 @@ class _Answer(msgspec.Struct):
     failure: str = ""
 
 
-async def ask_streams(endpoint: str, tests: Path, models: Sequence[str]) -> tuple[Served, ...]:
+async def ask_streams(
+    endpoint: str, tests: Path, models: Sequence[str]
+) -> tuple[StreamServed, ...]:
     """Ask every stream's questions, once the gateway knows all of these models."""
     import aiohttp
 
@@ -119,10 +123,12 @@ async def _known(session: ClientSession, models: Sequence[str]) -> None:
     )
 
 
-async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice]) -> Served:
+async def _served(
+    session: ClientSession, stream: QueryStream, items: Sequence[MultipleChoice]
+) -> StreamServed:
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(item: Choice) -> _Answer:
+    async def ask(item: MultipleChoice) -> _Answer:
         async with turns:
             return await _ask(session, item, stream.constraints)
 
@@ -130,7 +136,7 @@ async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice
     good = [answer for answer in answers if not answer.failure]
     right = sum(answer.right for answer in answers) / len(answers)
     seconds = [answer.seconds for answer in good] or [0.0]
-    return Served(
+    return StreamServed(
         name=stream.name,
         constraints=stream.constraints,
         queries=len(answers),
@@ -147,7 +153,9 @@ async def _served(session: ClientSession, stream: Stream, items: Sequence[Choice
     )
 
 
-async def _ask(session: ClientSession, item: Choice, constraints: Mapping[str, Any]) -> _Answer:
+async def _ask(
+    session: ClientSession, item: MultipleChoice, constraints: Mapping[str, Any]
+) -> _Answer:
     body = {
         "model": "auto",
         "messages": [{"role": "user", "content": as_question(item.question, item.options)}],

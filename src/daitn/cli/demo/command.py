@@ -15,13 +15,13 @@ from rich.panel import Panel
 from rich.table import Table
 
 from daitn.cli.data import medquad_path
-from daitn.cli.demo.asking import Served, ask_streams
-from daitn.cli.demo.expected import Expected, expected_ways, sentence
+from daitn.cli.demo.asking import StreamServed, ask_streams
+from daitn.cli.demo.expected import ExpectedWay, expected_ways, sentence
 from daitn.cli.demo.flows import queries_picture
 from daitn.cli.demo.picture import network_picture
-from daitn.cli.demo.report import Report, make_report
+from daitn.cli.demo.report import DemoReport, make_report
 from daitn.cli.demo.scenario import BASELINES, PLACES, write_scenario
-from daitn.cli.embedded import Embedded
+from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.session import connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
 from daitn.objects.errors import WorkFailed
@@ -62,14 +62,14 @@ def demo(
     raise typer.Exit(0 if report.reached else 1)
 
 
-async def _demo(out: Path, with_baselines: bool, quiet: bool) -> Report:
+async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
     from daitn.learning.corpora.prepare import prepare
 
     began = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     prepared = prepare(out / "data", medquad_path())
-    network = Embedded(write_scenario(out, (out / "data").resolve(), prepared), out / "logs")
+    network = EmbeddedNetwork(write_scenario(out, (out / "data").resolve(), prepared), out / "logs")
     _say(quiet, f"data: {prepared.source}; starting {len(network.nodes) + 1} processes")
     try:
         with screen.status("starting") as status:
@@ -104,7 +104,7 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> Report:
 
 
 async def _train(
-    network: Embedded, out: Path, intent: str, options: list[str], quiet: bool
+    network: EmbeddedNetwork, out: Path, intent: str, options: list[str], quiet: bool
 ) -> JobView:
     """Be the model owner: one more process, which hands in the intent and watches."""
     _say(quiet, f"training by {intent}.yaml")
@@ -115,7 +115,7 @@ async def _train(
     return jobs.jobs[0]
 
 
-async def _expected(network: Embedded, job: JobView) -> tuple[Expected, ...]:
+async def _expected(network: EmbeddedNetwork, job: JobView) -> tuple[ExpectedWay, ...]:
     """What the first decision on the job's route expected."""
     async with connect(network.endpoint) as session:
         made = await session.ask("decisions", JobQuery(job=job.job), DecisionList)
@@ -123,8 +123,8 @@ async def _expected(network: Embedded, job: JobView) -> tuple[Expected, ...]:
 
 
 async def _deploy_and_ask(
-    network: Embedded, out: Path, jobs: tuple[JobView, ...], quiet: bool
-) -> tuple[Served, ...]:
+    network: EmbeddedNetwork, out: Path, jobs: tuple[JobView, ...], quiet: bool
+) -> tuple[StreamServed, ...]:
     """Deploy every model that was trained, and ask all of them as one network."""
     trained = {view.job for view in jobs if view.model is not None}
     places = [place for place in PLACES if place[0] in trained]
@@ -138,7 +138,7 @@ async def _deploy_and_ask(
     return await ask_streams(f"http://{gateway.listen}", tests, [job for job, _, _ in places])
 
 
-async def _run(network: Embedded, out: Path, words: list[str], quiet: bool) -> int:
+async def _run(network: EmbeddedNetwork, out: Path, words: list[str], quiet: bool) -> int:
     """Be an owner: one more process with the command line. Raises `WorkFailed`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "daitn.cli.app", *words, "--center", network.endpoint),
@@ -160,7 +160,7 @@ def _say(quiet: bool, line: str) -> None:
         screen.print(line, highlight=False)
 
 
-def _show(job: JobView, report: Report, out: Path) -> None:
+def _show(job: JobView, report: DemoReport, out: Path) -> None:
     screen.print(job_table(job))
     screen.print(_compared(report))
     asked = [
@@ -189,7 +189,7 @@ def _show(job: JobView, report: Report, out: Path) -> None:
     )
 
 
-def _compared(report: Report) -> Table:
+def _compared(report: DemoReport) -> Table:
     """Every way to train, a line each; the planned route last."""
     names = [objective.name for objective in report.objectives]
     planned = [(o.reached or 0.0, (o.reached or 0.0) >= o.target) for o in report.objectives]

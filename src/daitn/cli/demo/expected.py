@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.objects.jobs import Decided
 
-__all__ = ["Expected", "expected_ways", "sentence"]
+__all__ = ["ExpectedWay", "expected_ways", "sentence"]
 
 _WAY = re.compile(r" \(([^()]+)\)$")
 """The obvious way that a candidate follows, at the end of its id."""
@@ -17,7 +17,7 @@ _CUT_SHORT = "..."
 """In the id of a route of which only the first visits are told."""
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedWay(msgspec.Struct, frozen=True, kw_only=True):
     """One way to train."""
 
     way: str
@@ -31,7 +31,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Only the planned route's first visits are told: it takes longer, and so do the others."""
 
 
-def expected_ways(made: Decided) -> tuple[Expected, ...]:
+def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
     """The chosen route first, then the best of each kind of obvious way that the decision ranks;
     nothing where no route was chosen."""
     ranking = {scored.candidate: scored.terms for scored in made.decision.ranking}
@@ -46,7 +46,7 @@ def expected_ways(made: Decided) -> tuple[Expected, ...]:
         if found and candidate != chosen:
             ways.setdefault(found[1].partition(",")[0], candidate)
     return tuple(
-        Expected(
+        ExpectedWay(
             way=way,
             seconds=took_s * ranking[chosen]["time"] / ranking[candidate]["time"],
             chance=ranking[candidate]["reach"],
@@ -56,7 +56,7 @@ def expected_ways(made: Decided) -> tuple[Expected, ...]:
     )
 
 
-def sentence(ways: Sequence[Expected]) -> str:
+def sentence(ways: Sequence[ExpectedWay]) -> str:
     """For people: seconds, and the chance of reaching all targets."""
     if not ways:
         return "the planner expected nothing of any route"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from daitn.cli.demo.asking import Served
+from daitn.cli.demo.asking import StreamServed
 from daitn.cli.demo.drawing import box, document, element, text
 
 __all__ = ["queries_picture"]
@@ -27,7 +27,7 @@ _LEAST = 26.0
 _COLOURS = ("#1f6feb", "#bf3989", "#9a6700", "#1a7f37", "#8250df")
 
 
-def queries_picture(queries: Sequence[Served]) -> str:
+def queries_picture(queries: Sequence[StreamServed]) -> str:
     """Draw how streams of queries found their models, as SVG that stands alone."""
     places = sorted({where for served in queries for where in served.where})
     totals = {p: sum(served.where.get(p, 0) for served in queries) for p in places}
@@ -58,7 +58,7 @@ def _end(bars: list[tuple[float, float]]) -> float:
 
 
 def _bands(
-    queries: Sequence[Served],
+    queries: Sequence[StreamServed],
     lefts: list[tuple[float, float]],
     rights: dict[str, tuple[float, float]],
 ) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _bands(
             filled[place] += width
 
 
-def _stream(served: Served, bar: tuple[float, float]) -> Iterator[str]:
+def _stream(served: StreamServed, bar: tuple[float, float]) -> Iterator[str]:
     top, height = bar
     yield box(_LEFT - _BAR, top, _BAR, height, class_="dark")
     at = complex(_LEFT - _BAR - 10, top + 14)

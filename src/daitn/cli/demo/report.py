@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.cli.demo.asking import Served
-from daitn.cli.demo.expected import Expected
+from daitn.cli.demo.asking import StreamServed
+from daitn.cli.demo.expected import ExpectedWay
 from daitn.objects.jobs import JobState, JobView
 
-__all__ = ["Baseline", "Outcome", "Report", "Stop", "make_report"]
+__all__ = ["Baseline", "DemoOutcome", "DemoReport", "Stop", "make_report"]
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class DemoOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One objective."""
 
     name: str
@@ -55,10 +55,10 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """From the submission to the last verification."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     """`out/demo/report.json`."""
 
-    objectives: tuple[Outcome, ...]
+    objectives: tuple[DemoOutcome, ...]
     route: tuple[Stop, ...]
     examples: int
     algorithm: str
@@ -67,13 +67,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bytes_moved: int
     data_source: str
     reached: bool
-    expected: tuple[Expected, ...]
+    expected: tuple[ExpectedWay, ...]
     """What the planner expected before the first visit: of its route, then of obvious ones."""
     model: str
     parameters: int
     model_bytes: int
     baselines: tuple[Baseline, ...]
-    queries: tuple[Served, ...]
+    queries: tuple[StreamServed, ...]
     """How the deployed models were found and asked."""
     total_seconds: float
     """The whole demo: start of the processes, baselines and all."""
@@ -88,12 +88,12 @@ MEANS = (
 
 def make_report(
     job: JobView,
-    expected: tuple[Expected, ...],
+    expected: tuple[ExpectedWay, ...],
     baselines: tuple[tuple[str, JobView], ...],
-    queries: tuple[Served, ...],
+    queries: tuple[StreamServed, ...],
     data_source: str,
     total_s: float,
-) -> Report:
+) -> DemoReport:
     """Put the figures of the jobs together; nothing is computed anew."""
     untrained = Baseline(
         name="untrained",
@@ -105,9 +105,9 @@ def make_report(
         bytes_moved=0,
         seconds=0.0,
     )
-    return Report(
+    return DemoReport(
         objectives=tuple(
-            Outcome(
+            DemoOutcome(
                 name=o.name,
                 target=o.target,
                 reached=o.reached,

@@ -16,7 +16,7 @@ from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 
-__all__ = ["MAX_LOSSES", "MAX_STRIKES", "MOST_IN_VAIN", "Candidate", "Job", "Outstanding"]
+__all__ = ["MAX_LOSSES", "MAX_STRIKES", "MOST_IN_VAIN", "Job", "ModelCandidate", "Outstanding"]
 
 MAX_STRIKES = 2
 """Failures at a site after which the job goes elsewhere: one may be bad luck."""
@@ -39,7 +39,7 @@ class Outstanding:
 
 
 @dataclass
-class Candidate:
+class ModelCandidate:
     """A model that is being measured."""
 
     model: ModelRef
@@ -80,7 +80,7 @@ class Job:
     """The visit that is under way."""
     base: Checkpoint | None = None
     """Where the visit that is under way started."""
-    candidate: Candidate | None = None
+    candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     made: list[VisitView] = field(default_factory=list)
@@ -164,7 +164,7 @@ class Job:
             previous=base.entries if base else (),
         )
 
-    def verify_work(self, objective: ObjectiveName, candidate: Candidate) -> VerifyWork:
+    def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:
         """The work of measuring one objective."""
         wanted = self.intent.objective(objective)
         return VerifyWork(

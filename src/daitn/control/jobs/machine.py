@@ -30,7 +30,7 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import why_exhausted
 from daitn.control.jobs.failing import note_cut_off, note_failure, note_loss, reason_of, stall_of
-from daitn.control.jobs.job import MAX_STRIKES, MOST_IN_VAIN, Candidate, Job, Outstanding
+from daitn.control.jobs.job import MAX_STRIKES, MOST_IN_VAIN, Job, ModelCandidate, Outstanding
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
 from daitn.objects.descriptors import ANY
@@ -370,7 +370,7 @@ def _verify(job: Job) -> Commands:
 
 def _verify_start(job: Job, now_s: float) -> Commands:
     assert job.start is not None
-    job.candidate = Candidate(
+    job.candidate = ModelCandidate(
         model=job.start, base=None, visit=None, cost_usd=0.0, release_to=(ANY,), parents=()
     )
     return _verify(job)
@@ -414,7 +414,7 @@ def _is_given(job: Job, event: WorkStalled) -> bool:
     return given is not None and given.site == event.site
 
 
-def _holders(candidate: Candidate) -> str:
+def _holders(candidate: ModelCandidate) -> str:
     return " or ".join(candidate.model.holders) or "anybody"
 
 

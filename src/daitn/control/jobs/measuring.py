@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daitn.control.jobs.job import Candidate, Job
+from daitn.control.jobs.job import Job, ModelCandidate
 from daitn.control.route.question import narrowed
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
@@ -13,7 +13,7 @@ from daitn.objects.models import ModelRef
 __all__ = ["close_candidate", "made_candidate", "measured"]
 
 
-def made_candidate(job: Job, entry: Entry, model: ModelRef) -> Candidate:
+def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     """A visit made a model; what it cost is spent, whatever becomes of it."""
     visit = entry.fact if isinstance(entry.fact, Visit) else None
     cost_usd = 0.0
@@ -23,7 +23,7 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> Candidate:
         release_to = narrowed(release_to, job.stop.release_to)
         job.spent_usd += cost_usd
         job.spent_examples += visit.examples
-    return Candidate(
+    return ModelCandidate(
         model=model,
         base=job.base,
         visit=visit,
@@ -34,7 +34,7 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> Candidate:
     )
 
 
-def measured(job: Job, candidate: Candidate, fact: Verification, entry: Digest) -> None:
+def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Digest) -> None:
     """Note one signed measurement; its verifier now holds the model too."""
     for objective in job.intent.objectives:
         if (objective.topic, objective.metric) == (fact.topic, fact.metric):
@@ -78,7 +78,7 @@ def close_candidate(job: Job) -> Checkpoint:
 
 
 def _made_visit(
-    candidate: Candidate, values: dict[ObjectiveName, float], verify_s: float
+    candidate: ModelCandidate, values: dict[ObjectiveName, float], verify_s: float
 ) -> VisitView:
     visit, base = candidate.visit, candidate.base
     assert visit is not None

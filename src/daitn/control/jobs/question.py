@@ -6,15 +6,14 @@ from daitn.control.jobs.job import Job
 from daitn.control.route.question import (
     DEFAULT_VERIFY_S,
     Believed,
-    Checkpoint,
     PastVisit,
     RouteQuestion,
+    RouteStart,
     Spent,
 )
 from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Checkpoint as VerifiedModel
-from daitn.objects.jobs import VisitView, WorkNeeds
+from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["first_question", "route_question", "starts"]
@@ -63,7 +62,7 @@ def _experience(needs: WorkNeeds) -> dict[str, Believed]:
     return {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
 
 
-def starts(job: Job) -> tuple[VerifiedModel, ...]:
+def starts(job: Job) -> tuple[Checkpoint, ...]:
     """The models from which a route may go on: the latest, the best, and the best of those that may
     travel where these may not."""
     found = [one for one in (job.latest, job.best) if one is not None]
@@ -74,12 +73,12 @@ def starts(job: Job) -> tuple[VerifiedModel, ...]:
     return tuple({one.model.manifest: one for one in found}.values())
 
 
-def _fresh(needs: WorkNeeds) -> Checkpoint:
-    return Checkpoint(model=None, size_bytes=needs.size_bytes)
+def _fresh(needs: WorkNeeds) -> RouteStart:
+    return RouteStart(model=None, size_bytes=needs.size_bytes)
 
 
-def _checkpoint(job: Job, start: VerifiedModel) -> Checkpoint:
-    return Checkpoint(
+def _checkpoint(job: Job, start: Checkpoint) -> RouteStart:
+    return RouteStart(
         model=start.model.manifest,
         size_bytes=start.model.size_bytes,
         holders=start.model.holders,

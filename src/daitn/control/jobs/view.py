@@ -14,14 +14,14 @@ from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
 from daitn.objects.messages import WorkStatus
 
-__all__ = ["News", "algorithm", "view"]
+__all__ = ["JobNews", "algorithm", "view"]
 
 _SILENT_S = 60.0
 """From which on it is told that a site says nothing new."""
 
 
 @dataclass(frozen=True)
-class News:
+class JobNews:
     """What a site said last of work that it was given."""
 
     status: WorkStatus
@@ -35,7 +35,7 @@ def algorithm(sites: tuple[SiteId, ...]) -> str:
     return "sequential" if len(set(stays)) == len(stays) else "cyclic"
 
 
-def view(job: Job, now_s: float, news: Mapping[VisitId, News] = Map()) -> JobView:
+def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> JobView:
     """The job at `now_s`; `news` of the work that is outstanding, where there are any."""
     best = job.best
     ended_at_s = now_s if job.ended_at_s is None else job.ended_at_s
@@ -71,7 +71,7 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, News] = Map()) -> JobVie
     )
 
 
-def _detail(job: Job, news: Mapping[VisitId, News]) -> str:
+def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
     """What it does, with its places in queues and sites that say nothing new."""
     queued = _queued(job, news)
     silent = [
@@ -83,7 +83,7 @@ def _detail(job: Job, news: Mapping[VisitId, News]) -> str:
     return f"{doing}; nothing new from {', '.join(silent)}" if silent else doing
 
 
-def _queued(job: Job, news: Mapping[VisitId, News]) -> str:
+def _queued(job: Job, news: Mapping[VisitId, JobNews]) -> str:
     """Its places, where all of its work waits."""
     ahead = [(site, said.status.ahead) for site, said in _said(job, news)]
     if len(ahead) < len(job.outstanding) or not all(count for _, count in ahead):
@@ -91,7 +91,7 @@ def _queued(job: Job, news: Mapping[VisitId, News]) -> str:
     return ", ".join(f"{_ordinal(count + 1)} at {site}" for site, count in ahead)
 
 
-def _said(job: Job, news: Mapping[VisitId, News]) -> list[tuple[SiteId, News]]:
+def _said(job: Job, news: Mapping[VisitId, JobNews]) -> list[tuple[SiteId, JobNews]]:
     return [(o.site, news[visit]) for visit, o in job.outstanding.items() if visit in news]
 
 

@@ -14,7 +14,7 @@ from daitn.objects.intents import Preference
 from daitn.objects.queries import QueryIntent, Strategy
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
-__all__ = ["QueryContext", "QueryPlan", "Refusal"]
+__all__ = ["QueryContext", "QueryPlan", "QueryRefusal"]
 
 _NOBODY: NDArray[np.float64] = np.zeros(0)
 
@@ -68,7 +68,7 @@ class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class QueryRefusal:
     """Why no deployment may answer (Q-FAM)."""
 
     code: str

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.control.queries.context import QueryContext, QueryPlan, Refusal
+from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.feasibility import (
     REFUSED_ROWS,
     TOLD_ROWS,
@@ -43,7 +43,7 @@ _RANKED = 20
 class Qirce:
     """Decides on one query: a plan, or why there is none."""
 
-    def decide(self, context: QueryContext, rng: Rng) -> QueryPlan | Refusal:
+    def decide(self, context: QueryContext, rng: Rng) -> QueryPlan | QueryRefusal:
         """Raises `InvalidInput` for a preference that names no scorer."""
         cut = _cut(context)
         passes = passing(cut)
@@ -63,7 +63,7 @@ class Qirce:
         """The same decision with its ranking, terms and rejections; slower."""
         cut = _cut(context)
         plan = self.decide(context, rng)
-        chosen = () if isinstance(plan, Refusal) else plan.rows[: plan.members]
+        chosen = () if isinstance(plan, QueryRefusal) else plan.rows[: plan.members]
         rejected = rejections(cut, failing(cut), TOLD_ROWS)
         return self._told(context, cut, passing(cut), rejected, chosen)
 

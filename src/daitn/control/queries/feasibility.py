@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.control.queries.context import Refusal
+from daitn.control.queries.context import QueryRefusal
 from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
-from daitn.topology.qrrt.filters import FILTERS, RESTED, Cause, Filter, rejection
+from daitn.topology.qrrt.filters import FILTERS, RESTED, Filter, FilterCause, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags
 
@@ -44,12 +44,12 @@ def rejections(cut: QsQrrt, fails: NDArray[np.bool_], most: int) -> tuple[Reject
     )
 
 
-def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> Refusal:
+def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> QueryRefusal:
     """Why no row of the cut passes."""
     if not len(cut.numbers):
         return _unknown(cut, decision)
-    wish, presence = _of_cause(fails, Cause.WISH), _of_cause(fails, Cause.PRESENCE)
-    load = _of_cause(fails, Cause.LOAD)
+    wish, presence = _of_cause(fails, FilterCause.WISH), _of_cause(fails, FilterCause.PRESENCE)
+    load = _of_cause(fails, FilterCause.LOAD)
     late = _late_by_load(cut, fails)
     wish, load = wish & ~late, load | late
     if (may := ~wish & ~presence & load).any():
@@ -59,7 +59,7 @@ def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> Refusal
     if (may := ~wish).any():
         return _away(cut, fails, may, decision)
     relaxations = _relaxations(cut, fails, ~presence)
-    return Refusal(
+    return QueryRefusal(
         code="infeasible",
         reason=_told(cut, fails),
         field=relaxations[0].field if relaxations else _commonest(fails).field,
@@ -69,7 +69,7 @@ def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> Refusal
     )
 
 
-def _of_cause(fails: NDArray[np.bool_], cause: Cause) -> Flags:
+def _of_cause(fails: NDArray[np.bool_], cause: FilterCause) -> Flags:
     of_cause: NDArray[np.bool_] = fails[[filter_.cause is cause for filter_ in FILTERS]]
     return np.asarray(of_cause.any(axis=0))
 
@@ -82,7 +82,7 @@ def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
     late = np.ones(len(cut.numbers), np.bool_)
     some = np.zeros(len(late), np.bool_)
     for filter_, failed in zip(FILTERS, fails, strict=True):
-        if filter_.cause is not Cause.WISH:
+        if filter_.cause is not FilterCause.WISH:
             continue
         bound = bounds.get(filter_.name)
         if bound is None:
@@ -93,7 +93,7 @@ def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
     return late & some
 
 
-def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
+def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
     intent, known = cut.intent, sorted(cut.snapshot.rows_of)
     if intent.model == AUTO and intent.site is None:
         return _later("unavailable", "no model is deployed in the network", None, decision)
@@ -104,7 +104,7 @@ def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
         alike = known if len(known) <= _COMPARED else []
         near = difflib.get_close_matches(intent.model, alike, n=_NAMED) or known
         reason = f"there is no model {intent.model}; there is {_some(near) or 'none'}"
-    return Refusal(
+    return QueryRefusal(
         code="model_not_found",
         reason=reason,
         field="model",
@@ -114,7 +114,7 @@ def _unknown(cut: QsQrrt, decision: Decision) -> Refusal:
     )
 
 
-def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> Refusal:
+def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:
     """Everything that may answer is not there, or failed."""
     others = [failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != RESTED]
     resting = may & ~np.any(others, axis=0)
@@ -125,9 +125,9 @@ def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision)
     return _later("unavailable", reason, rest_s, decision)
 
 
-def _later(code: str, reason: str, after_s: float | None, decision: Decision) -> Refusal:
+def _later(code: str, reason: str, after_s: float | None, decision: Decision) -> QueryRefusal:
     again_s = TRY_AGAIN_S if after_s is None else after_s
-    return Refusal(
+    return QueryRefusal(
         code=code,
         reason=reason,
         field="",
@@ -142,7 +142,7 @@ def _relaxations(cut: QsQrrt, fails: NDArray[np.bool_], there: Flags) -> tuple[R
     count = fails.sum(axis=0)
     found = []
     for filter_, failed in zip(FILTERS, fails, strict=True):
-        if filter_.cause is not Cause.WISH:
+        if filter_.cause is not FilterCause.WISH:
             continue
         alone = np.flatnonzero(failed & (count == 1) & there)
         if not len(alone):
@@ -183,7 +183,7 @@ def _commonest(fails: NDArray[np.bool_]) -> Filter:
     constraints = [
         (int(failed.sum()), -position)
         for position, (filter_, failed) in enumerate(zip(FILTERS, fails, strict=True))
-        if filter_.cause is Cause.WISH
+        if filter_.cause is FilterCause.WISH
     ]
     return FILTERS[-max(constraints)[1]]
 

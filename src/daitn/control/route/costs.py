@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.control.route.question import Checkpoint, PastVisit, RouteQuestion
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.value_model import Floats, Indices
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, Drrt
@@ -126,7 +126,7 @@ def transfer_s(
     return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
 
 
-def _fetch_s(question: RouteQuestion, start: Checkpoint, site: SiteId) -> float:
+def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId) -> float:
     if start.model is None or not start.holders:
         return 0.0
     return _reached_s(question, start.holders, site, start.size_bytes)

@@ -19,7 +19,7 @@ from daitn.control.route.obvious import epochs
 from daitn.control.route.pinned import pinned_route
 from daitn.control.route.plans import PlannedRoute, RouteContext, planned_routes
 from daitn.control.route.question import RouteQuestion
-from daitn.control.route.rollout import HORIZON, Outcome, Plan, play
+from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
 from daitn.control.route.task import Task, most_taught, task, worn_out
 from daitn.control.route.value_model import Flags
@@ -123,12 +123,14 @@ class Mtrce:
         return weights
 
 
-def _planned(question: RouteQuestion, asked: Task, outcome: Outcome) -> tuple[PlannedRoute, ...]:
+def _planned(
+    question: RouteQuestion, asked: Task, outcome: PlanOutcomes
+) -> tuple[PlannedRoute, ...]:
     begun = _begun(question, asked, outcome)
     return planned_routes(question, asked, begun, _TOLD) if begun is not None else ()
 
 
-def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome | None:
+def _begun(question: RouteQuestion, asked: Task, outcome: PlanOutcomes) -> PlanOutcomes | None:
     """The plans that can begin now, of these those that begin where the model is if they do."""
     options = asked.known.options
     now = np.array([option.site not in question.later for option in options], bool)
@@ -140,11 +142,11 @@ def _begun(question: RouteQuestion, asked: Task, outcome: Outcome) -> Outcome | 
     return stays if _least(stays) * _ELSEWHERE <= _least(found) else found
 
 
-def _least(outcome: Outcome) -> float:
+def _least(outcome: PlanOutcomes) -> float:
     return float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
 
 
-def _beginning(asked: Task, outcome: Outcome, first: Flags) -> Outcome | None:
+def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
     """The plans that begin at one of the `first` options; where none does, the best one after a
     visit to each of them; none where none of them is open."""
     plans = tuple(

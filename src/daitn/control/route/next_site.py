@@ -42,10 +42,10 @@ from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
 
 __all__ = [
     "NOWHERE",
-    "Heard",
+    "DataProspect",
     "KnownVerifier",
-    "Measured",
-    "Prospect",
+    "LocalView",
+    "MeasuredModel",
     "check_travels",
     "measured_in",
     "met_at",
@@ -64,7 +64,7 @@ NOWHERE = MsDrrt(snapshot=Drrt(0, 0.0), options=(), verifiers={}, rejections=())
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class DataProspect:
     """Data that was heard of."""
 
     site: SiteId
@@ -90,7 +90,7 @@ class KnownVerifier:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredModel:
     """What a verification of the job told of its test set."""
 
     site: SiteId
@@ -102,15 +102,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Heard:
+class LocalView:
     """All that a model knows of the network where it is."""
 
     here: SiteId
-    prospects: tuple[Prospect, ...]
+    prospects: tuple[DataProspect, ...]
     verifiers: tuple[KnownVerifier, ...]
     met: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as the model found them; that where it is as it is now."""
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[MeasuredModel, ...] = ()
     """Oldest first."""
     version: int = 0
 
@@ -133,10 +133,10 @@ def check_travels(intent: TrainingIntent) -> None:
         )
 
 
-def measured_in(facts: Iterable[LineageFact]) -> tuple[Measured, ...]:
+def measured_in(facts: Iterable[LineageFact]) -> tuple[MeasuredModel, ...]:
     """What a job's verifications told of their test sets."""
     return tuple(
-        Measured(fact.site, fact.topic, fact.metric, fact.value, fact.items, fact.by_label)
+        MeasuredModel(fact.site, fact.topic, fact.metric, fact.value, fact.items, fact.by_label)
         for fact in facts
         if isinstance(fact, Verification)
     )
@@ -150,7 +150,7 @@ def met_at(node: NodeDescriptor) -> NodeDescriptor:
     )
 
 
-def question_here(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> RouteQuestion:
+def question_here(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -> RouteQuestion:
     """The question of a model that is at `heard.here`; the topology of `question` is replaced."""
     intent = question.intent
     topology = relevant_to(
@@ -166,7 +166,7 @@ def question_here(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> Ro
     return replace(question, topology=topology)
 
 
-def topic_at(question: RouteQuestion, heard: Heard, route: Route) -> str:
+def topic_at(question: RouteQuestion, heard: LocalView, route: Route) -> str:
     """The topic by which the data of a route's first visit is offered."""
     visit = route.visits[0]
     option = next(o for o in question.topology.options if o.id == f"{visit.site}/{visit.dataset}")
@@ -174,7 +174,7 @@ def topic_at(question: RouteQuestion, heard: Heard, route: Route) -> str:
     return next((topic for topic in told if topic in option.dataset.topics), visit.dataset)
 
 
-def waits_for(question: RouteQuestion, heard: Heard) -> str:
+def waits_for(question: RouteQuestion, heard: LocalView) -> str:
     """What a model without a route waits for; empty where it need not: more will not come of what
     is heard of."""
     verifiers, options = question.topology.verifiers, question.topology.options
@@ -191,8 +191,8 @@ def waits_for(question: RouteQuestion, heard: Heard) -> str:
     return f"sites that refuse it now: {', '.join(refused)}" if refused else ""
 
 
-def _snapshot(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> Drrt:
-    told: dict[SiteId, list[Prospect]] = {}
+def _snapshot(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -> Drrt:
+    told: dict[SiteId, list[DataProspect]] = {}
     for prospect in heard.prospects:
         told.setdefault(prospect.site, []).append(prospect)
     assumed = _assumed_compute(question, needs, heard)
@@ -217,9 +217,9 @@ def _snapshot(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> Drrt:
 def _node(
     question: RouteQuestion,
     needs: WorkNeeds,
-    heard: Heard,
+    heard: LocalView,
     site: SiteId,
-    told: list[Prospect],
+    told: list[DataProspect],
     assumed: ComputeDescriptor,
 ) -> NodeDescriptor:
     """A site as it was found, with data that is heard of since; or as it is told."""
@@ -241,7 +241,7 @@ def _node(
 
 
 def _told(
-    question: RouteQuestion, needs: WorkNeeds, one: Prospect, fresh_at_s: float
+    question: RouteQuestion, needs: WorkNeeds, one: DataProspect, fresh_at_s: float
 ) -> DatasetDescriptor:
     return DatasetDescriptor(
         name=one.topic,
@@ -272,7 +272,7 @@ def _stranger(site: SiteId, jurisdiction: str, owner: str = "") -> NodeDescripto
     )
 
 
-def _place(heard: Heard, site: SiteId) -> str:
+def _place(heard: LocalView, site: SiteId) -> str:
     """Where a verifier is; none for one that measured before and is not heard of now."""
     return next((one.jurisdiction for one in heard.verifiers if one.site == site), "")
 
@@ -288,7 +288,9 @@ def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
     return usual
 
 
-def _assumed_compute(question: RouteQuestion, needs: WorkNeeds, heard: Heard) -> ComputeDescriptor:
+def _assumed_compute(
+    question: RouteQuestion, needs: WorkNeeds, heard: LocalView
+) -> ComputeDescriptor:
     """Elsewhere is as fast as where the model was, in the geometric mean."""
     speeds = [
         node.compute.speed_flops
@@ -306,7 +308,7 @@ def _assumed_compute(question: RouteQuestion, needs: WorkNeeds, heard: Heard) ->
 
 
 def _verifiers(
-    question: RouteQuestion, needs: WorkNeeds, heard: Heard
+    question: RouteQuestion, needs: WorkNeeds, heard: LocalView
 ) -> dict[SiteId, VerifierDescriptor]:
     """Those that are heard of, and those that measured before: they may come back."""
     tests: dict[SiteId, list[TestSetDescriptor]] = {}
@@ -329,7 +331,11 @@ def _verifiers(
 
 
 def _test(
-    needs: WorkNeeds, topic: str, metric: str, first: list[Measured], last: Measured | None
+    needs: WorkNeeds,
+    topic: str,
+    metric: str,
+    first: list[MeasuredModel],
+    last: MeasuredModel | None,
 ) -> TestSetDescriptor:
     items = last.items if last else _FIRST_ITEMS
     labels = sorted(last.by_label) if last else []
@@ -343,14 +349,14 @@ def _test(
     )
 
 
-def _chance(untrained: Measured) -> float:
+def _chance(untrained: MeasuredModel) -> float:
     """What guessing reaches, as a fresh model was measured: over all labels alike, since it may
     well answer each item with the same one."""
     by_label = list(untrained.by_label.values())
     return float(np.mean(by_label)) if by_label else untrained.value
 
 
-def _links(question: RouteQuestion, heard: Heard) -> Map[SiteId, Map[SiteId, LinkReading]]:
+def _links(question: RouteQuestion, heard: LocalView) -> Map[SiteId, Map[SiteId, LinkReading]]:
     """The told distances, and how fast the model travelled so far."""
     rates = [
         question.checkpoints[0].size_bytes / visit.transfer_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.control.route.question import RouteQuestion, narrowed
-from daitn.control.route.rollout import Outcome, expected
+from daitn.control.route.rollout import PlanOutcomes, expected
 from daitn.control.route.task import Task
 from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.identifiers import SiteId
@@ -82,7 +82,7 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 
 def planned_routes(
-    question: RouteQuestion, task: Task, outcome: Outcome, most: int, whole: bool = False
+    question: RouteQuestion, task: Task, outcome: PlanOutcomes, most: int, whole: bool = False
 ) -> tuple[PlannedRoute, ...]:
     """The `most` best plans that can be begun, best first, one for each sequence of stops; each
     tells of the first visits, or of the `whole` plan, whether or not targets hold before its end.
@@ -101,7 +101,7 @@ def planned_routes(
 def _route(
     question: RouteQuestion,
     task: Task,
-    outcome: Outcome,
+    outcome: PlanOutcomes,
     k: int,
     names: dict[str, str],
     least: float,

@@ -15,9 +15,9 @@ from daitn.topology.snapshot import MsDrrt
 __all__ = [
     "DEFAULT_VERIFY_S",
     "Believed",
-    "Checkpoint",
     "PastVisit",
     "RouteQuestion",
+    "RouteStart",
     "Spent",
     "narrowed",
 ]
@@ -58,7 +58,7 @@ class PastVisit(msgspec.Struct, frozen=True, kw_only=True):
     """The job later went back to a model that this visit is no part of."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class RouteStart(msgspec.Struct, frozen=True, kw_only=True):
     """A model from which the route may go on."""
 
     model: Digest | None
@@ -90,7 +90,7 @@ class RouteQuestion:
     topology: MsDrrt
     flops_per_example: float
     """Of one training example, forward and backward."""
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[RouteStart, ...]
     """The latest model first; the best one second where that is another."""
     history: tuple[PastVisit, ...] = ()
     """Every visit of the job, abandoned ones too, oldest first."""

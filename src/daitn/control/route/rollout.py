@@ -24,7 +24,7 @@ from daitn.control.route.value_model import (
     values,
 )
 
-__all__ = ["HORIZON", "Expected", "Outcome", "Plan", "Stop", "expected", "play"]
+__all__ = ["HORIZON", "Expected", "Plan", "PlanOutcomes", "Stop", "expected", "play"]
 
 HORIZON = 24
 """Visits that a plan looks ahead."""
@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PlanOutcomes:
     """How P plans ended under N draws."""
 
     plans: tuple[Plan, ...]
@@ -87,7 +87,7 @@ class _Way:
     """(P,): visits that are allowed."""
 
 
-def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> Outcome:
+def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> PlanOutcomes:
     """Play all plans out under the draws at `rows`, or under all."""
     draws = np.arange(len(task.draws)) if rows is None else rows
     way = _way(task, plans)
@@ -100,7 +100,7 @@ def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> Outc
     cost_usd = np.where(nothing, 0.0, way.cost_usd[at])
     spent = task.effort(seconds, cost_usd)
     each = np.where(visits > 0, spent, task.miss * (1.0 + missing) + 1e-3 * spent)
-    return Outcome(
+    return PlanOutcomes(
         plans=tuple(plans),
         visits=visits,
         seconds=seconds,

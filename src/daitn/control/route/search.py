@@ -15,7 +15,7 @@ from itertools import zip_longest
 import numpy as np
 
 from daitn.control.route.obvious import GREEDY, MEASURED, amounts, epochs, obvious_plans, promising
-from daitn.control.route.rollout import HORIZON, Outcome, Plan, Stop, play
+from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, Stop, play
 from daitn.control.route.task import Task
 from daitn.control.route.value_model import Indices
 
@@ -42,7 +42,7 @@ _LEAST_ROUND, _ROUND = 4, 6
 many so many at least or at most."""
 
 
-def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
+def best_plans(task: Task, looks: int = LOOKS) -> PlanOutcomes:
     """All obvious ways and the improved plans, played out under all draws."""
     obvious = tuple(obvious_plans(task))
     found = play(task, obvious)
@@ -73,7 +73,7 @@ def best_plans(task: Task, looks: int = LOOKS) -> Outcome:
     return play(task, kept)
 
 
-def _plainly(task: Task, found: Outcome) -> Outcome:
+def _plainly(task: Task, found: PlanOutcomes) -> PlanOutcomes:
     """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
     have no say but which way is tried first: the one that goes by measured gains, then the others,
     each for a round, with long and short turns in turn. Where visits undid what was known, short

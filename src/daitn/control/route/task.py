@@ -14,7 +14,7 @@ import numpy as np
 from daitn.control.route.costs import Costs, costs
 from daitn.control.route.posterior import Belief, Taught, believed, drawn, hopeful, taught
 from daitn.control.route.priors import prior
-from daitn.control.route.question import Checkpoint, RouteQuestion
+from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.value_model import (
     Draws,
     Flags,
@@ -315,7 +315,7 @@ def _short(measured: Mapping[str, float], names: Sequence[str], targets: Floats)
 
 
 def _start(
-    known: Setting, draws: Draws, one: Checkpoint, allowed: Flags, brought: Floats | None
+    known: Setting, draws: Draws, one: RouteStart, allowed: Flags, brought: Floats | None
 ) -> Start:
     model = taught(known, draws, one.visits, brought)
     whole = (values(known, draws, model.skills) * known.shares).sum(axis=2)

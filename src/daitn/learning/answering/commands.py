@@ -12,23 +12,23 @@ from daitn.learning.child.frames import Ready
 from daitn.objects.errors import ErrorReport
 
 __all__ = [
-    "Ask",
+    "Accepted",
+    "AnsweringFailed",
     "Cancel",
     "Command",
-    "Done",
     "Embed",
-    "Embedded",
-    "Failed",
-    "Heard",
-    "Load",
+    "Embeddings",
+    "Generate",
+    "Generated",
+    "GenerationEnded",
+    "LoadModel",
     "Reply",
-    "Said",
-    "Unload",
+    "UnloadModel",
 ]
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
-    """Load a model under a name of the node's; answered by `Done`."""
+class LoadModel(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
+    """Load a model under a name of the node's; answered by `GenerationEnded`."""
 
     number: int
     name: str
@@ -37,14 +37,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
     config: dict[str, object]
 
 
-class Unload(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
+class UnloadModel(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
     """Forget a model; not answered."""
 
     name: str
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
-    """Answered by `Heard`, any number of `Said`, and `Done`."""
+class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """Answered by `Accepted`, any number of `Generated`, and `GenerationEnded`."""
 
     number: int
     name: str
@@ -52,7 +52,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
 
 
 class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
-    """Answered by `Embedded`."""
+    """Answered by `Embeddings`."""
 
     number: int
     name: str
@@ -65,10 +65,10 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     number: int
 
 
-Command = Load | Unload | Ask | Embed | Cancel
+Command = LoadModel | UnloadModel | Generate | Embed | Cancel
 
 
-class Heard(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
     """The question was understood, and has so many tokens."""
 
     number: int
@@ -77,31 +77,31 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
     """The answer will have no more."""
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
+class Generated(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
     """A piece of an answer."""
 
     number: int
     piece: Piece
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+class GenerationEnded(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The command was carried out; an answer has ended."""
 
     number: int
 
 
-class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
+class Embeddings(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
     """A vector per text."""
 
     number: int
     vectors: list[list[float]]
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+class AnsweringFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The command was not carried out."""
 
     number: int
     error: ErrorReport
 
 
-Reply = Ready | Heard | Said | Done | Embedded | Failed
+Reply = Ready | Accepted | Generated | GenerationEnded | Embeddings | AnsweringFailed

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daitn.learning.answering.commands import (
-    Ask,
+    Accepted,
+    AnsweringFailed,
     Cancel,
-    Done,
     Embed,
-    Embedded,
-    Failed,
-    Heard,
-    Load,
+    Embeddings,
+    Generate,
+    Generated,
+    GenerationEnded,
+    LoadModel,
     Reply,
-    Said,
-    Unload,
+    UnloadModel,
 )
 from daitn.learning.answering.protocol import Piece, Question
 from daitn.learning.child.frames import Ready
@@ -29,12 +29,12 @@ from daitn.learning.child.outside import ChildProcess
 from daitn.learning.recipe import Config
 from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput, WorkFailed
 
-__all__ = ["Answered", "AnsweringHost"]
+__all__ = ["AnsweringHost", "Generation"]
 
 _log = logging.getLogger(__name__)
 
-_Replies = asyncio.Queue[Heard | Said | Done | Embedded | Failed]
-_Numbered = Callable[[int], Ask | Embed | Load]
+_Replies = asyncio.Queue[Accepted | Generated | GenerationEnded | Embeddings | AnsweringFailed]
+_Numbered = Callable[[int], Generate | Embed | LoadModel]
 """Makes a command of its number."""
 
 RESTART_PAUSE_S = 1.0
@@ -58,8 +58,8 @@ class _Loaded:
     model: Path
     config: Config
 
-    def command(self, number: int) -> Load:
-        return Load(
+    def command(self, number: int) -> LoadModel:
+        return LoadModel(
             number=number,
             name=self.name,
             recipe=self.recipe,
@@ -69,7 +69,7 @@ class _Loaded:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Generation:
     """An answer that has begun."""
 
     tokens_in: int
@@ -147,26 +147,28 @@ class AnsweringHost:
         """Forget a model."""
         self._loaded.pop(name, None)
         if self._worker is not None:
-            await self._worker.send(Unload(name=name))
+            await self._worker.send(UnloadModel(name=name))
 
-    async def ask(self, name: str, question: Question) -> Answered:
+    async def ask(self, name: str, question: Question) -> Generation:
         """Ask a model. Raises what the recipe raises, `WorkFailed`, and `InvalidInput` for a
         question that is too long to be handed over."""
-        number, replies = await self._sent(lambda n: Ask(number=n, name=name, question=question))
+        number, replies = await self._sent(
+            lambda n: Generate(number=n, name=name, question=question)
+        )
         try:
             heard = await _next(replies)
-            assert isinstance(heard, Heard)
+            assert isinstance(heard, Accepted)
         except BaseException:
             await self._forget(number)
             raise
-        return Answered(heard.tokens, heard.most_tokens, self._pieces(number, replies))
+        return Generation(heard.tokens, heard.most_tokens, self._pieces(number, replies))
 
     async def embed(self, name: str, texts: Sequence[str]) -> list[list[float]]:
         """A vector per text. Raises as `ask` does."""
         number, replies = await self._sent(lambda n: Embed(number=n, name=name, texts=tuple(texts)))
         try:
             embedded = await _next(replies)
-            assert isinstance(embedded, Embedded)
+            assert isinstance(embedded, Embeddings)
         except BaseException:
             await self._forget(number)
             raise
@@ -178,10 +180,10 @@ class AnsweringHost:
         try:
             while True:
                 reply = await _next(replies)
-                if isinstance(reply, Done):
+                if isinstance(reply, GenerationEnded):
                     ended = True
                     return
-                assert isinstance(reply, Said)
+                assert isinstance(reply, Generated)
                 yield reply.piece
         except DaitnError:
             ended = True
@@ -263,7 +265,7 @@ class AnsweringHost:
         replies = self._waiting.get(reply.number)
         if replies is not None:
             replies.put_nowait(reply)
-        elif isinstance(reply, Failed):
+        elif isinstance(reply, AnsweringFailed):
             _log.error("the answering worker: %s", reply.error.problem)
 
     def _fail_all(self) -> None:
@@ -274,11 +276,11 @@ class AnsweringHost:
         )
         waiting, self._waiting = self._waiting, {}
         for number, replies in waiting.items():
-            replies.put_nowait(Failed(number=number, error=lost))
+            replies.put_nowait(AnsweringFailed(number=number, error=lost))
 
 
-async def _next(replies: _Replies) -> Heard | Said | Done | Embedded:
+async def _next(replies: _Replies) -> Accepted | Generated | GenerationEnded | Embeddings:
     reply = await replies.get()
-    if isinstance(reply, Failed):
+    if isinstance(reply, AnsweringFailed):
         raise reply.error.error()
     return reply

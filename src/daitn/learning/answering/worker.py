@@ -17,18 +17,18 @@ import msgspec
 
 from daitn.learning import registry
 from daitn.learning.answering.commands import (
-    Ask,
+    Accepted,
+    AnsweringFailed,
     Cancel,
     Command,
-    Done,
     Embed,
-    Embedded,
-    Failed,
-    Heard,
-    Load,
+    Embeddings,
+    Generate,
+    Generated,
+    GenerationEnded,
+    LoadModel,
     Reply,
-    Said,
-    Unload,
+    UnloadModel,
 )
 from daitn.learning.answering.protocol import Answering, Generator, Piece
 from daitn.learning.child.frames import Ready
@@ -53,7 +53,7 @@ class _Service:
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
         self._speakers: dict[str, Generator] = {}
-        self._answers: dict[int, Iterator[Said | Embedded | None]] = {}
+        self._answers: dict[int, Iterator[Generated | Embeddings | None]] = {}
 
     def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
         self._send(Ready())
@@ -68,7 +68,7 @@ class _Service:
         send(self._replies, reply)
 
     def _carry_out(self, command: Command) -> None:
-        if isinstance(command, Unload):
+        if isinstance(command, UnloadModel):
             self._speakers.pop(command.name, None)
         elif isinstance(command, Cancel):
             self._answers.pop(command.number, None)
@@ -78,13 +78,13 @@ class _Service:
             except Exception as error:
                 self._fail(command.number, error)
 
-    def _answer(self, command: Load | Ask | Embed) -> None:
-        if isinstance(command, Load):
+    def _answer(self, command: LoadModel | Generate | Embed) -> None:
+        if isinstance(command, LoadModel):
             recipe = registry.load(command.recipe)
             if not isinstance(recipe, Answering):
                 raise NotFound(f"models of recipe {command.recipe} do not answer", field="recipe")
             self._speakers[command.name] = recipe.open(Path(command.model), command.config)
-            self._send(Done(number=command.number))
+            self._send(GenerationEnded(number=command.number))
             return
         speaker = self._speakers.get(command.name)
         if speaker is None:
@@ -95,41 +95,41 @@ class _Service:
         question = command.question
         most = min(question.max_tokens, speaker.most_tokens)
         tokens = speaker.length(question)
-        self._send(Heard(number=command.number, tokens=tokens, most_tokens=most))
+        self._send(Accepted(number=command.number, tokens=tokens, most_tokens=most))
         self._answers[command.number] = _said(command.number, speaker.answer(question))
 
     def _step(self, number: int) -> None:
         try:
-            reply = next(self._answers[number], Done(number=number))
+            reply = next(self._answers[number], GenerationEnded(number=number))
             if reply is not None:
                 self._send(reply)
         except Exception as error:
             del self._answers[number]
             self._fail(number, error)
             return
-        if isinstance(reply, Done | Embedded):
+        if isinstance(reply, GenerationEnded | Embeddings):
             del self._answers[number]
 
     def _fail(self, number: int, error: Exception) -> None:
         if not isinstance(error, DaitnError):
             # For the node's own log; it never leaves the site.
             sys.stderr.write(traceback.format_exc())
-        self._send(Failed(number=number, error=reported(error)))
+        self._send(AnsweringFailed(number=number, error=reported(error)))
 
 
-def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Said]:
+def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Generated]:
     for piece in pieces:
-        yield Said(number=number, piece=piece)
+        yield Generated(number=number, piece=piece)
 
 
-def _embedded(command: Embed, speaker: Generator) -> Iterator[Embedded | None]:
+def _embedded(command: Embed, speaker: Generator) -> Iterator[Embeddings | None]:
     """Nothing after each turn but the last."""
     texts: Sequence[str] = command.texts
     vectors: list[list[float]] = []
     for start in range(0, len(texts), _TEXTS_PER_TURN):
         vectors += speaker.embed(texts[start : start + _TEXTS_PER_TURN])
         yield None
-    yield Embedded(number=command.number, vectors=vectors)
+    yield Embeddings(number=command.number, vectors=vectors)
 
 
 if __name__ == "__main__":

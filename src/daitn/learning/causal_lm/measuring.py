@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from daitn.learning.causal_lm.models import Model
-from daitn.learning.causal_lm.rows import Row, continuation_scores, tensors
-from daitn.learning.causal_lm.settings import Settings
-from daitn.learning.corpora.records import OPTIONS, Choice
+from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import CausalLmConfig
+from daitn.learning.corpora.records import OPTIONS, MultipleChoice
 from daitn.learning.recipe import Measured
 
 __all__ = ["accuracy", "picks"]
@@ -24,7 +24,7 @@ _LEAST_PER_LABEL = 20
 """Items below which a label's accuracy would say something of single records."""
 
 
-def accuracy(model: Model, settings: Settings, choices: Sequence[Choice]) -> Measured:
+def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> Measured:
     """The share of items whose right option has the best score, with its binomial error."""
     chosen = picks(model, settings, choices)
     right = [pick == item.answer for pick, item in zip(chosen, choices, strict=True)]
@@ -46,11 +46,11 @@ def accuracy(model: Model, settings: Settings, choices: Sequence[Choice]) -> Mea
 
 
 @torch.inference_mode()
-def picks(model: Model, settings: Settings, choices: Sequence[Choice]) -> list[int]:
+def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> list[int]:
     """The index of the option that the model chooses, per item."""
     codec = model.codec(settings)
     rows = [
-        Row(codec.answer(option), [codec.question(item.question)])
+        TokenRow(codec.answer(option), [codec.question(item.question)])
         for item in choices
         for option in item.options
     ]

@@ -23,7 +23,7 @@ from daitn.learning.causal_lm.settings import (
     BASE_CONFIG,
     TOKENIZER,
     WEIGHTS,
-    Settings,
+    CausalLmConfig,
 )
 from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer, load_tokenizer
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
@@ -43,11 +43,11 @@ class Model(msgspec.Struct):
     seen: int
     """Examples that it has been trained on at all visits together."""
 
-    def codec(self, settings: Settings) -> Codec:
+    def codec(self, settings: CausalLmConfig) -> Codec:
         return Codec(self.tokenizer, settings, self.end)
 
 
-def write_fresh(settings: Settings, seed: int, out: Path) -> None:
+def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
     """Write a model with random weights that reads bytes."""
     if settings.base:
         raise InvalidInput(
@@ -60,7 +60,7 @@ def write_fresh(settings: Settings, seed: int, out: Path) -> None:
     byte_tokenizer().save(str(out / TOKENIZER))
 
 
-def load(model: Path, settings: Settings) -> Model:
+def load(model: Path, settings: CausalLmConfig) -> Model:
     """Load the model in the folder `model`.
 
     Raises `NotFound` for a missing part, `Corrupt` for an unreadable one, and `InvalidInput` if
@@ -87,7 +87,7 @@ def load(model: Path, settings: Settings) -> Model:
     return Model(network, load_tokenizer(model), None, seen)
 
 
-def save(model: Model, settings: Settings, came_from: Path, out: Path) -> None:
+def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> None:
     """Write the parts; those that training does not change are linked to where they came from."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     _save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))

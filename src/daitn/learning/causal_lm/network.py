@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.causal_lm.settings import CausalLmConfig
 
 __all__ = ["LanguageModel", "Transformer"]
 
@@ -50,7 +50,7 @@ class LanguageModel(Protocol):
 class Transformer(nn.Module):
     """A decoder of `settings.layers` blocks."""
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+    def __init__(self, settings: CausalLmConfig, seed: int) -> None:
         super().__init__()
         self._head_width = settings.width // settings.heads
         self.embedding = nn.Embedding(settings.vocabulary, settings.width)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from daitn.learning.causal_lm.settings import BASE, BASE_CONFIG, TOKENIZER, Settings
+from daitn.learning.causal_lm.settings import BASE, BASE_CONFIG, TOKENIZER, CausalLmConfig
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 __all__ = ["Adapted", "import_pretrained", "load_adapted"]
@@ -109,7 +109,10 @@ class Adapted:
 
 
 def load_adapted(
-    described: Path, weights: dict[str, Tensor], adapters: dict[str, Tensor], settings: Settings
+    described: Path,
+    weights: dict[str, Tensor],
+    adapters: dict[str, Tensor],
+    settings: CausalLmConfig,
 ) -> Adapted:
     """Build the network that `described` describes, with its frozen weights and the adapters.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
-from daitn.learning.causal_lm.settings import Settings, footprint
+from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
 from daitn.objects.deployments import Api
@@ -34,7 +34,7 @@ class CausalLm:
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
-        return footprint(Settings.of(config))
+        return footprint(CausalLmConfig.of(config))
 
     def inspect(self, data: Path) -> DataProfile:
         """See `Recipe.inspect`. Usable is a record that is no repetition and has a real answer."""
@@ -62,7 +62,7 @@ class CausalLm:
 
     def initialise(self, config: Config, seed: int, out: Path) -> None:
         """See `Recipe.initialise`."""
-        settings = Settings.of(config)
+        settings = CausalLmConfig.of(config)
         from daitn.learning.causal_lm.models import write_fresh
 
         write_fresh(settings, seed, out)
@@ -78,7 +78,7 @@ class CausalLm:
         watch: Callable[[Progress], None],
     ) -> Trained:
         """See `Recipe.train`. The first site teaches a fresh model its tokenizer."""
-        settings = Settings.of(config)
+        settings = CausalLmConfig.of(config)
         if examples < 1:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
         pairs = read_pairs(data)
@@ -94,7 +94,7 @@ class CausalLm:
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
         """See `Recipe.evaluate`."""
-        settings = Settings.of(config)
+        settings = CausalLmConfig.of(config)
         if metric not in self.metrics:
             raise InvalidInput(
                 f"{self.name} has no metric {metric!r}",
@@ -108,7 +108,7 @@ class CausalLm:
 
     def open(self, model: Path, config: Config) -> Generator:
         """See `Answering.open`."""
-        settings = Settings.of(config)
+        settings = CausalLmConfig.of(config)
         from daitn.learning.causal_lm import models
         from daitn.learning.causal_lm.speaking import CausalGenerator
 

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from daitn.learning.causal_lm.network import LanguageModel
 
-__all__ = ["Row", "Rows", "context_loss", "continuation_scores", "tensors"]
+__all__ = ["Rows", "TokenRow", "context_loss", "continuation_scores", "tensors"]
 
 
-class Row(msgspec.Struct, frozen=True):
+class TokenRow(msgspec.Struct, frozen=True):
     """Token sequences: what is read first, and each of what may follow it."""
 
     context: list[int]
@@ -41,7 +41,7 @@ class Rows(msgspec.Struct, frozen=True):
     """Boolean, batch x 1 x to x from: what each token sees."""
 
 
-def tensors(rows: Sequence[Row]) -> Rows:
+def tensors(rows: Sequence[TokenRow]) -> Rows:
     """Lay rows out side by side."""
     length = max(map(len, rows))
     tokens = torch.zeros(len(rows), length, dtype=torch.long)

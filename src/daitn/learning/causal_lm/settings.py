@@ -9,7 +9,7 @@ import msgspec
 from daitn.learning.recipe import Config, Footprint
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["ADAPTER", "BASE", "BASE_CONFIG", "TOKENIZER", "WEIGHTS", "Settings", "footprint"]
+__all__ = ["ADAPTER", "BASE", "BASE_CONFIG", "TOKENIZER", "WEIGHTS", "CausalLmConfig", "footprint"]
 
 WEIGHTS = "weights.safetensors"
 """Part: the weights of a model made from scratch."""
@@ -31,7 +31,7 @@ _FLOPS_PER_WEIGHT = 6
 """Per weight and token, forward and backward: Kaplan et al. 2020, arXiv:2001.08361, section 2.1."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configuration. The defaults are the best measured on MedQuAD with two CPU cores."""
 
     layers: int = 3
@@ -61,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Rank of the adapters on an imported model: Hu et al. 2021, arXiv:2106.09685."""
 
     @classmethod
-    def of(cls, config: Config) -> Settings:
+    def of(cls, config: Config) -> CausalLmConfig:
         """Check a configuration; raises `InvalidInput` naming `model.config.<field>`."""
         try:
             settings = msgspec.convert(dict(config), cls)
@@ -89,7 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise _invalid(name, f"{rule}, is {getattr(self, name)!r}")
 
 
-def footprint(settings: Settings) -> Footprint:
+def footprint(settings: CausalLmConfig) -> Footprint:
     """Estimate what a model needs, from its shape alone."""
     width = settings.width
     per_layer = 12 * width * width + 2 * width
@@ -114,7 +114,7 @@ def footprint(settings: Settings) -> Footprint:
     )
 
 
-def _learning(settings: Settings) -> dict[str, tuple[float, float]]:
+def _learning(settings: CausalLmConfig) -> dict[str, tuple[float, float]]:
     """Fitted to the recorded training of the clinic corpus and of a tiny Llama's adapters
     (`benchmarks/recordings`), both at a rate of 0.003; with other rates examples are taken to be
     inverse to it, and that is less sure."""

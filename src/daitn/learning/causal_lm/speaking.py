@@ -9,8 +9,8 @@ from torch import Tensor
 
 from daitn.learning.answering.protocol import Piece, Question
 from daitn.learning.causal_lm.models import Model
-from daitn.learning.causal_lm.rows import Row, continuation_scores, tensors
-from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.objects.choices import LETTERS, read_question
 from daitn.objects.errors import InvalidInput
 
@@ -32,7 +32,7 @@ class CausalGenerator:
     role `user` is read: the recipe trains on single questions.
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: CausalLmConfig) -> None:
         self._model = model
         self._settings = settings
         # What is longer than the answers that it was trained on would be babble.
@@ -55,7 +55,7 @@ class CausalGenerator:
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """The mean of the last hidden states of each text, scaled to length 1."""
         codec = self._model.codec(self._settings)
-        rows = tensors([Row(codec.answer(text), []) for text in texts])
+        rows = tensors([TokenRow(codec.answer(text), []) for text in texts])
         hidden = self._model.network.hidden(rows.tokens, rows.positions, rows.mask)
         read = (rows.segments == 0).unsqueeze(-1)
         mean = (hidden * read).sum(dim=1) / read.sum(dim=1)
@@ -65,7 +65,7 @@ class CausalGenerator:
     @torch.inference_mode()
     def _choose(self, question: str, options: tuple[str, ...]) -> Piece:
         codec = self._model.codec(self._settings)
-        rows = [Row(codec.answer(option), [codec.question(question)]) for option in options]
+        rows = [TokenRow(codec.answer(option), [codec.question(question)]) for option in options]
         scores, _, _ = continuation_scores(self._model.network, tensors(rows))
         chances = torch.log_softmax(_SHARPNESS * scores[:, 0], dim=0)
         best = int(chances.argmax())

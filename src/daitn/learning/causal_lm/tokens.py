@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from daitn.learning.causal_lm.settings import TOKENIZER, Settings
+from daitn.learning.causal_lm.settings import TOKENIZER, CausalLmConfig
 from daitn.objects.errors import Corrupt, NotFound
 
 __all__ = ["Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer", "load_tokenizer"]
@@ -80,7 +80,9 @@ class Codec:
     with `end`, its end-of-text token (`None`: a line break).
     """
 
-    def __init__(self, tokenizer: Tokenizer, settings: Settings, end: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, settings: CausalLmConfig, end: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._settings = settings
         self._marks = _own_marks(tokenizer) or _worded_marks(tokenizer, end)

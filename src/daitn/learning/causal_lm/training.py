@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.causal_lm.models import Model
-from daitn.learning.causal_lm.rows import Row, context_loss, continuation_scores, tensors
-from daitn.learning.causal_lm.settings import Settings
+from daitn.learning.causal_lm.rows import TokenRow, context_loss, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
 from daitn.learning.recipe import Progress, Trained
@@ -47,7 +47,7 @@ Group = Sequence[QaPair]
 
 def train(
     model: Model,
-    settings: Settings,
+    settings: CausalLmConfig,
     pairs: Sequence[QaPair],
     examples: int,
     seed: int,
@@ -96,17 +96,17 @@ def _loss(
     loss = _channel_loss(model, codec, groups)
     spoken = [pair for pair in pairs if rng.random() < generation_share]
     if spoken:
-        dialogues = [Row(codec.dialogue(pair.question, pair.answer), []) for pair in spoken]
+        dialogues = [TokenRow(codec.dialogue(pair.question, pair.answer), []) for pair in spoken]
         loss = loss + context_loss(model.network, tensors(dialogues))
     return loss
 
 
 def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> Tensor:
     """Mean over the records of both channel terms; every answer is read once per group."""
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     for group in groups:
         questions = [codec.question(pair.question) for pair in group]
-        rows.extend(Row(codec.answer(pair.answer), questions) for pair in group)
+        rows.extend(TokenRow(codec.answer(pair.answer), questions) for pair in group)
     scores, lengths, _ = continuation_scores(model.network, tensors(rows))
     total, start = torch.zeros(()), 0
     for group in groups:

@@ -23,7 +23,7 @@ from defusedxml.ElementTree import fromstring
 from daitn.learning.corpora.medquad import SITES
 from daitn.objects.errors import Corrupt, InvalidInput, Unreachable
 
-__all__ = ["COMMIT", "DIGEST", "URL", "Downloaded", "Row", "content_digest", "fetch_medquad"]
+__all__ = ["COMMIT", "DIGEST", "URL", "CorpusRow", "Downloaded", "content_digest", "fetch_medquad"]
 
 COMMIT = "577bd37b96c02d1833b2c9eed2de9f96964e96cb"
 """The repository's state of which `DIGEST` was taken (read 2026-11-23)."""
@@ -46,7 +46,7 @@ Downloaded = Callable[[int, int | None], None]
 """Told (bytes so far, bytes in all if the server says)."""
 
 
-class Row(NamedTuple):
+class CorpusRow(NamedTuple):
     """An answered question: the columns of the parquet file, in order."""
 
     source: str
@@ -112,8 +112,8 @@ def _download(url: str, archive: Path, watch: Downloaded) -> None:
         raise Unreachable(f"{url} stopped after {done} of {of} bytes", field="url", fix=_FIX)
 
 
-def _rows(archive: Path, url: str) -> list[Row]:
-    rows: list[Row] = []
+def _rows(archive: Path, url: str) -> list[CorpusRow]:
+    rows: list[CorpusRow] = []
     try:
         with zipfile.ZipFile(archive) as opened:
             for entry in opened.infolist():
@@ -129,7 +129,7 @@ def _rows(archive: Path, url: str) -> list[Row]:
     return sorted(rows)
 
 
-def _pairs(file: IO[bytes], source: str, doc: str) -> Iterator[Row]:
+def _pairs(file: IO[bytes], source: str, doc: str) -> Iterator[CorpusRow]:
     """The answered pairs of one document; entity definitions are refused (billion laughs)."""
     document: Element = fromstring(file.read(), forbid_dtd=True)
     focus, group = (document.findtext(path) for path in ("Focus", ".//SemanticGroup"))
@@ -138,14 +138,14 @@ def _pairs(file: IO[bytes], source: str, doc: str) -> Iterator[Row]:
         answer = _spaced(pair.findtext("Answer"))
         if question is not None and answer:
             texts = (focus, question.get("qtype"), question.text, answer, doc, group)
-            yield Row(source, *(_spaced(text) for text in texts))
+            yield CorpusRow(source, *(_spaced(text) for text in texts))
 
 
 def _spaced(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-def content_digest(rows: Sequence[Row]) -> str:
+def content_digest(rows: Sequence[CorpusRow]) -> str:
     """SHA-256 over sorted rows."""
     digest = hashlib.sha256()
     for row in rows:
@@ -153,7 +153,7 @@ def content_digest(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _write(rows: Sequence[Row], path: Path) -> None:
+def _write(rows: Sequence[CorpusRow], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

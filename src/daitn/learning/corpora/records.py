@@ -15,7 +15,7 @@ import msgspec
 
 from daitn.objects.errors import InvalidInput, NotFound
 
-__all__ = ["OPTIONS", "Choice", "QaPair", "read_choices", "read_pairs", "write_records"]
+__all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
 
 OPTIONS = 4
 """Options of a `multiple-choice/1` item; guessing scores 1 / OPTIONS."""
@@ -32,7 +32,7 @@ class QaPair(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class MultipleChoice(msgspec.Struct, frozen=True, kw_only=True):
     """One record of `multiple-choice/1`."""
 
     topic: str
@@ -43,7 +43,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Index of the right option."""
 
 
-Record = TypeVar("Record", QaPair, Choice)
+Record = TypeVar("Record", QaPair, MultipleChoice)
 
 
 def read_pairs(path: Path) -> list[QaPair]:
@@ -55,9 +55,9 @@ def read_pairs(path: Path) -> list[QaPair]:
     return _read(path, QaPair, "qa-pairs/1", ("topic", "label", "question", "answer"))
 
 
-def read_choices(path: Path) -> list[Choice]:
+def read_choices(path: Path) -> list[MultipleChoice]:
     """Read a `multiple-choice/1` file; raises as `read_pairs` does."""
-    choices = _read(path, Choice, "multiple-choice/1", ("topic", "label", "question"))
+    choices = _read(path, MultipleChoice, "multiple-choice/1", ("topic", "label", "question"))
     for number, choice in enumerate(choices, start=1):
         if not 0 <= choice.answer < OPTIONS:
             fix = f"give an index from 0 to {OPTIONS - 1}"
@@ -68,7 +68,7 @@ def read_choices(path: Path) -> list[Choice]:
     return choices
 
 
-def write_records(path: Path, records: Iterable[QaPair | Choice]) -> int:
+def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int:
     """Write records as JSON lines, creating folders as needed; return how many there were."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [msgspec.json.encode(record) for record in records]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from daitn.learning.corpora.records import OPTIONS, Choice, QaPair, write_records
+from daitn.learning.corpora.records import OPTIONS, MultipleChoice, QaPair, write_records
 
 __all__ = ["Prepared", "choices", "is_test_topic", "normalised", "write_corpus"]
 
@@ -59,7 +59,7 @@ def is_test_topic(topic: str) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < _TEST_SHARE
 
 
-def choices(pairs: Iterable[QaPair], seed: str) -> list[Choice]:
+def choices(pairs: Iterable[QaPair], seed: str) -> list[MultipleChoice]:
     """Make the multiple-choice items of one site.
 
     The wrong options are answers about the same disease to other types of question, so that
@@ -70,7 +70,7 @@ def choices(pairs: Iterable[QaPair], seed: str) -> list[Choice]:
     by_topic: dict[str, list[QaPair]] = defaultdict(list)
     for pair in pairs:
         by_topic[normalised(pair.topic)].append(pair)
-    items: list[Choice] = []
+    items: list[MultipleChoice] = []
     for topic in sorted(by_topic):
         for number, pair in enumerate(by_topic[topic]):
             rng = random.Random(f"{seed}:{topic}:{number}")  # noqa: S311  seeded, not secret
@@ -80,7 +80,9 @@ def choices(pairs: Iterable[QaPair], seed: str) -> list[Choice]:
     return items
 
 
-def _choice(pair: QaPair, same_topic: Sequence[QaPair], rng: random.Random) -> Choice | None:
+def _choice(
+    pair: QaPair, same_topic: Sequence[QaPair], rng: random.Random
+) -> MultipleChoice | None:
     others: dict[str, list[str]] = defaultdict(list)
     for other in same_topic:
         if other.label != pair.label:
@@ -93,7 +95,7 @@ def _choice(pair: QaPair, same_topic: Sequence[QaPair], rng: random.Random) -> C
         return None
     order = rng.sample(range(OPTIONS), OPTIONS)
     first, second, third, fourth = (options[index] for index in order)
-    return Choice(
+    return MultipleChoice(
         topic=pair.topic,
         label=pair.label,
         question=pair.question,
@@ -115,7 +117,7 @@ def write_corpus(
     `expert` alone.
     """
     counts: dict[str, int] = {}
-    items: dict[str, list[Choice]] = {}
+    items: dict[str, list[MultipleChoice]] = {}
     for site, pairs in sites.items():
         kept = [pair for pair in pairs if not is_test_topic(pair.topic)]
         counts[site] = write_records(out / "sites" / f"{site}.jsonl", kept)
@@ -134,6 +136,6 @@ def write_corpus(
     )
 
 
-def _drawn(items: Sequence[Choice], most: int, seed: str) -> list[Choice]:
+def _drawn(items: Sequence[MultipleChoice], most: int, seed: str) -> list[MultipleChoice]:
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
     return rng.sample(items, min(most, len(items)))

@@ -17,7 +17,7 @@ from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime
-from daitn.objects.agents import Agent, AgentReport, DatedFact, Heard
+from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, checked_name
@@ -38,11 +38,11 @@ from daitn.objects.requests import (
     JobList,
     JobQuery,
     SubmitIntent,
-    Trained,
+    TrainedModel,
 )
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import PacketIntent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
@@ -120,7 +120,7 @@ class AgentHome:
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         """See `Service`."""
-        if packet.kind is Kind.MODEL:
+        if packet.kind is PacketKind.MODEL:
             agent = decode(packet.payload, Agent)
             await self._arrived(agent)
             return b""
@@ -129,24 +129,24 @@ class AgentHome:
 
     # News
 
-    async def _report(self, report: AgentReport) -> Heard:
+    async def _report(self, report: AgentReport) -> ReportReply:
         known = self._get(report.job)
         if report.epoch < known.epoch or Itinerary.of(known).job.state.final:
-            return Heard.STALE
+            return ReportReply.STALE
         stage, at = self._at.get(report.job, (report.stage(), report.site))
         if report.site != at and report.stage() <= stage:
-            return Heard.STALE
+            return ReportReply.STALE
         self._at[report.job] = report.stage(), report.site
         self._heard_s[report.job] = time.monotonic()
         agent = report.agent
         if agent is None or agent.stage() < known.stage():
-            return Heard.YES
+            return ReportReply.YES
         if (agent.job, agent.home, agent.epoch) != (report.job, self._site, report.epoch):
             raise Corrupt(f"the note on {report.job} is about another journey", field="journey")
         # What has ended is not home yet: its weights are still to come.
         if not Itinerary.of(agent).job.state.final:
             await self._learn(agent)
-        return Heard.YES
+        return ReportReply.YES
 
     async def _arrived(self, agent: Agent) -> None:
         """It came home, for good. Of several copies, the first that does."""
@@ -310,7 +310,7 @@ class AgentHome:
             raise NotFound(f"{agent.job} has no measured model yet", field="job")
         lineage = Lineage(job=agent.job, entries=tuple(Itinerary.of(agent).job.lineage))
         known = {entry.fact.site: entry.public_key for entry in lineage.entries}
-        return encode(Trained(job=shown, lineage=lineage, keys=known))
+        return encode(TrainedModel(job=shown, lineage=lineage, keys=known))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         agent = self._get(decode(payload, JobQuery).job)

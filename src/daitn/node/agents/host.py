@@ -18,7 +18,7 @@ from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
-from daitn.objects.agents import Agent, AgentReport, Heard
+from daitn.objects.agents import Agent, AgentReport, ReportReply
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull
 from daitn.objects.identifiers import Digest, JobId, SiteId
@@ -36,7 +36,7 @@ from daitn.objects.messages import Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import MOST_HOPS, Action, Kind, Packet
+from daitn.steering.wire.packet import MOST_HOPS, Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
 
 __all__ = ["AgentHost"]
@@ -279,7 +279,7 @@ class AgentHost:
         Returns whether it was taken over.
         """
         packet = Packet(
-            Kind.MODEL,
+            PacketKind.MODEL,
             new_id(),
             encode_intent(intent),
             encode(msgspec.structs.replace(itinerary.agent, choices=choices)),
@@ -289,7 +289,7 @@ class AgentHost:
         for site in [site for site in spared if site != self._site][:MOST_SPARED]:
             packet = packet.stepped(site, int(1000 * self._runtime.now_s()), Action.TRIED, 0)
         back = await self._runtime.send(packet)
-        if back.kind is Kind.ANSWER:
+        if back.kind is PacketKind.ANSWER:
             return True
         refusal = read_refusal(back)
         itinerary.refusal = refusal.detail or refusal.reason.name.lower()
@@ -346,20 +346,20 @@ class AgentHost:
                 facts=len(agent.facts),
             )
             heard = await self._report(agent.home, report)
-            if heard is Heard.STALE:
+            if heard is ReportReply.STALE:
                 log.info("another journey of %s is under way; this one ends", agent.job)
                 self._store.drop(itinerary.agent)
                 if (travelling := self._under_way.pop(agent.job, None)) is not None:
                     travelling.cancel()
                 return
-            if heard is Heard.YES:
+            if heard is ReportReply.YES:
                 told = agent
             await asyncio.sleep(NOTE_EVERY_S if told is itinerary.agent else RETRY_S)
 
-    async def _report(self, home: SiteId, report: AgentReport) -> Heard | None:
+    async def _report(self, home: SiteId, report: AgentReport) -> ReportReply | None:
         """What home says; none: it is not reached."""
         packet = Packet(
-            Kind.QUERY,
+            PacketKind.QUERY,
             new_id(),
             encode_intent(home_intent(home)),
             encode(report),
@@ -367,6 +367,6 @@ class AgentHost:
         )
         back = await self._runtime.send(packet)
         try:
-            return decode(back.payload, Heard) if back.kind is Kind.ANSWER else None
+            return decode(back.payload, ReportReply) if back.kind is PacketKind.ANSWER else None
         except DaitnError:
             return None

@@ -15,9 +15,9 @@ from daitn.control.jobs.question import route_question, starts
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     NOWHERE,
-    Heard,
+    DataProspect,
     KnownVerifier,
-    Prospect,
+    LocalView,
     measured_in,
     met_at,
     question_here,
@@ -51,7 +51,7 @@ class NextStep:
     """MTRCE's answer to a model that travels, with what it was asked."""
 
     question: RouteQuestion
-    heard: Heard
+    heard: LocalView
     route: Route | None
     decision: Decision
     why: str = ""
@@ -131,11 +131,11 @@ class Itinerary:
         """Those from which the job may go on."""
         return tuple(one.model for one in starts(self.job))
 
-    def heard(self, routes: RouteTable, node: NodeDescriptor | None = None) -> Heard:
+    def heard(self, routes: RouteTable, node: NodeDescriptor | None = None) -> LocalView:
         """What the model knows at a site. `node`: how it finds the site where it has arrived."""
         met = {**self.job.met, **({node.site: met_at(node)} if node else {})}
         topics = {objective.topic for objective in self.job.intent.objectives}
-        return Heard(
+        return LocalView(
             here=SiteId(routes.site),
             prospects=prospects(routes),
             verifiers=tuple(
@@ -148,7 +148,7 @@ class Itinerary:
 
     async def decide(
         self,
-        heard: Heard,
+        heard: LocalView,
         now_s: float,
         later: tuple[SiteId, ...] = (),
         arrived: SiteId | None = None,
@@ -247,7 +247,7 @@ def home_intent(home: SiteId) -> PacketIntent:
     return PacketIntent(Capability.HOME, home, trust=0)
 
 
-def prospects(routes: RouteTable) -> tuple[Prospect, ...]:
+def prospects(routes: RouteTable) -> tuple[DataProspect, ...]:
     """Data that was heard of at a site."""
     prefix = f"{Capability.DATA}:"
     found = []
@@ -255,7 +255,7 @@ def prospects(routes: RouteTable) -> tuple[Prospect, ...]:
         vias = routes.routes_to(origin)
         if vias or origin == routes.site:
             found.append(
-                Prospect(
+                DataProspect(
                     site=SiteId(site_of(origin)),
                     topic=offer.key.removeprefix(prefix),
                     examples=offer.amount,

@@ -11,14 +11,14 @@ import msgspec
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
 from daitn.node.forwarder.protection import open_payload, seal_payload, sign_packet
-from daitn.node.forwarder.query_service import Answered, Question, read_answered
+from daitn.node.forwarder.query_service import PacketQuestion, PacketReply, read_answered
 from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
 from daitn.node.http.api import ApiError, bad_request
 from daitn.objects.errors import DaitnError
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, read_refusal
 
 __all__ = ["PacketAnswer", "PacketQueryClient"]
@@ -41,7 +41,7 @@ _STATUS = {
 class PacketAnswer:
     """An answer, and how it came about."""
 
-    answered: Answered
+    answered: PacketReply
     object_id: str
     """For `daitn trace`."""
     path: tuple[str, ...]
@@ -61,7 +61,7 @@ class PacketQueryClient:
         self._classes = classes
         self._seal_to = seal_to
 
-    async def ask(self, intent: QueryIntent, question: Question) -> tuple[PacketAnswer, ...]:
+    async def ask(self, intent: QueryIntent, question: PacketQuestion) -> tuple[PacketAnswer, ...]:
         """What came of the query, or of each copy of it where an ensemble is wished: one answer at
         least. Raises `ApiError` for what packets cannot say, and where nobody answers."""
         constraints = intent.constraints
@@ -71,7 +71,7 @@ class PacketQueryClient:
             question = msgspec.structs.replace(question, reply_to=reply.public)
         deadline_s = constraints.deadline_s
         packet = Packet(
-            Kind.QUERY,
+            PacketKind.QUERY,
             new_id(),
             encode_intent(_packet_intent(intent)),
             msgspec.msgpack.encode(question),
@@ -131,14 +131,14 @@ class PacketQueryClient:
 
 
 def _most(back: Sequence[Packet], sent: Sequence[object]) -> bool:
-    refused = sum(packet.kind is Kind.REFUSAL for packet in back)
+    refused = sum(packet.kind is PacketKind.REFUSAL for packet in back)
     return 2 * (len(back) - refused) > len(sent) - refused
 
 
 def _read(back: Packet, reply: ReceiverKey | None) -> PacketAnswer:
     """The answer in what came back. Raises `ApiError` for a refusal, and for what is none."""
     object_id = back.object_id.hex()
-    if back.kind is Kind.REFUSAL:
+    if back.kind is PacketKind.REFUSAL:
         refusal = read_refusal(back)
         status, code = _STATUS[refusal.reason]
         raise ApiError(

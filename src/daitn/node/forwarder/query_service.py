@@ -23,7 +23,7 @@ from daitn.steering.wire.packet import Action, Flag, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Offer
 
-__all__ = ["Answered", "QueryService", "Question", "read_answered"]
+__all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_answered"]
 
 CONNECT_TIMEOUT_S = 3.0
 SILENT_TIMEOUT_S = 600.0
@@ -32,7 +32,7 @@ _OURS = frozenset({400, 413, 415, 422})
 _PASSING = frozenset({429, 503})
 
 
-class Question(msgspec.Struct, frozen=True, array_like=True):
+class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a query: a MessagePack array."""
 
     api: Api
@@ -46,7 +46,7 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
     made for this question alone."""
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True):
+class PacketReply(msgspec.Struct, frozen=True, array_like=True):
     """The payload of its answer: a MessagePack array."""
 
     site: str
@@ -57,12 +57,12 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     """Sites by which the query came, the first where it set out."""
 
 
-_QUESTION = msgspec.msgpack.Decoder(Question)
-_ANSWERED = msgspec.msgpack.Decoder(Answered)
+_QUESTION = msgspec.msgpack.Decoder(PacketQuestion)
+_ANSWERED = msgspec.msgpack.Decoder(PacketReply)
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def read_answered(payload: bytes) -> Answered:
+def read_answered(payload: bytes) -> PacketReply:
     """Raises `Corrupt`."""
     try:
         return _ANSWERED.decode(payload)
@@ -119,7 +119,7 @@ class QueryService:
         if status != 200:
             raise NotServed(_refusal(status, b"" if sealed else answer))
         path = tuple(hop.site for hop in packet.hops() if hop.action is not Action.TRIED)
-        told = msgspec.msgpack.encode(Answered(self._site, name, answer, path))
+        told = msgspec.msgpack.encode(PacketReply(self._site, name, answer, path))
         return seal_payload(answer_to(packet, told), question.reply_to).payload if sealed else told
 
     def _check_signer(self, packet: Packet) -> None:
@@ -157,7 +157,7 @@ class QueryService:
             raise NotServed(Refusal(Reason.FAILED, f"{wanted} is not served here any more"))
         return max(found)[2]
 
-    async def _ask(self, question: Question, owner: str, body: bytes) -> tuple[int, bytes]:
+    async def _ask(self, question: PacketQuestion, owner: str, body: bytes) -> tuple[int, bytes]:
         asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
         headers = {
             "content-type": "application/json",

@@ -31,7 +31,7 @@ from daitn.steering.reports import hop_reports, origin_reports, pending_reports
 from daitn.steering.scoring import STEERING
 from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
 from daitn.steering.wire.summaries import Offer
 from daitn.tools.adjacency.settings import AdjacencySettings
@@ -126,7 +126,7 @@ class ForwarderRole:
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         """See `Service`: passes an object to the one that does what it wants."""
-        if packet.kind is Kind.PROBE:
+        if packet.kind is PacketKind.PROBE:
             question = decode(packet.payload, TraceQuestion)
             return encode(self._remembered(question.object))
         service = self._services.get(intent.capability)
@@ -228,7 +228,7 @@ class ForwarderRole:
         began_s = time.monotonic()
         deadline_ms = int(1000 * (self.runtime.now_s() + probe.timeout_s))
         packet = Packet(
-            Kind.PROBE,
+            PacketKind.PROBE,
             new_id(),
             probe.intent,
             hop_limit=probe.hop_limit,
@@ -238,7 +238,7 @@ class ForwarderRole:
         taken_s = time.monotonic() - began_s
         refused = ""
         trace = back.payload
-        if back.kind is Kind.REFUSAL:
+        if back.kind is PacketKind.REFUSAL:
             refusal = read_refusal(back)
             refused = f"{refusal.reason.name}: {refusal.detail}".rstrip(": ")
             trace = back.trace
@@ -284,14 +284,14 @@ class ForwarderRole:
 
     async def _ask(self, site: str, question: TraceQuestion) -> tuple[PendingReport, ...]:
         packet = Packet(
-            Kind.PROBE,
+            PacketKind.PROBE,
             new_id(),
             encode_intent(PacketIntent(Capability.HOME, site, trust=0)),
             encode(question),
             deadline_ms=int(1000 * (self.runtime.now_s() + ASKED_TIMEOUT_S)),
         )
         back = await self.runtime.send(packet)
-        if back.kind is Kind.REFUSAL:
+        if back.kind is PacketKind.REFUSAL:
             return ()
         return decode(back.payload, tuple[PendingReport, ...])
 

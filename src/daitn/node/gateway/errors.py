@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daitn.control.queries.context import Refusal
+from daitn.control.queries.context import QueryRefusal
 from daitn.node.http.api import ApiError
 from daitn.objects.queries import QueryStatus
 
@@ -45,7 +45,7 @@ def deadline_passed(deadline_s: float) -> ApiError:
     return ApiError(504, "deadline", message, param="daitn.deadline_s")
 
 
-def not_feasible(refusal: Refusal) -> ApiError:
+def not_feasible(refusal: QueryRefusal) -> ApiError:
     """What Q-FAM says, with its reasons and the changes that would help."""
     return ApiError(
         _STATUS[refusal.code],

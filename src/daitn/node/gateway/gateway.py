@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from daitn.control.queries.context import QueryContext, Refusal
+from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
 from daitn.identity.keys import SigningKey
 from daitn.node.config import GatewayConfig
@@ -31,7 +31,7 @@ from daitn.node.gateway.errors import (
 from daitn.node.gateway.failover import Failover
 from daitn.node.gateway.packet_queries import Packets, by_packet
 from daitn.node.gateway.plans import PlanExecutor
-from daitn.node.gateway.query_log import Draws, QueryLog
+from daitn.node.gateway.query_log import QueryLog, RecordedDraws
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.retry_budget import RetryBudget
@@ -45,7 +45,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
-from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 
 __all__ = ["Gateway"]
@@ -87,7 +87,7 @@ class Gateway:
         self._query_log = QueryLog(self._qirce)
         self._demand = DemandEstimator(site)
         self._affinity = Affinity()
-        self._load = Load()
+        self._load = GatewayLoad()
         self._budget = RetryBudget()
         self._api = GatewayApi(config, tls, admit, self._serve, self._models, self._health)
         self._seed = zlib.crc32(site.encode()) << 32
@@ -237,10 +237,10 @@ class Gateway:
         seed = self._seed + self._number
         self._query_log.decided(query.id, query.context, seed)
         try:
-            plan = self._qirce.decide(query.context, Draws(seed))
+            plan = self._qirce.decide(query.context, RecordedDraws(seed))
         except InvalidInput as error:
             raise of_error(error, "daitn.") from None
-        if isinstance(plan, Refusal):
+        if isinstance(plan, QueryRefusal):
             raise not_feasible(plan)
         query.plan = plan
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from daitn.control.queries.context import QueryPlan
 from daitn.node.forwarder.query_client import PacketAnswer
-from daitn.node.forwarder.query_service import Answered, Question
+from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway.completions import NotJson, as_events, read_usage
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
@@ -26,7 +26,7 @@ __all__ = ["Packets", "by_packet"]
 class Packets(Protocol):
     """Asks the network hop by hop."""
 
-    async def ask(self, intent: QueryIntent, question: Question) -> tuple[PacketAnswer, ...]:
+    async def ask(self, intent: QueryIntent, question: PacketQuestion) -> tuple[PacketAnswer, ...]:
         """One answer at least. Raises `ApiError`."""
         ...
 
@@ -40,14 +40,14 @@ class _Voice:
     """None of a facility of which it has not heard: that has no price here."""
 
     @property
-    def answered(self) -> Answered:
+    def answered(self) -> PacketReply:
         return self.steered.answered
 
 
 async def by_packet(packets: Packets, query: RequestContext) -> Response:
     """Let the query, or the copies of an ensemble, find their own way. Raises `ApiError`."""
     body = query.parsed.body(query.parsed.model, {"stream": False, "stream_options": None})
-    question = Question(query.parsed.api, body, query.id, query.asked_at_s)
+    question = PacketQuestion(query.parsed.api, body, query.id, query.asked_at_s)
     constraints = query.intent.constraints
     ensemble = constraints.strategy is Strategy.ENSEMBLE
     if ensemble:

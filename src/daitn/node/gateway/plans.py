@@ -21,7 +21,7 @@ from daitn.node.http import Reply
 from daitn.node.http.api import ApiError
 from daitn.objects.queries import Strategy
 from daitn.topology.qrrt.filters import passing
-from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.relevance import relevant_to
 
 __all__ = ["PlanExecutor"]
@@ -33,7 +33,7 @@ _WHOLE: dict[str, object] = {"stream": False, "stream_options": None}
 class PlanExecutor:
     """Carries a plan out."""
 
-    def __init__(self, asking: Failover, load: Load) -> None:
+    def __init__(self, asking: Failover, load: GatewayLoad) -> None:
         self._asking = asking
         self._load = load
 

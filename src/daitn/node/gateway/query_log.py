@@ -12,7 +12,7 @@ from daitn.objects.decisions import Decision
 from daitn.objects.errors import NotFound
 from daitn.objects.queries import QueryRecord
 
-__all__ = ["Draws", "QueryLog"]
+__all__ = ["QueryLog", "RecordedDraws"]
 
 MOST_RECORDS = 4096
 MOST_DECISIONS = 512
@@ -24,7 +24,7 @@ _COLUMNS = 8
 """That may be another's in each decision: what is measured of rows, and this gateway's load."""
 
 
-class Draws:
+class RecordedDraws:
     """Draws from a seed, for a decision that needs one or none: SplitMix64 of Steele, Lea and
     Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. Setting up
     `random.Random` takes longer than many a query's other steps."""
@@ -95,4 +95,4 @@ class QueryLog:
                 field="id",
                 fix="take an id from `daitn get queries`",
             )
-        return record, self._qirce.explain(known.context, Draws(known.seed))
+        return record, self._qirce.explain(known.context, RecordedDraws(known.seed))

@@ -25,7 +25,7 @@ from daitn.node.http import (
 from daitn.node.http.api import JSON, OURS, UPSTREAM_REFUSED
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
-from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["AttemptFailed", "Cause", "Upstream"]
@@ -89,7 +89,7 @@ class _ErrorBody(msgspec.Struct):
 class Upstream:
     """Keeps connections and passes; `close()` drops them."""
 
-    def __init__(self, site: SiteId, key: SigningKey, load: Load, tls: str) -> None:
+    def __init__(self, site: SiteId, key: SigningKey, load: GatewayLoad, tls: str) -> None:
         """`tls`: see `HttpClient`."""
         self._site = site
         self._key = key

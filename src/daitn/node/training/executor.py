@@ -22,7 +22,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
-from daitn.objects.messages import Progress, RecipeQuestion, VerifyWork, VisitWork, Work
+from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
@@ -34,7 +34,7 @@ MOST_MODEL_BYTES = 10**14
 KEEP_RECENT_S = 600.0
 """How long a model that was made or fetched here is kept without being asked for."""
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[WorkProgress], None]
 
 
 class Executor:
@@ -277,7 +277,7 @@ class Executor:
         self, work: Work, phase: str, done: int, total: int, loss: float | None = None
     ) -> None:
         self._watch(
-            Progress(
+            WorkProgress(
                 job=work.job,
                 visit=work.visit,
                 site=self.site,

@@ -18,7 +18,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
-from daitn.objects.messages import Progress, Work, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.messages import Work, WorkOutcome, WorkProgress, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
 
 __all__ = ["WorkQueue", "WorkResult"]
@@ -59,7 +59,7 @@ class WorkQueue:
         self._report = report
         self._running: dict[VisitId, asyncio.Task[None]] = {}
         """In the order in which it was accepted."""
-        self._progress: dict[VisitId, Progress] = {}
+        self._progress: dict[VisitId, WorkProgress] = {}
         """The latest of what is running."""
         self._reporting: dict[VisitId, asyncio.Task[None]] = {}
 
@@ -68,7 +68,7 @@ class WorkQueue:
         """Work accepted and not finished."""
         return len(self._running)
 
-    def heard(self, progress: Progress) -> None:
+    def heard(self, progress: WorkProgress) -> None:
         """Work that is running got on."""
         if progress.visit in self._running:
             self._progress[progress.visit] = progress

@@ -18,12 +18,12 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
-from daitn.control.attesting import Examination, Known
+from daitn.control.attesting import Examination, Tally
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
 from daitn.identity.tls import trusting
-from daitn.learning.corpora.records import Choice, read_choices
+from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.node.config import NodeConfig
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
@@ -81,7 +81,7 @@ class _Kept(msgspec.Struct, frozen=True):
 @dataclass(frozen=True)
 class _Test:
     topic: str
-    items: list[Choice]
+    items: list[MultipleChoice]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class DeploymentVerifier:
         self._attested: dict[_Target, Attestation] = {}
         self._examined_at_s: dict[_Target, float] = {}
         """Of deployments that are there."""
-        self._decks: dict[_Target, list[Choice]] = {}
+        self._decks: dict[_Target, list[MultipleChoice]] = {}
         self._examining: asyncio.Task[None] | None = None
         self._at: dict[SiteId, asyncio.Task[None]] = {}
         """Facilities that are being examined."""
@@ -250,13 +250,13 @@ class DeploymentVerifier:
         return None
 
     async def _heard(
-        self, session: aiohttp.ClientSession, way: _Way, items: list[Choice]
+        self, session: aiohttp.ClientSession, way: _Way, items: list[MultipleChoice]
     ) -> list[bool | None]:
         """Whether each question was answered rightly; none where it was not answered."""
         turns = asyncio.Semaphore(AT_ONCE)
         heard: list[bool | None] = []
 
-        async def ask(item: Choice) -> None:
+        async def ask(item: MultipleChoice) -> None:
             async with turns:
                 if len(heard) < _SILENT_AFTER or any(answer is not None for answer in heard):
                     heard.append(await self._ask(session, way, item))
@@ -280,7 +280,7 @@ class DeploymentVerifier:
             return _Way(node.gateway.endpoint, f"{target.deployment}@{target.site}", node.site)
         return _Way(facility.facility.endpoint, target.deployment, target.site)
 
-    def _drawn(self, target: _Target, test: _Test) -> list[Choice]:
+    def _drawn(self, target: _Target, test: _Test) -> list[MultipleChoice]:
         """The round's items: all are asked once before any is asked again."""
         deck = self._decks.setdefault(target, [])
         if len(deck) < self._asking.items:
@@ -290,7 +290,9 @@ class DeploymentVerifier:
         drawn, self._decks[target] = deck[: self._asking.items], deck[self._asking.items :]
         return drawn
 
-    async def _ask(self, session: aiohttp.ClientSession, way: _Way, item: Choice) -> bool | None:
+    async def _ask(
+        self, session: aiohttp.ClientSession, way: _Way, item: MultipleChoice
+    ) -> bool | None:
         """Whether the answer is right; none where there is none. The options are shuffled, so that
         no answer can be known by its letter."""
         order = self._rng.sample(range(len(item.options)), len(item.options))
@@ -378,8 +380,8 @@ def _recalled(kept: _Kept, name: str) -> Examination:
     before = kept.before.get(name)
     return Examination(
         manifest=kept.manifests.get(name),
-        rounds=[Known(right, items) for right, items in kept.rounds.get(name, ())],
-        before=Known(*before) if before else None,
+        rounds=[Tally(right, items) for right, items in kept.rounds.get(name, ())],
+        before=Tally(*before) if before else None,
     )
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
-    Heard,
+    DataProspect,
     KnownVerifier,
-    Measured,
-    Prospect,
+    LocalView,
+    MeasuredModel,
     met_at,
     question_here,
 )
@@ -27,11 +27,11 @@ from daitn.objects.jobs import WorkNeeds
 from daitn.policy.pipeline import Rng
 from daitn.sim.learning.policy import VisitChosen
 
-__all__ = ["Autonomous"]
+__all__ = ["AutonomousPolicy"]
 
 
 @dataclass(frozen=True)
-class Autonomous:
+class AutonomousPolicy:
     """MTRCE on what a travelling model knows."""
 
     engine: Mtrce = field(default_factory=Mtrce)
@@ -71,7 +71,7 @@ def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:
     )
 
 
-def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
+def _heard(question: RouteQuestion, arrived: SiteId | None) -> LocalView:
     sites = question.topology.snapshot.sites
     holders = [site for start in question.checkpoints for site in start.holders]
     visited = [SiteId(visit.option_id.partition("/")[0]) for visit in question.history]
@@ -83,7 +83,7 @@ def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
         for site, state in sites.items()
         if site in known and state.descriptor.datasets
     }
-    return Heard(
+    return LocalView(
         here=here,
         prospects=tuple(
             prospect
@@ -104,12 +104,14 @@ def _heard(question: RouteQuestion, arrived: SiteId | None) -> Heard:
     )
 
 
-def _prospects(question: RouteQuestion, here: SiteId, node: NodeDescriptor) -> Iterator[Prospect]:
+def _prospects(
+    question: RouteQuestion, here: SiteId, node: NodeDescriptor
+) -> Iterator[DataProspect]:
     link = question.topology.snapshot.link(here, node.site)
     delay_s = link.rtt_s.value / 2.0 if link is not None and link.rtt_s is not None else 0.0
     for data in node.datasets:
         for topic in data.topics:
-            yield Prospect(
+            yield DataProspect(
                 site=node.site,
                 topic=topic,
                 examples=data.samples,
@@ -120,7 +122,7 @@ def _prospects(question: RouteQuestion, here: SiteId, node: NodeDescriptor) -> I
             )
 
 
-def _measured(question: RouteQuestion) -> Iterator[Measured]:
+def _measured(question: RouteQuestion) -> Iterator[MeasuredModel]:
     """What verifications told of test sets: items, labels, and what guessing reaches."""
     starts = question.checkpoints
     first: Mapping[str, float] = (
@@ -132,7 +134,7 @@ def _measured(question: RouteQuestion) -> Iterator[Measured]:
         if name not in first:
             continue
         for choice in question.topology.verifiers.get(name, ()):
-            yield Measured(
+            yield MeasuredModel(
                 site=choice.site,
                 topic=objective.topic,
                 metric=objective.metric,

@@ -15,7 +15,7 @@ import numpy as np
 from daitn.sim.learning.families.recorded import judgeable, repeats_of
 from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.measuring import exact
-from daitn.sim.learning.recordings import Node, Recording, Route, TrainedSplit
+from daitn.sim.learning.recordings import RecordedModel, Recording, Route, TrainedSplit
 from daitn.sim.learning.replay import Replay, numbers_of, replay
 
 __all__ = ["Calibration", "Errors", "calibrated"]
@@ -148,7 +148,7 @@ def _objectives(learner: Replay, models: Floats) -> Floats:
     return exact(learner.tests, learner.values(models))
 
 
-def _end(learner: Replay, node: Node) -> Floats:
+def _end(learner: Replay, node: RecordedModel) -> Floats:
     return np.array([node.measured[test.objective].value for test in learner.tests])
 
 
@@ -187,7 +187,9 @@ def _prefixes(routes: Iterable[Route]) -> frozenset[Route]:
     return frozenset(route[:at] for route in routes for at in range(len(route) + 1))
 
 
-def _held(nodes: Mapping[Route, Node], out: Callable[[Route], bool]) -> dict[Route, Node]:
+def _held(
+    nodes: Mapping[Route, RecordedModel], out: Callable[[Route], bool]
+) -> dict[Route, RecordedModel]:
     return {
         route: msgspec.structs.replace(node, held_out=out(route)) for route, node in nodes.items()
     }

@@ -35,14 +35,14 @@ from daitn.sim.learning.work import Finished, Grounds, refused
 from daitn.sim.learning.world import BEGIN_S, LearningWorld
 from daitn.topology.snapshot import DataOption
 
-__all__ = ["Ended", "Episode", "VisitSeen", "run"]
+__all__ = ["Episode", "EpisodeEnd", "VisitSeen", "run"]
 
 _MOST_STEPS = 2_000
 """Questions of one episode: more means that a policy goes in circles without spending time."""
 _REFUSED_AFTER_S = 0.1
 
 
-class Ended:
+class EpisodeEnd:
     """Why an episode ended."""
 
     REACHED = "reached"
@@ -120,7 +120,7 @@ class _Run:
                 break
             self._step()
         else:
-            self._why = Ended.STUCK
+            self._why = EpisodeEnd.STUCK
             handle(job, CancelRequested(), self._now_s)
         if isinstance(self._policy, Experienced):
             self._policy.finished(job, self._question())
@@ -149,7 +149,7 @@ class _Run:
             self._decision_s.append(self._timer() - began_s)
         if chosen is None:
             waiting_for = "" if self._over() else _away(question, self._job)
-            self._why = self._why or Ended.GAVE_UP
+            self._why = self._why or EpisodeEnd.GAVE_UP
             self._feed(Planned(route=None, decision=_decision(question), waiting_for=waiting_for))
             return
         option = _option(question, chosen)
@@ -200,7 +200,7 @@ class _Run:
         deadline_s = self._job.deadline_at_s
         if deadline_s is not None and finished.at_s > deadline_s:
             self._now_s = deadline_s
-            self._why = Ended.TIME
+            self._why = EpisodeEnd.TIME
             handle(self._job, DeadlinePassed(), deadline_s)
             return
         self._now_s = finished.at_s
@@ -219,9 +219,9 @@ class _Run:
     def _beyond(self, question: RouteQuestion, examples: int, usd: float) -> str:
         budget, spent = question.intent.budget, question.spent
         if budget.examples is not None and spent.examples + examples > budget.examples:
-            return Ended.EXAMPLES
+            return EpisodeEnd.EXAMPLES
         if budget.cost_usd is not None and spent.cost_usd + usd > budget.cost_usd + 1e-9:
-            return Ended.USD
+            return EpisodeEnd.USD
         return ""
 
     def _admitted(self, question: RouteQuestion, chosen: VisitChosen) -> bool:
@@ -244,7 +244,7 @@ class _Run:
             usd=job.spent_usd,
             visits=len(job.made),
             failed_visits=self._failed,
-            why=Ended.REACHED if reached else (self._why or job.detail),
+            why=EpisodeEnd.REACHED if reached else (self._why or job.detail),
             route=tuple(VisitSeen(made.site, made.work, made.values) for made in job.made),
             decision_s=tuple(self._decision_s),
         )

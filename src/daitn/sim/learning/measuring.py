@@ -8,14 +8,14 @@ import numpy as np
 
 from daitn.sim.learning.learner import Examined, Floats
 
-__all__ = ["LEAST_ITEMS", "Measured", "exact", "measured"]
+__all__ = ["LEAST_ITEMS", "MeasuredValues", "exact", "measured"]
 
 LEAST_ITEMS = 10
 """Verifiers tell the value of a label from so many items on; fewer would tell of single items."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredValues:
     """One objective's measurement."""
 
     value: float
@@ -23,7 +23,7 @@ class Measured:
     by_label: dict[str, float]
 
 
-def measured(test: Examined, values: Floats, rng: np.random.Generator | None) -> Measured:
+def measured(test: Examined, values: Floats, rng: np.random.Generator | None) -> MeasuredValues:
     """Each item of a label is right with the label's value, `values` being (L,) or longer.
 
     Without `rng` the values are what is measured: they were measured once, on these items.
@@ -33,7 +33,7 @@ def measured(test: Examined, values: Floats, rng: np.random.Generator | None) ->
     if rng is not None:
         true = rng.binomial(items, np.clip(true, 0.0, 1.0)) / items
     value = float((true * items).sum()) / test.total
-    return Measured(
+    return MeasuredValues(
         value=value,
         standard_error=float(np.sqrt(max(0.0, value * (1.0 - value)) / test.total)),
         by_label={

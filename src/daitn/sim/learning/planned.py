@@ -11,11 +11,11 @@ from daitn.control.route.question import RouteQuestion
 from daitn.policy.pipeline import Rng
 from daitn.sim.learning.policy import VisitChosen
 
-__all__ = ["Planned", "PlannedWithExperience"]
+__all__ = ["PlannedPolicy", "PlannedWithExperience"]
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedPolicy:
     """MTRCE; the first visit of its route is carried out, as the control centre does."""
 
     engine: Mtrce = field(default_factory=Mtrce)
@@ -40,7 +40,7 @@ class PlannedWithExperience:
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
         taught = pooled(self.past, question.intent.model.recipe, self.parameters)
-        return Planned(self.engine).next_visit(replace(question, experience=taught), rng)
+        return PlannedPolicy(self.engine).next_visit(replace(question, experience=taught), rng)
 
     def finished(self, job: Job, question: RouteQuestion) -> None:
         """Keep what the job taught."""

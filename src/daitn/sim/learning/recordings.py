@@ -21,7 +21,7 @@ from daitn.objects.errors import Corrupt, NotFound
 __all__ = [
     "FORMAT",
     "Header",
-    "Node",
+    "RecordedModel",
     "RecordedOn",
     "Recording",
     "Route",
@@ -114,7 +114,7 @@ class Score(msgspec.Struct, frozen=True, array_like=True):
     by_label: dict[str, float] = {}
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model after its route: the last visit's cost, and what was measured after it."""
 
     split: str
@@ -133,7 +133,7 @@ class TrainedSplit:
     """A split and the tree of routes that were trained on it."""
 
     split: Split
-    nodes: Mapping[Route, Node]
+    nodes: Mapping[Route, RecordedModel]
 
     def walked(self) -> tuple[Route, ...]:
         """The routes that no other recorded route goes on from."""
@@ -197,7 +197,7 @@ def read_recording(lines: Iterable[bytes]) -> Recording:
     """Read a recording, line by line. Raises `Corrupt` naming the line that cannot be read."""
     header: Header | None = None
     splits: dict[str, Split] = {}
-    nodes: dict[str, dict[Route, Node]] = {}
+    nodes: dict[str, dict[Route, RecordedModel]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             if header is None:
@@ -241,4 +241,4 @@ def _corrupt(problem: str) -> Corrupt:
 _HEADER = msgspec.json.Decoder(Header)
 _KIND = msgspec.json.Decoder(_Kind)
 _SPLIT = msgspec.json.Decoder(Split)
-_NODE = msgspec.json.Decoder(Node)
+_NODE = msgspec.json.Decoder(RecordedModel)

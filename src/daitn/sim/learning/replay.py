@@ -17,12 +17,12 @@ import numpy as np
 
 from daitn.sim.learning.learner import Examined, Floats, Indices
 from daitn.sim.learning.measuring import LEAST_ITEMS
-from daitn.sim.learning.recordings import Node, Route, Split, TrainedSplit
-from daitn.sim.learning.surrogate import FADES, Surrogate, Visits, fitted, seen_after
+from daitn.sim.learning.recordings import RecordedModel, Route, Split, TrainedSplit
+from daitn.sim.learning.surrogate import FADES, Surrogate, SurrogateVisits, fitted, seen_after
 
-__all__ = ["Known", "Replay", "Trainer", "items_of", "replay"]
+__all__ = ["KnownModels", "Replay", "Trainer", "items_of", "replay"]
 
-Trainer = Callable[[Route], Node]
+Trainer = Callable[[Route], RecordedModel]
 """Trains a model along a route and measures it."""
 
 _REST = "(others)"
@@ -30,7 +30,7 @@ _REST = "(others)"
 
 
 @dataclass
-class Known:
+class KnownModels:
     """Models that were trained; it grows where a trainer goes on."""
 
     routes: list[Route] = field(default_factory=list)
@@ -44,9 +44,9 @@ class Known:
         self.numbers.append(numbers)
         return self.index[route]
 
-    def fresh(self) -> Known:
+    def fresh(self) -> KnownModels:
         """The untrained model alone."""
-        known = Known()
+        known = KnownModels()
         known.add((), self.numbers[0])
         return known
 
@@ -57,7 +57,7 @@ class Replay:
 
     split: Split
     tests: tuple[Examined, ...]
-    known: Known
+    known: KnownModels
     surrogate: Surrogate
     trainer: Trainer | None = None
 
@@ -75,7 +75,9 @@ class Replay:
         rng: np.random.Generator | None,
     ) -> Floats:
         width = len(self.known.numbers[0])
-        visits = Visits(models[:, 1 : 1 + width], models[:, 1 + width :], dataset, examples)
+        visits = SurrogateVisits(
+            models[:, 1 : 1 + width], models[:, 1 + width :], dataset, examples
+        )
         after = np.empty_like(models)
         after[:, 1 + width :] = seen_after(visits.seen, dataset, examples)
         stops = zip(models[:, 0], dataset, examples, strict=True)
@@ -146,7 +148,7 @@ def replay(
     split = trained.split
     tests = tuple(items_of(split, number) for number in range(len(split.tests)))
     nodes = {route: node for route, node in trained.nodes.items() if held_out or not node.held_out}
-    known = Known()
+    known = KnownModels()
     for route in sorted(nodes, key=lambda route: (len(route), route)):
         known.add(route, numbers_of(nodes[route], tests))
     taught = [nodes]
@@ -171,7 +173,7 @@ def items_of(split: Split, number: int) -> Examined:
     )
 
 
-def numbers_of(node: Node, tests: Sequence[Examined]) -> Floats:
+def numbers_of(node: RecordedModel, tests: Sequence[Examined]) -> Floats:
     """(D,): per objective its value and those of its told labels."""
     numbers = []
     for test in tests:
@@ -184,7 +186,7 @@ def numbers_of(node: Node, tests: Sequence[Examined]) -> Floats:
 
 
 def _surrogate(
-    split: Split, tests: Sequence[Examined], taught: Sequence[dict[Route, Node]]
+    split: Split, tests: Sequence[Examined], taught: Sequence[dict[Route, RecordedModel]]
 ) -> Surrogate:
     labels = sorted({label for site in split.sites for label in site.labels})
     shares = np.array(
@@ -203,7 +205,7 @@ def _surrogate(
             seen.append(_seen(route[:-1], len(split.sites)))
             site.append(route[-1][0])
             examples.append(float(route[-1][1]))
-    visits = Visits(np.array(before), np.array(seen), np.array(site), np.array(examples))
+    visits = SurrogateVisits(np.array(before), np.array(seen), np.array(site), np.array(examples))
     return fitted(visits, np.array(after), shares)
 
 

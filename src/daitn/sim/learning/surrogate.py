@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from daitn.sim.learning.learner import Floats, Indices
 
-__all__ = ["FADES", "Surrogate", "Visits", "fitted", "seen_after"]
+__all__ = ["FADES", "Surrogate", "SurrogateVisits", "fitted", "seen_after"]
 
 FADES = (100.0, 500.0, np.inf)
 """Examples after which what a model saw counts only 1/e as lately seen."""
@@ -44,7 +44,7 @@ factor, for four of five held-out values to lie between the tenth and the nineti
 
 
 @dataclass(frozen=True)
-class Visits:
+class SurrogateVisits:
     """N visits: `seen` (N, fades x sites) and `values` (N, D) before each, and what was done."""
 
     values: Floats
@@ -52,8 +52,10 @@ class Visits:
     site: Indices
     examples: Floats
 
-    def take(self, rows: NDArray[np.bool_]) -> Visits:
-        return Visits(self.values[rows], self.seen[rows], self.site[rows], self.examples[rows])
+    def take(self, rows: NDArray[np.bool_]) -> SurrogateVisits:
+        return SurrogateVisits(
+            self.values[rows], self.seen[rows], self.site[rows], self.examples[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Surrogate:
     residuals: Floats
     """(recorded visits, D): logits."""
 
-    def after(self, visits: Visits, rng: np.random.Generator | None) -> Floats:
+    def after(self, visits: SurrogateVisits, rng: np.random.Generator | None) -> Floats:
         """(N, D): values after each visit; without `rng` the expected ones."""
         similar = self._similar(visits)
         logits = _OF_VALUES * (similar @ self.of_values)
@@ -85,7 +87,7 @@ class Surrogate:
             logits = logits + _LUCK * self.residuals[drawn]
         return _value(np.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
 
-    def _similar(self, visits: Visits) -> Floats:
+    def _similar(self, visits: SurrogateVisits) -> Floats:
         features = _features(visits, self.shares, self.most_examples)
         scaled = tuple(
             (feature - middle) / spread
@@ -94,7 +96,7 @@ class Surrogate:
         return _kernel(scaled, self.known)
 
 
-def fitted(visits: Visits, after: Floats, shares: Floats) -> Surrogate:
+def fitted(visits: SurrogateVisits, after: Floats, shares: Floats) -> Surrogate:
     """A surrogate of recorded visits, `after` (N, D) being the values after each."""
     most_examples = float(visits.examples.max())
     features = _features(visits, shares, most_examples)
@@ -125,7 +127,7 @@ def seen_after(seen: Floats, site: Indices, examples: Floats) -> Floats:
     return after.reshape(len(seen), -1)
 
 
-def _features(visits: Visits, shares: Floats, most_examples: float) -> tuple[Floats, ...]:
+def _features(visits: SurrogateVisits, shares: Floats, most_examples: float) -> tuple[Floats, ...]:
     examples = np.minimum(visits.examples, most_examples)
     seen = visits.seen.reshape(len(visits.site), len(FADES), -1)
     labels = np.log1p(np.einsum("nfs,sl->nfl", seen, shares) / _UNIT_EXAMPLES)

@@ -13,7 +13,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import WorkNeeds
 from daitn.sim.learning.learner import Examined, Learner
 
-__all__ = ["BEGIN_S", "DATASET", "GroundSite", "LearningWorld", "Step", "Verifier", "link_bps"]
+__all__ = ["BEGIN_S", "DATASET", "GroundSite", "LearningWorld", "Verifier", "WorldStep", "link_bps"]
 
 BEGIN_S = 1_000_000.0
 """When every episode begins, on the virtual clock."""
@@ -69,7 +69,7 @@ class Verifier:
 
 
 @dataclass(frozen=True)
-class Step:
+class WorldStep:
     """One visit of a route in the noiseless world."""
 
     site: int
@@ -98,7 +98,7 @@ class LearningWorld:
     """Networks of up to so many sites have all their links measured."""
     honest: frozenset[SiteId] = frozenset()
     """Sites that are what they say; all of them where nobody lies."""
-    reference: tuple[Step, ...] = ()
+    reference: tuple[WorldStep, ...] = ()
     """A route by which all targets hold in the noiseless world within the budget, over honest
     sites only. Empty: none is known."""
     reachable: frozenset[str] = frozenset()

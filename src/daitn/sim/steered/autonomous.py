@@ -8,23 +8,23 @@ from typing import Final
 
 from daitn.objects.intents import Preference
 from daitn.sim.forwarders import ForwarderNetwork, Returned
-from daitn.sim.steered.measures import Outcome, Run
+from daitn.sim.steered.measures import Run, SteeredOutcome
 from daitn.sim.steered.plain import DETECT_S
 from daitn.sim.steered.scenario import MIN_FIT, Failure, Query, Scenario
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Kind, Packet
+from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.summaries import Offer
 
-__all__ = ["Autonomous", "latency_weight"]
+__all__ = ["AutonomousRouting", "latency_weight"]
 
 ADVISED_EVERY_S = 5.0
 REPORT_BYTES = ADVICE_BYTES = 60
 _QUERY_ID = 16
-_CONTROL: Final = ("summaries", Kind.REFUSAL.name)
+_CONTROL: Final = ("summaries", PacketKind.REFUSAL.name)
 
 
-class Autonomous:
+class AutonomousRouting:
     """Runs one scenario. `advised`: whether a centre tells weights (non-standalone AATS);
     `coded`: whether packets are encoded on their way, as `ForwarderNetwork` has it."""
 
@@ -33,7 +33,7 @@ class Autonomous:
         self.network = ForwarderNetwork(detect_s=DETECT_S, coded=coded)
         self.returns: Counter[int] = Counter()
         """How often each query's owner was told."""
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, SteeredOutcome] = {}
         self._hops: dict[int, int] = {}
         self._wants = {topic: _want(topic, scenario) for topic in _topics(scenario)}
         self.network.on_return = self._returned
@@ -88,7 +88,7 @@ class Autonomous:
 
     def _set_out(self, query: Query) -> None:
         number = query.number.to_bytes(_QUERY_ID, "big")
-        self.network.send(query.source, Packet(Kind.QUERY, number, self._wants[query.topic]))
+        self.network.send(query.source, Packet(PacketKind.QUERY, number, self._wants[query.topic]))
 
     def _delivered(self, site: str, packet: Packet) -> None:
         self.network.counts["served"] += 1
@@ -97,11 +97,11 @@ class Autonomous:
     def _returned(self, returned: Returned) -> None:
         number = _number(returned.packet)
         self.returns[number] += 1
-        if returned.packet.kind is Kind.ANSWER:
+        if returned.packet.kind is PacketKind.ANSWER:
             by, query = returned.packet.payload.decode(), self.scenario.queries[number]
             fit = self.scenario.facilities[by].fits[query.topic]
             taken_s = returned.at_s - query.at_s
-            self._outcomes[number] = Outcome(by, taken_s, fit, self._hops[number])
+            self._outcomes[number] = SteeredOutcome(by, taken_s, fit, self._hops[number])
 
     def _fail(self, failure: Failure) -> None:
         for link in failure.links:

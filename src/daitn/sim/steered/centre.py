@@ -18,7 +18,7 @@ import random
 import msgspec
 import numpy as np
 
-from daitn.control.queries.context import QueryContext, Refusal
+from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
@@ -29,7 +29,7 @@ from daitn.sim.network import DeploymentSpec, FacilitySpec, Network, described, 
 from daitn.sim.steered.graph import Link
 from daitn.sim.steered.plain import LOCAL, Flight, PlainNetwork
 from daitn.sim.steered.scenario import MIN_FIT, Scenario
-from daitn.topology.qrrt.load import Load
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
 
@@ -51,7 +51,7 @@ class Centralised:
         self._known: list[tuple[float, Qrrt, frozenset[Link]]] = []
         """What the centre knew, since when."""
         deciders = [network.scenario.centre] if asked else network.graph.sites
-        self._loads = {site: Load() for site in deciders}
+        self._loads = {site: GatewayLoad() for site in deciders}
         self._gone: dict[Flight, str] = {}
         """Tries under way, to the deployment."""
         self._broken: dict[tuple[int, int], frozenset[Link]] = {}
@@ -142,7 +142,7 @@ class Centralised:
         )
         rng = random.Random(f"{query.number}:{flight.attempt}")  # noqa: S311 - replayable
         plan = self._qirce.decide(context, rng)
-        if isinstance(plan, Refusal):
+        if isinstance(plan, QueryRefusal):
             return
         row = snapshot.rows[plan.rows[0]]
         flight.target, flight.plan = row.site, graph.path(down, query.source, row.site)

@@ -11,14 +11,14 @@ import numpy as np
 from daitn.sim.steered.graph import Link
 from daitn.sim.steered.scenario import DEADLINE_S, Query, Scenario
 
-__all__ = ["Outcome", "Run", "after_failures", "figures", "in_steady_state"]
+__all__ = ["Run", "SteeredOutcome", "after_failures", "figures", "in_steady_state"]
 
 WAY_LASTS_S = 3.0
 """A path that is there so long from when a query sets out would have been enough."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SteeredOutcome:
     """An answer."""
 
     site: str
@@ -31,7 +31,7 @@ class Outcome:
 class Run:
     """What one policy made of a scenario."""
 
-    outcomes: Mapping[int, Outcome]
+    outcomes: Mapping[int, SteeredOutcome]
     """By query; those that were never answered are not there."""
     counts: Counter[str]
     """While load came and counted: what crossed links (`QUERY`, `ANSWER`, `control messages`,

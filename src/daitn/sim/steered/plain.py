@@ -14,8 +14,8 @@ from typing import Protocol
 
 from daitn.sim.clock import Clock
 from daitn.sim.steered.graph import Link
-from daitn.sim.steered.measures import Outcome, Run
-from daitn.sim.steered.scenario import Facility, Failure, Query, Scenario
+from daitn.sim.steered.measures import Run, SteeredOutcome
+from daitn.sim.steered.scenario import Failure, Query, Scenario, SimulatedFacility
 
 __all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "Server"]
 
@@ -72,7 +72,7 @@ class Router(Protocol):
 class Server:
     """A facility at work, in order of arrival."""
 
-    facility: Facility
+    facility: SimulatedFacility
     serving: dict[Flight, float] = field(default_factory=dict)
     """To when it ends."""
     waiting: deque[Flight] = field(default_factory=deque)
@@ -93,7 +93,7 @@ class PlainNetwork:
         """Those of which each site knows it."""
         self.servers = {site: Server(f) for site, f in scenario.facilities.items()}
         self.counts: Counter[str] = Counter()
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, SteeredOutcome] = {}
         self._viewed_s = dict.fromkeys(self.graph.sites, -1.0)
         self._sessions: Counter[Link] = Counter()
         self.router = make(self)
@@ -208,7 +208,7 @@ class PlainNetwork:
         if query.number not in self.outcomes:
             taken_s = self.now_s - query.at_s
             fit = self.servers[by].facility.fits[query.topic]
-            self.outcomes[query.number] = Outcome(by, taken_s, fit, flight.hops)
+            self.outcomes[query.number] = SteeredOutcome(by, taken_s, fit, flight.hops)
 
     def control(self, messages: int, size: int) -> None:
         """So many messages of the control plane cross one link each, of so many bytes."""

@@ -7,7 +7,7 @@ import random
 
 from daitn.sim.steered.plain import LOCAL, Flight, PlainNetwork, Server
 
-__all__ = ["Flooding", "Nearest", "Omniscient", "RandomWalk"]
+__all__ = ["Flooding", "NearestRouter", "Omniscient", "RandomWalk"]
 
 
 class _Router:
@@ -31,7 +31,7 @@ class _Router:
         pass
 
 
-class Nearest(_Router):
+class NearestRouter(_Router):
     """Anycast: each site passes a query on towards the nearest capable one, as its link-state
     protocol knows them."""
 

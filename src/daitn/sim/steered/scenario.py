@@ -13,7 +13,16 @@ from dataclasses import dataclass
 
 from daitn.sim.steered.graph import Graph, Link
 
-__all__ = ["DEADLINE_S", "MIN_FIT", "TOPICS", "Facility", "Failure", "Query", "Scenario", "Times"]
+__all__ = [
+    "DEADLINE_S",
+    "MIN_FIT",
+    "TOPICS",
+    "Failure",
+    "Query",
+    "Scenario",
+    "SimulatedFacility",
+    "Times",
+]
 
 TOPICS = ("medicine", "law", "cooking")
 MIN_FIT = 0.7
@@ -35,7 +44,7 @@ FEWEST, MOST, SITES_PER = 6, 12, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Facility:
+class SimulatedFacility:
     """What serves at one site."""
 
     slots: int
@@ -104,7 +113,7 @@ class Scenario:
     """All of it."""
 
     graph: Graph
-    facilities: Mapping[str, Facility]
+    facilities: Mapping[str, SimulatedFacility]
     queries: tuple[Query, ...]
     failures: tuple[Failure, ...]
     times: Times
@@ -134,7 +143,7 @@ class Scenario:
         return Scenario(graph, facilities, queries, drawn, times, dict(prefer or {}), centre)
 
 
-def _facilities(graph: Graph, rng: random.Random) -> dict[str, Facility]:
+def _facilities(graph: Graph, rng: random.Random) -> dict[str, SimulatedFacility]:
     number = min(MOST, max(FEWEST, len(graph.sites) // SITES_PER))
     number = min(number, len(graph.sites))
     found = {}
@@ -142,13 +151,13 @@ def _facilities(graph: Graph, rng: random.Random) -> dict[str, Facility]:
         slower = (SERVE_S[1] / SERVE_S[0]) ** rng.random()
         fits = {topic: rng.uniform(*FITS) for topic in TOPICS}
         fits[TOPICS[at % len(TOPICS)]] = rng.uniform(0.8, FITS[1])
-        found[site] = Facility(rng.randint(2, 6), SERVE_S[0] * slower, fits)
+        found[site] = SimulatedFacility(rng.randint(2, 6), SERVE_S[0] * slower, fits)
     return found
 
 
 def _failures(
     graph: Graph,
-    facilities: Mapping[str, Facility],
+    facilities: Mapping[str, SimulatedFacility],
     centre: str,
     times: Times,
     rng: random.Random,
@@ -172,7 +181,7 @@ def _failures(
 
 def _queries(
     graph: Graph,
-    facilities: Mapping[str, Facility],
+    facilities: Mapping[str, SimulatedFacility],
     utilisation: float,
     times: Times,
     failures: tuple[Failure, ...],
@@ -198,7 +207,7 @@ def _down(site: str, at_s: float, failures: tuple[Failure, ...]) -> bool:
     return any(f.site == site and f.at_s <= at_s <= f.until_s for f in failures)
 
 
-def _bearable_per_s(facilities: Mapping[str, Facility]) -> float:
+def _bearable_per_s(facilities: Mapping[str, SimulatedFacility]) -> float:
     """The most that can be served at whichever hot topic. By max-flow min-cut: of every set of
     topics no more can come than those serve who can serve one of them."""
     cold = (1.0 - HOT_TOPIC) / (len(TOPICS) - 1)

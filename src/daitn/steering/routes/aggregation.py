@@ -29,7 +29,16 @@ import msgspec
 from daitn.steering.routes.offers import Offers, wider
 from daitn.steering.wire.summaries import Offer
 
-__all__ = ["BEST", "MOST_KEYS", "Aggregation", "Limits", "balance", "best_of", "choose", "fold"]
+__all__ = [
+    "BEST",
+    "MOST_KEYS",
+    "Aggregation",
+    "AggregationLimits",
+    "balance",
+    "best_of",
+    "choose",
+    "fold",
+]
 
 BEST = 4
 MOST_KEYS = 4096
@@ -42,7 +51,7 @@ SECONDS_PER_TRUST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AggregationLimits:
     """How much a forwarder tells on, and of how many origins it keeps ways."""
 
     best: int = BEST
@@ -130,7 +139,7 @@ def advertised_as(key: str, folded: frozenset[str]) -> str:
 class Aggregation:
     """Follows what is offered, and keeps what of it is told on."""
 
-    def __init__(self, site: str, limits: Limits) -> None:
+    def __init__(self, site: str, limits: AggregationLimits) -> None:
         self.site, self.limits = site, limits
         self.offers = Offers()
         self._distances_s: dict[str, float] = {}

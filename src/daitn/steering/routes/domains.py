@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from daitn.objects.identifiers import checked_name
-from daitn.steering.routes.aggregation import Aggregation, Limits
+from daitn.steering.routes.aggregation import Aggregation, AggregationLimits
 from daitn.steering.routes.names import domain_of, domain_origin
 from daitn.steering.routes.own import Own
 from daitn.steering.wire.intent import Capability
@@ -42,7 +42,7 @@ class Domain:
     """The domain of a site, as the site tells of it. While nobody is outside, that costs nothing;
     else it is looked at again at most once per `SOON_S`."""
 
-    def __init__(self, name: str, site: str, limits: Limits, now_s: float) -> None:
+    def __init__(self, name: str, site: str, limits: AggregationLimits, now_s: float) -> None:
         """`name` is empty for a site of no domain. Raises `InvalidInput` for one of no use."""
         self.name = checked_name(name, "domain") if name else name
         self.origins = {

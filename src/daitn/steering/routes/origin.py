@@ -19,9 +19,9 @@ __all__ = [
     "FAR_S",
     "HOP_S",
     "SETTLE_S",
-    "Advert",
     "Explained",
-    "Origin",
+    "OriginRoutes",
+    "RouteAdvert",
     "Via",
     "Way",
     "count_up",
@@ -59,7 +59,7 @@ def count_up(seqno: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Advert:
+class RouteAdvert:
     """What a neighbour said last of an origin."""
 
     seqno: int
@@ -103,17 +103,17 @@ class Explained:
 
 
 @dataclass(slots=True)
-class Origin:
+class OriginRoutes:
     """The ways to one origin."""
 
-    adverts: dict[str, Advert] = field(default_factory=dict)
+    adverts: dict[str, RouteAdvert] = field(default_factory=dict)
     """By neighbour."""
     bound: tuple[int, float] | None = None
     """The feasibility distance: the best (seqno, distance) that this site ever told."""
     selected: str | None = None
     distance_s: float = INFINITE
     """By the selected way, the link to it included."""
-    shown: tuple[str, float, Advert] | None = None
+    shown: tuple[str, float, RouteAdvert] | None = None
     """The selected way, as far as it matters to others, when `moved` was asked last."""
     gone_s: float | None = None
     """Since when no neighbour reaches it."""

@@ -25,7 +25,7 @@ MOVED = 0.05
 """Distances that changed by a smaller share wait for the refresh."""
 
 
-class News(IntEnum):
+class PendingNews(IntEnum):
     """How soon a neighbour is to hear of a change."""
 
     NONE = 0
@@ -96,10 +96,10 @@ class Peer:
         for origin in sorted({*origins, *self.told} if whole else self.pending):
             entry, asked = known(origin), origin in self.asked
             before = self.told.get(origin)
-            news = News.NOW if whole or asked else self._news(origin, before, entry, reaches)
-            if news is News.NOW:
+            news = PendingNews.NOW if whole or asked else self._news(origin, before, entry, reaches)
+            if news is PendingNews.NOW:
                 entries += self._said(origin, entry, again=asked)
-            elif news is News.LATER:
+            elif news is PendingNews.LATER:
                 waiting.add(origin)
         if waiting and not whole:
             if entries or now_s >= self.later_s:
@@ -136,23 +136,23 @@ class Peer:
         before: RouteEntry | None,
         entry: RouteEntry | None,
         reaches: Callable[[str], bool],
-    ) -> News:
+    ) -> PendingNews:
         """What can wait harms nobody who does not know it yet (RFC 8966, section 3.7.2): later
         numbers that nobody asked for, smaller distances, and one way more or less for who has
         another. Who believes in a way that is gone or too far must know."""
         if before is None or entry is None:
             if before is entry:
-                return News.NONE
+                return PendingNews.NONE
             waits = reaches(origin) and origin not in self.awaited
-            return News.LATER if waits else News.NOW
+            return PendingNews.LATER if waits else PendingNews.NOW
         if not _same_offers(before, entry):
-            return News.NOW
+            return PendingNews.NOW
         moved = far_apart(before.distance_s, entry.distance_s, share=MOVED, least=0.0)
         if before.seqno != entry.seqno:
-            return News.NOW if origin in self.awaited else News.LATER
+            return PendingNews.NOW if origin in self.awaited else PendingNews.LATER
         if moved:
-            return News.NOW if entry.distance_s > before.distance_s else News.LATER
-        return News.NONE
+            return PendingNews.NOW if entry.distance_s > before.distance_s else PendingNews.LATER
+        return PendingNews.NONE
 
 
 def _same_offers(before: RouteEntry, entry: RouteEntry) -> bool:

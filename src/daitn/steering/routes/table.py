@@ -28,11 +28,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from daitn.steering.routes.aggregation import Aggregation, Limits, best_by_key
+from daitn.steering.routes.aggregation import Aggregation, AggregationLimits, best_by_key
 from daitn.steering.routes.domains import Domain, Reached
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.offers import check, checked_cost, far_apart
-from daitn.steering.routes.origin import FAR_S, Advert, Explained, Origin, Via, Way, count_up, newer
+from daitn.steering.routes.origin import (
+    FAR_S,
+    Explained,
+    OriginRoutes,
+    RouteAdvert,
+    Via,
+    Way,
+    count_up,
+    newer,
+)
 from daitn.steering.routes.own import Own
 from daitn.steering.routes.peer import EXPIRY_S, REFRESH_S, Peer
 from daitn.steering.wire.summaries import (
@@ -44,7 +53,7 @@ from daitn.steering.wire.summaries import (
     Update,
 )
 
-__all__ = ["Explained", "Limits", "RouteTable", "Via", "Way"]
+__all__ = ["AggregationLimits", "Explained", "RouteTable", "Via", "Way"]
 
 HOLD_S = 180.0
 """How long the bound of an origin out of reach is kept: longer than any neighbour may still
@@ -55,16 +64,16 @@ class RouteTable:
     """What one site knows of all others, and what it tells."""
 
     def __init__(
-        self, site: str, now_s: float, limits: Limits | None = None, domain: str = ""
+        self, site: str, now_s: float, limits: AggregationLimits | None = None, domain: str = ""
     ) -> None:
         """`domain` is empty where the site belongs to none. Raises `InvalidInput` for a bad one."""
         self.site = site
         self.version = 0
         """Counts up with every change that may change a forwarding decision."""
-        self._limits = limits or Limits()
+        self._limits = limits or AggregationLimits()
         self._peers: dict[str, Peer] = {}
         self._costs_s: dict[str, float] = {}
-        self._origins: dict[str, Origin] = {}
+        self._origins: dict[str, OriginRoutes] = {}
         self._domains: dict[str, None] = {}
         """Those of them that stand for domains."""
         self._aggregation = Aggregation(site, self._limits)
@@ -228,7 +237,7 @@ class RouteTable:
         if known is None:
             if len(self._origins) >= self._limits.most_origins:
                 return
-            known = self._origins[entry.origin] = Origin(gone_s=now_s)
+            known = self._origins[entry.origin] = OriginRoutes(gone_s=now_s)
             if domain_of(entry.origin) is not None:
                 self._domains[entry.origin] = None
         before, offers = known.adverts.get(neighbour), entry.offers
@@ -238,7 +247,7 @@ class RouteTable:
                 self._requests.append((neighbour, SeqnoRequest(entry.origin, entry.seqno)))
                 return
             offers = before.offers
-        advert = Advert(entry.seqno, entry.distance_s, entry.edition, offers)
+        advert = RouteAdvert(entry.seqno, entry.distance_s, entry.edition, offers)
         if advert != before:
             known.adverts[neighbour] = advert
             self._select(entry.origin, now_s)

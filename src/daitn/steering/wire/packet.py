@@ -25,8 +25,8 @@ __all__ = [
     "Action",
     "Flag",
     "Hop",
-    "Kind",
     "Packet",
+    "PacketKind",
     "decode_packet",
     "encode_packet",
 ]
@@ -45,7 +45,7 @@ DIGEST_BYTES = 32
 SEAL_BYTES = 96
 
 
-class Kind(enum.IntEnum):
+class PacketKind(enum.IntEnum):
     """What a packet is."""
 
     QUERY = 1
@@ -98,7 +98,7 @@ class Hop(msgspec.Struct, frozen=True, gc=False):
 class Packet(msgspec.Struct, frozen=True, gc=False):
     """A packet, decoded. `trace` stays in wire form: forwarders append to it and search it."""
 
-    kind: Kind
+    kind: PacketKind
     object_id: bytes
     """16 bytes; an answer, a refusal carries the id of the object that it is about."""
     intent: bytes
@@ -125,7 +125,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     @staticmethod
     def of_trace(trace: bytes) -> Packet:
         """A packet of which nothing is known but its path, to read it."""
-        return Packet(Kind.PROBE, bytes(16), b"", trace=trace)
+        return Packet(PacketKind.PROBE, bytes(16), b"", trace=trace)
 
     def hops(self) -> tuple[Hop, ...]:
         """The path so far. Raises `Corrupt`."""
@@ -233,7 +233,7 @@ def _named(name: bytes) -> str | None:
     return name.decode() if _SITE.fullmatch(name) else None
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in PacketKind}
 _ACTIONS = {int(action): action for action in Action}
 _FLAGS = tuple(Flag(bits) for bits in range(16))
 _SIGNED, _DIGEST = int(Flag.SIGNED), int(Flag.DIGEST)

@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.steering.wire.intent import Amount, Capability, PacketIntent, encode_intent
 from daitn.steering.wire.malformed import decoded
-from daitn.steering.wire.packet import Flag, Kind, Packet
+from daitn.steering.wire.packet import Flag, Packet, PacketKind
 
 __all__ = ["Reason", "Refusal", "answer_to", "read_refusal", "refusal_to"]
 
@@ -63,16 +63,16 @@ def read_refusal(packet: Packet) -> Refusal:
 def answer_to(packet: Packet, payload: bytes, flags: Flag = _PLAIN) -> Packet:
     """The answer to an object, addressed to nobody: it goes back by the path that the object came,
     or else home. Raises `Corrupt` where the object has no source."""
-    return _reply(packet, Kind.ANSWER, payload, flags)
+    return _reply(packet, PacketKind.ANSWER, payload, flags)
 
 
 def refusal_to(packet: Packet, refusal: Refusal) -> Packet:
     """A refusal of an object; its trace tells which sites need not be tried again."""
-    reply = _reply(packet, Kind.REFUSAL, _ENCODER.encode(refusal), _PLAIN)
+    reply = _reply(packet, PacketKind.REFUSAL, _ENCODER.encode(refusal), _PLAIN)
     return msgspec.structs.replace(reply, trace=packet.trace)
 
 
-def _reply(packet: Packet, kind: Kind, payload: bytes, flags: Flag) -> Packet:
+def _reply(packet: Packet, kind: PacketKind, payload: bytes, flags: Flag) -> Packet:
     source = packet.source()
     home = encode_intent(PacketIntent(Capability.HOME, source, trust=0)) if source else b""
     return Packet(

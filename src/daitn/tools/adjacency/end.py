@@ -14,7 +14,7 @@ from daitn.tools.adjacency.framing import FRAME_BYTES, Frame, Hello, decode
 from daitn.tools.adjacency.link import Link
 from daitn.tools.adjacency.protocol import LinkStats, Neighbours
 from daitn.tools.adjacency.queues import Queue
-from daitn.tools.adjacency.sending import Outbox, Sender
+from daitn.tools.adjacency.sending import FrameSender, Outbox
 
 __all__ = ["End"]
 
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 class End:
     """Everything about one neighbour. Runs on the event loop, but for `arrive`."""
 
-    def __init__(self, neighbour: SiteId, neighbours: Neighbours, sender: Sender) -> None:
+    def __init__(self, neighbour: SiteId, neighbours: Neighbours, sender: FrameSender) -> None:
         self.neighbour: Final = neighbour
         self.link: Final = Link(lambda: 1 + secrets.randbelow(2**64 - 1))
         self.outbox: Outbox | None = None

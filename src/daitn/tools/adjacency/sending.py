@@ -18,7 +18,7 @@ from daitn.tools.adjacency.framing import (
 )
 from daitn.tools.adjacency.queues import Queue
 
-__all__ = ["Outbox", "Sender"]
+__all__ = ["FrameSender", "Outbox"]
 
 
 _JOIN_S: Final = 2.0
@@ -53,7 +53,7 @@ class Outbox(Queue[bytes]):
         return frame
 
 
-class Sender:
+class FrameSender:
     """Sends to one neighbour.
 
     Frames wait for room on the link (BLOCK): under DROP, Zenoh loses silently what does not fit

@@ -29,7 +29,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId, checked_name
 from daitn.tools.adjacency.end import End
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES, LinkStats, Neighbours
-from daitn.tools.adjacency.sending import Sender
+from daitn.tools.adjacency.sending import FrameSender
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.fabric.delivery import call_on
 from daitn.tools.fabric.opening import open_session, plain
@@ -154,7 +154,7 @@ class ZenohAdjacency:
 
     def _meet(self, neighbour: SiteId) -> None:
         key = f"daitn/adjacent/{neighbour}/from/{self._settings.site}"
-        self._ends[neighbour] = End(neighbour, self._neighbours, Sender(self._session, key))
+        self._ends[neighbour] = End(neighbour, self._neighbours, FrameSender(self._session, key))
 
     def _flush(self) -> None:
         ends, self._flushing = self._flushing, []

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from daitn.objects.identifiers import Digest, SiteId
 
-__all__ = ["IN_FLIGHT", "STRIKES", "WINDOW", "Ask", "Exchange", "Source"]
+__all__ = ["IN_FLIGHT", "STRIKES", "WINDOW", "Exchange", "FetchChunk", "Source"]
 
 WINDOW: Final = 16
 """Most requests to one holder at a time: 16 MiB fill 1 Gbit/s over a round trip of 130 ms."""
@@ -34,7 +34,7 @@ _MEMORY: Final = 0.8
 """Weight of the past in the running mean of how long a chunk takes."""
 
 
-class Ask(NamedTuple):
+class FetchChunk(NamedTuple):
     """A request for one chunk to one holder."""
 
     site: SiteId
@@ -98,7 +98,7 @@ class Exchange:
         self._waiting: dict[Digest, None] = {}
         self._asked: dict[Digest, set[SiteId]] = {}
         self._failed: dict[Digest, set[SiteId]] = {}
-        self._abandoned: list[Ask] = []
+        self._abandoned: list[FetchChunk] = []
 
     def want(self, digests: Iterable[Digest]) -> None:
         """Put chunks on the list."""
@@ -108,10 +108,10 @@ class Exchange:
     def done(self) -> bool:
         return not self._waiting and not self._asked
 
-    def asks(self, now_s: float) -> list[Ask]:
+    def asks(self, now_s: float) -> list[FetchChunk]:
         """Requests to make now, none of them twice."""
         self._check_patience(now_s)
-        asks: list[Ask] = []
+        asks: list[FetchChunk] = []
         room = IN_FLIGHT - sum(len(source.asked_at_s) for source in self.sources.values())
         for source in self.sources.values():
             while room > 0 and source.has_room(now_s):
@@ -121,11 +121,11 @@ class Exchange:
                 source.ask(digest, now_s)
                 self._waiting.pop(digest, None)
                 self._asked.setdefault(digest, set()).add(source.site)
-                asks.append(Ask(source.site, digest))
+                asks.append(FetchChunk(source.site, digest))
                 room -= 1
         return asks
 
-    def abandoned(self) -> list[Ask]:
+    def abandoned(self) -> list[FetchChunk]:
         """Requests whose answers are not wanted any more, each told once."""
         abandoned, self._abandoned = self._abandoned, []
         return abandoned
@@ -145,7 +145,7 @@ class Exchange:
                 return digest
         return None
 
-    def arrived(self, ask: Ask, size_bytes: int, now_s: float) -> bool:
+    def arrived(self, ask: FetchChunk, size_bytes: int, now_s: float) -> bool:
         """A right chunk came and is kept; whether it is the first copy."""
         source = self.sources[ask.site]
         source.bytes_in += size_bytes
@@ -161,16 +161,16 @@ class Exchange:
         self._failed.pop(ask.digest, None)
         for site in self._asked.pop(ask.digest, set()) - {ask.site}:
             self.sources[site].settle(ask.digest, now_s)
-            self._abandoned.append(Ask(site, ask.digest))
+            self._abandoned.append(FetchChunk(site, ask.digest))
         return first
 
-    def lacks(self, ask: Ask, trouble: str, now_s: float) -> None:
+    def lacks(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
         """The holder says that it does not have the chunk."""
         source = self._unmet(ask, trouble, now_s)
         source.lacking.add(ask.digest)
         source.window = 1
 
-    def wrong(self, ask: Ask, trouble: str, now_s: float) -> None:
+    def wrong(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
         """The holder sent bytes that are not the chunk."""
         source = self._unmet(ask, trouble, now_s)
         self._failed.setdefault(ask.digest, set()).add(ask.site)
@@ -180,7 +180,7 @@ class Exchange:
             source.given_up = True
             self._abandon(source, now_s)
 
-    def silent(self, ask: Ask, trouble: str, now_s: float) -> None:
+    def silent(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
         """The holder could not be reached."""
         asked_at_s = self.sources[ask.site].asked_at_s.get(ask.digest, now_s)
         source = self._unmet(ask, trouble, now_s)
@@ -224,14 +224,14 @@ class Exchange:
             (site,) = sites
             yield digest, self.sources[site].asked_at_s[digest]
 
-    def _unmet(self, ask: Ask, trouble: str, now_s: float) -> Source:
+    def _unmet(self, ask: FetchChunk, trouble: str, now_s: float) -> Source:
         source = self.sources[ask.site]
         source.trouble = trouble
         source.settle(ask.digest, now_s)
         self._release(ask)
         return source
 
-    def _release(self, ask: Ask) -> None:
+    def _release(self, ask: FetchChunk) -> None:
         """Put a chunk back on the list if nobody else owes it."""
         sites = self._asked.get(ask.digest)
         if sites is None:
@@ -249,8 +249,8 @@ class Exchange:
     def _abandon(self, source: Source, now_s: float) -> None:
         for digest in tuple(source.asked_at_s):
             source.settle(digest, now_s)
-            self._release(Ask(source.site, digest))
-            self._abandoned.append(Ask(source.site, digest))
+            self._release(FetchChunk(source.site, digest))
+            self._abandoned.append(FetchChunk(source.site, digest))
 
     def _check_patience(self, now_s: float) -> None:
         for source in self.sources.values():

@@ -14,7 +14,7 @@ from daitn.objects.models import Manifest, ModelRef
 from daitn.objects.wire import encode
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric
-from daitn.tools.mobility.exchange import WINDOW, Ask, Exchange
+from daitn.tools.mobility.exchange import WINDOW, Exchange, FetchChunk
 from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES, chunk_sizes
 from daitn.tools.mobility.protocol import BlobStore, Moved
 
@@ -198,7 +198,7 @@ class ChunkTransport:
         """Bring blobs of these sizes here. Raises `Unreachable`, and what the store raises."""
         exchange = fetch.exchange
         exchange.want(sizes)
-        tasks: dict[asyncio.Task[_Outcome], Ask] = {}
+        tasks: dict[asyncio.Task[_Outcome], FetchChunk] = {}
         try:
             while not exchange.done:
                 if (digest := exchange.hopeless()) is not None:
@@ -217,7 +217,7 @@ class ChunkTransport:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _get(self, ask: Ask, size_bytes: int | None, timeout_s: float) -> _Outcome:
+    async def _get(self, ask: FetchChunk, size_bytes: int | None, timeout_s: float) -> _Outcome:
         try:
             request = encode(ChunkRequest(digest=ask.digest))
             key = site_do(ask.site, "chunk")
@@ -258,7 +258,9 @@ class ChunkTransport:
                 self._on_transfer(site, source.bytes_in, source.busy_s)
 
 
-def _settle(exchange: Exchange, ask: Ask, outcome: _Outcome, kept: Callable[[int], None]) -> None:
+def _settle(
+    exchange: Exchange, ask: FetchChunk, outcome: _Outcome, kept: Callable[[int], None]
+) -> None:
     now_s = _now_s()
     match outcome:
         case _Kept(size_bytes):
@@ -286,7 +288,9 @@ async def _some(
     return [task for task in waited if task in done]
 
 
-def _cancel(tasks: dict[asyncio.Task[_Outcome], Ask], abandoned: Sequence[Ask]) -> None:
+def _cancel(
+    tasks: dict[asyncio.Task[_Outcome], FetchChunk], abandoned: Sequence[FetchChunk]
+) -> None:
     if not abandoned:
         return
     unwanted = set(abandoned)

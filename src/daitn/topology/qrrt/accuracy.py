@@ -20,7 +20,15 @@ from daitn.objects.lineage import Verification
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.snapshot import Accuracy, Floats, Qrrt
 
-__all__ = ["METRIC", "TRUSTED", "Estimate", "accuracy_on", "estimate", "known_on", "narrowest"]
+__all__ = [
+    "METRIC",
+    "TRUSTED",
+    "AccuracyEstimate",
+    "accuracy_on",
+    "estimate",
+    "known_on",
+    "narrowest",
+]
 
 METRIC = "accuracy"
 TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
@@ -31,7 +39,7 @@ once in 370."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class AccuracyEstimate:
     """Accuracy of one deployment on one topic."""
 
     value: float
@@ -42,7 +50,7 @@ class Estimate:
 
 def estimate(
     claimed: float | None, evidence: Iterable[Verification], findings: Iterable[Finding]
-) -> Estimate | None:
+) -> AccuracyEstimate | None:
     """Put together what is known of one deployment on one topic."""
     asked = _pooled([(f.value, f.items, f.at_s) for f in findings], TRUSTED[Trust.ASKED])
     weights = _pooled([(v.value, v.items, v.at_s) for v in evidence], TRUSTED[Trust.WEIGHTS])
@@ -53,7 +61,7 @@ def estimate(
         return measured[0]
     if claimed is None or not 0.0 <= claimed <= 1.0:
         return None
-    return Estimate(claimed, 0.0, TRUSTED[Trust.CLAIMED], 0.0)
+    return AccuracyEstimate(claimed, 0.0, TRUSTED[Trust.CLAIMED], 0.0)
 
 
 def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
@@ -133,22 +141,26 @@ def _unknown(rows: int) -> Accuracy:
     return Accuracy(np.full(rows, np.nan), zeros, np.zeros(rows, np.int8), zeros)
 
 
-def _pooled(measured: list[tuple[float, int, float]], trust: int) -> tuple[Estimate, int] | None:
+def _pooled(
+    measured: list[tuple[float, int, float]], trust: int
+) -> tuple[AccuracyEstimate, int] | None:
     items = sum(count for _, count, _ in measured)
     if items <= 0:
         return None
     value = sum(value * count for value, count, _ in measured) / items
     newest_s = max(at_s for _, _, at_s in measured)
-    return Estimate(value, _error(value, items), trust, newest_s), items
+    return AccuracyEstimate(value, _error(value, items), trust, newest_s), items
 
 
-def _merged(asked: tuple[Estimate, int], weights: tuple[Estimate, int]) -> Estimate:
+def _merged(
+    asked: tuple[AccuracyEstimate, int], weights: tuple[AccuracyEstimate, int]
+) -> AccuracyEstimate:
     items = asked[1] + weights[1]
     value = (asked[0].value * asked[1] + weights[0].value * weights[1]) / items
-    return Estimate(value, _error(value, items), asked[0].trust, asked[0].at_s)
+    return AccuracyEstimate(value, _error(value, items), asked[0].trust, asked[0].at_s)
 
 
-def _contradict(one: Estimate, other: Estimate) -> bool:
+def _contradict(one: AccuracyEstimate, other: AccuracyEstimate) -> bool:
     error = math.hypot(one.standard_error, other.standard_error)
     return abs(one.value - other.value) > _CONTRADICTS * error
 

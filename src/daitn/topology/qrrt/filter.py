@@ -18,12 +18,12 @@ from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats
 from daitn.topology.relaxation import as_value
 
-__all__ = ["SAID", "Cause", "Filter", "Told", "deployed_at", "filter_kind", "passing_filters"]
+__all__ = ["SAID", "Filter", "FilterCause", "Told", "deployed_at", "filter_kind", "passing_filters"]
 
 _MOST_KINDS = 256
 
 
-class Cause(enum.Enum):
+class FilterCause(enum.Enum):
     """What would have to change for a row to pass."""
 
     WISH = "wish"
@@ -50,7 +50,7 @@ class Filter:
 
     name: str
     field: str
-    cause: Cause
+    cause: FilterCause
     passes: Callable[[QsQrrt], Flags | bool]
     told: Callable[[QsQrrt, int], Told]
     short: Callable[[QsQrrt], Floats] | None = None
@@ -126,14 +126,14 @@ SAID = (
     Filter(
         "api",
         "model",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: _each(cut, lambda row: cut.intent.api in row.descriptor.apis),
         _api_told,
     ),
     Filter(
         "release",
         "model",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: _each(
             cut, lambda row: allows(row.descriptor.policy.release_to, row.jurisdiction)
         ),
@@ -144,14 +144,14 @@ SAID = (
     Filter(
         "askers",
         "model",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: _each(cut, lambda row: allows(row.descriptor.policy.askers, cut.intent.owner)),
         lambda cut, at: Told(f"its owner does not let {cut.intent.owner or 'strangers'} ask it"),
     ),
     Filter(
         "jurisdiction",
         "daitn.jurisdictions",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: (
             not (wanted := cut.intent.constraints.jurisdictions)
             or _each(cut, lambda row: row.jurisdiction in wanted)
@@ -166,7 +166,7 @@ SAID = (
     Filter(
         "owner",
         "daitn.owners",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: (
             not (wanted := cut.intent.constraints.owners)
             or _each(cut, lambda row: row.provider in wanted)
@@ -179,7 +179,7 @@ SAID = (
     Filter(
         "privacy",
         "daitn.privacy",
-        Cause.WISH,
+        FilterCause.WISH,
         _private,
         _private_told,
         lambda cut: _each(cut, lambda row: row.facility.keeps_queries).astype(np.float64),

@@ -17,8 +17,8 @@ from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
 from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.filter import (
     SAID,
-    Cause,
     Filter,
+    FilterCause,
     Told,
     deployed_at,
     filter_kind,
@@ -28,7 +28,7 @@ from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
-__all__ = ["FILTERS", "RESTED", "Cause", "Filter", "failing", "passing", "rejection"]
+__all__ = ["FILTERS", "RESTED", "Filter", "FilterCause", "failing", "passing", "rejection"]
 
 _MOST_KINDS = 256
 
@@ -179,7 +179,7 @@ _STANDING = (
     Filter(
         "accuracy",
         "daitn.min_accuracy",
-        Cause.WISH,
+        FilterCause.WISH,
         _accurate,
         _accurate_told,
         _accuracy_misses,
@@ -187,14 +187,14 @@ _STANDING = (
     Filter(
         "there",
         "model",
-        Cause.PRESENCE,
+        FilterCause.PRESENCE,
         lambda cut: cut.snapshot.columns.there[cut.rows],
         lambda cut, at: Told(f"is {deployed_at(cut, at).descriptor.state}, or its site is away"),
     ),
     Filter(
         "sound",
         "model",
-        Cause.PRESENCE,
+        FilterCause.PRESENCE,
         lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
         lambda cut, at: Told("a verification unit found that it answers worse than it did"),
     ),
@@ -204,7 +204,7 @@ _STANDING = (
 _CONTEXT = Filter(
     "context",
     "max_tokens",
-    Cause.WISH,
+    FilterCause.WISH,
     _context,
     _context_told,
     lambda cut: -cut.selected.context_tokens.astype(np.float64),
@@ -213,7 +213,7 @@ _CONTEXT = Filter(
 RESTED = Filter(
     "rested",
     "model",
-    Cause.PRESENCE,
+    FilterCause.PRESENCE,
     lambda cut: cut.snapshot.columns.suspended_until_s[cut.rows] <= cut.now_s,
     lambda cut, at: Told(
         "failed lately",
@@ -225,7 +225,7 @@ RESTED = Filter(
 _PATH = Filter(
     "path",
     "model",
-    Cause.PRESENCE,
+    FilterCause.PRESENCE,
     lambda cut: np.isfinite(cut.rtt_s),
     lambda cut, at: Told(
         f"there is no way from {cut.intent.origin} to {deployed_at(cut, at).site}"
@@ -236,14 +236,14 @@ _CHANGING = (
     Filter(
         "tried",
         "daitn.attempts",
-        Cause.PRESENCE,
+        FilterCause.PRESENCE,
         _tried,
         lambda cut, at: Told("was tried for this query and failed"),
     ),
     Filter(
         "room",
         "",
-        Cause.LOAD,
+        FilterCause.LOAD,
         _room,
         lambda cut, at: Told(
             f"is full: {cut.load[at]:.0f} queries are there",
@@ -254,7 +254,7 @@ _CHANGING = (
     Filter(
         "first-token",
         "daitn.max_first_token_s",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: (
             (most := cut.intent.constraints.max_first_token_s) is None or cut.first_token_s <= most
         ),
@@ -269,7 +269,7 @@ _CHANGING = (
     Filter(
         "deadline",
         "daitn.deadline_s",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: (most := cut.intent.constraints.deadline_s) is None or cut.seconds <= most,
         lambda cut, at: _at_most(
             "an answer after", cut.intent.constraints.deadline_s, float(cut.seconds[at]), "s"
@@ -279,7 +279,7 @@ _CHANGING = (
     Filter(
         "cost",
         "daitn.max_cost_usd",
-        Cause.WISH,
+        FilterCause.WISH,
         lambda cut: (most := cut.intent.constraints.max_cost_usd) is None or cut.cost_usd <= most,
         lambda cut, at: _at_most(
             "a cost of", cut.intent.constraints.max_cost_usd, float(cut.cost_usd[at]), "USD"

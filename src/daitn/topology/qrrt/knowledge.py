@@ -13,7 +13,7 @@ from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Entry, Verification
 from daitn.objects.queries import Trust
-from daitn.topology.qrrt.accuracy import METRIC, TRUSTED, Estimate, estimate
+from daitn.topology.qrrt.accuracy import METRIC, TRUSTED, AccuracyEstimate, estimate
 from daitn.topology.qrrt.columns import Column
 from daitn.topology.qrrt.findings import Findings
 from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed
@@ -33,7 +33,7 @@ class _OnTopic:
         self.trust = Column(np.zeros(rows, np.int8))
         self.at_s = Column(np.zeros(rows))
 
-    def put(self, row: int, known: Estimate | None) -> None:
+    def put(self, row: int, known: AccuracyEstimate | None) -> None:
         self.value[row] = np.nan if known is None else known.value
         self.standard_error[row] = 0.0 if known is None else known.standard_error
         self.trust[row] = 0 if known is None else known.trust

@@ -14,7 +14,7 @@ from daitn.objects.messages import Demand
 from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.snapshot import Floats, Qrrt
 
-__all__ = ["Load", "usual_tokens"]
+__all__ = ["GatewayLoad", "usual_tokens"]
 
 _KINDS = 16
 """The most frequent kinds of queries; the others together hardly change a mean."""
@@ -37,7 +37,7 @@ def _mean_tokens(demand: Demand) -> float | None:
     return sum(rate * tokens for rate, tokens in rates) / per_s if per_s > 0 else None
 
 
-class Load:
+class GatewayLoad:
     """The gateway's own queries under way per deployment id, and all queries per row."""
 
     def __init__(self) -> None:

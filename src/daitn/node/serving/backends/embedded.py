@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.learning.answering.host import Answered, AnsweringHost
+from daitn.learning.answering.host import AnsweringHost, Generation
 from daitn.learning.answering.protocol import Message, Piece, Question
 from daitn.node.http import Reply, Request, Response, Stream
 from daitn.node.http.api import JSON, ApiError, bad_request
@@ -178,7 +178,7 @@ class _Said:
     def __init__(
         self,
         query: ServingRequest,
-        answer: Answered,
+        answer: Generation,
         coming: AsyncIterator[Piece],
         pieces: list[Piece],
     ) -> None:

@@ -17,7 +17,7 @@ from daitn.objects.intents import Budget, DataWanted, ModelWanted, Objective, Tr
 from daitn.sim.learning.families.nodes import RECIPE
 from daitn.sim.learning.learner import Examined, Floats
 from daitn.sim.learning.noiseless import Noiseless
-from daitn.sim.learning.world import LearningWorld, Step
+from daitn.sim.learning.world import LearningWorld, WorldStep
 
 __all__ = ["Terms", "provisional", "settled"]
 
@@ -52,7 +52,7 @@ class Terms:
 class _Followed:
     """One fixed route: values, seconds and prices after each of its visits."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[WorldStep, ...]
     values: Floats
     seconds: Floats
     usd: Floats
@@ -168,7 +168,7 @@ def _followed(ground: Noiseless, orders: Sequence[tuple[tuple[int, int], ...]]) 
     now = ground.start().take(np.zeros(len(orders), dtype=np.int64))
     most = [min(_MOST_VISITS, max(_LEAST_VISITS, _ROUNDS * len(order))) for order in orders]
     position, refused = [0] * len(orders), [0] * len(orders)
-    steps: list[list[Step]] = [[] for _ in orders]
+    steps: list[list[WorldStep]] = [[] for _ in orders]
     records: list[list[tuple[Floats, float, float, float]]] = [[] for _ in orders]
     while True:
         going = [
@@ -188,7 +188,7 @@ def _followed(ground: Noiseless, orders: Sequence[tuple[tuple[int, int], ...]]) 
             position[k] += 1
             refused[k] = 0 if after.alive[row] else refused[k] + 1
             if after.alive[row]:
-                steps[k].append(Step(*chosen[row]))
+                steps[k].append(WorldStep(*chosen[row]))
                 spent = (after.seconds[row], after.usd[row], after.examples[row])
                 records[k].append((values[row], *spent))
     return [

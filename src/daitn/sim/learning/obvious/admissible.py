@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from daitn.control.route.question import Checkpoint, RouteQuestion, narrowed
+from daitn.control.route.question import RouteQuestion, RouteStart, narrowed
 from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.policy import VisitChosen
@@ -16,7 +16,7 @@ _DEFAULT_BPS = 5e6
 """Of a link that nobody measured: 40 Mbit/s."""
 
 
-def latest(question: RouteQuestion) -> Checkpoint:
+def latest(question: RouteQuestion) -> RouteStart:
     """The model as it is now: what goes on along a route."""
     return question.checkpoints[0]
 
