@@ -1,5 +1,5 @@
 """Frozen values of DA-ITN: descriptors, intents, AI objects, lineage, units, events, errors.
 
-Everything that crosses a boundary (wire, disk, screen) is defined in this package and nowhere
-else. Nothing in here does I/O, reads a clock or draws a random number.
+This package defines everything that crosses a boundary (wire, disk, screen), and nothing in it does
+I/O, reads a clock or draws a random number.
 """

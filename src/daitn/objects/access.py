@@ -1,4 +1,4 @@
-"""What a data owner's policy says of a visit. The site itself enforces it, whoever asks."""
+"""Whether a data owner's policy allows a visit. The site enforces it, whoever asks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["allows", "check_visit"]
 
 
 def allows(listed: tuple[str, ...], name: str) -> bool:
-    """Whether a policy's list holds `name` or the wildcard."""
+    """Whether a policy's list contains `name` or the wildcard."""
     return ANY in listed or name in listed
 
 

@@ -1,7 +1,7 @@
-"""A model under way by itself: what it carries beside its weights.
+"""An agent, a model that travels on its own: what it carries beside its weights.
 
-It carries the facts of its training job, from which the job's state follows at every site (see
-`daitn.control.jobs`), so that it needs no control centre to know what to do next.
+It carries the events of its training job, from which every site can derive the job's state (see
+`daitn.control.jobs`), so it needs no control centre to know what to do next.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Agent", "AgentReport", "DatedFact", "ReportReply"]
 
 
 class DatedFact(msgspec.Struct, frozen=True, array_like=True):
-    """A fact, and when it was taken in, in seconds since the epoch."""
+    """An event and the time it was recorded, in seconds since the epoch."""
 
     at_s: float
     event: JobEvent
@@ -29,38 +29,38 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobId
     home: SiteId
-    """Where its owner is."""
+    """The owner's site."""
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
-    """How often it was sent out anew from home because it was lost."""
+    """How often the origin sent it out again after a loss."""
     facts: Annotated[tuple[DatedFact, ...], msgspec.Meta(max_length=100_000)]
     choices: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=1024)] = ()
-    """Sites with data to which it might go instead, as heard where it was; none of them refused it.
-    Where it arrives, it is compared with these."""
+    """Other sites with data it might go to, as advertised where it was; none has refused it. The
+    next site compares itself with these."""
 
     def stage(self) -> tuple[int, int]:
-        """Later journeys of a job are larger: whoever takes one over adds a fact."""
+        """Grows during a job's migration: each site that takes over adds a fact."""
         return self.epoch, len(self.facts)
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload with which a site tells home how a journey is."""
+    """The payload with which a site reports a migration's progress to the origin."""
 
     site: SiteId
     agent: Agent | None
-    """None: nothing new, but it goes on."""
+    """None: no news, but it is still running."""
     job: JobId
     epoch: int
     facts: int
-    """How many facts the journey has that the site has."""
+    """How many facts the site's copy of the migration holds."""
 
     def stage(self) -> tuple[int, int]:
-        """Of the journey that the site has; see `Agent.stage`."""
+        """Stage of the site's copy; see `Agent.stage`."""
         return self.epoch, self.facts
 
 
 class ReportReply(enum.StrEnum):
-    """What home says to a note."""
+    """The origin's answer to a report."""
 
     YES = "yes"
     STALE = "stale"
-    """A later one is under way, or the job is over: drop it."""
+    """A later one is in progress, or the job is over: drop this one."""

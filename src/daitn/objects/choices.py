@@ -1,4 +1,4 @@
-"""Multiple-choice questions as chat: how they are asked of any model, and how answers are read.
+"""Multiple-choice questions as chat messages: the wording of the question, and reading answers.
 
 ::
 
@@ -22,18 +22,18 @@ _INSTRUCTION = "Answer with the letter only."
 _OPTION = re.compile(r"^\s*([A-H])[).:]\s+(.*)$")
 _LETTER = re.compile(r"(?<![A-Za-z])([A-H])(?![A-Za-z])")
 _LOOKED_AT = 200
-"""Characters of an answer in which its letter must stand."""
+"""The letter must stand within this many characters of an answer."""
 
 
 def as_question(question: str, options: Sequence[str]) -> str:
-    """The text of one message that asks to choose. Line ends within an option become spaces."""
+    """Build the message that asks a model to choose. Line ends within an option become spaces."""
     lettered = zip(LETTERS, options, strict=False)
     lines = [f"{letter}) {' '.join(option.split())}" for letter, option in lettered]
     return "\n".join((" ".join(question.split()), "", *lines, "", _INSTRUCTION))
 
 
 def read_question(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Question and options of such a message; none where it is no multiple-choice question.
+    """Question and options of such a message, or none if it is not a multiple-choice question.
 
     The options are the first run of lines lettered A, B, ... without a gap, at least two.
     """

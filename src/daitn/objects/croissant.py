@@ -1,9 +1,8 @@
-"""A data set's descriptor as Croissant, the JSON-LD vocabulary of MLCommons for data sets.
+"""Data set descriptors as Croissant, MLCommons' JSON-LD vocabulary for data sets.
 
-Croissant describes files and the records in them. A DA-ITN data set offers neither: models come
-to it, and nothing is downloaded. So `distribution` and `recordSet` are left out, and what a model
-owner decides on stands under `daitn:`. Source: MLCommons, Croissant Format Specification 1.0,
-2024.
+Croissant describes files and the records in them. A DA-ITN data set offers neither: models come to
+it, and nothing is downloaded. So `distribution` and `recordSet` are absent, and the facts a model
+owner decides on are under `daitn:`. Source: MLCommons, Croissant Format Specification 1.0, 2024.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["NAMESPACE", "to_croissant"]
 
 NAMESPACE = "urn:daitn:terms:1#"
-"""Of the terms that Croissant has no word for. A name, not an address: nothing is fetched."""
+"""Namespace of terms that Croissant lacks. A name, not an address: nothing is fetched."""
 
 _CR = "http://mlcommons.org/croissant/"
 _TERMS = (
@@ -52,9 +51,9 @@ _TERMS = (
 def to_croissant(dataset: DatasetDescriptor) -> dict[str, object]:
     """Croissant 1.0 JSON-LD of a data set, ready for `json.dumps`.
 
-    It holds what the descriptor holds: counts and conditions, no record and no address. A data
-    set without a licence of its own is under the conditions of its policy, and says so. Raises
-    `InvalidInput` if `fresh_at_s` is no moment of the calendar.
+    It contains what the descriptor contains: counts and conditions, no records and no addresses. A
+    data set without its own licence falls under its policy's conditions, and the output says so.
+    Raises `InvalidInput` if `fresh_at_s` is not a valid date.
     """
     return {
         "@context": _context(),
@@ -100,7 +99,7 @@ def _date(at_s: float) -> str:
 
 
 def _context() -> dict[str, object]:
-    """The context that the specification asks for, and DA-ITN's own prefix."""
+    """The context that the specification requires, plus DA-ITN's own prefix."""
     return {
         "@language": "en",
         "@vocab": "https://schema.org/",

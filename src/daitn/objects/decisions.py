@@ -1,7 +1,7 @@
-"""What was decided and why, in a form that is shown, stored and replayed.
+"""Decisions and their reasons, in a form that can be shown, stored and replayed.
 
-A *rejection* says by how much a candidate misses a bound; a *term* says what one scorer made of
-a candidate. `daitn explain`, the feasibility assessment and the audit all show these values.
+A *rejection* says how far a candidate misses a bound; a *term* is one scorer's value for a
+candidate. `daitn explain`, the feasibility assessment and the audit all show these values.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from daitn.objects.identifiers import Digest, SiteId
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a candidate (a data set, a verifier, a route) is out."""
+    """Why a candidate (a data set, a verifier, a route) was rejected."""
 
     candidate: str
     """`site/dataset`, `site`, or a route's id."""
     filter: str
-    """The filter that rejects it."""
+    """The filter that rejected it."""
     reason: str
     """A sentence for people."""
     field: str
     """The field of the intent that would have to change, for instance `requirements[0]`."""
     shortfall: float = 1.0
-    """How far the value misses the bound, in `unit`; 1 where there is no measure."""
+    """How far the value misses the bound, in `unit`; 1 if there is no measure."""
     unit: str = ""
     relax_to: str = ""
     """The value of `field` at which this filter would pass; empty if none would."""
@@ -39,7 +39,7 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """Weighted mean of the terms."""
     terms: dict[str, float]
     expected: dict[str, float] = {}
-    """Of a route: objective to the value that is expected to be measured at its end."""
+    """For a route: objective to the value expected at its end."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,9 +47,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     policy: str
     chosen: str | None
-    """Id of the picked candidate; none if all were rejected."""
+    """Id of the chosen candidate; none if all were rejected."""
     ranking: tuple[Scored, ...]
-    """Best first, at most the first 20."""
+    """Best first, at most 20."""
     rejections: tuple[Rejection, ...]
     snapshot_version: int
     at_s: float
@@ -62,28 +62,28 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     examples: int
     expected_s: float
-    """Transfer, training and verification."""
+    """Transfer, training and verification, in seconds."""
     expected_cost_usd: float
     expected: dict[str, float]
-    """Objective to the value that is expected to be measured after the visit."""
+    """Objective to the value expected after the visit."""
     release_to: tuple[str, ...]
-    """Jurisdictions into which the data's owner lets a model travel that learned there."""
+    """Jurisdictions into which the data's owner lets a model that learned there travel."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan from one checkpoint on. Only its first visit is certain: each verification replans."""
+    """A plan from one checkpoint on. Each verification replans; only its first visit is certain."""
 
     start: Digest | None
-    """Model from which it goes on; none for a fresh model."""
+    """Model it continues from; none for a fresh model."""
     visits: tuple[PlannedVisit, ...]
     reaches: bool
     """Whether every objective is expected to hold at its end."""
     chance: float = 0.0
-    """How likely that is believed to be, in [0, 1]."""
+    """Estimated probability of that, in [0, 1]."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):
-    """A single change to an intent that would, by itself, make it feasible."""
+    """A single change to an intent that would make it feasible on its own."""
 
     field: str
     current: str
@@ -92,12 +92,12 @@ class Relaxation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a feasibility module says: yes, or no with reasons and smallest relaxations."""
+    """A feasibility module's answer: yes, or no with reasons and the smallest relaxations."""
 
     feasible: bool
     reasons: tuple[str, ...]
     rejections: tuple[Rejection, ...]
     relaxations: tuple[Relaxation, ...]
     route: Route | None = None
-    """The route that would be taken, where there is one."""
+    """The route it would take, if there is one."""
     snapshot_version: int

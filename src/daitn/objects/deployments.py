@@ -1,4 +1,4 @@
-"""Models at work: what a facility says of itself and of the models that answer there."""
+"""Deployed models: descriptors of facilities, deployments and gateways."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Evidence = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=32)]
 
 ANY_CONTEXT = 1 << 31
-"""Of models for which what is asked is cut to what they read; in tokens."""
+"""Context length, in tokens, of models that truncate their input."""
 MOST_DEPLOYMENTS = 256
-"""At one facility."""
+"""Limit per facility."""
 
 
 class Api(enum.StrEnum):
-    """What can be asked of a model, by the names of OpenAI's HTTP API."""
+    """How a model can be queried, under the names of OpenAI's HTTP API."""
 
     CHAT = "chat"
     """`/v1/chat/completions`"""
@@ -49,7 +49,7 @@ class Api(enum.StrEnum):
 
     @property
     def path(self) -> str:
-        """Under the base of OpenAI's API, which is `/v1` at gateways and facilities."""
+        """Path below the base of OpenAI's API, which is `/v1` at gateways and facilities."""
         return "/chat/completions" if self is Api.CHAT else f"/{self}"
 
 
@@ -63,49 +63,49 @@ class Runtime(enum.StrEnum):
 
 
 class DeploymentState(enum.StrEnum):
-    """Whether a deployment answers."""
+    """Whether a deployment serves queries."""
 
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
-    """It finishes what it has and takes nothing new."""
+    """It finishes its queries in flight and accepts no new ones."""
     FAILED = "failed"
 
 
 class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model's owner allows. Each list may hold `*`."""
+    """What a model's owner allows. Each list may contain `*`."""
 
     release_to: Words = ("*",)
     """Jurisdictions in which the model may be hosted."""
     askers: Words = ("*",)
-    """Query owners who may ask it."""
+    """Query owners who may query it."""
 
 
 class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that answers at one facility. The same name elsewhere is a replica."""
+    """A model served at one facility. The same name elsewhere is a replica."""
 
     name: Word
-    """By which queries ask for it; what OpenAI's API calls `model`."""
+    """The name that queries use; OpenAI's API calls it `model`."""
     owner: OwnerId
     runtime: Runtime
     apis: Annotated[tuple[Api, ...], msgspec.Meta(max_length=8)]
     state: DeploymentState
     manifest: Digest | None = None
-    """Digest of the weights; none where they are not ours to name."""
+    """Digest of the weights; none when unknown to us."""
     recipe: Word = ""
     size_bytes: Count = 0
     context_tokens: Count = 4096
-    """Tokens of question and answer together that it can hold."""
+    """Context length: tokens of prompt and answer together."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
-    """Queries that it answers at the same time; further ones wait."""
+    """Queries it answers concurrently; further ones wait."""
     queue: Count = 64
-    """Queries that may wait; further ones are turned away."""
+    """Queries that may wait; further ones are shed."""
     price_usd_per_1k_in: Price = 0.0
     price_usd_per_1k_out: Price = 0.0
     deterministic: bool = False
-    """The same weights give the same answer, piece by piece, to the same query at temperature 0."""
+    """At temperature 0 the same weights answer the same query identically, piece by piece."""
     claimed: Annotated[dict[Word, float], msgspec.Meta(max_length=64)] = {}
-    """Topic to accuracy, as its provider says: shown, and believed by nobody."""
+    """Topic to accuracy, as the provider claims it: shown, never trusted."""
     evidence: Evidence = ()
     """Verifications of these weights, signed by the units that made them."""
     policy: ModelPolicy = ModelPolicy()
@@ -115,25 +115,25 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A model deployment facility (MDF)."""
 
     endpoint: Word
-    """Where gateways reach it, for instance `http://10.0.0.7:7490`."""
+    """Address for gateways, for instance `http://10.0.0.7:7490`."""
     hosts: bool
     """Whether the control centre may place models here."""
     memory_bytes: Count
-    """For models that are placed here."""
+    """For models placed here."""
     recipes: Words = ()
     """Recipes whose models can be placed here."""
     price_usd_per_hour: Price = 0.0
-    """Of hosting one model."""
+    """Price of hosting one model."""
     keeps_queries: bool = False
-    """Whether what is asked here is kept after it was answered."""
+    """Whether queries are retained after they are answered."""
     deployments: Annotated[
         tuple[DeploymentDescriptor, ...], msgspec.Meta(max_length=MOST_DEPLOYMENTS)
     ] = ()
 
 
 class GatewayDescriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry for queries."""
+    """An entry point for queries."""
 
     endpoint: Word
-    """Where query owners reach it, for instance `http://10.0.0.8:7480`; OpenAI's API is under
+    """Address for query owners, for instance `http://10.0.0.8:7480`; OpenAI's API is under
     `/v1`."""

@@ -32,7 +32,7 @@ Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e30)]
 Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Histogram = Annotated[dict[Word, Count], msgspec.Meta(max_length=4096)]
-"""Bounds on what strangers publish: a descriptor describes, it does not fill memories."""
+"""The bounds keep what strangers publish from filling memory."""
 
 ANY = "*"
 """In a policy's list: no restriction."""
@@ -55,7 +55,7 @@ def covers_topic(broad: str, narrow: str) -> bool:
 
 
 class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a data owner allows visiting models to do. Each list may hold `*`."""
+    """What a data owner allows visiting models to do. Each list may contain `*`."""
 
     recipes: Words
     """Recipes that may run on the data."""
@@ -66,27 +66,27 @@ class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TopicSketch(msgspec.Struct, frozen=True, kw_only=True):
-    """Which features the texts of a data set have, as hashed counts.
+    """Features of the texts in a data set, as hashed counts.
 
-    Only features that occur in several different records are in it, so that it tells how a topic
-    is spoken about and nothing of one record. See `daitn.topology.topics`.
+    Only features found in several different records are included, so the sketch shows how a topic
+    is worded and nothing about any single record. See `daitn.topology.topics`.
     """
 
     texts: int
-    """Records that were looked at."""
+    """Number of records examined."""
     buckets: Annotated[tuple[int, ...], msgspec.Meta(max_length=65_536)]
     """Hash buckets with at least one feature, ascending."""
     counts: Annotated[tuple[int, ...], msgspec.Meta(max_length=65_536)]
-    """Records that have a feature of the bucket, bucket by bucket."""
+    """For each bucket, the number of records with one of its features."""
 
 
 class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """A data set, described so that it can be found and never so that it can be rebuilt."""
+    """Describes a data set well enough to find it, never well enough to rebuild it."""
 
     name: Word
     site: SiteId
     data_schema: Word
-    """What a record looks like, for instance `qa-pairs/1`; a recipe reads one schema."""
+    """Format of a record, for instance `qa-pairs/1`; a recipe reads one schema."""
     modality: str
     """`text`, `table` or `image`."""
     topics: Words
@@ -101,16 +101,16 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_per_1k: Price = 0.0
     """Price of 1,000 training examples."""
     jurisdiction: str
-    """ISO 3166-1 alpha-2 code of the law that the data is under."""
+    """ISO 3166-1 alpha-2 code of the law that governs the data."""
     licence: str = ""
     description: str = ""
     policy: DataPolicy
     sketch: TopicSketch | None = None
-    """How the questions in it are worded, where its owner lets that be known."""
+    """How its questions are worded, if its owner agrees to publish that."""
 
 
 class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site can compute with."""
+    """A site's computing resources."""
 
     device: str
     memory_bytes: int
@@ -128,7 +128,7 @@ class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Words
     items: Count
     chance: Share
-    """What guessing reaches on it, in [0, 1]."""
+    """Accuracy of guessing, in [0, 1]."""
     labels: Histogram
 
 
@@ -140,14 +140,14 @@ class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a node says of itself. A later `version` replaces an earlier one."""
+    """Everything a node publishes about itself. A later `version` replaces an earlier one."""
 
     site: SiteId
     owner: OwnerId
     roles: tuple[Role, ...]
     jurisdiction: str
     public_key: str
-    """Ed25519 public key, base64; signs what the site adds to a model's lineage."""
+    """Ed25519 public key, base64; verifies what the site adds to a model's lineage."""
     started_at_s: float
     version: int
     """Counts up from 1 with each change since `started_at_s`."""
@@ -172,8 +172,8 @@ class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     holders: tuple[SiteId, ...]
     created_at_s: float
     config: dict[str, object] = {}
-    """The recipe's configuration of it."""
+    """Its recipe configuration."""
     release_to: tuple[str, ...] = (ANY,)
-    """Jurisdictions into which it may travel, given all the data that it learned from."""
+    """Jurisdictions into which it may travel, given all the data it learned from."""
     evidence: tuple[Entry, ...] = ()
     """Its signed verifications."""

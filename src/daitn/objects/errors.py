@@ -1,4 +1,4 @@
-"""What can go wrong, drawn once.
+"""The exception tree.
 
 ::
 
@@ -11,11 +11,11 @@
     ├── Corrupt               bytes do not match the digest or signature that names them
     ├── StorageFull           a disk has no room
     ├── WorkFailed            a recipe failed while training or measuring
-    ├── IllegalTransition     an event that the state machine does not know in this state
+    ├── IllegalTransition     the state machine does not accept this event in this state
     └── StaleAppend           somebody else appended to a job since its events were read
 
-"No" is a value with reasons (see `daitn.policy`); these exceptions are for broken promises.
-Every one of them crosses the network as an `ErrorReport` and is raised again on the other side.
+"No" is a value with reasons (see `daitn.policy`); these exceptions are for broken promises. Each
+crosses the network as an `ErrorReport` and is raised again on the other side.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = [
 
 
 class DaitnError(Exception):
-    """A broken promise, told so that its reader can act on it.
+    """A broken promise, reported so that the reader can act on it.
 
-    `problem` says what is wrong, `field` names the offending field (a dotted path, or empty),
-    `fix` says what to do about it.
+    `problem` says what is wrong, `field` names the offending field (a dotted path, or empty), `fix`
+    says what to do about it.
     """
 
     def __init__(self, problem: str, *, field: str = "", fix: str = "") -> None:
@@ -89,7 +89,7 @@ class WorkFailed(DaitnError):
 
 
 class IllegalTransition(DaitnError):
-    """An event that the state machine does not know in this state; told with the item's history."""
+    """The state machine does not accept this event in this state; carries the item's history."""
 
 
 class StaleAppend(DaitnError):
@@ -97,7 +97,7 @@ class StaleAppend(DaitnError):
 
 
 class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A `DaitnError` on the wire. An unknown `code` (of a newer peer) is raised as `DaitnError`."""
+    """A `DaitnError` on the wire. An unknown `code` (from a newer peer) becomes a `DaitnError`."""
 
     code: str
     problem: str

@@ -1,4 +1,4 @@
-"""What verification units find by asking deployed models."""
+"""What verification units find by querying deployed models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Attestation", "Finding"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What an MPVU measured of one deployment on one topic, by asking it as a query owner would.
+    """An MPVU's measurement of one deployment on one topic, made by querying it as an owner would.
 
-    A later finding of the same unit on the same deployment and topic replaces an earlier one.
+    A later finding by the same unit on the same deployment and topic replaces an earlier one.
     """
 
     verifier: SiteId
@@ -20,7 +20,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The facility."""
     deployment: str
     manifest: Digest | None
-    """As the facility advertised it when it was asked."""
+    """As the facility advertised it at the time."""
     topic: str
     metric: str
     value: float
@@ -29,10 +29,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Test items over which `value` was measured."""
     at_s: float
     degraded: bool = False
-    """It answers significantly worse than it did before: it is to be asked no more, but by units
-    that see whether it is well again."""
+    """It answers significantly worse than before: only verification units, which check whether it
+    has recovered, should query it."""
     before: float | None = None
-    """Where it is degraded: the value from which it fell."""
+    """If degraded: the value before the drop."""
 
 
 class Attestation(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Names of things. Each is a string with a meaning of its own."""
+"""Identifiers. Each is a string with its own type."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = [
 ]
 
 SiteId = NewType("SiteId", str)
-"""A site, for instance `ninds`; one running node each."""
+"""A site, for instance `ninds`; each runs one node."""
 JobId = NewType("JobId", str)
 VisitId = NewType("VisitId", str)
-"""One command to one site (a visit or a verification); a retry of the same command keeps it."""
+"""One command to one site (a visit or a verification); retries of the command keep the id."""
 OwnerId = NewType("OwnerId", str)
 ObjectiveName = NewType("ObjectiveName", str)
 Digest = NewType("Digest", str)
 """BLAKE3-256 of some bytes, 64 lower-case hexadecimal digits."""
 
 CENTER_SITE = SiteId("center")
-"""The name under which the control centre holds weights that owners bring; no site's name."""
+"""The site name under which the control centre holds owners' weights; no real site has it."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 def checked_name(value: str, field: str) -> str:
-    """Return `value` if it can stand in a key expression, a file name and a URL.
+    """Return `value` if it is valid in a key expression, a file name and a URL.
 
     Raises `InvalidInput` naming `field` otherwise.
     """

@@ -1,7 +1,7 @@
-"""What an owner wants, stated so that its shortfall can be measured.
+"""What an owner wants, stated so that any shortfall can be measured.
 
-A *requirement* is hard; an *objective* is what the model must be measured to reach; a
-*preference* orders what is left. (Paper, section III: the model owner's request.)
+A *requirement* is hard; an *objective* is a measurement the model must reach; a *preference* ranks
+what remains. (Paper, section III: the model owner's request.)
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 JobName = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
-"""Short, because the ids of jobs and of their visits are made from it."""
+"""Short, because job ids and visit ids are built from it."""
 
 
 class Quantity(enum.StrEnum):
-    """A property of a data set, its site or its links on which a requirement can stand."""
+    """A property of a data set, its site or its links that a requirement can bound."""
 
     JURISDICTION = "jurisdiction"
     OWNER = "owner"
@@ -75,7 +75,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"{self.quantity} takes {allowed}")
 
     def shortfall(self, value: float | str) -> float:
-        """By how much `value` misses the bound, in the quantity's unit; 0 when it holds.
+        """How far `value` misses the bound, in the quantity's unit; 0 if it holds.
 
         A name that is not allowed misses by 1.
         """
@@ -98,7 +98,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A metric on a verifier's test set that has to reach a target."""
+    """A target for a metric on a verifier's test set."""
 
     name: Name
     metric: Name = "accuracy"
@@ -108,7 +108,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much one scorer counts when routes are compared."""
+    """The weight of one scorer when routes are compared."""
 
     scorer: Name
     weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
@@ -125,7 +125,7 @@ class ModelWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DataWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which data may teach the model: sets on any of these topics."""
+    """Which data sets may train the model: those on any of these topics."""
 
     topics: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
 
@@ -141,7 +141,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class PinnedVisit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One visit of a route that the owner states instead of leaving it to the network."""
+    """One visit of a route that the owner fixes instead of leaving it to the network."""
 
     site: SiteId
     examples: Count
@@ -159,7 +159,7 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     budget: Budget = Budget()
     preferences: tuple[Preference, ...] = ()
     route: tuple[PinnedVisit, ...] = ()
-    """Empty: MTRCE computes the route. Given: exactly these visits, for comparison."""
+    """Empty: MTRCE computes the route. Otherwise exactly these visits, for comparison."""
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in self.objectives]

@@ -1,6 +1,6 @@
-"""A training job: the facts of its life, and how it is shown.
+"""A training job: its events, and its view for display.
 
-The facts (events, in the past tense) are what is stored; the job's state follows from them, see
+Only the events (in the past tense) are stored; the job's state follows from them, see
 `daitn.control.jobs`.
 """
 
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class JobState(enum.StrEnum):
-    """Where a job is."""
+    """Stages of a job."""
 
     SUBMITTED = "submitted"
     PLANNING = "planning"
@@ -93,7 +93,7 @@ _SENTENCES = {
 
 
 class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe said of the wanted model when the job was submitted."""
+    """What the recipe reported about the model when the job was submitted."""
 
     data_schema: str
     test_schema: str
@@ -102,53 +102,53 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     size_bytes: int
     labels: tuple[str, ...] = ()
-    """Labels that the model tells apart; empty: it takes any."""
+    """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
     learning: dict[str, tuple[float, float]] = {}
-    """What visits with this recipe were seen to teach: means and standard deviations of the route
+    """What earlier visits with this recipe taught: means and standard deviations of the route
     engine's parameters."""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
-    """An owner handed in an intent."""
+    """An owner submitted an intent."""
 
     job: JobId
     intent: TrainingIntent
     needs: WorkNeeds
     start: ModelRef | None = None
-    """Weights that the owner brought."""
+    """Weights supplied by the owner."""
     insist: bool = False
-    """Go on even if the feasibility module expects the targets to be missed."""
+    """Start even if the feasibility module expects the targets to be missed."""
 
 
 class Assessed(msgspec.Struct, frozen=True, tag="assessed"):
-    """T-FAM gave its opinion."""
+    """T-FAM assessed the intent."""
 
     assessment: Assessment
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
-    """MTRCE computed a route; none when no visit is worth making."""
+    """MTRCE computed a route, or none when no visit is worthwhile."""
 
     route: Route | None
     decision: Decision
     waiting_for: str = ""
-    """Set when there is no route now but may be one when the network changes."""
+    """Set when there is no route now but a change in the network may open one."""
     why: str = ""
-    """Without a route: what the route engine says of the best that could still be reached."""
+    """Without a route: what the route engine says about the best result still within reach."""
     unvisited: dict[SiteId, str] = {}
-    """Without a route: sites with data that the model did not visit, and why."""
+    """Without a route: sites with data that the model has not visited, and why."""
     here: NodeDescriptor | None = None
-    """The site of the first visit as a model that travels found it, without what it does not learn
-    from; none: a control centre decided, or the model knew it so."""
+    """The first visit's site as a travelling model found it, without what it does not learn from;
+    none: a control centre decided, or the model already knew the site in this form."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision of the route engine, in the life of its job."""
+    """One decision of the route engine in a job's life."""
 
     number: int
-    """From 1 on."""
+    """Counts from 1."""
     at_s: float
     decision: Decision
     route: Route | None
@@ -159,66 +159,66 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):
-    """Who measures an objective."""
+    """Which site measures an objective."""
 
     objective: ObjectiveName
     site: SiteId | None
-    """None: nobody can measure it now."""
+    """None: no site can measure it now."""
 
 
 class VerifiersChosen(msgspec.Struct, frozen=True, tag="verifiers-chosen"):
-    """Each open objective was given to a verification unit."""
+    """A verification unit was assigned to each open objective."""
 
     assignments: tuple[VerifierAssignment, ...]
 
 
 class Reported(msgspec.Struct, frozen=True, tag="reported"):
-    """A site told how a piece of work ended."""
+    """A site reported how a piece of work ended."""
 
     outcome: WorkOutcome
 
 
 class SiteLost(msgspec.Struct, frozen=True, tag="site-lost"):
-    """A site that was working for the job is gone."""
+    """A site that was working for the job left."""
 
     site: SiteId
 
 
 class WorkStalled(msgspec.Struct, frozen=True, kw_only=True, tag="work-stalled"):
-    """A site is there, and does not get on with a piece of work."""
+    """A site is connected but makes no progress with a piece of work."""
 
     site: SiteId
     visit: VisitId
     silent_s: float
-    """For how long nothing moved."""
+    """Time without progress, in seconds."""
 
 
 class CandidateLost(msgspec.Struct, frozen=True, tag="candidate-lost"):
-    """The weights that are to be measured cannot be had any more."""
+    """No holder can supply the weights that were to be measured."""
 
     detail: str
 
 
 class Woke(msgspec.Struct, frozen=True, kw_only=True, tag="woke"):
-    """A waiting job is to try again: the network changed, or its time came."""
+    """A waiting job should try again: the network changed, or its timer expired."""
 
 
 class DeadlinePassed(msgspec.Struct, frozen=True, kw_only=True, tag="deadline-passed"):
-    """The intent's time is over."""
+    """The deadline of the intent passed."""
 
 
 class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag="cancel-requested"):
-    """The owner wants it stopped."""
+    """The owner asked to stop the job."""
 
 
 class ActionFailed(msgspec.Struct, frozen=True, tag="action-failed"):
-    """The control centre could not carry a command out."""
+    """The control centre failed to carry out a command."""
 
     error: ErrorReport
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True, tag="recovered"):
-    """The control centre came back and takes the job up again."""
+    """The control centre restarted and resumes the job."""
 
 
 JobEvent = (
@@ -239,23 +239,23 @@ JobEvent = (
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that was measured on every objective; a job can go on from any of them."""
+    """A model measured on every objective; a job can continue from any checkpoint."""
 
     model: ModelRef
     values: dict[ObjectiveName, float]
     standard_error: dict[ObjectiveName, float]
     entries: tuple[Digest, ...]
-    """Lineage entries of its verifications: what a visit that starts from it builds on."""
+    """Lineage entries of its verifications: the parents of a visit that starts from it."""
     release_to: tuple[str, ...]
-    """Jurisdictions into which it may travel, given all the data that it learned from."""
+    """Jurisdictions into which it may travel, given all the data it learned from."""
     visits: tuple[int, ...] = ()
-    """Positions in the job's made visits of those that led to it, oldest first."""
+    """Positions, among the job's completed visits, of those that led to it, oldest first."""
     by_label: dict[ObjectiveName, dict[str, float]] = {}
-    """Objective to label to value, where its verifier told them."""
+    """Objective to label to value, where its verifier reported them."""
 
 
 class ObjectiveView(msgspec.Struct, frozen=True, kw_only=True):
-    """An objective and how far it is."""
+    """An objective and its progress."""
 
     name: str
     metric: str
@@ -272,7 +272,7 @@ class ObjectiveView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisitView(msgspec.Struct, frozen=True, kw_only=True):
-    """One stop of the route that was really taken."""
+    """One completed visit of the route actually taken."""
 
     site: SiteId
     dataset: str
@@ -283,7 +283,7 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     transfer_s: float
     overhead_s: float
     verify_s: float
-    """The longest of its verifications, with the transfer to its verifier."""
+    """The longest of its verifications, including the transfer to the verifier."""
     bytes_in: int
     """To the site and to the verifiers that measured the result."""
     cost_usd: float
@@ -291,7 +291,7 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, float]
     """Measured after the visit."""
     gains: dict[str, float]
-    """Against the checkpoint from which the visit started."""
+    """Difference from the checkpoint at which the visit started."""
     model: Digest
 
 
@@ -305,13 +305,13 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     sentence: str
     detail: str
-    """What it waits for, or why it ended."""
+    """What it is waiting for, or why it ended."""
     algorithm: str
     objectives: tuple[ObjectiveView, ...]
     route: tuple[VisitView, ...]
     planned: Route | None
     working: tuple[SiteId, ...]
-    """Sites that work for it now."""
+    """Sites working for it now."""
     excluded: tuple[SiteId, ...]
     untrained: dict[str, float]
     """Measured before the first visit."""
@@ -328,4 +328,4 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     ended_at_s: float | None
     needs: WorkNeeds
     queued: str = ""
-    """Its places in sites' queues, for instance `2nd at netco`; empty where it has its turn."""
+    """Its positions in sites' queues, for instance `2nd at netco`; empty when it is not queued."""

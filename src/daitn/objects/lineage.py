@@ -1,9 +1,8 @@
 """The signed chain of a model's visits and verifications.
 
-Each entry names the digests of the entries that it builds on, as a Git commit names its parents,
-so that none can be left out or put in another order, and is signed by the site that wrote it.
-A visit builds on every verification of the model that it received; a verification builds on the
-visit that made the model that it measured.
+Each entry names the digests of the entries it builds on, as a Git commit names its parents, so none
+can be dropped or reordered. The site that wrote it signs it. A visit builds on every verification
+of the model it received; a verification builds on the visit that made the model it measured.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["Entry", "Lineage", "LineageFact", "Origin", "Verification", "Visit"]
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
-    """A fresh or imported model came into being at `site`."""
+    """A fresh or imported model was created at `site`."""
 
     job: JobId
     visit: VisitId
@@ -45,7 +44,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     overhead_s: float
     """From the command's arrival to the report, less transfer and training."""
     bytes_in: int
-    """Bytes that travelled to the site; chunks that it already held are not in it."""
+    """Bytes transferred to the site, without chunks it already held."""
     examples: int
     loss: float
     model_in: Digest
@@ -76,7 +75,7 @@ LineageFact = Origin | Visit | Verification
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One signed fact. `signature` is over `previous` and the fact, see `daitn.identity`."""
+    """One signed fact. `signature` covers `previous` and the fact; see `daitn.identity`."""
 
     fact: LineageFact
     previous: tuple[Digest, ...]
@@ -85,7 +84,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> Digest:
-        """BLAKE3 of the entry, by which later entries name it."""
+        """BLAKE3 of the entry; later entries refer to it by this."""
         return Digest(blake3(canonical(self)).hexdigest())
 
 

@@ -1,7 +1,7 @@
-"""What control centre, nodes and owners say to each other over the fabric.
+"""Messages between control centre, nodes and owners over the fabric.
 
-All of it travels as MessagePack of these structs (see `daitn.objects.wire`); unknown fields are
-ignored, so that a newer peer can say more.
+Each is a MessagePack struct (see `daitn.objects.wire`). Receivers ignore unknown fields, so a newer
+peer may add some.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = [
 
 
 class Advert(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's descriptor, signed over its canonical bytes with the key that it names."""
+    """A node's descriptor, signed over its canonical bytes with the key it names."""
 
     descriptor: NodeDescriptor
     signature: str
 
 
 class Sensed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one site measured lately."""
+    """One site's latest measurements."""
 
     site: SiteId
     links: tuple[LinkReading, ...] = ()
@@ -61,8 +61,8 @@ class Sensed(msgspec.Struct, frozen=True, kw_only=True):
 class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     """Fetch a model, train it on a data set, keep the result and report.
 
-    Without `model` a fresh one is initialised from `recipe`, `config` and `seed`.
-    With `examples` 0 it is made or fetched and not trained.
+    Without `model`, the site initialises a fresh one from `recipe`, `config` and `seed`. With
+    `examples` 0 it makes or fetches the model and does not train it.
     """
 
     visit: VisitId
@@ -94,7 +94,7 @@ Work = VisitWork | VerifyWork
 
 
 class CancelWork(msgspec.Struct, frozen=True, kw_only=True):
-    """Stop a piece of work and forget what it made."""
+    """Stop a piece of work and discard its result."""
 
     visit: VisitId
 
@@ -106,20 +106,20 @@ class StatusQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipeQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a site that runs a recipe what a model of this configuration needs."""
+    """Ask a site that runs a recipe what a model with this configuration needs."""
 
     recipe: str
     config: dict[str, object]
 
 
 class ModelsNeeded(msgspec.Struct, frozen=True, kw_only=True):
-    """Tell a site which models somebody may still ask for; it may forget the others."""
+    """Tell a site which models may still be requested; it may delete the others."""
 
     models: tuple[Digest, ...]
 
 
 class WorkState(enum.StrEnum):
-    """How far a piece of work is, as the site that does it knows."""
+    """Progress of a piece of work, as seen by the site that does it."""
 
     UNKNOWN = "unknown"
     """The site never accepted it, or lost it in a crash."""
@@ -130,7 +130,7 @@ class WorkState(enum.StrEnum):
 
 
 class WorkOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a piece of work ended. `entry` and, after a visit, `model` where it is done."""
+    """How a piece of work ended. A finished one has `entry` and, after a visit, `model`."""
 
     visit: VisitId
     job: JobId
@@ -142,27 +142,27 @@ class WorkOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome, signed by its site over its canonical bytes: a failure too must be its own."""
+    """An outcome, signed by its site over its canonical bytes, so nobody can forge a failure."""
 
     outcome: WorkOutcome
     signature: str
 
 
 class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to a question about a piece of work."""
+    """Answer to a `StatusQuestion`."""
 
     state: WorkState
     outcome: WorkOutcome | None = None
     phase: str = ""
-    """Of running work, as in `WorkProgress`; empty before the first."""
+    """Phase of running work, as in `WorkProgress`; empty before the first."""
     done: int = 0
     total: int = 0
     ahead: int = 0
-    """Pieces of work that were accepted before this one, where it waits for them."""
+    """How many pieces of work are queued before this one."""
 
 
 class WorkProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """A running visit or verification, for those who watch."""
+    """Progress of a running visit or verification, for observers."""
 
     job: JobId
     visit: VisitId
@@ -181,15 +181,15 @@ class ChunkRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a site for this many meaningless bytes, to see how fast they come."""
+    """Ask a site for this many filler bytes, to measure throughput."""
 
     size_bytes: int
 
 
 class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a facility to fetch a model, load it and answer with it. Asking twice is harmless.
+    """Ask a facility to fetch a model, load it and serve it. Idempotent.
 
-    It is answered as soon as the wish is kept; the facility's advert tells how far it is.
+    The facility answers once it has stored the request; its advert then reports the progress.
     """
 
     name: Word
@@ -204,37 +204,37 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetireModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a facility to finish what a deployment has under way, and to forget it."""
+    """Ask a facility to finish a deployment's queries in flight and remove it."""
 
     name: str
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
-    """How a facility does."""
+    """A facility's free memory and the load of its deployments."""
 
     site: SiteId
     at_s: float
     memory_free_bytes: int
-    """Left for models that may be placed here."""
+    """Available to models placed here."""
     deployments: tuple[ServingReading, ...]
 
 
 class DemandRate(msgspec.Struct, frozen=True, kw_only=True):
-    """How often queries of one kind come."""
+    """Rate of one kind of query."""
 
     topic: str
-    """Empty: not known."""
+    """Empty: unknown."""
     model: str
-    """The name asked for, or `auto`."""
+    """The requested name, or `auto`."""
     per_s: float
     shed_per_s: float
-    """Of them, turned away because of load."""
+    """Part of `per_s`: shed because of load."""
     tokens_out: float
-    """Mean length of an answer."""
+    """Mean length of an answer, in tokens."""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked at one gateway, smoothed."""
+    """Demand at one gateway, smoothed."""
 
     site: SiteId
     at_s: float

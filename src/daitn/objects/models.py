@@ -1,4 +1,4 @@
-"""A model as an AI object: parts named by digest, cut into chunks that are named by digest."""
+"""A model as an AI object: parts and their chunks, all named by digest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from daitn.objects.identifiers import Digest, SiteId
 __all__ = ["CHUNK_BYTES", "Manifest", "ModelRef", "Part"]
 
 CHUNK_BYTES = 1 << 20
-"""Size of a chunk. Zenoh moves 1 MiB messages about four times as fast as one large message."""
+"""Zenoh moves 1 MiB messages about four times as fast as one large message."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,11 +18,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     size_bytes: int
     chunks: tuple[Digest, ...]
-    """In order; all of `CHUNK_BYTES` but the last."""
+    """In order; all but the last have `CHUNK_BYTES`."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model consists of. Its own digest names the model."""
+    """The contents of a model. Its own digest names the model."""
 
     recipe: str
     parts: tuple[Part, ...]
@@ -33,7 +33,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model can be had."""
+    """Where a model can be fetched."""
 
     manifest: Digest
     size_bytes: int

@@ -1,4 +1,4 @@
-"""Which models are to answer where: what is wished, what is decided, and what is seen of it."""
+"""Model placement: desired deployments, planned changes, and the observed state."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ __all__ = [
 ]
 
 AUTO_REPLICAS = 0
-"""As a number of replicas: as many as what is asked makes worth while."""
+"""As a number of replicas: as many as demand justifies."""
 
 Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
 class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator wishes a trained model to answer queries."""
+    """An operator's request to deploy a trained model."""
 
     model: str
     """Its name, which is that of the job that trained it."""
     name: str = ""
-    """By which queries ask for it; empty: the model's. Under a name that is in use, the model takes
-    the place of the one before."""
+    """The name that queries use; empty: the model's. The model replaces any earlier one under that
+    name."""
     to: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=256)] = ()
     """Facilities; empty: the control centre chooses."""
     replicas: Annotated[int, msgspec.Meta(ge=0, le=256)] = 1
-    """Where the control centre chooses; `AUTO_REPLICAS`: how many, too."""
+    """If the control centre chooses; with `AUTO_REPLICAS` it chooses the number, too."""
     price_usd_per_1k_in: Price = 0.0
     price_usd_per_1k_out: Price = 0.0
     askers: tuple[str, ...] = ("*",)
-    """Query owners who may ask it."""
+    """Query owners who may query it."""
 
     @property
     def automatic(self) -> bool:
-        """Whether the optimiser decides where it is, and how often."""
+        """Whether the optimiser chooses the places and their number."""
         return not self.to and self.replicas == AUTO_REPLICAS
 
 
 class RetireIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator wishes a model to answer no more, everywhere or at one facility."""
+    """An operator's request to retire a model, everywhere or at one facility."""
 
     name: str
     site: SiteId | None = None
 
 
 class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that the control centre keeps up."""
+    """A deployment that the control centre maintains."""
 
     name: str
     intent: DeployIntent
     model: ModelDescriptor
     places: tuple[SiteId, ...]
-    """Facilities at which it is to be."""
+    """Facilities that should serve it."""
     why: str = ""
-    """Why there."""
+    """Reason for these places."""
 
 
 class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +75,13 @@ class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
 
     site: SiteId
     state: DeploymentState | None
-    """As the facility says; none: it does not say anything of it."""
+    """As the facility reports it; none: no report."""
     wanted: bool
     detail: str = ""
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment, wished and seen."""
+    """A deployment: desired and observed."""
 
     name: str
     model: str
@@ -91,7 +91,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether it answers at every place where it is to be."""
+        """Whether it is ready at every desired place."""
         wanted = [place for place in self.places if place.wanted]
         return bool(wanted) and all(place.state is DeploymentState.READY for place in wanted)
 
@@ -108,14 +108,14 @@ class PlannedPlace(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     site: SiteId
     add: bool
-    """Whether it is to come, or to go."""
+    """True adds the deployment, false removes it."""
     gain: float
-    """Seconds of waiting and travelling per second that it saves, its costs taken off."""
+    """Seconds of waiting and transfer saved per second, less its costs."""
     why: str
 
 
 class PlacementView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the optimiser would change now."""
+    """The changes that the optimiser would make now."""
 
     changes: tuple[PlannedPlace, ...]
     cost_now: float

@@ -1,7 +1,7 @@
-"""What a query owner wants, how a query was served, and how that is told.
+"""What a query owner wants, and how a query was served.
 
-A query's wishes come in the request's `daitn` object or in headers `daitn-*`; the gateway makes a
-`QueryIntent` of the request, on which feasibility (Q-FAM) and route (QIRCE) are decided.
+Constraints arrive in the request's `daitn` object or in `daitn-*` headers. The gateway turns the
+request into a `QueryIntent`, from which Q-FAM decides feasibility and QIRCE the route.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 AUTO = "auto"
-"""As a model's name: any model may answer. `auto:<topic>` says what the query is about."""
+"""As a model's name: any model may answer. `auto:<topic>` states the topic of the query."""
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
@@ -37,11 +37,11 @@ class Trust(enum.StrEnum):
     """What a model's accuracy rests on; each level includes those after it."""
 
     CLAIMED = "claimed"
-    """Its provider says so."""
+    """Its provider claims it."""
     WEIGHTS = "weights"
-    """A verification unit measured weights of the digest that the facility says it serves."""
+    """A verification unit measured weights with the digest that the facility says it serves."""
     ASKED = "asked"
-    """A verification unit asked this very deployment, as a query owner would."""
+    """A verification unit queried this very deployment, as a query owner would."""
 
 
 class Privacy(enum.StrEnum):
@@ -49,9 +49,9 @@ class Privacy(enum.StrEnum):
 
     ANY = "any"
     UNKEPT = "unkept"
-    """Only where queries are not kept after they were answered."""
+    """Only facilities that do not retain queries after answering."""
     SITE = "site"
-    """Nowhere but the gateway's own site."""
+    """Only the gateway's own site."""
 
 
 class Strategy(enum.StrEnum):
@@ -61,66 +61,66 @@ class Strategy(enum.StrEnum):
     CASCADE = "cascade"
     """A cheap model first; a better one where the first is unsure."""
     ENSEMBLE = "ensemble"
-    """Several different models, of whose answers the weightier is given."""
+    """Several different models; the answer with the greatest weight wins."""
 
 
 class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `daitn` object of a request. Everything has a default."""
+    """The `daitn` object of a request. Every field has a default."""
 
     topic: Topic = ""
-    """What the query is about; empty: found out from its text where it matters."""
+    """What the query is about; empty: inferred from its text when needed."""
     min_accuracy: Share | None = None
-    """On the topic, with trust of at least `trust`."""
+    """On the topic, with at least the trust in `trust`."""
     trust: Trust = Trust.WEIGHTS
     max_first_token_s: Positive | None = None
     """Expected seconds until the answer begins."""
     deadline_s: Positive | None = None
-    """Seconds until the answer has ended; the gateway gives up then."""
+    """Seconds until the answer must be complete; the gateway gives up then."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None = None
     jurisdictions: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes; empty: any."""
     owners: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    """Facility providers that may see the query; empty: any."""
+    """Facility providers allowed to see the query; empty: any."""
     privacy: Privacy = Privacy.ANY
     strategy: Strategy = Strategy.SINGLE
     members: Annotated[int, msgspec.Meta(ge=2, le=7)] = 3
-    """Models of an ensemble."""
+    """Number of models in an ensemble."""
     escalate_below: Share = 0.7
-    """Of a cascade: an answer of which the first model is less sure than this goes on."""
+    """A cascade escalates an answer whose confidence at the first model is below this."""
     prefer: Annotated[dict[str, float], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight: `accuracy`, `latency`, `cost`, `affinity`."""
     session: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    """Queries of one session go to one deployment where nothing speaks against it."""
+    """Queries of one session go to the same deployment unless something prevents it."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    """Deployments that may be tried before the query fails."""
+    """Deployments to try before the query fails."""
     autonomous: bool | None = None
-    """Whether the query finds its own way as a packet, hop by hop, instead of being routed by the
-    gateway; none: as the gateway does it."""
+    """Whether the query travels as a packet steered hop by hop, instead of being routed by the
+    gateway; none: the gateway's default."""
     sealed_to: Annotated[str, msgspec.Meta(max_length=200)] | None = None
-    """Class of receivers, as the gateway names it, who alone may read the query where it finds its
-    own way; empty: it is not sealed; none: as the gateway does it."""
+    """Class of receivers, by the gateway's name for it, who alone may read a query that travels as
+    a packet; empty: not sealed; none: the gateway's default."""
     hedge: bool = True
-    """Whether a second deployment may be asked when the first is unusually late."""
+    """Whether to ask a second deployment when the first is unusually late."""
 
 
 class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """One query, as far as its route depends on it. Its text is not part of it."""
+    """One query, reduced to what its route depends on; its text is not included."""
 
     origin: SiteId
     """The gateway's site."""
     owner: str
-    """Who asks; empty if the gateway does not know."""
+    """Who asks; empty if unknown to the gateway."""
     api: Api
     model: str
     """A name, or `auto`."""
     site: SiteId | None = None
-    """The one facility that may answer (`name@site`), whatever is thought of it."""
+    """The only facility that may answer (`name@site`), however it scores."""
     topic: str = ""
-    """Empty: not known."""
+    """Empty: unknown."""
     tokens_in: int
     """Estimated."""
     tokens_out: int
-    """At most."""
+    """Upper limit."""
     repeatable: bool = False
     """Temperature 0: replicas of a deterministic model give the same answer."""
     prefix: int = 0
@@ -133,13 +133,13 @@ class QueryStatus(enum.StrEnum):
 
     ANSWERED = "answered"
     REFUSED = "refused"
-    """Not feasible, or not allowed."""
+    """Infeasible or not allowed."""
     SHED = "shed"
-    """Turned away because of load."""
+    """Rejected because of load."""
     FAILED = "failed"
-    """No deployment that may answer could."""
+    """No eligible deployment was able to answer."""
     ABANDONED = "abandoned"
-    """Its owner went away."""
+    """Its owner disconnected."""
 
 
 class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,13 +158,13 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str = ""
     """Name of the model that answered."""
     site: str = ""
-    """Facility at which it answered."""
+    """Facility where it was answered."""
     path: tuple[str, ...] = ()
-    """Sites that the query passed, the gateway's first and the facility's last."""
+    """Sites on the query's path, from the gateway's to the facility's."""
     attempts: int = 0
     hedged: bool = False
     overhead_s: float = 0.0
-    """Spent in the gateway, before and after the answer of the deployment."""
+    """Time in the gateway, before and after the deployment's answer."""
     first_token_s: float | None = None
     seconds: float = 0.0
     tokens_in: int = 0
@@ -173,4 +173,4 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """Why it was not answered."""
     object_id: str = ""
-    """Of the packet, where it found its own way; `daitn trace` takes it."""
+    """Id of the packet, if it travelled as one; `daitn trace` takes it."""

@@ -1,4 +1,4 @@
-"""Numbers that were measured: none of them travels without its age and origin."""
+"""Measured numbers, each with its age and origin."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["LinkReading", "LoadReading", "Reading", "ServingReading"]
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A measured quantity. Its unit is in the name of the field that holds it."""
+    """A measured quantity. The name of the field that holds it gives its unit."""
 
     value: float
     at_s: float
-    """When it was measured, seconds since the Unix epoch on the clock of `origin`."""
+    """Time of the measurement, seconds since the Unix epoch on the clock of `origin`."""
     origin: SiteId
 
     def age_s(self, now_s: float) -> float:
-        """Seconds since it was measured; never negative, whatever the clocks of two sites say."""
+        """Seconds since the measurement; never negative, even if two sites' clocks disagree."""
         return max(0.0, now_s - self.at_s)
 
 
@@ -31,7 +31,7 @@ class LinkReading(msgspec.Struct, frozen=True, kw_only=True):
     throughput_bps: Reading | None = None
     """Bytes per second of verified model chunks, or of a probe."""
     loss: Reading | None = None
-    """Share of probes that went unanswered, in [0, 1]."""
+    """Share of probes without an answer, in [0, 1]."""
 
 
 class LoadReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,14 +39,14 @@ class LoadReading(msgspec.Struct, frozen=True, kw_only=True):
 
     site: SiteId
     queue: Reading
-    """Visits and verifications accepted and not finished."""
+    """Visits and verifications accepted but not finished."""
     cpu_share: Reading
     """Share of the site's processors in use, in [0, 1]."""
     disk_free_bytes: Reading
 
 
 class ServingReading(msgspec.Struct, frozen=True, kw_only=True):
-    """How a deployment does, as its facility measured it."""
+    """A deployment's load and speed, measured by its facility."""
 
     deployment: str
     in_flight: int
@@ -54,8 +54,8 @@ class ServingReading(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     """Queries that wait for a slot."""
     first_token_s: float | None = None
-    """From a slot to the first piece of the answer, smoothed; waiting is not in it."""
+    """From taking a slot to the first piece of the answer, smoothed; excludes waiting."""
     per_token_s: float | None = None
     """Per further token, smoothed."""
     error_share: float = 0.0
-    """Share of the latest queries that failed, smoothed, in [0, 1]."""
+    """Share of recent queries that failed, smoothed, in [0, 1]."""

@@ -1,4 +1,4 @@
-"""What owners and operators ask a control centre, and what it answers."""
+"""Requests from owners and operators to a control centre or gateway, and the answers."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class SubmitIntent(msgspec.Struct, frozen=True, kw_only=True):
     start: ModelRef | None = None
     """Weights to start from, held by the control centre."""
     insist: bool = False
-    """Start it even if the feasibility module expects the targets to be missed."""
+    """Start even if the feasibility module expects the targets to be missed."""
 
 
 class AssessIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """Say whether an intent is feasible, and start nothing."""
+    """Ask whether an intent is feasible, without starting anything."""
 
     intent: TrainingIntent
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """One job by its id; an empty id means all of them."""
+    """One job by its id; an empty id means all jobs."""
 
     job: JobId
 
@@ -70,12 +70,12 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a job's best model."""
+    """Everything known about a job's best model."""
 
     job: JobView
     lineage: Lineage
     keys: dict[SiteId, str]
-    """Public keys of the sites in the lineage, as the control centre first heard them."""
+    """Public keys of the sites in the lineage, as the control centre first received them."""
 
 
 class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,13 +98,13 @@ class ExplainQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueryExplained(msgspec.Struct, frozen=True, kw_only=True):
-    """A query, and the decision on it with every term and rejection."""
+    """A query and its decision, with every term and rejection."""
 
     query: QueryRecord
     decision: Decision
 
 
 class CutQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a gateway for the QS-QRRT of a query, without asking the query."""
+    """Ask a gateway for the QS-QRRT of a query, without running the query."""
 
     intent: QueryIntent

@@ -1,4 +1,4 @@
-"""What is asked of forwarders and told by them: modes, advice, reports."""
+"""Requests to forwarders and their reports: modes, advice, probes, traces."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ Weights = Annotated[dict[str, Weight], msgspec.Meta(max_length=16)]
 
 
 class ControlMode(enum.StrEnum):
-    """Who has a say in what a forwarder prefers."""
+    """Who influences a forwarder's preferences."""
 
     STANDALONE = "standalone"
-    """Nobody: it knows what its neighbours tell and what it learns."""
+    """Nobody: it relies on what its neighbours advertise and what it learns."""
     NON_STANDALONE = "non-standalone"
-    """A control centre advises it; without advice it goes on alone."""
+    """A control centre advises it; without advice it decides alone."""
     HIERARCHICAL = "hierarchical"
-    """Likewise, and other domains know of its own domain as a whole, not of its sites."""
+    """As non-standalone; other domains see its domain as a whole, not its sites."""
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a control centre wants its forwarders to do. Told again and again, lest it be lost."""
+    """A control centre's advice to its forwarders, repeated because a message may be lost."""
 
     version: int
-    """Counted up with every change."""
+    """Grows with every change."""
     mode: ControlMode | None = None
-    """None: each as its file says."""
+    """None: each forwarder keeps the mode from its file."""
     prefer: Weights = {}
-    """Scorer (`accuracy`, `latency`, `cost`) to weight; those that are not named stay."""
+    """Scorer (`accuracy`, `latency`, `cost`) to weight; scorers not named keep theirs."""
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes how one forwarder is controlled, or at the control centre what all are advised."""
+    """Changes how one forwarder is controlled; at the control centre, what it advises to all."""
 
     mode: ControlMode | None = None
-    """None: leave it."""
+    """None: unchanged."""
     prefer: Weights | None = None
-    """None: leave them."""
+    """None: unchanged."""
     reset: bool = False
-    """First take back what was said before."""
+    """Undo earlier changes first."""
 
 
 class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A link of a forwarder."""
+    """One link of a forwarder."""
 
     neighbour: SiteId
     up: bool
     cost_s: float
-    """Delay one way, in seconds."""
+    """One-way delay in seconds."""
     downs: int
     messages_in: int
     messages_out: int
@@ -77,38 +77,38 @@ class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OriginReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Who can be reached, and what is offered there."""
+    """A reachable origin, and what it offers."""
 
     origin: str
     via: str
-    """Empty: here."""
+    """Next hop; empty: local."""
     distance_s: float
     offers: tuple[str, ...]
 
 
 class ForwarderReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How a forwarder does."""
+    """State of a forwarder."""
 
     site: SiteId
     mode: ControlMode
     domain: str
     advised: bool
-    """Whether a control centre's advice counts now."""
+    """Whether a control centre's advice is in force now."""
     prefer: dict[str, float]
-    """Weights in use beside the usual ones."""
+    """Weights in force beside the defaults."""
     links: tuple[LinkReport, ...]
     origins: tuple[OriginReport, ...]
     objects: int
-    """That it remembers."""
+    """How many it remembers."""
     counts: dict[str, int]
-    """Packets by what became of them, since it started."""
+    """Packets by outcome since it started."""
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """Sends a probe to where an object with this want would go."""
+    """Sends a probe along the route that an object with this intent would take."""
 
     intent: bytes
-    """The want, in the wire form of packets."""
+    """The intent, in the wire form of packets."""
     hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
 
@@ -119,31 +119,31 @@ class HopReport(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     action: str
     after_s: float
-    """Since the first hop, by the clocks of the sites."""
+    """Seconds since the first hop, by the sites' clocks."""
 
 
 class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a probe."""
+    """Outcome of a probe."""
 
     object: str
     hops: tuple[HopReport, ...]
     taken_s: float
     refused: str = ""
-    """Why it came back from where it could not go on; empty: it arrived."""
+    """Why it came back before it arrived; empty: it arrived."""
 
 
 class TraceQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks what a forwarder knows of an object."""
+    """Asks what a forwarder knows about an object."""
 
     object: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One time that a forwarder looked for a way for an object."""
+    """One routing decision of a forwarder for an object."""
 
     at_s: float
     via: str
-    """Empty: delivered here, or no way (`found`)."""
+    """Next hop; empty: delivered locally, or no route (see `found`)."""
     origin: str
     found: bool
     expected_s: float
@@ -151,22 +151,22 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one forwarder remembers of one branch of an object."""
+    """What one forwarder remembers about one branch of an object."""
 
     site: str
     branch: int
     attempt: int
     phase: str
     came_from: tuple[str, ...]
-    """Empty text: it set out here."""
+    """An empty string: it started here."""
     since_s: float
     steps: tuple[StepReport, ...]
 
 
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the forwarders on an object's path remember of it, in the order of the path."""
+    """What the forwarders on an object's path remember about it, in path order."""
 
     object: str
     pending: tuple[PendingReport, ...]
     silent: tuple[str, ...] = ()
-    """Sites on the path that did not say."""
+    """Sites on the path that did not answer."""

@@ -1,7 +1,7 @@
-"""Bytes and back: MessagePack on the wire, JSON for people, YAML only in from files.
+"""Serialisation: MessagePack on the wire, JSON for people; YAML is only read, from files.
 
-`canonical` is what digests and signatures are taken over: the same value always gives the same
-bytes, whatever its dictionaries' order of insertion.
+Digests and signatures are computed over `canonical`: equal values always give equal bytes, whatever
+the insertion order of their dictionaries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def encode(value: object) -> bytes:
 
 
 def canonical(value: object) -> bytes:
-    """MessagePack in one order only, for digests and signatures."""
+    """MessagePack in one fixed order, for digests and signatures."""
     return _CANONICAL.encode(value)
 
 
@@ -43,7 +43,7 @@ def decode(data: bytes, kind: type[T]) -> T: ...
 @overload
 def decode(data: bytes, kind: UnionType) -> Any: ...
 def decode(data: bytes, kind: Any) -> Any:
-    """Read a struct that came from the network. Raises `Corrupt` on anything else."""
+    """Decode a struct received from the network. Raises `Corrupt` on anything else."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -57,7 +57,7 @@ def decode(data: bytes, kind: Any) -> Any:
 def checked(value: object, kind: type[T], what: str) -> T:
     """Turn plain data from a file into a struct.
 
-    Raises `InvalidInput` that names the field by its path, for instance `objectives[1].at_least`.
+    Raises `InvalidInput` naming the field by its path, for instance `objectives[1].at_least`.
     """
     try:
         return msgspec.convert(value, kind, strict=True)
@@ -75,7 +75,7 @@ def to_json(value: object, *, indent: int = 2) -> str:
 
 
 def _plain(problem: str) -> str:
-    """msgspec's sentence, with its type names in the words of a YAML file's author."""
+    """msgspec's message, with type names that the author of a YAML file understands."""
     for python, plain in (("`array`", "a list"), ("`object`", "a mapping"), ("`str`", "text")):
         problem = problem.replace(python, plain)
     return problem
