@@ -1,1 +1,1 @@
-"""Keys, signatures and data owners' policies."""
+"""Keys, certificates, signatures, passes and sealed payloads."""

@@ -1,6 +1,6 @@
-"""Certificates (RFC 5280) of a network's own authority, with which its processes know each other.
+"""X.509 certificates (RFC 5280) of a network's own authority, which its processes use for TLS.
 
-Whoever has one is of the network; which site it is, its Ed25519 key says.
+A certificate proves membership of the network; the Ed25519 key tells which site it is.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["AUTHORITY", "CERTIFICATE", "KEY", "issue"]
 
 AUTHORITY, CERTIFICATE, KEY = "authority.pem", "certificate.pem", "key.pem"
-"""Files of a process's folder."""
+"""Files in a process's folder."""
 _AUTHORITY_KEY = "authority-key.pem"
 _AUTHORITY_DAYS = 3650
 _BACKDATED = datetime.timedelta(hours=1)
-"""For clocks that differ."""
+"""Tolerates clocks that differ."""
 _SIGNS = x509.KeyUsage(
     key_cert_sign=True,
     crl_sign=True,
@@ -43,14 +43,14 @@ _SIGNS = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-"""What RFC 5280 wants an authority's key to be for; clients from Python 3.13 on check it."""
+"""Key usage that RFC 5280 requires of an authority; clients check it from Python 3.13 on."""
 
 
 def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> None:
     """Write a key, and a certificate for these host names and IP addresses, to `folder`.
 
-    The authority in the folder `authority` signs it; where there is none, it is made. Raises
-    `InvalidInput` where `folder` has one already, a host is none, or the authority is damaged.
+    The authority in the folder `authority` signs it, and is created if missing. Raises
+    `InvalidInput` if `folder` already has a key, a host is invalid, or the authority is damaged.
     """
     names = [_host(host) for host in hosts]
     if (folder / KEY).exists():

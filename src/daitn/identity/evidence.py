@@ -1,4 +1,4 @@
-"""Signed verifications that facilities show of their models: what is badly signed is left out."""
+"""Removes badly signed verifications from facilities' descriptors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MOST_CHECKED = 100_000
 
 
 class EvidenceFilter:
-    """Checks each entry once: the same ones come again with every advert of a facility."""
+    """Checks each entry once, because facilities repeat the same entries in every advert."""
 
     def __init__(self) -> None:
         self._checked: LRUCache[Digest, bool] = LRUCache(_MOST_CHECKED)
 
     def well_signed(self, node: NodeDescriptor) -> NodeDescriptor:
-        """The descriptor without evidence that is not as its author signed it."""
+        """The descriptor without evidence whose signature does not match."""
         facility = node.facility
         if facility is None or not any(one.evidence for one in facility.deployments):
             return node

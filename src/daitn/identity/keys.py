@@ -1,4 +1,4 @@
-"""Ed25519 keys (RFC 8032): what a site says in a lineage is signed with its own."""
+"""Ed25519 keys (RFC 8032), with which sites sign their lineage entries and adverts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daitn.objects.errors import Corrupt, InvalidInput
 __all__ = ["SigningKey", "check_signature", "kept_private", "key_mark", "write_private"]
 
 _MARK_DIGITS = 16
-"""64 bits: marks do not meet by chance, and what matters is signed with the key itself."""
+"""64 bits: chance collisions are negligible, and the full key signs whatever matters."""
 
 
 class SigningKey:
@@ -33,9 +33,9 @@ class SigningKey:
 
     @classmethod
     def at(cls, path: Path) -> SigningKey:
-        """Read the key at `path`, or make one there, readable by its owner only.
+        """Read the key at `path`, or create one, readable only by its owner.
 
-        Raises `InvalidInput` when the file holds something else.
+        Raises `InvalidInput` if the file holds something else.
         """
         try:
             raw = kept_private(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw())
@@ -53,7 +53,7 @@ class SigningKey:
 
 
 def key_mark(public: str) -> str:
-    """A short name of a public key, which may be part of a key of the fabric."""
+    """A short name for a public key, usable as part of a fabric key."""
     return hashlib.sha256(public.encode()).hexdigest()[:_MARK_DIGITS]
 
 
@@ -71,9 +71,9 @@ def check_signature(public: str, signature: str, message: bytes) -> None:
 
 
 def kept_private(path: Path, fresh: Callable[[], bytes]) -> bytes:
-    """The private key in a file, which is made, readable by its owner only, where there is none.
+    """Read a private key from a file; create the file, readable only by its owner, if missing.
 
-    Raises `ValueError` when the file is no base64.
+    Raises `ValueError` if the file is not base64.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def kept_private(path: Path, fresh: Callable[[], bytes]) -> bytes:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file, readable by its owner only, whole or not at all."""
+    """Write a file atomically, readable only by its owner."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,7 +1,7 @@
-"""Passes: short-lived proofs that a site let its name be used towards another site.
+"""Passes: short-lived proofs that one site identifies itself to another.
 
-A gateway signs one pass per facility every half minute and sends it with each query, so that the
-facility checks a signature once per pass and not once per query.
+A gateway signs one pass per facility every half minute and sends it with each query, so the
+facility checks one signature per pass instead of one per query.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from daitn.objects.wire import canonical, decode
 __all__ = ["PASS_LASTS_S", "PassBook", "sign_pass"]
 
 PASS_LASTS_S = 120.0
-"""Long enough for clocks that differ by a minute, short enough to be of little use when lost."""
+"""Long enough for clocks that differ by a minute, short enough to limit the harm of a leak."""
 _MOST_BYTES = 2048
 _MOST_KNOWN = 10_000
 
@@ -36,23 +36,23 @@ class _Pass(msgspec.Struct, frozen=True):
 
 
 def sign_pass(holder: SiteId, audience: SiteId, now_s: float, key: SigningKey) -> str:
-    """A pass with which `holder` is let in at `audience`, as text for an HTTP header."""
+    """A pass that admits `holder` at `audience`, as text for an HTTP header."""
     claim = _Claim(holder, audience, now_s + PASS_LASTS_S)
     signed = _Pass(claim, key.sign(canonical(claim)))
     return base64.urlsafe_b64encode(canonical(signed)).decode()
 
 
 class PassBook:
-    """Checks passes shown at one site; a pass that was good is remembered until it ends."""
+    """Checks passes presented at one site; caches valid ones until they expire."""
 
     def __init__(self, audience: SiteId, key_of: Callable[[SiteId], str | None]) -> None:
-        """`key_of` gives the public key of a site that may come in, or none."""
+        """`key_of` gives the public key of a site that may enter, or none."""
         self._audience = audience
         self._key_of = key_of
         self._known: dict[str, _Claim] = {}
 
     def holder(self, shown: str, now_s: float) -> SiteId:
-        """Whose pass it is. Raises `Refused` for one that is not good here and now."""
+        """The site that holds the pass. Raises `Refused` if the pass is not valid here and now."""
         known = self._known.get(shown)
         if known is None:
             known = self._checked(shown, now_s)
@@ -69,7 +69,7 @@ class PassBook:
         try:
             if len(shown) > _MOST_BYTES:
                 raise self._refused("it is too long")
-            # Strictly: other spellings of a pass must not take room among those that are known.
+            # Strict decoding: other spellings of the same pass must not fill the cache.
             signed = decode(base64.b64decode(shown, altchars=b"-_", validate=True), _Pass)
         except (ValueError, Corrupt):
             raise self._refused("it is not readable") from None

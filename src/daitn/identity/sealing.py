@@ -1,14 +1,14 @@
 """Payloads that only a class of receivers can read.
 
-A sender that has no destination cannot know who will get its payload. It seals it to a class
-instead, for instance the facilities of one provider, whose members share a private key; whoever
-else handles the packet sees ciphertext. Sealed bytes are::
+A sender without a destination cannot know who will get its payload. It seals the payload to a class
+instead, for instance the facilities of one provider, whose members share a private key; everyone
+else who handles the packet sees ciphertext. Sealed bytes are::
 
-    class id (8) | encapsulated key (32) | ciphertext and tag (16 more than sealed)
+   class id (8) | encapsulated key (32) | ciphertext and tag (16 more than sealed)
 
 The class id is the start of BLAKE3 of the class's public key. The rest is HPKE (RFC 9180) in base
 mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305, without associated data. Its
-`info` names the packet that the payload is in, so that it opens in no other.
+`info` names the packet that carries the payload, so the payload opens in no other packet.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["INFO", "SEALING_BYTES", "ReceiverKey", "class_id", "class_of", "open
 
 _ID, _PUBLIC, _TAG = 8, 32, 16
 SEALING_BYTES = _ID + _PUBLIC + _TAG
-"""By how much sealed bytes are longer than what they hold."""
+"""Overhead of sealing."""
 INFO: Final = b"daitn aats payload 2"
-"""Begins HPKE's `info`; the context follows."""
+"""Prefix of HPKE's `info`; the context follows."""
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 
@@ -50,9 +50,9 @@ class ReceiverKey:
 
     @classmethod
     def at(cls, path: Path) -> ReceiverKey:
-        """Read the key at `path`, or make one there, readable by its owner only.
+        """Read the key at `path`, or create one, readable only by its owner.
 
-        Raises `InvalidInput` when the file holds something else.
+        Raises `InvalidInput` if the file holds something else.
         """
         try:
             raw = kept_private(path, lambda: X25519PrivateKey.generate().private_bytes_raw())
@@ -69,19 +69,19 @@ class ReceiverKey:
 
 
 def class_id(class_public: str) -> bytes:
-    """The 8 bytes by which sealed payloads name their class. Raises `InvalidInput`."""
+    """The 8-byte id of a class in sealed payloads. Raises `InvalidInput` for an invalid key."""
     return blake3(_raw_public(class_public)).digest(_ID)
 
 
 def class_of(sealed: bytes) -> bytes:
-    """The id of the class to which bytes are sealed, unless they are too short to be."""
+    """The id of the class that bytes are sealed to; meaningless if they are too short."""
     return sealed[:_ID]
 
 
 def seal(payload: bytes, class_public: str, context: bytes) -> bytes:
-    """`payload` for the class with this public key, good in this context only.
+    """Seal `payload` to the class with this public key, for this context only.
 
-    Raises `InvalidInput` where the key is none.
+    Raises `InvalidInput` if the key is invalid.
     """
     receiver = X25519PublicKey.from_public_bytes(_raw_public(class_public))
     try:
@@ -91,7 +91,7 @@ def seal(payload: bytes, class_public: str, context: bytes) -> bytes:
 
 
 def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
-    """What was sealed. Raises `Refused` where it is for others, `Corrupt` where it was changed."""
+    """Open sealed bytes. Raises `Refused` if another class owns them, `Corrupt` if altered."""
     if len(sealed) < SEALING_BYTES:
         raise Corrupt(
             f"{len(sealed)} bytes are no sealed payload, which has at least {SEALING_BYTES}",

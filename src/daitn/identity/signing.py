@@ -29,27 +29,27 @@ __all__ = [
 
 
 class _Signed(msgspec.Struct, frozen=True):
-    """What an entry's signature is over."""
+    """The data that an entry's signature covers."""
 
     previous: tuple[Digest, ...]
     fact: LineageFact
 
 
 def sign_entry(fact: LineageFact, previous: tuple[Digest, ...], key: SigningKey) -> Entry:
-    """Sign one fact together with the digests of the entries that it builds on."""
+    """Sign one fact together with the digests of the entries it builds on."""
     message = canonical(_Signed(previous, fact))
     return Entry(fact=fact, previous=previous, public_key=key.public, signature=key.sign(message))
 
 
 def check_entry(entry: Entry) -> None:
-    """Raise `Corrupt` unless the entry is as its author signed it."""
+    """Raise `Corrupt` unless the entry matches its author's signature."""
     check_signature(
         entry.public_key, entry.signature, canonical(_Signed(entry.previous, entry.fact))
     )
 
 
 def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) -> None:
-    """Raise `Corrupt` unless every entry is signed, and builds only on entries before it.
+    """Raise `Corrupt` unless every entry is signed and builds only on earlier entries.
 
     With `keys` (site to public key) each entry must also be signed with its site's key.
     """
@@ -76,17 +76,17 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
 
 
 def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:
-    """Sign what a node says of itself."""
+    """Sign a node's descriptor."""
     return Advert(descriptor=descriptor, signature=key.sign(canonical(descriptor)))
 
 
 def sign_report(outcome: WorkOutcome, key: SigningKey) -> WorkReport:
-    """Sign how a piece of work ended."""
+    """Sign the outcome of a piece of work."""
     return WorkReport(outcome=outcome, signature=key.sign(canonical(outcome)))
 
 
 def check_report(report: WorkReport, public_key: str) -> None:
-    """Raise `Corrupt` unless the report, and the entry in it, are signed with this key."""
+    """Raise `Corrupt` unless this key signed the report and the entry in it."""
     check_signature(public_key, report.signature, canonical(report.outcome))
     entry = report.outcome.entry
     if entry is None:
@@ -101,15 +101,15 @@ def check_report(report: WorkReport, public_key: str) -> None:
 
 
 def check_advert(advert: Advert) -> None:
-    """Raise `Corrupt` unless the descriptor is signed with the key that it names."""
+    """Raise `Corrupt` unless the descriptor is signed with the key it names."""
     check_signature(advert.descriptor.public_key, advert.signature, canonical(advert.descriptor))
 
 
 def sign_attestation(finding: Finding, key: SigningKey) -> Attestation:
-    """Sign what a verification unit found."""
+    """Sign a verification unit's finding."""
     return Attestation(finding=finding, signature=key.sign(canonical(finding)))
 
 
 def check_attestation(attestation: Attestation, public_key: str) -> None:
-    """Raise `Corrupt` unless the finding is as the unit with this key signed it."""
+    """Raise `Corrupt` unless the finding matches the signature of the unit with this key."""
     check_signature(public_key, attestation.signature, canonical(attestation.finding))

@@ -1,4 +1,4 @@
-"""TLS with certificates of a network's own authority: what servers show, and whom clients trust."""
+"""TLS with the network's own certificates: contexts for servers and clients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["certificate_files", "serving", "trusting"]
 
 
 def certificate_files(folder: str) -> tuple[str, str, str]:
-    """Paths of the authority's certificate, of the own one and of its key.
+    """Paths of the authority's certificate, our certificate and our key.
 
-    Raises `InvalidInput` where one is missing.
+    Raises `InvalidInput` if one is missing.
     """
     paths = [str(Path(folder, name)) for name in (AUTHORITY, CERTIFICATE, KEY)]
     missing = [path for path in paths if not Path(path).is_file()]
@@ -30,8 +30,11 @@ def certificate_files(folder: str) -> tuple[str, str, str]:
 
 
 def serving(folder: str) -> ssl.SSLContext:
-    """For an HTTP server: it shows the folder's certificate, and asks clients for none, who show
-    keys and passes. Raises `InvalidInput` where the folder holds no usable certificate."""
+    """Context for an HTTP server that presents the folder's certificate.
+
+    It asks clients for no certificate; they present keys and passes. Raises `InvalidInput` if the
+    folder holds no usable certificate.
+    """
     _, certificate, key = certificate_files(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
@@ -44,11 +47,12 @@ def serving(folder: str) -> ssl.SSLContext:
 
 @functools.cache
 def trusting(folder: str, *, own: bool = False) -> ssl.SSLContext:
-    """For an HTTP client: it trusts the public authorities, and where `folder` names one, that of
-    the network too. `own`: to speak with this very process, at an address like 0.0.0.0 for which
-    no certificate can be made. Kept, as reading the authorities takes milliseconds.
+    """Context for an HTTP client that trusts the public authorities.
 
-    Raises `InvalidInput` where the folder holds no usable certificate.
+    With `folder` it also trusts that network's authority. `own` is for connections to this very
+    process at an address such as 0.0.0.0, for which no certificate can be made. Cached, because
+    loading the authorities takes milliseconds. Raises `InvalidInput` if the folder holds no usable
+    certificate.
     """
     context = ssl.create_default_context()
     if folder:

@@ -1,1 +1,1 @@
-"""Propose, filter, score, pick: how every decision is made and explained."""
+"""Propose, filter, score, pick: the pipeline that makes and explains every decision."""

@@ -1,9 +1,8 @@
 """Filter, score, pick over many thousands of candidates at once.
 
 The same pipeline as `daitn.policy.pipeline`, for candidates that are rows of arrays: scorers give
-an array of terms, weights are those of the profile and of the preferences, and the decision that
-is told has the same form. Candidates must come in the order of their ids, so that ties break by
-id here as there.
+an array of terms, weights come from the profile and the preferences, and the decision has the same
+form. Candidates must be ordered by id, so that ties break by id as they do there.
 """
 
 from __future__ import annotations
@@ -26,24 +25,26 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 MOST_WEIGHT = 1e6
-"""Any more would leave nothing of the other scorers, or of the sum."""
+"""A larger weight would drown the other scorers or overflow the sum."""
 OUT = -1.0
-"""Below every score: a candidate that was filtered out, or taken."""
+"""Below every score: marks a candidate that was filtered out or already taken."""
 
 
 @dataclass(frozen=True)
 class ArrayPolicy(Generic[CutT]):
-    """A named way to score; see `daitn.policy.pipeline.Policy`."""
+    """A named scoring policy; see `daitn.policy.pipeline.Policy`."""
 
     name: str
     scorers: Mapping[str, Callable[[CutT, Flags], Floats | float]]
-    """By name; given which candidates passed, each gives a term in [0, 1] per candidate, or one
-    for all of them. Terms of those that did not pass may be anything finite."""
+    """By name. Each gets the flags of the candidates that passed, and gives one term in [0, 1] per
+    candidate or one for all. Terms of candidates that failed may be anything finite."""
     weights: Mapping[str, float]
 
     def weighted(self, preferences: Sequence[Preference]) -> dict[str, float]:
-        """The weights under these preferences. Raises `InvalidInput` for an unknown scorer or a
-        weight that is no number from 0 to `MOST_WEIGHT`."""
+        """The weights under these preferences.
+
+        Raises `InvalidInput` for an unknown scorer, or a weight outside 0 to `MOST_WEIGHT`.
+        """
         weights = dict(self.weights)
         for preference in preferences:
             if preference.scorer not in weights:
@@ -70,7 +71,7 @@ class ArrayPolicy(Generic[CutT]):
             if weight > 0:
                 term = self.scorers[scorer](cut, passes)
                 if isinstance(term, float) and term == 0.0:
-                    continue  # For all candidates: it changes no sum.
+                    continue  # Zero for all candidates: it changes no sum.
                 share = term * (weight / total)
                 if result is None:
                     result = np.full(len(passes), share) if isinstance(share, float) else share
@@ -91,15 +92,15 @@ class ArrayPolicy(Generic[CutT]):
 
 
 def every(passes: Flags) -> bool:
-    """Whether all passed; in a quarter of the time that `all` takes."""
+    """Whether all passed; takes a quarter of the time of `all`."""
     return int(np.count_nonzero(passes)) == len(passes)
 
 
 def best_first(scores: Floats, most: int, near: float, rng: Rng) -> list[int]:
     """The positions of the `most` best candidates with scores of at least 0, best first.
 
-    The first one is drawn among all that are within `near` of the best: scores are estimates, and
-    gateways that all take the same first one would crowd it. The others follow by score.
+    The first is drawn at random among all within `near` of the best: scores are estimates, and
+    gateways that all took the same candidate would crowd it. The others follow by score.
     """
     left = scores.copy()
     taken: list[int] = []

@@ -1,7 +1,7 @@
-"""Propose, filter, score, pick: every decision of DA-ITN is made by this one pipeline.
+"""Propose, filter, score, pick: this one pipeline makes every decision of DA-ITN.
 
-A policy sees nothing but its context (and, if its picker draws, the random source that it is
-given), so that a recorded context and seed give the identical decision again.
+A policy sees only its context (and, if its picker draws, the random source it is given), so a
+recorded context and seed reproduce the decision exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daitn.objects.intents import Preference
 __all__ = ["Context", "Policy", "Rng", "best"]
 
 _RANKED = 20
-"""Candidates that a decision keeps in its ranking."""
+"""Candidates kept in a decision's ranking."""
 
 
 class Rng(Protocol):
@@ -28,7 +28,7 @@ class Rng(Protocol):
 
 
 class Context(Protocol):
-    """What every context can say of itself; a policy's own context adds what it decides on."""
+    """What every context provides; a policy's own context adds what it decides on."""
 
     @property
     def preferences(self) -> tuple[Preference, ...]: ...
@@ -43,29 +43,29 @@ CandidateT = TypeVar("CandidateT")
 
 
 def best(ranking: Sequence[Scored], rng: Rng) -> str:
-    """Pick the first of the ranking; draws nothing."""
+    """Pick the first of the ranking, without drawing."""
     return ranking[0].candidate
 
 
 @dataclass(frozen=True)
 class Policy(Generic[ContextT, CandidateT]):
-    """A named way to decide. All its parts are pure functions of the context and a candidate."""
+    """A named decision policy. All its parts are pure functions of the context and a candidate."""
 
     name: str
     propose: Callable[[ContextT], Iterable[CandidateT]]
     identify: Callable[[CandidateT], str]
-    """A stable, unique id of a candidate."""
+    """Gives a stable, unique id for a candidate."""
     scorers: Mapping[str, Callable[[ContextT, CandidateT], float]]
     """By name; each gives a term in [0, 1], 1 the best."""
     weights: Mapping[str, float]
-    """The profile: a weight for every scorer, replaced by the context's preferences."""
+    """The profile: a weight for every scorer; the context's preferences replace them."""
     filters: tuple[Callable[[ContextT, CandidateT], Rejection | None], ...] = ()
     pick: Callable[[Sequence[Scored], Rng], str] = best
 
     def decide(self, context: ContextT, rng: Rng) -> Decision:
-        """Run all filters on all candidates, rank what passes all of them, pick one.
+        """Run all filters on all candidates, rank those that pass all, pick one.
 
-        Raises `InvalidInput` if a preference names no scorer of this policy, `ValueError` if two
+        Raises `InvalidInput` if a preference names an unknown scorer, `ValueError` if two
         candidates share an id or a scorer leaves [0, 1].
         """
         weights = self._weights(context.preferences)

@@ -1,4 +1,4 @@
-"""Filters that a data set and the site that holds it have to pass. All of them run."""
+"""Filters that a data set and its site must pass. All of them always run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class DataCandidate:
-    """A data set with what is known of its site and of the ways there."""
+    """A data set, with the state of its site and the links to it."""
 
     state: SiteState
     dataset: DatasetDescriptor
@@ -46,13 +46,13 @@ class DataCandidate:
 
     @property
     def compute(self) -> ComputeDescriptor:
-        """The site's compute; one that can do nothing where it has none."""
+        """The site's compute, or a placeholder without recipes and memory."""
         return self.state.descriptor.compute or _NO_COMPUTE
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What data sets are held against."""
+    """What data sets are checked against."""
 
     intent: TrainingIntent
     data_schema: str
@@ -64,13 +64,13 @@ class Wanted:
     severed: Callable[[SiteId, SiteId], bool] = lambda one, other: False
     """Whether there is no path between two sites."""
     labels: tuple[str, ...] = ()
-    """Labels that the model tells apart; empty: it takes any."""
+    """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
 
 
 def rejections_of(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
-    """Every reason why the data set cannot teach the model; empty if it can."""
+    """Every reason why the data set cannot train the model; empty if it can."""
     found = [
         *_site(candidate),
         *_recipe(candidate, wanted),
@@ -134,10 +134,10 @@ def _recipe(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
-    """Other labels would end a visit: it is known before the model travels.
+    """Reject unknown labels before the model travels, because they would end the visit.
 
-    Nothing is proposed: another class is another model, and a label may be one of the model's that
-    is written in another way.
+    Proposes no relaxation: another class is another model, and a label may be one of the model's in
+    another spelling.
     """
     unknown = other_labels(candidate.dataset.labels, wanted.labels)
     if unknown:
@@ -164,7 +164,7 @@ def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _topic(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
-    """Who admits a topic admits what is narrower, never what is broader or beside it."""
+    """Data on a narrower topic passes; data on a broader or a sibling topic does not."""
     topics, asked = candidate.dataset.topics, wanted.intent.data.topics
     if any(covers_topic(broad, topic) for broad in asked for topic in topics):
         return
@@ -195,9 +195,9 @@ def _memory(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _release(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
-    """What learned here has to be measured somewhere: here, or where it may travel.
+    """A model trained here must be measured somewhere: here, or where it may travel.
 
-    An objective that nobody can measure at all is told of its verifiers, not of every data set.
+    An objective that nobody can measure is reported with its verifiers, not for every data set.
     """
     release_to = candidate.dataset.policy.release_to
     for index, name in enumerate(wanted.intent.objective_names()):
@@ -218,7 +218,7 @@ def _release(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _path(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
-    """What learned here has to come to a verifier: one that no echo reaches cannot fetch it."""
+    """A model trained here must reach a verifier; one without any path to here cannot fetch it."""
     here = candidate.dataset.site
     for index, name in enumerate(wanted.intent.objective_names()):
         places = sorted({site for site, _ in wanted.places[name]})
@@ -264,7 +264,7 @@ def _requirement(
 
 
 def _value(candidate: DataCandidate, wanted: Wanted, quantity: Quantity) -> float | str | None:
-    """The quantity at this candidate; none where it was not measured, or too long ago."""
+    """The quantity for this candidate; none if it was not measured, or too long ago."""
     dataset, reading = candidate.dataset, None
     match quantity:
         case Quantity.JURISDICTION:

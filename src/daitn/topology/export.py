@@ -1,6 +1,6 @@
-"""A topology for people and other programs: JSON-able values here, GraphML in `graphml`.
+"""Export of a topology for people and other programs: JSON-able values; see `graphml` for GraphML.
 
-Order is fixed by names, so that two exports of one snapshot are the same.
+The order is fixed by names, so two exports of one snapshot are equal.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class AgedReading(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, reading: Reading | None, at_s: float) -> AgedReading | None:
-        """None where nothing was read."""
+        """None if there is no reading."""
         if reading is None:
             return None
         return cls(value=reading.value, age_s=reading.age_s(at_s), origin=reading.origin)
 
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
-    """A site, what it says of itself, and how busy it is."""
+    """A site, its descriptor, and its load."""
 
     site: SiteId
     alive: bool
@@ -55,7 +55,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkView(msgspec.Struct, frozen=True, kw_only=True):
-    """What `source` measured of the way to `target`."""
+    """What `source` measured of its link to `target`."""
 
     source: SiteId
     target: SiteId
@@ -83,7 +83,7 @@ class CouplingView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopologyView(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of the DRRT, lost sites included."""
+    """One version of the DRRT, including lost sites."""
 
     version: int
     at_s: float
@@ -94,7 +94,7 @@ class TopologyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RelevantView(msgspec.Struct, frozen=True, kw_only=True):
-    """One MS-DRRT: what may serve the model, and why everything else may not."""
+    """One MS-DRRT: what can serve the model, and why everything else cannot."""
 
     topology: TopologyView
     options: tuple[DataOption, ...]

@@ -10,16 +10,15 @@ from daitn.objects.descriptors import TestSetDescriptor
 __all__ = ["label_coverage", "other_labels", "pooled_labels", "some", "topic_fit", "topics_fit"]
 
 _SHOWN = 5
-"""Names in a sentence."""
+"""Names listed in a message."""
 
 
 def topic_fit(one: str, other: str) -> float:
     """Similarity of two topics in [0, 1]: twice their common path over the sum of their paths.
 
-    1 for the same topic, 0 for topics of different trees. A narrow topic fits its own broad one
-    as far as the broad one fits it: `medicine` and `medicine/neurology` give 2/3, two branches
-    of `medicine` give 1/2. Source: Wu and Palmer, "Verb semantics and lexical selection", ACL
-    1994, with the path's length as depth.
+    1 for the same topic, 0 for topics of different trees. The measure is symmetric: `medicine` and
+    `medicine/neurology` give 2/3, two branches of `medicine` give 1/2. Source: Wu and Palmer, "Verb
+    semantics and lexical selection", ACL 1994, with the path's length as depth.
     """
     if one == other:
         return 1.0
@@ -33,7 +32,7 @@ def topic_fit(one: str, other: str) -> float:
 
 
 def topics_fit(topics: Iterable[str], wanted: str) -> float:
-    """Similarity of `wanted` to the nearest of `topics`; 0 where there are none."""
+    """Similarity of `wanted` to the nearest of `topics`; 0 if there are none."""
     return max((topic_fit(topic, wanted) for topic in topics), default=0.0)
 
 
@@ -48,7 +47,7 @@ def pooled_labels(tests: Iterable[TestSetDescriptor]) -> dict[str, int]:
 def label_coverage(labels: Mapping[str, int], items: Mapping[str, int]) -> float:
     """Share of the test `items` (per label) whose label has samples in `labels`.
 
-    1 where no test item has a label: there is nothing that the data could lack.
+    1 if no test item has a label: the data can lack nothing.
     """
     total = sum(items.values())
     if total == 0:
@@ -57,12 +56,12 @@ def label_coverage(labels: Mapping[str, int], items: Mapping[str, int]) -> float
 
 
 def other_labels(labels: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """Labels that are not among those that a model tells apart; none where it takes any."""
+    """Labels that the model does not distinguish; none if it accepts any."""
     return tuple(sorted(set(labels) - set(known))) if known else ()
 
 
 def some(names: Collection[str]) -> str:
-    """The first few names, for a sentence."""
+    """The first few names, for a message."""
     shown = list(names)[:_SHOWN]
     more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return ", ".join([*shown, *more])

@@ -1,7 +1,7 @@
 """GraphML of a topology, for graph tools: one directed graph, the layer in an attribute.
 
 Format: Brandes, Eiglsperger, Lerner and Pich, "Graph markup language (GraphML)", in Handbook of
-Graph Drawing and Visualization, 2013. Written with the attribute types of its core, no extension.
+Graph Drawing and Visualization, 2013. Uses the core attribute types only, no extension.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def to_graphml(view: TopologyView) -> str:
 
 
 def relevant_to_graphml(view: RelevantView) -> str:
-    """The same for an MS-DRRT: data and verifiers say whether they serve, and if not, why."""
+    """The same for an MS-DRRT: data and verifiers are marked relevant or rejected, with reasons."""
     kept = {
         *(node_id(Layer.DATA, option.site, option.dataset.name) for option in view.options),
         *(
@@ -99,7 +99,7 @@ def graphml(
 
 
 def _declare(root: ElementTree.Element, domain: str, rows: list[Attributes]) -> dict[str, str]:
-    """Declare each attribute with its type; gives the attribute's key by its name."""
+    """Declare each attribute with its type; returns the attributes' keys by name."""
     kinds = {name: type(value) for row in rows for name, value in row.items()}
     keys = {}
     for name, kind in sorted(kinds.items()):
@@ -116,7 +116,7 @@ def _fill(element: ElementTree.Element, attributes: Attributes, keys: Mapping[st
 
 
 def _clean(text: str) -> str:
-    """Characters that XML cannot hold become the replacement character."""
+    """Replace characters that XML cannot hold with the replacement character."""
     return _NOT_IN_XML.sub("\ufffd", text)
 
 

@@ -1,4 +1,4 @@
-"""The best measured way to each site: what a requirement on a link is held against."""
+"""The best measured link to each site, against which link requirements are checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from daitn.topology.snapshot import Drrt
 __all__ = ["LINK_QUANTITIES", "Inbound", "inbound_links", "is_fresh"]
 
 LINK_QUANTITIES = (Quantity.RTT_S, Quantity.THROUGHPUT_BPS)
-"""Quantities of the way to a site rather than of what is there."""
+"""Quantities of the link to a site rather than of its assets."""
 
 
 @dataclass(slots=True)
 class Inbound:
     """Readings of the links from live sites to one site.
 
-    Best is the least round-trip time and the most throughput, of readings that are fresh. Of
-    those that are stale only the newest is kept, to say how old it is.
+    Among fresh readings it keeps the lowest round-trip time and the highest throughput; among stale
+    ones only the newest, to report its age.
     """
 
     rtt_s: Reading | None = None
@@ -43,14 +43,14 @@ class Inbound:
 
 
 def is_fresh(reading: Reading, now_s: float, stale_after_s: float) -> bool:
-    """Whether a reading is young enough at `now_s` to decide on."""
+    """Whether a reading is recent enough at `now_s` to base a decision on."""
     return reading.at_s >= now_s - stale_after_s
 
 
 def inbound_links(
     snapshot: Drrt, requirements: Iterable[Requirement], now_s: float, stale_after_s: float
 ) -> Mapping[SiteId, Inbound]:
-    """Per site, the best links to it; empty where no requirement asks about links."""
+    """The best links to each site; empty if no requirement concerns links."""
     if not any(requirement.quantity in LINK_QUANTITIES for requirement in requirements):
         return {}
     oldest_s = now_s - stale_after_s

@@ -1,8 +1,8 @@
-"""The DRRT as a multi-layer graph: what its layers hold and how they are coupled.
+"""The DRRT as a multi-layer graph: its layers and the edges that couple them.
 
-Nodes stand in one layer each: data sets, compute, verification units, and the sites themselves
-in the reachability layer, whose edges are measured links. Edges between layers tie what belongs
-or fits together. Terms: Kivelä et al., "Multilayer networks", Journal of Complex Networks 2014.
+Each node is in one layer: data sets, compute, verification units, and, in the reachability layer
+with measured links as its edges, the sites themselves. Edges between layers connect what belongs or
+fits together. Terms: Kivelä et al., "Multilayer networks", Journal of Complex Networks 2014.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Layer(enum.StrEnum):
-    """Where a node of the multi-layer graph stands."""
+    """Layer of a node."""
 
     DATA = "data"
     COMPUTE = "compute"
@@ -42,16 +42,16 @@ class Layer(enum.StrEnum):
 
 
 class Coupling(enum.StrEnum):
-    """What an edge means."""
+    """Meaning of an edge."""
 
     LINK = "link"
     """Measured between two sites; the only edge within a layer."""
     AT = "at"
     """A data set, compute or a verification unit is at a site."""
     TRAINS = "trains"
-    """A recipe that the data's policy allows is installed at the compute beside it."""
+    """The compute beside the data has a recipe installed that the data's policy allows."""
     MEASURES = "measures"
-    """A test set and a data set of which one's topic covers the other's."""
+    """A test set and a data set, where one's topic covers the other's."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ def couplings(snapshot: Drrt) -> Iterator[LayerEdge]:
 
 
 def usable(link: LinkReading) -> bool:
-    """Whether the link was ever seen to carry something, and does not lose everything now."""
+    """Whether the link ever carried anything and does not lose everything now."""
     seen = link.rtt_s is not None or link.throughput_bps is not None
     return seen and not (link.loss is not None and link.loss.value >= 1.0)
 
 
 def layered(snapshot: Drrt) -> rx.PyGraph[LayerNode, Coupling]:
-    """The multi-layer graph of everything known that is alive.
+    """The multi-layer graph of all live sites.
 
     A link counts once, whichever of its ends measured it.
     """
@@ -146,5 +146,5 @@ def _at_site(site: SiteId, state: SiteState) -> Iterator[LayerEdge]:
 
 
 def node_id(layer: Layer, site: SiteId, name: str = "") -> str:
-    """Id of a node; `name` is a data set's."""
+    """Id of a node; `name` is the data set's."""
     return f"{layer}:{site}/{name}" if layer is Layer.DATA else f"{layer}:{site}"

@@ -1,9 +1,9 @@
-"""How a rejection says what the intent would have to say instead, and how that is applied.
+"""How a rejection proposes a change to the intent, and how that change is applied.
 
 `Rejection.field` is a path in the intent (`requirements[0].at_least`), `relax_to` the JSON of the
-new value there (`1200`, `["CA", "US"]`), which also reads as YAML. A list item is dropped by
-`null` (`requirements[0]` to `null`: the owner gives up that requirement). Bounds are rounded to
-three digits in the direction that lets more pass.
+new value there (`1200`, `["CA", "US"]`), which is also valid YAML. `null` drops a list item
+(`requirements[0]` to `null`: the owner gives up that requirement). Bounds are rounded to three
+digits in the direction that lets more pass.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 DROPPED = "null"
-"""The value that takes an item out of its list."""
+"""The value that removes an item from its list."""
 
 _STEP = re.compile(r"\.?([a-z_]+)|\[(\d+)\]")
 _DIGITS = 3
 
 
 def as_value(value: object) -> str:
-    """A value as `relax_to` writes it."""
+    """A value in the form of `relax_to`."""
     return msgspec.json.encode(value).decode()
 
 
@@ -56,19 +56,19 @@ def relaxed_requirement(
 
 
 def rounded_down(value: float) -> str:
-    """A lower bound, as `relax_to` writes it, that admits `value`."""
+    """A lower bound, in the form of `relax_to`, that admits `value`."""
     return _rounded(value, ROUND_FLOOR)
 
 
 def rounded_up(value: float) -> str:
-    """An upper bound, as `relax_to` writes it, that admits `value`."""
+    """An upper bound, in the form of `relax_to`, that admits `value`."""
     return _rounded(value, ROUND_CEILING)
 
 
 def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:
     """The intent with the one change that `rejection` proposes.
 
-    Raises `InvalidInput` where it proposes none or the result is no valid intent.
+    Raises `InvalidInput` if it proposes none or the result is not a valid intent.
     """
     if not rejection.relax_to:
         raise InvalidInput(
@@ -76,7 +76,7 @@ def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:
             field=rejection.field,
             fix="look at the rejection's reason: the change has to come from elsewhere",
         )
-    # Through JSON, because builtins keep tuples, which cannot be changed in place.
+    # Via JSON, because `to_builtins` keeps tuples, which cannot be changed in place.
     plain: Any = msgspec.json.decode(msgspec.json.encode(intent))
     steps = [name or int(index) for name, index in _STEP.findall(rejection.field)]
     holder = plain
@@ -90,6 +90,7 @@ def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:
 
 
 def _rounded(value: float, direction: str) -> str:
-    # Outward; back to a float is no step inward, because rounding to the nearest keeps the order.
+    # Rounds outward. Converting to float is no step inward, because rounding to nearest keeps
+    # order.
     bound = float(Context(prec=_DIGITS, rounding=direction).create_decimal(Decimal(repr(value))))
     return as_value(int(bound) if bound.is_integer() else bound)

@@ -1,8 +1,8 @@
 """MS-DRRT: the part of a DRRT that matters to one model (paper, section III-B).
 
-Every filter looks at every candidate, so that an owner sees all that stands in the way at once.
-A rejection names the field of the intent that would have to change and the value at which this
-filter would pass; see `daitn.topology.relaxation` for how such values are written and applied.
+Every filter examines every candidate, so an owner sees all obstacles at once. A rejection names the
+field of the intent that would have to change and the value at which this filter would pass;
+`daitn.topology.relaxation` defines how such values are written and applied.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from daitn.topology.verifier_filters import Measurable, verifiers_for
 __all__ = ["STALE_AFTER_S", "relevant_to"]
 
 STALE_AFTER_S = 900.0
-"""A reading older than this counts as not made. Delay, loss and throughput of Internet paths hold
-for minutes up to hours; a quarter of an hour lies between. Source: Zhang, Duffield, Paxson and
-Shenker, "On the constancy of Internet path properties", Internet Measurement Workshop 2001."""
+"""Readings older than this are ignored. Delay, loss and throughput of Internet paths hold for
+minutes up to hours; a quarter of an hour lies between. Source: Zhang, Duffield, Paxson and Shenker,
+"On the constancy of Internet path properties", Internet Measurement Workshop 2001."""
 
 
 def relevant_to(
@@ -44,9 +44,10 @@ def relevant_to(
     """Cut the topology for `intent`.
 
     `data_schema`, `test_schema` and `memory_bytes` are what the intent's recipe needs, `labels`
-    those that its model tells apart and `labels_field` who names them (see `WorkNeeds`). Readings
-    older than `stale_after_s` at `now_s` are told as stale and not used: a requirement that stands
-    on one fails, a queue that stands on one is 0. Coverage is 0 where nobody can measure.
+    those that its model distinguishes, and `labels_field` the field that names them (see
+    `WorkNeeds`). Readings older than `stale_after_s` at `now_s` are reported as stale and not used:
+    a requirement that depends on one fails, a queue that depends on one is 0. Coverage is 0 if
+    nobody can measure.
     """
     rejections: list[Rejection] = []
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]] = {}
@@ -140,7 +141,7 @@ def _pinned_rejections(
     options: list[DataOption],
     rejections: list[Rejection],
 ) -> Iterator[Rejection]:
-    """Sites of a stated route at which the model cannot be trained."""
+    """Sites of a pinned route at which the model cannot be trained."""
     usable = sorted({option.site for option in options})
     for index, visit in enumerate(intent.route):
         if visit.site in usable:

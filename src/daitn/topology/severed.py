@@ -1,4 +1,4 @@
-"""Sites between which there is no path: measured, not assumed."""
+"""Sites without a path between them, by measurement."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from daitn.topology.snapshot import Drrt
 __all__ = ["KNOWN_FOR_S", "severed"]
 
 KNOWN_FOR_S = 60.0
-"""How long both sites must have been there before lost echoes count: sites that start find each
-other within seconds, and sensing tries a new one within a few rounds of five."""
+"""Both sites must be connected for this long before lost echoes count: sites find each other within
+seconds of starting, and sensing tries a new one within a few rounds of five."""
 
 
 def severed(snapshot: Drrt, one: SiteId, other: SiteId, now_s: float, stale_after_s: float) -> bool:
-    """Whether both sites measured lately that no echo to the other ever came back.
+    """Whether both sites recently measured that no echo to the other ever came back.
 
     A link that nobody measured may work. A site reaches itself.
     """

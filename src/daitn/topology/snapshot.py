@@ -21,7 +21,7 @@ __all__ = ["DataOption", "Drrt", "MsDrrt", "NodeList", "SiteState", "VerifierOpt
 
 
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one site."""
+    """The known state of one site."""
 
     descriptor: NodeDescriptor
     alive: bool
@@ -43,25 +43,25 @@ class Drrt:
     at_s: float
     sites: Map[SiteId, SiteState] = field(default_factory=Map)
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
-    """Source to target to what the source measured."""
+    """Source to target to the source's measurement."""
 
     def link(self, source: SiteId, target: SiteId) -> LinkReading | None:
-        """What is known of the way from `source` to `target`."""
+        """What is known about the link from `source` to `target`."""
         return self.links.get(source, Map()).get(target)
 
     def alive(self) -> tuple[SiteId, ...]:
-        """Sites that are there, by name."""
+        """Live sites, by name."""
         return tuple(sorted(site for site, state in self.sites.items() if state.alive))
 
 
 class DataOption(msgspec.Struct, frozen=True, kw_only=True):
-    """A data set that may teach this model, with the compute beside it."""
+    """A data set that can train this model, with the compute beside it."""
 
     site: SiteId
     dataset: DatasetDescriptor
     compute: ComputeDescriptor
     fit: dict[ObjectiveName, float]
-    """How well its topics match each objective's topic, in [0, 1]: 1 the same, 0 none."""
+    """How well its topics match each objective's topic, in [0, 1]: 1 identical, 0 unrelated."""
     coverage: dict[ObjectiveName, float]
     """Share of the test set's labels that the data set has examples of, in [0, 1]."""
     queue: int = 0
@@ -81,13 +81,15 @@ class VerifierOption(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class MsDrrt:
-    """The part of a DRRT that matters to one model: filtered by the intent's hard constraints,
-    annotated with fit and reachability (paper, section III-B)."""
+    """The part of a DRRT that matters to one model (paper, section III-B).
+
+    Filtered by the intent's hard constraints, annotated with fit and reachability.
+    """
 
     snapshot: Drrt
     options: tuple[DataOption, ...]
     """By id."""
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]]
-    """Per objective, by site; empty where nobody can measure it."""
+    """Per objective, by site; empty if nobody can measure it."""
     rejections: tuple[Rejection, ...]
     """Every (data set, filter) and (verifier, filter) pair that failed: all filters run."""

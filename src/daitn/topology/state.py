@@ -1,8 +1,8 @@
 """The live DRRT: facts go in, immutable versions come out.
 
-Facts may arrive in any order, more than once, and before the site that they are about has said
-what it is. The state is the same whatever their order: of two descriptors of a site the later
-stays, of two readings of a quantity the later measured.
+Facts may arrive in any order, repeatedly, and before their site's descriptor. The resulting state
+does not depend on the order: the later of two descriptors of a site wins, and the later-measured of
+two readings of a quantity.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Fact = NodeDescriptor | LinkReading | LoadReading
 
 @dataclass
 class _Early:
-    """What is already known of a site that has not published its descriptor yet."""
+    """Facts about a site that has not published its descriptor yet."""
 
     since_s: float
     alive: bool = True
@@ -38,12 +38,12 @@ class DrrtState:
     """Absorbs what sites publish and measure; gives snapshots that never change.
 
     A site is alive from its first descriptor until `lost`, and again from `appeared`: only these
-    two say whether it is there, so that a late descriptor cannot revive a site that left. A lost
-    site stays known, because its data may come back, and is forgotten with its links
-    `forget_after_s` seconds later.
+    two decide it, so a late descriptor cannot revive a site that left. A lost site stays known,
+    because its data may come back; `forget_after_s` seconds later it is forgotten with its links.
 
-    Facts about a site without a descriptor wait for it, as long; a snapshot holds no link with an
-    unknown end. Clocks that run ahead gain nothing: a reading from the future counts as made now.
+    Facts about a site without a descriptor wait for it equally long; a snapshot contains no link
+    with an unknown end. Clocks that run ahead gain nothing: a reading from the future counts as
+    made now.
     """
 
     def __init__(self, *, forget_after_s: float = 3600.0) -> None:
@@ -57,7 +57,7 @@ class DrrtState:
         self._version = 0
         self._sites: Map[SiteId, SiteState] = Map()
         self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
-        # Both in the order of their times, so that forgetting looks at the oldest only.
+        # Both ordered by time, so that forgetting examines the oldest only.
         self._lost_at_s: dict[SiteId, float] = {}
         self._early: dict[SiteId, _Early] = {}
 
@@ -67,14 +67,14 @@ class DrrtState:
         return self._version
 
     def snapshot(self, now_s: float) -> Drrt:
-        """The topology as it is known at `now_s`, in constant time."""
+        """The topology as known at `now_s`, in constant time."""
         self._forget(now_s)
         return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links)
 
     def absorb(self, fact: Fact, now_s: float) -> bool:
-        """Take in what a site published or measured. Says whether a snapshot now differs.
+        """Take in what a site published or measured. Returns whether a snapshot now differs.
 
-        Raises `InvalidInput` for a reading that is no finite number from 0 on; the state is then
+        Raises `InvalidInput` for a reading that is negative or not finite; the state is then
         unchanged.
         """
         if isinstance(fact, LinkReading):
@@ -84,11 +84,11 @@ class DrrtState:
         return self._absorb_descriptor(fact, now_s)
 
     def appeared(self, site: SiteId, now_s: float) -> bool:
-        """A site is there (again). Says whether a snapshot now differs."""
+        """A site connected (again). Returns whether a snapshot now differs."""
         return self._tell_alive(site, True, now_s)
 
     def lost(self, site: SiteId, now_s: float) -> bool:
-        """A site is gone. Says whether a snapshot now differs."""
+        """A site disconnected. Returns whether a snapshot now differs."""
         return self._tell_alive(site, False, now_s)
 
     def _tell_alive(self, site: SiteId, alive: bool, now_s: float) -> bool:
@@ -117,7 +117,7 @@ class DrrtState:
         return True
 
     def _admit(self, descriptor: NodeDescriptor, now_s: float) -> None:
-        """A site's first descriptor: what was known of it early comes into force."""
+        """Admit a site with its first descriptor, and apply the facts that arrived early."""
         site = descriptor.site
         early = self._early.pop(site, None) or _Early(since_s=now_s)
         if not early.alive:
@@ -223,21 +223,21 @@ def _usable(reading: Reading, now_s: float, name: str) -> Reading:
 
 
 def _later(known: Reading | None, heard: Reading | None) -> Reading | None:
-    """The later measured of two readings, whichever came first; `known` itself if they tie."""
+    """The later measured of two readings, in whatever order they arrived; `known` on a tie."""
     if heard is None or known is heard:
         return known
     if known is None or heard.at_s > known.at_s:
         return heard
     if heard.at_s < known.at_s:
         return known
-    # Two readings of one instant: any order does that does not depend on who was heard first.
+    # Readings of the same instant: any order works that does not depend on which arrived first.
     return max(known, heard, key=lambda reading: (reading.origin, reading.value))
 
 
 def merged_link(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
     """Per field the later reading; `known` itself if nothing in `heard` is later.
 
-    Raises `InvalidInput` for a reading that is no finite number, or below 0.
+    Raises `InvalidInput` for a reading that is negative or not finite.
     """
     rtt_s, throughput_bps, loss = heard.rtt_s, heard.throughput_bps, heard.loss
     if rtt_s is not None:

@@ -1,13 +1,13 @@
-"""What a query is about, learnt from how the network's data sets word their questions.
+"""Classifies the topic of a query, learnt from how the network's data sets word their questions.
 
-Data owners publish a `TopicSketch`: in how many records each hashed feature occurs. A gateway pools
-the sketches topic by topic into a naive Bayes classifier, so that queries are understood without
-any text leaving the site that holds it.
+Data owners publish a `TopicSketch`: the number of records in which each hashed feature occurs. A
+gateway pools the sketches per topic into a naive Bayes classifier, so it can classify queries
+without any text leaving the site that holds it.
 
-A feature is a run of three to five bytes of the text in lower case, spaces included. Chosen on
-MedQuAD by cross-validation over training diseases against words, word pairs, other lengths, other
-numbers of buckets, and Bernoulli and complement naive Bayes; `benchmarks/topics.py` reports the
-result on diseases that were never seen.
+A feature is a run of three to five bytes of the lower-case text, spaces included. Chosen on MedQuAD
+by cross-validation over training diseases against words, word pairs, other lengths, other numbers
+of buckets, and Bernoulli and complement naive Bayes; `benchmarks/topics.py` reports the result on
+diseases that were never seen.
 """
 
 from __future__ import annotations
@@ -31,46 +31,46 @@ _BITS = 13
 BUCKETS = 1 << _BITS
 """As good as twice and four times as many; a full sketch takes 49 kB in an advert."""
 _SHORTEST, _LONGEST = 3, 5
-"""Bytes of a feature."""
+"""Length of a feature in bytes."""
 _MOST_CHARACTERS = 2000
-"""Of a text that are looked at: a page, which takes 0.2 ms."""
+"""Only this much of a text is read: a page, which takes 0.2 ms."""
 _SHORT_CHARACTERS = 300
-"""A text of so many is a question as a whole."""
+"""A text up to this length counts as a question as a whole."""
 _QUESTION = re.compile(r"[^.?!\n]*\?")
 LEAST_RECORDS = 5
-"""Records in which a feature must occur to be told, and the step in which their number is told:
-below five, counts are suppressed, and others rounded, as statistical offices do with small cells.
-"""
+"""Minimum number of records for a feature to be published, and the step to which counts are
+rounded: statistical offices suppress counts below five and round the others in the same way."""
 _MOST_RECORDS = 20_000
-"""Of a data set that are looked at, evenly spread; takes a second."""
+"""Records read of a data set, evenly spread; takes a second."""
 _MOST_TOPICS = 128
-"""That are told apart: 4 MiB of weights. Topics are strangers' words and cost memory."""
+"""Topics distinguished: 4 MiB of weights. Strangers choose topics, and each costs memory."""
 _SMOOTHING = 0.5
 """Records added to each feature (Krichevsky and Trofimov 1981); the best of 0.2 to 2."""
 _TEMPERATURE = 2.2
-"""Features of a text overlap and say much the same, so that naive Bayes is far too sure. The sum of
-their weights divided by this and by the root of their number is as often right as it is sure: the
-divisor that gives the least log loss, for questions and for names of diseases alike."""
+"""Features of a text overlap and are correlated, so plain naive Bayes is far too confident.
+Dividing the sum of their weights by this and by the root of their number makes it as often right as
+it is confident: the divisor with the least log loss, for questions and for names of diseases
+alike."""
 
 _FNV_OFFSET, _FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
 _MIX = np.uint32(0x85EBCA77)
-"""FNV-1a, with one more multiplication so that its upper bits depend on every byte of a feature:
-the same buckets on every machine."""
+"""FNV-1a, with one more multiplication so that its upper bits depend on every byte of a feature. It
+gives the same buckets on every machine."""
 _PLAIN = bytes(b if chr(b).isalnum() or b >= 128 else 32 for b in range(256))
-"""Everything in ASCII that is no letter or digit is a space."""
+"""Turns everything in ASCII but letters and digits into spaces."""
 
 Buckets = NDArray[np.intp]
 
 
 def features(text: str) -> Buckets:
-    """The hash buckets that a text's features fall into, ascending."""
+    """The hash buckets of a text's features, ascending."""
     start = text[:_MOST_CHARACTERS].casefold().encode("utf-8", "ignore")
     plain = b" " + b" ".join(start.translate(_PLAIN).split()) + b" "
     there = np.zeros(BUCKETS, np.bool_)
     codes = np.frombuffer(plain, np.uint8).astype(np.uint32)
     hashes = np.full(len(codes), _FNV_OFFSET)
     for length in range(1, _LONGEST + 1):
-        # `hashes[i]` is that of the `length` bytes from `i` on.
+        # `hashes[i]` covers the `length` bytes from `i` on.
         size = len(codes) - length + 1
         if size <= 0:
             break
@@ -82,7 +82,7 @@ def features(text: str) -> Buckets:
 
 
 def sketch(texts: Iterable[str]) -> TopicSketch:
-    """How a data set's texts are worded. Repetitions of a text count once."""
+    """Sketch of the wording of a data set's texts. Repeated texts count once."""
     different = sorted(set(texts))
     looked_at = different[:: math.ceil(len(different) / _MOST_RECORDS) or 1]
     counts = np.zeros(BUCKETS, np.int64)
@@ -96,8 +96,10 @@ def sketch(texts: Iterable[str]) -> TopicSketch:
 
 
 def check_sketch(heard: TopicSketch) -> None:
-    """Raise `InvalidInput` for what `sketch` cannot have made: nobody weighs more than a large data
-    set does."""
+    """Raise `InvalidInput` for a sketch that `sketch` cannot have made.
+
+    This keeps anyone from outweighing a large data set.
+    """
     buckets, counts = heard.buckets, heard.counts
     in_order = all(one < other for one, other in itertools.pairwise(buckets))
     within = not buckets or (buckets[0] >= 0 and buckets[-1] < BUCKETS)
@@ -117,7 +119,7 @@ def check_sketch(heard: TopicSketch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Taught:
-    """What one data set taught."""
+    """The contribution of one data set."""
 
     topics: tuple[str, ...]
     buckets: Buckets
@@ -126,28 +128,31 @@ class _Taught:
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """Per bucket and topic; 0 for features that occur nowhere, of which nothing is known."""
+    """Weight per bucket and topic; 0 for features that occur nowhere."""
 
     topics: tuple[str, ...]
     matrix: NDArray[np.float32]
 
 
 class TopicModel:
-    """Multinomial naive Bayes over the sketches of all data sets of a network, all topics alike
-    likely beforehand: what is asked need not be what there is much data on.
+    """Multinomial naive Bayes over the sketches of all data sets of a network.
 
-    Follows the adverts as a listener of the directory. What a site taught outlasts its absence.
+    All topics are equally likely a priori: demand for a topic need not match the amount of data on
+    it. Follows the adverts as a listener of the membership. A site's contribution outlasts its
+    absence.
     """
 
     def __init__(self) -> None:
         self._heard: dict[SiteId, tuple[DatasetDescriptor, ...]] = {}
         self._taught: dict[SiteId, tuple[_Taught, ...]] = {}
         self._weights: _Weights | None = None
-        """None where something was taught since."""
+        """None if a contribution changed since."""
 
     def described(self, node: NodeDescriptor) -> None:
-        """Learn from what a node says of its data sets now, and forget what it said before. An
-        impossible sketch teaches nothing."""
+        """Learn from a node's data set descriptors, replacing its earlier ones.
+
+        An impossible sketch contributes nothing.
+        """
         if self._heard.get(node.site, ()) == node.datasets:
             return
         self._heard[node.site] = node.datasets
@@ -157,19 +162,19 @@ class TopicModel:
         self._weights = None
 
     def came(self, site: SiteId) -> None:
-        """Nothing to learn: what the node says of itself was heard before."""
+        """Nothing to learn: the descriptor arrived earlier."""
 
     def lost(self, site: SiteId) -> None:
-        """Nothing to forget: its models may still be asked, at facilities."""
+        """Nothing to forget: facilities may still serve its models."""
 
     def topics(self) -> tuple[str, ...]:
-        """Topics that can be told apart."""
+        """Topics that can be distinguished."""
         return self._current().topics
 
     def classify(self, text: str) -> tuple[str, float]:
-        """What a text is most likely about, and how likely that is.
+        """The most likely topic of a text, and its probability.
 
-        Empty and 0 where there are not two topics to tell apart, or the text has no known feature.
+        Empty and 0 if there are fewer than two topics, or the text has no known feature.
         """
         weights = self._current()
         if len(weights.topics) < 2:
@@ -190,8 +195,11 @@ class TopicModel:
 
 
 def _asked(text: str) -> str:
-    """Of a long text its questions, or else its beginning. Sketches tell how questions are worded:
-    by options to choose from, or a report, every text seems to be of the topic with most data."""
+    """The questions of a long text, or else its beginning.
+
+    Sketches describe how questions are worded: judged by answer options or a report, every text
+    seems to be on the topic with the most data.
+    """
     if len(text) <= _SHORT_CHARACTERS:
         return text
     ends = text[:_MOST_CHARACTERS], text[_MOST_CHARACTERS:][-_MOST_CHARACTERS:]
@@ -211,7 +219,7 @@ def _taught(data: DatasetDescriptor) -> _Taught | None:
 
 
 def _weights(taught: Iterable[_Taught]) -> _Weights:
-    """Of topics beyond the most that are told apart, those heard of first stay."""
+    """If there are more topics than can be distinguished, those received first stay."""
     pooled: dict[str, NDArray[np.int64]] = {}
     for data in taught:
         for topic in data.topics if data.counts.size else ():

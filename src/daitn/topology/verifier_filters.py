@@ -1,4 +1,4 @@
-"""Filters that a verification unit has to pass to measure one objective. All of them run."""
+"""Filters that a verification unit must pass to measure one objective. All of them always run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Measurable", "verifiers_for"]
 
 @dataclass(frozen=True)
 class Measurable:
-    """What a test set has to be like for the model to be measured on it."""
+    """Requirements for a test set on which the model can be measured."""
 
     test_schema: str
     labels: tuple[str, ...] = ()
-    """Labels that the model tells apart; empty: it takes any."""
+    """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
 
@@ -28,11 +28,11 @@ class Measurable:
 def verifiers_for(
     snapshot: Drrt, intent: TrainingIntent, index: int, wanted: Measurable
 ) -> tuple[tuple[VerifierOption, ...], list[Rejection]]:
-    """Test sets on which objective `index` can be measured, by site, and why others cannot serve.
+    """Test sets that can measure objective `index`, by site, and why the others cannot.
 
-    A verifier that cannot serve is told by the test set that comes nearest, one rejection per
-    filter that it fails. The topic has to be the same: a broader or narrower test set would
-    measure something else than what the owner set a target for.
+    A verifier that cannot is represented by its nearest test set, with one rejection per filter
+    that fails. The topic must be the same: a broader or narrower test set would measure something
+    other than what the owner set a target for.
     """
     objective = intent.objectives[index]
     options: list[VerifierOption] = []
@@ -100,7 +100,7 @@ def _unit_rejections(
 
 
 def _tested_already(intent: TrainingIntent, index: int, topic: str) -> bool:
-    """Whether another objective measures the same on this topic: no two may."""
+    """Whether another objective has this topic and metric: no two may."""
     metric = intent.objectives[index].metric
     others = (o for position, o in enumerate(intent.objectives) if position != index)
     return any((o.topic, o.metric) == (topic, metric) for o in others)
@@ -113,7 +113,7 @@ def _test_rejections(
     index: int,
     wanted: Measurable,
 ) -> list[Rejection]:
-    """What the test set that comes nearest misses, filter by filter."""
+    """What the nearest test set misses, filter by filter."""
     site, field, objective = state.descriptor.site, f"objectives[{index}]", intent.objectives[index]
     if not ranked:
         reason = f"verifier {site} has no test set"

@@ -1,4 +1,4 @@
-"""Numbers that show that these topologies are no simple cycles (paper, section III)."""
+"""Measures that show how these topologies differ from simple cycles (paper, section III)."""
 
 from daitn.topology.analysis.report import Analysis, LayerSize, analyse, analyse_graph
 from daitn.topology.analysis.routes import RouteCount, count_routes, feasible_routes

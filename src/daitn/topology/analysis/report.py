@@ -1,4 +1,4 @@
-"""One topology against a simple cycle of the same size."""
+"""Compares one topology with a simple cycle of the same size."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class LayerSize(msgspec.Struct, frozen=True, kw_only=True):
     layer: str
     nodes: int
     edges: int
-    """Within the layer."""
+    """Edges within the layer."""
 
 
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):
-    """A topology in numbers, with the numbers of a simple cycle of as many nodes beside them."""
+    """Measures of a topology, beside those of a simple cycle with as many nodes."""
 
     name: str
     layers: tuple[LayerSize, ...]
     inter_layer_edges: int
     shape: Shape
     routes: RouteCount
-    """Through the sites that can train, in a topology of layers; through all nodes otherwise."""
+    """For a layered topology, through the sites that can train; otherwise through all nodes."""
     cycle: Shape
     cycle_routes: RouteCount
-    """On a simple cycle of as many nodes as there are to route through."""
+    """On a simple cycle with as many nodes as `routes` ranges over."""
 
 
 def analyse(snapshot: Drrt, *, stops: int = _STOPS, rng: Rng | None = None) -> Analysis:
-    """Measure what is alive of a DRRT. `stops` is the most that a counted route may have."""
+    """Measure the live part of a DRRT. `stops` is the maximum length of a counted route."""
     graph = layered(snapshot)
     trainable = _trainable(graph)
     around = neighbours_of(graph)
@@ -78,7 +78,7 @@ def analyse_graph(
 
 
 def _trainable(graph: rx.PyGraph[Any, Coupling]) -> frozenset[int]:
-    """Nodes of the reachability layer at whose site some data may be trained on."""
+    """Nodes of the reachability layer whose site has data that may be trained on."""
     sites = {
         graph[one].site
         for one, other, coupling in graph.weighted_edge_list()
@@ -102,7 +102,7 @@ def _size(graph: rx.PyGraph[Any, Coupling], layer: Layer) -> LayerSize:
 
 
 def _cycle(nodes: int) -> rx.PyGraph[Any, Any]:
-    """A simple cycle; one or two nodes make a path, which has none."""
+    """A simple cycle; one or two nodes give a path, which has no cycle."""
     return rx.generators.cycle_graph(nodes, multigraph=False) if nodes else rx.PyGraph()
 
 

@@ -1,4 +1,4 @@
-"""How many ways there are to choose and order the stops of a route."""
+"""Counts the ways to choose and order the stops of a route."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from daitn.topology.snapshot import MsDrrt
 __all__ = ["CountedBy", "Rng", "RouteCount", "count_routes", "feasible_routes"]
 
 _EXACT_STEPS = 200_000
-"""Partial routes that are looked at before an exact count is given up: about 0.2 s."""
+"""Partial routes examined before giving up an exact count: about 0.2 s."""
 _PROBES = 2000
-"""Random routes behind an estimate."""
+"""Random routes per estimate."""
 
 
 class Rng(Protocol):
@@ -28,7 +28,7 @@ class Rng(Protocol):
 
 
 class CountedBy(enum.StrEnum):
-    """What a count of routes can be trusted for."""
+    """How reliable a count of routes is."""
 
     EXACT = "exact"
     AT_LEAST = "at least"
@@ -38,14 +38,14 @@ class CountedBy(enum.StrEnum):
 
 
 class RouteCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Routes: sequences of distinct sites of which each reaches the next."""
+    """Number of routes: sequences of distinct sites, each of which reaches the next."""
 
     count: float
     by: CountedBy
     stops: int
-    """A route has at most as many."""
+    """Maximum number of sites in a route."""
     standard_error: float = 0.0
-    """Of an estimate."""
+    """Set for an estimate."""
 
 
 def count_routes(
@@ -56,11 +56,11 @@ def count_routes(
     wanted: frozenset[str] = frozenset(),
     rng: Rng | None = None,
 ) -> RouteCount:
-    """Count the simple routes of 1 to `stops` nodes that together cover all that is `wanted`.
+    """Count the simple routes of 1 to `stops` nodes that together cover everything in `wanted`.
 
-    `covers` says what each node covers. A route counts in each direction, and for each of its
-    prefixes that covers everything. The count is exact where it takes few steps; beyond, it is an
-    estimate if there is an `rng` and a lower bound if not.
+    `covers` gives what each node covers. A route counts once per direction, and once for each of
+    its prefixes that covers everything. The count is exact if it takes few steps; beyond that it is
+    an estimate if there is an `rng`, else a lower bound.
     """
     given = covers or {}
     count, complete = _walked(neighbours, stops, given, wanted)
@@ -82,7 +82,7 @@ def count_routes(
 def feasible_routes(relevant: MsDrrt, *, stops: int, rng: Rng | None = None) -> RouteCount:
     """Routes over sites with usable data that visit, for each objective, the best-fitting data.
 
-    Two sites follow each other where a link between them was measured, by either.
+    Two sites may follow each other if either measured a link between them.
     """
     sites = sorted({option.site for option in relevant.options})
     position = {site: index for index, site in enumerate(sites)}
@@ -104,7 +104,7 @@ def feasible_routes(relevant: MsDrrt, *, stops: int, rng: Rng | None = None) -> 
 
 
 def _covered(relevant: MsDrrt) -> dict[SiteId, frozenset[str]]:
-    """Per site, the objectives for which no other site has data of a better fit."""
+    """Per site, the objectives for which no other site has better-fitting data."""
     best: dict[ObjectiveName, float] = {
         name: max((option.fit[name] for option in relevant.options), default=0.0)
         for name in relevant.verifiers
@@ -122,7 +122,7 @@ def _walked(
     covers: Mapping[int, frozenset[str]],
     wanted: frozenset[str],
 ) -> tuple[int, bool]:
-    """Routes found depth first, and whether these are all."""
+    """Number of routes found depth first, and whether the count is complete."""
     count = steps = 0
     stack: list[tuple[tuple[int, ...], frozenset[str]]] = [
         ((node,), wanted - covers.get(node, frozenset())) for node in sorted(neighbours)
@@ -151,7 +151,7 @@ def _probe(
     wanted: frozenset[str],
     rng: Rng,
 ) -> float:
-    """One unbiased guess: walk at random, weigh what is found by the choices that there were.
+    """One unbiased estimate: walk at random, and weight what is found by the choices available.
 
     Source: Knuth, "Estimating the efficiency of backtrack programs", Mathematics of Computation
     29(129), 1975.

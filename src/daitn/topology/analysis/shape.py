@@ -1,4 +1,4 @@
-"""The shape of one undirected graph in numbers."""
+"""Measures of the shape of one undirected graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daitn.topology.analysis.treewidth import Neighbours, treewidth_at_most
 __all__ = ["DegreeSpread", "Shape", "gini", "neighbours_of", "shape_of"]
 
 _ALL_PAIRS_NODES = 2000
-"""Up to here the distances of all pairs fit in 32 MB and take under a second."""
+"""Up to this size, the distances of all pairs fit in 32 MB and take under a second."""
 
 
 class DegreeSpread(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +24,11 @@ class DegreeSpread(msgspec.Struct, frozen=True, kw_only=True):
     median: float
     most: int
     gini: float
-    """0 if every node has as many, towards 1 if a few have all."""
+    """0 if all nodes have equally many edges, towards 1 if a few nodes have all of them."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What tells one graph from another, and all of them from a simple cycle."""
+    """Measures that distinguish graphs from each other and from a simple cycle."""
 
     nodes: int
     edges: int
@@ -37,16 +37,16 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """Independent cycles: edges - nodes + components. 1 in a simple cycle."""
     degree: DegreeSpread
     diameter_hops: int
-    """Longest of the shortest ways within a component."""
+    """Longest shortest path within a component."""
     diameter_exact: bool
-    """False in a large graph: the diameter is then at least this."""
+    """False in a large graph, where the diameter is a lower bound."""
     treewidth_at_most: int
     """2 in a simple cycle."""
     is_simple_cycle: bool
 
 
 def neighbours_of(graph: rx.PyGraph[Any, Any] | rx.PyDiGraph[Any, Any]) -> Neighbours:
-    """Who is beside whom, whatever the direction; parallel edges count once, loops not at all."""
+    """Neighbours of each node, ignoring direction; parallel edges count once, loops not at all."""
     around: dict[int, set[int]] = {node: set() for node in graph.node_indices()}
     for one, other in graph.edge_list():
         if one != other:
@@ -56,7 +56,7 @@ def neighbours_of(graph: rx.PyGraph[Any, Any] | rx.PyDiGraph[Any, Any]) -> Neigh
 
 
 def shape_of(graph: rx.PyGraph[Any, Any] | rx.PyDiGraph[Any, Any]) -> Shape:
-    """Measure a graph; directions, parallel edges and loops do not count."""
+    """Measure a graph, ignoring directions, parallel edges and loops."""
     around = neighbours_of(graph)
     plain = _plain(around)
     nodes, edges = plain.num_nodes(), plain.num_edges()
@@ -111,11 +111,11 @@ def _plain(around: Neighbours) -> rx.PyGraph[int, None]:
 
 
 def _diameter(graph: rx.PyGraph[int, None]) -> tuple[int, bool]:
-    """Diameter and whether it is exact.
+    """Diameter, and whether it is exact.
 
-    A large graph gets the double sweep's lower bound, per component: from any node to the
-    farthest, and from there to the farthest. Source: Magnien, Latapy and Habib, "Fast computation
-    of empirically tight bounds for the diameter of massive graphs", JEA 13, 2009.
+    A large graph gets the double sweep's lower bound, per component: from any node to the farthest,
+    and from there to the farthest. Source: Magnien, Latapy and Habib, "Fast computation of
+    empirically tight bounds for the diameter of massive graphs", JEA 13, 2009.
     """
     if graph.num_nodes() == 0:
         return 0, True

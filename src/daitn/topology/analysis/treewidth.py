@@ -1,9 +1,9 @@
-"""An upper bound of a graph's treewidth: how far it is from a tree (1) or a cycle (2).
+"""An upper bound on a graph's treewidth: how far it is from a tree (1) or a cycle (2).
 
-Eliminate the nodes one by one, joining the neighbours of each; the most neighbours that a node
-had when it went is a bound. The order decides how tight: by fewest neighbours, or by fewest edges
-to add. Source: Bodlaender and Koster, "Treewidth computations I. Upper bounds", Information and
-Computation 208(3), 2010.
+Eliminate the nodes one by one, connecting the neighbours of each; the largest number of neighbours
+at an elimination is a bound. The order decides how tight it is: fewest neighbours first, or fewest
+added edges first. Source: Bodlaender and Koster, "Treewidth computations I. Upper bounds",
+Information and Computation 208(3), 2010.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["Neighbours", "treewidth_at_most"]
 Neighbours = Mapping[int, frozenset[int]]
 
 _MIN_FILL_NODES = 300
-"""Above this, minimum fill-in takes seconds and minimum degree has to do."""
+"""Above this size minimum fill-in takes seconds, so minimum degree has to do."""
 
 
 def treewidth_at_most(neighbours: Neighbours) -> int:
     """The better bound of the two orders. 0 for a graph without edges.
 
-    `neighbours` is symmetric and without loops.
+    `neighbours` must be symmetric and free of loops.
     """
     bound = _eliminate(neighbours, _degree)
     if len(neighbours) <= _MIN_FILL_NODES:
@@ -47,7 +47,7 @@ def _eliminate(neighbours: Neighbours, cost: Cost) -> int:
     heap = [(cost(left, node), node) for node in left]
     heapq.heapify(heap)
     width = 0
-    # As many nodes as the bound and one are left: none of them can have more neighbours.
+    # With only bound + 1 nodes left, no node can have more neighbours than the bound.
     while heap and len(left) > width + 1:
         counted, node = heapq.heappop(heap)
         if node not in left:

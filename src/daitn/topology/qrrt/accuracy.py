@@ -1,9 +1,9 @@
-"""What is known of a deployment's accuracy, from claims, signed evidence and findings.
+"""A deployment's accuracy, estimated from claims, signed evidence and findings.
 
-Three sources, trusted in this order: what verification units measured by asking the deployment,
-what they measured of weights of the digest that it says it serves, and what its provider claims.
-Measurements are pooled by their number of items, as estimates of one share are; where what was
-asked contradicts the evidence, only what was asked counts: other weights may be at work.
+Sources in descending order of trust: measurements that verification units made by querying the
+deployment, their measurements of weights with the digest it says it serves, and its provider's
+claims. Measurements are pooled by their number of items, as estimates of one share are. If the
+queries contradict the evidence, only the queries count: the deployment may serve other weights.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ METRIC = "accuracy"
 TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 """Levels of trust as numbers, for columns."""
 _CONTRADICTS = 3.0
-"""Standard errors of the difference beyond which two measurements are not of one thing; by chance
-once in 370."""
+"""Measurements that differ by more standard errors of the difference than this contradict each
+other; by chance that happens once in 370."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class AccuracyEstimate:
 def estimate(
     claimed: float | None, evidence: Iterable[Verification], findings: Iterable[Finding]
 ) -> AccuracyEstimate | None:
-    """Put together what is known of one deployment on one topic."""
+    """Combine everything known about one deployment's accuracy on one topic."""
     asked = _pooled([(f.value, f.items, f.at_s) for f in findings], TRUSTED[Trust.ASKED])
     weights = _pooled([(v.value, v.items, v.at_s) for v in evidence], TRUSTED[Trust.WEIGHTS])
     if asked is not None and weights is not None:
@@ -65,10 +65,9 @@ def estimate(
 
 
 def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
-    """Accuracy on any topic: per row that of the narrowest topic that covers it and on which
-    something is known with trust of at least `least`.
+    """Accuracy per row on the narrowest covering topic with trust of at least `least`.
 
-    With an empty topic, the mean over all topics of which that much is known of the row.
+    For an empty topic, the mean over all topics on which the row has that much trust.
     """
     key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     memo = snapshot.accuracies.memo
@@ -79,7 +78,7 @@ def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
 
 
 def known_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
-    """Value of `accuracy_on`, 0 where it is not known."""
+    """Value of `accuracy_on`, 0 where unknown."""
     key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     memo = snapshot.accuracies.known
     known = memo.get(key)
@@ -90,8 +89,10 @@ def known_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
 
 
 def narrowest(topics: Mapping[str, Accuracy], topic: str) -> str | None:
-    """The narrowest known topic that covers this one; what is asked about is a stranger's word,
-    and must not become a key of anything that is kept."""
+    """The narrowest known topic that covers `topic`.
+
+    Strangers choose the topic, so it must never become a cache key itself.
+    """
     if not topic:
         return ""
     while topic and topic not in topics:
@@ -105,7 +106,7 @@ def _worked_out(snapshot: Qrrt, topic: str | None, least: int) -> Accuracy:
         return _mean(topics, rows, least)
     result = _unknown(rows)
     covering = [] if topic is None else [name for name in topics if covers_topic(name, topic)]
-    for name in sorted(covering):  # By name, a topic comes after those that contain it.
+    for name in sorted(covering):  # Sorted by name, a topic comes after those that contain it.
         here = topics[name]
         told = here.trust >= least
         result = Accuracy(

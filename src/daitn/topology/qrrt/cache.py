@@ -1,7 +1,7 @@
-"""What was worked out of parts of a snapshot, kept while these parts are the same.
+"""Caches results derived from parts of a snapshot, for as long as those parts stay the same.
 
-Snapshots share what did not change between them, so that the same object says the same. Whoever
-keeps something of parts that change says which; of their earlier versions nothing is held.
+Snapshots share what did not change between them, so identity shows that a part is unchanged. A
+cache names the parts it depends on; it holds nothing of their earlier versions.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """By kind of query, of bounded number: the oldest makes room."""
+    """A bounded cache by kind of query; the oldest entry makes room."""
 
     __slots__ = ("_most", "_values", "parts")
 
     def __init__(self, parts: tuple[object, ...], most: int) -> None:
         self.parts = parts
-        """What all of it was worked out of."""
+        """The parts that all values were derived from."""
         self._most = most
         self._values: dict[Hashable, Value] = {}
 
@@ -30,7 +30,7 @@ class Kept(Generic[Value]):
         return self._values.get(kind)
 
     def put(self, kind: Hashable, value: Value) -> Value:
-        """Keep it; gives it back."""
+        """Store a value and return it."""
         if len(self._values) >= self._most:
             del self._values[next(iter(self._values))]
         self._values[kind] = value
@@ -38,7 +38,7 @@ class Kept(Generic[Value]):
 
 
 def cached(memo: dict[Any, Any], what: str, parts: tuple[object, ...], most: int) -> Kept[Any]:
-    """What is kept under a name; nothing yet where one of the parts is another than last time."""
+    """The cache with this name, emptied if one of its parts changed."""
     kept: Kept[Any] | None = memo.get(what)
     if kept is None or not all(map(is_, kept.parts, parts)):
         kept = memo[what] = Kept(parts, most)

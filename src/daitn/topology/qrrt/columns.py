@@ -13,7 +13,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Column(Generic[Scalar]):
-    """One value per row. What `share` gave out never changes: the next write copies first."""
+    """One value per row. An array that `share` handed out never changes: the next write copies."""
 
     __slots__ = ("_array", "_shared")
 
@@ -32,18 +32,18 @@ class Column(Generic[Scalar]):
         self._array[row] = value
 
     def view(self) -> NDArray[Scalar]:
-        """The values now, to be looked at before the next write only."""
+        """The current values, valid only until the next write."""
         return self._array
 
     def share(self) -> NDArray[Scalar]:
-        """The values now, read-only."""
+        """The current values, read-only."""
         if not self._shared:
             self._array.flags.writeable = False
             self._shared = True
         return self._array
 
     def moved(self, source: NDArray[np.intp], fresh: NDArray[Scalar]) -> None:
-        """Take other rows: row i gets the value of row `source[i]`, `fresh[i]` where that is -1."""
+        """Rearrange the rows: row i gets the value of `source[i]`, or `fresh[i]` if that is -1."""
         kept = source >= 0
         array = fresh.copy()
         array[kept] = self._array[source[kept]]

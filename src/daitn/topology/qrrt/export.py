@@ -1,6 +1,6 @@
-"""QRRT and QS-QRRT for people and other programs: JSON-able values, and GraphML for graph tools.
+"""Export of QRRT and QS-QRRT: JSON-able values, and GraphML for graph tools.
 
-Order is fixed by names, so that two exports of one snapshot are the same.
+The order is fixed by names, so two exports of one snapshot are equal.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class QueryOption(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     site: SiteId
     path: tuple[SiteId, ...]
-    """From the gateway's site to the facility's; empty: there is none."""
+    """From the gateway's site to the facility's; empty: no path."""
     may_answer: bool
     rejections: tuple[Rejection, ...]
     accuracy: float | None
-    """On the query's topic: what counts for the query, or else what is claimed."""
+    """On the query's topic, with the trust the query requires; else the claim."""
     trust: Trust | None
     accuracy_age_s: float | None
-    """None for what is claimed, too."""
+    """None for a claim, too."""
     load: int
     wait_s: float
     first_token_s: float
@@ -72,18 +72,18 @@ class QueryCut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where queries come from."""
+    """An entry point for queries."""
 
     site: SiteId
     owner: OwnerId
     jurisdiction: str
     endpoint: str
     demand: tuple[DemandRate, ...]
-    """What is asked there."""
+    """Demand there."""
 
 
 class FacilityView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where models answer."""
+    """A facility that deploys models."""
 
     site: SiteId
     alive: bool
@@ -97,7 +97,7 @@ class FacilityView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WayView(msgspec.Struct, frozen=True, kw_only=True):
-    """What `source` measured of the way to `target`."""
+    """What `source` measured of its link to `target`."""
 
     source: SiteId
     target: SiteId
@@ -106,7 +106,7 @@ class WayView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QrrtView(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of the QRRT, with facilities that were lost lately."""
+    """One version of the QRRT, including recently lost facilities."""
 
     version: int
     at_s: float
@@ -115,11 +115,11 @@ class QrrtView(msgspec.Struct, frozen=True, kw_only=True):
     deployments: tuple[ServedModel, ...]
     """By model, then facility."""
     reachability: tuple[WayView, ...]
-    """Among gateways and facilities."""
+    """Links among gateways and facilities."""
 
 
 def export_qrrt(snapshot: Qrrt, now_s: float) -> QrrtView:
-    """The whole topology: who asks, who answers, and the ways between them."""
+    """The whole topology: gateways, facilities, deployments, and the links between them."""
     gateways = _gateways(snapshot)
     facilities = _facilities(snapshot)
     ends = {gateway.site for gateway in gateways} | {facility.site for facility in facilities}
@@ -164,7 +164,7 @@ def qrrt_to_graphml(view: QrrtView) -> str:
 
 
 def export_query(cut: QsQrrt) -> QueryCut:
-    """Every row of the cut, with its expectations, and every reason against it."""
+    """Every row of the cut, with its estimates and every reason against it."""
     passes, fails = passing(cut), failing(cut)
     options = []
     for at in range(len(passes)):
@@ -180,7 +180,7 @@ def export_query(cut: QsQrrt) -> QueryCut:
 
 
 def query_to_graphml(cut: QueryCut) -> str:
-    """Layers: the gateway, sites on the way, deployments at facilities, models."""
+    """Layers: the gateway, sites on the path, deployments at facilities, models."""
     origin = f"gateway:{cut.intent.origin}"
     vertices: dict[str, Attributes] = {origin: {"layer": "query", "topic": cut.intent.topic}}
     edges: list[tuple[str, str, Attributes]] = []
@@ -219,7 +219,7 @@ def _gateways(snapshot: Qrrt) -> tuple[GatewayView, ...]:
 
 
 def _facilities(snapshot: Qrrt) -> tuple[FacilityView, ...]:
-    """Those that are there, and those that are lost and whose deployments are still known."""
+    """Live facilities, and lost ones whose deployments are still known."""
     known = {row.site: (row.facility, row.provider, row.jurisdiction) for row in snapshot.rows}
     for site, node in snapshot.nodes.items():
         if node.facility is not None:
@@ -250,7 +250,7 @@ def _way(link: LinkReading, now_s: float) -> WayView:
 
 
 def _placed(vertices: dict[str, Attributes], part: GatewayView | FacilityView) -> str:
-    """The site of a gateway or a facility in the reachability layer."""
+    """The node in the reachability layer for a gateway's or facility's site."""
     at = f"site:{part.site}"
     vertices[at] = {
         "layer": "reachability",
@@ -334,7 +334,7 @@ def _path(cut: QsQrrt, at: int, row: int) -> tuple[SiteId, ...]:
 
 
 def _finite(seconds: float) -> float:
-    """JSON knows no infinity: what never comes takes a year."""
+    """JSON has no infinity: an answer that never comes takes a year."""
     return seconds if math.isfinite(seconds) else 31_536_000.0
 
 

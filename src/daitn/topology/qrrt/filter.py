@@ -1,6 +1,6 @@
-"""What a filter is, and the filters that hold a query against what is said of rows.
+"""The `Filter` type, and the filters that check a query against descriptors.
 
-Neither load nor time nor measurements change what these say.
+Load, time and measurements do not change the result of these filters.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class FilterCause(enum.Enum):
     WISH = "wish"
     """The query."""
     PRESENCE = "presence"
-    """The deployment, or the way to it, has to come back."""
+    """The deployment or the path to it has to come back."""
     LOAD = "load"
-    """Others have to finish."""
+    """Other queries have to finish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One hard constraint. `field` is what of the request would have to change."""
+    """One hard constraint. `field` names the part of the request that would have to change."""
 
     name: str
     field: str
@@ -54,11 +54,11 @@ class Filter:
     passes: Callable[[QsQrrt], Flags | bool]
     told: Callable[[QsQrrt, int], Told]
     short: Callable[[QsQrrt], Floats] | None = None
-    """Grows with how far each row misses the bound, where that is a number."""
+    """Grows with how far each row misses the bound, if the bound is a number."""
 
 
 def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
-    """All of a query on which these filters depend."""
+    """Everything in a query that these filters depend on."""
     intent, constraints, memo = cut.intent, cut.intent.constraints, cut.snapshot.memo
     if "restricted" not in memo:
         memo["restricted"] = any("*" not in r.descriptor.policy.askers for r in cut.snapshot.rows)
@@ -75,7 +75,7 @@ def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
 
 
 def passing_filters(cut: QsQrrt, kind: tuple[object, ...]) -> Flags:
-    """The rows that pass all of `SAID`; not to be changed. `kind`: see `filter_kind`."""
+    """The rows that pass all of `SAID`; do not modify. `kind`: see `filter_kind`."""
     kept: Kept[Flags] = cached(cut.snapshot.memo, "said", (), _MOST_KINDS)
     known = kept.get(kind)
     if known is None:

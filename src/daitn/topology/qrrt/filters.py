@@ -1,8 +1,8 @@
 """The hard constraints of a query, as filters over the rows of its QS-QRRT.
 
-Each filter says for all rows at once which pass, and for one row why it does not, by how much,
-and what the query would have to say instead. What they say together is worked out anew for each
-query only as far as load, time or the query's own length may change it.
+Each filter computes for all rows at once which pass, and explains for one row why it does not, by
+how much, and what the query would have to ask instead. Their joint result is recomputed per query
+only where load, time or the query's length may change it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,23 @@ _MOST_KINDS = 256
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What the filters say of the rows of one kind of query for as long as nobody measures
-    accuracy, fails, comes or goes: seconds, where loads change with every query."""
+    """Cached filter results for one kind of query.
+
+    They hold while no accuracy is measured and no deployment fails, appears or leaves: for seconds,
+    whereas loads change with every query.
+    """
 
     passes: Flags
-    """All filters that neither time nor load nor lengths change."""
+    """Rows that pass all filters independent of time, load and lengths."""
     rested_at_s: float
-    """From then on, no row is left alone because it failed."""
+    """After this time no row is suspended for a failure."""
 
 
 def passing(cut: QsQrrt) -> Flags:
     """The rows of the cut that pass every filter."""
     standing, intent = _standing(cut), cut.intent
     passes = standing.passes
-    # Where all rows keep a bound, there is no need to look at each.
+    # Skip the check per row if all rows meet a bound.
     if cut.now_s < standing.rested_at_s:
         passes = passes & RESTED.passes(cut)
     if intent.tokens_in + intent.tokens_out > cut.selected.least_context:
@@ -63,13 +66,13 @@ def passing(cut: QsQrrt) -> Flags:
 
 
 def failing(cut: QsQrrt) -> Flags:
-    """Filter x row: whether it failed."""
+    """Matrix, filter x row: whether the row failed."""
     rows = np.ones(len(cut.numbers), np.bool_)
     return np.array([~(rows & filter_.passes(cut)) for filter_ in FILTERS], np.bool_)
 
 
 def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:
-    """Why the row at `position` of the cut does not pass; it must not."""
+    """Why the row at `position` of the cut does not pass; it must be a failing one."""
     told = filter_.told(cut, position)
     return Rejection(
         candidate=deployed_at(cut, position).id,
@@ -113,7 +116,7 @@ def _accurate(cut: QsQrrt) -> Flags | bool:
 
 
 def _accuracy_misses(cut: QsQrrt) -> Floats:
-    """Infinite where it is not known: no smaller bound would help."""
+    """Infinite where unknown: no smaller bound would help."""
     misses = (cut.intent.constraints.min_accuracy or 0.0) - cut.accuracy(
         cut.intent.constraints.trust
     ).value
@@ -199,7 +202,7 @@ _STANDING = (
         lambda cut, at: Told("a verification unit found that it answers worse than it did"),
     ),
 )
-"""What neither time nor load nor the query's length changes."""
+"""Filters independent of time, load and the query's length."""
 
 _CONTEXT = Filter(
     "context",

@@ -1,6 +1,6 @@
-"""What verification units found by asking, each unit's newest word on each deployment and topic.
+"""Findings of verification units: each unit's newest on each deployment and topic.
 
-Findings may come before the deployment that they are about, and outlast it: it may come back.
+Findings may arrive before their deployment does, and outlive it, because it may come back.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from daitn.topology.qrrt.snapshot import deployment_id
 __all__ = ["MOST_FINDINGS", "Findings"]
 
 MOST_FINDINGS = 100_000
-"""Of one unit: each deployment of the largest network that decisions are measured on, once. A unit
-that finds more loses what it found first, and none of what others found."""
+"""Limit per unit: one finding for each deployment of the largest network that decisions are
+measured on. A unit that exceeds it loses its own oldest findings, never those of others."""
 
 
 class Findings:
-    """Per deployment, whether it is known or not."""
+    """Findings by deployment, whether the deployment is known or not."""
 
     def __init__(self) -> None:
         self._on: dict[str, dict[tuple[SiteId, str], Finding]] = {}
         self._of: dict[SiteId, OrderedDict[tuple[str, str], None]] = {}
-        """Per unit the deployments and topics on which it found something, the latest last."""
+        """Per unit, the deployments and topics with findings, the latest last."""
 
     def on(self, id_: str) -> Collection[Finding]:
-        """What was found of a deployment."""
+        """The findings on a deployment."""
         return self._on.get(id_, {}).values()
 
     def keep(self, finding: Finding) -> tuple[str, ...]:
-        """Keep it unless something later of the unit is known. Gives the ids of the deployments
-        on which there is something else now."""
+        """Store a finding unless the unit has a later one.
+
+        Returns the ids of the deployments whose findings changed.
+        """
         id_ = deployment_id(finding.deployment, finding.site)
         about = self._on.setdefault(id_, {})
         key = finding.verifier, finding.topic
@@ -53,8 +55,10 @@ class Findings:
         return id_, old_id
 
     def unmark(self, unit: SiteId) -> tuple[str, ...]:
-        """The unit is gone for good: its figures stay, and what it found degraded counts as that
-        no more, since it will not say when it is well again. Gives the ids as `keep` does."""
+        """The unit left for good: clear its degraded marks, since it will never report a recovery.
+
+        Its figures stay. Returns ids as `keep` does.
+        """
         changed = []
         for id_, topic in self._of.get(unit, ()):
             finding = self._on[id_][unit, topic]
@@ -70,5 +74,5 @@ class Findings:
 
 
 def _rank(finding: Finding) -> tuple[float, bool, float]:
-    """Of two findings of one instant the worse counts, whichever came first."""
+    """Of two findings at the same instant, the worse counts, whatever their order."""
     return finding.at_s, finding.degraded, -finding.value

@@ -1,4 +1,4 @@
-"""What sites measured of the ways between them."""
+"""Link readings between sites."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from daitn.topology.state import merged_link
 __all__ = ["MOST_STRANGE_LINKS", "Links"]
 
 MOST_STRANGE_LINKS = 10_000
-"""Links of which an end has not described itself: a hundred sites that all come at once are fewer.
-Beyond that the oldest are forgotten, for anybody can say that there are such sites."""
+"""Links with an end that has not published a descriptor: more than a hundred sites that all join at
+once produce. Beyond this the oldest are dropped, for anybody can invent sites."""
 
 
 class Links:
-    """Per source and target the latest readings, whatever their order."""
+    """The latest readings per source and target, whatever their order of arrival."""
 
     def __init__(self) -> None:
         self.known: Map[SiteId, Map[SiteId, LinkReading]] = Map()
         self._strange: OrderedDict[tuple[SiteId, SiteId], None] = OrderedDict()
 
     def absorb(self, link: LinkReading, described: Container[SiteId], now_s: float) -> bool:
-        """Says whether anything is new. Raises `InvalidInput` for a reading that is no finite
-        number from 0 on."""
+        """Take in a reading; returns whether anything is new.
+
+        Raises `InvalidInput` for a reading that is negative or not finite.
+        """
         source, target = link.source, link.target
         targets = self.known.get(source) or Map()
         known = targets.get(target)
@@ -50,7 +52,7 @@ class Links:
                 self._delete(source, site)
 
     def _make_room(self, described: Container[SiteId]) -> None:
-        """Forget the oldest link that is still strange."""
+        """Drop the oldest link whose ends are still not both described."""
         while self._strange:
             (source, target), _ = self._strange.popitem(last=False)
             if source not in described or target not in described:

@@ -1,6 +1,6 @@
-"""What is under way at each deployment, as one gateway reckons it.
+"""Queries in flight at each deployment, as one gateway estimates them.
 
-What facilities say comes late; what the gateway itself has begun and ended since, it knows at once.
+Facilities report late, but the gateway knows at once which queries it started and finished since.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from daitn.topology.qrrt.snapshot import Floats, Qrrt
 __all__ = ["GatewayLoad", "usual_tokens"]
 
 _KINDS = 16
-"""The most frequent kinds of queries; the others together hardly change a mean."""
+"""The most frequent kinds of queries; the others hardly change the mean."""
 
 
 def usual_tokens(snapshot: Qrrt, gateway: SiteId) -> float | None:
-    """Mean length of the answers that a gateway lately passed on; none: not known."""
+    """Mean length in tokens of the answers that a gateway passed on recently; none: unknown."""
     demand = snapshot.demand.get(gateway)
     if demand is None:
         return None
@@ -38,19 +38,22 @@ def _mean_tokens(demand: Demand) -> float | None:
 
 
 class GatewayLoad:
-    """The gateway's own queries under way per deployment id, and all queries per row."""
+    """This gateway's queries in flight per deployment id, and everyone's per row."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._row_of: Mapping[str, int] = {}
         self._own: Floats = np.zeros(0)
         self._own_then: Floats = np.zeros(0)
-        """What was the gateway's own when the facility last said what is there."""
+        """This gateway's own count at the facility's last report."""
         self._told_at_s: Floats = np.zeros(0)
 
     def of(self, snapshot: Qrrt) -> Floats:
-        """Per row of the snapshot; a copy. Others' queries are what was said, less this gateway's
-        own of then; its own are those of now."""
+        """Estimate per row of the snapshot; a copy.
+
+        Other gateways' queries are the reported number less this gateway's own at that time; its
+        own are counted as of now.
+        """
         columns = snapshot.columns
         if snapshot.row_of is not self._row_of:
             self._rearrange(snapshot)
@@ -62,12 +65,12 @@ class GatewayLoad:
         return others + self._own
 
     def begin(self, id_: str) -> None:
-        """A query goes to the deployment."""
+        """Count a query sent to the deployment."""
         count = self._counts[id_] = self._counts.get(id_, 0) + 1
         self._put(id_, count)
 
     def end(self, id_: str) -> None:
-        """It is done there."""
+        """Count a query finished there."""
         count = self._counts[id_] - 1
         if count:
             self._counts[id_] = count

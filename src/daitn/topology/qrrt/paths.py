@@ -1,6 +1,6 @@
 """How one gateway reaches every facility: directly, or through one other gateway.
 
-One site in between is enough to get around nearly all failures and slow spots of Internet paths:
+One intermediate site is enough to get around nearly all failures and slow spots of Internet paths:
 Andersen, Balakrishnan, Kaashoek and Morris, "Resilient overlay networks", SOSP 2001.
 """
 
@@ -24,14 +24,14 @@ from daitn.topology.relevance import STALE_AFTER_S
 __all__ = ["ASSUMED_RTT_S", "RELAY_S", "paths_from", "permitted"]
 
 ASSUMED_RTT_S = 0.05
-"""Of a way that nobody measured lately: across half a continent."""
+"""For a path without a recent measurement: across half a continent."""
 RELAY_S = 0.002
-"""What a relaying gateway adds, with room; see the benchmark of the gateway."""
+"""What a relaying gateway adds, with a margin; see the benchmark of the gateway."""
 _BETTER_BY = 0.8
-"""A relayed path is taken where it takes less than this share of the direct one's time."""
+"""A relayed path must take less than this share of the direct path's time."""
 _SAME_SITE_RTT_S = 0.0
 _MOST_PERMITTED = 16
-"""Wishes whose paths are kept: as arrays of all rows, while paths last."""
+"""Distinct constraints whose paths are cached, as arrays over all rows, while the paths last."""
 
 
 def paths_from(
@@ -59,7 +59,7 @@ def paths_from(
 
 
 def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:
-    """The paths without relays that may not see the query: they read it as facilities do."""
+    """The paths without relays that may not see the query: relays read it as facilities do."""
     constraints = intent.constraints
     if not (constraints.jurisdictions or constraints.owners):
         return paths
@@ -71,7 +71,7 @@ def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:
 
 def _permitted(paths: Paths, snapshot: Qrrt, constraints: QueryConstraints) -> Paths:
     may = [_may_see(snapshot.nodes.get(relay), constraints) for relay in paths.relays]
-    # The last one stands for no relay, whose number is -1.
+    # The appended True stands for "no relay", index -1.
     allowed = np.array([*may, True], np.bool_)[paths.relay]
     return Paths(
         rtt_s=np.where(allowed, paths.rtt_s, paths.direct_rtt_s),
@@ -91,7 +91,7 @@ def _may_see(node: NodeDescriptor | None, constraints: QueryConstraints) -> bool
 
 
 class _Way(NamedTuple):
-    """From the origin to one site."""
+    """Path from the origin to one site."""
 
     rtt_s: float
     direct_rtt_s: float
@@ -110,7 +110,7 @@ def _best(
     now_s: float,
     broken: bool,
 ) -> _Way:
-    """`nearest`: relays by the way to them."""
+    """`nearest`: relays, sorted by their distance from the origin."""
     if site == origin:
         return _Way(_SAME_SITE_RTT_S, _SAME_SITE_RTT_S, _NO_SITE, measured=True)
     known_s = _rtt_s(snapshot, origin, site, now_s)
@@ -129,8 +129,11 @@ def _best(
 
 
 def _rtt_s(snapshot: Qrrt, source: SiteId, target: SiteId, now_s: float) -> float | None:
-    """As `source` measured it lately, else as `target` did: who wants to be asked may say that it
-    is near. Infinite where nothing comes through; none if unknown."""
+    """The recent measurement of `source`, else of `target`.
+
+    In this order, because a target that wants queries may claim to be near. Infinite if everything
+    is lost; none if unknown.
+    """
     rtt_s = _one_way(_link(snapshot, source, target), now_s)
     return _one_way(_link(snapshot, target, source), now_s) if rtt_s is None else rtt_s
 

@@ -1,8 +1,8 @@
 """QS-QRRT: the part of a QRRT that matters to one query (paper, section IV).
 
-Rows are annotated with what is expected of them for this query: accuracy on its topic, time and
-cost, and the path there. `daitn.topology.qrrt.filters` holds them against its hard constraints.
-Everything is computed for all rows at once, and what no query changes only once.
+Rows are annotated with estimates for this query: accuracy on its topic, time, cost, and the path.
+`daitn.topology.qrrt.filters` checks them against its hard constraints. Everything is computed for
+all rows at once, and what does not depend on the query only once.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ _MOST_SELECTED = 512
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The rows that an intent names, with what their descriptors say. Queries share it: not to be
-    changed."""
+    """The rows that an intent names, with figures from their descriptors.
+
+    Queries share it: do not modify.
+    """
 
     rows: slice | NDArray[np.intp]
-    """Of the wanted model, or all."""
+    """Those of the requested model, or all."""
     numbers: NDArray[np.intp]
-    """The rows by their numbers in the snapshot."""
+    """Row numbers in the snapshot."""
     slots: Floats
     room: Floats
-    """Slots, and places in the queue."""
+    """Slots plus queue places."""
     price_in: Floats
     """USD per token."""
     price_out: Floats
     context_tokens: NDArray[np.int64]
-    """Of question and answer together, at most."""
+    """Maximum for prompt and answer together."""
     least_context: int
-    """Tokens that every row holds."""
+    """Tokens that every row can hold."""
 
 
 def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
-    """The rows that may be relevant. Worked out once per model, and per pinned deployment."""
+    """The rows that may be relevant. Computed once per model, and per pinned deployment."""
     columns = snapshot.columns
     parts = columns.slots, columns.queue, columns.price_in, columns.price_out
     kept = cached(snapshot.memo, "selected", parts, _MOST_SELECTED)
@@ -54,7 +56,7 @@ def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
     known: Selected | None = kept.get(kind)
     if known is None:
         known = _selected(snapshot, intent)
-        if len(known.numbers):  # Names of nothing are strangers' words.
+        if len(known.numbers):  # Names that match nothing come from strangers.
             kept.put(kind, known)
     return known
 
@@ -86,7 +88,7 @@ def _named(snapshot: Qrrt, intent: QueryIntent) -> slice | NDArray[np.intp]:
 
 
 class QsQrrt:
-    """One query's view of a QRRT; not to be changed. Arrays are of `rows`' length."""
+    """One query's view of a QRRT; do not modify. Arrays have the length of `rows`."""
 
     def __init__(
         self,
@@ -109,24 +111,24 @@ class QsQrrt:
         columns, rows = snapshot.columns, selected.rows
         self.rows = rows
         self.numbers = selected.numbers
-        """The rows by their numbers in the snapshot."""
+        """Row numbers in the snapshot."""
         self.rtt_s: Floats = paths.rtt_s[rows]
         self.first_piece_s: Floats = columns.first_token_s[rows]
-        """From a slot to the first piece of the answer."""
+        """From taking a slot to the first piece of the answer."""
         self.per_token_s: Floats = columns.per_token_s[rows]
         self.service_s: Floats = self.per_token_s * intent.tokens_out + self.first_piece_s
-        """From a slot to the end of the answer."""
+        """From taking a slot to the end of the answer."""
         self.load: Floats = np.maximum(columns.in_flight[rows], in_flight[rows])
-        """Queries there: as many as the facility last said, or as this gateway reckons."""
+        """Queries there: the larger of the facility's last report and this gateway's estimate."""
         self.ahead: Floats = np.maximum(self.load + 1.0 - selected.slots, 0.0)
-        """Queries that have to end before a slot is free for this one."""
+        """Queries that must finish before this one gets a slot."""
         self.cost_usd: Floats = (
             selected.price_in * intent.tokens_in + selected.price_out * intent.tokens_out
         )
 
     @cached_property
     def wait_s(self) -> Floats:
-        """For a slot: those that are ahead, over the rate at which slots become free."""
+        """Wait for a slot: queries ahead over the rate at which slots become free."""
         return self.ahead * self.service_s / self.selected.slots
 
     @cached_property
@@ -140,15 +142,15 @@ class QsQrrt:
         return self.rtt_s + self.wait_s + self.service_s
 
     def first_token_s_at(self, position: int) -> float:
-        """The same of one row: a plan needs no more, and most queries set no bound."""
+        """The same for one row: a plan needs no more, and most queries set no bound."""
         return float(self._begun_s(position) + self.first_piece_s[position])
 
     def seconds_at(self, position: int) -> float:
-        """Likewise."""
+        """The same for one row."""
         return float(self._begun_s(position) + self.service_s[position])
 
     def accuracy(self, least: Trust) -> Accuracy:
-        """On the query's topic, where it is known with trust of at least `least`."""
+        """On the query's topic, where known with trust of at least `least`."""
         known, rows = accuracy_on(self.snapshot, self.intent.topic, least), self.rows
         return Accuracy(
             known.value[rows], known.standard_error[rows], known.trust[rows], known.at_s[rows]
@@ -156,7 +158,7 @@ class QsQrrt:
 
     @property
     def known_accuracy(self) -> Floats:
-        """On the query's topic, 0 where it is not known with the trust that the query wishes."""
+        """On the query's topic, 0 where unknown at the trust that the query requires."""
         return known_on(self.snapshot, self.intent.topic, self.intent.constraints.trust)[self.rows]
 
     def _begun_s(self, position: int) -> np.float64:
@@ -173,7 +175,9 @@ def relevant_to(
     now_s: float,
     excluded: tuple[int, ...] = (),
 ) -> QsQrrt:
-    """Cut the topology for one query. `in_flight` is per row of the snapshot; `excluded` are rows
-    that were tried for it."""
+    """Cut the topology for one query.
+
+    `in_flight` is per row of the snapshot; `excluded` are rows already tried for the query.
+    """
     selected = selected_by(snapshot, intent)
     return QsQrrt(snapshot, intent, paths, selected, in_flight, now_s, excluded)

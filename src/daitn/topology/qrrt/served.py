@@ -1,4 +1,4 @@
-"""The models of a QRRT as people see them: who answers where, how well, and how fast."""
+"""The models of a QRRT for display: where they are deployed, how accurate and how fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRUST = {number: trust for trust, number in TRUSTED.items()}
 
 
 class KnownAccuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model's accuracy on a topic."""
+    """The known accuracy of a model on a topic."""
 
     topic: str
     value: float
@@ -41,7 +41,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     per_token_s: float
     error_share: float
     measured: bool
-    """Whether the three above were measured; assumed otherwise."""
+    """Whether the three figures above were measured; otherwise assumed."""
     price_usd_per_1k_in: float
     price_usd_per_1k_out: float
 
@@ -53,7 +53,7 @@ class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def served_models(snapshot: Qrrt) -> ServedModels:
-    """Every deployment that is known."""
+    """Every known deployment."""
     return ServedModels(models=tuple(_served(snapshot, row) for row in range(len(snapshot.rows))))
 
 

@@ -1,8 +1,7 @@
 """Immutable, versioned views of the Query, Resource and Reachability Topology (QRRT).
 
-A *row* is one deployment: one model at one facility. What is said of rows stands in objects, what
-is measured of them in columns of equal length, so that a decision over many thousands of rows is
-a few operations on arrays.
+A *row* is one deployment: one model at one facility. Descriptors of rows are objects; measurements
+are columns of equal length, so a decision over many thousands of rows takes a few array operations.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ Flags = NDArray[np.bool_]
 
 
 def deployment_id(name: str, site: str) -> str:
-    """`<model>@<site>`: how one deployment is named where a replica would not do."""
+    """`<model>@<site>`: names one deployment where the model's name alone would be ambiguous."""
     return f"{name}@{site}"
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What is said of one deployment and of the facility that it is at."""
+    """The descriptor of one deployment, and of its facility."""
 
     site: SiteId
     descriptor: DeploymentDescriptor
@@ -61,24 +60,24 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is known of each row now. The arrays are read-only and of the rows' number."""
+    """The current figures of each row. The arrays are read-only and have one entry per row."""
 
     there: Flags
-    """Its site is alive and it says that it is ready."""
+    """Its site is alive and it reports that it is ready."""
     degraded: Flags
-    """A verification unit says that it answers worse than it did."""
+    """A verification unit reports that it answers worse than before."""
     suspended_until_s: Floats
-    """It failed lately and is left alone until then; seconds since the epoch."""
+    """It failed recently and is suspended until then; seconds since the epoch."""
     first_token_s: Floats
-    """From a slot to the first piece of an answer."""
+    """From taking a slot to the first piece of an answer."""
     per_token_s: Floats
     in_flight: Floats
-    """Queries being answered or waiting there, from all gateways, as last heard."""
+    """Queries being answered or waiting there, from all gateways, as last reported."""
     told_at_s: Floats
-    """When the facility said so; 0: never."""
+    """When the facility reported it; 0: never."""
     error_share: Floats
     measured_at_s: Floats
-    """When one of the four above was last heard; 0: never."""
+    """When one of the four above was last received; 0: never."""
     slots: Floats
     queue: Floats
     price_in: Floats
@@ -88,51 +87,51 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """What is known of the rows' accuracy on one topic, per row."""
+    """The rows' accuracy on one topic."""
 
     value: Floats
-    """In [0, 1]; NaN: not known."""
+    """In [0, 1]; NaN: unknown."""
     standard_error: Floats
     trust: NDArray[np.int8]
     """0 nothing, 1 claimed, 2 weights measured, 3 asked."""
     at_s: Floats
-    """When the newest measurement in it was made."""
+    """Time of the newest measurement in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracies:
-    """What is known of the rows' accuracies, per topic on which something is known."""
+    """The rows' accuracies, per topic on which anything is known."""
 
     topics: Mapping[str, Accuracy] = field(default_factory=dict)
     memo: dict[tuple[str | None, int], Accuracy] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """What `daitn.topology.qrrt.accuracy` worked out, per topic above and level of trust."""
+    """Cache of `daitn.topology.qrrt.accuracy`, by topic of `topics` and level of trust."""
     known: dict[tuple[str | None, int], Floats] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """Likewise, with 0 where nothing is known."""
+    """The same, with 0 where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """How the rows are reached from one gateway, per row."""
+    """How one gateway reaches each row."""
 
     rtt_s: Floats
-    """Expected round trip over the best path, losses counted in; infinite: no path."""
+    """Expected round trip over the best path, including losses; infinite: no path."""
     direct_rtt_s: Floats
-    """Likewise with nobody in between."""
+    """The same without a relay."""
     relay: NDArray[np.intp]
-    """Index in `relays` of the site in between; -1: none."""
+    """Index in `relays` of the relay; -1: none."""
     relays: tuple[SiteId, ...]
     measured: Flags
-    """Whether it rests on a measurement, or is assumed."""
+    """Whether it is based on a measurement; otherwise assumed."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What was worked out of these paths."""
+    """Cache of values derived from these paths."""
 
     @property
     def everywhere(self) -> bool:
-        """Whether there is a way to every row."""
+        """Whether every row is reachable."""
         known: bool | None = self.memo.get("everywhere")
         if known is None:
             known = self.memo["everywhere"] = bool(np.isfinite(self.rtt_s).all())
@@ -145,7 +144,7 @@ class Qrrt:
 
     version: int
     at_s: float
-    """When it last changed."""
+    """Time of the last change."""
     rows: tuple[Deployed, ...]
     """By name, then site."""
     columns: Columns
@@ -158,6 +157,6 @@ class Qrrt:
     """Every live node: facilities, gateways, verifiers and all others."""
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
     demand: Map[SiteId, Demand] = field(default_factory=Map)
-    """What is asked, per gateway."""
+    """Demand per gateway."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What was worked out of `rows` alone; versions with the same rows share it."""
+    """Cache of values derived from `rows` alone; versions with the same rows share it."""
