@@ -1,1 +1,1 @@
-"""T-FAM, MTRCE and the job state machine: what a control centre decides, as pure functions."""
+"""The decisions of a control centre (T-FAM, MTRCE, job state machine, ...) as pure functions."""

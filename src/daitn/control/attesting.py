@@ -1,9 +1,8 @@
-"""What a verification unit makes of a deployment's answers: how good it is, and whether it fell.
+"""How a verification unit judges a deployment's answers: how accurate it is, and whether it fell.
 
-Answers come in rounds of test items. What is told is the share of right ones among the latest. A
-round that is significantly worse than what was known before means that something else answers now:
-what was known is thrown away, and the deployment counts as degraded until it is as good as before
-again.
+Answers come in rounds of test items; the unit reports the share of right ones in the latest. A
+round significantly worse than what was known before means that something else answers now: the unit
+discards its older results and marks the deployment degraded until it is as good as before.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from daitn.objects.identifiers import Digest, SiteId
 __all__ = ["FALSE_ALARM", "Examination", "Tally", "fallen", "risen"]
 
 FALSE_ALARM = 1e-4
-"""Chance, per round, that a deployment that is as good as ever counts as degraded, over all looks
-that are taken at it: with a round a minute, once in a week at most."""
+"""Chance per round, over all tests made on it, that a deployment as good as ever is marked
+degraded: with a round a minute, once a week at most."""
 _LEAST_BEFORE = 20
-"""Items that must be known before a fall can be told from a bad start."""
+"""Minimum items on record to tell a fall from a bad start."""
 _RISEN = 0.2
-"""A degraded deployment is well again when its two latest rounds do not differ from what it was
-with this chance of error. One that is well is let in by four of five such looks; one that fell from
-0.92 to 0.7 by few: the threshold lies far above that of a fall, so that nothing flaps."""
+"""A degraded deployment has recovered if, at this chance of error, its two latest rounds do not
+differ from its old level. Four of five such tests admit one that has recovered; few admit one that
+fell from 0.92 to 0.7. The threshold is far above that of a fall, so the mark does not flap."""
 _RISEN_ROUNDS = 2
 _SLOW_ROUNDS = (2, 4)
-"""Numbers of latest rounds that are held against those before them: a fall from 0.92 to 0.7 is
-rarely seen in one round, and nearly always in four."""
+"""How many of the latest rounds are compared with those before them: one round rarely reveals a
+fall from 0.92 to 0.7, four nearly always do."""
 _LOOK_ALARM = FALSE_ALARM / (len(_SLOW_ROUNDS) + 2)
-"""Likewise, per look: at the newest round, at the slow ones, and at the whole window (Bonferroni).
-After 240 items at 0.9 a round of 24 is alarming with 12 right ones or fewer: a fall to 0.5 is seen
-in that round in 58 of 100 cases, one to 0.25 nearly always."""
+"""The same per test: on the newest round, on the slow ones, and on the whole window (Bonferroni).
+After 240 items at 0.9, a round of 24 raises the alarm with 12 or fewer right: it reveals a fall to
+0.5 in 58 of 100 cases, one to 0.25 nearly always."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Right answers of a number of items."""
+    """Number of right answers among a number of items."""
 
     right: int = 0
     items: int = 0
@@ -49,7 +48,7 @@ class Tally:
 
 
 def fallen(before: Tally, now: Tally) -> bool:
-    """Whether `now` is worse than `before`, by more than chance."""
+    """Whether `now` is significantly worse than `before`."""
     return before.items >= _LEAST_BEFORE and _chance_of_less(before, now) < _LOOK_ALARM
 
 
@@ -59,8 +58,10 @@ def risen(before: Tally, now: Tally) -> bool:
 
 
 def _chance_of_less(before: Tally, now: Tally) -> float:
-    """Chance of as few right ones among all items, were both equally good: Fisher's exact test,
-    one-sided (Fisher, "The Design of Experiments", 1935)."""
+    """Probability of so few right answers if both were equally good.
+
+    Fisher's exact test, one-sided (Fisher, "The Design of Experiments", 1935).
+    """
     total, right = before.items + now.items, before.right + now.right
     wrong = total - right
     whole = _log_choose(total, now.items)
@@ -78,19 +79,19 @@ def _log_choose(n: int, k: int) -> float:
 
 @dataclass
 class Examination:
-    """One deployment on one topic, as one unit knows it."""
+    """One unit's results on one deployment and topic."""
 
     manifest: Digest | None
     rounds: list[Tally] = field(default_factory=list)
-    """The latest, oldest first."""
+    """The latest rounds, oldest first."""
     before: Tally | None = None
-    """What it was, while it is degraded."""
+    """Its level before the fall, while it is degraded."""
     older: Tally = field(default_factory=Tally)
-    """What the window does not hold any more, since the unit began: a fall of 0.1 would pass
-    through the window unseen, and is told from this."""
+    """Results since the start that have left the window. A fall of 0.1 would pass through the
+    window unnoticed; comparing with these reveals it."""
 
     def took(self, manifest: Digest | None, right: Sequence[bool], window: int) -> None:
-        """Take in a round's items; only the latest `window` of all are kept."""
+        """Record a round's items; keeps only the latest `window` of all."""
         if manifest != self.manifest:
             self.manifest, self.rounds, self.before, self.older = manifest, [], None, Tally()
         now = Tally(sum(right), len(right))
@@ -105,13 +106,13 @@ class Examination:
         self._look_back()
 
     def known(self) -> Tally:
-        """All rounds together."""
+        """All rounds in the window together."""
         return _together(self.rounds)
 
     def finding(
         self, verifier: SiteId, site: SiteId, deployment: str, topic: str, at_s: float
     ) -> Finding:
-        """What is told of it."""
+        """The finding to report."""
         known = self.known()
         return Finding(
             verifier=verifier,
@@ -129,11 +130,11 @@ class Examination:
         )
 
     def _look_back(self) -> None:
-        """A fall too small to be seen in one round; and the way back up."""
+        """Detect a fall too small for one round to reveal, or a recovery."""
         if self.before is not None:
             recent = self.rounds[-_RISEN_ROUNDS:]
             if len(recent) == _RISEN_ROUNDS and risen(self.before, _together(recent)):
-                # It is well again; the bad rounds are of something else.
+                # It has recovered: the bad rounds belong to something else.
                 self.older, self.before, self.rounds = self.before, None, recent
             return
         for latest in _SLOW_ROUNDS:

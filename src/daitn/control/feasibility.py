@@ -1,13 +1,13 @@
 """T-FAM, the training feasibility assessment module (paper, section III).
 
-An intent is feasible when MTRCE finds a route that may reach every target within budget,
-requirements and the data owners' rules, with any chance at all: before anything was measured, a
-prediction that shuts a job out must be sure of itself. How good the chance is, is told, by the same
-beliefs as the job then goes by. Otherwise each reason is told, and the smallest single changes to
-the intent that would make it feasible (`daitn.control.relaxations`).
+An intent is feasible if MTRCE finds a route with any chance of reaching every target within budget,
+requirements and the data owners' rules: before anything is measured, a prediction that rejects a
+job must be certain. The assessment reports the chance, from the same beliefs that later steer the
+job. Otherwise it reports every reason, and the smallest single changes to the intent that would
+make it feasible (`daitn.control.relaxations`).
 
-Two things are not predicted, and only what stands in their way is told: a route that the owner
-states, since the owner wants to see, and what weights that the owner brings know already.
+Two cases are not predicted, only checked for obstacles: a route pinned by the owner, who wants to
+see it run, and weights supplied by the owner, whose knowledge is unknown.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ __all__ = ["assess"]
 
 _OF_ROUTES = ("duration", "cost", "examples", "release")
 _SURE = 0.8
-"""Chance below which an owner is told of it."""
+"""Below this chance the owner gets a caution."""
 _RELAXED_LOOKS = 0
-"""Changes to an intent are judged by the obvious ways alone: many are tried."""
+"""Relaxed intents are judged by the obvious plans alone, because many are tried."""
 _SHOWN = 3
-"""Candidates that a sentence names."""
+"""Candidates named in a sentence."""
 
 
 class _Undrawn:
-    """The route policy picks the best and draws nothing."""
+    """A random source that must not be used: the route policy picks the best without drawing."""
 
     def random(self) -> float:
         raise AssertionError("a feasibility assessment drew a random number")
 
 
 def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> Assessment:
-    """Say whether the question's intent can be satisfied, and what would have to change if not.
+    """Decide whether the question's intent is feasible, and if not, what would have to change.
 
     `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
-    Raises `InvalidInput` if a preference names no scorer.
+    Raises `InvalidInput` if a preference names an unknown scorer.
     """
     route, decision = Mtrce().plan(question, _Undrawn())
     feasible = _feasible(question, route)
@@ -65,7 +65,7 @@ def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> 
 def _verdict(
     cut: Callable[[TrainingIntent], MsDrrt],
 ) -> Judge:
-    """How a changed question would be satisfied on the topology cut anew for it."""
+    """Judge changed questions, each on a topology cut anew for it."""
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
@@ -88,7 +88,7 @@ def _unpredicted(intent: TrainingIntent) -> bool:
 
 
 def _cautions(route: Route | None) -> Iterator[str]:
-    """What to know of a feasible intent whose targets are less than sure."""
+    """Caution about a feasible intent whose targets are uncertain."""
     if route is not None and route.chance < _SURE:
         yield (
             f"the targets are within reach with a chance of about {route.chance:.0%}: "
@@ -130,7 +130,7 @@ def _pinned_reasons(question: RouteQuestion, decision: Decision) -> Iterator[str
 
 
 def _no_data(question: RouteQuestion) -> Iterator[str]:
-    """Which filter keeps every data set out, or which ones together."""
+    """Which filter excludes every data set, or which ones together do."""
     failed: dict[tuple[str, str], set[str]] = defaultdict(set)
     for rejection in question.topology.rejections:
         if "/" in rejection.candidate:
@@ -155,7 +155,7 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
 
 
 def _item(field: str) -> str:
-    """The member of a list that a field belongs to: `requirements[0]`; the field where none."""
+    """The list item that a field belongs to (`requirements[0]`), or the field itself."""
     head, bracket, _ = field.partition("]")
     return head + bracket
 
@@ -190,7 +190,7 @@ def _ceilings(question: RouteQuestion) -> Iterator[str]:
 
 
 def _one_each(rejections: list[Rejection]) -> list[Rejection]:
-    """Per filter, the rejection that misses least."""
+    """For each filter, the rejection with the smallest shortfall."""
     nearest: dict[str, Rejection] = {}
     for rejection in sorted(rejections, key=lambda r: (r.shortfall, r.candidate)):
         nearest.setdefault(rejection.filter, rejection)

@@ -1,8 +1,8 @@
 """The smallest single changes to an intent that make it feasible.
 
-Every change is tried by assessing the intent that has it; only those that flip the verdict are
-kept. Bounds, budgets and targets are searched by bisection, on the assumption that loosening one
-never makes an intent infeasible; each is given to the tolerance that its constant states.
+Each change is tried by assessing the changed intent; only those that flip the verdict are kept.
+Bounds, budgets and targets are searched by bisection, on the assumption that loosening one never
+makes an intent infeasible; each result is within the tolerance that its constant states.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["Feasible", "Judge", "smallest_changes"]
 
 @dataclass(frozen=True)
 class Feasible:
-    """How a changed intent would be satisfied; without a route if the targets hold already."""
+    """How a changed intent would be satisfied; without a route if the targets already hold."""
 
     route: Route | None
     decision: Decision
 
 
 Judge = Callable[[RouteQuestion], Feasible | None]
-"""How a question whose intent was changed would be satisfied; none if it stays infeasible."""
+"""Judges a question with a changed intent; none if it stays infeasible."""
 
 _BUDGET_TOLERANCE = 0.02
-"""A proposed budget is at most this share above the least that suffices."""
+"""A proposed budget exceeds the least sufficient one by at most this share."""
 _TARGET_STEP = 0.01
 _MOST_NAMES = 12
-"""Changes to one list (sites, jurisdictions, topics) that are tried, nearest first."""
+"""Changes tried per list (sites, jurisdictions, topics), nearest first."""
 _BUDGET = ("duration_s", "cost_usd", "examples")
 
 
@@ -50,7 +50,7 @@ class _Change:
     value: str
 
     def applied(self, intent: TrainingIntent) -> TrainingIntent | None:
-        """The intent with this change; none where that is no valid intent."""
+        """The intent with this change; none if the result is invalid."""
         try:
             return relaxed(
                 intent,
@@ -76,7 +76,7 @@ class _Trial:
         return self.judge(replace(self.question, intent=intent))
 
     def first(self, changes: Sequence[_Change]) -> Relaxation | None:
-        """The first of changes that loosen more and more; found by bisection."""
+        """The first sufficient one of increasingly loose changes; found by bisection."""
         if not changes or (way := self.flips(changes[-1])) is None:
             return None
         low, high = 0, len(changes) - 1
@@ -90,7 +90,7 @@ class _Trial:
         return self.told(changes[high], way)
 
     def any(self, changes: Iterable[_Change]) -> Relaxation | None:
-        """The first of changes of which none includes another."""
+        """The first sufficient one of independent changes."""
         for change in changes:
             way = self.flips(change)
             if way is not None:
@@ -114,9 +114,9 @@ class _Trial:
 def smallest_changes(
     question: RouteQuestion, rejections: tuple[Rejection, ...], judge: Judge
 ) -> tuple[Relaxation, ...]:
-    """One change per field that makes the question's intent feasible by itself, where one does.
+    """At most one change per field, each of which makes the question's intent feasible on its own.
 
-    `rejections` are those of the intent as it stands: they say which values would let more pass.
+    `rejections` are those of the unchanged intent: they tell which values would let more pass.
     """
     trial = _Trial(question, judge)
     found = [
@@ -128,7 +128,7 @@ def smallest_changes(
 
 
 def _filters(trial: _Trial, rejections: tuple[Rejection, ...]) -> Iterator[Relaxation | None]:
-    """Requirements, topics, verifiers and stated sites, as the rejections propose."""
+    """Requirements, topics, verifiers and pinned sites, as the rejections propose."""
     proposed: dict[str, dict[str, Rejection]] = defaultdict(dict)
     for rejection in sorted(rejections, key=lambda r: (r.shortfall, r.candidate)):
         if rejection.relax_to and not rejection.field.startswith("budget."):
@@ -146,7 +146,7 @@ def _filters(trial: _Trial, rejections: tuple[Rejection, ...]) -> Iterator[Relax
 
 
 def _budget(trial: _Trial, field: str) -> Relaxation | None:
-    """The least limit that suffices, searched up to what a route takes without this limit."""
+    """The least sufficient limit, searched up to what a route takes without this limit."""
     limit = getattr(trial.question.intent.budget, field)
     if limit is None:
         return None
@@ -171,12 +171,12 @@ def _taken(route: Route, field: str) -> float:
 
 
 def _rounded(value: float, field: str) -> float:
-    """Up to a whole second or example, or a whole cent."""
+    """Round up to a whole second or example, or a whole cent."""
     return math.ceil(value * 100) / 100 if field == "cost_usd" else math.ceil(value)
 
 
 def _target(trial: _Trial, index: int) -> Relaxation | None:
-    """The highest target below the stated one that can be reached, to `_TARGET_STEP`."""
+    """The highest reachable target below the stated one, to `_TARGET_STEP`."""
     stated = trial.question.intent.objectives[index].at_least
     steps = math.ceil(stated / _TARGET_STEP) - 1
     field = f"objectives[{index}].at_least"
@@ -185,7 +185,7 @@ def _target(trial: _Trial, index: int) -> Relaxation | None:
 
 
 def _current(intent: TrainingIntent, field: str) -> str:
-    """The JSON of what stands at a path in the intent."""
+    """The JSON of the value at a path in the intent."""
     value = msgspec.to_builtins(intent)
     for step in field.replace("[", ".").replace("]", "").split("."):
         value = value[int(step)] if step.isdigit() else value[step]

@@ -4,7 +4,7 @@ A sender without a destination cannot know who will get its payload. It seals th
 instead, for instance the facilities of one provider, whose members share a private key; everyone
 else who handles the packet sees ciphertext. Sealed bytes are::
 
-   class id (8) | encapsulated key (32) | ciphertext and tag (16 more than sealed)
+    class id (8) | encapsulated key (32) | ciphertext and tag (16 more than sealed)
 
 The class id is the start of BLAKE3 of the class's public key. The rest is HPKE (RFC 9180) in base
 mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305, without associated data. Its

@@ -1,1 +1,1 @@
-"""The training job: one state machine, its commands, and the question it puts to MTRCE."""
+"""The training job: its state machine, its commands, and its question to MTRCE."""

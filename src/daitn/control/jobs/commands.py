@@ -1,4 +1,4 @@
-"""What a job wants done. The control centre's shell turns these into traffic."""
+"""Commands of a job. The control centre's shell turns them into traffic."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class ChooseVerifiers(msgspec.Struct, frozen=True):
 
 
 class StartWork(msgspec.Struct, frozen=True):
-    """Hand a piece of work to a site. Starting the same visit twice starts it once."""
+    """Give a piece of work to a site. Starting the same visit twice starts it once."""
 
     site: SiteId
     work: Work
 
 
 class StopWork(msgspec.Struct, frozen=True):
-    """Stop a piece of work; nobody waits for its report."""
+    """Stop a piece of work, whose report nobody awaits."""
 
     site: SiteId
     visit: VisitId
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """The job is over: publish its best model and let sites forget the others."""
+    """The job is over: publish its best model and let sites delete the others."""
 
 
 Command = Assess | ComputeRoute | ChooseVerifiers | StartWork | StopWork | Settle

@@ -1,4 +1,4 @@
-"""Why a job ended short of its targets: what was reached, what was tried, what would help."""
+"""Why a job ended short of its targets: what it reached, what it tried, what would help."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from daitn.topology.snapshot import MsDrrt
 __all__ = ["unvisited", "why_exhausted"]
 
 _SHOWN = 5
-"""Sites that a sentence names."""
+"""Sites named in a sentence."""
 _KEPT = 20
-"""Sites that a fact keeps."""
+"""Sites kept in an event."""
 _USED_UP = 0.9
-"""Share of a limit from which on a larger one would help."""
+"""Share of a limit that counts as used up, so that a larger limit would help."""
 
 
 def why_exhausted(
@@ -42,9 +42,9 @@ def why_exhausted(
 
 
 def unvisited(job: Job, topology: MsDrrt) -> dict[SiteId, str]:
-    """Sites with data that the model did not visit, and why: those first that it might have.
+    """Sites with data that the model did not visit, and why; eligible sites come first.
 
-    Of a route that the owner states, the sites on it that cannot be visited.
+    For a pinned route, the sites on it that cannot be visited.
     """
     if job.intent.route:
         pinned = (r for r in topology.rejections if r.filter == "pinned")
@@ -73,7 +73,7 @@ def _cause(job: Job, why: str) -> str:
 
 
 def _refusals(job: Job) -> str:
-    """What keeps the stated route from going on."""
+    """What prevents the pinned route from continuing."""
     next_stops = {stop.site for stop in job.intent.route}
     left_out = [f"{site} is left out" for site in job.excluded if site in next_stops]
     found = [f"it {r.reason}" for r in job.decision.rejections] if job.decision else []
@@ -130,7 +130,7 @@ def _holds(job: Job, objective: Objective) -> bool:
 
 
 def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
-    """Limits that kept a route out, with the value that admits it, or that are nearly used up."""
+    """Limits that excluded a route, with the value that admits it, and limits nearly used up."""
     least: dict[str, float] = {}
     for rejection in job.decision.rejections if job.decision else ():
         if rejection.field.startswith("budget.") and rejection.relax_to:

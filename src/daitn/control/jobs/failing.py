@@ -1,4 +1,4 @@
-"""What a job remembers of work that came to nothing."""
+"""How a job records work that failed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["note_cut_off", "note_failure", "note_loss", "reason_of", "stall_of"]
 
 
 def note_failure(job: Job, site: SiteId, error: ErrorReport) -> None:
-    """A site did not do what it was asked for."""
+    """Record that a site failed to do its work."""
     job.error = error
     job.troubles[site] = error.problem
     job.in_vain += 1
 
 
 def note_loss(job: Job, site: SiteId) -> None:
-    """A site was lost with what it was asked for."""
+    """Record that a site was lost during its work."""
     job.losses[site] = job.losses.get(site, 0) + 1
     job.troubles[site] = "it was lost at work"
     job.in_vain += 1
 
 
 def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
-    """A site could not fetch a model from any of its holders."""
+    """Record that a site could not fetch a model from any of its holders."""
     job.cut_off |= {(site, holder) for holder in holders if holder != site}
     job.troubles[site] = (
         f"it cannot fetch the model from {' or '.join(holders) or 'anybody'}: they do not answer, "
@@ -36,7 +36,7 @@ def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
 
 
 def reason_of(outcome: WorkOutcome) -> ErrorReport:
-    """Why work was not done; a site that gives no reason has failed all the same."""
+    """Why work was not done; a site that gives no reason has still failed."""
     if outcome.error is not None:
         return outcome.error
     said = {
@@ -48,6 +48,6 @@ def reason_of(outcome: WorkOutcome) -> ErrorReport:
 
 
 def stall_of(event: WorkStalled) -> ErrorReport:
-    """What a site that does not get on has failed in."""
+    """The error of a site that makes no progress."""
     problem = f"{event.site} has not got on with its work for {event.silent_s:.0f} s"
     return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")

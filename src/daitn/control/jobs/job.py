@@ -1,4 +1,4 @@
-"""Everything that a job knows, as it follows from the facts of its life."""
+"""The state of a job, as derived from its events."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from daitn.objects.models import ModelRef
 __all__ = ["MAX_LOSSES", "MAX_STRIKES", "MOST_IN_VAIN", "Job", "ModelCandidate", "Outstanding"]
 
 MAX_STRIKES = 2
-"""Failures at a site after which the job goes elsewhere: one may be bad luck."""
+"""Failures at a site before the job goes elsewhere: one may be bad luck."""
 MAX_LOSSES = 3
-"""Losses of a site in the midst of work, none done between, after which the job goes elsewhere: a
-site may restart once or twice, and one that comes and goes finishes nothing."""
+"""Losses of a site during work, without finished work between, before the job goes elsewhere: a
+site may restart once or twice, but one that comes and goes finishes nothing."""
 MOST_IN_VAIN = 40
-"""Pieces of work in a row of which nothing measured came, after which a job gives up: whatever the
-cause, going on costs others and brings nothing."""
+"""Consecutive pieces of work without a measured model before a job gives up: whatever the cause,
+continuing costs others and gains nothing."""
 _TOLD = 30
-"""Steps of its history that a job can tell."""
+"""State transitions kept in a job's history."""
 
 
 @dataclass(frozen=True)
 class Outstanding:
-    """A piece of work that a site was given and has not reported."""
+    """A piece of work that a site has and has not reported on."""
 
     site: SiteId
     work: Work
@@ -44,15 +44,15 @@ class ModelCandidate:
 
     model: ModelRef
     base: Checkpoint | None
-    """Where the visit that made it started; none for a fresh or imported model."""
+    """The checkpoint at which its visit started; none for a fresh or imported model."""
     visit: Visit | None
     cost_usd: float
     release_to: tuple[str, ...]
     """Jurisdictions into which it may travel."""
     parents: tuple[Digest, ...]
-    """The lineage entry that made it."""
+    """The lineage entry of the visit that made it."""
     made_at: SiteId | None = None
-    """The site that made it; none for weights that the owner brought."""
+    """The site that made it; none for weights supplied by the owner."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
@@ -61,7 +61,7 @@ class ModelCandidate:
 
 @dataclass
 class Job:
-    """State of one job. Changed by `daitn.control.jobs.machine` only."""
+    """State of one job. Only `daitn.control.jobs.machine` changes it."""
 
     id: JobId
     intent: TrainingIntent
@@ -77,58 +77,58 @@ class Job:
     decision: Decision | None = None
     planned: Route | None = None
     stop: PlannedVisit | None = None
-    """The visit that is under way."""
+    """The visit in progress."""
     base: Checkpoint | None = None
-    """Where the visit that is under way started."""
+    """The checkpoint at which the visit in progress started."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     made: list[VisitView] = field(default_factory=list)
     lineage: list[Entry] = field(default_factory=list)
     verifications: dict[ObjectiveName, Verification] = field(default_factory=dict)
-    """Per objective, of the best checkpoint."""
+    """Per objective, for the best checkpoint."""
     strikes: dict[SiteId, int] = field(default_factory=dict)
-    """Failures of visits, by site."""
+    """Failed visits per site."""
     verifier_strikes: dict[SiteId, int] = field(default_factory=dict)
     losses: dict[SiteId, int] = field(default_factory=dict)
-    """Times that a site was lost at work since it last finished any."""
+    """Losses of a site during work since it last finished any."""
     troubles: dict[SiteId, str] = field(default_factory=dict)
-    """What went wrong last at a site."""
+    """The latest problem at a site."""
     cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
-    """Site and holder: the site could not get a model from that holder."""
+    """Site and holder: the site could not fetch a model from that holder."""
     in_vain: int = 0
-    """Pieces of work in a row of which nothing measured came."""
+    """Consecutive pieces of work without a measured model."""
     spent_usd: float = 0.0
     spent_examples: int = 0
-    """Also of visits whose model was lost before it was measured."""
+    """Includes visits whose model was lost before it was measured."""
     verify_s: float = DEFAULT_VERIFY_S
-    """What measuring all objectives took last."""
+    """Duration of the last measurement of all objectives."""
     waits: int = 0
-    """Times that it waited since it last got on."""
+    """Waits since it last made progress."""
     stuck_since_s: float | None = None
-    """When the first of those waits began."""
+    """Start of the first of those waits."""
     works: int = 0
     wake_at_s: float | None = None
     met: dict[SiteId, NodeDescriptor] = field(default_factory=dict)
-    """Sites as a model that travels found them when it was there last."""
+    """Sites as an agent found them on its last visit."""
     history: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD))
 
     @property
     def deadline_at_s(self) -> float | None:
-        """When the intent's time is over, seconds since the epoch."""
+        """The intent's deadline, seconds since the epoch."""
         limit_s = self.intent.budget.duration_s
         return None if limit_s is None else self.submitted_at_s + limit_s
 
     @property
     def excluded(self) -> tuple[SiteId, ...]:
-        """Sites that failed this job, or were lost to it, too often to be asked again."""
+        """Sites that failed this job, or were lost to it, too often to be used again."""
         failed = {site for site, times in self.strikes.items() if times >= MAX_STRIKES}
         lost = {site for site, times in self.losses.items() if times >= MAX_LOSSES}
         return tuple(sorted(failed | lost))
 
     @property
     def best(self) -> Checkpoint | None:
-        """The checkpoint that misses the targets by least; the later one of two equals."""
+        """The checkpoint with the smallest shortfall; the later one on a tie."""
         if not self.checkpoints:
             return None
         return min(reversed(self.checkpoints), key=self.shortfall)
@@ -138,19 +138,19 @@ class Job:
         return self.checkpoints[-1] if self.checkpoints else None
 
     def shortfall(self, checkpoint: Checkpoint) -> float:
-        """Sum over the objectives of how far the checkpoint is below the target."""
+        """Sum over the objectives of the checkpoint's distance below the target."""
         return sum(
             max(0.0, o.at_least - checkpoint.values[ObjectiveName(o.name)])
             for o in self.intent.objectives
         )
 
     def next_visit_id(self) -> VisitId:
-        """Ids follow from the job's history alone, so that a replay gives the same ones."""
+        """Ids depend on the job's history alone, so a replay gives the same ones."""
         self.works += 1
         return VisitId(f"{self.id}.{self.works}")
 
     def visit_work(self, stop: PlannedVisit, base: Checkpoint | None) -> VisitWork:
-        """The work of a stop: training from `base`, or making the fresh model without one."""
+        """The work of a stop: training from `base`, or making the fresh model if there is none."""
         return VisitWork(
             visit=self.next_visit_id(),
             job=self.id,

@@ -1,4 +1,4 @@
-"""The job state machine: one door, a literal table, facts in and commands out.
+"""The job state machine: one entry point, a literal table, events in and commands out.
 
 ::
 
@@ -8,9 +8,9 @@
         v          v   │                     v
     infeasible  exhausted   waiting <────────┘            cancelled, failed from anywhere
 
-The job's state follows from its facts alone: replaying them gives the same job, and `Recovered`
-then gives the commands that take it up again. (Pattern: event sourcing; a worker's pure state
-machine as in dask.distributed.)
+The job's state follows from its events alone: replaying them gives the same job, and `Recovered`
+then gives the commands that resume it. (Pattern: event sourcing; a worker's pure state machine as
+in dask.distributed.)
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ __all__ = ["decisions", "handle", "replay", "submit"]
 Commands = tuple[Command, ...]
 RETRY_AFTER_S = 5.0
 RETRY_AT_MOST_S = 300.0
-"""A waiting job looks again by itself after the first, twice as long each time up to the second:
-what it waits for wakes it when it comes, so this is for what was not noticed."""
+"""A waiting job retries on its own, first after `RETRY_AFTER_S`, then after twice as long each time
+up to `RETRY_AT_MOST_S`: events normally wake it, so this covers what was missed."""
 WAITS_AT_MOST_S = 7 * 86_400.0
-"""A job that has waited so long, with nothing measured between, ends: a site that is away over a
-weekend comes back, and nobody has to find a job that was forgotten."""
+"""A job ends after waiting this long with nothing measured in between: a site that is offline over
+a weekend comes back, and a forgotten job does not linger."""
 
 
 def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
-    """A job's first fact."""
+    """Create a job from its first event."""
     job = Job(
         id=event.job,
         intent=event.intent,
@@ -83,9 +83,9 @@ def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
 
 
 def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Take one fact in; say what is to be done.
+    """Process one event and return the resulting commands.
 
-    Raises `IllegalTransition`, with the job's history, for a fact that its state does not know.
+    Raises `IllegalTransition`, with the job's history, for an event its state does not accept.
     """
     handler = _TABLE[job.state].get(type(event))
     if handler is None:
@@ -103,13 +103,13 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def replay(events: Iterable[tuple[JobEvent, float]]) -> Job:
-    """Rebuild a job from its stored facts, each with the time at which it was taken in."""
+    """Rebuild a job from its stored events, each with the time at which it was recorded."""
     *_, (job, _) = _replayed(events)
     return job
 
 
 def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
-    """Every decision on the route in a job's stored facts."""
+    """Every route decision in a job's stored events."""
     found: list[Decided] = []
     for job, (event, at_s) in _replayed(events):
         if isinstance(event, Planned):
@@ -129,7 +129,7 @@ def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
 def _replayed(
     events: Iterable[tuple[JobEvent, float]],
 ) -> Iterator[tuple[Job, tuple[JobEvent, float]]]:
-    """The job after each of its facts, with that fact."""
+    """The job after each of its events, with that event."""
     stream = iter(events)
     first, at_s = next(stream)
     assert isinstance(first, Submitted)
@@ -292,7 +292,7 @@ def _on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
-    """Go on from the last verified checkpoint."""
+    """Continue from the last verified checkpoint."""
     made_at = job.candidate.made_at if job.candidate else None
     if made_at is not None:
         job.strikes[made_at] = job.strikes.get(made_at, 0) + 1
@@ -351,7 +351,7 @@ def _on_action_failed(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _late(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """An answer, a report or a loss that comes when the job has gone on without it."""
+    """An answer, report or loss that arrives after the job has moved on."""
     return ()
 
 
@@ -434,7 +434,7 @@ def _stop_all(job: Job) -> Commands:
 
 
 def _drop(job: Job, site: SiteId) -> Commands:
-    """Expect nothing of a site any more; should it still be there, it is told to stop."""
+    """Expect nothing more from a site, and tell it to stop in case it is still connected."""
     lost = [visit for visit, o in job.outstanding.items() if o.site == site]
     for visit in lost:
         del job.outstanding[visit]
@@ -442,9 +442,9 @@ def _drop(job: Job, site: SiteId) -> Commands:
 
 
 def _taken(job: Job, event: JobEvent) -> WorkOutcome | None:
-    """The outcome of work that the job waits for; none for a late or a repeated report.
+    """The outcome of outstanding work; none for a late or repeated report.
 
-    A site that reports something else than it was asked for has failed.
+    A report about something other than the given work counts as a failure.
     """
     assert isinstance(event, Reported)
     outcome = event.outcome
@@ -463,7 +463,7 @@ def _taken(job: Job, event: JobEvent) -> WorkOutcome | None:
 
 
 def _finished(job: Job, given: Outstanding) -> None:
-    """A site did what it was asked for: it is there, and got its model."""
+    """The site did its work, so it is connected and was able to fetch its model."""
     job.losses.pop(given.site, None)
     holders = given.work.model.holders if given.work.model else ()
     if len(holders) == 1:

@@ -14,7 +14,7 @@ __all__ = ["close_candidate", "made_candidate", "measured"]
 
 
 def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
-    """A visit made a model; what it cost is spent, whatever becomes of it."""
+    """The candidate of a finished visit; its cost counts as spent whatever becomes of it."""
     visit = entry.fact if isinstance(entry.fact, Visit) else None
     cost_usd = 0.0
     release_to = job.base.release_to if job.base else (ANY,)
@@ -35,7 +35,7 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
 
 
 def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Digest) -> None:
-    """Note one signed measurement; its verifier now holds the model too."""
+    """Record one signed measurement; its verifier now holds the model too."""
     for objective in job.intent.objectives:
         if (objective.topic, objective.metric) == (fact.topic, fact.metric):
             candidate.measured[ObjectiveName(objective.name)] = fact
@@ -50,7 +50,7 @@ def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Dig
 
 
 def close_candidate(job: Job) -> Checkpoint:
-    """Every objective is measured: the candidate becomes a checkpoint, its visit is on record."""
+    """Turn the fully measured candidate into a checkpoint, and record its visit."""
     candidate = job.candidate
     assert candidate is not None
     values = {name: fact.value for name, fact in candidate.measured.items()}

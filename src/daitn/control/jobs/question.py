@@ -1,4 +1,4 @@
-"""What a job asks MTRCE: its checkpoints and its experience, in the route engine's terms."""
+"""A job's question to MTRCE: its checkpoints and experience in the route engine's terms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first_question(
 
 
 def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
-    """Where the model stands, what was measured and what is spent."""
+    """Where the model is, what was measured and what is spent."""
     found = starts(job)
     kept = {position for start in found for position in start.visits}
     return RouteQuestion(
@@ -58,13 +58,15 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:
-    """What the recipe says of its visits; the control centre adds what earlier jobs taught."""
+    """What the recipe reports about its visits; the control centre adds earlier jobs' lessons."""
     return {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
 
 
 def starts(job: Job) -> tuple[Checkpoint, ...]:
-    """The models from which a route may go on: the latest, the best, and the best of those that may
-    travel where these may not."""
+    """The models from which a route may continue.
+
+    The latest, the best, and per release rule not covered by these, the best with that rule.
+    """
     found = [one for one in (job.latest, job.best) if one is not None]
     for release_to in dict.fromkeys(one.release_to for one in job.checkpoints):
         alike = [one for one in job.checkpoints if one.release_to == release_to]

@@ -1,4 +1,4 @@
-"""Whether a report is about the work that was given."""
+"""Whether a report matches the given work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["mismatch"]
 
 
 def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
-    """What a report gets wrong of the work that its site was given; empty if nothing.
+    """How a report deviates from the work that its site was given; empty if it does not.
 
-    Sites are other people's: a report that names another model, another test or more examples
-    than were ordered must neither reach the lineage nor the bill.
+    Sites belong to other people: a report that names another model, another test or more examples
+    than ordered must reach neither the lineage nor the bill.
     """
     if outcome.state is not WorkState.DONE:
         return ""

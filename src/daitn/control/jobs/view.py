@@ -1,4 +1,4 @@
-"""A job as people and scripts see it."""
+"""A job as displayed to people and scripts."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from daitn.objects.messages import WorkStatus
 __all__ = ["JobNews", "algorithm", "view"]
 
 _SILENT_S = 60.0
-"""From which on it is told that a site says nothing new."""
+"""A site without news for this long is reported as silent."""
 
 
 @dataclass(frozen=True)
 class JobNews:
-    """What a site said last of work that it was given."""
+    """A site's latest status of its work."""
 
     status: WorkStatus
     silent_s: float
-    """For how long it has said the same."""
+    """How long the status has been unchanged."""
 
 
 def algorithm(sites: tuple[SiteId, ...]) -> str:
-    """`cyclic` for a route that comes back to a site that it left, `sequential` for any other."""
+    """`cyclic` if the route returns to a site it left, else `sequential`."""
     stays = [site for site, _ in itertools.groupby(sites)]
     return "sequential" if len(set(stays)) == len(stays) else "cyclic"
 
 
 def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> JobView:
-    """The job at `now_s`; `news` of the work that is outstanding, where there are any."""
+    """The job at `now_s`, with available `news` of its outstanding work."""
     best = job.best
     ended_at_s = now_s if job.ended_at_s is None else job.ended_at_s
     return JobView(
@@ -72,7 +72,7 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
-    """What it does, with its places in queues and sites that say nothing new."""
+    """What it is doing, with its queue positions and silent sites."""
     queued = _queued(job, news)
     silent = [
         f"{site} for {said.silent_s:.0f} s"
@@ -84,7 +84,7 @@ def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
 
 
 def _queued(job: Job, news: Mapping[VisitId, JobNews]) -> str:
-    """Its places, where all of its work waits."""
+    """Its queue positions, if all of its work is queued."""
     ahead = [(site, said.status.ahead) for site, said in _said(job, news)]
     if len(ahead) < len(job.outstanding) or not all(count for _, count in ahead):
         return ""
@@ -121,6 +121,6 @@ def _objectives(job: Job) -> tuple[ObjectiveView, ...]:
 
 
 def _bytes_moved(job: Job) -> int:
-    """Bytes that travelled to sites and verifiers, of all facts on record."""
+    """Bytes transferred to sites and verifiers, over all facts in the lineage."""
     facts = [entry.fact for entry in job.lineage]
     return sum(fact.bytes_in for fact in facts if not isinstance(fact, Origin))

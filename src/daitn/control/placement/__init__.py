@@ -1,1 +1,1 @@
-"""The model deployment optimiser, and how what is wished becomes so."""
+"""The model deployment optimiser, and the reconciliation of desired and actual deployments."""

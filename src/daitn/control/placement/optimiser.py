@@ -1,4 +1,4 @@
-"""The model deployment optimiser: what to change of where models stand, and why."""
+"""The model deployment optimiser: which placements to change, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["planned"]
 
 
 def planned(problem: PlacementProblem) -> PlacementView:
-    """What to change, each change with what it alone is worth."""
+    """The changes to make, each with its own gain."""
     target = improved(problem)
     changes = [
         _change(problem, target, int(model), int(site))

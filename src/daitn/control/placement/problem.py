@@ -1,8 +1,8 @@
-"""The deployment optimiser's question: a capacitated facility location problem, and its costs.
+"""The deployment optimiser's problem: capacitated facility location, with its costs.
 
-Cost per second: seconds that queries travel and wait, weighted by how many come, plus hosting, plus
-what moving costs, spread over the time for which a placement is expected to hold. What one model
-costs depends on its own places alone; models share nothing but the facilities' memory.
+Cost per second: the seconds that queries travel and wait, weighted by their rate, plus hosting,
+plus the cost of moves, spread over the time a placement is expected to last. The cost of one model
+depends on its own places alone; models share nothing but the facilities' memory.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 UNSERVED_S = 30.0
-"""What a query that nobody can answer counts: as one that takes so long."""
+"""An unanswered query counts as one that takes this long."""
 USD_IN_S = 1e4
-"""Seconds of waiting that a US dollar is worth: 0.36 USD per hour that somebody waits."""
+"""Seconds of waiting worth one US dollar: 0.36 USD per hour of somebody's waiting."""
 _WAIT_MOST_S = UNSERVED_S / 2
-"""A late answer is better than none: what is answered at all counts as no longer than this."""
+"""A late answer is better than none: an answered query counts as waiting no longer than this."""
 _BUSY_WELL, _BUSY_MOST = 0.7, 0.95
-"""Utilisations: up to the first the nearest replica is used, as routing does while nobody waits
-long; up to the second, what nobody could take so. Beyond, waiting is not told by a formula."""
+"""Utilisations. Up to the first, queries go to the nearest replica, as routing does while waits are
+short; up to the second goes what is left. Beyond it no formula gives the wait."""
 _ROUNDING = 1e-9
-"""Share of a facility's memory that sums of sizes may be off by."""
+"""Tolerance for sums of sizes, as a share of a facility's memory."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,30 @@ class PlacementProblem:
     travel_s: Floats
     """g x f: round trip."""
     rate: Floats
-    """m x f: queries per second that one replica there can answer; 0 where it cannot stand."""
+    """m x f: queries per second that one replica can answer there; 0 where it cannot be placed."""
     size: Floats
     """m: bytes."""
     memory: Floats
-    """f: bytes for these models, those that stand there included."""
+    """f: bytes for these models, including those placed there now."""
     price: Floats
     """f: USD per hour of hosting one model."""
     standing: Flags
-    """m x f: where models stand now."""
+    """m x f: current placement."""
     fixed: Flags
-    """m x f: where they are to stand whatever it costs."""
+    """m x f: places to keep at any cost."""
     move_s: Floats
-    """m x f: seconds of work that it takes to bring the model there."""
+    """m x f: seconds of work to move the model there."""
     horizon_s: float = 600.0
-    """For how long a placement is expected to hold: a move has to pay for itself in it."""
+    """How long a placement is expected to last; a move must pay off within it."""
 
     def room(self, placed: Flags) -> Floats:
-        """f: bytes left; negative where memory does not suffice."""
+        """f: bytes left; negative if memory does not suffice."""
         left: Floats = self.memory * (1 + _ROUNDING) - self.size @ placed
         return left
 
 
 def cost_of(problem: PlacementProblem, placed: Flags) -> float:
-    """Seconds per second; infinite where memory does not suffice."""
+    """Cost in seconds per second; infinite if memory does not suffice."""
     if (problem.room(placed) < 0.0).any():
         return float("inf")
     models = range(len(problem.models))
@@ -74,10 +74,10 @@ def cost_of(problem: PlacementProblem, placed: Flags) -> float:
 
 
 def costs_of_model(problem: PlacementProblem, model: int, places: Floats | Flags) -> Floats:
-    """What one model costs, for many sets of its places at once (n x f), memory aside.
+    """Cost of one model for many sets of places at once (n x f), ignoring memory.
 
-    Each gateway's queries go to the nearest replicas with room, those of the busiest gateway first,
-    as routing does on the whole; at each replica they wait as in an M/M/1 queue.
+    Each gateway's queries go to the nearest replicas with capacity, the busiest gateway's first, as
+    routing roughly does; at each replica they wait as in an M/M/1 queue.
     """
     places = np.asarray(places, np.bool_)
     hosting = places @ problem.price / 3600 * USD_IN_S
@@ -88,7 +88,7 @@ def costs_of_model(problem: PlacementProblem, model: int, places: Floats | Flags
 
 
 def _answering(problem: PlacementProblem, model: int, places: Flags) -> Floats:
-    """Seconds per second that queries travel, wait, or are not answered."""
+    """Seconds per second that queries travel, wait, or go unanswered."""
     near = np.flatnonzero(problem.rate[model] > 0)
     rate = np.where(places[:, near], problem.rate[model, near], 0.0)
     demand = problem.demand[:, model]

@@ -1,7 +1,6 @@
-"""From what is to be and what is seen, the next requests to facilities.
+"""Derives the next requests to facilities from the desired and the observed deployments.
 
-Pure: called again and again with what is known, it asks for what is missing, and lets nothing go
-before its successors answer.
+Pure: each call requests what is missing, and retires nothing before its successors are ready.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = ["Place", "Retire", "chosen_places", "deployed_at", "hindrance", "next
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Ask a facility to host what is desired."""
+    """Ask a facility to deploy a model."""
 
     desired: DesiredDeployment
     site: SiteId
@@ -28,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Ask a facility to let a deployment go."""
+    """Ask a facility to retire a deployment."""
 
     name: str
     site: SiteId
@@ -39,10 +38,10 @@ def next_steps(
     retired: frozenset[str],
     nodes: Iterable[NodeDescriptor],
 ) -> list[Place | Retire]:
-    """Requests that bring the live `nodes` nearer to what is desired.
+    """Requests that bring the live `nodes` closer to the desired state.
 
-    `retired`: names that were desired once; a facility that was away may still have them. What
-    was never desired here is left alone.
+    `retired`: names that were desired once; a facility that was offline may still have them.
+    Deployments that were never desired here are left alone.
     """
     live = {node.site: node for node in nodes if node.facility is not None}
     steps: list[Place | Retire] = []
@@ -66,11 +65,11 @@ def chosen_places(
     free_bytes: Mapping[SiteId, int],
     away: frozenset[SiteId],
 ) -> tuple[SiteId, ...]:
-    """Where the wish is to stand: where it stands, as far as that is there; else where it answers
-    already, and at the facilities with most room.
+    """Where to place a deployment: first where it is placed now, if the facility is connected.
 
-    `free_bytes`: memory left per facility. `away`: facilities that are gone, but not for so long
-    that their deployments are placed elsewhere.
+    Then where it is ready already, and at the facilities with the most free memory. `free_bytes`:
+    memory left per facility. `away`: facilities that left, but too recently to place their
+    deployments elsewhere.
     """
     if wish.intent.to:
         return wish.intent.to
@@ -106,7 +105,7 @@ def chosen_places(
 
 
 def hindrance(model: ModelDescriptor, node: NodeDescriptor, free_bytes: int | None) -> str:
-    """Why a model cannot be hosted at a node; empty if it can. `free_bytes` none: not looked at."""
+    """Why a model cannot be hosted at a node; empty if it can. `free_bytes` none: not checked."""
     facility = node.facility
     if facility is None:
         return f"{node.site} is no facility"
@@ -122,14 +121,14 @@ def hindrance(model: ModelDescriptor, node: NodeDescriptor, free_bytes: int | No
 
 
 def deployed_at(node: NodeDescriptor, name: str) -> DeploymentDescriptor | None:
-    """What the node says of a deployment, whatever its runtime."""
+    """The node's descriptor of a deployment, whatever its runtime."""
     if node.facility is None:
         return None
     return next((d for d in node.facility.deployments if d.name == name), None)
 
 
 def _hosted(node: NodeDescriptor, name: str) -> bool:
-    """Whether the name is one of those that are placed, and not on its way out already."""
+    """Whether the name was placed by us and is not already draining."""
     found = deployed_at(node, name)
     return (
         found is not None

@@ -1,11 +1,10 @@
-"""Local search for a placement: the best change of all, again and again.
+"""Local search for a placement: repeatedly apply the best single change.
 
-A change brings a model to a facility (from nowhere, or from another one), lets it go, exchanges two
-models at a full facility, or lets two swap places; see Korupolu, Plaxton and Rajaraman, "Analysis
-of a local search heuristic for facility location problems", Journal of Algorithms 2000. What a
-change of one model is worth depends on that model's places alone, so that after each step only
-those of the models that changed are worked out anew. An exhaustive search over small cases stands
-beside it in the tests.
+A change adds a model to a facility (new, or moved from another one), drops it, exchanges two models
+at a full facility, or swaps the places of two; see Korupolu, Plaxton and Rajaraman, "Analysis of a
+local search heuristic for facility location problems", Journal of Algorithms 2000. The gain of
+changing one model depends on that model's places alone, so after each step only the changed models
+are recomputed. The tests compare it with an exhaustive search over small cases.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from daitn.control.placement.problem import (
 __all__ = ["improved"]
 
 _LEAST_GAIN = 1e-9
-"""Seconds per second; less is rounding."""
+"""Seconds per second; smaller gains are rounding errors."""
 _MOST_STEPS = 10
-"""Changes per model and facility: far more than ever were needed."""
+"""Changes per model and facility: far more than was ever needed."""
 _MOVES = 12
-"""Places to which a move is tried: those at which one more replica would do most. With as many
-facilities or fewer, every move is tried."""
+"""Move targets to try: those where one more replica gains most. With at most this many facilities,
+every move is tried."""
 _NOWHERE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """A model goes from one place to another; either may be `_NOWHERE`."""
+    """A model moves from one place to another; either may be `_NOWHERE`."""
 
     model: int
     source: int
@@ -44,14 +43,15 @@ class _Move:
 
 
 _Change = tuple[float, tuple[_Move, ...]]
-"""What it costs (negative: it saves so much), and what moves."""
+"""Its cost (negative: a saving), and its moves."""
 _NONE: _Change = (float("inf"), ())
 
 
 def improved(problem: PlacementProblem) -> Flags:
-    """A placement that no single change makes better, or nearly so in large networks.
+    """A placement that no single change improves; in large networks, nearly so.
 
-    Searched for from what stands and from nothing: the second finds what lies many moves away.
+    Searched from the current placement and from the empty one: the second finds what is many moves
+    away.
     """
     standing = (problem.standing & (problem.rate > 0)) | problem.fixed
     found = _descended(problem, standing)
@@ -68,7 +68,7 @@ def _descended(problem: PlacementProblem, start: Flags) -> Flags:
 
 
 class _Search:
-    """One placement, and what each change of it costs, memory aside. Infinite: cannot be."""
+    """One placement, and the cost of each change to it, ignoring memory. Infinite: impossible."""
 
     def __init__(self, problem: PlacementProblem, start: Flags) -> None:
         self._problem = problem
@@ -77,15 +77,18 @@ class _Search:
         self._add = np.full(start.shape, np.inf)
         self._drop = np.full(start.shape, np.inf)
         self._shift = np.full((*start.shape, start.shape[1]), np.inf)
-        """m x f x f: of a model's going from one place to another, where that was tried."""
+        """m x f x f: cost of moving a model from one place to another, where computed."""
         self._stale: set[int] = set()
-        """Models whose `_shift` is to be worked out anew."""
+        """Models whose `_shift` must be recomputed."""
         for model in range(len(start)):
             self._work_out(model)
 
     def step(self) -> bool:
-        """Make the best change, if any is worth it. Moves and exchanges cost more to look at: they
-        are, where nothing is to be added or dropped any more."""
+        """Apply the best change, if one is worthwhile.
+
+        Moves and exchanges cost more to evaluate, so they are tried only once no addition or
+        removal helps.
+        """
         cost, moves = min(self._dropping(), self._adding(), key=_cost)
         if cost > -_LEAST_GAIN and not (self._room < 0.0).any():
             self._work_out_shifts()
@@ -106,7 +109,7 @@ class _Search:
         return True
 
     def _work_out(self, model: int) -> None:
-        """What it costs to add the model somewhere, and to drop it somewhere."""
+        """Recompute the costs of adding the model anywhere and of dropping it anywhere."""
         problem, here = self._problem, self.placed[model]
         free = np.flatnonzero(~here & (problem.rate[model] > 0))
         leaves = np.flatnonzero(here & ~problem.fixed[model])
@@ -125,7 +128,7 @@ class _Search:
         self._stale.clear()
 
     def _shifts_of(self, model: int) -> Floats:
-        """f x f: what it costs to let a model go from one place to another."""
+        """f x f: cost of moving a model from one place to another."""
         problem, here = self._problem, self.placed[model]
         shifts = np.full((len(here), len(here)), np.inf)
         leaves = np.flatnonzero(np.isfinite(self._drop[model]))
@@ -141,7 +144,7 @@ class _Search:
         return shifts
 
     def _dropping(self) -> _Change:
-        """The best removal; from a facility that is too full, where there is one."""
+        """The best removal; restricted to overfull facilities if there are any."""
         full = self._room < 0.0
         drop = np.where(full, self._drop, np.inf) if full.any() else self._drop
         model, site = _least(drop)
@@ -158,7 +161,7 @@ class _Search:
         return float(add[model, site]), (_Move(model, _NOWHERE, site),)
 
     def _exchanging(self, roomy: Floats) -> _Change:
-        """The best that comes to a full facility, and the one that goes from there for it."""
+        """The best pair of a model that comes to a full facility and one that makes room for it."""
         size, best = self._problem.size, _NONE
         come = np.minimum(self._add, self._shift.min(axis=1))
         go = np.minimum(self._drop, roomy.min(axis=2))
@@ -181,7 +184,7 @@ class _Search:
         return best
 
     def _swapping(self) -> _Change:
-        """The best two that take each other's places."""
+        """The best pair of models that take each other's places."""
         size, shifts = self._problem.size, self._shift
         models, sources, targets = np.nonzero(np.isfinite(shifts))
         if not models.size:
@@ -196,12 +199,12 @@ class _Search:
         return float(costs[at, other]), moves
 
     def _has_room(self) -> Flags:
-        """m x f"""
+        """m x f: whether the model fits."""
         return self._problem.size[:, None] <= self._room
 
 
 def _shifting(roomy: Floats) -> _Change:
-    """The best move to where there is room, of those that `roomy` has the costs of."""
+    """The best move to a place with room, by the costs in `roomy`."""
     model, source, target = np.unravel_index(int(roomy.argmin()), roomy.shape)
     move = _Move(int(model), int(source), int(target))
     return float(roomy[model, source, target]), (move,)

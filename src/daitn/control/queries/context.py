@@ -1,4 +1,4 @@
-"""What a query's route is decided on, and what is decided."""
+"""The inputs and results of a query's routing decision."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _NOBODY: NDArray[np.float64] = np.zeros(0)
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:
-    """All that QIRCE may look at. A recorded context and seed give the identical decision."""
+    """Everything QIRCE may read. A recorded context and seed reproduce the decision exactly."""
 
     intent: QueryIntent
     snapshot: Qrrt
     paths: Paths
-    """From the gateway that decides."""
+    """From the deciding gateway."""
     in_flight: NDArray[np.float64]
-    """Per row, queries that are there as this gateway reckons (`daitn.topology.qrrt.load`): its
-    own it knows at once, what the facility says takes its time. Read-only here; recorded by copy.
-    """
+    """Per row, queries in flight there as this gateway estimates them (`daitn.topology.qrrt.load`):
+    it knows its own at once, while the facility's report takes time. Read-only here; recorded by
+    copy."""
     now_s: float
     affinity: int = -1
-    """Row that answered the session, or a prompt of the same prefix, last; -1: none."""
+    """Row that last answered the session, or a prompt with the same prefix; -1: none."""
     excluded: tuple[int, ...] = ()
     """Rows that were tried for this query and failed."""
 
@@ -48,23 +48,23 @@ class QueryContext:
 
 
 class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Which deployments are asked, by row of the snapshot that the decision was made on."""
+    """Which deployments to query, by row of the snapshot on which the decision was made."""
 
     strategy: Strategy
-    """`single` too where the wishes name another one and only one model may answer."""
+    """Also `single` if the constraints ask for another strategy and only one model may answer."""
     rows: tuple[int, ...]
-    """Single: the one to ask, then those to fall back on. Cascade: the same, for the cheap
-    stage. Ensemble: the members, then those to fall back on."""
+    """Single: the row to query, then the fallbacks. Cascade: the same, for the cheap stage.
+    Ensemble: the members, then the fallbacks."""
     members: int = 1
-    """How many of `rows` are asked at once."""
+    """How many of `rows` are queried at once."""
     better: tuple[int, ...] = ()
-    """Cascade: whom to ask, then to fall back on, where the cheap stage is unsure."""
+    """Cascade: the row to query when the cheap stage is unsure, then the fallbacks."""
     expected_first_token_s: float = 0.0
     expected_cost_usd: float = 0.0
     expected_seconds: float = 0.0
     late_after_s: float = float("inf")
-    """A first piece that takes longer than this is unusually late: a second deployment may be
-    asked."""
+    """A first piece that takes longer than this is unusually late; the gateway may then query a
+    second deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,15 @@ class QueryRefusal:
     """Why no deployment may answer (Q-FAM)."""
 
     code: str
-    """`model_not_found`, `infeasible` (the query's wishes exclude everything), `overloaded` (what
-    may answer is full) or `unavailable` (what may answer is not there now)."""
+    """`model_not_found`, `infeasible` (the constraints exclude everything), `overloaded` (the
+    eligible deployments are full) or `unavailable` (the eligible deployments are not connected
+    now)."""
     reason: str
     """A sentence for people."""
     field: str
     """The field of the request that would have to change; empty for load."""
     retry_after_s: float | None
-    """When it may go better, where time helps."""
+    """When a retry may succeed, if time helps."""
     decision: Decision
     relaxations: tuple[Relaxation, ...]
-    """Single changes of the wishes that would, by themselves, make it feasible."""
+    """Single changes to the constraints that would make it feasible on their own."""

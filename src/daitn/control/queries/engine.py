@@ -1,8 +1,8 @@
 """QIRCE, the query inference route compute engine (paper, section IV).
 
-Filter, score, pick over the query's QS-QRRT. The usual case, a single deployment with others to
-fall back on, is decided in tens of microseconds over a thousand deployments; `explain` tells the
-same decision with every term and every rejection.
+Filter, score, pick over the query's QS-QRRT. The usual case, a single deployment with fallbacks,
+takes tens of microseconds over a thousand deployments; `explain` reports the same decision with
+every term and every rejection.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ from daitn.topology.qrrt.snapshot import Flags, Floats
 __all__ = ["LATE_TIMES", "Qirce"]
 
 NEAR = 0.02
-"""Scores that differ by less are equally good: what they rest on is not known better."""
+"""Scores that differ by less count as equal: their inputs are no more precise."""
 LATE_TIMES = -math.log(0.05)
-"""Of the expected time to a first piece: the 95th percentile of an exponential distribution.
-Hedging after the 95th percentile: Dean and Barroso, "The tail at scale", CACM 2013."""
+"""Multiple of the expected time to a first piece: the 95th percentile of an exponential
+distribution. Hedging after the 95th percentile: Dean and Barroso, "The tail at scale", CACM
+2013."""
 _LATE_LEAST_S = 0.05
 _RANKED = 20
 
 
 class Qirce:
-    """Decides on one query: a plan, or why there is none."""
+    """Decides on one query: a plan, or a refusal with reasons."""
 
     def decide(self, context: QueryContext, rng: Rng) -> QueryPlan | QueryRefusal:
-        """Raises `InvalidInput` for a preference that names no scorer."""
+        """Raises `InvalidInput` for a preference that names an unknown scorer."""
         cut = _cut(context)
         passes = passing(cut)
         if not np.count_nonzero(passes):
@@ -98,7 +99,7 @@ class Qirce:
 
 
 def _cut(context: QueryContext, constraints: QueryConstraints | None = None) -> QsQrrt:
-    """The query's QS-QRRT, or that of the same query with other wishes."""
+    """The query's QS-QRRT, optionally with other constraints."""
     intent = context.intent
     return relevant_to(
         context.snapshot,
@@ -120,9 +121,11 @@ def _single(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Que
 
 
 def _cascade(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> QueryPlan:
-    """Better rows as a single plan would take them; before them cheaper ones of other models,
-    which need not be as accurate as the query wishes: they are heard only where they are sure.
-    What is wished of time and cost holds for both stages together."""
+    """Accurate rows as in a single plan, preceded by cheaper rows of other models.
+
+    The cheaper ones need not meet the accuracy constraint, because their answers count only where
+    they are confident. Time and cost constraints cover both stages together.
+    """
     constraints = context.intent.constraints
     better = best_first(scores, constraints.attempts, NEAR, rng)
     if context.intent.model != AUTO:
@@ -154,8 +157,10 @@ def _cascade(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Qu
 
 
 def _ensemble(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> QueryPlan:
-    """The best deployment of each of the best models that together cost no more than is wished,
-    then everything else by score. Nothing is answered before all members have."""
+    """The best deployment of each of the best models whose total cost is within the constraint.
+
+    The fallbacks follow by score. There is no answer before all members have answered.
+    """
     constraints = context.intent.constraints
     if context.intent.model != AUTO:
         return _single(context, cut, scores, rng)
@@ -178,7 +183,7 @@ def _ensemble(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Q
 
 
 def _same_model(cut: QsQrrt, at: int) -> NDArray[np.intp]:
-    """Positions of the replicas of a row, in a cut of all rows."""
+    """Positions of a row's replicas, in a cut of all rows."""
     return cut.snapshot.rows_of[cut.snapshot.rows[at].name]
 
 

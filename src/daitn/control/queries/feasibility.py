@@ -1,5 +1,7 @@
-"""Q-FAM, the query feasibility assessment module: why no deployment may answer a query, and what
-would have to change (paper, section IV)."""
+"""Q-FAM, the query feasibility assessment module (paper, section IV).
+
+It explains why no deployment may answer a query, and what would have to change.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,20 @@ from daitn.topology.qrrt.snapshot import Flags
 __all__ = ["REFUSED_ROWS", "TOLD_ROWS", "refuse", "rejections"]
 
 TRY_AGAIN_S = 2.0
-"""When a query that lacks a deployment may come again: one that died is noticed within a second,
-one that is loaded elsewhere takes some."""
+"""When to retry a query that lacks a deployment: a death is noticed within a second, loading the
+model elsewhere takes some."""
 _LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
 TOLD_ROWS = 200
-"""Rows whose rejections an explanation has, those that fail the fewest filters first."""
+"""Rows with rejections in an explanation, those that fail the fewest filters first."""
 REFUSED_ROWS = 20
-"""Likewise for a refusal: it is told while other queries wait, and nobody reads more."""
+"""The same for a refusal: other queries wait while it is built, and nobody reads more."""
 _NAMED = 5
 _COMPARED = 500
-"""Names with which a wrong one is compared: it takes some milliseconds, while all queries wait."""
+"""Names to compare with a misspelt one: it takes milliseconds, during which all queries wait."""
 
 
 def rejections(cut: QsQrrt, fails: NDArray[np.bool_], most: int) -> tuple[Rejection, ...]:
-    """Every (row, filter) that failed, of the `most` rows that came nearest."""
+    """Every (row, filter) that failed, for the `most` rows that failed the fewest filters."""
     count = fails.sum(axis=0)
     failed_rows = np.flatnonzero(count)
     nearest = failed_rows[np.argsort(count[failed_rows], kind="stable")[:most]]
@@ -75,7 +77,7 @@ def _of_cause(fails: NDArray[np.bool_], cause: FilterCause) -> Flags:
 
 
 def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
-    """Rows that fail no wish but a time that they would keep, had nobody else to be answered."""
+    """Rows that only miss time constraints, and would meet them on an idle deployment."""
     timed = {"first-token": cut.first_token_s, "deadline": cut.seconds}
     constraints = cut.intent.constraints
     bounds = {"first-token": constraints.max_first_token_s, "deadline": constraints.deadline_s}
@@ -115,7 +117,7 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
 
 
 def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:
-    """Everything that may answer is not there, or failed."""
+    """Everything that may answer is disconnected, degraded or failed."""
     others = [failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != RESTED]
     resting = may & ~np.any(others, axis=0)
     until_s = cut.snapshot.columns.suspended_until_s[cut.rows][resting]
@@ -138,7 +140,7 @@ def _later(code: str, reason: str, after_s: float | None, decision: Decision) ->
 
 
 def _relaxations(cut: QsQrrt, fails: NDArray[np.bool_], there: Flags) -> tuple[Relaxation, ...]:
-    """Per wish, its smallest change that lets a row pass which fails nothing else."""
+    """For each constraint, the smallest change that admits a row failing nothing else."""
     count = fails.sum(axis=0)
     found = []
     for filter_, failed in zip(FILTERS, fails, strict=True):
@@ -169,7 +171,7 @@ def _current(intent: QueryIntent, field: str) -> str:
 
 
 def _told(cut: QsQrrt, fails: NDArray[np.bool_]) -> str:
-    """How many rows each filter leaves out, in one sentence."""
+    """A sentence with the number of rows each filter rejects."""
     counts = {
         filter_.name: int(failed.sum())
         for filter_, failed in zip(FILTERS, fails, strict=True)

@@ -14,26 +14,25 @@ from daitn.topology.qrrt.snapshot import Flags, Floats
 __all__ = ["QIRCE", "Weighed"]
 
 _LEAST_S = 0.05
-"""Added to every time: answers within a tenth of a second are felt as immediate (Card, Moran and
-Newell, "The Psychology of Human-Computer Interaction", 1983), so differences far below it do not
-matter, and a time that was measured once may be that far off."""
+"""Added to every time: people perceive answers within a tenth of a second as immediate (Card, Moran
+and Newell, "The Psychology of Human-Computer Interaction", 1983), so much smaller differences do
+not matter, and a time measured only once may be off by that much."""
 WAIT_WEIGHS = 2.0
-"""A query that waits makes those after it wait too. At an M/M/1 queue with utilisation r, one more
-query costs all together (2 - r) / (1 - r) times its own wait, at least twice. With it, gateways
-that each take what is best for their own query do not crowd the fastest deployments; see
-`benchmarks/routing.py`, where larger weights make the mean better and the slowest answers slower.
-"""
+"""A waiting query makes those behind it wait too. In an M/M/1 queue with utilisation r, one more
+query costs everyone together (2 - r) / (1 - r) times its own wait, at least twice. With this
+weight, gateways that each choose the best for their own query do not crowd the fastest deployments;
+see `benchmarks/routing.py`, where larger weights improve the mean and slow the slowest answers."""
 _LEAST_USD = 1e-6
-"""A ten-thousandth of a cent, likewise."""
+"""A ten-thousandth of a cent, for the same reason."""
 
 
 class Weighed:
-    """A cut with the row that answered the session last, and what the query's waits come to."""
+    """A cut with the session's last row and the expected waits."""
 
     __slots__ = ("_barrier", "_passed", "affinity", "cut", "wait_s")
 
     def __init__(self, cut: QsQrrt, affinity: int, wait_s: Floats | None = None) -> None:
-        """`wait_s` where waits are known; else they are reckoned."""
+        """`wait_s` if the waits are known; otherwise estimated."""
         self.cut = cut
         self.affinity = affinity
         self.wait_s = _usual_wait_s(cut) if wait_s is None else wait_s
@@ -41,18 +40,21 @@ class Weighed:
         self._barrier: Floats | None = None
 
     def least(self, values: Floats, passes: Flags) -> float:
-        """Of the rows that passed; infinite where none did."""
+        """Minimum over the rows that passed; infinite if none did."""
         if self._passed is not passes:
             self._passed = passes
             self._barrier = None if every(passes) else np.where(passes, 0.0, np.inf)
-        # A reduction that is told `where` takes up to ten times as long.
+        # A reduction with `where` takes up to ten times as long.
         there = values if self._barrier is None else values + self._barrier
         return float(np.minimum.reduce(there, initial=np.inf))
 
 
 def _usual_wait_s(cut: QsQrrt) -> Floats:
-    """For a slot, where those ahead get answers of usual length. The asker's own, with which the
-    cut reckons where nothing else is known, would drive long answers from where they are fast."""
+    """Wait for a slot if the queries ahead get answers of usual length.
+
+    The cut's own estimate assumes the asker's answer length, which would drive long answers away
+    from fast deployments.
+    """
     tokens = usual_tokens(cut.snapshot, cut.intent.origin)
     if tokens is None or not cut.intent.tokens_out:
         return cut.wait_s
@@ -61,14 +63,15 @@ def _usual_wait_s(cut: QsQrrt) -> Floats:
 
 
 def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
-    """The accuracy on the topic; 0 where it is not known with the trust that is wished: what a
-    provider claims earns it nothing."""
+    """The accuracy on the topic; 0 if unknown at the required trust, so claims earn nothing."""
     return weighed.cut.known_accuracy
 
 
 def _latency(weighed: Weighed, passes: Flags) -> Floats:
-    """1 for the fastest, 1/2 for twice its time to the end of the answer, with the time that it
-    costs others. A failure costs about one more attempt."""
+    """1 for the fastest, 1/2 for twice its time to the end of the answer.
+
+    The time includes the delay to other queries; a failure costs about one more attempt.
+    """
     cut = weighed.cut
     attempts = cut.snapshot.columns.error_share[cut.rows] + 1.0
     seconds = weighed.wait_s * WAIT_WEIGHS + (cut.rtt_s + cut.service_s)
@@ -81,7 +84,7 @@ def _cost(weighed: Weighed, passes: Flags) -> Floats:
 
 
 def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
-    """1 for the row that answered the session, or a prompt of the same prefix, last."""
+    """1 for the row that last answered the session, or a prompt with the same prefix."""
     if weighed.affinity < 0:
         return 0.0
     terms: Floats = (weighed.cut.numbers == weighed.affinity).astype(np.float64)
@@ -89,9 +92,9 @@ def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
 
 
 def _relative(weighed: Weighed, values: Floats, passes: Flags) -> Floats:
-    """The least value of those that passed over each; only terms of those are looked at."""
+    """The least value among those that passed, over each value; only their terms are used."""
     least = weighed.least(values, passes)
-    if least == np.inf:  # None passed, and there may be no path to some.
+    if least == np.inf:  # None passed, and some may have no path.
         return np.zeros(len(values))
     terms: Floats = least / values
     return terms
@@ -107,5 +110,5 @@ QIRCE: Final = ArrayPolicy[Weighed](
     },
     weights={"accuracy": 2.0, "latency": 1.0, "cost": 1.0, "affinity": 0.5},
 )
-"""By default, being right counts as much as being fast and cheap together; a warm cache halves
-the difference between a deployment and one that is twice as fast."""
+"""By default, accuracy counts as much as speed and cost together; a warm cache makes up half the
+difference to a deployment that is twice as fast."""

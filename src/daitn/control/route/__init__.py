@@ -1,8 +1,8 @@
 """MTRCE, the model training route compute engine.
 
-Read `question` (what is asked), `value_model` (what a visit is believed to teach), `priors` and
-`experience` (what is believed at first), `posterior` (what measurements say of that), `costs` (what
-a visit takes), `task` (all of it as arrays), `rollout` (how a route would end), `obvious` (what
-anybody would do), `search` (what is better) and `engine` (the policy over them). `next_site` asks
-the same of what a travelling model knows.
+Read `question` (the input), `value_model` (what a visit is believed to teach), `priors` and
+`experience` (the initial beliefs), `posterior` (how measurements change them), `costs` (what a
+visit takes), `task` (all of it as arrays), `rollout` (how a route would end), `obvious` (the
+baseline plans), `search` (better plans) and `engine` (the policy over them). `next_site` asks the
+same for what a travelling model knows.
 """

@@ -51,7 +51,7 @@ def _over(
 
 
 def _release(context: RouteContext, route: PlannedRoute) -> Rejection | None:
-    """The data owners' rules on where a model may travel that learned from their data."""
+    """The data owners' rules on where a model that learned from their data may travel."""
     question = context.question
     for travel in route.travels:
         if not allows(travel.before, jurisdiction_of(question, travel.site)):
@@ -107,4 +107,4 @@ SCORERS: dict[str, Callable[[RouteContext, PlannedRoute], float]] = {
     "cost": _cheap,
 }
 WEIGHTS = {"utility": 1.0, "reach": 0.0, "time": 0.0, "cost": 0.0}
-"""Search and choice go by the one utility; the other terms are told."""
+"""Search and choice use the utility alone; the other terms are only reported."""

@@ -1,7 +1,7 @@
 """What a visit takes: seconds of transfer, waiting, training and verifying, and its price.
 
-Measured values are used where there are any; each default says what it stands for. A model is
-fetched by the site that it visits, from the holder from which that is fastest.
+Measured values replace the defaults, each of which states what it assumes. The visited site fetches
+the model from the holder that is fastest for it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,31 @@ from daitn.topology.snapshot import DataOption, Drrt
 __all__ = ["NEVER_S", "USUAL_SPEED_FLOPS", "Costs", "costs", "example_s", "transfer_s"]
 
 _DEFAULT_THROUGHPUT_BPS = 5e6
-"""Of a link that nobody measured: 40 Mbit/s, a modest uplink of an office."""
+"""Of a link without measurements: 40 Mbit/s, a modest office uplink."""
 _DEFAULT_RTT_S = 0.05
 _STALE_AFTER_S = 600.0
-"""A transfer over a reading of this age is taken to last half as long again, from twice the age on
-twice as long, as over a link that nobody measured: what is not remeasured may have got worse."""
+"""A transfer is assumed to take half as long again with a reading of this age, and twice as long
+with one of twice the age, as over a link without measurements: an old link may have got worse."""
 _STALE_MOST = 2.0
 NEVER_S = 1e12
-"""Of a move that cannot be made."""
+"""For an impossible move."""
 USUAL_SPEED_FLOPS = 1e11
-"""Of a site of which no speed is known: a laptop's processor. It is rather too fast: the first
-visit corrects it, while a speed that is too slow would end jobs with a deadline."""
+"""For a site of unknown speed: a laptop's processor. Rather too fast: the first visit corrects it,
+while too slow a speed would end jobs with a deadline."""
 _LEAST_SPEED_FLOPS = 1.0
-"""Who reports less reports none."""
+"""A lower report counts as none."""
 _QUEUED_VISIT_S = 30.0
-"""Of a visit that waits before ours, before this job has measured how long its own take."""
+"""Duration of a visit queued ahead of ours, before this job has measured its own."""
 _DEFAULT_OVERHEAD_S = 1.0
-"""Of starting a visit, loading and storing, before any was measured."""
+"""For starting a visit, loading and storing, before any was measured."""
 
 
 class Moves:
-    """Seconds from site to site, from the better of the site and the verifiers, which then hold the
-    model too. Worked out when they are asked for: of a large network a decision needs few."""
+    """Seconds to move the model between sites.
+
+    The source is the better of the site and the verifiers, which then hold the model too. Computed
+    on demand: in a large network a decision needs few pairs.
+    """
 
     def __init__(self, question: RouteQuestion, sites: Sequence[SiteId], size_bytes: int) -> None:
         self._question, self._sites, self._size_bytes = question, sites, size_bytes
@@ -70,7 +73,7 @@ class Costs:
 
     between: Moves
     at: Indices
-    """(S,): each option's site among those of `between`."""
+    """(S,): index of each option's site among those of `between`."""
     start_s: Floats
     """(C, S): from the holders of a checkpoint."""
     wait_s: Floats
@@ -78,20 +81,20 @@ class Costs:
     price_usd: Floats
     """(S,): of one example."""
     visit_s: float
-    """Of every visit, whatever its amount: starting, loading, storing, and measuring."""
+    """Fixed part of every visit: starting, loading, storing, and measuring."""
 
     def move_s(self, option: Indices, to: Indices) -> Floats:
-        """Seconds until the model is at another option's site."""
+        """Seconds to move the model to another option's site."""
         return self.between(self.at[option], self.at[to])
 
     def stay_s(self, option: Indices, examples: Floats | float) -> Floats:
-        """Seconds of visits, without the way there."""
+        """Seconds of visits, without the transfer."""
         found: Floats = self.wait_s[option] + self.example_s[option] * examples + self.visit_s
         return found
 
 
 def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
-    """The costs of visits to `options` as they are known at `question.now_s`."""
+    """The costs of visits to `options` as known at `question.now_s`."""
     size = max((checkpoint.size_bytes for checkpoint in question.checkpoints), default=0)
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
@@ -120,7 +123,7 @@ def _overhead_s(history: Sequence[PastVisit]) -> float:
 def transfer_s(
     snapshot: Drrt, holders: Sequence[SiteId], target: SiteId, size_bytes: int, now_s: float
 ) -> float:
-    """Seconds until `target` has the model, from the best of `holders`; 0 if it holds it."""
+    """Seconds until `target` has the model, from the best of `holders`; 0 if it already has it."""
     if not holders or target in holders:
         return 0.0
     return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
@@ -135,7 +138,7 @@ def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId) -> float:
 def _reached_s(
     question: RouteQuestion, holders: Sequence[SiteId], site: SiteId, size_bytes: int
 ) -> float:
-    """Until the site has the model, from the best of those that it can reach."""
+    """Seconds until the site has the model, from the best holder it can reach."""
     reached = [one for one in holders if (site, one) not in question.cut_off]
     if not reached:
         return NEVER_S
@@ -146,7 +149,7 @@ def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now
     rtt_s, throughput_bps = _DEFAULT_RTT_S, _DEFAULT_THROUGHPUT_BPS
     age_s = _STALE_AFTER_S * _STALE_MOST
     for link in (snapshot.link(holder, target), snapshot.link(target, holder)):
-        # The target fetches: what it measured itself comes last and wins.
+        # The target fetches, so its own measurement comes last and wins.
         if link is not None and link.rtt_s is not None:
             rtt_s = link.rtt_s.value
         if link is not None and link.throughput_bps is not None:
@@ -166,8 +169,8 @@ def example_s(
 ) -> Floats:
     """Seconds of one training example at each option.
 
-    From this job's visits to the site where there were any; elsewhere from the site's measured
-    speed, times the geometric mean of measured over computed seconds at visited sites.
+    From this job's visits to the site, if any; otherwise from the site's measured speed, times the
+    geometric mean of measured over computed seconds at visited sites.
     """
     computed = {option.id: flops_per_example / _speed_flops(option) for option in options}
     spent: dict[str, tuple[float, int]] = {}

@@ -1,9 +1,10 @@
 """MTRCE, the model training route compute engine (paper, section III): the policy over routes.
 
-*Propose*: the obvious ways and what the search makes of the best of them; where none reaches the
-targets within the budget, those beyond it that would, so that the rejections say what is missing.
+*Propose*: the obvious plans and what the search makes of the best of them; if none reaches the
+targets within the budget, also routes beyond it that would, so the rejections show what is missing.
 *Filter*: budget and release rules over the whole route. *Score*: the utility that the search used.
-*Pick*: the best. Only a route's first visit is carried out; the verification after it asks again.
+*Pick*: the best. Only a route's first visit is carried out; the verification after it triggers a
+new decision.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ __all__ = ["Mtrce"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
 _ELSEWHERE = 0.85
-"""Share of the effort that a route must not exceed to lead away from where the model has arrived:
-what is told of elsewhere is not seen yet, and looks as good as it can. With 0.67, 0.85 and 0.95 a
-model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
+"""To lead away from where the model has arrived, a route must take at most this share of the
+effort: what is advertised elsewhere is unverified and looks as good as it can. With 0.67, 0.85 and
+0.95 a model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
 _TOLD = 8
-"""Candidates that a decision tells of."""
+"""Candidates listed in a decision."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class Mtrce:
 
     weights: Mapping[str, float] = field(default_factory=lambda: _WEIGHTS)
     looks: int = LOOKS
-    """Changes of plans that a decision tries at most; more never find a worse plan."""
+    """Maximum number of plan changes that a decision tries; more never give a worse plan."""
 
     def plan(self, question: RouteQuestion, rng: Rng) -> tuple[Route | None, Decision]:
-        """The route to go on with, and why; None where no visit is worth making.
+        """The next route, and why; None if no visit is worthwhile.
 
-        None: all targets hold as measured, nobody measures an objective, a pinned route is at its
-        end, no visit fits the budget and the rules, or a job without a budget stands still. A
-        route that is not expected to reach all targets (`reaches`) is the best that is left. Raises
-        `InvalidInput` if a preference names no weight.
+        None: all targets hold as measured, nobody measures an objective, a pinned route is
+        finished, no visit fits the budget and the rules, or a job without a budget makes no
+        progress. A route that is not expected to reach all targets (`reaches`) is the best one
+        left. Raises `InvalidInput` if a preference names an unknown weight.
         """
         routes = self._routes(question, self._weights(question.intent))
         decision = _POLICY.decide(RouteContext(question, routes), rng)
@@ -62,8 +63,7 @@ class Mtrce:
         return (chosen.route if chosen else None), _told(decision, named)
 
     def why_none(self, question: RouteQuestion) -> str:
-        """What an owner is told of a job for which there is no route any more; empty where what
-        the route lacks is said elsewhere."""
+        """Why a job has no route any more, for its owner; empty if other reasons are reported."""
         names = question.intent.objective_names()
         topology = question.topology
         if (
@@ -131,7 +131,7 @@ def _planned(
 
 
 def _begun(question: RouteQuestion, asked: Task, outcome: PlanOutcomes) -> PlanOutcomes | None:
-    """The plans that can begin now, of these those that begin where the model is if they do."""
+    """The plans that can begin now, preferring those that begin where the model is."""
     options = asked.known.options
     now = np.array([option.site not in question.later for option in options], bool)
     here = now & np.array([option.site == question.here for option in options], bool)
@@ -147,8 +147,10 @@ def _least(outcome: PlanOutcomes) -> float:
 
 
 def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
-    """The plans that begin at one of the `first` options; where none does, the best one after a
-    visit to each of them; none where none of them is open."""
+    """The plans that begin at one of the `first` options.
+
+    If none does, the best plan preceded by a visit to each of them; none if none of them is open.
+    """
     plans = tuple(
         plan
         for plan, visits in zip(outcome.plans, outcome.allowed, strict=True)
@@ -164,7 +166,7 @@ def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes
 
 
 def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
-    """The decision with what is expected at the end of each route."""
+    """The decision with the expected values at the end of each route."""
     ranking = tuple(
         msgspec.structs.replace(scored, expected=named[scored.candidate].route.visits[-1].expected)
         for scored in decision.ranking

@@ -1,10 +1,9 @@
-"""What earlier jobs taught, as the prior of the next one.
+"""Lessons of earlier jobs, as the prior of the next one.
 
-A finished job leaves *lessons*: what its own measurements say of each parameter, without the prior
-that it began with. Lessons of jobs with the same recipe are pooled per parameter as in a
+A finished job leaves *lessons*: what its own measurements say about each parameter, without the
+prior it began with. Lessons of jobs with the same recipe are pooled per parameter as in a
 random-effects meta-analysis (DerSimonian and Laird, Controlled Clinical Trials 1986): jobs differ
-by more than their errors, and the next one differs too. What few jobs taught weakly stays near
-`UNTAUGHT`.
+by more than their errors, and so will the next one. Weak lessons of few jobs stay near `UNTAUGHT`.
 """
 
 from __future__ import annotations
@@ -35,33 +34,33 @@ __all__ = ["Lesson", "PastJob", "lessons", "pooled"]
 
 _NOTHING: Mapping[str, Believed] = Map()
 _LEAST_SHARE = 0.1
-"""Measurements must tell this share of what the prior tells of a parameter to be a lesson."""
+"""For a lesson, measurements must give at least this share of the prior's information."""
 _LEAST_SD = 0.05
 _BETWEEN = 0.3
 """Least standard deviation between jobs, on the unbounded scale: a third, for the speed."""
 _PER_SIZE = 0.5
-"""How much a lesson's standard deviation grows for each factor of e between the models' sizes."""
+"""Growth of a lesson's standard deviation for each factor of e between the models' sizes."""
 
 
 class Lesson(msgspec.Struct, frozen=True):
-    """What a job's measurements say of one parameter."""
+    """What a job's measurements say about one parameter."""
 
     mean: float
     sd: float
 
 
 class PastJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a finished job."""
+    """The stored result of a finished job."""
 
     recipe: str
     parameters: int
-    """Of its model."""
+    """Number of parameters of its model."""
     lessons: dict[str, Lesson]
     """By parameter, see `priors.prior`."""
 
 
 def lessons(question: RouteQuestion, parameters: int) -> PastJob | None:
-    """What a job taught that asks its last question; none where nothing was measured."""
+    """The lessons of a job that asks its last question; none if nothing was measured."""
     topology, objectives = question.topology, question.intent.objective_names()
     if not question.history or not all(topology.verifiers.get(name) for name in objectives):
         return None
@@ -79,8 +78,10 @@ def pooled(
     parameters: int,
     begun: Mapping[str, Believed] = _NOTHING,
 ) -> dict[str, Believed]:
-    """The prior that jobs with this recipe teach for a model of this size; `begun` is what the
-    recipe itself says."""
+    """The prior for a model of this size, from earlier jobs with this recipe.
+
+    `begun` is what the recipe itself reports.
+    """
     told: dict[str, list[tuple[float, float]]] = {}
     for job in past:
         if job.recipe != recipe:
@@ -128,7 +129,7 @@ def _lessons(belief: Belief) -> dict[str, Lesson]:
 
 
 def _bases(known: Setting, count: int) -> Floats:
-    """What the lessons are relative to: for what a field teaches, what topics promise."""
+    """The baseline of the lessons: for what a field teaches, the prior by topic similarity."""
     objectives, fields = len(known.objectives), len(known.fields)
     bases, first = np.zeros(count), len(SHAPE) + objectives
     bases[first : first + fields * objectives] = [

@@ -1,11 +1,11 @@
-"""The next-site policy: what a model that travels by itself asks MTRCE.
+"""The next-site policy: the question that a model travelling on its own asks MTRCE.
 
-It knows less than a control centre. Of sites where it was it knows what they say of their data, of
-others only what was heard where it is: a topic, how many examples, a price, a place, an owner and a
-distance. What only a site itself can tell is taken to be as the intent requires until the model is
-there; then the site's own descriptor is held against the intent, by the same filters as a control
-centre's (`daitn.topology.data_filters`). So every requirement is either kept or refused, and there
-is one engine and one value model for both ways to travel.
+It knows less than a control centre. It knows the full descriptors of sites it visited, but of other
+sites only what is advertised where it is: a topic, the number of examples, a price, a place, an
+owner and a distance. Until it arrives, it assumes that whatever only the site itself can tell meets
+the intent; then it checks the site's own descriptor against the intent, with the same filters as a
+control centre (`daitn.topology.data_filters`). So every requirement is either met or refused, and
+one engine and one value model serve both kinds of travel.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ __all__ = [
 ]
 
 _FIRST_ITEMS = 200
-"""Of a test set before it was used: a standard error of 0.03."""
+"""Size of a test set before it was used: a standard error of 0.03."""
 _ONE_WAY = 2.0
-"""Times that a distance goes into a round trip."""
+"""Factor from a one-way delay to a round trip."""
 
 NOWHERE = MsDrrt(snapshot=Drrt(0, 0.0), options=(), verifiers={}, rejections=())
-"""The topology of a question to which `question_here` gives one."""
+"""Placeholder topology of a question, to be replaced by `question_here`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataProspect:
-    """Data that was heard of."""
+    """Advertised data."""
 
     site: SiteId
     topic: str
@@ -82,7 +82,7 @@ class DataProspect:
 
 @dataclass(frozen=True, slots=True)
 class KnownVerifier:
-    """A verifier that was heard of."""
+    """An advertised verifier."""
 
     site: SiteId
     topic: str
@@ -91,7 +91,7 @@ class KnownVerifier:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """What a verification of the job told of its test set."""
+    """What a verification of the job revealed about its test set."""
 
     site: SiteId
     topic: str
@@ -103,20 +103,20 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class LocalView:
-    """All that a model knows of the network where it is."""
+    """Everything a model knows about the network where it is."""
 
     here: SiteId
     prospects: tuple[DataProspect, ...]
     verifiers: tuple[KnownVerifier, ...]
     met: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
-    """Sites as the model found them; that where it is as it is now."""
+    """Sites as the model found them; the current site as it is now."""
     measured: tuple[MeasuredModel, ...] = ()
     """Oldest first."""
     version: int = 0
 
 
 def check_travels(intent: TrainingIntent) -> None:
-    """Raises `InvalidInput` for what a model cannot keep by itself."""
+    """Raise `InvalidInput` for an intent that a model cannot satisfy on its own."""
     for index, requirement in enumerate(intent.requirements):
         if requirement.quantity in LINK_QUANTITIES:
             raise InvalidInput(
@@ -134,7 +134,7 @@ def check_travels(intent: TrainingIntent) -> None:
 
 
 def measured_in(facts: Iterable[LineageFact]) -> tuple[MeasuredModel, ...]:
-    """What a job's verifications told of their test sets."""
+    """What a job's verifications revealed about their test sets."""
     return tuple(
         MeasuredModel(fact.site, fact.topic, fact.metric, fact.value, fact.items, fact.by_label)
         for fact in facts
@@ -143,7 +143,7 @@ def measured_in(facts: Iterable[LineageFact]) -> tuple[MeasuredModel, ...]:
 
 
 def met_at(node: NodeDescriptor) -> NodeDescriptor:
-    """What a model remembers of a site where it was."""
+    """What a model remembers of a site it visited."""
     datasets = tuple(msgspec.structs.replace(data, sketch=None) for data in node.datasets)
     return msgspec.structs.replace(
         node, datasets=datasets, verifier=None, facility=None, gateway=None
@@ -151,7 +151,7 @@ def met_at(node: NodeDescriptor) -> NodeDescriptor:
 
 
 def question_here(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -> RouteQuestion:
-    """The question of a model that is at `heard.here`; the topology of `question` is replaced."""
+    """The question of a model at `heard.here`; replaces the topology of `question`."""
     intent = question.intent
     topology = relevant_to(
         _snapshot(question, needs, heard),
@@ -167,7 +167,7 @@ def question_here(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -
 
 
 def topic_at(question: RouteQuestion, heard: LocalView, route: Route) -> str:
-    """The topic by which the data of a route's first visit is offered."""
+    """The topic under which the data of a route's first visit is advertised."""
     visit = route.visits[0]
     option = next(o for o in question.topology.options if o.id == f"{visit.site}/{visit.dataset}")
     told = [one.topic for one in heard.prospects if one.site == visit.site]
@@ -175,8 +175,10 @@ def topic_at(question: RouteQuestion, heard: LocalView, route: Route) -> str:
 
 
 def waits_for(question: RouteQuestion, heard: LocalView) -> str:
-    """What a model without a route waits for; empty where it need not: more will not come of what
-    is heard of."""
+    """What a model without a route waits for.
+
+    Empty if waiting is pointless: nothing more will come of what is advertised.
+    """
     verifiers, options = question.topology.verifiers, question.topology.options
     untested = [o for o in question.intent.objective_names() if not verifiers.get(o)]
     if untested:
@@ -222,12 +224,12 @@ def _node(
     told: list[DataProspect],
     assumed: ComputeDescriptor,
 ) -> NodeDescriptor:
-    """A site as it was found, with data that is heard of since; or as it is told."""
+    """A visited site, updated with data advertised since; or a site as advertised."""
     met = heard.met.get(site)
     if met is not None and site == heard.here:
         return met
     fresh_at_s = question.now_s - _assumed(question.intent, Quantity.AGE_S, 0.0)
-    # What was found may have been renewed since; whether it was is seen on arrival.
+    # The data may have been renewed since; the model checks on arrival.
     found = [
         msgspec.structs.replace(data, fresh_at_s=max(data.fresh_at_s, fresh_at_s))
         for data in (met.datasets if met else ())
@@ -273,12 +275,12 @@ def _stranger(site: SiteId, jurisdiction: str, owner: str = "") -> NodeDescripto
 
 
 def _place(heard: LocalView, site: SiteId) -> str:
-    """Where a verifier is; none for one that measured before and is not heard of now."""
+    """A verifier's jurisdiction; empty for one that measured before and is not advertised now."""
     return next((one.jurisdiction for one in heard.verifiers if one.site == site), "")
 
 
 def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
-    """What nobody tells of a site is taken to be usual, or what the intent requires."""
+    """For what no site advertises, assume the usual, or what the intent requires."""
     for requirement in intent.requirements:
         if requirement.quantity is quantity and requirement.at_least is not None:
             usual = max(usual, requirement.at_least)
@@ -291,7 +293,7 @@ def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
 def _assumed_compute(
     question: RouteQuestion, needs: WorkNeeds, heard: LocalView
 ) -> ComputeDescriptor:
-    """Elsewhere is as fast as where the model was, in the geometric mean."""
+    """Assume that other sites are as fast as the visited ones, in the geometric mean."""
     speeds = [
         node.compute.speed_flops
         for node in heard.met.values()
@@ -310,7 +312,7 @@ def _assumed_compute(
 def _verifiers(
     question: RouteQuestion, needs: WorkNeeds, heard: LocalView
 ) -> dict[SiteId, VerifierDescriptor]:
-    """Those that are heard of, and those that measured before: they may come back."""
+    """The advertised verifiers, and those that measured before, since they may come back."""
     tests: dict[SiteId, list[TestSetDescriptor]] = {}
     for objective in question.intent.objectives:
         told = [
@@ -350,14 +352,16 @@ def _test(
 
 
 def _chance(untrained: MeasuredModel) -> float:
-    """What guessing reaches, as a fresh model was measured: over all labels alike, since it may
-    well answer each item with the same one."""
+    """Accuracy of guessing, from the measurement of a fresh model.
+
+    The mean over labels, since a fresh model may well give the same answer to every item.
+    """
     by_label = list(untrained.by_label.values())
     return float(np.mean(by_label)) if by_label else untrained.value
 
 
 def _links(question: RouteQuestion, heard: LocalView) -> Map[SiteId, Map[SiteId, LinkReading]]:
-    """The told distances, and how fast the model travelled so far."""
+    """The advertised distances, and the model's transfer rates so far."""
     rates = [
         question.checkpoints[0].size_bytes / visit.transfer_s
         for visit in question.history

@@ -1,7 +1,7 @@
-"""The obvious ways to go: what somebody without a planner would do.
+"""The obvious plans: what somebody without a planner would do.
 
-They are candidates of every decision, so that no plan is expected to be worse than they are, and
-the search starts from them. Each goes on where the job stands: sites that this model has seen least
+They are candidates of every decision, so no plan is expected to be worse than they are, and the
+search starts from them. Each continues from the job's state: sites that this model has seen least
 come first.
 """
 
@@ -32,33 +32,33 @@ MEASURED = "best measured gain first"
 GREEDY = "greedy by expected gain"
 _EPOCHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _FIXED = (100, 500)
-"""Examples of each visit where all take as many."""
+"""Examples per visit in plans with a fixed amount."""
 _LEAST_EXAMPLES = 32
-"""Of a visit: one or two batches."""
+"""Minimum per visit: one or two batches."""
 _PLENTY = 4.0
-"""Epochs that could be paid for at an option, from which on nothing is scarce there."""
+"""Affordable epochs at an option from which on nothing is scarce there."""
 _LAST = 6
-"""Options at which the last visit may be."""
+"""Options to try for the last visit."""
 _GREEDY_DRAWS = 6
 _GREEDY_OPTIONS = 48
-"""Options that the greedy way looks at in each step, where there are more: those that looked best
-at first. The other ways go through all of them."""
+"""Limit on the options that the greedy plan examines in each step: the most promising ones at the
+start. The other plans go through all options."""
 
 
 def amounts(task: Task, option: int) -> tuple[int, ...]:
-    """Examples that a visit to an option may take: from an eighth of an epoch to eight."""
+    """Amounts of examples for a visit to an option: from an eighth of an epoch to eight."""
     records = float(task.known.records[option])
     grid = (max(_LEAST_EXAMPLES, round(epochs * records)) for epochs in _EPOCHS)
     return tuple(dict.fromkeys(grid))
 
 
 def epochs(task: Task, option: int, count: float) -> int:
-    """Examples of so many epochs at an option."""
+    """The number of examples in `count` epochs at an option."""
     return max(_LEAST_EXAMPLES, round(count * float(task.known.records[option])))
 
 
 def obvious_plans(task: Task) -> Iterator[Plan]:
-    """Every way from every checkpoint."""
+    """Every obvious plan from every checkpoint."""
     known, costs = task.known, task.costs
     epoch_s = costs.example_s * known.records
     fit = known.fit[known.field]
@@ -93,7 +93,7 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
 
 
 def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
-    """One visit with as much as time, money and examples allow, where that is less than usual."""
+    """One visit that uses up the time, money and examples left, where these are scarce."""
     costs, limits = task.costs, task.limits
     options = np.flatnonzero(task.open)
     waiting_s = costs.start_s[row, options] + costs.stay_s(options, 0.0)
@@ -114,27 +114,29 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
 
 
 def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
-    """Sites that were never visited first, largest first; then those whose last visit gained, most
-    for its time first; then the others, those that were visited least first."""
+    """Order by measured gain: never-visited sites first, largest first.
+
+    Then those whose last visit gained, by gain per time; then the others, least visited first.
+    """
     rate = task.gained / np.maximum(epoch_s + task.costs.visit_s, 1e-9)
     order: Floats = np.where(rate > 0.0, -rate, task.visits)
     return np.where(np.isnan(rate), -1e12 - task.known.records, order)
 
 
 def _ranked(task: Task, order: Floats, *, anew: bool = False) -> list[int]:
-    """Open options: those that were visited least first, unless `anew`, then by `order`."""
+    """Open options: least visited first, unless `anew`, then by `order`."""
     ranked = np.argsort(order, kind="stable") if anew else np.lexsort((order, task.visits))
     return [int(k) for k in ranked if task.open[k]]
 
 
 def _round(ranked: list[int], examples: list[int]) -> tuple[Stop, ...]:
-    """One after the other, and from the first again."""
+    """One after the other, then from the start again."""
     stops = list(zip(ranked, examples, strict=True))
     return tuple(stops[i % len(stops)] for i in range(HORIZON)) if stops else ()
 
 
 def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
-    """At each step the visit that brings what is short nearest per effort, over a few draws."""
+    """At each step, the visit that reduces the shortfall most per effort, over a few draws."""
     known, start = task.known, task.starts[row]
     rows = np.arange(min(_GREEDY_DRAWS, len(task.draws)))
     few = task.draws.take(rows)
@@ -183,7 +185,7 @@ def _tried(
 
 
 def _effort(task: Task, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
-    """Of visits that take so many seconds to get there."""
+    """Effort of visits with `way_s` seconds of transfer."""
     costs = task.costs
     seconds = way_s + costs.stay_s(option, examples)
     return task.effort(seconds, costs.price_usd[option] * examples)
@@ -198,7 +200,7 @@ def _worth_looking(task: Task, row: int) -> list[Stop]:
 
 
 def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
-    """The `most` of these options that bring most per effort with one epoch, under the mode."""
+    """The `most` options that reduce the shortfall most per effort in one epoch, at the mode."""
     known, start = task.known, task.starts[row]
     first = np.zeros(len(options), dtype=np.int64)
     mode, records = task.draws.take(first), known.records[options]
@@ -212,7 +214,7 @@ def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
 
 
 def _short(task: Task, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
-    """(N,): what is missing of the targets, summed."""
+    """(N,): shortfall from the targets, summed."""
     whole = (values(task.known, draws, skills) * task.known.shares).sum(axis=2)
     measured = anchored(whole, start.believed[rows], start.off[rows])
     short: Floats = np.maximum(0.0, task.targets - measured).sum(axis=1)

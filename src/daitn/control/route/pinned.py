@@ -1,4 +1,4 @@
-"""Routes that the owner states: what is left of them, whatever is expected of it."""
+"""Pinned routes: what is left of them, whatever the expectations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["pinned_route"]
 
 
 def pinned_route(question: RouteQuestion, asked: Task) -> tuple[PlannedRoute, ...]:
-    """What is left of the pinned route, from the latest model; empty at its end.
+    """The rest of the pinned route, from the latest model; empty at its end.
 
-    The visits that made the latest checkpoint are those done. Empty as well where a pinned site
-    is not (or no longer) among the options. What is expected of it is told, and stops nothing: the
-    owner wants to see. `asked` must be unbounded, so that the whole route is judged.
+    The visits that made the latest checkpoint are done. Also empty if a pinned site is not (or no
+    longer) among the options. Expectations are reported but stop nothing: the owner wants to see it
+    run. `asked` must be unbounded, so that the whole route is judged.
     """
     left = question.intent.route[len(question.checkpoints[0].visits) :]
     first = {option.site: k for k, option in reversed(list(enumerate(question.topology.options)))}

@@ -1,4 +1,4 @@
-"""Plans of the search as routes that people read and filters judge."""
+"""Turns plans of the search into routes that people can read and filters can judge."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["PlannedRoute", "RouteContext", "Travel", "planned_routes", "stop_nam
 _LIKELY = 0.5
 """Share of the draws that must reach for a route to be expected to reach."""
 _SHOWN = 8
-"""Visits that a route tells of, at most."""
+"""Maximum number of visits listed in a route."""
 
 
 @dataclass(frozen=True)
 class Travel:
-    """A visit with the jurisdictions that the model may go to before it and after it."""
+    """A visit, with the jurisdictions open to the model before and after it."""
 
     site: SiteId
     before: tuple[str, ...]
@@ -37,30 +37,30 @@ class PlannedRoute:
     """A candidate of the route policy."""
 
     id: str
-    """For people: `ghr:4000 > gard:2000`, with the obvious way that it follows."""
+    """For people: `ghr:4000 > gard:2000`, with the obvious plan that it follows."""
     route: Route
     seconds: float
-    """Until all targets hold, or until what is planned ends; a mean."""
+    """Until all targets hold, or until the plan ends; a mean."""
     cost_usd: float
     examples: int
     holds: float
     """Probability in [0, 1] that every objective is measured to hold at its end."""
     utility: float
-    """In (0, 1], 1 for the best candidate: the one number by which routes are compared."""
+    """In (0, 1], 1 for the best candidate: the number by which routes are compared."""
     travels: tuple[Travel, ...]
     """One per visit."""
 
 
 @dataclass(frozen=True)
 class RouteContext:
-    """What the route policy looks at: the question, and the routes that were found for it."""
+    """What the route policy sees: the question, and the routes found for it."""
 
     question: RouteQuestion
     routes: tuple[PlannedRoute, ...]
 
     @property
     def preferences(self) -> tuple[Preference, ...]:
-        """None: what the owner prefers is in the utility."""
+        """Empty: the utility already includes the owner's preferences."""
         return ()
 
     @property
@@ -73,7 +73,7 @@ class RouteContext:
 
 
 def stop_names(topology: MsDrrt) -> dict[str, str]:
-    """Option id to how a route calls it: its site, or `site/dataset` where there are several."""
+    """Option id to its name in a route: the site, or `site/dataset` if the site has several."""
     sites = Counter(option.site for option in topology.options)
     return {
         option.id: option.site if sites[option.site] == 1 else option.id
@@ -84,8 +84,9 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 def planned_routes(
     question: RouteQuestion, task: Task, outcome: PlanOutcomes, most: int, whole: bool = False
 ) -> tuple[PlannedRoute, ...]:
-    """The `most` best plans that can be begun, best first, one for each sequence of stops; each
-    tells of the first visits, or of the `whole` plan, whether or not targets hold before its end.
+    """The `most` best feasible plans, best first, one for each sequence of stops.
+
+    Each route lists the first visits, or the `whole` plan even if targets hold before its end.
     """
     names = stop_names(question.topology)
     routes: dict[str, PlannedRoute] = {}

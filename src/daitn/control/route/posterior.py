@@ -1,12 +1,12 @@
-"""What measured visits say of the value model's parameters, and how sure that is.
+"""The posterior of the value model's parameters, given the measured visits.
 
 The estimate is the mode of the posterior, found by damped Gauss-Newton (Levenberg 1944, Marquardt
 1963) from the prior's mean; its width is that of the Gaussian with the same curvature there
 (Laplace's approximation; Tierney and Kadane 1986). Where measurements miss the mode by more than
-their errors explain, the model is wrong about something, and the width grows with it.
+their errors explain, the model is wrong about something, and the width grows accordingly.
 
-Draws from it are always made from the same normal scores, so that the same question gives the same
-decision and two decisions differ by what was measured between them and not by luck.
+Draws always use the same normal scores, so the same question gives the same decision, and two
+decisions differ by what was measured between them and not by luck.
 """
 
 from __future__ import annotations
@@ -33,43 +33,45 @@ __all__ = ["Belief", "Taught", "believed", "drawn", "hopeful", "parents", "taugh
 
 _SHAPE = len(SHAPE)
 _MODEL_SD = 0.03
-"""Of an objective's value, what the model's shape cannot tell."""
+"""Model error of an objective's value."""
 _LABEL_SD = 0.10
-"""The same of one label's."""
+"""The same for one label's value."""
 _EARLY = (2.5, 1.7, 1.3, 1.0)
-"""How much wider both are after the first, second and third visit of a fresh model: where it began
-says much of it."""
+"""Factor on both after the first, second and third visit of a fresh model, whose results depend
+much on where it began."""
 _BROUGHT = 1000.0
-"""Examples of everything that weights which the owner brings are taken to have seen."""
+"""Examples of everything that owner-supplied weights are assumed to have seen."""
 _DEFAULT_SE = 0.02
-"""Standard error of a measurement that came without one."""
+"""For a measurement without a standard error."""
 _SAME_VALUE = 1e-9
 _STEP = 1e-3
 _ROUNDS = 10
 _BAD_SHARE = 0.08
 _BAD_LEVEL = -2.0
-"""Of sites that nobody visited, this share is believed to teach next to nothing, whatever its
-descriptor says."""
+"""This share of the unvisited sites is believed to teach next to nothing, whatever their
+descriptors claim."""
 _USUAL_SD = 1.0
-"""Spread of the others; the prior of a site that was visited is wider, as it may be either."""
+"""Spread of the others; the prior of a visited site is wider, as it may be of either kind."""
 _SEED = 20
 
 
 @dataclass(frozen=True)
 class Belief:
-    """The posterior: `mode` and `root`, a square root of its covariance, over shape, ceilings,
-    teaches and the levels of the `visited` options; others' levels are as the prior says."""
+    """The posterior over shape, ceilings, teaches and the levels of the `visited` options.
+
+    `mode` and `root`, a square root of its covariance. Other options' levels keep their prior.
+    """
 
     known: Setting
     prior: Prior
     visited: Indices
     mean: Floats
     sd: Floats
-    """Before anything was measured."""
+    """Before any measurement."""
     mode: Floats
     root: Floats
     misfit: float
-    """Mean squared error of the measurements in units of what was expected; about 1 if the model
+    """Mean squared error of the measurements in units of the expected error; about 1 if the model
     fits."""
 
 
@@ -88,14 +90,16 @@ class _Seen:
     error: Floats
     by_label: Floats
     label_error: Floats
-    """(V, O, L); infinite where it was not told."""
+    """(V, O, L); infinite if not reported."""
 
 
 def believed(
     known: Setting, prior: Prior, history: Sequence[PastVisit], start: Floats | None
 ) -> Belief:
-    """The posterior after `history`. `start` is what was measured of weights that the owner brings,
-    (O,); none for a fresh model."""
+    """The posterior after `history`.
+
+    `start` holds the measurements of owner-supplied weights, (O,); none for a fresh model.
+    """
     seen = _seen(known, history, start)
     visited = np.unique(seen.site)
     mean, sd = _layout(prior, visited)
@@ -127,7 +131,7 @@ def drawn(belief: Belief, count: int) -> Draws:
 
 
 def hopeful(belief: Belief, deviations: float) -> Draws:
-    """One set: everything better than the mode by so many of its standard deviations."""
+    """One set of parameters, each better than the mode by so many of its standard deviations."""
     sd = np.sqrt((belief.root**2).sum(axis=1))
     better = np.ones(len(sd))
     better[:_SHAPE] = (-1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0)
@@ -138,8 +142,11 @@ def hopeful(belief: Belief, deviations: float) -> Draws:
 
 @dataclass(frozen=True)
 class Taught:
-    """What visits made of a model: skills (N, D, L) under each draw, examples (S,) at each option,
-    and examples (D, L) of each label in each field."""
+    """State of a model after its visits.
+
+    Skills (N, D, L) under each draw, examples (S,) at each option, and examples (D, L) of each
+    label in each field.
+    """
 
     skills: Floats
     seen: Floats
@@ -147,7 +154,7 @@ class Taught:
     fresh: bool
 
     def after(self, known: Setting, draws: Draws, site: int, examples: float) -> Taught:
-        """After one more visit."""
+        """The state after one more visit."""
         count = len(draws)
         visit = Visits(
             site=np.full(count, site),
@@ -174,7 +181,7 @@ def untaught(known: Setting, draws: Draws, start: Floats | None) -> Taught:
 def taught(
     known: Setting, draws: Draws, visits: Sequence[PastVisit], start: Floats | None
 ) -> Taught:
-    """The model that these visits made; visits to options that are gone are left out."""
+    """The model that these visits made; ignores visits to options that no longer exist."""
     column = known.index()
     model = untaught(known, draws, start)
     for visit in visits:
@@ -187,7 +194,7 @@ def taught(
 def parents(history: Sequence[PastVisit]) -> tuple[int, ...]:
     """For each visit, the position of the visit whose model it received; -1 for the start.
 
-    That is the latest earlier visit that ended at the values this one began with.
+    That is the latest earlier visit that ended with the values this one began with.
     """
     return tuple(
         next((i for i in reversed(range(k)) if _follows(history[i], visit)), -1)
@@ -244,7 +251,7 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
 
 
 def _depths(parent: Indices) -> list[int]:
-    """Visits before each on its way."""
+    """Number of ancestors of each visit."""
     depths: list[int] = []
     for row in parent:
         depths.append(depths[row] + 1 if row >= 0 else 0)
@@ -266,7 +273,7 @@ def _layout(prior: Prior, visited: Indices) -> tuple[Floats, Floats]:
 
 
 def _unpacked(known: Setting, theta: Floats, visited: Indices, level: Floats) -> Draws:
-    """Parameter sets (N, ...); `level` (N, S) or (1, S) is of options that nobody visited."""
+    """Parameter sets (N, ...); `level`, (N, S) or (1, S), is for the unvisited options."""
     objectives, fields = len(known.objectives), len(known.fields)
     shape = np.clip(theta[:, :_SHAPE], -12.0, 14.0)
     rest = theta[:, _SHAPE:]
@@ -329,7 +336,7 @@ def _linearised(
 
 
 def _misses(draws: Draws, seen: _Seen) -> Floats:
-    """(N, measurements): what each set gets wrong, in standard errors."""
+    """(N, measurements): the errors of each set, in standard errors."""
     known = seen.known
     start = untaught(known, draws, seen.start)
     states: list[Taught] = []
@@ -351,8 +358,10 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
 
 
 def _no_wider(covariance: Floats, sd: Floats) -> Floats:
-    """The covariance with no variance above the prior's: that measurements do not fit says that the
-    model is wrong, and not that less is known than before."""
+    """The covariance, with no variance above the prior's.
+
+    A misfit means that the model is wrong, not that less is known than before.
+    """
     factor = np.minimum(1.0, sd / np.sqrt(np.maximum(np.diag(covariance), 1e-18)))
     kept: Floats = covariance * np.outer(factor, factor)
     return kept
@@ -363,7 +372,7 @@ def _mirrored(half: Floats) -> tuple[Floats, ...]:
 
 
 def _root(covariance: Floats) -> Floats:
-    """A square root, of what is left where rounding made it indefinite."""
+    """A square root of the covariance, ignoring negative eigenvalues from rounding."""
     weight, vectors = np.linalg.eigh((covariance + covariance.T) / 2.0)
     root: Floats = vectors * np.sqrt(np.maximum(weight, 0.0))
     return root

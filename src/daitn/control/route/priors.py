@@ -1,8 +1,8 @@
-"""What is believed of the value model's parameters before a job has measured anything.
+"""Beliefs about the value model's parameters before a job has measured anything.
 
 Parameters live on an unbounded scale (logarithms and logits), each with a Gaussian belief: a mean
-and a standard deviation. `UNTAUGHT` is what holds for any recipe; what earlier jobs taught narrows
-it (`experience`).
+and a standard deviation. `UNTAUGHT` holds for any recipe; the lessons of earlier jobs narrow it
+(`experience`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 SHAPE = ("tau", "warm", "ripe", "repeats", "fading", "labelled", "averaged")
-"""The parameters that are the same for all sites and objectives, as `Draws` has them."""
+"""Parameters shared by all sites and objectives, named as in `Draws`."""
 
 UNTAUGHT: dict[str, Believed] = {
     "tau": Believed(5.2, 1.4),
@@ -45,9 +45,9 @@ UNTAUGHT: dict[str, Believed] = {
     "teaches": Believed(0.0, 1.4),
     "level": Believed(3.5, 2.0),
 }
-"""`teaches` is a shift of what the similarity of topics says, `_TEACHES_AT`."""
+"""`teaches` is a shift relative to topic similarity, see `_TEACHES_AT`."""
 _LEAST_SD, _FURTHEST = 0.05, 5.0
-"""Bounds on what recipes and earlier jobs may say, the second in standard deviations."""
+"""Bounds on what recipes and earlier jobs may report, the second in standard deviations."""
 _TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.0), (1.0, 4.0))
 """Logit of how much of an objective a field covers, by the similarity of their topics."""
 
@@ -71,10 +71,10 @@ class Prior:
 
 
 def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
-    """The prior of a setting; `taught` replaces what is believed of some parameters.
+    """The prior of a setting; `taught` replaces the beliefs about some parameters.
 
     Keys: those of `UNTAUGHT`; `teaches:<field>|<objective's topic>`, `ceiling:<topic>` and
-    `level:<option id>` for what is known of one field, objective or data set.
+    `level:<option id>` for beliefs about one field, objective or data set.
     """
     taught = {key: _sane(key, one) for key, one in taught.items() if _sound(key, one)}
     general = {**UNTAUGHT, **{key: one for key, one in taught.items() if key in UNTAUGHT}}
@@ -101,17 +101,17 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
 
 
 def is_known(key: str) -> bool:
-    """Whether experience may speak of a parameter of this name."""
+    """Whether experience may contain a parameter of this name."""
     return key.split(":")[0] in UNTAUGHT
 
 
 def _sound(key: str, one: Believed) -> bool:
-    """Whether a belief is about a parameter that there is, and a number."""
+    """Whether a belief is finite and about an existing parameter."""
     return is_known(key) and math.isfinite(one.mean) and math.isfinite(one.sd)
 
 
 def _sane(key: str, one: Believed) -> Believed:
-    """Not surer, and not further from what any recipe does, than a measurement can make it."""
+    """Bound a belief: no more certain, and no further from the default, than measurements allow."""
     base = untaught(key)
     furthest = _FURTHEST * base.sd
     mean = min(max(one.mean, base.mean - furthest), base.mean + furthest)
@@ -119,7 +119,7 @@ def _sane(key: str, one: Believed) -> Believed:
 
 
 def promised(known: Setting, field: int, objective: int) -> float:
-    """Logit of how much a field covers of an objective, by the similarity of their topics alone."""
+    """Logit of how much of an objective a field covers, by the similarity of their topics alone."""
     at, logit = zip(*_TEACHES_AT, strict=True)
     return float(np.interp(known.fit[field, objective], at, logit))
 
@@ -129,23 +129,25 @@ def _shifted(logit: float, shift: Believed) -> Believed:
 
 
 def untaught(key: str) -> Believed:
-    """What is believed of a parameter without experience; of one field, objective or data set, what
-    is believed of any."""
+    """The belief about a parameter without experience.
+
+    For one field, objective or data set, the belief about any of its kind.
+    """
     return UNTAUGHT[key.split(":")[0]]
 
 
 def teaches_key(known: Setting, field: int, objective: int) -> str:
-    """What experience calls how much a field covers of an objective."""
+    """The key of how much of an objective a field covers."""
     return f"teaches:{','.join(known.fields[field])}|{known.topics[objective]}"
 
 
 def ceiling_key(known: Setting, objective: int) -> str:
-    """What experience calls the most that is reached on an objective."""
+    """The key of the highest value reachable on an objective."""
     return f"ceiling:{known.topics[objective]}"
 
 
 def level_key(option_id: str) -> str:
-    """What experience calls how good a data set is."""
+    """The key of a data set's quality."""
     return f"level:{option_id}"
 
 

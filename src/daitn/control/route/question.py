@@ -1,4 +1,4 @@
-"""What MTRCE is asked: where the model stands, what was measured so far, what may be spent."""
+"""The input of MTRCE: where the model is, what was measured so far, what may be spent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 DEFAULT_VERIFY_S = 10.0
-"""Before a job has measured anything: some hundred items on a small model, and the way there."""
+"""Before a job has measured anything: some hundred items on a small model, including the
+transfer."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Believed:
 
 
 class PastVisit(msgspec.Struct, frozen=True, kw_only=True):
-    """A visit of this job with what was measured on both sides of it, per objective."""
+    """A visit of this job with the measurements before and after it, per objective."""
 
     option_id: str
     """`site/dataset`."""
@@ -47,31 +48,31 @@ class PastVisit(msgspec.Struct, frozen=True, kw_only=True):
     standard_error: dict[str, float]
     """Of `after`."""
     by_label: dict[str, dict[str, float]] = {}
-    """Of `after`: objective to label to value, where its verifier told them."""
+    """Of `after`: objective to label to value, where its verifier reported them."""
     transfer_s: float = 0.0
-    """Until the model was there."""
+    """Until the model had arrived."""
     overhead_s: float = 0.0
-    """Of the visit, beside transfer and training: starting, loading, storing."""
+    """Part of the visit beside transfer and training: starting, loading, storing."""
     verify_s: float = 0.0
-    """Until all objectives were measured, transfers to the verifiers included."""
+    """Until all objectives were measured, including transfers to the verifiers."""
     abandoned: bool = False
-    """The job later went back to a model that this visit is no part of."""
+    """The job later returned to a model that does not include this visit."""
 
 
 class RouteStart(msgspec.Struct, frozen=True, kw_only=True):
-    """A model from which the route may go on."""
+    """A model from which the route may continue."""
 
     model: Digest | None
     """None: a fresh model, initialised wherever the first visit is."""
     size_bytes: int
-    """Of the model, or an estimate for a fresh one: it has to travel after the first visit."""
+    """Estimated for a fresh model, which also has to travel after the first visit."""
     holders: tuple[SiteId, ...] = ()
     values: dict[str, float] = {}
-    """Objective to its last measured value; absent where it was not measured: taken as chance."""
+    """Objective to its last measured value; if absent, assumed to be chance."""
     visits: tuple[PastVisit, ...] = ()
     """The visits that made it, oldest first."""
     release_to: tuple[str, ...] = (ANY,)
-    """Jurisdictions into which it may travel, given all the data that it learned from."""
+    """Jurisdictions into which it may travel, given all the data it learned from."""
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,16 +85,16 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class RouteQuestion:
-    """All that a route decision looks at."""
+    """Everything a route decision depends on."""
 
     intent: TrainingIntent
     topology: MsDrrt
     flops_per_example: float
-    """Of one training example, forward and backward."""
+    """Per training example, forward and backward."""
     checkpoints: tuple[RouteStart, ...]
-    """The latest model first; the best one second where that is another."""
+    """The latest model first; the best one second if it is another."""
     history: tuple[PastVisit, ...] = ()
-    """Every visit of the job, abandoned ones too, oldest first."""
+    """Every visit of the job, including abandoned ones, oldest first."""
     spent: Spent = field(default_factory=Spent)
     verify_s: float = DEFAULT_VERIFY_S
     """Seconds to measure all objectives after a visit, as last measured."""
@@ -102,9 +103,9 @@ class RouteQuestion:
     excluded: tuple[SiteId, ...] = ()
     """Sites that failed this job: not visited again."""
     here: SiteId | None = None
-    """Where the model has arrived by itself: it stays unless elsewhere is clearly better."""
+    """Where the model arrived on its own: it stays unless elsewhere is clearly better."""
     later: tuple[SiteId, ...] = ()
-    """Sites at which the route cannot begin now, as they refuse the model; it may come later."""
+    """Sites where the route cannot begin now because they refuse the model; it may come later."""
     experience: Mapping[str, Believed] = field(default_factory=dict)
     """What earlier jobs taught about this recipe and these data sets, see `experience`."""
     now_s: float = 0.0
@@ -121,7 +122,7 @@ class RouteQuestion:
 
 
 def narrowed(release_to: tuple[str, ...], further: tuple[str, ...]) -> tuple[str, ...]:
-    """Jurisdictions that both lists allow; each may hold `*`."""
+    """Jurisdictions that both lists allow; each may contain `*`."""
     if ANY in release_to:
         return further
     if ANY in further:

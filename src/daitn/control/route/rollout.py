@@ -1,8 +1,8 @@
-"""How a route would end: every plan played out under every set of parameters (rollout; Bertsekas,
-Tsitsiklis and Wu, "Rollout algorithms for combinatorial optimization", J. Heuristics 1997).
+"""How a route would end: plays every plan out under every set of parameters.
 
-What a plan costs, and which of its visits are allowed, follows from the plan alone; what it teaches
-differs from draw to draw. A plan ends where all targets are measured to hold.
+(Rollout; Bertsekas, Tsitsiklis and Wu, "Rollout algorithms for combinatorial optimization", J.
+Heuristics 1997.) A plan's costs, and which of its visits are allowed, depend on the plan alone;
+what it teaches differs from draw to draw. A plan ends once all targets are measured to hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from daitn.control.route.value_model import (
 __all__ = ["HORIZON", "Expected", "Plan", "PlanOutcomes", "Stop", "expected", "play"]
 
 HORIZON = 24
-"""Visits that a plan looks ahead."""
+"""Number of visits that a plan looks ahead."""
 
 Stop = tuple[int, int]
 """Option and examples."""
@@ -35,7 +35,7 @@ Stop = tuple[int, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Visits from a checkpoint on, and the obvious way that it follows or departs from."""
+    """Visits from a checkpoint on, and the obvious plan that they follow or depart from."""
 
     start: int
     stops: tuple[Stop, ...]
@@ -48,22 +48,22 @@ class PlanOutcomes:
 
     plans: tuple[Plan, ...]
     visits: Indices
-    """(P, N): after which visit (from 1) all targets held; 0 where they never did."""
+    """(P, N): after which visit (from 1) all targets held; 0 if they never did."""
     seconds: Floats
     cost_usd: Floats
     examples: Floats
     """(P, N): spent until then, or until the plan's end."""
     missing: Floats
-    """(P, N): share of what was short at the start that is short at the end; 0 where reached."""
+    """(P, N): share of the initial shortfall left at the end; 0 if reached."""
     effort: Floats
-    """(P,): least is best; mean over the draws, tails as the owner's preferences say."""
+    """(P,): least is best; mean over the draws, with tails weighted by the owner's preferences."""
     chance: Floats
-    """(P,): weighted share of the draws in which all targets are reached."""
+    """(P,): weighted share of the draws that reach all targets."""
     allowed: Indices
-    """(P,): visits of each plan that are within budget and rules."""
+    """(P,): how many visits of each plan are within budget and rules."""
 
     def order(self) -> Indices:
-        """Plans, best first."""
+        """Indices of the plans, best first."""
         return np.argsort(self.effort, kind="stable")
 
 
@@ -74,9 +74,9 @@ class _Way:
     option: Indices
     examples: Floats
     before: Floats
-    """Of earlier visits to the same option."""
+    """Examples of earlier visits to the same option."""
     total: Floats
-    """Of all earlier visits, those that made the checkpoint included."""
+    """Examples of all earlier visits, including those that made the checkpoint."""
     exposure: Floats
     """(P, H, D, L): examples of each label in each field, before the visit."""
     seconds: Floats
@@ -84,7 +84,7 @@ class _Way:
     told: Floats
     """Examples so far."""
     length: Indices
-    """(P,): visits that are allowed."""
+    """(P,): number of allowed visits."""
 
 
 def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> PlanOutcomes:
@@ -115,17 +115,17 @@ def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> Plan
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected after each of the first visits of one plan; means over the draws."""
+    """Expected results after each of the first visits of one plan; means over the draws."""
 
     values: Floats
     """(H, O)."""
     seconds: Floats
     cost_usd: Floats
-    """(H,): of each visit."""
+    """(H,): per visit."""
 
 
 def expected(task: Task, plan: Plan, visits: int) -> Expected:
-    """Follow one plan for so many visits, whether or not targets hold before."""
+    """Follow one plan for so many visits, even if targets hold earlier."""
     way = _way(task, (plan,))
     known, start = task.known, task.starts[plan.start]
     model, found = start.model, np.zeros((visits, len(task.targets)))
@@ -142,7 +142,7 @@ def expected(task: Task, plan: Plan, visits: int) -> Expected:
 
 
 def _utility(each: Floats, weight: Floats, caution: float) -> Floats:
-    """Weighted mean, and by `caution` nearer to the mean of the worst quarter."""
+    """Weighted mean, moved by `caution` towards the mean of the worst quarter."""
     total = each @ weight / weight.sum()
     if caution <= 0.0:
         return np.asarray(total, dtype=np.float64)
@@ -192,7 +192,7 @@ def _way(task: Task, plans: Sequence[Plan]) -> _Way:
 
 
 def _permitted(task: Task, plans: Sequence[Plan], option: Indices) -> Flags:
-    """(P, H): whether each visit, and measuring after it, keeps to the release rules."""
+    """(P, H): whether each visit, and the measurement after it, respects the release rules."""
     good = np.ones(option.shape, dtype=bool)
     if not task.restricted:
         return good

@@ -1,10 +1,10 @@
-"""The best plan that can be found in so many looks: the obvious ways first, then local changes.
+"""The best plan found within a number of looks: the obvious plans first, then local changes.
 
-The search starts from the best of the obvious ways and follows the best change of its first visits
-(another amount, another site, a visit more or less, two exchanged, the rest by another way) until
-none helps: iterated improvement under the same draws for all. A change must promise more than
-`_EVIDENCE`, for a plan that differs from what somebody would do anyway needs a reason. More looks
-only ever find a better plan. Looks are counted and not timed, so that a decision can be replayed.
+The search starts from the best obvious plan and follows the best change of its first visits
+(another amount, another site, one visit more or less, two exchanged, the rest by another plan)
+until none helps: iterated improvement under the same draws for all. A change must promise more than
+`_EVIDENCE`, because departing from what anybody would do needs a reason. More looks only ever find
+a better plan. Looks are counted rather than timed, so that a decision can be replayed.
 """
 
 from __future__ import annotations
@@ -22,28 +22,26 @@ from daitn.control.route.value_model import Indices
 __all__ = ["LOOKS", "best_plans"]
 
 LOOKS = 400
-"""Plans that a decision looks at, the obvious ways included, which are always looked at."""
+"""Plans that a decision evaluates, including the obvious ones, which are always evaluated."""
 _CHANGED = 6
-"""Visits of a plan that may be changed; what comes later is planned again before it is carried
-out."""
+"""Visits of a plan that may be changed; later ones are replanned before they are carried out."""
 _OTHERS = 10
-"""Options that are tried in the place of another."""
+"""Options to try in the place of another."""
 _FEW = 12
 _BATCH, _CLOSER = 80, 10
-"""So many changes are compared at a time, whole batches only, so that more looks go the same way
-further. Those that look best under `_FEW` draws are played out under all."""
+"""Changes are compared in batches of this size, whole batches only, so that more looks continue
+along the same path. The most promising under `_FEW` draws are played out under all."""
 _EVIDENCE = 0.02
 _STALLED = 3
-"""Visits in a row without measured progress after which what is believed has no say."""
+"""After this many consecutive visits without measured progress, beliefs have no say."""
 _LONG_TURN = 0.75
 """Epochs."""
 _LEAST_ROUND, _ROUND = 4, 6
-"""Visits for which one plain way is then followed: once through the sites, where they are few or
-many so many at least or at most."""
+"""Visits for which one plain plan is then followed: one round of the sites, within these bounds."""
 
 
 def best_plans(task: Task, looks: int = LOOKS) -> PlanOutcomes:
-    """All obvious ways and the improved plans, played out under all draws."""
+    """All obvious plans and the improved ones, played out under all draws."""
     obvious = tuple(obvious_plans(task))
     found = play(task, obvious)
     if not obvious or task.stalled >= _STALLED:
@@ -74,10 +72,12 @@ def best_plans(task: Task, looks: int = LOOKS) -> PlanOutcomes:
 
 
 def _plainly(task: Task, found: PlanOutcomes) -> PlanOutcomes:
-    """Only one of the plain ways: what was expected did not come, again and again, so that beliefs
-    have no say but which way is tried first: the one that goes by measured gains, then the others,
-    each for a round, with long and short turns in turn. Where visits undid what was known, short
-    turns come first, and what was gained last."""
+    """One of the plain plans, for when expectations failed again and again.
+
+    Beliefs then decide only which plan comes first: the one by measured gains, then the others,
+    each for a round, alternating long and short turns. If visits undid earlier progress, short
+    turns come first and the plan by measured gains last.
+    """
     plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
     if not plain:
         return found
@@ -93,7 +93,7 @@ def _plainly(task: Task, found: PlanOutcomes) -> PlanOutcomes:
 
 
 def _turn(task: Task, plan: Plan) -> float:
-    """Epochs of its visits; the median."""
+    """Median of its visits, in epochs."""
     records = task.known.records
     return float(np.median([examples / records[option] for option, examples in plan.stops]))
 

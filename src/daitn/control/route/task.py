@@ -1,7 +1,7 @@
-"""One route question as arrays: what is believed, what visits cost, what is allowed, what is left.
+"""One route question as arrays: beliefs, costs of visits, permissions, and remaining limits.
 
-An *effort* is the weighted sum of time and cost that is kept least, each as a share of what the job
-has left of it, or of a reference where it has no limit.
+*Effort* is the weighted sum of time and cost to be minimised, each as a share of what the job has
+left, or of a reference if it has no limit.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ __all__ = [
 
 _DRAWS = 49
 _HOPES = (1.0,)
-"""Standard deviations of the hopeful draws: all that is uncertain is better at once."""
+"""Standard deviations of the hopeful draws, in which everything uncertain is better at once."""
 _MOST_HOPE = 2.0
 """Standard deviations of the optimistic bound."""
 _HOPE_WEIGHT = 0.02
-"""Of a hopeful draw beside an ordinary one: it decides where no ordinary draw reaches."""
+"""Weight of a hopeful draw against an ordinary one: it decides where no ordinary draw reaches."""
 _REFERENCE_S = 3600.0
 _REFERENCE_USD = 10.0
-"""Without limits an hour counts as much as 10 USD."""
+"""Without limits, an hour counts as much as 10 USD."""
 _LEAST_LEFT = 1e-6
-"""Seconds or USD of which shares can still be taken."""
+"""Minimum seconds or USD left to take shares of."""
 _CAUTION = 0.1
 """How far a robustness of 1 moves the mean towards the worst quarter of the draws."""
 _PROGRESS = 0.3
-"""Standard errors by which a best value must be beaten to count as progress."""
+"""Standard errors by which a best value must be exceeded to count as progress."""
 _ROUNDS, _LEAST_TRIES, _MOST_TRIES = 3, 8, 12
-"""So many visits without progress for each open option, of which at least and at most so many
-count, end a job that has no budget."""
+"""A job without a budget ends after `_ROUNDS` visits without progress per open option; the number
+of options counts within the other two bounds."""
 _HARM = 0.1
 _HARM_COUNTS = 3
-"""A site after which this much more was missing is not tried again before others were thrice."""
+"""A site that increased the shortfall by this much is not retried before others had three turns."""
 _SEED = 21
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is left of the budget; infinite where there is no limit."""
+    """What is left of the budget; infinite without a limit."""
 
     seconds: float = np.inf
     cost_usd: float = np.inf
@@ -81,9 +81,9 @@ class Start:
     off: Floats
     """(N, O): see `value_model.anchored`."""
     measured: Floats
-    """(O,): NaN where it was not."""
+    """(O,): NaN if not measured."""
     allowed: Flags
-    """(J,): jurisdictions that it may travel to."""
+    """(J,): jurisdictions it may travel to."""
 
 
 @dataclass(frozen=True)
@@ -98,36 +98,36 @@ class Task:
     errors: Floats
     """(O,): standard error of a measurement."""
     noise: Floats
-    """(N, O): error of measuring. It is the same at every visit, as the test items are."""
+    """(N, O): measurement error. The same at every visit, because the test items are."""
     starts: tuple[Start, ...]
     costs: Costs
     targets: Floats
     short_at_start: float
-    """What the latest model is short of its targets, summed."""
+    """The latest model's shortfall from its targets, summed."""
     open: Flags
     """(S,): options that may be visited."""
     visits: Indices
-    """(S,): visits of the job so far, abandoned ones too; one that did clear harm counts
+    """(S,): visits of the job so far, including abandoned ones; one that clearly did harm counts
     `_HARM_COUNTS`."""
     gained: Floats
-    """(S,): by how much the last visit there brought the targets nearer; NaN where none was."""
+    """(S,): how much the last visit there reduced the shortfall; NaN without a visit."""
     stalled: int
-    """Visits in a row without measured progress."""
+    """Consecutive visits without measured progress."""
     undone: bool
-    """Whether the last of them left clearly more missing than there was before, or were where a
-    single label is, so that each undoes what others taught of the other labels."""
+    """Whether the last visits clearly increased the shortfall, or were to single-label data, where
+    each undoes what others taught about the other labels."""
     jurisdiction: Indices
     release: Flags
-    """(S, J): where a model may travel that learned from each option."""
+    """(S, J): where a model that learned from each option may travel."""
     verified_in: Flags
     """(O, J): where each objective can be measured."""
     restricted: bool
-    """Whether any release rule can keep a model from anywhere."""
+    """Whether any release rule can exclude a model from anywhere."""
     limits: Limits
     time_weight: float
     cost_weight: float
     miss: float
-    """Effort of a route that does not reach."""
+    """Effort assigned to a route that does not reach."""
     caution: float
 
     def effort(self, seconds: Floats, cost_usd: Floats) -> Floats:
@@ -188,8 +188,10 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
 
 
 def worn_out(asked: Task) -> bool:
-    """Whether a job that no budget ends has stood still while each site was visited time and again.
-    Where there is a budget, what is left of it may be used."""
+    """Whether a job without a budget stopped progressing though each site was visited repeatedly.
+
+    A job with a budget may use up what is left.
+    """
     limits = asked.limits
     if any(map(np.isfinite, (limits.seconds, limits.cost_usd, limits.examples))):
         return False
@@ -198,7 +200,7 @@ def worn_out(asked: Task) -> bool:
 
 
 def most_taught(asked: Task) -> Floats:
-    """(O,): the optimistic bound on every objective's value, by what descriptors promise."""
+    """(O,): optimistic bound on every objective's value, based on the descriptors."""
     known = asked.known
     hope = hopeful(believed(known, asked.belief.prior, (), None), _MOST_HOPE)
     skills = np.zeros((1, len(known.fields), len(known.labels)))
@@ -214,14 +216,17 @@ def most_taught(asked: Task) -> Floats:
 
 
 def jurisdiction_of(question: RouteQuestion, site: SiteId) -> str:
-    """The law that a site is under, as its node says."""
+    """The jurisdiction of a site, from its descriptor."""
     state = question.topology.snapshot.sites.get(site)
     return state.descriptor.jurisdiction if state is not None else ""
 
 
 def _standard_errors(question: RouteQuestion) -> Floats:
-    """(O,): as last measured; before that, of a share at the target over the test's items, and one
-    item at least: all of them right is no certainty."""
+    """(O,): the last measured standard errors.
+
+    Before any measurement, that of a share at the target over the test's items, and at least one
+    item: a perfect score is no certainty.
+    """
     last: dict[str, float] = {}
     for visit in question.history:
         last.update({name: error for name, error in visit.standard_error.items() if error > 0.0})
@@ -253,8 +258,7 @@ def _noise(errors: Floats, count: int) -> Floats:
 
 
 def brought(question: RouteQuestion, known: Setting) -> Floats | None:
-    """(O,): what was measured of the owner's weights before their first visit; none for a fresh
-    model."""
+    """(O,): measurements of the owner's weights before their first visit; none if fresh."""
     if not question.intent.model.start:
         return None
     first = question.history[0].before if question.history else question.checkpoints[-1].values
@@ -283,8 +287,7 @@ def _gained(question: RouteQuestion, known: Setting, targets: Floats) -> Floats:
 
 
 def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
-    """Visits since what is missing of the targets was last measured to shrink, by more than a part
-    of what measuring may err."""
+    """Visits since the shortfall last shrank by more than part of the measurement error."""
     names = question.intent.objective_names()
     first = question.history[0].before if question.history else {}
     least, since = _short(first, names, targets) if first else np.inf, 0
@@ -355,7 +358,7 @@ def _effort_weights(limits: Limits, weights: Mapping[str, float]) -> tuple[float
 def _miss(
     known: Setting, priced: Costs, limits: Limits, time_weight: float, cost_weight: float
 ) -> float:
-    """All that is left, or what ten epochs at every option would take where there is no limit."""
+    """Effort of everything left, or of ten epochs at every option if there is no limit."""
     epoch_s = float((priced.example_s * known.records + priced.visit_s).sum())
     epoch_usd = float((priced.price_usd * known.records).sum())
     seconds = limits.seconds if np.isfinite(limits.seconds) else max(_REFERENCE_S, 10 * epoch_s)

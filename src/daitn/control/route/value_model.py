@@ -1,25 +1,25 @@
 """What a model is believed to know after a sequence of visits.
 
-What can be known is divided into *fields* (the topics under which data sets are published) and
-labels (those of the test sets). A model's state is its skill K[d, l] in [0, 1] in each field d and
-label l. Visiting site s, whose data lie in field d, with n examples
+Knowledge is divided into *fields* (the topics under which data sets are published) and labels
+(those of the test sets). A model's state is its skill K[d, l] in [0, 1] in each field d and label
+l. Visiting site s, whose data lie in field d, with n examples
 
 - *learns*: the gap of K[d, l] to the level of the site closes exponentially, faster where label l
   is frequent at s. (An exponential and a power law fit recorded training equally well.)
 - *fades*: skill in labels that s lacks, and in other fields, decays (McCloskey and Cohen 1989), the
   slower the more examples of it were seen so far; what s has, it rehearses.
-- *loses*: the first examples of a visit warm up, a fresh model learns slowly at first, what is told
-  again teaches less from epoch to epoch (Muennighoff et al., "Scaling data-constrained language
-  models", NeurIPS 2023), and averaging with what arrived undoes a part of the change.
+- *loses*: the first examples of a visit warm up, a fresh model learns slowly at first, repeated
+  examples teach less from epoch to epoch (Muennighoff et al., "Scaling data-constrained language
+  models", NeurIPS 2023), and averaging with the arriving model undoes part of the change.
 
-The value on objective o is the floor plus the room up to the objective's ceiling times the share
-of its test items that some field covers,
+The value on objective o is the floor plus the room up to the objective's ceiling times the share of
+its test items that some field covers,
 
     v[o, l] = floor + (ceiling_o - floor) (1 - prod_d (1 - teaches[d, o] K[d, l])),
 
-a noisy-or: fields that overlap add less, others add fully. Every constant of it is a parameter with
-a prior (`priors`) and a posterior (`posterior`); a `Draws` holds many sets of parameters at once,
-and all arithmetic runs over all sets together.
+a noisy-or: fields that overlap add less, others add fully. Each of its constants is a parameter
+with a prior (`priors`) and a posterior (`posterior`); a `Draws` holds many sets of parameters at
+once, and all arithmetic runs over all sets together.
 """
 
 from __future__ import annotations
@@ -56,33 +56,34 @@ Flags = NDArray[np.bool_]
 
 _ANY_LABEL = ""
 _MOST_RATE = 4.0
-"""How much more frequent than evenly a label counts at most, at a site that has little else."""
+"""Upper limit on how much more frequent than average a label counts, at a site with little else."""
 _SPARSE = 0.75
-"""Exponent of a label's frequency in its rate of learning: 0.88, 0.7 to 0.9 and 0.3 fit digits,
-breast cancer and wine best (`benchmarks/recordings`)."""
+"""Exponent of a label's frequency in its learning rate: 0.88, 0.7 to 0.9 and 0.3 fit digits, breast
+cancer and wine best (`benchmarks/recordings`)."""
 _REHEARSED = 0.05
-"""Share at a site above which a label is rehearsed there and not forgotten: 0.02 to 0.1 fitted."""
+"""A site rehearses labels above this share instead of forgetting them: 0.02 to 0.1 fitted."""
 _SETTLED, _UNSETTLED, _SETTLES = 300.0, 10.0, 0.8
-"""What was seen in so many examples fades at the usual rate, and so much slower the more were seen:
-exponents of 0.7 to 1.0 fit all three."""
+"""Skill from `_SETTLED` examples fades at the usual rate, and more slowly the more examples were
+seen: exponents of 0.7 to 1.0 fit all three data sets."""
 _FASTEST = 8.0
 _STAYS, _FORGOTTEN = 0.75, 0.15
-"""Of none, all, a constant share of the error, and scaled gaps this gave the least error one visit
-ahead: 0.076 over four recorded families, 0.096 without, 0.090 with all of it."""
+"""Among no correction, a full one, a constant share of the error, and scaled gaps, this gave the
+least error one visit ahead: 0.076 over four recorded families, 0.096 without, 0.090 with all of
+it."""
 _LEAST = 1e-9
 _HALVINGS = 30
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What descriptors say. S options, D fields, O objectives, L labels of the test sets."""
+    """Figures from descriptors. S options, D fields, O objectives, L labels of the test sets."""
 
     options: tuple[DataOption, ...]
     objectives: tuple[ObjectiveName, ...]
     topics: tuple[str, ...]
-    """(O,): of their test sets."""
+    """(O,): topics of their test sets."""
     fields: tuple[tuple[str, ...], ...]
-    """(D,): the topics of each."""
+    """(D,): the topics of each field."""
     labels: tuple[str, ...]
     field: Indices
     """(S,): the field of each option."""
@@ -91,27 +92,27 @@ class Setting:
     share: Floats
     """(S, L): share of a label at an option."""
     rate: Floats
-    """(S, L): the same times L: 1 where all labels are equally frequent."""
+    """(S, L): the same times L: 1 if all labels are equally frequent."""
     apart: Floats
     """(D, D): 1 less the similarity of two fields' topics."""
     fit: Floats
     """(D, O): similarity of a field's topics and an objective's test sets."""
     shares: Floats
-    """(O, L): how an objective's test items are spread over the labels; rows sum to 1."""
+    """(O, L): distribution of an objective's test items over the labels; rows sum to 1."""
     items: Floats
-    """(O, L): how many they are."""
+    """(O, L): number of test items."""
     chance: Floats
-    """(O,): what guessing reaches."""
+    """(O,): accuracy of guessing."""
 
     @cached_property
     def pace(self) -> Floats:
-        """(S, L): how fast a label is learnt at an option, 1 where all are equally frequent."""
+        """(S, L): learning rate of a label at an option, 1 if all are equally frequent."""
         paces: Floats = np.minimum(self.rate, _MOST_RATE) ** _SPARSE
         return paces
 
     @cached_property
     def seldom(self) -> Floats:
-        """(S, L): near 1 where an option does not rehearse a label, near 0 where it does."""
+        """(S, L): near 1 if an option does not rehearse a label, near 0 if it does."""
         return np.exp(-self.share / _REHEARSED)
 
     def index(self) -> dict[str, int]:
@@ -128,11 +129,11 @@ class Visits:
     before: Floats
     """Examples of earlier visits to the same option."""
     total: Floats
-    """Of all earlier visits."""
+    """Examples of all earlier visits."""
     exposure: Floats
     """(N, D, L), or (1, D, L) for all: examples of each label in each field until now."""
     fresh: Flags
-    """The model has not been trained before: nothing arrives that could be averaged in."""
+    """The model was never trained before, so there is nothing to average with."""
 
 
 @dataclass(frozen=True)
@@ -142,23 +143,23 @@ class Draws:
     tau: Floats
     """Examples until a gap has shrunk to 37 %, at the initial speed."""
     warm: Floats
-    """Examples of a visit at which half of their effect is lost to warming up."""
+    """Examples of a visit at which warming up costs half of their effect."""
     ripe: Floats
-    """Examples until a fresh model learns at its full speed."""
+    """Examples until a fresh model learns at full speed."""
     repeats: Floats
     """Epochs on the same records until another one teaches 37 % of the first."""
     fading: Floats
-    """How fast what is not visited decays, relative to how fast it is learnt."""
+    """Rate of forgetting without visits, relative to the rate of learning."""
     labelled: Floats
-    """How much a label needs examples of its own, in [0, 1]; 0: any example teaches all."""
+    """How much a label needs examples of its own, in [0, 1]; 0: any example teaches all labels."""
     averaged: Floats
-    """Share of a visit's change that averaging with what arrived undoes, in [0, 1)."""
+    """Share of a visit's change undone by averaging with the arriving model, in [0, 1)."""
     ceiling: Floats
     """(N, O)."""
     teaches: Floats
     """(N, D, O)."""
     level: Floats
-    """(N, S): how good the data at an option is, in [0, 1]; near 0 where it teaches nothing."""
+    """(N, S): quality of an option's data, in [0, 1]; near 0 if it teaches nothing."""
 
     def take(self, rows: Indices) -> Draws:
         """Only these sets, in this order."""
@@ -169,7 +170,7 @@ class Draws:
 
 
 def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
-    """What the topology's descriptors say of all its options; every objective has a verifier."""
+    """Figures from the descriptors of all options; every objective needs a verifier."""
     options = topology.options
     tests = [[choice.test for choice in topology.verifiers[name]] for name in objectives]
     pooled = [_pooled(found) for found in tests]
@@ -199,13 +200,16 @@ def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
 
 
 def start_skills(known: Setting, draws: Draws, measured: Floats | None) -> Floats:
-    """Skills (N, D, L) of a model before its first visit here: none, or as much in every field as
-    explains what was measured of it, (O,), NaN where it was not."""
+    """Skills (N, D, L) of a model before its first visit here.
+
+    Zero, or equal skill in every field that explains the measurements `measured`, (O,), NaN if
+    absent.
+    """
     shape = (len(draws), len(known.fields), len(known.labels))
     if measured is None:
         return np.zeros(shape)
     floor = _floors(known, draws)
-    # What guesses is worth little more by luck: only what is clearly above chance is knowledge.
+    # A guesser may exceed chance by luck: only values clearly above chance count as knowledge.
     clear = np.where(measured > known.chance + 0.1, measured, known.chance)
     covered = np.clip((clear - floor) / (draws.ceiling - floor), 0.0, 0.98)
     covered = np.where(measured > known.chance + 0.1, covered, 0.0)
@@ -246,7 +250,7 @@ def _growth(known: Setting, draws: Draws, site: Indices) -> Floats:
 
 
 def _worth(visit: Visits, warm: Floats, ripe: Floats, horizon: Floats) -> Floats:
-    """(N,): examples of a visit that count in full."""
+    """(N,): effective number of examples of a visit."""
     examples = np.maximum(visit.examples, _LEAST)
     total, before = visit.total, visit.before
     warmed = examples / (examples + warm)
@@ -269,15 +273,15 @@ def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
 def anchored(whole: Floats, believed: Floats, off: Floats) -> Floats:
     """Values (N, O) as they are expected to be measured.
 
-    `whole` is what the model says, `believed` what it said of the checkpoint, and `off` by how much
-    that was wrong. Most of the error stays while little changes, and is forgotten with what does.
+    `whole` is the model's prediction, `believed` its prediction for the checkpoint, and `off` the
+    error of that. Most of the error persists while little changes, and fades as more does.
     """
     stays = _STAYS * np.exp(-np.abs(whole - believed) / _FORGOTTEN)
     return np.clip(whole + off * stays, 0.0, 1.0)
 
 
 def _floors(known: Setting, draws: Draws) -> Floats:
-    """(N, O): where labels are what is told apart, one that was forgotten is never guessed."""
+    """(N, O): where a model distinguishes labels, it never guesses one it has forgotten."""
     return known.chance * (1.0 - draws.labelled[:, None])
 
 
@@ -291,7 +295,7 @@ def _pooled(tests: Sequence[TestSetDescriptor]) -> dict[str, float]:
 
 
 def _shares(options: Sequence[DataOption], labels: Sequence[str]) -> Floats:
-    """Evenly where a data set, or the tests, have no labels."""
+    """Label shares; uniform if a data set, or the tests, have no labels."""
     shares = np.full((len(options), len(labels)), 1.0 / len(labels))
     for row, option in enumerate(options):
         histogram = option.dataset.labels
