@@ -1,1 +1,1 @@
-"""The simulator: the decision code that runs live, in a world under a virtual clock."""
+"""The simulator: runs the live decision code in a world under a virtual clock."""

@@ -1,4 +1,4 @@
-"""How the row that is asked first, and those after it, are chosen: QIRCE, and others to compare."""
+"""Policies that choose the first row to query and its fallbacks: QIRCE, and others to compare."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Rows in the order in which they are asked; none: the query is turned away."""
+    """Rows in the order in which they are queried; empty: the query is refused."""
 
     rows: tuple[int, ...]
     late_after_s: float = math.inf
-    """A second one is asked when the first has not answered by then."""
+    """A second row is queried if the first has not answered by then."""
 
 
 class Chooser(Protocol):
-    """Chooses for one gateway."""
+    """Chooses rows for one gateway."""
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
-        """Of `arrival`, only an oracle looks at what is not in the context."""
+        """Only an oracle may use what is in `arrival` and not in the context."""
         ...
 
 
 class QirceChooser:
-    """The live code. `heard` is told every decision."""
+    """The live code. `heard` receives every decision."""
 
     def __init__(
         self, heard: Callable[[QueryContext, QueryPlan | QueryRefusal], None] | None = None
@@ -66,14 +66,14 @@ class QirceChooser:
 
 
 class RandomRow:
-    """Any that may answer."""
+    """Any eligible row, at random."""
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         return _by(_passing(context), lambda row: rng.random(), context)
 
 
 class RoundRobin:
-    """Those that may answer in turn: of them, the one that was not asked for longest."""
+    """The eligible row that has not been queried for longest."""
 
     def __init__(self) -> None:
         self._turn = 0
@@ -89,7 +89,7 @@ class RoundRobin:
 
 
 class LeastBusy:
-    """The one with the fewest queries per slot: of this gateway, or as facilities say."""
+    """The row with the fewest queries per slot, counting this gateway's or as facilities report."""
 
     def __init__(self, *, reported: bool) -> None:
         self._reported = reported
@@ -101,8 +101,10 @@ class LeastBusy:
 
 
 class TwoChoices:
-    """The less busy of two by chance: Mitzenmacher, "The power of two choices in randomized load
-    balancing", IEEE TPDS 2001."""
+    """The less busy of two random rows.
+
+    Mitzenmacher, "The power of two choices in randomized load balancing", IEEE TPDS 2001.
+    """
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         rows = [row for _, row in sorted((rng.random(), row) for row in _passing(context))]
@@ -114,7 +116,7 @@ class TwoChoices:
 
 
 def _passing(context: QueryContext) -> list[int]:
-    """What QIRCE too would choose from."""
+    """The same rows that QIRCE would choose from."""
     cut = relevant_to(
         context.snapshot,
         context.intent,

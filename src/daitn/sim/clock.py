@@ -1,4 +1,4 @@
-"""Virtual time: what happens next happens at once."""
+"""Virtual time: jumps straight to the next event."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Runs actions in the order of their times; those of one time in the order of their setting."""
+    """Runs actions in order of time; actions at the same time in the order they were scheduled."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -18,22 +18,22 @@ class Clock:
 
     @property
     def now_s(self) -> float:
-        """Seconds since the world began; never goes back."""
+        """Seconds since the world began; never decreases."""
         return self._now_s
 
     def at(self, at_s: float, action: Callable[[], None]) -> None:
-        """Do it then. Raises `ValueError` for a time that has passed, or is none."""
+        """Schedule an action. Raises `ValueError` for a time that has passed or is not a number."""
         if not at_s >= self._now_s:
             raise ValueError(f"it is {self._now_s} s, nothing can be done at {at_s} s any more")
         self._number += 1
         heapq.heappush(self._ahead, (at_s, self._number, action))
 
     def after(self, after_s: float, action: Callable[[], None]) -> None:
-        """Do it `after_s` from now."""
+        """Schedule an action `after_s` from now."""
         self.at(self._now_s + after_s, action)
 
     def step(self) -> bool:
-        """Do what comes next. False: nothing does."""
+        """Run the next action. False: there is none."""
         if not self._ahead:
             return False
         self._now_s, _, action = heapq.heappop(self._ahead)

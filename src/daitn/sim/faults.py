@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated world, and when."""
+"""Faults in a simulated world, and when they occur."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Dies", "Fault", "LinkSlows", "Slows"]
 
 @dataclass(frozen=True, slots=True)
 class Dies:
-    """A facility is gone, with all that it had under way."""
+    """A facility disappears, with all its work in progress."""
 
     at_s: float
     site: SiteId
@@ -21,7 +21,7 @@ class Dies:
 
 @dataclass(frozen=True, slots=True)
 class Slows:
-    """A facility takes so many times what is usual."""
+    """A facility takes this many times its usual time."""
 
     at_s: float
     site: SiteId
@@ -31,7 +31,7 @@ class Slows:
 
 @dataclass(frozen=True, slots=True)
 class LinkSlows:
-    """The way from a gateway to a site takes so many times what is usual."""
+    """The link from a gateway to a site takes this many times its usual time."""
 
     at_s: float
     gateway: SiteId

@@ -1,4 +1,4 @@
-"""A network of live forwarders under virtual time: links with delay, sites that serve, failures."""
+"""A network of live forwarders under virtual time: links with delay, serving sites, failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ForwarderNetwork", "Returned", "SimulatedForwarder"]
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What came back to where an object set out."""
+    """A packet that came back to its origin."""
 
     site: str
     packet: Packet
@@ -44,7 +44,7 @@ class SimulatedForwarder:
     life: int = 0
 
     def offered(self) -> tuple[Offer, ...]:
-        """With the time that one more object would wait now."""
+        """Its offers, with the time that one more object would wait now."""
         ahead = self.busy + len(self.waiting) - self.slots + 1
         return tuple(
             _waiting(offer, max(0, ahead) * offer.serve_s / self.slots) if offer.serve_s else offer
@@ -60,8 +60,11 @@ def _waiting(offer: Offer, wait_s: float) -> Offer:
 
 
 class ForwarderNetwork:
-    """Run it with `run`. Both ends of a link notice a failure `detect_s` after it happened; what is
-    on a link that fails is lost."""
+    """Simulates the network; call `run`.
+
+    Both ends of a link notice a failure `detect_s` after it happened; packets on a failed link are
+    lost.
+    """
 
     def __init__(
         self,
@@ -72,14 +75,16 @@ class ForwarderNetwork:
         load_every_s: float = 1.0,
         coded: bool = True,
     ) -> None:
-        """`coded`: whether what crosses a link is encoded and read again. Without it a run takes
-        less time, and what is counted is the same."""
+        """`coded`: whether to encode and decode what crosses a link.
+
+        Without it a run is faster, and the counts are the same.
+        """
         self.clock = Clock()
         self.detect_s, self.load_every_s = detect_s, load_every_s
         self.settings, self.limits, self.coded = settings, limits, coded
         self.stations: dict[str, SimulatedForwarder] = {}
         self.links: dict[frozenset[str], float] = {}
-        """Those that are up, to their delay one way, in seconds."""
+        """Links that are up, to their one-way delay in seconds."""
         self.returned: list[Returned] = []
         self.delivered: list[tuple[str, Packet]] = []
         self.counts: Counter[str] = Counter()
@@ -95,7 +100,7 @@ class ForwarderNetwork:
         """Virtual seconds since the network began."""
         return self.clock.now_s
 
-    # What there is
+    # Topology
 
     def add(
         self,
@@ -106,7 +111,7 @@ class ForwarderNetwork:
         serve_s: Callable[[Packet], float] = lambda packet: 0.0,
         domain: str = "",
     ) -> None:
-        """A site. It also offers to bring home what set out there."""
+        """Add a site. It also offers to deliver replies to its own packets."""
         own = (*offers, Offer(f"home:{site}"))
         forwarder = Forwarder(site, self.now_s, self.settings, self.limits, domain)
         self.stations[site] = station = SimulatedForwarder(forwarder, own, slots, serve_s, domain)
@@ -115,14 +120,14 @@ class ForwarderNetwork:
             self._report(site, station.life)
 
     def offer(self, site: str, offers: tuple[Offer, ...]) -> None:
-        """What a site offers from now on."""
+        """Replace what a site offers."""
         station = self.stations[site]
         station.offers = (*offers, Offer(f"home:{site}"))
         station.forwarder.routes.offer(station.offered(), self.now_s)
         self._poll(site)
 
     def connect(self, a: str, b: str, delay_s: float) -> None:
-        """A link comes up, and both ends notice."""
+        """Bring a link up; both ends notice."""
         link = frozenset((a, b))
         self.links[link] = delay_s
         self._sessions[link] = self._sessions.get(link, 0) + 1
@@ -132,7 +137,7 @@ class ForwarderNetwork:
             self._do(here, forwarder.link_up(SiteId(there), delay_s, self.now_s, domain))
 
     def switch(self, site: str, domain: str) -> None:
-        """A site belongs to another domain from now on; its neighbours hear of it."""
+        """Move a site to another domain; its neighbours are informed."""
         station = self.stations[site]
         station.domain = domain
         station.forwarder.set_domain(domain, self.now_s)
@@ -149,7 +154,7 @@ class ForwarderNetwork:
         return hear
 
     def disconnect(self, a: str, b: str) -> None:
-        """A link fails."""
+        """Fail a link."""
         link = frozenset((a, b))
         if self.links.pop(link, None) is None:
             return
@@ -169,7 +174,7 @@ class ForwarderNetwork:
         return noticed
 
     def crash(self, site: str) -> list[tuple[str, float]]:
-        """A site fails with all that it knows and serves; its links are returned."""
+        """Fail a site with all its state and work; returns its links."""
         lost = [
             (next(iter(link - {site})), delay_s)
             for link, delay_s in self.links.items()
@@ -191,14 +196,14 @@ class ForwarderNetwork:
         self._report(site, station.life + 1)
         return lost
 
-    # What happens
+    # Events
 
     def send(self, site: str, packet: Packet) -> None:
-        """An object sets out."""
+        """Send an object from a site."""
         self._do(site, self.stations[site].forwarder.packet(LOCAL, packet, self.now_s))
 
     def run(self, for_s: float) -> None:
-        """Let so much time pass."""
+        """Let this much time pass."""
         self.clock.after(for_s, lambda: None)
         until_s = self.now_s + for_s
         done = False
@@ -304,7 +309,7 @@ class ForwarderNetwork:
         )
 
     def _report(self, site: str, life: int) -> None:
-        """What waits is measured now and then, as facilities do."""
+        """Update the offered waiting times periodically, as facilities do."""
         station = self.stations[site]
         if station.life != life:
             return

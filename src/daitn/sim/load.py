@@ -1,4 +1,4 @@
-"""What is asked, where and when: made once by a seed, and replayed as often as wished."""
+"""Query load, generated once from a seed and replayed any number of times."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     tokens_in: int
     tokens_out: int
-    """Of its answer, by whomever: nobody knows it before."""
+    """Length of its answer, wherever it is answered: unknown beforehand."""
     tokens_expected: int
-    """What its gateway reckons with."""
+    """Its gateway's estimate."""
     luck: float
-    """Its answer takes so many times what is usual where it is given."""
+    """Its answer takes this many times the usual time of its deployment."""
     constraints: QueryConstraints = QueryConstraints()
 
 
@@ -41,15 +41,15 @@ class Lengths:
     median: float
     sigma: float
     bounds: tuple[int, ...]
-    """One of them, by chance, is the most that a query allows."""
+    """Upper limits for queries, of which each draws one at random."""
     guess: int
-    """What a gateway reckons with where a query says no bound."""
+    """A gateway's estimate for a query without a limit."""
     bounded_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class QueryKind:
-    """Queries that wish the same."""
+    """Queries with the same constraints."""
 
     share: float
     model: str = AUTO
@@ -58,7 +58,7 @@ class QueryKind:
 
 @dataclass(frozen=True, slots=True)
 class LoadPhase:
-    """How much of what is asked from `since_s` on, until the next phase."""
+    """Load from `since_s` until the next phase."""
 
     since_s: float
     per_s: Mapping[SiteId, float]
@@ -76,11 +76,11 @@ class QueryLoad:
     lengths: Lengths
     kinds: tuple[QueryKind, ...] = field(default_factory=lambda: (QueryKind(share=1.0),))
     luck_sigma: float = 0.1
-    """Of the lognormal luck: repeated runs of one server differ by some tenth."""
+    """Sigma of the lognormal luck: repeated runs of one server differ by about a tenth."""
 
 
 def recorded(load: QueryLoad, seed: int) -> tuple[Arrival, ...]:
-    """The queries of a load, in the order of their times; the same for the same seed."""
+    """The queries of a load in order of time; the same for the same seed."""
     rng = random.Random(seed)  # noqa: S311 - a recorded load is the same for the same seed
     return tuple(_arrivals(load, rng))
 

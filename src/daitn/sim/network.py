@@ -1,4 +1,4 @@
-"""Who is in a simulated world: facilities with their deployments, gateways, the ways between."""
+"""Facilities with their deployments, gateways, and links of a simulated world."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DeploymentSpec:
     """Topic to accuracy."""
 
     def service_s(self, tokens: int) -> float:
-        """What an answer of so many tokens usually takes, from its slot to its end."""
+        """Usual duration of an answer with this many tokens, from slot to end."""
         return self.first_token_s + self.per_token_s * (tokens - 1)
 
     def cost_usd(self, tokens_in: int, tokens_out: int) -> float:
@@ -57,7 +57,7 @@ class FacilitySpec:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What does not change. Every gateway reaches every facility and every other gateway."""
+    """The constant part. Every gateway reaches every facility and every other gateway."""
 
     facilities: tuple[FacilitySpec, ...]
     gateways: tuple[SiteId, ...]
@@ -70,7 +70,7 @@ class Network:
 
 
 def described(network: Network) -> Iterator[NodeDescriptor]:
-    """What all nodes say of themselves."""
+    """Descriptors of all nodes."""
     for facility in network.facilities:
         yield _node(
             facility.site,
@@ -88,7 +88,7 @@ def described(network: Network) -> Iterator[NodeDescriptor]:
 
 
 def findings(network: Network, at_s: float) -> Iterator[Finding]:
-    """What a verification unit found of all deployments."""
+    """A verification unit's findings on all deployments."""
     for site, spec in network.deployments:
         for topic, value in spec.accuracy.items():
             yield Finding(

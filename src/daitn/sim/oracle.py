@@ -1,4 +1,4 @@
-"""An oracle: QIRCE's own weighing, of what will really be."""
+"""An oracle: QIRCE's own scoring, applied to the true future."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Oracle"]
 _TRUE = frozenset(
     {"api", "release", "askers", "jurisdiction", "owner", "privacy", "accuracy", "context", "sound"}
 )
-"""Filters that rest on nothing that changes while queries come: what they say is so."""
+"""Filters on constant facts, whose results are therefore true."""
 
 
 class Oracle:
-    """Knows all that is under way everywhere, from all gateways, and how long each answer gets.
+    """Knows everything in flight anywhere, from all gateways, and every answer's length.
 
-    It takes what is best for this query by the query's weights: with no weight but on latency,
-    the deployment at which the answer is there first, unless it is to weigh what others wait.
+    It takes the best for this query by the query's weights: with weight on latency alone, the
+    deployment with the earliest answer, unless it also weighs the delay to others.
     """
 
     def __init__(
@@ -41,9 +41,12 @@ class Oracle:
         caring: bool,
         guessing: bool,
     ) -> None:
-        """`stations` by deployment id. `rtt_s`: of the path to a row, as it is. `caring`: whether
-        it weighs what a query's waiting costs others, as QIRCE does. `guessing`: whether of the
-        query at hand it knows no more than its gateway, so that it is a bound for who does not."""
+        """`stations` by deployment id; `rtt_s` gives the true round trip of the path to a row.
+
+        `caring`: whether it weighs the delay that a query causes others, as QIRCE does. `guessing`:
+        whether it knows no more about the query at hand than its gateway, which makes it a bound
+        for policies that do not.
+        """
         self._stations = stations
         self._rtt_s = rtt_s
         self._caring = caring
@@ -73,8 +76,7 @@ class Oracle:
         return Chosen(tuple(int(cut.numbers[at]) for at in best))
 
     def _foresee(self, cut: QsQrrt, context: QueryContext, arrival: Arrival) -> Floats:
-        """What is expected of the rows becomes what will be. Gives the waits that are to weigh
-        more than other times."""
+        """Replace the rows' estimates with the true future. Returns the waits that weigh extra."""
         cut.rtt_s = np.array([self._rtt_s(context, int(row)) for row in cut.numbers])
         wait_s: Floats = np.zeros(len(cut.numbers))
         for at, row in enumerate(cut.numbers):

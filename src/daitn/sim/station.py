@@ -1,4 +1,4 @@
-"""One deployment at work: slots, and a bounded queue before them in order of arrival."""
+"""One deployment at work: slots, and a bounded first-come-first-served queue."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from daitn.sim.network import DeploymentSpec
 __all__ = ["Station"]
 
 NEWEST_WEIGHT = 0.2
-"""Of the newest answer in what a facility says of itself, as the meters of real ones have it."""
+"""Weight of the newest answer in a facility's reports, as in those of real facilities."""
 
 
 class Station:
-    """Serves attempts. Its times are a virtual clock's."""
+    """Serves attempts, in virtual time."""
 
     def __init__(self, spec: DeploymentSpec, clock: Clock) -> None:
         self.spec = spec
@@ -33,11 +33,11 @@ class Station:
 
     @property
     def load(self) -> tuple[int, int]:
-        """Who is served, and who waits."""
+        """Numbers of attempts being served and waiting."""
         return len(self._serving), len(self._waiting)
 
     def reading(self) -> ServingReading:
-        """What the facility says of it."""
+        """The facility's report on the deployment."""
         return ServingReading(
             deployment=self.spec.name,
             in_flight=len(self._serving),
@@ -47,12 +47,12 @@ class Station:
         )
 
     def comes(self, attempt: Attempt) -> None:
-        """It was sent here, and will be here at its time."""
+        """An attempt was sent and will arrive at its time."""
         self._coming[attempt] = None
         self._clock.at(attempt.reaches_at_s, lambda: self._reached(attempt))
 
     def cancel(self, attempt: Attempt) -> None:
-        """Its gateway does not want the answer any more."""
+        """The gateway no longer wants the answer."""
         if self._coming.pop(attempt, attempt) is None:
             return
         if attempt in self._waiting:
@@ -61,7 +61,7 @@ class Station:
             self._next()
 
     def die(self) -> None:
-        """Everything that is here breaks off."""
+        """Everything here breaks off."""
         self._alive = False
         broken = [*self._serving, *self._waiting]
         self._serving.clear()
@@ -73,16 +73,16 @@ class Station:
         self._alive = True
 
     def slow(self, times: float) -> None:
-        """From now on everything takes so many times what is usual, what is under way too."""
+        """From now on everything takes this many times its usual time, even work in progress."""
         changed, self._times = times / self._times, times
         now_s = self._clock.now_s
         for attempt in self._serving:
             self._end_at(attempt, now_s + (attempt.ends_at_s - now_s) * changed)
 
     def would_end_at_s(self, arrival: Arrival, reaches_at_s: float) -> float | None:
-        """When an answer would end here, were the query sent now; none if it would not.
+        """When the answer to a query sent now would end; none if it would not be served.
 
-        Known are all that are here or on their way, from all gateways, and their lengths.
+        Takes into account all attempts here or on their way, from all gateways, and their lengths.
         """
         before = sorted((a for a in self._coming if a.reaches_at_s <= reaches_at_s), key=_reaches)
         room = self.spec.slots + self.spec.queue
@@ -97,7 +97,7 @@ class Station:
         return max(free_at_s[0], reaches_at_s) + self.service_s(arrival)
 
     def service_s(self, arrival: Arrival) -> float:
-        """What its answer takes here now, from its slot to its end."""
+        """Duration of its answer here now, from slot to end."""
         return self._times * arrival.luck * self.spec.service_s(arrival.tokens_out)
 
     def _reached(self, attempt: Attempt) -> None:
@@ -124,7 +124,7 @@ class Station:
 
     def _ends(self, attempt: Attempt, at_s: float) -> None:
         if attempt not in self._serving or attempt.ends_at_s != at_s:
-            return  # It was cancelled, broke off, or ends at another time by now.
+            return  # It was cancelled, broke off, or now ends at another time.
         del self._serving[attempt]
         self._next()
         seconds = at_s - attempt.began_at_s

@@ -1,7 +1,7 @@
-"""A simulated world: facilities, gateways and what they hear of each other, under one clock.
+"""A simulated world: facilities, gateways and their messages to each other, under one clock.
 
-Everything that decides is the live code: each gateway has a QRRT of its own, which is fed as live
-ones are, and asks it for every query.
+Everything that decides is live code: each gateway has its own QRRT, fed as in a live network, and
+consults it for every query.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ __all__ = ["World"]
 
 TOLD_EVERY_S = 1.0
 LOOKED_EVERY_S = 0.1
-"""Facilities tell how they do so often, where their load changed and in any case: as live ones."""
+"""Facilities check their load this often, and report when it changed or `TOLD_EVERY_S` has passed,
+as live ones do."""
 MEASURED_EVERY_S = 5.0
-"""Gateways measure their ways so often."""
+"""Gateways measure their links this often."""
 ASKED_EVERY_S = 2.0
-"""Gateways tell so often what is asked."""
+"""Gateways report their demand this often."""
 LOST_AFTER_S = 1.0
-"""A node that is away for so long is taken for lost, as the directory does it."""
+"""A node that is silent for this long counts as lost, as in the membership."""
 
 
 class World:
@@ -49,7 +50,7 @@ class World:
         told_every_s: float = LOOKED_EVERY_S,
         seed: int = 0,
     ) -> None:
-        """`told_every_s`: between two looks of a facility at whether its load changed."""
+        """`told_every_s`: interval at which a facility checks whether its load changed."""
         self.clock = Clock()
         self.links = SimulatedLinks(network)
         self.stations = {
@@ -78,7 +79,7 @@ class World:
             self._set(fault)
 
     def oracle(self, *, caring: bool = False, guessing: bool = False) -> Oracle:
-        """That of this world; see `Oracle`."""
+        """The oracle of this world; see `Oracle`."""
 
         def rtt_s(context: QueryContext, row: int) -> float:
             return path_rtt_s(self.links, context, row)
@@ -86,7 +87,7 @@ class World:
         return Oracle(self.stations, rtt_s, caring=caring, guessing=guessing)
 
     def run(self, arrivals: Sequence[Arrival]) -> tuple[Ended, ...]:
-        """Ask all of it, and go on until everything has ended; in the order of the endings."""
+        """Run all queries to their end; returns them in the order in which they ended."""
         for arrival in arrivals:
             gateway = self.gateways[arrival.gateway]
             self.clock.at(arrival.at_s, lambda a=arrival, g=gateway: g.arrive(a))  # type: ignore[misc]
@@ -109,7 +110,7 @@ class World:
             self._tell(facility.site, (), now_s)
 
     def _tell(self, site: SiteId, told: tuple[tuple[int, int], ...], told_at_s: float) -> None:
-        """A facility says how it does where its load changed, or it has not for long."""
+        """A facility reports its load if it changed, or if the last report is old."""
         stations = self._stations_at(site)
         now_s, load = self.clock.now_s, tuple(station.load for station in stations)
         if site in self._alive and (load != told or now_s - told_at_s >= TOLD_EVERY_S):
@@ -136,7 +137,7 @@ class World:
         self.clock.after(ASKED_EVERY_S, lambda: self._tell_demand(source))
 
     def _publish(self, site: SiteId, take: Callable[[Gateway], None]) -> None:
-        """What a site says is heard after its way to each gateway."""
+        """Deliver a site's message to each gateway after its one-way delay."""
         for name, gateway in self.gateways.items():
             way_s = self.links.rtt_s(name, site) / 2
             self.clock.after(way_s, lambda g=gateway: take(g))  # type: ignore[misc]

@@ -27,8 +27,8 @@ def why_exhausted(
 ) -> str:
     """Sentences for the owner of a job that is exhausted at `now_s`.
 
-    `why`: what the caller knows of the end, for instance the most that the route engine still
-    expected; `unvisited`: sites with data that the model did not visit, and why.
+    `why`: what the caller knows about the end, for instance the best result that the route engine
+    still expected; `unvisited`: sites with data that the model did not visit, and why.
     """
     sentences = (
         _cause(job, why),

@@ -1,2 +1,1 @@
-"""Learning worlds: recordings of real training, simulated networks, and the ground on which route
-policies are compared."""
+"""Learning worlds: recorded training, simulated networks, comparison of route policies."""

@@ -1,8 +1,8 @@
-"""A model that travels by itself as a policy among others: the same engine, knowing much less.
+"""A model that travels on its own as a policy among others: the same engine, with less knowledge.
 
-It hears a topic, an amount, a price, an owner and a place of each data set that is there, and knows
-a site's own descriptor once it was there. Where it arrives the site decides again, as it does in a
-network; where that refuses, the model goes to the next best one.
+It knows the advertised topic, amount, price, owner and place of each available data set, and the
+full descriptors of the sites it visited. On arrival the site decides again, as in a real network;
+if it refuses, the model goes to the next best one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AutonomousPolicy:
 
 
 def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:
-    """Whether the site lets the model do what it came for."""
+    """Whether the site admits the model for the planned visit."""
     return any(
         (option.site, option.dataset.name) == (visit.site, visit.dataset)
         for option in question.topology.options
@@ -123,7 +123,7 @@ def _prospects(
 
 
 def _measured(question: RouteQuestion) -> Iterator[MeasuredModel]:
-    """What verifications told of test sets: items, labels, and what guessing reaches."""
+    """What verifications revealed about test sets: items, labels, and the accuracy of guessing."""
     starts = question.checkpoints
     first: Mapping[str, float] = (
         question.history[0].before if question.history else starts[-1].values
@@ -145,7 +145,7 @@ def _measured(question: RouteQuestion) -> Iterator[MeasuredModel]:
 
 
 def _needs(question: RouteQuestion) -> WorkNeeds | None:
-    """What the recipe reads, as some option and some test show; none where there are none."""
+    """The recipe's schemas, taken from some option and some test; none without them."""
     options = question.topology.options
     tests = [choice.test for found in question.topology.verifiers.values() for choice in found]
     if not options or not tests:

@@ -1,7 +1,7 @@
-"""How far the surrogate is from routes that it was not fitted on, and how well it knows that.
+"""How far the surrogate is from routes it was not fitted on, and how well it estimates that error.
 
-Held-out routes are followed by the surrogate alone, from the first visit to the last, with luck
-drawn many times: nothing recorded helps it on the way.
+The surrogate follows held-out routes alone, from the first visit to the last, drawing luck many
+times: nothing recorded helps it along.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ __all__ = ["Calibration", "Errors", "calibrated"]
 _EXPERT = "expert"
 _DRAWS = 40
 _COVERED = 0.8
-"""The central share of the draws that ought to hold the recorded value so often."""
+"""The central share of the draws that should contain the recorded value this often."""
 _HELD_OUT_EVERY = 5
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Predicted less recorded values of objectives."""
+    """Predicted minus recorded values of objectives."""
 
     count: int
     bias: float
     rmse: float
     covered: float
-    """How often the central 80 % of the draws held the recorded value."""
+    """How often the central 80 % of the draws contained the recorded value."""
     still_rmse: float
-    """Of predicting that nothing changes (one visit) or what a fresh model has (a whole route)."""
+    """RMSE of predicting no change (one visit) or a fresh model's values (a whole route)."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of one family."""
+    """Results for one family."""
 
     family: str
     splits: int
     visits: Errors
-    """From the recorded values before a visit."""
+    """Starting from the recorded values before a visit."""
     routes: Errors
     """From a fresh model to the end of a route."""
     seeds_rmse: float
-    """How far the same route ends from itself with another seed: nobody can predict better than
+    """How far repetitions of a route with another seed end apart: nobody can predict better than
     this over the square root of 2."""
 
 
 def calibrated(recording: Recording) -> Calibration:
-    """Fit on what was not held out; compare with what was."""
+    """Fit on what was not held out, and compare with what was."""
     visits, routes, seeds = [], [], []
     splits = judgeable(recording)
     for trained in splits:
@@ -168,7 +168,7 @@ def _errors(found: Sequence[_Compared]) -> Errors:
 
 
 def _with_held_out(trained: TrainedSplit) -> TrainedSplit:
-    """A split that is held out as a whole keeps a fifth of its routes as held out."""
+    """In a split held out as a whole, keep only a fifth of its routes held out."""
     if not all(node.held_out for node in trained.nodes.values()):
         return trained
     walked = trained.walked()
@@ -177,7 +177,7 @@ def _with_held_out(trained: TrainedSplit) -> TrainedSplit:
 
 
 def _kept(trained: TrainedSplit) -> TrainedSplit:
-    """All of a repetition is for fitting, unless its split held a route out."""
+    """A repetition is used for fitting entirely, unless its split was held out as a whole."""
     if not all(node.held_out for node in trained.nodes.values()):
         return trained
     return replace(trained, nodes={})

@@ -1,7 +1,7 @@
-"""Policies side by side: what share of the reachable they reach, how soon, with how much.
+"""Policies side by side: the share of reachable targets they reach, how soon, and at what cost.
 
-An episode counts as reachable where any obvious policy reached all targets in it. A policy that
-misses counts its whole budget of time, and the most examples that any policy used there.
+An episode counts as reachable if any obvious policy reached all its targets. A policy that misses
+is charged its whole time budget, and the most examples that any policy used there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Judged:
     reachable: bool
     episodes: Mapping[str, Episode]
     oracle_s: float | None = None
-    """Soonest known in hindsight; None where none is known."""
+    """Soonest known in hindsight; None if unknown."""
     oracle_examples: float | None = None
     known: bool = True
-    """Whether a route over honest sites alone is known to reach all targets at once."""
+    """Whether some route over honest sites alone is known to reach all targets at once."""
 
     def seconds(self, policy: str) -> float:
         episode = self.episodes[policy]
@@ -45,24 +45,26 @@ class Judged:
 
 @dataclass(frozen=True)
 class Compared:
-    """How one policy fares among others. Ratios are its own over the other's: below 1 is better."""
+    """How one policy compares. Ratios are its own value over the other's: below 1 is better."""
 
     policy: str
     episodes: int
     reachable: int
     reached_share: float
-    """Of the reachable."""
+    """Of the reachable episodes."""
     reached_known: float
-    """Share of all episodes in which an honest route is known to reach the targets in time."""
+    """Share reached of all episodes in which an honest route is known to reach the targets in
+    time."""
     reached_besides: int
     """Episodes that it reached and no obvious policy did."""
     mean_share_of_budget: float
     wasted_share: float
-    """Mean share of the time budget that it spent where no obvious policy nor itself reached."""
+    """Mean share of the time budget spent in episodes that neither it nor any obvious policy
+    reached."""
     against: dict[str, tuple[float, float]]
-    """Per other policy: the mean and the geometric mean of the ratios of times."""
+    """Per other policy: the arithmetic and the geometric mean of the time ratios."""
     best_obvious_s: float
-    """Geometric mean of the time over that of the best obvious policy of each episode."""
+    """Geometric mean of its time over that of the best obvious policy of each episode."""
     best_obvious_examples: float
     oracle_mean: float
     oracle_worst: float
@@ -72,7 +74,7 @@ class Compared:
 
 
 def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> Compared:
-    """`policy` against all others that took part."""
+    """Compare `policy` with all others that took part."""
     among = [world for world in judged if world.reachable]
     others = [name for name in judged[0].episodes if name != policy] if judged else []
     seconds = np.array([world.seconds(policy) for world in among])

@@ -1,7 +1,7 @@
 """One episode: a policy leads a model through a world until the job is over.
 
-The job is the control centre's own state machine, the questions are its own; only the sites, the
-links and the clock are simulated.
+The job and its questions are the control centre's own code; only the sites, the links and the clock
+are simulated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from daitn.topology.snapshot import DataOption
 __all__ = ["Episode", "EpisodeEnd", "VisitSeen", "run"]
 
 _MOST_STEPS = 2_000
-"""Questions of one episode: more means that a policy goes in circles without spending time."""
+"""Limit on questions per episode: more means that a policy loops without spending time."""
 _REFUSED_AFTER_S = 0.1
 
 
@@ -55,7 +55,7 @@ class EpisodeEnd:
 
 @dataclass(frozen=True)
 class VisitSeen:
-    """A visit as it was made."""
+    """A visit that was made."""
 
     site: SiteId
     examples: int
@@ -65,7 +65,7 @@ class VisitSeen:
 
 @dataclass(frozen=True)
 class Episode:
-    """How it went."""
+    """The course and result of an episode."""
 
     policy: str
     family: str
@@ -79,7 +79,7 @@ class Episode:
     why: str
     route: tuple[VisitSeen, ...]
     decision_s: tuple[float, ...] = ()
-    """Real seconds of each decision by the timer of whoever measures them."""
+    """Real seconds of each decision, if the caller supplies a timer."""
 
 
 def run(
@@ -88,7 +88,7 @@ def run(
     topologies: Topologies | None = None,
     timer: Callable[[], float] | None = None,
 ) -> Episode:
-    """Let `policy` lead. The same world and policy give the same episode."""
+    """Run an episode under `policy`. The same world and policy give the same episode."""
     return _Run(world, policy, topologies or Topologies(world), timer).done()
 
 
@@ -165,7 +165,7 @@ class _Run:
             self._take(Finished(self._now_s + _REFUSED_AFTER_S, refused(given, "not released")))
 
     def _verify(self) -> None:
-        """All objectives at once, each at the first unit into whose place the model may go."""
+        """Start all verifications at once, each at the first unit the model may travel to."""
         job = self._job
         assert job.candidate is not None
         topology = self._topologies.at(self._now_s)
@@ -194,7 +194,7 @@ class _Run:
         self._take(Finished(min(at_s for at_s in times if at_s is not None), Woke()))
 
     def _take(self, finished: Finished) -> None:
-        """Let it be that late; the deadline comes first where it is earlier."""
+        """Advance the time to this event, or to the deadline if that is earlier."""
         if self._job.state.final:
             return
         deadline_s = self._job.deadline_at_s
@@ -287,7 +287,7 @@ def _decision(question: RouteQuestion) -> Decision:
 
 
 def _away(question: RouteQuestion, job: Job) -> str:
-    """Sites that are gone and would do: a job without a route waits for them."""
+    """Disconnected sites that would be eligible: a job without a route waits for them."""
     reasons: dict[str, set[str]] = {}
     for rejection in question.topology.rejections:
         reasons.setdefault(rejection.candidate, set()).add(rejection.filter)

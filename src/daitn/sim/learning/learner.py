@@ -1,7 +1,7 @@
-"""The hidden truth of a world: what a model knows after it was trained somewhere.
+"""The hidden truth of a world: what a model knows after training somewhere.
 
-A learner works on N models at once. What it remembers of a model is one row of floats, whose
-meaning is its own.
+A learner works on N models at once. It keeps one row of floats per model, whose meaning is private
+to the learner.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Examined:
     items: tuple[int, ...]
     """Per label."""
     untold: tuple[str, ...] = ()
-    """Labels of which a verifier tells nothing."""
+    """Labels that a verifier does not report."""
 
     @property
     def total(self) -> int:
@@ -51,7 +51,7 @@ class Learner(Protocol):
         at_s: Floats,
         rng: np.random.Generator | None,
     ) -> Floats:
-        """Each row after its visit that begins at `at_s`. Without `rng` no luck is in it."""
+        """Each row after its visit that begins at `at_s`. Without `rng` there is no luck."""
         ...
 
     def values(self, models: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What verification units make of a model: true values with the noise of finite test sets."""
+"""Simulated measurements: true values with the noise of finite test sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from daitn.sim.learning.learner import Examined, Floats
 __all__ = ["LEAST_ITEMS", "MeasuredValues", "exact", "measured"]
 
 LEAST_ITEMS = 10
-"""Verifiers tell the value of a label from so many items on; fewer would tell of single items."""
+"""Verifiers report a label's value only from this many items on; fewer would reveal single
+items."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class MeasuredValues:
 
 
 def measured(test: Examined, values: Floats, rng: np.random.Generator | None) -> MeasuredValues:
-    """Each item of a label is right with the label's value, `values` being (L,) or longer.
+    """Measure a test: each item of a label is right with the label's value.
 
-    Without `rng` the values are what is measured: they were measured once, on these items.
+    `values` is (L,) or longer. Without `rng` the values count as measured already, on these items.
     """
     items = np.array(test.items)
     true = values[: len(items)]

@@ -1,7 +1,7 @@
-"""A world without luck, on many models at once: for setting targets and for looking back.
+"""A world without luck, on many models at once: for setting targets and for hindsight.
 
-What a visit takes follows the same rules as in an episode: the site fetches the model from the
-nearest holder (the last site, or a unit that measured it), trains it, and units measure it.
+Visits take as long as in an episode: the site fetches the model from the nearest holder (the last
+site, or a unit that measured it), trains it, and units measure it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Travellers:
-    """N models on their ways."""
+    """N travelling models."""
 
     models: Floats
     at: Indices
@@ -36,7 +36,7 @@ class Travellers:
     usd: Floats
     examples: Floats
     allowed: Flags
-    """(N, J): places into which each may still go."""
+    """(N, J): places each may still go to."""
     alive: Flags
     """Whether rules, budget and sites allowed all of its visits."""
 
@@ -44,7 +44,7 @@ class Travellers:
         return Travellers(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def replaced(self, rows: Indices, others: Travellers) -> Travellers:
-        """With `others` in the place of these rows."""
+        """With `others` in place of these rows."""
         fields = []
         for name in self.__dataclass_fields__:
             column = getattr(self, name).copy()
@@ -57,7 +57,7 @@ class Noiseless:
     """Follows routes through one world."""
 
     def __init__(self, world: LearningWorld, budgets: bool = True) -> None:
-        """Without `budgets` nothing is too long or too dear."""
+        """Without `budgets` nothing is too long or too expensive."""
         self.world = world
         limits = world.intent.budget
         self._budgets = budgets
@@ -90,7 +90,7 @@ class Noiseless:
         )
 
     def visit(self, before: Travellers, site: Indices, examples: Floats) -> Travellers:
-        """Each row's next visit, and the measuring after it."""
+        """Each row's next visit, and the measurement after it."""
         first = before.at < 0
         may_go = before.allowed[np.arange(len(site)), self._place[site]]
         begin_s = before.seconds + np.where(first, self._first_s(site), 0.0)
@@ -159,7 +159,7 @@ class Noiseless:
         return took_s, measurable
 
     def _unit(self, objective: int, allowed: Flags) -> tuple[Indices, Flags]:
-        """Per row the first unit by name that measures the objective where the model may go."""
+        """Per row, the first unit by name that measures the objective where the model may go."""
         topic = self.world.tests[objective].topic
         chosen = np.full(len(allowed), -1)
         for number, unit in sorted(enumerate(self.world.verifiers), key=lambda pair: pair[1].name):

@@ -1,7 +1,7 @@
 """The best route known in hindsight, for each episode.
 
-A beam search that may ask the noiseless world, and all policies' results beside it. It bounds how
-good a policy could have been from what is known; it proves nothing: a better route may exist, and
+A beam search with access to the noiseless world, together with all policies' results. It shows how
+good a policy could have been, as far as known, but proves nothing: a better route may exist, and
 luck lets a measured route end before a noiseless one.
 """
 
@@ -21,25 +21,25 @@ __all__ = ["Hindsight", "hindsight", "searched"]
 _WIDTH = 60
 _DEPTH = 20
 _SITES = 14
-"""Sites that the search looks at: those that gain most per second on fresh and on half-trained
-models, by turns."""
+"""Sites that the search considers: those that gain most, and most per second, in turn per
+objective."""
 _AMOUNTS = (60, 150, 400, 1000, 2500, 6000)
 """Examples of a visit, besides one and two epochs."""
 
 
 @dataclass(frozen=True)
 class Hindsight:
-    """The soonest way that is known."""
+    """The fastest known route."""
 
     seconds: float
     examples: float
-    """Of the soonest way or of the policy that used fewest."""
+    """Fewest examples of any route or policy that reached the targets."""
     by: str
-    """`search`, `reference` (the route that set the targets), or the policy that was sooner."""
+    """`search`, `reference` (the route that set the targets), or the policy that was faster."""
 
 
 def hindsight(world: LearningWorld, episodes: tuple[Episode, ...]) -> Hindsight | None:
-    """None where neither the search nor any policy reached the targets."""
+    """None if neither the search nor any policy reached the targets."""
     found = searched(world)
     ways = [(e.seconds, float(e.examples), e.policy) for e in episodes if e.reached]
     if found is not None:
@@ -61,7 +61,7 @@ def _reference(world: LearningWorld) -> tuple[float, float]:
 
 
 def searched(world: LearningWorld) -> tuple[float, float] | None:
-    """Seconds and examples of the soonest route that the beam finds."""
+    """Seconds and examples of the fastest route that the beam finds."""
     ground = Noiseless(world)
     beam = ground.start()
     best: tuple[float, float] | None = None
@@ -95,7 +95,7 @@ def _expanded(ground: Noiseless, beam: Travellers, sites: Indices) -> Travellers
 
 
 def _kept(ground: Noiseless, children: Travellers, values: Floats, rows: Indices) -> Indices:
-    """By what is still missing, and by an extrapolation of the time that the rest takes."""
+    """Keep children by their shortfall, and by the extrapolated time to the targets."""
     start = ground.values(ground.start())[0]
     wanted = np.maximum(ground.targets - start, 1e-6)
     missing = (np.maximum(0.0, ground.targets - values[rows]) / wanted).sum(axis=1)
@@ -111,7 +111,7 @@ def _kept(ground: Noiseless, children: Travellers, values: Floats, rows: Indices
 
 
 def _promising(ground: Noiseless) -> Indices:
-    """Sites by what one visit gains per second, per objective by turns."""
+    """Sites by what one visit gains, and gains per second, in turn per objective."""
     count = len(ground.world.sites)
     everybody = np.arange(count)[ground.admitted]
     if len(everybody) <= _SITES:

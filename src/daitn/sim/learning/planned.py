@@ -1,4 +1,4 @@
-"""This project's own route engine as a policy among others."""
+"""This project's route engine as a policy among others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PlannedPolicy", "PlannedWithExperience"]
 
 @dataclass(frozen=True)
 class PlannedPolicy:
-    """MTRCE; the first visit of its route is carried out, as the control centre does."""
+    """MTRCE; carries out the first visit of its route, as the control centre does."""
 
     engine: Mtrce = field(default_factory=Mtrce)
     name: str = "mtrce"
@@ -31,7 +31,7 @@ class PlannedPolicy:
 
 @dataclass
 class PlannedWithExperience:
-    """The same with what earlier jobs taught, as a control centre keeps it."""
+    """The same with the lessons of earlier jobs, as a control centre keeps them."""
 
     past: list[PastJob] = field(default_factory=list)
     engine: Mtrce = field(default_factory=Mtrce)
@@ -43,7 +43,7 @@ class PlannedWithExperience:
         return PlannedPolicy(self.engine).next_visit(replace(question, experience=taught), rng)
 
     def finished(self, job: Job, question: RouteQuestion) -> None:
-        """Keep what the job taught."""
+        """Store the job's lessons."""
         told = lessons(question, self.parameters)
         if told is not None:
             self.past.append(told)

@@ -1,4 +1,4 @@
-"""What a route policy is: it is asked where the model goes next, and answers or gives up."""
+"""The interface of a route policy: asked for the next visit, it answers or gives up."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class VisitChosen:
     """The next visit."""
 
     start: Digest | None
-    """The checkpoint from which it starts; None for a fresh model."""
+    """The checkpoint it starts from; None for a fresh model."""
     site: SiteId
     dataset: str
     examples: int
 
 
 class RoutePolicy(Protocol):
-    """Says where a model is trained next."""
+    """Chooses where a model is trained next."""
 
     @property
     def name(self) -> str: ...
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
-        """The next visit; None gives up (or waits, where sites are away that may come back)."""
+        """The next visit; None gives up (or waits, if disconnected sites may come back)."""
         ...
 
 
 @runtime_checkable
 class Experienced(Protocol):
-    """A policy that learns from jobs that are over."""
+    """A policy that learns from finished jobs."""
 
     def finished(self, job: Job, question: RouteQuestion) -> None:
-        """A job is over. `question` is what would be asked now: all visits are in it."""
+        """A job is over. `question` is what it would ask now, with all visits included."""
         ...

@@ -1,24 +1,24 @@
 """Synthetic truth: learning curves per label follow power laws of the examples seen.
 
-Each *pool* of records (one data set, or several that hold the same records) has been seen `m`
-times by a model. A visit of n examples loses its warm-up, `n' = n - w (1 - exp(-n / w))`, then
+A model has seen `m` examples of each *pool* of records (one data set, or several with the same
+records). A visit of n examples loses its warm-up, `n' = n - w (1 - exp(-n / w))`, then
 
     m_p <- m_p + n'                                      for the pool p of the data set
     m_q <- m_q (1 + n' / f)^(-phi (1 - sim(q, p)))       for all others: they are forgotten
     r_l <- r_l d + (1 - d) share_pl,  d = exp(-n' / b)   share of label l in what was seen lately
 
 Repeated records teach less and less: `U + U R (1 - exp(-(m / U - 1) / R))` of a pool of U records
-(Muennighoff et al., "Scaling data-constrained language models", NeurIPS 2023). What all pools
-teach adds up, weighted by how each one's topic transfers to the objective (below 0: it harms), and
+(Muennighoff et al., "Scaling data-constrained language models", NeurIPS 2023). The evidence of all
+pools adds up, weighted by how each one's topic transfers to the objective (below 0: it harms), and
 
     value_ol = chance + (ceiling - chance) (1 - (1 + (x_ol / scale_ol)^beta)^(-alpha)) starve_l
 
-(power laws: Hestness et al. 2017; Viering and Loog, TPAMI 2023). `starve_l` falls below 1 where
-label l was seen too little of late: a classifier that is trained on one class only predicts that.
-(McCloskey and Cohen 1989, catastrophic interference.)
+(power laws: Hestness et al. 2017; Viering and Loog, TPAMI 2023). `starve_l` falls below 1 if label
+l was seen too little lately: a classifier trained on one class only predicts that class. (McCloskey
+and Cohen 1989, catastrophic interference.)
 
-This is not the shape that any planner of this project believes in, on purpose: additive evidence
-instead of independent skills, power laws instead of exponentials, true transfers instead of topics.
+On purpose this is not the shape that any planner of this project assumes: additive evidence instead
+of independent skills, power laws instead of exponentials, true transfers instead of topics.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from daitn.sim.learning.learner import Floats, Indices
 __all__ = ["Growth", "PowerLaw"]
 
 _STARVED_BELOW = 0.5
-"""Share of recent examples, in parts of the fair one, from which a label does not starve."""
+"""Share of recent examples, relative to the fair share, from which a label does not starve."""
 _STARVED_LEAST = 0.02
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A pool gets larger at some time."""
+    """A pool grows at some time."""
 
     at_s: float
     pool: int
@@ -55,11 +55,11 @@ class PowerLaw:
     records: Floats
     """(P,): size of each pool at the start."""
     shares: Floats
-    """(P, L): labels of what is really there; rows sum to 1."""
+    """(P, L): true label shares; rows sum to 1."""
     topic: Indices
-    """(P,): what it really is about."""
+    """(P,): true topic."""
     worth: Floats
-    """(P,): what one record teaches; below 0 where labels are wrong."""
+    """(P,): what one record teaches; below 0 if labels are wrong."""
     transfer: Floats
     """(T, O): how much of a record of a topic counts for an objective."""
     alike: Floats
@@ -73,7 +73,7 @@ class PowerLaw:
     alpha: float
     beta: float
     spill: float
-    """Share of what an example teaches that does not belong to its label."""
+    """Share of an example's teaching that goes to other labels."""
     passes: float
     """R: how many repetitions teach."""
     warm_up: float
@@ -84,7 +84,7 @@ class PowerLaw:
     recent_examples: float
     """b."""
     starve: float
-    """Exponent: 0 where labels do not starve."""
+    """Exponent: 0 if labels do not starve."""
     luck: float
     """Standard deviation of ln n' from visit to visit."""
     growths: tuple[Growth, ...] = ()

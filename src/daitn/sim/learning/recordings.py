@@ -1,11 +1,12 @@
-"""Recordings of real training: what was measured after every visit of many routes.
+"""Recordings of real training: measurements after every visit of many routes.
 
-What judges a policy must be the real thing, not the model by which the policy decides. A recording
-holds, for some *splits* (a data set cut over sites, with test sets of its own), a tree of routes:
-routes that begin alike share their first visits. `python -m benchmarks.record_worlds` makes one.
+What judges a policy must be the real thing, not the model that the policy decides by. A recording
+holds, for some *splits* (a data set divided among sites, with its own test sets), a tree of routes:
+routes with the same beginning share their first visits. `python -m benchmarks.record_worlds` makes
+one.
 
-A recording is JSON lines: a header, then one line per split, then one per node of its tree.
-Nothing is read from disk here; `benchmarks.worlds.files` opens those that come with the project.
+A recording is JSON lines: a header, then one line per split, then one per node of its tree. This
+module reads nothing from disk; `benchmarks.worlds.files` opens those that come with the project.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
 
 FORMAT = 1
 _LONG_ENOUGH = 64
-"""Examples of a visit whose start is a small part of its seconds."""
+"""From this many examples on, the start is a small part of a visit's seconds."""
 
 Visit = tuple[int, int]
 """The index of a site in the split's `sites`, and how many examples the model saw there."""
@@ -63,7 +64,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site would publish of its data, and in `flaw` what it would not."""
+    """What a site would publish about its data, and in `flaw` what it would not."""
 
     site: str
     samples: int
@@ -71,7 +72,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[str, ...]
     quality: float
     flaw: str = ""
-    """What is wrong with its records. No descriptor says it: not for planners to see."""
+    """What is wrong with its records. Absent from every descriptor, so hidden from planners."""
 
 
 class Test(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,11 +85,11 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     chance: float
     labels: dict[str, int]
     measuring_s: float = 0.0
-    """Seconds of one core that measuring takes, the median."""
+    """Median seconds of one core for a measurement."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """One data set over some sites, and one configuration."""
+    """One data set divided among some sites, and one configuration."""
 
     split: str
     recipe: str
@@ -99,15 +100,15 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     sites: tuple[Site, ...]
     tests: tuple[Test, ...]
     targets: dict[str, float]
-    """Per objective: what about a quarter of the recorded routes reach, both at once."""
+    """Per objective: a value that about a quarter of the recorded routes reach, for all at once."""
     seed: int = 0
     repeats: str = ""
-    """The split of which this repeats some routes with another seed."""
+    """The split whose routes this one repeats with another seed."""
     note: str = ""
 
 
 class Score(msgspec.Struct, frozen=True, array_like=True):
-    """A measurement: value, its standard error, and the value per label that has enough items."""
+    """A measurement: value, its standard error, and the value per label with enough items."""
 
     value: float
     standard_error: float
@@ -115,14 +116,14 @@ class Score(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecordedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model after its route: the last visit's cost, and what was measured after it."""
+    """A model after its route: the last visit's cost, and the measurements after it."""
 
     split: str
     route: Route
     seconds: float
-    """Of one core, for training at the last visit."""
+    """Seconds of one core, for training at the last visit."""
     loss: float | None
-    """Mean over the last tenth of the last visit; nothing for the model that was nowhere yet."""
+    """Mean over the last tenth of the last visit; none for the untrained model."""
     measured: dict[str, Score]
     held_out: bool = False
     """For judging, never for fitting."""
@@ -136,15 +137,15 @@ class TrainedSplit:
     nodes: Mapping[Route, RecordedModel]
 
     def walked(self) -> tuple[Route, ...]:
-        """The routes that no other recorded route goes on from."""
+        """The routes that no other recorded route extends."""
         begun = {route[:-1] for route in self.nodes if route}
         return tuple(route for route in self.nodes if route not in begun)
 
     def seconds_per_example(self) -> float:
-        """The median over visits that were not short. Single visits' seconds may hold other work:
-        the first recordings were made by the clock on the wall, on a busy machine.
+        """The median over visits that were not short.
 
-        Raises `ValueError` if there was no such visit.
+        Single visits' seconds may include other work: the first recordings used wall-clock time on
+        a busy machine. Raises `ValueError` if there was no such visit.
         """
         rates = [
             node.seconds / route[-1][1]
@@ -154,7 +155,7 @@ class TrainedSplit:
         return statistics.median(rates)
 
     def asking(self, objective: str) -> TrainedSplit:
-        """The same training judged by `broad` and by another expert, who is `expert` from then on.
+        """The same training judged by `broad` and another expert, which is renamed to `expert`.
 
         Raises `NotFound` if no node was measured for `objective`.
         """
@@ -181,14 +182,14 @@ class TrainedSplit:
 
 @dataclass(frozen=True)
 class Recording:
-    """All that was recorded of one family."""
+    """Everything recorded of one family."""
 
     header: Header
     splits: tuple[TrainedSplit, ...]
 
 
 class _Kind(msgspec.Struct):
-    """Enough of a line to see what it is."""
+    """Just enough of a line to recognise its kind."""
 
     route: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -217,7 +218,7 @@ def read_recording(lines: Iterable[bytes]) -> Recording:
 
 
 def write_recording(recording: Recording) -> Iterable[bytes]:
-    """The lines of a recording, without their ends; the inverse of `read_recording`."""
+    """The lines of a recording, without line ends; the inverse of `read_recording`."""
     yield msgspec.json.encode(recording.header)
     yield from (msgspec.json.encode(trained.split) for trained in recording.splits)
     for trained in recording.splits:

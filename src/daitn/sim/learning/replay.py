@@ -1,10 +1,9 @@
-"""Recorded truth: models that take recorded routes have the recorded values. Where nobody went, the
-model is trained there and then if somebody does that; else a surrogate that was fitted on the
-recording stands in.
+"""Recorded truth: models on recorded routes have the recorded values.
 
-What a learner remembers of a model: the recorded node where it is (-1 off the recorded tree), all
-recorded numbers (per objective its value, then the value of each label that its verifier told),
-and what it saw of each site.
+On other routes the model is trained on the spot if a trainer is available; otherwise a surrogate
+fitted on the recording stands in. A learner's row for a model holds the recorded node where it is
+(-1 off the recorded tree), all recorded numbers (per objective its value, then the value of each
+label that its verifier reported), and what it saw of each site.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ Trainer = Callable[[Route], RecordedModel]
 """Trains a model along a route and measures it."""
 
 _REST = "(others)"
-"""Stands for all items of labels that are too few to be told of."""
+"""Represents all items of labels that are too rare to be reported."""
 
 
 @dataclass
 class KnownModels:
-    """Models that were trained; it grows where a trainer goes on."""
+    """Models that were trained; grows when a trainer adds some."""
 
     routes: list[Route] = field(default_factory=list)
     index: dict[Route, int] = field(default_factory=dict)
@@ -45,7 +44,7 @@ class KnownModels:
         return self.index[route]
 
     def fresh(self) -> KnownModels:
-        """The untrained model alone."""
+        """A copy with the untrained model alone."""
         known = KnownModels()
         known.add((), self.numbers[0])
         return known
@@ -94,7 +93,7 @@ class Replay:
         return after
 
     def _child(self, node: int, visit: tuple[int, int]) -> int:
-        """The node after one more visit; -1 where it is not known."""
+        """The node after one more visit; -1 if unknown."""
         if node < 0:
             return -1
         route = (*self.known.routes[node], visit)
@@ -104,7 +103,7 @@ class Replay:
         return -1 if child is None else child
 
     def values(self, models: Floats) -> Floats:
-        """Labels that nobody tells of have what is left of the objective's value."""
+        """Unreported labels share what is left of the objective's value."""
         numbers = models[:, 1 : 1 + len(self.known.numbers[0])]
         values = np.zeros((len(models), *self._shape))
         at = 0
@@ -122,7 +121,7 @@ class Replay:
 
     @cached_property
     def _items(self) -> Floats:
-        """(D,): items of which each number is a share."""
+        """(D,): number of items behind each number."""
         items: list[int] = []
         for test in self.tests:
             told = (n for label, n in zip(test.labels, test.items, strict=True) if label != _REST)
@@ -141,9 +140,10 @@ def replay(
     held_out: bool = True,
     trainer: Trainer | None = None,
 ) -> Replay:
-    """The learner of a split. `repeats` teach the surrogate and are not replayed.
+    """The learner of a split. `repeats` train the surrogate and are not replayed.
 
-    Without `held_out` what was held out is neither replayed nor taught: to judge the surrogate.
+    Without `held_out`, held-out nodes are neither replayed nor used for fitting: to judge the
+    surrogate.
     """
     split = trained.split
     tests = tuple(items_of(split, number) for number in range(len(split.tests)))
@@ -158,7 +158,7 @@ def replay(
 
 
 def items_of(split: Split, number: int) -> Examined:
-    """The items of a test by the labels that its verifier tells of, and all others together."""
+    """The items of a test by the labels that its verifier reports, and all others together."""
     test = split.tests[number]
     told = {label: count for label, count in sorted(test.labels.items()) if count >= LEAST_ITEMS}
     rest = test.items - sum(told.values())
@@ -174,7 +174,7 @@ def items_of(split: Split, number: int) -> Examined:
 
 
 def numbers_of(node: RecordedModel, tests: Sequence[Examined]) -> Floats:
-    """(D,): per objective its value and those of its told labels."""
+    """(D,): per objective its value and those of its reported labels."""
     numbers = []
     for test in tests:
         score = node.measured[test.objective]

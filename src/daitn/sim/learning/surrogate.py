@@ -1,14 +1,14 @@
-"""Between recorded routes: what a visit would have made of a model, by what it made of others.
+"""Between recorded routes: predicts the effect of a visit from its effect on other models.
 
-Kernel ridge regression (a Gaussian process's mean; Rasmussen and Williams 2006, chapter 2) over
-the recorded visits of one split. A visit is described by what was measured before it, by how much
-of each label and of each site the model saw lately and ever, and by the site and amount of the
-visit itself. Two regressions share the kernel and are averaged: one of the values after the visit,
-which does not drift over long routes, and one of their change. Nothing in it knows of skills,
-topics or learning curves: it is not the shape that any planner of this project believes in.
+Kernel ridge regression (a Gaussian process's mean; Rasmussen and Williams 2006, chapter 2) over the
+recorded visits of one split. Features of a visit are the measurements before it, how much of each
+label and of each site the model saw lately and ever, and the site and amount of the visit itself.
+Two regressions share the kernel and are averaged: one of the values after the visit, which does not
+drift over long routes, and one of their change. It knows nothing of skills, topics or learning
+curves: it does not have the shape that any planner of this project assumes.
 
-Luck is drawn from the leave-one-out residuals of the recorded visits most like the new one, all
-objectives and labels of one visit together, so that they stay correlated as they were.
+Luck is drawn from the leave-one-out residuals of the recorded visits most like the new one, for all
+objectives and labels of one visit together, so that their correlations are preserved.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from daitn.sim.learning.learner import Floats, Indices
 __all__ = ["FADES", "Surrogate", "SurrogateVisits", "fitted", "seen_after"]
 
 FADES = (100.0, 500.0, np.inf)
-"""Examples after which what a model saw counts only 1/e as lately seen."""
+"""Examples after which earlier ones count only 1/e as lately seen."""
 _WEIGHTS = (0.5, 0.5, 0.3, 0.5, 0.3, 0.5)
-"""Of values, labels seen, sites seen, site, amount and labels of the visit in the distance."""
+"""Weights in the distance of values, labels seen, sites seen, and the visit's site, amount and
+labels."""
 _RIDGE = 0.05
 _LINEAR = 0.05
-"""Of the linear kernel beside the radial one: trends go on outside of what was recorded."""
+"""Weight of the linear kernel beside the radial one: it extrapolates trends beyond the
+recording."""
 _OF_VALUES = 0.7
 """Weight of the regression of values; the rest is that of changes."""
 _VALUE_SPREAD, _SITE_SPREAD = 0.25, 0.5
@@ -39,8 +41,8 @@ _MARGIN = 0.03
 _MOST_LOGIT = 3.5
 _NEIGHBOURS = 20
 _LUCK = 1.5
-"""Leave-one-out residuals of visits whose neighbours are on the same route are too small: by this
-factor, for four of five held-out values to lie between the tenth and the ninetieth percentile."""
+"""Leave-one-out residuals are too small for visits with neighbours on the same route. With this
+factor, four of five held-out values lie between the tenth and the ninetieth percentile."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class SurrogateVisits:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A regression that was fitted."""
+    """A fitted regression."""
 
     shares: Floats
     """(S, L): labels of each site."""
     most_examples: float
-    """More in one visit than ever recorded is taken for that."""
+    """Visits are capped at the largest recorded amount."""
     middle: tuple[Floats, ...]
     spread: tuple[Floats, ...]
     known: tuple[Floats, ...]
@@ -97,7 +99,7 @@ class Surrogate:
 
 
 def fitted(visits: SurrogateVisits, after: Floats, shares: Floats) -> Surrogate:
-    """A surrogate of recorded visits, `after` (N, D) being the values after each."""
+    """Fit a surrogate to recorded visits; `after` (N, D) holds the values after each."""
     most_examples = float(visits.examples.max())
     features = _features(visits, shares, most_examples)
     middle = tuple(feature.mean(axis=0) for feature in features)
@@ -107,7 +109,7 @@ def fitted(visits: SurrogateVisits, after: Floats, shares: Floats) -> Surrogate:
     inverse = np.linalg.inv(kernel + _RIDGE * np.eye(len(kernel)))
     before, end = _logit(visits.values), _logit(after)
     of_values, of_changes = inverse @ end, inverse @ (end - before)
-    # Leaving one out in closed form (Rasmussen and Williams 2006, equation 5.12).
+    # Leave-one-out in closed form (Rasmussen and Williams 2006, equation 5.12).
     mixed = _OF_VALUES * of_values + (1.0 - _OF_VALUES) * of_changes
     residuals = mixed / np.diag(inverse)[:, None]
     return Surrogate(shares, most_examples, middle, spread, known, of_values, of_changes, residuals)
@@ -143,7 +145,7 @@ def _features(visits: SurrogateVisits, shares: Floats, most_examples: float) -> 
 
 
 def _fixed_spread(number: int, feature: Floats) -> Floats:
-    """Values and sites keep their units; all else is measured by how much it varies."""
+    """Values and sites keep fixed units; everything else is scaled by its standard deviation."""
     if number == 0:
         return np.full(feature.shape[1], _VALUE_SPREAD)
     if number == 3:

@@ -17,8 +17,8 @@ from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
 __all__ = ["Topologies"]
 
 _READ_AT_S = BEGIN_S + 1e9
-"""Links are measured again and again all the time, so readings never age: they carry a time after
-the end of every episode instead of being made anew at each question."""
+"""Links are measured continually, so readings never age: their timestamp is after the end of every
+episode, instead of being renewed at each question."""
 _READING_ERROR = 0.1
 """Standard deviation of the logarithm of a measured throughput."""
 _NEIGHBOURS = 6
@@ -26,7 +26,7 @@ _NEIGHBOURS = 6
 
 
 class Topologies:
-    """Snapshots of one world. Made once per change and shared by all episodes in that world."""
+    """Snapshots of one world. Created once per change and shared by all episodes in that world."""
 
     def __init__(self, world: LearningWorld) -> None:
         self._world = world
@@ -34,7 +34,7 @@ class Topologies:
         self._known: dict[int, MsDrrt] = {}
 
     def at(self, now_s: float) -> MsDrrt:
-        """The MS-DRRT of the intent as it is known at `now_s`."""
+        """The MS-DRRT of the intent as known at `now_s`."""
         epoch = bisect.bisect_right(self._world.changes_s, now_s - BEGIN_S) - 1
         if epoch not in self._known:
             self._known[epoch] = self._cut(max(epoch, 0))

@@ -1,4 +1,4 @@
-"""Work that a simulated network does for a job: how long it takes, and what comes of it."""
+"""Work that a simulated network does for a job: its duration and its result."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from daitn.sim.learning.world import BEGIN_S, LearningWorld
 __all__ = ["GIVEN_UP_LEAST_S", "GIVEN_UP_TIMES", "INITIALISE_S", "Finished", "Grounds", "refused"]
 
 GIVEN_UP_TIMES, GIVEN_UP_LEAST_S = 4.0, 30.0
-"""A visit that lasts so many times as long as its site's descriptor lets expect, and at least so
-long, is given up. Any control centre needs such a limit; a policy is not asked about it."""
+"""A visit is abandoned when it exceeds this multiple of the duration expected from its site's
+descriptor, and at least this time. Any control centre needs such a limit; policies do not set
+it."""
 NOTICED_AFTER_S = 10.0
-"""Until a site that left counts as lost: the lease of its liveliness."""
+"""Time until a site that left counts as lost: the lease of its liveliness."""
 INITIALISE_S = 0.5
-"""Making a fresh model, beside a site's overhead."""
+"""Time to make a fresh model, on top of a site's overhead."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What is told of a piece of work, and when."""
+    """What is reported about a piece of work, and when."""
 
     at_s: float
     event: JobEvent
 
 
 class Grounds:
-    """Holds the models of one episode and does what it is told with them."""
+    """Holds the models of one episode and works on them."""
 
     def __init__(self, world: LearningWorld) -> None:
         self._world = world
@@ -142,7 +143,7 @@ class Grounds:
         return Finished(end_s, _done(given, fact, None))
 
     def true_values(self, model: Digest) -> Floats:
-        """(objectives, labels) of a model of this episode."""
+        """True values (objectives, labels) of a model of this episode."""
         values: Floats = self._world.learner.values(self._models[model])[0]
         return values
 
@@ -158,7 +159,7 @@ class Grounds:
 
 
 def refused(given: Outstanding, why: str) -> Reported:
-    """A site's no, which it says at once."""
+    """A site's immediate refusal."""
     return _failed(given, "Refused", why)
 
 

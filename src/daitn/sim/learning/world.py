@@ -1,4 +1,4 @@
-"""One simulated network with an intent, and what is hidden from whoever plans for it."""
+"""One simulated network with an intent, and what is hidden from its planner."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from daitn.sim.learning.learner import Examined, Learner
 __all__ = ["BEGIN_S", "DATASET", "GroundSite", "LearningWorld", "Verifier", "WorldStep", "link_bps"]
 
 BEGIN_S = 1_000_000.0
-"""When every episode begins, on the virtual clock."""
+"""Start of every episode, on the virtual clock."""
 DATASET = "pairs"
-"""Every site of a simulated network has one data set of this name."""
+"""Every site of a simulated network has one data set with this name."""
 _LIGHT_S = 0.1
 """Round-trip time between two corners of the unit square."""
 
 
 @dataclass(frozen=True)
 class GroundSite:
-    """A site as it really is; `node` is what it says of itself."""
+    """A site as it really is; `node` is its published descriptor."""
 
     name: SiteId
     node: NodeDescriptor
     example_s: float
-    """Seconds of one training example."""
+    """Seconds per training example."""
     overhead_s: float
-    """Starting, loading and storing at each visit."""
+    """Seconds for starting, loading and storing at each visit."""
     access_bps: float
     """Bytes per second of its own line."""
     at: tuple[float, float]
     """In the unit square; distance is delay."""
     away: tuple[tuple[float, float], ...] = ()
-    """Seconds after the beginning: from, until."""
+    """Intervals (from, until) in seconds after the beginning."""
     hangs: bool = False
     """Visits never end."""
     revisions: tuple[tuple[float, NodeDescriptor], ...] = ()
-    """Later descriptors, each with the seconds after the beginning from which it is published."""
+    """Later descriptors, each with the seconds after the beginning when it is published."""
 
     def is_there(self, after_s: float) -> bool:
         return not any(begin <= after_s < end for begin, end in self.away)
 
     def leaves_within(self, begin_s: float, end_s: float) -> float | None:
-        """When it first goes away between two times (seconds after the beginning), if it does."""
+        """When it first leaves between two times (seconds after the beginning), if it does."""
         return min((left for left, _ in self.away if begin_s < left <= end_s), default=None)
 
     def node_at(self, after_s: float) -> NodeDescriptor:
@@ -63,7 +63,7 @@ class Verifier:
     name: SiteId
     node: NodeDescriptor
     item_s: float
-    """Seconds of one test item."""
+    """Seconds per test item."""
     access_bps: float
     at: tuple[float, float]
 
@@ -78,7 +78,7 @@ class WorldStep:
 
 @dataclass(frozen=True)
 class LearningWorld:
-    """Immutable; what happens in it follows from its seed and from what a policy chooses."""
+    """Immutable; events follow from its seed and the policy's choices."""
 
     family: str
     seed: int
@@ -93,18 +93,18 @@ class LearningWorld:
     measured_before: bool = False
     """Whether the learner's values are measurements already, with the noise of their tests."""
     link_factor: float = 1.0
-    """How much slower links really are than the sites' own lines."""
+    """Factor on the speed of links relative to the sites' own lines."""
     measured_links: int = 60
-    """Networks of up to so many sites have all their links measured."""
+    """In networks up to this size, all links are measured."""
     honest: frozenset[SiteId] = frozenset()
-    """Sites that are what they say; all of them where nobody lies."""
+    """Sites with true descriptors; all of them if nobody lies."""
     reference: tuple[WorldStep, ...] = ()
-    """A route by which all targets hold in the noiseless world within the budget, over honest
-    sites only. Empty: none is known."""
+    """A route over honest sites only, by which all targets hold in the noiseless world within the
+    budget. Empty: none is known."""
     reachable: frozenset[str] = frozenset()
-    """Objectives whose targets the models of an honest route are known to reach, all at once."""
+    """Objectives whose targets an honest route's models are known to reach, all at once."""
     split: str = ""
-    """The recorded split that is its truth; empty where the truth is synthetic."""
+    """The recorded split that is its truth; empty if the truth is synthetic."""
 
     @cached_property
     def index(self) -> dict[SiteId, int]:
@@ -116,14 +116,14 @@ class LearningWorld:
         return {end.name: end for end in everybody}
 
     def transfer_s(self, source: SiteId, target: SiteId) -> float:
-        """Seconds in which the model gets from one site to another; 0 if it is there."""
+        """Seconds to move the model from one site to another; 0 if it is there."""
         if source == target:
             return 0.0
         rtt_s, throughput_bps = self.link(source, target)
         return rtt_s + self.needs.size_bytes / throughput_bps
 
     def link(self, source: SiteId, target: SiteId) -> tuple[float, float]:
-        """Round-trip time in seconds and bytes per second, as they really are."""
+        """True round-trip time in seconds, and bytes per second."""
         one, other = self.ends[source], self.ends[target]
         rtt_s = 0.002 + _LIGHT_S * math.dist(one.at, other.at)
         return rtt_s, link_bps(one.access_bps, other.access_bps) * self.link_factor
@@ -146,5 +146,5 @@ class LearningWorld:
 
 
 def link_bps(one_bps: float, other_bps: float) -> float:
-    """The slower of two lines is the link."""
+    """The slower of two lines limits the link."""
     return min(one_bps, other_bps)

@@ -1,1 +1,1 @@
-"""Ways to steer queries through one simulated network, side by side: AATS and its measures."""
+"""Ways to steer queries through one simulated network, side by side: AATS and others."""

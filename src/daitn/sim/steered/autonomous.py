@@ -1,4 +1,4 @@
-"""The same scenario on a network of live AATS forwarders, with or without advice of a centre."""
+"""The same scenario on a network of live AATS forwarders, with or without a centre's advice."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ _CONTROL: Final = ("summaries", PacketKind.REFUSAL.name)
 
 
 class AutonomousRouting:
-    """Runs one scenario. `advised`: whether a centre tells weights (non-standalone AATS);
-    `coded`: whether packets are encoded on their way, as `ForwarderNetwork` has it."""
+    """Runs one scenario.
+
+    `advised`: whether a centre advises weights (non-standalone AATS); `coded`: whether packets are
+    encoded in transit, as in `ForwarderNetwork`.
+    """
 
     def __init__(self, scenario: Scenario, *, advised: bool = False, coded: bool = False) -> None:
         self.scenario, self._advised = scenario, advised
         self.network = ForwarderNetwork(detect_s=DETECT_S, coded=coded)
         self.returns: Counter[int] = Counter()
-        """How often each query's owner was told."""
+        """How often each query's owner received a reply."""
         self._outcomes: dict[int, SteeredOutcome] = {}
         self._hops: dict[int, int] = {}
         self._wants = {topic: _want(topic, scenario) for topic in _topics(scenario)}
@@ -45,7 +48,7 @@ class AutonomousRouting:
             self.network.connect(a, b, delay_s)
 
     def run(self) -> Run:
-        """All of it."""
+        """Run the whole scenario."""
         scenario, network, times = self.scenario, self.network, self.scenario.times
         for query in scenario.queries:
             network.clock.at(query.at_s, lambda q=query: self._set_out(q))  # type: ignore[misc]
@@ -118,7 +121,7 @@ class AutonomousRouting:
     # Advice
 
     def _advise(self) -> None:
-        """The centre hears how busy facilities are, and all forwarders what weights it takes."""
+        """The centre receives the facilities' load and advises weights to all forwarders."""
         network, graph, centre = self.network, self.scenario.graph, self.scenario.centre
         ways = graph.ways(frozenset(), frozenset((centre,)))
         busy = slots = 0
@@ -145,8 +148,7 @@ class AutonomousRouting:
 
 
 def latency_weight(busy: float) -> float:
-    """What time weighs when so much is under way per slot: the busier, the more it is worth to go
-    round those who are fit and crowded."""
+    """Weight of time at this load per slot: the busier, the more a detour pays."""
     return STEERING.weights["latency"] * (1.0 + 4.0 * min(1.5, busy))
 
 

@@ -1,12 +1,12 @@
-"""The centralised query route engine: one site hears all, and decides with the live QIRCE.
+"""The centralised query route engine: one site knows all and decides with the live QIRCE.
 
-What it knows comes to it over the network: load reports of facilities, and links that failed or
-came back, as the link-state protocol tells them at its site. It is asked for every query (`asked`:
-a round trip, and it knows at once what it has decided), or tells all sources what it knows, who
-decide by the same code and know their own queries at once (`pushed`). Queries are routed from
-their source on a shortest path as the centre knows the links. Where a link on that is known to be
-down, the site before it gives the query back, and its source decides again without that link; so
-does a source that hears that a path is broken on which it has a query under way.
+Its knowledge arrives over the network: load reports of facilities, and links that failed or came
+back, as the link-state protocol reports them at its site. It either answers every query's request
+(`asked`: a round trip, and it knows its decisions at once), or publishes what it knows to all
+sources, which decide with the same code and know their own queries at once (`pushed`). Queries
+follow a shortest path from their source, as the centre knows the links. If a link on the path is
+known to be down, the site before it returns the query, and the source decides again without that
+link; so does a source that learns that the path of a query in flight is broken.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Centralised"]
 MODEL = "doctor"
 QUEUE = 100_000
 QUERY_BYTES, PLAN_BYTES = 120, 100
-"""A request to the centre, and what it replies: a header and an intent, or a path."""
+"""Sizes of a request to the centre and its reply: a header and an intent, or a path."""
 
 
 class Centralised:
@@ -49,13 +49,13 @@ class Centralised:
         self._qirce = Qirce()
         self._state = _state_of(network.scenario)
         self._known: list[tuple[float, Qrrt, frozenset[Link]]] = []
-        """What the centre knew, since when."""
+        """What the centre knew, and since when."""
         deciders = [network.scenario.centre] if asked else network.graph.sites
         self._loads = {site: GatewayLoad() for site in deciders}
         self._gone: dict[Flight, str] = {}
-        """Tries under way, to the deployment."""
+        """Attempts in flight, to their deployment."""
         self._broken: dict[tuple[int, int], frozenset[Link]] = {}
-        """Links on which a try was given back."""
+        """Links at which an attempt was returned."""
         far_s = network.graph.ways(frozenset(), frozenset((network.scenario.centre,)))
         self._far_s = {site: way[0] for site, way in far_s.items()}
         self._hops = {
@@ -68,7 +68,7 @@ class Centralised:
     # What the centre knows
 
     def _report(self, site: str) -> None:
-        """A facility says how it does; the centre hears it by the shortest way, if there is one."""
+        """A facility reports its load; the centre receives it over the shortest path, if any."""
         network = self.network
         server, facility = network.servers[site], network.scenario.facilities[site]
         serving = Serving(
@@ -105,7 +105,7 @@ class Centralised:
         return self._known[-1]
 
     def _known_at(self, site: str) -> tuple[float, Qrrt, frozenset[Link]]:
-        """What a site was told of that."""
+        """The part of it that has reached a site."""
         newest = self._know()
         since_s = self.network.now_s - self._far_s[site]
         at = bisect.bisect_right(self._known, since_s, key=lambda known: known[0])
@@ -120,7 +120,7 @@ class Centralised:
             return 0.0
         way_s, hops = self._far_s[source], self._hops[source]
         network.control(hops, QUERY_BYTES)
-        network.control(2 * hops, PLAN_BYTES)  # The reply, and later that it is done.
+        network.control(2 * hops, PLAN_BYTES)  # The reply, and later the notice of completion.
         network.clock.after(way_s, lambda: self._decide(flight, network.scenario.centre))
         return 2.0 * way_s
 
@@ -162,7 +162,7 @@ class Centralised:
         return ()
 
     def _give_back(self, flight: Flight, link: Link) -> None:
-        """The site before a link that is down says so to the source."""
+        """The site before a link that is down informs the source."""
         network, query = self.network, flight.query
         way = network.graph.ways(network.views[flight.here], frozenset((query.source,)))
         if flight.here not in way or flight not in self._gone:
@@ -173,7 +173,7 @@ class Centralised:
         network.clock.after(way[flight.here][0], lambda: self._again(flight))
 
     def _again(self, flight: Flight) -> None:
-        """Its source decides once more, in the place of this try."""
+        """Its source decides again, replacing this attempt."""
         if flight not in self._gone:
             return
         self.ended(flight)
@@ -182,7 +182,7 @@ class Centralised:
         self.network.clock.after(after_s, lambda: self.network.go_on(fresh))
 
     def learned(self, site: str) -> None:
-        """A source does not wait for what is under way on a path that it hears is broken."""
+        """A source does not wait for an attempt whose path it learns is broken."""
         down = self.network.views[site]
         for flight in [flight for flight in self._gone if flight.query.source == site]:
             if any(frozenset(pair) in down for pair in itertools.pairwise(flight.plan)):

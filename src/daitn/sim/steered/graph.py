@@ -1,4 +1,4 @@
-"""A network's sites and links, and shortest ways through what of it is up."""
+"""A network's sites and links, and shortest paths over the links that are up."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Graph", "Link", "Ways"]
 
 Link = frozenset[str]
 Ways = Mapping[str, tuple[float, str]]
-"""Site to its distance in seconds and the next site on its way; empty where the way ends."""
+"""Site to its distance in seconds and the next site on the path; empty at the target."""
 
 
 class Graph:
-    """Links with their delays one way in seconds. What was computed is kept."""
+    """Links with their one-way delays in seconds. Caches computed paths."""
 
     def __init__(self, links: Mapping[Link, float]) -> None:
         self.links = dict(links)
@@ -26,7 +26,7 @@ class Graph:
         self._kept: dict[tuple[frozenset[Link], frozenset[str]], Ways] = {}
 
     def ways(self, down: frozenset[Link], targets: frozenset[str]) -> Ways:
-        """From every site that reaches one of `targets` to the nearest of them (Dijkstra)."""
+        """From every site that reaches one of `targets`, the path to the nearest (Dijkstra)."""
         kept = self._kept.get((down, targets))
         if kept is not None:
             return kept
@@ -44,7 +44,7 @@ class Graph:
         return found
 
     def path(self, down: frozenset[Link], source: str, target: str) -> tuple[str, ...]:
-        """The sites of the shortest path, both ends among them; empty: there is none."""
+        """The sites of the shortest path, including both ends; empty: there is none."""
         ways = self.ways(down, frozenset((target,)))
         if source not in ways:
             return ()
@@ -54,10 +54,10 @@ class Graph:
         return tuple(path)
 
     def sum_s(self, site: str) -> float:
-        """Of the distances to all others."""
+        """Sum of the distances to all others."""
         return sum(far_s for far_s, _ in self.ways(frozenset(), frozenset((site,))).values())
 
     def about(self, site: str, number: int) -> list[str]:
-        """The nearest sites, itself among them."""
+        """The nearest sites, including itself."""
         ways = self.ways(frozenset(), frozenset((site,)))
         return sorted(ways, key=lambda there: (ways[there][0], there))[:number]

@@ -1,4 +1,4 @@
-"""What became of a scenario's queries, and what it cost."""
+"""Outcomes and costs of a scenario's queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daitn.sim.steered.scenario import DEADLINE_S, Query, Scenario
 __all__ = ["Run", "SteeredOutcome", "after_failures", "figures", "in_steady_state"]
 
 WAY_LASTS_S = 3.0
-"""A path that is there so long from when a query sets out would have been enough."""
+"""A path that exists for this long after a query starts would have been enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +32,23 @@ class Run:
     """What one policy made of a scenario."""
 
     outcomes: Mapping[int, SteeredOutcome]
-    """By query; those that were never answered are not there."""
+    """By query; unanswered ones are missing."""
     counts: Counter[str]
-    """While load came and counted: what crossed links (`QUERY`, `ANSWER`, `control messages`,
-    `control bytes`), and what was `served`."""
+    """Counted under load: what crossed links (`QUERY`, `ANSWER`, `control messages`, `control
+    bytes`), and what was `served`."""
 
 
 def in_steady_state(scenario: Scenario) -> tuple[Query, ...]:
-    """What set out while nothing failed; the last second of it may still meet the first failure."""
+    """Queries sent while nothing failed; drops the last second, which may meet a failure."""
     times = scenario.times
     until_s = times.steady_until_s - 1.0
     return tuple(q for q in scenario.queries if times.warm_s <= q.at_s < until_s)
 
 
 def after_failures(scenario: Scenario) -> tuple[Query, ...]:
-    """What set out in the first seconds after a failure, or met it under way.
+    """Queries sent in the first seconds after a failure, or in flight when it happened.
 
-    Without what had no path that lasted, or set out from a site that failed while it waited.
+    Excludes those without a lasting path, and those from a site that failed while it waited.
     """
     times = scenario.times
     return tuple(
@@ -62,7 +62,7 @@ def after_failures(scenario: Scenario) -> tuple[Query, ...]:
 
 
 def figures(scenario: Scenario, run: Run, queries: Sequence[Query]) -> dict[str, float]:
-    """Of some of a scenario's queries. Times are of those that were answered."""
+    """Figures over some of a scenario's queries. Times are over the answered ones."""
     answered = [run.outcomes[q.number] for q in queries if q.number in run.outcomes]
     missing = [q for q in queries if q.number not in run.outcomes]
     seconds = np.array([outcome.taken_s for outcome in answered] or [np.nan], np.float64)
@@ -80,7 +80,7 @@ def figures(scenario: Scenario, run: Run, queries: Sequence[Query]) -> dict[str,
 
 
 def _had_a_way(scenario: Scenario, query: Query) -> bool:
-    """Whether one capable site and one path to it were there all the time for long enough."""
+    """Whether one capable site and a path to it existed all the time for long enough."""
     until_s = query.at_s + WAY_LASTS_S
     down: frozenset[Link] = frozenset()
     for failure in scenario.failures:

@@ -1,8 +1,8 @@
-"""A network that passes queries on as a router says, under virtual time.
+"""A network that forwards queries as a router decides, under virtual time.
 
-The same delays, failures and servers as `daitn.sim.forwarders` has. Both ends of a link notice its
-failure after a while; what is on it is lost. A link-state protocol tells all other sites, at the
-speed of the links that are left. Answers go back by the shortest path as each site knows it.
+The same delays, failures and servers as in `daitn.sim.forwarders`. Both ends of a link notice its
+failure after a while; what is on it is lost. A link-state protocol informs all other sites, at the
+speed of the remaining links. Answers return by the shortest path as each site knows it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from daitn.sim.steered.scenario import Failure, Query, Scenario, SimulatedFacili
 __all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "Server"]
 
 LOCAL = ""
-"""As the next hop of a query that is served where it is."""
+"""Next hop of a query that is served locally."""
 DETECT_S = 0.15
 ATTEMPTS = 3
 PATIENCE_S = 4.0
-"""After which a source sends a query again, then twice as long: as a forwarder that expects half
-a second."""
+"""After this time a source sends a query again, then after twice as long: like a forwarder that
+expects half a second."""
 MOST_HOPS = 64
 LINK_STATE_BYTES = 100
-"""Of a link-state update in its packet: about what OSPF's take."""
+"""Bytes of a link-state update in its packet: about what OSPF's take."""
 
 
 @dataclass(eq=False)
 class Flight:
-    """One try of a query; where it is flooded, one copy of it."""
+    """One attempt at a query; with flooding, one copy of it."""
 
     query: Query
     attempt: int
@@ -41,40 +41,40 @@ class Flight:
     hops: int = 0
     target: str = ""
     plan: tuple[str, ...] = ()
-    """The path where its source made one."""
+    """The path, if its source computed one."""
 
 
 class Router(Protocol):
     """A way to steer."""
 
     def begins(self, flight: Flight) -> float:
-        """A try begins; it sets out after so many seconds."""
+        """An attempt begins; returns the seconds until it is sent."""
         ...
 
     def onwards(self, flight: Flight) -> tuple[str, ...]:
-        """The next sites from `flight.here`, and `LOCAL` to serve it; none: it is lost."""
+        """The next sites from `flight.here`, and `LOCAL` to serve it; empty: it is lost."""
         ...
 
     def ended(self, flight: Flight) -> None:
-        """Its answer is there."""
+        """Its answer arrived."""
         ...
 
     def lost(self, flight: Flight) -> None:
-        """It is lost, which nobody is told who could not know it."""
+        """It is lost; a real router would not learn this unless it could observe it."""
         ...
 
     def learned(self, site: str) -> None:
-        """The links that a site knows to be down are others from now on."""
+        """The set of links that a site knows to be down has changed."""
         ...
 
 
 @dataclass(eq=False)
 class Server:
-    """A facility at work, in order of arrival."""
+    """A facility at work, first come, first served."""
 
     facility: SimulatedFacility
     serving: dict[Flight, float] = field(default_factory=dict)
-    """To when it ends."""
+    """To the time it ends."""
     waiting: deque[Flight] = field(default_factory=deque)
 
     def service_s(self, query: Query) -> float:
@@ -90,7 +90,7 @@ class PlainNetwork:
         self.down: frozenset[Link] = frozenset()
         """Links that are down, whoever knows."""
         self.views = dict.fromkeys(self.graph.sites, self.down)
-        """Those of which each site knows it."""
+        """Links that each site knows to be down."""
         self.servers = {site: Server(f) for site, f in scenario.facilities.items()}
         self.counts: Counter[str] = Counter()
         self.outcomes: dict[int, SteeredOutcome] = {}
@@ -103,7 +103,7 @@ class PlainNetwork:
         return self.clock.now_s
 
     def run(self) -> Run:
-        """All of it."""
+        """Run the whole scenario."""
         times = self.scenario.times
         for query in self.scenario.queries:
             self.clock.at(query.at_s, lambda q=query: self.set_out(q, 0))  # type: ignore[misc]
@@ -121,7 +121,7 @@ class PlainNetwork:
     # Queries
 
     def set_out(self, query: Query, attempt: int) -> None:
-        """A query is sent from its source, for the first time or again."""
+        """Send a query from its source, for the first time or again."""
         if query.number in self.outcomes or attempt >= ATTEMPTS:
             return
         flight = Flight(query, attempt, query.source)
@@ -131,7 +131,7 @@ class PlainNetwork:
         self.clock.after(again_s, lambda: self.set_out(query, attempt + 1))
 
     def go_on(self, flight: Flight) -> None:
-        """From where it is."""
+        """Forward it from where it is."""
         onwards = self.router.onwards(flight) if flight.hops < MOST_HOPS else ()
         if not onwards:
             self.router.lost(flight)
@@ -155,7 +155,7 @@ class PlainNetwork:
     def cross(
         self, here: str, there: str, arrive: Callable[[], None], lost: Callable[[], None]
     ) -> None:
-        """Something crosses a link, if that stays up."""
+        """Send something over a link; it arrives if the link stays up."""
         link = frozenset((here, there))
         session = self._sessions[link]
 
@@ -211,7 +211,7 @@ class PlainNetwork:
             self.outcomes[query.number] = SteeredOutcome(by, taken_s, fit, flight.hops)
 
     def control(self, messages: int, size: int) -> None:
-        """So many messages of the control plane cross one link each, of so many bytes."""
+        """Count control messages of this size that cross one link each."""
         self.counts["control messages"] += messages
         self.counts["control bytes"] += messages * size
 
@@ -232,7 +232,7 @@ class PlainNetwork:
         self._flood(failure, 0.0)
 
     def _flood(self, failure: Failure, after_s: float) -> None:
-        """Every site hears it in time, of the nearest end that it reaches."""
+        """Every site learns of it in time, from the nearest end that it reaches."""
         down, at_s = self.down, self.now_s
         ends = frozenset(site for link in failure.links for site in link)
         for site, (far_s, _) in self.graph.ways(down, ends).items():

@@ -1,4 +1,4 @@
-"""Routers without a centre, other than AATS: the nearest, a random walk, flooding, an oracle."""
+"""Routers without a centre, other than AATS: nearest, random walk, flooding, oracle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Flooding", "NearestRouter", "Omniscient", "RandomWalk"]
 
 
 class _Router:
-    """What most routers do not need."""
+    """Defaults for what most routers do not need."""
 
     def __init__(self, network: PlainNetwork) -> None:
         self.network = network
@@ -32,8 +32,7 @@ class _Router:
 
 
 class NearestRouter(_Router):
-    """Anycast: each site passes a query on towards the nearest capable one, as its link-state
-    protocol knows them."""
+    """Anycast: forward towards the nearest capable site by the local link-state view."""
 
     def onwards(self, flight: Flight) -> tuple[str, ...]:
         targets = self.capable[flight.query.topic]
@@ -42,7 +41,7 @@ class NearestRouter(_Router):
 
 
 class RandomWalk(_Router):
-    """To a neighbour by chance, whose link is not known to be down, until a capable site."""
+    """Forward to a random neighbour over a link not known to be down, until a capable site."""
 
     def __init__(self, network: PlainNetwork) -> None:
         super().__init__(network)
@@ -58,7 +57,7 @@ class RandomWalk(_Router):
 
 
 class Flooding(_Router):
-    """To all neighbours, once at each site; all capable sites serve it."""
+    """Forward to all neighbours, once at each site; all capable sites serve it."""
 
     def __init__(self, network: PlainNetwork) -> None:
         super().__init__(network)
@@ -78,9 +77,12 @@ class Flooding(_Router):
 
 
 class Omniscient(_Router):
-    """Takes the earliest end for the query at hand: knows every queue, how long everything in it
-    takes, what is on its way, and every link of this instant. What is lost it sends again at once.
-    Of failures to come it knows nothing, nor what a query costs those after it."""
+    """Chooses the earliest end for the query at hand, with full knowledge of the present.
+
+    It knows every queue, the duration of everything in it, everything in flight, and every link at
+    this instant, and resends lost queries at once. It does not know future failures, nor what a
+    query costs later ones.
+    """
 
     def __init__(self, network: PlainNetwork) -> None:
         super().__init__(network)

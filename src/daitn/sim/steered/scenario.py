@@ -1,6 +1,6 @@
-"""What a network goes through: who serves what, what is asked where and when, what fails.
+"""A scenario: who serves what, which queries arrive where and when, what fails.
 
-Drawn once by a seed, and replayed under every policy.
+Drawn once from a seed, and replayed under every policy.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ __all__ = [
 
 TOPICS = ("medicine", "law", "cooking")
 MIN_FIT = 0.7
-"""Of a model's fits some are below it: who has it is not capable of that topic."""
+"""Some of the drawn fits are below it: such a facility is not capable of that topic."""
 FITS = (0.6, 0.95)
 DEADLINE_S = 1.0
-"""Missing it is counted; the answer is waited for nevertheless."""
+"""Misses are counted, but the answer is still awaited."""
 SERVE_S = (0.1, 0.4)
-"""Of the fastest and the slowest facility; two slots to six."""
+"""Of the fastest and the slowest facility; each has two to six slots."""
 LUCK_SIGMA = 0.5
 HOT_TOPIC = 0.6
 HOT_PLACE = 0.5
-"""Shares of what is asked that are on the hot topic, and that come from about the hot spot."""
+"""Shares of queries on the hot topic, and from around the hot spot."""
 HOT_SITES = 8
-"""One site in so many is about the hot spot."""
+"""One in this many sites is around the hot spot."""
 HOT_FOR_S = 8.0
 FEWEST, MOST, SITES_PER = 6, 12, 6
-"""Facilities: one at so many sites, within bounds."""
+"""Number of facilities: one per this many sites, within bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SimulatedFacility:
 
     slots: int
     serve_s: float
-    """In the mean, at any topic."""
+    """Mean, on any topic."""
     fits: Mapping[str, float]
     """By topic."""
 
@@ -66,12 +66,12 @@ class Query:
     source: str
     topic: str
     luck: float
-    """Serving it takes so many times the mean of where it is served; 1 in the mean."""
+    """Serving takes this many times the site's mean; 1 on average."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Links that are down for a while, or all those of a site, which forgets all that it knew."""
+    """Links that are down for a while, or all those of a site, which loses its state."""
 
     at_s: float
     until_s: float
@@ -81,22 +81,22 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When what happens, in virtual seconds."""
+    """Schedule of a scenario, in virtual seconds."""
 
     rest_s: float = 4.0
     """No load: routes settle."""
     warm_s: float = 8.0
-    """From here on what happens counts."""
+    """Counting starts here."""
     steady_s: float = 18.0
     failures: int = 4
     failure_every_s: float = 7.0
     failure_lasts_s: float = 5.0
     first_s: float = 3.0
-    """What sets out in so many seconds after a failure is told apart."""
+    """Queries sent within this time after a failure are evaluated separately."""
     under_way_s: float = 0.3
-    """And so long before it, which it meets under way."""
+    """As are those sent this long before it, which it hits in flight."""
     drain_s: float = 20.0
-    """How long answers are waited for at the end."""
+    """How long to wait for answers at the end."""
 
     @property
     def steady_until_s(self) -> float:
@@ -110,7 +110,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """All of it."""
+    """The whole scenario."""
 
     graph: Graph
     facilities: Mapping[str, SimulatedFacility]
@@ -118,12 +118,12 @@ class Scenario:
     failures: tuple[Failure, ...]
     times: Times
     prefer: Mapping[str, float]
-    """Weights that queries wish; none: those of the policy."""
+    """Weights that queries prefer; none: those of the policy."""
     centre: str
-    """The site from which the others are nearest in the sum. It never fails."""
+    """The site with the least total distance to the others. It never fails."""
 
     def capable(self, topic: str) -> frozenset[str]:
-        """Sites that may answer a query of that topic."""
+        """Sites that may answer a query on that topic."""
         return frozenset(s for s, f in self.facilities.items() if f.capable(topic))
 
     @staticmethod
@@ -134,7 +134,7 @@ class Scenario:
         times: Times,
         prefer: Mapping[str, float] | None = None,
     ) -> Scenario:
-        """`utilisation`: of what could serve the hottest topics, were it shared out ideally."""
+        """`utilisation`: relative to the capacity for the hottest topics under ideal sharing."""
         rng = random.Random(f"{seed}:{len(graph.sites)}")  # noqa: S311 - replayable
         centre = min(graph.sites, key=lambda site: (graph.sum_s(site), site))
         facilities = _facilities(graph, rng)
@@ -162,7 +162,7 @@ def _failures(
     times: Times,
     rng: random.Random,
 ) -> tuple[Failure, ...]:
-    """In turn: a link, a facility, two links, a site that passes much on."""
+    """In turn: a link, a facility, two links, a busy transit site."""
     busy = sorted(graph.sites, key=lambda site: (-len(graph.neighbours[site]), site))
     passing = [site for site in busy[: max(4, len(busy) // 4)] if site not in facilities]
     kinds = itertools.cycle(("link", "facility", "links", "site"))
@@ -208,8 +208,11 @@ def _down(site: str, at_s: float, failures: tuple[Failure, ...]) -> bool:
 
 
 def _bearable_per_s(facilities: Mapping[str, SimulatedFacility]) -> float:
-    """The most that can be served at whichever hot topic. By max-flow min-cut: of every set of
-    topics no more can come than those serve who can serve one of them."""
+    """The highest rate that can be served, whichever topic is hot.
+
+    By max-flow min-cut: for every set of topics, the demand cannot exceed the capacity of the
+    facilities that serve at least one of them.
+    """
     cold = (1.0 - HOT_TOPIC) / (len(TOPICS) - 1)
     most = math.inf
     for size in range(1, len(TOPICS) + 1):

@@ -28,4 +28,4 @@ FAMILIES: dict[str, Callable[[int], LearningWorld]] = {
     "conflicting": data_stress.conflicting,
     "out of reach": data_stress.out_of_reach,
 }
-"""By name; what each is stands at its function."""
+"""By name; the function's docstring describes each family."""

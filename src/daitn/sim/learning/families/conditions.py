@@ -1,4 +1,4 @@
-"""Networks around recorded splits: how fast, far, dear and reliable their sites are."""
+"""Networks around recorded splits: how fast, distant, expensive and reliable their sites are."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ def plain(rng: np.random.Generator, split: Split) -> Conditions:
 
 
 def stressed(rng: np.random.Generator, split: Split) -> Conditions:
-    """One of: big models on thin lines, short time, sites that leave, release rules, short money;
-    and with one chance in five a site at which visits never end."""
+    """A stressed network, with one kind of stress.
+
+    Large models on slow lines, little time, sites that leave, release rules, or little money; with
+    probability one fifth also a site at which visits never end.
+    """
     kind = str(rng.choice(["links", "time", "leaving", "rules", "money"]))
     network = _drawn(rng, split, priced=kind == "money")
     sites = list(network.sites)
@@ -100,7 +103,7 @@ def _drawn(rng: np.random.Generator, split: Split, priced: bool) -> Conditions:
 
 
 def _leaving(rng: np.random.Generator, site: GroundSite, network: Conditions) -> GroundSite:
-    """Away once, with three chances in five; for ever, with three in ten of those."""
+    """Away once, with probability 0.6; three in ten of those never come back."""
     if rng.random() > 0.6:
         return site
     epoch_s = sum(s.node.datasets[0].samples * s.example_s + s.overhead_s for s in network.sites)
@@ -110,7 +113,7 @@ def _leaving(rng: np.random.Generator, site: GroundSite, network: Conditions) ->
 
 
 def _ruled(rng: np.random.Generator, site: GroundSite) -> GroundSite:
-    """In one of three places; half of them let models go home and no further."""
+    """In one of three jurisdictions; half of the sites release models only home."""
     place = str(rng.choice(["CA", "DE", _HOME]))
     node = site.node
     dataset = msgspec.structs.replace(node.datasets[0], jurisdiction=place)

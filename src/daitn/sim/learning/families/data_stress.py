@@ -1,4 +1,4 @@
-"""Families that stress a planner by the data: lies, harm, copies, single classes, conflicts."""
+"""Families that stress a planner with data: lies, harm, copies, single classes, conflicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def wrong_topics(seed: int) -> LearningWorld:
-    """Up to half of the sites say another topic than they have, most of them a tested one."""
+    """Up to half of the sites advertise a wrong topic, mostly one that is tested."""
     draft = drafted("wrong topics", seed, sites=(5, 14))
     rng = draft.rng
     for number in rng.permutation(len(draft.sites))[: max(1, int(0.4 * len(draft.sites)))]:
@@ -35,7 +35,7 @@ def wrong_topics(seed: int) -> LearningWorld:
 
 
 def inflated(seed: int) -> LearningWorld:
-    """Up to a third of the sites say three to thirty times the records that they have."""
+    """Up to a third of the sites advertise three to thirty times the records they have."""
     draft = drafted("inflated", seed, sites=(5, 14))
     rng = draft.rng
     for number in rng.permutation(len(draft.sites))[: max(1, len(draft.sites) // 3)]:
@@ -47,7 +47,7 @@ def inflated(seed: int) -> LearningWorld:
 
 
 def poisoned(seed: int) -> LearningWorld:
-    """One site, often the largest, whose records are wrong: visits undo what was learned."""
+    """One site, often the largest, has wrong records: visiting it undoes what was learned."""
     draft = drafted("poisoned", seed, sites=(4, 14))
     rng = draft.rng
     largest = max(range(len(draft.sites)), key=lambda k: draft.sites[k].records)
@@ -71,7 +71,7 @@ def duplicates(seed: int) -> LearningWorld:
 
 
 def single_class(seed: int) -> LearningWorld:
-    """Each site holds one class only, so a long visit makes a model that knows that class only."""
+    """Each site has a single class, so a long visit makes a model that knows only that class."""
     draft = drafted("single class", seed, sites=(4, 8))
     rng = draft.rng
     classes = int(rng.integers(2, 5))
@@ -102,7 +102,7 @@ def single_class(seed: int) -> LearningWorld:
 
 
 def conflicting(seed: int) -> LearningWorld:
-    """What teaches one objective harms another: each has to be paid for with the other."""
+    """What teaches one objective harms another, so each costs some of the other."""
     draft = drafted("conflicting", seed, sites=(5, 12))
     rng = draft.rng
     if len(draft.objectives) < 2:
@@ -124,7 +124,7 @@ def conflicting(seed: int) -> LearningWorld:
 
 
 def out_of_reach(seed: int) -> LearningWorld:
-    """One target is above what the data can teach: what counts is how soon a policy sees it."""
+    """One target exceeds what the data can teach: what counts is how soon a policy notices."""
     draft = drafted("out of reach", seed)
     draft.ceiling *= draft.rng.uniform(0.75, 0.95)
     draft.terms = replace(draft.terms, beyond=True)

@@ -1,4 +1,4 @@
-"""A synthetic world in the making: random constants that a family then changes."""
+"""A synthetic world in the making: random constants for a family to change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = ("information", "treatment", "symptoms", "outlook", "research", "inheri
 
 @dataclass
 class SiteDraft:
-    """One site. What it says follows from what is there unless a family lets it lie."""
+    """One site. Its descriptor is true unless a family makes it lie."""
 
     topic: int
     records: int
@@ -35,7 +35,7 @@ class SiteDraft:
     access_bps: float
     at: tuple[float, float]
     said_speed: float
-    """Declared over true speed."""
+    """Advertised speed over true speed."""
     pool: int
     worth: float = 1.0
     price_usd_per_1k: float = 0.0
@@ -47,7 +47,7 @@ class SiteDraft:
     said_records: int | None = None
     said_shares: Floats | None = None
     grows: tuple[tuple[float, int], ...] = ()
-    """Seconds after the beginning, records from then on."""
+    """Seconds after the beginning, and the number of records from then on."""
 
     @property
     def lies(self) -> bool:
@@ -82,7 +82,7 @@ class Draft:
     terms: Terms = field(default_factory=Terms)
 
     def pools(self) -> list[SiteDraft]:
-        """The first site of each pool of records, by pool."""
+        """The first site of each pool of records, ordered by pool."""
         first: dict[int, SiteDraft] = {}
         for site in self.sites:
             first.setdefault(site.pool, site)
@@ -183,14 +183,14 @@ class Draft:
 
 
 def log_uniform(rng: np.random.Generator, least: float, most: float) -> float:
-    """A draw whose logarithm is uniform."""
+    """Draw a value whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(least), np.log(most))))
 
 
 def drafted(family: str, seed: int, *, sites: tuple[int, int] = (4, 14)) -> Draft:
     """A plain network: honest sites, free data, links that hardly matter.
 
-    Ranges are wide on purpose; none was chosen by how any policy fares.
+    Ranges are wide on purpose; none was chosen by the results of any policy.
     """
     rng = np.random.default_rng((seed, zlib.crc32(family.encode())))
     fields = int(rng.integers(2, len(FIELDS) + 1))
@@ -266,7 +266,7 @@ def _items(rng: np.random.Generator, labels: int) -> tuple[int, ...]:
 
 
 def _transfer(rng: np.random.Generator, topics: int, objectives: tuple[int, ...]) -> Floats:
-    """The tree of topics counts for something, and not for all."""
+    """Topic similarity explains part of the transfer, but not all."""
     transfer = np.zeros((topics, len(objectives)))
     for column, tested in enumerate(objectives):
         if tested == 0:

@@ -1,4 +1,4 @@
-"""Families that stress a planner by the network: size, links, prices, time, rules, dynamics."""
+"""Families that stress a planner with the network: size, links, prices, time, rules, dynamics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def plain(seed: int) -> LearningWorld:
-    """Four to fourteen honest sites, free, over links that hardly matter."""
+    """Four to fourteen honest sites with free data, over links that hardly matter."""
     return finished(drafted("plain", seed))
 
 
@@ -35,7 +35,7 @@ def tiny(seed: int) -> LearningWorld:
 
 
 def large(seed: int) -> LearningWorld:
-    """A hundred to a thousand sites, of which most are small and far from the topic."""
+    """A hundred to a thousand sites, most of them small and far from the topic."""
     count = int(log_uniform(np.random.default_rng((seed, 9)), 100, 1000))
     draft = drafted("large", seed, sites=(count, count))
     for site in draft.sites:
@@ -44,7 +44,7 @@ def large(seed: int) -> LearningWorld:
 
 
 def slow_links(seed: int) -> LearningWorld:
-    """Big models over thin lines: a transfer takes as long as many epochs; some lines are good."""
+    """Large models over slow lines, some of them good: a transfer takes as long as many epochs."""
     draft = drafted("slow links", seed)
     rng = draft.rng
     draft.size_bytes = int(log_uniform(rng, 1e8, 1e9))
@@ -55,7 +55,7 @@ def slow_links(seed: int) -> LearningWorld:
 
 
 def prices(seed: int) -> LearningWorld:
-    """Sites ask between nothing and 5 USD for 1,000 examples; the budget is tight."""
+    """Sites charge between nothing and 5 USD per 1,000 examples; the budget is tight."""
     draft = drafted("prices", seed, sites=(5, 14))
     for site in draft.sites:
         free = draft.rng.random() < 0.25
@@ -66,7 +66,7 @@ def prices(seed: int) -> LearningWorld:
 
 
 def deadline(seed: int) -> LearningWorld:
-    """Little more time than the soonest of the fixed routes needs, and a limit of examples."""
+    """Little more time than the fastest fixed route needs, and often a limit on examples."""
     draft = drafted("deadline", seed)
     draft.terms = replace(draft.terms, slack=(1.02, 1.5))
     if draft.rng.random() < 0.5:
@@ -75,7 +75,7 @@ def deadline(seed: int) -> LearningWorld:
 
 
 def jurisdictions(seed: int) -> LearningWorld:
-    """Data of some places makes models that may not go everywhere: order matters."""
+    """Models trained on data of some places may not go everywhere, so order matters."""
     draft = drafted("jurisdictions", seed, sites=(5, 14))
     rng = draft.rng
     places = ("CA", "DE", "US")
@@ -93,7 +93,7 @@ def jurisdictions(seed: int) -> LearningWorld:
 
 
 def leaving(seed: int) -> LearningWorld:
-    """Sites go away, in the middle of visits too; most come back after a while, some never."""
+    """Sites leave, even during visits; most come back after a while, some never do."""
     draft = drafted("leaving", seed, sites=(5, 14))
     rng, span_s = draft.rng, _span_s(draft)
     for site in draft.sites[1:]:
@@ -106,7 +106,7 @@ def leaving(seed: int) -> LearningWorld:
 
 
 def growing(seed: int) -> LearningWorld:
-    """Data sets grow while the job runs, by factors of up to ten, in up to three steps."""
+    """Data sets grow during the job, by factors of up to ten, in up to three steps."""
     draft = drafted("growing", seed)
     rng, span_s = draft.rng, _span_s(draft)
     for site in draft.sites:
@@ -122,7 +122,7 @@ def growing(seed: int) -> LearningWorld:
 
 
 def hanging(seed: int) -> LearningWorld:
-    """At one or two sites visits never end; they are given up after a while."""
+    """At one or two sites visits never end; the job gives up on them after a while."""
     draft = drafted("hanging", seed, sites=(5, 14))
     order = draft.rng.permutation(len(draft.sites))
     for number in order[: int(draft.rng.integers(1, 3))]:
@@ -132,7 +132,7 @@ def hanging(seed: int) -> LearningWorld:
 
 
 def _span_s(draft: Draft) -> float:
-    """About how long two rounds take: the time in which things happen."""
+    """Approximate duration of two rounds, over which the events are spread."""
     each_s = [site.records * site.example_s + site.overhead_s for site in draft.sites]
     verify_s = draft.item_s * max(sum(items) for items in draft.test_items)
     return 2.0 * (sum(each_s) + len(each_s) * verify_s)

@@ -22,7 +22,7 @@ from daitn.sim.learning.world import BEGIN_S, DATASET
 __all__ = ["RECIPE", "data_node", "needs", "verifier_node"]
 
 RECIPE = "causal-lm"
-"""The name under which intents and sites of simulated networks speak of their recipe."""
+"""The recipe name in intents and sites of simulated networks."""
 _DATA_SCHEMA, _TEST_SCHEMA = "qa-pairs/1", "multiple-choice/1"
 _MEMORY_BYTES = 1 << 40
 
@@ -100,7 +100,7 @@ def verifier_node(
 
 
 def needs(flops_per_example: float, size_bytes: int) -> WorkNeeds:
-    """What the recipe says of the model."""
+    """What the recipe reports about the model."""
     return WorkNeeds(
         data_schema=_DATA_SCHEMA,
         test_schema=_TEST_SCHEMA,

@@ -1,7 +1,7 @@
 """Worlds whose truth is a recording of real training; only the network around it is drawn.
 
-Seeds for tuning see the splits that a recording keeps for fitting; seeds for reporting see the
-splits that it holds out as a whole, where it has any.
+Seeds for tuning use the splits that a recording keeps for fitting; seeds for reporting use the
+splits that it holds out as a whole, if there are any.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = [
 ]
 
 STRESSED = "recorded, stressed"
-"""The family of all recordings together, in networks that stress a planner."""
+"""The family of all recordings together, in stressful networks."""
 _LEAST_NODES = 100
-"""Fewer recorded models than these do not tell a surrogate how a split teaches."""
+"""With fewer recorded models, a surrogate cannot learn how a split teaches."""
 _BROAD = "broad"
-"""The objective that every split has; one of its experts stands beside it."""
+"""The objective that every split has; it is combined with one of the split's experts."""
 
 
 Trainers = Callable[[str, str], Trainer | None]
-"""Who trains the models of a family's split beyond what is recorded, if somebody does."""
+"""Gives a trainer of unrecorded models for a family's split, if there is one."""
 
 
 def _nobody(family: str, split: str) -> Trainer | None:
@@ -56,12 +56,12 @@ def recorded_family(
 def stressed_family(
     recordings: Sequence[Recording], trainers: Trainers = _nobody
 ) -> Callable[[int], LearningWorld]:
-    """Worlds on the splits of all recordings, in networks that stress a planner, by seed."""
+    """Worlds on the splits of all recordings, in stressful networks, by seed."""
     return _family(STRESSED, tuple(recordings), stressed, trainers)
 
 
 def splits_for(recording: Recording, validation: bool) -> tuple[TrainedSplit, ...]:
-    """Splits that are no repeats: those held out as a whole for validation, else the others."""
+    """Splits that are not repeats: for validation those held out as a whole, else the others."""
     first = judgeable(recording)
     held = [t for t in first if all(node.held_out for node in t.nodes.values())]
     kept = [trained for trained in first if trained not in held]
@@ -69,7 +69,7 @@ def splits_for(recording: Recording, validation: bool) -> tuple[TrainedSplit, ..
 
 
 def judgeable(recording: Recording) -> list[TrainedSplit]:
-    """Splits that are no repeats and of which enough was recorded to stand in for the rest."""
+    """Splits that are not repeats, with enough recorded models to represent the rest."""
     return [
         trained
         for trained in recording.splits
@@ -131,5 +131,5 @@ def _world(family: str, seed: int, learner: Replay, conditions: Conditions) -> L
 
 
 def _roots(split: Split) -> tuple[str, ...]:
-    """The first step of every topic."""
+    """The first path component of every topic."""
     return tuple(sorted({topic.split("/")[0] for site in split.sites for topic in site.topics}))

@@ -1,4 +1,4 @@
-"""From a draft to a world."""
+"""Turns a draft into a world."""
 
 from __future__ import annotations
 

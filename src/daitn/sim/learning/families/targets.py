@@ -1,8 +1,8 @@
-"""Targets and budgets, set by what simple fixed routes reach in the noiseless world.
+"""Targets and budgets, derived from what simple fixed routes reach in the noiseless world.
 
-No policy that is judged has a say: the routes are fixed orders (by size, by name, random, by what
-a first visit gains), followed over honest sites. Targets lie between what a poor one and the best
-one reach; budgets are multiples of what the soonest one needs.
+No judged policy has an influence: the routes are fixed orders (by size, by name, random, by the
+gain of a first visit) over honest sites. Targets lie between what a poor route and the best one
+reach; budgets are multiples of what the fastest one needs.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _USEFUL_EXAMPLES = 2000.0
 
 @dataclass(frozen=True)
 class Terms:
-    """How an owner asks. Each pair is a range from which a world draws."""
+    """Terms of an owner's request. Each pair is a range to draw from."""
 
     slack: tuple[float, float] = (2.0, 6.0)
-    """Budget of time over what the reference needs."""
+    """Time budget over what the reference needs."""
     usd_slack: tuple[float, float] | None = None
     examples_slack: tuple[float, float] | None = None
     ease: tuple[float, float] = (0.2, 0.97)
-    """Where the targets are between a poor route (0) and a good one (1)."""
+    """Position of the targets between a poor route (0) and a good one (1)."""
     reference_examples: tuple[int, ...] = (500,)
-    """Amounts of the rings among the fixed routes, besides one epoch."""
+    """Amounts for the fixed rings, besides one epoch."""
     cheap_first: bool = False
-    """The reference is the route that costs least, not the one that is soonest there."""
+    """The reference is the cheapest route, not the fastest."""
     beyond: bool = False
-    """One target is set above all that any route reached."""
+    """One target exceeds everything that any route reached."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Followed:
 
 
 def provisional(tests: Sequence[Examined], *topics: str) -> TrainingIntent:
-    """An intent without meaningful targets, for a world that is not settled yet."""
+    """An intent without meaningful targets, for an unfinished world."""
     return _intent(tests, [0.5] * len(tests), topics, Budget())
 
 
@@ -116,7 +116,7 @@ def _targets(
     ease: tuple[float, float],
     rng: np.random.Generator,
 ) -> Floats:
-    """At most what the best of all routes' models knows, on every objective at once."""
+    """Targets no higher than the values of the best single model of all routes."""
     chance = np.array([test.chance for test in world.tests])
     reached = np.concatenate([route.values for route in routes])
     best = np.maximum(reached.max(axis=0) - chance, 1e-6)
@@ -132,7 +132,7 @@ def _targets(
 def _orders(
     ground: Noiseless, terms: Terms, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Orders of (site, examples), to be gone round by round."""
+    """Orders of (site, examples), to be repeated round by round."""
     world = ground.world
     honest = [k for k, site in enumerate(world.sites) if site.name in world.honest]
     size = {k: world.sites[k].node.datasets[0].samples for k in honest}
@@ -153,7 +153,7 @@ def _orders(
 
 
 def _useful(ground: Noiseless, sites: Sequence[int]) -> list[int]:
-    """By what a first visit gains over all objectives."""
+    """Sites by what a first visit gains over all objectives."""
     rows = np.zeros(len(sites), dtype=np.int64)
     amounts = [float(ground.world.sites[k].node.datasets[0].samples) for k in sites]
     after = ground.visit(
@@ -164,7 +164,7 @@ def _useful(ground: Noiseless, sites: Sequence[int]) -> list[int]:
 
 
 def _followed(ground: Noiseless, orders: Sequence[tuple[tuple[int, int], ...]]) -> list[_Followed]:
-    """All orders at once, each round by round, leaving out what rules forbid."""
+    """Follow all orders at once, each round by round, skipping what rules forbid."""
     now = ground.start().take(np.zeros(len(orders), dtype=np.int64))
     most = [min(_MOST_VISITS, max(_LEAST_VISITS, _ROUNDS * len(order))) for order in orders]
     position, refused = [0] * len(orders), [0] * len(orders)

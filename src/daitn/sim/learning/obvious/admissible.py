@@ -1,4 +1,4 @@
-"""What any sensible policy may choose from: rules and budgets, and nothing about learning."""
+"""What any sensible policy may choose from, by rules and budgets alone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from daitn.topology.snapshot import DataOption
 __all__ = ["admissible", "affordable", "latest", "link_s", "one_epoch", "taken", "visit_s"]
 
 _DEFAULT_BPS = 5e6
-"""Of a link that nobody measured: 40 Mbit/s."""
+"""For a link without measurements: 40 Mbit/s."""
 
 
 def latest(question: RouteQuestion) -> RouteStart:
-    """The model as it is now: what goes on along a route."""
+    """The current model, from which the route continues."""
     return question.checkpoints[0]
 
 
 def admissible(question: RouteQuestion) -> tuple[DataOption, ...]:
-    """Data sets at which the latest model may be trained and, after that, measured; by id."""
+    """Data sets where the latest model may be trained and then measured; by id."""
     start = latest(question)
     return tuple(
         option
@@ -35,7 +35,7 @@ def admissible(question: RouteQuestion) -> tuple[DataOption, ...]:
 
 
 def affordable(question: RouteQuestion, option: DataOption, examples: int) -> int:
-    """As many of the examples as the budget still pays for."""
+    """As many of the examples as the budget still allows."""
     budget, spent = question.intent.budget, question.spent
     most = float(examples)
     if budget.examples is not None:
@@ -57,12 +57,12 @@ def taken(question: RouteQuestion, option: DataOption, examples: int) -> VisitCh
 
 
 def one_epoch(option: DataOption) -> int:
-    """Every record that the site says it has, once."""
+    """Every record that the site advertises, once."""
     return max(1, option.dataset.samples)
 
 
 def visit_s(question: RouteQuestion, option: DataOption, examples: int) -> float:
-    """Transfer and training, by what descriptors and links say."""
+    """Seconds of transfer and training, from descriptors and links."""
     training_s = examples * question.flops_per_example / max(option.compute.speed_flops, 1e6)
     return link_s(question, option.site) + training_s
 

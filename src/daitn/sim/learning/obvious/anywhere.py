@@ -1,4 +1,4 @@
-"""Any site, one epoch: a random walk, as in gossip learning.
+"""A random site, one epoch: a random walk, as in gossip learning.
 
 Ormandi, Hegedus and Jelasity, "Gossip learning with linear models on fully distributed data",
 Concurrency and Computation 25(4), 2013: models walk from node to node at random.
@@ -18,7 +18,7 @@ __all__ = ["Anywhere"]
 
 @dataclass(frozen=True)
 class Anywhere:
-    """Draws uniformly from what is admissible."""
+    """Draws uniformly from the admissible sites."""
 
     name: str = "random, 1 epoch"
 

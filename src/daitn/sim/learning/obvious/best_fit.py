@@ -1,6 +1,6 @@
-"""The site whose topic fits best what does not hold yet: matching by descriptors alone.
+"""The site whose topic best fits the missed objectives: matching by descriptors alone.
 
-Topic similarity is that of Wu and Palmer (1994), as everywhere in the topology; among equals the
+Topic similarity is that of Wu and Palmer (1994), as everywhere in the topology; ties go to the
 larger data set. One epoch each, round by round.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["BestFit"]
 
 @dataclass(frozen=True)
 class BestFit:
-    """Fit and coverage of objectives that are missed, weighted by how much they are missed."""
+    """Fit and coverage of the missed objectives, weighted by how much each is missed."""
 
     name: str = "best fit first"
 

@@ -1,7 +1,7 @@
-"""Sites by size, largest first; after the last one from the top again.
+"""Sites by size, largest first; then from the top again.
 
-What an engineer does who has sites and no theory: the most data first. (In the comparison that
-this ground grew out of, `findings/decisions.md`, it beat every planner.)
+What an engineer without a theory does: the most data first. (In the comparison that preceded this
+one, `findings/decisions.md`, it beat every planner.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["BySize"]
 
 @dataclass(frozen=True)
 class BySize:
-    """Each visit lasts so many epochs of what the site says it has."""
+    """Each visit lasts this many epochs of the records the site advertises."""
 
     epochs: int = 1
 

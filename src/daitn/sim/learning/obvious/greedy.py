@@ -1,4 +1,4 @@
-"""The site that gained most per second when it was last visited; each is tried once first.
+"""The site that gained most per second at its last visit; each is tried once first.
 
 A bandit that exploits at once: epsilon-first with one pull of each arm (Sutton and Barto,
 "Reinforcement Learning", chapter 2), with the last gain as estimate because gains fall.
@@ -20,8 +20,12 @@ _TRIAL_EXAMPLES = 500
 
 @dataclass(frozen=True)
 class Greedy:
-    """Tries sites with up to 500 examples, largest first, until one gains; then one epoch each
-    where the last gain per second was largest, and a new site whenever that gained nothing."""
+    """Explores with short visits, then exploits the site with the best last gain per second.
+
+    It tries sites with up to 500 examples, largest first, until one gains; then it spends one epoch
+    each where the last gain per second was largest, and tries a new site whenever that gained
+    nothing.
+    """
 
     name: str = "greedy by gain"
 
@@ -44,7 +48,7 @@ class Greedy:
 
 
 def _rate(question: RouteQuestion, visit: PastVisit) -> float:
-    """How much less the targets are missed, per second of the visit."""
+    """Reduction of the shortfall per second of the visit."""
     closed = 0.0
     for objective in question.intent.objectives:
         target = objective.at_least

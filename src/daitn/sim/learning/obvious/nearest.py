@@ -1,7 +1,7 @@
-"""The site where an epoch is over soonest: the nearest neighbour of route planning.
+"""The site where an epoch ends soonest: the nearest-neighbour heuristic of route planning.
 
 Rosenkrantz, Stearns and Lewis, "An analysis of several heuristics for the traveling salesman
-problem", SIAM J. Computing 6(3), 1977: go to the nearest place that was not visited yet.
+problem", SIAM J. Computing 6(3), 1977: go to the nearest unvisited place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A ring over all sites by name, the same work at each: cyclic weight transfer.
+"""A ring over all sites by name, with the same work at each: cyclic weight transfer.
 
 Chang et al., "Distributed deep learning networks among institutions for medical imaging", JAMIA
-25(8), 2018: the model goes around the institutions in a fixed order, again and again.
+25(8), 2018: the model cycles through the institutions in a fixed order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose turn it is: those that were visited least often."""
+"""Whose turn it is: the least visited."""
 
 from __future__ import annotations
 
