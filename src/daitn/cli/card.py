@@ -1,4 +1,4 @@
-"""The model card that goes with an exported model (Mitchell et al., FAT* 2019)."""
+"""The model card of an exported model (Mitchell et al., FAT* 2019)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["model_card"]
 
 
 def model_card(trained: TrainedModel) -> str:
-    """Markdown: what it is, what it was measured to do and by whom, where it learned."""
+    """Markdown: what the model is, its verified measurements, and where it learned."""
     job = trained.job
     assert job.model is not None
     lines = [
@@ -32,8 +32,8 @@ def model_card(trained: TrainedModel) -> str:
     ]
     lines += [
         "",
-        "These figures say how the model did on the verifiers' private test sets, and "
-        "nothing beyond: they are no proof of fitness for any use.",
+        "These figures are results on the verifiers' private test sets, and "
+        "nothing more: they do not prove fitness for any use.",
         "",
         "## Where it learned",
         "",

@@ -1,4 +1,4 @@
-"""`daitn certificate`: with which the processes of a network know each other."""
+"""`daitn certificate`: certificates by which the processes of a network authenticate each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["certificate"]
 
 
 def certificate(
-    folder: Annotated[Path, typer.Argument(help="Where key and certificate go; not there yet.")],
+    folder: Annotated[Path, typer.Argument(help="New folder for the key and the certificate.")],
     host: Annotated[
         list[str],
         typer.Option("--host", help="Name or IP address by which others reach it; repeatable."),
@@ -22,13 +22,13 @@ def certificate(
     authority: Annotated[
         Path, typer.Option("--authority", help="Folder of the network's authority.")
     ] = Path("authority"),
-    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long it holds.")] = 365,
+    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="Validity in days.")] = 365,
 ) -> None:
-    """Make a certificate for a node, a control centre or an operator, signed by the network's
-    authority. Where there is no authority yet, it is made; keep its folder to yourself.
+    """Make a certificate for a node, a control centre or an operator.
 
-    A node's or control centre's file names the folder as `tls`, an operator's environment as
-    DAITN_TLS. Endpoints that begin with `tls/` let in those only who have one.
+    The network's authority signs it, and is created if missing; keep its folder to yourself. A
+    node's or control centre's file names the certificate's folder as `tls`, an operator's
+    environment as DAITN_TLS. Endpoints that begin with `tls/` admit only holders of a certificate.
 
     Examples:
 

@@ -24,7 +24,7 @@ DEFAULT_FOLDER = Path("~/.cache/daitn")
 
 
 def medquad_path() -> Path | None:
-    """MedQuAD's parquet file: in the folder `DAITN_DATA`, or where `daitn data fetch` put it."""
+    """MedQuAD's parquet file, in the folder `DAITN_DATA` or where `daitn data fetch` saved it."""
     folders = (os.environ.get("DAITN_DATA"), str(DEFAULT_FOLDER))
     for folder in folders:
         path = Path(folder or "").expanduser() / "medquad.parquet"
@@ -37,7 +37,7 @@ def medquad_path() -> Path | None:
 def fetch(
     name: Annotated[str, typer.Argument(help="medquad")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")] = DEFAULT_FOLDER,
-    url: Annotated[str, typer.Option(help="Take the archive from here instead.")] = "",
+    url: Annotated[str, typer.Option(help="Download the archive from here instead.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Download a data set and check it.
@@ -59,7 +59,7 @@ def fetch(
     if as_json:
         print_json(to_json({"path": str(path)}))
     else:
-        screen.print(f"{path} is there and checked")
+        screen.print(f"{path} is ready and checked")
 
 
 async def _fetch(name: str, out: Path, url: str, told: Callable[[int, int | None], None]) -> Path:
@@ -85,7 +85,7 @@ def prepare_command(
 ) -> None:
     """Write the healthcare scenario's data: nine sites and two private test sets.
 
-    From MedQuAD where it is there, from a generated corpus of the same shape otherwise.
+    Uses MedQuAD if available, otherwise a generated corpus of the same shape.
 
     Example: daitn data prepare -o data/
     """

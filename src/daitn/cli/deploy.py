@@ -41,27 +41,29 @@ LOOK_EVERY_S = 0.2
 def deploy(
     model: Annotated[str, typer.Argument(help="A trained model: the id of its job.")] = "",
     to: Annotated[
-        list[str] | None, typer.Option(help="Facility at which it is to answer; may be repeated.")
+        list[str] | None, typer.Option(help="Facility to deploy it at; repeatable.")
     ] = None,
     replicas: Annotated[
-        str, typer.Option(help="How many, where no facility is named; `auto`: as demand wants.")
+        str, typer.Option(help="Number of replicas, if no facility is named; `auto`: by demand.")
     ] = "1",
     name: Annotated[
-        str, typer.Option("--as", help="Name by which queries ask for it; else the model's.")
+        str, typer.Option("--as", help="Name that queries use; default: the model's.")
     ] = "",
-    price_in: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 tokens asked.")] = 0.0,
-    price_out: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 tokens said.")] = 0.0,
+    price_in: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 prompt tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 answer tokens.")] = 0.0,
     asker: Annotated[
-        list[str] | None, typer.Option(help="Query owner who may ask it; may be repeated.")
+        list[str] | None, typer.Option(help="Query owner who may query it; repeatable.")
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what the optimiser would change now.")
+        bool, typer.Option("--plan", help="Only show what the optimiser would change now.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it answers everywhere.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is ready everywhere.")
+    ] = False,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a trained model answer queries.
+    """Deploy a trained model to answer queries.
 
     Examples:
 
@@ -88,11 +90,11 @@ def deploy(
 
 def retire(
     name: Annotated[str, typer.Argument(help="The deployment's name.")],
-    site: Annotated[str, typer.Option("--from", help="At this facility only.")] = "",
+    site: Annotated[str, typer.Option("--from", help="Only at this facility.")] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a model answer no more; what is under way is answered first.
+    """Retire a model, after it has answered its queries in flight.
 
     Example: daitn retire healthcare-1 --from mdf-east
     """
@@ -124,7 +126,7 @@ async def _ready(session: Session, view: DeploymentView) -> DeploymentView:
                 states = ", ".join(f"{p.site} {p.state or p.detail}" for p in view.places)
                 raise Unreachable(
                     f"{view.name} does not answer everywhere after {READY_WITHIN_S:g} s: {states}",
-                    fix="see the logs of the facilities; it goes on by itself",
+                    fix="see the facilities' logs; deployment continues in the background",
                 )
             await asyncio.sleep(LOOK_EVERY_S)
             listed = await session.ask("deployments", JobQuery(job=JobId("")), DeploymentList)

@@ -1,4 +1,4 @@
-"""`daitn describe`: all that is known of one job, node, data set, model or facility."""
+"""`daitn describe`: everything known about one job, node, data set, model or facility."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class Described(enum.StrEnum):
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """A model at a facility: what its provider says of it, and what is known of it."""
+    """A model at a facility: its provider's descriptor, and what is known about it."""
 
     said: DeploymentDescriptor
     known: ServedModel
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """What one verification unit measured of a model."""
+    """One verification unit's measurement of a model."""
 
     verifier: SiteId
     trust: Trust
@@ -76,40 +76,38 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a model."""
+    """Everything known about a model."""
 
     name: str
     trained: ModelDescriptor | None
-    """None where the network did not train it."""
+    """None if the network did not train it."""
     deployments: tuple[Deployment, ...]
-    """By that name, or of those weights."""
+    """With that name, or with those weights."""
     measured: tuple[Measurement, ...]
     """Newest first."""
 
 
 class FacilityDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a facility."""
+    """Everything known about a facility."""
 
     site: SiteState
     deployments: tuple[Deployment, ...]
     used_bytes: int
-    """Weights of the models that are placed there."""
+    """Weights of the models placed there."""
     in_flight: int
     """Queries being answered or waiting there."""
 
 
 def describe(
-    kind: Annotated[Described, typer.Argument(help="What it is.")],
-    name: Annotated[
-        str, typer.Argument(help="Its id: of a job, a model, a site, or site/dataset.")
-    ],
+    kind: Annotated[Described, typer.Argument(help="Kind of thing.")],
+    name: Annotated[str, typer.Argument(help="Its id: a job, a model, a site, or site/dataset.")],
     croissant: Annotated[
         bool, typer.Option("--croissant", help="A data set as Croissant JSON-LD.")
     ] = False,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that is known of one thing.
+    """Show everything known about one thing.
 
     Examples:
 
@@ -155,7 +153,7 @@ async def _described(
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
-    """Says which names are near."""
+    """An error that suggests similar names."""
     near = difflib.get_close_matches(name, tuple(known))
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     kinds = {"data set": "datasets", "facility": "facilities"}.get(what, f"{what}s")
@@ -207,7 +205,7 @@ async def _facility(session: Session, name: str) -> FacilityDescription:
 
 
 async def _deployments(session: Session, sites: tuple[SiteState, ...]) -> tuple[Deployment, ...]:
-    """Those at these sites, by name and then site."""
+    """The deployments at these sites, by name and then site."""
     said = {
         (deployed.name, site.descriptor.site): deployed
         for site in sites
@@ -242,7 +240,7 @@ def _asked(finding: Finding) -> Measurement:
 
 
 def _weighed(evidence: list[Entry], sites: tuple[SiteState, ...]) -> Iterator[Measurement]:
-    """What verification units of this network signed."""
+    """Evidence signed by verification units of this network."""
     units = {
         site.descriptor.site: site.descriptor.public_key
         for site in sites
@@ -319,7 +317,7 @@ def _facility_page(facility: FacilityDescription) -> RenderableType:
 
 
 def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
-    """How they do, and at what terms."""
+    """Performance and terms of deployments."""
     doing = [
         (
             each.known.name,

@@ -25,7 +25,7 @@ __all__ = ["EmbeddedNetwork"]
 READY_WITHIN_S = 180.0
 ATTEMPT_S = 1.0
 LIFELINE = "DAITN_LIFELINE"
-"""In a child's environment: end when standard input does, which is when the parent is gone."""
+"""In a child's environment: exit at the end of standard input, that is, when the parent is gone."""
 STOP_WITHIN_S = 10.0
 
 
@@ -40,14 +40,14 @@ class EmbeddedNetwork:
 
     @property
     def endpoint(self) -> str:
-        """Where owners reach the control centre."""
+        """The control centre's endpoint for owners."""
         return self.center.listen[0]
 
     async def start(self, told: Callable[[str, int, int], None]) -> None:
-        """Start all; return when the control centre answers and knows every node.
-        `told(what, done, of)` follows it.
+        """Start everything; return when the control centre answers and knows every node.
 
-        Raises `WorkFailed` with the end of its log when a process ends early.
+        Calls `told(what, done, of)` as it proceeds. Raises `WorkFailed` with the end of its log
+        when a process ends early.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         for name in (CENTER_SITE, *(node_.site for node_ in self.nodes)):
@@ -67,7 +67,7 @@ class EmbeddedNetwork:
                 while waiting:
                     self.check()
                     await asyncio.sleep(0.05)
-                # Its session carries what nodes say before it serves anybody itself.
+                # The control centre relays what nodes publish before it serves anybody itself.
                 while unknown := sites - await _known(fabric):
                     self.check()
                     await asyncio.sleep(0.05)
@@ -80,8 +80,11 @@ class EmbeddedNetwork:
             await fabric.close()
 
     async def _connected(self) -> ZenohFabric:
-        """A session with the control centre, once it listens; short attempts, so that a process
-        that ended early, or an interrupt, is noticed between them."""
+        """A session with the control centre, once it listens.
+
+        Attempts are short, so that an early exit of a process, or an interrupt, is noticed between
+        them.
+        """
         settings = FabricSettings(mode="client", connect=(self.endpoint,), tls=self.center.tls)
         began_s = time.monotonic()
         while True:
@@ -131,7 +134,7 @@ class EmbeddedNetwork:
         self._processes.pop(name).wait()
 
     def stop(self) -> None:
-        """Ask all to end, and make those end that do not."""
+        """Ask all processes to end, and kill those that do not."""
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
@@ -144,7 +147,7 @@ class EmbeddedNetwork:
 
 
 async def _known(fabric: ZenohFabric) -> set[SiteId]:
-    """The sites that the control centre sees; none while it does not answer."""
+    """The sites that the control centre knows; none while it does not answer."""
     question = JobQuery(job=JobId(""))
     try:
         found = await Session(fabric).ask("nodes", question, NodeList)

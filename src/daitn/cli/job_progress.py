@@ -1,4 +1,4 @@
-"""A live picture of one job."""
+"""A live view of one job."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from daitn.tools.fabric import keys
 __all__ = ["watch_job"]
 
 ASK_AGAIN_S = 2.0
-"""A publication may be lost while the control centre restarts: look as well as listen."""
+"""Poll as well as subscribe: a publication may be lost while the control centre restarts."""
 
 
 async def watch_job(session: Session, job: JobId, quiet: bool) -> JobView:
-    """Follow a job until it has ended; the job goes on when the watcher leaves."""
+    """Follow a job until it has ended; the job continues when the watcher leaves."""
     follower = _Follower(session, job)
     await follower.start()
     try:
@@ -78,7 +78,7 @@ class _Follower:
             await self._wait()
 
     async def live(self) -> JobView:
-        """A table that changes in place."""
+        """A table that updates in place."""
         with Live(self._picture(), console=screen, refresh_per_second=8) as live:
             while not self._known().state.final:
                 await self._wait()

@@ -15,13 +15,13 @@ __all__ = ["key"]
 
 
 def key(
-    file: Annotated[Path, typer.Argument(help="Where the private key is kept.")],
+    file: Annotated[Path, typer.Argument(help="File for the private key.")],
     as_json: JsonOption = False,
 ) -> None:
     """Make the key of a class of receivers, and print its public half.
 
-    Queries that are sealed to the public key are read by those sites alone that hold the file,
-    which only its owner may read. A file that is there already is kept.
+    Only sites that hold the file can read queries sealed to the public key, and only the file's
+    owner may read it. An existing file is kept.
 
     Example: daitn key clinics.key
     """

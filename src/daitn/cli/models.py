@@ -1,4 +1,4 @@
-"""`daitn model`: bring weights in, take trained models out, with their lineage and a card."""
+"""`daitn model`: import weights, and export trained models with their lineage and a card."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def export_command(
     job: Annotated[str, typer.Argument(help="The job that trained it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder.")],
     site: Annotated[
-        str, typer.Option("--site", help="Its home, where the model travelled by itself.")
+        str, typer.Option("--site", help="Its origin, if the model travelled on its own.")
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
@@ -81,15 +81,15 @@ async def export_model(session: Session, job: JobId, out: Path) -> TrainedModel:
 
 
 def check_folder(out: Path) -> None:
-    """Raise `InvalidInput` unless a model can be written into the folder `out`."""
+    """Raise `InvalidInput` unless `out` is new or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput(f"{out} is not an empty folder", field="--out", fix="name a new folder")
 
 
 async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
-    """Hand a folder of parts to the control centre, which holds it for the first site.
+    """Upload a folder of parts to the control centre, which holds it for the first site.
 
-    What an export adds to a model's parts is left out, so that an exported folder can be used.
+    Skips what an export adds to a model's parts, so that an exported folder can be used.
     """
     with tempfile.TemporaryDirectory() as scratch:
         parts = Path(scratch) / "parts"

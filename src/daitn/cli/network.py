@@ -1,6 +1,6 @@
-"""The network file: a control centre and its nodes in one place, for embedded mode and tests.
+"""The network file: a control centre and its nodes in one file, for embedded mode and tests.
 
-A node's entry overrides `defaults`. A file without `nodes` is a single node's file.
+A node's entry overrides `defaults`. A file without `nodes` describes a single node.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:
-    """Read and check everything. Raises `InvalidInput` naming the field, for instance
-    `nodes[2].datasets[0].path`."""
+    """Read and check everything.
+
+    Raises `InvalidInput` naming the field, for instance `nodes[2].datasets[0].path`.
+    """
     network = checked(read_yaml(path, "network file"), NetworkFile, "network")
     center = check_center_config(network.center, path.parent)
     nodes = [_node(network, position, path) for position in range(len(network.nodes))]
@@ -44,7 +46,7 @@ def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:
 
 
 def read_node(path: Path, site: str) -> NodeConfig:
-    """The node of a node file, or the one called `site` of a network file."""
+    """The node of a node file, or the one called `site` in a network file."""
     plain = read_yaml(path, "node file")
     if not (isinstance(plain, dict) and "nodes" in plain):
         return check_node_config(plain, path.parent)

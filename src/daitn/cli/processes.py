@@ -27,7 +27,7 @@ __all__ = ["center", "node", "up"]
 log = logging.getLogger(__name__)
 
 CENTER_AGAIN_S = 1.0
-"""Between two attempts of a node to reach a control centre without which it cannot work."""
+"""Interval between a node's attempts to reach a control centre it cannot work without."""
 
 ConfigOption = Annotated[
     Path | None, typer.Option("-c", "--config", help="Centre, node or network file (YAML).")
@@ -72,7 +72,7 @@ class _Service(Protocol):
 
 
 async def _run_center(config: Path | None) -> None:
-    # Imported here, because every other command would start half a second later.
+    # Imported here, because it would delay the start of every other command by half a second.
     from daitn.center.service import ControlCenter
 
     center = read_center(config)
@@ -85,7 +85,7 @@ async def _run_node(path: Path, site: str) -> None:
     from daitn.node.node import Node
 
     node = read_node(path, site)
-    # A site that nobody can connect to has all that it says relayed by the control centre.
+    # The control centre relays everything for a site that nobody can connect to.
     relayed = bool(node.center) and not node.listen
     settings = FabricSettings(
         mode="client" if relayed else "peer",
@@ -99,7 +99,7 @@ async def _run_node(path: Path, site: str) -> None:
 async def _serve(
     name: str, state: str, settings: FabricSettings, make: Callable[[Fabric], _Service]
 ) -> None:
-    """Start, run until SIGINT or SIGTERM, and take everything back."""
+    """Start the service, run until SIGINT or SIGTERM, and clean up."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -126,8 +126,10 @@ async def _serve(
 
 
 async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric | None:
-    """The fabric; none where it was told to stop before it was there. A client cannot work alone:
-    it waits for its control centre."""
+    """The fabric; none if told to stop before it opened.
+
+    A client cannot work alone, so it waits for its control centre.
+    """
     while not told.is_set():
         try:
             return await open_zenoh(settings)
@@ -138,7 +140,7 @@ async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric 
 
 
 async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Do `work`, or give it up when told to stop."""
+    """Do `work`, or abandon it when told to stop."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(told.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +172,7 @@ async def _up(config: Path) -> None:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop, where there is one: a gateway serves 1.5 times as many queries in it."""
+    """uvloop, if installed: with it a gateway serves 1.5 times as many queries."""
     try:
         import uvloop
     except ImportError:

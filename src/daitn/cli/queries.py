@@ -1,4 +1,4 @@
-"""How models, facilities and queries are looked up and shown."""
+"""Look up and display models, facilities and queries."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LISTED = 100
 
 
 async def latest_queries(center: str) -> tuple[QueryRecord, ...]:
-    """The latest queries of every gateway that is there, newest first."""
+    """The latest queries of every connected gateway, newest first."""
     async with connect(center) as session:
         nodes = (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
         found: list[QueryRecord] = []
@@ -55,7 +55,7 @@ async def latest_queries(center: str) -> tuple[QueryRecord, ...]:
 
 
 async def explained_query(center: str, query: str) -> QueryExplained:
-    """A query and the decision on it. Raises `NotFound` where its gateway does not know it."""
+    """A query and its decision. Raises `NotFound` if its gateway does not know it."""
     site = SiteId(checked_name(query.partition(":")[0], "query"))
     async with connect(center) as session:
         answer = await session.fabric.request(
@@ -67,7 +67,7 @@ async def explained_query(center: str, query: str) -> QueryExplained:
 
 
 async def findings(session: Session, sites: tuple[SiteState, ...]) -> tuple[Finding, ...]:
-    """What the verification units among these sites found last by asking deployed models."""
+    """The latest findings of the verification units among these sites on deployed models."""
     found: list[Finding] = []
     for site in sites:
         if site.alive and Role.VERIFIER in site.descriptor.roles:
@@ -101,7 +101,7 @@ async def _queries_of(session: Session, site: SiteId) -> tuple[QueryRecord, ...]
 
 
 def models_table(models: tuple[ModelDescriptor, ...], served: ServedModels) -> RenderableType:
-    """Trained models and where they answer, then models of other servers."""
+    """Trained models and their deployments, then models of other servers."""
     names = {model.manifest: model for model in models}
     rows = [_deployed_row(model) for model in served.models]
     placed = {model.name for model in served.models}
@@ -135,12 +135,12 @@ def _deployed_row(model: ServedModel) -> tuple[str, ...]:
 
 
 def standing(model: ServedModel) -> str:
-    """Whether it answers."""
+    """State of a deployment in one word."""
     return "degraded" if model.degraded else model.state if model.there else "away"
 
 
 def accuracies(model: ServedModel) -> str:
-    """Accuracy per topic, what it rests on, and how old that is."""
+    """Accuracy per topic, with its trust and age."""
     return ", ".join(_accuracy(known) for known in model.accuracy) or "-"
 
 
@@ -152,23 +152,23 @@ def _accuracy(known: KnownAccuracy) -> str:
 
 
 def load(model: ServedModel) -> str:
-    """Queries there, out of those that it answers at the same time."""
+    """Queries there, out of the number it answers concurrently."""
     return f"{model.in_flight}/{model.slots}"
 
 
 def first_token(model: ServedModel) -> str:
-    """Measured time from a slot to the first piece of an answer."""
+    """Measured time from taking a slot to the first piece of an answer."""
     return f"{1e3 * model.first_token_s:.1f} ms" if model.measured else "-"
 
 
 def rate(model: ServedModel) -> str:
-    """Measured tokens a second of one answer."""
+    """Measured tokens per second of one answer."""
     measured = model.per_token_s not in (0.0, ASSUMED_PER_TOKEN_S)
     return f"{1 / model.per_token_s:.1f}" if measured else "-"
 
 
 def facilities_table(sites: tuple[SiteState, ...], served: ServedModels) -> RenderableType:
-    """Facilities and what answers there, one model a line."""
+    """Facilities and their deployments, one model per line."""
     rows: list[tuple[str, ...]] = []
     for site in sites:
         facility = site.descriptor.facility
@@ -193,7 +193,7 @@ def facilities_table(sites: tuple[SiteState, ...], served: ServedModels) -> Rend
 
 
 def queries_table(queries: tuple[QueryRecord, ...]) -> RenderableType:
-    """Queries, one a line."""
+    """Queries, one per line."""
     columns = ("query", "asked", "wanted", "topic", "status", "answered by", "ms", "USD", "why not")
     rows = [
         (
@@ -213,7 +213,7 @@ def queries_table(queries: tuple[QueryRecord, ...]) -> RenderableType:
 
 
 def query_table(query: QueryRecord) -> RenderableType:
-    """One query: what was wanted, and how it went."""
+    """One query: what was requested, and how it was served."""
     rows = [
         ("wanted", query.model_wanted),
         ("topic", query.topic or "-"),

@@ -34,11 +34,11 @@ __all__ = ["DEFAULT_GATEWAY", "query"]
 DEFAULT_GATEWAY = "http://127.0.0.1:7480"
 CONNECT_TIMEOUT_S = 5.0
 TOLD = ("model", "facility", "path", "topic", "strategy", "cost-usd", "overhead-ms", "decision")
-"""Headers `daitn-*` of an answer that are shown."""
+"""`daitn-*` headers of an answer to display."""
 
 
 class _Failure(msgspec.Struct, frozen=True):
-    """The part of OpenAI's error object that is shown."""
+    """The displayed part of OpenAI's error object."""
 
     message: str
     code: str | None = None
@@ -55,34 +55,34 @@ def query(
     model: Annotated[
         str, typer.Option(help="A model's name, `name@site`, `auto`, or `auto:<topic>`.")
     ] = AUTO,
-    topic: Annotated[str, typer.Option(help="What it is about; found out if not given.")] = "",
+    topic: Annotated[str, typer.Option(help="Its topic; inferred if not given.")] = "",
     min_accuracy: Annotated[
         float | None, typer.Option(help="Verified accuracy on the topic, 0 to 1.")
     ] = None,
-    trust: Annotated[Trust, typer.Option(help="What that accuracy must rest on.")] = Trust.WEIGHTS,
+    trust: Annotated[Trust, typer.Option(help="Minimum trust in that accuracy.")] = Trust.WEIGHTS,
     max_latency: Annotated[
-        float | None, typer.Option(help="Seconds until the answer has ended.")
+        float | None, typer.Option(help="Seconds until the answer is complete.")
     ] = None,
     max_cost: Annotated[float | None, typer.Option(help="USD.")] = None,
     jurisdiction: Annotated[
-        list[str] | None, typer.Option(help="Where it may be answered; may be repeated.")
+        list[str] | None, typer.Option(help="Where it may be answered; repeatable.")
     ] = None,
     privacy: Annotated[Privacy, typer.Option(help="Where the text may go.")] = Privacy.ANY,
     strategy: Annotated[Strategy, typer.Option(help="How many models answer.")] = Strategy.SINGLE,
     autonomous: Annotated[
         bool | None,
-        typer.Option("--autonomous/--routed", help="Whether it finds its own way, as a packet."),
+        typer.Option("--autonomous/--routed", help="Whether it travels as a packet."),
     ] = None,
     sealed_to: Annotated[
-        str | None, typer.Option(help="Class of receivers who alone can read it, as a packet.")
+        str | None, typer.Option(help="Class of receivers who alone can read the packet.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
     gateway: Annotated[
         str, typer.Option(envvar="DAITN_GATEWAY", help="Address of the gateway.")
     ] = DEFAULT_GATEWAY,
     key: Annotated[
-        str, typer.Option(envvar="DAITN_API_KEY", help="API key, where the gateway wants one.")
+        str, typer.Option(envvar="DAITN_API_KEY", help="API key, if the gateway requires one.")
     ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON, with its headers.")
@@ -122,7 +122,7 @@ def query(
 
 
 async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) -> None:
-    # Imported here, because every other command would start a tenth of a second later.
+    # Imported here, because it would delay the start of every other command by a tenth of a second.
     import aiohttp
 
     headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -158,10 +158,10 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
             errors.print(Text(line, style="dim"), highlight=False)
     except aiohttp.ClientConnectorCertificateError as error:
         raise Unreachable(
-            f"the gateway at {gateway} shows a certificate that is not trusted: "
+            f"the gateway at {gateway} presents an untrusted certificate: "
             f"{error.certificate_error}",
             field="--gateway (DAITN_GATEWAY)",
-            fix="name the folder of your own certificate of this network in DAITN_TLS",
+            fix="set DAITN_TLS to the folder of your certificate for this network",
         ) from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
         raise Unreachable(
@@ -171,7 +171,9 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
         ) from None
     except aiohttp.InvalidURL:
         raise InvalidInput(
-            f"{gateway} is no address", field="--gateway", fix=f"write it like {DEFAULT_GATEWAY}"
+            f"{gateway} is not an address",
+            field="--gateway",
+            fix=f"write it like {DEFAULT_GATEWAY}",
         ) from None
 
 
@@ -183,7 +185,7 @@ def _trusted() -> ssl.SSLContext:
 
 
 async def _pieces(stream: StreamReader) -> AsyncIterator[str]:
-    """The text of a streamed answer, as it comes."""
+    """The text of a streamed answer, as it arrives."""
     async for line in stream:
         data = line.strip().removeprefix(b"data: ")
         if not line.startswith(b"data:") or data == b"[DONE]":
@@ -196,11 +198,11 @@ async def _pieces(stream: StreamReader) -> AsyncIterator[str]:
 
 
 def _refused(status: int, body: bytes) -> DaitnError:
-    """The gateway's error in words and exit codes of the command line."""
+    """The gateway's error as an error of the command line, with its exit code."""
     try:
         failure = msgspec.json.decode(body, type=_FailureBody).error
     except msgspec.DecodeError:
-        return WorkFailed(f"the gateway answered {status} and no OpenAI-style error")
+        return WorkFailed(f"the gateway answered {status} without an OpenAI-style error")
     relaxations = failure.daitn.get("relaxations", ())
     helps = [f"{r.get('field')}: {r.get('proposed')}" for r in relaxations]
     fix = f"any one of these helps: {'; '.join(helps)}" if helps else ""
@@ -210,7 +212,7 @@ def _refused(status: int, body: bytes) -> DaitnError:
     if status == 404:
         return NotFound(failure.message, field=field, fix="see `daitn get models`")
     if status in (401, 403, 429):
-        return Refused(failure.message, field=field, fix=fix or "give a good --key, or wait")
+        return Refused(failure.message, field=field, fix=fix or "give a valid --key, or wait")
     if status >= 500:
         return Unreachable(failure.message, field=field, fix="try again later")
     return InvalidInput(failure.message, field=field, fix=fix or "correct it, see --help")

@@ -1,4 +1,4 @@
-"""`daitn topology query`: what of the live topology matters to one query (QS-QRRT)."""
+"""`daitn topology query`: the part of the live topology that matters to one query (QS-QRRT)."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def query(
     model: Annotated[str, typer.Option(help="A model's name, or `auto`.")] = AUTO,
     topic: Annotated[str, typer.Option(help="What the query is about.")] = "",
     min_accuracy: Annotated[float | None, typer.Option(help="On the topic, 0 to 1.")] = None,
-    trust: Annotated[Trust, typer.Option(help="What it must rest on.")] = Trust.WEIGHTS,
+    trust: Annotated[Trust, typer.Option(help="Minimum trust in it.")] = Trust.WEIGHTS,
     max_cost: Annotated[float | None, typer.Option(help="USD.")] = None,
     jurisdiction: Annotated[
-        list[str] | None, typer.Option(help="Where it may be answered; may be repeated.")
+        list[str] | None, typer.Option(help="Where it may be answered; repeatable.")
     ] = None,
-    gateway: Annotated[str, typer.Option(help="Site of the gateway; else the first one.")] = "",
+    gateway: Annotated[str, typer.Option(help="Site of the gateway; default: the first.")] = "",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Also write it here, as GraphML.")
     ] = None,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a gateway knows of every deployment for one query, and ask nothing.
+    """Show what a gateway knows about every deployment for one query, without running the query.
 
     Example: daitn topology query --topic medicine/neurology --min-accuracy 0.9 -o cut.graphml
     """
@@ -87,7 +87,7 @@ async def _cut(center: str, intent: QueryIntent) -> QueryCut:
             raise NotFound(
                 f"there is no gateway {site}".rstrip(),
                 field="--gateway",
-                fix=f"use one of: {', '.join(gateways) or 'none is there'}",
+                fix=f"use one of: {', '.join(gateways) or 'none is connected'}",
             )
         answer = await session.fabric.request(
             keys.site_do(site, "cut"),

@@ -1,4 +1,4 @@
-"""`daitn schema`: what an intent, a node file or a network file may hold, as JSON Schema."""
+"""`daitn schema`: the JSON Schema of an intent, a node file or a network file."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def schema(file: Annotated[File, typer.Argument(help="Kind of file.")]) -> None:
 
 
 def _anything(kind: type) -> dict[str, object]:
-    """Fields of type `object`, such as those of a recipe's configuration, may hold any value."""
+    """Fields of type `object`, such as a recipe's configuration, accept any value."""
     return {"description": "any value"}

@@ -1,4 +1,4 @@
-"""An owner's or an operator's connection to a control centre, and how errors reach people."""
+"""A connection of an owner or operator to a control centre, and the display of errors."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ EXIT_OTHER = 5
 
 
 class Session:
-    """Asks a control centre questions; or a site, of the jobs whose home it is."""
+    """Sends requests to a control centre, or to a site about the jobs that originated there."""
 
     def __init__(self, fabric: Fabric, site: SiteId | None = None) -> None:
         self.fabric = fabric
         self._site = site
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
-        """Raises the `DaitnError` that is answered, or `Unreachable`."""
+        """Raises the `DaitnError` in the reply, or `Unreachable`."""
         key = keys.site_do(self._site, verb) if self._site else keys.center_do(verb)
         payload = await self.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
         return decode(payload, answer)
@@ -83,7 +83,7 @@ class Session:
 
 @asynccontextmanager
 async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
-    """A session with the control centre at an endpoint, or with a site that is reached there.
+    """A session with the control centre at an endpoint, or with a site reached through it.
 
     Raises `Unreachable`.
     """
@@ -104,9 +104,9 @@ async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
 def run(
     work: Coroutine[Any, Any, T], loop: Callable[[], asyncio.AbstractEventLoop] | None = None
 ) -> T:
-    """Run a command; a broken promise becomes a sentence and an exit code, never a traceback.
+    """Run a command; a `DaitnError` becomes a sentence and an exit code, never a traceback.
 
-    `loop` makes the event loop, where it is not to be asyncio's own.
+    `loop` makes the event loop; by default asyncio's own.
     """
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
@@ -115,7 +115,11 @@ def run(
         complain(error)
         raise typer.Exit(exit_code(error)) from None
     except OSError as error:
-        complain(InvalidInput(f"{error.strerror}: {error.filename}", fix="check path and rights"))
+        complain(
+            InvalidInput(
+                f"{error.strerror}: {error.filename}", fix="check the path and its permissions"
+            )
+        )
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
         errors.print("interrupted")
@@ -123,7 +127,7 @@ def run(
 
 
 def complain(error: DaitnError) -> None:
-    """Say what is wrong, where, and what to do. Lines are not broken: paths can be copied."""
+    """Print what is wrong, where, and what to do. Does not wrap lines, so paths can be copied."""
     where = f"{error.field}: " if error.field else ""
     errors.print(Text.assemble(("error", "bold red"), f" {where}{error.problem}"), soft_wrap=True)
     if error.fix:
@@ -142,5 +146,5 @@ def exit_code(error: DaitnError) -> int:
 
 
 def print_json(text: str) -> None:
-    """JSON goes out as it is: no colours, no wrapping."""
+    """Print JSON unchanged: no colours, no wrapping."""
     sys.stdout.write(text + "\n")

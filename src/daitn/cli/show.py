@@ -1,4 +1,4 @@
-"""`daitn get` and `explain`: look at the network and its jobs."""
+"""`daitn get` and `daitn explain`: look at the network and its jobs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Listing(enum.StrEnum):
 
 
 HomeOption = Annotated[
-    str, typer.Option("--site", help="Of jobs: the home of models that travel by themselves.")
+    str, typer.Option("--site", help="For jobs of models that travel on their own: their origin.")
 ]
 
 
@@ -77,7 +77,7 @@ def get(
       daitn get datasets --json
     """
     if site and kind is not Listing.JOBS:
-        raise typer.BadParameter("only jobs are asked of a --site")
+        raise typer.BadParameter("--site applies to jobs only")
     values, table = run(_listed(kind, center, site))
     if as_json:
         print_json(to_json(values))
@@ -88,13 +88,13 @@ def get(
 def explain(
     job: Annotated[str, typer.Argument(help="A job's id, or a query's: `site:number`.")],
     decision: Annotated[
-        int | None, typer.Option("--decision", min=1, help="Of a job: this decision alone.")
+        int | None, typer.Option("--decision", min=1, help="For a job: only this decision.")
     ] = None,
     site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why: a job's feasibility and route, or how a query found its model.
+    """Explain a job's feasibility and route, or how a query found its model.
 
     Examples:
 
@@ -107,7 +107,7 @@ def explain(
       daitn explain gateway:17
     """
     if ":" in job and decision is not None:
-        raise typer.BadParameter("only a job has numbered decisions", param_hint="--decision")
+        raise typer.BadParameter("only jobs have numbered decisions", param_hint="--decision")
     if ":" in job:
         explained = run(explained_query(center, job))
         if as_json:
@@ -170,7 +170,7 @@ async def _listed(kind: Listing, center: str, site: str) -> tuple[object, Render
 async def _job_with_decisions(
     center: str, site: str, job: str, wanted: int | None
 ) -> tuple[JobView, tuple[Decided, ...]]:
-    """Raises `NotFound` where the job has no decision of the wanted number."""
+    """Raises `NotFound` if the job has no decision with that number."""
     query = JobQuery(job=JobId(checked_name(job, "job")))
     async with connect(center, site) as session:
         view = (await session.ask("jobs", query, JobList)).jobs[0]

@@ -1,4 +1,4 @@
-"""`daitn ping`, `traceroute`, `trace` and `steer`: the network of forwarders, looked at and led."""
+"""`daitn ping`, `traceroute`, `trace` and `steer`: inspect and control the forwarders."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ __all__ = ["ping", "steer", "trace", "traceroute"]
 
 T = TypeVar("T")
 
-SiteOption = Annotated[str, typer.Option("--site", help="The forwarder where it sets out.")]
+SiteOption = Annotated[str, typer.Option("--site", help="The forwarder where it starts.")]
 TopicOption = Annotated[str, typer.Option(help="A model that answers on this topic.")]
 ModelOption = Annotated[str, typer.Option(help="A model of this name.")]
-DataOption = Annotated[str, typer.Option(help="Data on this topic, to learn from.")]
+DataOption = Annotated[str, typer.Option(help="Data on this topic, for training.")]
 HomeOption = Annotated[str, typer.Option(help="The site of this name.")]
 AccuracyOption = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Least measured accuracy on the topic.")
+    float, typer.Option(min=0.0, max=1.0, help="Minimum measured accuracy on the topic.")
 ]
 WithinOption = Annotated[
     float, typer.Option(min=0.01, max=60.0, help="Seconds to wait for an answer.")
@@ -70,14 +70,15 @@ def ping(
     home: HomeOption = "",
     min_accuracy: AccuracyOption = 0.0,
     jurisdiction: PlaceOption = _NOWHERE,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 4,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of probes.")] = 4,
     within: WithinOption = 5.0,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Send probes to where an object with such a want would go.
+    """Send probes to where an object with this intent would go.
 
-    --center takes a node's own endpoint too, where there is no control centre.
+    --center also accepts a node's own endpoint, if there is no control centre.
+
     Example: daitn ping --site gate --topic medicine/neurology
     """
     want = _want(topic, model, data, home, min_accuracy, jurisdiction)
@@ -112,7 +113,7 @@ def traceroute(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the way that an object with such a want takes, with the round trip to each hop.
+    """Show the route that an object with this intent takes, with the round trip to each hop.
 
     Example: daitn traceroute --site gate --topic medicine/neurology
     """
@@ -150,7 +151,7 @@ def trace(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show, hop by hop, what each forwarder knew of an object and why it chose.
+    """Show, hop by hop, what each forwarder knew about an object and why it chose its next hop.
 
     Example: daitn trace 0f3a…c2 --site gate
     """
@@ -168,19 +169,17 @@ def trace(
     for entry in report.pending:
         screen.print(_crumb(entry))
     for silent in report.silent:
-        screen.print(f"{silent} does not say what it remembers")
+        screen.print(f"{silent} does not answer")
 
 
 def steer(
     mode: Annotated[
-        ControlMode | None, typer.Argument(help="Who has a say; without it, show.")
+        ControlMode | None, typer.Argument(help="Who influences forwarders; without it, show.")
     ] = None,
     prefer: Annotated[
         list[str], typer.Option(help="Weight of a scorer, for instance latency=3; repeatable.")
     ] = _NOWHERE,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="First take back what was said before.")
-    ] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Undo earlier changes first.")] = False,
     site: Annotated[
         str, typer.Option("--site", help="One forwarder; without it, advise them all.")
     ] = "",
@@ -290,7 +289,7 @@ def _steps(entry: PendingReport) -> Iterator[RenderableType]:
     for step in entry.steps:
         after_ms = 1e3 * (step.at_s - entry.since_s)
         if not step.found:
-            yield f"  after {after_ms:.1f} ms: no way"
+            yield f"  after {after_ms:.1f} ms: no route"
         else:
             to = f"on to {step.via}" if step.via else "delivered here"
             yield (

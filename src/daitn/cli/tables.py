@@ -1,4 +1,4 @@
-"""How values look on a screen."""
+"""How values are displayed on a screen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def size(count: float) -> str:
 
 
 def age(at_s: float) -> str:
-    """How long ago, for people."""
+    """Time elapsed, for people."""
     age_s = max(0.0, time.time() - at_s)
     for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
         if age_s >= seconds:
@@ -56,7 +56,7 @@ def age(at_s: float) -> str:
 
 
 def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """A table of words."""
+    """A table of plain text."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -67,7 +67,7 @@ def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[obje
 
 
 def job_table(job: JobView) -> RenderableType:
-    """A job: its state, its objectives, the route so far and what is planned."""
+    """A job: its state, its objectives, the route so far and the planned one."""
     colour = _COLOURS.get(job.state, "cyan")
     head = Text.assemble(
         (job.job, "bold"),
@@ -128,7 +128,7 @@ def _route(job: JobView) -> Table:
 
 
 def assessment_table(assessment: Assessment) -> RenderableType:
-    """What T-FAM says."""
+    """T-FAM's assessment."""
     verdict = (
         Text("feasible", "bold green") if assessment.feasible else Text("not feasible", "bold red")
     )
@@ -144,7 +144,7 @@ def assessment_table(assessment: Assessment) -> RenderableType:
 
 
 def decisions_table(decisions: Iterable[Decided]) -> RenderableType:
-    """Every decision on a job's route, a line each."""
+    """Every decision on a job's route, one per line."""
     rows = [
         (
             made.number,
@@ -160,7 +160,7 @@ def decisions_table(decisions: Iterable[Decided]) -> RenderableType:
 
 
 def decided_table(made: Decided, of: int) -> RenderableType:
-    """One decision: the route that was chosen, stop by stop, and all that it was chosen from."""
+    """One decision: the chosen route, stop by stop, and everything it was chosen from."""
     head = Text(f"decision {made.number} of {of}, {age(made.at_s)}", "bold")
     parts: list[RenderableType] = [head]
     if made.route is not None:
@@ -231,7 +231,7 @@ def deployment_table(view: DeploymentView) -> RenderableType:
         (
             place.site,
             place.state or "-",
-            "" if place.wanted else "is to go",
+            "" if place.wanted else "to be retired",
             place.detail,
         )
         for place in view.places
@@ -241,8 +241,8 @@ def deployment_table(view: DeploymentView) -> RenderableType:
 
 
 def placement_table(view: PlacementView) -> RenderableType:
-    """What the optimiser would change."""
+    """Changes that the optimiser would make."""
     if not view.changes:
-        return Text("nothing is to be changed")
+        return Text("nothing to change")
     rows = [("+" if c.add else "-", c.name, c.site, f"{c.gain:.3g}", c.why) for c in view.changes]
     return plain_table("", ("", "model", "facility", "gain", "why"), rows)

@@ -1,4 +1,4 @@
-"""`daitn topology`: the live topologies, to look at, to export and to analyse."""
+"""`daitn topology`: show, export and analyse the live topologies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from daitn.topology.qrrt.export import QrrtView, qrrt_to_graphml
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The live topologies: of training (DRRT) and of queries (QRRT).", no_args_is_help=True
+    help="The live topologies for training (DRRT) and queries (QRRT).", no_args_is_help=True
 )
 
 IntentOption = Annotated[
@@ -52,7 +52,7 @@ class Format(enum.StrEnum):
 def show(
     intent: IntentOption = None, center: CenterOption = DEFAULT_CENTER, as_json: JsonOption = False
 ) -> None:
-    """Show sites and measured reachability, or what of it matters to one intent.
+    """Show sites and measured reachability, or the part that matters to one intent.
 
     Examples:
 
@@ -78,7 +78,7 @@ def export(
     form: Annotated[Format, typer.Option("--format")] = Format.GRAPHML,
     intent: IntentOption = None,
     queries: Annotated[
-        bool, typer.Option("--queries", help="The topology of queries (QRRT) instead.")
+        bool, typer.Option("--queries", help="Export the query topology (QRRT) instead.")
     ] = False,
     center: CenterOption = DEFAULT_CENTER,
 ) -> None:
@@ -105,13 +105,13 @@ def export(
     else:
         text = to_graphml(view)
     out.write_text(text + "\n")
-    screen.print(f"{out} is written")
+    screen.print(f"wrote {out}")
 
 
 @app.command()
 def analyze(
     real: Annotated[
-        str, typer.Option(help="A real network of topohub instead, e.g. topozoo/Abilene.")
+        str, typer.Option(help="Analyse a real network of topohub, e.g. topozoo/Abilene.")
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
@@ -196,7 +196,7 @@ def _relevant_table(view: RelevantView) -> RenderableType:
     return Group(
         plain_table(f"MS-DRRT of DRRT version {view.topology.version}", columns, options),
         plain_table("verifiers", ("objective", "sites"), verifiers),
-        plain_table("left out", ("candidate", "filter", "reason"), rejected),
+        plain_table("rejected", ("candidate", "filter", "reason"), rejected),
     )
 
 

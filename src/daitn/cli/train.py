@@ -1,4 +1,4 @@
-"""`daitn train`: hand in an intent, ask whether it can be done, watch it being done."""
+"""`daitn train`: submit an intent, check its feasibility, follow its job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["cancel", "read_intent", "train"]
 
 EXIT_NOT_REACHED = 1
 HomeOption = Annotated[
-    str, typer.Option("--site", help="Its home, where the model travels by itself.")
+    str, typer.Option("--site", help="Its origin, if the model travels on its own.")
 ]
 
 
@@ -40,7 +40,7 @@ def train(
     file: Annotated[Path, typer.Option("-f", "--file", help="Training intent (YAML).")],
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say whether it is feasible, and why.")
+        bool, typer.Option("--dry-run", help="Only report whether it is feasible, and why.")
     ] = False,
     insist: Annotated[
         bool, typer.Option("--insist", help="Start even if the targets are expected to be missed.")
@@ -49,10 +49,10 @@ def train(
         Path | None, typer.Option("-o", "--out", help="With --watch: export the model here.")
     ] = None,
     autonomous: Annotated[
-        bool, typer.Option("--autonomous", help="Let the model find its own way, from --site.")
+        bool, typer.Option("--autonomous", help="Let the model travel on its own, from --site.")
     ] = False,
     site: Annotated[
-        str, typer.Option("--site", help="With --autonomous: the forwarder that is its home.")
+        str, typer.Option("--site", help="With --autonomous: the forwarder that is its origin.")
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""The demo's second half: what was trained is deployed, found and asked through a gateway."""
+"""The demo's second half: deploys the trained models and queries them through a gateway."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _AT_ONCE = 4
 _ANSWER_TOKENS = 4
 _TIMEOUT_S = 60.0
 _CHANGES_S = 30.0
-"""How long a deployment may take to show up at the gateway after it was asked for."""
+"""Time for a deployment to appear at the gateway after it was requested."""
 
 
 class QueryStream(msgspec.Struct, frozen=True, kw_only=True):
-    """Queries of one kind: questions of one test set, asked with the same wishes."""
+    """Queries of one kind: questions of one test set, with the same constraints."""
 
     name: str
     test: str
-    """Name of the test set from which the questions are."""
+    """Name of the test set that supplies the questions."""
     questions: int
     constraints: dict[str, Any]
 
@@ -56,8 +56,8 @@ STREAMS = (
         name="expert questions, topic not told", test="expert", questions=160, constraints={}
     ),
 )
-"""All to the model `auto`: the network finds who answers. What is wished lies somewhat below what
-the model was trained for: each new examination moves what is known of it."""
+"""All to the model `auto`: the network chooses who answers. The constraints are slightly below the
+training targets, because each new examination moves the estimated accuracy."""
 
 
 class StreamServed(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,15 +68,15 @@ class StreamServed(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     answered: int
     accuracy: float
-    """Share of all queries that were answered rightly."""
+    """Share of all queries that were answered correctly."""
     standard_error: float
     where: dict[str, int]
     """`model@facility` to queries answered there."""
     topics: dict[str, int]
-    """Topic that the query was taken to be about, to queries."""
+    """Topic under which the query was classified, to number of queries."""
     p50_ms: float
     overhead_p50_ms: float
-    """Of it, spent in the gateway."""
+    """The part of it spent in the gateway."""
     cost_usd: float
     decision: str
     """Id of the last query, for `daitn explain`."""

@@ -1,4 +1,4 @@
-"""The right of the demo's picture: each objective along the route, and beside other ways."""
+"""The right of the demo's picture: each objective along the route, and other ways to train."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from daitn.objects.jobs import JobView, ObjectiveView
 __all__ = ["BAR_ROW", "Chart", "bars", "chart_height"]
 
 COLUMN_WIDTH = 39.0
-"""Of one visit: room for `0.812`."""
+"""Width of one visit: room for `0.812`."""
 BAR_ROW = 25.0
 _PLOT = 250.0
 _NAMES = 74.0
 _TOOK = 92.0
-"""Of what each way took: room for `12,345, 1234 s`."""
+"""Width of the costs of each way to train: room for `12,345, 1234 s`."""
 _STRIP = 38.0
 _FULL_TINT = 0.25
-"""A gain or a loss of this much gives its cell the strongest tint."""
+"""A gain or loss of this size gets the strongest tint."""
 
 
 def chart_height(job: JobView) -> float:
-    """From the top of the plot to the end of the strips below it."""
+    """Height from the top of the plot to the end of the strips below it."""
     return _PLOT + _NAMES + _STRIP * len(job.objectives) + 8
 
 
 class Chart:
-    """Accuracy after each visit; below each visit its site and what it gained or forgot."""
+    """Accuracy after each visit; below each visit its site and what the model gained or forgot."""
 
     def __init__(self, job: JobView, corner: complex, width: float) -> None:
         self._job = job
@@ -49,7 +49,7 @@ class Chart:
             yield from self._strip(objective, number)
 
     def _at(self, position: int, value: float) -> complex:
-        """Where the value after visit `position` (-1: untrained) is drawn."""
+        """Position of the value after visit `position` (-1: untrained)."""
         x = self._column * (position + 1.5)
         return self._corner + complex(x, _PLOT * (1 - value))
 
@@ -67,7 +67,7 @@ class Chart:
         yield text(words, at + 4 - 5j, "small b halo", style=f"fill:{colour}")
 
     def _line(self, objective: ObjectiveView) -> Iterator[str]:
-        """Each visit is joined to the model it started from; a visit that was left is hollow."""
+        """Join each visit to the model it started from; an abandoned visit is hollow."""
         name, colour = objective.name, objective_colour(self._job, objective.name)
         points = {-1: self._job.untrained.get(name)}
         points |= {n: visit.values.get(name) for n, visit in enumerate(self._job.route)}
@@ -97,7 +97,7 @@ class Chart:
             )
 
     def _ends(self) -> Iterator[str]:
-        """What was reached, at the right, moved apart where two would touch."""
+        """Reached values at the right, moved apart where two would touch."""
         reached = [o for o in self._job.objectives if o.reached is not None]
         x = self._corner.real + self._width + 10
         lowest = self._corner.imag - 40
@@ -123,7 +123,7 @@ class Chart:
             yield text(name, at, "small soft", "end", transform=turned)
 
     def _strip(self, objective: ObjectiveView, number: int) -> Iterator[str]:
-        """Per visit the measured value, and the gain over its start on a tint of its size."""
+        """Per visit the measured value, and the gain over its start on a tint of that size."""
         name, colour = objective.name, objective_colour(self._job, objective.name)
         left, top = self._corner.real, self._corner.imag + _PLOT + _NAMES + _STRIP * number
         head = complex(left - 8, top + 14)
@@ -155,8 +155,7 @@ class Chart:
 def bars(
     job: JobView, baselines: Sequence[tuple[str, JobView]], corner: complex, width: float
 ) -> Iterator[str]:
-    """One small panel per objective: what each way of training reached, against the target; then
-    what it took."""
+    """One small panel per objective with each way to train against the target, then their costs."""
     trained = (*baselines, ("planned route", job))
     ways = [("untrained", job.untrained), *((name, _reached(other)) for name, other in trained)]
     for row, (name, _) in enumerate(ways):

@@ -1,4 +1,4 @@
-"""`daitn demo`: prepare the data, start the network, train, compare, deploy, ask, report."""
+"""`daitn demo`: prepare the data, start the network, train, compare, deploy, query, report."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def demo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """The paper's healthcare scenario on this machine: train at nine institutes, deploy, ask.
+    """Run the paper's healthcare scenario on this machine: train at nine institutes, deploy, query.
 
-    Two verifiers measure, two facilities host, one gateway finds who answers. Fifteen processes
+    Two verifiers measure, two facilities host, one gateway routes the queries. Fifteen processes
     over real Zenoh sessions; takes a few minutes on two cores. The exit code is 0 if the planned
     route reached both targets, whatever the baselines did.
 
@@ -74,7 +74,7 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
     try:
         with screen.status("starting") as status:
             await network.start(
-                lambda site, done, of: status.update(f"starting: {done}/{of} sites are there")
+                lambda site, done, of: status.update(f"starting: {done}/{of} sites are connected")
             )
         job = await _train(network, out, "healthcare", ["-o", str(out / "model")], quiet)
         expected = await _expected(network, job)
@@ -106,7 +106,7 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
 async def _train(
     network: EmbeddedNetwork, out: Path, intent: str, options: list[str], quiet: bool
 ) -> JobView:
-    """Be the model owner: one more process, which hands in the intent and watches."""
+    """Act as the model owner: run one more process, which submits the intent and watches."""
     _say(quiet, f"training by {intent}.yaml")
     words = ["train", "-f", str(out / f"{intent}.yaml"), "--watch", *options]
     await _run(network, out, words, quiet)
@@ -125,7 +125,7 @@ async def _expected(network: EmbeddedNetwork, job: JobView) -> tuple[ExpectedWay
 async def _deploy_and_ask(
     network: EmbeddedNetwork, out: Path, jobs: tuple[JobView, ...], quiet: bool
 ) -> tuple[StreamServed, ...]:
-    """Deploy every model that was trained, and ask all of them as one network."""
+    """Deploy every trained model, and query all of them as one network."""
     trained = {view.job for view in jobs if view.model is not None}
     places = [place for place in PLACES if place[0] in trained]
     for job, sites, price in places:
@@ -139,7 +139,7 @@ async def _deploy_and_ask(
 
 
 async def _run(network: EmbeddedNetwork, out: Path, words: list[str], quiet: bool) -> int:
-    """Be an owner: one more process with the command line. Raises `WorkFailed`."""
+    """Act as an owner: run one more process with the command line. Raises `WorkFailed`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "daitn.cli.app", *words, "--center", network.endpoint),
         stdout=subprocess.DEVNULL if quiet else None,
@@ -190,7 +190,7 @@ def _show(job: JobView, report: DemoReport, out: Path) -> None:
 
 
 def _compared(report: DemoReport) -> Table:
-    """Every way to train, a line each; the planned route last."""
+    """One line per way to train; the planned route last."""
     names = [objective.name for objective in report.objectives]
     planned = [(o.reached or 0.0, (o.reached or 0.0) >= o.target) for o in report.objectives]
     rows = [

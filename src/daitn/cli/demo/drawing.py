@@ -24,7 +24,7 @@ stroke-linejoin:round}.ground{fill:#fff;stroke:#d1d9e0}.node{fill:#fff;stroke:#5
 
 
 def document(body: str, width: float, height: float, label: str) -> str:
-    """A whole picture on a ground of its own, so that it does not depend on the page's."""
+    """A whole picture with its own background, so that it does not depend on the page's."""
     ground = box(0.5, 0.5, width - 1, height - 1, rx=10, class_="ground")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{_escaped(label)}" '
@@ -34,7 +34,7 @@ def document(body: str, width: float, height: float, label: str) -> str:
 
 
 def element(name: str, content: str | None = None, /, **attributes: object) -> str:
-    """An element. `class_` is written `class` and `stroke_width` `stroke-width`."""
+    """An element. `class_` becomes `class`, and `stroke_width` becomes `stroke-width`."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_escaped(_number(value))}"'
         for key, value in attributes.items()
@@ -73,7 +73,7 @@ def pair(at: complex) -> str:
 
 
 def shortened(words: str, most: int) -> str:
-    """At most `most` characters; an ellipsis stands for what was left out."""
+    """Truncate to `most` characters, ending in an ellipsis."""
     return words if len(words) <= most else words[: most - 1] + "…"
 
 
@@ -82,5 +82,5 @@ def _number(value: object) -> str:
 
 
 def _escaped(words: str) -> str:
-    """XML knows no control characters, not even escaped."""
+    """Replace control characters, which XML does not allow even escaped."""
     return html.escape("".join(c if c.isprintable() else " " for c in words))

@@ -12,28 +12,30 @@ from daitn.objects.jobs import Decided
 __all__ = ["ExpectedWay", "expected_ways", "sentence"]
 
 _WAY = re.compile(r" \(([^()]+)\)$")
-"""The obvious way that a candidate follows, at the end of its id."""
+"""The name of an obvious plan, at the end of a candidate's id."""
 _CUT_SHORT = "..."
-"""In the id of a route of which only the first visits are told."""
+"""Marks the id of a route that lists only its first visits."""
 
 
 class ExpectedWay(msgspec.Struct, frozen=True, kw_only=True):
     """One way to train."""
 
     way: str
-    """`planned route`, or the obvious one: `by size`, `ring` and so on."""
+    """`planned route`, or the obvious plan: `by size`, `ring` and so on."""
     seconds: float
-    """About, until the targets hold or the plan ends; relative to the planned route's visits as the
-    decision tells them."""
+    """Approximate, until the targets hold or the plan ends; scaled by the planned route's visits as
+    the decision lists them."""
     chance: float
-    """Of reaching all targets, in [0, 1]."""
+    """Probability of reaching all targets, in [0, 1]."""
     at_least: bool
-    """Only the planned route's first visits are told: it takes longer, and so do the others."""
+    """The planned route lists only its first visits: it takes longer, and so do the others."""
 
 
 def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
-    """The chosen route first, then the best of each kind of obvious way that the decision ranks;
-    nothing where no route was chosen."""
+    """The chosen route, then the best of each kind of obvious plan in the ranking.
+
+    Empty if no route was chosen.
+    """
     ranking = {scored.candidate: scored.terms for scored in made.decision.ranking}
     chosen = made.decision.chosen
     if made.route is None or chosen is None:
@@ -57,7 +59,7 @@ def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
 
 
 def sentence(ways: Sequence[ExpectedWay]) -> str:
-    """For people: seconds, and the chance of reaching all targets."""
+    """For people: seconds, and the probability of reaching all targets."""
     if not ways:
         return "the planner expected nothing of any route"
     over = "over " if ways[0].at_least else ""

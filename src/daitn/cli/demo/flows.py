@@ -1,6 +1,6 @@
-"""The picture of the demo's queries: which stream went to which deployment, and how well.
+"""The picture of the demo's queries: which deployment served which stream, and how well.
 
-Streams stand on the left, deployments on the right; a band's width is its number of queries.
+Streams are on the left, deployments on the right; a band's width is its number of queries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COLOURS = ("#1f6feb", "#bf3989", "#9a6700", "#1a7f37", "#8250df")
 
 
 def queries_picture(queries: Sequence[StreamServed]) -> str:
-    """Draw how streams of queries found their models, as SVG that stands alone."""
+    """Draw how streams of queries found their models, as a self-contained SVG."""
     places = sorted({where for served in queries for where in served.where})
     totals = {p: sum(served.where.get(p, 0) for served in queries) for p in places}
     lefts = _stacked([float(served.queries) for served in queries])
@@ -90,7 +90,8 @@ def _stream(served: StreamServed, bar: tuple[float, float]) -> Iterator[str]:
     yield box(_LEFT - _BAR, top, _BAR, height, class_="dark")
     at = complex(_LEFT - _BAR - 10, top + 14)
     constraints = (
-        ", ".join(f"{name} {value}" for name, value in served.constraints.items()) or "no wishes"
+        ", ".join(f"{name} {value}" for name, value in served.constraints.items())
+        or "no constraints"
     )
     yield text(served.name, at, "b", "end")
     yield text(constraints, at + 16j, "small soft", "end")

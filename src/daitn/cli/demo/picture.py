@@ -1,6 +1,6 @@
 """One picture of a trained job: the network and the route, what each visit taught, baselines.
 
-The SVG stands alone: no script, no font, no link.
+The SVG is self-contained: no script, no font, no link.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _TOP = 116.0
 _MAP_WIDTH = 580.0
 _CHART_LEFT = _MARGIN + _MAP_WIDTH + 84
 _CHART_WIDTH = 520.0
-"""At least; a longer route widens the picture."""
+"""Minimum; a longer route widens the picture."""
 _RIGHT = 118.0
 _HEIGHT = 700.0
-"""At least; more baselines or objectives make it higher."""
+"""Minimum; more baselines or objectives increase it."""
 
 
 def network_picture(
@@ -36,7 +36,7 @@ def network_picture(
 ) -> str:
     """Draw a job as SVG: its network and route, its objectives along the route, its baselines.
 
-    `baselines` are other jobs with the same objectives, by the name under which they are shown.
+    `baselines` are other jobs with the same objectives, with their display names.
     """
     width = max(_CHART_WIDTH, COLUMN_WIDTH * (len(job.route) + 1))
     bars_top = _TOP + chart_height(job) + 64

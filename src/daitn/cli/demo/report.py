@@ -1,4 +1,4 @@
-"""The demo's report: what was wanted, what was reached, by which route, at what cost."""
+"""The demo's report: targets, results, route and costs."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What another way of training reached, by the same verifiers."""
+    """What another way to train reached, measured by the same verifiers."""
 
     name: str
     reached: dict[str, float]
     passes: dict[str, bool]
     holds: bool
-    """Whether all targets held on one model."""
+    """Whether all targets held for one model."""
     route: tuple[str, ...]
     """Its visits, one site for each."""
     examples: int
     bytes_moved: int
     seconds: float
-    """From the submission to the last verification."""
+    """From submission to the last verification."""
 
 
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     algorithm: str
     seconds: float
-    """From the submission to the last verification."""
+    """From submission to the last verification."""
     bytes_moved: int
     data_source: str
     reached: bool
@@ -74,15 +74,15 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int
     baselines: tuple[Baseline, ...]
     queries: tuple[StreamServed, ...]
-    """How the deployed models were found and asked."""
+    """How the deployed models answered queries."""
     total_seconds: float
-    """The whole demo: start of the processes, baselines and all."""
+    """The whole demo, including start-up and baselines."""
     means: str
 
 
 MEANS = (
     "Accuracy says how often the model prefers the answer that belongs to a question over three "
-    "answers about the same disease. It says nothing of clinical competence."
+    "answers about the same disease. It says nothing about clinical competence."
 )
 
 
@@ -94,7 +94,7 @@ def make_report(
     data_source: str,
     total_s: float,
 ) -> DemoReport:
-    """Put the figures of the jobs together; nothing is computed anew."""
+    """Assemble the jobs' figures; computes nothing new."""
     untrained = Baseline(
         name="untrained",
         reached=job.untrained,

@@ -16,20 +16,20 @@ from daitn.topology.snapshot import SiteState
 __all__ = ["Map", "is_speciality", "is_verifier"]
 
 _RING = complex(176, 188)
-"""Half axes of the ellipse on which the sites stand."""
+"""Half axes of the ellipse of sites."""
 _HUB_CLEARANCE = 52.0
 _OUTSIDE = 400.0
-"""How bad it is for an arrow to leave the ring: the sites' labels are there."""
+"""Penalty for an arrow that leaves the ring, where the sites' labels are."""
 _BENDS = (0.12, -0.12, 0.22, -0.22, 0.34, -0.34, 0.48, -0.48, 0.64, -0.64)
 """How far an arrow may bow out, as shares of its length."""
 _BADGE_RADIUS = 9.5
 _SHARES = (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74)
-"""Where along an arrow its number may stand."""
+"""Candidate positions of an arrow's number along the arrow."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A site and where it is drawn."""
+    """A site and its position."""
 
     state: SiteState
     at: complex
@@ -71,7 +71,7 @@ class Map:
         self._most_bytes = max((visit.bytes_in for visit in job.route), default=0) or 1
 
     def drawn(self) -> Iterator[str]:
-        """Links, then arrows, then sites, then numbers: the later lies above the earlier."""
+        """Links, then arrows, sites and numbers: later ones are drawn over earlier ones."""
         for place in self._places.values():
             yield line(
                 self._hub,
@@ -112,7 +112,7 @@ class Map:
         return best
 
     def _loop(self, place: _Place) -> _Curve:
-        """Learning on at the same site: out and back on the inner side."""
+        """Further training at the same site: out and back on the inner side."""
         inward = _unit(self._hub - place.at)
         turns = [cmath.rect(1, turn) for turn in (0, 0.75, -0.75, 1.4, -1.4)]
         apexes = [place.at + (place.radius + 34) * inward * turn for turn in turns]
@@ -128,7 +128,7 @@ class Map:
         )
 
     def _crowding(self, curve: _Curve, source: _Place, target: _Place) -> float:
-        """Less is better: nearness to sites, hub, labels and other arrows, and bowing itself."""
+        """Less is better: proximity to sites, hub, labels and other arrows, plus the bow itself."""
         points = [curve.at(n / 12) for n in range(1, 12)]
         bow = abs(curve.at(0.5) - (curve.start + curve.end) / 2)
         crowding = 0.12 * bow
@@ -188,8 +188,11 @@ class Map:
 
 
 def _places(job: JobView, sites: Sequence[SiteState], hub: complex) -> dict[str, _Place]:
-    """Visited sites in the order of their first visit, clockwise from the top, so that a route
-    goes round where it can; then the others; verifiers last."""
+    """Positions of visited sites, the others, and verifiers, in this order.
+
+    Visited sites are in the order of their first visit, clockwise from the top, so that a route
+    runs around the ring where possible.
+    """
     order = {site: n for n, site in enumerate(dict.fromkeys(v.site for v in job.route))}
 
     def key(state: SiteState) -> tuple[bool, int, str]:
@@ -207,7 +210,7 @@ def _places(job: JobView, sites: Sequence[SiteState], hub: complex) -> dict[str,
 
 
 def _bowed(source: _Place, target: _Place, bend: float) -> _Curve:
-    """From rim to rim; a positive bend bows to the left of the way."""
+    """From rim to rim; a positive bend bows to the left of the direction of travel."""
     way = target.at - source.at
     out = way * -1j * bend
     first, second = source.at + way / 3 + out, source.at + 2 * way / 3 + out
@@ -276,18 +279,18 @@ def _samples(state: SiteState) -> int:
 
 
 def is_speciality(state: SiteState) -> bool:
-    """Whether all its topics are branches of a tree, and none the tree's general branch."""
+    """Whether all its topics are branches of a tree, and none is the tree's general branch."""
     topics = _topics(state)
     return bool(topics) and all("/" in t and not t.endswith("/general") for t in topics)
 
 
 def is_verifier(state: SiteState) -> bool:
-    """Whether it measures models and has no data for them to learn from."""
+    """Whether it measures models and has no training data."""
     return state.descriptor.verifier is not None and not state.descriptor.datasets
 
 
 def _site_colour(job: JobView, state: SiteState) -> str | None:
-    """Of the objective with the narrowest topic that its data (or its measuring) serves."""
+    """Colour of the objective with the narrowest topic that its data (or its measuring) serves."""
     site, topics = state.descriptor.site, _topics(state)
     if is_verifier(state):
         serves = [o for o in job.objectives if o.verifier == site]

@@ -1,8 +1,7 @@
-"""The healthcare scenario: nine institutes, two verification units, one model owner; two
-facilities and a gateway for those who ask.
+"""The healthcare scenario: nine institutes, two verifiers, two facilities, a gateway, one owner.
 
-Only what an owner and the sites would write themselves stands here: files. Nothing in it is read
-by the planner except through them.
+It consists of files that the owner and the sites would write themselves; the planner sees nothing
+else.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ BASELINES = {
     "general sites only": "general",
     "specialist only": "specialist",
 }
-"""Name of a baseline to the name of its intent file. All are stated visit by visit: a planner that
+"""Name of a baseline to the name of its intent file. All are pinned visit by visit: a planner that
 has seen the planned route would know that the last two lead nowhere, and not begin."""
 _Stop = tuple[str, int]
 """Site and examples."""
 _RING_EXAMPLES = 500
-"""Of each visit of the ring."""
+"""Examples per visit of the ring."""
 
 FACILITIES = ("mdf-east", "mdf-west")
 GATEWAY = "gateway"
@@ -47,14 +46,17 @@ PLACES: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("general-1", ("mdf-east",), 0.001),
     ("specialist-1", ("mdf-west",), 0.001),
 )
-"""Which job's model is deployed where, and what 1,000 tokens of its answers cost in USD: the one
-that knows everything is dearer than those that know a part."""
+"""Where each job's model is deployed, and the price in USD of 1,000 tokens of its answers: the one
+trained on everything costs more than those trained on a part."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """What suits a corpus: the model, how long training may take, and at how many examples a stated
-    route ends, if its targets do not hold before."""
+    """Settings that suit a corpus.
+
+    The model, the time for training, and the examples after which a pinned route ends if its
+    targets do not hold earlier.
+    """
 
     config: dict[str, Any]
     within_s: float
@@ -62,7 +64,7 @@ class _Scale:
     general_examples: int
     specialist_examples: int
     obvious_examples: int
-    """Some rounds of all sites."""
+    """A few rounds of all sites."""
 
 
 _MEDQUAD = _Scale(
@@ -91,7 +93,7 @@ _SMALL = _Scale(
 
 
 def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
-    """Write the network file and the intents into `folder`; returns the network file."""
+    """Write the network file and the intents to `folder`; returns the network file."""
     network = folder / "network.yaml"
     _write(network, _network(data, prepared))
     scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
@@ -103,7 +105,7 @@ def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
 
 
 def _stated_routes(prepared: Prepared, scale: _Scale) -> Iterator[tuple[str, list[_Stop], int]]:
-    """Name of an intent, one round of its route, and examples at which it ends."""
+    """Name of an intent, one round of its route, and the examples after which it ends."""
     by_size = sorted(prepared.sites.items(), key=lambda one: (-one[1], one[0]))
     yield "by-size", by_size, scale.obvious_examples
     yield "by-size-twice", [(site, 2 * count) for site, count in by_size], scale.obvious_examples
@@ -115,9 +117,11 @@ def _stated_routes(prepared: Prepared, scale: _Scale) -> Iterator[tuple[str, lis
 
 
 def _stated(intent: dict[str, Any], name: str, turn: list[_Stop], examples: int) -> dict[str, Any]:
-    """The same wish by a route that is stated, round after round until so many examples; its job
-    ends as soon as the targets hold. It has no limit of time: a route that is expected to take
-    longer would be refused."""
+    """The same intent with a pinned route, repeated up to this many examples.
+
+    Its job ends as soon as the targets hold. It has no time limit: a route expected to take longer
+    would be refused.
+    """
     route: list[dict[str, Any]] = []
     for site, count in itertools.cycle(turn):
         if sum(visit["examples"] for visit in route) >= examples:

@@ -1,4 +1,4 @@
-"""What the parts of the demo's picture read from a job's visits, and their colours."""
+"""Facts about a job's visits, and colours, shared by the parts of the demo's picture."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ __all__ = ["LOSS_COLOUR", "objective_colour", "start_of", "successful", "visit_c
 
 LOSS_COLOUR = "#dc2626"
 _COLOURS = ("#3b7dd8", "#d97706", "#0d9488", "#8b5cf6", "#db2777", "#65a30d")
-"""Of the objectives in order; of middle lightness, to stand out on a light and a dark ground."""
+"""Colours of the objectives in order; of medium lightness, to stand out on light and dark
+backgrounds."""
 _ROUNDING = 1e-9
 
 
 def start_of(job: JobView, position: int) -> int:
     """Position of the visit that made the model from which this one started; -1: untrained.
 
-    A visit tells its gains against its start, so the start is the last model that had these
+    A visit reports its gains relative to its start, so the start is the last model with these
     values.
     """
     visit = job.route[position]
@@ -33,7 +34,7 @@ def start_of(job: JobView, position: int) -> int:
 
 
 def successful(job: JobView) -> frozenset[int]:
-    """Positions of the visits that led to the best model; the others were tried and left."""
+    """Positions of the visits that led to the best model; the others were abandoned."""
     made = [n for n, v in enumerate(job.route) if job.model and v.model == job.model.manifest]
     if not made:
         return frozenset(range(len(job.route)))
@@ -44,13 +45,13 @@ def successful(job: JobView) -> frozenset[int]:
 
 
 def objective_colour(job: JobView, name: str) -> str:
-    """Each objective has one colour everywhere."""
+    """Each objective has the same colour everywhere."""
     names = [objective.name for objective in job.objectives]
     return _COLOURS[names.index(name) % len(_COLOURS)]
 
 
 def visit_colour(job: JobView, visit: VisitView) -> str:
-    """Of the objective that gained most; the colour of loss where none gained."""
+    """Colour of the objective that gained most; the loss colour if none gained."""
     best = max(visit.gains, key=lambda name: visit.gains[name], default=None)
     if best is None or visit.gains[best] <= 0:
         return LOSS_COLOUR

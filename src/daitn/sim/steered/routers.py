@@ -69,7 +69,7 @@ class Flooding(_Router):
             return ()
         self._seen.add((query.number, flight.attempt, here))
         served = (LOCAL,) if here in self.capable[query.topic] else ()
-        # Those that come where it was already are sent too, and do nothing there.
+        # Neighbours that already have it receive it too, and ignore it.
         neighbours = self.network.graph.neighbours[here]
         fresh = [n for n in neighbours if (query.number, flight.attempt, n) not in self._seen]
         self.network.counts["QUERY"] += len(neighbours) - len(fresh)
