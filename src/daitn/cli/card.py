@@ -33,7 +33,7 @@ def model_card(trained: TrainedModel) -> str:
     lines += [
         "",
         "These figures are results on the verifiers' private test sets, and "
-        "nothing more: they do not prove fitness for any use.",
+        "nothing more: they are no proof of fitness for any use.",
         "",
         "## Where it learned",
         "",
