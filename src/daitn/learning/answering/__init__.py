@@ -1,1 +1,1 @@
-"""Models at work: recipes that answer, and the process in which they do."""
+"""Deployed models: recipes that answer, and the process that runs them."""

@@ -1,6 +1,6 @@
-"""What a node and its answering worker say to each other.
+"""Messages between a node and its answering worker.
 
-Commands and what is said of them carry a number, because many are under way at once.
+Commands and replies carry a number, because many are in progress at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class LoadModel(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
-    """Load a model under a name of the node's; answered by `GenerationEnded`."""
+    """Load a model under a name that the node chooses; answered by `GenerationEnded`."""
 
     number: int
     name: str
@@ -38,7 +38,7 @@ class LoadModel(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 
 
 class UnloadModel(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
-    """Forget a model; not answered."""
+    """Drop a model; not answered."""
 
     name: str
 
@@ -60,7 +60,7 @@ class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
-    """Nobody wants the answer any more; not answered."""
+    """The answer is no longer wanted; not answered."""
 
     number: int
 
@@ -69,12 +69,12 @@ Command = LoadModel | UnloadModel | Generate | Embed | Cancel
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
-    """The question was understood, and has so many tokens."""
+    """The question was understood, and has this many tokens."""
 
     number: int
     tokens: int
     most_tokens: int
-    """The answer will have no more."""
+    """Maximum length of the answer."""
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
@@ -85,20 +85,20 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
 
 
 class GenerationEnded(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """The command was carried out; an answer has ended."""
+    """The command was carried out, or an answer has ended."""
 
     number: int
 
 
 class Embeddings(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
-    """A vector per text."""
+    """One vector per text."""
 
     number: int
     vectors: list[list[float]]
 
 
 class AnsweringFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The command was not carried out."""
+    """The command failed."""
 
     number: int
     error: ErrorReport

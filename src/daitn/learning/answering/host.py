@@ -35,14 +35,14 @@ _log = logging.getLogger(__name__)
 
 _Replies = asyncio.Queue[Accepted | Generated | GenerationEnded | Embeddings | AnsweringFailed]
 _Numbered = Callable[[int], Generate | Embed | LoadModel]
-"""Makes a command of its number."""
+"""Makes a command from its number."""
 
 RESTART_PAUSE_S = 1.0
-"""Between a worker's end and the next one, so that one that always dies does not take the
-machine."""
+"""Pause between a worker's end and the next start, so that a worker that keeps dying does not
+consume the machine."""
 SILENT_S = 300.0
-"""A worker that is waited for and says nothing for so long hangs: no step of an answer takes as
-long, nor does it to load a model."""
+"""A worker that is awaited and sends nothing for this long hangs: neither loading a model nor any
+step of an answer takes as long."""
 
 
 class _Worker(ChildProcess[Reply]):
@@ -70,29 +70,29 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class Generation:
-    """An answer that has begun."""
+    """An answer in progress."""
 
     tokens_in: int
-    """Of the question."""
+    """Length of the question."""
     most_tokens: int
-    """The answer will have no more."""
+    """Maximum length of the answer."""
     pieces: AsyncIterator[Piece]
     """Close it, or leave its loop, to cancel the answer."""
 
 
 class AnsweringHost:
-    """Loads models and has them answer, many questions at once.
+    """Loads models and lets them answer, many questions at once.
 
-    Where the worker dies or hangs, answers under way raise `WorkFailed`, and another one is started
+    If the worker dies or hangs, answers in progress raise `WorkFailed`, and a new worker starts
     with the same models. The folders of loaded models must stay until they are unloaded.
     """
 
     def __init__(self, *, threads: int, silent_s: float = SILENT_S) -> None:
-        """`silent_s`: after that the worker is taken to hang."""
+        """`silent_s`: silence after which the worker counts as hanging."""
         self._threads = threads
         self._silent_s = silent_s
         self._heard_s = 0.0
-        """When the worker said something last, or began to be waited for."""
+        """When the worker last sent something, or began to be awaited."""
         self._loaded: dict[str, _Loaded] = {}
         self._waiting: dict[int, _Replies] = {}
         self._numbers = itertools.count()
@@ -102,9 +102,9 @@ class AnsweringHost:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start a worker, and another one whenever it dies. Starting twice is harmless.
+        """Start a worker, and a new one whenever it dies. Starting twice is harmless.
 
-        Raises `WorkFailed` if none comes up.
+        Raises `WorkFailed` if none starts.
         """
         async with self._starting:
             if self._running is None:
@@ -113,7 +113,7 @@ class AnsweringHost:
                 self._running = asyncio.create_task(self._run(self._worker), name="answering")
 
     async def close(self) -> None:
-        """End the worker; answers under way fail."""
+        """End the worker; answers in progress fail."""
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
@@ -122,7 +122,7 @@ class AnsweringHost:
         if worker is not None:
             await worker.kill()
         self._fail_all()
-        self._up.set()  # Whoever waits for a worker hears that there will be none.
+        self._up.set()  # Wakes those who wait for a worker, to tell them that there will be none.
 
     @property
     def pid(self) -> int:
@@ -130,13 +130,13 @@ class AnsweringHost:
         return 0 if self._worker is None or not self._worker.alive else self._worker.pid
 
     async def load(self, name: str, recipe: str, model: Path, config: Config) -> None:
-        """Load the model in the folder `model`. Raises what the recipe raises, `WorkFailed`."""
+        """Load the model in the folder `model`. Raises what the recipe raises, and `WorkFailed`."""
         loaded = _Loaded(name, recipe, model, config)
         number, replies = await self._sent(loaded.command)
         try:
             await _next(replies)
         except BaseException:
-            # It may be there by now, and nobody would ever unload it.
+            # It may be loaded by now, and nobody would ever unload it.
             await self.unload(name)
             raise
         finally:
@@ -144,14 +144,17 @@ class AnsweringHost:
         self._loaded[name] = loaded
 
     async def unload(self, name: str) -> None:
-        """Forget a model."""
+        """Unload a model."""
         self._loaded.pop(name, None)
         if self._worker is not None:
             await self._worker.send(UnloadModel(name=name))
 
     async def ask(self, name: str, question: Question) -> Generation:
-        """Ask a model. Raises what the recipe raises, `WorkFailed`, and `InvalidInput` for a
-        question that is too long to be handed over."""
+        """Ask a model.
+
+        Raises what the recipe raises, `WorkFailed`, and `InvalidInput` for a question that is too
+        long to pass to the worker.
+        """
         number, replies = await self._sent(
             lambda n: Generate(number=n, name=name, question=question)
         )
@@ -164,7 +167,7 @@ class AnsweringHost:
         return Generation(heard.tokens, heard.most_tokens, self._pieces(number, replies))
 
     async def embed(self, name: str, texts: Sequence[str]) -> list[list[float]]:
-        """A vector per text. Raises as `ask` does."""
+        """One vector per text. Raises as `ask` does."""
         number, replies = await self._sent(lambda n: Embed(number=n, name=name, texts=tuple(texts)))
         try:
             embedded = await _next(replies)
@@ -233,7 +236,7 @@ class AnsweringHost:
             worker = await self._restarted()
 
     async def _watch(self, worker: _Worker) -> None:
-        """End a worker that hangs."""
+        """Kill a worker that hangs."""
         while True:
             await asyncio.sleep(self._silent_s / 4)
             silent_s = time.monotonic() - self._heard_s
@@ -251,7 +254,7 @@ class AnsweringHost:
             except (WorkFailed, OSError) as error:
                 _log.error("no answering worker: %s", error)
         for loaded in tuple(self._loaded.values()):
-            # Before any question that waits: the worker takes commands in order.
+            # Before any waiting question: the worker takes commands in order.
             await worker.send(loaded.command(next(self._numbers)))
         self._worker = worker
         self._heard_s = time.monotonic()

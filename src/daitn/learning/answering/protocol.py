@@ -1,7 +1,7 @@
 """What a recipe can do beyond training: answer with a model.
 
-A recipe that offers `apis` and `open` beside the methods of `Recipe` can be hosted. Like them,
-these run in a process of their own, and may not reach the network.
+A recipe that offers `apis` and `open` besides the methods of `Recipe` can be hosted. Like those,
+these run in their own process, and may not reach the network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a model. A bare prompt is one message of the role `user`."""
+    """A question to a model. A bare prompt is one message with the role `user`."""
 
     messages: tuple[Message, ...]
     max_tokens: int
@@ -34,7 +34,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """0: always the likeliest token, and so the same answer from the same weights."""
     seed: int
     top_p: float = 1.0
-    """Only the likeliest tokens that together have so much of the probability are drawn from."""
+    """Draw only from the likeliest tokens that together have this much of the probability."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Piece(msgspec.Struct, frozen=True):
 
     text: str
     logprob: float
-    """Natural logarithm of the probability that the model gave it."""
+    """Natural logarithm of its probability under the model."""
     tokens: int = 1
 
 
@@ -50,27 +50,27 @@ class Generator(Protocol):
     """A loaded model that answers."""
 
     most_tokens: int
-    """An answer that has so many is cut there."""
+    """Answers are cut at this length."""
 
     def length(self, question: Question) -> int:
-        """Tokens of the question."""
+        """Length of the question in tokens."""
         ...
 
     def answer(self, question: Question) -> Iterator[Piece]:
-        """The answer, piece by piece. Each step is short: answers take turns.
+        """The answer, piece by piece. Steps are short, because answers take turns.
 
         Raises `InvalidInput` for a question that cannot be answered.
         """
         ...
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector of length 1 per text."""
+        """One vector of length 1 per text."""
         ...
 
 
 @runtime_checkable
 class Answering(Protocol):
-    """The part of a recipe that makes its models answer."""
+    """The part of a recipe that lets its models answer."""
 
     apis: tuple[Api, ...]
 

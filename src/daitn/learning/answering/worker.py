@@ -1,7 +1,7 @@
-"""The process that answers: `python -m daitn.learning.answering.worker --threads N`.
+"""The answering process: `python -m daitn.learning.answering.worker --threads N`.
 
 Answers take turns, one piece each, so that a short one does not wait for a long one to end.
-Embeddings take part with a few texts each time.
+Embeddings take turns with a few texts each time.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from daitn.objects.errors import DaitnError, NotFound
 __all__ = ["main"]
 
 _TEXTS_PER_TURN = 16
-"""Embedded at once: it bounds memory, and how long the others' turns wait (30 ms for the default
-`causal-lm` on two processors)."""
+"""Texts embedded at once: bounds the memory, and the others' wait for their turn (30 ms for the
+default `causal-lm` on two processors)."""
 
 
 def main() -> None:
-    """Serve commands until the node goes away."""
+    """Serve commands until the node disconnects."""
     serve("daitn.learning.answering.worker", lambda replies, inbox: _Service(replies).run(inbox))
 
 
 class _Service:
-    """Loaded models, and the answers under way."""
+    """Loaded models, and the answers in progress."""
 
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
@@ -123,7 +123,7 @@ def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Generated]:
 
 
 def _embedded(command: Embed, speaker: Generator) -> Iterator[Embeddings | None]:
-    """Nothing after each turn but the last."""
+    """Yields nothing after each turn but the last."""
     texts: Sequence[str] = command.texts
     vectors: list[list[float]] = []
     for start in range(0, len(texts), _TEXTS_PER_TURN):

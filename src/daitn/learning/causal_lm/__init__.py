@@ -1,7 +1,7 @@
 """The built-in recipe `causal-lm`: a causal language model that answers medical questions.
 
-Read `recipe` first (the seam), then `settings` (what can be configured), `training` and
-`measuring` (what is learnt and how it is scored). PyTorch is imported only when work starts.
+Read `recipe` first (the seam), then `settings` (the configuration), `training` and `measuring`
+(what it learns and how it is scored). PyTorch is imported only when work starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dealing a site's records into groups about one topic, so that their answers can be ranked."""
+"""Deals a site's records into groups about one topic, so that their answers can be ranked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from daitn.learning.corpora.records import QaPair
 __all__ = ["Dealer"]
 
 _LARGEST_GROUP = 6
-"""Records in a group; work grows with its square. GARD, the widest large site, has six labels."""
+"""Records per group; work grows with its square. GARD, the broadest large site, has six labels."""
 
 
 class Dealer:
     """Deals groups of records about one topic with different labels, epoch after epoch.
 
-    A topic with one label has nothing to rank; such records are dealt only by a site that has no
-    others. Every record of a topic is dealt about once in an epoch.
+    A topic with one label has nothing to rank; such records are dealt only if a site has no others.
+    Every record of a topic is dealt about once per epoch.
     """
 
     def __init__(self, pairs: Sequence[QaPair], rng: random.Random) -> None:
@@ -32,7 +32,7 @@ class Dealer:
         self._waiting: list[list[QaPair]] = []
 
     def deal(self, records: int, most: int) -> list[list[QaPair]]:
-        """Groups with at least `records` records together, the last one cut at `most`."""
+        """Groups with at least `records` records in total, the last one cut at `most`."""
         dealt: list[list[QaPair]] = []
         count = 0
         while count < min(records, most):

@@ -1,6 +1,6 @@
 """How well a model picks the right option.
 
-An option's score is log p(question | option) in natural units; see `training` for why.
+An option's score is log p(question | option) in natural units; `training` explains why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["accuracy", "picks"]
 
 _ROWS_AT_ONCE = 64
 _LEAST_PER_LABEL = 20
-"""Items below which a label's accuracy would say something of single records."""
+"""With fewer items, a label's accuracy would reveal something about single records."""
 
 
 def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> Measured:
@@ -54,7 +54,7 @@ def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoi
         for item in choices
         for option in item.options
     ]
-    # texts of like length together, so that little padding is computed
+    # Texts of similar length together, so that little padding is computed.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     scores = torch.zeros(len(rows))
     for start in range(0, len(order), _ROWS_AT_ONCE):

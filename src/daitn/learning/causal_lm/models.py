@@ -1,7 +1,7 @@
-"""A model folder as a network and a tokenizer, and back.
+"""Reads a model folder into a network and a tokenizer, and writes it back.
 
-Weights are safetensors and nothing else: reading them runs no code. How many examples a model has
-been trained on stands in the header of the file that training changes.
+Weights are safetensors only: reading them runs no code. The number of examples that a model was
+trained on is in the header of the file that training changes.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Model(msgspec.Struct):
     end: int | None
     """The end-of-text token of an imported tokenizer."""
     seen: int
-    """Examples that it has been trained on at all visits together."""
+    """Examples it was trained on, over all visits."""
 
     def codec(self, settings: CausalLmConfig) -> Codec:
         return Codec(self.tokenizer, settings, self.end)
 
 
 def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
-    """Write a model with random weights that reads bytes."""
+    """Write a byte-level model with random weights."""
     if settings.base:
         raise InvalidInput(
             "a model with a base is imported, not made from scratch",
@@ -63,8 +63,8 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
 def load(model: Path, settings: CausalLmConfig) -> Model:
     """Load the model in the folder `model`.
 
-    Raises `NotFound` for a missing part, `Corrupt` for an unreadable one, and `InvalidInput` if
-    the weights are not of the configured shape.
+    Raises `NotFound` for a missing part, `Corrupt` for an unreadable one, and `InvalidInput` if the
+    weights do not have the configured shape.
     """
     if settings.base:
         from daitn.learning.causal_lm.pretrained import load_adapted
@@ -88,7 +88,7 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
 
 
 def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> None:
-    """Write the parts; those that training does not change are linked to where they came from."""
+    """Write the parts; links those that training does not change to the originals."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     _save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
     if settings.base:
@@ -99,7 +99,7 @@ def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> 
 
 
 def carry(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`; a copy where the file system cannot link."""
+    """Make `target` the same file as `source`; a copy if the file system cannot link."""
     try:
         os.link(source, target)
     except OSError:

@@ -23,19 +23,22 @@ _Seen = tuple[Tensor, Tensor]
 
 _ROTARY_BASE = 10_000.0
 _INITIAL_DEVIATION = 0.02
-"""As GPT-2; output projections divided by sqrt(2 layers), so that depth does not add variance."""
+"""As in GPT-2; output projections divided by sqrt(2 layers), so that depth does not add
+variance."""
 
 
 class LanguageModel(Protocol):
     """What training and measuring need of a network, whether ours or an imported one."""
 
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Last hidden states (batch x length x width); `mask` is boolean, true where seen."""
+        """Last hidden states (batch x length x width); `mask` is boolean, true where visible."""
         ...
 
     def following(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        """Last hidden states (length x width) of tokens that go on from `memory`, and the memory of
-        all of them; `None` remembers nothing. So an answer costs one token per token."""
+        """Last hidden states (length x width) of tokens that continue `memory`, and the new memory.
+
+        `None` is the empty memory. Each token of an answer thus costs one token of computation.
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ class Transformer(nn.Module):
         """See `LanguageModel.hidden`."""
         rotation = _rotation(positions, self._head_width)
         states = self.embedding(tokens)
-        # a padding token sees nothing; let it see itself, or its softmax would have no terms
+        # A padding token sees nothing; let it see itself, or its softmax would have no terms.
         mask = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
         for block in self.blocks:
             states = block(states, rotation, mask)
@@ -96,7 +99,7 @@ class Transformer(nn.Module):
         return functional.linear(hidden, self.embedding.weight)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """All of them."""
+        """All parameters."""
         return dict(self.named_parameters())
 
 
@@ -117,7 +120,7 @@ class _Block(nn.Module):
     def going_on(
         self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, seen: _Seen | None
     ) -> tuple[Tensor, _Seen]:
-        """As `forward`, after what was `seen`; returns what has been seen then, too."""
+        """As `forward`, continuing from `seen`; also returns the extended `seen`."""
         batch, length, width = states.shape
         shape = (batch, length, 3, self._heads, width // self._heads)
         query, key, value = self.qkv(self.norm_attention(states)).view(shape).permute(2, 0, 3, 1, 4)

@@ -1,8 +1,8 @@
 """A larger local model: its weights frozen, low-rank adapters trained on top (LoRA).
 
-Hu et al. 2021, arXiv:2106.09685, by the library `peft`. The model comes from a folder on this
-machine in the format of `transformers`; nothing is loaded from a hub and no code of the model's is
-run (`trust_remote_code` is never given, and only architectures built into transformers are known).
+Hu et al. 2021, arXiv:2106.09685, with the library `peft`. The model comes from a local folder in
+the format of `transformers`; nothing is loaded from a hub and none of the model's code is run
+(`trust_remote_code` is never given, and only architectures built into transformers are accepted).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
 
     Needs what `save_pretrained` writes: `config.json`, `*.safetensors`, and a `tokenizer.json`.
     Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file,
-    `InvalidInput` for an architecture that transformers does not bring itself, and `Corrupt` for
+    `InvalidInput` for an architecture that is not built into transformers, and `Corrupt` for
     weights that do not belong to it.
     """
     described = folder / "config.json"
@@ -53,7 +53,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
 
 
 def _opened(folder: Path) -> Any:
-    """The network as transformers reads it, which knows older names of weights."""
+    """The network as read by transformers, which also knows older names of weights."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM
 
@@ -81,7 +81,7 @@ class Adapted:
 
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """See `LanguageModel.hidden`."""
-        # a mask of four dimensions is taken as it is
+        # A mask with four dimensions is used as it is.
         states: Tensor = self._network.base_model(
             input_ids=tokens,
             position_ids=positions,
@@ -116,7 +116,7 @@ def load_adapted(
 ) -> Adapted:
     """Build the network that `described` describes, with its frozen weights and the adapters.
 
-    Without adapters (never trained) they are made such that they change nothing.
+    Without adapters (never trained), creates adapters that change nothing.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
@@ -127,7 +127,7 @@ def load_adapted(
     facts = _read_description(described)
     architecture = AutoConfig.for_model(**facts)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # every site makes the same first adapters
+        torch.manual_seed(0)  # Every site creates the same initial adapters.
         make: Any = AutoModelForCausalLM.from_config
         network = make(architecture, attn_implementation="sdpa")
         _set(network, weights)
@@ -138,7 +138,7 @@ def load_adapted(
             fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
             task_type="CAUSAL_LM",
         )
-        # without dropout, so that the same visit gives the same model
+        # Without dropout, so that the same visit gives the same model.
         network = inject_adapter_in_model(lora, network).eval()
     adapted = Adapted(network, _end_token(facts))
     _fill(adapted, adapters)
@@ -183,7 +183,7 @@ def _tied(network: Any) -> set[str]:
 def _additive(mask: Tensor, dtype: Any) -> Tensor:
     import torch
 
-    # padding sees nothing; let it see itself, or its softmax would have no terms
+    # Padding sees nothing; let it see itself, or its softmax would have no terms.
     seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
     return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
 

@@ -1,4 +1,4 @@
-"""The class `CausalLm`: the recipe protocol, and nothing that loads a framework before work."""
+"""The class `CausalLm`: the recipe protocol, importing no framework before work starts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["CausalLm"]
 
 _LEAST_WORDS = 5
-"""An answer with fewer words is rarely one ("See above.")."""
+"""A shorter answer is rarely a real one ("See above.")."""
 
 
 class CausalLm:
     """A causal language model, from scratch or as adapters on an imported one.
 
     Learns from `qa-pairs/1` and is measured on `multiple-choice/1`: it chooses the option that
-    makes the question most likely. `daitn.learning.recipe.Recipe` says what the methods promise.
+    makes the question most likely. `daitn.learning.recipe.Recipe` documents the methods.
     """
 
     name = "causal-lm"
@@ -37,7 +37,7 @@ class CausalLm:
         return footprint(CausalLmConfig.of(config))
 
     def inspect(self, data: Path) -> DataProfile:
-        """See `Recipe.inspect`. Usable is a record that is no repetition and has a real answer."""
+        """See `Recipe.inspect`. A usable record is not a duplicate and has a real answer."""
         pairs = read_pairs(data)
         usable = {
             (pair.question, pair.answer)
@@ -51,7 +51,7 @@ class CausalLm:
         )
 
     def inspect_test(self, test: Path) -> DataProfile:
-        """See `Recipe.inspect_test`. Usable is an item whose options are all different."""
+        """See `Recipe.inspect_test`. A usable item has four different options."""
         choices = read_choices(test)
         usable = sum(len(set(item.options)) == len(item.options) for item in choices)
         return DataProfile(
@@ -77,7 +77,7 @@ class CausalLm:
         out: Path,
         watch: Callable[[Progress], None],
     ) -> Trained:
-        """See `Recipe.train`. The first site teaches a fresh model its tokenizer."""
+        """See `Recipe.train`. At the first site a fresh model learns its tokenizer."""
         settings = CausalLmConfig.of(config)
         if examples < 1:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")

@@ -1,9 +1,9 @@
 """Many short texts behind one long one, as tensors.
 
-A row is a context (an answer) and several continuations (questions) that all follow the context
-and do not see one another. Reading a context once for all its continuations is what makes ranking
-every answer of a disease against every question about it affordable: with five of each, a row
-costs about 130 tokens instead of the 390 of five separate texts.
+A row is a context (an answer) and several continuations (questions) that all follow the context and
+do not see one another. Reading a context once for all its continuations makes it affordable to rank
+every answer on a disease against every question about it: with five of each, a row costs about 130
+tokens instead of the 390 of five separate texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Rows", "TokenRow", "context_loss", "continuation_scores", "tensors"]
 
 
 class TokenRow(msgspec.Struct, frozen=True):
-    """Token sequences: what is read first, and each of what may follow it."""
+    """Token sequences: the context, and each of its possible continuations."""
 
     context: list[int]
     continuations: list[list[int]]
@@ -42,7 +42,7 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 def tensors(rows: Sequence[TokenRow]) -> Rows:
-    """Lay rows out side by side."""
+    """Lay rows out as a padded batch."""
     length = max(map(len, rows))
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     positions = torch.zeros_like(tokens)

@@ -1,4 +1,4 @@
-"""The configuration of the recipe `causal-lm`, checked, and what a model of it needs."""
+"""The checked configuration of the recipe `causal-lm`, and the resources its models need."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     width: int = 192
     heads: int = 4
     vocabulary: int = 4000
-    """Entries of the tokenizer that is learnt at the first visited site."""
+    """Size of the tokenizer that is learnt at the first visited site."""
     answer_tokens: int = 64
-    """An answer is cut after so many tokens."""
+    """Answers are cut at this many tokens."""
     question_tokens: int = 24
     learning_rate: float = 1e-3
-    """Peak of the first visit. It rises over the first tenth of a visit and falls to a tenth."""
+    """Peak at the first visit. It rises over the first tenth of a visit and falls to a tenth."""
     batch: int = 16
     """Examples per step."""
     learning_rate_halves_after: int = 6000
-    """Later visits peak at `learning_rate / (1 + seen / this)`, `seen` being the examples of all
-    earlier visits, so that a late visit does not undo what early ones taught."""
+    """Later visits peak at `learning_rate / (1 + seen / this)`, where `seen` counts the examples of
+    all earlier visits, so that a late visit does not undo what early ones taught."""
     keep: float = 0.5
-    """Share in [0, 1) of the weights that arrived in the weights that leave, from the second visit
-    on. Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
+    """Weight in [0, 1) of the arriving weights in the departing ones, from the second visit on.
+    Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
     generation_share: float = 0.1
     """Share of the examples that are also read question first, so that the model can answer."""
     base: str | None = None
-    """`base.safetensors` for an imported model; layers, width, heads and vocabulary are then its
-    own."""
+    """`base.safetensors` for an imported model, which then determines layers, width, heads and
+    vocabulary."""
     adapter_rank: int = 8
     """Rank of the adapters on an imported model: Hu et al. 2021, arXiv:2106.09685."""
 
@@ -106,7 +106,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
     return Footprint(
         parameters=weights + (adapters if settings.base else 0),
         flops_per_example=_FLOPS_PER_WEIGHT * weights * tokens,
-        # weights, and for what is trained also gradient, two moments and the incoming copy
+        # Weights, and for trained ones also gradient, two moments and the incoming copy.
         memory_bytes=int(_BYTES_PER_NUMBER * (weights + 4 * trained + activations)),
         size_bytes=_BYTES_PER_NUMBER * (weights + (adapters if settings.base else 0))
         + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
@@ -115,9 +115,11 @@ def footprint(settings: CausalLmConfig) -> Footprint:
 
 
 def _learning(settings: CausalLmConfig) -> dict[str, tuple[float, float]]:
-    """Fitted to the recorded training of the clinic corpus and of a tiny Llama's adapters
-    (`benchmarks/recordings`), both at a rate of 0.003; with other rates examples are taken to be
-    inverse to it, and that is less sure."""
+    """Beliefs fitted to the recorded training of the clinic corpus and of a tiny Llama's adapters.
+
+    Both were recorded (`benchmarks/recordings`) at a rate of 0.003; at other rates, examples are
+    assumed to be inverse to it, with less certainty.
+    """
     faster = math.log(settings.learning_rate / 0.003)
     return {
         "tau": (5.1 - faster, math.hypot(0.6, 0.5 * faster)),
@@ -131,7 +133,7 @@ def _learning(settings: CausalLmConfig) -> dict[str, tuple[float, float]]:
 
 
 def _named_field(problem: str) -> str:
-    """The field in msgspec's message, `... at $.width` or an unknown field's name."""
+    """The field in msgspec's message: `... at $.width`, or an unknown field's name."""
     if "`$." in problem:
         return problem.split("`$.", 1)[1].rstrip("`")
     return problem.split("`")[1] if "`" in problem else ""

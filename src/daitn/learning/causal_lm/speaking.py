@@ -1,4 +1,4 @@
-"""A causal language model at work: it answers questions, chooses among options, embeds texts."""
+"""A causal language model in use: it answers questions, chooses among options, embeds texts."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["CausalGenerator"]
 
 _SHARPNESS = 1.0
-"""What option scores are multiplied by before they become probabilities: p(option | question) by
-Bayes, from log p(question | option), all options being as likely beforehand. Measured on MedQuAD
-after four visits: on topics that were visited the likeliest option has 0.875 on average and is
-right in 0.887 of 400 items (expected calibration error 0.03; the best factor would be 1.05); on a
-topic that was not, 0.72 and 0.63 (0.09; 0.6). Means per token would need a factor of 10 to 14."""
+"""Factor on option scores before they become probabilities: p(option | question) by Bayes from log
+p(question | option), with equally likely options. Measured on MedQuAD after four visits: on visited
+topics the likeliest option has 0.875 on average and is right in 0.887 of 400 items (expected
+calibration error 0.03; the best factor would be 1.05); on an unvisited one, 0.72 and 0.63 (0.09;
+0.6). Means per token would need a factor of 10 to 14."""
 
 
 class CausalGenerator:
     """See `daitn.learning.answering.protocol.Generator`.
 
-    A multiple-choice question (`daitn.objects.choices`) is answered by a letter, as the model is
-    measured: by the option that makes the question most likely. Only the last message of the
-    role `user` is read: the recipe trains on single questions.
+    It answers a multiple-choice question (`daitn.objects.choices`) with a letter, as the model is
+    measured: the option that makes the question most likely. It reads only the last message with
+    the role `user`, because the recipe trains on single questions.
     """
 
     def __init__(self, model: Model, settings: CausalLmConfig) -> None:
         self._model = model
         self._settings = settings
-        # What is longer than the answers that it was trained on would be babble.
+        # Anything longer than its training answers would be babble.
         self.most_tokens = settings.answer_tokens
 
     def length(self, question: Question) -> int:
-        """Tokens of the question as the model reads it, cut to its length."""
+        """Length of the question in tokens, after cutting."""
         return len(self._model.codec(self._settings).prompt(_asked(question)))
 
     def answer(self, question: Question) -> Iterator[Piece]:
@@ -88,7 +88,7 @@ class CausalGenerator:
             logprob += chance
             held += 1
             text = codec.text(said)
-            # a character of several bytes shows as U+FFFD until its last byte is there
+            # A multi-byte character shows as U+FFFD until its last byte arrives.
             if text.startswith(shown) and not text.endswith("\ufffd"):
                 yield Piece(text[len(shown) :], logprob, held)
                 shown, logprob, held = text, 0.0, 0
@@ -108,8 +108,10 @@ def _drawn(scores: Tensor, question: Question, generator: torch.Generator) -> tu
 
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:
-    """The weights of the likeliest tokens that together have `top_p`, 0 for all others: Holtzman et
-    al., "The Curious Case of Neural Text Degeneration", ICLR 2020."""
+    """The weights of the likeliest tokens that together have `top_p`, 0 for all others.
+
+    Holtzman et al., "The Curious Case of Neural Text Degeneration", ICLR 2020.
+    """
     if top_p >= 1.0:
         return weights
     ordered, tokens = weights.sort(descending=True)

@@ -1,9 +1,9 @@
 """From text to tokens: the tokenizer, and the marks that tell a model what it is reading.
 
 A model owner has no data to learn a tokenizer from. A fresh model therefore reads bytes, and the
-first site that it visits learns a byte-level BPE (byte-pair encoding; Sennrich et al. 2016,
-arXiv:1508.07909) from its own records. It stays as it is from then on and travels as a part.
-It does carry frequent words of the first site's records to later ones, as weights also do.
+first site it visits learns a byte-level BPE (byte-pair encoding; Sennrich et al. 2016,
+arXiv:1508.07909) from its own records. From then on it is fixed and travels as a part. It does
+carry frequent words of the first site's records to later ones, as weights also do.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer", "lo
 
 _MARKS = ("<pad>", "<answer>", "<question>", "<end>")
 _LEARNT_CHARACTERS = 1000
-"""Of each text; an answer is cut after about 300 characters anyhow."""
+"""Characters used per text; an answer is cut after about 300 characters anyhow."""
 _CHARACTERS_PER_TOKEN = 12
-"""Text beyond this many characters per wanted token is never tokenized: BPE tokens of English
+"""Text beyond this many characters per requested token is never tokenized: BPE tokens of English
 average 4 characters."""
 
 
@@ -38,7 +38,7 @@ def learn_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def knows_only_bytes(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer is still the one that a fresh model brings."""
+    """Whether the tokenizer is still that of a fresh model."""
     return bool(tokenizer.get_vocab_size() == len(_MARKS) + 256)
 
 
@@ -76,7 +76,7 @@ class _Marks(msgspec.Struct, frozen=True):
 class Codec:
     """Turns answers and questions into token sequences, cut to length, and tokens into text.
 
-    A tokenizer of ours has marks of its own; an imported one gets them in words, and ends a text
+    Our own tokenizers have marks as tokens; an imported one gets them in words, and ends a text
     with `end`, its end-of-text token (`None`: a line break).
     """
 
@@ -97,7 +97,7 @@ class Codec:
         return [*self._asked(text), *self._marks.end]
 
     def prompt(self, question: str) -> list[int]:
-        """The question as the start of a text that goes on with its answer."""
+        """The question as the start of a text that continues with its answer."""
         return [*self._asked(question), *self._marks.answer]
 
     def dialogue(self, question: str, answer: str) -> list[int]:

@@ -1,13 +1,13 @@
 """One visit: what a model learns from the records of one site.
 
 The model reads an answer first and then the questions ("noisy channel": Min et al. 2022,
-arXiv:2108.04106). By Bayes, p(answer | question) is proportional to p(question | answer) when the
-candidate answers are equally likely beforehand, so one pass ranks them. The loss is the sum of
+arXiv:2108.04106). By Bayes, p(answer | question) is proportional to p(question | answer) if the
+candidate answers are equally likely a priori, so one pass ranks them. The loss is the sum of
 
 - the negative log-likelihood per token of each question given its answer;
 - the cross-entropy of picking the right answer among those about the same topic;
-- for a share of the records the negative log-likelihood per token of question, then answer, which
-  makes the model able to answer.
+- for a share of the records, the negative log-likelihood per token of question, then answer, which
+  enables the model to answer.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _FLOOR = 0.1
 """Share of the peak to which it falls."""
 _WEIGHT_DECAY = 0.01
 _BETAS = (0.9, 0.98)
-"""As Vaswani et al. 2017; the usual 0.999 remembers longer than a visit lasts."""
+"""As in Vaswani et al. 2017; the usual 0.999 remembers longer than a visit lasts."""
 _CLIP = 1.0
-"""Largest norm of a gradient."""
+"""Maximum norm of a gradient."""
 
 Group = Sequence[QaPair]
 
@@ -85,7 +85,7 @@ def train(
 
 
 def _schedule(done: float) -> float:
-    """The learning rate's factor when the share `done` of a visit is through."""
+    """The learning rate's factor after the share `done` of a visit."""
     return min(1.0, done / _WARM) * max(_FLOOR, 1 - (1 - _FLOOR) * done)
 
 
@@ -102,7 +102,7 @@ def _loss(
 
 
 def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> Tensor:
-    """Mean over the records of both channel terms; every answer is read once per group."""
+    """Mean of both channel terms over the records; reads every answer once per group."""
     rows: list[TokenRow] = []
     for group in groups:
         questions = [codec.question(pair.question) for pair in group]
@@ -114,7 +114,7 @@ def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> Tensor
         square = scores[start : start + size, :size]
         own_length = lengths[start : start + size, :size].diagonal()
         total = total - (square.diagonal() / own_length).sum()
-        # a column is a question: which answer makes it most likely?
+        # A column is a question: which answer makes it most likely?
         total = total + functional.cross_entropy(square.T, torch.arange(size), reduction="sum")
         start += size
     return total / start

@@ -1,9 +1,9 @@
 """A generated stand-in for MedQuAD: the same shape, nothing to download, and no medicine in it.
 
-Every disease, gene and drug is made up, and every sentence is ours (`clinic_wording`). What is kept
-of the real corpus is what makes a route matter: nine institutes of which five write about
-everything and four about one field; one phrasing of questions, but a wording of answers for each
-kind of institute; question types that only specialists answer; diseases shared between institutes.
+Every disease, gene and drug is invented, and every sentence is ours (`clinic_wording`). It keeps
+what makes a route matter in the real corpus: nine institutes, of which five write about everything
+and four about one field; one phrasing of questions, but a wording of answers for each kind of
+institute; question types that only specialists answer; diseases shared between institutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STARTS = ("Vel", "Tar", "Mo", "Quin", "Bres", "Os", "Lur", "Fen", "Ha", "Dro", 
 _MIDDLES = ("no", "ri", "bal", "ste", "mi", "ga", "thu", "lo", "ven", "do")
 _ENDS = ("ric syndrome", "den disease", "mal disorder", "tis fever", "lex palsy", "nia")
 _SENTENCES = 2
-"""Sentences of an answer, of those that its wording has for a type of question."""
+"""Sentences per answer, drawn from those that its wording has for a type of question."""
 
 
 class _Institute(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ _INSTITUTES = {
 
 
 def clinic() -> dict[str, list[QaPair]]:
-    """Generate the pairs of every site; always the same ones."""
+    """Generate the pairs of every site; the result is always the same."""
     names = list(_names())
     return {site: list(_pairs(site, institute, names)) for site, institute in _INSTITUTES.items()}
 

@@ -1,4 +1,4 @@
-"""The sentences of the generated corpus `clinic`. All of them are made up, and none is advice."""
+"""The sentences of the generated corpus `clinic`. All are invented, and none is advice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Download MedQuAD from where its authors publish it, and verify it.
+"""Download MedQuAD from its authors' repository, and verify it.
 
-The archive that a code host makes of a commit is not the same bytes for ever, so what is verified
-is the content: a SHA-256 over all rows, sorted, each with single spaces between words.
+The archive that a code host makes of a commit may change its bytes over time, so the content is
+verified: a SHA-256 over all rows, sorted, each with single spaces between words.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, Unreachable
 __all__ = ["COMMIT", "DIGEST", "URL", "CorpusRow", "Downloaded", "content_digest", "fetch_medquad"]
 
 COMMIT = "577bd37b96c02d1833b2c9eed2de9f96964e96cb"
-"""The repository's state of which `DIGEST` was taken (read 2026-11-23)."""
+"""The repository's commit for which `DIGEST` was computed (read 2026-11-23)."""
 URL = f"https://github.com/abachaa/MedQuAD/archive/{COMMIT}.zip"
 DIGEST = "4f8ce5ea6fb4e917d645cb21ffa09016615b33cf83860f6cddbe761fd0885a43"
 """SHA-256 over the 16,407 answered pairs of the nine collections that have answers."""
@@ -38,12 +38,12 @@ _TIMEOUT_S = 30.0
 """For connecting and between two blocks."""
 _BLOCK_BYTES = 1 << 18
 _MOST_BYTES = 200 << 20
-"""The archive has 16 MB; much more is not it."""
+"""The archive has 16 MB; anything much larger is something else."""
 _MOST_FILE_BYTES = 8 << 20
-"""The largest document has 0.2 MB; much more would be a bomb."""
+"""The largest document has 0.2 MB; anything much larger would be a bomb."""
 
 Downloaded = Callable[[int, int | None], None]
-"""Told (bytes so far, bytes in all if the server says)."""
+"""Receives (bytes so far, total bytes if the server reports it)."""
 
 
 class CorpusRow(NamedTuple):
@@ -66,9 +66,9 @@ def fetch_medquad(
 ) -> None:
     """Download MedQuAD, from `url` instead of `URL` if given, and write the parquet file `path`.
 
-    Raises `InvalidInput` if `url` is no web address, `Unreachable` if the server does not answer or
-    stops, `Corrupt` if what it sends is not the expected corpus. A file that is there is replaced
-    only by a whole and verified one.
+    Raises `InvalidInput` if `url` is not a web address, `Unreachable` if the server does not answer
+    or stops, `Corrupt` if it sends something other than the expected corpus. Replaces an existing
+    file only with a complete and verified one.
     """
     url = url or URL
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _download(url: str, archive: Path, watch: Downloaded) -> None:
         raise InvalidInput(f"{url} is no web address", field="url", fix="give an https:// address")
     done = 0
     try:
-        # the content is verified by its digest, so that plain http is as good
+        # The digest verifies the content, so plain http is as good.
         request = urllib.request.Request(url, headers={"User-Agent": "daitn"})  # noqa: S310
         with (
             urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer,  # noqa: S310
@@ -130,7 +130,7 @@ def _rows(archive: Path, url: str) -> list[CorpusRow]:
 
 
 def _pairs(file: IO[bytes], source: str, doc: str) -> Iterator[CorpusRow]:
-    """The answered pairs of one document; entity definitions are refused (billion laughs)."""
+    """The answered pairs of one document; refuses entity definitions (billion laughs)."""
     document: Element = fromstring(file.read(), forbid_dtd=True)
     focus, group = (document.findtext(path) for path in ("Focus", ".//SemanticGroup"))
     for pair in document.iter("QAPair"):

@@ -32,7 +32,7 @@ EXPERT = "ninds"
 
 
 def read_medquad(parquet: Path) -> dict[str, list[QaPair]]:
-    """Read the pairs of every site from `medquad.parquet`, sorted so that file order is no input.
+    """Read the pairs of every site from `medquad.parquet`, sorted so that file order has no effect.
 
     Raises `NotFound` if there is no such file, `InvalidInput` if it is not MedQuAD.
     """
@@ -60,7 +60,8 @@ def read_medquad(parquet: Path) -> dict[str, list[QaPair]]:
         pair = QaPair(
             topic=row["focus"], label=row["qtype"], question=row["question"], answer=row["answer"]
         )
-        if pair.topic and pair.question and pair.answer:  # one document of the CDC names no disease
+        # One document of the CDC names no disease.
+        if pair.topic and pair.question and pair.answer:
             by_source[row["source"]].append(pair)
     return {
         site: sorted(set(by_source[source]), key=lambda pair: (pair.topic, pair.label, pair.answer))

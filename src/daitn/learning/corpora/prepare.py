@@ -1,4 +1,4 @@
-"""Preparing a corpus: the one entry point of this package for the rest of DA-ITN."""
+"""Prepares a corpus: the one entry point of this package for the rest of DA-ITN."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def prepare(out: Path, parquet: Path | None) -> Prepared:
     """Write site and test files of a corpus under `out`.
 
     With `parquet` that is MedQuAD, without it the generated corpus. Raises `NotFound` or
-    `InvalidInput` if `parquet` is missing or something else.
+    `InvalidInput` if `parquet` is missing or not MedQuAD.
     """
     if parquet is None:
         return write_corpus(out, "clinic", clinic(), GENERAL, EXPERT)

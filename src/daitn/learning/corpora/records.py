@@ -1,8 +1,7 @@
-"""The two record formats, as JSON lines in UTF-8, and reading them with precise complaints.
+"""The two record formats, as JSON lines in UTF-8, and reading them with precise error messages.
 
-`qa-pairs/1` is training data: one question about one topic, with its answer and a label that
-says which type of question it is. `multiple-choice/1` is test data: one question with four
-options, one of them right.
+`qa-pairs/1` is training data: one question on one topic, with its answer and a label for the type
+of question. `multiple-choice/1` is test data: one question with four options, one of them right.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def read_choices(path: Path) -> list[MultipleChoice]:
 
 
 def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int:
-    """Write records as JSON lines, creating folders as needed; return how many there were."""
+    """Write records as JSON lines, creating folders as needed; returns their number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [msgspec.json.encode(record) for record in records]
     path.write_bytes(b"".join(line + b"\n" for line in lines))
@@ -96,7 +95,7 @@ def _read(path: Path, kind: type[Record], schema: str, required: tuple[str, ...]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Every line, counted from 1. A blank line is a malformed record, not a pause."""
+    """Every line, counted from 1. A blank line is a malformed record."""
     try:
         with path.open("rb") as file:
             yield from enumerate(file, start=1)

@@ -1,8 +1,8 @@
-"""Cut a corpus into site files and test files so that no test disease was ever trained on.
+"""Splits a corpus into site files and test files so that no test disease was ever trained on.
 
 The split is by disease over the whole corpus, not per institute: a disease that two institutes
-write about lies on one side for both. Nothing is drawn at random, so that every party that holds
-the same records finds the same split.
+write about falls on the same side for both. It is not random, so every party with the same records
+gets the same split.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from daitn.learning.corpora.records import OPTIONS, MultipleChoice, QaPair, writ
 __all__ = ["Prepared", "choices", "is_test_topic", "normalised", "write_corpus"]
 
 _TEST_SHARE = 1 / 3
-"""Share of the diseases kept for testing: NINDS writes about 242, so about 80 are tested there with
+"""Share of the diseases kept for testing: NINDS covers about 242, so about 80 are tested there with
 four questions each, which makes the standard error at 0.92 about 1.5 %."""
 _BROAD_ITEMS = 480
 _EXPERT_ITEMS = 480
-"""Most items of a test set: a standard error of 1.8 % at 0.80, and an evaluation of seconds."""
+"""Maximum items per test set: a standard error of 1.8 % at 0.80, and an evaluation of seconds."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written where, and how much of it."""
+    """The files written, with their sizes."""
 
     source: str
     """`medquad` or `clinic`."""
@@ -44,10 +44,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def normalised(topic: str) -> str:
-    """A disease's name without case, punctuation and what stands in brackets.
+    """A disease's name without case, punctuation and text in brackets.
 
-    So that `Gaucher's disease (type 1)` at one institute and `Gauchers Disease` at another are one.
-    True synonyms are not recognised.
+    This unifies `Gaucher's disease (type 1)` at one institute and `Gauchers Disease` at another. It
+    does not recognise true synonyms.
     """
     plain = re.sub(r"\([^)]*\)", " ", topic.casefold()).replace("'", "").replace("\u2019", "")
     return " ".join(re.findall(r"[^\W_]+", plain)) or topic.casefold().strip()
@@ -62,10 +62,10 @@ def is_test_topic(topic: str) -> bool:
 def choices(pairs: Iterable[QaPair], seed: str) -> list[MultipleChoice]:
     """Make the multiple-choice items of one site.
 
-    The wrong options are answers about the same disease to other types of question, so that
-    knowing the disease does not help. Diseases with fewer than four types of question are left out,
-    and so are items whose options are not all different. `seed` names the site and decides the
-    draw together with the question.
+    The wrong options are answers about the same disease to other types of question, so that knowing
+    the disease does not help. Skips diseases with fewer than four types of question, and items
+    whose options are not all different. `seed` names the site and, together with the question,
+    decides the draw.
     """
     by_topic: dict[str, list[QaPair]] = defaultdict(list)
     for pair in pairs:
@@ -113,8 +113,8 @@ def write_corpus(
 ) -> Prepared:
     """Write `sites/<site>.jsonl`, `tests/broad.jsonl` and `tests/expert.jsonl` under `out`.
 
-    `broad` is drawn over all sites in proportion to what they have, `expert` over the site
-    `expert` alone.
+    `broad` is drawn over all sites in proportion to their items, `expert` over the site `expert`
+    alone.
     """
     counts: dict[str, int] = {}
     items: dict[str, list[MultipleChoice]] = {}
