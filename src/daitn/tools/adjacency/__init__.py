@@ -1,1 +1,1 @@
-"""What carries messages between neighbours, over the link between the two and no other way."""
+"""Carries messages between neighbours, only over the link between the two."""

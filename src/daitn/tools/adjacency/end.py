@@ -1,4 +1,4 @@
-"""One end of a link: what arrives is taken in, what happens is told."""
+"""One end of a link: takes in what arrives, and reports events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class End:
-    """Everything about one neighbour. Runs on the event loop, but for `arrive`."""
+    """State of the link to one neighbour. Runs on the event loop, except `arrive`."""
 
     def __init__(self, neighbour: SiteId, neighbours: Neighbours, sender: FrameSender) -> None:
         self.neighbour: Final = neighbour
@@ -31,7 +31,7 @@ class End:
         """None while the link is down."""
         self.sender: Final = sender
         self.heard_s = time.monotonic()
-        """When anything arrived last, whether or not the loop has looked at it."""
+        """When anything last arrived, whether or not the loop has processed it."""
         self._neighbours = neighbours
         self._inbox: Queue[tuple[float, bytes]] = Queue()
         self._skipped = 0
@@ -41,12 +41,12 @@ class End:
         self._dropped_out = 0
 
     def arrive(self, payload: bytes) -> None:
-        """Something arrived, on a thread of Zenoh's."""
+        """Take in a payload, on one of Zenoh's threads."""
         self.heard_s = time.monotonic()
         self._inbox.put((self.heard_s, payload), len(payload))
 
     def work(self) -> bool:
-        """Look at some of what arrived, about a frame. Returns whether more is there."""
+        """Process about a frame of what arrived. Returns whether more is waiting."""
         taken = self._inbox.take(FRAME_BYTES)
         if self._inbox.dropped != self._skipped:
             self._skipped = self._inbox.dropped
@@ -67,11 +67,11 @@ class End:
             self._fell(why)
 
     def say_hello(self) -> None:
-        """Say hello now."""
+        """Send a hello now."""
         self.sender.hello(self.link.hello(time.monotonic()))
 
     def close(self) -> None:
-        """Send nothing any more."""
+        """Stop sending."""
         self._drop_outbox()
         self.sender.close()
 

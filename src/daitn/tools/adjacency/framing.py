@@ -1,10 +1,11 @@
-"""What the two ends of a link say to each other, in bytes. Numbers: most significant byte first.
+"""Wire format between the two ends of a link. Numbers: most significant byte first.
 
 ::
 
-    head    kind (1), nonce of the sender (8), nonce of the receiver that the sender heard (8)
+    head    kind (1), nonce of the sender (8), nonce of the receiver that the sender received (8)
     hello   head, then when it was sent (8), the `sent_us` that it echoes (8), for how long the
-            sender had that one (4); microseconds, by the clock of whom `sent_us` is; 0: none
+            sender had held that one (4); microseconds, by the clock of the end that set
+            `sent_us`; 0: none
     frame   head, then its number (4), the count of its messages (4), the size of each (4), and
             the messages, without gaps
 """
@@ -21,7 +22,7 @@ from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
 __all__ = ["FRAME_BYTES", "Frame", "Hello", "Nonces", "decode", "encode_frame", "encode_hello"]
 
 FRAME_BYTES: Final = 256 << 10
-"""Of messages that travel together. A larger message travels alone."""
+"""Size of messages that travel together. A larger message travels alone."""
 _MOST_BYTES: Final = MOST_MESSAGE_BYTES + 1024
 
 _HELLO_KIND, _FRAME_KIND = 1, 2
@@ -30,15 +31,15 @@ _FRAME = struct.Struct("!BQQII")
 
 
 class Nonces(NamedTuple):
-    """Who speaks to whom: both are drawn anew whenever their end loses the link."""
+    """Sender and receiver of a message; each end draws a new nonce whenever it loses the link."""
 
     sender: int
     receiver: int
-    """0 where the sender does not hear the receiver."""
+    """0 if the sender does not receive the receiver."""
 
 
 class Hello(NamedTuple):
-    """Says that its sender is there, and whom it hears."""
+    """Announces its sender, and whom it receives."""
 
     nonces: Nonces
     sent_us: int
@@ -70,7 +71,7 @@ def encode_frame(nonces: Nonces, number: int, messages: Sequence[bytes]) -> byte
 
 
 def decode(wire: bytes) -> Hello | Frame:
-    """What a neighbour said. Raises `Corrupt`; trusts nothing."""
+    """Decode a neighbour's message, without trusting it. Raises `Corrupt`."""
     if not wire or len(wire) > _MOST_BYTES:
         raise _malformed(f"it has {len(wire)} bytes")
     if wire[0] == _FRAME_KIND:

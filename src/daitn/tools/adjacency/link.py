@@ -1,9 +1,9 @@
-"""What one end knows of a link: whether both ends hear each other, and how far they are apart.
+"""One end's view of a link: whether both ends receive each other, and the delay between them.
 
-No I/O and no clock. Each end has a nonce, draws a new one whenever it loses the link, and says in
-all that it sends which nonce of the other it heard. An end is up once it hears its own nonce. So
-when one end restarts or loses the link, the other hears an unknown nonce and loses it too, and
-frames of a time before that fit neither end any more.
+No I/O and no clock. Each end has a nonce, draws a new one whenever it loses the link, and includes
+in every message the nonce it received from the other. An end is up once it receives its own nonce.
+So when one end restarts or loses the link, the other receives an unknown nonce and loses it too,
+and earlier frames no longer match either end.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["LEAST_COST_S", "Link"]
 
 LEAST_COST_S: Final = 1e-4
 _SMOOTHING: Final = 1 / 8
-"""Weight of the newest round trip, as TCP has it (RFC 6298)."""
+"""Weight of the newest round trip, as in TCP (RFC 6298)."""
 
 
 class Link:
-    """One end. `nonces` is replaced as one, since another thread sends hellos from it."""
+    """One end. `nonces` is replaced as a whole, because another thread sends hellos from it."""
 
     def __init__(self, draw: Callable[[], int]) -> None:
         self.up = False
@@ -34,18 +34,18 @@ class Link:
         self._echo: tuple[int, float] = (0, 0.0)
 
     def hello(self, now_s: float) -> Hello:
-        """What to say now."""
+        """The hello to send now."""
         nonces = self.nonces
         echo_us, arrived_s = self._echo
         held_us = max(0, round((now_s - arrived_s) * 1e6)) if echo_us else 0
         return Hello(nonces, round(now_s * 1e6), echo_us, held_us)
 
     def hear(self, hello: Hello, arrived_s: float) -> None:
-        """Take a hello in. It may change `up`, `cost_s` and `nonces`."""
+        """Process a hello. It may change `up`, `cost_s` and `nonces`."""
         sender, receiver = hello.nonces
         if self.up and (sender != self.nonces.receiver or receiver != self.nonces.sender):
             self.lose()
-        # In this order: what is said to a new nonce must not echo the clock of an older one.
+        # In this order: a message to a new nonce must not echo the clock of an older one.
         self._echo = (hello.sent_us, arrived_s)
         self.nonces = Nonces(self.nonces.sender, sender)
         if receiver != self.nonces.sender:
@@ -56,12 +56,12 @@ class Link:
             self._rise()
 
     def accept(self, frame: Frame) -> bool:
-        """Whether the frame is of now. Loses the link where frames before it are missing."""
+        """Whether the frame is current. Loses the link if earlier frames are missing."""
         sender, receiver = frame.nonces
         if receiver != self.nonces.sender or (self.up and sender != self.nonces.receiver):
             return False
         if not self.up:
-            # Its sender is up, so it hears us; the hello that would have said so was dropped.
+            # Its sender is up, so it receives us; the hello that would have told us was dropped.
             self.nonces = Nonces(self.nonces.sender, sender)
             self._rise()
         if self._expected is not None and frame.number != self._expected:
@@ -71,11 +71,11 @@ class Link:
         return True
 
     def skip(self) -> None:
-        """Frames were dropped at this end: that the next one has a later number is no fault."""
+        """Frames were dropped at this end, so the next one may have a later number."""
         self._expected = None
 
     def lose(self) -> None:
-        """Be down, with a new nonce. Harmless where it is down already."""
+        """Go down, with a new nonce. Harmless if already down."""
         if self.up:
             self.up = False
             self.downs += 1

@@ -27,19 +27,19 @@ _NEW = LinkStats(
 
 @dataclass(eq=False, slots=True)
 class _Wire:
-    """A link from when it is made until it is cut."""
+    """A link from its creation until it is cut."""
 
     cost_s: float
     loss: float
     whole: bool = True
     due_s: dict[SiteId, float] = field(default_factory=dict)
-    """When what was sent last arrives, per sender."""
+    """When the last message sent arrives, per sender."""
 
 
 class MemoryLinks:
-    """All links. Cut ones lose what is on its way, and are `down` for both ends `notice_s` later.
+    """All links. A cut loses messages in transit; both ends notice it `notice_s` later.
 
-    `rng` decides what a link with loss loses.
+    `rng` decides what a lossy link loses.
     """
 
     def __init__(self, *, notice_s: float = 0.0, rng: random.Random | None = None) -> None:
@@ -48,21 +48,21 @@ class MemoryLinks:
         self._sites: dict[SiteId, MemoryAdjacency] = {}
 
     def open(self, site: SiteId, neighbours: Neighbours) -> MemoryAdjacency:
-        """A site without links. Raises `InvalidInput` where it is open already."""
+        """Open a site without links. Raises `InvalidInput` if it is already open."""
         if site in self._sites:
             raise InvalidInput(f"{site} is open already", field="site")
         opened = self._sites[site] = MemoryAdjacency(self, site, neighbours)
         return opened
 
     def join(self, a: SiteId, b: SiteId, *, cost_s: float = LEAST_COST_S, loss: float = 0) -> None:
-        """Link two open sites, or link them anew. Messages take `cost_s`; a share is lost."""
+        """Link two open sites, or relink them. Messages take `cost_s`; a share is lost."""
         self.cut(a, b)
         wire = _Wire(cost_s, loss)
         for end, other in ((self._sites[a], b), (self._sites[b], a)):
             asyncio.get_running_loop().call_soon(end.rise, other, wire)
 
     def cut(self, a: SiteId, b: SiteId) -> None:
-        """Break the link between two sites; nothing where there is none."""
+        """Break the link between two sites, if there is one."""
         for site, other in ((a, b), (b, a)):
             end = self._sites.get(site)
             if end is not None and (wire := end.wires.get(other)) is not None:
@@ -70,19 +70,19 @@ class MemoryLinks:
                 asyncio.get_running_loop().call_later(self._notice_s, end.fall, other, wire)
 
     def carry(self, source: SiteId, target: SiteId, wire: _Wire, messages: list[bytes]) -> None:
-        """Bring messages to the other end, or lose them."""
+        """Deliver messages to the other end, or lose them."""
         end = self._sites.get(target)
         kept = [one for one in messages if not wire.loss or self._rng.random() >= wire.loss]
         if end is None or not kept:
             return
         loop = asyncio.get_running_loop()
-        # The loop does not keep the order of timers that are due at the same instant.
+        # The loop does not preserve the order of timers due at the same instant.
         due_s = max(loop.time() + wire.cost_s, wire.due_s.get(source, 0.0) + 1e-6)
         wire.due_s[source] = due_s
         loop.call_at(due_s, end.arrive, source, wire, kept)
 
     def leave(self, site: SiteId) -> None:
-        """Cut all links of a site; its name is free again."""
+        """Cut all links of a site, and free its name."""
         gone = self._sites.pop(site)
         for other in gone.wires:
             self.cut(other, site)
@@ -90,14 +90,14 @@ class MemoryLinks:
 
 
 class MemoryAdjacency:
-    """One site; see `Adjacency`. Made by `MemoryLinks.open`."""
+    """One site; see `Adjacency`. Created by `MemoryLinks.open`."""
 
     endpoints: tuple[str, ...] = ()
 
     def __init__(self, links: MemoryLinks, site: SiteId, neighbours: Neighbours) -> None:
         self.site = site
         self.wires: dict[SiteId, _Wire] = {}
-        """Links that this site takes to be up."""
+        """Links that this site considers up."""
         self._links = links
         self._neighbours = neighbours
         self._waiting: dict[SiteId, list[bytes]] = {}
@@ -123,7 +123,7 @@ class MemoryAdjacency:
             self._links.leave(self.site)
 
     def rise(self, neighbour: SiteId, wire: _Wire) -> None:
-        """The link to a neighbour is there; one that was there before goes first."""
+        """The link to a neighbour comes up; an existing one falls first."""
         if self._closed or not wire.whole:
             return
         if neighbour in self.wires:
@@ -140,7 +140,7 @@ class MemoryAdjacency:
             self._neighbours.down(neighbour)
 
     def arrive(self, neighbour: SiteId, wire: _Wire, messages: list[bytes]) -> None:
-        """Messages came over the link."""
+        """Messages arrived over the link."""
         if wire.whole and self.wires.get(neighbour) is wire and not self._closed:
             self._note(neighbour, messages_in=len(messages))
             self._neighbours.frames(neighbour, messages)

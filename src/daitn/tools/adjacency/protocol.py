@@ -1,11 +1,11 @@
-"""The seam below forwarders: messages to neighbours, and which neighbours there are.
+"""The seam below forwarders: messages to neighbours, and which neighbours exist.
 
-Two implementations stand beside this file: `zenoh.py` (the real one, made by `open_adjacency`) and
-`memory.py` (its in-memory twin).
+The two implementations are beside this file: `zenoh.py` (the real one, made by `open_adjacency`)
+and `memory.py` (its in-memory twin).
 
-A link is *up* while both ends hear each other. While it is up, messages arrive complete and in
-order, except those that overflow (`LinkStats`). Whatever breaks that takes the link down, at both
-ends, before it is up again: so what an end told before is told anew, and neither end believes that
+A link is *up* while both ends receive each other. While it is up, messages arrive complete and in
+order, except those that overflow (`LinkStats`). Anything that breaks this takes the link down, at
+both ends, before it is up again: so each end repeats what it advertised, and neither assumes that
 the other still knows it.
 """
 
@@ -23,21 +23,22 @@ MOST_MESSAGE_BYTES = 8 << 20
 
 
 class Neighbours(Protocol):
-    """Who hears what happens on the links. All calls come on the event loop, one at a time.
+    """Receives link events. All calls come on the event loop, one at a time.
 
-    What a call raises is logged, and goes no further.
+    An exception in a call is logged, and goes no further.
     """
 
     def up(self, neighbour: SiteId, cost_s: float) -> None:
-        """Messages go to and fro from now on; `cost_s` is the one-way delay, in seconds."""
+        """The link is up in both directions; `cost_s` is the one-way delay, in seconds."""
         ...
 
     def down(self, neighbour: SiteId) -> None:
-        """The link is gone, and what was on its way may be lost. Always after an `up`."""
+        """The link is down, and messages in transit may be lost. Always follows an `up`."""
         ...
 
     def cost(self, neighbour: SiteId, cost_s: float) -> None:
-        """The smoothed one-way delay in seconds, while the link is up. Tells small changes too."""
+        """The smoothed one-way delay in seconds, while the link is up. Reports even small
+        changes."""
         ...
 
     def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
@@ -47,7 +48,7 @@ class Neighbours(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """What happened on a link since this end started."""
+    """Statistics of a link since this end started."""
 
     up: bool
     cost_s: float
@@ -56,11 +57,12 @@ class LinkStats:
     messages_in: int
     messages_out: int
     dropped_in: int
-    """Messages from the neighbour that were not handed on: too many waited here."""
+    """Messages from the neighbour that were dropped here: too many were waiting."""
     dropped_out: int
-    """Messages to the neighbour that were not sent: too many waited, or the link went down."""
+    """Messages to the neighbour that were not sent: too many were waiting, or the link went
+    down."""
     malformed: int
-    """What came under the neighbour's name and could not be read."""
+    """Messages under the neighbour's name that could not be decoded."""
 
 
 class Adjacency(Protocol):
@@ -68,22 +70,22 @@ class Adjacency(Protocol):
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Where it accepts connections, with the ports that were taken for 0."""
+        """Where it accepts connections, with the actual ports in place of 0."""
         ...
 
     def send(self, neighbour: SiteId, message: bytes) -> bool:
-        """Send a message over the link; what is sent in one turn of the event loop goes together.
+        """Send a message over the link; messages of one turn of the event loop go together.
 
-        Returns at once, and whether the link is up: otherwise nothing is sent. Where more waits
-        than the link carries, the oldest messages are dropped and counted.
-        Raises `InvalidInput` above `MOST_MESSAGE_BYTES`.
+        Returns at once, and whether the link is up: otherwise nothing is sent. If more is waiting
+        than the link carries, the oldest messages are dropped and counted. Raises `InvalidInput`
+        above `MOST_MESSAGE_BYTES`.
         """
         ...
 
     def stats(self) -> dict[SiteId, LinkStats]:
-        """Per neighbour that is configured or was heard."""
+        """Per neighbour that is configured or was received from."""
         ...
 
     async def close(self) -> None:
-        """Leave; neighbours notice at once. Calls no one any more. Closing twice is harmless."""
+        """Leave; neighbours notice at once. Makes no further calls. Closing twice is harmless."""
         ...

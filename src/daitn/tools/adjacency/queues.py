@@ -1,4 +1,4 @@
-"""A queue between the event loop and a thread, that holds so much and no more."""
+"""A bounded queue between the event loop and a thread."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["QUEUE_BYTES", "Queue"]
 Item = TypeVar("Item")
 
 QUEUE_BYTES: Final = 16 << 20
-"""Room for two of the largest messages; at 1 Gbit/s what goes over a link in 0.13 s."""
+"""Room for two of the largest messages; 0.13 s of traffic at 1 Gbit/s."""
 _ITEM_BYTES: Final = 64
-"""What the smallest item costs in memory."""
+"""Memory cost of the smallest item."""
 
 
 class Queue(Generic[Item]):
-    """First in, first out; over its bound the oldest items are dropped. Any thread may use it."""
+    """First in, first out; drops the oldest items above its bound. Thread-safe."""
 
     def __init__(self, most_bytes: int = QUEUE_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -25,7 +25,7 @@ class Queue(Generic[Item]):
         self._bytes = 0
         self._lock = threading.Lock()
         self.dropped = 0
-        """Items, ever."""
+        """Number of items ever dropped."""
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -41,9 +41,9 @@ class Queue(Generic[Item]):
                 self.dropped += 1
 
     def take(self, most_bytes: int) -> list[Item]:
-        """The oldest items, of `most_bytes` together or a single one; none where it is empty."""
+        """The oldest items, up to `most_bytes` in total or a single one; empty if none."""
         taken: list[Item] = []
-        if not self._items:  # Most are empty whenever they are looked at: not worth the lock.
+        if not self._items:  # Queues are usually empty: not worth the lock.
             return taken
         with self._lock:
             items, total = self._items, 0

@@ -1,4 +1,4 @@
-"""The sending half of a link: a thread that may wait for the network, so that the loop does not."""
+"""The sending half of a link: a thread that may wait for the network, so that the loop need not."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ _JOIN_S: Final = 2.0
 
 
 class Outbox(Queue[bytes]):
-    """What waits to be sent while the link is up; each time that it comes up has its own.
+    """Messages to send while the link is up; each time it comes up it gets a new outbox.
 
-    So a message that was sent before the link went down never arrives after it is up again.
+    So a message sent before the link went down never arrives after it is up again.
     """
 
     def __init__(self, nonces: Nonces) -> None:
         super().__init__()
         self.nonces = nonces
         self.awake = False
-        """Whether the thread will look at it without being told."""
+        """Whether the thread will check it without being woken."""
         self.pending = False
-        """Whether the thread is told at the end of this turn of the event loop."""
+        """Whether the thread will be woken at the end of this turn of the event loop."""
         self.sent = 0
         self._number = 0
 
     def frame(self) -> bytes | None:
-        """The next frame; None, and asleep from then on, where nothing waits."""
+        """The next frame; None if nothing waits, and the outbox is then asleep."""
         while not (messages := self.take(FRAME_BYTES)):
             self.awake = False
             if not self:
                 return None
-            self.awake = True  # Something came in between, and found it awake.
+            self.awake = True  # An item arrived in between, while it was awake.
         frame = encode_frame(self.nonces, self._number, messages)
         self._number += 1
         self.sent += len(messages)
@@ -56,10 +56,10 @@ class Outbox(Queue[bytes]):
 class FrameSender:
     """Sends to one neighbour.
 
-    Frames wait for room on the link (BLOCK): under DROP, Zenoh loses silently what does not fit
-    at once. Measured on loopback, 256-byte messages put one by one: 116,000/s arrive of
-    116,000/s with BLOCK, 90,000/s of 838,000/s with DROP. A put that waits can take seconds on a
-    stalled link, hence the thread. Hellos do not wait: the next one is as good.
+    Frames wait for room on the link (BLOCK): under DROP, Zenoh silently loses what does not fit at
+    once. Measured on loopback, 256-byte messages put one by one: 116,000/s arrive of 116,000/s with
+    BLOCK, 90,000/s of 838,000/s with DROP. A put that waits can take seconds on a stalled link,
+    hence the thread. Hellos do not wait: the next one is as good.
     """
 
     def __init__(self, session: zenoh.Session, key: str) -> None:
@@ -71,25 +71,25 @@ class FrameSender:
         self._thread.start()
 
     def hello(self, hello: Hello) -> None:
-        """Say hello, ahead of all frames. Any thread may; it waits 1 ms at most."""
+        """Send a hello, ahead of all frames. Thread-safe; waits 1 ms at most."""
         publisher = self._hellos
         if publisher is not None:
             with contextlib.suppress(zenoh.ZError):  # The session is closed.
                 publisher.put(encode_hello(hello))
 
     def wake(self, outbox: Outbox) -> None:
-        """There may be something to send."""
+        """Wake the thread, as there may be something to send."""
         outbox.pending = False
         if not outbox.awake:
             outbox.awake = True
             self._wakes.put(outbox)
 
     def close(self) -> None:
-        """Let the thread end, once what it is sending is sent or the session is closed."""
+        """Let the thread end, once its current send is done or the session is closed."""
         self._wakes.put(None)
 
     def join(self) -> None:
-        """Wait for the thread. Python must not end while one is within Zenoh: that aborts it."""
+        """Wait for the thread, because exiting Python while a thread is inside Zenoh aborts it."""
         self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
@@ -99,7 +99,8 @@ class FrameSender:
             while (outbox := self._wakes.get()) is not None:
                 while (frame := outbox.frame()) is not None:
                     frames.put(frame)
-        # Zenoh takes back what is forgotten; to undeclare fails while another thread says hello.
+        # Zenoh undeclares what is forgotten; undeclaring explicitly fails while another thread says
+        # hello.
         self._hellos = None
 
     def _publisher(

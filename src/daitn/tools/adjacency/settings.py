@@ -1,4 +1,4 @@
-"""Who this site is, and who its neighbours are."""
+"""Settings of a site and its neighbours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AdjacencySettings"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdjacencySettings:
-    """How a site is adjacent to others. Raises `InvalidInput` on names that cannot be used."""
+    """Settings of a site's links. Raises `InvalidInput` for unusable names."""
 
     site: SiteId
     listen: tuple[str, ...] = ()
@@ -21,15 +21,15 @@ class AdjacencySettings:
     neighbours: Mapping[SiteId, tuple[str, ...]] = field(default_factory=dict)
     """Endpoints to connect to, per neighbour; none for one that connects to this site."""
     anybody: bool = False
-    """Whether whoever connects becomes a neighbour, under the name that it gives itself."""
+    """Whether any site that connects becomes a neighbour, under the name it claims."""
     scout: str = ""
-    """Multicast group at which sites of a local network find each other; empty: none. All that do
-    become neighbours."""
+    """Multicast group on which sites of a local network find each other and become neighbours;
+    empty: none."""
     tls: str = ""
     """Folder with certificates; see `FabricSettings`."""
     hello_s: float = 0.05
     dead_s: float = 0.15
-    """A neighbour that is silent for so long is down."""
+    """A neighbour that is silent for this long is down."""
 
     def __post_init__(self) -> None:
         for name in (self.site, *self.neighbours):

@@ -1,17 +1,17 @@
 """Links to neighbours over Zenoh.
 
-A Zenoh peer without gossip sends to those only that it is connected to, and passes
-nothing on for others (a router does): a publication takes the link to its neighbour or is not
-delivered. So a broken link is seen here, and not gone around below.
+A Zenoh peer without gossip sends only to peers it is connected to, and forwards nothing for others
+(a router does): a publication takes the link to its neighbour or is not delivered. So a broken link
+is visible here, and not routed around below.
 
 Three signs tell that a link is down. Zenoh withdraws the neighbour's token when the connection
-breaks: seen within some milliseconds of a process's death or a reset. Silence of `dead_s`: a
-frozen process, a pulled cable. An unknown nonce in a hello: the neighbour restarted, or lost the
-link itself.
+breaks: visible within milliseconds of a process's death or a reset. Silence of `dead_s`: a frozen
+process, a pulled cable. An unknown nonce in a hello: the neighbour restarted, or lost the link
+itself.
 
-Hellos are said by a thread of their own, so that a busy event loop is not taken for a dead site;
-a loop that is stuck for `_STUCK_S` is. Time for which this process itself did not run does not
-count as silence of others.
+A separate thread sends hellos, so that a site with a busy event loop does not seem dead; one whose
+loop is stuck for `_STUCK_S` does. Time in which this process itself did not run does not count as
+others' silence.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _LOG = logging.getLogger(__name__)
 
 _STUCK_S: Final = 1.0
 _FORGET_S: Final = 10.0
-"""How long one that is no configured neighbour is remembered after it was heard last."""
+"""How long a neighbour that is not configured is remembered after its last message."""
 _MOST_STRANGERS: Final = 256
 _MOST_ENDS: Final = 1024
 
 
 async def open_adjacency(settings: AdjacencySettings, neighbours: Neighbours) -> ZenohAdjacency:
-    """Listen, and connect to neighbours whenever they are there.
+    """Listen, and connect to neighbours whenever they are reachable.
 
-    Raises `InvalidInput` when an endpoint, or the group to scout at, is none, or where an endpoint
-    cannot be listened on.
+    Raises `InvalidInput` if an endpoint or the scouting group is invalid, or an endpoint cannot be
+    listened on.
     """
     connect = dict.fromkeys(one for many in settings.neighbours.values() for one in many)
     session, endpoints = await open_session(
@@ -93,7 +93,7 @@ class ZenohAdjacency:
         self._awake = False
         self._flushing: list[End] = []
         self._strangers: set[str] = set()
-        """Ignored, and reported once."""
+        """Ignored sites, each reported once."""
         for neighbour in settings.neighbours:
             self._meet(neighbour)
         self._ticked_s = time.monotonic()
@@ -102,7 +102,7 @@ class ZenohAdjacency:
         self._pulse_thread.start()
 
     def declare(self) -> None:
-        """Start to hear, and show up. Blocking."""
+        """Start to receive, and announce this site. Blocking."""
         site = self._settings.site
         heard = zenoh.handlers.Callback(self._heard, indirect=False)
         alive = zenoh.handlers.Callback(self._seen, indirect=False)
@@ -163,7 +163,7 @@ class ZenohAdjacency:
                 end.sender.wake(end.outbox)
 
     def _heard(self, sample: zenoh.Sample) -> None:
-        """On a thread of Zenoh's."""
+        """On one of Zenoh's threads."""
         name = str(sample.key_expr).rpartition("/")[2]
         end = self._ends.get(name)
         if end is None:
@@ -178,11 +178,11 @@ class ZenohAdjacency:
             call_on(self._loop, self._work)
 
     def _seen(self, sample: zenoh.Sample) -> None:
-        """On a thread of Zenoh's."""
+        """On one of Zenoh's threads."""
         name = str(sample.key_expr).rpartition("/")[2]
         if sample.kind == zenoh.SampleKind.DELETE:
             call_on(self._loop, partial(self._vanished, name))
-        elif self._settings.scout:  # One of two who found each other has to speak first.
+        elif self._settings.scout:  # One of two sites that found each other has to speak first.
             call_on(self._loop, partial(self._welcome, name))
 
     def _vanished(self, name: str) -> None:
@@ -229,7 +229,7 @@ class ZenohAdjacency:
             self._tick_handle = self._loop.call_later(self._settings.hello_s, self._tick)
 
     def _pulse(self) -> None:
-        """On a thread of its own."""
+        """On its own thread."""
         while not self._closed.wait(self._settings.hello_s):
             if time.monotonic() - self._ticked_s < _STUCK_S:
                 for end in tuple(self._ends.values()):

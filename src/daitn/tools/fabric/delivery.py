@@ -1,4 +1,4 @@
-"""What every fabric does with what arrives: hand it to its owner in order, and answer requests."""
+"""Delivery shared by all fabrics: pass arrivals to their owner in order, and answer requests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["PUBLICATIONS_BOUND", "Mailbox", "answer", "call_on", "closed", "sile
 Item = TypeVar("Item")
 
 PUBLICATIONS_BOUND = 4096
-"""Publications that may wait for one subscriber: what 200 sites say in a hundred seconds at one
-message in five seconds each. A subscriber that is further behind loses the oldest."""
+"""Publications that may wait for one subscriber: those of 200 sites over a hundred seconds, at one
+message per five seconds each. A slower subscriber loses the oldest."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ _LOG = logging.getLogger(__name__)
 class Mailbox(Generic[Item]):
     """Items from any thread, handled one at a time, in order, on the loop that made the mailbox.
 
-    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile
-    up: waiting instead would stall the thread that reads the network for everybody.
+    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile up:
+    waiting instead would stall the thread that reads the network for everybody.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Mailbox(Generic[Item]):
         self._worker = self._loop.create_task(self._run(), name=f"mailbox {name}")
 
     def put(self, item: Item) -> None:
-        """Add an item. Never blocks; any thread may call it, also after the loop has ended."""
+        """Add an item. Never blocks; thread-safe, even after the loop has ended."""
         with self._lock:
             if len(self._items) == self._items.maxlen:
                 self._dropped += 1
@@ -55,7 +55,7 @@ class Mailbox(Generic[Item]):
             call_on(self._loop, self._arrived.set)
 
     async def close(self) -> None:
-        """Stop handling; what waits is forgotten, what is being handled is cancelled."""
+        """Stop handling; drops waiting items, and cancels the one being handled."""
         self._closed = True
         if asyncio.current_task() is self._worker:
             return
@@ -72,11 +72,11 @@ class Mailbox(Generic[Item]):
                 await self._take(item[0])
             except Exception:
                 _LOG.exception("%s: handling failed", self._name)
-            # A flood that never suspends would keep everybody else off the loop.
+            # A flood that never suspends would keep everything else off the loop.
             await asyncio.sleep(0)
 
     def _next(self) -> tuple[Item] | None:
-        """The oldest item; None, and asleep from then on, where there is none."""
+        """The oldest item; None if there is none, and the mailbox is then asleep."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
             item = (self._items.popleft(),) if self._items else None
@@ -89,7 +89,7 @@ class Mailbox(Generic[Item]):
 
 
 def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    """Run `call` on a loop from another thread; nothing where the loop has ended already."""
+    """Run `call` on a loop from another thread; does nothing if the loop has ended."""
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:
@@ -98,9 +98,9 @@ def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None
 
 
 async def answer(handler: Handler, key: str, payload: bytes) -> bytes:
-    """Let a handler answer a request; whatever goes wrong is a `DaitnError` that may travel.
+    """Let a handler answer a request; any failure becomes a `DaitnError` that may travel.
 
-    An error that nobody foresaw stays in this process's log; the asker learns only where it was.
+    An unexpected error stays in this process's log; the requester learns only where it happened.
     """
     try:
         return await handler(key, payload)
@@ -114,14 +114,14 @@ async def answer(handler: Handler, key: str, payload: bytes) -> bytes:
 
 
 def unserved(key: str) -> Unreachable:
-    """The error when nobody is there to answer."""
+    """The error when nobody serves a key."""
     return Unreachable(
         f"nobody serves {key}", fix="check that the process that serves it runs and is connected"
     )
 
 
 def silent(key: str, timeout_s: float) -> Unreachable:
-    """The error when somebody may be there and did not answer in time."""
+    """The error when a server may exist but did not answer in time."""
     return Unreachable(
         f"no answer from {key} within {timeout_s:g} s",
         fix="check the network on the way and the load of the process that serves it",

@@ -3,23 +3,23 @@
 ::
 
     daitn/alive/center                     token: the control centre runs
-    daitn/alive/site/{site}/{mark}         token: a node of the site runs that has this key
+    daitn/alive/site/{site}/{mark}         token: a node of the site, with this key, runs
     daitn/center/do/{verb}                 request: a command or question to the control centre
-    daitn/center/event/{job}               publication: something happened to a job
-    daitn/center/advice                    publication: what forwarders are advised to do
+    daitn/center/event/{job}               publication: a job's event
+    daitn/center/advice                    publication: advice to forwarders
     daitn/site/{site}/do/{verb}            request: a command or question to a site
     daitn/site/{site}/echo                 request: the same bytes back, for round-trip time
     daitn/site/{site}/stream               request: as many bytes as asked for, for throughput
     daitn/site/{site}/advert               publication: the site's signed descriptor
-    daitn/site/{site}/sensed               publication: what the site measured
-    daitn/site/{site}/progress/{job}       publication: how far a piece of work is
-    daitn/site/{site}/serving              publication: how a facility's deployments do
-    daitn/site/{site}/attested             publication: what a verifier found by asking models
-    daitn/site/{site}/demand               publication: what is asked at a gateway
+    daitn/site/{site}/sensed               publication: the site's measurements
+    daitn/site/{site}/progress/{job}       publication: progress of a piece of work
+    daitn/site/{site}/serving              publication: load of a facility's deployments
+    daitn/site/{site}/attested             publication: a verifier's findings on deployed models
+    daitn/site/{site}/demand               publication: demand at a gateway
 
-Names come from the network too, so each is checked before it becomes part of a key: a site
-called `**` must not turn a request to one into a request to all. All functions that take a name
-raise `InvalidInput` when it is not usable (see `daitn.objects.identifiers.checked_name`).
+Names come from the network too, so each is checked before it becomes part of a key: a site called
+`**` must not turn a request to one site into a request to all. All functions that take a name raise
+`InvalidInput` for an unusable one (see `daitn.objects.identifiers.checked_name`).
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def center_alive() -> str:
 
 
 def center_advice() -> str:
-    """Publications of what the control centre advises forwarders to do."""
+    """Publications of the control centre's advice to forwarders."""
     return "daitn/center/advice"
 
 
 def site_alive(site: SiteId, mark: str) -> str:
-    """Token of a node of a site; `mark`: of its public key, see `key_mark`."""
+    """Token of a site's node; `mark` is that of its public key, see `key_mark`."""
     return f"daitn/alive/site/{checked_name(site, 'site')}/{checked_name(mark, 'mark')}"
 
 
@@ -100,12 +100,12 @@ def site_do(site: SiteId, verb: str) -> str:
 
 
 def site_echo(site: SiteId) -> str:
-    """Request that brings the same bytes back."""
+    """Request that returns the same bytes."""
     return f"{_site(site)}/echo"
 
 
 def site_stream(site: SiteId) -> str:
-    """Request that brings back as many bytes as it asks for."""
+    """Request that returns as many bytes as it asks for."""
     return f"{_site(site)}/stream"
 
 
@@ -115,27 +115,27 @@ def site_advert(site: SiteId) -> str:
 
 
 def site_sensed(site: SiteId) -> str:
-    """Publications of what a site measured."""
+    """Publications of a site's measurements."""
     return f"{_site(site)}/sensed"
 
 
 def site_serving(site: SiteId) -> str:
-    """Publications of how a facility's deployments do."""
+    """Publications of the load of a facility's deployments."""
     return f"{_site(site)}/serving"
 
 
 def site_attested(site: SiteId) -> str:
-    """Publications of what a verifier found by asking deployed models."""
+    """Publications of a verifier's findings on deployed models."""
     return f"{_site(site)}/attested"
 
 
 def site_demand(site: SiteId) -> str:
-    """Publications of what is asked at a gateway."""
+    """Publications of the demand at a gateway."""
     return f"{_site(site)}/demand"
 
 
 def site_progress(site: SiteId, job: JobId) -> str:
-    """Publications of how far a site is with work for a job."""
+    """Publications of a site's progress with work for a job."""
     return f"{_site(site)}/progress/{checked_name(job, 'job')}"
 
 
@@ -145,7 +145,7 @@ def job_progress(job: JobId) -> str:
 
 
 def site_of(key: str) -> SiteId:
-    """The site that a key speaks of. Raises `InvalidInput` where it speaks of none."""
+    """The site in a key. Raises `InvalidInput` if there is none."""
     match key.split("/"):
         case ["daitn", "alive", "site", site, _] | ["daitn", "site", site, _, *_]:
             return SiteId(checked_name(site, "site"))
@@ -153,7 +153,7 @@ def site_of(key: str) -> SiteId:
 
 
 def mark_of(key: str) -> str:
-    """The mark in a node's token. Raises `InvalidInput` where there is none."""
+    """The mark in a node's token. Raises `InvalidInput` if there is none."""
     match key.split("/"):
         case ["daitn", "alive", "site", _, mark]:
             return checked_name(mark, "mark")
@@ -161,7 +161,7 @@ def mark_of(key: str) -> str:
 
 
 def job_of(key: str) -> JobId:
-    """The job that a key speaks of. Raises `InvalidInput` where it speaks of none."""
+    """The job in a key. Raises `InvalidInput` if there is none."""
     match key.split("/"):
         case ["daitn", "center", "event", job] | ["daitn", "site", _, "progress", job]:
             return JobId(checked_name(job, "job"))
@@ -169,7 +169,7 @@ def job_of(key: str) -> JobId:
 
 
 def verb_of(key: str) -> str:
-    """The verb of a request. Raises `InvalidInput` where there is none."""
+    """The verb of a request. Raises `InvalidInput` if there is none."""
     match key.split("/"):
         case ["daitn", "center", "do", verb] | ["daitn", "site", _, "do", verb]:
             return checked_name(verb, "verb")

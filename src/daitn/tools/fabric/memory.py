@@ -1,7 +1,7 @@
 """The fabric's in-memory twin: many sessions on one event loop, no sockets, faults on demand.
 
-A cut link behaves as it does once both ends have noticed: what the other side serves and
-announces is gone, publications do not cross, and answers already on their way are lost.
+A cut link behaves as it does once both ends have noticed: what the other side serves and announces
+is gone, publications do not cross, and answers in transit are lost.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ __all__ = ["MemoryFabric", "MemoryNetwork"]
 
 
 class MemoryNetwork:
-    """Where in-memory sessions meet."""
+    """Connects in-memory sessions."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, MemoryFabric] = {}
         self._holders: dict[str, list[MemoryFabric]] = {}
-        """Who shows a token, per key."""
+        """Sessions that show a token, per key."""
         self._cuts: set[frozenset[str]] = set()
         self._delays_s: dict[frozenset[str], float] = {}
         self._last_due_s: dict[tuple[str, str], float] = {}
 
     def open(self, name: str) -> MemoryFabric:
-        """A session of a name that no open session has. Raises `InvalidInput`."""
+        """Open a session with a name that no open session has. Raises `InvalidInput` otherwise."""
         if name in self._sessions:
             raise InvalidInput(f"a session {name!r} is open already", field="name")
         session = self._sessions[name] = MemoryFabric(self, name)
         return session
 
     def cut(self, a: str, b: str) -> None:
-        """Take the link between two sessions away."""
+        """Cut the link between two sessions."""
         self._cuts.add(frozenset((a, b)))
         self._refresh(self._tokens_of(a, b))
 
     def mend(self, a: str, b: str) -> None:
-        """Give the link between two sessions back."""
+        """Restore the link between two sessions."""
         self._cuts.discard(frozenset((a, b)))
         self._refresh(self._tokens_of(a, b))
 
@@ -59,7 +59,7 @@ class MemoryNetwork:
         self._delays_s[frozenset((a, b))] = one_way_s
 
     async def kill(self, name: str) -> None:
-        """End a session as if its process had died; the name is free again."""
+        """End a session as if its process had died, and free its name."""
         await self._sessions[name].close()
 
     def _tokens_of(self, *names: str) -> list[str]:
@@ -76,7 +76,7 @@ class MemoryNetwork:
     def _carry(
         self, source: MemoryFabric, target: MemoryFabric, arrive: Callable[[], object]
     ) -> None:
-        """Let something cross a link, in order, or lose it where the link is cut."""
+        """Deliver over a link, in order, or lose it if the link is cut."""
 
         def land() -> None:
             if self._linked(source, target):
@@ -88,13 +88,13 @@ class MemoryNetwork:
             return
         loop = asyncio.get_running_loop()
         way = (source.name, target.name)
-        # The loop does not keep the order of timers that are due at the same instant.
+        # The loop does not preserve the order of timers due at the same instant.
         due_s = max(loop.time() + delay_s, self._last_due_s.get(way, 0.0) + 1e-6)
         self._last_due_s[way] = due_s
         loop.call_at(due_s, land)
 
     def _refresh(self, keys: Iterable[str]) -> None:
-        """Tell every watch which of these tokens appeared or vanished since it was last told."""
+        """Tell every watch which of these tokens appeared or vanished since its last call."""
         for key in sorted(set(keys)):
             for session in self._sessions.values():
                 for watch in session.watches:
@@ -172,7 +172,7 @@ class _Watch:
 
 
 _Answer = bytes | ErrorReport | None
-"""None: whoever served the key went away."""
+"""None: whoever served the key left."""
 
 
 class MemoryFabric:

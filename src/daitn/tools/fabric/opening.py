@@ -1,4 +1,4 @@
-"""Opening a Zenoh session, and saying plainly why it cannot be opened."""
+"""Opens a Zenoh session, and explains plainly why it cannot be opened."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["open_session", "plain"]
 
 _CLIENT_TIMEOUT_S = 10.0
 _MESSAGE_BOUND_BYTES = 64 * 2**20
-"""A peer cannot make us hold more than this for one message. The largest honest ones are chunks
-of models, 1 MiB."""
+"""A peer cannot make us hold more than this for one message. The largest legitimate ones are model
+chunks of 1 MiB."""
 _SESSIONS_BOUND = 10_000
 """Connections that one process accepts; Zenoh's default of 1,000 is too few for a centre."""
 _CONGESTED_S = 10
-"""How long a send may wait for room for one batch (64 KiB) before Zenoh gives the link up. Its
+"""How long a send may wait for room for one batch (64 KiB) before Zenoh closes the link. Its
 default of 5 s closes links below 100 kbit/s; a dead link is noticed by its lease (10 s) anyway."""
 _PORT_TRIES = 5
 
@@ -29,7 +29,7 @@ _PORT_TRIES = 5
 async def open_session(
     settings: FabricSettings, connect_timeout_s: float | None
 ) -> tuple[zenoh.Session, tuple[str, ...]]:
-    """A session, and what it listens on. See `open_zenoh` for what is raised when."""
+    """A session, and the endpoints it listens on. See `open_zenoh` for the errors raised."""
     if connect_timeout_s is None and settings.mode == "client":
         connect_timeout_s = _CLIENT_TIMEOUT_S
     opening = asyncio.ensure_future(asyncio.to_thread(_open, settings, connect_timeout_s))
@@ -49,7 +49,7 @@ def _abandon(opening: asyncio.Future[tuple[zenoh.Session, tuple[str, ...]]]) -> 
 def _open(
     settings: FabricSettings, connect_timeout_s: float | None
 ) -> tuple[zenoh.Session, tuple[str, ...]]:
-    """Blocking. A port that was free a moment ago may be taken: then another one is tried."""
+    """Blocking. If a port that was free a moment ago is taken, tries another one."""
     flexible = any(endpoint.endswith(":0") for endpoint in settings.listen)
     for left in reversed(range(_PORT_TRIES if flexible else 1)):
         endpoints = tuple(_with_port(endpoint) for endpoint in settings.listen)
@@ -62,7 +62,7 @@ def _open(
 
 
 def _with_port(endpoint: str) -> str:
-    """The endpoint with a free port in place of 0: Zenoh does not tell which one it took."""
+    """The endpoint with a free port in place of 0; Zenoh does not report the one it took."""
     protocol, _, address = endpoint.partition("/")
     host, _, port = address.rpartition(":")
     if port != "0":
@@ -113,7 +113,7 @@ def _config(
 
 
 def _tls(folder: str) -> dict[str, object]:
-    """Both ends show certificates (mutual TLS), and who is connected to the host's name too."""
+    """Both ends present certificates (mutual TLS), and the client verifies the host's name."""
     if not folder:
         return {}
     authority, certificate, key = certificate_files(folder)
@@ -131,7 +131,7 @@ def _tls(folder: str) -> dict[str, object]:
 
 
 def plain(error: zenoh.ZError) -> str:
-    """What Zenoh says, without the path in its authors' build machine that it ends in."""
+    """Zenoh's message, without the path on its build machine at the end."""
     return str(error).partition(" at /")[0]
 
 

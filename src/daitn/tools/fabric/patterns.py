@@ -1,8 +1,8 @@
 """Key expressions: which are well formed, and which pattern covers which key.
 
 A key is parts joined by `/`. In a pattern the part `*` stands for any one part and `**` for any
-number of parts, none included. This is the portion of Zenoh's language that DA-ITN uses; a
-property test holds it against Zenoh's own matcher.
+number of parts, including none. This is the subset of Zenoh's language that DA-ITN uses; a property
+test compares it with Zenoh's own matcher.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["checked_key", "checked_pattern", "covers"]
 
 # Zenoh gives `#`, `?` and `$` a meaning of their own, and hides parts that start with `@` from
-# wildcards; neither is wanted here.
+# wildcards; we want neither.
 _PART = re.compile(r"[^/*#?$@\s][^/*#?$\s]*")
 
 
@@ -58,7 +58,7 @@ def covers(pattern: str, key: str) -> bool:
             at += 1
             done += 1
         elif star >= 0:
-            # The last `**` takes one part more, and what follows it is tried again.
+            # The last `**` takes one more part, and the rest is tried again.
             resume += 1
             at, done = star + 1, resume
         else:

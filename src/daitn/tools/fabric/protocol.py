@@ -1,8 +1,8 @@
-"""The messaging seam: everything that DA-ITN says over a network goes through `Fabric`.
+"""The messaging seam: everything that DA-ITN sends over a network goes through `Fabric`.
 
-Two implementations stand beside this file: `zenoh.py` (the real one) and `memory.py` (its
-in-memory twin); both pass the same contract test. Key expressions are Zenoh's: `/`-separated,
-`*` for one part, `**` for any number of parts.
+The two implementations are beside this file: `zenoh.py` (the real one) and `memory.py` (its
+in-memory twin); both pass the same contract test. Key expressions are Zenoh's: `/`-separated, `*`
+for one part, `**` for any number of parts.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Protocol
 __all__ = ["Alive", "Fabric", "Handler", "Message", "Registration"]
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
-"""Answers a request: (key, payload) -> answer. A `DaitnError` it raises reaches the asker."""
+"""Answers a request: (key, payload) -> answer. Its `DaitnError`s reach the requester."""
 Message = Callable[[str, bytes], Awaitable[None]]
-"""Takes a publication: (key, payload)."""
+"""Receives a publication: (key, payload)."""
 Alive = Callable[[str, bool], Awaitable[None]]
-"""Hears that the token `key` appeared (True) or vanished (False)."""
+"""Receives a change: the token `key` appeared (True) or vanished (False)."""
 
 
 class Registration(Protocol):
     """Something declared on the fabric."""
 
     async def close(self) -> None:
-        """Take it back. Closing twice is harmless."""
+        """Undeclare it. Closing twice is harmless."""
         ...
 
 
@@ -32,20 +32,20 @@ class Fabric(Protocol):
     """A session. Every coroutine runs on the event loop that opened it."""
 
     async def publish(self, key: str, payload: bytes) -> None:
-        """Send to all who subscribe now; nobody listening is no error."""
+        """Send to all current subscribers; having none is not an error."""
         ...
 
     async def subscribe(self, pattern: str, message: Message) -> Registration:
-        """Hear publications. Per publisher they arrive in order and are handled one at a time."""
+        """Receive publications, in order per publisher and one at a time."""
         ...
 
     async def request(
         self, key: str, payload: bytes, *, timeout_s: float, bulk: bool = False
     ) -> bytes:
-        """Ask the one who serves `key`. A `bulk` answer travels behind all others.
+        """Send a request to the server of `key`. A `bulk` answer yields to all others.
 
-        Raises `Unreachable` when nobody serves it or no answer came within `timeout_s`, and
-        the `DaitnError` that the handler raised.
+        Raises `Unreachable` when nobody serves it or no answer came within `timeout_s`, and the
+        `DaitnError` that the handler raised.
         """
         ...
 
@@ -58,7 +58,7 @@ class Fabric(Protocol):
         ...
 
     async def watch(self, pattern: str, alive: Alive) -> Registration:
-        """Hear of tokens, first of those that are there already."""
+        """Watch tokens; existing ones are reported first."""
         ...
 
     async def close(self) -> None: ...

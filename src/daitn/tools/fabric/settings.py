@@ -1,4 +1,4 @@
-"""How a process joins the fabric."""
+"""Settings of a process's session on the fabric."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Role and endpoints of one session, for instance `tcp/control.example.org:7447`."""
 
     mode: Literal["router", "peer", "client"] = "peer"
-    """A control centre is a router. A site is a peer: it and other sites connect directly.
-    Routers do not relay between peers, so one of any two must be able to connect to the other; a
-    site that can never accept connections is a client, and all that it says goes through its
-    router."""
+    """A control centre is a router. A site is a peer: it connects directly to other sites. Routers
+    do not relay between peers, so of any two peers one must be able to connect to the other; a site
+    that can never accept connections is a client, and its router relays everything."""
     listen: tuple[str, ...] = ()
     """Endpoints to accept connections on; port 0 takes a free one."""
     connect: tuple[str, ...] = ()
-    """Endpoints to connect to, again and again until they answer."""
+    """Endpoints to connect to, retried until they answer."""
     direct: bool = False
-    """Whether this peer speaks with those only that it is connected to, knows of nobody else, and
-    tells them of nobody else. It tries broken connections again more often."""
+    """Whether this peer communicates only with the peers it is connected to, and exchanges no
+    gossip. It retries broken connections more often."""
     tls: str = ""
-    """Folder with `authority.pem`, `certificate.pem` and `key.pem`: with endpoints that begin with
-    `tls/` or `quic/`, both ends show certificates of this authority. Empty: there are none."""
+    """Folder with `authority.pem`, `certificate.pem` and `key.pem`: on endpoints that begin with
+    `tls/` or `quic/`, both ends present certificates of this authority. Empty: none."""
     scout: str = ""
-    """Multicast group, for instance `224.0.0.225:7448`: peers of a local network that name the same
-    one find each other and connect. Empty: none."""
+    """Multicast group, for instance `224.0.0.225:7448`: peers of a local network with the same
+    group find each other and connect. Empty: none."""
 
     def __post_init__(self) -> None:
         for endpoint in (*self.listen, *self.connect):

@@ -1,11 +1,11 @@
 """The fabric over Zenoh.
 
-Zenoh calls back on threads of its own and its sends may block while a link is congested. So
-every call into Zenoh that may send runs on a small pool of threads, and everything that arrives
-crosses to the event loop through `Mailbox` or `call_on`; the loop itself never waits. Measured
-between two processes on loopback, a pool costs 0.06 ms to 0.11 ms of a round trip.
+Zenoh calls back on its own threads, and its sends may block while a link is congested. So every
+call into Zenoh that may send runs on a small pool of threads, and everything that arrives crosses
+to the event loop through `Mailbox` or `call_on`; the loop itself never waits. Measured between two
+processes on loopback, a pool costs 0.06 ms to 0.11 ms of a round trip.
 
-Sites are peers that know the control centre's router; gossip tells them of each other and they
+Sites are peers that know the control centre's router; gossip introduces them to each other and they
 connect directly, so that models do not pass through the centre and sites still reach each other
 while it is down.
 """
@@ -47,9 +47,9 @@ _LOG = logging.getLogger(__name__)
 _ERROR = zenoh.Encoding("application/vnd.daitn.error+msgpack")
 """Marks an answer that is an `ErrorReport`; Zenoh's own error answers are plain bytes."""
 _SENDERS = 32
-"""Threads that may wait on congested links at the same time; they are started when needed."""
+"""Threads that may wait on congested links at the same time; started on demand."""
 _BACKSTOP_S = 5.0
-"""How long after our own time limit Zenoh forgets a query, should its cancellation get lost."""
+"""How long after our own timeout Zenoh drops a query, in case its cancellation is lost."""
 
 
 async def open_zenoh(
@@ -57,10 +57,10 @@ async def open_zenoh(
 ) -> ZenohFabric:
     """Join the fabric.
 
-    With `connect_timeout_s`, wait until one of `settings.connect` answered and raise
-    `Unreachable` when none did. Without, routers and peers connect in the background, whenever
-    the other end starts; a client cannot work unconnected and waits 10 s.
-    Raises `InvalidInput` when an endpoint cannot be listened on.
+    With `connect_timeout_s`, wait until one of `settings.connect` answered and raise `Unreachable`
+    when none did. Without it, routers and peers connect in the background, whenever the other end
+    starts; a client cannot work unconnected and waits 10 s. Raises `InvalidInput` when an endpoint
+    cannot be listened on.
     """
     session, endpoints = await open_session(settings, connect_timeout_s)
     return ZenohFabric(session, endpoints)
@@ -75,12 +75,12 @@ class ZenohFabric:
 
     def __init__(self, session: zenoh.Session, endpoints: tuple[str, ...]) -> None:
         self.endpoints = endpoints
-        """What it listens on, with the ports that were taken for 0."""
+        """The endpoints it listens on, with the actual ports in place of 0."""
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="fabric")
         self._mailboxes: set[_AnyMailbox] = set()
-        # Zenoh takes back what its holder forgets; a registration lasts until it is closed.
+        # Zenoh undeclares what its holder forgets; a registration lasts until it is closed.
         self._registrations: set[_Registration] = set()
         self._answering: set[asyncio.Task[None]] = set()
         self._asked: set[asyncio.Future[zenoh.Reply | None]] = set()
@@ -129,7 +129,7 @@ class ZenohFabric:
         finally:
             self._asked.discard(asked)
             if not asked.done() or asked.cancelled():
-                # Cancelling waits for a callback that is running: not on the loop.
+                # Cancelling waits for a running callback: not on the loop.
                 self._spawn(token.cancel)
         return _read(reply, key, timeout_s)
 
@@ -189,7 +189,7 @@ class ZenohFabric:
             raise closed()
 
     async def _send(self, call: Callable[[], T]) -> T:
-        """Run a call that may block. Raises `Unreachable` when Zenoh cannot do it."""
+        """Run a call that may block. Raises `Unreachable` when Zenoh fails."""
         self._check_open()
         try:
             return await self._loop.run_in_executor(self._senders, call)
@@ -197,7 +197,7 @@ class ZenohFabric:
             raise closed() if self._closed else _failed(plain(error)) from None
 
     def _spawn(self, call: Callable[[], object]) -> None:
-        """Run a call that may block and whose outcome nobody waits for."""
+        """Run a call that may block and whose outcome nobody awaits."""
         if not self._closed:
             self._senders.submit(call)
 
@@ -227,9 +227,9 @@ class ZenohFabric:
             timeout=timeout_s + _BACKSTOP_S,
             consolidation=zenoh.ConsolidationMode.NONE,
             congestion_control=zenoh.CongestionControl.BLOCK,
-            # An answer inherits it: commands overtake chunks of models. Measured at 50 Mbit/s
-            # with four 1 MiB answers under way: an echo takes 0.31 s instead of 0.68 s; the rest
-            # is the kernel's send buffer.
+            # An answer inherits it: commands overtake model chunks. Measured at 50 Mbit/s with four
+            # 1 MiB answers in flight: an echo takes 0.31 s instead of 0.68 s; the rest is the
+            # kernel's send buffer.
             priority=zenoh.Priority.DATA_LOW if bulk else zenoh.Priority.DATA,
             express=True,
             cancellation_token=token,
@@ -267,7 +267,7 @@ class ZenohFabric:
         declare: Callable[[], _Undeclarable],
         mailbox: _AnyMailbox | None = None,
     ) -> Registration:
-        """Declare something; taken back where the caller is cancelled meanwhile."""
+        """Declare something; undeclares it if the caller is cancelled meanwhile."""
         declaring = asyncio.ensure_future(self._send(declare))
         if mailbox is not None:
             self._mailboxes.add(mailbox)
@@ -311,12 +311,12 @@ class _Registration:
 def _direct(
     call: Callable[[Any], None], drop: Callable[[], None] | None = None
 ) -> zenoh.handlers.Callback[Any]:
-    """Call on Zenoh's own thread: ours only pass things on, and a thread each costs time."""
+    """Call on Zenoh's own thread: our callbacks only pass things on; more threads cost time."""
     return zenoh.handlers.Callback(call, drop, indirect=False)
 
 
 def _read(reply: zenoh.Reply | None, key: str, timeout_s: float) -> bytes:
-    """The answer in a reply; raises what it stands for otherwise."""
+    """The answer in a reply; raises the error it stands for."""
     if reply is None:
         raise unserved(key)
     if reply.ok is not None:

@@ -1,1 +1,1 @@
-"""Models on the move: kept by digest, fetched chunk by chunk from several holders."""
+"""Model mobility: models stored by digest, fetched chunk by chunk from several holders."""

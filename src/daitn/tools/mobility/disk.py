@@ -3,15 +3,15 @@
 ::
 
     blobs/ab/cdef...    a blob; the 64 digits of its digest are its folder and its name
-    partial/            writes under way; emptied at every start
+    partial/            writes in progress; emptied at every start
 
-**What survives what.** A blob is written beside and renamed, so a killed process leaves whole
-blobs only. A power cut is different: until the system has written its cache back, a renamed file
-can come back empty or cut short. Every read checks the digest, so such a blob is dropped and
-fetched again like a rotten one. Chunks that arrive are therefore not flushed one by one: their
-holders still have them. `pack` makes blobs that exist nowhere else; it flushes every chunk,
-their folders, and the manifest last, before it names the model. Measured on ext4 in a virtual
-machine that others used too, 64 chunks of 1 MiB are flushed at 0.56 GB/s (median of 8).
+**What survives what.** A blob is written beside its place and renamed, so a killed process leaves
+only complete blobs. A power cut is different: until the system has written its cache back, a
+renamed file can come back empty or truncated. Every read checks the digest, so such a blob is
+dropped and fetched again like a rotten one. Chunks that arrive are therefore not flushed one by
+one: their holders still have them. `pack` makes blobs that exist nowhere else; it flushes every
+chunk, their folders, and the manifest last, before it names the model. Measured on ext4 in a shared
+virtual machine, 64 chunks of 1 MiB are flushed at 0.56 GB/s (median of 8).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = ["DiskBlobStore"]
 
 
 class DiskBlobStore:
-    """A `BlobStore` in one folder, for one process at a time. Any thread may use it."""
+    """A `BlobStore` in one folder, for one process at a time. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `InvalidInput` when the folder cannot be made or written."""
+        """Raises `InvalidInput` if the folder cannot be created or written."""
         self._blobs = folder / "blobs"
         self._partial = folder / "partial"
         self._writes = itertools.count()
@@ -85,7 +85,7 @@ class DiskBlobStore:
         if expected is not None and digest != expected:
             raise wrong_bytes(expected, digest)
         path = self._path(digest)
-        # What is there already may be rotten or cut short, and `data` the last good copy.
+        # The existing blob may be rotten or truncated, and `data` the last good copy.
         if not _holds(path, data):
             self._place(path, data)
         return digest
@@ -152,13 +152,13 @@ class DiskBlobStore:
             raise
 
     def _flush(self, digests: Iterable[Digest]) -> None:
-        """Return when these blobs, and the names under which they are found, are on the disk."""
+        """Return once these blobs, and the names under which they are found, are on the disk."""
         paths = [self._path(digest) for digest in digests]
         try:
             for path in (*paths, *sorted({path.parent for path in paths}), self._blobs):
                 _sync(path)
         except OSError as error:
-            # Room is taken when the cache is written back, on file systems that allocate late.
+            # File systems that allocate late run out of room only when the cache is written back.
             if is_full(error):
                 raise storage_full(self._blobs, sum(_size(p) or 0 for p in paths)) from None
             raise

@@ -1,13 +1,13 @@
-"""Which chunk is asked of which holder next. Pure: time comes in, requests come out.
+"""Decides which chunk to request from which holder next. Pure: time comes in, requests come out.
 
-Every holder takes from one common list whenever its window has room, so that a fast one takes
-more. A window starts at two requests, grows by one with every chunk that arrives, as TCP's slow
-start does (RFC 5681), and is one again after a failure. When the list is empty, a holder that
-has room asks for what another one is slow to deliver, and the first answer counts (BitTorrent's
-"endgame", B. Cohen, "Incentives build robustness in BitTorrent", 2003).
+Every holder takes from one common list whenever its window has room, so that a fast one takes more.
+A window starts at two requests, grows by one with every chunk that arrives, as TCP's slow start
+does (RFC 5681), and falls to one after a failure. When the list is empty, a holder with room is
+asked for what another one is slow to deliver, and the first answer counts (BitTorrent's "endgame",
+B. Cohen, "Incentives build robustness in BitTorrent", 2003).
 
-A holder is given up after `STRIKES` wrong chunks, or `STRIKES` failures to answer in a row.
-Between those it rests, so that a link that is down for a moment is not used up at once.
+A holder is given up after `STRIKES` wrong chunks, or `STRIKES` consecutive failures to answer.
+Between failures it pauses, so that a short link failure does not use them all up at once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from daitn.objects.identifiers import Digest, SiteId
 __all__ = ["IN_FLIGHT", "STRIKES", "WINDOW", "Exchange", "FetchChunk", "Source"]
 
 WINDOW: Final = 16
-"""Most requests to one holder at a time: 16 MiB fill 1 Gbit/s over a round trip of 130 ms."""
+"""Maximum requests to one holder at a time: 16 MiB fill 1 Gbit/s over a round trip of 130 ms."""
 IN_FLIGHT: Final = 32
-"""Most requests to all holders: what one fetch may take of the memory, in MiB."""
+"""Maximum requests to all holders: bounds the memory of one fetch, in MiB."""
 STRIKES: Final = 3
 _FIRST_WINDOW: Final = 2
 _REST_S: Final = 0.2
-"""Rest after the first failure; doubles with each."""
+"""Pause after the first failure; doubles with each."""
 _SLOW: Final = 2.0
 """A chunk is slow when it takes this many times as long as the other holder usually needs."""
 _MEMORY: Final = 0.8
-"""Weight of the past in the running mean of how long a chunk takes."""
+"""Weight of the past in the running mean of the time per chunk."""
 
 
 class FetchChunk(NamedTuple):
@@ -43,11 +43,11 @@ class FetchChunk(NamedTuple):
 
 @dataclass(eq=False)
 class Source:
-    """What is known of one holder during one fetch."""
+    """The state of one holder during one fetch."""
 
     site: SiteId
     patience_s: float
-    """How long it may deliver nothing while it owes something; doubles when it is exceeded."""
+    """How long it may deliver nothing while requests are outstanding; doubles when exceeded."""
     window: int = _FIRST_WINDOW
     asked_at_s: dict[Digest, float] = field(default_factory=dict)
     lacking: set[Digest] = field(default_factory=set)
@@ -59,7 +59,7 @@ class Source:
     mean_s: float | None = None
     bytes_in: int = 0
     busy_s: float = 0.0
-    """Time during which it owed something."""
+    """Time during which requests were outstanding."""
     trouble: str = ""
     given_up: bool = False
 
@@ -74,7 +74,7 @@ class Source:
         self.asked_at_s[digest] = now_s
 
     def settle(self, digest: Digest, now_s: float) -> float | None:
-        """Take a request off the list; when it was made, or None if it is not on it."""
+        """Remove a request from the list; returns when it was made, or None if it is not there."""
         asked_at_s = self.asked_at_s.pop(digest, None)
         if asked_at_s is not None:
             self.busy_s += now_s - self.progress_at_s
@@ -109,7 +109,7 @@ class Exchange:
         return not self._waiting and not self._asked
 
     def asks(self, now_s: float) -> list[FetchChunk]:
-        """Requests to make now, none of them twice."""
+        """Requests to make now; returns each only once."""
         self._check_patience(now_s)
         asks: list[FetchChunk] = []
         room = IN_FLIGHT - sum(len(source.asked_at_s) for source in self.sources.values())
@@ -126,7 +126,7 @@ class Exchange:
         return asks
 
     def abandoned(self) -> list[FetchChunk]:
-        """Requests whose answers are not wanted any more, each told once."""
+        """Requests whose answers are no longer needed; returns each only once."""
         abandoned, self._abandoned = self._abandoned, []
         return abandoned
 
@@ -135,7 +135,7 @@ class Exchange:
         return min(self._moments(now_s), default=now_s + _REST_S)
 
     def hopeless(self) -> Digest | None:
-        """A chunk that no holder is left for."""
+        """A chunk that no remaining holder can supply."""
         usable = [source for source in self.sources.values() if not source.given_up]
         if not usable:
             return next(iter(self._waiting), None)
@@ -146,7 +146,7 @@ class Exchange:
         return None
 
     def arrived(self, ask: FetchChunk, size_bytes: int, now_s: float) -> bool:
-        """A right chunk came and is kept; whether it is the first copy."""
+        """A correct chunk arrived and was stored; returns whether it is the first copy."""
         source = self.sources[ask.site]
         source.bytes_in += size_bytes
         asked_at_s = source.settle(ask.digest, now_s)
@@ -165,13 +165,13 @@ class Exchange:
         return first
 
     def lacks(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
-        """The holder says that it does not have the chunk."""
+        """The holder reports that it does not have the chunk."""
         source = self._unmet(ask, trouble, now_s)
         source.lacking.add(ask.digest)
         source.window = 1
 
     def wrong(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
-        """The holder sent bytes that are not the chunk."""
+        """The holder sent bytes that do not match the chunk."""
         source = self._unmet(ask, trouble, now_s)
         self._failed.setdefault(ask.digest, set()).add(ask.site)
         source.window = 1
@@ -181,11 +181,11 @@ class Exchange:
             self._abandon(source, now_s)
 
     def silent(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
-        """The holder could not be reached."""
+        """The holder was unreachable."""
         asked_at_s = self.sources[ask.site].asked_at_s.get(ask.digest, now_s)
         source = self._unmet(ask, trouble, now_s)
         self._failed.setdefault(ask.digest, set()).add(ask.site)
-        # All requests under way fail at once when a holder dies: that is one failure.
+        # When a holder dies all its outstanding requests fail at once: that is one failure.
         if asked_at_s > source.struck_at_s:
             self._strike(source, trouble, now_s)
 
@@ -215,7 +215,7 @@ class Exchange:
         )
 
     def _stealable(self, source: Source) -> Iterator[tuple[Digest, float]]:
-        """Chunks that exactly one other holder owes, with the time at which it was asked."""
+        """Chunks requested from exactly one other holder, with the time of the request."""
         for digest, sites in self._asked.items():
             if len(sites) > 1 or source.site in sites or digest in source.lacking:
                 continue
@@ -232,7 +232,7 @@ class Exchange:
         return source
 
     def _release(self, ask: FetchChunk) -> None:
-        """Put a chunk back on the list if nobody else owes it."""
+        """Put a chunk back on the list if no other holder is to deliver it."""
         sites = self._asked.get(ask.digest)
         if sites is None:
             return
@@ -273,6 +273,6 @@ class Exchange:
             elif source.mean_s is not None and not self._waiting and source.has_room(now_s):
                 for _, asked_at_s in self._stealable(source):
                     steal_at_s = asked_at_s + _SLOW * source.mean_s
-                    # What is due and was not taken waits for room, which an arrival brings.
+                    # Chunks that are due but not taken wait for room, which an arrival brings.
                     if steal_at_s > now_s:
                         yield steal_at_s

@@ -21,20 +21,20 @@ __all__ = ["MemoryBlobStore"]
 
 
 class MemoryBlobStore:
-    """A `BlobStore` that is gone with its process."""
+    """A `BlobStore` that lives only as long as its process."""
 
     def __init__(self, *, capacity_bytes: int | None = None) -> None:
-        """`capacity_bytes`: the size of the disk that it plays; none for one without end."""
+        """`capacity_bytes`: size of the simulated disk; none for unlimited."""
         self._blobs: dict[Digest, bytes] = {}
         self._capacity_bytes = capacity_bytes
 
     def damage(self, digest: Digest) -> None:
-        """Change a blob as a failing disk does."""
+        """Change a blob as a failing disk would."""
         data = self._blobs[digest]
         self._blobs[digest] = bytes([data[0] ^ 1]) + data[1:]
 
     def lose(self, digest: Digest) -> None:
-        """Forget a blob."""
+        """Delete a blob."""
         del self._blobs[digest]
 
     def has(self, digest: Digest) -> bool:

@@ -1,4 +1,4 @@
-"""A folder of parts into chunks and back. Never more than one chunk is in memory."""
+"""Cuts a folder of parts into chunks and assembles it again, with at most one chunk in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a write failed for want of room."""
+    """Whether a write failed for lack of room."""
     return error.errno in _FULL
 
 
@@ -41,9 +41,9 @@ def storage_full(folder: Path, needed_bytes: int) -> StorageFull:
 
 
 def cut(recipe: str, folder: Path, write: Callable[[bytes], Digest]) -> Manifest:
-    """Hand every chunk of a folder's files to `write`, files in order of their names.
+    """Pass every chunk of a folder's files to `write`, files in order of their names.
 
-    Raises `InvalidInput` for a folder that holds anything but plain files, or none.
+    Raises `InvalidInput` for a folder that is empty or holds anything but plain files.
     """
     paths = _files(folder)
     return checked_manifest(
@@ -52,7 +52,7 @@ def cut(recipe: str, folder: Path, write: Callable[[bytes], Digest]) -> Manifest
 
 
 def assemble(manifest: Manifest, folder: Path, read: Callable[[Digest], bytes]) -> None:
-    """Write a model's parts into a folder that is empty or not there; all of them or none."""
+    """Write a model's parts to a new or empty folder; all of them or none."""
     checked_manifest(manifest)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -101,7 +101,7 @@ def _cut_file(path: Path, write: Callable[[bytes], Digest]) -> Part:
 
 
 def _read_chunk(descriptor: int) -> bytes:
-    """A whole chunk where the file has one left: a single read may return less."""
+    """A whole chunk if the file has one left, because a single read may return less."""
     chunk = os.read(descriptor, CHUNK_BYTES)
     while chunk and len(chunk) < CHUNK_BYTES:
         more = os.read(descriptor, CHUNK_BYTES - len(chunk))

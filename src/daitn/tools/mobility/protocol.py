@@ -1,4 +1,4 @@
-"""The seams of model mobility: a place that keeps chunks, and a way to get them from holders."""
+"""The seams of model mobility: a store of chunks, and a transport that gets them from holders."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["BlobStore", "ModelTransport", "Moved"]
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fetch took."""
+    """Result of a fetch."""
 
     bytes_in: int
-    """Bytes that travelled; chunks that were here already are not in it."""
+    """Bytes transferred, without chunks that were already here."""
     seconds: float
     sources: dict[str, int]
     """Bytes per holder."""
@@ -30,34 +30,34 @@ class BlobStore(Protocol):
     def has(self, digest: Digest) -> bool: ...
 
     def read(self, digest: Digest) -> bytes:
-        """Raises `NotFound`; raises `Corrupt` and forgets the blob if the disk changed it."""
+        """Raises `NotFound`; raises `Corrupt` and drops the blob if the disk changed it."""
         ...
 
     def write(self, data: bytes, expected: Digest | None = None) -> Digest:
-        """Keep `data` (idempotent, atomic).
+        """Store `data` (idempotent, atomic).
 
-        Raises `StorageFull`, and `Corrupt` when `data` is not what `expected` names; nothing is
-        kept then.
+        Raises `StorageFull`, and `Corrupt` if `data` does not match `expected`; nothing is stored
+        then.
         """
         ...
 
     def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
-        """Cut every file of a folder into chunks, keep them and the manifest, which names them.
+        """Cut a folder's files into chunks, and store them with the manifest that names them.
 
-        What it returns survives a power cut. Raises `InvalidInput` for a folder that is no
-        model, `StorageFull`.
+        What it returns survives a power cut. Raises `InvalidInput` for a folder that is not a
+        model, and `StorageFull`.
         """
         ...
 
     def unpack(self, manifest: Manifest, folder: Path) -> None:
-        """Write a model's parts into an empty folder, all of them or none.
+        """Write a model's parts to an empty folder, all of them or none.
 
-        Raises `NotFound` or `Corrupt` for a chunk that has to be fetched again, `StorageFull`.
+        Raises `NotFound` or `Corrupt` for a chunk that has to be fetched again, and `StorageFull`.
         """
         ...
 
     def manifest(self, digest: Digest) -> Manifest:
-        """Raises `NotFound`; `Corrupt` for bytes that are no well-formed manifest."""
+        """Raises `NotFound`; `Corrupt` for bytes that are not a well-formed manifest."""
         ...
 
     def complete(self, digest: Digest) -> bool:
@@ -67,7 +67,7 @@ class BlobStore(Protocol):
     def retain(self, manifests: frozenset[Digest]) -> int:
         """Drop every blob that none of these models needs; returns bytes freed.
 
-        Name the models that are being fetched too, and let no `pack` run meanwhile.
+        Include models that are being fetched, and let no `pack` run meanwhile.
         """
         ...
 
@@ -78,9 +78,9 @@ class ModelTransport(Protocol):
     async def fetch(self, model: ModelRef, watch: Callable[[int, int], None]) -> Moved:
         """Bring every missing chunk here from the model's holders, several at once.
 
-        A wrong chunk is thrown away and asked of another holder; what arrived before a failure
-        is kept, so that the next call goes on from there. `watch(done, total)` in bytes.
-        Raises `Unreachable` when a chunk cannot be had from any holder, `StorageFull`.
+        Discards a wrong chunk and requests it from another holder; keeps what arrived before a
+        failure, so the next call continues from there. `watch(done, total)` in bytes. Raises
+        `Unreachable` when no holder can supply a chunk, and `StorageFull`.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""A holder's side of model mobility."""
+"""The holder's side of model mobility."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from daitn.tools.mobility.protocol import BlobStore
 __all__ = ["ChunkServer"]
 
 _READERS: Final = 2
-"""Threads that read chunks. Few of them use the same memory again and again: measured, reading
-and checking 1 MiB takes 0.4 ms of a processor in 2 threads, and 0.6 ms spread over 6, where each
-chunk's memory is new and the system has to hand out its pages."""
+"""Threads that read chunks. A few threads reuse the same memory: measured, reading and checking 1
+MiB takes 0.4 ms of a processor in 2 threads, and 0.6 ms spread over 6, where each chunk's memory is
+new and the system has to supply its pages."""
 
 
 class ChunkServer:
-    """Gives out chunks and manifests that are held here, each checked as it is read."""
+    """Serves chunks and manifests held here, each checked as it is read."""
 
     def __init__(self, fabric: Fabric, site: SiteId, store: BlobStore) -> None:
         self._fabric = fabric
@@ -32,18 +32,18 @@ class ChunkServer:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="chunks")
 
     async def start(self) -> None:
-        """Answer from now on."""
+        """Start serving."""
         self._served = await self._fabric.serve(self._key, self._answer)
 
     async def close(self) -> None:
-        """Answer no more. Closing twice is harmless."""
+        """Stop serving. Closing twice is harmless."""
         served, self._served = self._served, None
         if served is not None:
             await served.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, key: str, payload: bytes) -> bytes:
-        """Raises `NotFound` and `Corrupt` at the asker, as the store does here."""
+        """Raises `NotFound` and `Corrupt` at the requester, as the store does here."""
         digest = decode(payload, ChunkRequest).digest
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, self._store.read, digest)

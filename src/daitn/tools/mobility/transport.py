@@ -1,4 +1,4 @@
-"""A fetcher's side of model mobility: from several holders at once, every chunk checked."""
+"""The fetcher's side of model mobility: several holders at once, every chunk checked."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from daitn.tools.mobility.protocol import BlobStore, Moved
 __all__ = ["ChunkTransport"]
 
 Prefer = Callable[[Sequence[SiteId]], Sequence[SiteId]]
-"""Orders holders, the one that is reached best first."""
+"""Orders holders, the best reachable first."""
 OnTransfer = Callable[[SiteId, int, float], None]
-"""Hears of (source, bytes, seconds) when a fetch ends: seconds during which it owed something."""
+"""Receives (source, bytes, seconds) when a fetch ends: seconds with requests outstanding."""
 Watch = Callable[[int, int], None]
 
 STALL_S: Final = 10.0
-"""A holder that delivers nothing for so long has failed once; next time it has twice as long.
-A link of 0.1 MB/s delivers a chunk in it."""
+"""A holder that delivers nothing for this long has failed once; next time it gets twice as long. A
+link of 0.1 MB/s delivers a chunk within it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ _Outcome = _Kept | _Lacking | _Wrong | _Silent
 
 
 class _Fetch:
-    """One model under way, and the callers who wait for it."""
+    """The fetch of one model, and the callers who await it."""
 
     def __init__(self, model: ModelRef, exchange: Exchange) -> None:
         self.model = model
@@ -95,8 +95,8 @@ class ChunkTransport:
     async def fetch(self, model: ModelRef, watch: Watch) -> Moved:
         """See `ModelTransport`.
 
-        Callers who want the same model at the same time share the work, which goes on until the
-        last of them is cancelled; the bytes are accounted to the first of those who stay.
+        Concurrent callers for the same model share the work, which continues until the last of them
+        is cancelled; the bytes are accounted to the first of those who stay.
         """
         began_s = _now_s()
         fetch = self._joined(model)
@@ -122,7 +122,7 @@ class ChunkTransport:
                 await self._end(fetch)
 
     async def close(self) -> None:
-        """Stop every fetch; what arrived stays."""
+        """Stop every fetch; keeps what arrived."""
         for fetch in tuple(self._fetches.values()):
             await self._end(fetch)
 
@@ -166,7 +166,7 @@ class ChunkTransport:
         except NotFound:
             pass
         except Corrupt:
-            # Bytes that their digest names and that are no manifest stay: nobody has others.
+            # Keep bytes that match their digest but are no manifest: nobody has others.
             if self._store.has(digest):
                 raise
         await self._collect(fetch, {digest: None}, lambda size_bytes: None)
@@ -237,16 +237,16 @@ class ChunkTransport:
         return _Kept(len(data))
 
     async def _keep(self, data: bytes, digest: Digest) -> None:
-        """Off the loop: hashing and writing release the interpreter's lock.
+        """Store off the loop: hashing and writing release the interpreter's lock.
 
-        What has arrived is kept even where the fetch ends meanwhile, and no thread writes any
-        more once the fetch has ended.
+        What has arrived is stored even if the fetch ends meanwhile, and no thread writes any more
+        once the fetch has ended.
         """
         writing = asyncio.ensure_future(asyncio.to_thread(self._store.write, data, digest))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            # Its failure is nobody's any more.
+            # Nobody awaits its failure any more.
             await asyncio.gather(writing, return_exceptions=True)
             raise
 
