@@ -126,7 +126,7 @@ async def _serve(
 
 
 async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric | None:
-    """The fabric; none if told to stop before it opened.
+    """The fabric; none if stopped before it opened.
 
     A client cannot work alone, so it waits for its control centre.
     """
@@ -140,7 +140,7 @@ async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric 
 
 
 async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Do `work`, or abandon it when told to stop."""
+    """Do `work`, or abandon it when asked to stop."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(told.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
 """X.509 certificates (RFC 5280) of a network's own authority, which its processes use for TLS.
 
-A certificate proves membership of the network; the Ed25519 key tells which site it is.
+A certificate proves membership of the network; the Ed25519 key identifies the site.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def chosen_places(
     free_bytes: Mapping[SiteId, int],
     away: frozenset[SiteId],
 ) -> tuple[SiteId, ...]:
-    """Where to place a deployment: first where it is placed now, if the facility is connected.
+    """Where to place a deployment: first where it is placed now, if that is still possible.
 
     Then where it is ready already, and at the facilities with the most free memory. `free_bytes`:
     memory left per facility. `away`: facilities that left, but too recently to place their

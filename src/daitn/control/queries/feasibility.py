@@ -21,8 +21,8 @@ from daitn.topology.qrrt.snapshot import Flags
 __all__ = ["REFUSED_ROWS", "TOLD_ROWS", "refuse", "rejections"]
 
 TRY_AGAIN_S = 2.0
-"""When to retry a query that lacks a deployment: a death is noticed within a second, loading the
-model elsewhere takes some."""
+"""When to retry a query that lacks a deployment: a death is noticed within a second, and loading
+the model elsewhere takes a few more."""
 _LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
 TOLD_ROWS = 200
 """Rows with rejections in an explanation, those that fail the fewest filters first."""

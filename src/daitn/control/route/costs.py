@@ -23,7 +23,7 @@ _DEFAULT_THROUGHPUT_BPS = 5e6
 _DEFAULT_RTT_S = 0.05
 _STALE_AFTER_S = 600.0
 """A transfer is assumed to take half as long again with a reading of this age, and twice as long
-with one of twice the age, as over a link without measurements: an old link may have got worse."""
+from twice the age on, as over a link without measurements: an old link may have got worse."""
 _STALE_MOST = 2.0
 NEVER_S = 1e12
 """For an impossible move."""

@@ -177,7 +177,7 @@ def topic_at(question: RouteQuestion, heard: LocalView, route: Route) -> str:
 def waits_for(question: RouteQuestion, heard: LocalView) -> str:
     """What a model without a route waits for.
 
-    Empty if waiting is pointless: nothing more will come of what is advertised.
+    Empty if waiting is pointless, because nothing more will come from what is advertised.
     """
     verifiers, options = question.topology.verifiers, question.topology.options
     untested = [o for o in question.intent.objective_names() if not verifiers.get(o)]

@@ -177,7 +177,7 @@ def _with_held_out(trained: TrainedSplit) -> TrainedSplit:
 
 
 def _kept(trained: TrainedSplit) -> TrainedSplit:
-    """A repetition is used for fitting entirely, unless its split was held out as a whole."""
+    """A repetition for fitting; emptied if its split is held out as a whole."""
     if not all(node.held_out for node in trained.nodes.values()):
         return trained
     return replace(trained, nodes={})

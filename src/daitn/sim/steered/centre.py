@@ -200,7 +200,7 @@ class Centralised:
             self._loads[source].end(id_)
 
     def lost(self, flight: Flight) -> None:
-        """Its source waits in vain, and counts it until then."""
+        """Its source does not learn of the loss, and counts the attempt until it would time out."""
         if flight in self._gone:
             self.network.clock.after(2.0, lambda: self.ended(flight))
 

@@ -1,4 +1,4 @@
-"""Counts the ways to choose and order the stops of a route."""
+"""Counts the possible choices and orders of a route's stops."""
 
 from __future__ import annotations
 

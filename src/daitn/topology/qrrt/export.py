@@ -83,7 +83,7 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FacilityView(msgspec.Struct, frozen=True, kw_only=True):
-    """A facility that deploys models."""
+    """A facility that hosts deployments."""
 
     site: SiteId
     alive: bool
