@@ -241,7 +241,7 @@ def test_a_pinned_site_that_cannot_train_is_told() -> None:
     pinned = {r.field: r for r in relevant.rejections if r.filter == "pinned"}
     assert set(pinned) == {"route[1].site", "route[2].site", "route[3].site"}
     assert "not in the network" in pinned["route[1].site"].reason
-    assert "not there now" in pinned["route[2].site"].reason
+    assert "not connected now" in pinned["route[2].site"].reason
     assert "no data set" in pinned["route[3].site"].reason
     mended = relaxed(intent(route=route), pinned["route[1].site"])
     assert mended.route[1].site in TOPICS

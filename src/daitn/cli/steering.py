@@ -206,7 +206,7 @@ def steer(
         screen.print(_report(now))
     else:
         weights = ", ".join(f"{name}={weight:g}" for name, weight in now.prefer.items())
-        screen.print(f"advised: mode {now.mode or 'as each file says'}, weights {weights or '-'}")
+        screen.print(f"advised: mode {now.mode or 'as in each file'}, weights {weights or '-'}")
 
 
 async def _at(session: Session, site: str, verb: str, question: object, answer: type[T]) -> T:

@@ -55,7 +55,7 @@ def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> Non
     names = [_host(host) for host in hosts]
     if (folder / KEY).exists():
         raise InvalidInput(
-            f"{folder} has a key already", field="FOLDER", fix="name another folder, or remove it"
+            f"{folder} already has a key", field="FOLDER", fix="name another folder, or remove it"
         )
     signer, signing = _authority(authority)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -132,7 +132,7 @@ def _host(host: str) -> x509.GeneralName:
         pass
     if not host or not all(c.isascii() and (c.isalnum() or c in "-._") for c in host):
         raise InvalidInput(
-            f"{host!r} is no host",
+            f"{host!r} is not a host",
             field="--host",
             fix="name it as others reach it, like site.example.org or 10.0.0.3",
         )

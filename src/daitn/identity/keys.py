@@ -66,7 +66,7 @@ def check_signature(public: str, signature: str, message: bytes) -> None:
         raise Corrupt(
             "signature does not match",
             field="signature",
-            fix="the message was changed on its way, or its author has another key",
+            fix="the message was changed in transit, or its author has another key",
         ) from None
 
 

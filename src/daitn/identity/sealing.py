@@ -94,7 +94,7 @@ def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
     """Open sealed bytes. Raises `Refused` if another class owns them, `Corrupt` if altered."""
     if len(sealed) < SEALING_BYTES:
         raise Corrupt(
-            f"{len(sealed)} bytes are no sealed payload, which has at least {SEALING_BYTES}",
+            f"{len(sealed)} bytes cannot be a sealed payload, which has at least {SEALING_BYTES}",
             field="payload",
             fix="see aats-wire.md",
         )
@@ -110,7 +110,7 @@ def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
         raise Corrupt(
             "the sealed payload does not open",
             field="payload",
-            fix="it was changed on its way, or comes from another packet",
+            fix="it was changed in transit, or comes from another packet",
         ) from None
 
 

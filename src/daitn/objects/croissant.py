@@ -92,7 +92,7 @@ def _date(at_s: float) -> str:
         return datetime.datetime.fromtimestamp(at_s, datetime.UTC).isoformat()
     except (ValueError, OverflowError, OSError):
         raise InvalidInput(
-            f"{at_s} is no moment of the calendar",
+            f"{at_s} is not a valid date",
             field="fresh_at_s",
             fix="give seconds since the Unix epoch",
         ) from None

@@ -49,7 +49,7 @@ def decode(data: bytes, kind: Any) -> Any:
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
         name = getattr(kind, "__name__", str(kind))
         raise Corrupt(
-            f"received bytes are no {name}: {error}",
+            f"received bytes are not a {name}: {error}",
             fix="check that both ends run compatible versions of daitn",
         ) from None
 

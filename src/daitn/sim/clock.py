@@ -24,7 +24,7 @@ class Clock:
     def at(self, at_s: float, action: Callable[[], None]) -> None:
         """Schedule an action. Raises `ValueError` for a time that has passed or is not a number."""
         if not at_s >= self._now_s:
-            raise ValueError(f"it is {self._now_s} s, nothing can be done at {at_s} s any more")
+            raise ValueError(f"it is {self._now_s} s, nothing can be scheduled at {at_s} s")
         self._number += 1
         heapq.heappush(self._ahead, (at_s, self._number, action))
 

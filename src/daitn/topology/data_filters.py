@@ -93,7 +93,7 @@ def _site(candidate: DataCandidate) -> Iterator[Rejection]:
         yield Rejection(
             candidate=candidate.id,
             filter="alive",
-            reason=f"site {candidate.dataset.site} is not there now",
+            reason=f"site {candidate.dataset.site} is not connected now",
             field="",
         )
     if candidate.state.descriptor.compute is None:
@@ -243,7 +243,7 @@ def _requirement(
         return Rejection(
             candidate=candidate.id,
             filter=requirement.quantity,
-            reason=f"{requirement} is asked, {missing}",
+            reason=f"{requirement} is required, {missing}",
             field=f"requirements[{index}]",
             relax_to=DROPPED,
         )
@@ -255,7 +255,7 @@ def _requirement(
     return Rejection(
         candidate=candidate.id,
         filter=requirement.quantity,
-        reason=f"{requirement} is asked, it is {shown}",
+        reason=f"{requirement} is required, it is {shown}",
         field=field,
         shortfall=shortfall,
         unit=_UNITS.get(requirement.quantity, ""),

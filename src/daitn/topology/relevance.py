@@ -161,7 +161,7 @@ def _absence(state: SiteState | None, rejections: list[Rejection]) -> str:
     if state is None:
         return "which is not in the network"
     if not state.alive:
-        return "which is not there now"
+        return "which is not connected now"
     if not state.descriptor.datasets:
         return "which holds no data set"
     at = f"{state.descriptor.site}/"

@@ -81,7 +81,7 @@ def _unit_rejections(
     site, field = state.descriptor.site, f"objectives[{index}]"
     failures = []
     if not state.alive:
-        reason = f"verifier {site} is not there now"
+        reason = f"verifier {site} is not connected now"
         failures.append(
             Rejection(candidate=site, filter="verifier-alive", reason=reason, field=field)
         )

@@ -61,7 +61,7 @@ def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
 def sentence(ways: Sequence[ExpectedWay]) -> str:
     """For people: seconds, and the probability of reaching all targets."""
     if not ways:
-        return "the planner expected nothing of any route"
+        return "the planner had no expectation for any route"
     over = "over " if ways[0].at_least else ""
     chosen, *others = (f"{over}{one.seconds:.0f} s" for one in ways)
     told = [f"{chosen} (chance {ways[0].chance:.0%})"]

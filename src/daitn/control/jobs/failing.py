@@ -41,13 +41,13 @@ def reason_of(outcome: WorkOutcome) -> ErrorReport:
         return outcome.error
     said = {
         WorkState.CANCELLED: "stopped the work",
-        WorkState.UNKNOWN: "knows nothing of the work that it was given",
-    }.get(outcome.state, f"says that the work is {outcome.state}")
-    problem = f"{outcome.site} {said}, and gives no reason"
+        WorkState.UNKNOWN: "does not know the work it was given",
+    }.get(outcome.state, f"reports that the work is {outcome.state}")
+    problem = f"{outcome.site} {said} and gives no reason"
     return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")
 
 
 def stall_of(event: WorkStalled) -> ErrorReport:
     """The error of a site that makes no progress."""
-    problem = f"{event.site} has not got on with its work for {event.silent_s:.0f} s"
+    problem = f"{event.site} has made no progress for {event.silent_s:.0f} s"
     return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")

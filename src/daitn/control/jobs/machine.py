@@ -229,7 +229,7 @@ def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
             detail = f"{', '.join(unreached)} cannot fetch it from {_holders(job.candidate)}"
             return _without_candidate(job, detail, now_s)
         stops = _stop_all(job)
-        return (*stops, *_wait(job, f"no verifier is there for {', '.join(missing)}", now_s))
+        return (*stops, *_wait(job, f"no verifier is connected for {', '.join(missing)}", now_s))
     return tuple(
         _start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
         for assigned in event.assignments
@@ -302,7 +302,7 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
     job.detail = "the unverified model was lost; going on from the last verified checkpoint"
     stops = _stop_all(job)
     if job.start is not None and not job.checkpoints:
-        return (*stops, *_wait(job, f"the owner's weights are away: {detail}", now_s))
+        return (*stops, *_wait(job, f"the owner's weights are unavailable: {detail}", now_s))
     return (*stops, *_plan(job))
 
 
@@ -380,7 +380,7 @@ def _wait(job: Job, detail: str, now_s: float) -> Commands:
     if job.stuck_since_s is None:
         job.stuck_since_s = now_s
     if now_s - job.stuck_since_s >= WAITS_AT_MOST_S:
-        why = f"it waited {WAITS_AT_MOST_S / 86_400:.0f} days in vain: {detail}"
+        why = f"it waited {WAITS_AT_MOST_S / 86_400:.0f} days without success: {detail}"
         return _end(job, JobState.EXHAUSTED, why_exhausted(job, now_s, why), now_s)
     job.state = JobState.WAITING
     job.detail = detail
@@ -405,7 +405,7 @@ def _fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
 
 def _give_up(job: Job, now_s: float) -> Commands:
     last = f"; the last failure: {job.error.problem}" if job.error else ""
-    problem = f"{job.in_vain} pieces of work in a row gave no measured model{last}"
+    problem = f"{job.in_vain} consecutive pieces of work gave no measured model{last}"
     return _fail(job, ErrorReport(code="WorkFailed", problem=problem), now_s)
 
 

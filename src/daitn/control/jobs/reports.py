@@ -35,19 +35,19 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
 
 def _of_verification(work: VerifyWork, fact: Origin | Visit | Verification) -> str:
     if not isinstance(fact, Verification):
-        return "it is no verification"
+        return "it is not a verification"
     if fact.model != work.model.manifest:
         return "it measured another model"
     if (fact.topic, fact.metric) != (work.topic, work.metric):
         return "it measured something else"
     if not (math.isfinite(fact.value) and math.isfinite(fact.standard_error)):
-        return "what it measured is no number"
+        return "its measurement is not a number"
     return ""
 
 
 def _of_visit(work: VisitWork, fact: Origin | Visit | Verification, made: str) -> str:
     if isinstance(fact, Verification) or isinstance(fact, Origin) == (work.model is not None):
-        return "it is no such visit"
+        return "it is not the ordered kind of visit"
     if isinstance(fact, Origin):
         return "" if fact.model == made else "its model is not the one that its entry names"
     if fact.model_out != made:

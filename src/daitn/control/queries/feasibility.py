@@ -123,7 +123,7 @@ def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision)
     until_s = cut.snapshot.columns.suspended_until_s[cut.rows][resting]
     rest_s = float(until_s.min() - cut.now_s) if len(until_s) else None
     ids = [cut.snapshot.rows[int(number)].id for number in cut.numbers[may]]
-    reason = f"what may answer is not there, failed lately or is degraded: {_some(ids)}"
+    reason = f"the eligible deployments are disconnected, degraded or failed recently: {_some(ids)}"
     return _later("unavailable", reason, rest_s, decision)
 
 

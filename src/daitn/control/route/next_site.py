@@ -120,14 +120,14 @@ def check_travels(intent: TrainingIntent) -> None:
     for index, requirement in enumerate(intent.requirements):
         if requirement.quantity in LINK_QUANTITIES:
             raise InvalidInput(
-                f"{requirement} is asked, and without a control centre nobody measures the ways "
-                "between sites",
+                f"{requirement} is required, but without a control centre nobody measures the "
+                "links between sites",
                 field=f"requirements[{index}]",
                 fix="leave it out, or train without --autonomous",
             )
     if intent.model.start or intent.route:
         raise InvalidInput(
-            "a model that travels by itself starts fresh and finds its own route",
+            "a model that travels on its own starts fresh and finds its own route",
             field="model.start" if intent.model.start else "route",
             fix="leave it out, or train without --autonomous",
         )
@@ -186,7 +186,7 @@ def waits_for(question: RouteQuestion, heard: LocalView) -> str:
     told = {one.site for one in heard.prospects}
     away = sorted(set(heard.met) - told - {heard.here} - set(question.excluded))
     if away:
-        return f"sites that are not heard of now: {', '.join(away)}"
+        return f"sites that are not advertised now: {', '.join(away)}"
     if not told and not options:
         return "no data is heard of"
     refused = sorted(set(question.later) - set(question.excluded))

@@ -241,7 +241,7 @@ class AnsweringHost:
             await asyncio.sleep(self._silent_s / 4)
             silent_s = time.monotonic() - self._heard_s
             if self._waiting and silent_s > self._silent_s:
-                _log.error("the answering worker said nothing for %.0f s: it hangs", silent_s)
+                _log.error("the answering worker sent nothing for %.0f s: it hangs", silent_s)
                 await worker.kill()
                 return
 

@@ -89,7 +89,9 @@ def fetch_medquad(
 
 def _download(url: str, archive: Path, watch: Downloaded) -> None:
     if not url.startswith(("https://", "http://")):
-        raise InvalidInput(f"{url} is no web address", field="url", fix="give an https:// address")
+        raise InvalidInput(
+            f"{url} is not a web address", field="url", fix="give an https:// address"
+        )
     done = 0
     try:
         # The digest verifies the content, so plain http is as good.

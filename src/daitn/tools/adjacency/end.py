@@ -127,4 +127,4 @@ class End:
         try:
             call(self.neighbour, *arguments)
         except Exception:
-            _LOG.exception("what happened on the link to %s was not taken well", self.neighbour)
+            _LOG.exception("handling an event on the link to %s failed", self.neighbour)

@@ -193,7 +193,7 @@ class ZenohAdjacency:
     def _ignore(self, name: str) -> None:
         if name not in self._strangers and len(self._strangers) < _MOST_STRANGERS:
             self._strangers.add(name)
-            _LOG.warning("%s is ignored: it is no neighbour of this site", name)
+            _LOG.warning("%s is ignored: it is not a neighbour of this site", name)
 
     def _welcome(self, name: str) -> None:
         known = name in self._ends or name == self._settings.site

@@ -124,7 +124,7 @@ def silent(key: str, timeout_s: float) -> Unreachable:
     """The error when a server may exist but did not answer in time."""
     return Unreachable(
         f"no answer from {key} within {timeout_s:g} s",
-        fix="check the network on the way and the load of the process that serves it",
+        fix="check the network path and the load of the process that serves it",
     )
 
 

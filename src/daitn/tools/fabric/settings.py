@@ -41,7 +41,7 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             match = _ENDPOINT.fullmatch(endpoint)
             if match is None or int(match[3]) > 65535:
                 raise InvalidInput(
-                    f"{endpoint!r} is no endpoint",
+                    f"{endpoint!r} is not an endpoint",
                     field="endpoint",
                     fix="write it like tcp/control.example.org:7447",
                 )
@@ -61,7 +61,7 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         group = _GROUP.fullmatch(self.scout)
         if self.scout and (group is None or int(group[3]) > 65535):
             raise InvalidInput(
-                f"{self.scout!r} is no multicast group",
+                f"{self.scout!r} is not a multicast group",
                 field="scout",
                 fix="write it like 224.0.0.225:7448",
             )

@@ -48,7 +48,7 @@ def checked_digest(digest: Digest) -> Digest:
     if _DIGEST.fullmatch(digest):
         return digest
     raise InvalidInput(
-        f"{digest[:80]!r} is no digest",
+        f"{digest[:80]!r} is not a digest",
         field="digest",
         fix="a digest is 64 lower-case hexadecimal digits",
     )

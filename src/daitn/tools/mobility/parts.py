@@ -80,7 +80,7 @@ def _files(folder: Path) -> list[Path]:
     for path in paths:
         problem = part_name_problem(path.name)
         if not problem and (path.is_symlink() or not path.is_file()):
-            problem = "is no plain file"
+            problem = "is not a plain file"
         if problem:
             raise InvalidInput(
                 f"{path.name!r} {problem}",

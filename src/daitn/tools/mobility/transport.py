@@ -307,10 +307,10 @@ def _unreachable(digest: Digest, fetch: _Fetch) -> Unreachable:
         for site, source in fetch.exchange.sources.items()
     )
     return Unreachable(
-        f"{what} of model {fetch.model.manifest} cannot be had; "
-        f"tried {tried or 'nobody, for no other site holds it'}",
+        f"{what} of model {fetch.model.manifest} is not available from any holder; "
+        f"tried {tried or 'nobody, because no other site holds it'}",
         field="model",
-        fix="bring one of these holders back; what has arrived is kept and not asked again",
+        fix="bring one of these holders back; what has arrived is kept and not fetched again",
     )
 
 

@@ -147,7 +147,7 @@ def _context_told(cut: QsQrrt, position: int) -> Told:
     holds = deployed_at(cut, position).descriptor.context_tokens
     wanted = cut.intent.tokens_in + cut.intent.tokens_out
     return Told(
-        f"holds {holds} tokens of question and answer together, {wanted} are wanted",
+        f"holds {holds} tokens of prompt and answer, {wanted} are needed",
         shortfall=float(wanted - holds),
         unit="tokens",
         relax_to=as_value(left) if (left := holds - cut.intent.tokens_in) > 0 else "",
@@ -192,14 +192,16 @@ _STANDING = (
         "model",
         FilterCause.PRESENCE,
         lambda cut: cut.snapshot.columns.there[cut.rows],
-        lambda cut, at: Told(f"is {deployed_at(cut, at).descriptor.state}, or its site is away"),
+        lambda cut, at: Told(
+            f"is {deployed_at(cut, at).descriptor.state}, or its site is disconnected"
+        ),
     ),
     Filter(
         "sound",
         "model",
         FilterCause.PRESENCE,
         lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
-        lambda cut, at: Told("a verification unit found that it answers worse than it did"),
+        lambda cut, at: Told("a verification unit found that it answers worse than before"),
     ),
 )
 """Filters independent of time, load and the query's length."""
@@ -219,7 +221,7 @@ RESTED = Filter(
     FilterCause.PRESENCE,
     lambda cut: cut.snapshot.columns.suspended_until_s[cut.rows] <= cut.now_s,
     lambda cut, at: Told(
-        "failed lately",
+        "failed recently",
         shortfall=float(cut.snapshot.columns.suspended_until_s[cut.rows][at] - cut.now_s),
         unit="s",
     ),
@@ -231,7 +233,7 @@ _PATH = Filter(
     FilterCause.PRESENCE,
     lambda cut: np.isfinite(cut.rtt_s),
     lambda cut, at: Told(
-        f"there is no way from {cut.intent.origin} to {deployed_at(cut, at).site}"
+        f"there is no path from {cut.intent.origin} to {deployed_at(cut, at).site}"
     ),
 )
 
@@ -249,7 +251,7 @@ _CHANGING = (
         FilterCause.LOAD,
         _room,
         lambda cut, at: Told(
-            f"is full: {cut.load[at]:.0f} queries are there",
+            f"is full: {cut.load[at]:.0f} queries are in progress",
             shortfall=float(cut.wait_s[at]),
             unit="s",
         ),
