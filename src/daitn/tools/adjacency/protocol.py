@@ -37,8 +37,7 @@ class Neighbours(Protocol):
         ...
 
     def cost(self, neighbour: SiteId, cost_s: float) -> None:
-        """The smoothed one-way delay in seconds, while the link is up. Reports small changes
-        too."""
+        """Smoothed one-way delay in seconds, while the link is up. Reports small changes too."""
         ...
 
     def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
