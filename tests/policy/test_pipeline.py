@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
+from daitn.objects.randomness import Rng
 from daitn.objects.wire import decode, encode
-from daitn.policy.pipeline import Policy, Rng
+from daitn.policy.pipeline import Policy
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 
 __all__ = ["MOST_WEIGHT", "OUT", "ArrayPolicy", "best_first", "every"]
 

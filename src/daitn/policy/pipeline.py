@@ -14,17 +14,12 @@ from typing import Generic, Protocol, TypeVar
 from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
+from daitn.objects.randomness import Rng
 
-__all__ = ["Context", "Policy", "Rng", "best"]
+__all__ = ["Context", "Policy", "best"]
 
 _RANKED = 20
 """Candidates that a decision keeps in its ranking."""
-
-
-class Rng(Protocol):
-    """The part of `random.Random` that a picker may use."""
-
-    def random(self) -> float: ...
 
 
 class Context(Protocol):

@@ -23,8 +23,8 @@ from daitn.control.queries.feasibility import (
 from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.queries import AUTO, QueryConstraints, Strategy
+from daitn.objects.randomness import Rng
 from daitn.policy.arrays import OUT, best_first
-from daitn.policy.pipeline import Rng
 from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Flags, Floats

@@ -26,7 +26,8 @@ from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
-from daitn.policy.pipeline import Policy, Rng
+from daitn.objects.randomness import Rng
+from daitn.policy.pipeline import Policy
 
 __all__ = ["Mtrce"]
 

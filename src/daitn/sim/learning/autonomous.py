@@ -24,7 +24,7 @@ from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
 
 __all__ = ["AutonomousPolicy"]

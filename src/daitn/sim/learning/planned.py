@@ -8,7 +8,7 @@ from daitn.control.jobs.job import Job
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.experience import PastJob, lessons, pooled
 from daitn.control.route.question import RouteQuestion
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
 
 __all__ = ["PlannedPolicy", "PlannedWithExperience"]
