@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -123,8 +122,7 @@ class JobExecutor:
             route_question(job, topology, now_s),
             experience=self._experience.of(job.intent.model.recipe, job.needs),
         )
-        rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
-        route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
+        route, decision = await asyncio.to_thread(Mtrce().plan, question)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
         if route is not None:

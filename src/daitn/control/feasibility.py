@@ -35,20 +35,13 @@ _SHOWN = 3
 """Candidates that a sentence names."""
 
 
-class _Undrawn:
-    """The route policy picks the best and draws nothing."""
-
-    def random(self) -> float:
-        raise AssertionError("a feasibility assessment drew a random number")
-
-
 def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> Assessment:
     """Say whether the question's intent can be satisfied, and what would have to change if not.
 
     `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
     Raises `InvalidInput` if a preference names no scorer.
     """
-    route, decision = Mtrce().plan(question, _Undrawn())
+    route, decision = Mtrce().plan(question)
     feasible = _feasible(question, route)
     rejections = (*question.topology.rejections, *decision.rejections)
     reasons = _cautions(route) if feasible else _reasons(question, route, decision)
@@ -69,7 +62,7 @@ def _verdict(
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
-        route, decision = Mtrce(looks=_RELAXED_LOOKS).plan(changed, _Undrawn())
+        route, decision = Mtrce(looks=_RELAXED_LOOKS).plan(changed)
         return Feasible(route, decision) if _feasible(changed, route) else None
 
     return judge

@@ -1,1 +1,1 @@
-"""Propose, filter, score, pick: how every decision is made and explained."""
+"""Filter, score, pick: how every decision is made and explained."""

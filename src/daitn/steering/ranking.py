@@ -18,6 +18,7 @@ from collections.abc import Callable, Container, Sequence
 from itertools import islice
 
 import msgspec
+import numpy as np
 
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
@@ -204,22 +205,14 @@ class Ranking:
 
     def _decided(self) -> Decision:
         hops = self._ways
-        terms = STEERING.terms(hops, hops.passes)
-        ranked = tuple(
-            Scored(
-                candidate=hops.rows[i].id,
-                score=self._scores[i],
-                terms={name: float(term[i]) for name, term in terms.items()},
-            )
-            for i in self._order[:_TOLD]
-        )
-        return Decision(
-            policy=STEERING.name,
-            chosen=ranked[0].candidate if ranked else None,
-            ranking=ranked,
+        return STEERING.decision(
+            hops,
+            np.array(self._scores, float),
+            lambda row: hops.rows[row].id,
+            chosen=hops.rows[self._order[0]].id if self._order else None,
             rejections=tuple(islice(rejections(hops, self.intent), _TOLD)),
             snapshot_version=self.prospect.routes_version,
-            at_s=self.at_s,
+            now_s=self.at_s,
         )
 
 

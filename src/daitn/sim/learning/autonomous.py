@@ -60,7 +60,7 @@ class AutonomousPolicy:
             return None
         heard = _heard(question, arrived)
         asked = replace(question_here(question, needs, heard), later=refused, here=arrived)
-        return self.engine.plan(asked, rng)[0]
+        return self.engine.plan(asked)[0]
 
 
 def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:

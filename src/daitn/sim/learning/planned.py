@@ -22,7 +22,7 @@ class PlannedPolicy:
     name: str = "mtrce"
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
-        route, _ = self.engine.plan(question, rng)
+        route, _ = self.engine.plan(question)
         if route is None:
             return None
         visit = route.visits[0]

@@ -1,8 +1,4 @@
-"""Propose, filter, score, pick: every decision of DA-ITN is made by this one pipeline.
-
-A policy sees nothing but its context (and, if its picker draws, the random source that it is
-given), so that a recorded context and seed give the identical decision again.
-"""
+"""The pipeline one candidate at a time: an oracle for the one over arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
 from daitn.objects.randomness import Rng
 
-__all__ = ["Context", "Policy", "best"]
+__all__ = ["Context", "PlainPolicy", "best"]
 
 _RANKED = 20
 """Candidates that a decision keeps in its ranking."""
@@ -43,7 +39,7 @@ def best(ranking: Sequence[Scored], rng: Rng) -> str:
 
 
 @dataclass(frozen=True)
-class Policy(Generic[ContextT, CandidateT]):
+class PlainPolicy(Generic[ContextT, CandidateT]):
     """A named way to decide. All its parts are pure functions of the context and a candidate."""
 
     name: str
