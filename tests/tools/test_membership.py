@@ -345,6 +345,26 @@ async def test_strangers_do_not_fill_the_memory(
     assert listening.alive() == {GHR}
 
 
+async def test_adverts_together_do_not_fill_the_memory(
+    network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(directory_module, "MOST_BYTES_TOGETHER", 10_000)
+    first = Node(await network.open("a"), GHR)
+    first.descriptor = msgspec.structs.replace(first.descriptor, software="x" * 6000)
+    await first.start()
+    await until(lambda: GHR in listening.alive())
+    second = Node(await network.open("b"), NINDS)
+    second.descriptor = msgspec.structs.replace(second.descriptor, software="x" * 6000)
+    await second.start()
+    await until(lambda: "all sites have at most 10000 bytes" in caplog.text)
+    assert listening.alive() == {GHR}
+    assert listening.key_of(NINDS) is None
+    first.descriptor = msgspec.structs.replace(first.descriptor, version=2, software="x")
+    await published(first, lambda: listening.nodes()[0].version == 2)
+    await published(second, lambda: NINDS in listening.alive())
+
+
 async def test_a_listener_that_is_late_hears_of_all(
     network: Network, listening: Membership, heard: Heard
 ) -> None:

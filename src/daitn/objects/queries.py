@@ -30,7 +30,8 @@ AUTO = "auto"
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
-Topic = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Topic = Name
 
 
 class Trust(enum.StrEnum):
@@ -77,9 +78,9 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     deadline_s: Positive | None = None
     """Seconds until the answer has ended; the gateway gives up then."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None = None
-    jurisdictions: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes; empty: any."""
-    owners: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """Facility providers that may see the query; empty: any."""
     privacy: Privacy = Privacy.ANY
     strategy: Strategy = Strategy.SINGLE
@@ -87,7 +88,7 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Models of an ensemble."""
     escalate_below: Share = 0.7
     """Of a cascade: an answer of which the first model is less sure than this goes on."""
-    prefer: Annotated[dict[str, float], msgspec.Meta(max_length=16)] = {}
+    prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight: `accuracy`, `latency`, `cost`, `affinity`."""
     session: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """Queries of one session go to one deployment where nothing speaks against it."""

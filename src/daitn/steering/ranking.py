@@ -49,7 +49,12 @@ one takes about a tenth of that. A forwarder that packets pour through would oth
 all to the same slot that is free until it ranks again."""
 MOST_RANKINGS = 4096
 MOST_ROWS = 1 << 17
-"""Of all rankings together, and of all that is known of the keys that they are for."""
+"""Of all rankings together, and of all that is known of the keys that they are for; one takes up
+about half a kilobyte."""
+_WANT_ROWS = 4
+_ROW_BYTES = 128
+"""A want counts as so many rows, and as one more for so many of its bytes: it is kept as it came
+and as it was read, which takes up several times as much where its words are short."""
 MARGIN = 0.05
 """By how much more a way that promises less must be worth, for what was learned here alone."""
 PROMISE_UNIT = 2.0**-32
@@ -225,7 +230,7 @@ class Rankings:
         self._advice: tuple[Preference, ...] = ()
         self._kept: dict[bytes, Ranking] = {}
         self._rows = 0
-        """Of those that are kept."""
+        """Of those that are kept, with their wants."""
         self._reaches: dict[str, Reach] = {}
         """By key, as of `_reaches_version`."""
         self._reaches_version = -1
@@ -259,11 +264,12 @@ class Rankings:
         """In place of an older one; where there are too many, of the oldest."""
         kept = self._kept
         if (before := kept.get(intent)) is not None:
-            self._rows -= before.rows
+            self._rows -= _rows(intent, before)
         kept[intent] = ranking
-        self._rows += ranking.rows
+        self._rows += _rows(intent, ranking)
         while len(kept) > MOST_RANKINGS or (self._rows > MOST_ROWS and len(kept) > 1):
-            self._rows -= kept.pop(next(iter(kept))).rows
+            oldest = next(iter(kept))
+            self._rows -= _rows(oldest, kept.pop(oldest))
 
     def _reach(self, key: str) -> Reach:
         """All ways towards a key."""
@@ -282,3 +288,8 @@ class Rankings:
         return self._advice + tuple(
             Preference(scorer=name, weight=weight) for name, weight in sorted(intent.prefer.items())
         )
+
+
+def _rows(intent: bytes, ranking: Ranking) -> int:
+    """What it takes up, in rows."""
+    return ranking.rows + _WANT_ROWS + len(intent) // _ROW_BYTES

@@ -40,6 +40,8 @@ MOST_MARKS = 16
 """Nodes under one name that are told apart; one of them is the true one."""
 MOST_BYTES = 16 << 20
 """Of an advert: 256 deployments that each carry 32 signed verifications have 5 MB."""
+MOST_BYTES_TOGETHER = 1 << 30
+"""Of all adverts that are kept: two hundred of that size."""
 
 
 class KnownKeys(Protocol):
@@ -128,6 +130,9 @@ class Membership:
         self._known = known
         self._listeners = list(listeners)
         self._nodes: dict[SiteId, NodeDescriptor] = {}
+        self._sizes: dict[SiteId, int] = {}
+        """Bytes of the adverts that are kept."""
+        self._bytes = 0
         self._alive: set[SiteId] = set()
         self._marks: dict[SiteId, set[str]] = {}
         """Of the keys of the nodes that show a token, by the site that they say they are."""
@@ -263,12 +268,24 @@ class Membership:
         node = advert.descriptor
         if node.site != site:
             raise Refused(f"{site} speaks in the name of {node.site}", field="site")
+        # Before its key is kept: who is not let in takes no room.
+        self._check_room(site, len(payload))
         self._check_key(site, node.public_key)
         known = self._nodes.get(site)
         if known is not None and not _later(node, known):
             return False
+        self._bytes += len(payload) - self._sizes.get(site, 0)
+        self._sizes[site] = len(payload)
         self._nodes[site] = self._admitted(node)
         return True
+
+    def _check_room(self, site: SiteId, size: int) -> None:
+        if self._bytes - self._sizes.get(site, 0) + size > MOST_BYTES_TOGETHER:
+            raise Refused(
+                f"the adverts of all sites have at most {MOST_BYTES_TOGETHER} bytes",
+                field="advert",
+                fix="restart, and let no strangers onto the fabric",
+            )
 
     def _admitted(self, node: NodeDescriptor) -> NodeDescriptor:
         if not self._verifiers or node.site in self._verifiers:
