@@ -39,6 +39,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.files.atomic import make_folder
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
@@ -65,7 +66,7 @@ class ControlCenter:
 
     def __init__(self, config: CenterConfig, fabric: Fabric) -> None:
         state = Path(config.state)
-        state.mkdir(parents=True, exist_ok=True)
+        make_folder(state)
         self._fabric = fabric
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")

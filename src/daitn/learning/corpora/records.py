@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from daitn.identity.files import make_folder, replace_file
 from daitn.objects.errors import InvalidInput, NotFound
 
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
@@ -70,9 +71,9 @@ def read_choices(path: Path) -> list[MultipleChoice]:
 
 def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int:
     """Write records as JSON lines, creating folders as needed; return how many there were."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lines = [msgspec.json.encode(record) for record in records]
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    replace_file(path, b"".join(line + b"\n" for line in lines))
     return len(lines)
 
 

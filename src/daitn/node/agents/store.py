@@ -8,7 +8,7 @@ from daitn.objects.agents import Agent
 from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.wire import decode, encode
-from daitn.tools.files.atomic import PARTIAL, replace_file
+from daitn.tools.files.atomic import PARTIAL, make_folder, put_in_place, replace_file
 
 __all__ = ["AgentStore"]
 
@@ -20,7 +20,7 @@ class AgentStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
 
@@ -32,7 +32,7 @@ class AgentStore:
         except FileNotFoundError:
             return None
         except Corrupt:
-            path.rename(path.with_name(path.name + ".corrupt"))
+            put_in_place(path, path.with_name(path.name + ".corrupt"))
             return None
 
     def put(self, agent: Agent) -> None:

@@ -15,7 +15,7 @@ from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.identifiers import Digest, VisitId, checked_name
 from daitn.objects.messages import Work, WorkOutcome
 from daitn.objects.wire import decode, encode
-from daitn.tools.files.atomic import PARTIAL, replace_file
+from daitn.tools.files.atomic import PARTIAL, make_folder, replace_file
 
 __all__ = ["LoggedWork", "WorkLog"]
 
@@ -36,7 +36,7 @@ class WorkLog:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
 

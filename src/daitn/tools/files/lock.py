@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from daitn.objects.errors import InvalidInput
+from daitn.tools.files.atomic import make_folder
 
 __all__ = ["FolderLock"]
 
@@ -20,7 +21,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise InvalidInput(

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest
 from daitn.objects.wire import canonical
+from daitn.tools.files.atomic import make_folder, sync
 from daitn.tools.mobility.manifests import (
     checked_digest,
     chunk_sizes,
@@ -50,8 +50,8 @@ class DiskBlobStore:
         try:
             if self._partial.exists():
                 shutil.rmtree(self._partial)
-            self._partial.mkdir(parents=True)
-            self._blobs.mkdir(exist_ok=True)
+            make_folder(self._blobs)
+            self._partial.mkdir()
         except OSError as error:
             raise InvalidInput(
                 f"cannot keep models in {folder}: {error.strerror}",
@@ -156,7 +156,7 @@ class DiskBlobStore:
         paths = [self._path(digest) for digest in digests]
         try:
             for path in (*paths, *sorted({path.parent for path in paths}), self._blobs):
-                _sync(path)
+                sync(path)
         except OSError as error:
             # Room is taken when the cache is written back, on file systems that allocate late.
             if is_full(error):
@@ -176,11 +176,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
