@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
@@ -245,7 +245,7 @@ class ControlCenter:
         return encode(served_models(self._qrrt.snapshot()))
 
     async def _on_qrrt(self, key: str, payload: bytes) -> bytes:
-        return encode(export_qrrt(self._qrrt.snapshot(), time.time()))
+        return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
         """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""
@@ -304,7 +304,7 @@ class ControlCenter:
                 size_bytes=best.model.size_bytes,
                 measured={str(name): value for name, value in best.values.items()},
                 holders=best.model.holders,
-                created_at_s=job.ended_at_s or time.time(),
+                created_at_s=job.ended_at_s or clock.now_s(),
                 config=job.intent.model.config,
                 release_to=best.release_to,
                 evidence=tuple(e for e in job.lineage if e.digest in best.entries),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from daitn.learning.trainer import Trainer
 from daitn.node.agents.role import AgentsRole
 from daitn.node.config import NodeConfig
 from daitn.node.descriptor import allowed_recipes, describe
-from daitn.node.incarnation import started_at_s
+from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.roles import Roles
 from daitn.node.training.executor import Executor
 from daitn.node.training.work_log import WorkLog
@@ -35,6 +34,7 @@ from daitn.objects.messages import (
     WorkProgress,
 )
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
@@ -68,7 +68,7 @@ class Node:
         self._sensing = Sensing(
             fabric,
             config.site,
-            now_s=time.time,
+            now_s=clock.now_s,
             queue=lambda: self._work.queue,
             folder=state,
             rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
@@ -120,7 +120,8 @@ class Node:
         """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
         if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
             await self._trainer.start()
-        started = started_at_s(Path(self._config.state), time.time())
+        started = started_at_s(Path(self._config.state), clock.wall_s())
+        clock.not_before(started)
         self.descriptor = await describe(self._config, self._trainer, self._key.public, started)
         if self._inference is not None:
             await self._inference.start()
@@ -136,6 +137,7 @@ class Node:
         self._registrations.append(token)
         await self._publish_advert()
         self._work.resume()
+        self._spawn(self._mark_time())
         if self._inference is not None:
             await self._inference.listen()
             self._spawn(self._tell_news(self._inference))
@@ -149,8 +151,10 @@ class Node:
         if self._terminus is not None:
             await self._terminus.close()
         await self._work.close()
-        for task in self._background:
+        background = tuple(self._background)
+        for task in background:
             task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         if self._inference is not None:
             await self._inference.close()
         await self._sensing.close()
@@ -162,6 +166,14 @@ class Node:
         assert self.descriptor is not None
         advert = encode(sign_advert(self.descriptor, self._key))
         await self._fabric.publish(keys.site_advert(self._config.site), advert)
+
+    async def _mark_time(self) -> None:
+        while True:
+            await asyncio.sleep(MARKED_EVERY_S)
+            try:
+                await asyncio.to_thread(mark, Path(self._config.state), clock.now_s())
+            except DaitnError as error:
+                log.warning("the time is not marked: %s", error)
 
     async def _tell_news(self, inference: Roles) -> None:
         """Publish the descriptor whenever it is another one."""

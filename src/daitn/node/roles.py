@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from daitn.objects.requests import (
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.summaries import Offer
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
@@ -232,14 +232,14 @@ class Roles:
         intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
         snapshot = self._feed.snapshot()
         nobody = np.zeros(len(snapshot.rows))
-        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, time.time())
+        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, clock.now_s())
         return encode(export_query(cut))
 
     async def _publish_demand(self, gateway: Gateway) -> None:
         while True:
             await asyncio.sleep(DEMAND_EVERY_S)
             try:
-                demand = encode(gateway.demand(time.time()))
+                demand = encode(gateway.demand(clock.now_s()))
                 await self._fabric.publish(keys.site_demand(self._site), demand)
             except DaitnError as error:
                 log.debug("what is asked is not heard: %s", error)

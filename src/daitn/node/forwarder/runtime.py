@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections import Counter
 from typing import Protocol
 
@@ -31,6 +30,7 @@ from daitn.steering.wire.summaries import (
     decode_advertised,
     encode_summary,
 )
+from daitn.tools import clock
 from daitn.tools.adjacency.protocol import Adjacency
 
 __all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
@@ -73,8 +73,9 @@ class ForwarderRuntime:
     def __init__(
         self, site: SiteId, service: Service, settings: ForwarderSettings | None = None
     ) -> None:
-        # Seconds since the epoch that never go back.
-        self._epoch_s = time.time() - time.monotonic()
+        # Seconds since the epoch that never go back: packets have deadlines by others' wall clocks,
+        # so an earlier life does not count.
+        self._epoch_s = clock.wall_s() - clock.elapsed_s()
         self._loop = asyncio.get_running_loop()
         self.core = Forwarder(site, self.now_s(), settings)
         self.counts: Counter[str] = Counter()
@@ -90,7 +91,7 @@ class ForwarderRuntime:
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
-        return self._epoch_s + time.monotonic()
+        return self._epoch_s + clock.elapsed_s()
 
     def join(self, links: Adjacency) -> None:
         """Use these links; whoever opened them closes them."""

@@ -45,6 +45,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
+from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 
@@ -203,7 +204,7 @@ class Gateway:
         self, caller: Caller, parsed: ParsedRequest, began_s: float, full: bool
     ) -> RequestContext:
         self._number += 1
-        now_s = time.time()
+        now_s = clock.now_s()
         topic = parsed.topic if full else self._topic(parsed)
         intent = parsed.intent(self._site, caller.owner, topic)
         snapshot = self._topology.snapshot()
@@ -247,7 +248,7 @@ class Gateway:
     def _ended(
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
-        now_s, intent = time.time(), query.intent
+        now_s, intent = clock.now_s(), query.intent
         seconds = time.perf_counter() - query.began_s
         tokens_out = None if status is QueryStatus.SHED else query.tokens_out
         if query.caller.relayed_by is None:

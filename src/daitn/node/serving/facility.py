@@ -19,6 +19,7 @@ from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import DeployModel, RetireModel, Serving
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
@@ -121,7 +122,7 @@ class Facility:
     def _serving(self) -> Serving:
         return Serving(
             site=self._site,
-            at_s=time.time(),
+            at_s=clock.now_s(),
             memory_free_bytes=self._lifecycle.memory_free_bytes,
             deployments=tuple(
                 served.admission.reading(name) for name, served in self._names().items()

@@ -24,6 +24,7 @@ from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
+from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
 __all__ = ["Executor"]
@@ -131,7 +132,7 @@ class Executor:
                 job=work.job,
                 visit=work.visit,
                 site=self.site,
-                at_s=time.time(),
+                at_s=clock.now_s(),
                 recipe=work.recipe,
                 seed=work.seed,
                 model=model.manifest,
@@ -163,7 +164,7 @@ class Executor:
                 visit=work.visit,
                 site=self.site,
                 dataset=dataset.name,
-                at_s=time.time(),
+                at_s=clock.now_s(),
                 seconds=trained.seconds,
                 transfer_s=moved.seconds,
                 overhead_s=max(0.0, seconds - trained.seconds - moved.seconds),
@@ -191,7 +192,7 @@ class Executor:
                 job=work.job,
                 visit=work.visit,
                 site=self.site,
-                at_s=time.time(),
+                at_s=clock.now_s(),
                 seconds=time.perf_counter() - began,
                 transfer_s=moved.seconds,
                 bytes_in=moved.bytes_in,
