@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.node.agents import store as luggage_module
 from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
@@ -236,6 +237,48 @@ async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:
         await asyncio.sleep(2 * LOOKED_EVERY_S)
         assert len(kept.fetched) == 1
         assert kept.fetched[0].manifest in home.models()
+
+
+async def test_journeys_that_have_ended_are_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with living(tmp_path) as (home, _):
+        for _ in range(20):
+            start = await submitted(home, tmp_path)
+            await told(home, "east", measured(start, 1))
+            await home.handlers()["cancel"]("", encode(JobQuery(job=start.job)))
+        under_way = await submitted(home, tmp_path)
+        weights = home.models()
+    read: list[object] = []
+
+    def counted(data: bytes, kind: type[Any]) -> Any:
+        read.append(kind)
+        return decode(data, kind)
+
+    async with living(tmp_path) as (home, _):
+        assert home.models() == weights
+        monkeypatch.setattr(luggage_module, "decode", counted)
+        await asyncio.sleep(3 * LOOKED_EVERY_S)
+        assert home.models() == weights
+        assert read == []
+        assert await told(home, "east", under_way) is ReportReply.YES
+        assert read == []
+        shown = decode(await home.handlers()["jobs"]("", encode(JobQuery(job=JobId("")))), JobList)
+        assert len(shown.jobs) == 21
+
+
+async def test_a_journey_that_is_sent_out_anew_again_and_again_has_one_task(
+    tmp_path: Path,
+) -> None:
+    before = asyncio.all_tasks()
+    async with host(tmp_path, node("clinic", "medicine")) as (here, _):
+        agent = planning()
+        for epoch in range(30):
+            here.send_out(msgspec.structs.replace(agent, epoch=epoch))
+        await asyncio.sleep(0.05)
+        names = [task.get_name() for task in asyncio.all_tasks() - before]
+        assert names.count(f"model {agent.job}") == 1
+    assert not asyncio.all_tasks() - before
 
 
 def test_whoever_takes_a_journey_over_makes_it_later() -> None:

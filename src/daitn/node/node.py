@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
 from pathlib import Path
 
 import msgspec
@@ -41,6 +40,7 @@ from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.tools.sensing.sensing import Sensing
+from daitn.tools.tasks import Newest, Tasks
 
 __all__ = ["Node"]
 
@@ -113,7 +113,8 @@ class Node:
         )
         self._chunks = ChunkServer(fabric, config.site, self._store)
         self._registrations: list[Registration] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._progress = Newest(self._send_progress, self._tasks)
         self.descriptor: NodeDescriptor | None = None
 
     async def start(self) -> None:
@@ -137,10 +138,10 @@ class Node:
         self._registrations.append(token)
         await self._publish_advert()
         self._work.resume()
-        self._spawn(self._mark_time())
+        self._tasks.spawn(self._mark_time(), "time")
         if self._inference is not None:
             await self._inference.listen()
-            self._spawn(self._tell_news(self._inference))
+            self._tasks.spawn(self._tell_news(self._inference), "news")
         if self._terminus is not None:
             self._terminus.start()
 
@@ -151,10 +152,7 @@ class Node:
         if self._terminus is not None:
             await self._terminus.close()
         await self._work.close()
-        background = tuple(self._background)
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await self._tasks.close()
         if self._inference is not None:
             await self._inference.close()
         await self._sensing.close()
@@ -249,12 +247,7 @@ class Node:
 
     def _publish_progress(self, progress: WorkProgress) -> None:
         self._work.heard(progress)
-        self._spawn(self._send_progress(progress))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._progress.put(progress.visit, progress)
 
     async def _send_progress(self, progress: WorkProgress) -> None:
         try:

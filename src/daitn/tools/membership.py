@@ -25,6 +25,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.files.atomic import replace_file
+from daitn.tools.tasks import Tasks
 
 __all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]
 
@@ -136,8 +137,10 @@ class Membership:
         self._alive: set[SiteId] = set()
         self._marks: dict[SiteId, set[str]] = {}
         """Of the keys of the nodes that show a token, by the site that they say they are."""
-        self._going: dict[SiteId, asyncio.Task[None]] = {}
-        self._greeting: dict[SiteId, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
+        """One for each site that came or went a moment ago."""
+        self._coming: set[SiteId] = set()
+        """Sites of which a node shows its token."""
         self._registrations: list[Registration] = []
 
     async def start(self) -> None:
@@ -149,10 +152,7 @@ class Membership:
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
-        tasks = [*self._going.values(), *self._greeting.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener too, first of all that is known already."""
@@ -185,14 +185,12 @@ class Membership:
             if alive:
                 log.warning("%s is not let in: the site is known with another key", site)
             return
-        for waiting in (self._going, self._greeting):
-            task = waiting.pop(site, None)
-            if task is not None:
-                task.cancel()
         if alive:
-            self._greeting[site] = asyncio.create_task(self._greet(site))
+            self._coming.add(site)
+            self._tasks.anew(site, self._greet(site), f"greet {site}")
         else:
-            self._going[site] = asyncio.create_task(self._give_up(site))
+            self._coming.discard(site)
+            self._tasks.anew(site, self._give_up(site), f"give up {site}")
 
     def _note_mark(self, site: SiteId, mark: str, alive: bool) -> None:
         marks = self._marks.setdefault(site, set())
@@ -235,7 +233,6 @@ class Membership:
 
     async def _give_up(self, site: SiteId) -> None:
         await asyncio.sleep(LOST_AFTER_S)
-        self._going.pop(site, None)
         if site in self._alive:
             self._alive.discard(site)
             log.info("%s is gone", site)
@@ -251,7 +248,7 @@ class Membership:
         """Take in what a site says of itself. It is there if its token is: another process may
         answer in its place, so that it is not heard when it is asked."""
         anew = self._absorb(site, payload)
-        coming = site in self._greeting and site not in self._alive and self._shows(site)
+        coming = site in self._coming and site not in self._alive and self._shows(site)
         if coming:
             self._alive.add(site)
         if anew or coming:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +18,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Message, Registration
 from daitn.tools.membership import Membership
+from daitn.tools.tasks import Tasks
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -48,7 +48,7 @@ class QrrtFeed:
         self._state = QrrtState()
         self._evidence = EvidenceFilter()
         self._registrations: list[Registration] = []
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = Tasks()
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._paths_at_s = 0.0
@@ -68,9 +68,7 @@ class QrrtFeed:
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
-        for task in self._asking:
-            task.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._asking.close()
 
     def snapshot(self) -> Qrrt:
         """The topology now."""
@@ -106,9 +104,7 @@ class QrrtFeed:
         self._state.came(site, clock.now_s())
         node = self._membership.node(site)
         if node is not None and Role.VERIFIER in node.roles:
-            task = asyncio.create_task(self._ask_attested(site))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._asking.anew(site, self._ask_attested(site), f"findings of {site}")
 
     def lost(self, site: SiteId) -> None:
         self._state.lost(site, clock.now_s())

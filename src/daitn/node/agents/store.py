@@ -51,10 +51,13 @@ class AgentStore:
         if kept is not None and kept.stage() <= agent.stage():
             self._path(agent.job).unlink(missing_ok=True)
 
+    def jobs(self) -> frozenset[JobId]:
+        """The jobs of all that are kept."""
+        return frozenset(JobId(path.stem) for path in self._folder.glob(f"*{_SUFFIX}"))
+
     def all(self) -> tuple[Agent, ...]:
         """All that are kept."""
-        names = sorted(path.stem for path in self._folder.glob(f"*{_SUFFIX}"))
-        kept = (self.get(JobId(name)) for name in names)
+        kept = (self.get(job) for job in sorted(self.jobs()))
         return tuple(agent for agent in kept if agent is not None)
 
     def _path(self, job: JobId) -> Path:

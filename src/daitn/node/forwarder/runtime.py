@@ -32,6 +32,7 @@ from daitn.steering.wire.summaries import (
 )
 from daitn.tools import clock
 from daitn.tools.adjacency.protocol import Adjacency
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
 
@@ -82,7 +83,7 @@ class ForwarderRuntime:
         self._service = service
         self._links: Adjacency | None = None
         self._awaited: dict[Key, asyncio.Future[Packet]] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving = Tasks()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._costs_s: dict[SiteId, float] = {}
@@ -103,9 +104,7 @@ class ForwarderRuntime:
         """Serve and wait no longer."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._serving.close()
         for awaited in self._awaited.values():
             awaited.cancel()
 
@@ -235,9 +234,7 @@ class ForwarderRuntime:
             awaited.set_result(packet)
 
     def _serve(self, packet: Packet) -> None:
-        task = self._loop.create_task(self._served(packet))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving.spawn(self._served(packet))
 
     async def _served(self, packet: Packet) -> None:
         try:

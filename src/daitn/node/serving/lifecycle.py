@@ -8,7 +8,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
@@ -41,6 +41,7 @@ from daitn.objects.identifiers import Digest, OwnerId, checked_name
 from daitn.objects.messages import DeployModel
 from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ModelLifecycle"]
 
@@ -63,8 +64,6 @@ class _Place:
     admission: AdmissionQueue
     state: DeploymentState = DeploymentState.LOADING
     serving: EmbeddedBackend | None = None
-    working: asyncio.Task[None] | None = None
-    drains: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class ModelLifecycle:
@@ -91,6 +90,8 @@ class ModelLifecycle:
         self._folder = Path(config.state) / "serving"
         self._host = AnsweringHost(threads=config.threads)
         self._places: dict[str, _Place] = {}
+        self._tasks = Tasks()
+        """One for each place, and one for each model that is still to finish."""
         self._loads = itertools.count()
         self.recipes = tuple(name for name in recipes if _answers(name))
         """Recipes whose models can be placed here."""
@@ -111,11 +112,7 @@ class ModelLifecycle:
             self._take(wanted)
 
     async def close(self) -> None:
-        places = self._places.values()
-        tasks = [p.working for p in places if p.working] + [d for p in places for d in p.drains]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         await self._host.close()
 
     def names(self) -> dict[str, EmbeddedBackend]:
@@ -168,9 +165,7 @@ class ModelLifecycle:
         if place.serving is not None:
             said = place.serving.descriptor
             place.serving.descriptor = structs.replace(said, state=DeploymentState.DRAINING)
-        if place.working is not None:
-            place.working.cancel()
-        place.working = asyncio.create_task(self._leave(name, place))
+        self._tasks.anew(name, self._leave(name, place), f"retire {name}")
         self._changed()
 
     def _check(self, wanted: DeployModel) -> None:
@@ -217,11 +212,9 @@ class ModelLifecycle:
         if place is None:
             admission = AdmissionQueue(self._facility.slots, self._facility.queue)
             place = self._places[wanted.name] = _Place(wanted, admission)
-        if place.working is not None:
-            place.working.cancel()
         place.wanted = wanted
         place.state = DeploymentState.LOADING
-        place.working = asyncio.create_task(self._bring(place), name=f"deploy {wanted.name}")
+        self._tasks.anew(wanted.name, self._bring(place), f"deploy {wanted.name}")
         self._changed()
 
     async def _bring(self, place: _Place) -> None:
@@ -233,9 +226,7 @@ class ModelLifecycle:
             place.serving = await self._insistently_loaded(place)
             log.info("%s answers", wanted.name)
             if before is not None:
-                drain = asyncio.create_task(self._unload(before))
-                place.drains.add(drain)
-                drain.add_done_callback(place.drains.discard)
+                self._tasks.spawn(self._unload(before), f"drain {wanted.name}")
         place.state = DeploymentState.READY
         self._changed()
 
