@@ -27,6 +27,7 @@ ATTEMPT_S = 1.0
 LIFELINE = "DAITN_LIFELINE"
 """In a child's environment: end when standard input does, which is when the parent is gone."""
 STOP_WITHIN_S = 10.0
+_TAIL_LINES = 12
 
 
 class EmbeddedNetwork:
@@ -94,12 +95,9 @@ class EmbeddedNetwork:
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
-        arguments = ["node", "-c", str(self._config), "--site", name]
-        if name == CENTER_SITE:
-            arguments = ["center", "-c", str(self._config)]
         with (self._logs / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "daitn.cli.app", *arguments],
+                [sys.executable, "-m", "daitn.cli.app", *self._command(name)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.PIPE,
@@ -109,13 +107,33 @@ class EmbeddedNetwork:
 
     def check(self) -> None:
         """Raise `WorkFailed` if a process has ended."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                log = self._logs / f"{name}.log"
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-                raise WorkFailed(
-                    f"{name} ended with {process.returncode}:\n{tail}", fix=f"see {log}"
-                )
+        for ended in self.ended():
+            raise ended
+
+    def ended(self) -> list[WorkFailed]:
+        """What to say of processes that have ended since this was asked last; each can be started
+        again, by itself."""
+        gone = {name: p for name, p in self._processes.items() if p.poll() is not None}
+        for name in gone:
+            del self._processes[name]
+        return [self._told(name, process.returncode) for name, process in gone.items()]
+
+    @property
+    def runs(self) -> bool:
+        """Whether any process is left."""
+        return bool(self._processes)
+
+    def _told(self, name: str, status: int) -> WorkFailed:
+        log = self._logs / f"{name}.log"
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
+        again = " ".join(("daitn", *self._command(name)))
+        return WorkFailed(f"{name} {how}:\n{tail}", fix=f"see {log}; start it again with: {again}")
+
+    def _command(self, name: str) -> list[str]:
+        if name == CENTER_SITE:
+            return ["center", "-c", str(self._config)]
+        return ["node", "-c", str(self._config), "--site", name]
 
     def started(self, name: str) -> bool:
         """Whether it was launched and not killed since."""
