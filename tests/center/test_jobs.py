@@ -11,6 +11,7 @@ import pytest
 
 from daitn.center import jobs as jobs_module
 from daitn.center.jobs import JobService
+from daitn.control.jobs import view as view_module
 from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.job import Job
 from daitn.objects.decisions import Route
@@ -227,3 +228,22 @@ async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
     released.set()
     await until(lambda: len([c for c in begun if isinstance(c, StartWork)]) > 1)
     await scene.service.close()
+
+
+async def test_a_site_that_says_nothing_new_is_told_of(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.05)
+    for module in (jobs_module, view_module):
+        monkeypatch.setattr(module, "SILENT_S", 0.1)
+    work = scene.submit()
+    scene.service.told(QA, work.work.visit, RUNNING)
+    await until(lambda: "nothing new of qa-1.1 from netco" in caplog.text)
+    await until(lambda: scene.shown[-1].silent)
+    assert scene.shown[-1].silent.startswith("netco for ")
+    assert "nothing new from netco for" in scene.service.view(QA).detail
+    handed_in = len(scene.starts())
+    await until(lambda: len(scene.starts()) > handed_in + 3)
+    assert caplog.text.count("nothing new of") == 1
+    scene.service.told(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, done=1, total=2))
+    assert scene.service.view(QA).silent == ""

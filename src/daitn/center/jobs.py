@@ -14,7 +14,7 @@ import msgspec
 from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import decisions, handle, replay, submit
-from daitn.control.jobs.view import JobNews, view
+from daitn.control.jobs.view import SILENT_S, JobNews, view
 from daitn.objects.errors import (
     DaitnError,
     ErrorReport,
@@ -71,12 +71,14 @@ class _Stored(msgspec.Struct, frozen=True):
     at_s: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Said:
     """What a site said of its work, and since when it has said the same (monotonic)."""
 
     status: WorkStatus
     since_s: float
+    told: bool = False
+    """Whether it is in the log that it has long said the same."""
 
 
 class JobService:
@@ -347,6 +349,10 @@ class JobService:
         self._descriptors = {v: said for v, said in self._descriptors.items() if v in outstanding}
         for visit, said in tuple(self._descriptors.items()):
             given, silent_s = outstanding[visit], now_s - said.since_s
+            if silent_s >= SILENT_S and not said.told and not said.status.ahead:
+                said.told = True
+                log.warning("nothing new of %s from %s for %.0f s", visit, given.site, silent_s)
+                self._show(self.view(given.work.job))
             if silent_s < _patience_s(said.status):
                 continue
             log.warning("%s has not got on with %s for %.0f s", given.site, visit, silent_s)

@@ -220,7 +220,8 @@ class Roles:
     async def _on_queries(self, key: str, payload: bytes) -> bytes:
         assert self._gateway is not None
         wanted = decode(payload, QueriesWanted)
-        return encode(QueryList(queries=self._gateway.queries(wanted.limit)))
+        found = self._gateway.queries(wanted.limit, wanted.owner, wanted.without)
+        return encode(QueryList(queries=found))
 
     async def _on_explain(self, key: str, payload: bytes) -> bytes:
         assert self._gateway is not None

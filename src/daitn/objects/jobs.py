@@ -329,3 +329,5 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     needs: WorkNeeds
     queued: str = ""
     """Its places in sites' queues, for instance `2nd at netco`; empty where it has its turn."""
+    silent: str = ""
+    """Sites at its work that have long said nothing new of it, and for how long."""

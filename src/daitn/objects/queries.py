@@ -150,6 +150,8 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`<gateway's site>:<number>`; `daitn explain` takes it."""
     asked_at_s: float
     owner: str
+    """Who asked: a key's owner, or a site with a pass that names none, as verification units are;
+    empty if the gateway does not know."""
     api: Api
     model_wanted: str
     topic: str

@@ -135,7 +135,7 @@ def test_the_number_of_offers_is_bounded_by_all_origins_and_neighbours_together(
         offers = tuple(Offer(f"answer:t{number}") for number in range(count))
         return RouteEntry(origin, seqno, 1.0, 1 + seqno, offers)
 
-    here = table("a", "b", limits=Limits(most_offers=10))
+    here = table("a", "b", limits=AggregationLimits(most_offers=10))
     here.heard("a", says(offering("x", 6), offering("y", 5)), 1.0)
     here.heard("b", says(offering("x", 5)), 1.0)
     assert [via.neighbour for via in here.routes_to("x")] == ["a"]

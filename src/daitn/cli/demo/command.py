@@ -179,7 +179,7 @@ def _show(job: JobView, report: DemoReport, out: Path) -> None:
     columns = ("", "answered", "right", "where", "p50 ms", "gateway ms", "USD", "last decision")
     screen.print(plain_table("asked", columns, asked))
     screen.print(
-        Panel(
+        Panel.fit(
             f"{report.means}\nData: {report.data_source}. {size(report.bytes_moved)} moved, "
             f"{report.seconds:.0f} s for the job, {report.total_seconds:.0f} s in all.\n"
             f"Report: {out / 'report.json'}   "

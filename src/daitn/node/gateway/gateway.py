@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
@@ -122,9 +122,11 @@ class Gateway:
         """What is asked here, smoothed."""
         return self._demand.demand(now_s)
 
-    def queries(self, limit: int) -> tuple[QueryRecord, ...]:
-        """How the latest queries were served, newest first."""
-        return self._query_log.latest(limit)
+    def queries(
+        self, limit: int, owner: str | None = None, without: Collection[str] = ()
+    ) -> tuple[QueryRecord, ...]:
+        """How the latest queries were served, newest first: of one owner, or of all but some."""
+        return self._query_log.latest(limit, owner, without)
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
         """How a query was served, and why so. Raises `NotFound`."""
@@ -258,7 +260,7 @@ class Gateway:
             QueryRecord(
                 id=query.id,
                 asked_at_s=query.asked_at_s,
-                owner=intent.owner,
+                owner=intent.owner or query.caller.relayed_by or "",
                 api=intent.api,
                 model_wanted=query.parsed.model,
                 topic=intent.topic,
