@@ -14,6 +14,8 @@ __all__ = ["text_lines"]
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 """UTF-32's little-endian mark begins as UTF-16's does."""
 
+_NUL = "line {line} holds a NUL byte, as UTF-16 and binary do"
+
 
 def text_lines(path: Path) -> Iterator[str]:
     """The file's lines, with their ends.
@@ -26,7 +28,7 @@ def text_lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
-                    raise _no_text(path, f"line {number} holds a NUL byte, as UTF-16 and binary do")
+                    raise _no_text(path, _NUL.format(line=number))
                 yield line
     except FileNotFoundError:
         raise NotFound(f"no file {path}", field=str(path), fix="check the path") from None
@@ -45,8 +47,11 @@ def _check(path: Path) -> None:
         # A pipe would hold up its reader for ever.
         raise InvalidInput(f"{path} is no file", field=str(path), fix="name a file")
     with path.open("rb") as file:
-        if file.read(4).startswith(_OTHER_MARKS):
-            raise _no_text(path, "it is UTF-16 or UTF-32")
+        head = file.read(4)
+    if head.startswith(_OTHER_MARKS):
+        raise _no_text(path, "it is UTF-16 or UTF-32")
+    if b"\0" in head:
+        raise _no_text(path, _NUL.format(line=1))
 
 
 def _line_that_is_no_utf_8(path: Path) -> int:
