@@ -17,6 +17,8 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from daitn.objects.deployments import Api
+
 __all__ = [
     "Config",
     "DataProfile",
@@ -24,12 +26,23 @@ __all__ = [
     "Measured",
     "Progress",
     "Recipe",
+    "RecipeFacts",
     "Selecting",
     "Selection",
     "Trained",
 ]
 
 Config = Mapping[str, object]
+
+
+class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe is, for a node, which never runs it in its own process."""
+
+    data_schema: str
+    test_schema: str
+    metrics: tuple[str, ...]
+    apis: tuple[Api, ...] = ()
+    """By which its models answer; empty: they do not."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,9 +33,12 @@ def load(name: str) -> Recipe:
         raise _not_installed(name, tuple(sorted(entries)))
     try:
         recipe: Recipe = entry.load()()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        kind = (
+            "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+        )
         raise WorkFailed(
-            f"recipe {name!r} is installed here but cannot be imported: {error}",
+            f"recipe {name!r} is installed here but cannot be imported: {kind}{error}",
             field="model.recipe",
             fix="install what it needs at this site (`pip install 'daitn[train]'` for PyTorch)",
         ) from error

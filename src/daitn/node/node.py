@@ -11,6 +11,7 @@ import msgspec
 
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert, sign_report
+from daitn.learning.consultant import Consultant
 from daitn.learning.trainer import Trainer
 from daitn.node.agents.role import AgentsRole
 from daitn.node.config import NodeConfig
@@ -21,7 +22,7 @@ from daitn.node.training.executor import Executor
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
 from daitn.objects.descriptors import NodeDescriptor, Role
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, WorkFailed
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import (
     CancelWork,
@@ -76,21 +77,21 @@ class Node:
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
-        recipes = allowed_recipes(config)
+        self._consultant = Consultant(allowed_recipes(config))
         self._executor = Executor(
             config,
             self._trainer,
             self._store,
             self._transport,
             self._key,
-            recipes,
+            self._consultant,
             self._publish_progress,
         )
         self._inference: Roles | None = None
         if Roles.wanted(config):
             self._inference = Roles(
                 config,
-                recipes,
+                self._consultant,
                 fabric,
                 self._store,
                 self._transport,
@@ -119,11 +120,13 @@ class Node:
 
     async def start(self) -> None:
         """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
-        if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
-            await self._trainer.start()
+        await self._consult()
         started = started_at_s(Path(self._config.state), clock.wall_s())
         clock.not_before(started)
-        self.descriptor = await describe(self._config, self._trainer, self._key.public, started)
+        self.descriptor = await describe(
+            self._config, self._consultant, self._trainer, self._key.public, started
+        )
+        self._executor.offer(self.descriptor)
         if self._inference is not None:
             await self._inference.start()
             self.descriptor = self._inference.described(self.descriptor)
@@ -145,6 +148,18 @@ class Node:
         if self._terminus is not None:
             self._terminus.start()
 
+    async def _consult(self) -> None:
+        """Hear what the recipes are, and warm up the process that trains."""
+        roles = set(self._config.roles)
+        if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & roles:
+            try:
+                await self._trainer.start()
+            except WorkFailed as error:
+                log.error("nothing can be trained or measured here: %s", error)
+            await self._consultant.start(self._trainer)
+        elif Role.FACILITY in roles:
+            await self._consultant.start()
+
     async def close(self) -> None:
         """Take everything back. Unfinished work is lost, unheard reports are kept."""
         for registration in reversed(self._registrations):
@@ -159,6 +174,7 @@ class Node:
         await self._chunks.close()
         await self._transport.close()
         await self._trainer.close()
+        await self._consultant.close()
 
     async def _publish_advert(self) -> None:
         assert self.descriptor is not None

@@ -15,6 +15,7 @@ import numpy as np
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
+from daitn.learning.consultant import Consultant
 from daitn.node.config import ForwarderConfig, NodeConfig
 from daitn.node.forwarder.offers import serving_offers
 from daitn.node.forwarder.query_client import PacketQueryClient
@@ -59,7 +60,7 @@ class Roles:
     def __init__(
         self,
         config: NodeConfig,
-        recipes: tuple[str, ...],
+        consultant: Consultant,
         fabric: Fabric,
         store: BlobStore,
         transport: ModelTransport,
@@ -75,7 +76,7 @@ class Roles:
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
-                config, recipes, fabric, store, transport, passes.holder, changed
+                config, consultant, fabric, store, transport, passes.holder, changed
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:

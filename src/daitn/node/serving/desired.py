@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from daitn.objects.errors import Corrupt, StorageFull
@@ -11,6 +12,8 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.files.atomic import PARTIAL, make_folder, replace_file
 
 __all__ = ["DesiredModels"]
+
+log = logging.getLogger(__name__)
 
 
 class DesiredModels:
@@ -44,6 +47,8 @@ class DesiredModels:
                 constraints.append(decode(path.read_bytes(), DeployModel))
             except Corrupt:
                 path.unlink()
+            except OSError as error:
+                log.warning("%s is left aside: %s", path, error.strerror)
         return tuple(constraints)
 
     def _path(self, name: str) -> Path:

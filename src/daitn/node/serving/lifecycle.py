@@ -14,8 +14,8 @@ from pathlib import Path
 from msgspec import structs
 
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.answering.protocol import Answering, Message, Question
-from daitn.learning.registry import load
+from daitn.learning.answering.protocol import Message, Question
+from daitn.learning.consultant import Consultant
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
@@ -24,7 +24,6 @@ from daitn.objects.access import allows
 from daitn.objects.deployments import (
     ANY_CONTEXT,
     MOST_DEPLOYMENTS,
-    Api,
     DeploymentDescriptor,
     DeploymentState,
     Runtime,
@@ -75,7 +74,7 @@ class ModelLifecycle:
     def __init__(
         self,
         config: NodeConfig,
-        recipes: tuple[str, ...],
+        consultant: Consultant,
         store: BlobStore,
         transport: ModelTransport,
         changed: Callable[[], None],
@@ -93,8 +92,7 @@ class ModelLifecycle:
         self._tasks = Tasks()
         """One for each place, and one for each model that is still to finish."""
         self._loads = itertools.count()
-        self.recipes = tuple(name for name in recipes if _answers(name))
-        """Recipes whose models can be placed here."""
+        self._consultant = consultant
 
     async def start(self) -> None:
         """Take up what was kept. The worker starts with the first model.
@@ -110,6 +108,12 @@ class ModelLifecycle:
                 log.warning("%s stays away: %s", wanted.name, error)
                 continue
             self._take(wanted)
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Recipes whose models can be placed here."""
+        asked = self._consultant
+        return tuple(name for name in asked.recipes if asked.facts(name).apis)
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -234,8 +238,14 @@ class ModelLifecycle:
         for attempt in itertools.count():
             try:
                 return await self._loaded(place.wanted, place.admission)
-            except (DaitnError, OSError) as error:
-                log.warning("%s is not ready: %s", place.wanted.name, error)
+            except Exception as error:
+                known = isinstance(error, DaitnError | OSError)
+                log.warning(
+                    "%s is not ready: %s",
+                    place.wanted.name,
+                    error,
+                    exc_info=None if known else error,
+                )
                 if place.state is not DeploymentState.FAILED:
                     place.state = DeploymentState.FAILED
                     self._changed()
@@ -298,13 +308,11 @@ class ModelLifecycle:
         shutil.rmtree(self._folder / model.loaded, ignore_errors=True)
 
     def _described(self, wanted: DeployModel, state: DeploymentState) -> DeploymentDescriptor:
-        recipe = load(wanted.recipe)
-        apis: tuple[Api, ...] = recipe.apis if isinstance(recipe, Answering) else ()
         return DeploymentDescriptor(
             name=wanted.name,
             owner=OwnerId(wanted.owner),
             runtime=Runtime.EMBEDDED,
-            apis=apis,
+            apis=self._consultant.facts(wanted.recipe).apis,
             state=state,
             manifest=wanted.model.manifest,
             recipe=wanted.recipe,
@@ -318,12 +326,3 @@ class ModelLifecycle:
             evidence=wanted.evidence,
             policy=wanted.policy,
         )
-
-
-def _answers(recipe: str) -> bool:
-    """Whether models of an installed recipe can answer; one that is broken cannot."""
-    try:
-        return isinstance(load(recipe), Answering)
-    except DaitnError as error:
-        log.warning("no models of %s here: %s", recipe, error)
-        return False

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_entry
+from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Progress as TrainingProgress
-from daitn.learning.registry import load
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import check_visit
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
@@ -48,7 +49,7 @@ class Executor:
         store: BlobStore,
         transport: ModelTransport,
         key: SigningKey,
-        recipes: tuple[str, ...],
+        consultant: Consultant,
         watch: Watch,
     ) -> None:
         self._config = config
@@ -56,7 +57,9 @@ class Executor:
         self._store = store
         self._transport = transport
         self._key = key
-        self._recipes = recipes
+        self._consultant = consultant
+        self._datasets: tuple[DatasetConfig, ...] = ()
+        self._tests: tuple[TestSetConfig, ...] = ()
         self._watch = watch
         self._scratch = Path(config.state) / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -64,6 +67,17 @@ class Executor:
         self._packing = asyncio.Lock()
         self._came_at_s: dict[Digest, float] = {}
         self._brought: dict[Digest, Moved] = {}
+
+    def offer(self, descriptor: NodeDescriptor) -> None:
+        """Work on what the node's descriptor says is there: what was left out is worked on by
+        nobody."""
+        names = {dataset.name for dataset in descriptor.datasets}
+        tested = {
+            (test.topic, test.test_schema)
+            for test in (descriptor.verifier.tests if descriptor.verifier else ())
+        }
+        self._datasets = tuple(d for d in self._config.datasets if d.name in names)
+        self._tests = tuple(t for t in self._config.tests if (t.topic, t.test_schema) in tested)
 
     @property
     def site(self) -> SiteId:
@@ -90,8 +104,8 @@ class Executor:
     async def needs(self, question: RecipeQuestion) -> WorkNeeds:
         """What a model of this configuration needs. Raises `InvalidInput` for a bad one."""
         self._check_recipe(question.recipe)
-        recipe = load(question.recipe)
-        footprint = await asyncio.to_thread(recipe.estimate, question.config)
+        recipe = self._consultant.facts(question.recipe)
+        footprint = await self._consultant.estimate(question.recipe, question.config)
         if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
             raise InvalidInput(
                 f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
@@ -155,6 +169,7 @@ class Executor:
             work.seed,
             out,
             lambda progress: self._training(work, progress),
+            selection=dataset.selection,
         )
         result, manifest = await self._keep(work.recipe, out)
         seconds = time.perf_counter() - began
@@ -185,7 +200,12 @@ class Executor:
         self._tell(work, "measuring", 0, 0)
         began = time.perf_counter()
         measured = await self._trainer.evaluate(
-            work.recipe, folder / "in", work.config, Path(test.path), work.metric
+            work.recipe,
+            folder / "in",
+            work.config,
+            Path(test.path),
+            work.metric,
+            selection=test.selection,
         )
         return self._done(
             Verification(
@@ -241,16 +261,16 @@ class Executor:
         return WorkResult(entry=sign_entry(fact, work.previous, self._key), model=model)
 
     def _check_recipe(self, recipe: str) -> None:
-        if recipe not in self._recipes:
+        if recipe not in self._consultant.recipes:
             raise NotFound(
                 f"{self.site} does not run recipe {recipe}",
                 field="model.recipe",
-                fix=f"use one of: {', '.join(self._recipes)}",
+                fix=f"use one of: {', '.join(self._consultant.recipes)}",
             )
 
     def _dataset(self, work: VisitWork) -> DatasetConfig:
         """The data set that the work names, if its owner's policy lets this model in."""
-        for dataset in self._config.datasets:
+        for dataset in self._datasets:
             if dataset.name == work.dataset:
                 check_visit(dataset.policy, dataset.name, work.recipe, work.owner)
                 return dataset
@@ -261,8 +281,8 @@ class Executor:
         )
 
     def _test_set(self, work: VerifyWork) -> TestSetConfig:
-        schema = load(work.recipe).test_schema
-        for test in self._config.tests:
+        schema = self._consultant.facts(work.recipe).test_schema
+        for test in self._tests:
             if (test.topic, test.test_schema) == (work.topic, schema):
                 return test
         raise NotFound(

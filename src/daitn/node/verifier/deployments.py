@@ -24,7 +24,7 @@ from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
 from daitn.identity.tls import trusting
 from daitn.learning.corpora.records import MultipleChoice, read_choices
-from daitn.node.config import NodeConfig
+from daitn.node.config import NodeConfig, TestSetConfig
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.errors import Corrupt, DaitnError
@@ -146,10 +146,8 @@ class DeploymentVerifier:
         """Examine from now on."""
         self._recall()
         if self._tests:
-            tests = [
-                _Test(t.topic, await asyncio.to_thread(read_choices, Path(t.path)))
-                for t in self._tests
-            ]
+            read = [await asyncio.to_thread(_read, test) for test in self._tests]
+            tests = [test for test in read if test is not None]
             self._examining = asyncio.create_task(self._examine_for_ever(tests), name="examiner")
 
     async def close(self) -> None:
@@ -366,11 +364,23 @@ class DeploymentVerifier:
         except Corrupt as error:
             log.warning("%s is not readable, and left aside: %s", self._file, error.problem)
             return
+        except OSError as error:
+            log.warning("%s is not readable, and left aside: %s", self._file, error.strerror)
+            return
         for attestation in kept.findings:
             finding = attestation.finding
             target = _Target(finding.site, finding.deployment, finding.topic)
             self._attested[target] = attestation
             self._known[target] = _recalled(kept, _name(target))
+
+
+def _read(config: TestSetConfig) -> _Test | None:
+    """None where it cannot be read: a test set that is broken holds up none but itself."""
+    try:
+        return _Test(config.topic, read_choices(Path(config.path)))
+    except DaitnError as error:
+        log.error("nobody is examined on %s: %s", config.topic, error)
+        return None
 
 
 def _can_be_asked(said: DeploymentDescriptor) -> bool:
