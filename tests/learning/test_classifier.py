@@ -418,7 +418,7 @@ def test_missing_values_lower_the_quality_and_do_not_stop_training(tmp_path: Pat
         ("x;label\n1;no\n", "line 1, field header: names fewer than two columns", "header"),
         ("x,x,label\n1,2,no\n", "column 1 is one of 2 of the same name", "x"),
         ("x,,label\n1,2,no\n", "column 2 has no name", "header"),
-        ("x,label\n", "it has no records", "records"),
+        ("x,label\n", "there are no records", "records"),
         ("x,label\n1,no\n1,2,no\n", "1 record that should have 2 cells, first in line 3", "record"),
         ("x,label\n1,no\nsecret,no\n", "column 1 has 1 cell that cannot be read as a number", "x"),
         (

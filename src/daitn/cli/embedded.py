@@ -12,6 +12,7 @@ from pathlib import Path
 
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
+from daitn.objects.descriptors import LeftOut, NodeDescriptor
 from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
 from daitn.objects.requests import JobQuery
@@ -38,6 +39,8 @@ class EmbeddedNetwork:
         self._logs = logs
         self.center, self.nodes = read_network(config)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.left_out: dict[SiteId, tuple[LeftOut, ...]] = {}
+        """What sites do without, once they are started."""
 
     @property
     def endpoint(self) -> str:
@@ -69,9 +72,10 @@ class EmbeddedNetwork:
                     self.check()
                     await asyncio.sleep(0.05)
                 # Its session carries what nodes say before it serves anybody itself.
-                while unknown := sites - await _known(fabric):
+                while unknown := sites - (known := await _known(fabric)).keys():
                     self.check()
                     await asyncio.sleep(0.05)
+                self.left_out = {site: known[site].left_out for site in sorted(sites)}
         except TimeoutError:
             late = ", ".join(sorted(waiting | unknown))
             raise WorkFailed(
@@ -161,11 +165,11 @@ class EmbeddedNetwork:
         self._processes.clear()
 
 
-async def _known(fabric: ZenohFabric) -> set[SiteId]:
-    """The sites that the control centre sees; none while it does not answer."""
+async def _known(fabric: ZenohFabric) -> dict[SiteId, NodeDescriptor]:
+    """What the control centre sees; nothing while it does not answer."""
     question = JobQuery(job=JobId(""))
     try:
         found = await Session(fabric).ask("nodes", question, NodeList)
     except Unreachable:
-        return set()
-    return {state.descriptor.site for state in found.nodes if state.alive}
+        return {}
+    return {state.descriptor.site: state.descriptor for state in found.nodes if state.alive}

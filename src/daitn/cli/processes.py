@@ -162,6 +162,14 @@ async def _up(config: Path) -> None:
         with screen.status("starting the network"):
             start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
             await _until(told, start)
+        for site, entries in network.left_out.items():
+            for entry in entries:
+                errors.print(
+                    f"{site} does without {entry.field} {entry.name}: {entry.reason}",
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                )
         if not told.is_set():
             screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
         while not told.is_set():

@@ -246,6 +246,9 @@ class ReadNodeConfig(NodeConfig, frozen=True, kw_only=True):
     """A node as it was read from its file: with what can be used, and a word on what cannot."""
 
     left_out: tuple[LeftOut, ...] = ()
+    dataset_positions: tuple[int, ...] = ()
+    """In the file, of each data set."""
+    test_positions: tuple[int, ...] = ()
 
 
 def read_yaml(path: Path, what: str) -> object:
@@ -274,7 +277,7 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
     """
     apart: list[LeftOut] = []
     stated = dict(plain) if isinstance(plain, dict) else plain
-    lists = _taken_apart(stated, folder, apart) if isinstance(stated, dict) else _Lists()
+    lists = _taken_apart(stated, folder, apart) if isinstance(stated, dict) else _Lists({}, {}, {})
     config = checked(stated, NodeConfig, "node")
     checked_name(config.site, "site")
     if config.site == CENTER_SITE:
@@ -301,14 +304,16 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
         checked_name(site, f"verifiers[{position}]")
     _check_tls(config)
     facility = config.facility and msgspec.structs.replace(
-        config.facility, upstreams=lists.upstreams
+        config.facility, upstreams=tuple(lists.upstreams.values())
     )
     whole = {name: getattr(config, name) for name in NodeConfig.__struct_fields__}
     whole |= {
         "state": str((folder / config.state).resolve()),
         "tls": str((folder / config.tls).resolve()) if config.tls else "",
-        "datasets": lists.datasets,
-        "tests": lists.tests,
+        "datasets": tuple(lists.datasets.values()),
+        "dataset_positions": tuple(lists.datasets),
+        "tests": tuple(lists.tests.values()),
+        "test_positions": tuple(lists.tests),
         "facility": facility,
         "forwarder": forwarder,
         "left_out": tuple(apart),
@@ -318,11 +323,11 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
 
 @dataclass(frozen=True)
 class _Lists:
-    """Of a node's file."""
+    """Of a node's file, by position."""
 
-    datasets: tuple[DatasetConfig, ...] = ()
-    tests: tuple[TestSetConfig, ...] = ()
-    upstreams: tuple[UpstreamConfig, ...] = ()
+    datasets: dict[int, DatasetConfig]
+    tests: dict[int, TestSetConfig]
+    upstreams: dict[int, UpstreamConfig]
 
 
 def _taken_apart(stated: dict[str, Any], folder: Path, apart: list[LeftOut]) -> _Lists:
@@ -347,10 +352,10 @@ def _taken_apart(stated: dict[str, Any], folder: Path, apart: list[LeftOut]) -> 
     tests = good_entries(stated.pop("tests", ()), TestSetConfig, "tests", test, apart)
     facility = stated.get("facility")
     if not isinstance(facility, dict):
-        return _Lists(datasets, tests)
+        return _Lists(datasets, tests, {})
     stated["facility"] = facility = dict(facility)
-    field = "facility.upstreams"
-    upstreams = good_entries(facility.pop("upstreams", ()), UpstreamConfig, field, upstream, apart)
+    where = "facility.upstreams"
+    upstreams = good_entries(facility.pop("upstreams", ()), UpstreamConfig, where, upstream, apart)
     return _Lists(datasets, tests, upstreams)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ from daitn.objects.wire import decode, encode
 from daitn.terminal.entries import left_out
 from daitn.topology.topics import sketch
 
-__all__ = ["allowed_recipes", "describe", "described_dataset"]
+__all__ = ["allowed_recipes", "describe", "described_dataset", "described_test_set"]
 
 T = TypeVar("T")
 
@@ -75,10 +75,18 @@ async def describe(
     What cannot be read or run is left out, and named with the reason.
     """
     look = _Look(config, consultant, trainer)
+    of_sets: Sequence[int] = range(len(config.datasets))
+    of_tests: Sequence[int] = range(len(config.tests))
+    if isinstance(config, ReadNodeConfig):
+        of_sets, of_tests = config.dataset_positions, config.test_positions
     datasets = [
-        await look.dataset(dataset, f"datasets[{i}]") for i, dataset in enumerate(config.datasets)
+        await look.dataset(dataset, f"datasets[{i}]")
+        for i, dataset in zip(of_sets, config.datasets, strict=True)
     ]
-    tests = [await look.test_set(test, f"tests[{i}]") for i, test in enumerate(config.tests)]
+    tests = [
+        await look.test_set(test, f"tests[{i}]")
+        for i, test in zip(of_tests, config.tests, strict=True)
+    ]
     offered = tuple(test for test in tests if test is not None)
     compute = await look.compute() if Role.COMPUTE in config.roles else None
     verifier = VerifierDescriptor(tests=offered, recipes=consultant.recipes)
@@ -117,19 +125,25 @@ class _Look:
 
     async def dataset(self, dataset: DatasetConfig, field: str) -> DatasetDescriptor | None:
         try:
-            return await described_dataset(
+            described, profile = await described_dataset(
                 self._config, dataset, field, self._consultant, self._trainer
             )
         except Exception as error:
             self._leave(field, dataset.name, error, dataset.path)
             return None
+        _remark(field, dataset.name, profile)
+        return described
 
     async def test_set(self, test: TestSetConfig, field: str) -> TestSetDescriptor | None:
         try:
-            return await _test_set(test, field, self._consultant, self._trainer)
+            described, profile = await described_test_set(
+                test, field, self._consultant, self._trainer
+            )
         except Exception as error:
             self._leave(field, test.topic, error, test.path)
             return None
+        _remark(field, test.topic, profile)
+        return described
 
     async def compute(self) -> ComputeDescriptor | None:
         try:
@@ -160,15 +174,17 @@ async def described_dataset(
     field: str,
     consultant: Consultant,
     trainer: Trainer,
-) -> DatasetDescriptor:
-    """What is published of a data set. Raises what a recipe raises that reads it."""
+) -> tuple[DatasetDescriptor, DataProfile]:
+    """What is published of a data set, and what its owner may know beyond that.
+
+    Raises what a recipe raises that reads it.
+    """
     path = Path(dataset.path)
     readers = _readers(consultant, "data_schema", dataset.data_schema, field)
     # Those that its owner lets run on it, before others.
     readers.sort(key=lambda recipe: not allows(dataset.policy.recipes, recipe))
     _, profile = await _first(readers, lambda r: trainer.inspect(r, path, dataset.selection))
-    _remark(field, dataset.name, profile)
-    return _fitting(
+    described = _fitting(
         DatasetDescriptor(
             name=dataset.name,
             site=config.site,
@@ -187,6 +203,7 @@ async def described_dataset(
             sketch=await asyncio.to_thread(_sketched, dataset),
         )
     )
+    return described, profile
 
 
 def _sketched(dataset: DatasetConfig) -> TopicSketch | None:
@@ -196,14 +213,14 @@ def _sketched(dataset: DatasetConfig) -> TopicSketch | None:
     return sketch(pair.question for pair in read_pairs(Path(dataset.path)))
 
 
-async def _test_set(
+async def described_test_set(
     test: TestSetConfig, field: str, consultant: Consultant, trainer: Trainer
-) -> TestSetDescriptor:
+) -> tuple[TestSetDescriptor, DataProfile]:
+    """Of a test set, as `described_dataset`."""
     readers = _readers(consultant, "test_schema", test.test_schema, field)
     path = Path(test.path)
     recipe, profile = await _first(readers, lambda r: trainer.inspect_test(r, path, test.selection))
-    _remark(field, test.topic, profile)
-    return _fitting(
+    described = _fitting(
         TestSetDescriptor(
             topic=test.topic,
             test_schema=test.test_schema,
@@ -213,6 +230,7 @@ async def _test_set(
             labels=profile.labels,
         )
     )
+    return described, profile
 
 
 def _changed_at_s(path: Path) -> float:
@@ -230,8 +248,9 @@ def _fitting(described: T) -> T:
     try:
         return decode(encode(described), type(described))
     except Corrupt as error:
+        _, _, problem = error.problem.partition(": ")
         raise InvalidInput(
-            f"its descriptor is too large: {error.problem}", fix="shorten labels and topics"
+            f"others could not read its description: {problem}", fix="shorten labels and topics"
         ) from None
 
 

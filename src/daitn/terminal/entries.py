@@ -28,26 +28,28 @@ def good_entries(
     field: str,
     complete: Callable[[EntryT], tuple[str, EntryT]],
     apart: list[LeftOut],
-) -> tuple[EntryT, ...]:
-    """The entries of a list that can be used; the others are put into `apart`.
+) -> dict[int, EntryT]:
+    """The entries of a list that can be used, by position; the others are put into `apart`.
 
     `complete` returns what no two entries may share, and the entry for use; it raises `DaitnError`
     for one that cannot be used. Raises `InvalidInput` where there is no list.
     """
     if not isinstance(plain, list | tuple):
         raise InvalidInput("is no list", field=field, fix="begin each entry with `- `")
-    good: dict[str, EntryT] = {}
+    good: dict[int, EntryT] = {}
+    names: set[str] = set()
     for position, entry in enumerate(plain):
         try:
             name, made = complete(checked(entry, kind, _ITSELF))
-            if name in good:
+            if name in names:
                 raise InvalidInput(f"{name} is there twice", fix="give each its own")
             if len(good) >= _MOST:
                 raise InvalidInput(f"there are more than {_MOST}", fix="run a second node")
-            good[name] = made
+            names.add(name)
+            good[position] = made
         except DaitnError as error:
             apart.append(left_out(f"{field}[{position}]", _name(entry), error))
-    return tuple(good.values())
+    return good
 
 
 def left_out(field: str, name: str, error: DaitnError, path: str = "") -> LeftOut:
@@ -55,7 +57,7 @@ def left_out(field: str, name: str, error: DaitnError, path: str = "") -> LeftOu
     problem = error.problem
     if path:
         problem = problem.replace(path, os.path.basename(path))
-    elif error.field not in ("", _ITSELF):
+    elif error.field not in ("", _ITSELF, field):
         problem = f"{error.field}: {problem}"
     return LeftOut(field=field, name=name[:_NAME_CHARS], reason=problem[:_REASON_CHARS])
 

@@ -82,7 +82,7 @@ def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECT
                 complaints.cell(line, layout.label, "should not be empty")
         features.append(_numbers(line, layout, cells, complaints))
     if not features and not complaints:
-        complaints.say("it has no records", "records", "add some below the header")
+        complaints.say("there are no records", "records", "add some below the header")
     complaints.fail()
     columns = tuple(complaints.names[at] for at in layout.features)
     return Table(columns=columns, features=np.stack(features), labels=tuple(labels))
