@@ -14,6 +14,7 @@ import yaml
 from tests.scenes.breast_cancer import HOSPITALS, INTENT, write_intent, write_network
 from tests.scenes.command_line import Ended
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import wait_until
 
 from .conftest import Network, running
 
@@ -149,8 +150,9 @@ def test_a_network_with_wrong_data_starts_and_says_what_it_does_without(tmp_path
         for name in ("east", "north"):
             network.processes.kill(name)
         network.mend()
-        found = network.json("get", "datasets")
-        assert {entry["site"] for entry in found} == {"east", "north"}
+        wait_until(
+            lambda: {d["site"] for d in network.json("get", "datasets")} == {"east", "north"}
+        )
     finally:
         network.processes.stop()
 
