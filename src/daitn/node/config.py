@@ -19,7 +19,7 @@ from daitn.objects.descriptors import DataPolicy, LeftOut, Role
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
 from daitn.objects.steering import ControlMode
-from daitn.objects.text import plain, plain_fields
+from daitn.objects.text import plain, plain_fields, plain_words
 from daitn.objects.wire import checked
 from daitn.terminal.entries import good_entries
 
@@ -72,7 +72,11 @@ class DatasetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_field
     """Whether the descriptor tells, as hashed counts, how the questions in it are worded."""
 
     def __post_init__(self) -> None:
-        plain_fields(self, "topics", "label", "columns", "ignore")
+        plain_fields(self, "topics", blank=False)
+        plain_fields(self, "label", "columns", "ignore")
+        owners = plain_words(self.policy.owners)
+        policy = msgspec.structs.replace(self.policy, owners=owners)
+        msgspec.structs.force_setattr(self, "policy", policy)
 
 
 class TestSetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,7 +89,8 @@ class TestSetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_field
     """What guessing reaches."""
 
     def __post_init__(self) -> None:
-        plain_fields(self, "topic", "label", "columns", "ignore")
+        plain_fields(self, "topic", blank=False)
+        plain_fields(self, "label", "columns", "ignore")
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
+from daitn.objects.text import plain_fields
 
 __all__ = [
     "AUTO",
@@ -103,6 +104,9 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     hedge: bool = True
     """Whether a second deployment may be asked when the first is unusually late."""
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic")
+
 
 class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     """One query, as far as its route depends on it. Its text is not part of it."""
@@ -127,6 +131,9 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     prefix: int = 0
     """Hash of the part of the prompt that a cache may hold; 0: none."""
     constraints: QueryConstraints = QueryConstraints()
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic")
 
 
 class QueryStatus(enum.StrEnum):

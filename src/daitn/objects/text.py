@@ -33,10 +33,15 @@ def plain_words(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(plain, words)))
 
 
-def plain_fields(value: msgspec.Struct, *fields: str) -> None:
-    """Bring fields of a struct that is being made, texts or tuples of texts, into plain form."""
+def plain_fields(value: msgspec.Struct, *fields: str, blank: bool = True) -> None:
+    """Bring fields of a struct that is being made, texts or tuples of texts, into plain form.
+
+    Raises `ValueError` for a word of which nothing is left, unless it may be `blank`.
+    """
     for field in fields:
         written = getattr(value, field)
         bare = plain(written) if isinstance(written, str) else plain_words(written)
+        if not (blank or (bare and all(bare))):
+            raise ValueError(f"{field}: a word is blank")
         if bare != written:
             msgspec.structs.force_setattr(value, field, bare)
