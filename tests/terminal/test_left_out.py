@@ -17,9 +17,10 @@ from daitn.learning import consultant
 from daitn.node.node import Node
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
-from daitn.objects.identifiers import JobId, OwnerId, VisitId
+from daitn.objects.identifiers import JobId, VisitId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.messages import RecipeQuestion, VisitWork
+from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
@@ -45,6 +46,22 @@ def dataset(name: str, **changes: Any) -> dict[str, Any]:
 
 def exam(topic: str, **changes: Any) -> dict[str, Any]:
     return {"topic": topic, "path": f"{topic}.csv", "test_schema": "table/1", **changes}
+
+
+def visit(to: str, model: ModelRef | None) -> VisitWork:
+    """Of no model: make one."""
+    return VisitWork(
+        job=JobId("j-1"),
+        visit=VisitId("j-1-1"),
+        owner="you",
+        recipe="classifier",
+        config={"classes": ["no", "yes"]},
+        seed=0,
+        dataset=to,
+        examples=10,
+        model=model,
+        previous=(),
+    )
 
 
 @asynccontextmanager
@@ -207,20 +224,33 @@ async def test_a_set_that_is_left_out_is_not_visited(tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text(f"x,label\n{names}")
     async with running(tmp_path, datasets=[dataset("people")]) as (node, _):
         assert "1100 different labels" in reasons(node)["datasets[0]"]
-        work = VisitWork(
-            job=JobId("j-1"),
-            visit=VisitId("j-1-1"),
-            owner=OwnerId("you"),
-            recipe="classifier",
-            config={"classes": ["a", "b"]},
-            seed=0,
-            dataset="people",
-            examples=10,
-            model=None,
-            previous=(),
-        )
         with pytest.raises(NotFound, match="no data set people"):
-            await node._workshop.perform(work)
+            await node._workshop.perform(visit("people", None))
+
+
+async def test_data_that_changed_since_the_start_is_looked_at_again_before_it_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "d.csv"
+    data.write_text(GOOD)
+    async with running(tmp_path, datasets=[dataset("d")]) as (node, _):
+        model = (await node._workshop.perform(visit("d", None))).model
+        assert model is not None
+        data.write_text(GOOD + GOOD.partition("\n")[2])
+        assert (await node._workshop.perform(visit("d", model))).model is not None
+        for text in ("Smith,influenza\nJones,measles\n", None):
+            data.unlink()
+            if text:
+                data.write_text(text)
+            with pytest.raises(InvalidInput) as caught:
+                await node._workshop.perform(visit("d", model))
+            assert caught.value.field == "dataset"
+            assert "has changed" in caught.value.problem
+            for private in ("Smith", "influenza", str(tmp_path)):
+                assert private not in str(caught.value)
+            assert "has changed and cannot be used" in caplog.text
+            data.write_text(GOOD)
+        assert (await node._workshop.perform(visit("d", model))).model is not None
 
 
 async def test_the_owner_names_label_and_columns_for_data_and_tests(tmp_path: Path) -> None:

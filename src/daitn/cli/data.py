@@ -17,9 +17,9 @@ from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.split import Prepared
+from daitn.learning.installed import installed
 from daitn.learning.process import ConsultedProcess
 from daitn.learning.recipe import DataProfile, Selection
-from daitn.learning.registry import installed
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.descriptor import described_dataset, described_test_set

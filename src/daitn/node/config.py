@@ -42,8 +42,9 @@ Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class _ReadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which columns of a table are read."""
+    """A file, and which of its columns are read where it is a table."""
 
+    path: str
     label: str = ""
     """The column that holds the label; empty: the one called `label`."""
     columns: tuple[str, ...] = ()
@@ -60,7 +61,6 @@ class DatasetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_field
     """A data set of the site. The file stays here; only its description is published."""
 
     name: str
-    path: str
     data_schema: str
     topics: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     policy: DataPolicy
@@ -83,7 +83,6 @@ class TestSetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_field
     """A private test set of a verification unit."""
 
     topic: str
-    path: str
     test_schema: str
     chance: Share = 0.0
     """What guessing reaches."""

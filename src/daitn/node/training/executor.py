@@ -60,6 +60,8 @@ class Executor:
         self._consultant = consultant
         self._datasets: tuple[DatasetConfig, ...] = ()
         self._tests: tuple[TestSetConfig, ...] = ()
+        self._seen: dict[str, tuple[int, int]] = {}
+        """Files as they were when they were last found good."""
         self._watch = watch
         self._scratch = Path(config.state) / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -78,6 +80,7 @@ class Executor:
         }
         self._datasets = tuple(d for d in self._config.datasets if d.name in names)
         self._tests = tuple(t for t in self._config.tests if (t.topic, t.test_schema) in tested)
+        self._seen = {each.path: _stamp(each.path) for each in (*self._datasets, *self._tests)}
 
     @property
     def site(self) -> SiteId:
@@ -158,6 +161,7 @@ class Executor:
     async def _visit(self, work: VisitWork, model: ModelRef, folder: Path) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work)
+        await self._look_again(work.recipe, dataset)
         moved = await self._fetch(work, model, _made(folder / "in"))
         out = _made(folder / "out")
         trained = await self._trainer.train(
@@ -196,6 +200,7 @@ class Executor:
 
     async def _verify(self, work: VerifyWork, folder: Path) -> WorkResult:
         test = self._test_set(work)
+        await self._look_again(work.recipe, test)
         moved = await self._fetch(work, work.model, _made(folder / "in"))
         self._tell(work, "measuring", 0, 0)
         began = time.perf_counter()
@@ -268,6 +273,28 @@ class Executor:
                 fix=f"use one of: {', '.join(self._consultant.recipes)}",
             )
 
+    async def _look_again(self, recipe: str, changed: DatasetConfig | TestSetConfig) -> None:
+        """Check a file anew that has changed since it was found good.
+
+        What is wrong with it stays in the log: it was not told when the site was described, and
+        whoever sends work here is not its owner.
+        """
+        stamp, path = _stamp(changed.path), Path(changed.path)
+        if stamp == self._seen.get(changed.path):
+            return
+        of_tests = isinstance(changed, TestSetConfig)
+        inspect = self._trainer.inspect_test if of_tests else self._trainer.inspect
+        try:
+            await inspect(recipe, path, changed.selection)
+        except (InvalidInput, NotFound) as error:
+            log.error("%s has changed and cannot be used: %s", path, error)
+            raise InvalidInput(
+                f"data of {self.site} has changed since the site described it, and is not usable",
+                field="topic" if of_tests else "dataset",
+                fix="the site's log says why",
+            ) from None
+        self._seen[changed.path] = stamp
+
     def _dataset(self, work: VisitWork) -> DatasetConfig:
         """The data set that the work names, if its owner's policy lets this model in."""
         for dataset in self._datasets:
@@ -308,6 +335,15 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Another one after each change; none of a file that is there, where it is not."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return (-1, -1)
+    return (status.st_mtime_ns, status.st_size)
 
 
 def _together(one: Moved, other: Moved) -> Moved:
