@@ -157,7 +157,7 @@ class Node:
             except WorkFailed as error:
                 log.error("nothing can be trained or measured here: %s", error)
             await self._consultant.start(self._trainer)
-        elif Role.FACILITY in roles:
+        elif {Role.FACILITY, Role.FORWARDER} & roles:
             await self._consultant.start()
 
     async def close(self) -> None:
