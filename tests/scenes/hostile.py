@@ -78,6 +78,13 @@ class Unmade:
         raise RuntimeError("no licence")
 
 
+class Silent(Harmless):
+    """Is not made within anybody's patience."""
+
+    def __init__(self) -> None:
+        time.sleep(600)
+
+
 class Half:
     """Lacks what every recipe says of itself."""
 

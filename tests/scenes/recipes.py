@@ -23,7 +23,7 @@ def installed_talker(folder: Path) -> Iterator[None]:
 @contextmanager
 def installed_hostile(folder: Path) -> Iterator[None]:
     """Have the recipes of `hostile` installed, under their classes' names."""
-    names = ("estimating", "dying", "telling", "unmade", "half", "gone", "harmless")
+    names = ("estimating", "dying", "telling", "unmade", "half", "gone", "harmless", "silent")
     targets = {name: f"hostile:{name.capitalize()}" for name in names}
     with _installed(folder, "hostile", **targets | {"gone": "hostile:gone"}):
         yield

@@ -217,6 +217,14 @@ async def test_a_verifier_measures_on_its_good_test_sets(tmp_path: Path) -> None
         assert verifier is not None
         assert [test.topic for test in verifier.tests] == ["asked", "good"]
         assert "line 1" in reasons(node)["tests[0]"]
+    async with running(tmp_path, roles=["verifier"], recipes=["classifier"], tests=tests) as (
+        node,
+        _,
+    ):
+        verifier = said(node).verifier
+        assert verifier is not None
+        assert [test.topic for test in verifier.tests] == ["good"]
+        assert "no installed recipe reads" in reasons(node)["tests[1]"]
 
 
 async def test_a_set_that_is_left_out_is_not_visited(tmp_path: Path) -> None:
@@ -281,7 +289,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-ALL = ["classifier", "dying", "estimating", "gone", "half", "harmless", "telling", "unmade"]
+USABLE = ["classifier", "dying", "estimating", "harmless", "telling"]
+ALL = [*USABLE, "gone", "half", "silent", "unmade"]
 
 
 async def needs(node: Node, recipe: str, **config: object) -> WorkNeeds:
@@ -289,8 +298,9 @@ async def needs(node: Node, recipe: str, **config: object) -> WorkNeeds:
 
 
 async def test_recipes_that_cannot_be_used_are_left_out_and_the_others_are_there(
-    hostile: None, tmp_path: Path
+    hostile: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(consultant, "_WITHIN_S", 5.0)
     (tmp_path / "good.csv").write_text(GOOD)
     (tmp_path / "any.txt").write_text("secret")
     sets = [
@@ -304,10 +314,10 @@ async def test_recipes_that_cannot_be_used_are_left_out_and_the_others_are_there
     ):
         described = said(node)
         assert described.compute is not None
-        usable = ("classifier", "dying", "estimating", "harmless", "telling")
-        assert described.compute.recipes == usable
+        assert described.compute.recipes == tuple(USABLE)
         broken = {e.name: e.reason for e in described.left_out if e.field == "recipes"}
-        assert sorted(broken) == ["gone", "half", "unmade"]
+        assert sorted(broken) == ["gone", "half", "silent", "unmade"]
+        assert "did not say within 5 s" in broken["silent"]
         assert "exit code 1" in broken["gone"]
         assert "no licence" in broken["unmade"]
         # `dying` reads it too, and dies of it.

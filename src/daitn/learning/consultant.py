@@ -6,13 +6,14 @@ model needs. It is asked in a process beside the one that trains, which is busy 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
 from daitn.learning.process import ConsultedProcess
 from daitn.learning.recipe import Config, Footprint, RecipeFacts
 from daitn.learning.trainer import Trainer
-from daitn.objects.errors import DaitnError, NotFound
+from daitn.objects.errors import DaitnError, NotFound, WorkFailed
 
 __all__ = ["Consultant"]
 
@@ -37,8 +38,11 @@ class Consultant:
         asked = warm or self._trainer()
         for name in self._names:
             try:
-                self._facts[name] = await asked.facts(name)
-            except DaitnError as error:
+                await asked.start()
+                async with asyncio.timeout(_WITHIN_S):
+                    self._facts[name] = await asked.facts(name)
+            except (DaitnError, TimeoutError) as failed:
+                error = failed if isinstance(failed, DaitnError) else _silent()
                 _log.error("the recipe %s is left out: %s", name, error)
                 self.broken[name] = error
         if warm is None:
@@ -69,3 +73,9 @@ class Consultant:
 
     def _trainer(self) -> Trainer:
         return Trainer(threads=1, within_s=_WITHIN_S, process=ConsultedProcess)
+
+
+def _silent() -> WorkFailed:
+    return WorkFailed(
+        f"it did not say within {_WITHIN_S:g} s what it is", fix="correct the recipe, or remove it"
+    )

@@ -128,6 +128,7 @@ class Node:
         )
         self._executor.offer(self.descriptor)
         if self._inference is not None:
+            self._inference.offer(self.descriptor)
             await self._inference.start()
             self.descriptor = self._inference.described(self.descriptor)
         await self._chunks.start()

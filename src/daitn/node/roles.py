@@ -146,6 +146,11 @@ class Roles:
         roles = {Role.FACILITY, Role.GATEWAY, Role.VERIFIER, Role.FORWARDER}
         return bool(roles & set(config.roles))
 
+    def offer(self, node: NodeDescriptor) -> None:
+        """Work with what the node's descriptor says is there."""
+        if self._verifier is not None:
+            self._verifier.offer(node.verifier)
+
     async def start(self) -> None:
         """Raises `InvalidInput` where a door cannot listen as the node's file says."""
         if self._facility is not None:

@@ -27,6 +27,7 @@ from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.node.config import NodeConfig, TestSetConfig
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
+from daitn.objects.descriptors import VerifierDescriptor
 from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import Digest, SiteId
@@ -141,6 +142,11 @@ class DeploymentVerifier:
         self._examining: asyncio.Task[None] | None = None
         self._at: dict[SiteId, asyncio.Task[None]] = {}
         """Facilities that are being examined."""
+
+    def offer(self, verifier: VerifierDescriptor | None) -> None:
+        """Examine on no other test sets than those that are told of."""
+        told = {(t.topic, t.test_schema) for t in (verifier.tests if verifier else ())}
+        self._tests = [t for t in self._tests if (t.topic, t.test_schema) in told]
 
     async def start(self) -> None:
         """Examine from now on."""
