@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from daitn import __version__
-from daitn.identity.access import allows
 from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.records import read_pairs
 from daitn.learning.installed import installed
 from daitn.learning.recipe import DataProfile
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, ReadNodeConfig, TestSetConfig
+from daitn.objects.access import allows
 from daitn.objects.descriptors import (
     ComputeDescriptor,
     DatasetDescriptor,

@@ -15,8 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from daitn.identity.files import make_folder, replace_file
-from daitn.objects.errors import InvalidInput, NotFound
 from daitn.learning.text_file import text_lines
+from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain_fields
 
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]

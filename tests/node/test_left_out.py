@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.scenes.recipes import installed_hostile
 
 from daitn.cli.network import read_node
 from daitn.learning import consultant
@@ -24,6 +23,7 @@ from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
+from tests.scenes.recipes import installed_hostile
 
 pytestmark = pytest.mark.processes
 
@@ -233,7 +233,7 @@ async def test_a_set_that_is_left_out_is_not_visited(tmp_path: Path) -> None:
     async with running(tmp_path, datasets=[dataset("people")]) as (node, _):
         assert "1100 different labels" in reasons(node)["datasets[0]"]
         with pytest.raises(NotFound, match="no data set people"):
-            await node._workshop.perform(visit("people", None))
+            await node._executor.perform(visit("people", None))
 
 
 async def test_data_that_changed_since_the_start_is_looked_at_again_before_it_is_used(
@@ -242,23 +242,23 @@ async def test_data_that_changed_since_the_start_is_looked_at_again_before_it_is
     data = tmp_path / "d.csv"
     data.write_text(GOOD)
     async with running(tmp_path, datasets=[dataset("d")]) as (node, _):
-        model = (await node._workshop.perform(visit("d", None))).model
+        model = (await node._executor.perform(visit("d", None))).model
         assert model is not None
         data.write_text(GOOD + GOOD.partition("\n")[2])
-        assert (await node._workshop.perform(visit("d", model))).model is not None
+        assert (await node._executor.perform(visit("d", model))).model is not None
         for text in ("Smith,influenza\nJones,measles\n", None):
             data.unlink()
             if text:
                 data.write_text(text)
             with pytest.raises(InvalidInput) as caught:
-                await node._workshop.perform(visit("d", model))
+                await node._executor.perform(visit("d", model))
             assert caught.value.field == "dataset"
             assert "has changed" in caught.value.problem
             for private in ("Smith", "influenza", str(tmp_path)):
                 assert private not in str(caught.value)
             assert "has changed and cannot be used" in caplog.text
             data.write_text(GOOD)
-        assert (await node._workshop.perform(visit("d", model))).model is not None
+        assert (await node._executor.perform(visit("d", model))).model is not None
 
 
 async def test_the_owner_names_label_and_columns_for_data_and_tests(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ ALL = [*USABLE, "gone", "half", "silent", "unmade"]
 
 
 async def needs(node: Node, recipe: str, **config: object) -> WorkNeeds:
-    return await node._workshop.needs(RecipeQuestion(recipe=recipe, config=config))
+    return await node._executor.needs(RecipeQuestion(recipe=recipe, config=config))
 
 
 async def test_recipes_that_cannot_be_used_are_left_out_and_the_others_are_there(
