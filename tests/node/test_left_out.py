@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -236,6 +237,16 @@ async def test_a_set_that_is_left_out_is_not_visited(tmp_path: Path) -> None:
             await node._executor.perform(visit("people", None))
 
 
+async def test_an_error_of_a_visit_does_not_tell_where_the_data_lies(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    async with running(tmp_path, datasets=[dataset("d")]) as (node, _):
+        model = (await node._workshop.perform(visit("d", None))).model
+        work = msgspec.structs.replace(visit("d", model), config={"classes": ["no", "maybe"]})
+        with pytest.raises(InvalidInput, match="no class of the model: yes") as caught:
+            await node._workshop.perform(work)
+        assert str(tmp_path) not in str(caught.value)
+
+
 async def test_data_that_changed_since_the_start_is_looked_at_again_before_it_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -345,6 +356,7 @@ async def test_a_recipe_that_fails_in_estimate_is_an_error_and_the_site_lives_on
             ("babble", "no Footprint"),
             ("recurse", "RecursionError"),
             ("hang", "not done after 5 s"),
+            ("nothing", "what no model needs"),
             ("huge", ""),
         ):
             with pytest.raises((WorkFailed, InvalidInput)) as caught:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from daitn.identity.keys import SigningKey
@@ -19,7 +21,7 @@ from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
@@ -109,6 +111,12 @@ class Executor:
         self._check_recipe(question.recipe)
         recipe = self._consultant.facts(question.recipe)
         footprint = await self._consultant.estimate(question.recipe, question.config)
+        sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
+        if min(sizes) < 0 or not 0.0 <= footprint.flops_per_example < math.inf:
+            raise WorkFailed(
+                f"the recipe {question.recipe} estimates what no model needs",
+                fix="correct the recipe",
+            )
         if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
             raise InvalidInput(
                 f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
@@ -164,17 +172,18 @@ class Executor:
         await self._look_again(work.recipe, dataset)
         moved = await self._fetch(work, model, _made(folder / "in"))
         out = _made(folder / "out")
-        trained = await self._trainer.train(
-            work.recipe,
-            folder / "in",
-            work.config,
-            Path(dataset.path),
-            work.examples,
-            work.seed,
-            out,
-            lambda progress: self._training(work, progress),
-            selection=dataset.selection,
-        )
+        with _nameless(dataset.path):
+            trained = await self._trainer.train(
+                work.recipe,
+                folder / "in",
+                work.config,
+                Path(dataset.path),
+                work.examples,
+                work.seed,
+                out,
+                lambda progress: self._training(work, progress),
+                selection=dataset.selection,
+            )
         result, manifest = await self._keep(work.recipe, out)
         seconds = time.perf_counter() - began
         return self._done(
@@ -204,14 +213,15 @@ class Executor:
         moved = await self._fetch(work, work.model, _made(folder / "in"))
         self._tell(work, "measuring", 0, 0)
         began = time.perf_counter()
-        measured = await self._trainer.evaluate(
-            work.recipe,
-            folder / "in",
-            work.config,
-            Path(test.path),
-            work.metric,
-            selection=test.selection,
-        )
+        with _nameless(test.path):
+            measured = await self._trainer.evaluate(
+                work.recipe,
+                folder / "in",
+                work.config,
+                Path(test.path),
+                work.metric,
+                selection=test.selection,
+            )
         return self._done(
             Verification(
                 job=work.job,
@@ -335,6 +345,18 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+@contextlib.contextmanager
+def _nameless(path: str) -> Iterator[None]:
+    """Where a site keeps a file is nobody's business who sends work to it."""
+    try:
+        yield
+    except DaitnError as error:
+        problem, field, fix = (
+            text.replace(path, "the data") for text in (error.problem, error.field, error.fix)
+        )
+        raise type(error)(problem, field=field, fix=fix) from None
 
 
 def _stamp(path: str) -> tuple[int, int]:
