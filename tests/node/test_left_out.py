@@ -240,10 +240,10 @@ async def test_a_set_that_is_left_out_is_not_visited(tmp_path: Path) -> None:
 async def test_an_error_of_a_visit_does_not_tell_where_the_data_lies(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     async with running(tmp_path, datasets=[dataset("d")]) as (node, _):
-        model = (await node._workshop.perform(visit("d", None))).model
+        model = (await node._executor.perform(visit("d", None))).model
         work = msgspec.structs.replace(visit("d", model), config={"classes": ["no", "maybe"]})
         with pytest.raises(InvalidInput, match="no class of the model: yes") as caught:
-            await node._workshop.perform(work)
+            await node._executor.perform(work)
         assert str(tmp_path) not in str(caught.value)
 
 
