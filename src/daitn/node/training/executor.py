@@ -27,6 +27,7 @@ from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
+from daitn.terminal.turns import Turns
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
@@ -69,6 +70,8 @@ class Executor:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
         self._packing = asyncio.Lock()
+        self._turns = Turns()
+        """At the training engine."""
         self._came_at_s: dict[Digest, float] = {}
         self._brought: dict[Digest, Moved] = {}
 
@@ -91,12 +94,13 @@ class Executor:
     async def perform(self, work: Work) -> WorkResult:
         """Do one piece of work. Raises `DaitnError` telling why it could not be done."""
         self._check_recipe(work.recipe)
+        place = self._turns.come()
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             if isinstance(work, VerifyWork):
-                return await self._verify(work, Path(folder))
+                return await self._verify(work, place, Path(folder))
             if work.model is None:
-                return await self._originate(work, Path(folder))
-            return await self._visit(work, work.model, Path(folder))
+                return await self._originate(work, place, Path(folder))
+            return await self._visit(work, work.model, place, Path(folder))
 
     async def bring(self, model: ModelRef) -> None:
         """Fetch a model before there is work on it; that work accounts for it. Raises as
@@ -147,10 +151,11 @@ class Executor:
             self._came_at_s = {model: self._came_at_s[model] for model in recent}
             return await asyncio.to_thread(self._store.retain, needed() | recent)
 
-    async def _originate(self, work: VisitWork, folder: Path) -> WorkResult:
+    async def _originate(self, work: VisitWork, place: int, folder: Path) -> WorkResult:
         self._dataset(work)
         out = _made(folder / "out")
-        await self._trainer.initialise(work.recipe, work.config, work.seed, out)
+        async with self._turns.turn(place):
+            await self._trainer.initialise(work.recipe, work.config, work.seed, out)
         model, _ = await self._keep(work.recipe, out)
         return self._done(
             Origin(
@@ -166,24 +171,27 @@ class Executor:
             model,
         )
 
-    async def _visit(self, work: VisitWork, model: ModelRef, folder: Path) -> WorkResult:
+    async def _visit(
+        self, work: VisitWork, model: ModelRef, place: int, folder: Path
+    ) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work)
         await self._look_again(work.recipe, dataset)
         moved = await self._fetch(work, model, _made(folder / "in"))
         out = _made(folder / "out")
-        with _nameless(dataset.path):
-            trained = await self._trainer.train(
-                work.recipe,
-                folder / "in",
-                work.config,
-                Path(dataset.path),
-                work.examples,
-                work.seed,
-                out,
-                lambda progress: self._training(work, progress),
-                selection=dataset.selection,
-            )
+        async with self._turns.turn(place):
+            with _nameless(dataset.path):
+                trained = await self._trainer.train(
+                    work.recipe,
+                    folder / "in",
+                    work.config,
+                    Path(dataset.path),
+                    work.examples,
+                    work.seed,
+                    out,
+                    lambda progress: self._training(work, progress),
+                    selection=dataset.selection,
+                )
         result, manifest = await self._keep(work.recipe, out)
         seconds = time.perf_counter() - began
         return self._done(
@@ -207,28 +215,30 @@ class Executor:
             result,
         )
 
-    async def _verify(self, work: VerifyWork, folder: Path) -> WorkResult:
+    async def _verify(self, work: VerifyWork, place: int, folder: Path) -> WorkResult:
         test = self._test_set(work)
         await self._look_again(work.recipe, test)
         moved = await self._fetch(work, work.model, _made(folder / "in"))
-        self._tell(work, "measuring", 0, 0)
-        began = time.perf_counter()
-        with _nameless(test.path):
-            measured = await self._trainer.evaluate(
-                work.recipe,
-                folder / "in",
-                work.config,
-                Path(test.path),
-                work.metric,
-                selection=test.selection,
-            )
+        async with self._turns.turn(place):
+            self._tell(work, "measuring", 0, 0)
+            began = time.perf_counter()
+            with _nameless(test.path):
+                measured = await self._trainer.evaluate(
+                    work.recipe,
+                    folder / "in",
+                    work.config,
+                    Path(test.path),
+                    work.metric,
+                    selection=test.selection,
+                )
+            seconds = time.perf_counter() - began
         return self._done(
             Verification(
                 job=work.job,
                 visit=work.visit,
                 site=self.site,
                 at_s=clock.now_s(),
-                seconds=time.perf_counter() - began,
+                seconds=seconds,
                 transfer_s=moved.seconds,
                 bytes_in=moved.bytes_in,
                 model=work.model.manifest,
