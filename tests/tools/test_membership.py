@@ -345,6 +345,26 @@ async def test_strangers_do_not_fill_the_memory(
     assert listening.alive() == {GHR}
 
 
+async def test_tokens_of_names_without_end_are_not_looked_at(
+    network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    known = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    await known.stop()
+    await until(lambda: GHR not in listening.alive())
+    monkeypatch.setattr(directory_module, "MOST_SITES", 5)
+    stranger = await network.open("stranger")
+    before = len(asyncio.all_tasks())
+    for number in range(40):
+        await stranger.announce(keys.site_alive(SiteId(f"no-{number}"), "0123456789abcdef"))
+    await until(lambda: "no-39 is not looked at: 10 sites are there already" in caplog.text)
+    assert len(asyncio.all_tasks()) < before + 20
+    # Who was known before comes in all the same.
+    await Node(await network.open("b"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+
+
 async def test_adverts_together_do_not_fill_the_memory(
     network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,

@@ -289,7 +289,7 @@ class DeploymentService:
     def _carry_out(self) -> None:
         begun_s = time.monotonic() - ASK_AGAIN_S
         self._asked_at_s = {what: at_s for what, at_s in self._asked_at_s.items() if at_s > begun_s}
-        for step in next_steps(self._desired, frozenset(self._retired), self._facilities()):
+        for step in next_steps(self._desired, self._retired, self._facilities()):
             name = step.desired.name if isinstance(step, Place) else step.name
             what = step.desired.model.manifest if isinstance(step, Place) else "retire"
             if (name, step.site, what) in self._asked_at_s:

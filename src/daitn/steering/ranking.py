@@ -238,6 +238,8 @@ class Rankings:
     def advise(self, preferences: tuple[Preference, ...]) -> None:
         """Weights to use where a want names none. Raises `InvalidInput`."""
         STEERING.weighted(preferences)
+        if preferences == self._advice:
+            return  # It is told again and again.
         self._advice = preferences
         self._kept.clear()
         self._rows = 0

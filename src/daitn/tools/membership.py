@@ -180,6 +180,9 @@ class Membership:
 
     async def _on_alive(self, key: str, alive: bool) -> None:
         site, mark = keys.site_of(key), keys.mark_of(key)
+        if alive and not self._has_room_for(site):
+            log.warning("%s is not looked at: %d sites are there already", site, len(self._marks))
+            return
         self._note_mark(site, mark, alive)
         if not self._is_own(site, mark):
             if alive:
@@ -191,6 +194,11 @@ class Membership:
         else:
             self._coming.discard(site)
             self._tasks.anew(site, self._give_up(site), f"give up {site}")
+
+    def _has_room_for(self, site: SiteId) -> bool:
+        """Anybody can show tokens of names without end; who is known comes in all the same."""
+        known = site in self._marks or self._known.get(site) is not None
+        return known or len(self._marks) < 2 * MOST_SITES
 
     def _note_mark(self, site: SiteId, mark: str, alive: bool) -> None:
         marks = self._marks.setdefault(site, set())
