@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.node.agents import host as station_module
 from daitn.node.agents import store as luggage_module
 from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
@@ -23,7 +24,7 @@ from daitn.objects.descriptors import DataPolicy, NodeDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import Budget, Quantity, Requirement
-from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Woke
+from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Woke
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
@@ -31,9 +32,11 @@ from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
+from daitn.tools import clock
 from daitn.tools.fabric.memory import MemoryNetwork
-from tests.control.jobs.world import INTENT, NEEDS, World
+from tests.control.jobs.world import DECISION, INTENT, NEEDS, World
 from tests.control.test_next_site import node
+from tests.scenes.waiting import until
 
 HOME = SiteId("home")
 WANT = home_intent(HOME)
@@ -279,6 +282,24 @@ async def test_a_journey_that_is_sent_out_anew_again_and_again_has_one_task(
         names = [task.get_name() for task in asyncio.all_tasks() - before]
         assert names.count(f"model {agent.job}") == 1
     assert not asyncio.all_tasks() - before
+
+
+async def test_who_waits_by_a_clock_that_was_ahead_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station_module, "RETRY_AT_MOST_S", 0.05)
+    waits = Planned(route=None, decision=DECISION, waiting_for="sites that are away")
+    agent = planning()
+    ahead = DatedFact(clock.now_s() + 86_400.0, waits)
+    agent = msgspec.structs.replace(agent, facts=(*agent.facts, ahead))
+    assert Itinerary.of(agent).job.state is JobState.WAITING
+    async with host(tmp_path, node("clinic", "medicine")) as (here, store):
+        here.send_out(agent)
+
+        def went_on() -> bool:
+            return any(len(kept.facts) > len(agent.facts) for kept in store.all())
+
+        await until(went_on)
 
 
 def test_whoever_takes_a_journey_over_makes_it_later() -> None:

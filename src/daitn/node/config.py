@@ -13,6 +13,7 @@ import yaml
 from daitn.identity.sealing import seal
 from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Selection
+from daitn.node.entries import good_entries
 from daitn.node.http import read_address
 from daitn.objects.deployments import Api, ModelPolicy
 from daitn.objects.descriptors import DataPolicy, LeftOut, Role
@@ -21,7 +22,6 @@ from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
 from daitn.objects.steering import ControlMode
 from daitn.objects.text import plain, plain_fields, plain_words
 from daitn.objects.wire import checked
-from daitn.terminal.entries import good_entries
 
 __all__ = [
     "AskingConfig",

@@ -15,6 +15,7 @@ from daitn.learning.installed import installed
 from daitn.learning.recipe import DataProfile
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, ReadNodeConfig, TestSetConfig
+from daitn.node.entries import left_out
 from daitn.objects.access import allows
 from daitn.objects.descriptors import (
     ComputeDescriptor,
@@ -28,7 +29,6 @@ from daitn.objects.descriptors import (
 )
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.wire import decode, encode
-from daitn.terminal.entries import left_out
 from daitn.topology.topics import sketch
 
 __all__ = ["allowed_recipes", "describe", "described_dataset", "described_test_set"]

@@ -57,7 +57,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
-__all__ = ["decisions", "handle", "replay", "submit"]
+__all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
 
 Commands = tuple[Command, ...]
 RETRY_AFTER_S = 5.0

@@ -15,6 +15,7 @@ from functools import partial
 
 import msgspec
 
+from daitn.control.jobs.machine import RETRY_AT_MOST_S
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
@@ -204,7 +205,8 @@ class AgentHost:
             return await self._to_verifier(itinerary)
         elif job.state is JobState.WAITING:
             wake_at_s = min(job.wake_at_s or now_s, job.deadline_at_s or math.inf)
-            await asyncio.sleep(max(0.0, wake_at_s - now_s))
+            # By another clock, of another site or of before this one was set, it may be far away.
+            await asyncio.sleep(min(max(0.0, wake_at_s - now_s), RETRY_AT_MOST_S))
             await self._take(itinerary, Woke())
         elif job.state is JobState.PLANNING:
             return await self._to_data(itinerary)

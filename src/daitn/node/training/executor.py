@@ -18,6 +18,7 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
+from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
@@ -27,7 +28,6 @@ from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
-from daitn.terminal.turns import Turns
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daitn.terminal.turns import Turns
+from daitn.node.training.turns import Turns
 
 
 class Work:
