@@ -180,6 +180,13 @@ async def test_facts_that_cannot_be_stored_are_told_again_by_one_task(
         scene.service.lost(SiteId("netco"))
         scene.service.lost(SiteId("elsewhere"))
     assert len(asyncio.all_tasks()) <= before + 1
+    scene.service.came(SiteId("netco"))
+    scene.service.lost(SiteId("other"))
+    monkeypatch.setattr(scene.journal, "append", append)
+    await asyncio.sleep(0.2)
+    assert not scene.service.get(QA).losses, "it is back"
+    monkeypatch.setattr(scene.journal, "append", refuse)
+    scene.service.lost(SiteId("netco"))
     monkeypatch.setattr(scene.journal, "append", append)
     await until(lambda: scene.service.get(QA).losses)
     assert scene.service.get(QA).losses == {"netco": 1}

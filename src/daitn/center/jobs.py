@@ -192,6 +192,8 @@ class JobService:
     def came(self, site: SiteId) -> None:
         """A site is there, perhaps anew: what it owes is handed in again, which starts work that
         it lost and lets it report work that it finished; jobs that wait look again."""
+        for what in [what for what in self._untold if what[0] == ("lost", site)]:
+            del self._untold[what]  # It is there: nobody has to know any more.
         self._hand_in(lambda there: there == site)
         self._tell_each("woke", lambda job: Woke() if job.state is JobState.WAITING else None)
 
@@ -250,12 +252,14 @@ class JobService:
                 self._retelling = asyncio.create_task(self._tell_again(), name="untold facts")
 
     async def _tell_again(self) -> None:
-        while self._untold:
-            await asyncio.sleep(STORAGE_AGAIN_S)
-            untold, self._untold = self._untold, {}
-            for (what, id_), fact in untold.items():
-                self._tell(id_, what, fact)
-        self._retelling = None
+        try:
+            while self._untold:
+                await asyncio.sleep(STORAGE_AGAIN_S)
+                untold, self._untold = self._untold, {}
+                for (what, id_), fact in untold.items():
+                    self._tell(id_, what, fact)
+        finally:
+            self._retelling = None
 
     def _restore(self, id_: JobId) -> None:
         stored = self._facts(id_)
