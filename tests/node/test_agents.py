@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.files import items
 from daitn.node.agents import host as station_module
-from daitn.node.agents import store as luggage_module
 from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
@@ -260,7 +260,7 @@ async def test_journeys_that_have_ended_are_not_looked_at_again(
 
     async with living(tmp_path) as (home, _):
         assert home.models() == weights
-        monkeypatch.setattr(luggage_module, "decode", counted)
+        monkeypatch.setattr(items, "decode", counted)
         await asyncio.sleep(3 * LOOKED_EVERY_S)
         assert home.models() == weights
         assert read == []

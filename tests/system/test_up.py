@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from daitn.tools.files.lock import FolderLock
+from daitn.files.lock import FolderLock
 from tests.scenes.command_line import daitn
 from tests.scenes.ports import free_port
 from tests.scenes.waiting import wait_until

@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from daitn.files.items import ItemStore
+from daitn.files.lock import FolderLock
 from daitn.identity.certificates import issue
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.corpora.records import QaPair, write_records
 from daitn.node.agents.store import AgentStore
 from daitn.node.incarnation import started_at_s
-from daitn.node.serving.desired import DesiredModels
 from daitn.node.training.work_log import LoggedWork, WorkLog
 from daitn.objects.agents import Agent
 from daitn.objects.identifiers import JobId, SiteId, VisitId
 from daitn.objects.messages import DeployModel, VisitWork
 from daitn.objects.models import ModelRef
-from daitn.tools.files.lock import FolderLock
 from daitn.tools.membership import FileKeys
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import chunk_sizes
 
 SOURCE = Path(__file__).parents[2] / "src" / "daitn"
-MAY_RENAME = {"identity/files.py", "tools/mobility/disk.py"}
+MAY_RENAME = {"files/atomic.py", "tools/mobility/disk.py"}
 """The second writes what others still have, and says so."""
 
 
@@ -83,18 +83,18 @@ def work() -> VisitWork:
     )  # fmt: skip
 
 
-def wish() -> DeployModel:
+def desired() -> DeployModel:
     model = ModelRef(manifest="0" * 64, size_bytes=1, holders=())  # type: ignore[arg-type]
     return DeployModel(name="m", owner="ann", recipe="classifier", config={}, model=model)
 
 
 PAIR = QaPair(topic="t", label="l", question="q", answer="a")
 KEEPS: dict[str, Callable[[Path], object]] = {
-    "a ledger": lambda at: WorkLog(at / "new" / "ledger").put(LoggedWork(work=work())),
-    "a journey": lambda at: AgentStore(at / "new" / "home").put(
+    "accepted work": lambda at: WorkLog(at / "new" / "work").put(LoggedWork(work=work())),
+    "an agent": lambda at: AgentStore(at / "new" / "home").put(
         Agent(job=JobId("qa-1"), home=SiteId("home"), epoch=1, facts=())
     ),
-    "a wish": lambda at: DesiredModels(at / "new" / "wishes").put(wish()),
+    "a desired model": lambda at: ItemStore(at / "new", DeployModel).put("m", desired()),
     "keys of others": lambda at: FileKeys(at / "known").put(SiteId("ghr"), "key"),
     "its own key": lambda at: SigningKey.at(at / "new" / "key"),
     "a class's key": lambda at: ReceiverKey.at(at / "new" / "class"),

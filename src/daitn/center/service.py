@@ -14,6 +14,7 @@ from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
+from daitn.files.atomic import make_folder
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
@@ -38,7 +39,6 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.files.atomic import make_folder
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer

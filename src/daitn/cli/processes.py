@@ -16,11 +16,11 @@ import typer
 from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import complain, errors, run, screen
+from daitn.files.lock import FolderLock
 from daitn.objects.errors import Unreachable
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
-from daitn.tools.files.lock import FolderLock
 
 __all__ = ["center", "node", "up"]
 

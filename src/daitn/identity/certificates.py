@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from daitn.identity.files import make_folder, replace_file
+from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["AUTHORITY", "CERTIFICATE", "KEY", "issue"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from daitn.identity.files import make_folder, replace_file
+from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import Corrupt, InvalidInput
 
 __all__ = ["SigningKey", "check_signature", "kept_private", "key_mark"]

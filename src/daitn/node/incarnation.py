@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from daitn.files.atomic import replace_file
 from daitn.objects.errors import StorageFull
-from daitn.tools.files.atomic import replace_file
 
 __all__ = ["MARKED_EVERY_S", "mark", "started_at_s"]
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from daitn.files.atomic import replace_file
 from daitn.identity.keys import key_mark
 from daitn.identity.signing import check_advert
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -24,7 +25,6 @@ from daitn.objects.messages import Advert
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
-from daitn.tools.files.atomic import replace_file
 from daitn.tools.tasks import Tasks
 
 __all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]

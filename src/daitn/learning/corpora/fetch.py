@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from daitn.identity.files import make_folder, put_in_place
+from daitn.files.atomic import make_folder, put_in_place
 from daitn.learning.corpora.medquad import SITES
 from daitn.objects.errors import Corrupt, InvalidInput, Unreachable
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from daitn.identity.files import make_folder, replace_file
+from daitn.files.atomic import make_folder, replace_file
 from daitn.learning.text_file import text_lines
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain_fields

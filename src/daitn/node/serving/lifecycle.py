@@ -13,13 +13,13 @@ from pathlib import Path
 
 from msgspec import structs
 
+from daitn.files.items import ItemStore
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.consultant import Consultant
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
-from daitn.node.serving.desired import DesiredModels
 from daitn.objects.access import allows
 from daitn.objects.deployments import (
     ANY_CONTEXT,
@@ -85,7 +85,7 @@ class ModelLifecycle:
         self._store = store
         self._transport = transport
         self._changed = changed
-        self._kept = DesiredModels(Path(config.state) / "deployments")
+        self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
         self._host = AnsweringHost(threads=config.threads)
         self._places: dict[str, _Place] = {}
@@ -101,7 +101,7 @@ class ModelLifecycle:
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for wanted in self._kept.all():
+        for wanted in self._desired:
             try:
                 self._check(wanted)
             except DaitnError as error:
@@ -156,12 +156,12 @@ class ModelLifecycle:
             and known.state is not DeploymentState.DRAINING
         ):
             return
-        self._kept.put(wanted)
+        self._desired.put(wanted.name, wanted)
         self._take(wanted)
 
     def retire(self, name: str) -> None:
         """Take no more queries, finish what is under way, forget. Retiring twice is harmless."""
-        self._kept.forget(name)
+        self._desired.forget(name)
         place = self._places.get(name)
         if place is None or place.state is DeploymentState.DRAINING:
             return

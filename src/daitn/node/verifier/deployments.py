@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from daitn.control.attesting import Examination, Tally
+from daitn.files.atomic import replace_file
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
@@ -35,7 +36,6 @@ from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
-from daitn.tools.files.atomic import replace_file
 from daitn.tools.membership import Membership
 
 __all__ = ["SCHEMA", "DeploymentVerifier", "oldest_beyond"]

@@ -22,11 +22,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from daitn.files.atomic import make_folder, sync
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest
 from daitn.objects.wire import canonical
-from daitn.tools.files.atomic import make_folder, sync
 from daitn.tools.mobility.manifests import (
     checked_digest,
     chunk_sizes,

@@ -6,8 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from daitn.files.atomic import make_folder
 from daitn.objects.errors import InvalidInput
-from daitn.tools.files.atomic import make_folder
 
 __all__ = ["FolderLock"]
 
