@@ -13,7 +13,6 @@ import argparse
 import cProfile
 import json
 import pstats
-import random
 import time
 from collections.abc import Callable
 
@@ -60,7 +59,7 @@ def seconds(questions: list[RouteQuestion]) -> dict[str, float]:
     wall_s, own_s = [], []
     for asked in questions:
         began_s, began_own_s = time.perf_counter(), time.process_time()
-        Mtrce().plan(asked, random.Random(0))
+        Mtrce().plan(asked)
         wall_s.append(time.perf_counter() - began_s)
         own_s.append(time.process_time() - began_own_s)
     return {
@@ -76,9 +75,9 @@ def _p99(taken: list[float]) -> float:
 
 def profile(asked: RouteQuestion) -> None:
     """Print where the time of one decision goes."""
-    Mtrce().plan(asked, random.Random(0))
+    Mtrce().plan(asked)
     profiler = cProfile.Profile()
-    profiler.runcall(Mtrce().plan, asked, random.Random(0))
+    profiler.runcall(Mtrce().plan, asked)
     pstats.Stats(profiler).sort_stats("cumulative").print_stats(30)
 
 

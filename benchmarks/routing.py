@@ -28,7 +28,7 @@ import numpy as np
 from daitn.control.queries.context import QueryContext
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryStatus
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.asking import Ended
 from daitn.sim.choosing import (
     Chooser,

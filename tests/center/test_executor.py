@@ -102,15 +102,6 @@ async def test_a_site_that_takes_no_work_has_failed(monkeypatch: pytest.MonkeyPa
     assert reported.outcome.error.problem == "netco does not take work"
 
 
-async def test_work_that_is_being_handed_in_is_not_handed_in_beside() -> None:
-    scene = Scene()
-    await scene.open_site()
-    await asyncio.gather(*(scene.start(1) for _ in range(5)))
-    assert scene.taken == ["qa-1.1"]
-    await scene.start(1)
-    assert scene.taken == ["qa-1.1", "qa-1.1"]
-
-
 async def test_an_answer_that_is_no_status_is_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from daitn.center import jobs as jobs_module
 from daitn.center.jobs import JobService
+from daitn.control.jobs import view as view_module
 from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.job import Job
 from daitn.objects.decisions import Route
+from daitn.objects.errors import StorageFull
 from daitn.objects.identifiers import JobId, SiteId
-from daitn.objects.jobs import Assessed, JobView, Planned, Submitted
+from daitn.objects.intents import Budget, TrainingIntent
+from daitn.objects.jobs import Assessed, JobEvent, JobState, JobView, Planned, Recovered, Submitted
 from daitn.objects.messages import WorkState, WorkStatus
+from daitn.objects.wire import encode
+from daitn.tools import clock
 from daitn.tools.journal.memory import MemoryJournal
 from tests.control.jobs.world import DECISION, INTENT, NEEDS, assessment, stop
 from tests.scenes.waiting import until
@@ -33,6 +41,9 @@ class Scene:
 
     async def act(self, job: Job, command: Command) -> None:
         self.commands.append(command)
+
+    def starts(self) -> list[StartWork]:
+        return [command for command in self.commands if isinstance(command, StartWork)]
 
     def submit(self, name: str = QA) -> StartWork:
         """A job under way to its first visit."""
@@ -98,3 +109,148 @@ async def test_a_site_that_does_not_get_on_is_told_to_stop_and_has_failed(
     else:
         await until(lambda: len(scene.commands) > handed_in + 8)
         assert not scene.service.get(QA).strikes
+
+
+def set_back(monkeypatch: pytest.MonkeyPatch, by_s: float = 3600.0) -> None:
+    """The wall clock goes back, for all of the process."""
+    true_s = time.time
+    monkeypatch.setattr(time, "time", lambda: true_s() - by_s)
+
+
+def brief() -> TrainingIntent:
+    return msgspec.structs.replace(INTENT, budget=Budget(duration_s=0.5))
+
+
+async def test_a_job_ends_at_its_deadline_though_the_clock_is_set_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.service.submit(Submitted(job=QA, intent=brief(), needs=NEEDS))
+    set_back(monkeypatch)
+    await until(lambda: scene.service.get(QA).state is JobState.EXHAUSTED)
+    assert 0.5 <= scene.service.view(QA).seconds < 60
+
+
+async def test_a_job_ends_at_its_deadline_though_the_clock_was_ahead_in_a_life_before() -> None:
+    """What the journal holds is of an hour that is still to come, and of two hours before that."""
+    scene = Scene()
+    now_s = clock.now_s()
+    facts: tuple[tuple[JobEvent, float], ...] = (
+        (Submitted(job=QA, intent=brief(), needs=NEEDS), now_s + 7200.0),
+        (Assessed(assessment(True)), now_s + 7200.2),
+        (Recovered(), now_s + 3600.0),
+    )
+    for number, (event, at_s) in enumerate(facts):
+        stored = encode(jobs_module._Stored(event, at_s))
+        scene.journal.append(QA, number, [stored], at_s)
+    scene.service.start()
+    assert 0.2 <= scene.service.view(QA).seconds < 60
+    await until(lambda: scene.service.get(QA).state is JobState.EXHAUSTED)
+    await scene.service.close()
+
+
+async def test_a_tick_looks_at_no_job_that_has_ended(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(jobs_module, "_due", lambda job, now_s: looked.append(job.id))
+    for number in range(50):
+        scene.service.submit(Submitted(job=JobId(f"old-{number}"), intent=INTENT, needs=NEEDS))
+        scene.service.cancel(JobId(f"old-{number}"))
+    scene.submit()
+    looked.clear()
+    await until(lambda: len(looked) > 4)
+    assert set(looked) == {QA}
+    assert len(scene.service.all()) == 51
+
+
+async def test_facts_that_cannot_be_stored_are_told_again_by_one_task(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "STORAGE_AGAIN_S", 0.05)
+    scene.submit()
+    full = StorageFull("the disk is full")
+
+    def refuse(*anything: object) -> int:
+        raise full
+
+    append = scene.journal.append
+    monkeypatch.setattr(scene.journal, "append", refuse)
+    before = len(asyncio.all_tasks())
+    for _ in range(30):
+        scene.service.lost(SiteId("netco"))
+        scene.service.lost(SiteId("elsewhere"))
+    assert len(asyncio.all_tasks()) <= before + 1
+    scene.service.came(SiteId("netco"))
+    scene.service.lost(SiteId("other"))
+    monkeypatch.setattr(scene.journal, "append", append)
+    await asyncio.sleep(0.2)
+    assert not scene.service.get(QA).losses, "it is back"
+    monkeypatch.setattr(scene.journal, "append", refuse)
+    scene.service.lost(SiteId("netco"))
+    monkeypatch.setattr(scene.journal, "append", append)
+    await until(lambda: scene.service.get(QA).losses)
+    assert scene.service.get(QA).losses == {"netco": 1}
+    scene.service.lost(SiteId("netco"))
+    await scene.service.close()
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_work_is_handed_in_again_in_the_order_in_which_it_was_given(scene: Scene) -> None:
+    """The first job has made its fresh model and waits behind the second for its next visit."""
+    first, second = scene.submit("qa-1"), scene.submit("qa-2")
+    scene.service.lost(SiteId("netco"))
+    for name in ("qa-2", "qa-1"):
+        route = Route(start=None, visits=(stop("netco"),), reaches=True)
+        scene.service.feed(JobId(name), Planned(route=route, decision=DECISION))
+    await until(lambda: len(scene.starts()) == 4)
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+    scene.commands.clear()
+    again.start()
+    again.recover()
+    await until(lambda: len(scene.starts()) >= 2)
+    assert [start.work.job for start in scene.starts()][:2] == ["qa-2", "qa-1"]
+    assert {first.work.job, second.work.job} == {"qa-1", "qa-2"}
+    await again.close()
+
+
+async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.02)
+    scene = Scene()
+    released = asyncio.Event()
+    begun: list[Command] = []
+
+    async def act(job: Job, command: Command) -> None:
+        begun.append(command)
+        await released.wait()
+
+    scene.service = JobService(scene.journal, act, scene.shown.append)
+    scene.service.start()
+    work = scene.submit()
+    for _ in range(20):
+        scene.service.came(SiteId("netco"))
+        await asyncio.sleep(0.02)
+    assert [c for c in begun if isinstance(c, StartWork)] == [work]
+    released.set()
+    await until(lambda: len([c for c in begun if isinstance(c, StartWork)]) > 1)
+    await scene.service.close()
+
+
+async def test_a_site_that_says_nothing_new_is_told_of(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.05)
+    for module in (jobs_module, view_module):
+        monkeypatch.setattr(module, "SILENT_S", 0.1)
+    work = scene.submit()
+    scene.service.told(QA, work.work.visit, RUNNING)
+    await until(lambda: "nothing new of qa-1.1 from netco" in caplog.text)
+    await until(lambda: scene.shown[-1].silent)
+    assert scene.shown[-1].silent.startswith("netco for ")
+    assert "nothing new from netco for" in scene.service.view(QA).detail
+    handed_in = len(scene.starts())
+    await until(lambda: len(scene.starts()) > handed_in + 3)
+    assert caplog.text.count("nothing new of") == 1
+    scene.service.told(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, done=1, total=2))
+    assert scene.service.view(QA).silent == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,7 @@ def intents(tmp_path: Path) -> dict[str, TrainingIntent]:
 
 def first_decision() -> Decided:
     asked = question(intent(broad=0.80, expert=0.90), topology(healthcare()))
-    route, decision = Mtrce().plan(asked, random.Random(0))
+    route, decision = Mtrce().plan(asked)
     return Decided(
         number=1,
         at_s=asked.now_s,
@@ -124,7 +123,7 @@ def test_what_was_expected_is_told_in_a_sentence() -> None:
 
 def test_a_decision_without_a_route_expected_nothing() -> None:
     asked = question(intent(broad=0.80), topology(()))
-    route, decision = Mtrce().plan(asked, random.Random(0))
+    route, decision = Mtrce().plan(asked)
     made = Decided(
         number=1,
         at_s=asked.now_s,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import Any
 
@@ -197,7 +196,7 @@ def asked(of: Job, *prospects: DataProspect, **heard: Any) -> tuple[RouteQuestio
 
 
 def planned(question: RouteQuestion) -> Route | None:
-    return Mtrce().plan(question, random.Random(0))[0]
+    return Mtrce().plan(question)[0]
 
 
 def first(of: Job, *prospects: DataProspect, **heard: Any) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 import msgspec
@@ -32,7 +31,7 @@ ALL_LABELS = dict.fromkeys(("information", "treatment", "inheritance", "outlook"
 
 
 def plan(asked: RouteQuestion) -> tuple[Route | None, Decision]:
-    return Mtrce().plan(asked, random.Random(0))
+    return Mtrce().plan(asked)
 
 
 def planned(asked: RouteQuestion) -> Route:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import replace
 
 import msgspec
@@ -26,7 +25,7 @@ ASKED = question(intent(broad=0.8, expert=0.9), topology(healthcare()))
 
 
 def planned(asked: RouteQuestion) -> Route:
-    route, decision = Mtrce().plan(asked, random.Random(1))
+    route, decision = Mtrce().plan(asked)
     assert route is not None
     numbers = [value for stop in route.visits for value in stop.expected.values()]
     numbers += [term for scored in decision.ranking for term in scored.terms.values()]
@@ -123,7 +122,7 @@ def test_without_money_left_free_sites_teach_as_without_a_limit() -> None:
 def test_an_end_without_any_site_left_blames_the_sites_and_not_the_data() -> None:
     sites = tuple(SiteId(option.site) for option in healthcare())
     excluded = replace(ASKED, excluded=sites)
-    assert Mtrce().plan(excluded, random.Random(1))[0] is None
+    assert Mtrce().plan(excluded)[0] is None
     assert "failed" in Mtrce().why_none(excluded)
 
 

@@ -1,8 +1,10 @@
 import csv
 import json
+import math
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from daitn.learning.classifier import Classifier
-from daitn.learning.recipe import Measured, Progress, Trained
+from daitn.learning.classifier.training import merged
+from daitn.learning.recipe import Measured, Progress, Selection, Trained
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 TWO = {"classes": ["no", "yes"], "hidden": [8], "learning_rate": 0.05}
@@ -48,6 +51,15 @@ def separable(path: Path, rows: int = 60, seed: int = 0) -> Path:
         ["age", "noise", "label"],
         [[age[i], noise[i], ("no", "yes")[labels[i]]] for i in range(rows)],
     )
+
+
+def without(data: Path, out: Path, rows: Callable[[int], bool], empty: str = "") -> Path:
+    """The same table with no `age` in these rows."""
+    header, *records = csv.reader(data.open())
+    for number, record in enumerate(records):
+        if rows(number):
+            record[0] = empty
+    return write_csv(out, header, [[*record] for record in records])
 
 
 def initialise(folder: Path, config: dict[str, Any], seed: int = 0) -> Path:
@@ -202,6 +214,156 @@ def test_the_scale_of_the_columns_is_learned_over_all_sites(tmp_path: Path) -> N
     assert float(tensors["standard.count"]) == 40
 
 
+@pytest.mark.parametrize("empty", ["", "nan", "NaN"])
+def test_a_site_without_values_in_the_column_that_matters_does_no_harm(
+    empty: str, tmp_path: Path
+) -> None:
+    full = separable(tmp_path / "full.csv", rows=200)
+    bare = without(full, tmp_path / "bare.csv", lambda row: True, empty)
+    test = separable(tmp_path / "test.csv", rows=400, seed=9)
+    model = initialise(tmp_path / "fresh", TWO)
+    reached = []
+    for number, data in enumerate([full, bare, bare, full]):
+        visit(model, TWO, data, tmp_path / f"{number}", seed=number)
+        model = tmp_path / f"{number}"
+        reached.append(accuracy(model, TWO, test).value)
+    assert min(reached) > 0.95
+    assert accuracy(model, TWO, bare).value < 0.8, "no column tells the classes apart there"
+    assert "empty throughout" in " ".join(Classifier().inspect(bare).remarks)
+
+
+def test_a_column_that_nobody_here_fills_keeps_its_weights_and_its_scale(tmp_path: Path) -> None:
+    full = separable(tmp_path / "full.csv")
+    bare = without(full, tmp_path / "bare.csv", lambda row: True)
+    model = initialise(tmp_path / "fresh", TWO)
+    visit(model, TWO, full, tmp_path / "one")
+    visit(tmp_path / "one", TWO, bare, tmp_path / "two")
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    assert torch.equal(one["layers.0.weight"][:, 0], two["layers.0.weight"][:, 0])
+    assert not torch.equal(one["layers.0.weight"][:, 1], two["layers.0.weight"][:, 1])
+    for name in ("mean", "var", "count"):
+        assert torch.equal(one[f"standard.{name}"][:1], two[f"standard.{name}"][:1])
+
+
+def test_a_column_that_the_first_site_does_not_fill_is_scaled_by_the_first_that_does(
+    tmp_path: Path,
+) -> None:
+    full = separable(tmp_path / "full.csv", rows=200)
+    bare = without(full, tmp_path / "bare.csv", lambda row: True)
+    model = initialise(tmp_path / "fresh", TWO)
+    visit(model, TWO, bare, tmp_path / "one")
+    unheard = accuracy(tmp_path / "one", TWO, full)
+    assert unheard == accuracy(tmp_path / "one", TWO, bare), "nothing is known of its values"
+    visit(tmp_path / "one", TWO, full, tmp_path / "two")
+    alone = initialise(tmp_path / "fresh-2", TWO)
+    visit(alone, TWO, full, tmp_path / "alone")
+    both, one = (load_file(tmp_path / name / "weights.safetensors") for name in ("two", "alone"))
+    assert torch.equal(both["standard.mean"][0], one["standard.mean"][0])
+    assert torch.equal(both["standard.var"][0], one["standard.var"][0])
+    assert accuracy(tmp_path / "two", TWO, full).value > 0.95
+
+
+@given(
+    sites=st.lists(
+        st.lists(st.one_of(st.none(), st.integers(-1000, 1000)), min_size=1, max_size=12),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_scale_of_a_column_is_that_of_all_values_there_are(
+    sites: list[list[int | None]],
+) -> None:
+    """As many examples as records: the merged scale is that of one table of all of them."""
+    standard = None
+    for values in sites:
+        column = np.array([[math.nan if v is None else v] for v in values], np.float32)
+        standard = merged(standard, column, len(values))
+    assert standard is not None
+    there = np.array([v for values in sites for v in values if v is not None], np.float64)
+    assert float(standard.count) == pytest.approx(len(there))
+    if len(there):
+        assert float(standard.mean) == pytest.approx(there.mean(), abs=1e-2)
+        assert float(standard.var) == pytest.approx(there.var(), rel=1e-3, abs=1e-2)
+
+
+def test_a_huge_value_at_one_site_leaves_a_model_that_others_can_read(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[1e30 if n == 3 else n, ("no", "yes")[n > 20]] for n in range(40)]
+    data = write_csv(tmp_path / "d.csv", ["x", "label"], rows)
+    visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "one")
+    visit(tmp_path / "one", TWO, data, tmp_path / "two")
+    assert 0.0 <= accuracy(tmp_path / "two", TWO, data).value <= 1.0
+
+
+def test_a_model_of_one_count_for_all_columns_is_still_read(tmp_path: Path) -> None:
+    data = separable(tmp_path / "data.csv")
+    visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
+    now = accuracy(tmp_path / "out", TWO, data)
+    tensors = load_file(tmp_path / "out" / "weights.safetensors")
+    tensors["standard.count"] = tensors["standard.count"][:1].clone()
+    save_file(tensors, tmp_path / "out" / "weights.safetensors")
+    assert accuracy(tmp_path / "out", TWO, data) == now
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("ends", ["{}", " {} ", "\ufeff{}\u200b", "\xa0{}"])
+def test_words_that_look_alike_are_the_same(
+    form: Literal["NFC", "NFD"], ends: str, tmp_path: Path
+) -> None:
+    column, klass, label = ("größe_é", "Häufig", "Düngung")
+    written = [unicodedata.normalize(form, ends.format(word)) for word in (column, klass, label)]
+    here: list[list[object]] = [[n, klass if n > 20 else "selten"] for n in range(40)]
+    there: list[list[object]] = [[n, written[1] if n > 20 else "selten"] for n in range(40)]
+    one = write_csv(tmp_path / "one.csv", [column, label], here)
+    two = write_csv(tmp_path / "two.csv", [written[0], written[2]], there)
+    config = {"classes": ["selten", written[1]], "hidden": [8], "learning_rate": 0.05}
+    model = initialise(tmp_path / "fresh", config)
+    for number, (data, name) in enumerate([(one, written[2]), (two, label)]):
+        recipe = Classifier().selecting(Selection(label=name))
+        assert recipe.inspect(data).labels == {klass: 19, "selten": 21}
+        assert recipe.inspect(data).columns == (column,)
+        (tmp_path / f"{number}").mkdir()
+        recipe.train(model, config, data, 600, 0, tmp_path / f"{number}", lambda _: None)
+        model = tmp_path / f"{number}"
+        measured = recipe.evaluate(model, config, data, "accuracy")
+        assert set(measured.by_label) == {klass, "selten"}
+    assert Classifier().estimate(config).labels == ("selten", klass)
+
+
+def test_case_makes_another_word(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[1, "Ill"], [2, "ill"]]
+    data = write_csv(tmp_path / "d.csv", ["x", "label"], rows)
+    assert Classifier().inspect(data).labels == {"Ill": 1, "ill": 1}
+    assert Classifier().estimate(TWO | {"classes": ["Ill", "ill"]}).labels == ("Ill", "ill")
+    with pytest.raises(InvalidInput, match="named twice"):
+        Classifier().estimate(TWO | {"classes": ["é", "e\u0301"]})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("x,label\n1,no\n".encode("utf-16"), "UTF-16"),
+        ("x,label\n1,no\n".encode("utf-16-le"), "NUL byte"),
+        ("x,label\n1,größe\n".encode("latin-1"), "line 2 is no UTF-8"),
+        (b"x,label\n1,\0no\n", "line 2 holds a NUL byte"),
+        (bytes(range(256)) * 10, "is no text in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_text_says_what_it_is(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(content)
+    with pytest.raises(InvalidInput, match=told) as caught:
+        Classifier().inspect(tmp_path / "d.csv")
+    assert "UTF-8" in caught.value.fix
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_line_ends_blank_lines_and_marks_make_no_difference(ends: str, tmp_path: Path) -> None:
+    lines = ["\ufeffx,label", "", "1,no", " ", "2,yes"]
+    (tmp_path / "d.csv").write_bytes(ends.join(lines).encode())
+    profile = Classifier().inspect(tmp_path / "d.csv")
+    assert profile.labels == {"no": 1, "yes": 1}
+    assert profile.columns == ("x",)
+
+
 def test_columns_may_stand_in_another_order_at_another_site(tmp_path: Path) -> None:
     model = initialise(tmp_path / "fresh", TWO)
     visit(model, TWO, separable(tmp_path / "data.csv"), tmp_path / "out")
@@ -250,26 +412,116 @@ def test_missing_values_lower_the_quality_and_do_not_stop_training(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "complaint", "field"),
     [
-        ("", "header: names fewer than two columns"),
-        ("x,x,label\n1,2,no\n", "column 'x' is named 2 times"),
-        ("x,label\n", "has no records"),
-        ("x,label\n1,no\n1,2,no\n", "line 3, field record: 3 cells, not 2"),
-        ("x,label\n1,no\nsecret,no\n", "line 3, field x: is not a number"),
-        ("x,label\n1e39,no\n", "line 2, field x: is too large"),
-        ("x,label\n1,\n", "line 2, field label: is empty"),
-        ('x,label\n"1,no\n', "is no CSV file"),
+        ("", "line 1, field header: names fewer than two columns", "header"),
+        ("x;label\n1;no\n", "line 1, field header: names fewer than two columns", "header"),
+        ("x,x,label\n1,2,no\n", "column 1 is one of 2 of the same name", "x"),
+        ("x,,label\n1,2,no\n", "column 2 has no name", "header"),
+        ("x,label\n", "there are no records", "records"),
+        ("x,label\n1,no\n1,2,no\n", "1 record that should have 2 cells, first in line 3", "record"),
+        ("x,label\n1,no\nsecret,no\n", "column 1 has 1 cell that cannot be read as a number", "x"),
+        (
+            "x,label\n1,no\n20_1,no\n",
+            "1 cell that cannot be read as a number, first in line 3",
+            "x",
+        ),
+        ("x,label\nsecret,no\nhidden,no\n", "column 1 is text", "x"),
+        ("x,label\n1e39,no\n", "cannot be held by a 32-bit float, first in line 2", "x"),
+        ("x,label\n-Infinity,no\n", "cannot be held by a 32-bit float, first in line 2", "x"),
+        ("x,label\n1,\n", "1 cell that should not be empty, first in line 2", "label"),
+        ('x,label\n"1,no\n', "is no CSV file", "data.csv"),
+        ("label,y\n1,2\n".replace("y", "label"), "column 1 is one of 2", "label"),
     ],
 )
-def test_a_malformed_table_is_refused_by_line_and_column(
-    text: str, complaint: str, tmp_path: Path
+def test_a_malformed_table_is_refused_by_place_and_column(
+    text: str, complaint: str, field: str, tmp_path: Path
 ) -> None:
     (tmp_path / "data.csv").write_text(text)
     with pytest.raises(InvalidInput) as caught:
         Classifier().inspect(tmp_path / "data.csv")
     assert complaint in caught.value.problem
+    assert field in caught.value.field
     assert "secret" not in str(caught.value)
+    assert caught.value.fix
+
+
+def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
+    rows: list[list[object]] = [
+        ["benign" if n % 2 else "malignant", f"P{n}", 0.5 * n, "dark, firm", "7"] for n in range(40)
+    ]
+    rows[3][4] = "n/a"
+    rows[5] = rows[5][:4]
+    data = write_csv(tmp_path / "d.csv", ["diagnosis", "patient", "size", "notes", "age"], rows)
+    with pytest.raises(InvalidInput) as caught:
+        Classifier().inspect(data)
+    told = caught.value
+    for problem in (
+        "no column is called label",
+        "columns 1, 2, 4 are text",
+        "column 5 has 1 cell that cannot be read as a number, first in line 5",
+        "1 record that should have 5 cells, first in line 7",
+    ):
+        assert problem in told.problem
+    for word in ("diagnosis", "patient", "notes", "P1", "dark", "n/a"):
+        assert word not in told.problem, "a problem is told outside, and tells of places only"
+    assert "`label: its name`" in told.fix
+    assert "of diagnosis, patient, notes" in told.fix
+    del rows[5], rows[3]
+    write_csv(data, ["diagnosis", "patient", "size", "notes", "age"], rows)
+    told_to = Classifier().selecting(Selection(label="diagnosis", ignore=("patient", "notes")))
+    profile = told_to.inspect(data)
+    assert profile.labels == {"benign": 18, "malignant": 20}
+    assert profile.columns == ("size", "age")
+    only = Classifier().selecting(Selection(label="diagnosis", columns=("age", "size")))
+    assert only.inspect(data).columns == ("size", "age")
+
+
+@pytest.mark.parametrize(
+    ("header", "selection", "hint"),
+    [
+        (["x", "Label"], Selection(), "perhaps Label"),
+        (["x", "LABEL", "Label"], Selection(), "perhaps LABEL or Label"),
+        (["x", "diagnosis"], Selection(label="Diagnosis"), "perhaps diagnosis"),
+        (["x", "tumour type"], Selection(label="tumourtype"), "perhaps tumour type"),
+        (["x", "y"], Selection(), "say which column holds the label"),
+        (["x", "label"], Selection(ignore=("X",)), "perhaps x is meant"),
+        (["x", "label"], Selection(columns=("z",)), "leave it out"),
+        (["x", "label"], Selection(label="label", ignore=("label",)), "out of `ignore`"),
+        (["x", "label"], Selection(ignore=("x",)), "offer one"),
+    ],
+)
+def test_no_column_is_guessed(
+    header: list[str], selection: Selection, hint: str, tmp_path: Path
+) -> None:
+    rows: list[list[object]] = [[n] * len(header) for n in range(20)]
+    with pytest.raises(InvalidInput) as caught:
+        Classifier().selecting(selection).inspect(write_csv(tmp_path / "d.csv", header, rows))
+    assert hint in caught.value.fix
+
+
+def test_the_owner_of_the_data_says_which_column_is_the_label(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[x, "yes" if x > 5 else "no", x % 3] for x in range(12)]
+    data = write_csv(tmp_path / "d.csv", ["x", "ill", "ward"], rows)
+    here = Classifier().selecting(Selection(label="ill"))
+    model = initialise(tmp_path / "fresh", TWO)
+    (tmp_path / "out").mkdir()
+    here.train(model, TWO, data, 600, 0, tmp_path / "out", lambda _: None)
+    assert here.evaluate(tmp_path / "out", TWO, data, "accuracy").value == 1.0
+    with pytest.raises(InvalidInput, match="does not offer 'ward'") as caught:
+        here.evaluate(tmp_path / "out", TWO | {"label": "ward"}, data, "accuracy")
+    assert caught.value.field == "model.config.label"
+
+
+def test_labels_of_a_column_that_is_not_published_are_not_told(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[x, f"Smith-{x}", "no"] for x in range(12)]
+    data = write_csv(tmp_path / "d.csv", ["x", "name", "label"], rows)
+    config = TWO | {"label": "name"}
+    selection = Classifier().selecting(Selection(columns=("x",)))
+    model = initialise(tmp_path / "fresh", config)
+    with pytest.raises(InvalidInput, match="no class of the model: 12 of them") as caught:
+        selection.evaluate(model, config, data, "accuracy")
+    assert "Smith" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
@@ -280,17 +532,16 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
 def test_a_column_with_a_value_per_record_is_no_label(tmp_path: Path) -> None:
     rows: list[list[object]] = [[1, f"patient-{number}"] for number in range(1001)]
     with pytest.raises(InvalidInput, match="1001 different labels"):
-        Classifier().inspect(write_csv(tmp_path / "d.csv", ["x", "id"], rows))
+        Classifier().inspect(write_csv(tmp_path / "d.csv", ["x", "label"], rows))
 
 
 def test_the_label_column_can_be_another(tmp_path: Path) -> None:
     config = TWO | {"label": "ill"}
     rows: list[list[object]] = [[x, "yes" if x > 5 else "no"] for x in range(10)]
     data = write_csv(tmp_path / "d.csv", ["x", "ill"], rows)
-    assert Classifier().inspect(data).labels == {"no": 6, "yes": 4}
     visit(initialise(tmp_path / "fresh", config), config, data, tmp_path / "out")
     assert accuracy(tmp_path / "out", config, data).value == 1.0
-    with pytest.raises(InvalidInput, match="no column 'label'; its columns: x, ill"):
+    with pytest.raises(InvalidInput, match="no column is called label"):
         accuracy(tmp_path / "out", TWO, data)
 
 

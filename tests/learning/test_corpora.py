@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,8 +114,9 @@ def test_a_disease_with_three_types_of_question_makes_no_item() -> None:
         ('{"topic":"t","label":"l","question":"q"}', "answer"),
         ('{"topic":"t","label":"l","question":7,"answer":"a"}', "question"),
         ('{"topic":"t","label":"l","question":"q","answer":"  "}', "answer"),
-        ("", "record"),
         ("not json", "record"),
+        ('{"topic":"t"', "record"),
+        ("[" * 100_000, "record"),
     ],
 )
 def test_a_bad_record_is_named_by_file_line_and_field(
@@ -127,6 +129,71 @@ def test_a_bad_record_is_named_by_file_line_and_field(
         read_pairs(path)
     assert raised.value.field == field
     assert "line 2" in raised.value.fix
+
+
+GOOD = '{"topic":"Grippe","label":"häufig","question":"Größe?","answer":"a"}'
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", ["", "ends", "ends ends"])
+def test_marks_line_ends_and_blank_lines_make_no_difference(
+    mark: str, ends: str, last: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "site.jsonl"
+    text = mark + ends.join([GOOD, "", GOOD, "  "]) + ends + GOOD
+    path.write_bytes((text + last.replace("ends", ends)).encode())
+    pairs = read_pairs(path)
+    assert len(pairs) == 3
+    assert {pair.question for pair in pairs} == {"Größe?"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (GOOD.encode("utf-16"), "UTF-16"),
+        (GOOD.encode("utf-16-be"), "line 1 holds a NUL byte"),
+        (GOOD.encode("utf-32"), "UTF-32"),
+        (f"{GOOD}\n{GOOD}".encode("latin-1"), "line 1 is no UTF-8"),
+        (f"{GOOD}\n{GOOD}\0\n".encode(), "line 2 holds a NUL byte"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is no text in UTF-8"),
+        (b"PAR1" + bytes(64), "NUL byte"),
+    ],
+)
+def test_what_is_no_text_in_utf_8_is_refused_as_such(
+    content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "site.jsonl").write_bytes(content)
+    for read in (read_pairs, read_choices):
+        with pytest.raises(InvalidInput, match=told) as caught:
+            read(tmp_path / "site.jsonl")
+        assert "Grippe" not in str(caught.value)
+
+
+def test_a_folder_or_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(InvalidInput, match="is no file"):
+            read_pairs(path)
+
+
+def test_all_bad_records_are_told_at_once_and_none_is_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "site.jsonl"
+    bad = ['{"topic":"t","label":"l","question":"q"}', '"secret"', '{"topic": 7}', "{secret"]
+    path.write_text("\n".join([GOOD, *bad, *["secret"] * 4]))
+    with pytest.raises(InvalidInput) as caught:
+        read_pairs(path)
+    for line in (2, 3, 4, 5, 6):
+        assert f"line {line}, field" in caught.value.problem
+    assert "and 3 more" in caught.value.problem
+    assert "secret" not in str(caught.value)
+
+
+def test_labels_that_look_alike_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "site.jsonl"
+    forms = [unicodedata.normalize(form, GOOD) for form in ("NFC", "NFD")]
+    path.write_text("\n".join([*forms, GOOD.replace('häufig"', 'häufig "')]))
+    assert {pair.label for pair in read_pairs(path)} == {"häufig"}
 
 
 def test_a_bad_test_item_is_named_by_line(tmp_path: Path) -> None:

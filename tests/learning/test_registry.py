@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daitn.learning import registry
+from daitn.learning import installed, registry
 from daitn.objects.errors import NotFound, WorkFailed
 
 
@@ -13,11 +13,11 @@ def install(folder: Path, name: str, target: str) -> None:
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {target}\n")
+    (info / "entry_points.txt").write_text(f"[{installed.GROUP}]\n{name} = {target}\n")
 
 
 def test_both_recipes_of_this_package_are_installed() -> None:
-    assert {"causal-lm", "classifier"} <= set(registry.installed())
+    assert {"causal-lm", "classifier"} <= set(installed.installed())
 
 
 def test_a_recipe_is_loaded_by_its_name() -> None:
@@ -46,7 +46,7 @@ def test_a_recipe_of_another_package_is_found(
     (tmp_path / "their_recipe.py").write_text("class Theirs:\n    name = 'theirs'\n")
     install(tmp_path, "theirs", "their_recipe:Theirs")
     monkeypatch.syspath_prepend(tmp_path)
-    assert "theirs" in registry.installed()
+    assert "theirs" in installed.installed()
     assert registry.load("theirs").name == "theirs"
 
 
@@ -64,8 +64,8 @@ def test_a_recipe_that_cannot_be_imported_says_so(
 def test_listing_and_estimating_import_no_engine() -> None:
     code = (
         "import sys\n"
-        "from daitn.learning import registry\n"
-        "assert 'classifier' in registry.installed()\n"
+        "from daitn.learning import installed, registry\n"
+        "assert 'classifier' in installed.installed()\n"
         "assert not any(m.startswith('daitn.learning.classifier') for m in sys.modules)\n"
         "registry.load('classifier').estimate({'classes': ['a', 'b']})\n"
         "assert 'torch' not in sys.modules\n"

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.files import items
+from daitn.node.agents import host as station_module
 from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
@@ -22,7 +24,7 @@ from daitn.objects.descriptors import DataPolicy, NodeDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import Budget, Quantity, Requirement
-from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Woke
+from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Woke
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
@@ -30,9 +32,11 @@ from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
+from daitn.tools import clock
 from daitn.tools.fabric.memory import MemoryNetwork
-from tests.control.jobs.world import INTENT, NEEDS, World
+from tests.control.jobs.world import DECISION, INTENT, NEEDS, World
 from tests.control.test_next_site import node
+from tests.scenes.waiting import until
 
 HOME = SiteId("home")
 WANT = home_intent(HOME)
@@ -236,6 +240,66 @@ async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:
         await asyncio.sleep(2 * LOOKED_EVERY_S)
         assert len(kept.fetched) == 1
         assert kept.fetched[0].manifest in home.models()
+
+
+async def test_journeys_that_have_ended_are_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with living(tmp_path) as (home, _):
+        for _ in range(20):
+            start = await submitted(home, tmp_path)
+            await told(home, "east", measured(start, 1))
+            await home.handlers()["cancel"]("", encode(JobQuery(job=start.job)))
+        under_way = await submitted(home, tmp_path)
+        weights = home.models()
+    read: list[object] = []
+
+    def counted(data: bytes, kind: type[Any]) -> Any:
+        read.append(kind)
+        return decode(data, kind)
+
+    async with living(tmp_path) as (home, _):
+        assert home.models() == weights
+        monkeypatch.setattr(items, "decode", counted)
+        await asyncio.sleep(3 * LOOKED_EVERY_S)
+        assert home.models() == weights
+        assert read == []
+        assert await told(home, "east", under_way) is ReportReply.YES
+        assert read == []
+        shown = decode(await home.handlers()["jobs"]("", encode(JobQuery(job=JobId("")))), JobList)
+        assert len(shown.jobs) == 21
+
+
+async def test_a_journey_that_is_sent_out_anew_again_and_again_has_one_task(
+    tmp_path: Path,
+) -> None:
+    before = asyncio.all_tasks()
+    async with host(tmp_path, node("clinic", "medicine")) as (here, _):
+        agent = planning()
+        for epoch in range(30):
+            here.send_out(msgspec.structs.replace(agent, epoch=epoch))
+        await asyncio.sleep(0.05)
+        names = [task.get_name() for task in asyncio.all_tasks() - before]
+        assert names.count(f"model {agent.job}") == 1
+    assert not asyncio.all_tasks() - before
+
+
+async def test_who_waits_by_a_clock_that_was_ahead_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station_module, "RETRY_AT_MOST_S", 0.05)
+    waits = Planned(route=None, decision=DECISION, waiting_for="sites that are away")
+    agent = planning()
+    ahead = DatedFact(clock.now_s() + 86_400.0, waits)
+    agent = msgspec.structs.replace(agent, facts=(*agent.facts, ahead))
+    assert Itinerary.of(agent).job.state is JobState.WAITING
+    async with host(tmp_path, node("clinic", "medicine")) as (here, store):
+        here.send_out(agent)
+
+        def went_on() -> bool:
+            return any(len(kept.facts) > len(agent.facts) for kept in store.all())
+
+        await until(went_on)
 
 
 def test_whoever_takes_a_journey_over_makes_it_later() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -30,9 +30,11 @@ from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.queries import QueryStatus
 from daitn.objects.wire import decode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.membership import Membership
+from daitn.topology.qrrt.findings import Findings
 from tests.node.gateway.scene import Network, deployment
 from tests.scenes.openai_server import OpenAiServer
 
@@ -80,7 +82,9 @@ class Unit:
         self.told: asyncio.Queue[Attestation] = asyncio.Queue()
 
     @asynccontextmanager
-    async def at_work(self, window: int = 240) -> AsyncIterator[DeploymentVerifier]:
+    async def at_work(
+        self, window: int = 240, now_s: Callable[[], float] = clock.now_s
+    ) -> AsyncIterator[DeploymentVerifier]:
         config = NodeConfig(
             site=UNIT,
             owner=OwnerId("board"),
@@ -95,9 +99,8 @@ class Unit:
         )
         fabric = MemoryNetwork().open(UNIT)
         heard = await fabric.subscribe(keys.ALL_ATTESTED, self._hear)
-        examiner = DeploymentVerifier(
-            config, fabric, cast(Membership, self.nodes), self.key, random.Random(7)
-        )
+        membership = cast(Membership, self.nodes)
+        examiner = DeploymentVerifier(config, fabric, membership, self.key, random.Random(7), now_s)
         await examiner.start()
         yield examiner
         await examiner.close()
@@ -201,6 +204,34 @@ async def test_a_restart_is_no_chance_to_be_measured_anew(unit: Unit, server: Op
     assert finding.degraded
     assert finding.items > ITEMS
     assert finding.before == before.finding.before
+
+
+async def test_what_is_found_after_the_clock_was_set_back_is_of_later(
+    unit: Unit, server: OpenAiServer
+) -> None:
+    unit.nodes.facility("mdf", server.url)
+    async with unit.at_work():
+        await unit.next()
+    unit.drop_told()
+    kept = Findings()
+    async with unit.at_work(now_s=lambda: clock.now_s() - 3600.0) as later:
+        kept.keep(later.current()[0].finding)
+        for _ in range(3):
+            assert kept.keep(await unit.next())
+
+
+async def test_names_that_come_and_go_leave_nothing_behind(
+    unit: Unit, server: OpenAiServer
+) -> None:
+    server.control(fail=1.0)
+    async with unit.at_work() as examiner:
+        asked = 0
+        for number in range(20):
+            unit.nodes.there.clear()
+            unit.nodes.facility(f"mdf-{number}", server.url)
+            await _until(lambda asked=asked: server.control()["requests"] > asked)
+            asked = server.control()["requests"]
+        assert len(examiner._decks) <= 2
 
 
 async def test_who_cannot_answer_is_not_called_bad(unit: Unit, server: OpenAiServer) -> None:

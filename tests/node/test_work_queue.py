@@ -223,9 +223,10 @@ async def test_one_id_does_not_stand_for_two_pieces_of_work(tmp_path: Path) -> N
     await there.close()
 
 
-def test_a_damaged_note_is_dropped_and_a_hostile_id_refused(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_set_aside_and_a_hostile_id_refused(tmp_path: Path) -> None:
+    (tmp_path / "qa-1.1.msgpack").write_bytes(b"\xff\x00")
     work_log = WorkLog(tmp_path)
-    (tmp_path / "qa-1.1").write_bytes(b"\xff\x00")
+    assert [path.name for path in tmp_path.iterdir()] == ["qa-1.1.msgpack.corrupt"]
     assert work_log.get(VisitId("qa-1.1")) is None
     assert work_log.all() == ()
     with pytest.raises(InvalidInput):

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.decisions import Decision
+from daitn.steering.commands import Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.ranking import Outline
 from daitn.steering.reports import pending_reports
 from daitn.steering.timers import Timers
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
+from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind, encode_packet
+from daitn.steering.wire.replies import Reason, answer_to, read_refusal
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 
 TOPIC = "medicine/neurology"
 
 
-def forwarder(origins: int) -> Forwarder:
-    core = Forwarder("here", 0.0, ForwarderSettings())
+def forwarder(origins: int, settings: ForwarderSettings | None = None) -> Forwarder:
+    core = Forwarder("here", 0.0, settings or ForwarderSettings())
     core.link_up("next", 0.01, 0.0)
     entries = tuple(
         RouteEntry(f"o{i:03}", 0, 0.01, 1, (Offer(f"answer:{TOPIC}", 0.5 + i / 1000, 2, 0.1),))
@@ -107,3 +111,67 @@ def test_alarms_that_do_not_count_any_more_take_little_room() -> None:
         alarms.put(600.0 + number if number % 2 else 30.0 + number, number)
     assert alarms.kept < 5000
     assert [*alarms.due(1e9)] == [99_999]
+
+
+BOUND = 1 << 20
+"""Of memory, in the tests below."""
+
+
+def heavy(part: str, number: int) -> Packet:
+    """A packet with some kilobytes in one of its parts."""
+    places = tuple(f"{'j' * 100}{i:05}" for i in range(64)) if part == "intent" else ()
+    intent = encode_intent(
+        PacketIntent(Capability.ANSWER, TOPIC, jurisdictions=places, tokens_out=number)
+    )
+    made = Packet(
+        PacketKind.QUERY,
+        number.to_bytes(16, "big"),
+        intent,
+        bytes(7000) if part == "payload" else b"?",
+        flags=Flag.TRACED if part == "decisions" else Flag(0),
+        hop_limit=64,
+    )
+    for step in range(60 if part == "trace" else 0):
+        made = made.stepped(f"{'s' * 50}-{step}", 0, Action.TRIED, 0)
+    return made
+
+
+@pytest.mark.parametrize("part", ["intent", "trace", "payload", "decisions", "nothing"])
+@pytest.mark.parametrize("answer_bytes", [1, 20_000])
+def test_a_forwarder_keeps_within_its_bound_whatever_packets_are_heavy_with(
+    part: str, answer_bytes: int
+) -> None:
+    core = forwarder(50, ForwarderSettings(most_bytes=BOUND, owner_per_s=1e9, owner_burst=1e9))
+    core.link_up("gate", 0.01, 0.0)
+    pending = core.custody.pending
+    packets = [heavy(part, number) for number in range(3000)]
+    said = [command for each in packets for command in core.packet("gate", each, 1.0)]
+    under_way = [each for each in packets if pending.get((each.object_id, 0)) is not None]
+    assert pending.held_bytes <= BOUND
+    assert sum(len(encode_packet(each)) for each in under_way) <= BOUND
+    refused = [
+        c.packet for c in said if isinstance(c, Send) and c.packet.kind is PacketKind.REFUSAL
+    ]
+    assert {read_refusal(no).reason for no in refused} == {Reason.FULL}
+    assert len(under_way) + len(refused) == len(packets)
+    for each in under_way:
+        sent = each.stepped("here", 0, Action.FORWARDED, 0)
+        core.packet("next", answer_to(sent, bytes(answer_bytes)), 1.0)
+        assert pending.held_bytes <= BOUND
+    core.tick(1e6)
+    assert (len(pending), pending.held_bytes) == (0, 0)
+
+
+def test_wants_that_are_ranked_once_are_not_kept_without_end() -> None:
+    core = forwarder(1, ForwarderSettings(owner_per_s=1e9, owner_burst=1e9))
+    core.link_up("gate", 0.01, 0.0)
+    tracemalloc.start()
+    for number in range(4200):
+        core.packet("gate", heavy("intent", number), float(number))
+        core.tick(number + 1e-3)
+        for known in [*core.custody.pending.through("next")]:
+            core.packet("next", answer_to(heavy("intent", number), b""), float(number))
+            core.custody.pending.forget(known)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 64 << 20

@@ -14,8 +14,9 @@ import yaml
 from tests.scenes.breast_cancer import HOSPITALS, INTENT, write_intent, write_network
 from tests.scenes.command_line import Ended
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import wait_until
 
-from .conftest import Network
+from .conftest import Network, running
 
 pytestmark = pytest.mark.processes
 
@@ -121,23 +122,39 @@ def test_a_node_file_that_is_wrong(
     assert field in said(ended)
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [("a,label\n1\n", "2"), ("a,label\nx,benign\n", "2"), ("", "data_schema")],
-)
-def test_a_node_with_wrong_data_does_not_start(
-    shared: Network, tmp_path: Path, text: str, named: str
-) -> None:
-    plain = yaml.safe_load(write_network(tmp_path).read_text())
-    plain["nodes"] = [n for n in plain["nodes"] if n["site"] == HOSPITALS[0]]
-    (tmp_path / f"{HOSPITALS[0]}.csv").write_text(text)
-    if not text:
-        plain["nodes"][0]["datasets"][0]["data_schema"] = "pictures/1"
-    path = tmp_path / "network.yaml"
+def test_a_network_with_wrong_data_starts_and_says_what_it_does_without(tmp_path: Path) -> None:
+    path = write_network(tmp_path)
+    plain = yaml.safe_load(path.read_text())
+    east, north, _ = (tmp_path / f"{name}.csv" for name in HOSPITALS)
+    good, text = east.read_text(), north.read_text()
+    east.write_text(good.splitlines()[0] + "\n")
+    north.write_text(text.replace(",label", ",Diagnosis", 1))
+    del plain["nodes"][2]["datasets"][0]["policy"]
     path.write_text(yaml.safe_dump(plain))
-    ended = shared.daitn("node", "-c", str(path), "--site", HOSPITALS[0])
-    assert ended.returncode == 2
-    assert named in said(ended)
+    network = running(tmp_path, path)
+    try:
+        assert network.json("get", "datasets") == []
+        for name, reason in (
+            ("east", "east.csv: there are no records"),
+            ("north", "north.csv: no column is called label"),
+            ("west", "missing required field `policy`"),
+        ):
+            node = network.json("describe", "node", name)["descriptor"]
+            assert node["datasets"] == []
+            (left,) = node["left_out"]
+            assert (left["field"], left["name"]) == ("datasets[0]", "biopsies")
+            assert reason in left["reason"]
+        east.write_text(good)
+        plain["nodes"][1]["datasets"][0]["label"] = "Diagnosis"
+        path.write_text(yaml.safe_dump(plain))
+        for name in ("east", "north"):
+            network.processes.kill(name)
+        network.mend()
+        wait_until(
+            lambda: {d["site"] for d in network.json("get", "datasets")} == {"east", "north"}
+        )
+    finally:
+        network.processes.stop()
 
 
 def test_a_folder_that_is_not_empty_is_not_written_into(shared: Network, tmp_path: Path) -> None:

@@ -131,6 +131,17 @@ def test_a_query_finds_its_model_and_is_told_how(hall: Scene) -> None:
     listed = hall.network.json("get", "queries")
     assert listed[0]["id"] == last["daitn-decision"]
     assert listed[1]["deployment"] == "nurse"
+    assert len(hall.network.json("get", "queries", "--limit", "1")) == 1
+    assert hall.network.json("get", "queries", "--owner", "nobody") == []
+    wide = hall.network.daitn("get", "queries", "--limit", "2", "-o", "wide").stdout.splitlines()
+    assert len(wide) == 3
+    assert "gate > home" in wide[2]
+    odd = hall.network.daitn("get", "nodes", "--owner", "ada")
+    assert odd.returncode == 2
+    assert "only queries have" in " ".join(odd.stderr.split())
+    page = hall.network.daitn("describe", "node", "gate").stdout
+    assert "gateway at" in page
+    assert "{" not in page
     explained = hall.network.json("explain", headers["daitn-decision"])
     assert explained["decision"]["chosen"] == "nurse@home"
     assert explained["query"]["http_status"] == 200

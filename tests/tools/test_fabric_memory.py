@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from daitn.objects.errors import InvalidInput, Unreachable
-from daitn.tools.fabric.delivery import Mailbox
+from daitn.tools.fabric.delivery import PUBLICATIONS_BYTES, Mailbox
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.scenes.waiting import until
 
@@ -132,6 +132,38 @@ async def test_a_slow_owner_loses_the_oldest_items_and_the_log_says_so(
     mailbox.put(100)
     await until(lambda: taken[-1] == 100)
     await mailbox.close()
+
+
+async def test_a_slow_owner_loses_the_oldest_items_where_they_are_large(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    taken: list[int] = []
+
+    async def take(item: bytes) -> None:
+        taken.append(len(item))
+
+    mailbox = Mailbox("large", take, bound=100, most_bytes=1000, size=len)
+    put_all(mailbox, (bytes(size) for size in (400, 300, 200, 100, 500)))
+    await until(lambda: len(taken) == 3)
+    assert taken == [200, 100, 500]
+    assert "dropped the 2 oldest" in caplog.text
+    put_all(mailbox, (bytes(size) for size in (900, 100, 5000)))
+    await until(lambda: taken[3:] == [5000])
+    put_all(mailbox, (bytes(size) for size in (900, 100)))
+    await until(lambda: taken[4:] == [900, 100])
+    await mailbox.close()
+
+
+async def test_what_is_published_waits_within_a_bound_of_bytes() -> None:
+    network = MemoryNetwork()
+    a, b = network.open("a"), network.open("b")
+    heard = Heard()
+    await b.subscribe("x", heard.message)
+    large = bytes(PUBLICATIONS_BYTES // 8)
+    for number in range(20):
+        await a.publish("x", bytes([number]) + large)
+    await until(lambda: heard.items and heard.items[-1][1][0] == 19)
+    assert [payload[0] for _, payload in heard.items] == list(range(13, 20))
 
 
 async def test_an_unbounded_mailbox_keeps_everything_from_every_thread() -> None:

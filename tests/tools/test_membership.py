@@ -345,6 +345,46 @@ async def test_strangers_do_not_fill_the_memory(
     assert listening.alive() == {GHR}
 
 
+async def test_tokens_of_names_without_end_are_not_looked_at(
+    network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    known = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    await known.stop()
+    await until(lambda: GHR not in listening.alive())
+    monkeypatch.setattr(directory_module, "MOST_SITES", 5)
+    stranger = await network.open("stranger")
+    before = len(asyncio.all_tasks())
+    for number in range(40):
+        await stranger.announce(keys.site_alive(SiteId(f"no-{number}"), "0123456789abcdef"))
+    await until(lambda: "no-39 is not looked at: 10 sites are there already" in caplog.text)
+    assert len(asyncio.all_tasks()) < before + 20
+    # Who was known before comes in all the same.
+    await Node(await network.open("b"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+
+
+async def test_adverts_together_do_not_fill_the_memory(
+    network: Network, listening: Membership, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(directory_module, "MOST_BYTES_TOGETHER", 10_000)
+    first = Node(await network.open("a"), GHR)
+    first.descriptor = msgspec.structs.replace(first.descriptor, software="x" * 6000)
+    await first.start()
+    await until(lambda: GHR in listening.alive())
+    second = Node(await network.open("b"), NINDS)
+    second.descriptor = msgspec.structs.replace(second.descriptor, software="x" * 6000)
+    await second.start()
+    await until(lambda: "all sites have at most 10000 bytes" in caplog.text)
+    assert listening.alive() == {GHR}
+    assert listening.key_of(NINDS) is None
+    first.descriptor = msgspec.structs.replace(first.descriptor, version=2, software="x")
+    await published(first, lambda: listening.nodes()[0].version == 2)
+    await published(second, lambda: NINDS in listening.alive())
+
+
 async def test_a_listener_that_is_late_hears_of_all(
     network: Network, listening: Membership, heard: Heard
 ) -> None:

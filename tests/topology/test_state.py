@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.snapshot import Drrt
-from daitn.topology.state import DrrtState, Fact
+from daitn.topology.state import MOST_EARLY, DrrtState, Fact
 
 from .medicine import NOW_S, data_site, dataset, link
 
@@ -197,3 +198,19 @@ def test_load_is_kept_over_a_new_descriptor() -> None:
     assert known.load == load
     assert known.descriptor.datasets
     assert msgspec.json.encode(known)
+
+
+def test_sites_that_only_others_speak_of_take_up_little() -> None:
+    tracemalloc.start()
+    state = DrrtState()
+    state.absorb(data_site("a"), NOW_S)
+    for number in range(4 * MOST_EARLY):
+        state.absorb(link("a", f"nowhere-{number}", rtt_s=0.1), NOW_S)
+        state.absorb(link(f"no-{number}", "nowhere", rtt_s=0.1), NOW_S)
+        state.absorb(link("somewhere", f"else-{number}", rtt_s=0.1), NOW_S)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4000 * MOST_EARLY
+    state.absorb(link("a", "b", rtt_s=0.1), NOW_S)
+    state.absorb(data_site("b"), NOW_S)
+    assert dict(state.snapshot(NOW_S).links[SiteId("a")]).keys() == {"b"}

@@ -41,6 +41,7 @@ from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
 from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.tools.tasks import Tasks
 
 __all__ = ["DeploymentService"]
 
@@ -74,9 +75,8 @@ class DeploymentService:
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
         self._trouble: dict[tuple[str, SiteId], str] = {}
         self._optimised_at_s = 0.0
-        self._asking: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._serving: Registration | None = None
-        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read back what is wished, and go on with it."""
@@ -90,13 +90,10 @@ class DeploymentService:
             # Who is there shows within moments; until then nothing is chosen anew.
             self._backoff.there(site, time.monotonic())
         self._serving = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
-        self._looking = asyncio.create_task(self._look_for_ever(), name="deployments")
+        self._tasks.spawn(self._look_for_ever(), "deployments")
 
     async def close(self) -> None:
-        tasks = [*self._asking, *([self._looking] if self._looking else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         if self._serving is not None:
             await self._serving.close()
 
@@ -233,6 +230,7 @@ class DeploymentService:
         self._journal.put(_KIND, name, encode(gone))
         del self._desired[name]
         self._retired.add(name)
+        self._trouble = {of: why for of, why in self._trouble.items() if of[0] != name}
 
     def _facilities(self) -> tuple[NodeDescriptor, ...]:
         return tuple(node for node in self._membership.nodes() if node.facility is not None)
@@ -289,17 +287,16 @@ class DeploymentService:
                 self._keep(wish)
 
     def _carry_out(self) -> None:
-        for step in next_steps(self._desired, frozenset(self._retired), self._facilities()):
+        begun_s = time.monotonic() - ASK_AGAIN_S
+        self._asked_at_s = {what: at_s for what, at_s in self._asked_at_s.items() if at_s > begun_s}
+        for step in next_steps(self._desired, self._retired, self._facilities()):
             name = step.desired.name if isinstance(step, Place) else step.name
             what = step.desired.model.manifest if isinstance(step, Place) else "retire"
-            asked_s = self._asked_at_s.get((name, step.site, what), -ASK_AGAIN_S)
-            if time.monotonic() - asked_s < ASK_AGAIN_S:
+            if (name, step.site, what) in self._asked_at_s:
                 continue
             self._asked_at_s[name, step.site, what] = time.monotonic()
             # A facility that is slow to answer must not keep the others waiting.
-            task = asyncio.create_task(self._ask(step, name), name=f"ask {step.site}")
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._tasks.anew((name, step.site), self._ask(step, name), f"ask {step.site}")
 
     async def _ask(self, step: Place | Retire, name: str) -> None:
         if isinstance(step, Place):

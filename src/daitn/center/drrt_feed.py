@@ -11,6 +11,7 @@ from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Sensed
 from daitn.objects.wire import decode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
@@ -79,7 +80,7 @@ class DrrtFeed:
 
     def snapshot(self) -> Drrt:
         """The topology now."""
-        return self._state.snapshot(time.time())
+        return self._state.snapshot(clock.now_s())
 
     def not_back(self) -> tuple[SiteId, ...]:
         """Sites that were known before this control centre started and may still show up."""
@@ -92,18 +93,18 @@ class DrrtFeed:
         return self.membership.key_of(site)
 
     def described(self, node: NodeDescriptor) -> None:
-        self._state.absorb(node, time.time())
+        self._state.absorb(node, clock.now_s())
 
     def came(self, site: SiteId) -> None:
-        self._state.appeared(site, time.time())
+        self._state.appeared(site, clock.now_s())
         self._tell_came(site)
 
     def lost(self, site: SiteId) -> None:
-        self._state.lost(site, time.time())
+        self._state.lost(site, clock.now_s())
         self._tell_lost(site)
 
     async def _on_sensed(self, key: str, payload: bytes) -> None:
-        now_s = time.time()
+        now_s = clock.now_s()
         try:
             site = keys.site_of(key)
             sensed = decode(payload, Sensed)

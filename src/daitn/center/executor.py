@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +40,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.topology.relevance import relevant_to
@@ -73,7 +72,6 @@ class JobExecutor:
         self._fabric = fabric
         self._told = told
         self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._handing: set[VisitId] = set()
         self._snapshot = snapshot
         self._not_back = not_back
         self._feed = feed
@@ -96,11 +94,11 @@ class JobExecutor:
                 await self._stop(site, CancelWork(visit=visit))
             case Settle():
                 self._settle(job)
-                await self._experience.learn(job, self.cut(job.intent, job.needs), time.time())
+                await self._experience.learn(job, self.cut(job.intent, job.needs), clock.now_s())
 
     async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
         """What T-FAM says of an intent on the topology of this moment."""
-        snapshot, now_s = self._snapshot(), time.time()
+        snapshot, now_s = self._snapshot(), clock.now_s()
 
         def cut(changed: TrainingIntent) -> MsDrrt:
             return _cut(snapshot, changed, needs, now_s)
@@ -113,18 +111,17 @@ class JobExecutor:
 
     def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
         """The MS-DRRT of an intent on the topology of this moment."""
-        return _cut(self._snapshot(), intent, needs, time.time())
+        return _cut(self._snapshot(), intent, needs, clock.now_s())
 
     async def _route(self, job: Job) -> Planned:
-        now_s = time.time()
+        now_s = clock.now_s()
         topology = self.cut(job.intent, job.needs)
         away = _holders_away(job, topology)
         question = replace(
             route_question(job, topology, now_s),
             experience=self._experience.of(job.intent.model.recipe, job.needs),
         )
-        rng = random.Random(f"{job.id}.{job.works}")  # noqa: S311 - replayable, keeps no secret
-        route, decision = await asyncio.to_thread(Mtrce().plan, question, rng)
+        route, decision = await asyncio.to_thread(Mtrce().plan, question)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
         if route is not None:
@@ -148,17 +145,6 @@ class JobExecutor:
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:
-        """Hand work in, unless that is under way already: work is handed in again and again."""
-        visit = command.work.visit
-        if visit in self._handing:
-            return
-        self._handing.add(visit)
-        try:
-            await self._hand_in(job, command)
-        finally:
-            self._handing.discard(visit)
-
-    async def _hand_in(self, job: Job, command: StartWork) -> None:
         key = keys.site_do(command.site, "work")
         work = encode(command.work)
         for attempt in range(START_ATTEMPTS):

@@ -28,28 +28,38 @@ class Experience:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._past: dict[str, PastJob] = {}
+        self._past: dict[str, dict[str, PastJob]] = {}
+        """By recipe, the latest last."""
 
     def start(self) -> None:
         """Read what was kept; a record that cannot be read teaches nothing."""
-        for name, value in self._journal.all(_KIND).items():
+        kept = self._journal.all(_KIND)
+        # Records are in the order of their names; jobs, in which they came.
+        came = [job for job in self._journal.jobs() if job in kept]
+        for name in (*(kept.keys() - set(came)), *came):
             try:
-                self._past[name] = decode(value, PastJob)
+                self._take(name, decode(kept[name], PastJob))
             except Exception:
                 log.exception("what job %s taught cannot be read and is left aside", name)
 
     def of(self, recipe: str, needs: WorkNeeds) -> dict[str, Believed]:
         """The prior for a job: what its recipe says, and what jobs with it taught."""
         begun = {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
-        alike = [past for past in self._past.values() if past.recipe == recipe]
-        return pooled(alike[-_MOST_JOBS:], recipe, needs.parameters, begun)
+        alike = self._past.get(recipe, {}).values()
+        return pooled(alike, recipe, needs.parameters, begun)
 
     async def learn(self, job: Job, topology: MsDrrt, now_s: float) -> None:
         """Keep what a finished job taught. Raises `StorageFull`."""
-        if not job.made or job.id in self._past:
+        if not job.made or job.id in self._past.get(job.intent.model.recipe, {}):
             return
         question = route_question(job, topology, now_s)
         past = await asyncio.to_thread(lessons, question, job.needs.parameters)
         if past is not None:
             self._journal.put(_KIND, job.id, encode(past))
-            self._past[job.id] = past
+            self._take(job.id, past)
+
+    def _take(self, job: str, past: PastJob) -> None:
+        alike = self._past.setdefault(past.recipe, {})
+        alike[job] = past
+        if len(alike) > _MOST_JOBS:
+            del alike[next(iter(alike))]

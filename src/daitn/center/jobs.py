@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +14,15 @@ import msgspec
 from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import decisions, handle, replay, submit
-from daitn.control.jobs.view import JobNews, view
-from daitn.objects.errors import DaitnError, ErrorReport, NotFound, Refused, StorageFull
+from daitn.control.jobs.view import SILENT_S, JobNews, view
+from daitn.objects.errors import (
+    DaitnError,
+    ErrorReport,
+    IllegalTransition,
+    NotFound,
+    Refused,
+    StorageFull,
+)
 from daitn.objects.identifiers import JobId, SiteId, VisitId
 from daitn.objects.jobs import (
     ActionFailed,
@@ -34,6 +41,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.messages import WorkOutcome, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.journal.protocol import Journal
 
 __all__ = ["JobService"]
@@ -63,12 +71,14 @@ class _Stored(msgspec.Struct, frozen=True):
     at_s: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Said:
     """What a site said of its work, and since when it has said the same (monotonic)."""
 
     status: WorkStatus
     since_s: float
+    told: bool = False
+    """Whether it is in the log that it has long said the same."""
 
 
 class JobService:
@@ -84,9 +94,16 @@ class JobService:
         self._act = act
         self._show = show
         self._jobs: dict[JobId, Job] = {}
+        self._open: dict[JobId, Job] = {}
+        """Those of them that have not ended: what is done again and again looks at these alone."""
         self._stored: dict[JobId, int] = {}
         self._descriptors: dict[VisitId, _Said] = {}
         self._acting: set[asyncio.Task[None]] = set()
+        self._starting: set[VisitId] = set()
+        """Work that a task is handing in."""
+        self._untold: dict[tuple[Hashable, JobId], Callable[[Job], JobEvent | None]] = {}
+        """What jobs do not know of yet, as it could not be stored."""
+        self._retelling: asyncio.Task[None] | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -100,21 +117,23 @@ class JobService:
         self._ticking = asyncio.create_task(self._tick())
 
     def recover(self) -> None:
-        """Take up again what was under way."""
-        self._tell_each(lambda job: Recovered())
+        """Take up again what was under way, and first what was given to sites, in that order."""
+        self._hand_in(lambda site: True)
+        self._tell_each("recovered", lambda job: Recovered())
 
     async def close(self) -> None:
-        tasks = [*self._acting, *([self._ticking] if self._ticking else [])]
+        own = (self._ticking, self._retelling)
+        tasks = [*self._acting, *(task for task in own if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def submit(self, event: Submitted) -> JobView:
         """Take a new job. It is on disk when this returns. Raises `StorageFull`."""
-        now_s = time.time()
+        now_s = clock.now_s()
         job, commands = submit(event, now_s)
         self._journal.append(event.job, 0, [encode(_Stored(event, now_s))], now_s)
-        self._jobs[job.id] = job
+        self._know(job)
         self._stored[job.id] = 1
         self._carry_out(job, commands)
         return self._shown(job)
@@ -122,7 +141,7 @@ class JobService:
     def feed(self, id_: JobId, event: JobEvent) -> None:
         """Take a fact in: into the machine, onto the disk, then act on it."""
         job = self._jobs[id_]
-        now_s = time.time()
+        now_s = clock.now_s()
         try:
             commands = handle(job, event, now_s)
             stored = encode(_Stored(event, now_s))
@@ -131,6 +150,7 @@ class JobService:
             # What is not on disk did not happen: the machine goes back to what is.
             self._restore(id_)
             raise
+        self._know(job)
         self._carry_out(job, commands)
         self._shown(job)
 
@@ -165,13 +185,17 @@ class JobService:
 
     def lost(self, site: SiteId) -> None:
         """A site is gone: jobs that it worked for replan."""
-        self._tell_each(lambda job: SiteLost(site) if _works_for(site, job) else None)
+        self._tell_each(
+            ("lost", site), lambda job: SiteLost(site) if _works_for(site, job) else None
+        )
 
     def came(self, site: SiteId) -> None:
         """A site is there, perhaps anew: what it owes is handed in again, which starts work that
         it lost and lets it report work that it finished; jobs that wait look again."""
+        for what in [what for what in self._untold if what[0] == ("lost", site)]:
+            del self._untold[what]  # It is there: nobody has to know any more.
         self._hand_in(lambda there: there == site)
-        self._tell_each(lambda job: Woke() if job.state is JobState.WAITING else None)
+        self._tell_each("woke", lambda job: Woke() if job.state is JobState.WAITING else None)
 
     def view(self, id_: JobId) -> JobView:
         """The job as it is now. Raises `NotFound`."""
@@ -181,7 +205,7 @@ class JobService:
             for visit in job.outstanding
             if (said := self._descriptors.get(visit)) is not None
         }
-        return view(job, time.time(), news)
+        return view(job, clock.now_s(), news)
 
     def get(self, id_: JobId) -> Job:
         job = self._jobs.get(id_)
@@ -198,7 +222,7 @@ class JobService:
         return tuple(self._jobs.values())
 
     def unfinished(self) -> tuple[Job, ...]:
-        return tuple(job for job in self._jobs.values() if not job.state.final)
+        return tuple(self._open.values())
 
     def new_id(self, name: str) -> JobId:
         """The next free id for an intent of this name."""
@@ -207,41 +231,73 @@ class JobService:
             number += 1
         return JobId(f"{name}-{number}")
 
-    def _tell_each(self, fact: Callable[[Job], JobEvent | None]) -> None:
-        """Tell every unfinished job its fact; again later if one could not be stored."""
-        untold = False
+    def _tell_each(self, what: Hashable, fact: Callable[[Job], JobEvent | None]) -> None:
+        """Tell every unfinished job its fact; again later those that could not store it."""
         for job in self.unfinished():
-            event = fact(job)
-            if event is None:
-                continue
-            try:
-                self.feed(job.id, event)
-            except Exception:
-                log.exception("job %s does not know of %s yet", job.id, type(event).__name__)
-                untold = True
-        if untold:
-            self._spawn(self._tell_again(fact))
+            self._tell(job.id, what, fact)
 
-    async def _tell_again(self, fact: Callable[[Job], JobEvent | None]) -> None:
-        await asyncio.sleep(STORAGE_AGAIN_S)
-        self._tell_each(fact)
+    def _tell(self, id_: JobId, what: Hashable, fact: Callable[[Job], JobEvent | None]) -> None:
+        job = self._open.get(id_)
+        event = fact(job) if job is not None else None
+        if event is None:
+            return
+        try:
+            self.feed(id_, event)
+        except IllegalTransition:
+            log.exception("job %s takes no %s", id_, type(event).__name__)
+        except Exception:
+            log.exception("job %s does not know of %s yet", id_, type(event).__name__)
+            self._untold[what, id_] = fact
+            if self._retelling is None:
+                self._retelling = asyncio.create_task(self._tell_again(), name="untold facts")
+
+    async def _tell_again(self) -> None:
+        try:
+            while self._untold:
+                await asyncio.sleep(STORAGE_AGAIN_S)
+                untold, self._untold = self._untold, {}
+                for (what, id_), fact in untold.items():
+                    self._tell(id_, what, fact)
+        finally:
+            self._retelling = None
 
     def _restore(self, id_: JobId) -> None:
         stored = self._facts(id_)
-        self._jobs[id_] = replay((fact.event, fact.at_s) for fact in stored)
+        self._know(replay((fact.event, fact.at_s) for fact in stored))
         self._stored[id_] = len(stored)
 
+    def _know(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        if job.state.final:
+            self._open.pop(job.id, None)
+        else:
+            self._open[job.id] = job
+
     def _facts(self, id_: JobId) -> list[_Stored]:
-        return [decode(event, _Stored) for event in self._journal.events(id_)]
+        stored = [decode(event, _Stored) for event in self._journal.events(id_)]
+        return _in_order(stored, clock.now_s())
 
     def _carry_out(self, job: Job, commands: tuple[Command, ...]) -> None:
         for command in commands:
-            self._spawn(self._act_safely(job.id, job.state, command))
+            if isinstance(command, StartWork):
+                # Handed in again and again, and by one task at a time, however long that takes.
+                visit = command.work.visit
+                if visit in self._starting:
+                    continue
+                self._starting.add(visit)
+                task = self._spawn(self._act_safely(job.id, job.state, command))
+                task.add_done_callback(partial(self._started, visit))
+            else:
+                self._spawn(self._act_safely(job.id, job.state, command))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _started(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
+        self._starting.discard(visit)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._acting.add(task)
         task.add_done_callback(self._acting.discard)
+        return task
 
     async def _act_safely(self, id_: JobId, state: JobState, command: Command) -> None:
         while self._jobs[id_].state is state:
@@ -257,7 +313,7 @@ class JobService:
                 return
 
     def _fail(self, id_: JobId, failure: ActionFailed) -> None:
-        self._tell_each(lambda job: failure if job.id == id_ else None)
+        self._tell(id_, "failed", lambda job: failure)
 
     def _shown(self, job: Job) -> JobView:
         shown = self.view(job.id)
@@ -266,15 +322,17 @@ class JobService:
         return shown
 
     def _hand_in(self, owed: Callable[[SiteId], bool]) -> None:
-        for job in self.unfinished():
-            outstanding = [o for o in job.outstanding.values() if owed(o.site)]
-            self._carry_out(job, tuple(StartWork(o.site, o.work) for o in outstanding))
+        """In the order in which it was given: who waits longest has the first turn."""
+        given = [(o, job) for job in self.unfinished() for o in job.outstanding.values()]
+        for o, job in sorted(given, key=lambda one: one[0].since_s):
+            if owed(o.site):
+                self._carry_out(job, (StartWork(o.site, o.work),))
 
     async def _tick(self) -> None:
         handed_in_s = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
-            now_s = time.time()
+            now_s = clock.now_s()
             if time.monotonic() - handed_in_s > HAND_IN_AGAIN_S:
                 handed_in_s = time.monotonic()
                 self._hand_in(lambda site: True)
@@ -295,11 +353,31 @@ class JobService:
         self._descriptors = {v: said for v, said in self._descriptors.items() if v in outstanding}
         for visit, said in tuple(self._descriptors.items()):
             given, silent_s = outstanding[visit], now_s - said.since_s
+            if silent_s >= SILENT_S and not said.told and not said.status.ahead:
+                said.told = True
+                log.warning("nothing new of %s from %s for %.0f s", visit, given.site, silent_s)
+                self._show(self.view(given.work.job))
             if silent_s < _patience_s(said.status):
                 continue
             log.warning("%s has not got on with %s for %.0f s", given.site, visit, silent_s)
             stalled = WorkStalled(site=given.site, visit=visit, silent_s=silent_s)
-            self._tell_each(partial(_where_given, stalled))
+            self._tell_each(("stalled", visit), partial(_where_given, stalled))
+
+
+def _in_order(stored: list[_Stored], now_s: float) -> list[_Stored]:
+    """The facts, none after the one that follows it, nor after now.
+
+    Each life of the control centre has a clock that goes on evenly. Where the wall clock was set
+    back before the next one, what came before is moved back as far: so a job has as long as its
+    budget says.
+    """
+    ordered: list[_Stored] = []
+    later_s, moved_s = now_s, 0.0
+    for fact in reversed(stored):
+        moved_s = max(moved_s, fact.at_s - later_s)
+        later_s = fact.at_s - moved_s
+        ordered.append(_Stored(fact.event, later_s))
+    return ordered[::-1]
 
 
 def _due(job: Job, now_s: float) -> JobEvent | None:

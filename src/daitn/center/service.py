@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Coroutine
 from pathlib import Path
 
 from daitn.center.advice import Advisor
@@ -16,6 +14,7 @@ from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
+from daitn.files.atomic import make_folder
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
@@ -36,6 +35,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
@@ -43,6 +43,7 @@ from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.tools.tasks import Newest, Tasks
 from daitn.topology.analysis import analyse
 from daitn.topology.export import export, export_relevant
 from daitn.topology.qrrt.export import export_qrrt
@@ -65,7 +66,7 @@ class ControlCenter:
 
     def __init__(self, config: CenterConfig, fabric: Fabric) -> None:
         state = Path(config.state)
-        state.mkdir(parents=True, exist_ok=True)
+        make_folder(state)
         self._fabric = fabric
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
@@ -91,7 +92,10 @@ class ControlCenter:
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._news = Newest(self._publish, self._tasks)
+        self._outdated = asyncio.Event()
+        """Sites may keep models that nobody needs any more."""
 
     async def start(self) -> None:
         """Read the jobs back, listen, and take interrupted jobs up when their sites are there."""
@@ -105,15 +109,14 @@ class ControlCenter:
         for verb, handler in self._handlers().items():
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
-        self._spawn(self._recover())
+        self._tasks.spawn(self._recover(), "recovery")
+        self._tasks.spawn(self._tell_needed_for_ever(), "models that are needed")
 
     async def close(self) -> None:
         for registration in reversed(self._registrations):
             await registration.close()
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
         await self._jobs.close()
+        await self._tasks.close()
         await self._advisor.close()
         await self._deployments.close()
         await self._qrrt.close()
@@ -244,7 +247,7 @@ class ControlCenter:
         return encode(served_models(self._qrrt.snapshot()))
 
     async def _on_qrrt(self, key: str, payload: bytes) -> bytes:
-        return encode(export_qrrt(self._qrrt.snapshot(), time.time()))
+        return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
         """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""
@@ -290,7 +293,13 @@ class ControlCenter:
         self._jobs.told(job, visit, status)
 
     def _show(self, shown: JobView) -> None:
-        self._spawn(self._fabric.publish(keys.job_event(shown.job), encode(shown)))
+        self._news.put(shown.job, shown)
+
+    async def _publish(self, shown: JobView) -> None:
+        try:
+            await self._fabric.publish(keys.job_event(shown.job), encode(shown))
+        except DaitnError as error:
+            log.debug("news of %s are not heard: %s", shown.job, error)
 
     def _settle(self, job: Job) -> None:
         best = job.best
@@ -303,13 +312,19 @@ class ControlCenter:
                 size_bytes=best.model.size_bytes,
                 measured={str(name): value for name, value in best.values.items()},
                 holders=best.model.holders,
-                created_at_s=job.ended_at_s or time.time(),
+                created_at_s=job.ended_at_s or clock.now_s(),
                 config=job.intent.model.config,
                 release_to=best.release_to,
                 evidence=tuple(e for e in job.lineage if e.digest in best.entries),
             )
             self._journal.put(_MODEL_KIND, job.id, encode(model))
-        self._spawn(self._tell_needed())
+        self._outdated.set()
+
+    async def _tell_needed_for_ever(self) -> None:
+        while True:
+            await self._outdated.wait()
+            self._outdated.clear()
+            await self._tell_needed()
 
     async def _tell_needed(self) -> None:
         """Let every site forget the models that no job and no owner needs any more."""
@@ -344,8 +359,3 @@ class ControlCenter:
 
     def _awaited(self) -> set[SiteId]:
         return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

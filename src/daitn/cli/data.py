@@ -1,4 +1,4 @@
-"""`daitn data`: public data for trying things out."""
+"""`daitn data`: public data for trying things out, and a look at one's own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
+from rich.console import Group
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
+from daitn.cli.tables import plain_table
+from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.split import Prepared
-from daitn.objects.errors import NotFound
+from daitn.learning.installed import installed
+from daitn.learning.process import ConsultedProcess
+from daitn.learning.recipe import DataProfile, Selection
+from daitn.learning.trainer import Trainer
+from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
+from daitn.node.descriptor import described_dataset, described_test_set
+from daitn.objects.descriptors import (
+    ANY,
+    DataPolicy,
+    DatasetDescriptor,
+    Role,
+    TestSetDescriptor,
+)
+from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.wire import to_json
 
 __all__ = ["app", "medquad_path"]
 
-app = typer.Typer(help="Public data for trying things out.", no_args_is_help=True)
+app = typer.Typer(
+    help="Public data for trying things out, and a look at your own.", no_args_is_help=True
+)
 
 DEFAULT_FOLDER = Path("~/.cache/daitn")
 
@@ -94,3 +114,114 @@ def prepare_command(
         print_json(to_json(prepared))
     else:
         screen.print(f"{prepared.source}: {len(prepared.sites)} sites, 2 test sets in {out}")
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site would say of a file, and what only its owner is told."""
+
+    published: DatasetDescriptor | TestSetDescriptor
+    columns: tuple[str, ...]
+    """Of a table: what models learn from, whose names travel with them."""
+    remarks: tuple[str, ...]
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A data set or, with --test, a test set.")],
+    schema: Annotated[
+        str, typer.Option(help="table/1, for instance; if not given, what the file's name says.")
+    ] = "",
+    test: Annotated[bool, typer.Option("--test", help="It is a test set.")] = False,
+    label: Annotated[str, typer.Option(help="Of a table: the label's column.")] = "",
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Of a table: a column to learn from; repeatable.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Of a table: a column that nobody reads; repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a file as a site would, and show what it would publish, or all that is wrong with it.
+
+    The options are the fields of the file's entry in a node's file. Nothing leaves this machine.
+
+    Examples:
+
+      daitn data check patients.csv --label diagnosis --ignore patient_id
+
+      daitn data check exam.jsonl --test
+    """
+    selection = Selection(label=label, columns=tuple(columns or ()), ignore=tuple(ignore or ()))
+    published, profile = run(_checked(file, schema, test, selection))
+    if as_json:
+        checked = Checked(published=published, columns=profile.columns, remarks=profile.remarks)
+        print_json(to_json(checked))
+    else:
+        screen.print(_page(published, profile))
+
+
+def _schema(file: Path, test: bool) -> str:
+    schemas = {".csv": "table/1", ".jsonl": "multiple-choice/1" if test else "qa-pairs/1"}
+    if file.suffix.lower() not in schemas:
+        raise InvalidInput(
+            f"the name of {file} says nothing of its schema",
+            field="--schema",
+            fix="give it: table/1, qa-pairs/1, multiple-choice/1, or a recipe's own",
+        )
+    return schemas[file.suffix.lower()]
+
+
+async def _checked(
+    file: Path, schema: str, test: bool, selection: Selection
+) -> tuple[DatasetDescriptor | TestSetDescriptor, DataProfile]:
+    schema = schema or _schema(file, test)
+    label, columns, ignore = selection.label, selection.columns, selection.ignore
+    trainer = Trainer(threads=1, process=ConsultedProcess)
+    consultant = Consultant(installed())
+    try:
+        await consultant.start(trainer)
+        if test:
+            exam = TestSetConfig(
+                topic="-",
+                path=str(file),
+                test_schema=schema,
+                label=label,
+                columns=columns,
+                ignore=ignore,
+            )
+            return await described_test_set(exam, "test", consultant, trainer)
+        data = DatasetConfig(
+            name=file.stem,
+            path=str(file),
+            data_schema=schema,
+            topics=("-",),
+            policy=DataPolicy(recipes=(ANY,)),
+            label=label,
+            columns=columns,
+            ignore=ignore,
+        )
+        nobody = NodeConfig(
+            site=SiteId("-"), owner=OwnerId("-"), jurisdiction="-", roles=(Role.DATA,), state=""
+        )
+        return await described_dataset(nobody, data, "data", consultant, trainer)
+    finally:
+        await trainer.close()
+        await consultant.close()
+
+
+def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile) -> Group:
+    rows: list[tuple[str, str]] = [
+        ("records", f"{profile.samples:,}"),
+        ("labels", ", ".join(f"{name}: {n:,}" for name, n in profile.labels.items()) or "-"),
+    ]
+    if isinstance(published, DatasetDescriptor):
+        rows.append(("quality", f"{published.quality:.3f} of them are usable as they stand"))
+        if published.sketch is not None:
+            told = len(published.sketch.buckets)
+            rows.append(("wording", f"{told:,} hashed features, unless `sketch: false`"))
+    private = [("columns, whose names travel with models", ", ".join(profile.columns) or "-")]
+    private += [("remark", remark) for remark in profile.remarks]
+    return Group(
+        plain_table("published", ("", ""), rows),
+        plain_table("not published", ("", ""), private),
+    )

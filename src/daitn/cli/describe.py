@@ -12,6 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from daitn.cli.pages import dataset_page, node_page
 from daitn.cli.queries import accuracies, findings, first_token, load, rate, standing
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -144,11 +145,11 @@ async def _described(
         nodes = {str(site.descriptor.site): site for site in sites}
         if name not in nodes:
             raise _unknown("node", name, nodes)
-        return nodes[name], Text(to_json(nodes[name]))
+        return nodes[name], node_page(nodes[name])
     datasets = {f"{d.site}/{d.name}": d for site in sites for d in site.descriptor.datasets}
     for id_, dataset in datasets.items():
         if name in (id_, dataset.name):
-            return (to_croissant(dataset) if croissant else dataset), Text(to_json(dataset))
+            return (to_croissant(dataset) if croissant else dataset), dataset_page(dataset)
     raise _unknown("data set", name, datasets)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
+from daitn.objects.descriptors import LeftOut, NodeDescriptor
 from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
 from daitn.objects.requests import JobQuery
@@ -27,6 +28,7 @@ ATTEMPT_S = 1.0
 LIFELINE = "DAITN_LIFELINE"
 """In a child's environment: exit at the end of standard input, that is, when the parent is gone."""
 STOP_WITHIN_S = 10.0
+_TAIL_LINES = 12
 
 
 class EmbeddedNetwork:
@@ -37,6 +39,8 @@ class EmbeddedNetwork:
         self._logs = logs
         self.center, self.nodes = read_network(config)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.left_out: dict[SiteId, tuple[LeftOut, ...]] = {}
+        """What sites do without, once they are started."""
 
     @property
     def endpoint(self) -> str:
@@ -67,10 +71,11 @@ class EmbeddedNetwork:
                 while waiting:
                     self.check()
                     await asyncio.sleep(0.05)
-                # The control centre relays what nodes publish before it serves anybody itself.
-                while unknown := sites - await _known(fabric):
+                # Its session carries what nodes say before it serves anybody itself.
+                while unknown := sites - (known := await _known(fabric)).keys():
                     self.check()
                     await asyncio.sleep(0.05)
+                self.left_out = {site: known[site].left_out for site in sorted(sites)}
         except TimeoutError:
             late = ", ".join(sorted(waiting | unknown))
             raise WorkFailed(
@@ -97,12 +102,9 @@ class EmbeddedNetwork:
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
-        arguments = ["node", "-c", str(self._config), "--site", name]
-        if name == CENTER_SITE:
-            arguments = ["center", "-c", str(self._config)]
         with (self._logs / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "daitn.cli.app", *arguments],
+                [sys.executable, "-m", "daitn.cli.app", *self._command(name)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.PIPE,
@@ -112,13 +114,33 @@ class EmbeddedNetwork:
 
     def check(self) -> None:
         """Raise `WorkFailed` if a process has ended."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                log = self._logs / f"{name}.log"
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-                raise WorkFailed(
-                    f"{name} ended with {process.returncode}:\n{tail}", fix=f"see {log}"
-                )
+        for ended in self.ended():
+            raise ended
+
+    def ended(self) -> list[WorkFailed]:
+        """What to say of processes that have ended since this was asked last; each can be started
+        again, by itself."""
+        gone = {name: p for name, p in self._processes.items() if p.poll() is not None}
+        for name in gone:
+            del self._processes[name]
+        return [self._told(name, process.returncode) for name, process in gone.items()]
+
+    @property
+    def runs(self) -> bool:
+        """Whether any process is left."""
+        return bool(self._processes)
+
+    def _told(self, name: str, status: int) -> WorkFailed:
+        log = self._logs / f"{name}.log"
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
+        again = " ".join(("daitn", *self._command(name)))
+        return WorkFailed(f"{name} {how}:\n{tail}", fix=f"see {log}; start it again with: {again}")
+
+    def _command(self, name: str) -> list[str]:
+        if name == CENTER_SITE:
+            return ["center", "-c", str(self._config)]
+        return ["node", "-c", str(self._config), "--site", name]
 
     def started(self, name: str) -> bool:
         """Whether it was launched and not killed since."""
@@ -146,11 +168,11 @@ class EmbeddedNetwork:
         self._processes.clear()
 
 
-async def _known(fabric: ZenohFabric) -> set[SiteId]:
-    """The sites that the control centre knows; none while it does not answer."""
+async def _known(fabric: ZenohFabric) -> dict[SiteId, NodeDescriptor]:
+    """What the control centre sees; nothing while it does not answer."""
     question = JobQuery(job=JobId(""))
     try:
         found = await Session(fabric).ask("nodes", question, NodeList)
     except Unreachable:
-        return set()
-    return {state.descriptor.site for state in found.nodes if state.alive}
+        return {}
+    return {state.descriptor.site: state.descriptor for state in found.nodes if state.alive}

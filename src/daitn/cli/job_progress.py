@@ -17,12 +17,15 @@ from daitn.objects.jobs import JobView
 from daitn.objects.messages import WorkProgress
 from daitn.objects.requests import JobList, JobQuery
 from daitn.objects.wire import decode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 
 __all__ = ["watch_job"]
 
 ASK_AGAIN_S = 2.0
-"""Poll as well as subscribe: a publication may be lost while the control centre restarts."""
+"""A publication may be lost while the control centre restarts: look as well as listen."""
+TOLD_EVERY_S = 10.0
+"""In a pipe, where nothing changes but how far it is."""
 
 
 async def watch_job(session: Session, job: JobId, quiet: bool) -> JobView:
@@ -43,6 +46,8 @@ class _Follower:
         self._job = job
         self._view: JobView | None = None
         self._changed = asyncio.Event()
+        self._progress: dict[str, WorkProgress] = {}
+        """The latest of each site that is at work."""
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -65,17 +70,28 @@ class _Follower:
             await registration.close()
 
     async def plain(self, quiet: bool) -> JobView:
-        """A line for each change, for logs and pipes."""
-        said = ""
+        """A line for each change, and now and then one that tells how far it is: for logs and
+        pipes."""
+        said, said_s = "", clock.elapsed_s()
         while True:
-            view = self._known()
+            view, now_s = self._known(), clock.elapsed_s()
             line = f"{view.job} {view.state}: {view.detail or view.sentence}"
-            if line != said and not quiet:
-                errors.print(line, highlight=False, markup=False)
-                said = line
+            late = now_s - said_s >= TOLD_EVERY_S
+            if not quiet and (line != said or late):
+                told = f"{line} ({self._how_far()})" if late and line == said else line
+                errors.print(told, highlight=False, markup=False)
+                said, said_s = line, now_s
             if view.state.final:
                 return view
             await self._wait()
+
+    def _how_far(self) -> str:
+        told = [
+            f"{site} {progress.phase} {progress.done} of {progress.total}"
+            for site, progress in sorted(self._progress.items())
+            if progress.total
+        ]
+        return ", ".join([*told, f"{self._known().seconds:.0f} s"])
 
     async def live(self) -> JobView:
         """A table that updates in place."""
@@ -112,6 +128,7 @@ class _Follower:
 
     def _show(self, view: JobView) -> None:
         self._view = view
+        self._progress = {s: p for s, p in self._progress.items() if s in view.working}
         for site in list(self._tasks):
             if site not in view.working:
                 self._bars.remove_task(self._tasks.pop(site))
@@ -124,6 +141,7 @@ class _Follower:
             return
         if self._view is None or progress.site not in self._view.working:
             return
+        self._progress[progress.site] = progress
         task = self._tasks.get(progress.site)
         if task is None:
             task = self._bars.add_task(progress.site, total=None, note="")

@@ -15,12 +15,12 @@ import typer
 
 from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.network import read_center, read_node
-from daitn.cli.session import errors, run, screen
+from daitn.cli.session import complain, errors, run, screen
+from daitn.files.lock import FolderLock
 from daitn.objects.errors import Unreachable
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
-from daitn.tools.files.lock import FolderLock
 
 __all__ = ["center", "node", "up"]
 
@@ -60,6 +60,8 @@ def up(
     config: Annotated[Path, typer.Option("-c", "--config", help="Network file (YAML).")],
 ) -> None:
     """Run a whole network on this machine, from one file, until Ctrl-C.
+
+    A process that ends is told of, with the command that starts it again; the others go on.
 
     Example: daitn up -c network.yaml
     """
@@ -162,10 +164,22 @@ async def _up(config: Path) -> None:
         with screen.status("starting the network"):
             start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
             await _until(told, start)
+        for site, entries in network.left_out.items():
+            for entry in entries:
+                errors.print(
+                    f"{site} does without {entry.field} {entry.name}: {entry.reason}",
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                )
         if not told.is_set():
             screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
         while not told.is_set():
-            network.check()
+            for ended in network.ended():
+                if not network.runs:
+                    raise ended
+                complain(ended)
+                screen.print("the rest of the network goes on")
             await asyncio.sleep(0.5)
     finally:
         network.stop()

@@ -40,18 +40,21 @@ __all__ = [
     "standing",
 ]
 
-_LISTED = 100
 
-
-async def latest_queries(center: str) -> tuple[QueryRecord, ...]:
-    """The latest queries of every connected gateway, newest first."""
+async def latest_queries(
+    center: str, limit: int, owner: str | None, probes: bool
+) -> tuple[QueryRecord, ...]:
+    """The latest queries of every gateway that is there, newest first: of one owner, or of all, and
+    then those that verification units ask only with `probes`."""
     async with connect(center) as session:
         nodes = (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
+        units = (n.descriptor.site for n in nodes if Role.VERIFIER in n.descriptor.roles)
+        wanted = QueriesWanted(limit=limit, owner=owner, without=() if probes else tuple(units))
         found: list[QueryRecord] = []
         for node in nodes:
             if node.alive and node.descriptor.gateway is not None:
-                found += await _queries_of(session, node.descriptor.site)
-    return tuple(sorted(found, key=lambda query: -query.asked_at_s)[:_LISTED])
+                found += await _queries_of(session, node.descriptor.site, wanted)
+    return tuple(sorted(found, key=lambda query: -query.asked_at_s)[:limit])
 
 
 async def explained_query(center: str, query: str) -> QueryExplained:
@@ -88,12 +91,12 @@ async def _findings_of(session: Session, unit: NodeDescriptor) -> list[Finding]:
     return [attestation.finding for attestation in attested]
 
 
-async def _queries_of(session: Session, site: SiteId) -> tuple[QueryRecord, ...]:
+async def _queries_of(
+    session: Session, site: SiteId, wanted: QueriesWanted
+) -> tuple[QueryRecord, ...]:
     try:
         answer = await session.fabric.request(
-            keys.site_do(site, "queries"),
-            encode(QueriesWanted(limit=_LISTED)),
-            timeout_s=ANSWER_TIMEOUT_S,
+            keys.site_do(site, "queries"), encode(wanted), timeout_s=ANSWER_TIMEOUT_S
         )
     except DaitnError:
         return ()  # A gateway that is just leaving must not hide the others'.
@@ -192,24 +195,33 @@ def facilities_table(sites: tuple[SiteState, ...], served: ServedModels) -> Rend
     return plain_table("", columns, rows)
 
 
-def queries_table(queries: tuple[QueryRecord, ...]) -> RenderableType:
-    """Queries, one per line."""
-    columns = ("query", "asked", "wanted", "topic", "status", "answered by", "ms", "USD", "why not")
-    rows = [
-        (
+def queries_table(queries: tuple[QueryRecord, ...], wide: bool) -> RenderableType:
+    """Queries, one a line; `wide`: with all that there is a column for."""
+    columns = ["query", "asked", "wanted", "status", "answered by", "ms", "USD"]
+    more = ["owner", "topic", "strategy", "attempts", "tokens in", "tokens out", "path"]
+    rows = []
+    for query in queries:
+        row: list[object] = [
             query.id,
             age(query.asked_at_s),
             query.model_wanted,
-            query.topic or "-",
             query.status,
             f"{query.deployment}@{query.site}" if query.deployment else "-",
             f"{1e3 * query.seconds:.1f}",
             f"{query.cost_usd:.2g}",
-            query.reason,
-        )
-        for query in queries
-    ]
-    return plain_table("", columns, rows)
+        ]
+        if wide:
+            row += [
+                query.owner or "-",
+                query.topic or "-",
+                query.strategy,
+                query.attempts,
+                query.tokens_in,
+                query.tokens_out,
+                " > ".join(query.path) or "-",
+            ]
+        rows.append((*row, query.reason))
+    return plain_table("", (*columns, *(more if wide else ()), "why not"), rows)
 
 
 def query_table(query: QueryRecord) -> RenderableType:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -39,12 +39,24 @@ __all__ = [
     "print_json",
     "run",
     "screen",
+    "wide",
 ]
 
 T = TypeVar("T")
 
-screen = Console()
-errors = Console(stderr=True)
+UNBROKEN = 1 << 16
+"""Columns of a screen on which no line is broken."""
+
+
+def _columns(stream: TextIO) -> int | None:
+    """None: those of the terminal. In a pipe or a file, who reads it breaks lines, or nobody."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else UNBROKEN
+
+
+screen = Console(width=_columns(sys.stdout))
+errors = Console(stderr=True, width=_columns(sys.stderr))
+wide = Console(width=UNBROKEN)
+"""For who wants no line to be broken on a terminal either."""
 
 DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 ANSWER_TIMEOUT_S = 60.0

@@ -24,6 +24,7 @@ from daitn.cli.session import (
     print_json,
     run,
     screen,
+    wide,
 )
 from daitn.cli.tables import (
     assessment_table,
@@ -55,6 +56,15 @@ class Listing(enum.StrEnum):
     QUERIES = "queries"
 
 
+class Look(enum.StrEnum):
+    """How a list is shown."""
+
+    TABLE = "table"
+    WIDE = "wide"
+
+
+_LISTED = 20
+
 HomeOption = Annotated[
     str, typer.Option("--site", help="For jobs of models that travel on their own: their origin.")
 ]
@@ -63,6 +73,18 @@ HomeOption = Annotated[
 def get(
     kind: Annotated[Listing, typer.Argument(help="What to list.")],
     site: HomeOption = "",
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Of queries: so many of the latest.")
+    ] = _LISTED,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Of queries: this owner's, or this site's.")
+    ] = None,
+    probes: Annotated[
+        bool, typer.Option("--probes", help="Of queries: also those of verification units.")
+    ] = False,
+    look: Annotated[
+        Look, typer.Option("-o", "--output", help="wide: more columns, and no line is broken.")
+    ] = Look.TABLE,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,15 +96,24 @@ def get(
 
       daitn get jobs --site home
 
+      daitn get queries --owner ada --limit 5 -o wide
+
       daitn get datasets --json
     """
     if site and kind is not Listing.JOBS:
-        raise typer.BadParameter("--site applies to jobs only")
-    values, table = run(_listed(kind, center, site))
+        raise typer.BadParameter("only jobs are asked of a --site")
+    if kind is not Listing.QUERIES and (owner is not None or probes or limit != _LISTED):
+        raise typer.BadParameter("only queries have --limit, --owner and --probes")
+    if kind is Listing.QUERIES:
+        queries = run(latest_queries(center, limit, owner, probes))
+        values: object = queries
+        table = queries_table(queries, look is Look.WIDE)
+    else:
+        values, table = run(_listed(kind, center, site))
     if as_json:
         print_json(to_json(values))
     else:
-        screen.print(table)
+        (wide if look is Look.WIDE else screen).print(table)
 
 
 def explain(
@@ -150,9 +181,6 @@ async def _listed(kind: Listing, center: str, site: str) -> tuple[object, Render
             served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
         sites = tuple(s for s in await _sites(center) if s.descriptor.facility is not None)
         return sites, facilities_table(sites, served)
-    if kind is Listing.QUERIES:
-        queries = await latest_queries(center)
-        return queries, queries_table(queries)
     sites = await _sites(center)
     if kind is Listing.NODES:
         return sites, _nodes_table(sites)
@@ -195,7 +223,7 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
     rows = [
         (
             job.job,
-            f"queued ({job.queued})" if job.queued else job.state,
+            _doing(job),
             ", ".join(
                 f"{o.name} {'-' if o.reached is None else f'{o.reached:.3f}'}/{o.target:.2f}"
                 for o in job.objectives
@@ -206,6 +234,13 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
         for job in jobs
     ]
     return plain_table("", ("job", "state", "reached/target", "route", "seconds"), rows)
+
+
+def _doing(job: JobView) -> str:
+    """Its state, and what is to be known of it at once."""
+    if job.queued:
+        return f"queued ({job.queued})"
+    return f"{job.state} (nothing new from {job.silent})" if job.silent else job.state
 
 
 def _nodes_table(sites: tuple[SiteState, ...]) -> RenderableType:

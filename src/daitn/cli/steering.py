@@ -35,6 +35,7 @@ from daitn.objects.steering import (
     TraceQuestion,
     TraceReport,
 )
+from daitn.objects.text import plain
 from daitn.objects.wire import decode, encode, to_json
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.tools.fabric import keys
@@ -231,9 +232,9 @@ def _want(
     jurisdictions: list[str],
 ) -> bytes:
     wanted = {
-        Capability.ANSWER: topic,
+        Capability.ANSWER: plain(topic),
         Capability.MODEL: model,
-        Capability.DATA: data,
+        Capability.DATA: plain(data),
         Capability.HOME: home,
     }
     named = [(capability, subject) for capability, subject in wanted.items() if subject]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
@@ -12,6 +11,7 @@ from rich.text import Text
 from daitn.objects.decisions import Assessment, Decision, Route
 from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
+from daitn.tools import clock
 
 __all__ = [
     "age",
@@ -47,8 +47,8 @@ def size(count: float) -> str:
 
 
 def age(at_s: float) -> str:
-    """Time elapsed, for people."""
-    age_s = max(0.0, time.time() - at_s)
+    """How long ago, for people."""
+    age_s = max(0.0, clock.wall_s() - at_s)
     for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
         if age_s >= seconds:
             return f"{age_s / seconds:.0f} {unit} ago"

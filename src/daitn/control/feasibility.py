@@ -35,20 +35,13 @@ _SHOWN = 3
 """Candidates named in a sentence."""
 
 
-class _Undrawn:
-    """A random source that must not be used: the route policy picks the best without drawing."""
-
-    def random(self) -> float:
-        raise AssertionError("a feasibility assessment drew a random number")
-
-
 def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> Assessment:
     """Decide whether the question's intent is feasible, and if not, what would have to change.
 
     `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
     Raises `InvalidInput` if a preference names an unknown scorer.
     """
-    route, decision = Mtrce().plan(question, _Undrawn())
+    route, decision = Mtrce().plan(question)
     feasible = _feasible(question, route)
     rejections = (*question.topology.rejections, *decision.rejections)
     reasons = _cautions(route) if feasible else _reasons(question, route, decision)
@@ -69,7 +62,7 @@ def _verdict(
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
-        route, decision = Mtrce(looks=_RELAXED_LOOKS).plan(changed, _Undrawn())
+        route, decision = Mtrce(looks=_RELAXED_LOOKS).plan(changed)
         return Feasible(route, decision) if _feasible(changed, route) else None
 
     return judge

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from daitn.identity.keys import write_private
+from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["AUTHORITY", "CERTIFICATE", "KEY", "issue"]
@@ -68,9 +68,9 @@ def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> Non
         )
         .sign(signing, hashes.SHA256())
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / AUTHORITY).write_bytes(signer.public_bytes(Encoding.PEM))
-    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(Encoding.PEM))
+    make_folder(folder)
+    replace_file(folder / AUTHORITY, signer.public_bytes(Encoding.PEM))
+    replace_file(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM))
     _write_key(folder / KEY, key)
 
 
@@ -101,8 +101,8 @@ def _make_authority(folder: Path) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
+    make_folder(folder)
+    replace_file(folder / AUTHORITY, certificate.public_bytes(Encoding.PEM))
     _write_key(folder / _AUTHORITY_KEY, key)
 
 
@@ -141,4 +141,4 @@ def _host(host: str) -> x509.GeneralName:
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_private(path, pem)
+    replace_file(path, pem, private=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["SigningKey", "check_signature", "kept_private", "key_mark", "write_private"]
+__all__ = ["SigningKey", "check_signature", "kept_private", "key_mark"]
 
 _MARK_DIGITS = 16
 """64 bits: chance collisions are negligible, and the full key signs whatever matters."""
@@ -76,19 +76,6 @@ def kept_private(path: Path, fresh: Callable[[], bytes]) -> bytes:
     Raises `ValueError` if the file is not base64.
     """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(path, base64.b64encode(fresh()))
+        make_folder(path.parent)
+        replace_file(path, base64.b64encode(fresh()), private=True)
     return base64.b64decode(path.read_bytes(), validate=True)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file atomically, readable only by its owner."""
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    partial.rename(path)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.recipe import Progress
+from daitn.learning.recipe import Progress, Selection
 from daitn.objects.errors import ErrorReport
 
 __all__ = [
     "Advanced",
     "Command",
+    "Describe",
     "EstimateFootprint",
     "Evaluate",
     "Initialise",
@@ -43,6 +44,12 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """Floating-point operations per second, sustained while training a small network."""
 
 
+class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
+    """Say what a recipe is: `RecipeFacts`."""
+
+    recipe: str
+
+
 class EstimateFootprint(msgspec.Struct, frozen=True, kw_only=True, tag="estimate"):
     """`Recipe.estimate`."""
 
@@ -55,6 +62,7 @@ class Inspect(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
 
     recipe: str
     data: str
+    selection: Selection = Selection()
 
 
 class InspectTest(msgspec.Struct, frozen=True, kw_only=True, tag="inspect-test"):
@@ -62,6 +70,7 @@ class InspectTest(msgspec.Struct, frozen=True, kw_only=True, tag="inspect-test")
 
     recipe: str
     test: str
+    selection: Selection = Selection()
 
 
 class Initialise(msgspec.Struct, frozen=True, kw_only=True, tag="initialise"):
@@ -83,6 +92,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     examples: int
     seed: int
     out: str
+    selection: Selection = Selection()
 
 
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
@@ -93,9 +103,19 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
     config: dict[str, object]
     test: str
     metric: str
+    selection: Selection = Selection()
 
 
-Command = ProbeSpeed | EstimateFootprint | Inspect | InspectTest | Initialise | Train | Evaluate
+Command = (
+    ProbeSpeed
+    | Describe
+    | EstimateFootprint
+    | Inspect
+    | InspectTest
+    | Initialise
+    | Train
+    | Evaluate
+)
 
 
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):

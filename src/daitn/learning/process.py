@@ -16,7 +16,7 @@ from daitn.learning.pulse import Pulse, processor_s
 from daitn.learning.recipe import Progress
 from daitn.objects.errors import WorkFailed
 
-__all__ = ["WorkerProcess"]
+__all__ = ["ConsultedProcess", "WorkerProcess"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,3 +79,10 @@ class WorkerProcess(ChildProcess[Reply]):
         if failed.traceback:
             _log.error("a recipe failed\n%s", failed.traceback)
         raise failed.error.error()
+
+
+class ConsultedProcess(WorkerProcess):
+    """A worker that does not compute: it is asked what recipes are and need."""
+
+    name = "consulted recipe"
+    module = "daitn.learning.consulting"

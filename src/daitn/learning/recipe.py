@@ -13,13 +13,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["Config", "DataProfile", "Footprint", "Measured", "Progress", "Recipe", "Trained"]
+from daitn.objects.deployments import Api
+
+__all__ = [
+    "Config",
+    "DataProfile",
+    "Footprint",
+    "Measured",
+    "Progress",
+    "Recipe",
+    "RecipeFacts",
+    "Selecting",
+    "Selection",
+    "Trained",
+]
 
 Config = Mapping[str, object]
+
+
+class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe is, for a node, which never runs it in its own process."""
+
+    data_schema: str
+    test_schema: str
+    metrics: tuple[str, ...]
+    apis: tuple[Api, ...] = ()
+    """By which its models answer; empty: they do not."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +77,21 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Label histogram."""
     quality: float
     """Share of the records in [0, 1] that are usable as they stand."""
+    columns: tuple[str, ...] = ()
+    """Of a table: what models learn from. Not published."""
+    remarks: tuple[str, ...] = ()
+    """What the data's owner may want to know of it. Not published."""
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a data owner says of a table's columns; empty: nothing."""
+
+    label: str = ""
+    """The column that holds the label."""
+    columns: tuple[str, ...] = ()
+    """The columns that models may learn from; empty: all but the label."""
+    ignore: tuple[str, ...] = ()
+    """Columns that nobody reads."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,4 +170,13 @@ class Recipe(Protocol):
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
         """Measure the model in `model` on the test set `test`."""
+        ...
+
+
+@runtime_checkable
+class Selecting(Protocol):
+    """The part of a recipe that lets a data owner say which columns are read."""
+
+    def selecting(self, selection: Selection) -> Recipe:
+        """The same recipe, to whose methods that read data this selection applies."""
         ...

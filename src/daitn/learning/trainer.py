@@ -12,6 +12,7 @@ import msgspec
 
 from daitn.learning.commands import (
     Command,
+    Describe,
     EstimateFootprint,
     Evaluate,
     Initialise,
@@ -23,13 +24,23 @@ from daitn.learning.commands import (
 )
 from daitn.learning.process import WorkerProcess
 from daitn.learning.pulse import STALL_S
-from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.learning.recipe import (
+    Config,
+    DataProfile,
+    Footprint,
+    Measured,
+    Progress,
+    RecipeFacts,
+    Selection,
+    Trained,
+)
 from daitn.objects.errors import Corrupt, WorkFailed
 from daitn.objects.wire import decode
 
 __all__ = ["Trainer"]
 
 T = TypeVar("T")
+_ALL = Selection()
 
 
 class Trainer:
@@ -40,10 +51,19 @@ class Trainer:
     raises what the recipe raises, and `WorkFailed` where the recipe or its process failed.
     """
 
-    def __init__(self, *, threads: int, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        stall_s: float = STALL_S,
+        within_s: float | None = None,
+        process: type[WorkerProcess] = WorkerProcess,
+    ) -> None:
         """`threads` processors are used for training; the same number gives the same model. A call
-        without a sign of life for `stall_s` fails."""
+        without a sign of life for `stall_s` fails, and one that takes longer than `within_s`."""
         self._threads = threads
+        self._within_s = within_s
+        self._process = process
         self._stall_s = stall_s
         self._turn = asyncio.Lock()
         self._worker: WorkerProcess | None = None
@@ -72,14 +92,21 @@ class Trainer:
         """Measure this site's training engine; takes about 0.3 s."""
         return await self._call(ProbeSpeed(), Probed)
 
+    async def facts(self, recipe: str) -> RecipeFacts:
+        return await self._call(Describe(recipe=recipe), RecipeFacts)
+
     async def estimate(self, recipe: str, config: Config) -> Footprint:
         return await self._call(EstimateFootprint(recipe=recipe, config=dict(config)), Footprint)
 
-    async def inspect(self, recipe: str, data: Path) -> DataProfile:
-        return await self._call(Inspect(recipe=recipe, data=str(data)), DataProfile)
+    async def inspect(self, recipe: str, data: Path, selection: Selection = _ALL) -> DataProfile:
+        command = Inspect(recipe=recipe, data=str(data), selection=selection)
+        return await self._call(command, DataProfile)
 
-    async def inspect_test(self, recipe: str, test: Path) -> DataProfile:
-        return await self._call(InspectTest(recipe=recipe, test=str(test)), DataProfile)
+    async def inspect_test(
+        self, recipe: str, test: Path, selection: Selection = _ALL
+    ) -> DataProfile:
+        command = InspectTest(recipe=recipe, test=str(test), selection=selection)
+        return await self._call(command, DataProfile)
 
     async def initialise(self, recipe: str, config: Config, seed: int, out: Path) -> None:
         command = Initialise(recipe=recipe, config=dict(config), seed=seed, out=str(out))
@@ -95,6 +122,7 @@ class Trainer:
         seed: int,
         out: Path,
         watch: Callable[[Progress], None],
+        selection: Selection = _ALL,
     ) -> Trained:
         """Train, calling `watch` on the event loop as training advances."""
         command = Train(
@@ -105,14 +133,26 @@ class Trainer:
             examples=examples,
             seed=seed,
             out=str(out),
+            selection=selection,
         )
         return await self._call(command, Trained, watch)
 
     async def evaluate(
-        self, recipe: str, model: Path, config: Config, test: Path, metric: str
+        self,
+        recipe: str,
+        model: Path,
+        config: Config,
+        test: Path,
+        metric: str,
+        selection: Selection = _ALL,
     ) -> Measured:
         command = Evaluate(
-            recipe=recipe, model=str(model), config=dict(config), test=str(test), metric=metric
+            recipe=recipe,
+            model=str(model),
+            config=dict(config),
+            test=str(test),
+            metric=metric,
+            selection=selection,
         )
         return await self._call(command, Measured)
 
@@ -126,7 +166,13 @@ class Trainer:
             self._waiting -= 1
         try:
             worker = await self._ready_worker()
-            result = await worker.ask(command, watch, stall_s=self._stall_s)
+            async with asyncio.timeout(self._within_s):
+                result = await worker.ask(command, watch, stall_s=self._stall_s)
+        except TimeoutError:
+            raise WorkFailed(
+                f"the recipe was not done after {self._within_s:g} s",
+                fix="correct the recipe: what it is and needs, it should say at once",
+            ) from None
         finally:
             self._turn.release()
         return _decoded(result, kind)
@@ -135,7 +181,7 @@ class Trainer:
         self._refuse_if_closed()
         if self._worker is None or not self._worker.alive:
             self._worker = None
-            worker = await WorkerProcess.start(self._threads)
+            worker = await self._process.start(self._threads)
             if self._closed:
                 await worker.kill()
             self._refuse_if_closed()

@@ -17,11 +17,13 @@ from typing import BinaryIO
 import msgspec
 
 from daitn.learning import registry
+from daitn.learning.answering.protocol import Answering
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.inside import reported, send, serve
 from daitn.learning.commands import (
     Advanced,
     Command,
+    Describe,
     EstimateFootprint,
     Evaluate,
     Initialise,
@@ -33,19 +35,21 @@ from daitn.learning.commands import (
     WorkerFailed,
     WorkerFinished,
 )
-from daitn.learning.recipe import Progress, Recipe
-from daitn.objects.errors import DaitnError
+from daitn.learning.recipe import Progress, Recipe, RecipeFacts, Selecting, Selection
+from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.wire import encode
 
-__all__ = ["main"]
+__all__ = ["Service", "main"]
+
+_READS_DATA = (Inspect, InspectTest, Train, Evaluate)
 
 
 def main() -> None:
     """Serve commands until the node goes away."""
-    serve("daitn.learning.worker", lambda replies, inbox: _Service(replies).run(inbox))
+    serve("daitn.learning.worker", lambda replies, inbox: Service(replies).run(inbox))
 
 
-class _Service:
+class Service:
     """Carries out one command after the other."""
 
     def __init__(self, replies: BinaryIO) -> None:
@@ -65,28 +69,32 @@ class _Service:
         try:
             return WorkerFinished(result=msgspec.Raw(encode(self._perform(command))))
         except Exception as error:
-            foreseen = isinstance(error, DaitnError)
-            told = "" if foreseen else traceback.format_exc()
-            return WorkerFailed(error=reported(error), traceback=told)
+            if isinstance(error, DaitnError):
+                return WorkerFailed(error=reported(error))
+            # What a library says of what it stumbled over may be a record's value.
+            told = reported(error, silent=isinstance(command, _READS_DATA))
+            return WorkerFailed(error=told, traceback=traceback.format_exc())
 
     def _perform(self, command: Command) -> object:
         if isinstance(command, ProbeSpeed):
             return importlib.import_module("daitn.learning.probe").probe()
         recipe = self._recipe(command.recipe)
         match command:
+            case Describe():
+                return _facts(recipe)
             case EstimateFootprint():
                 return recipe.estimate(command.config)
             case Inspect():
-                return recipe.inspect(Path(command.data))
+                return _selecting(recipe, command.selection).inspect(Path(command.data))
             case InspectTest():
-                return recipe.inspect_test(Path(command.test))
+                return _selecting(recipe, command.selection).inspect_test(Path(command.test))
             case Initialise():
                 recipe.initialise(command.config, command.seed, Path(command.out))
                 return None
             case Train():
-                return _train(recipe, command, self._advance)
+                return _train(_selecting(recipe, command.selection), command, self._advance)
             case Evaluate():
-                return recipe.evaluate(
+                return _selecting(recipe, command.selection).evaluate(
                     Path(command.model), command.config, Path(command.test), command.metric
                 )
 
@@ -97,6 +105,30 @@ class _Service:
 
     def _advance(self, progress: Progress) -> None:
         self._send(Advanced(progress=progress))
+
+
+def _facts(recipe: Recipe) -> RecipeFacts:
+    return RecipeFacts(
+        data_schema=recipe.data_schema,
+        test_schema=recipe.test_schema,
+        metrics=recipe.metrics,
+        apis=recipe.apis if isinstance(recipe, Answering) else (),
+    )
+
+
+def _selecting(recipe: Recipe, selection: Selection) -> Recipe:
+    """The recipe, bound to what the data's owner lets it read. Raises `InvalidInput` where it
+    cannot be bound: it would read what it must not."""
+    if selection == Selection():
+        return recipe
+    if not isinstance(recipe, Selecting):
+        stated = [name for name in selection.__struct_fields__ if getattr(selection, name)]
+        raise InvalidInput(
+            f"the recipe {recipe.name} cannot be told which columns to read",
+            field=stated[0],
+            fix=f"leave out {', '.join(stated)}, or let other recipes read the data",
+        )
+    return recipe.selecting(selection)
 
 
 def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import yaml
 
 from daitn.identity.sealing import seal
 from daitn.learning.pulse import STALL_S
+from daitn.learning.recipe import Selection
+from daitn.node.entries import good_entries
+from daitn.node.http import read_address
 from daitn.objects.deployments import Api, ModelPolicy
-from daitn.objects.descriptors import DataPolicy, Role
+from daitn.objects.descriptors import DataPolicy, LeftOut, Role
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId, checked_name
 from daitn.objects.steering import ControlMode
+from daitn.objects.text import plain, plain_fields, plain_words
 from daitn.objects.wire import checked
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "GatewayConfig",
     "KeyConfig",
     "NodeConfig",
+    "ReadNodeConfig",
     "TestSetConfig",
     "UpstreamConfig",
     "check_node_config",
@@ -34,11 +41,26 @@ __all__ = [
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
-class DatasetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _ReadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file, and which of its columns are read where it is a table."""
+
+    path: str
+    label: str = ""
+    """The column that holds the label; empty: the one called `label`."""
+    columns: tuple[str, ...] = ()
+    """Columns that models may learn from; empty: all but the label."""
+    ignore: tuple[str, ...] = ()
+    """Columns that nobody reads."""
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(label=self.label, columns=self.columns, ignore=self.ignore)
+
+
+class DatasetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A data set of the site. The file stays here; only its description is published."""
 
     name: str
-    path: str
     data_schema: str
     topics: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     policy: DataPolicy
@@ -49,15 +71,25 @@ class DatasetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sketch: bool = True
     """Whether the descriptor tells, as hashed counts, how the questions in it are worded."""
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "topics", blank=False)
+        plain_fields(self, "label", "columns", "ignore")
+        owners = plain_words(self.policy.owners)
+        policy = msgspec.structs.replace(self.policy, owners=owners)
+        msgspec.structs.force_setattr(self, "policy", policy)
 
-class TestSetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class TestSetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A private test set of a verification unit."""
 
     topic: str
-    path: str
     test_schema: str
     chance: Share = 0.0
     """What guessing reaches."""
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic", blank=False)
+        plain_fields(self, "label", "columns", "ignore")
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +112,10 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     claimed: dict[str, Share] = {}
     """Topic to accuracy, shown to people; routing uses what verifiers measure."""
     policy: ModelPolicy = ModelPolicy()
+
+    def __post_init__(self) -> None:
+        claimed = {plain(topic): share for topic, share in self.claimed.items()}
+        msgspec.structs.force_setattr(self, "claimed", claimed)
 
 
 class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -210,6 +246,15 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     forwarder: ForwarderConfig | None = None
 
 
+class ReadNodeConfig(NodeConfig, frozen=True, kw_only=True):
+    """A node as it was read from its file: with what can be used, and a word on what cannot."""
+
+    left_out: tuple[LeftOut, ...] = ()
+    dataset_positions: tuple[int, ...] = ()
+    """In the file, of each data set."""
+    test_positions: tuple[int, ...] = ()
+
+
 def read_yaml(path: Path, what: str) -> object:
     """Read a YAML file as plain data, executing nothing."""
     try:
@@ -228,15 +273,22 @@ def read_yaml(path: Path, what: str) -> object:
         ) from None
 
 
-def check_node_config(plain: object, folder: Path) -> NodeConfig:
-    """Check a node's plain data; `folder` is what its relative paths start from."""
-    config = checked(plain, NodeConfig, "node")
+def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
+    """Check a node's plain data; `folder` is what its relative paths start from.
+
+    A data set, test set or upstream server whose entry is wrong is left out: the node can do
+    without it. Whatever else is wrong raises `InvalidInput`.
+    """
+    apart: list[LeftOut] = []
+    stated = dict(plain) if isinstance(plain, dict) else plain
+    lists = _taken_apart(stated, folder, apart) if isinstance(stated, dict) else _Lists({}, {}, {})
+    config = checked(stated, NodeConfig, "node")
     checked_name(config.site, "site")
     if config.site == CENTER_SITE:
         raise InvalidInput(
             f"{CENTER_SITE} is the control centre's own name", field="site", fix="use another name"
         )
-    _check_roles(config)
+    _check_roles(config, plain)
     if config.forwarder is not None and config.forwarder.domain:
         checked_name(config.forwarder.domain, "forwarder.domain")
     forwarder = config.forwarder and _checked_sealing(config.forwarder, folder)
@@ -254,31 +306,69 @@ def check_node_config(plain: object, folder: Path) -> NodeConfig:
         )
     for position, site in enumerate(config.verifiers):
         checked_name(site, f"verifiers[{position}]")
-    upstreams = config.facility.upstreams if config.facility else ()
-    _check_unique("facility.upstreams", [upstream.name for upstream in upstreams])
-    for position, upstream in enumerate(upstreams):
-        checked_name(upstream.name, f"facility.upstreams[{position}].name")
-    _check_unique("datasets", [dataset.name for dataset in config.datasets])
-    _check_unique("tests", [f"{test.test_schema} on {test.topic}" for test in config.tests])
     _check_tls(config)
-    resolved_sets = []
-    for position, dataset in enumerate(config.datasets):
-        field = f"datasets[{position}]"
-        checked_name(dataset.name, f"{field}.name")
-        resolved = _existing(folder, dataset.path, f"{field}.path")
-        resolved_sets.append(msgspec.structs.replace(dataset, path=resolved))
-    resolved_tests = [
-        msgspec.structs.replace(test, path=_existing(folder, test.path, f"tests[{i}].path"))
-        for i, test in enumerate(config.tests)
-    ]
-    return msgspec.structs.replace(
-        config,
-        state=str((folder / config.state).resolve()),
-        tls=str((folder / config.tls).resolve()) if config.tls else "",
-        datasets=tuple(resolved_sets),
-        tests=tuple(resolved_tests),
-        forwarder=forwarder,
+    facility = config.facility and msgspec.structs.replace(
+        config.facility, upstreams=tuple(lists.upstreams.values())
     )
+    whole = {name: getattr(config, name) for name in NodeConfig.__struct_fields__}
+    whole |= {
+        "state": str((folder / config.state).resolve()),
+        "tls": str((folder / config.tls).resolve()) if config.tls else "",
+        "datasets": tuple(lists.datasets.values()),
+        "dataset_positions": tuple(lists.datasets),
+        "tests": tuple(lists.tests.values()),
+        "test_positions": tuple(lists.tests),
+        "facility": facility,
+        "forwarder": forwarder,
+        "left_out": tuple(apart),
+    }
+    return ReadNodeConfig(**whole)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Of a node's file, by position."""
+
+    datasets: dict[int, DatasetConfig]
+    tests: dict[int, TestSetConfig]
+    upstreams: dict[int, UpstreamConfig]
+
+
+def _taken_apart(stated: dict[str, Any], folder: Path, apart: list[LeftOut]) -> _Lists:
+    """Take the lists out of the file's words, so that a wrong entry is wrong alone."""
+
+    def dataset(entry: DatasetConfig) -> tuple[str, DatasetConfig]:
+        checked_name(entry.name, "name")
+        return entry.name, msgspec.structs.replace(entry, path=_located(folder, entry.path))
+
+    def test(entry: TestSetConfig) -> tuple[str, TestSetConfig]:
+        located = msgspec.structs.replace(entry, path=_located(folder, entry.path))
+        return f"{entry.test_schema} on {entry.topic}", located
+
+    def upstream(entry: UpstreamConfig) -> tuple[str, UpstreamConfig]:
+        try:
+            read_address(entry.url)
+        except ValueError:
+            raise InvalidInput("is no HTTP address", field="url", fix="correct it") from None
+        return checked_name(entry.name, "name"), entry
+
+    datasets = good_entries(stated.pop("datasets", ()), DatasetConfig, "datasets", dataset, apart)
+    tests = good_entries(stated.pop("tests", ()), TestSetConfig, "tests", test, apart)
+    facility = stated.get("facility")
+    if not isinstance(facility, dict):
+        return _Lists(datasets, tests, {})
+    stated["facility"] = facility = dict(facility)
+    where = "facility.upstreams"
+    upstreams = good_entries(facility.pop("upstreams", ()), UpstreamConfig, where, upstream, apart)
+    return _Lists(datasets, tests, upstreams)
+
+
+def _located(folder: Path, path: str) -> str:
+    """Where a file is to be. Whether it is there is seen when it is read."""
+    try:
+        return os.path.realpath(folder / path)
+    except ValueError:
+        raise InvalidInput("is no path", field="path", fix="name a file") from None
 
 
 def _check_tls(config: NodeConfig) -> None:
@@ -292,10 +382,12 @@ def _check_tls(config: NodeConfig) -> None:
             )
 
 
-def _check_roles(config: NodeConfig) -> None:
+def _check_roles(config: NodeConfig, plain: object) -> None:
+    """`plain`: the file's own words, in which what is left out stands too."""
+    stated = plain if isinstance(plain, dict) else {}
     wants = (
-        (Role.DATA, config.datasets, "datasets"),
-        (Role.VERIFIER, config.tests, "tests"),
+        (Role.DATA, stated.get("datasets"), "datasets"),
+        (Role.VERIFIER, stated.get("tests"), "tests"),
         (Role.FACILITY, config.facility is not None, "facility"),
         (Role.GATEWAY, config.gateway is not None, "gateway"),
         (Role.FORWARDER, config.forwarder is not None, "forwarder"),
@@ -328,14 +420,6 @@ def _checked_sealing(config: ForwarderConfig, folder: Path) -> ForwarderConfig:
         for i, path in enumerate(config.receives)
     )
     return msgspec.structs.replace(config, receives=receives)
-
-
-def _check_unique(field: str, names: list[str]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise InvalidInput(
-                f"{name} is there twice", field=f"{field}[{position}]", fix="give each its own"
-            )
 
 
 def _existing(folder: Path, path: str, field: str) -> str:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
-from collections.abc import Coroutine
 from pathlib import Path
 
 import msgspec
 
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert, sign_report
+from daitn.learning.consultant import Consultant
 from daitn.learning.trainer import Trainer
 from daitn.node.agents.role import AgentsRole
 from daitn.node.config import NodeConfig
 from daitn.node.descriptor import allowed_recipes, describe
-from daitn.node.incarnation import started_at_s
+from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.roles import Roles
 from daitn.node.training.executor import Executor
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
 from daitn.objects.descriptors import NodeDescriptor, Role
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, WorkFailed
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import (
     CancelWork,
@@ -35,12 +34,14 @@ from daitn.objects.messages import (
     WorkProgress,
 )
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.tools.sensing.sensing import Sensing
+from daitn.tools.tasks import Newest, Tasks
 
 __all__ = ["Node"]
 
@@ -68,7 +69,7 @@ class Node:
         self._sensing = Sensing(
             fabric,
             config.site,
-            now_s=time.time,
+            now_s=clock.now_s,
             queue=lambda: self._work.queue,
             folder=state,
             rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
@@ -76,21 +77,21 @@ class Node:
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
-        recipes = allowed_recipes(config)
+        self._consultant = Consultant(allowed_recipes(config))
         self._executor = Executor(
             config,
             self._trainer,
             self._store,
             self._transport,
             self._key,
-            recipes,
+            self._consultant,
             self._publish_progress,
         )
         self._inference: Roles | None = None
         if Roles.wanted(config):
             self._inference = Roles(
                 config,
-                recipes,
+                self._consultant,
                 fabric,
                 self._store,
                 self._transport,
@@ -113,16 +114,21 @@ class Node:
         )
         self._chunks = ChunkServer(fabric, config.site, self._store)
         self._registrations: list[Registration] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._progress = Newest(self._send_progress, self._tasks)
         self.descriptor: NodeDescriptor | None = None
 
     async def start(self) -> None:
         """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
-        if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & set(self._config.roles):
-            await self._trainer.start()
-        started = started_at_s(Path(self._config.state), time.time())
-        self.descriptor = await describe(self._config, self._trainer, self._key.public, started)
+        await self._consult()
+        started = started_at_s(Path(self._config.state), clock.wall_s())
+        clock.not_before(started)
+        self.descriptor = await describe(
+            self._config, self._consultant, self._trainer, self._key.public, started
+        )
+        self._executor.offer(self.descriptor)
         if self._inference is not None:
+            self._inference.offer(self.descriptor)
             await self._inference.start()
             self.descriptor = self._inference.described(self.descriptor)
         await self._chunks.start()
@@ -136,11 +142,24 @@ class Node:
         self._registrations.append(token)
         await self._publish_advert()
         self._work.resume()
+        self._tasks.spawn(self._mark_time(), "time")
         if self._inference is not None:
             await self._inference.listen()
-            self._spawn(self._tell_news(self._inference))
+            self._tasks.spawn(self._tell_news(self._inference), "news")
         if self._terminus is not None:
             self._terminus.start()
+
+    async def _consult(self) -> None:
+        """Hear what the recipes are, and warm up the process that trains."""
+        roles = set(self._config.roles)
+        if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & roles:
+            try:
+                await self._trainer.start()
+            except WorkFailed as error:
+                log.error("nothing can be trained or measured here: %s", error)
+            await self._consultant.start(self._trainer)
+        elif {Role.FACILITY, Role.FORWARDER} & roles:
+            await self._consultant.start()
 
     async def close(self) -> None:
         """Take everything back. Unfinished work is lost, unheard reports are kept."""
@@ -149,19 +168,27 @@ class Node:
         if self._terminus is not None:
             await self._terminus.close()
         await self._work.close()
-        for task in self._background:
-            task.cancel()
+        await self._tasks.close()
         if self._inference is not None:
             await self._inference.close()
         await self._sensing.close()
         await self._chunks.close()
         await self._transport.close()
         await self._trainer.close()
+        await self._consultant.close()
 
     async def _publish_advert(self) -> None:
         assert self.descriptor is not None
         advert = encode(sign_advert(self.descriptor, self._key))
         await self._fabric.publish(keys.site_advert(self._config.site), advert)
+
+    async def _mark_time(self) -> None:
+        while True:
+            await asyncio.sleep(MARKED_EVERY_S)
+            try:
+                await asyncio.to_thread(mark, Path(self._config.state), clock.now_s())
+            except DaitnError as error:
+                log.warning("the time is not marked: %s", error)
 
     async def _tell_news(self, inference: Roles) -> None:
         """Publish the descriptor whenever it is another one."""
@@ -237,12 +264,7 @@ class Node:
 
     def _publish_progress(self, progress: WorkProgress) -> None:
         self._work.heard(progress)
-        self._spawn(self._send_progress(progress))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._progress.put(progress.visit, progress)
 
     async def _send_progress(self, progress: WorkProgress) -> None:
         try:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
+from daitn.learning.consultant import Consultant
 from daitn.node.config import ForwarderConfig, NodeConfig
 from daitn.node.forwarder.offers import serving_offers
 from daitn.node.forwarder.query_client import PacketQueryClient
@@ -37,6 +37,7 @@ from daitn.objects.requests import (
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.summaries import Offer
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
@@ -59,7 +60,7 @@ class Roles:
     def __init__(
         self,
         config: NodeConfig,
-        recipes: tuple[str, ...],
+        consultant: Consultant,
         fabric: Fabric,
         store: BlobStore,
         transport: ModelTransport,
@@ -75,7 +76,7 @@ class Roles:
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
-                config, recipes, fabric, store, transport, passes.holder, changed
+                config, consultant, fabric, store, transport, passes.holder, changed
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
@@ -144,6 +145,11 @@ class Roles:
         """Whether the node plays a role for queries."""
         roles = {Role.FACILITY, Role.GATEWAY, Role.VERIFIER, Role.FORWARDER}
         return bool(roles & set(config.roles))
+
+    def offer(self, node: NodeDescriptor) -> None:
+        """Work with what the node's descriptor says is there."""
+        if self._verifier is not None:
+            self._verifier.offer(node.verifier)
 
     async def start(self) -> None:
         """Raises `InvalidInput` where a door cannot listen as the node's file says."""
@@ -220,7 +226,8 @@ class Roles:
     async def _on_queries(self, key: str, payload: bytes) -> bytes:
         assert self._gateway is not None
         wanted = decode(payload, QueriesWanted)
-        return encode(QueryList(queries=self._gateway.queries(wanted.limit)))
+        found = self._gateway.queries(wanted.limit, wanted.owner, wanted.without)
+        return encode(QueryList(queries=found))
 
     async def _on_explain(self, key: str, payload: bytes) -> bytes:
         assert self._gateway is not None
@@ -232,14 +239,14 @@ class Roles:
         intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
         snapshot = self._feed.snapshot()
         nobody = np.zeros(len(snapshot.rows))
-        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, time.time())
+        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, clock.now_s())
         return encode(export_query(cut))
 
     async def _publish_demand(self, gateway: Gateway) -> None:
         while True:
             await asyncio.sleep(DEMAND_EVERY_S)
             try:
-                demand = encode(gateway.demand(time.time()))
+                demand = encode(gateway.demand(clock.now_s()))
                 await self._fabric.publish(keys.site_demand(self._site), demand)
             except DaitnError as error:
                 log.debug("what is asked is not heard: %s", error)

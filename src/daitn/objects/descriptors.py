@@ -16,6 +16,7 @@ __all__ = [
     "ComputeDescriptor",
     "DataPolicy",
     "DatasetDescriptor",
+    "LeftOut",
     "ModelDescriptor",
     "NodeDescriptor",
     "Role",
@@ -139,6 +140,15 @@ class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     recipes: Words
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in a node's file that the node does without, and why. It tells of no content."""
+
+    field: Word
+    """Where it stands in the file, for instance `datasets[1]`."""
+    name: Word
+    reason: Annotated[str, msgspec.Meta(max_length=2000)]
+
+
 class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a node publishes about itself. A later `version` replaces an earlier one."""
 
@@ -157,6 +167,8 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     verifier: VerifierDescriptor | None = None
     facility: FacilityDescriptor | None = None
     gateway: GatewayDescriptor | None = None
+    left_out: Annotated[tuple[LeftOut, ...], msgspec.Meta(max_length=64)] = ()
+    """The first of them, where there are more."""
 
 
 class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
+from daitn.objects.text import plain_fields
 
 __all__ = [
     "Budget",
@@ -106,6 +107,9 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Topic of the test set; a verifier must offer it."""
     at_least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "name", "metric", "topic", blank=False)
+
 
 class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The weight of one scorer when routes are compared."""
@@ -128,6 +132,9 @@ class DataWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Which data sets may train the model: those on any of these topics."""
 
     topics: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "topics", blank=False)
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,6 +169,7 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Empty: MTRCE computes the route. Otherwise exactly these visits, for comparison."""
 
     def __post_init__(self) -> None:
+        plain_fields(self, "owner")
         names = [objective.name for objective in self.objectives]
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
         for position in range(len(names)):

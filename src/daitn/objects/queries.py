@@ -13,6 +13,7 @@ import msgspec
 
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
+from daitn.objects.text import plain_fields
 
 __all__ = [
     "AUTO",
@@ -30,7 +31,8 @@ AUTO = "auto"
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
-Topic = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Topic = Name
 
 
 class Trust(enum.StrEnum):
@@ -77,17 +79,17 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     deadline_s: Positive | None = None
     """Seconds until the answer must be complete; the gateway gives up then."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None = None
-    jurisdictions: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes; empty: any."""
-    owners: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    """Facility providers allowed to see the query; empty: any."""
+    owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
+    """Facility providers that may see the query; empty: any."""
     privacy: Privacy = Privacy.ANY
     strategy: Strategy = Strategy.SINGLE
     members: Annotated[int, msgspec.Meta(ge=2, le=7)] = 3
     """Number of models in an ensemble."""
     escalate_below: Share = 0.7
-    """A cascade escalates an answer whose confidence at the first model is below this."""
-    prefer: Annotated[dict[str, float], msgspec.Meta(max_length=16)] = {}
+    """Of a cascade: an answer of which the first model is less sure than this goes on."""
+    prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight: `accuracy`, `latency`, `cost`, `affinity`."""
     session: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """Queries of one session go to the same deployment unless something prevents it."""
@@ -101,6 +103,9 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     a packet; empty: not sealed; none: the gateway's default."""
     hedge: bool = True
     """Whether to ask a second deployment when the first is unusually late."""
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic")
 
 
 class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +132,9 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Hash of the part of the prompt that a cache may hold; 0: none."""
     constraints: QueryConstraints = QueryConstraints()
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic")
+
 
 class QueryStatus(enum.StrEnum):
     """How a query ended."""
@@ -149,6 +157,8 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`<gateway's site>:<number>`; `daitn explain` takes it."""
     asked_at_s: float
     owner: str
+    """Who asked: a key's owner, or a site with a pass that names none, as verification units are;
+    empty if the gateway does not know."""
     api: Api
     model_wanted: str
     topic: str

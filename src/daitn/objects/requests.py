@@ -82,6 +82,9 @@ class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
     """Ask a gateway for its latest queries."""
 
     limit: int = 100
+    owner: str | None = None
+    """Of this owner alone; none: of all but `without`."""
+    without: tuple[str, ...] = ()
 
 
 class QueryList(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""Propose, filter, score, pick: the pipeline that makes and explains every decision."""
+"""Filter, score, pick: how every decision is made and explained."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.engine import LATE_TIMES, Qirce
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.load import Arrival
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.relevance import relevant_to

@@ -219,7 +219,7 @@ class Custody:
             return
         told = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
         known = ranking.decision() if told else ranking.outline
-        entry.steps += (RoutingStep(now_s, choice, known),)
+        self.pending.note(entry, RoutingStep(now_s, choice, known), ranking.outline)
         if self._held:
             self._held.pop(key, None)
         if choice is None:
@@ -290,7 +290,7 @@ class Custody:
             ranking = self.rankings.ranking(fresh.intent, now_s)
             if ranking.choose(0, other.visited, True, self._taken(key)) is not None:
                 fresh = other
-        entry.packet = fresh
+        self.pending.pass_on(entry, fresh)
         entry.failed_here = False
         self._again_from_here(key, entry, now_s, out)
 
@@ -349,7 +349,7 @@ class Custody:
         if refusal.reason in _FINAL or fewer is None:
             self._refused(key, entry, refusal, now_s, out)
             return
-        entry.packet = fewer
+        self.pending.pass_on(entry, fewer)
         entry.failed_here |= sender == LOCAL
         self._steer(key, entry, now_s, out, refusal)
 

@@ -74,10 +74,15 @@ class PendingEntry(msgspec.Struct, gc=False):
     until_s: float = 0.0
     """When something has to be done about it: its deadline, another try, forgetting it."""
     steps: tuple[RoutingStep, ...] = ()
+    weight: int = 0
+    """Bytes that it was counted with last, see `PendingTable`."""
 
 
 class PendingTable:
-    """All crumbs of a forwarder, within bounds."""
+    """All crumbs of a forwarder, within bounds.
+
+    What a crumb holds changes by methods of this class alone, so that all of it is counted.
+    """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -110,10 +115,15 @@ class PendingTable:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def held_bytes(self) -> int:
+        """What all of them take up in memory, about."""
+        return self._bytes
+
     def room(self, packet: Packet) -> bool:
         """Whether one more object can be kept. Where all is full, replies that are kept for late
         copies make room, the oldest first."""
-        size = len(packet.payload)
+        size = _CRUMB_BYTES + _STEP_BYTES + _size(packet)
         while len(self._pending) >= self._most or self._bytes + size > self._most_bytes:
             if not self._settled:
                 return False
@@ -126,25 +136,47 @@ class PendingTable:
         object_id, branch = key
         if 0 < branch < MOST_COPIES:
             self.copies.setdefault(object_id, set()).add(branch)
-        self._bytes += len(entry.packet.payload)
+        self._count(entry)
 
     def replace(self, entry: PendingEntry, packet: Packet) -> None:
         """Keep another packet in its place."""
-        self._bytes += len(packet.payload) - len(entry.packet.payload)
         entry.packet = entry.first = packet
+        self._count(entry)
+
+    def pass_on(self, entry: PendingEntry, packet: Packet) -> None:
+        """Pass this packet on, and keep what came too."""
+        entry.packet = packet
+        self._count(entry)
+
+    def note(self, entry: PendingEntry, step: RoutingStep, outline: Outline) -> None:
+        """One more way was looked for; the outline stands for all that was known where there is no
+        room for that."""
+        if self._bytes + _step_weight(step) > self._most_bytes:
+            step = RoutingStep(step.at_s, step.choice, outline)
+        entry.steps += (step,)
+        self._count(entry)
+
+    def _count(self, entry: PendingEntry) -> None:
+        weight = _weight(entry)
+        self._bytes += weight - entry.weight
+        entry.weight = weight
 
     def settled(self, key: Key, entry: PendingEntry, reply: Packet, until_s: float) -> None:
-        """All is done about it: its reply is kept until then, where there is room."""
+        """All is done about it: its reply is kept until then, where there is room. Those that are
+        kept make room for it, the oldest first."""
         self.left(key, entry)
         self.replace(entry, reply)
         self._settled[key] = None
         self.wake(key, entry, until_s)
+        while self._bytes > self._most_bytes and self._settled:
+            self.forget(next(iter(self._settled)))
 
     def forget(self, key: Key) -> None:
         """Keep it no longer."""
         entry = self._pending.pop(key)
         self._settled.pop(key, None)
-        self._bytes -= len(entry.packet.payload)
+        self._bytes -= entry.weight
+        entry.weight = 0
         self.left(key, entry)
         object_id, branch = key
         if branch and (copies := self.copies.get(object_id)) is not None:
@@ -185,3 +217,41 @@ class PendingTable:
     def through(self, via: str) -> list[Key]:
         """The objects that are under way through a neighbour, the oldest first."""
         return [*self._through.get(via, ())]
+
+
+_CRUMB_BYTES = 1024
+"""Of a crumb without what its packets hold: itself, its key, and where else that is kept. Measured:
+900 of an object that came from one neighbour."""
+_STEP_BYTES = 512
+"""With its outline."""
+_ROW_BYTES = 512
+"""Of a candidate in a decision. Objects of one want share those of one moment; that they do is not
+counted on."""
+
+
+def _weight(entry: PendingEntry) -> int:
+    """What a crumb takes up in memory, about."""
+    packet, first = entry.packet, entry.first
+    weight = _CRUMB_BYTES + _size(packet)
+    if first is not packet:
+        # What a packet that is passed on has of the one that came is there once.
+        for own, known in zip(_parts(first), _parts(packet), strict=True):
+            if own is not known:
+                weight += len(own)
+    for step in entry.steps:
+        weight += _step_weight(step)
+    return weight
+
+
+def _step_weight(step: RoutingStep) -> int:
+    known = step.known
+    rows = len(known.ranking) + len(known.rejections) if isinstance(known, Decision) else 0
+    return _STEP_BYTES + _ROW_BYTES * rows
+
+
+def _size(packet: Packet) -> int:
+    return len(packet.intent) + len(packet.trace) + len(packet.payload) + len(packet.seal)
+
+
+def _parts(packet: Packet) -> tuple[bytes, bytes, bytes, bytes]:
+    return packet.intent, packet.trace, packet.payload, packet.seal

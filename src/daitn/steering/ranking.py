@@ -18,6 +18,7 @@ from collections.abc import Callable, Container, Sequence
 from itertools import islice
 
 import msgspec
+import numpy as np
 
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
@@ -48,7 +49,12 @@ one takes about a tenth of that. A forwarder that packets pour through would oth
 all to the same slot that is free until it ranks again."""
 MOST_RANKINGS = 4096
 MOST_ROWS = 1 << 17
-"""Of all rankings together, and of all that is known of the keys that they are for."""
+"""Of all rankings together, and of all that is known of the keys that they are for; one takes up
+about half a kilobyte."""
+_WANT_ROWS = 4
+_ROW_BYTES = 128
+"""A want counts as so many rows, and as one more for so many of its bytes: it is kept as it came
+and as it was read, which takes up several times as much where its words are short."""
 MARGIN = 0.05
 """By how much more a way that promises less must be worth, for what was learned here alone."""
 PROMISE_UNIT = 2.0**-32
@@ -204,22 +210,14 @@ class Ranking:
 
     def _decided(self) -> Decision:
         hops = self._ways
-        terms = STEERING.terms(hops, hops.passes)
-        ranked = tuple(
-            Scored(
-                candidate=hops.rows[i].id,
-                score=self._scores[i],
-                terms={name: float(term[i]) for name, term in terms.items()},
-            )
-            for i in self._order[:_TOLD]
-        )
-        return Decision(
-            policy=STEERING.name,
-            chosen=ranked[0].candidate if ranked else None,
-            ranking=ranked,
+        return STEERING.decision(
+            hops,
+            np.array(self._scores, float),
+            lambda row: hops.rows[row].id,
+            chosen=hops.rows[self._order[0]].id if self._order else None,
             rejections=tuple(islice(rejections(hops, self.intent), _TOLD)),
             snapshot_version=self.prospect.routes_version,
-            at_s=self.at_s,
+            now_s=self.at_s,
         )
 
 
@@ -232,7 +230,7 @@ class Rankings:
         self._advice: tuple[Preference, ...] = ()
         self._kept: dict[bytes, Ranking] = {}
         self._rows = 0
-        """Of those that are kept."""
+        """Of those that are kept, with their wants."""
         self._reaches: dict[str, Reach] = {}
         """By key, as of `_reaches_version`."""
         self._reaches_version = -1
@@ -240,6 +238,8 @@ class Rankings:
     def advise(self, preferences: tuple[Preference, ...]) -> None:
         """Weights to use where a want names none. Raises `InvalidInput`."""
         STEERING.weighted(preferences)
+        if preferences == self._advice:
+            return  # It is told again and again.
         self._advice = preferences
         self._kept.clear()
         self._rows = 0
@@ -266,11 +266,12 @@ class Rankings:
         """In place of an older one; where there are too many, of the oldest."""
         kept = self._kept
         if (before := kept.get(intent)) is not None:
-            self._rows -= before.rows
+            self._rows -= _rows(intent, before)
         kept[intent] = ranking
-        self._rows += ranking.rows
+        self._rows += _rows(intent, ranking)
         while len(kept) > MOST_RANKINGS or (self._rows > MOST_ROWS and len(kept) > 1):
-            self._rows -= kept.pop(next(iter(kept))).rows
+            oldest = next(iter(kept))
+            self._rows -= _rows(oldest, kept.pop(oldest))
 
     def _reach(self, key: str) -> Reach:
         """All ways towards a key."""
@@ -289,3 +290,8 @@ class Rankings:
         return self._advice + tuple(
             Preference(scorer=name, weight=weight) for name, weight in sorted(intent.prefer.items())
         )
+
+
+def _rows(intent: bytes, ranking: Ranking) -> int:
+    """What it takes up, in rows."""
+    return ranking.rows + _WANT_ROWS + len(intent) // _ROW_BYTES

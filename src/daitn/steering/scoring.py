@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from daitn.objects.intents import Preference
-from daitn.policy.arrays import ArrayPolicy
+from daitn.policy.policy import Policy
 from daitn.steering.next_hops import NextHops
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
@@ -41,7 +41,7 @@ def _cost(hops: NextHops, passes: Flags) -> Floats:
     return terms
 
 
-STEERING: Final = ArrayPolicy[NextHops](
+STEERING: Final = Policy[NextHops](
     name="aats",
     scorers={"accuracy": _accuracy, "latency": _latency, "cost": _cost},
     weights={"accuracy": 2.0, "latency": 1.0, "cost": 1.0},

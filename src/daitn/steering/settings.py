@@ -39,7 +39,7 @@ class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an object that was refused rests before it is sent again, the first time."""
     most_objects: int = 100_000
     most_bytes: int = 1 << 28
-    """Of payloads that are kept."""
+    """Of all that is kept of objects."""
     most_upstreams: int = 4
     owner_per_s: float = 1000.0
     """Objects of one owner from one neighbour, in the long run."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from daitn.files.atomic import replace_file
 from daitn.identity.keys import key_mark
 from daitn.identity.signing import check_advert
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -24,7 +25,7 @@ from daitn.objects.messages import Advert
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
-from daitn.tools.files.atomic import replace_file
+from daitn.tools.tasks import Tasks
 
 __all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]
 
@@ -40,6 +41,8 @@ MOST_MARKS = 16
 """Nodes under one name that are told apart; one of them is the true one."""
 MOST_BYTES = 16 << 20
 """Of an advert: 256 deployments that each carry 32 signed verifications have 5 MB."""
+MOST_BYTES_TOGETHER = 1 << 30
+"""Of all adverts that are kept: two hundred of that size."""
 
 
 class KnownKeys(Protocol):
@@ -128,11 +131,16 @@ class Membership:
         self._known = known
         self._listeners = list(listeners)
         self._nodes: dict[SiteId, NodeDescriptor] = {}
+        self._sizes: dict[SiteId, int] = {}
+        """Bytes of the adverts that are kept."""
+        self._bytes = 0
         self._alive: set[SiteId] = set()
         self._marks: dict[SiteId, set[str]] = {}
         """Of the keys of the nodes that show a token, by the site that they say they are."""
-        self._going: dict[SiteId, asyncio.Task[None]] = {}
-        self._greeting: dict[SiteId, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
+        """One for each site that came or went a moment ago."""
+        self._coming: set[SiteId] = set()
+        """Sites of which a node shows its token."""
         self._registrations: list[Registration] = []
 
     async def start(self) -> None:
@@ -144,10 +152,7 @@ class Membership:
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
-        tasks = [*self._going.values(), *self._greeting.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener too, first of all that is known already."""
@@ -175,19 +180,25 @@ class Membership:
 
     async def _on_alive(self, key: str, alive: bool) -> None:
         site, mark = keys.site_of(key), keys.mark_of(key)
+        if alive and not self._has_room_for(site):
+            log.warning("%s is not looked at: %d sites are there already", site, len(self._marks))
+            return
         self._note_mark(site, mark, alive)
         if not self._is_own(site, mark):
             if alive:
                 log.warning("%s is not let in: the site is known with another key", site)
             return
-        for waiting in (self._going, self._greeting):
-            task = waiting.pop(site, None)
-            if task is not None:
-                task.cancel()
         if alive:
-            self._greeting[site] = asyncio.create_task(self._greet(site))
+            self._coming.add(site)
+            self._tasks.anew(site, self._greet(site), f"greet {site}")
         else:
-            self._going[site] = asyncio.create_task(self._give_up(site))
+            self._coming.discard(site)
+            self._tasks.anew(site, self._give_up(site), f"give up {site}")
+
+    def _has_room_for(self, site: SiteId) -> bool:
+        """Anybody can show tokens of names without end; who is known comes in all the same."""
+        known = site in self._marks or self._known.get(site) is not None
+        return known or len(self._marks) < 2 * MOST_SITES
 
     def _note_mark(self, site: SiteId, mark: str, alive: bool) -> None:
         marks = self._marks.setdefault(site, set())
@@ -230,7 +241,6 @@ class Membership:
 
     async def _give_up(self, site: SiteId) -> None:
         await asyncio.sleep(LOST_AFTER_S)
-        self._going.pop(site, None)
         if site in self._alive:
             self._alive.discard(site)
             log.info("%s is gone", site)
@@ -246,7 +256,7 @@ class Membership:
         """Take in what a site says of itself. It is there if its token is: another process may
         answer in its place, so that it is not heard when it is asked."""
         anew = self._absorb(site, payload)
-        coming = site in self._greeting and site not in self._alive and self._shows(site)
+        coming = site in self._coming and site not in self._alive and self._shows(site)
         if coming:
             self._alive.add(site)
         if anew or coming:
@@ -263,12 +273,24 @@ class Membership:
         node = advert.descriptor
         if node.site != site:
             raise Refused(f"{site} speaks in the name of {node.site}", field="site")
+        # Before its key is kept: who is not let in takes no room.
+        self._check_room(site, len(payload))
         self._check_key(site, node.public_key)
         known = self._nodes.get(site)
         if known is not None and not _later(node, known):
             return False
+        self._bytes += len(payload) - self._sizes.get(site, 0)
+        self._sizes[site] = len(payload)
         self._nodes[site] = self._admitted(node)
         return True
+
+    def _check_room(self, site: SiteId, size: int) -> None:
+        if self._bytes - self._sizes.get(site, 0) + size > MOST_BYTES_TOGETHER:
+            raise Refused(
+                f"the adverts of all sites have at most {MOST_BYTES_TOGETHER} bytes",
+                field="advert",
+                fix="restart, and let no strangers onto the fabric",
+            )
 
     def _admitted(self, node: NodeDescriptor) -> NodeDescriptor:
         if not self._verifiers or node.site in self._verifiers:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,9 +14,11 @@ from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, Sensed, Serving
 from daitn.objects.wire import decode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Message, Registration
 from daitn.tools.membership import Membership
+from daitn.tools.tasks import Tasks
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -48,7 +48,7 @@ class QrrtFeed:
         self._state = QrrtState()
         self._evidence = EvidenceFilter()
         self._registrations: list[Registration] = []
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = Tasks()
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._paths_at_s = 0.0
@@ -68,9 +68,7 @@ class QrrtFeed:
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
-        for task in self._asking:
-            task.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._asking.close()
 
     def snapshot(self) -> Qrrt:
         """The topology now."""
@@ -78,7 +76,7 @@ class QrrtFeed:
 
     def paths(self, snapshot: Qrrt) -> Paths:
         """The best paths from the origin to the snapshot's rows."""
-        now_s = time.time()
+        now_s = clock.now_s()
         if self._paths is not None:
             known, paths = self._paths
             same = known.rows is snapshot.rows and known.nodes is snapshot.nodes
@@ -92,26 +90,24 @@ class QrrtFeed:
 
     def observe(self, site: SiteId, name: str, seen: Observation) -> None:
         """The origin saw how a deployment served a query."""
-        self._state.observe(site, name, seen, time.time())
+        self._state.observe(site, name, seen, clock.now_s())
 
     def unreachable(self, site: SiteId) -> None:
         """The origin could not connect to a site's door: for a while, only through others."""
-        self._broken_until_s[site] = time.time() + BROKEN_FOR_S
+        self._broken_until_s[site] = clock.now_s() + BROKEN_FOR_S
         self._paths = None
 
     def described(self, node: NodeDescriptor) -> None:
-        self._state.described(self._evidence.well_signed(node), time.time())
+        self._state.described(self._evidence.well_signed(node), clock.now_s())
 
     def came(self, site: SiteId) -> None:
-        self._state.came(site, time.time())
+        self._state.came(site, clock.now_s())
         node = self._membership.node(site)
         if node is not None and Role.VERIFIER in node.roles:
-            task = asyncio.create_task(self._ask_attested(site))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._asking.anew(site, self._ask_attested(site), f"findings of {site}")
 
     def lost(self, site: SiteId) -> None:
-        self._state.lost(site, time.time())
+        self._state.lost(site, clock.now_s())
 
     async def _ask_attested(self, site: SiteId) -> None:
         """What the unit found before this process listened."""
@@ -127,15 +123,15 @@ class QrrtFeed:
     def _sensed(self, site: SiteId, sensed: Sensed) -> None:
         for link in sensed.links:
             if link.source == site:
-                self._state.absorb_link(link, time.time())
+                self._state.absorb_link(link, clock.now_s())
 
     def _serving(self, site: SiteId, serving: Serving) -> None:
         _same(site, serving.site)
-        self._state.absorb_serving(serving, time.time())
+        self._state.absorb_serving(serving, clock.now_s())
 
     def _demand(self, site: SiteId, demand: Demand) -> None:
         _same(site, demand.site)
-        self._state.absorb_demand(demand, time.time())
+        self._state.absorb_demand(demand, clock.now_s())
 
     def _attested(self, site: SiteId, attestation: Attestation) -> None:
         _same(site, attestation.finding.verifier)
@@ -143,7 +139,7 @@ class QrrtFeed:
         if node is None or Role.VERIFIER not in node.roles:
             raise Refused(f"{site} is no verification unit", field="verifier")
         check_attestation(attestation, node.public_key)
-        self._state.absorb_finding(attestation.finding, time.time())
+        self._state.absorb_finding(attestation.finding, clock.now_s())
 
 
 def _same(site: SiteId, named: SiteId) -> None:

@@ -19,7 +19,11 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.snapshot import Drrt, SiteState
 
-__all__ = ["DrrtState", "Fact", "merged_link"]
+__all__ = ["MOST_EARLY", "DrrtState", "Fact", "merged_link"]
+
+MOST_EARLY = 10_000
+"""Sites and links of sites that are known before they describe themselves: anybody can say that
+there are such. Beyond that the oldest are forgotten."""
 
 Fact = NodeDescriptor | LinkReading | LoadReading
 
@@ -60,6 +64,8 @@ class DrrtState:
         # Both ordered by time, so that forgetting examines the oldest only.
         self._lost_at_s: dict[SiteId, float] = {}
         self._early: dict[SiteId, _Early] = {}
+        self._early_facts = 0
+        """Sites, and links, in it."""
 
     @property
     def version(self) -> int:
@@ -119,7 +125,7 @@ class DrrtState:
     def _admit(self, descriptor: NodeDescriptor, now_s: float) -> None:
         """Admit a site with its first descriptor, and apply the facts that arrived early."""
         site = descriptor.site
-        early = self._early.pop(site, None) or _Early(since_s=now_s)
+        early = self._forget_early(site) or _Early(since_s=now_s)
         if not early.alive:
             self._lost_at_s[site] = now_s
         self._put_site(
@@ -135,8 +141,12 @@ class DrrtState:
         source, target = link.source, link.target
         for end in (source, target):
             if end not in self._sites:
-                waiting = self._early_of(end, now_s).links
-                waiting[source, target] = merged_link(waiting.get((source, target)), link, now_s)
+                early = self._early_of(end, now_s)
+                known = early.links.get((source, target))
+                early.links[source, target] = merged_link(known, link, now_s)
+                if known is None:
+                    self._early_facts += 1
+                    self._make_room()
                 return False
         targets = self._links.get(source)
         if targets is None:
@@ -179,6 +189,23 @@ class DrrtState:
         early = self._early.get(site)
         if early is None:
             early = self._early[site] = _Early(since_s=now_s)
+            self._early_facts += 1
+            self._make_room()
+        return early
+
+    def _make_room(self) -> None:
+        """Forget what was known first of sites that have not described themselves."""
+        while self._early_facts > MOST_EARLY and len(self._early) > 1:
+            self._forget_early(next(iter(self._early)))
+        if self._early_facts > MOST_EARLY:
+            (only,) = self._early.values()
+            del only.links[next(iter(only.links))]
+            self._early_facts -= 1
+
+    def _forget_early(self, site: SiteId) -> _Early | None:
+        early = self._early.pop(site, None)
+        if early is not None:
+            self._early_facts -= 1 + len(early.links)
         return early
 
     def _put_site(self, site: SiteId, state: SiteState) -> None:
@@ -190,7 +217,7 @@ class DrrtState:
         while self._lost_at_s and next(iter(self._lost_at_s.values())) < oldest_s:
             self._forget_site(next(iter(self._lost_at_s)))
         while self._early and next(iter(self._early.values())).since_s < oldest_s:
-            del self._early[next(iter(self._early))]
+            self._forget_early(next(iter(self._early)))
 
     def _forget_site(self, site: SiteId) -> None:
         del self._lost_at_s[site]

@@ -13,8 +13,8 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.intents import Preference
 from daitn.objects.queries import AUTO, Privacy, Trust
-from daitn.policy.pipeline import Policy
 from daitn.topology.qrrt.snapshot import Deployed
+from tests.policy.plain import PlainPolicy
 
 TRUST = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 TIMES = {"first-token", "deadline"}
@@ -209,7 +209,7 @@ def _dear_usd(candidate: Candidate) -> float:
     return candidate.cost_usd + 1e-6
 
 
-SCALAR: Policy[Question, Candidate] = Policy(
+SCALAR: PlainPolicy[Question, Candidate] = PlainPolicy(
     name="qirce",
     propose=lambda question: question.candidates,
     identify=lambda candidate: candidate.deployed.id,

@@ -14,7 +14,7 @@ from daitn.control.queries.context import QueryContext, QueryPlan
 from daitn.control.queries.engine import LATE_TIMES, NEAR
 from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.topology.qrrt.accuracy import accuracy_on
 from daitn.topology.qrrt.snapshot import Accuracies, Flags, Floats
 

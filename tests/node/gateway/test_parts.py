@@ -266,7 +266,7 @@ def test_records_are_a_ring_and_decisions_are_told_again() -> None:
             QueryRecord(
                 id=f"m:{number}",
                 asked_at_s=time.time(),
-                owner="",
+                owner=("ada", "", "mpvu")[number % 3],
                 api=Api.CHAT,
                 model_wanted="a",
                 topic="",
@@ -279,6 +279,10 @@ def test_records_are_a_ring_and_decisions_are_told_again() -> None:
     newest = MOST_RECORDS + 9
     assert [record.id for record in records.latest(2)] == [f"m:{newest}", f"m:{newest - 1}"]
     assert len(records.latest(10**6)) == MOST_RECORDS
+    assert {record.owner for record in records.latest(9, "ada")} == {"ada"}
+    assert len(records.latest(9, "ada")) == 9
+    assert {record.owner for record in records.latest(99, without=("mpvu",))} == {"ada", ""}
+    assert records.latest(5, "nobody") == ()
     assert records.explain(f"m:{newest}")[1].chosen == "a@m"
     for forgotten in (f"m:{newest - MOST_DECISIONS}", "m:0", "elsewhere:1"):
         with pytest.raises(NotFound):

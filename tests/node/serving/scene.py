@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import openai
 
+from daitn.learning.consultant import Consultant
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.facility import Facility
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
@@ -95,18 +96,27 @@ class Site:
         store = DiskBlobStore(folder / site / "models")
         self._transport = ChunkTransport(self.fabric, self.config.site, store, stall_s=0.2)
         self.changes = 0
+        self._consultant = Consultant(recipes)
         self.facility = Facility(
-            self.config, recipes, self.fabric, store, self._transport, _admit, self._changed
+            self.config,
+            self._consultant,
+            self.fabric,
+            store,
+            self._transport,
+            _admit,
+            self._changed,
         )
         self.served: list[Serving] = []
 
     async def start(self) -> Site:
         await self.fabric.subscribe(keys.site_serving(self.config.site), self._heard)
+        await self._consultant.start()
         await self.facility.start()
         return self
 
     async def close(self) -> None:
         await self.facility.close()
+        await self._consultant.close()
         await self._transport.close()
         await self.fabric.close()
 

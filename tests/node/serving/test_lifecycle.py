@@ -170,8 +170,8 @@ async def test_what_was_placed_comes_back_by_itself(
     await site.deploy("second", bass)
     await site.close()
     kept = tmp_path / "mdf" / "deployments"
-    (kept / "garbled").write_bytes(b"\x93\x01")
-    (kept / "half.partial").write_bytes(b"\x93")
+    (kept / "garbled.msgpack").write_bytes(b"\x93\x01")
+    (kept / "half.msgpack.partial").write_bytes(b"\x93")
     site = await Site(network, tmp_path).start()
     try:
         await until(lambda: site.answers("singer", alto) and site.answers("second", bass))
@@ -368,3 +368,20 @@ def _worker() -> int:
         if "daitn.learning.answering.worker" in child.cmdline()
     )
     return worker
+
+
+async def test_what_cannot_be_read_of_its_memory_holds_up_no_other_model(
+    network: MemoryNetwork, holder: Holder, tmp_path: Path
+) -> None:
+    site = await Site(network, tmp_path).start()
+    await site.ready("singer", holder.model("alto"))
+    await site.close()
+    memory = Path(site.config.state) / "deployments"
+    (memory / "folder.msgpack").mkdir()
+    (memory / "garbage.msgpack").write_bytes(b"\xff" * 40)
+    again = await Site(network, tmp_path).start()
+    try:
+        await until(lambda: again.state("singer") is DeploymentState.READY)
+        assert [d.name for d in again.facility.descriptor().deployments] == ["singer"]
+    finally:
+        await again.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.identifiers import SiteId
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
 from daitn.sim.learning.world import DATASET
 

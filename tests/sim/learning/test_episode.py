@@ -10,7 +10,7 @@ import pytest
 
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.intents import Budget
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.episode import Episode, EpisodeEnd, run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.noiseless import Noiseless

@@ -130,6 +130,24 @@ def test_the_number_of_origins_is_bounded() -> None:
     assert here.origins() == ("x", "y")
 
 
+def test_the_number_of_offers_is_bounded_by_all_origins_and_neighbours_together() -> None:
+    def offering(origin: str, count: int, seqno: int = 0) -> RouteEntry:
+        offers = tuple(Offer(f"answer:t{number}") for number in range(count))
+        return RouteEntry(origin, seqno, 1.0, 1 + seqno, offers)
+
+    here = table("a", "b", limits=AggregationLimits(most_offers=10))
+    here.heard("a", says(offering("x", 6), offering("y", 5)), 1.0)
+    here.heard("b", says(offering("x", 5)), 1.0)
+    assert [via.neighbour for via in here.routes_to("x")] == ["a"]
+    assert here.origins() == ("x",)
+    here.heard("a", says(offering("x", 3, seqno=1)), 2.0)
+    here.heard("b", says(offering("y", 7)), 2.0)
+    assert here.origins() == ("x", "y")
+    here.link_down("b", 3.0)
+    here.heard("a", says(offering("z", 7)), 3.0)
+    assert here.origins() == ("x", "z")
+
+
 def test_ways_are_the_selected_one_then_the_nearest() -> None:
     here = table("a", "b", "c")
     for neighbour, distance_s in (("a", 1.0), ("b", 0.99), ("c", 3.0)):

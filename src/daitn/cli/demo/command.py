@@ -17,8 +17,8 @@ from rich.table import Table
 from daitn.cli.data import medquad_path
 from daitn.cli.demo.asking import StreamServed, ask_streams
 from daitn.cli.demo.expected import ExpectedWay, expected_ways, sentence
-from daitn.cli.demo.flows import queries_picture
-from daitn.cli.demo.picture import network_picture
+from daitn.cli.demo.pictures.network import network_picture
+from daitn.cli.demo.pictures.queries import queries_picture
 from daitn.cli.demo.report import DemoReport, make_report
 from daitn.cli.demo.scenario import BASELINES, PLACES, write_scenario
 from daitn.cli.embedded import EmbeddedNetwork
@@ -179,7 +179,7 @@ def _show(job: JobView, report: DemoReport, out: Path) -> None:
     columns = ("", "answered", "right", "where", "p50 ms", "gateway ms", "USD", "last decision")
     screen.print(plain_table("asked", columns, asked))
     screen.print(
-        Panel(
+        Panel.fit(
             f"{report.means}\nData: {report.data_source}. {size(report.bytes_moved)} moved, "
             f"{report.seconds:.0f} s for the job, {report.total_seconds:.0f} s in all.\n"
             f"Report: {out / 'report.json'}   "

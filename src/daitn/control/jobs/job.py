@@ -36,6 +36,8 @@ class Outstanding:
 
     site: SiteId
     work: Work
+    since_s: float = 0.0
+    """When it was given."""
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Job:
     start: ModelRef | None
     insist: bool
     submitted_at_s: float
+    at_s: float = 0.0
+    """Of the fact that was taken in last."""
     state: JobState = JobState.SUBMITTED
     detail: str = ""
     ended_at_s: float | None = None

@@ -57,7 +57,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
-__all__ = ["decisions", "handle", "replay", "submit"]
+__all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
 
 Commands = tuple[Command, ...]
 RETRY_AFTER_S = 5.0
@@ -95,6 +95,7 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
             fix="this is a defect of the control centre; report it with the job's events",
         )
     before = job.state
+    job.at_s = now_s
     commands = handler(job, event, now_s)
     if job.in_vain >= MOST_IN_VAIN and not job.state.final:
         commands = (*_stops(commands), *_stop_all(job), *_give_up(job, now_s))
@@ -419,7 +420,7 @@ def _holders(candidate: ModelCandidate) -> str:
 
 
 def _start(job: Job, site: SiteId, work: Work) -> StartWork:
-    job.outstanding[work.visit] = Outstanding(site, work)
+    job.outstanding[work.visit] = Outstanding(site, work, job.at_s)
     return StartWork(site, work)
 
 

@@ -14,10 +14,10 @@ from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
 from daitn.objects.messages import WorkStatus
 
-__all__ = ["JobNews", "algorithm", "view"]
+__all__ = ["SILENT_S", "JobNews", "algorithm", "view"]
 
-_SILENT_S = 60.0
-"""A site without news for this long is reported as silent."""
+SILENT_S = 60.0
+"""From which on it is told that a site says nothing new."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,25 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         ended_at_s=job.ended_at_s,
         needs=job.needs,
         queued=_queued(job, news),
+        silent=_silent(job, news),
     )
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
     """What it is doing, with its queue positions and silent sites."""
     queued = _queued(job, news)
-    silent = [
+    silent = _silent(job, news)
+    doing = f"queued ({queued})" if queued else job.detail
+    return f"{doing}; nothing new from {silent}" if silent else doing
+
+
+def _silent(job: Job, news: Mapping[VisitId, JobNews]) -> str:
+    """Sites that are at its work, and have long said nothing new of it."""
+    return ", ".join(
         f"{site} for {said.silent_s:.0f} s"
         for site, said in _said(job, news)
-        if said.silent_s >= _SILENT_S and not said.status.ahead
-    ]
-    doing = f"queued ({queued})" if queued else job.detail
-    return f"{doing}; nothing new from {', '.join(silent)}" if silent else doing
+        if said.silent_s >= SILENT_S and not said.status.ahead
+    )
 
 
 def _queued(job: Job, news: Mapping[VisitId, JobNews]) -> str:

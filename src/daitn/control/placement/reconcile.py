@@ -5,7 +5,7 @@ Pure: each call requests what is missing, and retires nothing before its success
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from daitn.objects.access import allows
@@ -35,7 +35,7 @@ class Retire:
 
 def next_steps(
     desired: Mapping[str, DesiredDeployment],
-    retired: frozenset[str],
+    retired: Set[str],
     nodes: Iterable[NodeDescriptor],
 ) -> list[Place | Retire]:
     """Requests that bring the live `nodes` closer to the desired state.
@@ -54,9 +54,14 @@ def next_steps(
                 for site, node in sorted(live.items())
                 if site not in wish.places and _hosted(node, wish.name)
             ]
-    for name in sorted(retired - desired.keys()):
-        steps += [Retire(name, site) for site, node in sorted(live.items()) if _hosted(node, name)]
-    return steps
+    # By what is there, as far more may have been retired in all that time.
+    gone = {
+        (said.name, site)
+        for site, node in live.items()
+        for said in (node.facility.deployments if node.facility else ())
+        if said.name in retired and said.name not in desired and _hosted(node, said.name)
+    }
+    return steps + [Retire(name, site) for name, site in sorted(gone)]
 
 
 def chosen_places(

@@ -21,10 +21,10 @@ from daitn.control.queries.feasibility import (
     rejections,
 )
 from daitn.control.queries.scoring import QIRCE, Weighed
-from daitn.objects.decisions import Decision, Rejection, Scored
+from daitn.objects.decisions import Decision, Rejection
 from daitn.objects.queries import AUTO, QueryConstraints, Strategy
-from daitn.policy.arrays import OUT, best_first
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
+from daitn.policy.policy import OUT, best_first
 from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Flags, Floats
@@ -38,7 +38,6 @@ LATE_TIMES = -math.log(0.05)
 distribution. Hedging after the 95th percentile: Dean and Barroso, "The tail at scale", CACM
 2013."""
 _LATE_LEAST_S = 0.05
-_RANKED = 20
 
 
 class Qirce:
@@ -77,24 +76,14 @@ class Qirce:
         chosen: tuple[int, ...] = (),
     ) -> Decision:
         rows = context.snapshot.rows
-        scores = _scores(context, cut, passes)
-        terms = QIRCE.terms(Weighed(cut, context.affinity), passes)
-        order = np.lexsort((np.arange(len(scores)), -scores))[:_RANKED]
-        return Decision(
-            policy=QIRCE.name,
+        return QIRCE.decision(
+            Weighed(cut, context.affinity),
+            _scores(context, cut, passes),
+            lambda at: rows[int(cut.numbers[at])].id,
             chosen=" + ".join(rows[row].id for row in chosen) or None,
-            ranking=tuple(
-                Scored(
-                    candidate=rows[int(cut.numbers[at])].id,
-                    score=float(scores[at]),
-                    terms={name: float(term[at]) for name, term in terms.items()},
-                )
-                for at in order
-                if passes[at]
-            ),
             rejections=rejected,
             snapshot_version=context.snapshot.version,
-            at_s=context.now_s,
+            now_s=context.now_s,
         )
 
 

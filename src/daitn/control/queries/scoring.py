@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from daitn.policy.arrays import ArrayPolicy, every
+from daitn.policy.policy import Policy, every
 from daitn.topology.qrrt.load import usual_tokens
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Floats
@@ -100,7 +100,7 @@ def _relative(weighed: Weighed, values: Floats, passes: Flags) -> Floats:
     return terms
 
 
-QIRCE: Final = ArrayPolicy[Weighed](
+QIRCE: Final = Policy[Weighed](
     name="qirce",
     scorers={
         "accuracy": _accuracy,

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from daitn.control.route.plans import PlannedRoute, RouteContext
+import numpy as np
+
+from daitn.control.route.plans import PlannedRoute
+from daitn.control.route.question import RouteQuestion
 from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
+from daitn.policy.policy import Flags, Floats, Policy
 from daitn.topology.relaxation import as_value
 
-__all__ = ["FILTERS", "SCORERS", "WEIGHTS"]
+__all__ = ["FILTERS", "MTRCE"]
+
+Routes = Sequence[PlannedRoute]
 
 
-def _duration(context: RouteContext, route: PlannedRoute) -> Rejection | None:
-    budget, spent = context.question.intent.budget, context.question.spent
+def _duration(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
+    budget, spent = question.intent.budget, question.spent
     return _over(
         route, "duration", budget.duration_s, spent.duration_s + route.seconds, "duration_s", "s"
     )
 
 
-def _cost(context: RouteContext, route: PlannedRoute) -> Rejection | None:
-    budget, spent = context.question.intent.budget, context.question.spent
+def _cost(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
+    budget, spent = question.intent.budget, question.spent
     return _over(route, "cost", budget.cost_usd, spent.cost_usd + route.cost_usd, "cost_usd", "USD")
 
 
-def _examples(context: RouteContext, route: PlannedRoute) -> Rejection | None:
-    budget, spent = context.question.intent.budget, context.question.spent
+def _examples(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
+    budget, spent = question.intent.budget, question.spent
     return _over(
         route, "examples", budget.examples, spent.examples + route.examples, "examples", "examples"
     )
@@ -50,9 +57,8 @@ def _over(
     )
 
 
-def _release(context: RouteContext, route: PlannedRoute) -> Rejection | None:
-    """The data owners' rules on where a model that learned from their data may travel."""
-    question = context.question
+def _release(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
+    """The data owners' rules on where a model may travel that learned from their data."""
     for travel in route.travels:
         if not allows(travel.before, jurisdiction_of(question, travel.site)):
             return _withheld(route, travel.before, f"go to {travel.site}")
@@ -73,38 +79,37 @@ def _withheld(route: PlannedRoute, allowed: tuple[str, ...], what: str) -> Rejec
     )
 
 
-def _utility(context: RouteContext, route: PlannedRoute) -> float:
-    return route.utility
+def _utility(routes: Routes, passes: Flags) -> Floats:
+    return np.array([route.utility for route in routes], float)
 
 
-def _reach(context: RouteContext, route: PlannedRoute) -> float:
-    return route.holds
+def _reach(routes: Routes, passes: Flags) -> Floats:
+    return np.array([route.holds for route in routes], float)
 
 
-def _time(context: RouteContext, route: PlannedRoute) -> float:
-    return _relative(min(other.seconds for other in context.routes), route.seconds)
+def _time(routes: Routes, passes: Flags) -> Floats:
+    return _relative([route.seconds for route in routes])
 
 
-def _cheap(context: RouteContext, route: PlannedRoute) -> float:
-    return _relative(min(other.cost_usd for other in context.routes), route.cost_usd)
+def _cheap(routes: Routes, passes: Flags) -> Floats:
+    return _relative([route.cost_usd for route in routes])
 
 
-def _relative(least: float, value: float) -> float:
+def _relative(values: list[float]) -> Floats:
     """1 for the least of all candidates, one half for twice as much."""
-    return least / value if value > 0.0 else 1.0
+    least = min(values, default=0.0)
+    return np.array([least / value if value > 0.0 else 1.0 for value in values], float)
 
 
-FILTERS: tuple[Callable[[RouteContext, PlannedRoute], Rejection | None], ...] = (
+FILTERS: tuple[Callable[[RouteQuestion, PlannedRoute], Rejection | None], ...] = (
     _duration,
     _cost,
     _examples,
     _release,
 )
-SCORERS: dict[str, Callable[[RouteContext, PlannedRoute], float]] = {
-    "utility": _utility,
-    "reach": _reach,
-    "time": _time,
-    "cost": _cheap,
-}
-WEIGHTS = {"utility": 1.0, "reach": 0.0, "time": 0.0, "cost": 0.0}
-"""Search and choice use the utility alone; the other terms are only reported."""
+MTRCE: Final = Policy[Routes](
+    name="mtrce",
+    scorers={"utility": _utility, "reach": _reach, "time": _time, "cost": _cheap},
+    # Search and choice go by the one utility; the other terms are shown.
+    weights={"utility": 1.0, "reach": 0.0, "time": 0.0, "cost": 0.0},
+)

@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from daitn.control.route.checks import FILTERS, SCORERS, WEIGHTS
+from daitn.control.route.checks import FILTERS, MTRCE
 from daitn.control.route.obvious import epochs
 from daitn.control.route.pinned import pinned_route
-from daitn.control.route.plans import PlannedRoute, RouteContext, planned_routes
+from daitn.control.route.plans import PlannedRoute, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
 from daitn.control.route.task import Task, most_taught, task, worn_out
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
-from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
-from daitn.policy.pipeline import Policy, Rng
+from daitn.policy.policy import weights_under
 
 __all__ = ["Mtrce"]
 
@@ -48,19 +47,36 @@ class Mtrce:
     looks: int = LOOKS
     """Maximum number of plan changes that a decision tries; more never give a worse plan."""
 
-    def plan(self, question: RouteQuestion, rng: Rng) -> tuple[Route | None, Decision]:
-        """The next route, and why; None if no visit is worthwhile.
+    def plan(self, question: RouteQuestion) -> tuple[Route | None, Decision]:
+        """The route to go on with, and why; None where no visit is worth making.
 
         None: all targets hold as measured, nobody measures an objective, a pinned route is
         finished, no visit fits the budget and the rules, or a job without a budget makes no
         progress. A route that is not expected to reach all targets (`reaches`) is the best one
         left. Raises `InvalidInput` if a preference names an unknown weight.
         """
-        routes = self._routes(question, self._weights(question.intent))
-        decision = _POLICY.decide(RouteContext(question, routes), rng)
-        named = {found.id: found for found in routes}
-        chosen = named.get(decision.chosen or "")
-        return (chosen.route if chosen else None), _told(decision, named)
+        found = self._routes(question, self._weights(question.intent))
+        routes = sorted(found, key=lambda route: route.id)
+        rejections = tuple(
+            no
+            for route in routes
+            for check in FILTERS
+            if (no := check(question, route)) is not None
+        )
+        rejected = {no.candidate for no in rejections}
+        passes = np.array([route.id not in rejected for route in routes], bool)
+        scores = MTRCE.scores(routes, passes, ())
+        best = routes[int(scores.argmax())] if passes.any() else None
+        decision = MTRCE.decision(
+            routes,
+            scores,
+            lambda row: routes[row].id,
+            chosen=best.id if best else None,
+            rejections=rejections,
+            snapshot_version=question.snapshot_version,
+            now_s=question.now_s,
+        )
+        return (best.route if best else None), _told(decision, {one.id: one for one in routes})
 
     def why_none(self, question: RouteQuestion) -> str:
         """Why a job has no route any more, for its owner; empty if other reasons are reported."""
@@ -111,16 +127,8 @@ class Mtrce:
         return tuple({found.id: found for found in (*beyond, *within)}.values())
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
-        weights = dict(self.weights)
-        for index, preference in enumerate(intent.preferences):
-            if preference.scorer not in weights:
-                raise InvalidInput(
-                    f"mtrce has no scorer {preference.scorer!r}",
-                    field=f"preferences[{index}].scorer",
-                    fix=f"use one of {', '.join(sorted(weights))}",
-                )
-            weights[preference.scorer] = preference.weight
-        return weights
+        field = "preferences[{index}].scorer"
+        return weights_under(MTRCE.name, self.weights, intent.preferences, field)
 
 
 def _planned(
@@ -176,13 +184,3 @@ def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
 
 def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:
     return _planned(question, free, best_plans(free, looks))
-
-
-_POLICY = Policy[RouteContext, PlannedRoute](
-    name="mtrce",
-    propose=lambda context: context.routes,
-    identify=lambda found: found.id,
-    filters=FILTERS,
-    scorers=SCORERS,
-    weights=WEIGHTS,
-)

@@ -12,10 +12,9 @@ from daitn.control.route.rollout import PlanOutcomes, expected
 from daitn.control.route.task import Task
 from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.identifiers import SiteId
-from daitn.objects.intents import Preference
 from daitn.topology.snapshot import DataOption, MsDrrt
 
-__all__ = ["PlannedRoute", "RouteContext", "Travel", "planned_routes", "stop_names"]
+__all__ = ["PlannedRoute", "Travel", "planned_routes", "stop_names"]
 
 _LIKELY = 0.5
 """Share of the draws that must reach for a route to be expected to reach."""
@@ -49,27 +48,6 @@ class PlannedRoute:
     """In (0, 1], 1 for the best candidate: the number by which routes are compared."""
     travels: tuple[Travel, ...]
     """One per visit."""
-
-
-@dataclass(frozen=True)
-class RouteContext:
-    """What the route policy sees: the question, and the routes found for it."""
-
-    question: RouteQuestion
-    routes: tuple[PlannedRoute, ...]
-
-    @property
-    def preferences(self) -> tuple[Preference, ...]:
-        """Empty: the utility already includes the owner's preferences."""
-        return ()
-
-    @property
-    def snapshot_version(self) -> int:
-        return self.question.snapshot_version
-
-    @property
-    def now_s(self) -> float:
-        return self.question.now_s
 
 
 def stop_names(topology: MsDrrt) -> dict[str, str]:

@@ -72,8 +72,13 @@ def _load_engine(threads: int) -> None:
         torch.set_num_interop_threads(1)
 
 
-def serve(module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None]) -> None:
-    """Be a child process: `run` answers on a stream what comes in a queue, while the node lives."""
+def serve(
+    module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None], *, engine: bool = True
+) -> None:
+    """Be a child process: `run` answers on a stream what comes in a queue, while the node lives.
+
+    `engine`: whether it will compute.
+    """
     parser = argparse.ArgumentParser(prog=module)
     parser.add_argument("--threads", type=int, required=True)
     threads: int = parser.parse_args().threads
@@ -81,7 +86,8 @@ def serve(module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None]
     _end_before_the_node()
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
-    _load_engine(threads)
+    if engine:
+        _load_engine(threads)
     run(replies, inbox)
 
 
@@ -92,11 +98,13 @@ def send(replies: BinaryIO, message: msgspec.Struct) -> None:
         left = left[replies.write(left) :]
 
 
-def reported(error: Exception) -> ErrorReport:
-    """A recipe's exception as the node hears of it; an unforeseen one is cut short."""
+def reported(error: Exception, *, silent: bool = False) -> ErrorReport:
+    """A recipe's exception as the node hears of it, and whoever asked the node; an unforeseen one
+    is cut short. `silent`: its words stay here."""
     if isinstance(error, DaitnError):
         return ErrorReport.of(error)
-    message = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]
+    kind = type(error).__name__
+    message = f"a recipe failed: {kind}" if silent else f"{kind}: {error}"[:_MESSAGE_CHARS]
     return ErrorReport.of(
         WorkFailed(message, fix="the log of the node that did the work says where")
     )

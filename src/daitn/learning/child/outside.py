@@ -28,7 +28,6 @@ _REST_OF_FRAME_WITHIN_S = 10.0
 """A child writes a frame at once, so a frame that does not end is no frame."""
 _REAP_WITHIN_S = 5.0
 _TAIL_BYTES = 4096
-_LAST_LINE_CHARS = 200
 
 
 class ChildProcess(Generic[ReplyT]):
@@ -137,9 +136,9 @@ class ChildProcess(Generic[ReplyT]):
         await self.kill()
         tail = self._tail.decode(errors="replace").strip()
         _log.error("the %s %s; its last words:\n%s", self.name, ended, tail or "(none)")
-        last_line = tail.splitlines()[-1][:_LAST_LINE_CHARS] if tail else ""
+        # They stay in this log: they may be of a record, or of somebody's question.
         raise WorkFailed(
-            f"the {self.name} {ended}" + (f"; its last words: {last_line}" if tail else ""),
+            f"the {self.name} {ended}",
             fix="the log of the node that did the work says more; the next piece of work gets a "
             "new worker",
         )

@@ -1,7 +1,8 @@
 """A recipe for tables: a small network that tells classes apart by numeric columns.
 
 Images fit too, one column per pixel. Data and test sets are of schema `table/1`: a CSV file
-whose header names the columns, one of which holds the label.
+whose header names the columns, one of which holds the label: the one called `label`, or the one
+that the data's owner names.
 """
 
 from __future__ import annotations
@@ -13,8 +14,16 @@ from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.classifier.config import parse_config
-from daitn.learning.classifier.table import LABEL, profile
-from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.learning.classifier.table import LABEL, profile, read_table
+from daitn.learning.recipe import (
+    Config,
+    DataProfile,
+    Footprint,
+    Measured,
+    Progress,
+    Selection,
+    Trained,
+)
 from daitn.objects.deployments import Api
 
 __all__ = ["Classifier"]
@@ -52,6 +61,14 @@ class Classifier:
     metrics: tuple[str, ...] = ("accuracy", "balanced_accuracy")
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS)
 
+    def __init__(self, selection: Selection | None = None) -> None:
+        """`selection`: what the owner of the data that it reads says of the columns."""
+        self._selection = selection or Selection()
+
+    def selecting(self, selection: Selection) -> Classifier:
+        """See `Selecting`."""
+        return Classifier(selection)
+
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
         columns = settings.features if isinstance(settings.features, int) else _ASSUMED_COLUMNS
@@ -65,17 +82,17 @@ class Classifier:
             flops_per_example=6.0 * weights,
             memory_bytes=_ENGINE_BYTES + _FLOAT_BYTES * (parameters * _COPIES + activations),
             size_bytes=_FLOAT_BYTES * (parameters + 2 * columns),
-            # What is published of a table are the labels in its column `label`, see `profile`.
+            # What is published of a table are the labels that its owner names, see `profile`.
             labels=settings.classes if settings.label == LABEL else (),
             labels_field="model.config.classes",
             learning=_learning(settings.learning_rate),
         )
 
     def inspect(self, data: Path) -> DataProfile:
-        return profile(data)
+        return profile(data, self._selection)
 
     def inspect_test(self, test: Path) -> DataProfile:
-        return profile(test)
+        return profile(test, self._selection)
 
     def initialise(self, config: Config, seed: int, out: Path) -> None:
         from daitn.learning.classifier import parts
@@ -97,7 +114,8 @@ class Classifier:
 
         settings = parse_config(config)
         state = parts.read(model, settings)
-        trained = training.train(state, settings, data, examples, seed, watch)
+        table = read_table(data, settings.label, self._selection)
+        trained = training.train(state, settings, table, data, examples, seed, watch)
         parts.write(state, out)
         return trained
 
@@ -105,7 +123,9 @@ class Classifier:
         from daitn.learning.classifier import evaluation, parts
 
         settings = parse_config(config)
-        return evaluation.evaluate(parts.read(model, settings), settings, test, metric)
+        evaluation.check_metric(metric)
+        table = read_table(test, settings.label, self._selection)
+        return evaluation.evaluate(parts.read(model, settings), settings, table, test, metric)
 
     def open(self, model: Path, config: Config) -> Generator:
         from daitn.learning.classifier import parts

@@ -9,6 +9,7 @@ import msgspec
 
 from daitn.learning.recipe import Config
 from daitn.objects.errors import InvalidInput
+from daitn.objects.text import plain, plain_fields
 
 __all__ = ["ClassifierConfig", "parse_config"]
 
@@ -28,7 +29,8 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     features: Count | Literal["auto"] = "auto"
     """Number of feature columns; `auto` takes it from the first data set."""
     label: ClassName = "label"
-    """Name of the column that holds the label."""
+    """Name of the column that holds the label; `label`: the one that each data set's owner names.
+    """
     hidden: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = (64,)
     """Sizes of the hidden layers."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
@@ -42,6 +44,11 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     batch: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 32
 
     def __post_init__(self) -> None:
+        classes = tuple(map(plain, self.classes))
+        if not all(classes):
+            raise ValueError("a class has no name")
+        msgspec.structs.force_setattr(self, "classes", classes)
+        plain_fields(self, "label")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
 

@@ -11,33 +11,38 @@ from numpy.typing import NDArray
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
-from daitn.learning.classifier.table import read_table
+from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import Measured
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["METRICS", "evaluate"]
+__all__ = ["METRICS", "check_metric", "evaluate"]
 
 METRICS = ("accuracy", "balanced_accuracy")
 _MIN_LABEL_ITEMS = 10
 """A label with fewer items is not reported by itself: it would tell of single records."""
 
 
-def evaluate(state: State, config: ClassifierConfig, test: Path, metric: str) -> Measured:
-    """Measure `metric`.
-
-    A model that has seen no data yet is measured too: it guesses.
-    """
+def check_metric(metric: str) -> None:
+    """Raise `InvalidInput` for a metric that classifiers are not measured by."""
     if metric not in METRICS:
         raise InvalidInput(
             f"the recipe classifier does not measure {metric!r}",
             field="metric",
             fix=f"use one of {', '.join(METRICS)}",
         )
-    table = read_table(test, config.label)
+
+
+def evaluate(
+    state: State, config: ClassifierConfig, table: Table, test: Path, metric: str
+) -> Measured:
+    """Measure `metric` on the table in the file `test`.
+
+    A model that has seen no data yet is measured too: it guesses.
+    """
     if state.columns:
         table = table.arranged(state.columns, test)
     settle(state, config, table.columns)
-    targets = class_indices(table.labels, config.classes, test)
+    targets = class_indices(table.labels, config, test)
     standard = state.standard or _unscaled(len(table.columns))
     with torch.inference_mode():
         guesses = forward(scaled(table.features, standard), state.layers).argmax(dim=1)
@@ -76,4 +81,6 @@ def _balanced(by_label: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
 
 
 def _unscaled(columns: int) -> Standard:
-    return Standard(mean=torch.zeros(columns), var=torch.ones(columns), count=0.0)
+    """As numbers come: it has learned of none how its values lie."""
+    ones = torch.ones(columns)
+    return Standard(mean=torch.zeros(columns), var=ones, count=ones.double())

@@ -1,8 +1,8 @@
 """A classifier on disk: `weights.safetensors` and `features.json`.
 
 The tensors of layer n are `layers.n.weight` and `layers.n.bias`; `standard.mean`, `standard.var`
-and `standard.count` say how its inputs are scaled. A model of `auto` features has no tensors
-until data has shown it its columns; the seed of its future weights is in `features.json`.
+and `standard.count` say of each column how its inputs are scaled. A model of `auto` features has no
+tensors until data has shown it its columns; the seed of its future weights is in `features.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.objects.text import plain
 
 __all__ = ["Standard", "State", "fresh", "read", "settle", "write"]
 
@@ -37,8 +38,9 @@ class Standard:
 
     mean: Tensor
     var: Tensor
-    count: float
-    """Examples that the two are over."""
+    count: Tensor
+    """Examples, column by column, that had a value there: a column that a site leaves empty says
+    nothing of how its values lie."""
 
 
 @dataclass
@@ -87,7 +89,7 @@ def write(state: State, out: Path) -> None:
     if state.standard is not None:
         tensors["standard.mean"] = state.standard.mean
         tensors["standard.var"] = state.standard.var
-        tensors["standard.count"] = torch.tensor([state.standard.count], dtype=torch.float64)
+        tensors["standard.count"] = state.standard.count
     save_file(tensors, out / _WEIGHTS)
     features = _Features(seed=state.seed, columns=state.columns)
     (out / _FEATURES).write_bytes(msgspec.json.encode(features))
@@ -101,7 +103,7 @@ def read(model: Path, config: ClassifierConfig) -> State:
     except (OSError, msgspec.DecodeError, SafetensorError) as error:
         raise _not_this(f"{error}") from error
     state = fresh(config, features.seed)
-    state.columns = features.columns
+    state.columns = tuple(map(plain, features.columns))
     if not tensors and not features.columns:
         return state
     width = len(features.columns) or config.features
@@ -119,7 +121,7 @@ def read(model: Path, config: ClassifierConfig) -> State:
         state.standard = Standard(
             mean=_tensor(tensors, "standard.mean", (width,)),
             var=_tensor(tensors, "standard.var", (width,)),
-            count=float(_tensor(tensors, "standard.count", (1,), torch.float64)),
+            count=_counts(tensors, width),
         )
     return state
 
@@ -136,6 +138,15 @@ def _tensor(
     if not bool(torch.isfinite(tensor).all()):
         raise _not_this(f"{name} holds values that are no finite numbers")
     return tensor
+
+
+def _counts(tensors: dict[str, Tensor], width: int) -> Tensor:
+    """One count per column; models made before had one for all."""
+    shape = (1,) if tuple(tensors["standard.count"].shape) == (1,) else (width,)
+    counts = _tensor(tensors, "standard.count", shape, torch.float64)
+    if bool((counts < 0.0).any()):
+        raise _not_this("standard.count holds what is no count")
+    return counts.expand(width).contiguous()
 
 
 def _random_layers(sizes: tuple[int, ...], seed: int) -> list[tuple[Tensor, Tensor]]:

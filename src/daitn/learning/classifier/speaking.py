@@ -14,6 +14,7 @@ from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import forward, scaled
 from daitn.learning.classifier.parts import State
 from daitn.objects.errors import InvalidInput
+from daitn.objects.text import plain
 
 __all__ = ["ClassifierGenerator"]
 
@@ -66,6 +67,7 @@ class ClassifierGenerator:
                 field="messages",
                 fix=f'ask for instance {{"{columns[0] if columns else "column"}": 1.5}}',
             ) from None
+        record = {plain(column): value for column, value in record.items()}
         unknown = sorted(record.keys() - set(columns))
         if unknown or not record:
             raise InvalidInput(

@@ -8,23 +8,27 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.learning.recipe import DataProfile
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.learning.classifier.complaints import NO_NUMBER, Complaints, some
+from daitn.learning.classifier.layout import LABEL, Layout, label_column, lay_out
+from daitn.learning.recipe import DataProfile, Selection
+from daitn.learning.text_file import text_lines
+from daitn.objects.errors import InvalidInput
+from daitn.objects.text import plain
 
 __all__ = ["LABEL", "Table", "profile", "read_table"]
 
-LABEL = "label"
-"""Name of the column whose labels are published."""
 _MAX_LABELS = 1000
 """A histogram is published: a column with more values is no label, and may name its records."""
-_SHOWN_COLUMNS = 5
+_TOO_LARGE = "cannot be held by a 32-bit float"
+_LARGEST = np.finfo(np.float32).max
+_NO_SELECTION = Selection()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,133 +55,126 @@ class Table:
                 + _listed("missing", missing)
                 + _listed("unexpected", unexpected),
                 field="columns",
-                fix="give the columns the same names at every site, and drop the others",
+                fix="give the columns the same names at every site; add a missing one, empty where "
+                "its values are not known, and have the site `ignore` the others",
             )
         order = [self.columns.index(name) for name in columns]
         return Table(columns=columns, features=self.features[:, order], labels=self.labels)
 
 
-def read_table(path: Path, label: str) -> Table:
-    """Read a file whose label is in column `label`.
+def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECTION) -> Table:
+    """Read a file, with the label that a model of `label` learns from it.
 
-    Raises `NotFound` if there is no such file, `InvalidInput` naming file, line and column if it
-    is malformed or has no records.
+    Raises `NotFound` if there is no such file, `InvalidInput` telling all that is wrong with it if
+    it is malformed or has no records.
     """
     rows = _rows(path)
-    header = _checked_header(path, next(rows, (1, []))[1])
-    if label not in header:
-        raise InvalidInput(
-            f"{path} has no column {label!r}; its columns: {_some(header)}",
-            field="model.config.label",
-            fix="name the column that holds the label",
-        )
-    at = header.index(label)
-    columns = (*header[:at], *header[at + 1 :])
+    layout, complaints = lay_out(path, next(rows, (1, []))[1], label, selection)
     features: list[NDArray[np.float32]] = []
     labels: list[str] = []
     for line, cells in rows:
-        if len(cells) != len(header):
-            raise _malformed(path, line, "record", f"{len(cells)} cells, not {len(header)}")
-        labels.append(_checked_label(path, line, label, cells.pop(at)))
-        features.append(_numbers(path, line, columns, cells))
-    if not features:
-        raise InvalidInput(f"{path} has no records", field=str(path), fix="add some below a header")
+        if len(cells) != layout.width:
+            complaints.cell(line, -1, f"should have {layout.width} cells")
+            continue
+        if layout.label >= 0:
+            labels.append(plain(cells[layout.label]))
+            if not labels[-1]:
+                complaints.cell(line, layout.label, "should not be empty")
+        features.append(_numbers(line, layout, cells, complaints))
+    if not features and not complaints:
+        complaints.say("there are no records", "records", "add some below the header")
+    complaints.fail()
+    columns = tuple(complaints.names[at] for at in layout.features)
     return Table(columns=columns, features=np.stack(features), labels=tuple(labels))
 
 
-def profile(path: Path) -> DataProfile:
-    """Describe a file. Its label is the column called `label`, or the last one if none is.
+def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
+    """Describe a file. Its label is the column that the selection names, or is called `label`.
 
     Raises as `read_table` does, and `InvalidInput` if the label has too many values to be one.
     """
-    header = _checked_header(path, next(_rows(path), (1, []))[1])
-    table = read_table(path, LABEL if LABEL in header else header[-1])
+    table = read_table(path, LABEL, selection)
     labels = Counter(table.labels)
     if len(labels) > _MAX_LABELS:
         raise InvalidInput(
             f"{path} has {len(labels)} different labels; at most {_MAX_LABELS} make classes",
-            field=LABEL,
-            fix="put the class into a column called `label`",
+            field=label_column(LABEL, selection),
+            fix="name a column that holds a class: `label: its name`",
         )
     usable = int(np.isfinite(table.features).all(axis=1).sum())
     return DataProfile(
         samples=len(table.labels),
         labels=dict(sorted(labels.items())),
         quality=usable / len(table.labels),
+        columns=table.columns,
+        remarks=tuple(_remarks(table)),
     )
+
+
+def _remarks(table: Table) -> Iterator[str]:
+    """What is allowed, and may not be meant."""
+    present = np.isfinite(table.features)
+    empty = [name for name, there in zip(table.columns, present.T, strict=True) if not there.any()]
+    if empty:
+        yield f"empty throughout, so that models learn nothing of it here: {some(empty)}"
+    numbered = [
+        name
+        for name, values in zip(table.columns, table.features.T, strict=True)
+        if _looks_like_numbering(values)
+    ]
+    if numbered:
+        yield f"a different whole number in every record; `ignore` what is an id: {some(numbered)}"
+
+
+def _looks_like_numbering(values: NDArray[np.float32]) -> bool:
+    whole = bool(np.isfinite(values).all()) and bool((values == np.floor(values)).all())
+    return whole and len(values) > 1 and len(np.unique(values)) == len(values)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every record that is not blank, the header first."""
+    reader = csv.reader(text_lines(path), strict=True)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
-    except FileNotFoundError as error:
-        raise NotFound(f"no file {path}", field=str(path), fix="check the path") from error
-    except (csv.Error, UnicodeDecodeError) as error:
+        for cells in reader:
+            if cells and not (len(cells) == 1 and not cells[0].strip()):
+                yield reader.line_num, cells
+    except csv.Error as error:
         raise InvalidInput(
-            f"{path} is no CSV file: {error}", field=str(path), fix="write CSV in UTF-8"
+            f"{path} is no CSV file: {error}, in line {reader.line_num}",
+            field=str(path),
+            fix="write CSV in UTF-8",
         ) from error
 
 
-def _checked_header(path: Path, header: list[str]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in header)
-    if len(names) < 2:
-        raise _malformed(path, 1, "header", "names fewer than two columns")
-    for name, times in Counter(names).items():
-        if times > 1 or not name:
-            raise _malformed(path, 1, "header", f"column {name!r} is named {times} times")
-    return names
-
-
-def _checked_label(path: Path, line: int, column: str, cell: str) -> str:
-    if not cell.strip():
-        raise _malformed(path, line, column, "is empty")
-    return cell.strip()
-
-
 def _numbers(
-    path: Path, line: int, columns: tuple[str, ...], cells: list[str]
+    line: int, layout: Layout, cells: list[str], complaints: Complaints
 ) -> NDArray[np.float32]:
+    chosen = [cells[at] for at in layout.features]
     try:
-        numbers = np.fromiter(map(float, cells), np.float64, len(cells))
+        if "_" in "".join(chosen):
+            raise ValueError("Python reads 1_0 as ten")
+        numbers = np.fromiter(map(float, chosen), np.float64, len(chosen))
+        complaints.numeric(layout.features)
     except ValueError:
-        numbers = np.array(
-            [_number(path, line, *named) for named in zip(columns, cells, strict=True)], np.float64
-        )
-    too_large = np.abs(numbers) > np.finfo(np.float32).max
-    if too_large.any():
-        column = columns[int(too_large.argmax())]
-        raise _malformed(path, line, column, "is too large for a 32-bit float")
+        each = zip(layout.features, chosen, strict=True)
+        numbers = np.array([_number(line, at, cell, complaints) for at, cell in each], np.float64)
+    for position in np.flatnonzero(np.abs(numbers) > _LARGEST):
+        complaints.cell(line, layout.features[position], _TOO_LARGE)
+        numbers[position] = math.nan
     return numbers.astype(np.float32)
 
 
-def _number(path: Path, line: int, column: str, cell: str) -> float:
-    if not cell.strip():
+def _number(line: int, column: int, cell: str, complaints: Complaints) -> float:
+    if not plain(cell):
         return math.nan
     try:
-        return float(cell)
+        number = float(cell if "_" not in cell else "")
     except ValueError:
-        # The cell is private data: it is not repeated.
-        raise _malformed(path, line, column, "is not a number") from None
+        complaints.cell(line, column, NO_NUMBER)
+        return math.nan
+    complaints.numeric((column,))
+    return number
 
 
 def _listed(what: str, names: list[str]) -> str:
-    return f"; {what}: {_some(names)}" if names else ""
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _SHOWN_COLUMNS} more" if len(every) > _SHOWN_COLUMNS else ""
-    return ", ".join(every[:_SHOWN_COLUMNS]) + more
-
-
-def _malformed(path: Path, line: int, column: str, problem: str) -> InvalidInput:
-    return InvalidInput(
-        f"{path}, line {line}, field {column}: {problem}",
-        field=column,
-        fix=f"correct line {line} of {path}, or drop it",
-    )
+    return f"; {what}: {some(names)}" if names else ""

@@ -15,11 +15,11 @@ from torch.nn import functional
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
-from daitn.learning.classifier.table import read_table
+from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import Progress, Trained
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["train"]
+__all__ = ["merged", "train"]
 
 _REPORTS = 20
 """Progress reports of a visit."""
@@ -30,21 +30,22 @@ _LAST_SHARE = 0.1
 def train(
     state: State,
     config: ClassifierConfig,
+    table: Table,
     data: Path,
     examples: int,
     seed: int,
     watch: Callable[[Progress], None],
 ) -> Trained:
-    """Teach `state`, in place, `examples` rows of `data`, reshuffled whenever all were seen."""
+    """Teach `state`, in place, `examples` rows of the table in the file `data`, reshuffled whenever
+    all were seen."""
     started = time.perf_counter()
     if examples < 1:
         raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
-    table = read_table(data, config.label)
     if state.columns:
         table = table.arranged(state.columns, data)
     settle(state, config, table.columns)
-    targets = class_indices(table.labels, config.classes, data)
-    state.standard = _merged(state.standard, table.features, examples)
+    targets = class_indices(table.labels, config, data)
+    state.standard = merged(state.standard, table.features, examples)
     inputs = scaled(table.features, state.standard)
     order = _order(len(targets), examples, seed)
     losses = _fit(state, config, inputs, targets, order, watch)
@@ -102,28 +103,31 @@ def _order(rows: int, examples: int, seed: int) -> Tensor:
     return torch.cat([torch.randperm(rows, generator=generator) for _ in range(rounds)])[:examples]
 
 
-def _merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:
-    """Mean and variance over what was known and this site's rows, weighted by examples.
-
-    (Chan, Golub and LeVeque 1979: pairwise update of variances.)
+def merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:
+    """Mean and variance of each column over what was known and this site's values, weighted by the
+    examples that have one. (Chan, Golub and LeVeque 1979: pairwise update of variances.)
     """
     present = np.isfinite(features)
-    rows = np.maximum(present.sum(axis=0), 1)
+    filled = present.sum(axis=0)
+    rows = np.maximum(filled, 1)
     values = np.where(present, features, 0.0).astype(np.float64)
     mean = values.sum(axis=0) / rows
     var = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0) / rows
+    seen = examples * (filled / len(features))
     if known is None:
-        return Standard(mean=_single(mean), var=_single(var), count=float(examples))
+        return Standard(mean=_single(mean), var=_single(var), count=torch.from_numpy(seen))
     old_mean, old_var = known.mean.double().numpy(), known.var.double().numpy()
-    count = known.count + examples
-    share = examples / count
+    count = known.count.numpy() + seen
+    share = seen / np.where(count > 0.0, count, 1.0)
     gap = mean - old_mean
     return Standard(
         mean=_single(old_mean + share * gap),
         var=_single((1 - share) * old_var + share * var + share * (1 - share) * gap**2),
-        count=count,
+        count=torch.from_numpy(count),
     )
 
 
 def _single(values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+    """As far as a 32-bit float goes: the square of a large value does not fit."""
+    most = np.finfo(np.float32).max
+    return torch.from_numpy(values.clip(-most, most).astype(np.float32))

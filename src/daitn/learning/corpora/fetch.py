@@ -7,7 +7,6 @@ verified: a SHA-256 over all rows, sorted, each with single spaces between words
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import urllib.request
 import zipfile
@@ -20,6 +19,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from daitn.files.atomic import make_folder, put_in_place
 from daitn.learning.corpora.medquad import SITES
 from daitn.objects.errors import Corrupt, InvalidInput, Unreachable
 
@@ -71,7 +71,7 @@ def fetch_medquad(
     file only with a complete and verified one.
     """
     url = url or URL
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".medquad-") as folder:
         archive, written = Path(folder) / "medquad.zip", Path(folder) / "medquad.parquet"
         _download(url, archive, watch)
@@ -84,7 +84,7 @@ def fetch_medquad(
                 fix=_FIX,
             )
         _write(rows, written)
-        os.replace(written, path)
+        put_in_place(written, path)
 
 
 def _download(url: str, archive: Path, watch: Downloaded) -> None:

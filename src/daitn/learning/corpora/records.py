@@ -6,15 +6,22 @@ of question. `multiple-choice/1` is test data: one question with four options, o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.files.atomic import make_folder, replace_file
+from daitn.learning.text_file import text_lines
+from daitn.objects.errors import InvalidInput
+from daitn.objects.text import plain_fields
 
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
+
+_SHOWN = 5
+"""Complaints about one file that are told."""
 
 OPTIONS = 4
 """Options of a `multiple-choice/1` item; guessing scores 1 / OPTIONS."""
@@ -30,6 +37,9 @@ class QaPair(msgspec.Struct, frozen=True, kw_only=True):
     question: str
     answer: str
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic", "label")
+
 
 class MultipleChoice(msgspec.Struct, frozen=True, kw_only=True):
     """One record of `multiple-choice/1`."""
@@ -41,6 +51,9 @@ class MultipleChoice(msgspec.Struct, frozen=True, kw_only=True):
     answer: int
     """Index of the right option."""
 
+    def __post_init__(self) -> None:
+        plain_fields(self, "topic", "label")
+
 
 Record = TypeVar("Record", QaPair, MultipleChoice)
 
@@ -48,59 +61,71 @@ Record = TypeVar("Record", QaPair, MultipleChoice)
 def read_pairs(path: Path) -> list[QaPair]:
     """Read a `qa-pairs/1` file.
 
-    Raises `NotFound` if there is no such file, `InvalidInput` naming file, line and field if a
-    record is malformed or the file is empty.
+    Raises `NotFound` if there is no such file, `InvalidInput` naming file, lines and fields if
+    records are malformed or there are none.
     """
     return _read(path, QaPair, "qa-pairs/1", ("topic", "label", "question", "answer"))
 
 
 def read_choices(path: Path) -> list[MultipleChoice]:
     """Read a `multiple-choice/1` file; raises as `read_pairs` does."""
-    choices = _read(path, MultipleChoice, "multiple-choice/1", ("topic", "label", "question"))
-    for number, choice in enumerate(choices, start=1):
-        if not 0 <= choice.answer < OPTIONS:
-            fix = f"give an index from 0 to {OPTIONS - 1}"
-            raise _malformed(path, number, "answer", f"is {choice.answer}", fix)
-        for index, option in enumerate(choice.options):
-            if not option.strip():
-                raise _malformed(path, number, f"options[{index}]", "is empty", "write the option")
-    return choices
+    return _read(path, MultipleChoice, "multiple-choice/1", ("topic", "label", "question"))
 
 
 def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int:
-    """Write records as JSON lines, creating folders as needed; returns their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write records as JSON lines, creating folders as needed; return how many there were."""
+    make_folder(path.parent)
     lines = [msgspec.json.encode(record) for record in records]
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    replace_file(path, b"".join(line + b"\n" for line in lines))
     return len(lines)
+
+
+@dataclass(frozen=True)
+class _Complaint:
+    """About one record. It does not repeat what stands there."""
+
+    field: str
+    problem: str
+    fix: str
 
 
 def _read(path: Path, kind: type[Record], schema: str, required: tuple[str, ...]) -> list[Record]:
     decoder = msgspec.json.Decoder(kind)
     records: list[Record] = []
-    for number, line in _lines(path):
+    complaints: list[tuple[int, _Complaint]] = []
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            continue
         try:
             record = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _malformed(
-                path, number, _named_field(str(error)), str(error), f"write one {schema} record"
-            ) from error
-        for name in required:
-            if not str(getattr(record, name)).strip():
-                raise _malformed(path, number, name, "is empty", "fill it in or drop the line")
-        records.append(record)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            told = str(error) if isinstance(error, msgspec.DecodeError) else "is no JSON"
+            fix = f"write one {schema} record"
+            complaints.append((number, _Complaint(_named_field(told), told, fix)))
+            continue
+        complaint = _complaint(record, required)
+        if complaint is None:
+            records.append(record)
+        else:
+            complaints.append((number, complaint))
+    if complaints:
+        raise _malformed(path, complaints)
     if not records:
         raise InvalidInput(f"{path} has no records", field=str(path), fix=f"write {schema} lines")
     return records
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Every line, counted from 1. A blank line is a malformed record."""
-    try:
-        with path.open("rb") as file:
-            yield from enumerate(file, start=1)
-    except FileNotFoundError as error:
-        raise NotFound(f"no file {path}", field=str(path), fix="check the path") from error
+def _complaint(record: QaPair | MultipleChoice, required: tuple[str, ...]) -> _Complaint | None:
+    for name in required:
+        if not str(getattr(record, name)).strip():
+            return _Complaint(name, "is empty", "fill it in or drop the line")
+    if isinstance(record, MultipleChoice):
+        if not 0 <= record.answer < OPTIONS:
+            return _Complaint("answer", "is no option's", f"give an index from 0 to {OPTIONS - 1}")
+        for index, option in enumerate(record.options):
+            if not option.strip():
+                return _Complaint(f"options[{index}]", "is empty", "write the option")
+    return None
 
 
 def _named_field(problem: str) -> str:
@@ -112,9 +137,14 @@ def _named_field(problem: str) -> str:
     return "record"
 
 
-def _malformed(path: Path, line: int, name: str, problem: str, fix: str) -> InvalidInput:
+def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> InvalidInput:
+    """All at once, as far as one reads."""
+    shown = complaints[:_SHOWN]
+    told = "; ".join(f"line {line}, field {c.field}: {c.problem}" for line, c in shown)
+    more = f"; and {len(complaints) - len(shown)} more" if len(complaints) > len(shown) else ""
+    first_line, first = complaints[0]
     return InvalidInput(
-        f"{path}, line {line}, field {name}: {problem}",
-        field=name,
-        fix=f"{fix} at line {line} of {path}",
+        f"{path}, {told}{more}",
+        field=first.field,
+        fix=f"{first.fix} at line {first_line} of {path}",
     )

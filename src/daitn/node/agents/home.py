@@ -76,10 +76,14 @@ class AgentHome:
         self._host = host
         self._transport = transport
         self._needs = needs
+        self._open: dict[JobId, Agent] = {}
+        """Those that have not ended: what is done again and again looks at these alone."""
+        self._models: dict[JobId, frozenset[Digest]] = {}
+        """Weights that each journey needs, whether it has ended or not."""
         self._heard_s: dict[JobId, float] = {}
         self._at: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
         """Its latest stage of which was heard, and where."""
-        self._backed_up: set[Digest] = set()
+        self._backed_up: dict[JobId, set[Digest]] = {}
         self._news: dict[JobId, Agent] = {}
         """Journeys of which weights may not be kept here yet."""
         self._naming: set[JobId] = set()
@@ -88,9 +92,13 @@ class AgentHome:
 
     def start(self) -> None:
         """Wait for news of those that are under way."""
-        now_s = time.monotonic()
-        self._news = {agent.job: agent for agent in self._store.all()}
-        self._heard_s = dict.fromkeys(self._news, now_s)
+        for agent in self._store.all():
+            try:
+                self._know(Itinerary.of(agent))
+            except Corrupt as error:
+                log.error("a journey of ours cannot be read and is left aside: %s", error)
+        self._news = dict(self._open)
+        self._heard_s = dict.fromkeys(self._open, time.monotonic())
         self._tasks = (
             asyncio.create_task(self._watch(), name="agents"),
             asyncio.create_task(self._back_up_for_ever(), name="agents' weights"),
@@ -103,9 +111,7 @@ class AgentHome:
 
     def models(self) -> frozenset[Digest]:
         """Weights that came home, or of which a copy is kept here."""
-        return frozenset(
-            model.manifest for agent in self._store.all() for model in Itinerary.of(agent).models()
-        )
+        return frozenset().union(*self._models.values())
 
     def handlers(self) -> dict[str, Handler]:
         """The verbs of a control centre that a home knows too, for its own models."""
@@ -130,8 +136,11 @@ class AgentHome:
     # News
 
     async def _report(self, report: AgentReport) -> ReportReply:
-        known = self._get(report.job)
-        if report.epoch < known.epoch or Itinerary.of(known).job.state.final:
+        known = self._open.get(report.job)
+        if known is None:
+            self._get(report.job)
+            return ReportReply.STALE
+        if report.epoch < known.epoch:
             return ReportReply.STALE
         stage, at = self._at.get(report.job, (report.stage(), report.site))
         if report.site != at and report.stage() <= stage:
@@ -162,25 +171,40 @@ class AgentHome:
         log.info("%s came home: %s", agent.job, itinerary.job.state)
 
     def _awaits(self, agent: Agent) -> bool:
-        known = self._get(agent.job)
-        return known.epoch <= agent.epoch and not Itinerary.of(known).job.state.final
+        known = self._open.get(agent.job)
+        if known is None:
+            self._get(agent.job)
+            return False
+        return known.epoch <= agent.epoch
 
     async def _learn(self, agent: Agent) -> None:
         self._store.put(agent)
-        self._news[agent.job] = agent
+        self._know(Itinerary.of(agent))
+        if agent.job in self._open:
+            self._news[agent.job] = agent
         shown = self._view(agent)
         try:
             await self._fabric.publish(keys.job_event(agent.job), encode(shown))
         except DaitnError as error:
             log.debug("news of %s are not heard: %s", agent.job, error)
 
+    def _know(self, itinerary: Itinerary) -> None:
+        job = itinerary.job
+        self._models[job.id] = frozenset(model.manifest for model in itinerary.models())
+        if job.state.final:
+            for of in (self._open, self._news, self._heard_s, self._at, self._backed_up):
+                of.pop(job.id, None)
+        else:
+            self._open[job.id] = itinerary.agent
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOKED_EVERY_S)
             now_s = time.monotonic()
-            for agent in self._store.all():
-                silent_s = now_s - self._heard_s.setdefault(agent.job, now_s)
-                if silent_s > LOST_S:
+            for job in tuple(self._open):
+                silent_s = now_s - self._heard_s.setdefault(job, now_s)
+                agent = self._open.get(job)  # It may have ended since the round began.
+                if silent_s > LOST_S and agent is not None:
                     await self._look_after(agent)
 
     async def _back_up_for_ever(self) -> None:
@@ -190,7 +214,7 @@ class AgentHome:
             for agent in tuple(self._news.values()):
                 try:
                     await self._back_up(agent)
-                    if self._news[agent.job] is agent:
+                    if self._news.get(agent.job) is agent:
                         del self._news[agent.job]
                 except DaitnError as error:
                     log.debug("weights of %s are not backed up: %s", agent.job, error)
@@ -198,18 +222,17 @@ class AgentHome:
                     log.exception("weights of %s are not backed up", agent.job)
 
     async def _back_up(self, agent: Agent) -> None:
-        itinerary = Itinerary.of(agent)
-        if itinerary.job.state.final:
+        if agent.job not in self._open:
             return
-        for model in itinerary.measured_models():
-            if model.manifest not in self._backed_up:
+        kept = self._backed_up.setdefault(agent.job, set())
+        for model in Itinerary.of(agent).measured_models():
+            if model.manifest not in kept:
                 await self._transport.fetch(model, lambda done, total: None)
-                self._backed_up.add(model.manifest)
+                kept.add(model.manifest)
 
     async def _look_after(self, agent: Agent) -> None:
         try:
-            if not Itinerary.of(agent).job.state.final:
-                await self._send_anew(agent)
+            await self._send_anew(agent)
         except Exception:
             log.exception("the model of %s is not sent out anew", agent.job)
             self._heard_s[agent.job] = time.monotonic()
@@ -247,7 +270,7 @@ class AgentHome:
         check_travels(wanted.intent)
         needs = await self._needs(RecipeQuestion(recipe=model.recipe, config=model.config))
         now_s = self._runtime.now_s()
-        taken = {agent.job for agent in self._store.all()}
+        taken = self._store.jobs()
         number = 1
         # Jobs of two homes meet at stations, so a number alone would not do.
         while (job := JobId(f"{name}-{self._site}-{number}")) in taken | self._naming:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
+from daitn.control.jobs.machine import RETRY_AT_MOST_S
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
@@ -38,6 +40,7 @@ from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import MOST_HOPS, Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
+from daitn.tools.tasks import Tasks
 
 __all__ = ["AgentHost"]
 
@@ -75,18 +78,17 @@ class AgentHost:
         self._bring = bring
         self._perform = perform
         self._descriptor = descriptor
-        self._under_way: dict[JobId, asyncio.Task[None]] = {}
+        self._under_way = Tasks()
+        """One for each job."""
 
     def resume(self) -> None:
         """After a start: take on what was here."""
         for agent in self._store.all():
-            self._begin(agent.job, self._resumed(agent))
+            self._begin(agent.job, partial(self._resumed, agent))
 
     async def close(self) -> None:
         """Stop; what is here stays on disk."""
-        for task in self._under_way.values():
-            task.cancel()
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        await self._under_way.close()
 
     def models(self) -> frozenset[Digest]:
         """Weights that the journeys here need."""
@@ -97,7 +99,7 @@ class AgentHost:
     def send_out(self, agent: Agent) -> None:
         """A journey begins here, or begins anew."""
         self._store.put(agent)
-        self._begin(agent.job, self._resumed(agent))
+        self._begin(agent.job, partial(self._resumed, agent))
 
     # Taking over
 
@@ -117,7 +119,7 @@ class AgentHost:
         itinerary.agent = msgspec.structs.replace(itinerary.agent, choices=())
         itinerary.take(event, self._runtime.now_s())
         self._store.put(itinerary.agent)
-        self._begin(agent.job, self._travel(itinerary))
+        self._begin(agent.job, partial(self._travel, itinerary))
         return b""
 
     async def _arrival(
@@ -162,22 +164,12 @@ class AgentHost:
 
     # Going on
 
-    def _begin(self, job: JobId, work: Coroutine[None, None, None]) -> None:
-        before = self._under_way.pop(job, None)
-        if before is not None:
-            before.cancel()
-        task = self._under_way[job] = asyncio.create_task(
-            self._guarded(job, work), name=f"model {job}"
-        )
-        task.add_done_callback(lambda ended: self._ended(job, ended))
+    def _begin(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
+        self._under_way.anew(job, self._guarded(job, work), f"model {job}")
 
-    def _ended(self, job: JobId, ended: asyncio.Task[None]) -> None:
-        if self._under_way.get(job) is ended:
-            del self._under_way[job]
-
-    async def _guarded(self, job: JobId, work: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:
             log.exception("the model of %s does not go on", job)
 
@@ -213,7 +205,8 @@ class AgentHost:
             return await self._to_verifier(itinerary)
         elif job.state is JobState.WAITING:
             wake_at_s = min(job.wake_at_s or now_s, job.deadline_at_s or math.inf)
-            await asyncio.sleep(max(0.0, wake_at_s - now_s))
+            # By another clock, of another site or of before this one was set, it may be far away.
+            await asyncio.sleep(min(max(0.0, wake_at_s - now_s), RETRY_AT_MOST_S))
             await self._take(itinerary, Woke())
         elif job.state is JobState.PLANNING:
             return await self._to_data(itinerary)
@@ -349,8 +342,7 @@ class AgentHost:
             if heard is ReportReply.STALE:
                 log.info("another journey of %s is under way; this one ends", agent.job)
                 self._store.drop(itinerary.agent)
-                if (travelling := self._under_way.pop(agent.job, None)) is not None:
-                    travelling.cancel()
+                self._under_way.end(agent.job)
                 return
             if heard is ReportReply.YES:
                 told = agent

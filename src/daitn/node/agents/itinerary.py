@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -156,8 +155,7 @@ class Itinerary:
         """Where to go next. It takes a while, in a thread; the facts are looked at before."""
         asked = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
         question = question_here(asked, self.job.needs, heard)
-        rng = random.Random(f"{self.job.id}.{self.job.works}")  # noqa: S311 - replayable, no secret
-        route, decision = await asyncio.to_thread(_MTRCE.plan, question, rng)
+        route, decision = await asyncio.to_thread(_MTRCE.plan, question)
         why = "" if route else await asyncio.to_thread(_MTRCE.why_none, question)
         return NextStep(question, heard, route, decision, why)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 
 import aiohttp
@@ -22,6 +21,7 @@ from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Action, Flag, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Offer
+from daitn.tools import clock
 
 __all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_answered"]
 
@@ -161,7 +161,7 @@ class QueryService:
         asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
         headers = {
             "content-type": "application/json",
-            "daitn-pass": sign_pass(self._site, self._site, time.time(), self._key),
+            "daitn-pass": sign_pass(self._site, self._site, clock.wall_s(), self._key),
             "daitn-query": question.id[:200],
             "daitn-asked-at": str(int(asked_at_s)),
             "daitn-owner": owner,

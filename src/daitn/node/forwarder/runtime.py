@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections import Counter
 from typing import Protocol
 
@@ -31,7 +30,9 @@ from daitn.steering.wire.summaries import (
     decode_advertised,
     encode_summary,
 )
+from daitn.tools import clock
 from daitn.tools.adjacency.protocol import Adjacency
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
 
@@ -73,15 +74,16 @@ class ForwarderRuntime:
     def __init__(
         self, site: SiteId, service: Service, settings: ForwarderSettings | None = None
     ) -> None:
-        # Seconds since the epoch that never go back.
-        self._epoch_s = time.time() - time.monotonic()
+        # Seconds since the epoch that never go back: packets have deadlines by others' wall clocks,
+        # so an earlier life does not count.
+        self._epoch_s = clock.wall_s() - clock.elapsed_s()
         self._loop = asyncio.get_running_loop()
         self.core = Forwarder(site, self.now_s(), settings)
         self.counts: Counter[str] = Counter()
         self._service = service
         self._links: Adjacency | None = None
         self._awaited: dict[Key, asyncio.Future[Packet]] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving = Tasks()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._costs_s: dict[SiteId, float] = {}
@@ -90,7 +92,7 @@ class ForwarderRuntime:
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
-        return self._epoch_s + time.monotonic()
+        return self._epoch_s + clock.elapsed_s()
 
     def join(self, links: Adjacency) -> None:
         """Use these links; whoever opened them closes them."""
@@ -102,9 +104,7 @@ class ForwarderRuntime:
         """Serve and wait no longer."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._serving.close()
         for awaited in self._awaited.values():
             awaited.cancel()
 
@@ -234,9 +234,7 @@ class ForwarderRuntime:
             awaited.set_result(packet)
 
     def _serve(self, packet: Packet) -> None:
-        task = self._loop.create_task(self._served(packet))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving.spawn(self._served(packet))
 
     async def _served(self, packet: Packet) -> None:
         try:

@@ -18,6 +18,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
+from daitn.tools import clock
 
 __all__ = ["GatewayApi"]
 
@@ -111,7 +112,7 @@ class GatewayApi:
         if shown is None:
             return Caller(self._owners.admit(headers.get("authorization"), time.monotonic()))
         try:
-            by = self._admit(shown, time.time())
+            by = self._admit(shown, clock.wall_s())
         except Refused as error:
             raise ApiError(401, "invalid_pass", error.problem, param="daitn-pass") from None
         return Caller(

@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
@@ -45,6 +45,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
+from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 
@@ -121,9 +122,11 @@ class Gateway:
         """What is asked here, smoothed."""
         return self._demand.demand(now_s)
 
-    def queries(self, limit: int) -> tuple[QueryRecord, ...]:
-        """How the latest queries were served, newest first."""
-        return self._query_log.latest(limit)
+    def queries(
+        self, limit: int, owner: str | None = None, without: Collection[str] = ()
+    ) -> tuple[QueryRecord, ...]:
+        """How the latest queries were served, newest first: of one owner, or of all but some."""
+        return self._query_log.latest(limit, owner, without)
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
         """How a query was served, and why so. Raises `NotFound`."""
@@ -203,7 +206,7 @@ class Gateway:
         self, caller: Caller, parsed: ParsedRequest, began_s: float, full: bool
     ) -> RequestContext:
         self._number += 1
-        now_s = time.time()
+        now_s = clock.now_s()
         topic = parsed.topic if full else self._topic(parsed)
         intent = parsed.intent(self._site, caller.owner, topic)
         snapshot = self._topology.snapshot()
@@ -247,7 +250,7 @@ class Gateway:
     def _ended(
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
-        now_s, intent = time.time(), query.intent
+        now_s, intent = clock.now_s(), query.intent
         seconds = time.perf_counter() - query.began_s
         tokens_out = None if status is QueryStatus.SHED else query.tokens_out
         if query.caller.relayed_by is None:
@@ -257,7 +260,7 @@ class Gateway:
             QueryRecord(
                 id=query.id,
                 asked_at_s=query.asked_at_s,
-                owner=intent.owner,
+                owner=intent.owner or query.caller.relayed_by or "",
                 api=intent.api,
                 model_wanted=query.parsed.model,
                 topic=intent.topic,

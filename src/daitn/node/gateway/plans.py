@@ -20,6 +20,7 @@ from daitn.node.gateway.voting import winner
 from daitn.node.http import Reply
 from daitn.node.http.api import ApiError
 from daitn.objects.queries import Strategy
+from daitn.tools import clock
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.relevance import relevant_to
@@ -90,7 +91,7 @@ class PlanExecutor:
             msgspec.structs.replace(intent, model=broken.name),
             query.paths,
             self._load.of(query.snapshot),
-            time.time(),
+            clock.now_s(),
             tuple(query.failed),
         )
         same = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from daitn.control.queries.context import QueryContext
@@ -71,10 +72,16 @@ class QueryLog:
     def ended(self, record: QueryRecord) -> None:
         self._records.append(record)
 
-    def latest(self, limit: int) -> tuple[QueryRecord, ...]:
-        """Newest first."""
-        count = max(0, min(limit, len(self._records)))
-        return tuple(self._records[-1 - at] for at in range(count))
+    def latest(
+        self, limit: int, owner: str | None = None, without: Collection[str] = ()
+    ) -> tuple[QueryRecord, ...]:
+        """Newest first: of one owner, or of all but some."""
+        found = (
+            record
+            for record in reversed(self._records)
+            if (record.owner == owner if owner is not None else record.owner not in without)
+        )
+        return tuple(itertools.islice(found, max(0, limit)))
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
         """How a query was served, and why so: the same decision again, with terms and rejections.

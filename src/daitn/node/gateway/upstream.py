@@ -25,6 +25,7 @@ from daitn.node.http import (
 from daitn.node.http.api import JSON, OURS, UPSTREAM_REFUSED
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
+from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import deployment_id
 
@@ -182,9 +183,10 @@ class Upstream:
         return _Way(deployed.site, deployed.facility.endpoint, deployed.name, headers)
 
     def _pass(self, audience: SiteId) -> str:
-        now_s = time.time()
+        now_s = clock.wall_s()
         shown, until_s = self._passes.get(audience, ("", 0.0))
-        if until_s <= now_s:
+        # A clock that was set back would make it last too long for those who check it.
+        if not now_s < until_s <= now_s + PASS_RENEWED_S:
             shown = sign_pass(self._site, audience, now_s, self._key)
             self._passes[audience] = shown, now_s + PASS_RENEWED_S
         return shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
@@ -17,6 +16,7 @@ import httptools
 
 from daitn.node.http.exchange import BodyBroken, Reply, Request, Response
 from daitn.node.http.framing import BODY_PAYS, MOST_HEAD, header_lines
+from daitn.tools import clock
 
 __all__ = ["KEPT_ALIVE_S", "Handler", "ServerConnection"]
 
@@ -234,7 +234,7 @@ class ServerConnection(asyncio.Protocol):
         request.keeps = request.keeps and request.whole and not self._stopping
         close = "" if request.keeps else "connection: close\r\n"
         begin = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
-        head = f"{begin}{lines}{framing}{close}date: {_date(int(time.time()))}\r\n\r\n"
+        head = f"{begin}{lines}{framing}{close}date: {_date(int(clock.wall_s()))}\r\n\r\n"
         return head.encode("utf-8", "surrogateescape")
 
     def _answered(self, request: Request) -> None:

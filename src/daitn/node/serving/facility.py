@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from daitn.learning.consultant import Consultant
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
 from daitn.node.serving.backends.openai_server import OpenAiBackend
@@ -19,6 +20,7 @@ from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import DeployModel, RetireModel, Serving
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
@@ -40,14 +42,15 @@ class Facility:
     def __init__(
         self,
         config: NodeConfig,
-        recipes: tuple[str, ...],
+        consultant: Consultant,
         fabric: Fabric,
         store: BlobStore,
         transport: ModelTransport,
         admit: Callable[[str, float], SiteId],
         changed: Callable[[], None],
     ) -> None:
-        """`recipes`: those that may run at this site. `admit`: see `ServingServer`."""
+        """`consultant`: it has heard of the recipes that may run here when `start` is called.
+        `admit`: see `ServingServer`."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -56,7 +59,7 @@ class Facility:
             upstream.name: OpenAiBackend(upstream, config.owner, changed, config.tls)
             for upstream in config.facility.upstreams
         }
-        self._lifecycle = ModelLifecycle(config, recipes, store, transport, changed)
+        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed)
         server = ServingServer(admit, self._names)
         self._server = HttpServer(
             config.facility.listen, "facility.listen", server.handle, config.tls
@@ -121,7 +124,7 @@ class Facility:
     def _serving(self) -> Serving:
         return Serving(
             site=self._site,
-            at_s=time.time(),
+            at_s=clock.now_s(),
             memory_free_bytes=self._lifecycle.memory_free_bytes,
             deployments=tuple(
                 served.admission.reading(name) for name, served in self._names().items()

@@ -8,23 +8,22 @@ import itertools
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
 
+from daitn.files.items import ItemStore
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.answering.protocol import Answering, Message, Question
-from daitn.learning.registry import load
+from daitn.learning.answering.protocol import Message, Question
+from daitn.learning.consultant import Consultant
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
-from daitn.node.serving.desired import DesiredModels
 from daitn.objects.access import allows
 from daitn.objects.deployments import (
     ANY_CONTEXT,
     MOST_DEPLOYMENTS,
-    Api,
     DeploymentDescriptor,
     DeploymentState,
     Runtime,
@@ -41,6 +40,7 @@ from daitn.objects.identifiers import Digest, OwnerId, checked_name
 from daitn.objects.messages import DeployModel
 from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ModelLifecycle"]
 
@@ -63,8 +63,6 @@ class _Place:
     admission: AdmissionQueue
     state: DeploymentState = DeploymentState.LOADING
     serving: EmbeddedBackend | None = None
-    working: asyncio.Task[None] | None = None
-    drains: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class ModelLifecycle:
@@ -76,7 +74,7 @@ class ModelLifecycle:
     def __init__(
         self,
         config: NodeConfig,
-        recipes: tuple[str, ...],
+        consultant: Consultant,
         store: BlobStore,
         transport: ModelTransport,
         changed: Callable[[], None],
@@ -87,13 +85,14 @@ class ModelLifecycle:
         self._store = store
         self._transport = transport
         self._changed = changed
-        self._kept = DesiredModels(Path(config.state) / "deployments")
+        self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
         self._host = AnsweringHost(threads=config.threads)
         self._places: dict[str, _Place] = {}
+        self._tasks = Tasks()
+        """One for each place, and one for each model that is still to finish."""
         self._loads = itertools.count()
-        self.recipes = tuple(name for name in recipes if _answers(name))
-        """Recipes whose models can be placed here."""
+        self._consultant = consultant
 
     async def start(self) -> None:
         """Take up what was kept. The worker starts with the first model.
@@ -102,7 +101,7 @@ class ModelLifecycle:
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for wanted in self._kept.all():
+        for wanted in self._desired:
             try:
                 self._check(wanted)
             except DaitnError as error:
@@ -110,12 +109,14 @@ class ModelLifecycle:
                 continue
             self._take(wanted)
 
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Recipes whose models can be placed here."""
+        asked = self._consultant
+        return tuple(name for name in asked.recipes if asked.facts(name).apis)
+
     async def close(self) -> None:
-        places = self._places.values()
-        tasks = [p.working for p in places if p.working] + [d for p in places for d in p.drains]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         await self._host.close()
 
     def names(self) -> dict[str, EmbeddedBackend]:
@@ -155,12 +156,12 @@ class ModelLifecycle:
             and known.state is not DeploymentState.DRAINING
         ):
             return
-        self._kept.put(wanted)
+        self._desired.put(wanted.name, wanted)
         self._take(wanted)
 
     def retire(self, name: str) -> None:
         """Take no more queries, finish what is under way, forget. Retiring twice is harmless."""
-        self._kept.forget(name)
+        self._desired.forget(name)
         place = self._places.get(name)
         if place is None or place.state is DeploymentState.DRAINING:
             return
@@ -168,9 +169,7 @@ class ModelLifecycle:
         if place.serving is not None:
             said = place.serving.descriptor
             place.serving.descriptor = structs.replace(said, state=DeploymentState.DRAINING)
-        if place.working is not None:
-            place.working.cancel()
-        place.working = asyncio.create_task(self._leave(name, place))
+        self._tasks.anew(name, self._leave(name, place), f"retire {name}")
         self._changed()
 
     def _check(self, wanted: DeployModel) -> None:
@@ -217,11 +216,9 @@ class ModelLifecycle:
         if place is None:
             admission = AdmissionQueue(self._facility.slots, self._facility.queue)
             place = self._places[wanted.name] = _Place(wanted, admission)
-        if place.working is not None:
-            place.working.cancel()
         place.wanted = wanted
         place.state = DeploymentState.LOADING
-        place.working = asyncio.create_task(self._bring(place), name=f"deploy {wanted.name}")
+        self._tasks.anew(wanted.name, self._bring(place), f"deploy {wanted.name}")
         self._changed()
 
     async def _bring(self, place: _Place) -> None:
@@ -233,9 +230,7 @@ class ModelLifecycle:
             place.serving = await self._insistently_loaded(place)
             log.info("%s answers", wanted.name)
             if before is not None:
-                drain = asyncio.create_task(self._unload(before))
-                place.drains.add(drain)
-                drain.add_done_callback(place.drains.discard)
+                self._tasks.spawn(self._unload(before), f"drain {wanted.name}")
         place.state = DeploymentState.READY
         self._changed()
 
@@ -243,8 +238,14 @@ class ModelLifecycle:
         for attempt in itertools.count():
             try:
                 return await self._loaded(place.wanted, place.admission)
-            except (DaitnError, OSError) as error:
-                log.warning("%s is not ready: %s", place.wanted.name, error)
+            except Exception as error:
+                known = isinstance(error, DaitnError | OSError)
+                log.warning(
+                    "%s is not ready: %s",
+                    place.wanted.name,
+                    error,
+                    exc_info=None if known else error,
+                )
                 if place.state is not DeploymentState.FAILED:
                     place.state = DeploymentState.FAILED
                     self._changed()
@@ -307,13 +308,11 @@ class ModelLifecycle:
         shutil.rmtree(self._folder / model.loaded, ignore_errors=True)
 
     def _described(self, wanted: DeployModel, state: DeploymentState) -> DeploymentDescriptor:
-        recipe = load(wanted.recipe)
-        apis: tuple[Api, ...] = recipe.apis if isinstance(recipe, Answering) else ()
         return DeploymentDescriptor(
             name=wanted.name,
             owner=OwnerId(wanted.owner),
             runtime=Runtime.EMBEDDED,
-            apis=apis,
+            apis=self._consultant.facts(wanted.recipe).apis,
             state=state,
             manifest=wanted.model.manifest,
             recipe=wanted.recipe,
@@ -327,12 +326,3 @@ class ModelLifecycle:
             evidence=wanted.evidence,
             policy=wanted.policy,
         )
-
-
-def _answers(recipe: str) -> bool:
-    """Whether models of an installed recipe can answer; one that is broken cannot."""
-    try:
-        return isinstance(load(recipe), Answering)
-    except DaitnError as error:
-        log.warning("no models of %s here: %s", recipe, error)
-        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,6 +11,7 @@ import msgspec
 
 from daitn.node.http.api import bad_request
 from daitn.objects.deployments import Api
+from daitn.tools import clock
 
 __all__ = ["ServingRequest", "read_query"]
 
@@ -68,5 +68,5 @@ def _seconds(told: str) -> int:
     try:
         value = float(told)
     except ValueError:
-        return int(time.time())
-    return int(value) if math.isfinite(value) and 0 <= value < 2**53 else int(time.time())
+        return int(clock.wall_s())
+    return int(value) if math.isfinite(value) and 0 <= value < 2**53 else int(clock.wall_s())

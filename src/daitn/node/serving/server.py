@@ -14,6 +14,7 @@ from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
+from daitn.tools import clock
 
 __all__ = ["ServingServer"]
 
@@ -77,7 +78,7 @@ class ServingServer:
 
     def _check_pass(self, request: Request) -> None:
         try:
-            self._admit(request.headers.get("daitn-pass", ""), time.time())
+            self._admit(request.headers.get("daitn-pass", ""), clock.wall_s())
         except Refused as error:
             raise ApiError(401, "not_admitted", f"{error.problem}; {error.fix}") from None
 

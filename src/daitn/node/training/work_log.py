@@ -6,21 +6,20 @@ that neither a lost message nor a restart makes the site do it twice or forget w
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import msgspec
 
-from daitn.objects.errors import Corrupt, StorageFull
+from daitn.files.items import ItemStore
 from daitn.objects.identifiers import Digest, VisitId, checked_name
 from daitn.objects.messages import Work, WorkOutcome
-from daitn.objects.wire import decode, encode
-from daitn.tools.files.atomic import PARTIAL, replace_file
+from daitn.tools import clock
 
 __all__ = ["LoggedWork", "WorkLog"]
 
 
 KEEP_REPORTED_S = 3600.0
+"""Also after a start: for how long it was reported before is not known."""
 
 
 class LoggedWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,60 +31,55 @@ class LoggedWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkLog:
-    """One file per piece of work in `folder`."""
+    """All work of the site, on disk in `folder` and in memory."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"*{PARTIAL}"):
-            leftover.unlink()
+        self._store = ItemStore(folder, LoggedWork)
+        self._logged: dict[VisitId, LoggedWork] = {}
+        self._reported_s: dict[VisitId, float] = {}
+        """When work was first known as reported in this life, the longest first."""
+        for logged in self._store:
+            self._take(logged)
 
     def get(self, visit: VisitId) -> LoggedWork | None:
-        path = self._path(visit)
-        try:
-            return decode(path.read_bytes(), LoggedWork)
-        except FileNotFoundError:
-            return None
-        except Corrupt:
-            path.unlink()
-            return None
+        checked_name(visit, "visit")
+        return self._logged.get(visit)
 
     def put(self, logged: LoggedWork) -> None:
-        """Keep a note; on disk when this returns. Raises `StorageFull` where it cannot be kept."""
-        try:
-            replace_file(self._path(logged.work.visit), encode(logged))
-        except OSError as error:
-            raise StorageFull(
-                f"the work log in {self._folder.name} cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
-            ) from None
+        """Keep it; on disk when this returns. Raises `StorageFull` where it cannot be kept."""
+        self._store.put(logged.work.visit, logged)
+        self._take(logged)
 
     def forget(self, visit: VisitId) -> None:
-        self._path(visit).unlink(missing_ok=True)
+        self._store.forget(visit)
+        self._logged.pop(visit, None)
+        self._reported_s.pop(visit, None)
 
     def forget_reported(self) -> None:
-        """Drop notes of work that was heard of long ago; nobody hands it in again."""
-        for logged in self.all():
-            path = self._path(logged.work.visit)
-            if logged.reported and time.time() - path.stat().st_mtime > KEEP_REPORTED_S:
-                self.forget(logged.work.visit)
+        """Drop work that was reported long ago; nobody hands it in again."""
+        while self._reported_s:
+            visit, reported_s = next(iter(self._reported_s.items()))
+            if clock.elapsed_s() - reported_s <= KEEP_REPORTED_S:
+                return
+            self.forget(visit)
 
     def all(self) -> tuple[LoggedWork, ...]:
-        """Every note, by visit."""
-        visits = sorted(path.name for path in self._folder.iterdir() if path.suffix != PARTIAL)
-        notes = (self.get(VisitId(name)) for name in visits)
-        return tuple(note for note in notes if note is not None)
+        """Everything, by visit."""
+        return tuple(logged for _, logged in sorted(self._logged.items()))
 
     def models(self) -> frozenset[Digest]:
         """Models that work not yet reported needs or has made."""
-        open_notes = [note for note in self.all() if not note.reported]
-        needed = {note.work.model.manifest for note in open_notes if note.work.model}
+        unreported = [logged for logged in self._logged.values() if not logged.reported]
+        needed = {logged.work.model.manifest for logged in unreported if logged.work.model}
         made = {
-            note.outcome.model.manifest
-            for note in open_notes
-            if note.outcome and note.outcome.model
+            logged.outcome.model.manifest
+            for logged in unreported
+            if logged.outcome and logged.outcome.model
         }
         return frozenset(needed | made)
 
-    def _path(self, visit: VisitId) -> Path:
-        return self._folder / checked_name(visit, "visit")
+    def _take(self, logged: LoggedWork) -> None:
+        visit = logged.work.visit
+        self._logged[visit] = logged
+        if logged.reported:
+            self._reported_s.setdefault(visit, clock.elapsed_s())

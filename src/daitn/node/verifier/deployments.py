@@ -19,21 +19,23 @@ import aiohttp
 import msgspec
 
 from daitn.control.attesting import Examination, Tally
+from daitn.files.atomic import replace_file
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
 from daitn.identity.tls import trusting
 from daitn.learning.corpora.records import MultipleChoice, read_choices
-from daitn.node.config import NodeConfig
+from daitn.node.config import NodeConfig, TestSetConfig
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
+from daitn.objects.descriptors import VerifierDescriptor
 from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
-from daitn.tools.files.atomic import replace_file
 from daitn.tools.membership import Membership
 
 __all__ = ["SCHEMA", "DeploymentVerifier", "oldest_beyond"]
@@ -118,7 +120,7 @@ class DeploymentVerifier:
         membership: Membership,
         key: SigningKey,
         rng: random.Random,
-        now_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = clock.now_s,
     ) -> None:
         self._site = config.site
         self._asking = config.asking
@@ -135,18 +137,23 @@ class DeploymentVerifier:
         self._examined_at_s: dict[_Target, float] = {}
         """Of deployments that are there."""
         self._decks: dict[_Target, list[MultipleChoice]] = {}
+        self._unkept = False
+        """Whether something was found that is not in the file yet."""
         self._examining: asyncio.Task[None] | None = None
         self._at: dict[SiteId, asyncio.Task[None]] = {}
         """Facilities that are being examined."""
+
+    def offer(self, verifier: VerifierDescriptor | None) -> None:
+        """Examine on no other test sets than those that are told of."""
+        told = {(t.topic, t.test_schema) for t in (verifier.tests if verifier else ())}
+        self._tests = [t for t in self._tests if (t.topic, t.test_schema) in told]
 
     async def start(self) -> None:
         """Examine from now on."""
         self._recall()
         if self._tests:
-            tests = [
-                _Test(t.topic, await asyncio.to_thread(read_choices, Path(t.path)))
-                for t in self._tests
-            ]
+            read = [await asyncio.to_thread(_read, test) for test in self._tests]
+            tests = [test for test in read if test is not None]
             self._examining = asyncio.create_task(self._examine_for_ever(tests), name="examiner")
 
     async def close(self) -> None:
@@ -154,6 +161,7 @@ class DeploymentVerifier:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._remember()
 
     def current(self) -> tuple[Attestation, ...]:
         """What was found last of every deployment and topic."""
@@ -180,6 +188,7 @@ class DeploymentVerifier:
                         examining = self._examine_site(session, there)
                         self._at[site] = asyncio.create_task(examining, name=f"examine {site}")
                 await asyncio.sleep(NEW_SEEN_WITHIN_S)
+                self._remember()
 
     async def _examine_site(self, session: aiohttp.ClientSession, there: list[_Due]) -> None:
         """One round at one facility, one deployment after the other."""
@@ -206,6 +215,8 @@ class DeploymentVerifier:
                     if now_s - last_s >= self._asking.every_s:
                         due.append((target, test))
         self._examined_at_s = {t: at_s for t, at_s in self._examined_at_s.items() if t in there}
+        kept = there | self._known.keys()
+        self._decks = {target: deck for target, deck in self._decks.items() if target in kept}
         self._rng.shuffle(due)
         return due
 
@@ -227,9 +238,8 @@ class DeploymentVerifier:
             return
         known = self._known.setdefault(target, Examination(said.manifest))
         known.took(said.manifest, right, self._asking.window)
-        finding = known.finding(
-            self._site, target.site, target.deployment, target.topic, self._now_s()
-        )
+        at_s = self._later_s(target)
+        finding = known.finding(self._site, target.site, target.deployment, target.topic, at_s)
         if finding.degraded:
             log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
         # The latest examined stand last.
@@ -238,8 +248,13 @@ class DeploymentVerifier:
         self._attested.pop(target, None)
         self._attested[target] = sign_attestation(finding, self._key)
         self._forget()
-        self._remember()
+        self._unkept = True
         await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
+
+    def _later_s(self, target: _Target) -> float:
+        """Now, and after what was found before: others take the later finding for the newer."""
+        before = self._attested.get(target)
+        return max(self._now_s(), before.finding.at_s + 0.001 if before is not None else 0.0)
 
     def _said(self, target: _Target) -> DeploymentDescriptor | None:
         """What is told of a deployment now; none where it cannot be asked."""
@@ -305,7 +320,7 @@ class DeploymentVerifier:
         }
         headers = {
             "content-type": "application/json",
-            "daitn-pass": sign_pass(self._site, way.audience, self._now_s(), self._key),
+            "daitn-pass": sign_pass(self._site, way.audience, clock.wall_s(), self._key),
         }
         try:
             async with session.post(
@@ -330,7 +345,11 @@ class DeploymentVerifier:
             self._decks.pop(target, None)
 
     def _remember(self) -> None:
-        """A restart is no chance to be measured anew."""
+        """A restart is no chance to be measured anew. All is in one file: it is written once for
+        all that was examined meanwhile."""
+        if not self._unkept:
+            return
+        self._unkept = False
         names = {_name(target): known for target, known in self._known.items()}
         kept = _Kept(
             {name: known.manifest for name, known in names.items()},
@@ -351,11 +370,23 @@ class DeploymentVerifier:
         except Corrupt as error:
             log.warning("%s is not readable, and left aside: %s", self._file, error.problem)
             return
+        except OSError as error:
+            log.warning("%s is not readable, and left aside: %s", self._file, error.strerror)
+            return
         for attestation in kept.findings:
             finding = attestation.finding
             target = _Target(finding.site, finding.deployment, finding.topic)
             self._attested[target] = attestation
             self._known[target] = _recalled(kept, _name(target))
+
+
+def _read(config: TestSetConfig) -> _Test | None:
+    """None where it cannot be read: a test set that is broken holds up none but itself."""
+    try:
+        return _Test(config.topic, read_choices(Path(config.path)))
+    except DaitnError as error:
+        log.error("nobody is examined on %s: %s", config.topic, error)
+        return None
 
 
 def _can_be_asked(said: DeploymentDescriptor) -> bool:

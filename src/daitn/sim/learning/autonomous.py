@@ -24,7 +24,7 @@ from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
 
 __all__ = ["AutonomousPolicy"]
@@ -60,7 +60,7 @@ class AutonomousPolicy:
             return None
         heard = _heard(question, arrived)
         asked = replace(question_here(question, needs, heard), later=refused, here=arrived)
-        return self.engine.plan(asked, rng)[0]
+        return self.engine.plan(asked)[0]
 
 
 def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:

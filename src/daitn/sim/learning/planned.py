@@ -8,7 +8,7 @@ from daitn.control.jobs.job import Job
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.experience import PastJob, lessons, pooled
 from daitn.control.route.question import RouteQuestion
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
 
 __all__ = ["PlannedPolicy", "PlannedWithExperience"]
@@ -22,7 +22,7 @@ class PlannedPolicy:
     name: str = "mtrce"
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
-        route, _ = self.engine.plan(question, rng)
+        route, _ = self.engine.plan(question)
         if route is None:
             return None
         visit = route.visits[0]

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 
 __all__ = ["Experienced", "RoutePolicy", "VisitChosen"]
 

@@ -43,6 +43,8 @@ __all__ = [
 BEST = 4
 MOST_KEYS = 4096
 MOST_ORIGINS = 4096
+MOST_OFFERS = 1 << 20
+"""Of all origins, by all neighbours that told of them; one takes up about half a kilobyte."""
 SECONDS_PER_USD = 1000.0
 """A tenth of a cent per 1,000 tokens weighs as much as a second."""
 SECONDS_PER_FIT = 10.0
@@ -52,11 +54,12 @@ SECONDS_PER_TRUST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AggregationLimits:
-    """How much a forwarder tells on, and of how many origins it keeps ways."""
+    """How much a forwarder tells on, and of how many origins and offers it keeps ways."""
 
     best: int = BEST
     most_keys: int = MOST_KEYS
     most_origins: int = MOST_ORIGINS
+    most_offers: int = MOST_OFFERS
 
 
 def balance(offer: Offer, distance_s: float = 0.0) -> float:

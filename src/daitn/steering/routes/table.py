@@ -76,6 +76,8 @@ class RouteTable:
         self._origins: dict[str, OriginRoutes] = {}
         self._domains: dict[str, None] = {}
         """Those of them that stand for domains."""
+        self._offers = 0
+        """In all that neighbours told of them."""
         self._aggregation = Aggregation(site, self._limits)
         self._seqno = 0
         """Of all origins for which this site speaks."""
@@ -249,13 +251,18 @@ class RouteTable:
             offers = before.offers
         advert = RouteAdvert(entry.seqno, entry.distance_s, entry.edition, offers)
         if advert != before:
+            more = len(offers) - (len(before.offers) if before is not None else 0)
+            if more > 0 and self._offers + more > self._limits.most_offers:
+                return
+            self._offers += more
             known.adverts[neighbour] = advert
             self._select(entry.origin, now_s)
 
     def _forget(self, neighbour: str, origins: Iterable[str], now_s: float) -> None:
         for origin in origins:
             known = self._origins.get(origin)
-            if known is not None and known.adverts.pop(neighbour, None) is not None:
+            if known is not None and (gone := known.adverts.pop(neighbour, None)) is not None:
+                self._offers -= len(gone.offers)
                 peer = self._peers.get(neighbour)
                 if peer is not None and origin in peer.later:
                     peer.pending.add(origin)

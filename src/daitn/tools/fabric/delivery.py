@@ -12,13 +12,25 @@ from typing import Generic, TypeVar
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.tools.fabric.protocol import Handler
 
-__all__ = ["PUBLICATIONS_BOUND", "Mailbox", "answer", "call_on", "closed", "silent", "unserved"]
+__all__ = [
+    "PUBLICATIONS_BOUND",
+    "PUBLICATIONS_BYTES",
+    "Mailbox",
+    "answer",
+    "call_on",
+    "closed",
+    "publication_size",
+    "silent",
+    "unserved",
+]
 
 Item = TypeVar("Item")
 
 PUBLICATIONS_BOUND = 4096
-"""Publications that may wait for one subscriber: those of 200 sites over a hundred seconds, at one
-message per five seconds each. A slower subscriber loses the oldest."""
+"""Publications that may wait for one subscriber: what 200 sites say in a hundred seconds at one
+message in five seconds each. A subscriber that is further behind loses the oldest."""
+PUBLICATIONS_BYTES = 64 << 20
+"""Of them together: four adverts of the largest size."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,16 +38,26 @@ _LOG = logging.getLogger(__name__)
 class Mailbox(Generic[Item]):
     """Items from any thread, handled one at a time, in order, on the loop that made the mailbox.
 
-    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile up:
-    waiting instead would stall the thread that reads the network for everybody.
+    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile
+    up, or more than `most_bytes` as `size` tells of each: waiting instead would stall the thread
+    that reads the network for everybody. The newest item is kept whatever its size.
     """
 
     def __init__(
-        self, name: str, take: Callable[[Item], Awaitable[None]], *, bound: int | None
+        self,
+        name: str,
+        take: Callable[[Item], Awaitable[None]],
+        *,
+        bound: int | None,
+        most_bytes: int = PUBLICATIONS_BYTES,
+        size: Callable[[Item], int] = lambda item: 0,
     ) -> None:
         self._name = name
         self._take = take
-        self._items: collections.deque[Item] = collections.deque(maxlen=bound)
+        self._bound, self._most_bytes = bound, most_bytes
+        self._size = size
+        self._items: collections.deque[Item] = collections.deque()
+        self._bytes = 0
         self._lock = threading.Lock()
         self._awake = False
         self._dropped = 0
@@ -47,9 +69,11 @@ class Mailbox(Generic[Item]):
     def put(self, item: Item) -> None:
         """Add an item. Never blocks; thread-safe, even after the loop has ended."""
         with self._lock:
-            if len(self._items) == self._items.maxlen:
-                self._dropped += 1
             self._items.append(item)
+            self._bytes += self._size(item)
+            while self._bound is not None and self._is_full():
+                self._pop()
+                self._dropped += 1
             sleeping, self._awake = not self._awake, True
         if sleeping:
             call_on(self._loop, self._arrived.set)
@@ -79,13 +103,29 @@ class Mailbox(Generic[Item]):
         """The oldest item; None if there is none, and the mailbox is then asleep."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
-            item = (self._items.popleft(),) if self._items else None
+            item = (self._pop(),) if self._items else None
             if item is None:
                 self._awake = False
                 self._arrived.clear()
         if dropped:
             _LOG.warning("%s: too slow, dropped the %d oldest messages", self._name, dropped)
         return item
+
+    def _is_full(self) -> bool:
+        assert self._bound is not None
+        many = len(self._items) > self._bound
+        return many or (self._bytes > self._most_bytes and len(self._items) > 1)
+
+    def _pop(self) -> Item:
+        item = self._items.popleft()
+        self._bytes -= self._size(item)
+        return item
+
+
+def publication_size(item: tuple[str, bytes]) -> int:
+    """Bytes that a publication takes up while it waits."""
+    key, payload = item
+    return len(key) + len(payload)
 
 
 def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

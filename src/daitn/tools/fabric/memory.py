@@ -17,6 +17,7 @@ from daitn.tools.fabric.delivery import (
     Mailbox,
     answer,
     closed,
+    publication_size,
     silent,
     unserved,
 )
@@ -204,7 +205,8 @@ class MemoryFabric:
         async def take(item: tuple[str, bytes]) -> None:
             await message(*item)
 
-        mailbox = Mailbox(checked_pattern(pattern), take, bound=PUBLICATIONS_BOUND)
+        checked_pattern(pattern)
+        mailbox = Mailbox(pattern, take, bound=PUBLICATIONS_BOUND, size=publication_size)
         subscription = _Subscription(pattern, mailbox, self.subscriptions)
         self.subscriptions.append(subscription)
         return subscription

@@ -29,6 +29,7 @@ from daitn.tools.fabric.delivery import (
     answer,
     call_on,
     closed,
+    publication_size,
     silent,
     unserved,
 )
@@ -103,7 +104,7 @@ class ZenohFabric:
         async def take(item: tuple[str, bytes]) -> None:
             await message(*item)
 
-        mailbox = Mailbox(pattern, take, bound=PUBLICATIONS_BOUND)
+        mailbox = Mailbox(pattern, take, bound=PUBLICATIONS_BOUND, size=publication_size)
 
         def heard(sample: zenoh.Sample) -> None:
             mailbox.put((str(sample.key_expr), bytes(sample.payload)))

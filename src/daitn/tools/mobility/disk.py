@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from daitn.files.atomic import make_folder, sync
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest
@@ -50,8 +50,8 @@ class DiskBlobStore:
         try:
             if self._partial.exists():
                 shutil.rmtree(self._partial)
-            self._partial.mkdir(parents=True)
-            self._blobs.mkdir(exist_ok=True)
+            make_folder(self._blobs)
+            self._partial.mkdir()
         except OSError as error:
             raise InvalidInput(
                 f"cannot keep models in {folder}: {error.strerror}",
@@ -156,7 +156,7 @@ class DiskBlobStore:
         paths = [self._path(digest) for digest in digests]
         try:
             for path in (*paths, *sorted({path.parent for path in paths}), self._blobs):
-                _sync(path)
+                sync(path)
         except OSError as error:
             # File systems that allocate late run out of room only when the cache is written back.
             if is_full(error):
@@ -176,11 +176,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import ProbeRequest, Sensed
 from daitn.objects.readings import LoadReading, Reading
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
@@ -55,7 +56,7 @@ class Sensing:
         rng: random.Random,
         folder: Path,
         queue: Callable[[], int] = lambda: 0,
-        now_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = clock.now_s,
         elapsed_s: Callable[[], float] = time.perf_counter,
         period_s: float = 5.0,
         peers_per_round: int = 8,

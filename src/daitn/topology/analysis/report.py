@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import rustworkx as rx
 
-from daitn.topology.analysis.routes import Rng, RouteCount, count_routes
+from daitn.objects.randomness import Rng
+from daitn.topology.analysis.routes import RouteCount, count_routes
 from daitn.topology.analysis.shape import Shape, neighbours_of, shape_of
 from daitn.topology.layers import Coupling, Layer, layered
 from daitn.topology.snapshot import Drrt

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.randomness import Rng
 from daitn.topology.analysis.treewidth import Neighbours
 from daitn.topology.layers import usable
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["CountedBy", "Rng", "RouteCount", "count_routes", "feasible_routes"]
+__all__ = ["CountedBy", "RouteCount", "count_routes", "feasible_routes"]
 
 _EXACT_STEPS = 200_000
 """Partial routes examined before giving up an exact count: about 0.2 s."""
 _PROBES = 2000
 """Random routes per estimate."""
-
-
-class Rng(Protocol):
-    """The part of `random.Random` that the estimate draws from."""
-
-    def random(self) -> float: ...
 
 
 class CountedBy(enum.StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from daitn.control.route.question import PastVisit, RouteQuestion
-from daitn.policy.pipeline import Rng
+from daitn.objects.randomness import Rng
 from daitn.sim.learning.obvious.admissible import admissible, one_epoch, taken
 from daitn.sim.learning.policy import VisitChosen
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from daitn.files.atomic import make_folder
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["FolderLock"]
@@ -20,7 +21,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise InvalidInput(

@@ -1,8 +1,4 @@
-"""Propose, filter, score, pick: this one pipeline makes every decision of DA-ITN.
-
-A policy sees only its context (and, if its picker draws, the random source it is given), so a
-recorded context and seed reproduce the decision exactly.
-"""
+"""The pipeline one candidate at a time: an oracle for the one over arrays."""
 
 from __future__ import annotations
 
@@ -14,17 +10,12 @@ from typing import Generic, Protocol, TypeVar
 from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
+from daitn.objects.randomness import Rng
 
-__all__ = ["Context", "Policy", "Rng", "best"]
+__all__ = ["Context", "PlainPolicy", "best"]
 
 _RANKED = 20
 """Candidates kept in a decision's ranking."""
-
-
-class Rng(Protocol):
-    """The part of `random.Random` that a picker may use."""
-
-    def random(self) -> float: ...
 
 
 class Context(Protocol):
@@ -48,8 +39,8 @@ def best(ranking: Sequence[Scored], rng: Rng) -> str:
 
 
 @dataclass(frozen=True)
-class Policy(Generic[ContextT, CandidateT]):
-    """A named decision policy. All its parts are pure functions of the context and a candidate."""
+class PlainPolicy(Generic[ContextT, CandidateT]):
+    """A named way to decide. All its parts are pure functions of the context and a candidate."""
 
     name: str
     propose: Callable[[ContextT], Iterable[CandidateT]]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from daitn.objects.decisions import Rejection
+from daitn.objects.decisions import Decision, Rejection
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
-from daitn.policy.arrays import MOST_WEIGHT, OUT, ArrayPolicy, best_first
-from daitn.policy.pipeline import Policy
+from daitn.objects.wire import decode, encode
+from daitn.policy.policy import MOST_WEIGHT, OUT, Policy, best_first
+from tests.policy.plain import PlainPolicy
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +34,7 @@ class Choice:
     now_s: float = 2.0
 
 
-SCALAR: Policy[Choice, int] = Policy(
+SCALAR: PlainPolicy[Choice, int] = PlainPolicy(
     name="nearest",
     propose=lambda choice: range(len(choice.near)),
     identify=lambda place: f"{place:03}",
@@ -50,7 +52,7 @@ SCALAR: Policy[Choice, int] = Policy(
     },
     weights={"near": 2.0, "cheap": 1.0, "open": 0.5},
 )
-ARRAYS: ArrayPolicy[Choice] = ArrayPolicy(
+ARRAYS: Policy[Choice] = Policy(
     name="nearest",
     scorers={
         "near": lambda choice, passes: np.array(choice.near, np.float64),
@@ -79,10 +81,21 @@ def test_scores_order_and_terms_are_those_of_the_scalar_pipeline(choice: Choice)
     scores = ARRAYS.scores(choice, passes, choice.preferences)
     order = best_first(scores, len(scores), 0.0, random.Random(0))
     assert [f"{place:03}" for place in order] == [scored.candidate for scored in scalar.ranking]
-    for place, scored in zip(order, scalar.ranking, strict=True):
-        assert scores[place] == pytest.approx(scored.score)
-        terms = ARRAYS.terms(choice, passes)
-        assert {name: term[place] for name, term in terms.items()} == scored.terms
+    decision = ARRAYS.decision(
+        choice,
+        scores,
+        lambda place: f"{place:03}",
+        chosen=scalar.chosen,
+        rejections=scalar.rejections,
+        snapshot_version=choice.snapshot_version,
+        now_s=choice.now_s,
+    )
+    assert decode(encode(decision), Decision) == decision
+    assert len(decision.ranking) == len(scalar.ranking)
+    for told, scored in zip(decision.ranking, scalar.ranking, strict=True):
+        assert (told.candidate, told.terms) == (scored.candidate, scored.terms)
+        assert told.score == pytest.approx(scored.score)
+    assert msgspec.structs.replace(decision, ranking=scalar.ranking) == scalar
 
 
 @given(choices(), st.integers(1, 5), st.sampled_from([0.0, 0.02, 0.5]), st.integers(0, 99))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from daitn.cli.demo.chart import BAR_ROW, COLUMN_WIDTH, Chart, bars, chart_height
-from daitn.cli.demo.drawing import document, element, line, text
-from daitn.cli.demo.route_map import Map
-from daitn.cli.demo.visits import LOSS_COLOUR, objective_colour
+from daitn.cli.demo.pictures.chart import BAR_ROW, COLUMN_WIDTH, Chart, bars, chart_height
+from daitn.cli.demo.pictures.drawing import document, element, line, text
+from daitn.cli.demo.pictures.route_map import Map
+from daitn.cli.demo.pictures.visits import LOSS_COLOUR, objective_colour
 from daitn.cli.tables import size
 from daitn.objects.jobs import JobView
 from daitn.topology.snapshot import SiteState

@@ -1,0 +1,1 @@
+"""The demo's pictures, as SVG: a map with its route, charts and flows."""

@@ -1,0 +1,56 @@
+"""Files that are whole or as they were, whenever the power goes.
+
+A file that is renamed before its bytes are on the disk can come back empty; one whose folder is
+not written after it comes back under its old name, or not at all. So both are waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["PARTIAL", "make_folder", "put_in_place", "replace_file", "sync"]
+
+PARTIAL = ".partial"
+"""Ends the name of a file that is being written; what a crash leaves of it is of no use."""
+
+
+def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a file in place of an earlier one; on disk when this returns. Raises `OSError`.
+
+    A `private` one is readable by its owner only, from its first byte on.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    put_in_place(partial, path)
+
+
+def put_in_place(written: Path, path: Path) -> None:
+    """Rename a file that is whole, in place of an earlier one; on disk when this returns.
+
+    Raises `OSError`.
+    """
+    sync(written)
+    written.replace(path)
+    sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it is in; on disk when this returns. Raises `OSError`."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next((n for n, at in enumerate(missing) if at.is_dir()), len(missing))]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync(made.parent)
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""Items of one kind in a folder, a file each: a crash loses none that was kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from daitn.files.atomic import PARTIAL, make_folder, put_in_place, replace_file
+from daitn.objects.errors import Corrupt, StorageFull
+from daitn.objects.identifiers import checked_name
+from daitn.objects.wire import decode, encode
+
+__all__ = ["ItemStore"]
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+_SUFFIX = ".msgpack"
+_CORRUPT = ".corrupt"
+
+
+class ItemStore(Generic[Item]):
+    """Items by name, as MessagePack. One process has the folder at a time.
+
+    A file that the disk changed is set aside beside the others, for people to look at.
+    """
+
+    def __init__(self, folder: Path, kind: type[Item]) -> None:
+        self._folder = folder
+        self._kind = kind
+        make_folder(folder)
+        for leftover in folder.glob(f"*{PARTIAL}"):
+            leftover.unlink()
+
+    def get(self, name: str) -> Item | None:
+        """The item, as it was kept last; None where none is, or it cannot be read."""
+        path = self._path(name)
+        try:
+            return decode(path.read_bytes(), self._kind)
+        except FileNotFoundError:
+            return None
+        except Corrupt as error:
+            log.warning("%s is set aside: %s", path, error.problem)
+            put_in_place(path, path.with_name(path.name + _CORRUPT))
+        except OSError as error:
+            log.warning("%s is left aside: %s", path, error.strerror)
+        return None
+
+    def put(self, name: str, item: Item) -> None:
+        """Keep an item; on disk when this returns. Raises `StorageFull`."""
+        try:
+            replace_file(self._path(name), encode(item))
+        except OSError as error:
+            raise StorageFull(
+                f"{self._folder} cannot be written: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
+
+    def forget(self, name: str) -> None:
+        """Keep an item no longer. Forgetting twice is harmless."""
+        self._path(name).unlink(missing_ok=True)
+
+    def names(self) -> list[str]:
+        """Of all items, in order."""
+        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
+
+    def __iter__(self) -> Iterator[Item]:
+        """All items that can be read, by name."""
+        for name in self.names():
+            item = self.get(name)
+            if item is not None:
+                yield item
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{checked_name(name, 'name')}{_SUFFIX}"

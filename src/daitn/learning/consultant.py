@@ -1,0 +1,81 @@
+"""What a node knows of recipes, without ever running one itself.
+
+A recipe is somebody's program: it may crash where it is imported, or hang where it is asked what a
+model needs. It is asked in a process beside the one that trains, which is busy for hours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from daitn.learning.process import ConsultedProcess
+from daitn.learning.recipe import Config, Footprint, RecipeFacts
+from daitn.learning.trainer import Trainer
+from daitn.objects.errors import DaitnError, NotFound, WorkFailed
+
+__all__ = ["Consultant"]
+
+_log = logging.getLogger(__name__)
+
+_WITHIN_S = 20.0
+"""For an answer that needs no engine; whoever waits for a site's answer waits longer."""
+
+
+class Consultant:
+    """Asks the recipes of a site."""
+
+    def __init__(self, recipes: Iterable[str]) -> None:
+        self._names = tuple(recipes)
+        self._facts: dict[str, RecipeFacts] = {}
+        self.broken: dict[str, DaitnError] = {}
+        """Recipes that cannot be used, and why."""
+        self._asked = self._trainer()
+
+    async def start(self, warm: Trainer | None = None) -> None:
+        """Ask every recipe what it is; through the process of `warm`, where there is one."""
+        asked = warm or self._trainer()
+        for name in self._names:
+            try:
+                await asked.start()
+                async with asyncio.timeout(_WITHIN_S):
+                    self._facts[name] = await asked.facts(name)
+            except (DaitnError, TimeoutError) as failed:
+                error = failed if isinstance(failed, DaitnError) else _silent()
+                _log.error("the recipe %s is left out: %s", name, error)
+                self.broken[name] = error
+        if warm is None:
+            await asked.close()
+
+    async def close(self) -> None:
+        await self._asked.close()
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Those that can be used."""
+        return tuple(self._facts)
+
+    def facts(self, recipe: str) -> RecipeFacts:
+        """What a recipe is. Raises `NotFound` for one that cannot be used."""
+        known = self._facts.get(recipe)
+        if known is None:
+            raise NotFound(
+                f"recipe {recipe} cannot be used here",
+                field="model.recipe",
+                fix=f"use one of: {', '.join(self._facts) or 'none'}",
+            )
+        return known
+
+    async def estimate(self, recipe: str, config: Config) -> Footprint:
+        """What a model needs. Raises what the recipe raises, and `WorkFailed`."""
+        return await self._asked.estimate(recipe, config)
+
+    def _trainer(self) -> Trainer:
+        return Trainer(threads=1, within_s=_WITHIN_S, process=ConsultedProcess)
+
+
+def _silent() -> WorkFailed:
+    return WorkFailed(
+        f"it did not say within {_WITHIN_S:g} s what it is", fix="correct the recipe, or remove it"
+    )

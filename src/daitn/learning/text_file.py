@@ -1,0 +1,70 @@
+"""Text files as data owners write them: UTF-8, with or without a byte order mark, any line ends."""
+
+from __future__ import annotations
+
+import codecs
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from daitn.objects.errors import InvalidInput, NotFound
+
+__all__ = ["text_lines"]
+
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+"""UTF-32's little-endian mark begins as UTF-16's does."""
+
+_NUL = "line {line} holds a NUL byte, as UTF-16 and binary do"
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The file's lines, with their ends.
+
+    Raises `NotFound` if there is no such file, `InvalidInput` naming file and line if it is no
+    text, or not in UTF-8. Content is not repeated: it is private data.
+    """
+    try:
+        _check(path)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise _no_text(path, _NUL.format(line=number))
+                yield line
+    except FileNotFoundError:
+        raise NotFound(f"no file {path}", field=str(path), fix="check the path") from None
+    except UnicodeDecodeError:
+        raise _no_text(path, f"line {_line_that_is_no_utf_8(path)} is no UTF-8") from None
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}",
+            field=str(path),
+            fix="let the user under whom daitn runs read it, and the folders above it",
+        ) from None
+
+
+def _check(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        # A pipe would hold up its reader for ever.
+        raise InvalidInput(f"{path} is no file", field=str(path), fix="name a file")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head.startswith(_OTHER_MARKS):
+        raise _no_text(path, "it is UTF-16 or UTF-32")
+    if b"\0" in head:
+        raise _no_text(path, _NUL.format(line=1))
+
+
+def _line_that_is_no_utf_8(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+def _no_text(path: Path, problem: str) -> InvalidInput:
+    return InvalidInput(
+        f"{path} is no text in UTF-8: {problem}", field=str(path), fix="save it as UTF-8"
+    )

@@ -1,0 +1,13 @@
+"""Randomness as an argument: the core draws from what it is given, so that decisions replay."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Rng"]
+
+
+class Rng(Protocol):
+    """The part of `random.Random` that decisions draw from."""
+
+    def random(self) -> float: ...

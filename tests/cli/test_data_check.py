@@ -1,0 +1,69 @@
+"""`daitn data check`: what a site would publish of a file, before it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.scenes.command_line import daitn
+
+pytestmark = pytest.mark.processes
+
+ROWS = "".join(f"{('no', 'yes')[n % 2]},{n},{n / 2},note {n}\n" for n in range(40))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "patients.csv"
+    path.write_text(f"diagnosis,patient,größe,notes\n{ROWS}")
+    return path
+
+
+def test_all_that_is_wrong_is_told_at_once_with_what_to_do(table: Path) -> None:
+    ended = daitn("data", "check", str(table))
+    assert ended.returncode == 2
+    told = " ".join(ended.stderr.split())
+    assert "Traceback" not in told
+    for words in ("no column is called label", "columns 1, 4 are text", "label: its name", "notes"):
+        assert words in told
+    assert "note 7" not in told
+
+
+def test_what_would_be_published_is_shown(table: Path) -> None:
+    options = ["--label", "diagnosis", "--ignore", "notes"]
+    ended = daitn("data", "check", str(table), *options)
+    assert ended.returncode == 0, ended.stderr
+    shown = " ".join(ended.stdout.split())
+    for words in ("records 40", "no: 20, yes: 20", "patient, größe", "`ignore` what is an id"):
+        assert words in shown
+    options += ["--ignore", "patient", "--json"]
+    told = json.loads(daitn("data", "check", str(table), *options).stdout)
+    assert told["published"]["labels"] == {"no": 20, "yes": 20}
+    assert told["columns"] == ["größe"]
+    assert told["remarks"] == []
+    exam = [*options, "--test"]
+    published = json.loads(daitn("data", "check", str(table), *exam).stdout)["published"]
+    assert published["items"] == 40
+
+
+def test_records_of_questions_are_checked_too(tmp_path: Path) -> None:
+    record = {"topic": "flu", "label": "cause", "question": "Why?", "answer": "It is a virus"}
+    (tmp_path / "qa.jsonl").write_text("\ufeff" + json.dumps(record) + "\r\n\r\n")
+    told = json.loads(daitn("data", "check", str(tmp_path / "qa.jsonl"), "--json").stdout)
+    assert told["published"]["labels"] == {"cause": 1}
+    assert told["published"]["sketch"]["texts"] == 1
+    ended = daitn("data", "check", str(tmp_path / "qa.jsonl"), "--test")
+    assert ended.returncode == 2
+    assert "line 1" in ended.stderr
+    assert "virus" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "a.parquet", "folder.csv"])
+def test_what_cannot_be_read_is_told_with_a_fix(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    ended = daitn("data", "check", str(tmp_path / name))
+    assert ended.returncode == 2
+    assert "fix" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,90 @@
+"""Words that look alike are the same, wherever they were written."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.node import config
+from daitn.objects.deployments import Api
+from daitn.objects.descriptors import DataPolicy, covers_topic
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.queries import QueryConstraints, QueryIntent
+from daitn.objects.text import plain, plain_words
+from daitn.objects.wire import checked, decode, encode
+
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+TOPIC = "médecine/größe"
+
+
+@given(st.text())
+def test_plain_text_is_plain_for_good(text: str) -> None:
+    once = plain(text)
+    assert plain(once) == once
+    assert once == once.strip()
+    assert {plain(unicodedata.normalize(form, f"\ufeff {text}\u200b\t")) for form in FORMS} == {
+        once
+    }
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_text_keeps_case_and_what_stands_within(text: str) -> None:
+    assert plain(text) == text.strip()
+
+
+def test_words_that_look_alike_count_once() -> None:
+    assert plain_words(["é", "e\u0301", "E\u0301", " é "]) == ("é", "É")
+
+
+def intent(topic: str, owner: str) -> TrainingIntent:
+    written: dict[str, Any] = {
+        "name": "qa",
+        "owner": owner,
+        "model": {"recipe": "classifier"},
+        "objectives": [{"name": "all", "topic": topic, "at_least": 0.8}],
+        "data": {"topics": [topic]},
+    }
+    return checked(written, TrainingIntent, "intent")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_topics_and_owners_are_compared_in_one_form(form: Literal["NFC", "NFD"]) -> None:
+    topic, owner = (unicodedata.normalize(form, word) for word in (f" {TOPIC}", "Müller"))
+    wanted = intent(topic, owner)
+    dataset = config.DatasetConfig(
+        name="d",
+        path="d",
+        data_schema="s",
+        topics=(topic, TOPIC),
+        policy=DataPolicy(recipes=("*",), owners=(owner,)),
+    )
+    assert dataset.topics == wanted.data.topics == (TOPIC,)
+    assert wanted.owner in dataset.policy.owners
+    test = config.TestSetConfig(topic=topic, path="t", test_schema="s")
+    assert test.topic == wanted.objectives[0].topic
+    assert decode(encode(wanted), TrainingIntent) == wanted
+    asked = QueryConstraints(topic=topic)
+    query = QueryIntent(
+        origin=SiteId("g"),
+        owner="",
+        api=Api.CHAT,
+        model="auto",
+        topic=topic,
+        tokens_in=1,
+        tokens_out=1,
+    )
+    assert asked.topic == query.topic == TOPIC
+    assert covers_topic("médecine", query.topic)
+    upstream = config.UpstreamConfig(name="u", url="http://x", claimed={topic: 0.5})
+    assert upstream.claimed == {TOPIC: 0.5}
+
+
+def test_a_blank_topic_is_none() -> None:
+    with pytest.raises(InvalidInput, match="blank"):
+        intent(" \ufeff ", "me")

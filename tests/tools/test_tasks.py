@@ -1,0 +1,90 @@
+"""Tasks that somebody owns."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from daitn.tools.tasks import Newest, Tasks
+from tests.scenes.waiting import until
+
+
+async def test_what_is_begun_anew_ends_what_was_begun_before_and_both_are_owned() -> None:
+    tasks, ended = Tasks(), []
+
+    async def work(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)  # What it does as it ends takes a while.
+            ended.append(number)
+
+    for number in range(5):
+        tasks.anew("one", work(number))
+        await asyncio.sleep(0)
+    await until(lambda: len(tasks) == 1)
+    assert (len(ended), tasks.is_current("one")) == (4, True)
+    tasks.anew("one", work(5))
+    await asyncio.sleep(0)
+    tasks.end("one")
+    assert not tasks.is_current("one")
+    await tasks.close()
+    assert (sorted(ended), len(tasks)) == ([0, 1, 2, 3, 4, 5], 0)
+    await tasks.close()
+
+
+async def test_what_a_task_begins_as_its_owner_closes_is_ended_too() -> None:
+    tasks, ended = Tasks(), []
+
+    async def last() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("last")
+
+    async def first() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tasks.spawn(last())
+            await asyncio.sleep(0)
+            ended.append("first")
+
+    tasks.spawn(first())
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert (ended, len(tasks)) == (["first", "last"], 0)
+
+
+async def test_what_fails_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError("this went wrong")
+
+    tasks = Tasks()
+    tasks.spawn(fail(), "the one that fails")
+    await until(lambda: not len(tasks))
+    assert "the one that fails failed" in caplog.text
+    assert "this went wrong" in caplog.text
+
+
+async def test_who_is_slow_to_hear_is_told_the_newest_of_each() -> None:
+    tasks, told, free = Tasks(), [], asyncio.Event()
+
+    async def tell(value: str) -> None:
+        told.append(value)
+        await free.wait()
+
+    newest = Newest(tell, tasks)
+    for number in range(100):
+        newest.put("a", f"a{number}")
+        newest.put("b", f"b{number}")
+        await asyncio.sleep(0)
+    assert len(tasks) == 1
+    free.set()
+    await until(lambda: not len(tasks))
+    assert told[0].startswith("a")
+    assert set(told[1:]) == {"a99", "b99"}
+    newest.put("a", "again")
+    await until(lambda: told[-1] == "again")
+    await tasks.close()
