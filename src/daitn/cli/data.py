@@ -1,4 +1,4 @@
-"""`daitn data`: public data for trying things out, and a look at one's own."""
+"""`daitn data`: public data for trying things out, and a check of your own data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from daitn.objects.wire import to_json
 __all__ = ["app", "medquad_path"]
 
 app = typer.Typer(
-    help="Public data for trying things out, and a look at your own.", no_args_is_help=True
+    help="Public data for trying things out, and a check of your own.", no_args_is_help=True
 )
 
 DEFAULT_FOLDER = Path("~/.cache/daitn")
@@ -117,11 +117,11 @@ def prepare_command(
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site would say of a file, and what only its owner is told."""
+    """What a site would publish about a file, and remarks for its owner only."""
 
     published: DatasetDescriptor | TestSetDescriptor
     columns: tuple[str, ...]
-    """Of a table: what models learn from, whose names travel with them."""
+    """For a table: the columns that models learn from, whose names travel with the models."""
     remarks: tuple[str, ...]
 
 
@@ -129,19 +129,19 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 def check(
     file: Annotated[Path, typer.Argument(help="A data set or, with --test, a test set.")],
     schema: Annotated[
-        str, typer.Option(help="table/1, for instance; if not given, what the file's name says.")
+        str, typer.Option(help="table/1, for instance; default: by the file's name.")
     ] = "",
     test: Annotated[bool, typer.Option("--test", help="It is a test set.")] = False,
-    label: Annotated[str, typer.Option(help="Of a table: the label's column.")] = "",
+    label: Annotated[str, typer.Option(help="For a table: the label's column.")] = "",
     columns: Annotated[
-        list[str] | None, typer.Option(help="Of a table: a column to learn from; repeatable.")
+        list[str] | None, typer.Option(help="For a table: a column to learn from; repeatable.")
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option(help="Of a table: a column that nobody reads; repeatable.")
+        list[str] | None, typer.Option(help="For a table: a column to ignore; repeatable.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a file as a site would, and show what it would publish, or all that is wrong with it.
+    """Read a file as a site would, and show what it would publish, or everything wrong with it.
 
     The options are the fields of the file's entry in a node's file. Nothing leaves this machine.
 
@@ -164,7 +164,7 @@ def _schema(file: Path, test: bool) -> str:
     schemas = {".csv": "table/1", ".jsonl": "multiple-choice/1" if test else "qa-pairs/1"}
     if file.suffix.lower() not in schemas:
         raise InvalidInput(
-            f"the name of {file} says nothing of its schema",
+            f"the name of {file} does not reveal its schema",
             field="--schema",
             fix="give it: table/1, qa-pairs/1, multiple-choice/1, or a recipe's own",
         )

@@ -40,7 +40,7 @@ class EmbeddedNetwork:
         self.center, self.nodes = read_network(config)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.left_out: dict[SiteId, tuple[LeftOut, ...]] = {}
-        """What sites do without, once they are started."""
+        """What sites skip in their files, once started."""
 
     @property
     def endpoint(self) -> str:
@@ -71,7 +71,7 @@ class EmbeddedNetwork:
                 while waiting:
                     self.check()
                     await asyncio.sleep(0.05)
-                # Its session carries what nodes say before it serves anybody itself.
+                # The control centre relays what nodes publish before it serves anybody itself.
                 while unknown := sites - (known := await _known(fabric)).keys():
                     self.check()
                     await asyncio.sleep(0.05)
@@ -118,8 +118,10 @@ class EmbeddedNetwork:
             raise ended
 
     def ended(self) -> list[WorkFailed]:
-        """What to say of processes that have ended since this was asked last; each can be started
-        again, by itself."""
+        """Errors of the processes that have ended since the last call.
+
+        Each of these processes can be started again on its own.
+        """
         gone = {name: p for name, p in self._processes.items() if p.poll() is not None}
         for name in gone:
             del self._processes[name]
@@ -169,7 +171,7 @@ class EmbeddedNetwork:
 
 
 async def _known(fabric: ZenohFabric) -> dict[SiteId, NodeDescriptor]:
-    """What the control centre sees; nothing while it does not answer."""
+    """Descriptors of the sites that the control centre knows; none while it does not answer."""
     question = JobQuery(job=JobId(""))
     try:
         found = await Session(fabric).ask("nodes", question, NodeList)

@@ -23,9 +23,9 @@ from daitn.tools.fabric import keys
 __all__ = ["watch_job"]
 
 ASK_AGAIN_S = 2.0
-"""A publication may be lost while the control centre restarts: look as well as listen."""
+"""Poll as well as subscribe: a publication may be lost while the control centre restarts."""
 TOLD_EVERY_S = 10.0
-"""In a pipe, where nothing changes but how far it is."""
+"""Interval of progress lines in a pipe while nothing else changes."""
 
 
 async def watch_job(session: Session, job: JobId, quiet: bool) -> JobView:
@@ -47,7 +47,7 @@ class _Follower:
         self._view: JobView | None = None
         self._changed = asyncio.Event()
         self._progress: dict[str, WorkProgress] = {}
-        """The latest of each site that is at work."""
+        """Latest progress of each site that is working."""
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -70,8 +70,7 @@ class _Follower:
             await registration.close()
 
     async def plain(self, quiet: bool) -> JobView:
-        """A line for each change, and now and then one that tells how far it is: for logs and
-        pipes."""
+        """A line for each change, plus occasional progress lines, for logs and pipes."""
         said, said_s = "", clock.elapsed_s()
         while True:
             view, now_s = self._known(), clock.elapsed_s()

@@ -1,4 +1,4 @@
-"""What `daitn describe` shows of a node and of a data set."""
+"""Pages of `daitn describe` for a node and a data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN_LABELS = 12
 
 
 def node_page(site: SiteState) -> RenderableType:
-    """What a node says of itself, and how it does."""
+    """A node's descriptor, and its state."""
     node = site.descriptor
     rows: list[tuple[str, object]] = [
         ("state", f"{'alive' if site.alive else 'lost'}, since {age(site.changed_at_s)}"),
@@ -63,7 +63,7 @@ def node_page(site: SiteState) -> RenderableType:
 
 
 def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
-    """What a data set is like, and who may learn from it."""
+    """A data set's properties, and who may learn from it."""
     policy = dataset.policy
     rows: list[tuple[str, object]] = [
         ("site, law", f"{dataset.site}, {dataset.jurisdiction}"),
@@ -76,7 +76,10 @@ def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
         ("recipes that may learn", _listed(policy.recipes)),
         ("owners whose models may", _listed(policy.owners)),
         ("models may travel to", _listed(policy.release_to)),
-        ("wording is told", "no" if dataset.sketch is None else f"of {dataset.sketch.texts} texts"),
+        (
+            "wording is published",
+            "no" if dataset.sketch is None else f"of {dataset.sketch.texts} texts",
+        ),
     ]
     if dataset.licence:
         rows.append(("licence", dataset.licence))
@@ -101,12 +104,12 @@ def _labels(labels: Mapping[str, int]) -> list[tuple[object, ...]]:
 
 
 def _gaps(dataset: DatasetDescriptor) -> str:
-    """What the share of usable records means."""
+    """Explains the share of usable records."""
     if dataset.quality >= 1.0:
         return "every record is usable"
     share = f"{1.0 - dataset.quality:.0%} of the records"
     if dataset.data_schema == "table/1":
-        # What the classifier does, which reads this schema.
+        # Behaviour of the classifier, which reads this schema.
         return f"{share} lack a value; none is left out, a gap counts as its column's mean"
     return f"{share} cannot be learned from"
 

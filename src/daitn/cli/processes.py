@@ -61,7 +61,7 @@ def up(
 ) -> None:
     """Run a whole network on this machine, from one file, until Ctrl-C.
 
-    A process that ends is told of, with the command that starts it again; the others go on.
+    If a process ends, the command that restarts it is printed; the others continue.
 
     Example: daitn up -c network.yaml
     """

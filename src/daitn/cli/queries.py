@@ -44,8 +44,10 @@ __all__ = [
 async def latest_queries(
     center: str, limit: int, owner: str | None, probes: bool
 ) -> tuple[QueryRecord, ...]:
-    """The latest queries of every gateway that is there, newest first: of one owner, or of all, and
-    then those that verification units ask only with `probes`."""
+    """The latest queries of every connected gateway, newest first.
+
+    Those of one owner, or of all; without an owner, those of verification units only with `probes`.
+    """
     async with connect(center) as session:
         nodes = (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
         units = (n.descriptor.site for n in nodes if Role.VERIFIER in n.descriptor.roles)
@@ -196,7 +198,7 @@ def facilities_table(sites: tuple[SiteState, ...], served: ServedModels) -> Rend
 
 
 def queries_table(queries: tuple[QueryRecord, ...], wide: bool) -> RenderableType:
-    """Queries, one a line; `wide`: with all that there is a column for."""
+    """Queries, one per line; `wide` shows every available column."""
     columns = ["query", "asked", "wanted", "status", "answered by", "ms", "USD"]
     more = ["owner", "topic", "strategy", "attempts", "tokens in", "tokens out", "path"]
     rows = []

@@ -45,18 +45,18 @@ __all__ = [
 T = TypeVar("T")
 
 UNBROKEN = 1 << 16
-"""Columns of a screen on which no line is broken."""
+"""Console width at which no line is broken."""
 
 
 def _columns(stream: TextIO) -> int | None:
-    """None: those of the terminal. In a pipe or a file, who reads it breaks lines, or nobody."""
+    """None: the terminal's width. In a pipe or file, breaking lines is up to the reader."""
     return None if stream.isatty() or "COLUMNS" in os.environ else UNBROKEN
 
 
 screen = Console(width=_columns(sys.stdout))
 errors = Console(stderr=True, width=_columns(sys.stderr))
 wide = Console(width=UNBROKEN)
-"""For who wants no line to be broken on a terminal either."""
+"""For output whose lines must not be broken even on a terminal."""
 
 DEFAULT_CENTER = "tcp/127.0.0.1:7447"
 ANSWER_TIMEOUT_S = 60.0

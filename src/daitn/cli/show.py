@@ -57,7 +57,7 @@ class Listing(enum.StrEnum):
 
 
 class Look(enum.StrEnum):
-    """How a list is shown."""
+    """How a list is displayed."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -74,13 +74,13 @@ def get(
     kind: Annotated[Listing, typer.Argument(help="What to list.")],
     site: HomeOption = "",
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="Of queries: so many of the latest.")
+        int, typer.Option("--limit", min=1, help="For queries: how many of the latest to list.")
     ] = _LISTED,
     owner: Annotated[
-        str | None, typer.Option("--owner", help="Of queries: this owner's, or this site's.")
+        str | None, typer.Option("--owner", help="For queries: only this owner's, or this site's.")
     ] = None,
     probes: Annotated[
-        bool, typer.Option("--probes", help="Of queries: also those of verification units.")
+        bool, typer.Option("--probes", help="For queries: include those of verification units.")
     ] = False,
     look: Annotated[
         Look, typer.Option("-o", "--output", help="wide: more columns, and no line is broken.")
@@ -101,7 +101,7 @@ def get(
       daitn get datasets --json
     """
     if site and kind is not Listing.JOBS:
-        raise typer.BadParameter("only jobs are asked of a --site")
+        raise typer.BadParameter("--site applies to jobs only")
     if kind is not Listing.QUERIES and (owner is not None or probes or limit != _LISTED):
         raise typer.BadParameter("only queries have --limit, --owner and --probes")
     if kind is Listing.QUERIES:
@@ -237,7 +237,7 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
 
 
 def _doing(job: JobView) -> str:
-    """Its state, and what is to be known of it at once."""
+    """Its state, with its queue position or silent sites."""
     if job.queued:
         return f"queued ({job.queued})"
     return f"{job.state} (nothing new from {job.silent})" if job.silent else job.state

@@ -47,7 +47,7 @@ def size(count: float) -> str:
 
 
 def age(at_s: float) -> str:
-    """How long ago, for people."""
+    """Time elapsed, for people."""
     age_s = max(0.0, clock.wall_s() - at_s)
     for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
         if age_s >= seconds:

@@ -141,10 +141,10 @@ class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
-    """Something in a node's file that the node does without, and why. It tells of no content."""
+    """An entry of a node's file that the node skips, and why. Reveals no content."""
 
     field: Word
-    """Where it stands in the file, for instance `datasets[1]`."""
+    """Its path in the file, for instance `datasets[1]`."""
     name: Word
     reason: Annotated[str, msgspec.Meta(max_length=2000)]
 
@@ -168,7 +168,7 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     facility: FacilityDescriptor | None = None
     gateway: GatewayDescriptor | None = None
     left_out: Annotated[tuple[LeftOut, ...], msgspec.Meta(max_length=64)] = ()
-    """The first of them, where there are more."""
+    """Truncated if there are more."""
 
 
 class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):

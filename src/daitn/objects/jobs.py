@@ -328,6 +328,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     ended_at_s: float | None
     needs: WorkNeeds
     queued: str = ""
-    """Its places in sites' queues, for instance `2nd at netco`; empty where it has its turn."""
+    """Its positions in sites' queues, for instance `2nd at netco`; empty when it is not queued."""
     silent: str = ""
-    """Sites at its work that have long said nothing new of it, and for how long."""
+    """Sites working for it that have been silent for long, and for how long."""

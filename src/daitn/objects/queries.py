@@ -82,13 +82,13 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes; empty: any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """Facility providers that may see the query; empty: any."""
+    """Facility providers allowed to see the query; empty: any."""
     privacy: Privacy = Privacy.ANY
     strategy: Strategy = Strategy.SINGLE
     members: Annotated[int, msgspec.Meta(ge=2, le=7)] = 3
     """Number of models in an ensemble."""
     escalate_below: Share = 0.7
-    """Of a cascade: an answer of which the first model is less sure than this goes on."""
+    """A cascade escalates an answer whose confidence at the first model is below this."""
     prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight: `accuracy`, `latency`, `cost`, `affinity`."""
     session: Annotated[str, msgspec.Meta(max_length=200)] = ""
@@ -157,8 +157,8 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`<gateway's site>:<number>`; `daitn explain` takes it."""
     asked_at_s: float
     owner: str
-    """Who asked: a key's owner, or a site with a pass that names none, as verification units are;
-    empty if the gateway does not know."""
+    """Who asked: a key's owner, or a site whose pass names no owner, such as a verification unit;
+    empty if unknown to the gateway."""
     api: Api
     model_wanted: str
     topic: str

@@ -1,4 +1,4 @@
-"""Randomness as an argument: the core draws from what it is given, so that decisions replay."""
+"""Randomness as an argument: the core draws only from what it is given, so decisions replay."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: int = 100
     owner: str | None = None
-    """Of this owner alone; none: of all but `without`."""
+    """Only this owner's queries; none: all but those of `without`."""
     without: tuple[str, ...] = ()
 
 

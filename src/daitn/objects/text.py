@@ -1,8 +1,8 @@
-"""One spelling per word: what people write in files and forms, before it is compared.
+"""Normalises words that people write in files and forms, so that they compare equal.
 
-`é` is one character or two (`e` and an accent), depending on keyboard, file system and
-spreadsheet; both look alike. Names of columns, labels, classes and topics are compared in Unicode's
-normal form C, without what surrounds them. Case is kept: `Ill` and `ill` are two words.
+`é` is one character or two (`e` and an accent), depending on keyboard, file system and spreadsheet;
+both look alike. Names of columns, labels, classes and topics are compared in Unicode's normal form
+C, without surrounding white space. Case is kept: `Ill` and `ill` are two words.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import msgspec
 __all__ = ["plain", "plain_fields", "plain_words"]
 
 _INVISIBLE = "\ufeff\u200b\u2060"
-"""Byte order mark and spaces without width, which spreadsheets leave at the ends of cells."""
+"""Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""
 
 
 def plain(text: str) -> str:
-    """`text` as it is compared."""
+    """`text` in the form in which it is compared."""
     if text.isascii():
         return text.strip()
     before = None
@@ -29,14 +29,14 @@ def plain(text: str) -> str:
 
 
 def plain_words(words: Iterable[str]) -> tuple[str, ...]:
-    """Each as it is compared, and none twice."""
+    """All words in the form in which they are compared, without duplicates."""
     return tuple(dict.fromkeys(map(plain, words)))
 
 
 def plain_fields(value: msgspec.Struct, *fields: str, blank: bool = True) -> None:
-    """Bring fields of a struct that is being made, texts or tuples of texts, into plain form.
+    """Normalise text fields (strings or tuples of strings) of a struct during its construction.
 
-    Raises `ValueError` for a word of which nothing is left, unless it may be `blank`.
+    Raises `ValueError` for a word that is empty after normalisation, unless it may be `blank`.
     """
     for field in fields:
         written = getattr(value, field)

@@ -1,1 +1,1 @@
-"""Filter, score, pick: how every decision is made and explained."""
+"""Filter, score, pick: the pipeline that makes and explains every decision."""

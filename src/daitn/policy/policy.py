@@ -1,9 +1,9 @@
-"""Filter, score, pick: every decision of DA-ITN is made by this one pipeline.
+"""Filter, score, pick: this one pipeline makes every decision of DA-ITN.
 
 Candidates are rows of arrays, so that many thousands are compared at once. Filters say which rows
 pass; scorers give an array of terms; the weights are the profile's, changed by preferences. Rows
-come in the order of their ids, so that ties break by id. A policy sees nothing but what it is given
-(and, where it draws, the random source), so that a recorded decision is made again identically.
+must be ordered by id, so that ties break by id. A policy sees only what it is given (and, if it
+draws, the random source), so a recorded decision can be reproduced exactly.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 MOST_WEIGHT = 1e6
-"""Any more would leave nothing of the other scorers, or of the sum."""
+"""A larger weight would drown the other scorers or overflow the sum."""
 OUT = -1.0
-"""Below every score: a candidate that was filtered out, or taken."""
+"""Below every score: marks a candidate that was filtered out or already taken."""
 _RANKED = 20
-"""Candidates that a decision keeps in its ranking."""
+"""Candidates kept in a decision's ranking."""
 
 
 @dataclass(frozen=True)
 class Policy(Generic[CutT]):
-    """A named way to decide. All its parts are pure functions of the cut: what it decides on."""
+    """A named decision policy. All its parts are pure functions of the cut, its input."""
 
     name: str
     scorers: Mapping[str, Callable[[CutT, Flags], Floats | float]]
-    """By name; given which candidates passed, each gives a term in [0, 1] per candidate, or one
-    for all of them. Terms of those that did not pass may be anything finite."""
+    """By name. Each gets the flags of the candidates that passed, and gives one term in [0, 1] per
+    candidate or one for all. Terms of candidates that failed may be anything finite."""
     weights: Mapping[str, float]
     """The profile: a weight for every scorer."""
 
@@ -58,7 +58,7 @@ class Policy(Generic[CutT]):
             if weight > 0:
                 term = self.scorers[scorer](cut, passes)
                 if isinstance(term, float) and term == 0.0:
-                    continue  # For all candidates: it changes no sum.
+                    continue  # Zero for all candidates: it changes no sum.
                 share = term * (weight / total)
                 if result is None:
                     result = np.full(len(passes), share) if isinstance(share, float) else share
@@ -82,8 +82,10 @@ class Policy(Generic[CutT]):
         now_s: float,
         most: int = _RANKED,
     ) -> Decision:
-        """The decision with its ranking and all terms, for people. `scores` as `scores` gives them;
-        `identify` names a row."""
+        """The decision with its ranking and all terms, for people.
+
+        `scores` as returned by `scores`; `identify` names a row.
+        """
         passes = scores >= 0.0
         terms = {
             name: np.broadcast_to(scorer(cut, passes), passes.shape)
@@ -110,10 +112,10 @@ class Policy(Generic[CutT]):
 def weights_under(
     policy: str, weights: Mapping[str, float], preferences: Sequence[Preference], field: str
 ) -> dict[str, float]:
-    """The profile, with the weights that are preferred in place of its own.
+    """The profile's weights, with those of the preferences in their place.
 
     `field` names a preference in errors, with `{index}` and `{scorer}`. Raises `InvalidInput` for
-    an unknown scorer or a weight that is no number from 0 to `MOST_WEIGHT`.
+    an unknown scorer or a weight outside 0 to `MOST_WEIGHT`.
     """
     result = dict(weights)
     for index, preference in enumerate(preferences):
@@ -135,15 +137,15 @@ def weights_under(
 
 
 def every(passes: Flags) -> bool:
-    """Whether all passed; in a quarter of the time that `all` takes."""
+    """Whether all passed; takes a quarter of the time of `all`."""
     return int(np.count_nonzero(passes)) == len(passes)
 
 
 def best_first(scores: Floats, most: int, near: float, rng: Rng) -> list[int]:
     """The positions of the `most` best candidates with scores of at least 0, best first.
 
-    The first one is drawn among all that are within `near` of the best: scores are estimates, and
-    gateways that all take the same first one would crowd it. The others follow by score.
+    The first is drawn at random among all within `near` of the best: scores are estimates, and
+    gateways that all took the same candidate would crowd it. The others follow by score.
     """
     left = scores.copy()
     taken: list[int] = []

@@ -22,8 +22,8 @@ from daitn.topology.snapshot import Drrt, SiteState
 __all__ = ["MOST_EARLY", "DrrtState", "Fact", "merged_link"]
 
 MOST_EARLY = 10_000
-"""Sites and links of sites that are known before they describe themselves: anybody can say that
-there are such. Beyond that the oldest are forgotten."""
+"""Limit on sites without a descriptor, plus the links of such sites: anybody can invent them.
+Beyond this the oldest are dropped."""
 
 Fact = NodeDescriptor | LinkReading | LoadReading
 
@@ -65,7 +65,7 @@ class DrrtState:
         self._lost_at_s: dict[SiteId, float] = {}
         self._early: dict[SiteId, _Early] = {}
         self._early_facts = 0
-        """Sites, and links, in it."""
+        """Number of sites and links in it."""
 
     @property
     def version(self) -> int:
@@ -194,7 +194,7 @@ class DrrtState:
         return early
 
     def _make_room(self) -> None:
-        """Forget what was known first of sites that have not described themselves."""
+        """Drop the oldest facts about sites without a descriptor."""
         while self._early_facts > MOST_EARLY and len(self._early) > 1:
             self._forget_early(next(iter(self._early)))
         if self._early_facts > MOST_EARLY:

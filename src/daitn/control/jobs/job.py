@@ -37,7 +37,7 @@ class Outstanding:
     site: SiteId
     work: Work
     since_s: float = 0.0
-    """When it was given."""
+    """When the work was given."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Job:
     insist: bool
     submitted_at_s: float
     at_s: float = 0.0
-    """Of the fact that was taken in last."""
+    """Time of the latest recorded event."""
     state: JobState = JobState.SUBMITTED
     detail: str = ""
     ended_at_s: float | None = None

@@ -17,7 +17,7 @@ from daitn.objects.messages import WorkStatus
 __all__ = ["SILENT_S", "JobNews", "algorithm", "view"]
 
 SILENT_S = 60.0
-"""From which on it is told that a site says nothing new."""
+"""A site without news for this long is reported as silent."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
 
 
 def _silent(job: Job, news: Mapping[VisitId, JobNews]) -> str:
-    """Sites that are at its work, and have long said nothing new of it."""
+    """Sites working for it that have been silent for long."""
     return ", ".join(
         f"{site} for {said.silent_s:.0f} s"
         for site, said in _said(job, news)

@@ -54,7 +54,7 @@ def next_steps(
                 for site, node in sorted(live.items())
                 if site not in wish.places and _hosted(node, wish.name)
             ]
-    # By what is there, as far more may have been retired in all that time.
+    # Iterate over deployments, because far more names may have been retired over time.
     gone = {
         (said.name, site)
         for site, node in live.items()

@@ -58,7 +58,7 @@ def _over(
 
 
 def _release(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
-    """The data owners' rules on where a model may travel that learned from their data."""
+    """The data owners' rules on where a model that learned from their data may travel."""
     for travel in route.travels:
         if not allows(travel.before, jurisdiction_of(question, travel.site)):
             return _withheld(route, travel.before, f"go to {travel.site}")
@@ -110,6 +110,6 @@ FILTERS: tuple[Callable[[RouteQuestion, PlannedRoute], Rejection | None], ...] =
 MTRCE: Final = Policy[Routes](
     name="mtrce",
     scorers={"utility": _utility, "reach": _reach, "time": _time, "cost": _cheap},
-    # Search and choice go by the one utility; the other terms are shown.
+    # Search and choice use the utility alone; the other terms are only shown.
     weights={"utility": 1.0, "reach": 0.0, "time": 0.0, "cost": 0.0},
 )

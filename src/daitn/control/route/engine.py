@@ -48,7 +48,7 @@ class Mtrce:
     """Maximum number of plan changes that a decision tries; more never give a worse plan."""
 
     def plan(self, question: RouteQuestion) -> tuple[Route | None, Decision]:
-        """The route to go on with, and why; None where no visit is worth making.
+        """The next route, and why; None if no visit is worthwhile.
 
         None: all targets hold as measured, nobody measures an objective, a pinned route is
         finished, no visit fits the budget and the rules, or a job without a budget makes no

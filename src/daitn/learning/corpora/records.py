@@ -21,7 +21,7 @@ from daitn.objects.text import plain_fields
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
 
 _SHOWN = 5
-"""Complaints about one file that are told."""
+"""Complaints shown per file."""
 
 OPTIONS = 4
 """Options of a `multiple-choice/1` item; guessing scores 1 / OPTIONS."""
@@ -73,7 +73,7 @@ def read_choices(path: Path) -> list[MultipleChoice]:
 
 
 def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int:
-    """Write records as JSON lines, creating folders as needed; return how many there were."""
+    """Write records as JSON lines, creating folders as needed; returns their number."""
     make_folder(path.parent)
     lines = [msgspec.json.encode(record) for record in records]
     replace_file(path, b"".join(line + b"\n" for line in lines))
@@ -82,7 +82,7 @@ def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int
 
 @dataclass(frozen=True)
 class _Complaint:
-    """About one record. It does not repeat what stands there."""
+    """A complaint about one record, without its content."""
 
     field: str
     problem: str
@@ -138,7 +138,7 @@ def _named_field(problem: str) -> str:
 
 
 def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> InvalidInput:
-    """All at once, as far as one reads."""
+    """One error for all complaints, shortened to a readable length."""
     shown = complaints[:_SHOWN]
     told = "; ".join(f"line {line}, field {c.field}: {c.problem}" for line, c in shown)
     more = f"; and {len(complaints) - len(shown)} more" if len(complaints) > len(shown) else ""

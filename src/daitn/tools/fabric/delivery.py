@@ -27,10 +27,10 @@ __all__ = [
 Item = TypeVar("Item")
 
 PUBLICATIONS_BOUND = 4096
-"""Publications that may wait for one subscriber: what 200 sites say in a hundred seconds at one
-message in five seconds each. A subscriber that is further behind loses the oldest."""
+"""Publications that may wait for one subscriber: those of 200 sites over a hundred seconds, at one
+message per five seconds each. A slower subscriber loses the oldest."""
 PUBLICATIONS_BYTES = 64 << 20
-"""Of them together: four adverts of the largest size."""
+"""Their total size: four adverts of the largest size."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ _LOG = logging.getLogger(__name__)
 class Mailbox(Generic[Item]):
     """Items from any thread, handled one at a time, in order, on the loop that made the mailbox.
 
-    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile
-    up, or more than `most_bytes` as `size` tells of each: waiting instead would stall the thread
-    that reads the network for everybody. The newest item is kept whatever its size.
+    With a `bound` the oldest items are dropped when a slow owner lets more than that many pile up,
+    or more than `most_bytes`, where `size` gives each item's bytes: waiting instead would stall the
+    thread that reads the network for everybody. The newest item is always kept, whatever its size.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Mailbox(Generic[Item]):
 
 
 def publication_size(item: tuple[str, bytes]) -> int:
-    """Bytes that a publication takes up while it waits."""
+    """Bytes that a waiting publication occupies."""
     key, payload = item
     return len(key) + len(payload)
 
