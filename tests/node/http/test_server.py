@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import cast
 
 import aiohttp
 import pytest
@@ -12,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.node.http import (
-    BodyBroken,
     BodyTooLarge,
     HttpServer,
     Reply,
@@ -21,6 +21,7 @@ from daitn.node.http import (
     server_connection,
 )
 from daitn.node.http.framing import HIGH_WATER, MOST_HEAD
+from daitn.node.http.server_connection import ServerConnection
 from daitn.objects.errors import InvalidInput
 from tests.node.http.scene import exchange, server
 
@@ -35,10 +36,13 @@ async def echo(request: Request) -> Reply:
         body = await request.body(MOST)
     except BodyTooLarge:
         return Response(b"large", 413)
-    except BodyBroken:
-        return Response(b"broken", 400)
     said = f"{request.method} {request.path} ".encode() + body
     return Response(said, headers={"x-said": request.headers.get("x-say", "")})
+
+
+def connections(http: HttpServer) -> list[ServerConnection]:
+    assert http._server is not None
+    return [cast(ServerConnection, one) for one in http._server.server_state.connections]
 
 
 def bodies(said: bytes) -> list[bytes]:
@@ -153,9 +157,8 @@ async def test_a_body_that_nobody_reads_is_not_held() -> None:
         size = 64 << 20
         writer.write(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
         await asyncio.sleep(0.2)
-        (connection,) = http._there
-        assert connection._coming is not None
-        assert connection._coming._size < 8 * HIGH_WATER
+        (connection,) = connections(http)
+        assert len(connection.cycle.body) < 8 * HIGH_WATER
         assert (await reader.readline()).startswith(b"HTTP/1.1 401")
         writer.transport.abort()
 
@@ -247,7 +250,36 @@ async def test_a_handler_is_cancelled_when_its_client_goes(begun: bool) -> None:
         async with asyncio.timeout(5.0):
             await gone.wait()
         await asyncio.sleep(0.01)
-        assert not http._there
+        assert not connections(http)
+
+
+async def test_who_sent_ahead_and_goes_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    there, gone, began = asyncio.Event(), asyncio.Event(), 0
+
+    async def patient(request: Request) -> Reply:
+        nonlocal began
+        began += 1
+        there.set()
+        try:
+            await asyncio.sleep(9.0)
+        finally:
+            gone.set()
+        return Response()
+
+    async with server(patient) as http:
+        port = int(http.endpoint.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET * 2)
+        await there.wait()
+        (connection,) = connections(http)
+        connection.flow.resume_reading()  # Else nobody looks whether the client is there.
+        writer.transport.abort()
+        async with asyncio.timeout(5.0):
+            await gone.wait()
+    assert began == 1
+    assert not caplog.records
 
 
 async def test_a_defect_of_a_handler_is_a_500_or_breaks_a_stream_off() -> None:

@@ -1,7 +1,7 @@
-"""HTTP/1.1: the server and the client of nodes. Parsing is llhttp's, by way of `httptools`.
+"""HTTP/1.1: the server of nodes, which is uvicorn's, and the gateways' and facilities' client.
 
-A reverse proxy of these two takes a sixth of the processor time of one of uvicorn, Starlette and
-aiohttp's client, which is why they are here; see `docs/reference/benchmarks.md`.
+The client is an own one because it takes a fifth of the processor time of aiohttp's for a request;
+see `docs/reference/benchmarks.md`.
 """
 
 from daitn.node.http.client import Address, HttpClient, read_address
@@ -13,7 +13,6 @@ from daitn.node.http.client_connection import (
     NotReached,
 )
 from daitn.node.http.exchange import (
-    BodyBroken,
     BodyTooLarge,
     Reply,
     Request,
@@ -24,7 +23,6 @@ from daitn.node.http.server import HttpServer
 
 __all__ = [
     "Address",
-    "BodyBroken",
     "BodyTooLarge",
     "BrokenOff",
     "FellSilent",

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from daitn.node.http import BodyBroken, BodyTooLarge, Request, Response
+from daitn.node.http import BodyTooLarge, Request, Response
 from daitn.objects.deployments import Api
 from daitn.objects.errors import DaitnError
 
@@ -112,8 +112,8 @@ def json_response(value: object) -> Response:
 
 
 async def read_body(request: Request, most: int, within_s: float | None = None) -> bytes:
-    """The whole body, of at most `most` bytes. Raises `ApiError` for one that is larger (413), is
-    malformed (400), or is not there within `within_s` (408)."""
+    """The whole body, of at most `most` bytes. Raises `ApiError` for one that is larger (413), or
+    is not there within `within_s` (408), and `ConnectionError`."""
     try:
         if request.whole:  # It came together with the head, as most do: no clock is needed.
             return await request.body(most)
@@ -121,8 +121,6 @@ async def read_body(request: Request, most: int, within_s: float | None = None) 
             return await request.body(most)
     except BodyTooLarge:
         raise bad_request(f"has more than {most} bytes", "body", status=413) from None
-    except BodyBroken as error:
-        raise bad_request(str(error), "body") from None
     except TimeoutError:
         message = f"the request's body was not there within {within_s:g} s"
         raise ApiError(408, "request_timeout", message) from None

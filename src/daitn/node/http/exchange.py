@@ -1,45 +1,39 @@
-"""A request as the HTTP server hands it to its handler, and what goes back."""
+"""A request as the HTTP server hands it to its handler, and what goes back, over ASGI."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
 
-from daitn.node.http.framing import HIGH_WATER, read_headers
+from daitn.node.http.framing import read_headers
 
-__all__ = ["BodyBroken", "BodyTooLarge", "Line", "Reply", "Request", "Response", "Stream"]
+__all__ = ["BodyTooLarge", "Line", "Reply", "Request", "Response", "Scope", "Stream"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_CLOSE = (b"connection", b"close")
 
 
 class BodyTooLarge(Exception):
     """A request's body has more bytes than are taken."""
 
 
-class BodyBroken(Exception):
-    """A request's body is malformed."""
-
-
 class Line(Protocol):
-    """What a request needs of the connection that it came by."""
+    """What a request needs of its connection beyond ASGI."""
 
-    def resume(self) -> None:
-        """Let more of the request come."""
+    def whole(self, scope: Scope) -> bool:
+        """Whether all of the request came."""
         ...
 
-    def pause(self) -> None:
-        """Let no more come for now."""
+    def cork(self) -> None:
+        """What is written next goes out together with what is written after it."""
         ...
 
-    def provisional(self) -> None:
-        """Say that the body may come."""
-        ...
-
-    def begin(self, request: Request, status: int, headers: Mapping[str, str]) -> bool:
-        """Send the head of an answer of unknown length; whether it goes out in chunks."""
-        ...
-
-    async def send(self, data: bytes) -> None:
-        """Send, and wait while too much is on its way. Raises `ConnectionError`."""
+    def close(self) -> None:
+        """Close when all that was written is sent."""
         ...
 
     def abort(self) -> None:
@@ -51,50 +45,30 @@ class Request:
     """One request; its body is still to be read."""
 
     __slots__ = (
-        "_fault",
         "_headers",
-        "_line",
-        "_most",
-        "_pieces",
-        "_size",
-        "_waiter",
+        "_receive",
+        "_scope",
         "begun",
-        "chunks",
-        "keeps",
+        "line",
         "method",
         "path",
         "raw_headers",
-        "whole",
+        "send",
     )
 
-    def __init__(
-        self,
-        line: Line,
-        method: str,
-        path: str,
-        raw_headers: list[tuple[bytes, bytes]],
-        *,
-        chunks: bool,
-        keeps: bool,
-    ) -> None:
-        """`path`: decoded, without the query. `chunks`: who asks reads answers in chunks.
-        `keeps`: the connection may be used again."""
-        self.method = method
-        self.path = path
-        self.raw_headers = raw_headers
-        self.chunks = chunks
-        self.keeps = keeps
-        self.whole = False
-        """Whether all of it is there."""
+    def __init__(self, scope: Scope, receive: Receive, send: Send, line: Line) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        """Decoded, without the query."""
+        self.raw_headers: Headers = scope["headers"]
+        """Names are in lower case."""
+        self.send = send
+        self.line = line
         self.begun = False
         """Whether the head of its answer is on its way."""
+        self._scope = scope
+        self._receive = receive
         self._headers: dict[str, str] | None = None
-        self._line = line
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._most = HIGH_WATER
-        self._fault: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -103,51 +77,56 @@ class Request:
             self._headers = read_headers(self.raw_headers)
         return self._headers
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is there."""
+        return self.line.whole(self._scope)
+
+    @property
+    def chunks(self) -> bool:
+        """Whether who asks reads answers in chunks."""
+        return bool(self._scope["http_version"] != "1.0")
+
     async def body(self, most: int) -> bytes:
-        """All of it. Raises `BodyTooLarge` and `BodyBroken`."""
-        self._most = most
-        if not self.whole and self._fault is None:
-            declared = self.headers.get("content-length", "")
-            if declared.isdecimal() and int(declared) > most:
-                raise BodyTooLarge
-            if self.headers.get("expect", "").lower() == "100-continue":
-                self._line.provisional()
-            self._line.resume()
-        while not self.whole and self._fault is None and self._size <= most:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        if self._size > most:
+        """All of it. Raises `BodyTooLarge` and `ConnectionError`."""
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > most:
             raise BodyTooLarge
-        if self._fault is not None:
-            raise self._fault
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        pieces, size, more = [], 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("who asked has gone")
+            pieces.append(message["body"])
+            size += len(pieces[-1])
+            if size > most:
+                raise BodyTooLarge
+            more = message["more_body"]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def respond(self, response: Response) -> None:
+        """Send the answer. Raises `ValueError` for headers that are none."""
+        headers = _encoded(response.headers)
+        headers.append((b"content-length", b"%d" % len(response.body)))
+        await self.begin(response.status, headers)
+        await self.send({"type": "http.response.body", "body": response.body})
 
     def stream(self, headers: Mapping[str, str], status: int = 200) -> Stream:
-        """Begin an answer whose end is not there yet. Raises `ValueError` for headers that are
-        none."""
-        chunks = self._line.begin(self, status, headers)
-        return Stream(self, self._line, status, chunks=chunks)
+        """An answer whose end is not there yet. Raises `ValueError` for headers that are none."""
+        return Stream(self, status, _encoded(headers))
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+        self.begun = True
+        if not self.whole:
+            headers.append(_CLOSE)
+        if self.method != "HEAD":  # After which nothing is written.
+            self.line.cork()
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def abort(self) -> None:
         """Close the connection at once, so that nobody takes a stream for whole."""
-        self._line.abort()
-
-    def put(self, piece: bytes) -> None:
-        """More of the body came."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size > self._most:
-            self._line.pause()
-            self._wake()
-
-    def end(self, fault: Exception | None = None) -> None:
-        """The body has ended, or will not."""
-        self.whole, self._fault = fault is None, fault
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.line.abort()
 
 
 class Response:
@@ -164,32 +143,55 @@ class Response:
 
 
 class Stream:
-    """An answer that is sent piece by piece."""
+    """An answer that is sent piece by piece; its head goes out with the first.
 
-    __slots__ = ("_chunks", "_ended", "_line", "_request", "status")
+    A client of HTTP/1.0 knows no chunks: it gets all pieces together at the end.
+    """
 
-    def __init__(self, request: Request, line: Line, status: int, *, chunks: bool) -> None:
+    __slots__ = ("_ended", "_headers", "_held", "_request", "status")
+
+    def __init__(self, request: Request, status: int, headers: Headers) -> None:
         self.status = status
         self._request = request
-        self._line = line
-        self._chunks = chunks
+        self._headers = headers
+        self._held: list[bytes] | None = None if request.chunks else []
         self._ended = False
 
     async def write(self, data: bytes) -> None:
-        """Send, and wait while who asked is slow. Raises `ConnectionError`."""
-        if data and self._request.method != "HEAD":
-            await self._line.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data)
+        """Send, and wait while who asked is slow."""
+        if self._held is not None:
+            self._held.append(data)
+        elif data:
+            await self._send(data, more=True)
 
     async def end(self, *, close: bool = False) -> None:
-        """All was said. `close`: the connection is not to be used again. Ending twice is harmless.
-        Raises `ConnectionError`."""
+        """All was said. `close`: the connection is not to be used again. Ending twice is
+        harmless."""
         if self._ended:
             return
         self._ended = True
+        data = b"".join(self._held or ())
+        if self._held is not None:
+            self._headers.append((b"content-length", b"%d" % len(data)))
+        await self._send(data, more=False)
         if close:
-            self._request.keeps = False
-        if self._chunks:
-            await self._line.send(b"0\r\n\r\n")
+            self._request.line.close()
+
+    async def _send(self, data: bytes, *, more: bool) -> None:
+        if not self._request.begun:
+            await self._request.begin(self.status, self._headers)
+        await self._request.send({"type": "http.response.body", "body": data, "more_body": more})
 
 
 Reply = Response | Stream
+
+
+def _encoded(headers: Mapping[str, str]) -> Headers:
+    """Raises `ValueError` where one would add lines of its own."""
+    if not headers:
+        return []
+    lines = "\n".join(headers.values())
+    if lines.count("\n") != len(headers) - 1 or "\r" in lines or "\0" in lines:
+        raise ValueError("a header's value has a line end in it")
+    names = "\n".join(headers).encode("latin-1").split(b"\n")
+    return list(zip(names, lines.encode("utf-8", "surrogateescape").split(b"\n"), strict=True))

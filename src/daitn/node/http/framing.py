@@ -1,6 +1,6 @@
 """What both ends of HTTP/1.1 (RFC 9112) share: lines of a head, and bounds on what comes.
 
-llhttp, by way of `httptools`, does the parsing, with none of its leniencies.
+llhttp, by way of `httptools`, does the parsing.
 """
 
 from __future__ import annotations

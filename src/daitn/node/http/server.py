@@ -1,19 +1,31 @@
-"""A small HTTP server in the node's event loop, without routes: one handler takes everything."""
+"""An HTTP server in the node's event loop, without routes: one handler takes everything."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
 
 from daitn.identity.tls import serving
-from daitn.node.http.server_connection import Handler, ServerConnection
+from daitn.node.http.server_connection import KEPT_ALIVE_S, Handler, ServerConnection
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["HttpServer"]
 
 _BACKLOG = 1024
-_HANDSHAKE_WITHIN_S = 10.0
-_CLOSE_WITHIN_S = 2.0
+_CLOSE_WITHIN_S = 2
 """What is under way at the end has so long; gateways ask elsewhere."""
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the node's business."""
+        yield
 
 
 class HttpServer:
@@ -26,8 +38,8 @@ class HttpServer:
         self._field = field
         self._handler = handler
         self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._there: set[ServerConnection] = set()
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
         self.endpoint = ""
         """`http://host:port` or `https://host:port`, once it listens."""
 
@@ -38,37 +50,49 @@ class HttpServer:
         host, _, port = address.rpartition(":")
         if not (host and port.isdecimal() and int(port) < 65536):
             raise self._bad(f"{self._listen!r} is no address")
-        context = serving(self._tls) if encrypted else None
+        tls: dict[str, Any] = {}
+        if encrypted:
+            context = serving(self._tls)
+            tls["ssl_context_factory"] = lambda *_: context
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: ServerConnection(self._handler, self._there),
-                host.strip("[]"),
-                int(port),
-                backlog=_BACKLOG,
-                ssl=context,
-                ssl_handshake_timeout=_HANDSHAKE_WITHIN_S if encrypted else None,
-            )
+            sockets = await _listening(host.strip("[]"), int(port))
         except OSError as error:
             raise self._bad(f"cannot listen on {self._listen}: {error.strerror}") from None
+        self._server = _Uvicorn(self._config(tls))
+        self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
         scheme = "https" if encrypted else "http"
-        self.endpoint = f"{scheme}://{host}:{self._server.sockets[0].getsockname()[1]}"
+        self.endpoint = f"{scheme}://{host}:{sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         """Answer no more. Closing twice is harmless."""
-        server, self._server = self._server, None
-        if server is None:
+        server, serving = self._server, self._serving
+        self._server = self._serving = None
+        if server is None or serving is None:
             return
-        server.close()
-        for connection in tuple(self._there):
-            connection.stop()
-        tasks = [connection.task for connection in self._there if connection.task is not None]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_CLOSE_WITHIN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        for connection in tuple(self._there):
-            connection.abort()
+        server.should_exit = True
+        await serving
+        for connection in tuple(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.gather(*server.server_state.tasks)
+
+    def _config(self, tls: dict[str, Any]) -> uvicorn.Config:
+        """One protocol and no middleware; what goes wrong is told by `ServerConnection`."""
+        return uvicorn.Config(
+            self._handler,  # Of which each connection makes its app.
+            http=ServerConnection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            log_level="critical",
+            backlog=_BACKLOG,
+            timeout_keep_alive=int(KEPT_ALIVE_S),
+            timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+            **tls,
+        )
 
     def _bad(self, problem: str) -> InvalidInput:
         return InvalidInput(
@@ -76,3 +100,19 @@ class HttpServer:
             field=self._field,
             fix="write a free address of this machine like 127.0.0.1:7480; port 0 takes any",
         )
+
+
+async def _listening(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of the host, all at one port. Raises `OSError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    sockets: list[socket.socket] = []
+    try:
+        for family, at in dict.fromkeys((family, at) for family, *_, at in found):
+            if sockets:
+                at = (at[0], sockets[0].getsockname()[1], *at[2:])
+            sockets.append(socket.create_server(at, family=family, backlog=_BACKLOG))
+    except OSError:
+        for bound in sockets:
+            bound.close()
+        raise
+    return sockets

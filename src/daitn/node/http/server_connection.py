@@ -1,22 +1,25 @@
-"""One connection of the HTTP server."""
+"""One connection of the HTTP server: uvicorn's, with the bounds that it lacks.
+
+uvicorn bounds neither a head nor the time until it is there, drops the body of a request that asks
+for an upgrade, closes in the face of who is still sending, and lets a handler go on whose client
+has gone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from email.utils import formatdate
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import cast
-from urllib.parse import unquote
+from typing import Any, cast
 
 import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from daitn.node.http.exchange import BodyBroken, Reply, Request, Response
-from daitn.node.http.framing import BODY_PAYS, MOST_HEAD, header_lines
-from daitn.tools import clock
+from daitn.node.http.exchange import Reply, Request, Response, Scope
+from daitn.node.http.framing import BODY_PAYS, MOST_HEAD
 
 __all__ = ["KEPT_ALIVE_S", "Handler", "ServerConnection"]
 
@@ -28,273 +31,225 @@ request's head must be there within it, too."""
 _LINGER_S = 2.0
 """For so long what still comes is read and thrown away after an answer that ends a connection:
 closing at once would take the answer from who is still sending."""
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection(HttpToolsProtocol):
     """Answers one request after the other; the handler of one whose client is gone is cancelled."""
 
-    def __init__(self, handler: Handler, there: set[ServerConnection]) -> None:
-        """`there`: every connection that is open."""
-        self._handler = handler
-        self._there = there
-        self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        self._target = b""
-        self._raw: list[tuple[bytes, bytes]] = []
-        self._coming: Request | None = None
-        """Whose body is still coming."""
-        self._queued: deque[Request] = deque()
-        """Sent before the one before them was answered."""
-        self._task: asyncio.Task[None] | None = None
-        self._reading = True
-        self._ignores = False
-        self._stopping = False
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`config.app`: the `Handler`."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._handler = cast(Handler, config.app)
+        self.app = self._answer
+        self._task: asyncio.Task[Any] | None = None
+        self._answering: Scope | None = None
+        self._coming = False
+        """Whether the body of the latest request is."""
+        self._fault: tuple[int, str] | None = None
+        """Status and problem of what came last; nothing after it is read."""
         self._spare = MOST_HEAD
         """Bytes that may come and are not of a body."""
-        self._drained: asyncio.Future[None] | None = None
-        self._free_s = self._loop.time()
+        self._free_s = self.loop.time()
         """Since when nothing is asked."""
-        self._timer = self._loop.call_later(KEPT_ALIVE_S, self._look)
+        self._timer = self.loop.call_later(KEPT_ALIVE_S, self._look)
 
-    @property
-    def task(self) -> asyncio.Task[None] | None:
-        """The request that is being answered."""
-        return self._task
+    def whole(self, scope: Scope) -> bool:
+        return not self._coming or scope is not self.scope
 
-    def stop(self) -> None:
-        """Answer what is under way, and no more."""
-        self._stopping = True
-        self._queued.clear()
-        if self._task is None:
-            self._transport.close()
+    def cork(self) -> None:
+        self._line.cork()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
-        self._transport = cast(asyncio.Transport, transport)
-        self._there.add(self)
+        self._line = _Line(cast(asyncio.Transport, transport), self._lingers)
+        super().connection_made(cast(asyncio.Transport, self._line))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._there.discard(self)
+        super().connection_lost(exc)
+        self._line.end()
         self._timer.cancel()
-        self._queued.clear()
-        self.resume_writing()
+        self.pipeline.clear()
         if self._task is not None:
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._ignores:
+        if self._fault is not None or self.transport.is_closing():
             return
+        self._unset_keepalive_if_required()
         self._spare -= len(data)
         try:
             while data:
-                data = self._parsed(data)
+                try:
+                    self.parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._not_upgraded() + data[upgrade.args[0] :]
         except (httptools.HttpParserError, ValueError) as error:
             self._malformed(400, str(error))
-        if self._spare < 0 and not self._ignores:
-            self._malformed(431, "its head or its padding is too long")
+        else:
+            if self._spare < 0:
+                status = 400 if self._coming else 431
+                self._malformed(status, "its head or its padding is too long")
 
-    def _parsed(self, data: bytes) -> bytes:
-        """What is to be parsed after it. Raises `HttpParserError` and `ValueError`."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as error:
-            # Nothing but HTTP/1.1 is spoken here. llhttp leaves the body to whoever speaks what was
-            # asked for, so the request is read again as if that had not been.
-            if self._parser.get_method() == b"CONNECT":
-                raise ValueError("this is no proxy") from None
-            kept = [line for line in self._raw if line[0].lower() != b"upgrade"]
-            lines = b"".join([b"%b: %b\r\n" % line for line in kept])
-            head = b"%b %b HTTP/1.1\r\n%b\r\n" % (self._parser.get_method(), self._target, lines)
-            self._parser = httptools.HttpRequestParser(self)
-            return head + data[error.args[0] :]
-        return b""
-
-    def on_message_begin(self) -> None:
-        self._target, self._raw = b"", []
-
-    def on_url(self, part: bytes) -> None:
-        self._target += part
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._coming is None:  # What comes after a body in chunks says nothing that matters.
-            self._raw.append((name, value))
+    def _not_upgraded(self) -> bytes:
+        """Nothing but HTTP/1.1 is spoken here. llhttp leaves the body to whoever speaks what was
+        asked for, so the request is read again, with this head. Raises `ValueError`."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise ValueError("this is no proxy")
+        kept = [line for line in self.headers if line[0] != b"upgrade"]
+        lines = b"".join([b"%b: %b\r\n" % line for line in kept])
+        self.parser = httptools.HttpRequestParser(self)
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self.url, lines)
 
     def on_headers_complete(self) -> None:
-        if self._parser.should_upgrade():
+        if self.parser.should_upgrade():
             return
-        version = self._parser.get_http_version()
+        version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise ValueError(f"HTTP/{version} is not spoken here")
-        request = self._coming = Request(
-            self,
-            self._parser.get_method().decode("latin-1"),
-            _path(self._target),
-            self._raw,
-            chunks=version == "1.1",
-            keeps=self._parser.should_keep_alive(),
-        )
-        if self._task is None:
-            self._begin(request)
-        else:
-            self._queued.append(request)
-            self.pause()
+        super().on_headers_complete()
+        self._coming = True
 
     def on_body(self, body: bytes) -> None:
         self._spare += BODY_PAYS * len(body)
-        assert self._coming is not None
-        self._coming.put(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._spare = MOST_HEAD
-        if self._coming is not None:
-            self._coming.end()
-            self._coming = None
+        if not self.parser.should_upgrade():
+            self._coming = False
+            super().on_message_complete()
 
-    def pause_writing(self) -> None:
-        self._drained = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
-
-    def pause(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        if not self._reading and not self._transport.is_closing():
-            self._reading = True
-            self._transport.resume_reading()
-
-    def provisional(self) -> None:
-        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def begin(self, request: Request, status: int, headers: Mapping[str, str]) -> bool:
-        if not request.chunks:
-            request.keeps = False  # An older client takes the end of the connection for the end.
-        chunks = request.chunks and request.method != "HEAD"
-        framing = "transfer-encoding: chunked\r\n" if chunks else ""
-        self._transport.write(self._head(request, status, headers, framing))
-        return chunks
-
-    async def send(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            raise ConnectionResetError("who asked has gone")
-        self._transport.write(data)
-        if self._drained is not None:
-            await self._drained
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def _begin(self, request: Request) -> None:
-        self._task = self._loop.create_task(self._serve(request))
-
-    async def _serve(self, request: Request) -> None:
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application of this connection."""
+        self._task, self._answering = asyncio.current_task(), scope
+        request = Request(scope, receive, send, self)
         try:
+            if self._fault is not None and not request.whole:
+                self._refuse(*self._fault)
+                return
             reply = await self._handler(request)
             if isinstance(reply, Response):
-                self._answer(request, reply)
+                await request.respond(reply)
             else:
                 await reply.end()
-            if self._drained is not None:
-                await self._drained
-        except ConnectionError:
-            self._transport.abort()  # Who asked has gone.
-        except asyncio.CancelledError:
-            self._transport.abort()
-            raise
+        except (ConnectionError, asyncio.CancelledError):
+            # Who asked has gone, or the server closes. The task ends here; uvicorn would take a
+            # cancellation for a defect.
+            if not self.transport.is_closing():
+                self.abort()
         except Exception:
             log.exception("a request to %s failed", request.path)
-            self._failed(request)
-        self._answered(request)
-
-    def _answer(self, request: Request, reply: Response) -> None:
-        framing = f"content-length: {len(reply.body)}\r\n"
-        head = self._head(request, reply.status, reply.headers, framing)
-        if not self._transport.is_closing():
-            self._transport.write(head if request.method == "HEAD" else head + reply.body)
-
-    def _failed(self, request: Request) -> None:
-        if request.begun:
-            self._transport.abort()
-        else:
-            self._answer(request, Response(status=500))
-
-    def _head(
-        self, request: Request, status: int, headers: Mapping[str, str], framing: str
-    ) -> bytes:
-        lines = header_lines(headers)
-        request.begun = True
-        request.keeps = request.keeps and request.whole and not self._stopping
-        close = "" if request.keeps else "connection: close\r\n"
-        begin = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
-        head = f"{begin}{lines}{framing}{close}date: {_date(int(clock.wall_s()))}\r\n\r\n"
-        return head.encode("utf-8", "surrogateescape")
-
-    def _answered(self, request: Request) -> None:
-        """Go on with the next request, or close."""
-        self._task = None
-        self._free_s = self._loop.time()
-        if self._transport.is_closing():
-            return
-        if not (request.keeps and request.whole) or self._stopping:
-            self._close(abruptly=request.whole)
-        elif self._queued:
-            self._begin(self._queued.popleft())
-        elif self._ignores:
-            self._close(abruptly=False)
-        else:
-            self.resume()
-
-    def _close(self, *, abruptly: bool) -> None:
-        """`abruptly`: nothing more is expected to come."""
-        if abruptly or not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        self._ignores = True
-        self._transport.write_eof()
-        self.resume()
-        self._loop.call_later(_LINGER_S, self._transport.close)
+            if request.begun:
+                self.abort()
+            else:
+                await request.respond(Response(status=500))
+        finally:
+            self._task = self._answering = None
+            self._free_s = self.loop.time()
 
     def _malformed(self, status: int, problem: str) -> None:
         """Requests before this one are answered still."""
-        self._ignores = True
-        if self._coming is not None:
-            self._coming.end(BodyBroken(problem))
-            self._coming = None
-        elif self._task is None:
-            body = f"{problem}\n".encode()
-            lines = f"content-type: text/plain\r\ncontent-length: {len(body)}\r\n"
-            head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{lines}connection: close\r\n\r\n"
-            self._transport.write(head.encode() + body)
-            self._close(abruptly=False)
+        self._fault = (status, problem)
+        if self.cycle is None or self.cycle.response_complete:
+            self._refuse(status, problem)
+        elif not self._coming:
+            self.cycle.keep_alive = False
+        elif self._task is not None and self._answering is self.scope:
+            if self.cycle.response_started:
+                self.abort()
+            else:
+                self._refuse(status, problem)
+            self._task.cancel()
+        # Otherwise its turn comes, and then it is refused.
+
+    def _refuse(self, status: int, problem: str) -> None:
+        body = f"{problem}\n".encode()
+        lines = f"content-type: text/plain\r\ncontent-length: {len(body)}\r\n"
+        phrase = HTTPStatus(status).phrase
+        head = f"HTTP/1.1 {status} {phrase}\r\n{lines}connection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _lingers(self) -> bool:
+        """Whether more may come of what was asked; it is thrown away then."""
+        if self._fault is None and not self._coming:
+            return False
+        self.flow.resume_reading()
+        return True
 
     def _look(self) -> None:
         """Close what has been idle, or slow with a head, for too long; one timer per connection."""
-        idle_s = 0.0 if self._task is not None else self._loop.time() - self._free_s
+        idle_s = 0.0 if self._task is not None else self.loop.time() - self._free_s
         if idle_s >= KEPT_ALIVE_S:
-            self._transport.close()
+            self.transport.close()
         else:
-            self._timer = self._loop.call_later(KEPT_ALIVE_S - idle_s, self._look)
+            self._timer = self.loop.call_later(KEPT_ALIVE_S - idle_s, self._look)
 
 
-def _path(target: bytes) -> str:
-    """Without the query; an absolute URL's too."""
-    if not target.startswith(b"/"):
-        try:
-            target = httptools.parse_url(target).path or b"/"
-        except httptools.HttpParserInvalidURLError:
-            return target.decode("latin-1")
-    path = target.partition(b"?")[0].decode("latin-1")
-    return unquote(path) if "%" in path else path
+class _Line:
+    """A transport that closes only when the other end has sent what it is sending, and that sends
+    an answer's head with its body: a system call and a packet of its own for each cost more than
+    all the rest of uvicorn."""
+
+    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._lingers = lingers
+        self._head = b""
+        self.write: Callable[[bytes], None] = transport.write
+        self.is_closing: Callable[[], bool] = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def cork(self) -> None:
+        self.write = self._hold
+
+    def _hold(self, head: bytes) -> None:
+        self._head = head
+        self.write = self._flush
+
+    def _flush(self, data: bytes) -> None:
+        self.write = self._transport.write
+        self._transport.write(self._head + data)
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        if not self._transport.can_write_eof() or not self._lingers():
+            self._transport.close()
+            return
+        self.end()
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+
+    def abort(self) -> None:
+        self.end()
+        self._transport.abort()
+
+    def end(self) -> None:
+        """Nothing more is sent, whatever uvicorn still says."""
+        self.write, self.is_closing = _dropped, _yes
 
 
-@lru_cache(maxsize=2)
-def _date(now_s: int) -> str:
-    return formatdate(now_s, usegmt=True)
+def _dropped(data: bytes) -> None:
+    """After the end."""
+
+
+def _yes() -> bool:
+    return True
