@@ -24,6 +24,7 @@ from daitn.node.http import (
     NotReached,
     Request,
     Response,
+    client_connection,
     read_address,
 )
 from daitn.node.http.framing import HIGH_WATER, MOST_HEAD
@@ -177,6 +178,67 @@ async def test_a_connection_is_used_again_unless_it_should_not_be() -> None:
             assert await whole(await asked(http, address)) == b"ok"
             await asyncio.sleep(0.01)
         assert connections == 9
+
+
+@pytest.mark.parametrize("word", [b"", b"HTTP/1.1 200 OK\r\n"])
+async def test_a_kept_connection_that_ends_without_a_word_is_replaced(word: bytes) -> None:
+    kept = HEAD + b"content-length: 2\r\n\r\nok"
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await request(reader)
+        writer.write(kept)
+        await request(reader)
+        writer.write(word)
+
+    async with talking(talk) as address, client() as http:
+        assert await whole(await asked(http, address)) == b"ok"
+        if word:
+            with pytest.raises(BrokenOff):
+                await asked(http, address)
+        else:
+            assert await whole(await asked(http, address)) == b"ok"
+        assert connections == (1 if word else 2)
+
+
+async def test_a_new_connection_that_ends_without_a_word_is_not_replaced() -> None:
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await request(reader)
+
+    async with talking(talk) as address, client() as http:
+        with pytest.raises(BrokenOff):
+            await asked(http, address)
+    assert connections == 1
+
+
+async def test_who_takes_nothing_of_a_request_has_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_connection, "WRITE_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = read_address(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        async with client() as http:
+            with pytest.raises(FellSilent, match="takes nothing"):
+                await asked(http, address, bytes(64 << 20), silent_s=600.0)
+
+
+async def test_who_takes_a_request_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_connection, "WRITE_TIMEOUT_S", 1.0)
+    size = 32 << 20
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(32):
+            await reader.readexactly(1 << 20)
+            await asyncio.sleep(0.05)
+        writer.write(ONE)
+
+    async with talking(talk) as address, client() as http:
+        assert await whole(await asked(http, address, bytes(size), silent_s=60.0)) == b"x"
 
 
 async def test_an_unused_connection_is_not_kept_for_ever() -> None:

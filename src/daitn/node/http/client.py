@@ -20,6 +20,7 @@ from daitn.node.http.client_connection import (
     HttpAnswer,
     NotReached,
     Pool,
+    Stale,
 )
 from daitn.node.http.framing import header_lines
 
@@ -86,8 +87,10 @@ class HttpClient:
         Whoever gets it closes it. `path` begins with a slash and has no characters but ASCII's
         printable ones.
 
-        Raises `NotReached`, `FellSilent` where nothing comes for `silent_s`, `BrokenOff`, and
-        `ValueError` for headers that are none.
+        A kept connection that ends without a word is stale; the request is sent over a new one.
+
+        Raises `NotReached`, `FellSilent` where nothing comes for `silent_s` or nothing of the
+        request is taken, `BrokenOff`, and `ValueError` for headers that are none.
         """
         lines = header_lines(headers)
         head = (
@@ -95,7 +98,13 @@ class HttpClient:
             f"content-length: {len(body)}\r\n{lines}\r\n"
         )
         message = head.encode("utf-8", "surrogateescape") + body
-        connection = self._pool.take(address[:3]) or await self._connected(address)
+        kept = self._pool.take(address[:3])
+        if kept is not None:
+            try:
+                return await kept.ask(message, silent_s)
+            except Stale:
+                pass  # As a rule the server closed it before the request was there.
+        connection = await self._connected(address)
         return await connection.ask(message, silent_s)
 
     async def _connected(self, address: Address) -> ClientConnection:

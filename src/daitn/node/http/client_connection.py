@@ -17,12 +17,16 @@ __all__ = [
     "HttpFailed",
     "NotReached",
     "Pool",
+    "Stale",
 ]
 
 Key = tuple[str, int, bool]
 """Host, port, and whether TLS is spoken: what connections are alike in."""
 
 _NO_BODY = frozenset({204, 304})
+WRITE_TIMEOUT_S = 10.0
+"""A server that takes nothing of a request for so long has hung; a lost segment is sent again
+within 3 s, and then within 7 s (RFC 6298)."""
 
 
 class HttpFailed(Exception):
@@ -43,6 +47,10 @@ class FellSilent(HttpFailed):
 
 class BrokenOff(HttpFailed):
     """The connection was lost, or what came is no HTTP."""
+
+
+class Stale(BrokenOff):
+    """The connection was lost before anything of the answer came."""
 
 
 class HttpAnswer:
@@ -173,9 +181,14 @@ class ClientConnection(asyncio.Protocol):
         self._until_eof = False
         self._spare = MOST_HEAD
         """Bytes that may come and are not of a body."""
+        self._heard = False
+        """Whether anything of the answer came."""
         self._heard_s = 0.0
         self._silent_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        """Bytes of the request, when it was last looked whether the server takes them."""
+        self._write_timer: asyncio.TimerHandle | None = None
 
     @property
     def usable(self) -> bool:
@@ -184,6 +197,7 @@ class ClientConnection(asyncio.Protocol):
     async def ask(self, message: bytes, silent_s: float) -> HttpAnswer:
         """Send a whole request and wait for the head of its answer. Raises `HttpFailed`."""
         answer = self._answer = HttpAnswer(self)
+        self._heard = False
         self._silent_s = silent_s
         self._heard_s = self._loop.time()
         self._look_at(self._heard_s + silent_s)
@@ -210,15 +224,28 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._until_eof and exc is None and self._answer is not None:
             self._ended()
-        self._fail(BrokenOff(f"the connection was lost{'' if exc is None else f': {exc}'}"))
+        failure = BrokenOff if self._heard else Stale
+        self._fail(failure(f"the connection was lost{'' if exc is None else f': {exc}'}"))
         self._pool.lost(self)
+        self.resume_writing()
         if self._timer is not None:
             self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._unsent = self._transport.get_write_buffer_size()
+        self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self._look_at_writing)
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+            self._heard_s = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
             self._transport.abort()  # It says something that nobody asked for.
             return
+        self._heard = True
         self._heard_s = self._loop.time()
         self._spare -= len(data)
         try:
@@ -288,8 +315,8 @@ class ClientConnection(asyncio.Protocol):
         before theirs would have come."""
         self._timer = None
         now_s = self._loop.time()
-        if self._answer is not None and not self._reading:
-            self._heard_s = now_s  # It is who reads that is slow.
+        if self._answer is not None and (not self._reading or self._write_timer is not None):
+            self._heard_s = now_s  # Who reads is slow, or the request is still on its way.
         until_s = self._heard_s + (self._pool.keep_s if self._answer is None else self._silent_s)
         if until_s > now_s:
             self._look_at(until_s)
@@ -297,3 +324,13 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
         else:
             self._fail(FellSilent("nothing came for too long"))
+
+    def _look_at_writing(self) -> None:
+        """Go on while the server takes something of the request."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent = unsent
+            self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self._look_at_writing)
+        else:
+            self._write_timer = None
+            self._fail(FellSilent("it takes nothing of the request"))
