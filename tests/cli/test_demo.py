@@ -135,4 +135,4 @@ def test_a_decision_without_a_route_expected_nothing() -> None:
     )
 
     assert expected_ways(made) == ()
-    assert "nothing" in sentence(())
+    assert "no expectation" in sentence(())

@@ -23,11 +23,11 @@ from daitn.node.forwarder.offers import home
 from daitn.node.forwarder.query_client import PacketAnswer, PacketQueryClient
 from daitn.node.forwarder.query_service import PacketQuestion, QueryService
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
-from daitn.node.http.api import ApiError
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, Strategy
+from daitn.openai.errors import ApiError
 from daitn.steering.reports import pending_reports
 from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Flag, Packet, PacketKind, decode_packet, encode_packet

@@ -25,6 +25,9 @@ from daitn.objects.errors import (
 )
 from daitn.objects.queries import AUTO, Privacy, Strategy, Trust
 from daitn.objects.wire import to_json
+from daitn.openai.errors import read_error
+from daitn.openai.http import JSON
+from daitn.openai.responses import answers
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
@@ -35,19 +38,6 @@ DEFAULT_GATEWAY = "http://127.0.0.1:7480"
 CONNECT_TIMEOUT_S = 5.0
 TOLD = ("model", "facility", "path", "topic", "strategy", "cost-usd", "overhead-ms", "decision")
 """`daitn-*` headers of an answer to display."""
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    """The displayed part of OpenAI's error object."""
-
-    message: str
-    code: str | None = None
-    param: str | None = None
-    daitn: dict[str, Any] = {}
-
-
-class _FailureBody(msgspec.Struct, frozen=True):
-    error: _Failure
 
 
 def query(
@@ -136,7 +126,7 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
             session.post(
                 f"{gateway.rstrip('/')}/v1/chat/completions",
                 data=msgspec.json.encode(body),
-                headers={**headers, "content-type": "application/json"},
+                headers={**headers, "content-type": JSON},
             ) as answer,
         ):
             if answer.status != 200:
@@ -190,20 +180,18 @@ async def _pieces(stream: StreamReader) -> AsyncIterator[str]:
         data = line.strip().removeprefix(b"data: ")
         if not line.startswith(b"data:") or data == b"[DONE]":
             continue
-        event = msgspec.json.decode(data)
-        if "error" in event:
-            raise WorkFailed(str(event["error"].get("message", "the answer broke off")))
-        for choice in event.get("choices", ()):
-            yield choice.get("delta", {}).get("content") or ""
+        if (failure := read_error(data)) is not None:
+            raise WorkFailed(failure.message or "the answer broke off")
+        for choice in answers(data) or ():
+            yield (choice.delta and choice.delta.content) or ""
 
 
 def _refused(status: int, body: bytes) -> DaitnError:
     """The gateway's error as an error of the command line, with its exit code."""
-    try:
-        failure = msgspec.json.decode(body, type=_FailureBody).error
-    except msgspec.DecodeError:
+    failure = read_error(body)
+    if failure is None:
         return WorkFailed(f"the gateway answered {status} without an OpenAI-style error")
-    relaxations = failure.daitn.get("relaxations", ())
+    relaxations = (failure.daitn or {}).get("relaxations", ())
     helps = [f"{r.get('field')}: {r.get('proposed')}" for r in relaxations]
     fix = f"any one of these helps: {'; '.join(helps)}" if helps else ""
     field = failure.param or ""

@@ -17,18 +17,17 @@ from hypothesis import strategies as st
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.engine import Qirce
 from daitn.node.gateway.affinity import Affinity
-from daitn.node.gateway.answer import AnswerBroken
-from daitn.node.gateway.completions import NotJson, as_events, read_usage, without_logprobs
 from daitn.node.gateway.demand import SMOOTHED_OVER_S, DemandEstimator
 from daitn.node.gateway.query_log import MOST_DECISIONS, MOST_RECORDS, QueryLog
 from daitn.node.gateway.request import read_request
 from daitn.node.gateway.retry_budget import LEAST_PER_S, WINDOW_S, RetryBudget
-from daitn.node.gateway.sse import EventReader
-from daitn.node.http.api import ApiError
 from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
+from daitn.openai.errors import ApiError
+from daitn.openai.events import AnswerBroken, EventReader
+from daitn.openai.responses import NotJson, as_events, read_usage, without_logprobs
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import paths_from
 from tests.node.gateway.scene import Network, deployment

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from daitn.node.gateway.completions import confidence, text_of
 from daitn.node.gateway.voting import vote
 from daitn.objects.choices import as_question
+from daitn.openai.responses import confidence, text_of
 from tests.node.gateway.scene import Network, client, deployment
 from tests.scenes.openai_server import OpenAiServer
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.node.http.api import ApiError
 from daitn.node.serving.admission import AdmissionQueue
+from daitn.openai.errors import ApiError
 
 
 class Visitor:

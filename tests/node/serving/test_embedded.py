@@ -11,9 +11,9 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daitn.node.http.api import ApiError
 from daitn.node.serving.request import read_query
 from daitn.objects.deployments import Api
+from daitn.openai.errors import ApiError
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.serving.scene import CHAT, HEADERS, Holder, Site, chat
 
@@ -37,7 +37,7 @@ async def singer(talker: None, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     ("path", "constraints", "param"),
     [
         (CHAT, {"messages": "hi"}, "messages"),
-        (CHAT, {"messages": [{"content": "hi"}]}, "messages[0]"),
+        (CHAT, {"messages": [{"content": "hi"}]}, "messages[0].role"),
         (CHAT, {"messages": []}, "messages"),
         (CHAT, {"messages": [{"role": "user", "content": "  "}]}, "messages"),
         (CHAT, {"messages": [{"role": "user", "content": "refuse"}]}, "messages"),

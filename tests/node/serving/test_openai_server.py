@@ -321,7 +321,7 @@ async def test_only_who_shows_a_pass_and_may_ask_comes_in(
         (b'{"model": "doctor"', "body"),
         (b"[" * 100_000, "body"),
         (b'{"model": 7}', "model"),
-        (b'{"messages": []}', "body"),
+        (b'{"messages": []}', "model"),
         (b'{"model": ""}', "model"),
         (b'{"model": "doctor", "stream": "yes"}', "stream"),
     ],

@@ -16,6 +16,8 @@ import msgspec
 from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.errors import Unreachable
+from daitn.openai.errors import read_error
+from daitn.openai.responses import text_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -165,12 +167,12 @@ async def _ask(
     }
     began_s = time.perf_counter()
     async with session.post("/v1/chat/completions", json=body) as answer:
-        plain = msgspec.json.decode(await answer.read())
+        given = await answer.read()
         seconds = time.perf_counter() - began_s
         headers = {name.lower(): value for name, value in answer.headers.items()}
-    if "error" in plain:
-        return _Answer(False, headers, seconds, plain["error"]["message"])
-    said = plain["choices"][0]["message"]["content"]
+    if (error := read_error(given)) is not None:
+        return _Answer(False, headers, seconds, error.message)
+    said = text_of(given) or ""
     return _Answer(chosen(said, len(item.options)) == item.answer, headers, seconds)
 
 

@@ -13,9 +13,9 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.node.forwarder.protection import open_payload, seal_payload, sign_packet
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply, read_answered
 from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
-from daitn.node.http.api import ApiError, bad_request
 from daitn.objects.errors import DaitnError
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
+from daitn.openai.errors import ApiError, bad_request
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Packet, PacketKind

@@ -17,6 +17,9 @@ from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.identifiers import SiteId
+from daitn.openai.errors import OURS, ApiError
+from daitn.openai.http import JSON
+from daitn.openai.requests import raw_fields, rewritten
 from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Action, Flag, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
@@ -27,8 +30,6 @@ __all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_answered"]
 
 CONNECT_TIMEOUT_S = 3.0
 SILENT_TIMEOUT_S = 600.0
-_OURS = frozenset({400, 413, 415, 422})
-"""The query itself is at fault: no other deployment would take it either."""
 _PASSING = frozenset({429, 503})
 
 
@@ -59,7 +60,6 @@ class PacketReply(msgspec.Struct, frozen=True, array_like=True):
 
 _QUESTION = msgspec.msgpack.Decoder(PacketQuestion)
 _ANSWERED = msgspec.msgpack.Decoder(PacketReply)
-_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_answered(payload: bytes) -> PacketReply:
@@ -107,12 +107,10 @@ class QueryService:
         name = self._deployment(intent)
         try:
             question = _QUESTION.decode(payload)
-            body = msgspec.json.encode(
-                {**_RAW.decode(question.body), "model": name, "stream": False}
-            )
+            body = rewritten(raw_fields(question.body), {"model": name, "stream": False})
             if sealed:
                 class_id(question.reply_to)
-        except (DaitnError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except (DaitnError, ApiError, msgspec.DecodeError, RecursionError) as error:
             # What was sealed is not told to those by whom the refusal goes back.
             raise _denied("no query can be read" + ("" if sealed else f": {error}")) from None
         status, answer = await self._ask(question, intent.owner, body)
@@ -160,7 +158,7 @@ class QueryService:
     async def _ask(self, question: PacketQuestion, owner: str, body: bytes) -> tuple[int, bytes]:
         asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
         headers = {
-            "content-type": "application/json",
+            "content-type": JSON,
             "daitn-pass": sign_pass(self._site, self._site, clock.wall_s(), self._key),
             "daitn-query": question.id[:200],
             "daitn-asked-at": str(int(asked_at_s)),
@@ -191,6 +189,6 @@ def _denied(why: str) -> NotServed:
 def _refusal(status: int, body: bytes) -> Refusal:
     said = body[:300].decode("utf-8", "replace")
     detail = f"the facility said {status}: {said}".rstrip(": ")
-    if status in _OURS:
+    if status in OURS:
         return Refusal(Reason.DENIED, detail)
     return Refusal(Reason.FULL if status in _PASSING else Reason.FAILED, detail, 1.0)

@@ -5,24 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from daitn.node.gateway.completions import Usage
 from daitn.node.gateway.context import RequestContext
 from daitn.node.http import FellSilent, HttpAnswer, HttpFailed
-from daitn.node.http.api import EVENTS, JSON
+from daitn.openai.events import AnswerBroken
+from daitn.openai.http import EVENTS, JSON
+from daitn.openai.responses import Usage
 
-__all__ = ["Answer", "AnswerBroken"]
+__all__ = ["Answer"]
 
 MOST_BYTES = 1 << 25
 """Of an answer that is held whole: 2,048 embeddings of 1,024 numbers with 16 characters each."""
 _MOST_WAITED_S = 1e6
-
-
-class AnswerBroken(Exception):
-    """An answer did not come to its end."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Answer:

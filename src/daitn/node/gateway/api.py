@@ -13,11 +13,14 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.http import HttpServer, Reply, Request, Response
-from daitn.node.http.api import PATHS, ApiError, json_response, read_body, refused
+from daitn.node.http.api import json_response, read_body, refused
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
+from daitn.openai.errors import ApiError
+from daitn.openai.http import PATHS
+from daitn.openai.responses import model_list, model_object
 from daitn.tools import clock
 
 __all__ = ["GatewayApi"]
@@ -98,12 +101,11 @@ class GatewayApi:
         self._caller(request)
         models = {AUTO: "", **self._models()}
         if path == _MODELS:
-            listed = [_model(name, owner) for name, owner in models.items()]
-            return json_response({"object": "list", "data": listed})
+            return json_response(model_list(models))
         name = path.removeprefix(_MODELS + "/")
         if name not in models:
             raise ApiError(404, "model_not_found", f"there is no model {name}", param="model")
-        return json_response(_model(name, models[name]))
+        return json_response(model_object(name, models[name]))
 
     def _caller(self, request: Request) -> Caller:
         """Who asks: a gateway with a pass, or an owner with a key. Raises `ApiError`."""
@@ -125,8 +127,3 @@ class GatewayApi:
 
 def _wrong_method(request: Request, right: str) -> ApiError:
     return ApiError(405, "method_not_allowed", f"{request.path} is asked with {right}")
-
-
-def _model(name: str, owner: str) -> dict[str, object]:
-    """OpenAI's model object; `created` is not known of models of other servers."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner or "daitn"}

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 from daitn.node.config import KeyConfig
-from daitn.node.http.api import ApiError
+from daitn.openai.errors import ApiError
 
 __all__ = ["ApiKeys"]
 

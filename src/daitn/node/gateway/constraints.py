@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from daitn.node.http.api import ApiError, bad_request
 from daitn.objects.queries import QueryConstraints
+from daitn.openai.errors import bad_request, fault
 
-__all__ = ["PREFIX", "fault", "read_constraints"]
+__all__ = ["PREFIX", "read_constraints"]
 
 PREFIX = b"daitn-"
 FIELDS = frozenset(QueryConstraints.__struct_fields__)
@@ -41,17 +41,6 @@ def read_constraints(
         return msgspec.convert(wished, QueryConstraints)
     except (msgspec.DecodeError, RecursionError) as error:
         raise fault(error, "daitn") from None
-
-
-def fault(error: Exception, within: str) -> ApiError:
-    """msgspec's complaint as a 400 that names the field by its path."""
-    problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
-    field = path.rstrip("`").removeprefix("$").removeprefix(".")
-    if "unknown field" in problem or "missing required field" in problem:
-        named = problem.rpartition("`")[0].rpartition("`")[2]
-        field = f"{field}.{named}" if field else named
-    param = ".".join(part for part in (within, field) if part) or "body"
-    return bad_request(problem, param)
 
 
 def _from_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from daitn.control.queries.context import QueryRefusal
-from daitn.node.http.api import ApiError
 from daitn.objects.queries import QueryStatus
+from daitn.openai.errors import ApiError
 
 __all__ = [
     "deadline_passed",

@@ -17,7 +17,7 @@ from daitn.node.gateway.observations import seen_late
 from daitn.node.gateway.retry_budget import RetryBudget
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import AttemptFailed, Cause, Upstream
-from daitn.node.http.api import ApiError
+from daitn.openai.errors import ApiError
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import permitted
 

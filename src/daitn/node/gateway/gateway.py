@@ -38,13 +38,13 @@ from daitn.node.gateway.retry_budget import RetryBudget
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.http import Reply, Request
-from daitn.node.http.api import ApiError, bad_request, of_error
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
+from daitn.openai.errors import ApiError, bad_request, of_error
 from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted

@@ -11,13 +11,13 @@ from urllib.parse import quote
 from daitn.control.queries.context import QueryPlan
 from daitn.node.forwarder.query_client import PacketAnswer
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
-from daitn.node.gateway.completions import NotJson, as_events, read_usage
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Response
-from daitn.node.http.api import EVENTS, JSON
 from daitn.objects.queries import QueryIntent, Strategy
+from daitn.openai.http import EVENTS, JSON
+from daitn.openai.responses import NotJson, as_events, read_usage
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["Packets", "by_packet"]

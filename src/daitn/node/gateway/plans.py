@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from daitn.node.gateway.answer import Answer, AnswerBroken
-from daitn.node.gateway.completions import confidence, with_logprobs, without_logprobs
+from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.failover import FAILED, Failover, FailoverAttempts, late_after_s
@@ -18,8 +17,10 @@ from daitn.node.gateway.hedge import drop
 from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Reply
-from daitn.node.http.api import ApiError
 from daitn.objects.queries import Strategy
+from daitn.openai.errors import ApiError
+from daitn.openai.events import AnswerBroken
+from daitn.openai.responses import confidence, with_logprobs, without_logprobs
 from daitn.tools import clock
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.load import GatewayLoad

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Annotated
 
 import msgspec
 
-from daitn.node.gateway.constraints import fault, read_constraints
-from daitn.node.http.api import bad_request
+from daitn.node.gateway.constraints import read_constraints
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
+from daitn.openai.errors import bad_request
+from daitn.openai.requests import Query, raw_fields, read_query, rewritten
 
 __all__ = ["ParsedRequest", "read_request"]
 
@@ -24,46 +24,7 @@ _CHARACTERS_PER_TOKEN = 4
 _PREFIX_BYTES = 1024
 """A prompt's first bytes, by which it is known again; shorter prompts are read anew as fast as a
 cache is looked up."""
-_LONGEST_NAME = 200
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
-Prompt = str | list[str | int | list[int]]
-_MODEL_FIELD = {Api.CHAT: "messages", Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
-
-
-class _Part(msgspec.Struct):
-    text: str = ""
-
-
-class _Message(msgspec.Struct):
-    role: str
-    content: str | list[_Part] | None = None
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text for part in self.content or () if part.text)
-
-
-class _Fields(msgspec.Struct):
-    """The few fields that matter here; all others are the deployment's business."""
-
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_NAME)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)] | None = None
-    prompt: Prompt | None = None
-    input: Prompt | None = None
-    stream: bool | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] | None = None
-    seed: int | None = None
-    logprobs: bool | int | None = None
-
-
-_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TYPED = msgspec.json.Decoder(_Fields)
-_ENCODER = msgspec.json.Encoder()
+_TEXT_FIELD = {Api.CHAT: "messages", Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
 
 
 class ParsedRequest:
@@ -72,7 +33,7 @@ class ParsedRequest:
     __slots__ = ("_fields", "_raw", "api", "constraints", "name", "site", "topic")
 
     def __init__(
-        self, api: Api, fields: _Fields, raw: dict[str, msgspec.Raw], constraints: QueryConstraints
+        self, api: Api, fields: Query, raw: dict[str, msgspec.Raw], constraints: QueryConstraints
     ) -> None:
         self.api = api
         self._fields = fields
@@ -136,7 +97,7 @@ class ParsedRequest:
 
     def body(self, model: str, changes: Mapping[str, object]) -> bytes:
         """The request for a deployment: `model` and `changes` replaced, the rest byte for byte."""
-        return _ENCODER.encode({**self._raw, **changes, "model": model})
+        return rewritten(self._raw, {**changes, "model": model})
 
     def _tokens_in(self) -> int:
         messages = self._fields.messages
@@ -147,7 +108,7 @@ class ParsedRequest:
         return sum(_tokens(part) for part in parts)
 
     def _prefix(self) -> int:
-        raw = bytes(self._raw[_MODEL_FIELD[self.api]])
+        raw = bytes(self._raw[_TEXT_FIELD[self.api]])
         return zlib.crc32(raw[:_PREFIX_BYTES]) if len(raw) >= _PREFIX_BYTES else 0
 
 
@@ -159,12 +120,8 @@ def _tokens(part: str | int | list[int]) -> int:
 
 def read_request(api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> ParsedRequest:
     """Read a request. Raises `ApiError` (400) that names the field that is wrong."""
-    try:
-        raw = _RAW.decode(body)
-        fields = _TYPED.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise fault(error, "") from None
-    wanted = _MODEL_FIELD[api]
+    raw, fields = raw_fields(body), read_query(body)
+    wanted = _TEXT_FIELD[api]
     if getattr(fields, wanted) in (None, ""):
         raise bad_request("it is missing", wanted)
     return ParsedRequest(api, fields, raw, read_constraints(raw.pop("daitn", None), headers))

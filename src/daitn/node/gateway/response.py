@@ -6,14 +6,16 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from daitn.node.gateway.answer import Answer, AnswerBroken
-from daitn.node.gateway.completions import as_events
+from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.observations import seen_stream, seen_whole
-from daitn.node.gateway.sse import EventReader
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream
-from daitn.node.http.api import EVENTS, ApiError, refused
+from daitn.node.http.api import refused
+from daitn.openai.errors import ApiError
+from daitn.openai.events import AnswerBroken, EventReader
+from daitn.openai.http import EVENTS, as_event
+from daitn.openai.responses import as_events
 from daitn.topology.qrrt.observation import Observation
 
 __all__ = ["ResponseWriter"]
@@ -92,7 +94,7 @@ class ResponseWriter:
             # The gateway that asked goes on with a replica where an answer breaks off.
             self._request.abort()
             return self._out
-        await self._out.write(b"data: " + error.body + b"\n\n")
+        await self._out.write(as_event(error.body))
         await self._out.end(close=True)
         return self._out
 

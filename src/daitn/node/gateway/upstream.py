@@ -7,12 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import msgspec
-
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
-from daitn.node.gateway.answer import Answer, AnswerBroken
-from daitn.node.gateway.completions import NotJson, read_usage
+from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
 from daitn.node.http import (
     Address,
@@ -22,9 +19,12 @@ from daitn.node.http import (
     NotReached,
     read_address,
 )
-from daitn.node.http.api import JSON, OURS, UPSTREAM_REFUSED
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
+from daitn.openai.errors import OURS, UPSTREAM_REFUSED, Error, read_error
+from daitn.openai.events import AnswerBroken
+from daitn.openai.http import JSON
+from daitn.openai.responses import NotJson, read_usage
 from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import deployment_id
@@ -76,15 +76,6 @@ class _Way(NamedTuple):
     endpoint: str
     model: str
     headers: dict[str, str]
-
-
-class _Error(msgspec.Struct):
-    message: str = ""
-    code: str | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _Error = msgspec.field(default_factory=_Error)
 
 
 class Upstream:
@@ -219,10 +210,7 @@ def _no_answer(error: Exception, towards: SiteId) -> AttemptFailed:
 
 
 def _said_no(answer: Answer, towards: SiteId) -> AttemptFailed:
-    try:
-        said = msgspec.json.decode(answer.body, type=_ErrorBody).error
-    except msgspec.DecodeError:
-        said = _Error()
+    said = read_error(answer.body) or Error()
     reason = f"it said {answer.status} {said.code or ''} {said.message[:200]}".strip()
     cause = Cause.FAILED
     if answer.status == 429 or said.code == "overloaded":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from daitn.node.gateway.completions import text_of
 from daitn.node.gateway.context import RequestContext
 from daitn.objects.choices import chosen, read_question
 from daitn.objects.queries import Trust
+from daitn.openai.responses import text_of
 from daitn.topology.qrrt.accuracy import accuracy_on
 
 __all__ = ["vote", "winner"]

@@ -7,8 +7,8 @@ import contextlib
 import time
 from collections import deque
 
-from daitn.node.http.api import ApiError
 from daitn.objects.readings import ServingReading
+from daitn.openai.errors import ApiError
 
 __all__ = ["AdmissionQueue"]
 

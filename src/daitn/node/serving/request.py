@@ -5,25 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
-import msgspec
-
-from daitn.node.http.api import bad_request
 from daitn.objects.deployments import Api
+from daitn.openai.requests import read_addressed
 from daitn.tools import clock
 
 __all__ = ["ServingRequest", "read_query"]
-
-_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class _Fields(msgspec.Struct):
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    stream: bool | None = None
-
-
-_FIELDS = msgspec.json.Decoder(_Fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +20,8 @@ class ServingRequest:
     api: Api
     model: str
     stream: bool
-    raw: dict[str, msgspec.Raw]
-    """The request, field by field, as it came."""
     body: bytes
+    """As it came."""
     id: str
     """Also of the answer: replicas that are asked the same one answer byte by byte alike."""
     created_s: int
@@ -46,17 +32,11 @@ class ServingRequest:
 
 def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequest:
     """Read a request. Raises `ApiError` (400) that names the field that is wrong."""
-    try:
-        raw = _RAW.decode(body)
-        fields = _FIELDS.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        problem, _, path = str(error).partition(" - at `$.")
-        raise bad_request(problem, path.rstrip("`") or "body") from None
+    fields = read_addressed(body)
     return ServingRequest(
         api=api,
         model=fields.model,
         stream=bool(fields.stream) and api is not Api.EMBEDDINGS,
-        raw=raw,
         body=body,
         id=headers.get("daitn-query", "")[:200],
         created_s=_seconds(headers.get("daitn-asked-at", "")),

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 
 from daitn.node.http import Reply, Request, Response
-from daitn.node.http.api import PATHS, ApiError, json_response, read_body, refused
+from daitn.node.http.api import json_response, read_body, refused
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import read_query
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
+from daitn.openai.errors import ApiError
+from daitn.openai.http import PATHS
+from daitn.openai.responses import model_list
 from daitn.tools import clock
 
 __all__ = ["ServingServer"]
@@ -92,9 +95,9 @@ class ServingServer:
             raise ApiError(403, "not_allowed", message)
 
     def _models(self) -> Response:
-        data = [
-            {"id": name, "object": "model", "created": 0, "owned_by": served.descriptor.owner}
+        owners = {
+            name: served.descriptor.owner
             for name, served in sorted(self._names().items())
             if served.descriptor.state is DeploymentState.READY
-        ]
-        return json_response({"object": "list", "data": data})
+        }
+        return json_response(model_list(owners))

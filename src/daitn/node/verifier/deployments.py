@@ -33,6 +33,8 @@ from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.wire import decode, encode
+from daitn.openai.http import JSON
+from daitn.openai.responses import answers
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
@@ -96,18 +98,6 @@ class _Way:
 
 
 _Due = tuple[_Target, _Test]
-
-
-class _Said(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Said
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
 
 
 class DeploymentVerifier:
@@ -319,7 +309,7 @@ class DeploymentVerifier:
             "max_tokens": _ANSWER_TOKENS,
         }
         headers = {
-            "content-type": "application/json",
+            "content-type": JSON,
             "daitn-pass": sign_pass(self._site, way.audience, clock.wall_s(), self._key),
         }
         try:
@@ -331,11 +321,13 @@ class DeploymentVerifier:
             ) as answer:
                 if answer.status != 200:
                     return None
-                said = msgspec.json.decode(await _bounded(answer), type=_Answer)
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError, ValueError, RecursionError):
-            # ValueError: text that is no UTF-8; RecursionError: lists within lists without end.
+                came = await _bounded(answer)
+        except (aiohttp.ClientError, OSError, ValueError):
             return None
-        content = said.choices[0].message.content if said.choices else None
+        said = answers(came)
+        if said is None or (said and said[0].message is None):
+            return None
+        content = said[0].message.content if said and said[0].message else None
         picked = chosen(content or "", len(order))
         return picked is not None and order[picked] == item.answer
 

@@ -5,81 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
-
-import msgspec
 
 from daitn.learning.answering.host import AnsweringHost, Generation
 from daitn.learning.answering.protocol import Message, Piece, Question
 from daitn.node.http import Reply, Request, Response, Stream
-from daitn.node.http.api import JSON, ApiError, bad_request
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
-from daitn.node.serving.backends.replies import DONE, embeddings, ending, event, used, whole
 from daitn.node.serving.backends.stop_sequences import until
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.messages import DeployModel
+from daitn.openai.errors import ApiError, bad_request
+from daitn.openai.http import DONE, JSON
+from daitn.openai.replies import embeddings, ending, event, used, whole
+from daitn.openai.requests import GenerationRequest, StreamOptions, read_generation
 
 __all__ = ["EmbeddedBackend"]
 
 DEFAULT_TOKENS_OUT = 256
 _MOST_TEXTS = 2048
 """Texts of one request for embeddings; OpenAI allows as many."""
-
-StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
-
-
-class _Part(msgspec.Struct):
-    text: str = ""
-
-
-class _Turn(msgspec.Struct):
-    role: str
-    content: str | list[_Part] | None = None
-
-    def message(self) -> Message:
-        said = self.content
-        if isinstance(said, list):
-            said = "\n".join(part.text for part in said if part.text)
-        return Message(self.role, said or "")
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-
-
-class _Format(msgspec.Struct):
-    type: str = "text"
-
-
-class _Fields(msgspec.Struct):
-    """What a recipe's model heeds of a request."""
-
-    messages: Annotated[list[_Turn], msgspec.Meta(max_length=10_000)] = []
-    prompt: str | list[str] = ""
-    input: str | list[str] = ""
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] | None = None
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
-    logprobs: bool | int | None = None
-    stream_options: _StreamOptions | None = None
-    n: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    stop: StopText | Annotated[list[StopText], msgspec.Meta(max_length=4)] | None = None
-    top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
-    tools: list[msgspec.Raw] | None = None
-    response_format: _Format | None = None
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Texts before which the answer ends."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-
-_FIELDS = msgspec.json.Decoder(_Fields)
 
 
 class EmbeddedBackend:
@@ -132,7 +78,9 @@ class EmbeddedBackend:
             if self._under_way == 0:
                 self.finished.set()
 
-    async def _embed(self, query: ServingRequest, fields: _Fields, waited_s: float) -> Response:
+    async def _embed(
+        self, query: ServingRequest, fields: GenerationRequest, waited_s: float
+    ) -> Response:
         texts = [fields.input] if isinstance(fields.input, str) else fields.input
         if not texts or len(texts) > _MOST_TEXTS or not all(text.strip() for text in texts):
             raise bad_request(f"give 1 to {_MOST_TEXTS} texts, none of them empty", "input")
@@ -145,7 +93,7 @@ class EmbeddedBackend:
         return Response(embeddings(query, vectors, tokens_in), headers=headers)
 
     async def _say(
-        self, request: Request, query: ServingRequest, fields: _Fields, waited_s: float
+        self, request: Request, query: ServingRequest, fields: GenerationRequest, waited_s: float
     ) -> Reply:
         question = _question(query, fields)
         began_s = time.perf_counter()
@@ -164,7 +112,7 @@ class EmbeddedBackend:
                 reply: Reply = Response(body, headers=headers)
             else:
                 reply = begin_stream(request, waited_s, first_s)
-                options = fields.stream_options or _StreamOptions()
+                options = fields.stream_options or StreamOptions()
                 await _stream(request, reply, said, logprobs, options)
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
@@ -202,7 +150,7 @@ async def _stream(
     stream: Stream,
     said: _Said,
     logprobs: bool,
-    options: _StreamOptions,
+    options: StreamOptions,
 ) -> None:
     """Send what is there and what comes; a failure breaks the stream off."""
     try:
@@ -220,12 +168,8 @@ async def _stream(
     await stream.write(end + DONE)
 
 
-def _read(query: ServingRequest) -> _Fields:
-    try:
-        fields = _FIELDS.decode(query.body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        problem, _, path = str(error).partition(" - at `$.")
-        raise bad_request(problem, path.rstrip("`") or "body") from None
+def _read(query: ServingRequest) -> GenerationRequest:
+    fields = read_generation(query.body)
     if fields.n not in (None, 1):
         raise bad_request("this model gives one answer at a time", "n", fix="ask again")
     if fields.tools:
@@ -235,9 +179,9 @@ def _read(query: ServingRequest) -> _Fields:
     return fields
 
 
-def _question(query: ServingRequest, fields: _Fields) -> Question:
+def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
     if query.api is Api.CHAT:
-        messages = tuple(turn.message() for turn in fields.messages)
+        messages = tuple(Message(turn.role, turn.text) for turn in fields.messages)
     else:
         prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
         if len(prompts) != 1:

@@ -8,8 +8,6 @@ import os
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from daitn.node.config import UpstreamConfig
 from daitn.node.http import (
     HttpAnswer,
@@ -20,13 +18,16 @@ from daitn.node.http import (
     Response,
     read_address,
 )
-from daitn.node.http.api import EVENTS, JSON, OURS, UPSTREAM_REFUSED, ApiError
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
 from daitn.node.serving.backends.renaming import ModelRenamer
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
+from daitn.openai.errors import OURS, UPSTREAM_REFUSED, ApiError, read_error
+from daitn.openai.http import EVENTS, JSON
+from daitn.openai.requests import raw_fields, rewritten
+from daitn.openai.responses import outline
 
 __all__ = ["OpenAiBackend"]
 
@@ -51,25 +52,6 @@ _NOT_READY = frozenset({502, 503, 504})
 """llama.cpp's while it loads its model, or a proxy's before a server that is down."""
 _CANNOT = 501
 """llama.cpp's for embeddings, where it was not started for them: the next query goes well."""
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: int = 0
-
-
-class _Answer(msgspec.Struct):
-    usage: _Usage | None = None
-    choices: list[msgspec.Raw] = []
-    data: list[msgspec.Raw] = []
-    """Of embeddings."""
-
-
-class _Error(msgspec.Struct):
-    error: dict[str, msgspec.Raw]
-
-
-_ERROR = msgspec.json.Decoder(_Error)
-_ANSWER = msgspec.json.Decoder(_Answer)
 
 
 class _Broken(Exception):
@@ -144,7 +126,7 @@ class OpenAiBackend:
 
     async def _asked(self, query: ServingRequest) -> HttpAnswer:
         silent_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
-        body = msgspec.json.encode({**query.raw, "model": self._model})
+        body = rewritten(raw_fields(query.body), {"model": self._model})
         return await self._request("POST", query.api.path, body, silent_s)
 
     async def _request(self, method: str, path: str, body: bytes, silent_s: float) -> HttpAnswer:
@@ -192,10 +174,7 @@ class OpenAiBackend:
         self, query: ServingRequest, answer: HttpAnswer, waited_s: float, began_s: float
     ) -> Reply:
         body = await _read(answer, _MOST_ANSWER_BYTES)
-        try:
-            said = _ANSWER.decode(body)
-        except (msgspec.DecodeError, RecursionError):
-            said = _Answer()
+        said = outline(body)
         if not (said.data if query.api is Api.EMBEDDINGS else said.choices):
             self.admission.failed()
             raise _failed("what it says is no answer")
@@ -214,11 +193,9 @@ class OpenAiBackend:
         body = await _read(answer, _MOST_ERROR_BYTES)
         status = 400 if answer.status == _CANNOT else answer.status
         if status in OURS:  # The server's own words go back to who asked.
-            try:
-                _ERROR.decode(body)
-            except (msgspec.DecodeError, RecursionError):
+            if read_error(body) is None:
                 said = body[:_TOLD_BYTES].decode(errors="replace")
-                raise ApiError(status, "invalid_request", said) from None
+                raise ApiError(status, "invalid_request", said)
             return Response(body, status, {"content-type": JSON})
         if status == 429:
             raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)

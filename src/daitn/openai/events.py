@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import zlib
 
-from daitn.node.gateway.answer import AnswerBroken
-from daitn.node.gateway.completions import NotJson, Usage, read_usage
+from daitn.openai.responses import NotJson, Usage, read_usage
 
-__all__ = ["EventReader"]
+__all__ = ["AnswerBroken", "EventReader"]
 
 _LONGEST_EVENT = 1 << 22
 _COUNTED = b'"completion_tokens"'
+
+
+class AnswerBroken(Exception):
+    """An answer did not come to its end."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class EventReader:

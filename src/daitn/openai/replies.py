@@ -1,18 +1,17 @@
-"""Answers in the form of OpenAI's API, made of a model's pieces."""
+"""Responses of OpenAI's API, made of a model's pieces."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from daitn.learning.answering.protocol import Piece
-from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api
+from daitn.openai.http import as_event
 
-__all__ = ["DONE", "embeddings", "ending", "event", "used", "whole"]
+__all__ = ["Asked", "Spoken", "embeddings", "ending", "event", "used", "whole"]
 
-DONE = b"data: [DONE]\n\n"
 _KINDS = {
     (Api.CHAT, False): "chat.completion",
     (Api.CHAT, True): "chat.completion.chunk",
@@ -21,7 +20,31 @@ _KINDS = {
 }
 
 
-def event(query: ServingRequest, piece: Piece, first: bool, logprobs: bool) -> bytes:
+class Asked(Protocol):
+    """What a response repeats of its request."""
+
+    @property
+    def api(self) -> Api: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def created_s(self) -> int: ...
+
+
+class Spoken(Protocol):
+    """A piece of an answer."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def tokens(self) -> int: ...
+
+
+def event(query: Asked, piece: Spoken, first: bool, logprobs: bool) -> bytes:
     """One piece of a streamed answer."""
     said: dict[str, Any] = {"text": piece.text}
     if query.api is Api.CHAT:
@@ -30,20 +53,20 @@ def event(query: ServingRequest, piece: Piece, first: bool, logprobs: bool) -> b
     return _event(query, {**said, "logprobs": _logprobs(query, [piece], logprobs)}, None)
 
 
-def ending(query: ServingRequest, reason: str) -> bytes:
+def ending(query: Asked, reason: str) -> bytes:
     """The last piece of a streamed answer, without text."""
     said: dict[str, Any] = {"delta": {}} if query.api is Api.CHAT else {"text": ""}
     return _event(query, {**said, "logprobs": None}, reason)
 
 
-def used(query: ServingRequest, tokens_in: int, tokens_out: int) -> bytes:
+def used(query: Asked, tokens_in: int, tokens_out: int) -> bytes:
     """What a streamed answer took, for who asked to be told."""
     told = {"choices": [], "usage": _usage(tokens_in, tokens_out)}
-    return b"data: " + msgspec.json.encode({**_head(query, streamed=True), **told}) + b"\n\n"
+    return as_event(msgspec.json.encode({**_head(query, streamed=True), **told}))
 
 
 def whole(
-    query: ServingRequest, pieces: list[Piece], tokens_in: int, reason: str, logprobs: bool
+    query: Asked, pieces: Sequence[Spoken], tokens_in: int, reason: str, logprobs: bool
 ) -> bytes:
     """An answer in one."""
     text = "".join(piece.text for piece in pieces)
@@ -62,7 +85,7 @@ def whole(
     )
 
 
-def embeddings(query: ServingRequest, vectors: list[list[float]], tokens_in: int) -> bytes:
+def embeddings(query: Asked, vectors: list[list[float]], tokens_in: int) -> bytes:
     """A vector per text."""
     data = [
         {"object": "embedding", "index": index, "embedding": vector}
@@ -74,13 +97,13 @@ def embeddings(query: ServingRequest, vectors: list[list[float]], tokens_in: int
     )
 
 
-def _event(query: ServingRequest, choice: dict[str, Any], reason: str | None) -> bytes:
+def _event(query: Asked, choice: dict[str, Any], reason: str | None) -> bytes:
     said = {"index": 0, **choice, "finish_reason": reason}
     plain = {**_head(query, streamed=True), "choices": [said]}
-    return b"data: " + msgspec.json.encode(plain) + b"\n\n"
+    return as_event(msgspec.json.encode(plain))
 
 
-def _head(query: ServingRequest, streamed: bool) -> dict[str, Any]:
+def _head(query: Asked, streamed: bool) -> dict[str, Any]:
     return {
         "id": query.id,
         "object": _KINDS[query.api, streamed],
@@ -97,7 +120,7 @@ def _usage(tokens_in: int, tokens_out: int) -> dict[str, int]:
     }
 
 
-def _logprobs(query: ServingRequest, pieces: list[Piece], wanted: bool) -> dict[str, Any] | None:
+def _logprobs(query: Asked, pieces: Sequence[Spoken], wanted: bool) -> dict[str, Any] | None:
     if not wanted:
         return None
     if query.api is Api.COMPLETIONS:

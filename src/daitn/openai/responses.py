@@ -1,19 +1,27 @@
-"""Answers in OpenAI's API: what a gateway reads of them, and how it rewrites them."""
+"""Responses of OpenAI's API: what is read of them, and how they are rewritten."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from daitn.objects.deployments import Api
+from daitn.openai.errors import NOT_READ
+from daitn.openai.http import DONE, as_event
 
 __all__ = [
     "NotJson",
+    "Outline",
     "Usage",
+    "answers",
     "as_events",
     "confidence",
+    "model_list",
+    "model_object",
+    "outline",
     "read_usage",
     "text_of",
     "with_logprobs",
@@ -28,38 +36,58 @@ class Usage(msgspec.Struct):
     completion_tokens: int = 0
 
 
-class _Told(msgspec.Struct):
+class _Counted(msgspec.Struct):
     usage: Usage | None = None
 
 
-class _Token(msgspec.Struct):
+class Outline(_Counted):
+    """Whether there is an answer, and what it took."""
+
+    choices: list[msgspec.Raw] = []
+    data: list[msgspec.Raw] = []
+    """Of embeddings."""
+
+
+class Token(msgspec.Struct):
+    """One token of a chat's answer."""
+
     logprob: float = -math.inf
 
 
-class _Logprobs(msgspec.Struct):
-    content: list[_Token] | None = None
+class Logprobs(msgspec.Struct):
+    """How sure a model is of its tokens."""
+
+    content: list[Token] | None = None
     """Of a chat."""
     token_logprobs: list[float | None] | None = None
     """Of a completion."""
 
 
-class _Message(msgspec.Struct):
+class Said(msgspec.Struct):
+    """A chat's answer, or a piece of it."""
+
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class Choice(msgspec.Struct):
+    """One answer."""
+
     text: str | None = None
-    message: _Message | None = None
-    logprobs: _Logprobs | None = None
+    """Of a completion."""
+    message: Said | None = None
+    """Of a chat."""
+    delta: Said | None = None
+    """Of a chat that streams."""
+    logprobs: Logprobs | None = None
 
 
 class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[Choice] = []
 
 
-_TOLD = msgspec.json.Decoder(_Told)
+_COUNTED = msgspec.json.Decoder(_Counted)
+_OUTLINE = msgspec.json.Decoder(Outline)
 _ANSWER = msgspec.json.Decoder(_Answer)
-_FAULTS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 class NotJson(Exception):
@@ -69,16 +97,24 @@ class NotJson(Exception):
 def read_usage(body: bytes) -> Usage | None:
     """None where the body does not tell, or tells nonsense. Raises `NotJson`."""
     try:
-        usage = _TOLD.decode(body).usage
+        usage = _COUNTED.decode(body).usage
     except msgspec.ValidationError as error:
         if " - at " in str(error):  # An object, of which something within is wrong.
             return None
         raise NotJson from None
-    except _FAULTS:
+    except NOT_READ:
         raise NotJson from None
     if usage is None or usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
     return usage
+
+
+def outline(body: bytes) -> Outline:
+    """An empty one where the body is no response."""
+    try:
+        return _OUTLINE.decode(body)
+    except NOT_READ:
+        return Outline()
 
 
 def with_logprobs(api: Api) -> dict[str, object]:
@@ -94,7 +130,7 @@ def confidence(body: bytes) -> float | None:
     the length-normalised score of Murray and Chiang, "Correcting length bias in neural machine
     translation", WMT 2018.
     """
-    answer = _read(body)
+    answer = _first(body)
     if answer is None or answer.logprobs is None:
         return None
     told = answer.logprobs
@@ -108,7 +144,7 @@ def confidence(body: bytes) -> float | None:
 
 def text_of(body: bytes) -> str | None:
     """The text of the first answer; none where there is none."""
-    answer = _read(body)
+    answer = _first(body)
     if answer is None:
         return None
     return answer.text if answer.message is None else answer.message.content
@@ -131,12 +167,28 @@ def as_events(body: bytes, api: Api) -> bytes:
         answer["object"] = "chat.completion.chunk"
         for choice in answer.get("choices", ()):
             choice["delta"] = choice.pop("message", {})
-    return b"data: " + msgspec.json.encode(answer) + b"\n\ndata: [DONE]\n\n"
+    return as_event(msgspec.json.encode(answer)) + DONE
 
 
-def _read(body: bytes) -> _Choice | None:
+def answers(body: bytes) -> list[Choice] | None:
+    """None where the body is no response."""
     try:
-        choices = _ANSWER.decode(body).choices
-    except _FAULTS:
+        return _ANSWER.decode(body).choices
+    except NOT_READ:
         return None
+
+
+def _first(body: bytes) -> Choice | None:
+    choices = answers(body)
     return choices[0] if choices else None
+
+
+def model_object(name: str, owner: str) -> dict[str, object]:
+    """`created` is not known of models of other servers."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner or "daitn"}
+
+
+def model_list(owners: Mapping[str, str]) -> dict[str, object]:
+    """Of models with their owners."""
+    data = [model_object(name, owner) for name, owner in owners.items()]
+    return {"object": "list", "data": data}
