@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long check clean
+.PHONY: demo test test-long check reference clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -16,11 +16,17 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/daitn demo -o out/demo
 
+# From the quickest to the slowest, so that what is wrong is said soon.
 check: .venv/installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.reference --check
+	$(BIN)/mypy
+
+# The tables of docs/reference, from the types.
+reference: .venv/installed
+	$(BIN)/python -m scripts.reference
 
 # What needs the machine for itself comes after the rest, which shares the processors.
 test: check

@@ -69,7 +69,11 @@ class Advisor:
         )
 
     async def on_steer(self, key: str, payload: bytes) -> bytes:
-        """The verb `steer`. Raises `InvalidInput` for a scorer that there is not."""
+        """`Steer` -> `Advice`: change what forwarders are advised to do; an empty `Steer` only
+        asks.
+
+        Raises `InvalidInput` for a scorer that there is not.
+        """
         steer = decode(payload, Steer)
         STEERING.weighted(
             tuple(

@@ -19,15 +19,18 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tcp/127.0.0.1:7447",)
     """Endpoints at which nodes and owners reach it."""
     tls: str = ""
-    """Folder with the certificates for endpoints that begin with `tls/`; empty: there are none."""
+    """Folder that `daitn certificate` made, for endpoints that begin with `tls/`."""
     state: str = "daitn-center"
     """Folder for jobs and for weights that owners bring."""
     root: tuple[str, ...] = ()
-    """Endpoints of the root control centre, where this one is of a domain."""
+    """Endpoints of the root control centre, where this one is of a domain: what its own operator
+    did not decide for forwarders, the root's advice decides."""
     verifiers: tuple[SiteId, ...] = ()
-    """Verification units whose measurements count; empty: all sites that call themselves so."""
+    """Verification units whose measurements count, of models on their way and of deployed ones;
+    empty: all sites that call themselves so."""
     database: str = ""
-    """SQLAlchemy URL of the job journal; empty: SQLite in the state folder."""
+    """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
+    folder."""
 
 
 def check_center_config(plain: object, folder: Path) -> CenterConfig:

@@ -149,6 +149,7 @@ class ControlCenter:
         }
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
+        """`SubmitIntent` -> `JobView`: start a job."""
         wanted = decode(payload, SubmitIntent)
         name = checked_name(wanted.intent.name, "name")
         needs = await self._needs(wanted.intent)
@@ -162,20 +163,24 @@ class ControlCenter:
         return encode(self._jobs.submit(submitted))
 
     async def _on_assess(self, key: str, payload: bytes) -> bytes:
+        """`AssessIntent` -> `Assessment`: say whether an intent is feasible, and start nothing."""
         intent = decode(payload, AssessIntent).intent
         checked_name(intent.name, "name")
         return encode(await self._executor.assess(intent, await self._needs(intent)))
 
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `JobList`: one job, or all with an empty id."""
         query = decode(payload, JobQuery)
         jobs = (self._jobs.get(query.job),) if query.job else self._jobs.all()
         return encode(JobList(jobs=tuple(self._jobs.view(job.id) for job in jobs)))
 
     async def _on_decisions(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
         made = self._jobs.decisions(decode(payload, JobQuery).job)
         return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
         job = self._jobs.get(decode(payload, JobQuery).job)
         if job.best is None:
             raise NotFound(
@@ -188,9 +193,11 @@ class ControlCenter:
         return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, keys=keys_))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `JobView`: stop a job."""
         return encode(self._jobs.cancel(decode(payload, JobQuery).job))
 
     async def _on_models(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `ModelList`: models that jobs left in the network."""
         stored = self._journal.all(_MODEL_KIND).values()
         models = sorted(
             (decode(model, ModelDescriptor) for model in stored), key=lambda m: m.created_at_s
@@ -198,21 +205,27 @@ class ControlCenter:
         return encode(ModelList(models=tuple(models)))
 
     async def _on_nodes(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `NodeList`: every site's descriptor and load."""
         sites = self._feed.snapshot().sites
         return encode(NodeList(nodes=tuple(sites[site] for site in sorted(sites))))
 
     async def _on_topology(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `TopologyView`: the DRRT."""
         return encode(export(self._feed.snapshot()))
 
     async def _on_relevant(self, key: str, payload: bytes) -> bytes:
+        """`AssessIntent` -> `RelevantView`: the MS-DRRT of an intent."""
         intent = decode(payload, AssessIntent).intent
         needs = await self._needs(intent)
         return encode(export_relevant(self._executor.cut(intent, needs)))
 
     async def _on_analysis(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `Analysis`: the DRRT in numbers."""
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
+        """`WorkReport` -> nothing: a site tells how a piece of work ended, in a signed
+        `WorkOutcome`; it repeats the report until it is heard."""
         report = decode(payload, WorkReport)
         site = report.outcome.site
         public_key = self._feed.key_of(site)
@@ -223,6 +236,7 @@ class ControlCenter:
         return b""
 
     async def _on_store(self, key: str, payload: bytes) -> bytes:
+        """one chunk -> its digest: an owner hands in weights, at most 1 MiB at a time."""
         if len(payload) > CHUNK_BYTES:
             raise InvalidInput(
                 f"a chunk has at most {CHUNK_BYTES} bytes, this one {len(payload)}",
@@ -232,21 +246,27 @@ class ControlCenter:
         return (await asyncio.to_thread(self._store.write, payload)).encode()
 
     async def _on_deploy(self, key: str, payload: bytes) -> bytes:
+        """`DeployIntent` -> `DeploymentView`: have a trained model answer queries."""
         return encode(self._deployments.deploy(decode(payload, DeployIntent)))
 
     async def _on_retire(self, key: str, payload: bytes) -> bytes:
+        """`RetireIntent` -> `DeploymentView`: have it answer no more."""
         return encode(self._deployments.retire(decode(payload, RetireIntent)))
 
     async def _on_deployments(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `DeploymentList`: what is to answer where, and what is seen of it."""
         return encode(self._deployments.all())
 
     async def _on_placement(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `PlacementView`: what the deployment optimiser would change now."""
         return encode(await self._deployments.placement())
 
     async def _on_served(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `ServedModels`: every deployment, with accuracy and speed."""
         return encode(served_models(self._qrrt.snapshot()))
 
     async def _on_qrrt(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `QrrtView`: the QRRT."""
         return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:

@@ -55,7 +55,7 @@ def medquad_path() -> Path | None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="medquad")],
+    name: Annotated[str, typer.Argument(help="What to download: `medquad`.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")] = DEFAULT_FOLDER,
     url: Annotated[str, typer.Option(help="Download the archive from here instead.")] = "",
     as_json: JsonOption = False,
@@ -129,12 +129,17 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 def check(
     file: Annotated[Path, typer.Argument(help="A data set or, with --test, a test set.")],
     schema: Annotated[
-        str, typer.Option(help="table/1, for instance; default: by the file's name.")
+        str,
+        typer.Option(
+            help="What a record looks like; if not given: `table/1` of a `.csv`, `qa-pairs/1` "
+            "of a `.jsonl`, `multiple-choice/1` with --test."
+        ),
     ] = "",
     test: Annotated[bool, typer.Option("--test", help="It is a test set.")] = False,
-    label: Annotated[str, typer.Option(help="For a table: the label's column.")] = "",
+    label: Annotated[str, typer.Option(help="Of a table: the column that holds the label.")] = "",
     columns: Annotated[
-        list[str] | None, typer.Option(help="For a table: a column to learn from; repeatable.")
+        list[str] | None,
+        typer.Option(help="Of a table: a column that models may learn from; repeatable."),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="For a table: a column to ignore; repeatable.")

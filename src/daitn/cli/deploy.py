@@ -41,24 +41,36 @@ LOOK_EVERY_S = 0.2
 def deploy(
     model: Annotated[str, typer.Argument(help="A trained model: the id of its job.")] = "",
     to: Annotated[
-        list[str] | None, typer.Option(help="Facility to deploy it at; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Facility at which it is to answer; may be repeated. Without it the control "
+            "centre chooses."
+        ),
     ] = None,
     replicas: Annotated[
         str, typer.Option(help="Number of replicas, if no facility is named; `auto`: by demand.")
     ] = "1",
     name: Annotated[
-        str, typer.Option("--as", help="Name that queries use; default: the model's.")
+        str,
+        typer.Option(
+            "--as",
+            help="Name by which queries ask for it; else the model's. A model that has the name is "
+            "replaced without a gap.",
+        ),
     ] = "",
     price_in: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 answer tokens.")] = 0.0,
     asker: Annotated[
-        list[str] | None, typer.Option(help="Query owner who may query it; repeatable.")
+        list[str] | None,
+        typer.Option(help="Query owner who may ask it; may be repeated. Without it, everybody."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only show what the optimiser would change now.")
-    ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it is ready everywhere.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only say what the deployment optimiser would change now of what is deployed with "
+            "--replicas auto, and why.",
+        ),
     ] = False,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,

@@ -22,8 +22,11 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Plain data of a whole network."""
 
     center: dict[str, Any] = {}
+    """As in the control centre's file."""
     defaults: dict[str, Any] = {}
+    """Fields of nodes that say nothing else."""
     nodes: list[dict[str, Any]]
+    """As in node files; a node's own field replaces the default's."""
 
 
 def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:

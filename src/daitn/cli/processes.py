@@ -30,11 +30,13 @@ CENTER_AGAIN_S = 1.0
 """Interval between a node's attempts to reach a control centre it cannot work without."""
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("-c", "--config", help="Centre, node or network file (YAML).")
+    Path | None,
+    typer.Option("-c", "--config", help="Centre or network file (YAML); without it, the defaults."),
 ]
+VerboseOption = Annotated[bool, typer.Option(help="Log more.")]
 
 
-def center(config: ConfigOption = None, verbose: bool = False) -> None:
+def center(config: ConfigOption = None, verbose: VerboseOption = False) -> None:
     """Run a control centre.
 
     Example: daitn center -c network.yaml
@@ -46,7 +48,7 @@ def center(config: ConfigOption = None, verbose: bool = False) -> None:
 def node(
     config: Annotated[Path, typer.Option("-c", "--config", help="Node or network file (YAML).")],
     site: Annotated[str, typer.Option(help="Which node of a network file.")] = "",
-    verbose: bool = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Run a site's node.
 

@@ -53,7 +53,7 @@ def query(
     max_latency: Annotated[
         float | None, typer.Option(help="Seconds until the answer is complete.")
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="USD.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Highest expected cost, USD.")] = None,
     jurisdiction: Annotated[
         list[str] | None, typer.Option(help="Where it may be answered; repeatable.")
     ] = None,
@@ -61,13 +61,16 @@ def query(
     strategy: Annotated[Strategy, typer.Option(help="How many models answer.")] = Strategy.SINGLE,
     autonomous: Annotated[
         bool | None,
-        typer.Option("--autonomous/--routed", help="Whether it travels as a packet."),
+        typer.Option(
+            "--autonomous/--routed",
+            help="Whether it finds its own way, as a packet; else as the gateway's file says.",
+        ),
     ] = None,
     sealed_to: Annotated[
-        str | None, typer.Option(help="Class of receivers who alone can read the packet.")
+        str | None, typer.Option(help="Of a packet: the class of receivers who alone can read it.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the answer.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer, at most.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the answer.")] = 0.0,
     gateway: Annotated[
         str, typer.Option(envvar="DAITN_GATEWAY", help="Address of the gateway.")
     ] = DEFAULT_GATEWAY,

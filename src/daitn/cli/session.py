@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -31,6 +32,7 @@ from daitn.tools.fabric.zenoh import open_zenoh
 __all__ = [
     "DEFAULT_CENTER",
     "CenterOption",
+    "ExitCode",
     "JsonOption",
     "Session",
     "complain",
@@ -73,10 +75,25 @@ CenterOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-EXIT_BAD_INPUT = 2
-EXIT_INFEASIBLE = 3
-EXIT_UNREACHABLE = 4
-EXIT_OTHER = 5
+
+class ExitCode(enum.IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    """Done; of `train` and `watch`: the targets hold, or the job was accepted."""
+    NOT_REACHED = 1
+    """A job or the demo ended without reaching its targets; of `ping` and `traceroute`: nothing
+    arrived."""
+    BAD_INPUT = 2
+    """Bad input: a file, a field, a name, an option."""
+    INFEASIBLE = 3
+    """Not feasible, or refused."""
+    UNREACHABLE = 4
+    """Nobody answers."""
+    OTHER = 5
+    """Anything else that can be said in a sentence: corrupt data, a full disk, failed work."""
+    INTERRUPTED = 130
+    """Interrupted."""
 
 
 class Session:
@@ -127,15 +144,11 @@ def run(
         complain(error)
         raise typer.Exit(exit_code(error)) from None
     except OSError as error:
-        complain(
-            InvalidInput(
-                f"{error.strerror}: {error.filename}", fix="check the path and its permissions"
-            )
-        )
-        raise typer.Exit(EXIT_BAD_INPUT) from None
+        complain(InvalidInput(f"{error.strerror}: {error.filename}", fix="check path and rights"))
+        raise typer.Exit(ExitCode.BAD_INPUT) from None
     except KeyboardInterrupt:
         errors.print("interrupted")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def complain(error: DaitnError) -> None:
@@ -146,15 +159,15 @@ def complain(error: DaitnError) -> None:
         errors.print(Text.assemble(("  fix", "bold"), f" {error.fix}"), soft_wrap=True)
 
 
-def exit_code(error: DaitnError) -> int:
-    """2 bad input, 3 infeasible, 4 nobody answers, 5 anything else."""
+def exit_code(error: DaitnError) -> ExitCode:
+    """What a command ends with that met this error."""
     if isinstance(error, Infeasible | Refused):
-        return EXIT_INFEASIBLE
+        return ExitCode.INFEASIBLE
     if isinstance(error, Unreachable):
-        return EXIT_UNREACHABLE
+        return ExitCode.UNREACHABLE
     if isinstance(error, NotFound | InvalidInput):
-        return EXIT_BAD_INPUT
-    return EXIT_OTHER
+        return ExitCode.BAD_INPUT
+    return ExitCode.OTHER
 
 
 def print_json(text: str) -> None:

@@ -77,10 +77,18 @@ def get(
         int, typer.Option("--limit", min=1, help="For queries: how many of the latest to list.")
     ] = _LISTED,
     owner: Annotated[
-        str | None, typer.Option("--owner", help="For queries: only this owner's, or this site's.")
+        str | None,
+        typer.Option(
+            "--owner",
+            help="Of queries: those of the owner of an API key, or of a site "
+            "that asked with its pass.",
+        ),
     ] = None,
     probes: Annotated[
-        bool, typer.Option("--probes", help="For queries: include those of verification units.")
+        bool,
+        typer.Option(
+            "--probes", help="Of queries: also those with which verification units examine models."
+        ),
     ] = False,
     look: Annotated[
         Look, typer.Option("-o", "--output", help="wide: more columns, and no line is broken.")
@@ -119,7 +127,10 @@ def get(
 def explain(
     job: Annotated[str, typer.Argument(help="A job's id, or a query's: `site:number`.")],
     decision: Annotated[
-        int | None, typer.Option("--decision", min=1, help="For a job: only this decision.")
+        int | None,
+        typer.Option(
+            "--decision", min=1, help="Of a job: this decision alone, in full; the first is 1."
+        ),
     ] = None,
     site: HomeOption = "",
     center: CenterOption = DEFAULT_CENTER,

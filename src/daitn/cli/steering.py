@@ -15,6 +15,7 @@ from daitn.cli.session import (
     ANSWER_TIMEOUT_S,
     DEFAULT_CENTER,
     CenterOption,
+    ExitCode,
     JsonOption,
     Session,
     connect,
@@ -44,13 +45,16 @@ __all__ = ["ping", "steer", "trace", "traceroute"]
 
 T = TypeVar("T")
 
-SiteOption = Annotated[str, typer.Option("--site", help="The forwarder where it starts.")]
-TopicOption = Annotated[str, typer.Option(help="A model that answers on this topic.")]
-ModelOption = Annotated[str, typer.Option(help="A model of this name.")]
-DataOption = Annotated[str, typer.Option(help="Data on this topic, for training.")]
+SiteOption = Annotated[str, typer.Option("--site", help="The forwarder where it sets out.")]
+TopicOption = Annotated[str, typer.Option(help="Who answers on this topic.")]
+ModelOption = Annotated[str, typer.Option(help="Who answers with the model of this name.")]
+DataOption = Annotated[str, typer.Option(help="Who has data on this topic.")]
 HomeOption = Annotated[str, typer.Option(help="The site of this name.")]
 AccuracyOption = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Minimum measured accuracy on the topic.")
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Least measured accuracy on the topic; then claims do not count."
+    ),
 ]
 WithinOption = Annotated[
     float, typer.Option(min=0.01, max=60.0, help="Seconds to wait for an answer.")
@@ -99,7 +103,7 @@ def ping(
     if as_json:
         print_json(to_json(probes))
     if all(probe.refused for probe in probes):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_REACHED)
 
 
 def traceroute(
@@ -143,7 +147,7 @@ def traceroute(
         if whole.refused:
             screen.print(f"it goes no further: {whole.refused}")
     if whole.refused:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_REACHED)
 
 
 def trace(
@@ -178,11 +182,20 @@ def steer(
         ControlMode | None, typer.Argument(help="Who influences forwarders; without it, show.")
     ] = None,
     prefer: Annotated[
-        list[str], typer.Option(help="Weight of a scorer, for instance latency=3; repeatable.")
+        list[str],
+        typer.Option(
+            help="Weight of `accuracy`, `latency` or `cost`, for instance latency=3; repeatable. "
+            "It replaces weights that were given before."
+        ),
     ] = _NOWHERE,
     reset: Annotated[bool, typer.Option("--reset", help="Undo earlier changes first.")] = False,
     site: Annotated[
-        str, typer.Option("--site", help="One forwarder; without it, advise them all.")
+        str,
+        typer.Option(
+            "--site",
+            help="This forwarder only, until it restarts; prints its mode, links and origins. "
+            "Without it the control centre keeps the advice and tells all.",
+        ),
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,

@@ -75,7 +75,7 @@ app.command("query")(cutting.query)
 @app.command()
 def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="File.")],
-    form: Annotated[Format, typer.Option("--format")] = Format.GRAPHML,
+    form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.GRAPHML,
     intent: IntentOption = None,
     queries: Annotated[
         bool, typer.Option("--queries", help="Export the query topology (QRRT) instead.")

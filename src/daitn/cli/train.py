@@ -12,6 +12,7 @@ from daitn.cli.models import check_folder, export_model, upload
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
+    ExitCode,
     JsonOption,
     connect,
     print_json,
@@ -30,7 +31,6 @@ from daitn.objects.wire import checked, to_json
 
 __all__ = ["cancel", "read_intent", "train"]
 
-EXIT_NOT_REACHED = 1
 HomeOption = Annotated[
     str, typer.Option("--site", help="Its origin, if the model travels on its own.")
 ]
@@ -38,18 +38,33 @@ HomeOption = Annotated[
 
 def train(
     file: Annotated[Path, typer.Option("-f", "--file", help="Training intent (YAML).")],
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Follow the job to its end; in a pipe, a line for each change, and "
+            "one every ten seconds with how far it is.",
+        ),
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only report whether it is feasible, and why.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say whether it is feasible, and why; exit code 0 or 3."
+        ),
     ] = False,
     insist: Annotated[
         bool, typer.Option("--insist", help="Start even if the targets are expected to be missed.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="With --watch: export the model here.")
+        Path | None,
+        typer.Option("-o", "--out", help="Follow the job, and export the model to this folder."),
     ] = None,
     autonomous: Annotated[
-        bool, typer.Option("--autonomous", help="Let the model travel on its own, from --site.")
+        bool,
+        typer.Option(
+            "--autonomous",
+            help="Let the model find its own way, without a control centre; needs --site.",
+        ),
     ] = False,
     site: Annotated[
         str, typer.Option("--site", help="With --autonomous: the forwarder that is its origin.")
@@ -79,7 +94,7 @@ def train(
             print_json(to_json(assessment))
         else:
             screen.print(assessment_table(assessment))
-        raise typer.Exit(0 if assessment.feasible else 3)
+        raise typer.Exit(ExitCode.DONE if assessment.feasible else ExitCode.INFEASIBLE)
     job = run(_train(center, site, intent, file.parent, insist, watch, out, as_json))
     if as_json:
         print_json(to_json(job))
@@ -184,7 +199,8 @@ async def _cancel(center: str, site: str, job: JobId) -> JobView:
         return await session.ask("cancel", JobQuery(job=job), JobView)
 
 
-def _exit_code(job: JobView) -> int:
+def _exit_code(job: JobView) -> ExitCode:
     if job.state is JobState.INFEASIBLE:
-        return 3
-    return EXIT_NOT_REACHED if job.state.final and job.state is not JobState.REACHED else 0
+        return ExitCode.INFEASIBLE
+    missed = job.state.final and job.state is not JobState.REACHED
+    return ExitCode.NOT_REACHED if missed else ExitCode.DONE

@@ -42,15 +42,16 @@ Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class _ReadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file, and which of its columns are read where it is a table."""
+    """Which columns of a file are read, where it is a table."""
 
-    path: str
     label: str = ""
-    """The column that holds the label; empty: the one called `label`."""
+    """Of a table: the column that holds the label; empty: the one called `label`. No column is
+    taken for it unless it is called so or named here."""
     columns: tuple[str, ...] = ()
-    """Columns that models may learn from; empty: all but the label."""
+    """Of a table: the columns that models may learn from; empty: all but the label."""
     ignore: tuple[str, ...] = ()
-    """Columns that nobody reads."""
+    """Of a table: columns that nobody reads, ids and text for instance. A recipe that cannot leave
+    columns out is refused."""
 
     @property
     def selection(self) -> Selection:
@@ -61,13 +62,23 @@ class DatasetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_field
     """A data set of the site. The file stays here; only its description is published."""
 
     name: str
+    """The data set is called `<site>/<name>`."""
+    path: str
+    """The file, which stays here."""
     data_schema: str
+    """What a record looks like: a schema that an allowed recipe reads."""
     topics: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """What it is about."""
     policy: DataPolicy
+    """What its owner allows, see below."""
     modality: str = "text"
+    """`text`, `table` or `image`."""
     price_usd_per_1k: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    """Price of 1,000 training examples."""
     licence: str = ""
+    """Published as it is."""
     description: str = ""
+    """Published as it is."""
     sketch: bool = True
     """Whether the descriptor tells, as hashed counts, how the questions in it are worded."""
 
@@ -83,7 +94,11 @@ class TestSetConfig(_ReadConfig, frozen=True, kw_only=True, forbid_unknown_field
     """A private test set of a verification unit."""
 
     topic: str
+    """What the test set examines; one test set per topic and schema."""
+    path: str
+    """The file, which stays here."""
     test_schema: str
+    """What an item looks like: a schema that an allowed recipe reads."""
     chance: Share = 0.0
     """What guessing reaches."""
 
@@ -98,20 +113,27 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     name: str
     """By which queries ask for it."""
     url: str
-    """Its base, for instance `http://127.0.0.1:8000/v1`. Stays here."""
+    """Base of its API, for instance `http://127.0.0.1:8000/v1`. Stays here."""
     model: str = ""
     """What the server calls the model; empty: the same as `name`. Stays here."""
     apis: tuple[Api, ...] = (Api.CHAT,)
+    """What the server answers."""
     key_env: str = ""
     """Environment variable with the server's API key. The key stays here."""
     context_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    """Tokens of question and answer together."""
     slots: Annotated[int, msgspec.Meta(ge=1)] = 8
+    """Queries that it answers at the same time."""
     queue: Annotated[int, msgspec.Meta(ge=0)] = 64
+    """Queries that may wait; further ones are turned away."""
     price_usd_per_1k_in: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    """Price of 1,000 tokens of questions."""
     price_usd_per_1k_out: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    """Price of 1,000 tokens of answers."""
     claimed: dict[str, Share] = {}
-    """Topic to accuracy, shown to people; routing uses what verifiers measure."""
+    """Topic to accuracy, as you think. People see it; routing uses what verifiers measure."""
     policy: ModelPolicy = ModelPolicy()
+    """Who may ask it, and where, see below; by default everybody, everywhere."""
 
     def __post_init__(self) -> None:
         claimed = {plain(topic): share for topic, share in self.claimed.items()}
@@ -122,15 +144,15 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A site that hosts models for queries."""
 
     listen: str = "127.0.0.1:0"
-    """Where the door for queries listens; port 0: a free one. With the node's certificate where it
-    begins with `https://`."""
+    """`host:port` at which the facility's API listens; port 0: a free one. `https://host:port`:
+    with the certificate in `tls`."""
     advertise: str = ""
-    """How gateways reach the door, for instance `http://mdf.example.org:7490`; empty: as it
+    """URL at which gateways reach it, for instance `http://mdf.example.org:7490`; empty: as it
     listens."""
     hosts: bool = True
     """Whether the control centre may place models here."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**31
-    """For models that are placed here."""
+    """For weights of models that are placed here."""
     slots: Annotated[int, msgspec.Meta(ge=1)] = 4
     """Queries that one placed model answers at the same time."""
     queue: Annotated[int, msgspec.Meta(ge=0)] = 64
@@ -140,31 +162,34 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     keeps_queries: bool = False
     """Whether what is asked here is kept, by the upstream servers for instance."""
     upstreams: tuple[UpstreamConfig, ...] = ()
+    """Servers that speak OpenAI's API, see below."""
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A query owner that a gateway knows."""
 
     owner: str
+    """Who shows the key."""
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     """Of the API key, so that the file holds no secret: `printf %s KEY | sha256sum`."""
     per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
-    """Queries that may come in the long run."""
+    """Queries per second in the long run."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
-    """Queries that may come at once."""
+    """Queries at once."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An entry for queries."""
 
     listen: str = "127.0.0.1:7480"
-    """Where OpenAI's API is served; port 0: a free one. With the node's certificate where it begins
-    with `https://`."""
+    """`host:port` at which OpenAI's API is served; port 0: a free one. `https://host:port`: with
+    the certificate in `tls`."""
     advertise: str = ""
-    """How others reach it, for instance `https://ai.example.org`; empty: as it listens."""
+    """URL at which others reach it, for instance `https://ai.example.org`; empty: as it listens."""
     keys: tuple[KeyConfig, ...] = ()
-    """Who may ask; empty: everybody who reaches it."""
+    """Who may ask, see below; empty: everybody who reaches it."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
+    """Longest request."""
     autonomous: bool = False
     """Whether queries find their own way as packets, where they do not say otherwise; the node must
     be a forwarder too."""
@@ -176,29 +201,33 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A site that passes AI objects on, and lets its own set out."""
 
     listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
-    """Endpoints at which neighbours connect, for instance `tcp/[::]:7448`."""
+    """Endpoints at which neighbours connect, for instance `tcp/[::]:7449`; port 0: a free one. Not
+    the node's own `listen`."""
     neighbours: dict[SiteId, tuple[str, ...]] = {}
-    """Neighbours, to the endpoints at which they listen; none for one that connects here."""
+    """Who is next to this site, and where that one listens; an empty list for one that connects
+    here. The other end names this site likewise."""
     anybody: bool = False
-    """Whether whoever connects becomes a neighbour."""
+    """Whether whoever connects becomes a neighbour, under the name that it gives itself."""
     scout: str = ""
-    """Multicast group, for instance `224.0.0.225:7448`, at which forwarders of a local network find
-    each other. All that name the same one become neighbours."""
+    """Multicast group and port, for instance `224.0.0.225:7448`. Forwarders of a local network that
+    name the same group find each other and become neighbours."""
     mode: ControlMode = ControlMode.NON_STANDALONE
     """Who has a say, until a control centre or an operator says otherwise."""
     domain: str = ""
-    """Of which the site is, in hierarchical networks."""
+    """The domain of the site, while its mode is `hierarchical`."""
     owner_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 1000.0
-    """Objects of one owner that one neighbour may bring in the long run."""
+    """Objects of one owner that one neighbour may bring per second, in the long run; all owners
+    together 16 times that."""
     owner_burst: Annotated[float, msgspec.Meta(ge=1.0)] = 2000.0
     """Likewise, at once."""
     receives: tuple[str, ...] = ()
-    """Files with the private keys of the classes of receivers of which the site is, as
-    `daitn key` makes them."""
+    """Files with private keys, made by `daitn key`, of the classes of receivers of which the site
+    is: it can read what is sealed to them."""
     classes: dict[str, str] = {}
-    """Classes to which queries that set out here may be sealed, by name, with their public keys."""
+    """Names of classes of receivers, with their public keys, to which queries of this site's
+    gateway may be sealed."""
     seal_to: str = ""
-    """The class to which they are sealed where they do not say otherwise; empty: to none."""
+    """The class to which queries are sealed that do not say otherwise; empty: none."""
 
 
 class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,34 +245,48 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One node. Paths are relative to the file in which they stand."""
 
     site: SiteId
+    """Name of the site; `center` is taken."""
     owner: OwnerId
+    """Who answers for it."""
     jurisdiction: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
+    """ISO 3166-1 alpha-2 code of the law that applies."""
     roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)]
+    """What the node does. `data` goes with `datasets`, `verifier` with `tests`, the last three with
+    a part of their name."""
     center: tuple[str, ...] = ()
-    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder needs none."""
+    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder may name
+    another node's `listen`, or none; every other node needs one."""
     listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
-    """Endpoints at which other sites reach this one directly."""
+    """Endpoints at which other sites reach this one; port 0: a free one. Empty: nobody can connect
+    to it, and the control centre relays all that it says, models too."""
     tls: str = ""
-    """Folder with the certificates for endpoints that begin with `tls/` or `https://`; empty: there
-    are none."""
+    """Folder that `daitn certificate` made, for endpoints that begin with `tls/` and addresses that
+    begin with `https://`."""
     state: str
     """Folder for the key, the models and the work log."""
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Processor threads for training."""
     stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
-    """Seconds without a sign of life after which training or measuring has failed."""
+    """Training or measuring that for so long neither reports progress nor uses a processor is ended
+    and has failed; so has what uses a processor and reports nothing for an hour."""
     recipes: tuple[str, ...] = ()
-    """Installed recipes that may run here; empty: all that are installed."""
+    """Installed recipes that may run here; empty: all that are installed. One that is not
+    installed, or fails when it is asked what it is, is left out."""
     datasets: tuple[DatasetConfig, ...] = ()
+    """Data sets of the site, see below."""
     tests: tuple[TestSetConfig, ...] = ()
+    """Private test sets of a verifier, see below."""
     asking: AskingConfig = AskingConfig()
-    """Of a verifier."""
+    """How a verifier asks deployed models, see below."""
     verifiers: tuple[SiteId, ...] = ()
     """Verification units whose findings count at this gateway, facility or forwarder; empty: all
     sites that call themselves so."""
     facility: FacilityConfig | None = None
+    """What a facility hosts, see below."""
     gateway: GatewayConfig | None = None
+    """How a gateway lets queries in, see below."""
     forwarder: ForwarderConfig | None = None
+    """Who is next to a forwarder, see below."""
 
 
 class ReadNodeConfig(NodeConfig, frozen=True, kw_only=True):

@@ -225,24 +225,31 @@ class Node:
         return self.descriptor
 
     async def _on_describe(self, key: str, payload: bytes) -> bytes:
+        """nothing -> `Advert`: what the site says of itself."""
         assert self.descriptor is not None
         return encode(sign_advert(self.descriptor, self._key))
 
     async def _on_estimate(self, key: str, payload: bytes) -> bytes:
+        """`RecipeQuestion` -> `WorkNeeds`: what a model of a configuration needs."""
         question = decode(payload, RecipeQuestion)
         return encode(await self._executor.needs(question))
 
     async def _on_work(self, key: str, payload: bytes) -> bytes:
+        """`Work` -> `WorkStatus`: do a `VisitWork` or a `VerifyWork`; the same work handed in twice
+        is done once."""
         return encode(self._work.start(decode(payload, Work)))
 
     async def _on_status(self, key: str, payload: bytes) -> bytes:
+        """`StatusQuestion` -> `WorkStatus`: how far a piece of work is (a `WorkState`)."""
         return encode(self._work.status(decode(payload, StatusQuestion).visit))
 
     async def _on_stop(self, key: str, payload: bytes) -> bytes:
+        """`CancelWork` -> nothing: stop a piece of work and forget it."""
         await self._work.stop(decode(payload, CancelWork).visit)
         return b""
 
     async def _on_retain(self, key: str, payload: bytes) -> bytes:
+        """`ModelsNeeded` -> nothing: forget every other model."""
         needed = decode(payload, ModelsNeeded)
         freed = await self._executor.retain(lambda: frozenset(needed.models) | self._in_use())
         if freed:

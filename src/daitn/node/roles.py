@@ -224,17 +224,21 @@ class Roles:
         return node.public_key
 
     async def _on_queries(self, key: str, payload: bytes) -> bytes:
+        """`QueriesWanted` -> `QueryList`: of a gateway: how its latest queries were served."""
         assert self._gateway is not None
         wanted = decode(payload, QueriesWanted)
         found = self._gateway.queries(wanted.limit, wanted.owner, wanted.without)
         return encode(QueryList(queries=found))
 
     async def _on_explain(self, key: str, payload: bytes) -> bytes:
+        """`ExplainQuery` -> `QueryExplained`: of a gateway: the decision on one query, computed
+        anew."""
         assert self._gateway is not None
         record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
         return encode(QueryExplained(query=record, decision=decision))
 
     async def _on_cut(self, key: str, payload: bytes) -> bytes:
+        """`CutQuery` -> `QueryCut`: of a gateway: the QS-QRRT of a query that is not asked."""
         assert self._feed is not None
         intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
         snapshot = self._feed.snapshot()

@@ -21,45 +21,52 @@ class DatedFact(msgspec.Struct, frozen=True, array_like=True):
     """An event and the time it was recorded, in seconds since the epoch."""
 
     at_s: float
+    """When it was taken in, in seconds since the Unix epoch."""
     event: JobEvent
+    """One of the events in `objects/jobs.py`; its `type` says which, for instance `submitted`."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """The payload of a model's packet: a MessagePack map."""
 
     job: JobId
+    """The job's id, `<name>-<home>-<number>`, counted by its home."""
     home: SiteId
-    """The owner's site."""
+    """The site where its owner is."""
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
     """How often the origin sent it out again after a loss."""
     facts: Annotated[tuple[DatedFact, ...], msgspec.Meta(max_length=100_000)]
+    """All that happened to the job, oldest first."""
     choices: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=1024)] = ()
-    """Other sites with data it might go to, as advertised where it was; none has refused it. The
-    next site compares itself with these."""
+    """Of a leg to data: sites to which it might go instead, as heard where it was; none of them
+    refused it. Where it arrives, it is compared with these."""
 
     def stage(self) -> tuple[int, int]:
-        """Grows during a job's migration: each site that takes over adds a fact."""
+        """Later stages of a job are larger: whoever takes a model over adds a fact."""
         return self.epoch, len(self.facts)
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload with which a site reports a migration's progress to the origin."""
+    """The payload with which a site tells home how a travelling model does."""
 
     site: SiteId
+    """Who reports."""
     agent: Agent | None
-    """None: no news, but it is still running."""
+    """None: nothing new since the last report, but it goes on."""
     job: JobId
+    """The job's id."""
     epoch: int
+    """Of the model that the site has."""
     facts: int
-    """How many facts the site's copy of the migration holds."""
+    """How many facts that model has."""
 
     def stage(self) -> tuple[int, int]:
-        """Stage of the site's copy; see `Agent.stage`."""
+        """Of the model that the site has; see `Agent.stage`."""
         return self.epoch, self.facts
 
 
 class ReportReply(enum.StrEnum):
-    """The origin's answer to a report."""
+    """What home says to a report."""
 
     YES = "yes"
     STALE = "stale"

@@ -76,9 +76,9 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a model's owner allows. Each list may contain `*`."""
 
     release_to: Words = ("*",)
-    """Jurisdictions in which the model may be hosted."""
+    """Jurisdictions in which the model may be hosted; `*`: all."""
     askers: Words = ("*",)
-    """Query owners who may query it."""
+    """Query owners who may ask it; `*`: all."""
 
 
 class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,11 +59,11 @@ class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What a data owner allows visiting models to do. Each list may contain `*`."""
 
     recipes: Words
-    """Recipes that may run on the data."""
+    """Recipes that may run on the data; `*`: all."""
     owners: Words = (ANY,)
-    """Model owners whose models may visit."""
+    """Model owners whose models may visit; `*`: all."""
     release_to: Words = (ANY,)
-    """Jurisdictions into which a model that learned from the data may travel."""
+    """Jurisdictions into which a model that learned from the data may travel; `*`: all."""
 
 
 class TopicSketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +168,7 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     facility: FacilityDescriptor | None = None
     gateway: GatewayDescriptor | None = None
     left_out: Annotated[tuple[LeftOut, ...], msgspec.Meta(max_length=64)] = ()
-    """Truncated if there are more."""
+    """What of its file the node does without; the first of them, where there are more."""
 
 
 class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ class DaitnError(Exception):
 
 
 class InvalidInput(DaitnError):
-    """An intent, a node file, a recipe configuration or data is malformed."""
+    """An intent, a file, a recipe configuration or data is malformed."""
 
 
 class NotFound(DaitnError):
@@ -69,7 +69,7 @@ class Infeasible(DaitnError):
 
 
 class Refused(DaitnError):
-    """A data owner's policy says no."""
+    """A data owner's policy says no, or a site is not who it says."""
 
 
 class Unreachable(DaitnError):
@@ -100,9 +100,13 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
     """A `DaitnError` on the wire. An unknown `code` (from a newer peer) becomes a `DaitnError`."""
 
     code: str
+    """The name of the error; an unknown one is a plain `DaitnError`."""
     problem: str
+    """What is wrong."""
     field: str = ""
+    """Dotted path of the offending field, or empty."""
     fix: str = ""
+    """What to do about it."""
 
     @classmethod
     def of(cls, error: DaitnError) -> ErrorReport:

@@ -38,26 +38,42 @@ class Quantity(enum.StrEnum):
     """A property of a data set, its site or its links that a requirement can bound."""
 
     JURISDICTION = "jurisdiction"
+    """ISO 3166-1 alpha-2 code of the data's site. Takes `one_of` or `none_of`."""
     OWNER = "owner"
+    """Who answers for the data's site. Takes `one_of` or `none_of`."""
     SITE = "site"
+    """The data's site. Takes `one_of` or `none_of`."""
     SAMPLES = "samples"
+    """Records of the data set."""
     QUALITY = "quality"
+    """Share of usable records in the data set, 0 to 1."""
     AGE_S = "age_s"
+    """Seconds since the data set changed."""
     PRICE_USD_PER_1K = "price_usd_per_1k"
+    """Price of 1,000 training examples of the data set, in USD."""
     SPEED_FLOPS = "speed_flops"
+    """Operations per second of the site's compute, measured."""
     MEMORY_BYTES = "memory_bytes"
+    """Memory of the site's compute, in bytes."""
     RTT_S = "rtt_s"
+    """Round-trip time of the best link to the site, in seconds, measured lately."""
     THROUGHPUT_BPS = "throughput_bps"
+    """Throughput of the best link to the site, in bytes per second, measured lately."""
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A hard bound on one quantity: at least, at most, one of, or none of."""
 
     quantity: Quantity
+    """What is bounded, see below."""
     at_least: float | None = None
+    """Lower bound, of a quantity that is a number. State exactly one of these four."""
     at_most: float | None = None
+    """Upper bound, of a quantity that is a number."""
     one_of: tuple[str, ...] = ()
+    """Names that are allowed, of a quantity that is a name."""
     none_of: tuple[str, ...] = ()
+    """Names that are not allowed."""
 
     def __post_init__(self) -> None:
         stated = (
@@ -102,10 +118,13 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A target for a metric on a verifier's test set."""
 
     name: Name
+    """What tables and reports call it."""
     metric: Name = "accuracy"
+    """One that a verifier offers for the topic."""
     topic: Name
     """Topic of the test set; a verifier must offer it."""
     at_least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+    """The target."""
 
     def __post_init__(self) -> None:
         plain_fields(self, "name", "metric", "topic", blank=False)
@@ -115,23 +134,30 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The weight of one scorer when routes are compared."""
 
     scorer: Name
+    """What counts: `reach`, `time`, `cost` or `robustness`."""
     weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+    """How much it counts. A scorer that is not named has the weight 1; `reach` weighs four times
+    all the others together."""
 
 
 class ModelWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The model to train: a recipe, its configuration, and weights if there are any yet."""
 
     recipe: Name
+    """The recipe, as installed at the sites."""
     config: dict[str, object] = {}
+    """The recipe's own configuration, see below."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    """Of the fresh weights and of the order of examples."""
     start: str = ""
-    """Folder of parts to start from, on the owner's machine; empty for a fresh model."""
+    """Folder of parts to start from, on the owner's machine; empty: a fresh model."""
 
 
 class DataWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which data sets may train the model: those on any of these topics."""
 
     topics: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    """Data sets on any of these topics may teach the model."""
 
     def __post_init__(self) -> None:
         plain_fields(self, "topics", blank=False)
@@ -141,8 +167,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What the job may spend. An absent limit is no limit."""
 
     duration_s: Positive | None = None
-    """Seconds from submission to the end of the last verification."""
+    """From submission to the end of the last verification."""
     cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e12)] | None = None
+    """Cost of all visits."""
     examples: Count | None = None
     """Training examples over all visits."""
 
@@ -151,22 +178,32 @@ class PinnedVisit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One visit of a route that the owner fixes instead of leaving it to the network."""
 
     site: SiteId
+    """Where."""
     examples: Count
+    """Training examples of this visit."""
 
 
 class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model owner's request to DA-ITN-T."""
 
     name: JobName
+    """The job is called `<name>-1`, then `<name>-2`, ..."""
     owner: OwnerId
+    """The model owner, as data owners' policies name it."""
     model: ModelWanted
+    """What to train, see below."""
     objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
+    """What the model must be measured to reach, see below."""
     data: DataWanted
+    """What may teach it, see below."""
     requirements: tuple[Requirement, ...] = ()
+    """What that data must satisfy, see below."""
     budget: Budget = Budget()
+    """What the job may spend, see below; an absent limit is no limit."""
     preferences: tuple[Preference, ...] = ()
+    """How routes are compared, see below."""
     route: tuple[PinnedVisit, ...] = ()
-    """Empty: MTRCE computes the route. Otherwise exactly these visits, for comparison."""
+    """Empty: MTRCE computes the route. Given: exactly these visits, see below."""
 
     def __post_init__(self) -> None:
         plain_fields(self, "owner")

@@ -50,6 +50,7 @@ class Privacy(enum.StrEnum):
     """Where the text of a query may go."""
 
     ANY = "any"
+    """Anywhere."""
     UNKEPT = "unkept"
     """Only facilities that do not retain queries after answering."""
     SITE = "site"
@@ -60,6 +61,7 @@ class Strategy(enum.StrEnum):
     """How many models answer."""
 
     SINGLE = "single"
+    """One."""
     CASCADE = "cascade"
     """A cheap model first; a better one where the first is unsure."""
     ENSEMBLE = "ensemble"
@@ -70,37 +72,43 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The `daitn` object of a request. Every field has a default."""
 
     topic: Topic = ""
-    """What the query is about; empty: inferred from its text when needed."""
+    """What the query is about; empty: found from its text where it matters."""
     min_accuracy: Share | None = None
-    """On the topic, with at least the trust in `trust`."""
+    """Least accuracy on the topic."""
     trust: Trust = Trust.WEIGHTS
+    """What that accuracy must rest on."""
     max_first_token_s: Positive | None = None
-    """Expected seconds until the answer begins."""
+    """Longest expected time until the answer begins."""
     deadline_s: Positive | None = None
-    """Seconds until the answer must be complete; the gateway gives up then."""
+    """Longest time until the answer has ended; the gateway gives up then."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None = None
+    """Highest expected cost."""
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """ISO 3166-1 alpha-2 codes; empty: any."""
+    """ISO 3166-1 alpha-2 codes of where it may be answered; empty: any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """Facility providers allowed to see the query; empty: any."""
     privacy: Privacy = Privacy.ANY
+    """Where the text may go."""
     strategy: Strategy = Strategy.SINGLE
+    """How many models answer."""
     members: Annotated[int, msgspec.Meta(ge=2, le=7)] = 3
     """Number of models in an ensemble."""
     escalate_below: Share = 0.7
-    """A cascade escalates an answer whose confidence at the first model is below this."""
+    """Of a cascade: a first answer that is less sure than this goes on to a better model."""
     prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
-    """Scorer to weight: `accuracy`, `latency`, `cost`, `affinity`."""
+    """Weights of scorers by which deployments are compared, in place of the usual ones: `accuracy`
+    2, `latency` 1, `cost` 1, `affinity` 0.5."""
     session: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """Queries of one session go to the same deployment unless something prevents it."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     """Deployments to try before the query fails."""
     autonomous: bool | None = None
-    """Whether the query travels as a packet steered hop by hop, instead of being routed by the
-    gateway; none: the gateway's default."""
+    """Whether the query finds its own way as a packet, instead of being routed by the gateway. It
+    then names a model or a topic, no site, is no cascade, and its answer comes in one piece. None:
+    as the gateway's file says."""
     sealed_to: Annotated[str, msgspec.Meta(max_length=200)] | None = None
-    """Class of receivers, by the gateway's name for it, who alone may read a query that travels as
-    a packet; empty: not sealed; none: the gateway's default."""
+    """Of a packet: the class of receivers who alone can read it; empty: it is not sealed. None: as
+    the gateway's file says."""
     hedge: bool = True
     """Whether to ask a second deployment when the first is unusually late."""
 

@@ -80,6 +80,8 @@ QUESTION = "What causes Ménière's disease?".encode()
 QUERY = Packet(PacketKind.QUERY, ID, INTENT, QUESTION, deadline_ms=1_767_225_600_000, priority=200)
 DIGEST = blake3(b"weights").digest()
 
+NAN = float("nan")
+
 
 def sealed(packet: Packet) -> Packet:
     """As `seal_payload` does it, with fixed randomness."""
@@ -218,7 +220,7 @@ def malformed() -> list[tuple[str, str, bytes, str]]:
         ("intent", "a name that is too long", pack(["answer", "a" * 201]), "intent[1]"),
         ("intent", "text that is no UTF-8", bytes.fromhex("92a1ffa0"), "intent"),
         ("intent", "a share above 1", pack(["answer", "", "", 1.5]), "intent[3]"),
-        ("intent", "a share that is NaN", pack(["answer", "", "", float("nan")]), "intent[3]"),
+        ("intent", "a share that is NaN", pack(["answer", "", "", NAN]), "intent[3]"),
         ("intent", "trust 3", pack(["answer", "", "", 0.5, 3]), "intent[4]"),
         ("intent", "an infinite price", pack(["answer", "", "", 0.5, 1, INFINITE]), "intent[5]"),
         ("summary", "nothing", b"", "summary"),

@@ -22,7 +22,7 @@ from daitn.cli.demo.pictures.queries import queries_picture
 from daitn.cli.demo.report import DemoReport, make_report
 from daitn.cli.demo.scenario import BASELINES, PLACES, write_scenario
 from daitn.cli.embedded import EmbeddedNetwork
-from daitn.cli.session import connect, print_json, run, screen
+from daitn.cli.session import ExitCode, connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
 from daitn.objects.errors import WorkFailed
 from daitn.objects.identifiers import JobId
@@ -35,9 +35,12 @@ __all__ = ["demo"]
 
 
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder; its content is replaced.")] = (
-        Path("out/demo")
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", help="Folder of report, picture and model; its content is replaced."
+        ),
+    ] = (Path("out/demo")),
     baselines: Annotated[
         bool,
         typer.Option(
@@ -59,7 +62,7 @@ def demo(
     report = run(_demo(out, baselines, as_json))
     if as_json:
         print_json(to_json(report))
-    raise typer.Exit(0 if report.reached else 1)
+    raise typer.Exit(ExitCode.DONE if report.reached else ExitCode.NOT_REACHED)
 
 
 async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:

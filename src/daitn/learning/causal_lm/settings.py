@@ -35,15 +35,20 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A configuration. The defaults are the best measured on MedQuAD with two CPU cores."""
 
     layers: int = 3
+    """Layers of the network, at least 1."""
     width: int = 192
+    """Width of the network; `width / heads` must be even."""
     heads: int = 4
+    """Attention heads of the network, at least 1."""
     vocabulary: int = 4000
-    """Size of the tokenizer that is learnt at the first visited site."""
+    """Entries of the tokenizer that is learnt at the first visited site, 300 to 300,000."""
     answer_tokens: int = 64
-    """Answers are cut at this many tokens."""
+    """An answer is cut after so many tokens, 4 to 1,024."""
     question_tokens: int = 24
+    """A question is cut after so many tokens, 4 to 1,024."""
     learning_rate: float = 1e-3
-    """Peak at the first visit. It rises over the first tenth of a visit and falls to a tenth."""
+    """Peak of the first visit, between 0 and 1. It rises over the first tenth of a visit and falls
+    to a tenth."""
     batch: int = 16
     """Examples per step."""
     learning_rate_halves_after: int = 6000
@@ -53,7 +58,8 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Weight in [0, 1) of the arriving weights in the departing ones, from the second visit on.
     Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
     generation_share: float = 0.1
-    """Share of the examples that are also read question first, so that the model can answer."""
+    """Share in [0, 1] of the examples that are also read question first, so that the model can
+    answer."""
     base: str | None = None
     """`base.safetensors` for an imported model, which then determines layers, width, heads and
     vocabulary."""

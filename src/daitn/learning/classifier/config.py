@@ -25,12 +25,13 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Configuration of the recipe `classifier`."""
 
     classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
-    """The labels that it tells apart."""
+    """The labels that it tells apart. Data and test sets with other labels are left out;
+    `--dry-run` names them."""
     features: Count | Literal["auto"] = "auto"
-    """Number of feature columns; `auto` takes it from the first data set."""
+    """Number of feature columns; `auto`: from the first data set."""
     label: ClassName = "label"
     """Name of the column that holds the label; `label`: the one that each data set's owner names.
-    """
+    An owner who names one offers no other."""
     hidden: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = (64,)
     """Sizes of the hidden layers."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
@@ -42,6 +43,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     mean accuracy over the last four visits 0.90 with it, 0.87 without; no loss at 80 %.
     """
     batch: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 32
+    """Examples per step."""
 
     def __post_init__(self) -> None:
         classes = tuple(map(plain, self.classes))

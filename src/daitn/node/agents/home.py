@@ -253,6 +253,7 @@ class AgentHome:
     # Owners
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
+        """`SubmitIntent` -> `JobView`: start a job here."""
         wanted = decode(payload, SubmitIntent)
         name = checked_name(wanted.intent.name, "name")
         if wanted.start is not None:
@@ -310,6 +311,7 @@ class AgentHome:
         )
 
     async def _on_assess(self, key: str, payload: bytes) -> bytes:
+        """`AssessIntent` -> `Assessment`: say whether an intent is feasible, and start nothing."""
         intent = decode(payload, AssessIntent).intent
         agent = await self._submitted(
             checked_name(intent.name, "name"), SubmitIntent(intent=intent)
@@ -317,16 +319,19 @@ class AgentHome:
         return encode(Itinerary.of(agent).job.assessment)
 
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `JobList`: one job whose home this is, or all of them with an empty id."""
         query = decode(payload, JobQuery)
         found = (self._get(query.job),) if query.job else self._store.all()
         return encode(JobList(jobs=tuple(self._view(agent) for agent in found)))
 
     async def _on_decisions(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
         agent = self._get(decode(payload, JobQuery).job)
         made = decisions((fact.event, fact.at_s) for fact in agent.facts)
         return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
         agent = self._get(decode(payload, JobQuery).job)
         shown = self._view(agent)
         if shown.model is None:
@@ -336,6 +341,7 @@ class AgentHome:
         return encode(TrainedModel(job=shown, lineage=lineage, keys=known))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `JobView`: stop a job."""
         agent = self._get(decode(payload, JobQuery).job)
         itinerary = Itinerary.of(agent)
         if not itinerary.job.state.final:

@@ -37,11 +37,13 @@ class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a query: a MessagePack array."""
 
     api: Api
+    """What of OpenAI's API is asked."""
     body: bytes
-    """The request as OpenAI's API has it, in JSON. Its `model` counts for nothing."""
+    """The request as OpenAI's API has it, in JSON. Its `model` and `stream` count for nothing."""
     id: str = ""
-    """Also of the answer."""
+    """By which gateway and facility know the query; at most 200 characters count."""
     asked_at_s: float = 0.0
+    """Seconds since the Unix epoch."""
     reply_to: str = ""
     """Of a sealed question: the X25519 public key, base64, to which its answer is sealed. It is
     made for this question alone."""
@@ -51,7 +53,9 @@ class PacketReply(msgspec.Struct, frozen=True, array_like=True):
     """The payload of its answer: a MessagePack array."""
 
     site: str
+    """Where it was answered."""
     deployment: str
+    """By which deployment."""
     body: bytes
     """The response as OpenAI's API has it, in JSON."""
     path: tuple[str, ...] = ()

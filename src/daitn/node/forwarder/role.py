@@ -180,6 +180,8 @@ class ForwarderRole:
         self.runtime.set_domain(self._config.domain if hierarchical else "")
 
     async def _on_steer(self, key: str, payload: bytes) -> bytes:
+        """`Steer` -> `ForwarderReport`: of a forwarder: change its `ControlMode` and weights until
+        it restarts."""
         steer = decode(payload, Steer)
         STEERING.weighted(_preferences(steer.prefer or {}))
         if steer.reset:
@@ -220,9 +222,13 @@ class ForwarderRole:
         )
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
+        """nothing -> `ForwarderReport`: of a forwarder: how it does, with a `LinkReport` for each
+        link and an `OriginReport` for each origin."""
         return encode(self.report())
 
     async def _on_probe(self, key: str, payload: bytes) -> bytes:
+        """`Probe` -> `ProbeReport`: of a forwarder: send a probe; its path is a list of
+        `HopReport`."""
         probe = decode(payload, Probe)
         decode_intent(probe.intent)
         began_s = time.monotonic()
@@ -257,7 +263,9 @@ class ForwarderRole:
         return pending_reports(self.runtime.core.custody, bytes.fromhex(object_))
 
     async def _on_trace(self, key: str, payload: bytes) -> bytes:
-        """Follows the object from site to site, each asked for what it remembers."""
+        """`TraceQuestion` -> `TraceReport`: of a forwarder: follow an object and ask every
+        forwarder on its path for what it remembers, a `PendingReport` with a `StepReport` for each
+        choice."""
         question = decode(payload, TraceQuestion)
         found = [*self._remembered(question.object)]
         if not found:

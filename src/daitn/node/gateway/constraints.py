@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from daitn.node.gateway.headers import PeerHeader
+from daitn.node.http.api import ApiError, bad_request
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.errors import bad_request, fault
 
@@ -15,8 +17,12 @@ __all__ = ["PREFIX", "read_constraints"]
 PREFIX = b"daitn-"
 FIELDS = frozenset(QueryConstraints.__struct_fields__)
 _LISTS = frozenset({"jurisdictions", "owners"})
-_OF_GATEWAYS = frozenset({"pass", "query", "asked_at", "owner", "path"})
-"""Headers between gateways and facilities; no wishes."""
+_OF_GATEWAYS = frozenset(
+    name.removeprefix("daitn-").replace("-", "_")
+    for constant, name in vars(PeerHeader).items()
+    if constant.isupper()
+)
+"""Headers between gateways and facilities; no constraints."""
 _BODY = msgspec.json.Decoder(QueryConstraints)
 _PLAIN = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NONE = QueryConstraints()

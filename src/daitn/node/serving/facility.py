@@ -109,12 +109,14 @@ class Facility:
         return self._lifecycle.models()
 
     async def on_deploy(self, key: str, payload: bytes) -> bytes:
-        """The site's verb `deploy`."""
+        """`DeployModel` -> nothing: of a facility: fetch a model, load it and answer with it;
+        harmless twice."""
         self._lifecycle.deploy(decode(payload, DeployModel))
         return b""
 
     async def on_retire(self, key: str, payload: bytes) -> bytes:
-        """The site's verb `retire`."""
+        """`RetireModel` -> nothing: of a facility: finish what is under way, then forget the
+        model."""
         self._lifecycle.retire(decode(payload, RetireModel).name)
         return b""
 

@@ -85,7 +85,8 @@ class Executor:
         }
         self._datasets = tuple(d for d in self._config.datasets if d.name in names)
         self._tests = tuple(t for t in self._config.tests if (t.topic, t.test_schema) in tested)
-        self._seen = {each.path: _stamp(each.path) for each in (*self._datasets, *self._tests)}
+        read: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
+        self._seen = {each.path: _stamp(each.path) for each in read}
 
     @property
     def site(self) -> SiteId:

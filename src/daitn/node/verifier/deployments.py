@@ -158,7 +158,8 @@ class DeploymentVerifier:
         return tuple(self._attested.values())
 
     async def on_attested(self, key: str, payload: bytes) -> bytes:
-        """The site's verb `attested`."""
+        """nothing -> list of `Attestation`: of a verifier: what it found last of every
+        deployment."""
         return encode(self.current())
 
     async def _examine_for_ever(self, tests: list[_Test]) -> None:

@@ -1,4 +1,4 @@
-"""What an AI object wants, as its packet says it."""
+"""The intent of an AI object, as its packet carries it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     """
 
     capability: Name
-    """One of `Capability`."""
+    """`answer`, `model`, `data`, `verify` or `home`."""
     subject: Name
     """A topic, a model's name or a site's; empty: any."""
     owner: Name = ""
-    """Who wants it; forwarders bound what one owner sends."""
+    """Who asks; forwarders bound what one owner sends."""
     min_fit: Share = 0.0
     """Least verified accuracy on the topic."""
     trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
     """0: a claim is enough; 1: the weights were verified; 2: the deployment was asked."""
     max_cost_usd: Amount | None = None
+    """Highest expected cost."""
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes; empty: any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
@@ -55,9 +56,11 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     unkept: bool = False
     """Only where nothing is kept."""
     tokens_in: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    """Tokens of the question."""
     tokens_out: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    """Tokens of the answer."""
     examples: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Of data: how many the object would learn from."""
+    """How many examples of data the object would learn from."""
     prefer: Annotated[dict[Name, Amount], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight, in place of the forwarders' own."""
 
@@ -67,7 +70,7 @@ _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def encode_intent(intent: PacketIntent) -> bytes:
-    """Equal wants give equal bytes. Raises `Corrupt` for one that no reader would accept."""
+    """Equal intents give equal bytes. Raises `Corrupt` for one that no reader would accept."""
     # Reading it back makes floats of the whole numbers that stand where floats belong.
     return _ENCODER.encode(decode_intent(_ENCODER.encode(intent)))
 

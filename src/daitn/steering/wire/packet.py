@@ -11,6 +11,7 @@ import enum
 import functools
 import re
 import struct
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,6 +19,7 @@ from daitn.objects.errors import Corrupt
 
 __all__ = [
     "HEADER_BYTES",
+    "HEADER_FIELDS",
     "MOST_HOPS",
     "MOST_INTENT_BYTES",
     "MOST_PAYLOAD_BYTES",
@@ -37,7 +39,58 @@ MOST_HOPS = 64
 MOST_INTENT_BYTES = 8192
 MOST_TRACE_BYTES = MOST_HOPS * 80
 MOST_PAYLOAD_BYTES = 1 << 22
-_HEADER = struct.Struct("!HBBHBB16sQHHIHHI")
+
+
+class HeaderField(NamedTuple):
+    """A field of the header. What is not mutable is signed, and no forwarder changes it."""
+
+    name: str
+    form: str
+    """As `struct` has it."""
+    mutable: bool
+    meaning: str
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return struct.calcsize(f"!{self.form}")
+
+
+HEADER_FIELDS: Final = (
+    HeaderField("magic", "H", False, f"`{MAGIC:#06x}`"),
+    HeaderField("version", "B", False, str(VERSION)),
+    HeaderField("kind", "B", False, "see below"),
+    HeaderField("flags", "H", False, "see below"),
+    HeaderField(
+        "hop_limit",
+        "B",
+        True,
+        f"how many forwarders may still pass it on; at most {MOST_HOPS}",
+    ),
+    HeaderField("priority", "B", False, "larger goes first"),
+    HeaderField(
+        "object_id",
+        "16s",
+        False,
+        "random; an answer and a refusal carry the id of the object that they are about",
+    ),
+    HeaderField("deadline_ms", "Q", False, "milliseconds since the Unix epoch; 0: none"),
+    HeaderField("branch", "H", False, "which of an object's copies; of a single one 0"),
+    HeaderField(
+        "attempt", "H", True, "how often the forwarder where it set out had sent it before"
+    ),
+    HeaderField(
+        "promise",
+        "I",
+        True,
+        "the advertised score, in units of 2^-32: what the last forwarder expected of where it "
+        "sent the packet; of an answer see below",
+    ),
+    HeaderField("intent_size", "H", False, "bytes of the intent"),
+    HeaderField("trace_size", "H", True, "bytes of the trace"),
+    HeaderField("payload_size", "I", False, "bytes of the payload"),
+)
+_HEADER = struct.Struct("!" + "".join(field.form for field in HEADER_FIELDS))
 HEADER_BYTES = _HEADER.size
 _HOP = struct.Struct("!BIB")
 _SITE = re.compile(rb"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -68,7 +121,7 @@ class Flag(enum.IntFlag):
     SIGNED = 2
     """A public key and a signature follow the payload."""
     DIGEST = 4
-    """The payload is a digest, under which the one that sent the packet holds the bytes."""
+    """The payload is the BLAKE3-256 digest of bytes that the sender of the packet holds."""
     TRACED = 8
     """Forwarders keep what they knew and why they chose, for `daitn trace`."""
 
@@ -77,9 +130,11 @@ class Action(enum.IntEnum):
     """What a forwarder did with a packet."""
 
     FORWARDED = 1
+    """The packet was passed on."""
     DELIVERED = 2
+    """The packet was delivered there."""
     TRIED = 3
-    """The packet cannot go on from there; it came back by a refusal."""
+    """The packet cannot go on from there: it came back by a refusal, or another copy is there."""
 
 
 # A forwarder makes two packets of each that it passes on, so they are structs: these are built at
@@ -102,7 +157,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     object_id: bytes
     """16 bytes; an answer, a refusal carries the id of the object that it is about."""
     intent: bytes
-    """A `PacketIntent` in wire form; equal wants have equal bytes."""
+    """A `PacketIntent` in wire form; equal intents have equal bytes."""
     payload: bytes = b""
     flags: Flag = Flag(0)
     hop_limit: int = 32

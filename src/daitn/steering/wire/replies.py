@@ -22,7 +22,7 @@ class Reason(enum.IntEnum):
     """Why an object cannot go on. A forwarder tries other ways, but for the last three."""
 
     NO_WAY = 1
-    """Nothing that is reached from there is what it wants."""
+    """Nothing that is reached from there meets its intent."""
     LOOP = 2
     """It is under way there already, or was there."""
     FULL = 3
@@ -45,6 +45,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a refusal: a MessagePack array of these fields, in this order."""
 
     reason: Reason
+    """See below."""
     detail: Annotated[str, msgspec.Meta(max_length=500)] = ""
     """A sentence for people."""
     retry_after_s: Amount = 0.0

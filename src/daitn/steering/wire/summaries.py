@@ -36,22 +36,24 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     """One thing that an origin can do."""
 
     key: Name
-    """`capability:subject`, for instance `answer:medicine/neurology`, `data:medicine/gard`,
-    `model:clinic-lm`; `answer:medicine/*` where topics were aggregated."""
+    """`capability:subject`, for instance `data:medicine/gard`; `answer:medicine/*` where topics
+    were aggregated."""
     fit: Share = 0.0
-    """Accuracy on the topic as verification units measured it, or of data how well it fits."""
+    """Accuracy on the topic as measured, or how well data fits."""
     trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
-    """What `fit` rests on, as in `PacketIntent.trust`."""
+    """What `fit` rests on, as in `PacketIntent`."""
     serve_s: Amount = 0.0
-    """Expected time of doing it once it is begun."""
+    """Expected seconds of doing it once it is begun."""
     wait_s: Amount = 0.0
-    """Expected time before it is begun."""
+    """Expected seconds before it is begun."""
     price_usd: Amount = 0.0
     """Per 1,000 tokens, or per 1,000 examples of data."""
     amount: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Of data: examples."""
     jurisdiction: Name = ""
+    """ISO 3166-1 alpha-2 code of the law that applies there."""
     owner: Name = ""
+    """Who provides it."""
     keeps: bool = False
     """Whether what is asked is kept."""
     at_s: Amount = 0.0
@@ -66,7 +68,7 @@ class RouteEntry(msgspec.Struct, frozen=True, array_like=True):
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
     """Counted up by the origin alone; compared modulo 2^16."""
     distance_s: Annotated[float, msgspec.Meta(ge=0.0)]
-    """Delay of the way to it; infinite: it is not reached any more (a retraction)."""
+    """Delay of the route to it, in seconds; infinite: it is not reached any more (a retraction)."""
     edition: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Counted up by the origin whenever its offers change."""
     offers: tuple[Offer, ...] | None = None
@@ -77,15 +79,20 @@ class Update(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """What changed, or with `whole` all there is: what is not in it is retracted."""
 
     routes: tuple[RouteEntry, ...]
+    """What changed."""
     whole: bool = False
+    """Whether what is not in it is retracted."""
 
 
 class SeqnoRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Asks that an origin count its number up to at least `seqno` (RFC 8966, section 3.8.1.2)."""
 
     origin: Name
+    """Whose number."""
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+    """The least that it is to become."""
     hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
+    """How many forwarders may still pass it on."""
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=3):

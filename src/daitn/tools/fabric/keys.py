@@ -3,19 +3,19 @@
 ::
 
     daitn/alive/center                     token: the control centre runs
-    daitn/alive/site/{site}/{mark}         token: a node of the site, with this key, runs
+    daitn/alive/site/{site}/{mark}         token: a node of the site runs; `mark` is of its key
     daitn/center/do/{verb}                 request: a command or question to the control centre
-    daitn/center/event/{job}               publication: a job's event
-    daitn/center/advice                    publication: advice to forwarders
+    daitn/center/event/{job}               publication: `JobView`, something happened to a job
+    daitn/center/advice                    publication: `Advice`, what forwarders are advised
     daitn/site/{site}/do/{verb}            request: a command or question to a site
     daitn/site/{site}/echo                 request: the same bytes back, for round-trip time
-    daitn/site/{site}/stream               request: as many bytes as asked for, for throughput
-    daitn/site/{site}/advert               publication: the site's signed descriptor
-    daitn/site/{site}/sensed               publication: the site's measurements
-    daitn/site/{site}/progress/{job}       publication: progress of a piece of work
-    daitn/site/{site}/serving              publication: load of a facility's deployments
-    daitn/site/{site}/attested             publication: a verifier's findings on deployed models
-    daitn/site/{site}/demand               publication: demand at a gateway
+    daitn/site/{site}/stream               request: `ProbeRequest`, so many bytes, for throughput
+    daitn/site/{site}/advert               publication: `Advert`, the site's signed descriptor
+    daitn/site/{site}/sensed               publication: `Sensed`, the links and load it measured
+    daitn/site/{site}/progress/{job}       publication: `WorkProgress`, how far a piece of work is
+    daitn/site/{site}/serving              publication: `Serving`, how its deployments do
+    daitn/site/{site}/attested             publication: `Attestation`, a verifier's signed finding
+    daitn/site/{site}/demand               publication: `Demand`, what is asked at its gateway
 
 Names come from the network too, so each is checked before it becomes part of a key: a site called
 `**` must not turn a request to one site into a request to all. All functions that take a name raise

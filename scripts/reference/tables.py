@@ -1,0 +1,127 @@
+"""The kinds of tables, by the first word of their mark. Each gives rows, the head first."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any, Final, get_type_hints
+
+import msgspec
+
+from daitn.cli.field_docs import field_docs
+from daitn.node.http.codes import CODES
+from daitn.objects.errors import DaitnError
+from daitn.steering.wire import packet
+from scripts.reference import commands, fabric
+from scripts.reference.rows import Row
+from scripts.reference.words import default_words, type_words
+
+__all__ = ["TABLES", "named"]
+
+
+def named(name: str) -> Any:
+    """What a dotted name below `daitn` stands for: `node.config.NodeConfig`."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(f"daitn.{module}"), attribute)
+
+
+def _fields(name: str, prefix: str = "", *, wire: bool = False) -> list[Row]:
+    """The fields of a struct, as a file has them."""
+    struct, docs = named(name), field_docs(named(name))
+    hints = get_type_hints(struct, include_extras=True)
+    rows: list[Row] = [("field", "type", "default", "meaning")]
+    fields = list(msgspec.structs.fields(struct))
+    if not wire:
+        fields.sort(key=lambda field: list(docs).index(field.name))
+    for field in fields:
+        words = type_words(hints[field.name], field.name, wire=wire)
+        default = default_words(_default(field), field.name, wire=wire)
+        rows.append((f"`{prefix}{field.name}`", words, default, docs[field.name]))
+    return rows
+
+
+def _array(name: str) -> list[Row]:
+    """The elements of a struct that travels as a MessagePack array; its tag stands first."""
+    tag = named(name).__struct_config__.tag
+    head, *fields = _fields(name, wire=True)
+    if tag is not None:
+        fields.insert(0, ("", str(tag), "", f"Says that it is of the kind {named(name).__name__}."))
+    return [("", *head), *((str(position), *field) for position, field in enumerate(fields))]
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
+
+
+def _members(name: str) -> list[Row]:
+    """The members of an enumeration: numbers by their names, texts by what they say."""
+    kind, docs = named(name), field_docs(named(name))
+    if not issubclass(kind, int):
+        return [("value", "meaning"), *((f"`{m.value}`", docs[m.name]) for m in kind)]
+    number = "bit value" if issubclass(kind, enum.IntFlag) else "number"
+    rows: list[Row] = [("name", number, "meaning")]
+    return [*rows, *((f"`{m.name}`", str(int(m)), docs[m.name]) for m in kind)]
+
+
+def _constants(name: str) -> list[Row]:
+    """The constants of a class that holds nothing else."""
+    kind = named(name)
+    return [
+        ("name", "meaning"),
+        *((f"`{getattr(kind, constant)}`", text) for constant, text in field_docs(kind).items()),
+    ]
+
+
+def _errors() -> list[Row]:
+    kinds = DaitnError.__subclasses__()
+    return [("code", "when"), *((f"`{kind.__name__}`", kind.__doc__ or "") for kind in kinds)]
+
+
+def _codes() -> list[Row]:
+    return [
+        ("HTTP", "`code`", "when"),
+        *((str(code.status), f"`{code.code}`", code.when) for code in CODES),
+    ]
+
+
+def _header() -> list[Row]:
+    """The head of a packet, byte by byte."""
+    rows: list[Row] = [("offset", "bytes", "field", "mutable", "meaning")]
+    offset = 0
+    for field in packet.HEADER_FIELDS:
+        mutable = "yes" if field.mutable else "no"
+        rows.append((str(offset), str(field.size), f"`{field.name}`", mutable, field.meaning))
+        offset += field.size
+    return rows
+
+
+def _bounds() -> list[Row]:
+    return [
+        ("what", "at most"),
+        ("`hop_limit`", str(packet.MOST_HOPS)),
+        ("intent, bytes", str(packet.MOST_INTENT_BYTES)),
+        ("trace, bytes", str(packet.MOST_TRACE_BYTES)),
+        ("payload, bytes", str(packet.MOST_PAYLOAD_BYTES)),
+        ("digest, bytes (exactly)", str(packet.DIGEST_BYTES)),
+        ("summary, bytes", str(named("steering.wire.summaries.MOST_UPDATE_BYTES"))),
+    ]
+
+
+TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
+    "fields": _fields,
+    "array": _array,
+    "map": functools.partial(_fields, wire=True),
+    "members": _members,
+    "constants": _constants,
+    "errors": _errors,
+    "codes": _codes,
+    "packet-header": _header,
+    "packet-bounds": _bounds,
+    "keys": fabric.keys_table,
+    "verbs": fabric.verbs_table,
+    "command": commands.command_table,
+}

@@ -1,0 +1,38 @@
+"""What the code says of a field: the text behind it, where a type's author wrote it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import textwrap
+
+__all__ = ["field_docs"]
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The text behind each field of a struct, member of an enumeration, or constant of a class.
+
+    Its own come first, then those that it inherits. Of several paragraphs the first counts; the
+    others are for readers of the code.
+    """
+    docs: dict[str, str] = {}
+    for each in kind.__mro__:
+        if each.__module__.partition(".")[0] == "daitn":
+            docs = docs | {name: text for name, text in _own(each).items() if name not in docs}
+    return docs
+
+
+def _own(kind: type) -> dict[str, str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    assert isinstance(tree.body[0], ast.ClassDef)
+    body = tree.body[0].body
+    docs: dict[str, str] = {}
+    for statement, after in itertools.pairwise(body):
+        match statement, after:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                docs[name] = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+    return docs

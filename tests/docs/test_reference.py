@@ -1,0 +1,181 @@
+"""The reference is what the code says: tables are made from types, and no type lacks its table."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import daitn
+from daitn.cli.field_docs import field_docs
+from daitn.cli.schemas import FILES, File, json_schema, structs_in
+from daitn.learning.causal_lm.settings import CausalLmConfig
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
+from daitn.node.gateway.headers import AnswerHeader, PeerHeader
+from daitn.node.http.api import UPSTREAM_REFUSED
+from daitn.node.http.codes import CODES
+from daitn.objects import agents, messages, requests, steering
+from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.queries import QueryConstraints
+from daitn.steering.wire import intent, replies, summaries
+from daitn.tools.fabric import keys
+from scripts.reference import commands
+from scripts.reference.fabric import handlers
+from scripts.reference.pages import REFERENCE, marks, rewritten
+from scripts.reference.tables import TABLES, named
+
+SOURCES = Path(daitn.__file__).parent
+PAGES = sorted(REFERENCE.glob("*.md"))
+MARKS = [words for page in PAGES for words in marks(page.read_text())]
+
+SHOWN: tuple[type[msgspec.Struct], ...] = (
+    *(struct for file in FILES.values() for struct in structs_in(file)),
+    ClassifierConfig,
+    CausalLmConfig,
+    QueryConstraints,
+    intent.PacketIntent,
+    replies.Refusal,
+    *(summaries.Update, summaries.SeqnoRequest, summaries.Greeting),
+    *(summaries.RouteEntry, summaries.Offer),
+    *(PacketQuestion, PacketReply),
+    *(agents.Agent, agents.DatedFact, agents.AgentReport),
+)
+"""Whoever writes a file, a query or a packet needs these."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_what_the_code_says(page: Path) -> None:
+    text = page.read_text()
+    assert text == rewritten(text), "write it anew: python -m scripts.reference"
+
+
+def test_every_struct_that_somebody_writes_has_a_table() -> None:
+    shown = {named(words[1]) for words in MARKS if words[0] in ("fields", "array", "map")}
+    assert set(SHOWN) <= shown
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_schema_describes_every_field(file: File) -> None:
+    described = json_schema(FILES[file])["$defs"]
+    for struct in structs_in(FILES[file]):
+        for field, text in field_docs(struct).items():
+            assert described[struct.__name__]["properties"][field]["description"] == text
+        assert set(field_docs(struct)) == set(struct.__struct_fields__)
+
+
+def test_every_command_has_a_table() -> None:
+    shown = {" ".join(words[1:]) for words in MARKS if words[0] == "command"}
+    known = {path for path, _ in commands.commands()}
+    assert known - shown == {"daitn version"}
+    text = (REFERENCE / "command-line.md").read_text()
+    for path in known:
+        assert f"### `{path}`\n" in text
+
+
+def test_every_option_says_what_it_means() -> None:
+    for path, _ in commands.commands():
+        for row in TABLES["command"](*path.split()):
+            assert all(row), f"{path} {row[0]}"
+
+
+def test_the_list_of_keys_is_what_the_functions_make() -> None:
+    site, job = SiteId("{site}"), JobId("{job}")
+    listed = {row[0].strip("`") for row in TABLES["keys"]()[1:]}
+    made = set()
+    for name in keys.__all__:
+        if name.startswith(("center_", "site_")) and name != "site_of":
+            made.add(_key(name, site, job))
+    assert listed == made | {_key("job_event", site, job)}
+
+
+def _key(function: str, site: SiteId, job: JobId) -> str:
+    """What a function makes of names that no site has, and so without its check of names."""
+    source = ast.parse((SOURCES / "tools/fabric/keys.py").read_text())
+    (found,) = (
+        node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == function
+    )
+    returned = found.body[-1]
+    assert isinstance(returned, ast.Return)
+    assert returned.value is not None
+    plain = ast.unparse(returned.value).replace("_site(site)", "site").strip("f'\"")
+    plain = re.sub(r"\{checked_name\((\w+), [^)]*\)\}", r"{\1}", plain)
+    return plain.replace("{site}", "daitn/site/{site}", 1) if plain.startswith("{site}") else plain
+
+
+@pytest.mark.parametrize("who", ["center", "node", "home"])
+def test_a_verb_asks_what_its_handler_reads(who: str) -> None:
+    rows = TABLES["verbs"](who)[1:]
+    assert len(rows) >= 6
+    for (verb, handler), row in zip(handlers(who), rows, strict=True):
+        read = re.findall(r"decode\(payload, (\w+)\)", ast.unparse(handler))
+        assert row[0] == f"`{verb}`"
+        assert row[1] == (f"`{read[0]}`" if read else row[1])
+
+
+def test_every_message_is_in_the_reference() -> None:
+    text = (REFERENCE / "wire.md").read_text()
+    for name in (name for module in (messages, requests, steering) for name in module.__all__):
+        assert f"`{name}`" in text, name
+
+
+def test_every_header_is_in_its_list() -> None:
+    listed = {
+        value
+        for kind in (AnswerHeader, PeerHeader)
+        for name, value in vars(kind).items()
+        if name.isupper()
+    }
+    used = {
+        node.value
+        for tree in _trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"daitn-[a-z-]*[a-z]", node.value)
+    }
+    assert used == listed
+
+
+def test_every_error_of_the_api_is_in_its_list() -> None:
+    pairs = {pair for tree in _trees() for node in ast.walk(tree) for pair in _pairs(node)}
+    raised = {(status, code) for status, code in pairs if 400 <= status < 600}
+    assert raised == {(code.status, code.code) for code in CODES}
+
+
+def _trees() -> Iterator[ast.Module]:
+    """The code that answers queries, but for the lists themselves."""
+    for file in sorted((SOURCES / "node").rglob("*.py")):
+        if file.name not in ("codes.py", "headers.py"):
+            yield ast.parse(file.read_text())
+
+
+def _pairs(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Status and code, where an error is made, or in a literal table of either kind."""
+    match node:
+        case ast.Call(
+            func=ast.Name(id="ApiError"),
+            args=[ast.Constant(value=int(status)), ast.Constant(value=str(code)), *_],
+        ):
+            yield status, code
+        case ast.Call(
+            func=ast.Name(id="ApiError"),
+            args=[ast.Constant(value=int(status)), ast.Name(id="UPSTREAM_REFUSED"), *_],
+        ):
+            yield status, UPSTREAM_REFUSED
+        case ast.Call(
+            func=ast.Name(id="bad_request"),
+            keywords=[ast.keyword(arg="status", value=ast.Constant(value=int(status)))],
+        ):
+            yield status, "invalid_request"
+        case ast.Tuple(elts=[ast.Constant(value=int(status)), ast.Constant(value=str(code))]):
+            yield status, code
+        case ast.Dict(keys=codes, values=statuses):
+            for key, value in zip(codes, statuses, strict=True):
+                match key, value:
+                    case ast.Constant(value=str(code)), ast.Constant(value=int(status)):
+                        yield status, code
