@@ -52,11 +52,34 @@ def _name(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(DOCS)))
+LINKING = [*pages(), *sorted(DOCS.parent.glob("*.md"))]
+SOURCES = DOCS.parent / "src/daitn"
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(DOCS.parent)))
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target, _, part in re.findall(r"\]\(([^)#\s]*)(#([^)]*))?\)", page.read_text()):
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if part:
+            assert part in _anchors(file), f"{target}#{part}"
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_every_file_of_the_code_that_is_named_exists(page: Path) -> None:
+    """`steering/ranking.py` without a link, and beside a link its last part."""
+    for name in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", page.read_text()):
+        if name.split("/")[0] in {package.name for package in SOURCES.iterdir()}:
+            assert (SOURCES / name).exists(), name
+
+
+def _anchors(page: Path) -> set[str]:
+    """Parts of a page as GitHub names them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)
+    return {title.replace(" ", "-") for title in kept}
 
 
 def test_every_page_is_in_the_index() -> None:

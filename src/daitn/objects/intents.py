@@ -136,8 +136,8 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scorer: Name
     """What counts: `reach`, `time`, `cost` or `robustness`."""
     weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
-    """How much it counts. A scorer that is not named has the weight 1; `reach` weighs four times
-    all the others together."""
+    """How much it counts. A scorer that is not named has the weight 1. `reach` multiplies what a
+    route counts that misses a target; below 0.1 it counts as 0.1."""
 
 
 class ModelWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
