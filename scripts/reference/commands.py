@@ -95,7 +95,7 @@ def _meaning(kind: Any, info: OptionInfo | ArgumentInfo | None, default: object)
         shown = default.value if isinstance(default, enum.Enum) else _plain(default)
         said.append(f"Default: `{shown}`.")
     if info and info.envvar:
-        said.append(f"Also by the environment variable `{info.envvar}`.")
+        said.append(f"Or by the environment variable `{info.envvar}`.")
     return " ".join(said)
 
 

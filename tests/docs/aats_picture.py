@@ -1,7 +1,7 @@
 """The picture of a packet that finds its way, drawn from a run of the simulated network.
 
 `python -m tests.docs.aats_picture` makes `docs/images/aats.svg` anew. What moves in it moves as it
-did in the run, `SLOWER` times as slowly; without movement all ways are drawn as arrows.
+did in the run, `SLOWER` times as slowly; without movement all routes are drawn as arrows.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Watched(ForwarderNetwork):
 
 
 def ran() -> Watched:
-    """The run: a query sets out, and a link of its way fails while it is on it."""
+    """The run: a query sets out, and a link of its path fails while it is on it."""
     network = Watched()
     offer = Offer(f"{Capability.ANSWER}:{TOPIC}", fit=0.9, trust=2, serve_s=SERVE_S, amount=8)
     for site in PLACES:
@@ -85,8 +85,8 @@ def ran() -> Watched:
     network.run(20.0)
     network.began_s = network.now_s
     network.on_deliver = lambda site, packet: setattr(network, "served_s", network.since_s())
-    want = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=0.8, tokens_out=100))
-    network.send("gate", Packet(PacketKind.QUERY, KEY[0], want, b"What causes migraine?"))
+    intent = encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=0.8, tokens_out=100))
+    network.send("gate", Packet(PacketKind.QUERY, KEY[0], intent, b"What causes migraine?"))
     network.run(FAILS_AFTER_S)
     network.lose(*FAILS)
     network.run(2.0)
@@ -112,7 +112,9 @@ def picture() -> str:
         *(_dot(one, all_s) for one in run.crossings),
         *_captions(run, back_s),
     ]
-    return document("\n".join(parts), 1010, 450, "A packet, a link that fails, and the way around")
+    return document(
+        "\n".join(parts), 1010, 450, "A packet, a link that fails, and the route around it"
+    )
 
 
 def _failure(all_s: float) -> str:
@@ -139,14 +141,14 @@ def _arrow(one: Crossing) -> str:
 
 
 def _site(site: str, run: Watched) -> Iterator[str]:
-    """A site, with the crumb that it keeps: from whom the query came."""
+    """A site, with the pending entry that it keeps: from whom the query came."""
     at = PLACES[site]
     yield element("circle", cx=at.real, cy=at.imag, r=22, class_="node", stroke_width=2)
     yield text(site, at + 4j, "b", "middle")
     entry = run.stations[site].forwarder.custody.pending.get(KEY)
     label = at + (-30j if site in ("north", "east", "clinic") else 40j)
     if entry is not None:
-        yield text(f"crumb: {entry.upstreams[0] or 'its owner'}", label, "small halo", "middle")
+        yield text(f"pending: {entry.upstreams[0] or 'its owner'}", label, "small halo", "middle")
     if site == "clinic":
         yield text("has the model", at - 46j, "small soft", "middle")
 
@@ -180,11 +182,11 @@ def _animated(name: str, at: Sequence[tuple[float, float]], all_s: float) -> str
 def _captions(run: Watched, back_s: float) -> Iterator[str]:
     query, answer = COLOURS[PacketKind.QUERY], COLOURS[PacketKind.ANSWER]
     rows = [(FAILS_AFTER_S, FAULT, f"the link {' – '.join(FAILS)} fails, with what is on it")]
-    rows += [(at_s, query, f"{site} holds it, asks for a safe way") for at_s, site in run.held]
+    rows += [(at_s, query, f"{site} holds it, asks for a safe route") for at_s, site in run.held]
     rows += [(run.served_s, query, "clinic serves it"), (back_s, answer, "gate is answered, once")]
     sent: set[str] = set()
     for one in run.crossings:
-        kept = "sent another way" if one.here in sent else f"{one.here} keeps a copy"
+        kept = "sent by another hop" if one.here in sent else f"{one.here} keeps a copy"
         words = f"query, {kept}" if one.kind is PacketKind.QUERY else "answer"
         rows.append((one.at_s, COLOURS[one.kind], f"{one.here} → {one.there}: {words}"))
         sent.add(one.here)

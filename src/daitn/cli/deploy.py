@@ -48,7 +48,7 @@ def deploy(
         ),
     ] = None,
     replicas: Annotated[
-        str, typer.Option(help="Number of replicas, if no facility is named; `auto`: by demand.")
+        str, typer.Option(help="How many, where no facility is named; `auto`: by demand.")
     ] = "1",
     name: Annotated[
         str,

@@ -75,7 +75,7 @@ def query(
         str, typer.Option(envvar="DAITN_GATEWAY", help="Address of the gateway.")
     ] = DEFAULT_GATEWAY,
     key: Annotated[
-        str, typer.Option(envvar="DAITN_API_KEY", help="API key, if the gateway requires one.")
+        str, typer.Option(envvar="DAITN_API_KEY", help="API key, where the gateway asks for one.")
     ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON, with its headers.")
