@@ -40,7 +40,7 @@ def _tokenizer() -> Any:
         show_progress=False,
     )
     bare.train_from_iterator(["rest and water help against the fever "] * 50, trainer)
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bare, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     tokenizer.chat_template = CHAT_TEMPLATE
