@@ -11,8 +11,8 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from daitn.cli.field_docs import field_docs
-from daitn.node.http.codes import CODES
 from daitn.objects.errors import DaitnError
+from daitn.openai.codes import CODES
 from daitn.steering.wire import packet
 from scripts.reference import commands, fabric
 from scripts.reference.rows import Row

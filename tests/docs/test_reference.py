@@ -18,10 +18,10 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway.headers import AnswerHeader, PeerHeader
-from daitn.node.http.api import UPSTREAM_REFUSED
-from daitn.node.http.codes import CODES
 from daitn.objects import agents, messages, requests, steering
 from daitn.objects.queries import QueryConstraints
+from daitn.openai.codes import CODES
+from daitn.openai.errors import UPSTREAM_REFUSED
 from daitn.steering.wire import intent, replies, summaries
 from daitn.tools.fabric import keys
 from scripts.reference import commands

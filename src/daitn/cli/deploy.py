@@ -72,6 +72,9 @@ def deploy(
             "--replicas auto, and why.",
         ),
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is ready everywhere.")
+    ] = False,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:

@@ -235,7 +235,7 @@ def test_what_cannot_be_reached_is_unavailable() -> None:
     state.absorb_link(link("s0", "s1", 0.1, loss=1.0), NOW_S)
     refusal = refused(asked(state, intent()))
     assert refusal.code == "unavailable"
-    assert "no way from s0 to s1" in refusal.decision.rejections[0].reason
+    assert "no path from s0 to s1" in refusal.decision.rejections[0].reason
 
 
 def test_the_smallest_relaxation_is_proposed() -> None:

@@ -109,7 +109,7 @@ def test_graphml_reads_back_with_layers_and_paths() -> None:
     assert layers == {"query", "model", "deployment", "reachability"}
     far = known.nodes["deployment:doctor@far"]
     assert (far["relevant"], far["accuracy"], far["trust"]) == (True, 0.7, "asked")
-    assert "no way from gw to lost" in known.nodes["deployment:nurse@lost"]["rejected"]
+    assert "no path from gw to lost" in known.nodes["deployment:nurse@lost"]["rejected"]
     assert nx.has_path(known, "gateway:gw", "model:doctor")
     assert known.edges["gateway:gw", "site:hub"]["coupling"] == "link"
     assert known.edges["site:far", "deployment:doctor@far"]["coupling"] == "at"

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from daitn.node.gateway.headers import PeerHeader
-from daitn.node.http.api import ApiError, bad_request
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.errors import bad_request, fault
 
