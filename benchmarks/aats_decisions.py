@@ -6,7 +6,11 @@ neighbours in turn, each with an id of its own and one of 100 wants. Measured ar
 
 - decide: what the core does with a packet that is decoded: where it goes, and remembering it;
 - settle: likewise with its answer, which comes back from where it was sent, and forgetting it;
-- wire to wire: decode, decide, encode, as the forwarder's shell does.
+- wire to wire: decode, decide, encode, as the forwarder's shell does;
+- varied: decide, where no two packets ask for answers of the same length;
+- priced: likewise, where every origin has a price of its own;
+- summary: to hear of one origin that it waits longer, and to decide for a packet of each want; per
+  packet. `unrelated` is an origin that offers none of what is wanted.
 
 2,000 packets set out, then their answers come, and so on; the first six such batches of a round
 warm up. The core's clock advances by 5 µs per packet, as at the goal of 200,000 per second, so that
@@ -20,10 +24,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import time
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -48,20 +54,31 @@ SOURCE = "source"
 PAYLOAD = bytes(256)
 STEP_S = 5e-6
 BEGAN_S = 1.7e9
+MOST_TOKENS = 4096
+UNRELATED = "unrelated"
 SETTINGS = ForwarderSettings(owner_per_s=1e7, owner_burst=1e7, kept_s=0.1)
+
+ROWS = ("decide", "settle", "wire_to_wire", "varied", "priced", "summary")
 
 Traffic = list[tuple[str, Packet]]
 """Packets, and the neighbours that they come from."""
 
 
-def told(neighbour: int) -> Update:
+def told(neighbour: int, priced: bool) -> Update:
     """What a neighbour says that it reaches. Each origin is reached by two neighbours."""
-    entries = []
+    entries = [unrelated(1)]
     for i, origin in enumerate(ORIGINS):
         far = (neighbour - i) % len(NEIGHBOURS)
         if far < 2:
             offers = tuple(
-                Offer(f"{Capability.ANSWER}:{topic}", 0.6 + i / 100, 2, 0.05, amount=8)
+                Offer(
+                    f"{Capability.ANSWER}:{topic}",
+                    0.6 + i / 100,
+                    2,
+                    0.05,
+                    price_usd=priced * i / 1e4,
+                    amount=8,
+                )
                 for j, topic in enumerate(TOPICS)
                 if (i + j) % 4 == 0
             )
@@ -69,13 +86,35 @@ def told(neighbour: int) -> Update:
     return Update(tuple(entries), whole=True)
 
 
-def traffic(number: int) -> Traffic:
+def unrelated(edition: int) -> RouteEntry:
+    """What a neighbour says of an origin that no packet wants."""
+    offer = Offer("data:elsewhere", 0.5, 2, 0.05, wait_s=float(edition))
+    return RouteEntry(UNRELATED, 1, 0.01, edition, (offer,))
+
+
+def wants(number: int, varied: bool) -> list[bytes]:
+    """Enough for a batch, topic by topic."""
+    lengths = random.Random(number)
+    intents = [
+        PacketIntent(
+            Capability.ANSWER,
+            topic,
+            owner="ana",
+            tokens_out=lengths.randrange(MOST_TOKENS) if varied else 256,
+        )
+        for _ in range(PACKETS // len(TOPICS) if varied else 1)
+        for topic in TOPICS
+    ]
+    return [encode_intent(intent) for intent in intents]
+
+
+def traffic(number: int, varied: bool = False) -> Traffic:
     """One batch."""
-    wants = [encode_intent(PacketIntent(Capability.ANSWER, topic, owner="ana")) for topic in TOPICS]
+    wanted = wants(number, varied)
     made: Traffic = []
     for i in range(number * PACKETS, (number + 1) * PACKETS):
         sender = NEIGHBOURS[i % len(NEIGHBOURS)]
-        packet = Packet(PacketKind.QUERY, i.to_bytes(16, "big"), wants[i % len(wants)], PAYLOAD)
+        packet = Packet(PacketKind.QUERY, i.to_bytes(16, "big"), wanted[i % len(wanted)], PAYLOAD)
         for site in (SOURCE, sender):
             packet = packet.stepped(site, int(BEGAN_S * 1000), Action.FORWARDED, 1 << 30)
         made.append((sender, packet))
@@ -85,12 +124,13 @@ def traffic(number: int) -> Traffic:
 class Measured:
     """A forwarder that all neighbours told all they know, and its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, priced: bool = False) -> None:
         self._now_s = BEGAN_S
+        self._edition = 1
         self._core = Forwarder("here", BEGAN_S, SETTINGS)
         for i, neighbour in enumerate(NEIGHBOURS):
             self._core.link_up(neighbour, 0.005, BEGAN_S)
-            self._core.heard(neighbour, told(i), BEGAN_S)
+            self._core.heard(neighbour, told(i, priced), BEGAN_S)
         self._core.tick(BEGAN_S)
 
     def take(self, packets: Traffic) -> tuple[float, list[Send]]:
@@ -130,24 +170,48 @@ class Measured:
         answers = [(send.neighbour, answer_to(send.packet, PAYLOAD)) for send in sent]
         return self.take(answers)[0]
 
+    def change(self, packets: Traffic) -> tuple[float, list[Send]]:
+        """Likewise, after a summary of an origin that none of the packets wants."""
+        self._edition += 1
+        began_s = time.process_time()
+        self._core.heard(NEIGHBOURS[0], Update((unrelated(self._edition),)), self._now_s)
+        heard_us = (time.process_time() - began_s) * 1e6 / len(packets)
+        decide_us, sent = self.take(packets)
+        return heard_us + decide_us, sent
 
-def one_round(batches: list[Traffic]) -> list[dict[str, float]]:
+
+def one_round(batches: list[Traffic], varied: list[Traffic]) -> list[dict[str, float]]:
     """What each batch took that was not for warming up, in microseconds per packet."""
-    core, wired = Measured(), Measured()
+    core, wired, lengths, priced = Measured(), Measured(), Measured(), Measured(priced=True)
     found = []
-    for packets in batches:
+    for packets, other in zip(batches, varied, strict=True):
         decide_us, sent = core.take(packets)
         settle_us = core.settle(sent)
         wire = [(sender, encode_packet(packet)) for sender, packet in packets]
         wire_us, sent = wired.take_wire(wire)
         wired.settle(sent)
-        found.append({"decide": decide_us, "settle": settle_us, "wire_to_wire": wire_us})
+        row = {"decide": decide_us, "settle": settle_us, "wire_to_wire": wire_us}
+        for name, measured in (("varied", lengths), ("priced", priced)):
+            row[name], sent = measured.take(other)
+            measured.settle(sent)
+        row["summary"], sent = core.change(renewed(packets[: len(TOPICS)]))
+        core.settle(sent)
+        found.append(row)
     return found[WARM_UP:]
+
+
+def renewed(packets: Traffic) -> Traffic:
+    """The same under other ids."""
+    return [
+        (sender, msgspec.structs.replace(packet, object_id=b"again" + packet.object_id[5:]))
+        for sender, packet in packets
+    ]
 
 
 def report(rounds: int) -> dict[str, Any]:
     batches = [traffic(number) for number in range(WARM_UP + BATCHES)]
-    found = [batch for _ in range(rounds) for batch in one_round(batches)]
+    varied = [traffic(number, varied=True) for number in range(WARM_UP + BATCHES)]
+    found = [batch for _ in range(rounds) for batch in one_round(batches, varied)]
     rows = {}
     for name in found[0]:
         us = sorted(batch[name] for batch in found)
@@ -166,7 +230,7 @@ def show(found: dict[str, Any]) -> None:
     table = Table(title=f"A forwarder's decisions, {found['batches']} batches")
     for heading in ("what", "µs", "best µs", "per second and core", "best"):
         table.add_column(heading, justify="right")
-    for name in ("decide", "settle", "wire_to_wire"):
+    for name in ROWS:
         row = found[name]
         rates = f"{row['per_s']:,}", f"{row['best_per_s']:,}"
         table.add_row(name, str(row["us"]), str(row["best_us"]), *rates)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from daitn.objects.errors import InvalidInput
 from daitn.steering.next_hops import LOCAL, MOST_BY_VIA, MOST_NEXT_HOPS, MOST_OUT
-from daitn.steering.ranking import Rankings
+from daitn.steering.rankings import Rankings
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.statistics import FADES_S, Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
@@ -68,7 +68,7 @@ def test_what_a_want_does_not_admit_is_not_taken_and_told_by_field(
 ) -> None:
     rankings = Rankings(table(a=(offer(price_usd=1.0), 0.01)), Statistics())
     assert first(rankings, intent) is None
-    told = rankings.ranking(encode_intent(intent), 0.0).decision()
+    told = rankings.ranking(encode_intent(intent), 0.0).decision(intent)
     assert told.chosen is None
     assert [rejection.field for rejection in told.rejections] == [field]
 
@@ -156,7 +156,7 @@ def test_the_decision_that_is_told_is_the_one_that_is_taken(
     }
     rankings = Rankings(table(**origins), Statistics())
     ranking = rankings.ranking(encode_intent(WANT), 0.0)
-    chosen, told = ranking.choose(0, NOWHERE, True), ranking.decision()
+    chosen, told = ranking.choose(0, NOWHERE, True), ranking.decision(WANT)
     assert chosen is not None
     assert told.chosen == f"{chosen.origin} via {chosen.via}"
     assert [scored.score for scored in told.ranking] == sorted(
@@ -221,17 +221,23 @@ def test_of_very_many_ways_the_best_are_ranked_and_some_by_each_neighbour() -> N
 
 def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
     careful = PacketIntent(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.9)
-    told = Rankings(crowded(500, 4), Statistics()).ranking(encode_intent(careful), 0.0).decision()
+    told = (
+        Rankings(crowded(500, 4), Statistics())
+        .ranking(encode_intent(careful), 0.0)
+        .decision(careful)
+    )
     assert told.ranking
     assert 0 < len(told.rejections) <= MOST_OUT
     assert told.rejections[0].candidate == "o0000 via n0"
 
 
 def test_all_rankings_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daitn.steering.ranking.MOST_ROWS", 20)
+    monkeypatch.setattr("daitn.steering.rankings.MOST_ROWS", 20)
     routes = table(**{f"s{i}": (offer(), 0.01) for i in range(8)})
     rankings = Rankings(routes, Statistics())
-    wants = [encode_intent(PacketIntent(Capability.ANSWER, TOPIC, tokens_out=i)) for i in range(5)]
+    wants = [
+        encode_intent(PacketIntent(Capability.ANSWER, TOPIC, min_fit=i / 10)) for i in range(5)
+    ]
     first, *_, last = [rankings.ranking(intent, 0.0) for intent in wants]
     assert rankings.ranking(wants[-1], 0.0) is last
     assert rankings.ranking(wants[0], 0.0) is not first

@@ -16,7 +16,8 @@ from daitn.steering.commands import Command, Deliver, Drop, Return, Send
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.paths import answered_by, avoiding, tried
 from daitn.steering.pending import Key, PendingEntry, PendingTable, Phase, RoutingStep
-from daitn.steering.ranking import NextHopChoice, Ranking, Rankings
+from daitn.steering.ranking import NextHopChoice, Ranking
+from daitn.steering.rankings import Rankings
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, overdue_s, passes
@@ -132,7 +133,8 @@ class Custody:
         except DaitnError as error:
             refusal: Refusal | None = Refusal(Reason.MALFORMED, str(error)[:500])
         else:
-            refusal = self._unwanted(sender, ranking.intent.owner, packet, now_s)
+            owner = self.rankings.intent(packet.intent).owner
+            refusal = self._unwanted(sender, owner, packet, now_s)
         if refusal is not None:
             self._say((sender,), refusal_to(packet, refusal), 0.0, out)
             return
@@ -218,8 +220,9 @@ class Custody:
         if choice is None and entry.phase is Phase.HELD and entry.steps:
             return
         told = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
-        known = ranking.decision() if told else ranking.outline
-        self.pending.note(entry, RoutingStep(now_s, choice, known), ranking.outline)
+        outline = ranking.outline
+        known = ranking.decision(self.rankings.intent(packet.intent)) if told else outline
+        self.pending.note(entry, RoutingStep(now_s, choice, known), outline)
         if self._held:
             self._held.pop(key, None)
         if choice is None:

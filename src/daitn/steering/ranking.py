@@ -1,7 +1,9 @@
 """One forwarder's preferences for one want, and the choice of a next hop by them.
 
-A ranking is made by the policy pipeline over everything that is known, and serves all packets of
-the same want until something changes. Choosing for one packet is then a walk down the ranking:
+How the ways stand is scored by the policy pipeline over everything that is known, and serves all
+packets of one class of want (`rankings`) until something changes. What they cost depends on each
+packet's length: that term is added for each, unless all is free. Choosing for one packet is then a
+walk down the ranking:
 
 - no site that the packet has been at (its trace tells), and none that is down;
 - in a network at rest only ways that promise more than the packet was promised at the hop before:
@@ -16,48 +18,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from itertools import islice
+from operator import add
 
 import msgspec
 import numpy as np
 
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
+from daitn.policy.policy import OUT
 from daitn.steering.next_hops import (
     LOCAL,
     Reach,
     as_learned,
     best_next_hops,
+    cost_usd,
     id_of,
     next_hops_for,
-    reach_of,
+    priced,
     rejections,
     rows_of,
+    units_of,
+    unpriced,
 )
 from daitn.steering.routes.names import site_of
-from daitn.steering.routes.table import RouteTable
-from daitn.steering.scoring import STEERING, advertised_scores
+from daitn.steering.scoring import HALF_USD, STEERING, advertised_scores, cost_share
 from daitn.steering.statistics import Statistics
-from daitn.steering.wire.intent import PacketIntent, decode_intent
+from daitn.steering.wire.intent import PacketIntent
 
-__all__ = ["NextHopChoice", "Outline", "Ranking", "Rankings"]
+__all__ = ["NextHopChoice", "Outline", "Ranking", "RankingBasis", "Standing"]
 
-STALE_S = 0.05
-"""For which a ranking serves where nothing is learned: what waits gets older."""
-RANKED_EVERY_S = 0.001
-"""Where something is learned, the rankings of all wants together are made anew so often at most:
-one takes about a tenth of that. A forwarder that packets pour through would otherwise send them
-all to the same slot that is free until it ranks again."""
-MOST_RANKINGS = 4096
-MOST_ROWS = 1 << 17
-"""Of all rankings together, and of all that is known of the keys that they are for; one takes up
-about half a kilobyte."""
-_WANT_ROWS = 4
-_ROW_BYTES = 128
-"""A want counts as so many rows, and as one more for so many of its bytes: it is kept as it came
-and as it was read, which takes up several times as much where its words are short."""
 MARGIN = 0.05
 """By how much more a way that promises less must be worth, for what was learned here alone."""
 PROMISE_UNIT = 2.0**-32
+MOST_PROMISE = 2**32 - 1
 _TOLD = 20
 _OUTLINED = 4
 
@@ -98,9 +91,9 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
 
 class RankingBasis:
-    """What summaries say about one want, whatever was learned: it lasts until they change."""
+    """What summaries say to one class of want, whatever was learned: it lasts until they change."""
 
-    __slots__ = ("advertised", "hops", "intent", "preferences", "routes_version")
+    __slots__ = ("advertised", "cost_share", "hops", "places", "preferences", "routes_version")
 
     def __init__(
         self,
@@ -109,65 +102,94 @@ class RankingBasis:
         reach: Reach,
         routes_version: int,
     ) -> None:
-        """Raises `InvalidInput` for preferences that name no scorer."""
-        self.intent = intent
+        """`intent` is any of the class. Raises `InvalidInput` for preferences that name no
+        scorer."""
         self.preferences = preferences
         self.routes_version = routes_version
+        self.cost_share = cost_share(preferences)
         hops = next_hops_for(intent, reach)
-        scores = advertised_scores(hops, preferences)
-        kept = best_next_hops(hops, reach, scores)
+        kept = best_next_hops(hops, reach, advertised_scores(hops, preferences))
         self.hops = rows_of(hops, kept)
-        advertised = scores[kept] / PROMISE_UNIT
-        self.advertised: list[int] = advertised.clip(0, 2**32 - 1).astype("u8").tolist()
+        self.places: list[int] = self.hops.passes.nonzero()[0].tolist()
+        """Of the ways that are admitted, among the rows."""
+        told = advertised_scores(unpriced(self.hops), preferences)
+        self.advertised: list[float] = told[self.places].tolist()
+        """Of those, as the next forwarder will see them, but for the term of cost."""
+
+
+class Standing:
+    """How the ways stand for one class of want at one time, but for what they cost."""
+
+    __slots__ = ("at_s", "expected_s", "hops", "lanes_version", "prices_usd", "prospect", "scores",
+                 "sites", "ways")  # fmt: skip
+
+    def __init__(self, prospect: RankingBasis, statistics: Statistics, now_s: float) -> None:
+        self.prospect = prospect
+        self.at_s = now_s
+        self.lanes_version = statistics.version
+        ways = self.ways = as_learned(prospect.hops, statistics, now_s)
+        scores = STEERING.scores(unpriced(ways), ways.passes, prospect.preferences)
+        places = prospect.places
+        self.scores: list[float] = scores[places].tolist()
+        self.expected_s: list[float] = ways.expected_s[places].tolist()
+        self.hops = [ways.rows[place] for place in places]
+        """Those that are admitted, as all that follows."""
+        self.sites = [site_of(hop.origin) for hop in self.hops]
+        self.prices_usd = [hop.offer.price_usd for hop in self.hops]
+
+    @property
+    def free(self) -> bool:
+        """Whether none of the ways has a price: then one ranking serves all lengths."""
+        return not any(self.prices_usd)
+
+    @property
+    def rows(self) -> int:
+        """How many ways it compares."""
+        return len(self.ways.rows)
 
 
 class Ranking:
     """What a forwarder prefers for one want at one time."""
 
-    __slots__ = (
-        "_decision",
-        "_order",
-        "_scores",
-        "_ways",
-        "at_s",
-        "choices",
-        "intent",
-        "lanes_version",
-        "outline",
-        "prospect",
-    )
+    __slots__ = ("_choices", "_costs", "_decision", "_order", "_scores", "outline",
+                 "standing")  # fmt: skip
 
-    def __init__(self, prospect: RankingBasis, statistics: Statistics, now_s: float) -> None:
-        self.intent = prospect.intent
-        self.prospect = prospect
-        self.at_s = now_s
-        self.lanes_version = statistics.version
-        hops = self._ways = as_learned(prospect.hops, statistics, now_s)
-        scored = STEERING.scores(hops, hops.passes, prospect.preferences)
-        scores: list[float] = scored.tolist()
+    def __init__(self, standing: Standing, units: int) -> None:
+        self.standing = standing
+        share = standing.prospect.cost_share
+        costs = self._costs = [
+            HALF_USD / (HALF_USD + cost_usd(price_usd, units)) * share
+            for price_usd in standing.prices_usd
+        ]
+        scores = self._scores = list(map(add, standing.scores, costs))
         # Stable: equal ones stay in the order of their ids.
-        order = sorted(hops.passes.nonzero()[0].tolist(), key=lambda i: -scores[i])
-        self._scores, self._order = scores, order
-        expected_s = hops.expected_s.tolist()
-        self.choices = tuple(
-            NextHopChoice(
-                row.via,
-                row.origin,
-                site_of(row.origin),
-                prospect.advertised[i],
-                expected_s[i],
-                scores[i],
-            )
-            for i in order
-            for row in (hops.rows[i],)
-        )
-        self._decision: Decision | None = None
-        self.outline = Outline(now_s, prospect.routes_version, self.choices[:_OUTLINED])
+        self._order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+        self._choices: list[NextHopChoice | None] = [None] * len(scores)
+        """As far as they were looked at."""
+        best = tuple(map(self._choice, self._order[:_OUTLINED]))
+        self.outline = Outline(standing.at_s, standing.prospect.routes_version, best)
+        self._decision: tuple[PacketIntent, Decision] | None = None
 
     @property
-    def rows(self) -> int:
-        """How many ways it compares."""
-        return len(self._scores)
+    def choices(self) -> tuple[NextHopChoice, ...]:
+        """All ways that are admitted, the best first."""
+        return tuple(map(self._choice, self._order))
+
+    def _choice(self, place: int) -> NextHopChoice:
+        known = self._choices[place]
+        if known is None:
+            standing = self.standing
+            hop = standing.hops[place]
+            told = standing.prospect.advertised[place] + self._costs[place]
+            known = self._choices[place] = NextHopChoice(
+                hop.via,
+                hop.origin,
+                standing.sites[place],
+                int(min(told / PROMISE_UNIT, MOST_PROMISE)),
+                standing.expected_s[place],
+                self._scores[place],
+            )
+        return known
 
     def choose(
         self,
@@ -183,8 +205,9 @@ class Ranking:
         lead to those that are `taken`, but may lead by them. `detour`: whether the packet may leave
         the way of growing promises for what was learned here.
         """
-        best = None
-        for choice in self.choices:
+        best, choices = None, self._choices
+        for place in self._order:
+            choice = choices[place] or self._choice(place)
             via = choice.via
             if choice.site in taken:
                 continue
@@ -202,96 +225,23 @@ class Ranking:
         # Summaries changed since the promise was made: what it rested on is not there any more.
         return best
 
-    def decision(self) -> Decision:
+    def decision(self, intent: PacketIntent) -> Decision:
         """What this ranking rests on, for people: the best rows, and the first that are out."""
-        if self._decision is None:
-            self._decision = self._decided()
-        return self._decision
+        if self._decision is None or self._decision[0] is not intent:
+            self._decision = intent, self._decided(intent)
+        return self._decision[1]
 
-    def _decided(self) -> Decision:
-        hops = self._ways
+    def _decided(self, intent: PacketIntent) -> Decision:
+        standing = self.standing
+        rows, prospect = standing.ways.rows, standing.prospect
+        scores = np.full(len(rows), OUT)
+        scores[prospect.places] = self._scores
         return STEERING.decision(
-            hops,
-            np.array(self._scores, float),
-            lambda row: hops.rows[row].id,
-            chosen=hops.rows[self._order[0]].id if self._order else None,
-            rejections=tuple(islice(rejections(hops, self.intent), _TOLD)),
-            snapshot_version=self.prospect.routes_version,
-            now_s=self.at_s,
+            priced(standing.ways, units_of(intent)),
+            scores,
+            lambda row: rows[row].id,
+            chosen=standing.hops[self._order[0]].id if self._order else None,
+            rejections=tuple(islice(rejections(standing.ways, intent), _TOLD)),
+            snapshot_version=prospect.routes_version,
+            now_s=standing.at_s,
         )
-
-
-class Rankings:
-    """The rankings that serve now, by want."""
-
-    def __init__(self, routes: RouteTable, statistics: Statistics) -> None:
-        self._routes = routes
-        self._statistics = statistics
-        self._advice: tuple[Preference, ...] = ()
-        self._kept: dict[bytes, Ranking] = {}
-        self._rows = 0
-        """Of those that are kept, with their wants."""
-        self._reaches: dict[str, Reach] = {}
-        """By key, as of `_reaches_version`."""
-        self._reaches_version = -1
-
-    def advise(self, preferences: tuple[Preference, ...]) -> None:
-        """Weights to use where a want names none. Raises `InvalidInput`."""
-        STEERING.weighted(preferences)
-        if preferences == self._advice:
-            return  # It is told again and again.
-        self._advice = preferences
-        self._kept.clear()
-        self._rows = 0
-
-    def ranking(self, wire: bytes, now_s: float) -> Ranking:
-        """The ranking for an intent in wire form. Raises `Corrupt`, and `InvalidInput` for
-        preferences that name no scorer."""
-        kept = self._kept.get(wire)
-        if kept is not None and kept.prospect.routes_version == self._routes.version:
-            same = kept.lanes_version == self._statistics.version
-            serves_s = STALE_S if same else min(STALE_S, RANKED_EVERY_S * len(self._kept))
-            if now_s - kept.at_s < serves_s:
-                return kept
-            prospect = kept.prospect
-        else:
-            intent = kept.intent if kept is not None else decode_intent(wire)
-            reach = self._reach(f"{intent.capability}:{intent.subject}")
-            prospect = RankingBasis(intent, self._preferences(intent), reach, self._routes.version)
-        fresh = Ranking(prospect, self._statistics, now_s)
-        self._keep(wire, fresh)
-        return fresh
-
-    def _keep(self, intent: bytes, ranking: Ranking) -> None:
-        """In place of an older one; where there are too many, of the oldest."""
-        kept = self._kept
-        if (before := kept.get(intent)) is not None:
-            self._rows -= _rows(intent, before)
-        kept[intent] = ranking
-        self._rows += _rows(intent, ranking)
-        while len(kept) > MOST_RANKINGS or (self._rows > MOST_ROWS and len(kept) > 1):
-            oldest = next(iter(kept))
-            self._rows -= _rows(oldest, kept.pop(oldest))
-
-    def _reach(self, key: str) -> Reach:
-        """All ways towards a key."""
-        if self._reaches_version != self._routes.version:
-            self._reaches.clear()
-            self._reaches_version = self._routes.version
-        known = self._reaches.get(key)
-        if known is None:
-            known = self._reaches[key] = reach_of(key, self._routes)
-            rows = sum(len(reach.rows) for reach in self._reaches.values())
-            while rows > MOST_ROWS and len(self._reaches) > 1:
-                rows -= len(self._reaches.pop(next(iter(self._reaches))).rows)
-        return known
-
-    def _preferences(self, intent: PacketIntent) -> tuple[Preference, ...]:
-        return self._advice + tuple(
-            Preference(scorer=name, weight=weight) for name, weight in sorted(intent.prefer.items())
-        )
-
-
-def _rows(intent: bytes, ranking: Ranking) -> int:
-    """What it takes up, in rows."""
-    return ranking.rows + _WANT_ROWS + len(intent) // _ROW_BYTES

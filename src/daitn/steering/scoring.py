@@ -17,7 +17,7 @@ from daitn.policy.policy import Policy
 from daitn.steering.next_hops import NextHops
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["STEERING", "advertised_scores"]
+__all__ = ["HALF_USD", "STEERING", "advertised_scores", "cost_share"]
 
 HALF_S = 0.5
 """A way that takes so long is worth half of one that takes no time."""
@@ -56,3 +56,10 @@ def advertised_scores(hops: NextHops, preferences: Sequence[Preference]) -> Floa
     """
     told = replace(hops, weighed_s=hops.remaining_s)
     return STEERING.scores(told, hops.passes, preferences)
+
+
+def cost_share(preferences: Sequence[Preference]) -> float:
+    """How much of a score is the term of cost. It is the last that is added."""
+    weights = STEERING.weighted(preferences)
+    weight = weights["cost"]
+    return weight / sum(weights.values()) if weight > 0 else 0.0

@@ -109,6 +109,9 @@ class Offers:
         """Origin to key to its offer."""
         self._keys: dict[str, set[str]] = {}
         """Capability to keys."""
+        self._changes = 0
+        self._changed: dict[str, int] = {}
+        """Key, or capability with its colon, to the change that touched it last."""
 
     def put(self, origin: str, offers: Iterable[Offer]) -> set[str]:
         """From now on `origin` offers that. Returns the keys that it offers or offered."""
@@ -116,8 +119,7 @@ class Offers:
         for key in before.keys() - after.keys():
             del self.by_key[key][origin]
             if not self.by_key[key]:
-                del self.by_key[key]
-                self._keys[key.partition(":")[0]].discard(key)
+                self._remove(key)
         for key, offer in after.items():
             if key not in self.by_key:
                 self._keys.setdefault(key.partition(":")[0], set()).add(key)
@@ -126,7 +128,35 @@ class Offers:
             self.of[origin] = after
         else:
             self.of.pop(origin, None)
-        return before.keys() | after.keys()
+        touched = before.keys() | after.keys()
+        self._touch(touched)
+        return touched
+
+    def _remove(self, key: str) -> None:
+        capability = key.partition(":")[0]
+        del self.by_key[key]
+        self._changed.pop(key, None)
+        self._keys[capability].discard(key)
+        if not self._keys[capability]:
+            del self._keys[capability]
+            self._changed.pop(f"{capability}:", None)
+
+    def touch(self, origin: str) -> None:
+        """The ways to `origin` changed."""
+        self._touch(self.of.get(origin, ()))
+
+    def _touch(self, keys: Iterable[str]) -> None:
+        """`_remove` forgot those that nobody offers any more; their capability changed too."""
+        self._changes += 1
+        for key in keys:
+            if key in self.by_key:
+                self._changed[key] = self._changes
+            if (capability := key.partition(":")[0]) in self._keys:
+                self._changed[f"{capability}:"] = self._changes
+
+    def versions(self, key: str) -> tuple[int | None, ...]:
+        """Differs from before where `matching` may, or the ways to one of its origins."""
+        return tuple(map(self._changed.get, (key, *wider(key))))
 
     def matching(self, key: str) -> tuple[tuple[str, Offer], ...]:
         """All offers of that key or, of origins that told no narrower one, of an aggregate of it;

@@ -294,13 +294,13 @@ class RouteTable:
             known.leave()
         else:
             known.select(self._costs_s, now_s)
-        self.version += 1
         if known.moved():
             if known.shown is None:
                 self._aggregation.drop(origin)
             else:
                 self._aggregation.put(origin, known.distance_s, known.shown[2].offers)
             self._changed(origin)
+        self._touch(origin)
         self._requests += known.passed_again(self._costs_s, now_s)
         for neighbour in known.heard_of():
             if neighbour in self._peers:
@@ -320,6 +320,11 @@ class RouteTable:
             for border in self._domains:
                 if site_of(border) == origin != border:
                     self._select(border, now_s)
+
+    def _touch(self, origin: str) -> None:
+        """The ways to `origin` may be others than before."""
+        self.version += 1
+        self._aggregation.offers.touch(origin)
 
     def _changed(self, origin: str) -> None:
         self.version += 1
@@ -401,8 +406,10 @@ class RouteTable:
         update = peer.tell(known, reaches, (*self._speaks_for, *self._origins), now_s)
         for entry in update.routes if update is not None else ():
             way = self._origins.get(entry.origin)
-            if way is not None and entry.distance_s < INFINITE:
-                self.version += way.promise(entry.seqno, entry.distance_s)
+            if way is None or entry.distance_s >= INFINITE:
+                continue
+            if way.promise(entry.seqno, entry.distance_s):
+                self._touch(entry.origin)
         return update
 
     def _entry(self, origin: str) -> RouteEntry | None:
@@ -427,6 +434,11 @@ class RouteTable:
         """Who offers that, of all that are reached and this site, in the order of their names.
         `answer:` asks for all answers; who offers `answer:medicine/*` offers any topic of it."""
         return self._aggregation.offers.matching(key)
+
+    def versions(self, key: str) -> tuple[int | None, ...]:
+        """The same as before while nothing changed of what `offering` gives, and of the ways to
+        it; `version` counts changes of all keys."""
+        return self._aggregation.offers.versions(key)
 
     def offered(self, origin: str) -> tuple[Offer, ...]:
         """What an origin that is reached offers, or this site."""
