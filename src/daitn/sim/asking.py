@@ -1,23 +1,41 @@
-"""One query on its way through a simulated gateway: rows in turn, a second one beside a late one.
+"""One query on its way through a simulated gateway, led by the failover machine of live ones.
 
-As live gateways do it for answers that come whole; see `daitn.node.gateway.failover`.
+Answers come whole.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+from daitn.control.queries.attempts import (
+    Answered,
+    Ask,
+    Attempts,
+    Begun,
+    Cause,
+    Fact,
+    Failed,
+    GiveUp,
+    Late,
+    Stop,
+    TellFailed,
+    TellLate,
+)
 from daitn.control.queries.context import QueryContext
+from daitn.control.queries.failover import Failover
+from daitn.control.queries.observing import seen_whole
+from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.queries import QueryStatus
-from daitn.sim.attempt import Attempt, Outcome, Served
+from daitn.sim.attempt import Attempt, Served
 from daitn.sim.choosing import Chosen
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
 from daitn.topology.qrrt.observation import Observation
 
-__all__ = ["Asking", "Ended", "Sender"]
+__all__ = ["Ended", "Query", "Sender"]
+
+_FAILED = Observation(failed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +57,8 @@ class Ended:
 class Sender(Protocol):
     """What a gateway does for its queries."""
 
-    def send(self, asking: Asking, row: int) -> Attempt:
-        """Ask a row; `asking.heard` is told how it ends."""
+    def send(self, query: Query, row: int) -> Attempt:
+        """Ask a row; `query.heard` is told how it ends."""
         ...
 
     def done(self, attempt: Attempt) -> None:
@@ -51,8 +69,8 @@ class Sender(Protocol):
         """Its answer is not wanted any more."""
         ...
 
-    def saw(self, attempt: Attempt, outcome: Outcome, seen: Observation | None) -> None:
-        """What the topology is to learn of an attempt that ended."""
+    def observe(self, deployment: str, seen: Observation) -> None:
+        """What the topology is to learn of a deployment."""
         ...
 
     def ended(self, ended: Ended) -> None:
@@ -60,100 +78,102 @@ class Sender(Protocol):
         ...
 
 
-class Asking:
-    """Asks rows until one answers."""
+class Query:
+    """Carries out what its failover machine commands."""
 
     def __init__(
-        self, arrival: Arrival, context: QueryContext, choice: Chosen, clock: Clock, sender: Sender
+        self,
+        arrival: Arrival,
+        context: QueryContext,
+        choice: Chosen,
+        budget: RetryBudget,
+        clock: Clock,
+        sender: Sender,
     ) -> None:
         self.arrival = arrival
         self.context = context
-        self._rows = deque(choice.rows)
-        self._late_after_s = choice.late_after_s
         self._clock = clock
         self._sender = sender
-        self._pending: list[Attempt] = []
-        self._attempts = 0
-        self._hedged = False
-        self._full = True
-        """Whether it was for nothing but load that no attempt went well."""
+        self._account = Attempts(context.paths)
+        constraints = context.intent.constraints
+        self._failover = Failover(
+            choice.rows,
+            self._account,
+            budget,
+            most=constraints.attempts,
+            late_after_s=choice.late_after_s if constraints.hedge else None,
+        )
+        self._under_way: dict[int, Attempt] = {}
 
     def begin(self) -> None:
         """Ask the first row."""
-        self._another()
+        self._handle(Begun())
 
-    def heard(self, attempt: Attempt, outcome: Outcome, served: Served | None) -> None:
+    def heard(self, attempt: Attempt, told: Served | Cause) -> None:
         """An attempt has ended."""
-        if attempt not in self._pending:
+        if self._under_way.get(attempt.row) is not attempt:
             return  # It was cancelled, and did not know yet.
-        self._pending.remove(attempt)
+        del self._under_way[attempt.row]
         self._sender.done(attempt)
-        if served is not None:
-            self._answered(attempt, served)
-            return
-        self._full &= outcome is Outcome.FULL
-        seen = None if outcome is Outcome.FULL else Observation(failed=True)
-        self._sender.saw(attempt, outcome, seen)
-        self._another()
+        if isinstance(told, Served):
+            self._handle(Answered(attempt.row))
+            self._answered(attempt, told)
+        else:
+            self._handle(Failed(attempt.row, told))
 
-    def _another(self) -> None:
-        if self._rows:
-            self._send()
-        elif not self._pending:
-            status = QueryStatus.SHED if self._full else QueryStatus.FAILED
-            self._sender.ended(Ended(self.arrival, status, attempts=self._attempts))
+    def _handle(self, fact: Fact) -> None:
+        for command in self._failover.handle(fact, self._clock.now_s):
+            match command:
+                case Ask(row=row, late_after_s=late_after_s):
+                    self._ask(row, late_after_s)
+                case Stop(row=row):
+                    stopped = self._under_way.pop(row)
+                    self._sender.done(stopped)
+                    self._sender.cancel(stopped)
+                case TellFailed(row=row):
+                    self._observe(row, _FAILED)
+                case TellLate(row=row, waited_s=waited_s):
+                    served_s, tokens = self._served_s(row, waited_s), self.context.intent.tokens_out
+                    self._observe(row, self._seen(row, served_s, tokens))
+                case GiveUp(full=full):
+                    status = QueryStatus.SHED if full else QueryStatus.FAILED
+                    self._sender.ended(Ended(self.arrival, status, attempts=self._account.count))
 
-    def _send(self) -> None:
-        attempt = self._sender.send(self, self._rows.popleft())
-        self._attempts += 1
-        self._pending.append(attempt)
-        if self._late_after_s < float("inf"):
-            self._clock.after(self._late_after_s, lambda: self._late(attempt))
+    def _ask(self, row: int, late_after_s: float) -> None:
+        attempt = self._under_way[row] = self._sender.send(self, row)
+        if late_after_s < float("inf"):
+            self._clock.after(late_after_s, lambda: self._late(attempt))
 
     def _late(self, attempt: Attempt) -> None:
-        if self._pending == [attempt] and self._rows:
-            self._hedged = True
-            self._send()
+        if self._under_way.get(attempt.row) is attempt:
+            self._handle(Late(attempt.row))
 
     def _answered(self, attempt: Attempt, served: Served) -> None:
-        now_s, arrival = self._clock.now_s, self.arrival
-        for other in self._pending:
-            self._sender.done(other)
-            self._sender.cancel(other)
-            if other.asked_at_s < attempt.asked_at_s:
-                self._sender.saw(other, Outcome.ANSWERED, self._seen_late(other))
-        self._pending.clear()
-        self._sender.saw(attempt, Outcome.ANSWERED, self._seen(attempt, served))
+        now_s, arrival, row = self._clock.now_s, self.arrival, attempt.row
+        served_s = self._served_s(row, now_s - attempt.asked_at_s - served.waited_s)
+        self._observe(row, self._seen(row, served_s, arrival.tokens_out, served.first_token_s))
         seconds = now_s - arrival.at_s
         self._sender.ended(
             Ended(
                 arrival=arrival,
                 status=QueryStatus.ANSWERED,
                 deployment=attempt.deployment,
-                attempts=self._attempts,
-                hedged=self._hedged,
+                attempts=self._account.count,
+                hedged=self._account.hedged,
                 first_token_s=seconds - (served.seconds - served.first_token_s),
                 seconds=seconds,
             )
         )
 
-    def _seen(self, attempt: Attempt, served: Served) -> Observation:
-        served_s = self._served_s(attempt, served.waited_s)
-        return self._observed(served_s, min(served.first_token_s, served_s))
+    def _observe(self, row: int, seen: Observation) -> None:
+        self._sender.observe(self.context.snapshot.rows[row].id, seen)
 
-    def _seen_late(self, attempt: Attempt) -> Observation:
-        """Of one that was overtaken: it takes at least this long."""
-        served_s, columns = self._served_s(attempt, 0.0), self.context.snapshot.columns
-        first_s = float(columns.first_token_s[attempt.row])
-        further_s = float(columns.per_token_s[attempt.row]) * self.arrival.tokens_out
-        return self._observed(served_s, served_s * first_s / (first_s + further_s))
+    def _seen(
+        self, row: int, served_s: float, tokens: int, first_token_s: float | None = None
+    ) -> Observation:
+        columns = self.context.snapshot.columns
+        return seen_whole(columns, row, served_s, tokens, first_token_s)
 
-    def _observed(self, served_s: float, first_s: float) -> Observation:
-        further = self.arrival.tokens_out - 1
-        per_token_s = (served_s - first_s) / further if further else None
-        return Observation(failed=False, first_token_s=first_s, per_token_s=per_token_s)
-
-    def _served_s(self, attempt: Attempt, waited_s: float) -> float:
+    def _served_s(self, row: int, waited_s: float) -> float:
         """As far as a gateway can tell: it knows the way there from its paths."""
-        rtt_s = float(self.context.paths.rtt_s[attempt.row])
-        return max(0.0, self._clock.now_s - attempt.asked_at_s - waited_s - rtt_s)
+        return max(0.0, waited_s - float(self._account.paths.rtt_s[row]))

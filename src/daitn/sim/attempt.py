@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from daitn.control.queries.attempts import Cause
 from daitn.sim.load import Arrival
 
-__all__ = ["Attempt", "Outcome", "Served"]
-
-
-class Outcome(enum.Enum):
-    """How an attempt ended."""
-
-    ANSWERED = "answered"
-    FULL = "full"
-    """As many wait there as may."""
-    BROKEN = "broken"
-    """Its facility died meanwhile."""
-    UNREACHABLE = "unreachable"
-    """There was no facility."""
+__all__ = ["Attempt", "Served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +34,8 @@ class Attempt:
     asked_at_s: float
     rtt_s: float
     """As it is; what the gateway believes is in its paths."""
-    ended: Callable[[Attempt, Outcome, Served | None], None]
-    """Its gateway hears of it by this."""
+    ended: Callable[[Attempt, Served | Cause], None]
+    """Its gateway hears of it by this: what it was served, or why not."""
     reached_at_s: float = 0.0
     began_at_s: float = 0.0
     ends_at_s: float = 0.0

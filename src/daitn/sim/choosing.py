@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
-from daitn.control.queries.engine import LATE_TIMES, Qirce
+from daitn.control.queries.engine import Qirce, late_after_s
 from daitn.objects.randomness import Rng
 from daitn.sim.load import Arrival
 from daitn.topology.qrrt.filters import passing
@@ -33,8 +32,8 @@ class Chosen:
     """Rows in the order in which they are queried; empty: the query is refused."""
 
     rows: tuple[int, ...]
-    late_after_s: float = math.inf
-    """A second row is queried if the first has not answered by then."""
+    late_after_s: Callable[[int], float] | None = None
+    """When a row is unusually late, so that a second one is asked; none: never."""
 
 
 class Chooser(Protocol):
@@ -60,9 +59,7 @@ class QirceChooser:
             self._heard(context, plan)
         if isinstance(plan, QueryRefusal):
             return Chosen(())
-        per_token_s = float(context.snapshot.columns.per_token_s[plan.rows[0]])
-        further_s = LATE_TIMES * per_token_s * context.intent.tokens_out
-        return Chosen(plan.rows, plan.late_after_s + further_s)
+        return Chosen(plan.rows, lambda row: late_after_s(plan, context, row, stream=False))
 
 
 class RandomRow:

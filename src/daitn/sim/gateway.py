@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from daitn.control.queries.context import QueryContext
+from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, QueryIntent, QueryStatus
-from daitn.sim.asking import Asking, Ended
-from daitn.sim.attempt import Attempt, Outcome
+from daitn.sim.asking import Ended, Query
+from daitn.sim.attempt import Attempt
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
 from daitn.sim.links import SimulatedLinks
@@ -25,10 +26,8 @@ from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
 
-__all__ = ["BROKEN_FOR_S", "Gateway", "path_rtt_s"]
+__all__ = ["Gateway", "path_rtt_s"]
 
-BROKEN_FOR_S = 5.0
-"""A site that could not be reached is tried directly again after so long, as live ones do it."""
 _NEWEST_WEIGHT = 0.1
 """Of the newest answer in the mean length that a gateway tells, as live meters have it."""
 
@@ -60,15 +59,16 @@ class Gateway:
         self._seed = seed
         self._load = GatewayLoad()
         self._paths: tuple[Qrrt, Paths] | None = None
-        self._broken_until_s: dict[SiteId, float] = {}
+        self._budget = RetryBudget()
 
     def arrive(self, arrival: Arrival) -> None:
         """A query comes."""
+        self._budget.deposit(self._clock.now_s)
         context = self.context(arrival)
         rng = random.Random(f"{self._seed}:{arrival.number}")  # noqa: S311 - replayable
         choice = self._chooser.choose(context, arrival, rng)
         if choice.rows:
-            Asking(arrival, context, choice, self._clock, self).begin()
+            Query(arrival, context, choice, self._budget, self._clock, self).begin()
         else:
             self.ended(Ended(arrival, QueryStatus.SHED))
 
@@ -95,16 +95,16 @@ class Gateway:
             now_s=self._clock.now_s,
         )
 
-    def send(self, asking: Asking, row: int) -> Attempt:
-        context = asking.context
+    def send(self, query: Query, row: int) -> Attempt:
+        context = query.context
         id_ = context.snapshot.rows[row].id
         attempt = Attempt(
-            arrival=asking.arrival,
+            arrival=query.arrival,
             row=row,
             deployment=id_,
             asked_at_s=self._clock.now_s,
             rtt_s=path_rtt_s(self._links, context, row),
-            ended=asking.heard,
+            ended=query.heard,
         )
         self._load.begin(id_)
         self._stations[id_].comes(attempt)
@@ -117,13 +117,9 @@ class Gateway:
         station = self._stations[attempt.deployment]
         self._clock.after(attempt.rtt_s / 2, lambda: station.cancel(attempt))
 
-    def saw(self, attempt: Attempt, outcome: Outcome, seen: Observation | None) -> None:
-        name, _, site = attempt.deployment.partition("@")
-        if outcome is Outcome.UNREACHABLE:
-            self._broken_until_s[SiteId(site)] = self._clock.now_s + BROKEN_FOR_S
-            self._paths = None
-        if seen is not None:
-            self.state.observe(site, name, seen, self._clock.now_s)
+    def observe(self, deployment: str, seen: Observation) -> None:
+        name, _, site = deployment.partition("@")
+        self.state.observe(site, name, seen, self._clock.now_s)
 
     def ended(self, ended: Ended) -> None:
         if ended.status is QueryStatus.ANSWERED:
@@ -140,22 +136,16 @@ class Gateway:
         return Demand(site=self._site, at_s=self._clock.now_s, rates=(rate,))
 
     def _paths_to(self, snapshot: Qrrt) -> Paths:
-        now_s = self._clock.now_s
-        broken = frozenset(s for s, until_s in self._broken_until_s.items() if until_s > now_s)
-        if len(broken) != len(self._broken_until_s):
-            self._broken_until_s = {site: self._broken_until_s[site] for site in broken}
-            self._paths = None
         if self._paths is not None:
             known, paths = self._paths
             if known.rows is snapshot.rows and known.links is snapshot.links:
                 return paths
-        paths = paths_from(snapshot, self._site, now_s, broken)
+        paths = paths_from(snapshot, self._site, self._clock.now_s)
         self._paths = snapshot, paths
         return paths
 
 
 def path_rtt_s(links: SimulatedLinks, context: QueryContext, row: int) -> float:
     """Round trip of the context's path to a row, as it is now."""
-    paths = context.paths
-    relay = paths.relays[paths.relay[row]] if paths.relay[row] >= 0 else None
-    return links.rtt_s(context.intent.origin, context.snapshot.rows[row].site, relay)
+    site = context.snapshot.rows[row].site
+    return links.rtt_s(context.intent.origin, site, context.paths.via(row))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 from collections import deque
 
+from daitn.control.queries.attempts import Cause
 from daitn.objects.readings import ServingReading
-from daitn.sim.attempt import Attempt, Outcome, Served
+from daitn.sim.attempt import Attempt, Served
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
 from daitn.sim.network import DeploymentSpec
@@ -67,7 +68,7 @@ class Station:
         self._serving.clear()
         self._waiting.clear()
         for attempt in broken:
-            self._tell(attempt, Outcome.BROKEN)
+            self._tell(attempt, Cause.FAILED)
 
     def live(self) -> None:
         self._alive = True
@@ -105,13 +106,13 @@ class Station:
             return
         attempt.reached_at_s = self._clock.now_s
         if not self._alive:
-            self._tell(attempt, Outcome.UNREACHABLE)
+            self._tell(attempt, Cause.FAILED)  # The machine says that nobody listens.
         elif len(self._serving) < self.spec.slots:
             self._begin(attempt)
         elif len(self._waiting) < self.spec.queue:
             self._waiting.append(attempt)
         else:
-            self._tell(attempt, Outcome.FULL)
+            self._tell(attempt, Cause.FULL)
 
     def _begin(self, attempt: Attempt) -> None:
         attempt.began_at_s = self._clock.now_s
@@ -132,7 +133,7 @@ class Station:
         first_s = seconds * self.spec.first_token_s / usual_s
         self._measure(first_s, seconds, attempt.arrival.tokens_out)
         waited_s = attempt.began_at_s - attempt.reached_at_s
-        self._tell(attempt, Outcome.ANSWERED, Served(waited_s, first_s, seconds))
+        self._tell(attempt, Served(waited_s, first_s, seconds))
 
     def _next(self) -> None:
         if self._waiting:
@@ -144,8 +145,8 @@ class Station:
             per_token_s = (seconds - first_s) / (tokens - 1)
             self._per_token_s = _smoothed(self._per_token_s, per_token_s)
 
-    def _tell(self, attempt: Attempt, outcome: Outcome, served: Served | None = None) -> None:
-        self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, outcome, served))
+    def _tell(self, attempt: Attempt, told: Served | Cause) -> None:
+        self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, told))
 
 
 def _reaches(attempt: Attempt) -> float:

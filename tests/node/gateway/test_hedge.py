@@ -6,12 +6,31 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import pytest
 
+from daitn.control.queries.attempts import Attempts, Cause, Failed, GiveUp, TellFailed, TellLate
+from daitn.control.queries.failover import Failover
+from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.answer import Answer
-from daitn.node.gateway.hedge import Hedge
+from daitn.node.gateway.attempts import AttemptRunner, Target
+from daitn.topology.qrrt.snapshot import Paths
 
 LATE_S = 0.02
+
+
+def runner(rows: int, target: Target) -> tuple[AttemptRunner, Attempts]:
+    """Of a real machine over so many rows, all of them reached directly."""
+    near = np.zeros(rows)
+    account = Attempts(Paths(near, near, np.full(rows, -1), (), np.ones(rows, np.bool_)))
+    machine = Failover(
+        range(rows), account, RetryBudget(), most=rows, late_after_s=lambda row: LATE_S
+    )
+    return AttemptRunner(machine, target), account
+
+
+class NobodyAnswersError(Exception):
+    """No row does."""
 
 
 class Given:
@@ -31,15 +50,14 @@ class Rows:
     def __init__(self, **seconds: float | None) -> None:
         """`a=0.1` answers, `a=None` fails at once, `a=-0.1` fails after that."""
         self._seconds = list(seconds.values())
-        self.left = list(range(1, len(self._seconds)))
-        self.count = len(seconds)
+        self.taken = 0
         self.asked: list[int] = []
         self.cancelled: list[int] = []
         self.overtaken: list[int] = []
         self.given: list[Given] = []
         self.when_given: Callable[[], object] = lambda: None
 
-    async def attempt(self, row: int) -> Answer | None:
+    async def ask(self, row: int) -> Answer | Failed:
         self.asked.append(row)
         seconds = self._seconds[row]
         try:
@@ -48,26 +66,35 @@ class Rows:
             self.cancelled.append(row)
             raise
         if seconds is None or seconds < 0:
-            return None
+            return Failed(row, Cause.FAILED)
         self.given.append(Given(row))
         self.when_given()
         return cast(Answer, self.given[-1])
 
-    def another(self) -> int | None:
-        return self.left.pop(0) if self.left else None
+    def tell(self, told: TellFailed | TellLate) -> None:
+        if isinstance(told, TellLate):
+            self.overtaken.append(told.row)
+
+    def error(self, why: GiveUp) -> Exception:
+        return NobodyAnswersError()
 
     async def answer(self) -> int | None:
-        hedge = Hedge(self.attempt, self.another, lambda row, s: self.overtaken.append(row))
-        answer = await hedge.answer(0, LATE_S)
-        await asyncio.sleep(0)
-        return None if answer is None else cast(Given, answer).row
+        attempts, account = runner(len(self._seconds), self)
+        try:
+            answer = await attempts.answer()
+        except NobodyAnswersError:
+            return None
+        finally:
+            self.taken = account.count
+            await asyncio.sleep(0)
+        return cast(Given, answer).row
 
 
 @pytest.mark.parametrize(
     ("rows", "answers", "asked", "overtaken", "cancelled"),
     [
         (Rows(a=0.0, b=0.0), 0, [0], [], []),
-        (Rows(a=None, b=0.0), None, [0], [], []),
+        (Rows(a=None, b=0.0), 1, [0, 1], [], []),
         (Rows(a=9.0, b=0.01), 1, [0, 1], [0], [0]),
         (Rows(a=0.1, b=9.0), 0, [0, 1], [1], [1]),
         (Rows(a=9.0, b=None, c=0.01), 2, [0, 1, 2], [0], [0]),
@@ -91,7 +118,7 @@ async def test_the_first_answer_counts_and_the_other_is_not_waited_for(
     assert await rows.answer() == answers
     assert rows.asked == asked
     # None was taken and not asked: that would cost a retry.
-    assert len(rows.left) == rows.count - len(asked)
+    assert rows.taken == len(asked)
     assert rows.overtaken == overtaken
     assert rows.cancelled == cancelled
     task = asyncio.current_task()
@@ -132,13 +159,11 @@ async def test_what_came_while_its_asker_was_cancelled_is_closed() -> None:
 
 
 async def test_what_fails_in_the_second_task_is_told() -> None:
-    async def attempt(row: int) -> Answer | None:
-        if row:
-            raise ValueError("a defect")
-        await asyncio.sleep(9.0)
-        return None
+    class Defect(Rows):
+        async def ask(self, row: int) -> Answer | Failed:
+            if row:
+                raise ValueError("a defect")
+            return await super().ask(row)
 
-    left = [1]
-    hedge = Hedge(attempt, lambda: left.pop() if left else None, lambda row, s: None)
     with pytest.raises(ValueError, match="a defect"):
-        await hedge.answer(0, LATE_S)
+        await Defect(a=9.0, b=0.0).answer()

@@ -20,7 +20,6 @@ from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.demand import SMOOTHED_OVER_S, DemandEstimator
 from daitn.node.gateway.query_log import MOST_DECISIONS, MOST_RECORDS, QueryLog
 from daitn.node.gateway.request import read_request
-from daitn.node.gateway.retry_budget import LEAST_PER_S, WINDOW_S, RetryBudget
 from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
@@ -174,17 +173,6 @@ def test_the_last_message_of_a_user_is_what_is_asked() -> None:
 
     assert asked.text == "What is\nthis?"
     assert (intent.model, intent.topic, intent.repeatable) == ("auto", "medicine", True)
-
-
-def test_a_retry_budget_is_a_share_of_the_last_ten_seconds() -> None:
-    budget = RetryBudget()
-    for _ in range(1000):
-        budget.deposit(100.5)
-    floor = LEAST_PER_S * WINDOW_S
-    assert sum(budget.spend(101.0) for _ in range(1000)) == floor + 200
-    assert not budget.spend(109.9)
-    assert sum(budget.spend(111.5) for _ in range(1000)) == floor
-    assert sum(budget.spend(5000.0) for _ in range(1000)) == floor
 
 
 def test_demand_follows_what_is_asked() -> None:

@@ -29,7 +29,7 @@ from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["LATE_TIMES", "Qirce"]
+__all__ = ["Qirce", "late_after_s"]
 
 NEAR = 0.02
 """Scores that differ by less count as equal: their inputs are no more precise."""
@@ -38,6 +38,15 @@ LATE_TIMES = -math.log(0.05)
 distribution. Hedging after the 95th percentile: Dean and Barroso, "The tail at scale", CACM
 2013."""
 _LATE_LEAST_S = 0.05
+
+
+def late_after_s(plan: QueryPlan, context: QueryContext, row: int, *, stream: bool) -> float:
+    """When a row's answer is unusually late. Plans reckon with first pieces; an answer that comes
+    whole has all its tokens to go."""
+    if stream:
+        return plan.late_after_s
+    per_token_s = float(context.snapshot.columns.per_token_s[row])
+    return plan.late_after_s + LATE_TIMES * per_token_s * context.intent.tokens_out
 
 
 class Qirce:

@@ -13,13 +13,15 @@ import time
 import zlib
 from collections.abc import Callable, Collection
 
+from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
+from daitn.control.queries.retry_budget import RetryBudget
 from daitn.identity.keys import SigningKey
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.api import GatewayApi
-from daitn.node.gateway.context import Caller, RequestContext
+from daitn.node.gateway.context import Caller, Decided, Outcome, RequestContext, Waiting
 from daitn.node.gateway.demand import DemandEstimator
 from daitn.node.gateway.errors import (
     deadline_passed,
@@ -28,13 +30,12 @@ from daitn.node.gateway.errors import (
     overloaded,
     status_of,
 )
-from daitn.node.gateway.failover import Failover
-from daitn.node.gateway.packet_queries import Packets, by_packet
+from daitn.node.gateway.failover import FailoverProxy
+from daitn.node.gateway.packet_queries import Packets, by_packet, packet_plan
 from daitn.node.gateway.plans import PlanExecutor
 from daitn.node.gateway.query_log import QueryLog, RecordedDraws
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.gateway.response import ResponseWriter
-from daitn.node.gateway.retry_budget import RetryBudget
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.http import Reply, Request
@@ -100,8 +101,8 @@ class Gateway:
     async def start(self) -> None:
         """Raises `InvalidInput` where it cannot listen as its file says."""
         self._upstream = Upstream(self._site, self._key, self._load, self._tls)
-        asking = Failover(self._upstream, self._topology, self._budget)
-        self._plans = PlanExecutor(asking, self._load)
+        proxy = FailoverProxy(self._upstream, self._topology, self._budget)
+        self._plans = PlanExecutor(proxy, self._budget, self._load)
         await self._api.start()
         # What is there now is there to stay, and little that a query leaves behind is a cycle:
         # looking for cycles after every 700 new objects took a tenth of the gateway's time.
@@ -137,10 +138,10 @@ class Gateway:
     ) -> Reply:
         full = self._under_way >= self._config.max_in_flight
         query = self._query(caller, parsed, began_s, full)
-        delivery = ResponseWriter(request, query, self._topology)
+        writer = ResponseWriter(request, query, self._topology)
         self._under_way += 1
         try:
-            response = await self._answered(query, delivery, full)
+            response = await self._answered(query, writer, full)
         except (asyncio.CancelledError, ConnectionError):
             self._ended(query, QueryStatus.ABANDONED, 499, "its owner went away")
             raise
@@ -148,7 +149,7 @@ class Gateway:
             self._under_way -= 1
         return response
 
-    async def _answered(self, query: RequestContext, delivery: ResponseWriter, full: bool) -> Reply:
+    async def _answered(self, query: RequestContext, writer: ResponseWriter, full: bool) -> Reply:
         assert self._plans is not None
         deadline_s = query.intent.constraints.deadline_s
         try:
@@ -165,24 +166,24 @@ class Gateway:
                         fix="wish autonomous too",
                     )
                 self._decide(query)
-                answering = self._plans.answer(query, delivery)
+                answering = self._plans.answer(query, writer)
             if deadline_s is None:
                 response = await answering
             else:
                 async with asyncio.timeout(deadline_s):
                     response = await answering
         except ApiError as error:
-            return await self._failed(query, delivery, error)
+            return await self._failed(query, writer, error)
         except TimeoutError:
-            return await self._failed(query, delivery, deadline_passed(deadline_s or 0.0))
+            return await self._failed(query, writer, deadline_passed(deadline_s or 0.0))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("query %s failed", query.id)
-            return await self._failed(query, delivery, internal())
-        answered = response.status == 200
-        if answered and query.row >= 0:
-            self._affinity.answered(query.intent, query.deployed.id)
+            return await self._failed(query, writer, internal())
+        answered, row = response.status == 200, query.outcome.row
+        if answered and row >= 0:
+            self._affinity.answered(query.intent, query.snapshot.rows[row].id)
         status = QueryStatus.ANSWERED if answered else QueryStatus.REFUSED
         self._ended(query, status, response.status, "")
         return response
@@ -194,13 +195,14 @@ class Gateway:
     async def _by_packet(self, query: RequestContext) -> Reply:
         if self._packets is None:
             raise bad_request("this gateway's node is no forwarder", "daitn.autonomous")
+        query.decision.plan = packet_plan(query.intent)
         return await by_packet(self._packets, query)
 
     async def _failed(
-        self, query: RequestContext, delivery: ResponseWriter, error: ApiError
+        self, query: RequestContext, writer: ResponseWriter, error: ApiError
     ) -> Reply:
         self._ended(query, status_of(error), error.status, error.message)
-        return await delivery.fail(error)
+        return await writer.fail(error)
 
     def _query(
         self, caller: Caller, parsed: ParsedRequest, began_s: float, full: bool
@@ -226,7 +228,10 @@ class Gateway:
             caller=caller,
             intent=intent,
             context=context,
-            paths=context.paths,
+            attempts=Attempts(context.paths),
+            decision=Decided(),
+            waiting=Waiting(),
+            outcome=Outcome(),
         )
 
     def _topic(self, parsed: ParsedRequest) -> str:
@@ -245,17 +250,17 @@ class Gateway:
             raise of_error(error, "daitn.") from None
         if isinstance(plan, QueryRefusal):
             raise not_feasible(plan)
-        query.plan = plan
+        query.decision.plan = plan
 
     def _ended(
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
-        now_s, intent = clock.now_s(), query.intent
+        now_s, intent, outcome = clock.now_s(), query.intent, query.outcome
         seconds = time.perf_counter() - query.began_s
-        tokens_out = None if status is QueryStatus.SHED else query.tokens_out
+        tokens_out = None if status is QueryStatus.SHED else outcome.tokens_out
         if query.caller.relayed_by is None:
             self._demand.count(intent.topic, intent.model, tokens_out, now_s)
-        answered = query.deployed if query.row >= 0 else None
+        answered = query.snapshot.rows[outcome.row] if outcome.row >= 0 else None
         self._query_log.ended(
             QueryRecord(
                 id=query.id,
@@ -269,17 +274,17 @@ class Gateway:
                 strategy=query.plan.strategy,
                 deployment="" if answered is None else answered.name,
                 site="" if answered is None else answered.site,
-                path=query.path,
-                attempts=query.attempts,
-                hedged=query.hedged,
-                overhead_s=max(0.0, seconds - query.away_s),
-                first_token_s=query.first_token_s,
+                path=outcome.path,
+                attempts=query.attempts.count,
+                hedged=query.attempts.hedged,
+                overhead_s=max(0.0, seconds - query.waiting.total_s),
+                first_token_s=outcome.first_token_s,
                 seconds=seconds,
-                tokens_in=query.tokens_in,
-                tokens_out=query.tokens_out,
-                cost_usd=query.cost_usd,
+                tokens_in=outcome.tokens_in,
+                tokens_out=outcome.tokens_out,
+                cost_usd=outcome.cost_usd,
                 reason=reason,
-                object_id=query.object_id,
+                object_id=outcome.object_id,
             )
         )
 

@@ -5,6 +5,7 @@ Waiting for a slot and the way there are taken off: the topology knows them by o
 
 from __future__ import annotations
 
+from daitn.control.queries import observing
 from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
 from daitn.topology.qrrt.observation import Observation
@@ -23,37 +24,20 @@ def seen_stream(answer: Answer, tokens: int, held_s: float) -> Observation:
 
 
 def seen_whole(answer: Answer, tokens: int) -> Observation:
-    """Of an answer that came at once. Where the deployment does not tell when it began, first and
-    further tokens took the same share of the time as they do otherwise."""
+    """Of an answer that came at once."""
     served_s = _served_s(answer, answer.ended_s)
-    if tokens <= 1:
-        return Observation(failed=False, first_token_s=served_s)
-    if answer.told_first_s is not None:
-        first_s = min(answer.told_first_s, served_s)
-    else:
-        first_s = served_s * _share_of_first(answer.query, answer.row, tokens)
-    per_token_s = (served_s - first_s) / (tokens - 1)
-    return Observation(failed=False, first_token_s=first_s, per_token_s=per_token_s)
+    columns = answer.query.snapshot.columns
+    return observing.seen_whole(columns, answer.row, served_s, tokens, answer.told_first_s)
 
 
-def seen_late(query: RequestContext, row: int, so_far_s: float, *, stream: bool) -> Observation:
+def seen_late(query: RequestContext, row: int, waited_s: float, *, stream: bool) -> Observation:
     """Of a deployment that was overtaken by another: it takes at least this long."""
-    served_s = max(0.0, so_far_s - float(query.paths.rtt_s[row]))
-    tokens = query.intent.tokens_out
-    if stream or tokens <= 1:
+    served_s = max(0.0, waited_s - float(query.paths.rtt_s[row]))
+    if stream:
         return Observation(failed=False, first_token_s=served_s)
-    first_s = served_s * _share_of_first(query, row, tokens)
-    per_token_s = (served_s - first_s) / (tokens - 1)
-    return Observation(failed=False, first_token_s=first_s, per_token_s=per_token_s)
+    return observing.seen_whole(query.snapshot.columns, row, served_s, query.intent.tokens_out)
 
 
 def _served_s(answer: Answer, until_s: float) -> float:
     rtt_s = float(answer.query.paths.rtt_s[answer.row])
     return max(0.0, until_s - answer.asked_s - answer.waited_s - rtt_s)
-
-
-def _share_of_first(query: RequestContext, row: int, tokens: int) -> float:
-    columns = query.snapshot.columns
-    first_s = float(columns.first_token_s[row])
-    further_s = float(columns.per_token_s[row]) * (tokens - 1)
-    return first_s / (first_s + further_s) if first_s + further_s > 0 else 1.0

@@ -20,7 +20,7 @@ from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import NotJson, as_events, read_usage
 from daitn.topology.qrrt.snapshot import deployment_id
 
-__all__ = ["Packets", "by_packet"]
+__all__ = ["Packets", "by_packet", "packet_plan"]
 
 
 class Packets(Protocol):
@@ -44,19 +44,22 @@ class _Voice:
         return self.steered.answered
 
 
+def packet_plan(intent: QueryIntent) -> QueryPlan:
+    """No rows: the query, or the copies of an ensemble, find their own."""
+    if intent.constraints.strategy is Strategy.ENSEMBLE:
+        members = intent.constraints.members
+        return QueryPlan(strategy=Strategy.ENSEMBLE, rows=(), members=members)
+    return QueryPlan(strategy=Strategy.SINGLE, rows=())
+
+
 async def by_packet(packets: Packets, query: RequestContext) -> Response:
-    """Let the query, or the copies of an ensemble, find their own way. Raises `ApiError`."""
+    """Let a query with a packet plan find its own way. Raises `ApiError`."""
     body = query.parsed.body(query.parsed.model, {"stream": False, "stream_options": None})
     question = PacketQuestion(query.parsed.api, body, query.id, query.asked_at_s)
-    constraints = query.intent.constraints
-    ensemble = constraints.strategy is Strategy.ENSEMBLE
-    if ensemble:
-        query.plan = QueryPlan(strategy=Strategy.ENSEMBLE, rows=())
-    query.attempts = constraints.members if ensemble else 1
-    began_s = time.perf_counter()
-    steered = await packets.ask(query.intent, question)
-    query.away_s = time.perf_counter() - began_s
-    query.first_token_s = time.perf_counter() - query.began_s
+    query.attempts.count = query.plan.members
+    with query.waiting:
+        steered = await packets.ask(query.intent, question)
+    query.outcome.first_token_s = time.perf_counter() - query.began_s
     voices = _voices(query, steered)
     best = winner(query, [(voice.row, voice.answered.body) for voice in voices])
     return _response(query, voices[best], voices)
@@ -72,7 +75,8 @@ def _voices(query: RequestContext, steered: Sequence[PacketAnswer]) -> list[_Voi
         except NotJson:
             continue
         row = query.snapshot.row_of.get(deployment_id(answered.deployment, answered.site))
-        query.charge(
+        query.outcome.charge(
+            query.snapshot,
             row,
             usage.prompt_tokens if usage else query.intent.tokens_in,
             usage.completion_tokens if usage else 0,
@@ -85,9 +89,10 @@ def _voices(query: RequestContext, steered: Sequence[PacketAnswer]) -> list[_Voi
 
 def _response(query: RequestContext, given: _Voice, voices: Sequence[_Voice]) -> Response:
     answered, steered = given.answered, given.steered
-    query.path, query.object_id = steered.path, steered.object_id
+    outcome = query.outcome
+    outcome.path, outcome.object_id = steered.path, steered.object_id
     if given.row is not None:
-        query.row = given.row
+        outcome.row = given.row
     headers = {
         "content-type": JSON,
         "x-request-id": query.id,
@@ -97,7 +102,7 @@ def _response(query: RequestContext, given: _Voice, voices: Sequence[_Voice]) ->
         "daitn-facility": quote(answered.site),
         "daitn-path": ",".join(steered.path),
         "daitn-strategy": "packet",
-        "daitn-cost-usd": f"{query.cost_usd:.9f}",
+        "daitn-cost-usd": f"{outcome.cost_usd:.9f}",
     }
     if query.plan.strategy is Strategy.ENSEMBLE:
         headers["daitn-strategy"] = "packet, ensemble"

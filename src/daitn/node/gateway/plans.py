@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from daitn.control.queries.engine import late_after_s
+from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.answer import Answer
+from daitn.node.gateway.attempts import AttemptRunner, drop
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
-from daitn.node.gateway.failover import FAILED, Failover, FailoverAttempts, late_after_s
-from daitn.node.gateway.hedge import drop
+from daitn.node.gateway.failover import FailoverProxy
 from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Reply
@@ -35,65 +37,64 @@ _WHOLE: dict[str, object] = {"stream": False, "stream_options": None}
 class PlanExecutor:
     """Carries a plan out."""
 
-    def __init__(self, asking: Failover, load: GatewayLoad) -> None:
-        self._asking = asking
+    def __init__(self, proxy: FailoverProxy, budget: RetryBudget, load: GatewayLoad) -> None:
+        self._proxy = proxy
+        self._budget = budget
         self._load = load
 
-    async def answer(self, query: RequestContext, delivery: ResponseWriter) -> Reply:
+    async def answer(self, query: RequestContext, writer: ResponseWriter) -> Reply:
         """Raises `ApiError` where no deployment answers."""
         if query.plan.strategy is Strategy.ENSEMBLE:
-            return await self._ensemble(query, delivery)
+            return await self._ensemble(query, writer)
         if query.plan.strategy is Strategy.CASCADE:
-            sure = await self._if_sure(query, delivery)
-            return sure or await self._single(query, delivery, query.plan.better)
-        return await self._single(query, delivery, query.plan.rows)
+            sure = await self._if_sure(query, writer)
+            return sure or await self._single(query, writer, query.plan.better)
+        return await self._single(query, writer, query.plan.rows)
 
     async def _single(
-        self, query: RequestContext, delivery: ResponseWriter, rows: Sequence[int]
+        self, query: RequestContext, writer: ResponseWriter, rows: Sequence[int]
     ) -> Reply:
-        search = FailoverAttempts(self._asking, query, rows, stream=query.parsed.stream)
-        answer = await search.answer()
+        attempts = self._proxy.begin(query, rows, stream=query.parsed.stream)
+        with query.waiting:
+            answer = await attempts.answer()
         if not answer.streams:
-            return delivery.whole(answer)
+            return writer.whole(answer)
 
         async def resume(broken: Answer, why: AnswerBroken) -> Answer:
-            return await self._resumed(search, delivery, broken, why)
+            return await self._resumed(attempts, writer, broken, why)
 
-        return await delivery.stream(answer, resume)
+        return await writer.stream(answer, resume)
 
     async def _resumed(
-        self, search: FailoverAttempts, delivery: ResponseWriter, broken: Answer, why: AnswerBroken
+        self, attempts: AttemptRunner, writer: ResponseWriter, broken: Answer, why: AnswerBroken
     ) -> Answer:
         """After a stream broke off: another one that begins anew. Where something of it was given
         out already, it must be the same answer byte by byte."""
-        query = broken.query
-        deployed = query.snapshot.rows[broken.row]
-        query.failed.add(broken.row)
-        self._asking.topology.observe(deployed.site, deployed.name, FAILED)
-        broken_off = ApiError(502, "broken_off", f"{deployed.id}: {why.reason}")
-        if delivery.begun:
-            search.go_on_with(self._replicas(query, broken.row))
+        query, row = broken.query, broken.row
+        broken_off = ApiError(502, "broken_off", f"{query.snapshot.rows[row].id}: {why.reason}")
+        rows = self._replicas(query, row) if writer.begun else None
         try:
-            answer = await search.answer()
+            with query.waiting:
+                answer = await attempts.again(row, rows)
         except ApiError as error:
-            raise broken_off if delivery.begun else error from None
+            raise broken_off if writer.begun else error from None
         if answer.streams:
             return answer
         raise broken_off
 
-    def _replicas(self, query: RequestContext, row: int) -> list[int]:
-        """Rows that give the same answer and may, the fastest first."""
+    def _replicas(self, query: RequestContext, row: int) -> tuple[int, ...]:
+        """Rows that give the same answer as one that broke off and may, the fastest first."""
         rows, intent = query.snapshot.rows, query.intent
         broken = rows[row].descriptor
         if not (broken.deterministic and broken.manifest and intent.repeatable):
-            return []
+            return ()
         cut = relevant_to(
             query.snapshot,
             msgspec.structs.replace(intent, model=broken.name),
             query.paths,
             self._load.of(query.snapshot),
             clock.now_s(),
-            tuple(query.failed),
+            (row, *query.attempts.failed),
         )
         same = [
             (float(cut.seconds[at]), int(number))
@@ -102,41 +103,39 @@ class PlanExecutor:
             and rows[number].descriptor.deterministic
             and rows[number].descriptor.manifest == broken.manifest
         ]
-        return [number for _, number in sorted(same)]
+        return tuple(number for _, number in sorted(same))
 
-    async def _if_sure(self, query: RequestContext, delivery: ResponseWriter) -> Reply | None:
+    async def _if_sure(self, query: RequestContext, writer: ResponseWriter) -> Reply | None:
         """The cheap stage of a cascade: its answer, or none where it is not sure enough."""
         parsed = query.parsed
         changes = _WHOLE if parsed.logprobs else {**_WHOLE, **with_logprobs(parsed.api)}
-        search = FailoverAttempts(
-            self._asking, query, query.plan.rows, stream=False, changes=changes
-        )
+        attempts = self._proxy.begin(query, query.plan.rows, stream=False, changes=changes)
         try:
-            answer = await search.answer()
+            with query.waiting:
+                answer = await attempts.answer()
         except ApiError:
             return None
         if answer.status != 200:
             return None
-        delivery.count(answer)
+        writer.count(answer)
         sure = confidence(answer.body)
         if sure is None or sure < parsed.constraints.escalate_below:
             return None
         body = answer.body if parsed.logprobs else without_logprobs(answer.body)
-        return delivery.counted(answer, body)
+        return writer.counted(answer, body)
 
-    async def _ensemble(self, query: RequestContext, delivery: ResponseWriter) -> Reply:
-        away_s, began_s = query.away_s, time.perf_counter()
-        answers = await self._members(query)
-        query.away_s = away_s + time.perf_counter() - began_s
+    async def _ensemble(self, query: RequestContext, writer: ResponseWriter) -> Reply:
+        with query.waiting:
+            answers = await self._members(query)
         good = [answer for answer in answers if answer.status == 200]
         if not good:
             if answers:
-                return delivery.whole(answers[0])
+                return writer.whole(answers[0])
             raise unavailable("no member of the ensemble answered")
         for answer in good:
-            delivery.count(answer)
+            writer.count(answer)
         best = winner(query, [(answer.row, answer.body) for answer in good])
-        return delivery.counted(good[best], good[best].body)
+        return writer.counted(good[best], good[best].body)
 
     async def _members(self, query: RequestContext) -> list[Answer]:
         """What the members answer; one that fails is replaced, one that is unusually late is not
@@ -145,7 +144,7 @@ class PlanExecutor:
         spare = deque(plan.rows[plan.members :])
         first = plan.rows[: plan.members]
         tasks = [asyncio.create_task(self._member(query, row, spare)) for row in first]
-        late_s = max(late_after_s(query, row, stream=False) for row in first)
+        late_s = max(late_after_s(plan, query.context, row, stream=False) for row in first)
         try:
             done, late = await asyncio.wait(tasks, timeout=late_s if constraints.hedge else None)
             while late and 2 * sum(task.result() is not None for task in done) <= plan.members:
@@ -161,10 +160,10 @@ class PlanExecutor:
 
     async def _member(self, query: RequestContext, row: int, spare: deque[int]) -> Answer | None:
         while True:
-            search = FailoverAttempts(self._asking, query, (row,), stream=False, changes=_WHOLE)
+            attempts = self._proxy.begin(query, (row,), stream=False, changes=_WHOLE)
             try:
-                return await search.answer()
+                return await attempts.answer()
             except ApiError:
-                if not spare or not self._asking.budget.spend(time.monotonic()):
+                if not spare or not self._budget.spend(time.monotonic()):
                     return None
                 row = spare.popleft()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from daitn.node.gateway.answer import Answer
-from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.context import RequestContext, price_usd
 from daitn.node.gateway.observations import seen_stream, seen_whole
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream
@@ -50,7 +50,7 @@ class ResponseWriter:
         tokens_in = usage.prompt_tokens if usage else query.intent.tokens_in
         tokens_out = usage.completion_tokens if usage else 0
         if answer.status == 200:
-            query.charge(answer.row, tokens_in, tokens_out)
+            query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
             deployed = query.snapshot.rows[answer.row]
             seen = seen_whole(answer, tokens_out)
             self._topology.observe(deployed.site, deployed.name, seen)
@@ -59,8 +59,8 @@ class ResponseWriter:
         """Give out `body` as the answer, as a stream of one piece where a stream was wished."""
         query = self._query
         self._given(answer)
-        query.first_token_s = answer.ended_s - query.began_s
-        headers = self._headers(answer, query.cost_usd)
+        query.outcome.first_token_s = answer.ended_s - query.began_s
+        headers = self._headers(answer, query.outcome.cost_usd)
         if query.parsed.stream and not answer.is_events and answer.status == 200:
             body = as_events(body, query.parsed.api)
             headers["content-type"] = EVENTS
@@ -108,17 +108,14 @@ class ResponseWriter:
             raise AnswerBroken("its answer is empty")
 
     async def _piece(self, answer: Answer) -> bytes:
-        began_s = time.perf_counter()
-        try:
+        with self._query.waiting:
             return await answer.piece()
-        finally:
-            self._query.away_s += time.perf_counter() - began_s
 
     async def _write(self, answer: Answer, data: bytes) -> None:
         """The head goes out with the first events, so that it names who really answers."""
         if self._out is None:
             self._given(answer)
-            self._query.first_token_s = time.perf_counter() - self._query.began_s
+            self._query.outcome.first_token_s = time.perf_counter() - self._query.began_s
             self._out = self._request.stream(self._headers(answer, self._expected_usd(answer)))
         began_s = time.perf_counter()
         await self._out.write(data)
@@ -130,25 +127,24 @@ class ResponseWriter:
         # An event carries about one token; the last two say why the answer ends, and that it does.
         tokens_out = usage.completion_tokens if usage else max(0, events.count - 2)
         tokens_in = usage.prompt_tokens if usage else query.intent.tokens_in
-        query.charge(answer.row, tokens_in, tokens_out)
+        query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
         deployed = query.snapshot.rows[answer.row]
         seen = _OK if events.resumed else seen_stream(answer, tokens_out, self._held_s)
         self._topology.observe(deployed.site, deployed.name, seen)
 
     def _given(self, answer: Answer) -> None:
-        self._query.row, self._query.path = answer.row, answer.path
+        outcome = self._query.outcome
+        outcome.row, outcome.path = answer.row, answer.path
 
     def _expected_usd(self, answer: Answer) -> float:
-        query, columns = self._query, self._query.snapshot.columns
-        return query.cost_usd + float(
-            columns.price_in[answer.row] * query.intent.tokens_in
-            + columns.price_out[answer.row] * query.intent.tokens_out
-        )
+        query, intent = self._query, self._query.intent
+        usd = price_usd(query.snapshot, answer.row, intent.tokens_in, intent.tokens_out)
+        return query.outcome.cost_usd + usd
 
     def _headers(self, answer: Answer, cost_usd: float) -> dict[str, str]:
         query = self._query
         deployed = query.snapshot.rows[answer.row]
-        overhead_s = max(0.0, time.perf_counter() - query.began_s - query.away_s)
+        overhead_s = max(0.0, time.perf_counter() - query.began_s - query.waiting.total_s)
         headers = {
             "content-type": answer.content_type,
             "x-request-id": query.id,
@@ -159,7 +155,7 @@ class ResponseWriter:
             "daitn-strategy": query.plan.strategy,
             "daitn-cost-usd": f"{cost_usd:.9f}",
             "daitn-overhead-ms": f"{overhead_s * 1e3:.3f}",
-            "daitn-attempts": str(query.attempts),
+            "daitn-attempts": str(query.attempts.count),
             "daitn-waited-s": f"{answer.waited_s:.6f}",
         }
         if query.intent.topic:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from daitn.control.queries.attempts import Cause
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.node.gateway.answer import Answer
@@ -29,7 +29,7 @@ from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import deployment_id
 
-__all__ = ["AttemptFailed", "Cause", "Upstream"]
+__all__ = ["AttemptFailed", "Upstream"]
 
 _PATHS = {api: f"/v1{api.path}" for api in Api}
 CONNECT_TIMEOUT_S = 3.0
@@ -45,17 +45,6 @@ _KEPT_ALIVE_S = 30.0
 """Shorter than servers keep idle connections (uvicorn 5 s is the exception: it then says so)."""
 _MOST_ADDRESSES = 10_000
 """Endpoints come from outside, and facilities move."""
-
-
-class Cause(enum.Enum):
-    """Why a deployment did not answer."""
-
-    FULL = "full"
-    FAILED = "failed"
-    REFUSED = "refused"
-    """The server behind the facility is there and says that it failed, at this query at least."""
-    UNREACHABLE = "unreachable"
-    """There was no connection: another path may lead there."""
 
 
 class AttemptFailed(Exception):

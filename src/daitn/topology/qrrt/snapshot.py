@@ -137,6 +137,11 @@ class Paths:
             known = self.memo["everywhere"] = bool(np.isfinite(self.rtt_s).all())
         return known
 
+    def via(self, row: int) -> SiteId | None:
+        """The site in between on the path to a row; none: nobody is."""
+        at = int(self.relay[row])
+        return None if at < 0 else self.relays[at]
+
 
 @dataclass(frozen=True, slots=True)
 class Qrrt:

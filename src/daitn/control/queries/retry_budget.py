@@ -1,4 +1,7 @@
-"""How many second attempts a gateway allows itself, so that failures do not multiply load."""
+"""How many second attempts a gateway allows itself, so that failures do not multiply load.
+
+Shared by all queries of the gateway. Time is of any clock that never goes back, one for all calls.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class RetryBudget:
         self._second = 0
 
     def deposit(self, now_s: float) -> None:
-        """A query came. `now_s` is of any clock that never goes back."""
+        """A query came."""
         self._asked[self._slot(now_s)] += 1
 
     def spend(self, now_s: float) -> bool:

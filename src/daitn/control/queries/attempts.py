@@ -1,0 +1,139 @@
+"""Attempts of a query at deployments: facts of them, commands that follow, and their account.
+
+The shells of the failover machine (`daitn.control.queries.failover`), a live gateway and a
+simulated one, hand in the facts and carry out the commands.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import msgspec
+
+from daitn.topology.qrrt.snapshot import Paths
+
+__all__ = [
+    "Answered",
+    "Ask",
+    "Attempts",
+    "Begun",
+    "BrokenOff",
+    "Cause",
+    "Command",
+    "Fact",
+    "Failed",
+    "GiveUp",
+    "Late",
+    "Stop",
+    "TellFailed",
+    "TellLate",
+]
+
+
+class Attempts(msgspec.Struct):
+    """The account of one query's attempts. Its failover machines write it, and nobody else: one
+    of a single plan, one after the other of a cascade, side by side of an ensemble."""
+
+    paths: Paths
+    """Those that the query was decided on, or newer ones where a site could not be reached."""
+    count: int = 0
+    hedged: bool = False
+    failed: set[int] = set()
+    """Rows that were asked and failed."""
+
+
+class Cause(enum.Enum):
+    """Why a deployment did not answer."""
+
+    FULL = "full"
+    FAILED = "failed"
+    REFUSED = "refused"
+    """The server behind the facility is there and says that it failed, at this query at least."""
+    UNREACHABLE = "unreachable"
+    """There was no connection: another path may lead there."""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """Somebody wants an answer."""
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A row answered, or began to where its answer is a stream."""
+
+    row: int
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A row did not answer."""
+
+    row: int
+    cause: Cause
+    reason: str = ""
+    retry_after_s: float | None = None
+    """When it may go better, as the deployment says."""
+    paths: Paths | None = None
+    """Those that are left, where it could not be reached."""
+
+
+class Late(msgspec.Struct, frozen=True):
+    """A row has not answered within the time that `Ask` named."""
+
+    row: int
+
+
+class BrokenOff(msgspec.Struct, frozen=True):
+    """The answer of a row that answered did not come to its end, and another is wanted."""
+
+    row: int
+    rows: tuple[int, ...] | None = None
+    """The only ones that may still answer; none: those that are left."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Ask a row; answer with `Answered` or `Failed`, and with `Late` after so long if neither
+    came."""
+
+    row: int
+    late_after_s: float = math.inf
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Another row was faster; nobody waits for this one's answer."""
+
+    row: int
+
+
+class TellFailed(msgspec.Struct, frozen=True):
+    """Tell the topology that a row failed."""
+
+    row: int
+
+
+class TellLate(msgspec.Struct, frozen=True):
+    """Tell the topology that a row takes at least so long."""
+
+    row: int
+    waited_s: float
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """No row that may answer could."""
+
+    failures: tuple[Failed, ...]
+    """The last one of each row."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it was for nothing but load."""
+        return bool(self.failures) and all(one.cause is Cause.FULL for one in self.failures)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When the first of them may have room, as far as they say."""
+        waits_s = [one.retry_after_s for one in self.failures if one.retry_after_s is not None]
+        return min(waits_s, default=None)
+
+
+Fact = Begun | Answered | Failed | Late | BrokenOff
+Command = Ask | Stop | TellFailed | TellLate | GiveUp

@@ -1,0 +1,248 @@
+"""The failover machine: deployments are asked in turn until one answers, within a budget of
+retries, and a second one beside the first where that is unusually late (Dean and Barroso, "The
+tail at scale", CACM 2013). One door, a literal table, facts in and commands out.
+
+::
+
+              Failed, another row is left; Late: a second one beside
+                               ┌──┐
+                       Begun   │  v   Answered
+                  new ───────> asking ────────> answered
+                               │    ^               │
+         Failed, none is left  │    └───────────────┘ BrokenOff, another row is left
+                               v                    │
+                           given up <───────────────┘ BrokenOff, none is left
+
+What an attempt comes to after it was stopped is taken in and changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from daitn.control.queries.attempts import (
+    Answered,
+    Ask,
+    Attempts,
+    Begun,
+    BrokenOff,
+    Cause,
+    Command,
+    Fact,
+    Failed,
+    GiveUp,
+    Late,
+    Stop,
+    TellFailed,
+    TellLate,
+)
+from daitn.control.queries.retry_budget import RetryBudget
+from daitn.objects.errors import IllegalTransition
+from daitn.objects.identifiers import SiteId
+
+__all__ = ["Failover"]
+
+Commands = tuple[Command, ...]
+_NOTHING: Final[Commands] = ()
+
+
+class _State(enum.StrEnum):
+    NEW = "new"
+    ASKING = "asking"
+    ANSWERED = "answered"
+    GIVEN_UP = "given up"
+
+
+class Failover:
+    """Of one answer. Its times, and those of the budget, are of one clock that never goes back."""
+
+    __slots__ = (
+        "_account",
+        "_budget",
+        "_failures",
+        "_hedged",
+        "_history",
+        "_late_after_s",
+        "_left",
+        "_refused",
+        "_relays",
+        "_rows",
+        "_state",
+        "_tried",
+        "_under_way",
+        "_watched",
+    )
+
+    def __init__(
+        self,
+        rows: Iterable[int],
+        account: Attempts,
+        budget: RetryBudget,
+        *,
+        most: int,
+        late_after_s: Callable[[int], float] | None = None,
+        relays: bool = True,
+    ) -> None:
+        """`rows`: different ones, in the order in which they are asked. `most`: attempts.
+        `late_after_s`: when a row is unusually late; none: no second one is asked beside it.
+        `relays`: whether rows are asked through other gateways where paths lead through them."""
+        self._rows = deque(rows)
+        self._account = account
+        self._budget = budget
+        self._left = most
+        self._late_after_s = late_after_s
+        self._relays = relays
+        self._state = _State.NEW
+        self._history: tuple[tuple[type[Fact], _State], ...] = ()
+        self._under_way: dict[int, float] = {}
+        """Rows, and when they were asked."""
+        self._tried: tuple[tuple[int, SiteId | None], ...] = ()
+        """Rows, and the gateways through which they were asked; none: directly."""
+        self._failures: dict[int, Failed] = {}
+        self._refused: tuple[int, ...] = ()
+        """Rows that did, of which the topology was not told yet."""
+        self._watched = -1
+        """The row that is under way alone, and of which `Late` is awaited."""
+        self._hedged = -1
+        """The row that was late, and beside which another one was asked."""
+
+    def handle(self, fact: Fact, now_s: float) -> Commands:
+        """Take one fact in; say what is to be done, in this order.
+
+        Raises `IllegalTransition`, with what came before, for a fact that the state does not know.
+        """
+        handler = _TABLE[self._state].get(type(fact))
+        if handler is None:
+            told = " ".join(f"{kind.__name__}->{state}" for kind, state in self._history)
+            raise IllegalTransition(
+                f"a failover that is {self._state} cannot take {fact}; so far: {told}",
+                fix="this is a defect of the gateway; report it",
+            )
+        commands = handler(self, fact, now_s)
+        self._history += ((type(fact), self._state),)
+        return commands
+
+    def _on_begun(self, fact: Begun, now_s: float) -> Commands:
+        self._state = _State.ASKING
+        if self._rows and self._left:
+            return (self._ask(self._rows.popleft(), now_s),)
+        return self._give_up()
+
+    def _on_answered(self, fact: Answered, now_s: float) -> Commands:
+        if self._under_way.pop(fact.row, None) is None:
+            return _NOTHING
+        self._state = _State.ANSWERED
+        if not self._under_way and not self._refused:
+            return _NOTHING
+        commands: list[Command] = []
+        for row, asked_at_s in self._under_way.items():
+            commands.append(Stop(row))
+            if self._is_late(row, waited_s := now_s - asked_at_s):
+                commands.append(TellLate(row, waited_s))
+        self._under_way.clear()
+        # Another row answered this very query, so it was not the query's fault: with bad queries
+        # alone, nobody takes a deployment away from others.
+        commands += map(TellFailed, self._refused)
+        self._refused = ()
+        return tuple(commands)
+
+    def _on_failed(self, fact: Failed, now_s: float) -> Commands:
+        if self._under_way.pop(fact.row, None) is None:
+            return _NOTHING
+        told = self._note(fact)
+        if (ask := self._next(now_s)) is not None:
+            return (*told, ask)
+        return told if self._under_way else (*told, *self._give_up())
+
+    def _on_late(self, fact: Late, now_s: float) -> Commands:
+        if fact.row != self._watched or (ask := self._next(now_s)) is None:
+            return _NOTHING
+        self._hedged = fact.row
+        self._account.hedged = True
+        return (ask,)
+
+    def _on_broken_off(self, fact: BrokenOff, now_s: float) -> Commands:
+        self._state = _State.ASKING
+        self._hedged = -1
+        self._account.failed.add(fact.row)
+        if fact.rows is not None:
+            self._rows = deque(fact.rows)
+        ask = self._next(now_s)
+        return (TellFailed(fact.row), *((ask,) if ask is not None else self._give_up()))
+
+    def _on_stale(self, fact: Fact, now_s: float) -> Commands:
+        return _NOTHING
+
+    def _note(self, failed: Failed) -> Commands:
+        row, account = failed.row, self._account
+        if failed.paths is not None:
+            account.paths = failed.paths
+            if math.isfinite(failed.paths.rtt_s[row]) and self._path_to(row) not in self._tried:
+                self._rows.appendleft(row)
+                return _NOTHING
+        account.failed.add(row)
+        self._failures[row] = failed
+        if failed.cause is Cause.REFUSED:
+            self._refused += (row,)
+            return _NOTHING
+        return _NOTHING if failed.cause is Cause.FULL else (TellFailed(row),)
+
+    def _next(self, now_s: float) -> Ask | None:
+        """The next row to which there is a path, where a retry is left for it."""
+        rtt_s = self._account.paths.rtt_s
+        while self._rows and math.isinf(rtt_s[self._rows[0]]):
+            self._rows.popleft()
+        if not self._rows or not self._left or not self._budget.spend(now_s):
+            return None
+        return self._ask(self._rows.popleft(), now_s)
+
+    def _ask(self, row: int, now_s: float) -> Ask:
+        assert row not in self._under_way
+        assert len(self._under_way) < 2
+        self._left -= 1
+        self._account.count += 1
+        self._tried += (self._path_to(row),)
+        alone = not self._under_way
+        self._under_way[row] = now_s
+        self._watched = -1
+        if self._late_after_s is None or not (alone and self._rows and self._left):
+            return Ask(row)
+        if self._hedged >= 0:
+            return Ask(row)
+        self._watched = row
+        return Ask(row, self._late_after_s(row))
+
+    def _path_to(self, row: int) -> tuple[int, SiteId | None]:
+        return row, self._account.paths.via(row) if self._relays else None
+
+    def _is_late(self, row: int, waited_s: float) -> bool:
+        """One that was asked beside another has not had that one's time: nothing is known of it
+        yet where it is overtaken soon."""
+        assert self._late_after_s is not None
+        return row == self._hedged or waited_s >= self._late_after_s(row)
+
+    def _give_up(self) -> Commands:
+        self._state = _State.GIVEN_UP
+        return (GiveUp(tuple(self._failures.values())),)
+
+
+_Handler = Callable[[Failover, Any, float], Commands]
+_TABLE: Final[dict[_State, dict[type[Fact], _Handler]]] = {
+    _State.NEW: {Begun: Failover._on_begun},
+    _State.ASKING: {
+        Answered: Failover._on_answered,
+        Failed: Failover._on_failed,
+        Late: Failover._on_late,
+    },
+    _State.ANSWERED: {
+        BrokenOff: Failover._on_broken_off,
+        Answered: Failover._on_stale,
+        Failed: Failover._on_stale,
+        Late: Failover._on_stale,
+    },
+    _State.GIVEN_UP: {Late: Failover._on_stale},
+}
