@@ -102,13 +102,13 @@ async def test_a_site_that_does_not_get_on_is_told_to_stop_and_has_failed(
     scene.service.told(QA, work.work.visit, status)
     handed_in = len(scene.commands)
     if ends:
-        await until(lambda: scene.service.get(QA).strikes)
+        await until(lambda: scene.service.get(QA).failures)
         await until(lambda: StopWork(SiteId("netco"), work.work.visit) in scene.commands)
         assert "netco has not got on with" in caplog.text
-        assert scene.service.get(QA).strikes == {"netco": 1}
+        assert scene.service.get(QA).failures == {"netco": 1}
     else:
         await until(lambda: len(scene.commands) > handed_in + 8)
-        assert not scene.service.get(QA).strikes
+        assert not scene.service.get(QA).failures
 
 
 def set_back(monkeypatch: pytest.MonkeyPatch, by_s: float = 3600.0) -> None:

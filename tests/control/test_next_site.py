@@ -264,7 +264,7 @@ def test_what_the_owner_does_not_want_is_not_visited_and_told_why() -> None:
     assert reasons(job(requirements=(other,)), NEURO) == ["owner"]
     assert reasons(job(), prospect("ecb", "finance")) == ["topic"]
     failed = job()
-    failed.strikes[SiteId("ninds")] = 2
+    failed.failures[SiteId("ninds")] = 2
     assert first(failed, NEURO) is None
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from daitn.files import items
-from daitn.node.agents import host as station_module
+from daitn.node.agents import host as host_module
 from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
@@ -242,7 +242,7 @@ async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:
         assert kept.fetched[0].manifest in home.models()
 
 
-async def test_journeys_that_have_ended_are_not_looked_at_again(
+async def test_agents_that_have_ended_are_not_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with living(tmp_path) as (home, _):
@@ -270,7 +270,7 @@ async def test_journeys_that_have_ended_are_not_looked_at_again(
         assert len(shown.jobs) == 21
 
 
-async def test_a_journey_that_is_sent_out_anew_again_and_again_has_one_task(
+async def test_an_agent_that_is_sent_out_anew_again_and_again_has_one_task(
     tmp_path: Path,
 ) -> None:
     before = asyncio.all_tasks()
@@ -287,7 +287,7 @@ async def test_a_journey_that_is_sent_out_anew_again_and_again_has_one_task(
 async def test_who_waits_by_a_clock_that_was_ahead_does_not_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station_module, "RETRY_AT_MOST_S", 0.05)
+    monkeypatch.setattr(host_module, "RETRY_AT_MOST_S", 0.05)
     waits = Planned(route=None, decision=DECISION, waiting_for="sites that are away")
     agent = planning()
     ahead = DatedFact(clock.now_s() + 86_400.0, waits)
@@ -302,7 +302,7 @@ async def test_who_waits_by_a_clock_that_was_ahead_does_not_wait_for_it(
         await until(went_on)
 
 
-def test_whoever_takes_a_journey_over_makes_it_later() -> None:
+def test_whoever_takes_an_agent_over_makes_it_later() -> None:
     world = World()
     facts = tuple(DatedFact(at_s, event) for event, at_s in world.facts)
     agent = Agent(job=JobId("qa-1"), home=HOME, facts=facts)

@@ -24,7 +24,7 @@ from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.exchange import IN_FLIGHT, STRIKES, Exchange, FetchChunk
+from daitn.tools.mobility.exchange import IN_FLIGHT, MOST_FAILURES, Exchange, FetchChunk
 from daitn.tools.mobility.manifests import chunk_sizes, digest_of
 from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore, Moved
@@ -220,7 +220,7 @@ async def test_a_liar_is_found_out_and_given_up(world: World) -> None:
     moved = await world.transport().fetch(world.model(), ignore)
     assert unpacked(world.store, world.digest) == DATA
     assert moved.sources.get("liar", 0) <= len(canonical(world.manifest))
-    assert len(world.asked("liar")) <= STRIKES + 3
+    assert len(world.asked("liar")) <= MOST_FAILURES + 3
 
 
 async def test_a_chunk_that_is_cut_short_is_not_taken(world: World) -> None:
@@ -281,7 +281,7 @@ async def test_nobody_answers_and_the_error_says_who_was_asked(world: World) -> 
         "fix:",
     ):
         assert expected in said
-    assert 0 < len(world.asked("frozen")) <= STRIKES
+    assert 0 < len(world.asked("frozen")) <= MOST_FAILURES
 
 
 async def test_a_chunk_that_no_holder_has_is_named(world: World) -> None:
@@ -523,7 +523,7 @@ def test_every_exchange_ends_within_bounds(
     took_s = simulated.run(digests(count))
     if usable:
         assert set(simulated.arrived) == set(digests(count))
-    assert simulated.asks <= len(holders) * (2 * count + 3 * STRIKES) + sum(bad.values())
+    assert simulated.asks <= len(holders) * (2 * count + 3 * MOST_FAILURES) + sum(bad.values())
     assert took_s < 1000 + 100 * count
 
 

@@ -215,7 +215,7 @@ def _assigned(
     def burden(site: SiteId) -> tuple[bool, int, float, str]:
         load = sites[site].load
         queue = load.queue.value if load else 0.0
-        failed = job.verifier_strikes.get(site, 0) + job.losses.get(site, 0)
+        failed = job.verifier_failures.get(site, 0) + job.losses.get(site, 0)
         cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
         return (cut_off, failed, busy[site] + queue, site)
 

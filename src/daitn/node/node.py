@@ -87,9 +87,9 @@ class Node:
             self._consultant,
             self._publish_progress,
         )
-        self._inference: Roles | None = None
+        self._roles: Roles | None = None
         if Roles.wanted(config):
-            self._inference = Roles(
+            self._roles = Roles(
                 config,
                 self._consultant,
                 fabric,
@@ -99,12 +99,12 @@ class Node:
                 self._news.set,
             )
         self._terminus: AgentsRole | None = None
-        if self._inference is not None and self._inference.forwarder is not None:
+        if self._roles is not None and self._roles.forwarder is not None:
             self._terminus = AgentsRole(
                 config.site,
                 state,
                 fabric,
-                self._inference.forwarder,
+                self._roles.forwarder,
                 self._transport,
                 self._executor,
                 self._described,
@@ -127,10 +127,10 @@ class Node:
             self._config, self._consultant, self._trainer, self._key.public, started
         )
         self._executor.offer(self.descriptor)
-        if self._inference is not None:
-            self._inference.offer(self.descriptor)
-            await self._inference.start()
-            self.descriptor = self._inference.described(self.descriptor)
+        if self._roles is not None:
+            self._roles.offer(self.descriptor)
+            await self._roles.start()
+            self.descriptor = self._roles.described(self.descriptor)
         await self._chunks.start()
         for verb, handler in self._handlers().items():
             served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
@@ -143,9 +143,9 @@ class Node:
         await self._publish_advert()
         self._work.resume()
         self._tasks.spawn(self._mark_time(), "time")
-        if self._inference is not None:
-            await self._inference.listen()
-            self._tasks.spawn(self._tell_news(self._inference), "news")
+        if self._roles is not None:
+            await self._roles.listen()
+            self._tasks.spawn(self._tell_news(self._roles), "news")
         if self._terminus is not None:
             self._terminus.start()
 
@@ -169,8 +169,8 @@ class Node:
             await self._terminus.close()
         await self._work.close()
         await self._tasks.close()
-        if self._inference is not None:
-            await self._inference.close()
+        if self._roles is not None:
+            await self._roles.close()
         await self._sensing.close()
         await self._chunks.close()
         await self._transport.close()
@@ -216,7 +216,7 @@ class Node:
             "status": self._on_status,
             "stop": self._on_stop,
             "retain": self._on_retain,
-            **(self._inference.handlers() if self._inference else {}),
+            **(self._roles.handlers() if self._roles else {}),
             **(self._terminus.handlers() if self._terminus else {}),
         }
 
@@ -258,7 +258,7 @@ class Node:
 
     def _in_use(self) -> frozenset[Digest]:
         """Models that this site needs, whatever others do."""
-        serving = self._inference.models() if self._inference else frozenset()
+        serving = self._roles.models() if self._roles else frozenset()
         travelling = self._terminus.models() if self._terminus else frozenset()
         return self._work.models() | serving | travelling
 

@@ -14,7 +14,7 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.job import MAX_LOSSES, MAX_STRIKES, MOST_IN_VAIN, Job
+from daitn.control.jobs.job import MAX_FAILURES, MAX_LOSSES, MOST_IN_VAIN, Job
 from daitn.control.jobs.machine import WAITS_AT_MOST_S, replay
 from daitn.control.jobs.view import view
 from daitn.objects.decisions import Rejection, Route
@@ -71,7 +71,7 @@ def any_site(job: Job) -> Route | None:
 def test_a_site_that_gives_no_reason_is_left_out_after_two_times(state: WorkState) -> None:
     world = World()
     world.routes = any_site
-    for _ in range(MAX_STRIKES):
+    for _ in range(MAX_FAILURES):
         start = world.run_until(is_training)
         assert isinstance(start, StartWork)
         assert start.site == "general"
@@ -86,7 +86,7 @@ def test_a_site_that_gives_no_reason_is_left_out_after_two_times(state: WorkStat
 @pytest.mark.parametrize("state", [WorkState.CANCELLED, WorkState.UNKNOWN])
 def test_a_verifier_that_gives_no_reason_ends_the_job(state: WorkState) -> None:
     world = World()
-    for _ in range(MAX_STRIKES):
+    for _ in range(MAX_FAILURES):
         start = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-broad")
         assert isinstance(start, StartWork)
         world.feed(Reported(ended(start, state)))
@@ -121,19 +121,19 @@ def test_a_site_that_finished_work_between_its_losses_stays() -> None:
 def test_a_visit_that_does_not_get_on_is_stopped_and_counts_as_a_failure() -> None:
     world = World()
     world.routes = any_site
-    for _ in range(MAX_STRIKES):
+    for _ in range(MAX_FAILURES):
         start = world.run_until(is_training)
         assert isinstance(start, StartWork)
         world.feed(WorkStalled(site=start.site, visit=start.work.visit, silent_s=600.0))
         assert StopWork(start.site, start.work.visit) in world.pending
         world.feed(WorkStalled(site=start.site, visit=start.work.visit, silent_s=600.0))
-    assert world.job.strikes == {"general": MAX_STRIKES}
+    assert world.job.failures == {"general": MAX_FAILURES}
     assert "600 s" in world.job.troubles[SiteId("general")]
 
 
 def test_a_verification_that_does_not_get_on_is_given_anew_then_ends_the_job() -> None:
     world = World()
-    for _ in range(MAX_STRIKES):
+    for _ in range(MAX_FAILURES):
         start = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-expert")
         assert isinstance(start, StartWork)
         world.feed(WorkStalled(site=start.site, visit=start.work.visit, silent_s=600.0))
@@ -154,7 +154,7 @@ def test_another_verifier_measures_what_one_cannot_fetch() -> None:
     again = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "b")
     assert isinstance(again, StartWork)
     assert again.work.model == verify.work.model
-    assert not world.job.strikes
+    assert not world.job.failures
 
 
 def test_a_site_whose_models_no_verifier_can_fetch_is_left_out_and_named() -> None:
@@ -178,7 +178,7 @@ def test_a_site_whose_models_no_verifier_can_fetch_is_left_out_and_named() -> No
 def test_a_site_that_cannot_fetch_from_any_holder_is_left_out_and_its_holders_are_named() -> None:
     world = World()
     world.routes = lambda job: None if job.excluded else any_site(job)
-    for _ in range(MAX_STRIKES):
+    for _ in range(MAX_FAILURES):
         start = world.run_until(is_training)
         assert isinstance(start, StartWork)
         world.feed(Reported(failed(start, "Unreachable")))
@@ -196,7 +196,7 @@ def test_a_site_that_cannot_fetch_from_any_holder_is_left_out_and_its_holders_ar
 def test_a_fresh_model_that_nobody_can_fetch_leaves_its_site_out() -> None:
     world = World()
     world.routes = any_site
-    for _ in range(MAX_STRIKES):
+    for _ in range(MAX_FAILURES):
         make = world.run_until(lambda c: isinstance(c, StartWork))
         assert isinstance(make, StartWork)
         assert isinstance(make.work, VisitWork)

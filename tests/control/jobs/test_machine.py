@@ -207,7 +207,7 @@ def test_a_report_about_something_else_is_a_failure_of_its_site() -> None:
         there = World()
         given = there.run_until(is_training)
         there.feed(Reported(wrong))
-        assert there.job.strikes == {"general": 1}
+        assert there.job.failures == {"general": 1}
         assert given is not None
         assert there.job.spent_examples == 0
 
@@ -249,7 +249,7 @@ def test_work_that_was_lost_before_it_was_measured_is_paid_all_the_same() -> Non
     world.run_until(lambda command: isinstance(command, ComputeRoute))
     shown = view(world.job, world.now_s)
     assert (shown.cost_usd, shown.examples) == (0.5, 100)
-    assert world.job.strikes == {"general": 1}
+    assert world.job.failures == {"general": 1}
 
 
 def test_a_waiting_job_looks_less_and_less_often() -> None:

@@ -16,9 +16,9 @@ from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 
-__all__ = ["MAX_LOSSES", "MAX_STRIKES", "MOST_IN_VAIN", "Job", "ModelCandidate", "Outstanding"]
+__all__ = ["MAX_FAILURES", "MAX_LOSSES", "MOST_IN_VAIN", "Job", "ModelCandidate", "Outstanding"]
 
-MAX_STRIKES = 2
+MAX_FAILURES = 2
 """Failures at a site before the job goes elsewhere: one may be bad luck."""
 MAX_LOSSES = 3
 """Losses of a site during work, without finished work between, before the job goes elsewhere: a
@@ -91,9 +91,9 @@ class Job:
     lineage: list[Entry] = field(default_factory=list)
     verifications: dict[ObjectiveName, Verification] = field(default_factory=dict)
     """Per objective, for the best checkpoint."""
-    strikes: dict[SiteId, int] = field(default_factory=dict)
+    failures: dict[SiteId, int] = field(default_factory=dict)
     """Failed visits per site."""
-    verifier_strikes: dict[SiteId, int] = field(default_factory=dict)
+    verifier_failures: dict[SiteId, int] = field(default_factory=dict)
     losses: dict[SiteId, int] = field(default_factory=dict)
     """Losses of a site during work since it last finished any."""
     troubles: dict[SiteId, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Job:
     @property
     def excluded(self) -> tuple[SiteId, ...]:
         """Sites that failed this job, or were lost to it, too often to be used again."""
-        failed = {site for site, times in self.strikes.items() if times >= MAX_STRIKES}
+        failed = {site for site, times in self.failures.items() if times >= MAX_FAILURES}
         lost = {site for site, times in self.losses.items() if times >= MAX_LOSSES}
         return tuple(sorted(failed | lost))
 

@@ -30,7 +30,7 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import why_exhausted
 from daitn.control.jobs.failing import note_cut_off, note_failure, note_loss, reason_of, stall_of
-from daitn.control.jobs.job import MAX_STRIKES, MOST_IN_VAIN, Job, ModelCandidate, Outstanding
+from daitn.control.jobs.job import MAX_FAILURES, MOST_IN_VAIN, Job, ModelCandidate, Outstanding
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
 from daitn.objects.descriptors import ANY
@@ -189,7 +189,7 @@ def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
         return _fail(job, error, now_s)
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
-    job.strikes[outcome.site] = MAX_STRIKES if at_once else job.strikes.get(outcome.site, 0) + 1
+    job.failures[outcome.site] = MAX_FAILURES if at_once else job.failures.get(outcome.site, 0) + 1
     note_failure(job, outcome.site, error)
     if error.code == "Unreachable":
         holders = job.base.model.holders if job.base else ()
@@ -212,7 +212,7 @@ def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
     if not _is_given(job, event):
         return ()
-    job.strikes[event.site] = job.strikes.get(event.site, 0) + 1
+    job.failures[event.site] = job.failures.get(event.site, 0) + 1
     stops = _drop(job, event.site)
     note_failure(job, event.site, stall_of(event))
     return (*stops, *_plan(job))
@@ -281,8 +281,8 @@ def _on_verification_stalled(job: Job, event: JobEvent, now_s: float) -> Command
 
 
 def _verifier_struck(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
-    job.verifier_strikes[site] = job.verifier_strikes.get(site, 0) + 1
-    if job.verifier_strikes[site] >= MAX_STRIKES:
+    job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
+    if job.verifier_failures[site] >= MAX_FAILURES:
         return (*_stop_all(job), *_fail(job, error, now_s))
     return (ChooseVerifiers(_open_objectives(job)),)
 
@@ -296,7 +296,7 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
     """Continue from the last verified checkpoint."""
     made_at = job.candidate.made_at if job.candidate else None
     if made_at is not None:
-        job.strikes[made_at] = job.strikes.get(made_at, 0) + 1
+        job.failures[made_at] = job.failures.get(made_at, 0) + 1
         job.troubles[made_at] = f"its model was lost before it was measured: {detail}"
     job.in_vain += 1
     job.candidate = None

@@ -79,13 +79,13 @@ class AgentHome:
         self._open: dict[JobId, Agent] = {}
         """Those that have not ended: what is done again and again looks at these alone."""
         self._models: dict[JobId, frozenset[Digest]] = {}
-        """Weights that each journey needs, whether it has ended or not."""
+        """Weights that each agent needs, whether it has ended or not."""
         self._heard_s: dict[JobId, float] = {}
         self._at: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
         """Its latest stage of which was heard, and where."""
         self._backed_up: dict[JobId, set[Digest]] = {}
         self._news: dict[JobId, Agent] = {}
-        """Journeys of which weights may not be kept here yet."""
+        """Agents whose weights may not be kept here yet."""
         self._naming: set[JobId] = set()
         """Ids of jobs that are being assessed, and not kept yet."""
         self._tasks: tuple[asyncio.Task[None], ...] = ()
@@ -96,7 +96,7 @@ class AgentHome:
             try:
                 self._know(Itinerary.of(agent))
             except Corrupt as error:
-                log.error("a journey of ours cannot be read and is left aside: %s", error)
+                log.error("an agent of this home cannot be read and is left aside: %s", error)
         self._news = dict(self._open)
         self._heard_s = dict.fromkeys(self._open, time.monotonic())
         self._tasks = (
@@ -151,7 +151,7 @@ class AgentHome:
         if agent is None or agent.stage() < known.stage():
             return ReportReply.YES
         if (agent.job, agent.home, agent.epoch) != (report.job, self._site, report.epoch):
-            raise Corrupt(f"the note on {report.job} is about another journey", field="journey")
+            raise Corrupt(f"the report on {report.job} is about another agent", field="agent")
         # What has ended is not home yet: its weights are still to come.
         if not Itinerary.of(agent).job.state.final:
             await self._learn(agent)
@@ -273,7 +273,7 @@ class AgentHome:
         now_s = self._runtime.now_s()
         taken = self._store.jobs()
         number = 1
-        # Jobs of two homes meet at stations, so a number alone would not do.
+        # Jobs of two homes meet at hosts, so a number alone would not do.
         while (job := JobId(f"{name}-{self._site}-{number}")) in taken | self._naming:
             number += 1
         self._naming.add(job)

@@ -1,7 +1,7 @@
 """A site on the way of models that travel by themselves: it takes them over, does what they came
 for, and lets them go on.
 
-A model is taken over once its weights are here and its journey is on disk; only then does the site
+A model is taken over once its weights are here and its facts are on disk; only then does the site
 that it came from forget it. So at every moment one site at least has both.
 """
 
@@ -91,13 +91,13 @@ class AgentHost:
         await self._under_way.close()
 
     def models(self) -> frozenset[Digest]:
-        """Weights that the journeys here need."""
+        """Weights that the agents here need."""
         return frozenset(
             model.manifest for agent in self._store.all() for model in Itinerary.of(agent).models()
         )
 
     def send_out(self, agent: Agent) -> None:
-        """A journey begins here, or begins anew."""
+        """Send an agent out, for the first time or anew."""
         self._store.put(agent)
         self._begin(agent.job, partial(self._resumed, agent))
 
@@ -177,7 +177,7 @@ class AgentHost:
         try:
             itinerary = Itinerary.of(agent)
         except DaitnError as error:
-            log.error("the journey of %s cannot be read: %s", agent.job, error)
+            log.error("the agent of %s cannot be read: %s", agent.job, error)
             return
         await self._travel(itinerary)
 
@@ -303,7 +303,7 @@ class AgentHost:
                 self._store.put(itinerary.agent)
                 return
             except StorageFull as error:
-                log.warning("the journey of %s waits: %s", itinerary.job.id, error)
+                log.warning("the agent of %s waits: %s", itinerary.job.id, error)
                 await asyncio.sleep(FULL_S)
 
     async def _work(self, itinerary: Itinerary) -> None:
@@ -327,7 +327,7 @@ class AgentHost:
     # Telling home
 
     async def _note_for_ever(self, itinerary: Itinerary) -> None:
-        """Tell home how it is; a journey of which home says that it is stale ends."""
+        """Report to home; an agent that home calls stale ends."""
         told: Agent | None = None
         while True:
             agent = itinerary.agent
@@ -340,7 +340,7 @@ class AgentHost:
             )
             heard = await self._report(agent.home, report)
             if heard is ReportReply.STALE:
-                log.info("another journey of %s is under way; this one ends", agent.job)
+                log.info("another agent of %s is under way; this one ends", agent.job)
                 self._store.drop(itinerary.agent)
                 self._under_way.end(agent.job)
                 return

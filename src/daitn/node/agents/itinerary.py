@@ -1,4 +1,4 @@
-"""What a journey needs next, from its facts alone."""
+"""What an agent needs next, from its facts alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class NextStep:
 
 @dataclass
 class Itinerary:
-    """A journey being taken on: its facts, and the job that follows from them."""
+    """An agent under way: its facts, and the job that follows from them."""
 
     agent: Agent
     job: Job

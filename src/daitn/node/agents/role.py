@@ -1,4 +1,4 @@
-"""A node's part in journeys: a station for all, and a home for its owner's own."""
+"""A node's part in agents: a host for all of them, and a home for its owner's own."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class AgentsRole:
         await self._host.close()
 
     def models(self) -> frozenset[Digest]:
-        """Weights that journeys need."""
+        """Weights that agents need."""
         return self._host.models() | self._home.models()
 
     def handlers(self) -> dict[str, Handler]:

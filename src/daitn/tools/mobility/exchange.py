@@ -6,7 +6,7 @@ does (RFC 5681), and falls to one after a failure. When the list is empty, a hol
 asked for what another one is slow to deliver, and the first answer counts (BitTorrent's "endgame",
 B. Cohen, "Incentives build robustness in BitTorrent", 2003).
 
-A holder is given up after `STRIKES` wrong chunks, or `STRIKES` consecutive failures to answer.
+A holder is given up after `MOST_FAILURES` wrong chunks, or as many consecutive failures to answer.
 Between failures it pauses, so that a short link failure does not use them all up at once.
 """
 
@@ -18,13 +18,13 @@ from typing import Final, NamedTuple
 
 from daitn.objects.identifiers import Digest, SiteId
 
-__all__ = ["IN_FLIGHT", "STRIKES", "WINDOW", "Exchange", "FetchChunk", "Source"]
+__all__ = ["IN_FLIGHT", "MOST_FAILURES", "WINDOW", "Exchange", "FetchChunk", "Source"]
 
 WINDOW: Final = 16
 """Maximum requests to one holder at a time: 16 MiB fill 1 Gbit/s over a round trip of 130 ms."""
 IN_FLIGHT: Final = 32
 """Maximum requests to all holders: bounds the memory of one fetch, in MiB."""
-STRIKES: Final = 3
+MOST_FAILURES: Final = 3
 _FIRST_WINDOW: Final = 2
 _REST_S: Final = 0.2
 """Pause after the first failure; doubles with each."""
@@ -54,7 +54,7 @@ class Source:
     progress_at_s: float = 0.0
     rest_until_s: float = 0.0
     struck_at_s: float = float("-inf")
-    strikes: int = 0
+    failures: int = 0
     wrong: int = 0
     mean_s: float | None = None
     bytes_in: int = 0
@@ -82,12 +82,12 @@ class Source:
         return asked_at_s
 
     def strike(self, trouble: str, now_s: float) -> None:
-        self.strikes += 1
+        self.failures += 1
         self.trouble = trouble
         self.window = 1
         self.struck_at_s = now_s
-        self.rest_until_s = now_s + _REST_S * 2 ** (self.strikes - 1)
-        self.given_up = self.strikes >= STRIKES
+        self.rest_until_s = now_s + _REST_S * 2 ** (self.failures - 1)
+        self.given_up = self.failures >= MOST_FAILURES
 
 
 class Exchange:
@@ -155,7 +155,7 @@ class Exchange:
             past_s = took_s if source.mean_s is None else source.mean_s
             source.mean_s = _MEMORY * past_s + (1 - _MEMORY) * took_s
             source.window = min(source.window + 1, WINDOW)
-            source.strikes = 0
+            source.failures = 0
         first = ask.digest in self._waiting or ask.digest in self._asked
         self._waiting.pop(ask.digest, None)
         self._failed.pop(ask.digest, None)
@@ -176,7 +176,7 @@ class Exchange:
         self._failed.setdefault(ask.digest, set()).add(ask.site)
         source.window = 1
         source.wrong += 1
-        if source.wrong >= STRIKES:
+        if source.wrong >= MOST_FAILURES:
             source.given_up = True
             self._abandon(source, now_s)
 
