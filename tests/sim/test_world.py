@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Callable
@@ -12,13 +13,23 @@ import pytest
 
 from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.engine import Qirce
+from daitn.control.queries.retry_budget import LEAST_PER_S, SHARE, WINDOW_S
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryStatus
+from daitn.objects.queries import QueryConstraints, QueryStatus
+from daitn.objects.randomness import Rng
 from daitn.sim.asking import Ended
-from daitn.sim.choosing import Chooser, LeastBusy, QirceChooser, RandomRow, RoundRobin, TwoChoices
+from daitn.sim.choosing import (
+    Chooser,
+    Chosen,
+    LeastBusy,
+    QirceChooser,
+    RandomRow,
+    RoundRobin,
+    TwoChoices,
+)
 from daitn.sim.clock import Clock
 from daitn.sim.faults import Dies, Slows
-from daitn.sim.load import Lengths, LoadPhase, QueryLoad, recorded
+from daitn.sim.load import Arrival, Lengths, LoadPhase, QueryKind, QueryLoad, recorded
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network
 from daitn.sim.world import World
 
@@ -174,6 +185,41 @@ def test_a_decision_is_the_same_when_it_is_made_again() -> None:
     for number, (context, plan) in enumerate(heard):
         assert isinstance(plan, QueryPlan)
         assert Qirce().decide(context, random.Random(f"0:{number}")) == plan
+
+
+class InTurn:
+    """Always the same rows, dead or alive."""
+
+    def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
+        return Chosen(tuple(range(len(context.snapshot.rows))))
+
+
+def test_retries_stay_within_the_budget_of_live_gateways() -> None:
+    faults = tuple(Dies(at_s=0.0, site=site) for site in (EAST, WEST))
+    asked = load(200.0, until_s=4.0)
+    ended = ran(network(EAST, WEST), asked, lambda world: InTurn(), faults=faults)
+    retries = sum(end.attempts - 1 for end in ended)
+    assert 0 <= retries - (LEAST_PER_S * WINDOW_S + SHARE * len(ended)) < 1
+    assert {end.status for end in ended} == {QueryStatus.FAILED}
+
+
+@pytest.mark.parametrize(
+    ("constraints", "hedges", "most"),
+    [
+        (QueryConstraints(), True, 2),
+        (QueryConstraints(hedge=False), False, 1),
+        (QueryConstraints(attempts=1), False, 1),
+    ],
+)
+def test_who_is_late_is_overtaken_where_that_is_wished(
+    constraints: QueryConstraints, hedges: bool, most: int
+) -> None:
+    asked = load(4.0)
+    asked = dataclasses.replace(asked, kinds=(QueryKind(share=1.0, constraints=constraints),))
+    fault = Slows(at_s=20.0, site=EAST, times=10.0)
+    ended = ran(network(EAST, WEST), asked, lambda world: QirceChooser(), faults=(fault,))
+    assert any(end.hedged for end in ended) == hedges
+    assert max(end.attempts for end in ended) == most
 
 
 def test_routing_by_knowledge_beats_routing_blindly() -> None:

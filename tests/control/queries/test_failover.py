@@ -229,6 +229,10 @@ def test_a_broken_answer_is_asked_for_among_those_that_may_give_it(
     while not scene.ended:
         scene.take(Failed(min(scene.under_way), Cause.FAILED), 100.0)
     assert set(scene.asked[before:]) <= set(rows)
+    # What was stopped may still end.
+    for row in scene.rows:
+        for fact in (Answered(row), Failed(row, Cause.FAILED), Late(row)):
+            assert scene.machine.handle(fact, 200.0) == ()
 
 
 def test_a_late_row_is_overtaken() -> None:

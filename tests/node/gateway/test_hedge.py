@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -145,6 +146,15 @@ async def test_a_deadline_in_the_same_moment_as_a_faster_answer_counts() -> None
         await asking
     await asyncio.sleep(0)
     assert all(given.closed for given in rows.given)
+
+
+async def test_an_answer_in_the_moment_in_which_it_is_late_stops_the_other_only() -> None:
+    rows = Rows(a=LATE_S / 2, b=9.0)
+    asyncio.get_running_loop().call_soon(time.sleep, 2 * LATE_S)
+    assert await rows.answer() == 0
+    await asyncio.sleep(0)
+    assert rows.taken == 2
+    assert rows.asked == [0]
 
 
 async def test_what_came_while_its_asker_was_cancelled_is_closed() -> None:

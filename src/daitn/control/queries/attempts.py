@@ -32,8 +32,8 @@ __all__ = [
 
 
 class Attempts(msgspec.Struct):
-    """The account of one query's attempts. Its failover machines write it, and nobody else: one
-    of a single plan, one after the other of a cascade, side by side of an ensemble."""
+    """The account of one query's attempts. Only the query's failover machines write it: a single
+    plan has one, a cascade one after the other, an ensemble several side by side."""
 
     paths: Paths
     """Those that the query was decided on, or newer ones where a site could not be reached."""

@@ -1,6 +1,8 @@
-"""The failover machine: deployments are asked in turn until one answers, within a budget of
-retries, and a second one beside the first where that is unusually late (Dean and Barroso, "The
-tail at scale", CACM 2013). One door, a literal table, facts in and commands out.
+"""The failover machine: retries, hedges and their budget as one state machine without I/O.
+
+It asks deployments in turn until one answers, within a budget of retries, and a second one beside
+the first where that is unusually late (Dean and Barroso, "The tail at scale", CACM 2013). One door,
+a literal table, facts in and commands out.
 
 ::
 
@@ -13,7 +15,7 @@ tail at scale", CACM 2013). One door, a literal table, facts in and commands out
                                v                    │
                            given up <───────────────┘ BrokenOff, none is left
 
-What an attempt comes to after it was stopped is taken in and changes nothing.
+The machine takes what comes of a stopped attempt, and does nothing.
 """
 
 from __future__ import annotations
@@ -244,5 +246,9 @@ _TABLE: Final[dict[_State, dict[type[Fact], _Handler]]] = {
         Failed: Failover._on_stale,
         Late: Failover._on_stale,
     },
-    _State.GIVEN_UP: {Late: Failover._on_stale},
+    _State.GIVEN_UP: {
+        Answered: Failover._on_stale,
+        Failed: Failover._on_stale,
+        Late: Failover._on_stale,
+    },
 }

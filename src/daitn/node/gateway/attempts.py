@@ -29,8 +29,8 @@ _BEGUN = Begun()
 
 
 class Target(Protocol):
-    """What rows are asked through. It does not know its runner: the two would be a cycle, and what
-    a query leaves behind would stay until somebody looks for cycles."""
+    """Asks rows on behalf of a runner. It does not know its runner: that would be a cycle, and keep
+    what a query leaves behind until the next look for cycles."""
 
     async def ask(self, row: int) -> Answer | Failed:
         """Ask a row."""
@@ -46,10 +46,10 @@ class Target(Protocol):
 
 
 class AttemptRunner:
-    """Asks in the task that wants the answer: few answers are late, and a task for each would cost
-    as much as reading its request. What is asked beside runs in a task of its own, and interrupts
-    the first where it is faster. What is asked in the place of a row that failed is asked in that
-    row's task.
+    """Carries out a machine's commands in the task that wants the answer: few answers are late, and
+    a task for each would cost as much as reading its request. A second attempt beside the first has
+    a task of its own, and interrupts the first where it is faster. Another row takes the place of
+    one that failed in the same task.
     """
 
     __slots__ = (
@@ -146,6 +146,8 @@ class AttemptRunner:
 
     def _is_late(self, late: int) -> None:
         if (row := self._handle(Late(late))) is not None:
+            # Now, not when the task starts: the first may answer before, and stop this one.
+            self._row_beside = row
             self._beside = asyncio.create_task(self._in_turn(row, beside=True))
             self._beside.add_done_callback(self._ended)
 
