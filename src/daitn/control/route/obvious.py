@@ -37,6 +37,10 @@ _LEAST_EXAMPLES = 32
 """Minimum per visit: one or two batches."""
 _PLENTY = 4.0
 """Affordable epochs at an option from which on nothing is scarce there."""
+_CLEARLY = 0.3
+"""A route goes back to a checkpoint only if its shortfalls, summed, are smaller by this. When it
+always could, it reached 0.90 of 97 development worlds; with 0.15, 0.3 and never 0.96, 0.97 and
+0.97, in 0.94, 0.94 and 0.93 of the time."""
 _LAST = 6
 """Options to try for the last visit."""
 _GREEDY_DRAWS = 6
@@ -58,13 +62,15 @@ def epochs(task: Task, option: int, count: float) -> int:
 
 
 def obvious_plans(task: Task) -> Iterator[Plan]:
-    """Every obvious plan from every checkpoint."""
+    """Every obvious plan from the latest model, and from each checkpoint worth going back to."""
     known, costs = task.known, task.costs
     epoch_s = costs.example_s * known.records
     fit = known.fit[known.field]
     for row, start in enumerate(task.starts):
         measured = np.where(np.isnan(start.measured), known.chance, start.measured)
         short = np.maximum(0.0, task.targets - measured)
+        if row and not _worth_going_back(task, start, float(short.sum())):
+            continue
         wanted = fit @ (short / max(1e-9, float(short.sum())))
         nearness = costs.start_s[row] + epoch_s
         price = costs.price_usd * known.records
@@ -90,6 +96,13 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
         if task.open.any():
             yield Plan(row, _greedy(task, row), GREEDY)
             yield from _with_all_that_is_left(task, row)
+
+
+def _worth_going_back(task: Task, start: Start, short: float) -> bool:
+    """Whether a checkpoint is clearly better than the latest model, or may travel where that may
+    not. One that is a little better was lucky, and going back to it forgets what came since."""
+    further = start.allowed & ~task.starts[0].allowed
+    return short < task.short_at_start - _CLEARLY or bool(further.any())
 
 
 def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
