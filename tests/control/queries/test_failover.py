@@ -294,5 +294,7 @@ def test_it_gives_up_for_load_where_all_are_full() -> None:
 def test_a_fact_that_cannot_be_is_told_with_what_came_before() -> None:
     scene = Scene()
     scene.take(Begun())
-    with pytest.raises(IllegalTransition, match="Begun->asking"):
+    with pytest.raises(
+        IllegalTransition, match=r"is asking cannot take Begun\(\); so far: Begun\(\)"
+    ):
         scene.take(Begun())

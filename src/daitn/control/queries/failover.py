@@ -45,6 +45,7 @@ from daitn.control.queries.attempts import (
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.errors import IllegalTransition
 from daitn.objects.identifiers import SiteId
+from daitn.topology.qrrt.snapshot import Paths
 
 __all__ = ["Failover"]
 
@@ -65,6 +66,7 @@ class Failover:
     __slots__ = (
         "_account",
         "_budget",
+        "_cut_off",
         "_failures",
         "_hedged",
         "_history",
@@ -74,7 +76,6 @@ class Failover:
         "_relays",
         "_rows",
         "_state",
-        "_tried",
         "_under_way",
         "_watched",
     )
@@ -99,11 +100,11 @@ class Failover:
         self._late_after_s = late_after_s
         self._relays = relays
         self._state = _State.NEW
-        self._history: tuple[tuple[type[Fact], _State], ...] = ()
-        self._under_way: dict[int, float] = {}
-        """Rows, and when they were asked."""
-        self._tried: tuple[tuple[int, SiteId | None], ...] = ()
-        """Rows, and the gateways through which they were asked; none: directly."""
+        self._history: list[Fact] = []
+        self._under_way: dict[int, tuple[float, Paths]] = {}
+        """Rows, when they were asked, and by which paths."""
+        self._cut_off: tuple[tuple[int, SiteId | None], ...] = ()
+        """Rows, and the gateways through which they could not be reached; none: directly."""
         self._failures: dict[int, Failed] = {}
         self._refused: tuple[int, ...] = ()
         """Rows that did, of which the topology was not told yet."""
@@ -119,13 +120,13 @@ class Failover:
         """
         handler = _TABLE[self._state].get(type(fact))
         if handler is None:
-            told = " ".join(f"{kind.__name__}->{state}" for kind, state in self._history)
+            told = ", ".join(map(str, self._history)) or "nothing"
             raise IllegalTransition(
                 f"a failover that is {self._state} cannot take {fact}; so far: {told}",
                 fix="this is a defect of the gateway; report it",
             )
         commands = handler(self, fact, now_s)
-        self._history += ((type(fact), self._state),)
+        self._history.append(fact)
         return commands
 
     def _on_begun(self, fact: Begun, now_s: float) -> Commands:
@@ -141,7 +142,7 @@ class Failover:
         if not self._under_way and not self._refused:
             return _NOTHING
         commands: list[Command] = []
-        for row, asked_at_s in self._under_way.items():
+        for row, (asked_at_s, _) in self._under_way.items():
             commands.append(Stop(row))
             if self._is_late(row, waited_s := now_s - asked_at_s):
                 commands.append(TellLate(row, waited_s))
@@ -153,9 +154,10 @@ class Failover:
         return tuple(commands)
 
     def _on_failed(self, fact: Failed, now_s: float) -> Commands:
-        if self._under_way.pop(fact.row, None) is None:
+        asked = self._under_way.pop(fact.row, None)
+        if asked is None:
             return _NOTHING
-        told = self._note(fact)
+        told = self._note(fact, asked[1])
         if (ask := self._next(now_s)) is not None:
             return (*told, ask)
         return told if self._under_way else (*told, *self._give_up())
@@ -179,11 +181,13 @@ class Failover:
     def _on_stale(self, fact: Fact, now_s: float) -> Commands:
         return _NOTHING
 
-    def _note(self, failed: Failed) -> Commands:
+    def _note(self, failed: Failed, by: Paths) -> Commands:
         row, account = failed.row, self._account
         if failed.paths is not None:
             account.paths = failed.paths
-            if math.isfinite(failed.paths.rtt_s[row]) and self._path_to(row) not in self._tried:
+            self._cut_off += (self._path(row, by),)
+            reached = math.isfinite(failed.paths.rtt_s[row])
+            if reached and self._path(row, failed.paths) not in self._cut_off:
                 self._rows.appendleft(row)
                 return _NOTHING
         account.failed.add(row)
@@ -207,9 +211,8 @@ class Failover:
         assert len(self._under_way) < 2
         self._left -= 1
         self._account.count += 1
-        self._tried += (self._path_to(row),)
         alone = not self._under_way
-        self._under_way[row] = now_s
+        self._under_way[row] = now_s, self._account.paths
         self._watched = -1
         if self._late_after_s is None or not (alone and self._rows and self._left):
             return Ask(row)
@@ -218,8 +221,8 @@ class Failover:
         self._watched = row
         return Ask(row, self._late_after_s(row))
 
-    def _path_to(self, row: int) -> tuple[int, SiteId | None]:
-        return row, self._account.paths.via(row) if self._relays else None
+    def _path(self, row: int, by: Paths) -> tuple[int, SiteId | None]:
+        return row, by.via(row) if self._relays else None
 
     def _is_late(self, row: int, waited_s: float) -> bool:
         """One that was asked beside another has not had that one's time: nothing is known of it

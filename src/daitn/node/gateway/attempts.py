@@ -88,8 +88,10 @@ class AttemptRunner:
                 answer = await self._beside
                 self._beside, self._row_beside = None, -1
         finally:
-            self._watch(-1, math.inf)
-            self._drop_beside()
+            if self._late is not None:
+                self._late.cancel()
+            if self._beside is not None:
+                self._drop_beside()
         if answer is None:
             assert self._given_up is not None
             raise self._target.error(self._given_up)
@@ -163,10 +165,10 @@ class AttemptRunner:
             self._own.cancel()
 
     def _drop_beside(self) -> None:
-        if self._beside is not None:
-            self._beside.cancel()
-            self._beside.add_done_callback(drop)
-            self._beside, self._row_beside = None, -1
+        assert self._beside is not None
+        self._beside.cancel()
+        self._beside.add_done_callback(drop)
+        self._beside, self._row_beside = None, -1
 
     def _ended(self, beside: asyncio.Task[Answer | None]) -> None:
         if beside is self._beside and not beside.cancelled() and beside.exception() is not None:

@@ -111,7 +111,7 @@ class RequestContext(msgspec.Struct, frozen=True):
 
     def relay(self, row: int) -> SiteId | None:
         """The gateway through which a row is asked; a relayed query is not relayed again."""
-        return None if self.caller.relayed_by is not None else self.paths.via(row)
+        return None if self.caller.relayed_by is not None else self.attempts.paths.via(row)
 
     def path_to(self, row: int) -> tuple[str, ...]:
         """Sites from this gateway to the row's facility."""

@@ -44,12 +44,13 @@ class PlanExecutor:
 
     async def answer(self, query: RequestContext, writer: ResponseWriter) -> Reply:
         """Raises `ApiError` where no deployment answers."""
-        if query.plan.strategy is Strategy.ENSEMBLE:
+        plan = query.plan
+        if plan.strategy is Strategy.ENSEMBLE:
             return await self._ensemble(query, writer)
-        if query.plan.strategy is Strategy.CASCADE:
+        if plan.strategy is Strategy.CASCADE:
             sure = await self._if_sure(query, writer)
-            return sure or await self._single(query, writer, query.plan.better)
-        return await self._single(query, writer, query.plan.rows)
+            return sure or await self._single(query, writer, plan.better)
+        return await self._single(query, writer, plan.rows)
 
     async def _single(
         self, query: RequestContext, writer: ResponseWriter, rows: Sequence[int]
