@@ -130,7 +130,7 @@ class Measured:
         self._core = Forwarder("here", BEGAN_S, SETTINGS)
         for i, neighbour in enumerate(NEIGHBOURS):
             self._core.link_up(neighbour, 0.005, BEGAN_S)
-            self._core.heard(neighbour, told(i, priced), BEGAN_S)
+            self._core.receive_summary(neighbour, told(i, priced), BEGAN_S)
         self._core.tick(BEGAN_S)
 
     def take(self, packets: Traffic) -> tuple[float, list[Send]]:
@@ -174,7 +174,7 @@ class Measured:
         """Likewise, after a summary of an origin that none of the packets wants."""
         self._edition += 1
         began_s = time.process_time()
-        self._core.heard(NEIGHBOURS[0], Update((unrelated(self._edition),)), self._now_s)
+        self._core.receive_summary(NEIGHBOURS[0], Update((unrelated(self._edition),)), self._now_s)
         heard_us = (time.process_time() - began_s) * 1e6 / len(packets)
         decide_us, sent = self.take(packets)
         return heard_us + decide_us, sent

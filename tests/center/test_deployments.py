@@ -22,7 +22,7 @@ GONE_AFTER_S = 0.4
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(deployments, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(deployments, "RECONCILE_EVERY_S", 0.01)
     monkeypatch.setattr(deployments, "ASK_AGAIN_S", 0.05)
     monkeypatch.setattr(membership, "LOST_AFTER_S", 0.02)
     monkeypatch.setattr(backoff, "GONE_AFTER_S", GONE_AFTER_S)
@@ -209,7 +209,7 @@ async def test_what_cannot_be_is_refused_with_its_field(world: World) -> None:
     for mdf in list(world.mdfs.values()):
         await mdf.die()
     await until(lambda: not world.service._facilities())
-    with pytest.raises(Refused, match="none is there"):
+    with pytest.raises(Refused, match="none is connected"):
         world.service.deploy(wish("doctor-1"))
     assert world.service.all().deployments == ()
 

@@ -39,7 +39,7 @@ class Scene:
             snapshot=lambda: Drrt(version=1, at_s=0.0),
             not_back=tuple,
             feed=self.feed,
-            told=self.hear,
+            on_status=self.hear,
             settle=lambda job: None,
             experience=Experience(MemoryJournal()),
         )
@@ -99,7 +99,7 @@ async def test_a_site_that_takes_no_work_has_failed(monkeypatch: pytest.MonkeyPa
     assert isinstance(reported, Reported)
     assert reported.outcome.state is WorkState.FAILED
     assert reported.outcome.error is not None
-    assert reported.outcome.error.problem == "netco does not take work"
+    assert reported.outcome.error.problem == "netco does not accept work"
 
 
 async def test_an_answer_that_is_no_status_is_no_failure(
@@ -110,4 +110,4 @@ async def test_an_answer_that_is_no_status_is_no_failure(
     await scene.start(1)
     assert not scene.fed
     assert not scene.told
-    assert "netco answers what is no status" in caplog.text
+    assert "the work status from netco cannot be read" in caplog.text

@@ -67,16 +67,16 @@ async def scene() -> AsyncIterator[Scene]:
 async def test_a_job_that_waits_its_turn_at_a_site_says_so(scene: Scene) -> None:
     work = scene.submit()
     assert scene.service.view(QA).detail == "making the fresh model at netco"
-    scene.service.told(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, ahead=1))
+    scene.service.status_received(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, ahead=1))
     assert scene.service.view(QA).detail == "queued (2nd at netco)"
     assert (scene.shown[-1].detail, scene.shown[-1].queued) == (
         "queued (2nd at netco)",
         "2nd at netco",
     )
-    scene.service.told(QA, work.work.visit, RUNNING)
+    scene.service.status_received(QA, work.work.visit, RUNNING)
     assert scene.shown[-1].detail == "making the fresh model at netco"
     before = len(scene.shown)
-    scene.service.told(QA, work.work.visit, RUNNING)
+    scene.service.status_received(QA, work.work.visit, RUNNING)
     assert len(scene.shown) == before
 
 
@@ -95,16 +95,16 @@ async def test_a_site_that_does_not_get_on_is_told_to_stop_and_has_failed(
     status: WorkStatus,
     ends: bool,
 ) -> None:
-    monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.05)
+    monkeypatch.setattr(jobs_module, "RESEND_EVERY_S", 0.05)
     monkeypatch.setattr(jobs_module, "SILENT_AT_MOST_S", 0.2)
     monkeypatch.setattr(jobs_module, "UNREPORTED_AT_MOST_S", 0.2)
     work = scene.submit()
-    scene.service.told(QA, work.work.visit, status)
+    scene.service.status_received(QA, work.work.visit, status)
     handed_in = len(scene.commands)
     if ends:
         await until(lambda: scene.service.get(QA).failures)
         await until(lambda: StopWork(SiteId("netco"), work.work.visit) in scene.commands)
-        assert "netco has not got on with" in caplog.text
+        assert "netco made no progress with" in caplog.text
         assert scene.service.get(QA).failures == {"netco": 1}
     else:
         await until(lambda: len(scene.commands) > handed_in + 8)
@@ -140,7 +140,7 @@ async def test_a_job_ends_at_its_deadline_though_the_clock_was_ahead_in_a_life_b
         (Recovered(), now_s + 3600.0),
     )
     for number, (event, at_s) in enumerate(facts):
-        stored = encode(jobs_module._Stored(event, at_s))
+        stored = encode(jobs_module._StoredEvent(event, at_s))
         scene.journal.append(QA, number, [stored], at_s)
     scene.service.start()
     assert 0.2 <= scene.service.view(QA).seconds < 60
@@ -166,7 +166,7 @@ async def test_a_tick_looks_at_no_job_that_has_ended(
 async def test_facts_that_cannot_be_stored_are_told_again_by_one_task(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "STORAGE_AGAIN_S", 0.05)
+    monkeypatch.setattr(jobs_module, "STORAGE_RETRY_S", 0.05)
     scene.submit()
     full = StorageFull("the disk is full")
 
@@ -180,7 +180,7 @@ async def test_facts_that_cannot_be_stored_are_told_again_by_one_task(
         scene.service.lost(SiteId("netco"))
         scene.service.lost(SiteId("elsewhere"))
     assert len(asyncio.all_tasks()) <= before + 1
-    scene.service.came(SiteId("netco"))
+    scene.service.joined(SiteId("netco"))
     scene.service.lost(SiteId("other"))
     monkeypatch.setattr(scene.journal, "append", append)
     await asyncio.sleep(0.2)
@@ -216,7 +216,7 @@ async def test_work_is_handed_in_again_in_the_order_in_which_it_was_given(scene:
 async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.02)
+    monkeypatch.setattr(jobs_module, "RESEND_EVERY_S", 0.02)
     scene = Scene()
     released = asyncio.Event()
     begun: list[Command] = []
@@ -229,7 +229,7 @@ async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
     scene.service.start()
     work = scene.submit()
     for _ in range(20):
-        scene.service.came(SiteId("netco"))
+        scene.service.joined(SiteId("netco"))
         await asyncio.sleep(0.02)
     assert [c for c in begun if isinstance(c, StartWork)] == [work]
     released.set()
@@ -240,17 +240,19 @@ async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
 async def test_a_site_that_says_nothing_new_is_told_of(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs_module, "HAND_IN_AGAIN_S", 0.05)
+    monkeypatch.setattr(jobs_module, "RESEND_EVERY_S", 0.05)
     for module in (jobs_module, view_module):
         monkeypatch.setattr(module, "SILENT_S", 0.1)
     work = scene.submit()
-    scene.service.told(QA, work.work.visit, RUNNING)
-    await until(lambda: "nothing new of qa-1.1 from netco" in caplog.text)
+    scene.service.status_received(QA, work.work.visit, RUNNING)
+    await until(lambda: "no news of qa-1.1 from netco" in caplog.text)
     await until(lambda: scene.shown[-1].silent)
     assert scene.shown[-1].silent.startswith("netco for ")
     assert "nothing new from netco for" in scene.service.view(QA).detail
     handed_in = len(scene.starts())
     await until(lambda: len(scene.starts()) > handed_in + 3)
-    assert caplog.text.count("nothing new of") == 1
-    scene.service.told(QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, done=1, total=2))
+    assert caplog.text.count("no news of") == 1
+    scene.service.status_received(
+        QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, done=1, total=2)
+    )
     assert scene.service.view(QA).silent == ""

@@ -36,7 +36,7 @@ def test_what_would_be_published_is_shown(table: Path) -> None:
     ended = daitn("data", "check", str(table), *options)
     assert ended.returncode == 0, ended.stderr
     shown = " ".join(ended.stdout.split())
-    for words in ("records 40", "no: 20, yes: 20", "patient, größe", "`ignore` what is an id"):
+    for words in ("records 40", "no: 20, yes: 20", "patient, größe", "`ignore` any id"):
         assert words in shown
     options += ["--ignore", "patient", "--json"]
     told = json.loads(daitn("data", "check", str(table), *options).stdout)

@@ -152,11 +152,11 @@ def test_marks_line_ends_and_blank_lines_make_no_difference(
     ("content", "told"),
     [
         (GOOD.encode("utf-16"), "UTF-16"),
-        (GOOD.encode("utf-16-be"), "line 1 holds a NUL byte"),
+        (GOOD.encode("utf-16-be"), "line 1 contains a NUL byte"),
         (GOOD.encode("utf-32"), "UTF-32"),
-        (f"{GOOD}\n{GOOD}".encode("latin-1"), "line 1 is no UTF-8"),
-        (f"{GOOD}\n{GOOD}\0\n".encode(), "line 2 holds a NUL byte"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is no text in UTF-8"),
+        (f"{GOOD}\n{GOOD}".encode("latin-1"), "line 1 is not UTF-8"),
+        (f"{GOOD}\n{GOOD}\0\n".encode(), "line 2 contains a NUL byte"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not UTF-8 text"),
         (b"PAR1" + bytes(64), "NUL byte"),
     ],
 )
@@ -173,7 +173,7 @@ def test_what_is_no_text_in_utf_8_is_refused_as_such(
 def test_a_folder_or_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(InvalidInput, match="is no file"):
+        with pytest.raises(InvalidInput, match="is not a file"):
             read_pairs(path)
 
 

@@ -112,7 +112,7 @@ async def test_a_worker_that_does_not_get_on_is_ended_and_the_next_call_gets_ano
         with pytest.raises(WorkFailed, match="made no progress and used no processor for") as ended:
             await train(impatient, "stop")
         assert "stall_s" in ended.value.fix
-        assert "it is ended" in caplog.text
+        assert "killing the training worker" in caplog.text
         await gone(stopped)
         assert await train(impatient, "report") == 3
         assert await worker_pid(impatient) != stopped
@@ -229,8 +229,8 @@ async def test_any_other_error_crosses_without_its_traceback(
     ("do", "complaint"),
     [
         ("babble", "announced a reply"),
-        ("mumble", "what is no reply"),
-        ("stall", "began a reply and did not end it"),
+        ("mumble", "sent a malformed reply"),
+        ("stall", "sent an incomplete reply"),
     ],
 )
 async def test_a_worker_that_talks_nonsense_is_ended(
@@ -256,7 +256,7 @@ async def test_a_selection_is_never_left_aside(trainer: Trainer, tmp_path: Path)
     selection = Selection(label="ill", ignore=("secret",))
     for call in (trainer.inspect, trainer.inspect_test):
         assert (await call("classifier", data, selection)).columns == ("x",)
-        with pytest.raises(InvalidInput, match="cannot be told which columns"):
+        with pytest.raises(InvalidInput, match="cannot limit which columns"):
             await call("odd", data, selection)
     config = {"classes": ["0", "1"]}
     for name in ("fresh", "out"):
@@ -273,7 +273,7 @@ async def test_a_selection_is_never_left_aside(trainer: Trainer, tmp_path: Path)
         "classifier", tmp_path / "out", config, data, "accuracy", selection
     )
     assert measured.items == 20
-    with pytest.raises(InvalidInput, match="cannot be told which columns"):
+    with pytest.raises(InvalidInput, match="cannot limit which columns"):
         await trainer.evaluate("odd", tmp_path, {}, data, "accuracy", selection)
 
 
@@ -301,7 +301,7 @@ async def test_closing_ends_the_running_call_and_refuses_more(odd_recipe: None) 
     trainer = Trainer(threads=1)
     task = await hanging(trainer)
     await trainer.close()
-    with pytest.raises(WorkFailed, match="ended by its node"):
+    with pytest.raises(WorkFailed, match="killed by its node"):
         await task
     with pytest.raises(WorkFailed, match="stopped training"):
         await trainer.estimate("odd", {})

@@ -13,7 +13,7 @@ import pytest
 
 from daitn.files import items
 from daitn.node.agents import host as host_module
-from daitn.node.agents.home import LOOKED_EVERY_S, AgentHome
+from daitn.node.agents.home import CHECK_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
@@ -237,7 +237,7 @@ async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:
         start = await submitted(home, tmp_path)
         await told(home, "east", measured(start, 1))
         await asyncio.wait_for(kept.some.wait(), 20)
-        await asyncio.sleep(2 * LOOKED_EVERY_S)
+        await asyncio.sleep(2 * CHECK_EVERY_S)
         assert len(kept.fetched) == 1
         assert kept.fetched[0].manifest in home.models()
 
@@ -261,7 +261,7 @@ async def test_agents_that_have_ended_are_not_looked_at_again(
     async with living(tmp_path) as (home, _):
         assert home.models() == weights
         monkeypatch.setattr(items, "decode", counted)
-        await asyncio.sleep(3 * LOOKED_EVERY_S)
+        await asyncio.sleep(3 * CHECK_EVERY_S)
         assert home.models() == weights
         assert read == []
         assert await told(home, "east", under_way) is ReportReply.YES

@@ -122,12 +122,12 @@ async def test_a_site_comes_up_with_its_good_data_sets_and_says_which_are_not(
         for name, why in (
             ("header", "no records"),
             ("empty", "fewer than two columns"),
-            ("binary", "no text in UTF-8"),
-            ("folder", "is no file"),
+            ("binary", "not UTF-8 text"),
+            ("folder", "is not a file"),
             ("loop", "cannot be read"),
-            ("wide", "could not read"),
+            ("wide", "could not decode"),
             ("headless", "no column is called label"),
-            ("pipe", "is no file"),
+            ("pipe", "is not a file"),
             ("absent", "no file absent.csv"),
         ):
             assert why in left[name].reason
@@ -178,15 +178,15 @@ async def test_a_wrong_entry_is_wrong_alone(tmp_path: Path) -> None:
             ("datasets[1]", "polcy"),
             ("datasets[2]", "missing"),
             ("datasets[3]", "a mapping"),
-            ("datasets[4]", "there twice"),
+            ("datasets[4]", "used twice"),
             ("datasets[5]", "usable name"),
-            ("datasets[6]", "no path"),
+            ("datasets[6]", "not a path"),
             ("datasets[7]", "no installed recipe reads pictures/1"),
-            ("datasets[8]", "cannot be told which columns"),
+            ("datasets[8]", "cannot limit which columns"),
             ("tests[0]", "no file u.csv"),
-            ("tests[2]", "there twice"),
+            ("tests[2]", "used twice"),
             ("tests[3]", "chance"),
-            ("facility.upstreams[0]", "no HTTP address"),
+            ("facility.upstreams[0]", "not an HTTP address"),
             ("facility.upstreams[1]", "a mapping"),
             ("recipes[0]", "not installed"),
         ):
@@ -242,7 +242,7 @@ async def test_an_error_of_a_visit_does_not_tell_where_the_data_lies(tmp_path: P
     async with running(tmp_path, datasets=[dataset("d")]) as (node, _):
         model = (await node._executor.perform(visit("d", None))).model
         work = msgspec.structs.replace(visit("d", model), config={"classes": ["no", "maybe"]})
-        with pytest.raises(InvalidInput, match="no class of the model: yes") as caught:
+        with pytest.raises(InvalidInput, match="not classes of the model: yes") as caught:
             await node._executor.perform(work)
         assert str(tmp_path) not in str(caught.value)
 
@@ -267,7 +267,7 @@ async def test_data_that_changed_since_the_start_is_looked_at_again_before_it_is
             assert "has changed" in caught.value.problem
             for private in ("Smith", "influenza", str(tmp_path)):
                 assert private not in str(caught.value)
-            assert "has changed and cannot be used" in caplog.text
+            assert "has changed and is not usable" in caplog.text
             data.write_text(GOOD)
         assert (await node._executor.perform(visit("d", model))).model is not None
 
@@ -328,7 +328,7 @@ async def test_recipes_that_cannot_be_used_are_left_out_and_the_others_are_there
         assert described.compute.recipes == tuple(USABLE)
         broken = {e.name: e.reason for e in described.left_out if e.field == "recipes"}
         assert sorted(broken) == ["gone", "half", "silent", "unmade"]
-        assert "did not say within 5 s" in broken["silent"]
+        assert "did not answer within 5 s" in broken["silent"]
         assert "exit code 1" in broken["gone"]
         assert "no licence" in broken["unmade"]
         # `dying` reads it too, and dies of it.
@@ -356,7 +356,7 @@ async def test_a_recipe_that_fails_in_estimate_is_an_error_and_the_site_lives_on
             ("babble", "no Footprint"),
             ("recurse", "RecursionError"),
             ("hang", "not done after 5 s"),
-            ("nothing", "what no model needs"),
+            ("nothing", "gave an impossible estimate"),
             ("huge", ""),
         ):
             with pytest.raises((WorkFailed, InvalidInput)) as caught:

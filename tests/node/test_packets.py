@@ -179,7 +179,7 @@ async def test_a_sealed_query_is_answered_by_one_who_can_open_it_and_read_by_no_
         (PacketKind.REFUSAL, False),
         (PacketKind.ANSWER, True),
     ]
-    assert b"sealed to a class whose key is not here" in scene.tap.crossed[1].payload
+    assert b"sealed to a class whose key this site does not have" in scene.tap.crossed[1].payload
     for runtime in scene.runtimes.values():
         reports = pending_reports(runtime.core.custody, bytes.fromhex(answer.object_id))
         assert QUESTION.encode() not in msgspec.json.encode(reports)
@@ -198,7 +198,9 @@ async def test_what_a_gateway_seals_to_usually_is_what_a_query_may_do_without(
 
 async def test_where_nobody_can_open_it_the_owner_is_told(scene: Scene) -> None:
     scene.clinics = ReceiverKey.generate()
-    with pytest.raises(ApiError, match="FAILED: sealed to a class whose key is not here"):
+    with pytest.raises(
+        ApiError, match="FAILED: sealed to a class whose key this site does not have"
+    ):
         await scene.ask(sealed_to="clinics")
 
 
@@ -238,7 +240,7 @@ async def test_a_sealed_query_tells_nothing_by_its_refusal(
     try:
         with pytest.raises(ApiError, match="FAILED"):
             await scene.ask(sealed_to="clinics")
-        assert b"the facility said 500" in scene.tap.bytes_crossed()
+        assert b"the facility answered 500" in scene.tap.bytes_crossed()
         assert b"told" not in scene.tap.bytes_crossed()
     finally:
         servers["clinic"].control(fail=0.0)
@@ -249,7 +251,7 @@ async def test_an_answer_that_is_not_sealed_to_the_question_is_none(scene: Scene
         return bytes(200)
 
     scene.runtimes["near"]._service.serve = forge  # type: ignore[method-assign]
-    with pytest.raises(ApiError, match="no answer can be read"):
+    with pytest.raises(ApiError, match="the answer cannot be read"):
         await scene.ask(sealed_to="clinics")
 
 

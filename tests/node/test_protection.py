@@ -30,7 +30,7 @@ from tests.steering.wire.shapes import packets
 
 KEY, READER, OTHER = SigningKey.generate(), ReceiverKey.generate(), ReceiverKey.generate()
 PACKET = Packet(PacketKind.QUERY, bytes(16), b"intent", b"question", deadline_ms=5)
-MUTABLE = {"hop_limit", "attempt", "promise", "trace"}
+MUTABLE = {"hop_limit", "attempt", "advertised_score", "trace"}
 LOW_ORDER = base64.b64encode(bytes(32)).decode()
 
 

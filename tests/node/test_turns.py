@@ -17,7 +17,7 @@ class Work:
         self.ends: dict[int, asyncio.Event] = {}
 
     def come(self, count: int) -> list[int]:
-        return [self.turns.come() for _ in range(count)]
+        return [self.turns.join() for _ in range(count)]
 
     async def ready(self, *places: int) -> None:
         """These wait now, in this order."""

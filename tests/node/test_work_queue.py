@@ -204,13 +204,13 @@ async def test_work_tells_how_far_it_is_and_what_is_before_it(tmp_path: Path) ->
     progress = WorkProgress(
         job=JobId("qa-1"), visit=VisitId("qa-1.2"), site=SITE, phase="fetching", done=3, total=9
     )
-    there.heard(progress)
+    there.progressed(progress)
     status = there.status(VisitId("qa-1.2"))
     assert (status.phase, status.done, status.total, status.ahead) == ("fetching", 3, 9, 1)
-    there.heard(msgspec.structs.replace(progress, phase="training"))
+    there.progressed(msgspec.structs.replace(progress, phase="training"))
     assert there.status(VisitId("qa-1.2")).ahead == 0
     await there.stop(VisitId("qa-1.1"))
-    there.heard(msgspec.structs.replace(progress, visit=VisitId("qa-1.1")))
+    there.progressed(msgspec.structs.replace(progress, visit=VisitId("qa-1.1")))
     assert there.status(VisitId("qa-1.1")).state is WorkState.UNKNOWN
     await there.close()
 
@@ -218,7 +218,7 @@ async def test_work_tells_how_far_it_is_and_what_is_before_it(tmp_path: Path) ->
 async def test_one_id_does_not_stand_for_two_pieces_of_work(tmp_path: Path) -> None:
     there = work_queue(tmp_path, Center())
     there.start(work())
-    with pytest.raises(InvalidInput, match="names other work"):
+    with pytest.raises(InvalidInput, match="the id of other work"):
         there.start(work(seed=1))
     await there.close()
 

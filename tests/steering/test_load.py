@@ -36,27 +36,27 @@ def network(*links: tuple[str, str], able: tuple[str, ...], slots: int = 2) -> F
 
 def test_what_left_after_what_is_told_was_told_is_added_to_it() -> None:
     load = OriginLoad()
-    load.offered(0.0, 0.0, far_s=0.1, now_s=0.0)
+    load.advertised(0.0, 0.0, distance_s=0.1, now_s=0.0)
     load.waiting = {b"a": 1.0, b"b": 2.0, b"c": 3.0}
     assert load.ahead() == 3
     # What was told at 2.1 left at 2.0, and what left here at 1.9 had come there by then.
-    load.told(7, now_s=2.1)
+    load.reported(7, now_s=2.1)
     assert load.ahead() == 7 + 2
-    load.offered(0.0, 0.0, far_s=0.1, now_s=4.0)
+    load.advertised(0.0, 0.0, distance_s=0.1, now_s=4.0)
     assert load.ahead() == 9, "a summary that says the same is no newer"
 
 
 def test_own_load_is_counted_where_it_is_and_the_rest_added() -> None:
     load = OriginLoad()
     load.waiting = {b"a": 1.0}
-    load.offered(0.5, 5.0, far_s=0.0, now_s=2.0)
+    load.advertised(0.5, 5.0, distance_s=0.0, now_s=2.0)
     load.waiting = {}
     assert load.ahead() == 4
 
 
 def test_answers_of_who_is_not_ranked_leave_nothing_behind() -> None:
     statistics = Statistics()
-    statistics.told("anybody", 3, 0.0)
+    statistics.load_reported("anybody", 3, 0.0)
     assert statistics.version == 0
 
 
@@ -67,7 +67,7 @@ def test_an_answer_says_who_gave_it_and_how_much_else_was_there() -> None:
     made.run(1.0)
     answers = [returned.packet for returned in made.returned]
     assert {answered_by(answer) for answer in answers} == {"c"}
-    assert sorted(answer.promise for answer in answers) == [0, 1, 2]
+    assert sorted(answer.advertised_score for answer in answers) == [0, 1, 2]
     assert [hop.action for hop in answers[0].hops()] == [Action.DELIVERED]
 
 

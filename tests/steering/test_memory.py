@@ -29,7 +29,7 @@ def forwarder(origins: int, settings: ForwarderSettings | None = None) -> Forwar
         RouteEntry(f"o{i:03}", 0, 0.01, 1, (Offer(f"answer:{TOPIC}", 0.5 + i / 1000, 2, 0.1),))
         for i in range(origins)
     )
-    core.heard("next", Update(entries, whole=True), 0.0)
+    core.receive_summary("next", Update(entries, whole=True), 0.0)
     return core
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.errors import InvalidInput
-from daitn.steering.next_hops import LOCAL, MOST_BY_VIA, MOST_NEXT_HOPS, MOST_OUT
+from daitn.steering.next_hops import LOCAL, MOST_BY_VIA, MOST_NEXT_HOPS, MOST_REJECTED
 from daitn.steering.rankings import Rankings
 from daitn.steering.routes.table import RouteTable
-from daitn.steering.statistics import FADES_S, Statistics
+from daitn.steering.statistics import HALF_LIFE_S, Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 
@@ -30,7 +30,7 @@ def table(**origins: tuple[Offer, float]) -> RouteTable:
     for origin, (offered, distance_s) in origins.items():
         routes.link_up(origin, distance_s, 0.0)
         entry = RouteEntry(origin=origin, seqno=0, distance_s=0.0, edition=1, offers=(offered,))
-        routes.heard(origin, Update(routes=(entry,), whole=True), 0.0)
+        routes.receive(origin, Update(routes=(entry,), whole=True), 0.0)
     return routes
 
 
@@ -92,16 +92,16 @@ def test_slow_receipts_turn_objects_away_until_they_fade() -> None:
     statistics = Statistics()
     rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), statistics)
     assert first(rankings) == "a"
-    statistics.left("a", "a", b"x", 0.0)
-    assert statistics.back("a", "a", b"x", 0.12, 2.0) == 2.0
+    statistics.sent("a", "a", b"x", 0.0)
+    assert statistics.answered("a", "a", b"x", 0.12, 2.0) == 2.0
     assert first(rankings, now_s=2.0) == "b"
-    assert first(rankings, now_s=2.0 + 12 * FADES_S) == "a"
+    assert first(rankings, now_s=2.0 + 12 * HALF_LIFE_S) == "a"
 
 
 def test_an_object_that_does_not_come_back_speaks_before_its_receipt() -> None:
     statistics = Statistics()
     rankings = Rankings(table(a=(offer(), 0.01), b=(offer(), 0.05)), statistics)
-    statistics.left("a", "a", b"x", 0.0)
+    statistics.sent("a", "a", b"x", 0.0)
     assert first(rankings, now_s=0.01) == "a"
     assert first(rankings, now_s=3.0) == "b"
 
@@ -110,12 +110,12 @@ def test_a_packet_with_few_hops_left_follows_promises_into_congestion() -> None:
     statistics = Statistics()
     rankings = Rankings(table(a=(offer(), 0.01), b=(offer(serve_s=0.15), 0.01)), statistics)
     at_rest = rankings.ranking(encode_intent(WANT), 0.0)
-    worse = min(choice.promise for choice in at_rest.choices)
-    assert {choice.via: choice.promise > worse for choice in at_rest.choices} == {
+    worse = min(choice.advertised_score for choice in at_rest.choices)
+    assert {choice.via: choice.advertised_score > worse for choice in at_rest.choices} == {
         "a": True,
         "b": False,
     }
-    statistics.left("a", "a", b"x", 0.0)
+    statistics.sent("a", "a", b"x", 0.0)
     congested = rankings.ranking(encode_intent(WANT), 3.0)
     chosen = {
         detour: congested.choose(worse, NOWHERE, True, (), detour) for detour in (True, False)
@@ -175,20 +175,20 @@ def test_a_promise_grows_at_every_hop_towards_it(
     )
     here = RouteTable("here", 0.0)
     here.link_up("b", 0.01, 0.0)
-    here.heard("b", Update(routes=(entry,), whole=True), 0.0)
+    here.receive("b", Update(routes=(entry,), whole=True), 0.0)
     nearer = RouteEntry(origin="o", seqno=0, distance_s=first_s, edition=1, offers=(made,))
     b = RouteTable("b", 0.0)
     b.link_up("c", second_s, 0.0)
-    b.heard("c", Update(routes=(nearer,), whole=True), 0.0)
+    b.receive("c", Update(routes=(nearer,), whole=True), 0.0)
     taken = Rankings(here, Statistics()).ranking(encode_intent(WANT), 0.0).choose(0, NOWHERE, True)
     assert taken is not None
     then = (
         Rankings(b, Statistics())
         .ranking(encode_intent(WANT), 0.0)
-        .choose(taken.promise, NOWHERE, True)
+        .choose(taken.advertised_score, NOWHERE, True)
     )
     assert then is not None
-    assert then.promise > taken.promise
+    assert then.advertised_score > taken.advertised_score
 
 
 def crowded(origins: int, neighbours: int) -> RouteTable:
@@ -199,7 +199,7 @@ def crowded(origins: int, neighbours: int) -> RouteTable:
         entries = tuple(
             RouteEntry(f"o{i:04}", 0, 0.01, 1, (offer(i / origins),)) for i in range(origins)
         )
-        routes.heard(f"n{number}", Update(entries, whole=True), 0.0)
+        routes.receive(f"n{number}", Update(entries, whole=True), 0.0)
     return routes
 
 
@@ -227,7 +227,7 @@ def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
         .decision(careful)
     )
     assert told.ranking
-    assert 0 < len(told.rejections) <= MOST_OUT
+    assert 0 < len(told.rejections) <= MOST_REJECTED
     assert told.rejections[0].candidate == "o0000 via n0"
 
 

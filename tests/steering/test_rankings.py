@@ -54,7 +54,7 @@ def alone(intent: PacketIntent, routes: RouteTable) -> list[Row]:
 
 def kept(rankings: Rankings, intent: PacketIntent) -> list[Row]:
     choices = rankings.ranking(encode_intent(intent), 0.0).choices
-    return [(c.via, c.origin, c.site, c.promise, c.expected_s, c.score) for c in choices]
+    return [(c.via, c.origin, c.site, c.advertised_score, c.expected_s, c.score) for c in choices]
 
 
 offers = st.builds(
@@ -154,7 +154,7 @@ def test_a_kept_ranking_is_what_each_packet_would_be_ranked_for_alone(
     for happened in happens:
         match happened:
             case ("heard", str(who), list(said), bool(whole)):
-                routes.heard(who, Update(tuple(said), whole=whole), now_s)
+                routes.receive(who, Update(tuple(said), whole=whole), now_s)
             case ("cost", str(who), float(cost_s)):
                 routes.link_cost(who, cost_s, now_s)
             case ("down", str(who)):
@@ -167,7 +167,7 @@ def test_a_kept_ranking_is_what_each_packet_would_be_ranked_for_alone(
                 now_s += after_s
                 routes.due(now_s)
             case ("asked", str(who), str(origin), int(seqno)):
-                routes.heard(who, SeqnoRequest(origin, seqno), now_s)
+                routes.receive(who, SeqnoRequest(origin, seqno), now_s)
             case ("domain", str(name)):
                 routes.set_domain(name, now_s)
             case ("border", str(who), None | str() as domain):
@@ -183,7 +183,7 @@ def heard(
 ) -> None:
     offer = Offer(key=key, fit=0.9, trust=2, serve_s=0.1, wait_s=wait_s, price_usd=price, amount=8)
     entry = RouteEntry(origin, 1, 0.01, 1, (offer,))
-    routes.heard("n0", Update((entry,)), 0.0)
+    routes.receive("n0", Update((entry,)), 0.0)
 
 
 def test_packets_of_all_lengths_share_a_ranking_where_nothing_has_a_price() -> None:
@@ -285,7 +285,7 @@ def test_another_way_to_the_same_origin_is_ranked_at_once_and_leaves_at_once() -
     intent = PacketIntent(Capability.ANSWER, TOPIC)
     assert len(kept(rankings, intent)) == 1
     offer = Offer(key=KEYS[0], fit=0.9, trust=2, serve_s=0.1, amount=8)
-    routes.heard("n1", Update((RouteEntry("o0", 1, 0.012, 1, (offer,)),)), 0.0)
+    routes.receive("n1", Update((RouteEntry("o0", 1, 0.012, 1, (offer,)),)), 0.0)
     assert [way[0] for way in kept(rankings, intent)] == ["n0", "n1"]
     routes.link_cost("n1", 0.5, 0.0)
     assert kept(rankings, intent) == alone(intent, routes)

@@ -128,7 +128,7 @@ def test_training_that_hangs_is_noticed_told_and_tried_anew(
     assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
     told = {name: (tmp_path / "logs" / f"{name}.log").read_text() for name in ("east", "center")}
     assert "made no progress and used no processor" in told["east"]
-    assert "east did not do hangs-1" in told["center"]
+    assert "east did not finish hangs-1" in told["center"]
 
 
 def stop_worker(node: int) -> psutil.Process:
@@ -156,7 +156,7 @@ def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(tmp_p
     finally:
         network.processes.stop()
     assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
-    assert "the route that the owner gave is at its end" in ended["detail"]
+    assert "the stated route is complete" in ended["detail"]
 
 
 def test_a_job_survives_the_death_of_the_control_centre(own: Network, tmp_path: Path) -> None:

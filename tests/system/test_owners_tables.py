@@ -90,7 +90,7 @@ def test_a_model_learns_from_tables_of_unlike_owners(tmp_path: Path) -> None:
         (dataset,) = network.json("describe", "node", "south")["descriptor"]["datasets"]
         assert set(dataset["labels"]) == {"gesund", "kränk"}
         log = (tmp_path / "logs" / "west.log").read_text()
-        assert f"empty throughout, so that models learn nothing of it here: {SIZE}" in log
+        assert f"empty throughout, so that models learn nothing from it here: {SIZE}" in log
         assert "Smith" not in log
         out = tmp_path / "model"
         assert network.daitn("model", "export", "tumours-1", "-o", str(out)).returncode == 0

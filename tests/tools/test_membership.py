@@ -247,13 +247,13 @@ async def test_another_key_is_refused_also_after_a_restart(
     await node.stop()
     await until(lambda: GHR not in first.alive())
     impostor = await Node(await network.open("b"), GHR, SigningKey.generate()).start()
-    await until(lambda: "ghr is not let in" in caplog.text)
+    await until(lambda: "ghr is not admitted" in caplog.text)
     assert first.node(GHR) == node.descriptor
     await first.close()
     caplog.clear()
 
     again = await opened(hub, tmp_path)
-    await until(lambda: "ghr is not let in" in caplog.text)
+    await until(lambda: "ghr is not admitted" in caplog.text)
     assert "known with another key" in caplog.text
     assert again.alive() == frozenset()
     assert again.node(GHR) is None
@@ -270,7 +270,7 @@ async def test_an_impostor_that_answers_first_does_not_keep_the_true_one_out(
     FileKeys(tmp_path / "keys").put(GHR, KEYS[GHR].public)
     known = await opened(hub, tmp_path)
     await Node(await network.open("b"), GHR, SigningKey.generate()).start()
-    await until(lambda: "ghr is not let in" in caplog.text)
+    await until(lambda: "ghr is not admitted" in caplog.text)
     node = await Node(await network.open("a"), GHR).start()
     await published(node, lambda: GHR in known.alive())
     assert known.node(GHR) == node.descriptor
@@ -283,7 +283,7 @@ async def test_a_second_process_under_the_name_does_not_keep_a_site_there(
     node = await Node(await network.open("a"), GHR).start()
     await until(lambda: GHR in listening.alive())
     impostor = await Node(await network.open("b"), GHR, SigningKey.generate()).start()
-    await until(lambda: "ghr is not let in" in caplog.text)
+    await until(lambda: "ghr is not admitted" in caplog.text)
     await node.stop()
     await until(lambda: ("lost", 1) in heard.of(GHR))
     assert listening.alive() == frozenset()
@@ -358,7 +358,7 @@ async def test_tokens_of_names_without_end_are_not_looked_at(
     before = len(asyncio.all_tasks())
     for number in range(40):
         await stranger.announce(keys.site_alive(SiteId(f"no-{number}"), "0123456789abcdef"))
-    await until(lambda: "no-39 is not looked at: 10 sites are there already" in caplog.text)
+    await until(lambda: "no-39 is ignored: 10 sites are present already" in caplog.text)
     assert len(asyncio.all_tasks()) < before + 20
     # Who was known before comes in all the same.
     await Node(await network.open("b"), GHR).start()

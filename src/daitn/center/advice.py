@@ -1,7 +1,7 @@
-"""What the control centre advises forwarders to do, told again and again.
+"""Publishes the control centre's advice to forwarders, repeatedly.
 
-In a hierarchy of control centres a domain's centre listens to the root's: what its own operator did
-not decide, the root decides.
+In a hierarchy of control centres, a domain's centre follows the root's: the root decides what the
+domain's operator leaves open.
 """
 
 from __future__ import annotations
@@ -24,55 +24,54 @@ __all__ = ["Advisor"]
 
 log = logging.getLogger(__name__)
 
-TOLD_EVERY_S = 1.0
+PUBLISH_EVERY_S = 1.0
 ROOT_RETRY_S = 5.0
 _KIND, _NAME = "advice", "own"
 
 
 class Advisor:
-    """Keeps the operator's advice in the journal, and tells it together with the root's."""
+    """Stores the operator's advice in the journal and publishes it together with the root's."""
 
     def __init__(self, fabric: Fabric, journal: Journal, root: FabricSettings | None) -> None:
-        """`root`: how the root control centre is reached; None: this is one."""
+        """`root`: how to reach the root control centre; None if this is it."""
         self._fabric = fabric
         self._journal = journal
-        self._root = root
-        kept = journal.get(_KIND, _NAME)
-        self._own = decode(kept, Advice) if kept is not None else Advice(version=0)
-        self._roots = Advice(version=0)
+        self._root_settings = root
+        stored = journal.get(_KIND, _NAME)
+        self._own = decode(stored, Advice) if stored is not None else Advice(version=0)
+        self._root_advice = Advice(version=0)
         self._tasks: list[asyncio.Task[None]] = []
-        self._above: ZenohFabric | None = None
-        self._heard: Registration | None = None
+        self._root_fabric: ZenohFabric | None = None
+        self._subscription: Registration | None = None
 
     def start(self) -> None:
-        """Tell, and listen to the root."""
-        self._tasks.append(asyncio.create_task(self._tell_for_ever(), name="advice"))
-        if self._root is not None:
-            self._tasks.append(asyncio.create_task(self._listen(), name="root's advice"))
+        """Start to publish, and to follow the root."""
+        self._tasks.append(asyncio.create_task(self._publish_forever(), name="advice"))
+        if self._root_settings is not None:
+            self._tasks.append(asyncio.create_task(self._follow_root(), name="root's advice"))
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._heard is not None:
-            await self._heard.close()
-        if self._above is not None:
-            await self._above.close()
+        if self._subscription is not None:
+            await self._subscription.close()
+        if self._root_fabric is not None:
+            await self._root_fabric.close()
 
     @property
     def advice(self) -> Advice:
-        """The operator's, over the root's."""
+        """The operator's advice, with the root's where that leaves something open."""
         return Advice(
-            version=self._own.version + self._roots.version,
-            mode=self._own.mode or self._roots.mode,
-            prefer={**self._roots.prefer, **self._own.prefer},
+            version=self._own.version + self._root_advice.version,
+            mode=self._own.mode or self._root_advice.mode,
+            prefer={**self._root_advice.prefer, **self._own.prefer},
         )
 
     async def on_steer(self, key: str, payload: bytes) -> bytes:
-        """`Steer` -> `Advice`: change what forwarders are advised to do; an empty `Steer` only
-        asks.
+        """`Steer` -> `Advice`: change the advice to forwarders; an empty `Steer` only reads it.
 
-        Raises `InvalidInput` for a scorer that there is not.
+        Raises `InvalidInput` for an unknown scorer.
         """
         steer = decode(payload, Steer)
         STEERING.weighted(
@@ -89,36 +88,38 @@ class Advisor:
                 prefer=before.prefer if steer.prefer is None else steer.prefer,
             )
             self._journal.put(_KIND, _NAME, encode(self._own))
-            await self._tell()
+            await self._publish()
         return encode(self.advice)
 
-    async def _tell(self) -> None:
+    async def _publish(self) -> None:
         try:
             await self._fabric.publish(keys.center_advice(), encode(self.advice))
         except DaitnError as error:
-            log.warning("the advice is not heard: %s", error)
+            log.warning("the advice was not published: %s", error)
 
-    async def _tell_for_ever(self) -> None:
+    async def _publish_forever(self) -> None:
         while True:
-            await self._tell()
-            await asyncio.sleep(TOLD_EVERY_S)
+            await self._publish()
+            await asyncio.sleep(PUBLISH_EVERY_S)
 
-    async def _listen(self) -> None:
-        assert self._root is not None
-        while self._heard is None:
+    async def _follow_root(self) -> None:
+        assert self._root_settings is not None
+        while self._subscription is None:
             try:
-                self._above = await open_zenoh(self._root)
-                self._heard = await self._above.subscribe(keys.center_advice(), self._on_root)
+                self._root_fabric = await open_zenoh(self._root_settings)
+                self._subscription = await self._root_fabric.subscribe(
+                    keys.center_advice(), self._on_root
+                )
             except DaitnError as error:
-                log.info("the root control centre is not there: %s", error)
+                log.info("the root control centre cannot be reached: %s", error)
                 await asyncio.sleep(ROOT_RETRY_S)
 
     async def _on_root(self, key: str, payload: bytes) -> None:
         try:
-            heard = decode(payload, Advice)
+            received = decode(payload, Advice)
         except DaitnError as error:
-            log.warning("the root's advice is not understood: %s", error)
+            log.warning("the root's advice cannot be read: %s", error)
             return
-        if heard != self._roots:
-            self._roots = heard
-            await self._tell()
+        if received != self._root_advice:
+            self._root_advice = received
+            await self._publish()

@@ -7,50 +7,50 @@ from daitn.objects.identifiers import SiteId
 __all__ = ["FAILING_FOR_S", "GONE_AFTER_S", "REFUSED_FOR_S", "Backoff"]
 
 GONE_AFTER_S = 10.0
-"""A facility that is away so long is replaced: longer than a restart takes."""
+"""A facility absent for this long is replaced; a restart takes less."""
 FAILING_FOR_S = 60.0
-"""A facility that could not load a model for so long is replaced. It tries every ten seconds, and
-what hinders it, holders that are away for instance, may hinder others too."""
+"""A facility that fails to load a model for this long is replaced. It tries every ten seconds, and
+the cause, such as absent holders, may affect others too."""
 REFUSED_FOR_S = 60.0
-"""A facility that said no is not asked again for so long, where another one may do it."""
+"""A facility that refused is not asked again for this long, if another one is eligible."""
 
 
 class Backoff:
-    """What was seen of facilities lately. Times are seconds on one clock of the caller's."""
+    """Recent observations of facilities. Times are seconds on one clock of the caller."""
 
     def __init__(self) -> None:
-        self._there_s: dict[SiteId, float] = {}
+        self._seen_at_s: dict[SiteId, float] = {}
         self._failing_since_s: dict[tuple[str, SiteId], float] = {}
-        self._refused_s: dict[tuple[str, SiteId], float] = {}
+        self._refused_at_s: dict[tuple[str, SiteId], float] = {}
 
-    def there(self, site: SiteId, now_s: float) -> None:
-        """The facility is there, or was when the control centre last looked."""
-        self._there_s[site] = now_s
+    def seen(self, site: SiteId, now_s: float) -> None:
+        """The facility is connected, or was when the control centre last checked."""
+        self._seen_at_s[site] = now_s
 
-    def tried(self, name: str, site: SiteId, failing: bool, now_s: float) -> None:
-        """The facility says whether it fails to load what is wished of it."""
+    def load_reported(self, name: str, site: SiteId, failing: bool, now_s: float) -> None:
+        """The facility reports whether it fails to load a desired deployment."""
         if not failing:
             self._failing_since_s.pop((name, site), None)
         elif now_s - self._failing_since_s.setdefault((name, site), now_s) >= FAILING_FOR_S:
             self.refused(name, site, now_s)
 
     def refused(self, name: str, site: SiteId, now_s: float) -> None:
-        """The facility does not take a deployment, for a reason that stays for a while."""
-        self._refused_s[name, site] = now_s
+        """The facility refused a deployment for a reason that will last for a while."""
+        self._refused_at_s[name, site] = now_s
 
     def accepted(self, name: str, site: SiteId) -> None:
-        self._refused_s.pop((name, site), None)
+        self._refused_at_s.pop((name, site), None)
 
-    def away(self, now_s: float) -> frozenset[SiteId]:
-        """Facilities that were there lately: if they are not now, they are waited for."""
+    def recently_seen(self, now_s: float) -> frozenset[SiteId]:
+        """Facilities that were connected recently; an absent one among them may still return."""
         return frozenset(
-            s for s, there_s in self._there_s.items() if now_s - there_s < GONE_AFTER_S
+            s for s, seen_at_s in self._seen_at_s.items() if now_s - seen_at_s < GONE_AFTER_S
         )
 
     def avoided(self, name: str, now_s: float) -> frozenset[SiteId]:
-        """Facilities that refused this deployment lately."""
+        """Facilities that refused this deployment recently."""
         return frozenset(
             site
-            for (of, site), refused_s in self._refused_s.items()
-            if of == name and now_s - refused_s < REFUSED_FOR_S
+            for (of, site), refused_at_s in self._refused_at_s.items()
+            if of == name and now_s - refused_at_s < REFUSED_FOR_S
         )

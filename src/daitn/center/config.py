@@ -14,7 +14,7 @@ __all__ = ["CenterConfig", "check_center_config"]
 
 
 class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One control centre. Paths are relative to the file in which they stand."""
+    """One control centre. Paths are relative to this file."""
 
     listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tcp/127.0.0.1:7447",)
     """Endpoints at which nodes and owners reach it."""

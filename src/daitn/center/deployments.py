@@ -1,4 +1,4 @@
-"""The deployment service: what is to answer where is kept, and made so again and again."""
+"""The deployment service: stores the desired deployments and reconciles facilities with them."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ __all__ = ["DeploymentService"]
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.5
+RECONCILE_EVERY_S = 0.5
 ASK_AGAIN_S = 5.0
-"""A facility that was asked has so long to tell that it is at work."""
+"""A facility has this long to report progress before it is asked again."""
 ASK_TIMEOUT_S = 5.0
 OPTIMISE_EVERY_S = 30.0
 TROUBLE_PAUSE_S = 5.0
-"""After an error that nobody foresaw, so that it does not fill the log."""
+"""Pause after an unexpected error, so that it does not fill the log."""
 _KIND, _MODEL_KIND = "deployment", "model"
 
 
 class DeploymentService:
-    """Keeps what operators wish in the journal, and facilities in line with it."""
+    """Stores operators' intents in the journal, and keeps facilities in line with them."""
 
     def __init__(
         self, fabric: Fabric, journal: Journal, membership: Membership, qrrt: QrrtFeed
@@ -69,52 +69,52 @@ class DeploymentService:
         self._qrrt = qrrt
         self._desired: dict[str, DesiredDeployment] = {}
         self._retired: set[str] = set()
-        """Names that were desired once: a facility that was away may still have them."""
+        """Names of retired deployments: a facility that was away may still host them."""
         self._free_bytes: dict[SiteId, int] = {}
         self._backoff = Backoff()
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
         self._trouble: dict[tuple[str, SiteId], str] = {}
         self._optimised_at_s = 0.0
         self._tasks = Tasks()
-        self._serving: Registration | None = None
+        self._subscription: Registration | None = None
 
     async def start(self) -> None:
-        """Read back what is wished, and go on with it."""
-        for name, kept in self._journal.all(_KIND).items():
-            wish = decode(kept, DesiredDeployment)
-            if wish.why == _GONE:
+        """Read the desired deployments back and start to reconcile."""
+        for name, stored in self._journal.all(_KIND).items():
+            desired = decode(stored, DesiredDeployment)
+            if desired.why == _RETIRED:
                 self._retired.add(name)
             else:
-                self._desired[name] = wish
-        for site in {site for wish in self._desired.values() for site in wish.places}:
-            # Who is there shows within moments; until then nothing is chosen anew.
-            self._backoff.there(site, time.monotonic())
-        self._serving = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
-        self._tasks.spawn(self._look_for_ever(), "deployments")
+                self._desired[name] = desired
+        for site in {site for desired in self._desired.values() for site in desired.places}:
+            # Connected facilities appear within moments; until then no place is chosen again.
+            self._backoff.seen(site, time.monotonic())
+        self._subscription = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
+        self._tasks.spawn(self._reconcile_forever(), "deployments")
 
     async def close(self) -> None:
         await self._tasks.close()
-        if self._serving is not None:
-            await self._serving.close()
+        if self._subscription is not None:
+            await self._subscription.close()
 
     def models(self) -> frozenset[Digest]:
-        """Weights that facilities may still ask for."""
-        return frozenset(wish.model.manifest for wish in self._desired.values())
+        """Weights that facilities may still fetch."""
+        return frozenset(desired.model.manifest for desired in self._desired.values())
 
     def deploy(self, intent: DeployIntent) -> DeploymentView:
-        """Take a wish; it is on disk when this returns.
+        """Accept an intent; it is on disk when this returns.
 
-        Raises `NotFound` for an unknown model or facility, `InvalidInput` for a name that cannot be
-        used, `Refused` where no facility may host it now.
+        Raises `NotFound` for an unknown model or facility, `InvalidInput` for a reserved or
+        malformed name, `Refused` if no facility may host the model now.
         """
-        kept = self._journal.get(_MODEL_KIND, intent.model)
-        if kept is None:
+        stored = self._journal.get(_MODEL_KIND, intent.model)
+        if stored is None:
             raise NotFound(
                 f"there is no trained model {intent.model}",
                 field="model",
-                fix="see `daitn get models`; a model is there when its job has ended",
+                fix="see `daitn get models`; a job publishes its model when it ends",
             )
-        model = decode(kept, ModelDescriptor)
+        model = decode(stored, ModelDescriptor)
         name = checked_name(intent.name or intent.model, "name")
         if name == AUTO:
             raise InvalidInput(
@@ -122,112 +122,112 @@ class DeploymentService:
             )
         intent = msgspec.structs.replace(intent, to=tuple(dict.fromkeys(intent.to)))
         before = self._desired.get(name)
-        wish = DesiredDeployment(
+        desired = DesiredDeployment(
             name=name, intent=intent, model=model, places=before.places if before else ()
         )
-        self._check(wish)
-        self._keep(self._placed(wish))
+        self._check(desired)
+        self._store(self._with_places(desired))
         return self.view(name)
 
     def retire(self, intent: RetireIntent) -> DeploymentView:
-        """Take a wish back, everywhere or at one facility. Raises `NotFound`, `InvalidInput`."""
-        wish = self._desired.get(intent.name)
-        if wish is None:
+        """Retire a deployment, everywhere or at one facility. Raises `NotFound`, `InvalidInput`."""
+        desired = self._desired.get(intent.name)
+        if desired is None:
             raise NotFound(
                 f"there is no deployment {intent.name}", field="name", fix="see `daitn get models`"
             )
-        left = tuple(site for site in wish.places if site != intent.site)
-        if intent.site is not None and left == wish.places:
+        left = tuple(site for site in desired.places if site != intent.site)
+        if intent.site is not None and left == desired.places:
             raise InvalidInput(
-                f"{intent.name} is not to be at {intent.site}",
+                f"{intent.name} is not deployed at {intent.site}",
                 field="site",
-                fix=f"use one of: {', '.join(wish.places) or 'none'}",
+                fix=f"use one of: {', '.join(desired.places) or 'none'}",
             )
         if intent.site is None or not left:
             self._forget(intent.name)
             left = ()
         else:
-            to = msgspec.structs.replace(wish.intent, to=left)
-            self._keep(msgspec.structs.replace(wish, intent=to, places=left))
-        return self._view(msgspec.structs.replace(wish, places=left))
+            to = msgspec.structs.replace(desired.intent, to=left)
+            self._store(msgspec.structs.replace(desired, intent=to, places=left))
+        return self._view(msgspec.structs.replace(desired, places=left))
 
     def view(self, name: str) -> DeploymentView:
         return self._view(self._desired[name])
 
     def all(self) -> DeploymentList:
-        """Every deployment that is wished, by name."""
+        """Every desired deployment, by name."""
         return DeploymentList(
-            deployments=tuple(self._view(wish) for _, wish in sorted(self._desired.items()))
+            deployments=tuple(self._view(desired) for _, desired in sorted(self._desired.items()))
         )
 
     async def placement(self) -> PlacementView:
-        """What the optimiser would change now, of what is left to it."""
+        """What the optimiser would change now among the deployments left to it."""
         free_bytes = self._room(self._facilities())
         return await asyncio.to_thread(
             placement, dict(self._desired), self._qrrt.snapshot(), free_bytes
         )
 
-    def _check(self, wish: DesiredDeployment) -> None:
+    def _check(self, desired: DesiredDeployment) -> None:
         nodes = {node.site: node for node in self._facilities()}
-        for position, site in enumerate(wish.intent.to):
+        for position, site in enumerate(desired.intent.to):
             if site not in nodes:
                 raise NotFound(
-                    f"there is no facility {site} now",
+                    f"no facility {site} is connected",
                     field=f"to[{position}]",
-                    fix=f"use one of: {', '.join(sorted(nodes)) or 'none is there'}",
+                    fix=f"use one of: {', '.join(sorted(nodes)) or 'none is connected'}",
                 )
-            problem = hindrance(wish.model, nodes[site], None)
+            problem = hindrance(desired.model, nodes[site], None)
             if problem:
                 raise Refused(problem, field=f"to[{position}]", fix="choose another facility")
-        if wish.intent.to:
+        if desired.intent.to:
             return
-        problems = [hindrance(wish.model, node, None) for node in nodes.values()]
+        problems = [hindrance(desired.model, node, None) for node in nodes.values()]
         if all(problems):
-            reasons = "; ".join(problems) or "none is there"
+            reasons = "; ".join(problems) or "none is connected"
             raise Refused(
-                f"no facility may host {wish.model.name}: {reasons}",
+                f"no facility may host {desired.model.name}: {reasons}",
                 field="model",
-                fix="start a facility that may, see `daitn get facilities`",
+                fix="start a facility that may host it, see `daitn get facilities`",
             )
 
-    def _placed(self, wish: DesiredDeployment) -> DesiredDeployment:
+    def _with_places(self, desired: DesiredDeployment) -> DesiredDeployment:
         now_s = time.monotonic()
-        avoided = self._backoff.avoided(wish.name, now_s)
+        avoided = self._backoff.avoided(desired.name, now_s)
         nodes = [node for node in self._facilities() if node.site not in avoided]
-        away = self._backoff.away(now_s) - avoided
-        places = chosen_places(wish, nodes, self._room(nodes, wish.name), away)
-        why = wish.why if places == wish.places else ""
-        if wish.intent.to:
-            why = why or "as its operator says"
+        away = self._backoff.recently_seen(now_s) - avoided
+        places = chosen_places(desired, nodes, self._room(nodes, desired.name), away)
+        why = desired.why if places == desired.places else ""
+        if desired.intent.to:
+            why = why or "chosen by its operator"
         elif not places:
-            why = "no facility that may host it has room"
-        return msgspec.structs.replace(wish, places=places, why=why or "where there is most room")
+            why = "no facility that may host it has enough free memory"
+        return msgspec.structs.replace(desired, places=places, why=why or "the most free memory")
 
-    def _room(self, nodes: Iterable[NodeDescriptor], but: str = "") -> dict[SiteId, int]:
-        """Bytes left per facility, what it is still to take off; `but`: a wish left aside."""
+    def _room(self, nodes: Iterable[NodeDescriptor], ignored: str = "") -> dict[SiteId, int]:
+        """Free bytes per facility after all pending placements, except for deployment `ignored`."""
         room = {}
         for node in nodes:
             assert node.facility is not None
-            there = sum(d.size_bytes for d in node.facility.deployments)
-            free = self._free_bytes.get(node.site, node.facility.memory_bytes - there)
-            coming = sum(
-                wish.model.size_bytes
-                for wish in self._desired.values()
-                if wish.name != but
-                and node.site in wish.places
-                and deployed_at(node, wish.name) is None
+            hosted = sum(d.size_bytes for d in node.facility.deployments)
+            free = self._free_bytes.get(node.site, node.facility.memory_bytes - hosted)
+            pending = sum(
+                desired.model.size_bytes
+                for desired in self._desired.values()
+                if desired.name != ignored
+                and node.site in desired.places
+                and deployed_at(node, desired.name) is None
             )
-            room[node.site] = max(0, free - coming)
+            room[node.site] = max(0, free - pending)
         return room
 
-    def _keep(self, wish: DesiredDeployment) -> None:
-        self._journal.put(_KIND, wish.name, encode(wish))
-        self._desired[wish.name] = wish
+    def _store(self, desired: DesiredDeployment) -> None:
+        self._journal.put(_KIND, desired.name, encode(desired))
+        self._desired[desired.name] = desired
 
     def _forget(self, name: str) -> None:
-        # The journal has no deletion: a record that says nothing is none.
-        gone = msgspec.structs.replace(self._desired[name], places=(), why=_GONE)
-        self._journal.put(_KIND, name, encode(gone))
+        # The journal cannot delete, so a record marks the deployment as retired.
+        retired = msgspec.structs.replace(self._desired[name], places=(), why=_RETIRED)
+        self._journal.put(_KIND, name, encode(retired))
         del self._desired[name]
         self._retired.add(name)
         self._trouble = {of: why for of, why in self._trouble.items() if of[0] != name}
@@ -235,72 +235,74 @@ class DeploymentService:
     def _facilities(self) -> tuple[NodeDescriptor, ...]:
         return tuple(node for node in self._membership.nodes() if node.facility is not None)
 
-    async def _look_for_ever(self) -> None:
+    async def _reconcile_forever(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(RECONCILE_EVERY_S)
             try:
-                self._look()
+                self._observe()
                 self._replace()
-                self._carry_out()
+                self._request_steps()
                 if time.monotonic() - self._optimised_at_s >= OPTIMISE_EVERY_S:
                     self._optimised_at_s = time.monotonic()
                     await self._optimise()
             except Exception:
-                # One wish that cannot be dealt with must not keep the others from being.
-                log.exception("deployments are not what they should be")
+                # One deployment that fails must not hold up the others.
+                log.exception("reconciling deployments failed")
                 await asyncio.sleep(TROUBLE_PAUSE_S)
 
-    def _look(self) -> None:
-        """Note who is there, and who fails at what is wished."""
+    def _observe(self) -> None:
+        """Note which facilities are connected, and which fail to load a deployment."""
         now_s = time.monotonic()
         for node in self._facilities():
-            self._backoff.there(node.site, now_s)
-            for wish in self._desired.values():
-                found = deployed_at(node, wish.name)
+            self._backoff.seen(node.site, now_s)
+            for desired in self._desired.values():
+                found = deployed_at(node, desired.name)
                 failing = found is not None and found.state is DeploymentState.FAILED
-                self._backoff.tried(wish.name, node.site, failing, now_s)
+                self._backoff.load_reported(desired.name, node.site, failing, now_s)
 
     def _replace(self) -> None:
-        """Choose anew where what was chosen is not to be had any more."""
-        for wish in tuple(self._desired.values()):
-            placed = self._placed(wish)
-            if placed.places != wish.places:
-                log.info("%s is to be at %s", wish.name, ", ".join(placed.places) or "no place")
-                self._keep(placed)
+        """Choose other places where a chosen facility is lost or refuses."""
+        for desired in tuple(self._desired.values()):
+            placed = self._with_places(desired)
+            if placed.places != desired.places:
+                log.info(
+                    "%s is placed at %s", desired.name, ", ".join(placed.places) or "no facility"
+                )
+                self._store(placed)
 
     async def _optimise(self) -> None:
-        """Follow the optimiser for what leaves the number of replicas to it."""
+        """Apply the optimiser's changes to deployments that leave the number of replicas to it."""
         planned_for = dict(self._desired)
-        if not any(wish.intent.automatic for wish in planned_for.values()):
+        if not any(desired.intent.automatic for desired in planned_for.values()):
             return
         moved: dict[str, DesiredDeployment] = {}
         for change in (await self.placement()).changes:
-            wish = moved.get(change.name, planned_for[change.name])
-            places = tuple(site for site in wish.places if site != change.site)
+            desired = moved.get(change.name, planned_for[change.name])
+            places = tuple(site for site in desired.places if site != change.site)
             if change.add:
                 places = (*places, change.site)
-            moved[change.name] = msgspec.structs.replace(wish, places=places, why=change.why)
-        for name, wish in moved.items():
-            # What an operator wished meanwhile goes before what was planned.
-            if wish.places and self._desired.get(name) == planned_for[name]:
-                log.info("%s is to be at %s: %s", name, ", ".join(wish.places), wish.why)
-                self._keep(wish)
+            moved[change.name] = msgspec.structs.replace(desired, places=places, why=change.why)
+        for name, desired in moved.items():
+            # An operator's change meanwhile takes precedence over the plan.
+            if desired.places and self._desired.get(name) == planned_for[name]:
+                log.info("%s is placed at %s: %s", name, ", ".join(desired.places), desired.why)
+                self._store(desired)
 
-    def _carry_out(self) -> None:
-        begun_s = time.monotonic() - ASK_AGAIN_S
-        self._asked_at_s = {what: at_s for what, at_s in self._asked_at_s.items() if at_s > begun_s}
+    def _request_steps(self) -> None:
+        since_s = time.monotonic() - ASK_AGAIN_S
+        self._asked_at_s = {what: at_s for what, at_s in self._asked_at_s.items() if at_s > since_s}
         for step in next_steps(self._desired, self._retired, self._facilities()):
             name = step.desired.name if isinstance(step, Place) else step.name
             what = step.desired.model.manifest if isinstance(step, Place) else "retire"
             if (name, step.site, what) in self._asked_at_s:
                 continue
             self._asked_at_s[name, step.site, what] = time.monotonic()
-            # A facility that is slow to answer must not keep the others waiting.
+            # A facility that is slow to answer must not delay the others.
             self._tasks.anew((name, step.site), self._ask(step, name), f"ask {step.site}")
 
     async def _ask(self, step: Place | Retire, name: str) -> None:
         if isinstance(step, Place):
-            verb, payload = "deploy", encode(_wish(step.desired))
+            verb, payload = "deploy", encode(_deploy_request(step.desired))
         else:
             verb, payload = "retire", encode(RetireModel(name=step.name))
         try:
@@ -309,7 +311,7 @@ class DeploymentService:
             self._trouble.pop((name, step.site), None)
             self._backoff.accepted(name, step.site)
         except DaitnError as error:
-            log.warning("%s does not %s %s: %s", step.site, verb, name, error)
+            log.warning("%s did not %s %s: %s", step.site, verb, name, error)
             self._trouble[name, step.site] = error.problem
             if isinstance(step, Place) and not isinstance(error, Unreachable):
                 self._backoff.refused(name, step.site, time.monotonic())
@@ -320,40 +322,40 @@ class DeploymentService:
             if serving.site == keys.site_of(key):
                 self._free_bytes[serving.site] = serving.memory_free_bytes
         except DaitnError as error:
-            log.warning("what is said at %s is not believed: %s", key, error)
+            log.warning("the serving report at %s was rejected: %s", key, error)
 
-    def _view(self, wish: DesiredDeployment) -> DeploymentView:
+    def _view(self, desired: DesiredDeployment) -> DeploymentView:
         found = {
             node.site: deployed
             for node in self._facilities()
-            if (deployed := deployed_at(node, wish.name)) is not None
+            if (deployed := deployed_at(node, desired.name)) is not None
         }
-        sites = sorted({*wish.places, *found})
+        sites = sorted({*desired.places, *found})
         return DeploymentView(
-            name=wish.name,
-            model=wish.model.name,
-            replicas=len(wish.places),
-            places=tuple(self._place(wish, site, found.get(site)) for site in sites),
-            why=wish.why,
+            name=desired.name,
+            model=desired.model.name,
+            replicas=len(desired.places),
+            places=tuple(self._place(desired, site, found.get(site)) for site in sites),
+            why=desired.why,
         )
 
     def _place(
-        self, wish: DesiredDeployment, site: SiteId, found: DeploymentDescriptor | None
+        self, desired: DesiredDeployment, site: SiteId, found: DeploymentDescriptor | None
     ) -> PlaceView:
-        current = found is not None and found.manifest == wish.model.manifest
+        current = found is not None and found.manifest == desired.model.manifest
         return PlaceView(
             site=site,
             state=found.state if found is not None and current else None,
-            wanted=site in wish.places,
-            detail=self._trouble.get((wish.name, site), ""),
+            wanted=site in desired.places,
+            detail=self._trouble.get((desired.name, site), ""),
         )
 
 
-_GONE = "retired"
-"""In the journal's record: it is wished no more."""
+_RETIRED = "retired"
+"""`why` of the journal's record of a retired deployment."""
 
 
-def _wish(desired: DesiredDeployment) -> DeployModel:
+def _deploy_request(desired: DesiredDeployment) -> DeployModel:
     model, intent = desired.model, desired.intent
     return DeployModel(
         name=desired.name,

@@ -1,4 +1,4 @@
-"""From what sites say and measure to the live topology (DRRT)."""
+"""Builds the live topology (DRRT) from descriptors and measurements of sites."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["DrrtFeed", "JournalKeys"]
 log = logging.getLogger(__name__)
 
 BACK_WITHIN_S = 60.0
-"""After a start, how long jobs wait for sites that were there before rather than end."""
+"""After a start, jobs wait this long for known sites to return before they end."""
 _KEY_KIND = "site-key"
 
 
 class JournalKeys:
-    """The sites' known public keys, in the control centre's journal."""
+    """Known public keys of sites, in the control centre's journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -46,50 +46,50 @@ class JournalKeys:
 
 
 class DrrtFeed:
-    """Keeps the DRRT up to date, and tells who came and who was lost."""
+    """Keeps the DRRT up to date, and reports sites that join or are lost."""
 
     def __init__(
         self,
         fabric: Fabric,
         journal: Journal,
-        came: Callable[[SiteId], None],
-        lost: Callable[[SiteId], None],
+        on_joined: Callable[[SiteId], None],
+        on_lost: Callable[[SiteId], None],
         verifiers: Collection[SiteId],
     ) -> None:
         """`verifiers`: see `Membership`."""
         self._fabric = fabric
         self._keys = JournalKeys(journal)
         self.membership = Membership(fabric, self._keys, self, verifiers=verifiers)
-        self._tell_came = came
-        self._tell_lost = lost
+        self._on_joined = on_joined
+        self._on_lost = on_lost
         self._state = DrrtState()
-        self._sensed: Registration | None = None
+        self._subscription: Registration | None = None
         self._started_s = 0.0
         self._known: frozenset[SiteId] = frozenset()
 
     async def start(self) -> None:
         self._started_s = time.monotonic()
         self._known = frozenset(self._keys.sites())
-        self._sensed = await self._fabric.subscribe(keys.ALL_SENSED, self._on_sensed)
+        self._subscription = await self._fabric.subscribe(keys.ALL_SENSED, self._on_sensed)
         await self.membership.start()
 
     async def close(self) -> None:
-        if self._sensed is not None:
-            await self._sensed.close()
+        if self._subscription is not None:
+            await self._subscription.close()
         await self.membership.close()
 
     def snapshot(self) -> Drrt:
-        """The topology now."""
+        """The current topology."""
         return self._state.snapshot(clock.now_s())
 
     def not_back(self) -> tuple[SiteId, ...]:
-        """Sites that were known before this control centre started and may still show up."""
+        """Sites known before this control centre started that may still return."""
         if time.monotonic() - self._started_s > BACK_WITHIN_S:
             return ()
         return tuple(sorted(self._known - set(self.snapshot().alive())))
 
     def key_of(self, site: SiteId) -> str | None:
-        """The public key under which a site was first heard; none if it never was."""
+        """The public key with which a site first joined; none for an unknown site."""
         return self.membership.key_of(site)
 
     def described(self, node: NodeDescriptor) -> None:
@@ -97,11 +97,11 @@ class DrrtFeed:
 
     def came(self, site: SiteId) -> None:
         self._state.appeared(site, clock.now_s())
-        self._tell_came(site)
+        self._on_joined(site)
 
     def lost(self, site: SiteId) -> None:
         self._state.lost(site, clock.now_s())
-        self._tell_lost(site)
+        self._on_lost(site)
 
     async def _on_sensed(self, key: str, payload: bytes) -> None:
         now_s = clock.now_s()
@@ -114,4 +114,4 @@ class DrrtFeed:
             if sensed.load is not None and sensed.load.site == site:
                 self._state.absorb(sensed.load, now_s)
         except DaitnError as error:
-            log.warning("the readings at %s are not believed: %s", key, error)
+            log.warning("readings at %s were rejected: %s", key, error)

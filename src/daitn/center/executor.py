@@ -1,4 +1,4 @@
-"""How the control centre carries a job's commands out."""
+"""Carries out a job's commands for the control centre."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 5.0
 START_ATTEMPTS = 3
-"""A site that is there but does not take work this often counts as lost."""
+"""A site that leaves this many requests unanswered counts as failed."""
 
 
 class JobExecutor:
@@ -64,13 +64,13 @@ class JobExecutor:
         snapshot: Callable[[], Drrt],
         not_back: Callable[[], tuple[SiteId, ...]],
         feed: Callable[[JobId, JobEvent], None],
-        told: Callable[[JobId, VisitId, WorkStatus], None],
+        on_status: Callable[[JobId, VisitId, WorkStatus], None],
         settle: Callable[[Job], None],
         experience: Experience,
     ) -> None:
-        """`told` hears how far a site is with work that it was handed."""
+        """`on_status` receives a site's status of the work that it was given."""
         self._fabric = fabric
-        self._told = told
+        self._on_status = on_status
         self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._snapshot = snapshot
         self._not_back = not_back
@@ -79,7 +79,7 @@ class JobExecutor:
         self._experience = experience
 
     async def carry_out(self, job: Job, command: Command) -> None:
-        """Do what one command says; its result is fed back as a fact."""
+        """Carry out one command and feed its result back as an event."""
         match command:
             case Assess():
                 assessment = await self.assess(job.intent, job.needs)
@@ -97,7 +97,7 @@ class JobExecutor:
                 await self._experience.learn(job, self.cut(job.intent, job.needs), clock.now_s())
 
     async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
-        """What T-FAM says of an intent on the topology of this moment."""
+        """T-FAM's assessment of an intent on the current topology."""
         snapshot, now_s = self._snapshot(), clock.now_s()
 
         def cut(changed: TrainingIntent) -> MsDrrt:
@@ -151,25 +151,25 @@ class JobExecutor:
             if command.work.visit not in job.outstanding:
                 return
             try:
-                # One after the other: work that is handed in first is accepted first.
+                # One request at a time, so that a site accepts work in the order of the requests.
                 async with self._turns[command.site]:
                     answer = await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
-                self._take_status(job.id, command, answer)
+                self._note_status(job.id, command, answer)
                 return
             except Unreachable as error:
-                log.warning("%s does not take %s: %s", command.site, command.work.visit, error)
+                log.warning("%s did not accept %s: %s", command.site, command.work.visit, error)
                 await asyncio.sleep(0.2 * attempt)
             except DaitnError as error:
                 self._feed(job.id, Reported(_refused(job, command, error)))
                 return
-        deaf = WorkFailed(f"{command.site} does not take work", fix="see the site's log")
-        self._feed(job.id, Reported(_refused(job, command, deaf)))
+        silent = WorkFailed(f"{command.site} does not accept work", fix="see the site's log")
+        self._feed(job.id, Reported(_refused(job, command, silent)))
 
-    def _take_status(self, job: JobId, command: StartWork, answer: bytes) -> None:
+    def _note_status(self, job: JobId, command: StartWork, answer: bytes) -> None:
         try:
-            self._told(job, command.work.visit, decode(answer, WorkStatus))
+            self._on_status(job, command.work.visit, decode(answer, WorkStatus))
         except Corrupt as error:
-            log.warning("%s answers what is no status: %s", command.site, error.problem)
+            log.warning("the work status from %s cannot be read: %s", command.site, error.problem)
 
     async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
         try:
@@ -177,7 +177,7 @@ class JobExecutor:
                 keys.site_do(site, "stop"), encode(cancel), timeout_s=START_TIMEOUT_S
             )
         except DaitnError as error:
-            log.info("%s was not told to stop %s: %s", site, cancel.visit, error.problem)
+            log.info("%s did not confirm that it stops %s: %s", site, cancel.visit, error.problem)
 
 
 def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float) -> MsDrrt:
@@ -196,10 +196,10 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
 def _assigned(
     job: Job, topology: MsDrrt, objective: ObjectiveName, busy: Counter[SiteId | None]
 ) -> VerifierAssignment:
-    """The verifier of this objective that failed the job least and has least to do.
+    """The verifier of an objective with the fewest failures for the job, then the least load.
 
-    Only one in a jurisdiction into which the data's owners let the model go, and that was not seen
-    unable to fetch it; rather one that could reach its holders so far.
+    Eligible verifiers are in a jurisdiction into which the model may travel and have not failed to
+    fetch it; those not known to be cut off from its holders come first.
     """
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
@@ -223,7 +223,7 @@ def _assigned(
 
 
 def _holders_away(job: Job, topology: MsDrrt) -> str:
-    """Who holds the model, if none of them is there."""
+    """The holders of the best model, if none of them is connected."""
     sites = topology.snapshot.sites
     holders = job.best.model.holders if job.best else ()
     if not holders or any(
@@ -234,7 +234,7 @@ def _holders_away(job: Job, topology: MsDrrt) -> str:
 
 
 def _sites_away(job: Job, topology: MsDrrt, not_back: tuple[SiteId, ...]) -> str:
-    """Sites that would matter to a job without a route, were they there."""
+    """Absent sites whose return may give a job without a route one."""
     if job.intent.route and len(job.made) >= len(job.intent.route):
         return ""
     if not_back:

@@ -1,4 +1,4 @@
-"""What finished jobs taught, kept for the jobs to come."""
+"""Lessons of finished jobs, stored for later ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _KIND = "experience"
 _MOST_JOBS = 200
-"""The latest of a recipe that count: what was long ago is of other data and other machines."""
+"""Jobs per recipe that count, the latest: older ones were about other data and machines."""
 
 
 class Experience:
@@ -29,36 +29,36 @@ class Experience:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._past: dict[str, dict[str, PastJob]] = {}
-        """By recipe, the latest last."""
+        """By recipe, the latest job last."""
 
     def start(self) -> None:
-        """Read what was kept; a record that cannot be read teaches nothing."""
-        kept = self._journal.all(_KIND)
-        # Records are in the order of their names; jobs, in which they came.
-        came = [job for job in self._journal.jobs() if job in kept]
-        for name in (*(kept.keys() - set(came)), *came):
+        """Read the stored lessons; ignore records that cannot be read."""
+        stored = self._journal.all(_KIND)
+        # The journal sorts records by name, jobs by age.
+        by_age = [job for job in self._journal.jobs() if job in stored]
+        for name in (*(stored.keys() - set(by_age)), *by_age):
             try:
-                self._take(name, decode(kept[name], PastJob))
+                self._add(name, decode(stored[name], PastJob))
             except Exception:
-                log.exception("what job %s taught cannot be read and is left aside", name)
+                log.exception("the lessons of job %s cannot be read and are ignored", name)
 
     def of(self, recipe: str, needs: WorkNeeds) -> dict[str, Believed]:
-        """The prior for a job: what its recipe says, and what jobs with it taught."""
-        begun = {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
+        """The prior for a job: its recipe's estimates, updated with the lessons of earlier jobs."""
+        estimates = {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
         alike = self._past.get(recipe, {}).values()
-        return pooled(alike, recipe, needs.parameters, begun)
+        return pooled(alike, recipe, needs.parameters, estimates)
 
     async def learn(self, job: Job, topology: MsDrrt, now_s: float) -> None:
-        """Keep what a finished job taught. Raises `StorageFull`."""
+        """Store the lessons of a finished job. Raises `StorageFull`."""
         if not job.made or job.id in self._past.get(job.intent.model.recipe, {}):
             return
         question = route_question(job, topology, now_s)
         past = await asyncio.to_thread(lessons, question, job.needs.parameters)
         if past is not None:
             self._journal.put(_KIND, job.id, encode(past))
-            self._take(job.id, past)
+            self._add(job.id, past)
 
-    def _take(self, job: str, past: PastJob) -> None:
+    def _add(self, job: str, past: PastJob) -> None:
         alike = self._past.setdefault(past.recipe, {})
         alike[job] = past
         if len(alike) > _MOST_JOBS:

@@ -1,4 +1,4 @@
-"""The job service: facts are stored, then acted on; a restart takes every job up again."""
+"""The job service: stores each event, then acts on it; resumes every job after a restart."""
 
 from __future__ import annotations
 
@@ -48,41 +48,42 @@ __all__ = ["JobService"]
 
 log = logging.getLogger(__name__)
 
-STORAGE_AGAIN_S = 5.0
-"""Pause of a job whose facts cannot be stored because the disk is full."""
-HAND_IN_AGAIN_S = 15.0
-"""How often a site is handed what it owes again: it starts what it lost, reports what it did."""
+STORAGE_RETRY_S = 5.0
+"""Pause of a job whose events cannot be stored because the disk is full."""
+RESEND_EVERY_S = 15.0
+"""How often a site gets its outstanding work again: it starts what it lost and reports what it
+finished."""
 SILENT_AT_MOST_S = 5400.0
-"""A site that says the same of its work for so long does not get on: sites end what does not get on
-within an hour, so this is for those that do not."""
+"""Work whose status does not change for this long has stalled. Sites themselves end stalled work
+within an hour, so this catches those that do not."""
 QUEUED_AT_MOST_S = 86_400.0
-"""The same where work waits for other work at the site."""
+"""The same for work that is queued at the site."""
 UNREPORTED_AT_MOST_S = 300.0
-"""A site that says that work is over, and whose report does not come or is not its own, has failed:
-reports are repeated every few seconds."""
+"""A site whose status says that work has ended has failed if no valid report arrives for this long:
+sites repeat reports every few seconds."""
 TICK_S = 0.1
-"""How late a deadline or a retry may be noticed."""
+"""Maximum delay in noticing a deadline or a retry."""
 
 
-class _Stored(msgspec.Struct, frozen=True):
-    """A fact in the journal, with the time at which it was taken in."""
+class _StoredEvent(msgspec.Struct, frozen=True):
+    """An event in the journal, with the time at which it was recorded."""
 
     event: JobEvent
     at_s: float
 
 
 @dataclass
-class _Said:
-    """What a site said of its work, and since when it has said the same (monotonic)."""
+class _LastStatus:
+    """The last status of work at a site, and since when it is unchanged (monotonic)."""
 
     status: WorkStatus
     since_s: float
-    told: bool = False
-    """Whether it is in the log that it has long said the same."""
+    logged: bool = False
+    """Whether the log mentions that it is unchanged for long."""
 
 
 class JobService:
-    """All jobs of one control centre. `act` carries a command out; `show` hears of changes."""
+    """All jobs of one control centre. `act` carries out a command; `show` receives changes."""
 
     def __init__(
         self,
@@ -95,62 +96,62 @@ class JobService:
         self._show = show
         self._jobs: dict[JobId, Job] = {}
         self._open: dict[JobId, Job] = {}
-        """Those of them that have not ended: what is done again and again looks at these alone."""
+        """Jobs that have not ended; periodic work looks at these alone."""
         self._stored: dict[JobId, int] = {}
-        self._descriptors: dict[VisitId, _Said] = {}
+        self._statuses: dict[VisitId, _LastStatus] = {}
         self._acting: set[asyncio.Task[None]] = set()
         self._starting: set[VisitId] = set()
-        """Work that a task is handing in."""
-        self._untold: dict[tuple[Hashable, JobId], Callable[[Job], JobEvent | None]] = {}
-        """What jobs do not know of yet, as it could not be stored."""
-        self._retelling: asyncio.Task[None] | None = None
+        """Work that a task is sending to its site."""
+        self._postponed: dict[tuple[Hashable, JobId], Callable[[Job], JobEvent | None]] = {}
+        """Events that jobs have not received because they could not be stored."""
+        self._retrying: asyncio.Task[None] | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Read every job back; nothing is done for them until `recover`."""
+        """Read every job back; `recover` resumes them."""
         for job in self._journal.jobs():
             try:
                 self._restore(job)
             except Exception:
-                # One job that cannot be read must not keep the others from being taken up.
-                log.exception("job %s cannot be read back and is left aside", job)
+                # One job that cannot be read must not stop the others.
+                log.exception("job %s cannot be read back and is ignored", job)
         self._ticking = asyncio.create_task(self._tick())
 
     def recover(self) -> None:
-        """Take up again what was under way, and first what was given to sites, in that order."""
-        self._hand_in(lambda site: True)
-        self._tell_each("recovered", lambda job: Recovered())
+        """Send outstanding work again in the order in which it was given, then resume every job."""
+        self._resend(lambda site: True)
+        self._feed_each("recovered", lambda job: Recovered())
 
     async def close(self) -> None:
-        own = (self._ticking, self._retelling)
+        own = (self._ticking, self._retrying)
         tasks = [*self._acting, *(task for task in own if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def submit(self, event: Submitted) -> JobView:
-        """Take a new job. It is on disk when this returns. Raises `StorageFull`."""
+        """Accept a new job. It is on disk when this returns. Raises `StorageFull`."""
         now_s = clock.now_s()
         job, commands = submit(event, now_s)
-        self._journal.append(event.job, 0, [encode(_Stored(event, now_s))], now_s)
-        self._know(job)
+        self._journal.append(event.job, 0, [encode(_StoredEvent(event, now_s))], now_s)
+        self._index(job)
         self._stored[job.id] = 1
         self._carry_out(job, commands)
         return self._shown(job)
 
     def feed(self, id_: JobId, event: JobEvent) -> None:
-        """Take a fact in: into the machine, onto the disk, then act on it."""
+        """Apply an event to the state machine, store it, then act on the commands."""
         job = self._jobs[id_]
         now_s = clock.now_s()
         try:
             commands = handle(job, event, now_s)
-            stored = encode(_Stored(event, now_s))
+            stored = encode(_StoredEvent(event, now_s))
             self._stored[id_] = self._journal.append(id_, self._stored[id_], [stored], now_s)
         except Exception:
-            # What is not on disk did not happen: the machine goes back to what is.
+            # An event that is not on disk did not happen: restore the job from those that are.
             self._restore(id_)
             raise
-        self._know(job)
+        self._index(job)
         self._carry_out(job, commands)
         self._shown(job)
 
@@ -166,44 +167,47 @@ class JobService:
         return self.view(id_)
 
     def reported(self, outcome: WorkOutcome) -> None:
-        """A site reports. A job that is not known here is no error: the site may forget it."""
+        """A site reports. An unknown job is no error, so that the site can forget the work."""
         if outcome.job not in self._jobs:
             return
         if outcome.state is not WorkState.DONE:
             why = outcome.error.problem if outcome.error else "it gives no reason"
-            log.warning("%s did not do %s: %s", outcome.site, outcome.visit, why)
+            log.warning("%s did not finish %s: %s", outcome.site, outcome.visit, why)
         self.feed(outcome.job, Reported(outcome))
 
-    def told(self, id_: JobId, visit: VisitId, status: WorkStatus) -> None:
-        """A site says how far it is with work that it was handed."""
-        known = self._descriptors.get(visit)
-        if known is not None and known.status == status:
+    def status_received(self, id_: JobId, visit: VisitId, status: WorkStatus) -> None:
+        """A site states its status of work that it was given."""
+        last = self._statuses.get(visit)
+        if last is not None and last.status == status:
             return
-        self._descriptors[visit] = _Said(status, time.monotonic())
-        if (known.status.ahead if known else 0) != status.ahead:
+        self._statuses[visit] = _LastStatus(status, time.monotonic())
+        if (last.status.ahead if last else 0) != status.ahead:
             self._show(self.view(id_))
 
     def lost(self, site: SiteId) -> None:
-        """A site is gone: jobs that it worked for replan."""
-        self._tell_each(
+        """A site was lost: jobs that it worked for replan."""
+        self._feed_each(
             ("lost", site), lambda job: SiteLost(site) if _works_for(site, job) else None
         )
 
-    def came(self, site: SiteId) -> None:
-        """A site is there, perhaps anew: what it owes is handed in again, which starts work that
-        it lost and lets it report work that it finished; jobs that wait look again."""
-        for what in [what for what in self._untold if what[0] == ("lost", site)]:
-            del self._untold[what]  # It is there: nobody has to know any more.
-        self._hand_in(lambda there: there == site)
-        self._tell_each("woke", lambda job: Woke() if job.state is JobState.WAITING else None)
+    def joined(self, site: SiteId) -> None:
+        """A site joined, perhaps after a restart.
+
+        It gets its outstanding work again: it starts what it lost and reports what it finished.
+        Jobs that wait try again.
+        """
+        for what in [what for what in self._postponed if what[0] == ("lost", site)]:
+            del self._postponed[what]  # It is back, so its loss no longer matters.
+        self._resend(lambda of: of == site)
+        self._feed_each("woke", lambda job: Woke() if job.state is JobState.WAITING else None)
 
     def view(self, id_: JobId) -> JobView:
-        """The job as it is now. Raises `NotFound`."""
+        """The current view of a job. Raises `NotFound`."""
         job, now_s = self.get(id_), time.monotonic()
         news = {
-            visit: JobNews(said.status, now_s - said.since_s)
+            visit: JobNews(last.status, now_s - last.since_s)
             for visit in job.outstanding
-            if (said := self._descriptors.get(visit)) is not None
+            if (last := self._statuses.get(visit)) is not None
         }
         return view(job, clock.now_s(), news)
 
@@ -214,8 +218,8 @@ class JobService:
         return job
 
     def decisions(self, id_: JobId) -> tuple[Decided, ...]:
-        """Every decision on the job's route, from its facts. Raises `NotFound`."""
-        return decisions((fact.event, fact.at_s) for fact in self._facts(self.get(id_).id))
+        """Every decision on the job's route, from its events. Raises `NotFound`."""
+        return decisions((one.event, one.at_s) for one in self._events(self.get(id_).id))
 
     def all(self) -> tuple[Job, ...]:
         """Every job, oldest first."""
@@ -231,56 +235,63 @@ class JobService:
             number += 1
         return JobId(f"{name}-{number}")
 
-    def _tell_each(self, what: Hashable, fact: Callable[[Job], JobEvent | None]) -> None:
-        """Tell every unfinished job its fact; again later those that could not store it."""
-        for job in self.unfinished():
-            self._tell(job.id, what, fact)
+    def _feed_each(self, what: Hashable, event_for: Callable[[Job], JobEvent | None]) -> None:
+        """Feed every unfinished job the event that `event_for` returns, if any.
 
-    def _tell(self, id_: JobId, what: Hashable, fact: Callable[[Job], JobEvent | None]) -> None:
+        Jobs that cannot store it get it again later.
+        """
+        for job in self.unfinished():
+            self._feed_safely(job.id, what, event_for)
+
+    def _feed_safely(
+        self, id_: JobId, what: Hashable, event_for: Callable[[Job], JobEvent | None]
+    ) -> None:
         job = self._open.get(id_)
-        event = fact(job) if job is not None else None
+        event = event_for(job) if job is not None else None
         if event is None:
             return
         try:
             self.feed(id_, event)
         except IllegalTransition:
-            log.exception("job %s takes no %s", id_, type(event).__name__)
+            log.exception("job %s does not accept %s", id_, type(event).__name__)
         except Exception:
-            log.exception("job %s does not know of %s yet", id_, type(event).__name__)
-            self._untold[what, id_] = fact
-            if self._retelling is None:
-                self._retelling = asyncio.create_task(self._tell_again(), name="untold facts")
+            log.exception("job %s could not store %s and gets it again", id_, type(event).__name__)
+            self._postponed[what, id_] = event_for
+            if self._retrying is None:
+                self._retrying = asyncio.create_task(
+                    self._retry_postponed(), name="postponed events"
+                )
 
-    async def _tell_again(self) -> None:
+    async def _retry_postponed(self) -> None:
         try:
-            while self._untold:
-                await asyncio.sleep(STORAGE_AGAIN_S)
-                untold, self._untold = self._untold, {}
-                for (what, id_), fact in untold.items():
-                    self._tell(id_, what, fact)
+            while self._postponed:
+                await asyncio.sleep(STORAGE_RETRY_S)
+                postponed, self._postponed = self._postponed, {}
+                for (what, id_), event_for in postponed.items():
+                    self._feed_safely(id_, what, event_for)
         finally:
-            self._retelling = None
+            self._retrying = None
 
     def _restore(self, id_: JobId) -> None:
-        stored = self._facts(id_)
-        self._know(replay((fact.event, fact.at_s) for fact in stored))
+        stored = self._events(id_)
+        self._index(replay((one.event, one.at_s) for one in stored))
         self._stored[id_] = len(stored)
 
-    def _know(self, job: Job) -> None:
+    def _index(self, job: Job) -> None:
         self._jobs[job.id] = job
         if job.state.final:
             self._open.pop(job.id, None)
         else:
             self._open[job.id] = job
 
-    def _facts(self, id_: JobId) -> list[_Stored]:
-        stored = [decode(event, _Stored) for event in self._journal.events(id_)]
-        return _in_order(stored, clock.now_s())
+    def _events(self, id_: JobId) -> list[_StoredEvent]:
+        stored = [decode(event, _StoredEvent) for event in self._journal.events(id_)]
+        return _with_ordered_times(stored, clock.now_s())
 
     def _carry_out(self, job: Job, commands: tuple[Command, ...]) -> None:
         for command in commands:
             if isinstance(command, StartWork):
-                # Handed in again and again, and by one task at a time, however long that takes.
+                # Work is sent repeatedly, but by one task at a time, however long that takes.
                 visit = command.work.visit
                 if visit in self._starting:
                     continue
@@ -306,14 +317,14 @@ class JobService:
                 return
             except StorageFull as error:
                 log.error("job %s pauses: %s", id_, error)
-                await asyncio.sleep(STORAGE_AGAIN_S)
+                await asyncio.sleep(STORAGE_RETRY_S)
             except Exception as error:
                 log.exception("job %s: %s failed", id_, type(command).__name__)
                 self._fail(id_, ActionFailed(_report(error)))
                 return
 
     def _fail(self, id_: JobId, failure: ActionFailed) -> None:
-        self._tell(id_, "failed", lambda job: failure)
+        self._feed_safely(id_, "failed", lambda job: failure)
 
     def _shown(self, job: Job) -> JobView:
         shown = self.view(job.id)
@@ -321,22 +332,22 @@ class JobService:
         self._show(shown)
         return shown
 
-    def _hand_in(self, owed: Callable[[SiteId], bool]) -> None:
-        """In the order in which it was given: who waits longest has the first turn."""
+    def _resend(self, to: Callable[[SiteId], bool]) -> None:
+        """Send outstanding work again, in the order in which it was given."""
         given = [(o, job) for job in self.unfinished() for o in job.outstanding.values()]
         for o, job in sorted(given, key=lambda one: one[0].since_s):
-            if owed(o.site):
+            if to(o.site):
                 self._carry_out(job, (StartWork(o.site, o.work),))
 
     async def _tick(self) -> None:
-        handed_in_s = time.monotonic()
+        resent_at_s = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             now_s = clock.now_s()
-            if time.monotonic() - handed_in_s > HAND_IN_AGAIN_S:
-                handed_in_s = time.monotonic()
-                self._hand_in(lambda site: True)
-                self._tell_stalls(handed_in_s)
+            if time.monotonic() - resent_at_s > RESEND_EVERY_S:
+                resent_at_s = time.monotonic()
+                self._resend(lambda site: True)
+                self._end_stalled(resent_at_s)
             if any(_due(job, now_s) for job in self.unfinished()):
                 try:
                     for job in self.unfinished():
@@ -344,44 +355,44 @@ class JobService:
                         if event is not None:
                             self.feed(job.id, event)
                 except Exception:
-                    log.exception("a job that is due cannot go on")
-                    await asyncio.sleep(STORAGE_AGAIN_S)
+                    log.exception("a job that is due cannot continue")
+                    await asyncio.sleep(STORAGE_RETRY_S)
 
-    def _tell_stalls(self, now_s: float) -> None:
-        """Give work up with which a site does not get on, whatever the site says to it."""
+    def _end_stalled(self, now_s: float) -> None:
+        """Give up work that makes no progress at its site."""
         outstanding = {v: o for job in self.unfinished() for v, o in job.outstanding.items()}
-        self._descriptors = {v: said for v, said in self._descriptors.items() if v in outstanding}
-        for visit, said in tuple(self._descriptors.items()):
-            given, silent_s = outstanding[visit], now_s - said.since_s
-            if silent_s >= SILENT_S and not said.told and not said.status.ahead:
-                said.told = True
-                log.warning("nothing new of %s from %s for %.0f s", visit, given.site, silent_s)
+        self._statuses = {v: last for v, last in self._statuses.items() if v in outstanding}
+        for visit, last in tuple(self._statuses.items()):
+            given, silent_s = outstanding[visit], now_s - last.since_s
+            if silent_s >= SILENT_S and not last.logged and not last.status.ahead:
+                last.logged = True
+                log.warning("no news of %s from %s for %.0f s", visit, given.site, silent_s)
                 self._show(self.view(given.work.job))
-            if silent_s < _patience_s(said.status):
+            if silent_s < _stall_timeout_s(last.status):
                 continue
-            log.warning("%s has not got on with %s for %.0f s", given.site, visit, silent_s)
+            log.warning("%s made no progress with %s for %.0f s", given.site, visit, silent_s)
             stalled = WorkStalled(site=given.site, visit=visit, silent_s=silent_s)
-            self._tell_each(("stalled", visit), partial(_where_given, stalled))
+            self._feed_each(("stalled", visit), partial(_if_outstanding, stalled))
 
 
-def _in_order(stored: list[_Stored], now_s: float) -> list[_Stored]:
-    """The facts, none after the one that follows it, nor after now.
+def _with_ordered_times(stored: list[_StoredEvent], now_s: float) -> list[_StoredEvent]:
+    """The events with times that never decrease and do not exceed `now_s`.
 
-    Each life of the control centre has a clock that goes on evenly. Where the wall clock was set
-    back before the next one, what came before is moved back as far: so a job has as long as its
-    budget says.
+    The clock is steady within each run of the control centre. If the wall clock was set back
+    between two runs, the times of earlier events move back as far, so that a job keeps its time
+    budget.
     """
-    ordered: list[_Stored] = []
+    ordered: list[_StoredEvent] = []
     later_s, moved_s = now_s, 0.0
-    for fact in reversed(stored):
-        moved_s = max(moved_s, fact.at_s - later_s)
-        later_s = fact.at_s - moved_s
-        ordered.append(_Stored(fact.event, later_s))
+    for one in reversed(stored):
+        moved_s = max(moved_s, one.at_s - later_s)
+        later_s = one.at_s - moved_s
+        ordered.append(_StoredEvent(one.event, later_s))
     return ordered[::-1]
 
 
 def _due(job: Job, now_s: float) -> JobEvent | None:
-    """What time alone brings about."""
+    """The event that is due by time alone, if any."""
     if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
         return DeadlinePassed()
     if job.wake_at_s is not None and now_s >= job.wake_at_s:
@@ -389,13 +400,13 @@ def _due(job: Job, now_s: float) -> JobEvent | None:
     return None
 
 
-def _patience_s(status: WorkStatus) -> float:
+def _stall_timeout_s(status: WorkStatus) -> float:
     if status.state is not WorkState.RUNNING:
         return UNREPORTED_AT_MOST_S
     return QUEUED_AT_MOST_S if status.ahead else SILENT_AT_MOST_S
 
 
-def _where_given(stalled: WorkStalled, job: Job) -> JobEvent | None:
+def _if_outstanding(stalled: WorkStalled, job: Job) -> JobEvent | None:
     return stalled if stalled.visit in job.outstanding else None
 
 

@@ -1,4 +1,4 @@
-"""From the live QRRT to the optimiser's problem."""
+"""Turns the live QRRT into the placement optimiser's problem."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from daitn.topology.qrrt.snapshot import Qrrt
 __all__ = ["placement"]
 
 _ASSUMED_RATE = 20.0
-"""Queries per second of a replica that nobody measured: four slots, a fifth of a second each."""
+"""Queries per second of an unmeasured replica: four slots, a fifth of a second each."""
 _ALIKE = NEAR * sum(QIRCE.weights.values()) / QIRCE.weights["accuracy"]
-"""Accuracies that differ by less make scores that are equally good."""
+"""Smaller differences in accuracy do not change a choice."""
 _LEAST_S = 1e-3
-"""No answer is taken to hold its slot for less."""
+"""An answer occupies its slot for at least this long."""
 _THROUGHPUT_BPS = 2e7
-"""With which weights travel, where nothing is known: 160 Mbit/s."""
+"""Assumed throughput of transfers of weights, in bytes per second: 160 Mbit/s."""
 
 
 def placement(
@@ -38,9 +38,9 @@ def placement(
     snapshot: Qrrt,
     free_bytes: Mapping[SiteId, int],
 ) -> PlacementView:
-    """What the optimiser would change of what is left to it, on the topology of this moment.
+    """What the optimiser would change among the deployments left to it, on this topology.
 
-    `free_bytes`: memory left per facility when all that is desired is there.
+    `free_bytes`: memory left per facility once all desired deployments are in place.
     """
     problem = _problem(desired, snapshot, free_bytes)
     if problem is None:
@@ -53,80 +53,93 @@ def _problem(
     snapshot: Qrrt,
     free_bytes: Mapping[SiteId, int],
 ) -> PlacementProblem | None:
-    wishes = [wish for _, wish in sorted(desired.items())]
+    deployments = [deployment for _, deployment in sorted(desired.items())]
     hosts = [n for _, n in sorted(snapshot.nodes.items()) if n.facility and n.facility.hosts]
     gateways = sorted(snapshot.demand)
-    if not wishes or not hosts or not gateways:
+    if not deployments or not hosts or not gateways:
         return None
-    standing = np.array([[host.site in wish.places for host in hosts] for wish in wishes])
-    size = np.array([float(wish.model.size_bytes) for wish in wishes])
+    standing = np.array(
+        [[host.site in deployment.places for host in hosts] for deployment in deployments]
+    )
+    size = np.array([float(deployment.model.size_bytes) for deployment in deployments])
     rate = np.array(
         [
             [
-                _rate(snapshot, wish.name, host.site) if _may_stand(wish, host) else 0.0
+                _rate(snapshot, deployment.name, host.site) if _may_host(deployment, host) else 0.0
                 for host in hosts
             ]
-            for wish in wishes
+            for deployment in deployments
         ]
     )
     free = np.array([float(free_bytes.get(host.site, 0)) for host in hosts])
     return PlacementProblem(
-        models=tuple(wish.name for wish in wishes),
+        models=tuple(deployment.name for deployment in deployments),
         facilities=tuple(host.site for host in hosts),
-        demand=_demand(snapshot, gateways, wishes),
+        demand=_demand(snapshot, gateways, deployments),
         travel_s=np.array([[_rtt_s(snapshot, g, host.site) for host in hosts] for g in gateways]),
         rate=rate,
         size=size,
         memory=free + size @ standing,
         price=np.array([h.facility.price_usd_per_hour if h.facility else 0.0 for h in hosts]),
         standing=standing,
-        fixed=standing & ~np.array([[wish.intent.automatic] for wish in wishes]),
+        fixed=standing & ~np.array([[deployment.intent.automatic] for deployment in deployments]),
         move_s=np.array(
-            [[_move_s(snapshot, wish, host.site) for host in hosts] for wish in wishes]
+            [
+                [_move_s(snapshot, deployment, host.site) for host in hosts]
+                for deployment in deployments
+            ]
         ),
     )
 
 
-def _may_stand(wish: DesiredDeployment, host: NodeDescriptor) -> bool:
-    """What an operator decided about takes its share of demand and memory, and stays."""
-    if not wish.intent.automatic:
-        return host.site in wish.places
-    return not hindrance(wish.model, host, None)
+def _may_host(deployment: DesiredDeployment, host: NodeDescriptor) -> bool:
+    """Whether a facility may host a deployment. One placed by an operator stays where it is, and
+    takes its share of demand and memory."""
+    if not deployment.intent.automatic:
+        return host.site in deployment.places
+    return not hindrance(deployment.model, host, None)
 
 
 def _demand(
-    snapshot: Qrrt, gateways: list[SiteId], wishes: list[DesiredDeployment]
+    snapshot: Qrrt, gateways: list[SiteId], deployments: list[DesiredDeployment]
 ) -> NDArray[np.float64]:
-    """Queries per second, gateways by models; those to `auto` are shared among the models that are
-    about as accurate on their topic as the best."""
-    of_name = {wish.name: [at] for at, wish in enumerate(wishes)}
+    """Queries per second, gateways by models.
+
+    Queries to `auto` are shared equally by the models that are about as accurate on their topic as
+    the best.
+    """
+    of_name = {deployment.name: [at] for at, deployment in enumerate(deployments)}
     of_topic: dict[str, list[int]] = {}
-    asked = np.zeros((len(gateways), len(wishes)))
+    asked = np.zeros((len(gateways), len(deployments)))
     for row, gateway in enumerate(gateways):
         for rate in snapshot.demand[gateway].rates:
             if rate.model != AUTO:
                 models = of_name.get(rate.model, [])
             else:
                 if rate.topic not in of_topic:
-                    of_topic[rate.topic] = _fit(snapshot, wishes, rate.topic)
+                    of_topic[rate.topic] = _fit(snapshot, deployments, rate.topic)
                 models = of_topic[rate.topic]
             asked[row, models] += rate.per_s / max(1, len(models))
     return asked
 
 
-def _fit(snapshot: Qrrt, wishes: list[DesiredDeployment], topic: str) -> list[int]:
-    """Models among which QIRCE sees no difference in accuracy. One that is nowhere yet is not
-    known to be worse."""
+def _fit(snapshot: Qrrt, deployments: list[DesiredDeployment], topic: str) -> list[int]:
+    """Models between whose accuracies QIRCE does not distinguish.
+
+    A model without a replica is included: nothing shows that it is worse.
+    """
     known = known_on(snapshot, topic, Trust.WEIGHTS)
-    places = [snapshot.rows_of.get(wish.name, ()) for wish in wishes]
+    places = [snapshot.rows_of.get(deployment.name, ()) for deployment in deployments]
     values = [max((float(known[row]) for row in rows), default=inf) for rows in places]
     best = max((value for value in values if value < inf), default=0.0)
     return [at for at, value in enumerate(values) if value >= best - _ALIKE]
 
 
 def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
-    """As measured of this replica, or of the model elsewhere, or assumed. An answer holds its slot
-    from its first piece to its last."""
+    """Queries per second of a replica: measured, or measured of the model elsewhere, or assumed.
+
+    An answer occupies its slot from request to last token.
+    """
     rows = [snapshot.row_of[f"{name}@{site}"]] if f"{name}@{site}" in snapshot.row_of else []
     rows = rows or [int(row) for row in snapshot.rows_of.get(name, ())]
     columns, tokens_out = snapshot.columns, _tokens_out(snapshot, name)
@@ -140,7 +153,7 @@ def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
 
 
 def _tokens_out(snapshot: Qrrt, name: str) -> float:
-    """Mean length of the answers to what is asked of the model, or of any."""
+    """Mean length of answers to queries for the model or for any."""
     rates = [
         rate
         for demand in snapshot.demand.values()
@@ -151,12 +164,12 @@ def _tokens_out(snapshot: Qrrt, name: str) -> float:
     return sum(rate.tokens_out * rate.per_s for rate in rates) / asked if asked else 0.0
 
 
-def _move_s(snapshot: Qrrt, wish: DesiredDeployment, site: SiteId) -> float:
-    """Seconds that the weights take from the holder from which they come fastest."""
+def _move_s(snapshot: Qrrt, deployment: DesiredDeployment, site: SiteId) -> float:
+    """Seconds to transfer the weights from the fastest holder."""
     targets = snapshot.links.get(site)
-    links = [] if targets is None else [targets.get(holder) for holder in wish.model.holders]
+    links = [] if targets is None else [targets.get(holder) for holder in deployment.model.holders]
     measured = [link.throughput_bps.value for link in links if link and link.throughput_bps]
-    return wish.model.size_bytes / max(max(measured, default=_THROUGHPUT_BPS), 1.0)
+    return deployment.model.size_bytes / max(max(measured, default=_THROUGHPUT_BPS), 1.0)
 
 
 def _rtt_s(snapshot: Qrrt, one: SiteId, other: SiteId) -> float:

@@ -55,9 +55,9 @@ __all__ = ["ControlCenter"]
 log = logging.getLogger(__name__)
 
 ESTIMATE_TIMEOUT_S = 30.0
-"""A site may have to start its training engine first."""
+"""Long, as a site may have to start its training engine first."""
 SETTLE_S = 10.0
-"""After a start, how long sites have to show up before interrupted jobs go on."""
+"""After a start, sites have this long to return before interrupted jobs resume."""
 _MODEL_KIND = "model"
 
 
@@ -71,7 +71,7 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
-        self._feed = DrrtFeed(fabric, self._journal, self._came, self._lost, config.verifiers)
+        self._feed = DrrtFeed(fabric, self._journal, self._joined, self._lost, config.verifiers)
         self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE)
         self._deployments = DeploymentService(
             fabric, self._journal, self._feed.membership, self._qrrt
@@ -85,20 +85,20 @@ class ControlCenter:
             fabric,
             self._feed.snapshot,
             self._feed.not_back,
-            self._fed,
-            self._told,
+            self._feed_job,
+            self._status_received,
             self._settle,
             self._experience,
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []
         self._tasks = Tasks()
-        self._news = Newest(self._publish, self._tasks)
-        self._outdated = asyncio.Event()
-        """Sites may keep models that nobody needs any more."""
+        self._updates = Newest(self._publish, self._tasks)
+        self._cleanup_due = asyncio.Event()
+        """Set when sites may store models that are no longer needed."""
 
     async def start(self) -> None:
-        """Read the jobs back, listen, and take interrupted jobs up when their sites are there."""
+        """Read the jobs back, listen, and resume interrupted jobs once their sites are back."""
         self._experience.start()
         self._jobs.start()
         await self._feed.start()
@@ -110,7 +110,7 @@ class ControlCenter:
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
-        self._tasks.spawn(self._tell_needed_for_ever(), "models that are needed")
+        self._tasks.spawn(self._clean_up_forever(), "needed models")
 
     async def close(self) -> None:
         for registration in reversed(self._registrations):
@@ -150,15 +150,15 @@ class ControlCenter:
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
         """`SubmitIntent` -> `JobView`: start a job."""
-        wanted = decode(payload, SubmitIntent)
-        name = checked_name(wanted.intent.name, "name")
-        needs = await self._needs(wanted.intent)
+        request = decode(payload, SubmitIntent)
+        name = checked_name(request.intent.name, "name")
+        needs = await self._needs(request.intent)
         submitted = Submitted(
             job=self._jobs.new_id(name),
-            intent=wanted.intent,
+            intent=request.intent,
             needs=needs,
-            start=wanted.start,
-            insist=wanted.insist,
+            start=request.start,
+            insist=request.insist,
         )
         return encode(self._jobs.submit(submitted))
 
@@ -197,7 +197,7 @@ class ControlCenter:
         return encode(self._jobs.cancel(decode(payload, JobQuery).job))
 
     async def _on_models(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `ModelList`: models that jobs left in the network."""
+        """`JobQuery` -> `ModelList`: models that jobs published."""
         stored = self._journal.all(_MODEL_KIND).values()
         models = sorted(
             (decode(model, ModelDescriptor) for model in stored), key=lambda m: m.created_at_s
@@ -224,37 +224,39 @@ class ControlCenter:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        """`WorkReport` -> nothing: a site tells how a piece of work ended, in a signed
-        `WorkOutcome`; it repeats the report until it is heard."""
+        """`WorkReport` -> nothing: a site reports how a piece of work ended, in a signed
+        `WorkOutcome`; it repeats the report until it is acknowledged."""
         report = decode(payload, WorkReport)
         site = report.outcome.site
         public_key = self._feed.key_of(site)
         if public_key is None:
-            raise Unreachable(f"{site} has not described itself here yet", fix="report again")
+            raise Unreachable(
+                f"the control centre has no descriptor of {site} yet", fix="report again"
+            )
         check_report(report, public_key)
         self._jobs.reported(report.outcome)
         return b""
 
     async def _on_store(self, key: str, payload: bytes) -> bytes:
-        """one chunk -> its digest: an owner hands in weights, at most 1 MiB at a time."""
+        """one chunk -> its digest: an owner uploads weights, at most 1 MiB at a time."""
         if len(payload) > CHUNK_BYTES:
             raise InvalidInput(
                 f"a chunk has at most {CHUNK_BYTES} bytes, this one {len(payload)}",
                 field="payload",
-                fix="cut it",
+                fix="split it",
             )
         return (await asyncio.to_thread(self._store.write, payload)).encode()
 
     async def _on_deploy(self, key: str, payload: bytes) -> bytes:
-        """`DeployIntent` -> `DeploymentView`: have a trained model answer queries."""
+        """`DeployIntent` -> `DeploymentView`: deploy a trained model."""
         return encode(self._deployments.deploy(decode(payload, DeployIntent)))
 
     async def _on_retire(self, key: str, payload: bytes) -> bytes:
-        """`RetireIntent` -> `DeploymentView`: have it answer no more."""
+        """`RetireIntent` -> `DeploymentView`: retire a deployment."""
         return encode(self._deployments.retire(decode(payload, RetireIntent)))
 
     async def _on_deployments(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `DeploymentList`: what is to answer where, and what is seen of it."""
+        """`JobQuery` -> `DeploymentList`: every desired deployment and its state at facilities."""
         return encode(self._deployments.all())
 
     async def _on_placement(self, key: str, payload: bytes) -> bytes:
@@ -270,7 +272,7 @@ class ControlCenter:
         return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
 
     async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
-        """Ask a site that runs the recipe what the model needs; the centre runs no recipe."""
+        """Ask a site that runs the recipe what the model needs; the control centre runs none."""
         question = encode(RecipeQuestion(recipe=intent.model.recipe, config=intent.model.config))
         sites = self._sites_with(intent.model.recipe)
         for site in sites:
@@ -280,7 +282,7 @@ class ControlCenter:
                 )
                 return decode(answer, WorkNeeds)
             except Unreachable as error:
-                log.warning("%s did not say what a model needs: %s", site, error)
+                log.warning("%s did not estimate what a model needs: %s", site, error)
         raise Unreachable(
             f"none of the sites that run {intent.model.recipe} answered: {', '.join(sites)}",
             fix="see `daitn get nodes`, and try again",
@@ -300,26 +302,26 @@ class ControlCenter:
         fix = f"use one of: {', '.join(sorted(known))}" if known else "start nodes, then try again"
         raise NotFound(f"no site runs recipe {recipe}", field="model.recipe", fix=fix)
 
-    def _came(self, site: SiteId) -> None:
-        self._jobs.came(site)
+    def _joined(self, site: SiteId) -> None:
+        self._jobs.joined(site)
 
     def _lost(self, site: SiteId) -> None:
         self._jobs.lost(site)
 
-    def _fed(self, job: JobId, event: JobEvent) -> None:
+    def _feed_job(self, job: JobId, event: JobEvent) -> None:
         self._jobs.feed(job, event)
 
-    def _told(self, job: JobId, visit: VisitId, status: WorkStatus) -> None:
-        self._jobs.told(job, visit, status)
+    def _status_received(self, job: JobId, visit: VisitId, status: WorkStatus) -> None:
+        self._jobs.status_received(job, visit, status)
 
     def _show(self, shown: JobView) -> None:
-        self._news.put(shown.job, shown)
+        self._updates.put(shown.job, shown)
 
     async def _publish(self, shown: JobView) -> None:
         try:
             await self._fabric.publish(keys.job_event(shown.job), encode(shown))
         except DaitnError as error:
-            log.debug("news of %s are not heard: %s", shown.job, error)
+            log.debug("the state of %s was not published: %s", shown.job, error)
 
     def _settle(self, job: Job) -> None:
         best = job.best
@@ -338,16 +340,16 @@ class ControlCenter:
                 evidence=tuple(e for e in job.lineage if e.digest in best.entries),
             )
             self._journal.put(_MODEL_KIND, job.id, encode(model))
-        self._outdated.set()
+        self._cleanup_due.set()
 
-    async def _tell_needed_for_ever(self) -> None:
+    async def _clean_up_forever(self) -> None:
         while True:
-            await self._outdated.wait()
-            self._outdated.clear()
-            await self._tell_needed()
+            await self._cleanup_due.wait()
+            self._cleanup_due.clear()
+            await self._clean_up()
 
-    async def _tell_needed(self) -> None:
-        """Let every site forget the models that no job and no owner needs any more."""
+    async def _clean_up(self) -> None:
+        """Have every site delete the models that no job and no deployment needs any more."""
         for site in self._feed.snapshot().alive():
             needed = ModelsNeeded(models=tuple(sorted(self._needed())))
             try:
@@ -355,13 +357,13 @@ class ControlCenter:
                     keys.site_do(site, "retain"), encode(needed), timeout_s=ESTIMATE_TIMEOUT_S
                 )
             except DaitnError as error:
-                log.info("%s keeps old models for now: %s", site, error.problem)
+                log.info("%s did not delete old models: %s", site, error.problem)
 
     def _needed(self) -> set[Digest]:
         needed: set[Digest] = set(self._deployments.models())
         for job in self._jobs.all():
-            kept = (job.best, job.latest) if not job.state.final else (job.best,)
-            needed |= {checkpoint.model.manifest for checkpoint in kept if checkpoint}
+            checkpoints = (job.best, job.latest) if not job.state.final else (job.best,)
+            needed |= {checkpoint.model.manifest for checkpoint in checkpoints if checkpoint}
             needed |= {o.work.model.manifest for o in job.outstanding.values() if o.work.model}
             if job.candidate is not None:
                 needed.add(job.candidate.model.manifest)

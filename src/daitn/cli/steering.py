@@ -172,7 +172,7 @@ def trace(
         print_json(to_json(report))
         return
     for entry in report.pending:
-        screen.print(_crumb(entry))
+        screen.print(_pending_entry(entry))
     for silent in report.silent:
         screen.print(f"{silent} does not answer")
 
@@ -293,7 +293,7 @@ def _print_ping(number: int, probe: ProbeReport) -> None:
     screen.print(f"{number}: {1e3 * probe.taken_s:.1f} ms  {path}  object {probe.object}")
 
 
-def _crumb(entry: PendingReport) -> RenderableType:
+def _pending_entry(entry: PendingReport) -> RenderableType:
     came = ", ".join(one or "its owner" for one in entry.came_from)
     head = f"{entry.site}: {entry.phase}, from {came}, attempt {entry.attempt + 1}"
     return Group(head, *_steps(entry))

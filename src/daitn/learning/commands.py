@@ -1,7 +1,7 @@
-"""What a node and its training worker say to each other.
+"""Messages between a node and its training worker.
 
-The node sends one command; the worker answers with any number of `Advanced` and then one
-`WorkerFinished` or `WorkerFailed`.
+The node sends one command. The worker sends any number of `Advanced`, then one `WorkerFinished` or
+`WorkerFailed`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ __all__ = [
 
 
 class ProbeSpeed(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    """Measure how fast the training engine computes here."""
+    """Measure how fast the training engine computes."""
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the training engine computes with, and how fast."""
+    """What the training engine computes on, and how fast."""
 
     device: str
     memory_bytes: int
-    """Memory of the device that trains."""
+    """Memory of the device."""
     speed_flops: float
     """Floating-point operations per second, sustained while training a small network."""
 
 
 class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
-    """Say what a recipe is: `RecipeFacts`."""
+    """Ask for a recipe's `RecipeFacts`."""
 
     recipe: str
 
@@ -119,13 +119,13 @@ Command = (
 
 
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
-    """The running command came this far."""
+    """Progress of the running command."""
 
     progress: Progress
 
 
 class WorkerFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The command is done. `result` is the MessagePack of what the recipe's method returned."""
+    """The command is done. `result` is what the recipe's method returned, as MessagePack."""
 
     result: msgspec.Raw
 
@@ -135,7 +135,7 @@ class WorkerFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
     error: ErrorReport
     traceback: str = ""
-    """For the node's own log, where the failure was not foreseen. It never leaves the site."""
+    """For the node's own log, if the failure was unforeseen. It never leaves the site."""
 
 
 Reply = Ready | Advanced | WorkerFinished | WorkerFailed

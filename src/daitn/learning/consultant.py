@@ -1,7 +1,7 @@
-"""What a node knows of recipes, without ever running one itself.
+"""What a node knows of its recipes, without running one itself.
 
-A recipe is somebody's program: it may crash where it is imported, or hang where it is asked what a
-model needs. It is asked in a process beside the one that trains, which is busy for hours.
+A recipe is third-party code: it may crash when imported, or hang when asked what a model needs. So
+it is asked in a process of its own; the training process is busy for hours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Consultant"]
 _log = logging.getLogger(__name__)
 
 _WITHIN_S = 20.0
-"""For an answer that needs no engine; whoever waits for a site's answer waits longer."""
+"""For an answer that needs no engine. Whoever waits for the site's answer waits longer."""
 
 
 class Consultant:
@@ -30,11 +30,11 @@ class Consultant:
         self._names = tuple(recipes)
         self._facts: dict[str, RecipeFacts] = {}
         self.broken: dict[str, DaitnError] = {}
-        """Recipes that cannot be used, and why."""
+        """Recipes that cannot be used, with the reasons."""
         self._asked = self._trainer()
 
     async def start(self, warm: Trainer | None = None) -> None:
-        """Ask every recipe what it is; through the process of `warm`, where there is one."""
+        """Ask every recipe what it is, through the process of `warm` if given."""
         asked = warm or self._trainer()
         for name in self._names:
             try:
@@ -53,11 +53,11 @@ class Consultant:
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """Those that can be used."""
+        """Recipes that can be used."""
         return tuple(self._facts)
 
     def facts(self, recipe: str) -> RecipeFacts:
-        """What a recipe is. Raises `NotFound` for one that cannot be used."""
+        """A recipe's facts. Raises `NotFound` if it cannot be used."""
         known = self._facts.get(recipe)
         if known is None:
             raise NotFound(
@@ -77,5 +77,5 @@ class Consultant:
 
 def _silent() -> WorkFailed:
     return WorkFailed(
-        f"it did not say within {_WITHIN_S:g} s what it is", fix="correct the recipe, or remove it"
+        f"it did not answer within {_WITHIN_S:g} s", fix="correct the recipe, or remove it"
     )

@@ -1,6 +1,6 @@
-"""The process that only asks recipes: `python -m daitn.learning.consulting --threads 1`.
+"""The process that only answers questions about recipes: `python -m daitn.learning.consulting`.
 
-It is the one that trains, without the engine: it is there in a fraction of the time and memory.
+It is the training process without the engine, so it starts in a fraction of the time and memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Serve commands until the node goes away."""
+    """Serve commands until the node ends."""
     serve(
         "daitn.learning.consulting",
         lambda replies, inbox: Service(replies).run(inbox),

@@ -1,4 +1,4 @@
-"""How fast the training engine computes here, from a fraction of a second of training."""
+"""Measures how fast the training engine computes, in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def probe() -> Probed:
-    """Train a small network for `_DURATION_S` and say what that took.
+    """Train a small network for `_DURATION_S`, and derive the speed.
 
-    A step on processors is timed by what it took of them, not by the clock on the wall, and the
-    fastest counts: what else runs here at the moment is told by the site's load reading instead.
+    On processors, a step is timed by the processor time that it took, not by wall-clock time, and
+    the fastest step counts: the site's load reading covers what else runs here at the moment.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step_s = min(_step_durations(device))

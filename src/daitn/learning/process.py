@@ -1,4 +1,4 @@
-"""One training worker, seen from the node: ask it one thing at a time."""
+"""A training worker as its node sees it: it carries out one command at a time."""
 
 from __future__ import annotations
 
@@ -29,60 +29,61 @@ class WorkerProcess(ChildProcess[Reply]):
     replies = Reply
     _stalled = ""
 
-    async def _look(self, pulse: Pulse) -> None:
-        """End a worker that does not get on."""
+    async def _watch_pulse(self, pulse: Pulse) -> None:
+        """Kill the worker if it stalls."""
         while not self._stalled:
             await asyncio.sleep(pulse.every_s)
-            self._stalled = pulse.look(time.monotonic(), processor_s(self.pid))
-        _log.error("the %s %d %s; it is ended", self.name, self.pid, self._stalled)
+            self._stalled = pulse.check(time.monotonic(), processor_s(self.pid))
+        _log.error("killing the %s %d: it %s", self.name, self.pid, self._stalled)
         await self.kill()
 
     def _stall(self) -> WorkFailed:
         return WorkFailed(
             f"the {self.name} {self._stalled}",
-            fix="the log of the node that did the work says more; `stall_s` in its file says how "
-            "long it waits",
+            fix="see the log of the node that did the work; `stall_s` in its file sets how long it "
+            "waits",
         )
 
     async def ask(
         self, command: Command, watch: Callable[[Progress], None], *, stall_s: float
     ) -> msgspec.Raw:
-        """Have `command` carried out; returns the MessagePack of its result.
+        """Carry out `command`; returns its result as MessagePack.
 
-        Raises what the recipe raised, or `WorkFailed`, as where there is no sign of life for
-        `stall_s`. Whatever else ends the wait, be it a
-        cancellation or an exception out of `watch`, ends the worker too: it is busy with
-        something that nobody waits for.
+        Raises what the recipe raised, or `WorkFailed`, also if there is no sign of life for
+        `stall_s`. Whatever else ends the wait, such as a cancellation or an exception out of
+        `watch`, kills the worker too, as it is busy with something that nobody waits for.
         """
         pulse = Pulse(time.monotonic(), processor_s(self.pid), stall_s=stall_s)
-        looking = asyncio.create_task(self._look(pulse), name=f"pulse of {self.name} {self.pid}")
+        watching = asyncio.create_task(
+            self._watch_pulse(pulse), name=f"pulse of {self.name} {self.pid}"
+        )
         try:
             await self.send(command)
             while True:
                 match await self.receive():
                     case Advanced(progress=progress):
-                        pulse.told()
+                        pulse.progressed()
                         watch(progress)
                     case WorkerFinished(result=result):
                         return result
                     case WorkerFailed() as failed:
                         break
                     case Ready():
-                        raise WorkFailed("the training worker said that it was ready at work")
+                        raise WorkFailed("the training worker reported ready while at work")
         except BaseException as error:
             await self.kill()
             if isinstance(error, WorkFailed) and self._stalled:
                 raise self._stall() from None
             raise
         finally:
-            looking.cancel()
+            watching.cancel()
         if failed.traceback:
             _log.error("a recipe failed\n%s", failed.traceback)
         raise failed.error.error()
 
 
 class ConsultedProcess(WorkerProcess):
-    """A worker that does not compute: it is asked what recipes are and need."""
+    """A worker that does not compute: it answers what recipes are and need."""
 
     name = "consulted recipe"
     module = "daitn.learning.consulting"

@@ -1,4 +1,4 @@
-"""Whether a worker still gets on: it tells of progress, or it uses a processor."""
+"""Signs of life of a worker: it reports progress, or it uses a processor."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ import psutil
 __all__ = ["MOST_SILENT_S", "STALL_S", "Pulse", "processor_s"]
 
 STALL_S = 60.0
-"""How long a worker may neither tell of progress nor use a processor: a minute covers a cold disk
+"""How long a worker may neither report progress nor use a processor: a minute covers a cold disk
 and a machine that is short of memory."""
-_LOOKED_EVERY_S = 5.0
-"""To find what a process has started takes a look at all processes of the machine."""
+_MOST_EVERY_S = 5.0
+"""Finding the children of a process takes a scan of all processes."""
 _BUSY = 0.01
 """Least share of one processor that counts as work. A process that is stopped, or waits for a lock
-that nobody gives back, uses none; one that shares a loaded machine gets far more."""
+that is never released, uses none; one that shares a loaded machine gets far more."""
 MOST_SILENT_S = 3600.0
-"""A worker that uses a processor and tells of nothing for so long has lost itself in a loop: the
-longest step without a word is to measure on a whole test set."""
+"""A worker that uses a processor but reports nothing for this long is in an endless loop: the
+longest step without a report measures a model on a whole test set."""
 
 
 class Pulse:
-    """Signs of life of one piece of work. Times are seconds on a clock of the caller's."""
+    """The pulse of one command. Times are seconds on a clock of the caller's."""
 
     def __init__(self, now_s: float, used_s: float, *, stall_s: float) -> None:
         """`used_s`: processor time so far; `stall_s`: how long there may be no sign of life."""
         self._stall_s = stall_s
-        self.every_s = min(_LOOKED_EVERY_S, stall_s / 4.0)
-        """How often to look."""
-        self._looked_s = now_s
+        self.every_s = min(_MOST_EVERY_S, stall_s / 4.0)
+        """How often to call `check`."""
+        self._checked_s = now_s
         self._used_s = used_s
         self._idle_s = 0.0
         self._silent_s = 0.0
 
-    def told(self) -> None:
-        """It told of progress."""
+    def progressed(self) -> None:
+        """The worker reported progress."""
         self._idle_s = self._silent_s = 0.0
 
-    def look(self, now_s: float, used_s: float) -> str:
-        """Why it is to be ended; empty while it gets on.
+    def check(self, now_s: float, used_s: float) -> str:
+        """Why to kill the worker; empty if it is alive.
 
-        A gap between two looks counts as short: then the node itself was held up, and what its
-        worker told meanwhile is not read yet.
+        A long gap between two checks counts as short: the node itself was held up, and has not yet
+        read what its worker reported meanwhile.
         """
-        passed_s = min(now_s - self._looked_s, 2.0 * self.every_s)
+        passed_s = min(now_s - self._checked_s, 2.0 * self.every_s)
         busy = used_s - self._used_s >= _BUSY * passed_s
-        self._looked_s, self._used_s = now_s, used_s
+        self._checked_s, self._used_s = now_s, used_s
         self._idle_s = 0.0 if busy else self._idle_s + passed_s
         self._silent_s += passed_s
         if self._idle_s >= self._stall_s:
             return f"made no progress and used no processor for {self._idle_s:.0f} s"
         if self._silent_s >= MOST_SILENT_S:
-            return f"told of no progress for {self._silent_s:.0f} s"
+            return f"reported no progress for {self._silent_s:.0f} s"
         return ""
 
 
 def processor_s(pid: int) -> float:
-    """Processor time that a process and what it started have used; 0 where it is gone."""
+    """Processor time that a process and its descendants have used; 0 if it is gone."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

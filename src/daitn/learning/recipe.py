@@ -1,12 +1,12 @@
-"""Recipes: how a model is made, trained and measured where the data lies.
+"""Recipes: how a model is made, trained and measured where the data is.
 
 A recipe is code that a site has installed (entry point group `daitn.recipes`) and that its data
 owner has allowed. A visiting model brings *parts* (files: weights as safetensors, a tokenizer
 as JSON) and a configuration, never code.
 
-A model on disk is a folder of parts. A recipe reads one folder and writes another; a part that
-it leaves as it is (frozen base weights under LoRA) it links or copies byte for byte, so that the
-part keeps its digest and does not travel again.
+A model on disk is a folder of parts. A recipe reads one folder and writes another. It links or
+copies a part that it does not change (frozen base weights under LoRA) byte for byte, so that the
+part keeps its digest and is not transferred again.
 """
 
 from __future__ import annotations
@@ -36,58 +36,58 @@ Config = Mapping[str, object]
 
 
 class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe is, for a node, which never runs it in its own process."""
+    """What a node needs to know of a recipe, which never runs in the node's own process."""
 
     data_schema: str
     test_schema: str
     metrics: tuple[str, ...]
     apis: tuple[Api, ...] = ()
-    """By which its models answer; empty: they do not."""
+    """The APIs through which its models answer; empty: they do not."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model of this configuration needs."""
+    """What a model with some configuration needs."""
 
     parameters: int
     flops_per_example: float
     """Floating-point operations of one training example, forward and backward."""
     memory_bytes: int
-    """Peak memory of training, an estimate."""
+    """Peak memory of training, estimated."""
     size_bytes: int
-    """Size of the parts on the wire, an estimate."""
+    """Size of the parts on the wire, estimated."""
     labels: tuple[str, ...] = ()
-    """Labels that the model tells apart: data with others cannot teach it, a test set with others
-    cannot measure it. Empty: it takes any."""
+    """The labels that the model distinguishes: it cannot learn from data with other labels, nor be
+    measured on it. Empty: any."""
     labels_field: str = ""
-    """The field of the intent that names them, for instance `model.config.classes`."""
+    """The field of the intent that lists them, for instance `model.config.classes`."""
     learning: dict[str, tuple[float, float]] = {}
-    """What visits with this configuration were seen to teach, as mean and standard deviation of a
+    """What past visits with this configuration taught, as mean and standard deviation of a
     logarithm or logit: `tau` (examples until a gap has shrunk to 37 %), `warm` and `ripe` (examples
     lost at the start of a visit, and of a model), `repeats` (epochs until repetition teaches 37 %),
     `fading` (speed of forgetting, relative to learning), `labelled` (whether a label needs examples
-    of its own), `averaged` (share of a visit undone by averaging). Empty: nothing is known, and the
-    planner begins from what holds for any recipe. Measured values belong here, no hopes."""
+    of its own), `averaged` (share of a visit undone by averaging). Measured values belong here, not
+    estimates. Empty: unknown; the planner then starts from what holds for any recipe."""
 
 
 class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe says of a data set so that it can be described without being shown."""
+    """What a recipe reports of a data set so that it can be described without being shown."""
 
     samples: int
     labels: dict[str, int]
     """Label histogram."""
     quality: float
-    """Share of the records in [0, 1] that are usable as they stand."""
+    """Share of the records in [0, 1] that are usable as they are."""
     columns: tuple[str, ...] = ()
-    """Of a table: what models learn from. Not published."""
+    """Of a table: the columns that models learn from. Not published."""
     remarks: tuple[str, ...] = ()
-    """What the data's owner may want to know of it. Not published."""
+    """Notes for the data's owner. Not published."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a data owner says of a table's columns; empty: nothing."""
+    """How a data owner limits a table's columns; an empty field does not."""
 
     label: str = ""
-    """The column that holds the label."""
+    """The column with the label."""
     columns: tuple[str, ...] = ()
     """The columns that models may learn from; empty: all but the label."""
     ignore: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a training run is."""
+    """Progress of a training run."""
 
     examples: int
     of_examples: int
@@ -103,7 +103,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training run did. `loss` is the mean over its last tenth."""
+    """The result of a training run. `loss` is the mean over its last tenth."""
 
     examples: int
     loss: float
@@ -118,15 +118,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     standard_error: float
     by_label: dict[str, float] = {}
-    """The metric per label, where the label has enough items to say nothing of one record."""
+    """The metric per label, for labels with enough items to reveal nothing of one record."""
 
 
 class Recipe(Protocol):
-    """The one seam between DA-ITN and machine learning.
+    """The seam between DA-ITN and machine learning.
 
     Every method that takes a configuration raises `InvalidInput` naming the bad field
     (`model.config.<field>`). Methods that read data raise `InvalidInput` naming file, line and
-    field. Nothing in here may reach the network.
+    field. No method may use the network.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Recipe(Protocol):
     metrics: tuple[str, ...]
 
     def estimate(self, config: Config) -> Footprint:
-        """Say what `config` needs, without loading a framework."""
+        """What a model with `config` needs, without loading a framework."""
         ...
 
     def inspect(self, data: Path) -> DataProfile:
@@ -175,8 +175,8 @@ class Recipe(Protocol):
 
 @runtime_checkable
 class Selecting(Protocol):
-    """The part of a recipe that lets a data owner say which columns are read."""
+    """The part of a recipe that lets a data owner limit which columns are read."""
 
     def selecting(self, selection: Selection) -> Recipe:
-        """The same recipe, to whose methods that read data this selection applies."""
+        """The same recipe, with its methods that read data bound to this selection."""
         ...

@@ -12,7 +12,7 @@ __all__ = ["load"]
 
 
 def load(name: str) -> Recipe:
-    """Import and make the recipe called `name`.
+    """Import the recipe called `name` and make an instance.
 
     Raises `NotFound` if it is not installed, `WorkFailed` if it is but cannot be imported.
     """

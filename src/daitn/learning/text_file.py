@@ -12,16 +12,16 @@ from daitn.objects.errors import InvalidInput, NotFound
 __all__ = ["text_lines"]
 
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-"""UTF-32's little-endian mark begins as UTF-16's does."""
+"""UTF-32's little-endian mark begins like UTF-16's."""
 
-_NUL = "line {line} holds a NUL byte, as UTF-16 and binary do"
+_NUL = "line {line} contains a NUL byte, as in UTF-16 or a binary file"
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The file's lines, with their ends.
+    """The file's lines, with their endings.
 
-    Raises `NotFound` if there is no such file, `InvalidInput` naming file and line if it is no
-    text, or not in UTF-8. Content is not repeated: it is private data.
+    Raises `NotFound` if there is no such file, and `InvalidInput` naming file and line if it is not
+    text in UTF-8. The error does not quote the content, which is private data.
     """
     try:
         _check(path)
@@ -33,19 +33,19 @@ def text_lines(path: Path) -> Iterator[str]:
     except FileNotFoundError:
         raise NotFound(f"no file {path}", field=str(path), fix="check the path") from None
     except UnicodeDecodeError:
-        raise _no_text(path, f"line {_line_that_is_no_utf_8(path)} is no UTF-8") from None
+        raise _no_text(path, f"line {_first_invalid_line(path)} is not UTF-8") from None
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be read: {error.strerror}",
             field=str(path),
-            fix="let the user under whom daitn runs read it, and the folders above it",
+            fix="let the user that runs daitn read it and the folders above it",
         ) from None
 
 
 def _check(path: Path) -> None:
     if not stat.S_ISREG(path.stat().st_mode):
-        # A pipe would hold up its reader for ever.
-        raise InvalidInput(f"{path} is no file", field=str(path), fix="name a file")
+        # Reading a pipe could block forever.
+        raise InvalidInput(f"{path} is not a file", field=str(path), fix="name a file")
     with path.open("rb") as file:
         head = file.read(4)
     if head.startswith(_OTHER_MARKS):
@@ -54,7 +54,7 @@ def _check(path: Path) -> None:
         raise _no_text(path, _NUL.format(line=1))
 
 
-def _line_that_is_no_utf_8(path: Path) -> int:
+def _first_invalid_line(path: Path) -> int:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -66,5 +66,5 @@ def _line_that_is_no_utf_8(path: Path) -> int:
 
 def _no_text(path: Path, problem: str) -> InvalidInput:
     return InvalidInput(
-        f"{path} is no text in UTF-8: {problem}", field=str(path), fix="save it as UTF-8"
+        f"{path} is not UTF-8 text: {problem}", field=str(path), fix="save it as UTF-8"
     )

@@ -1,4 +1,4 @@
-"""Training for the node's event loop: one warm worker process, one piece of work at a time."""
+"""Training for the node's event loop: one warm worker process, one command at a time."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _ALL = Selection()
 
 
 class Trainer:
-    """Carries recipes out in a child process that the node can lose without harm.
+    """Runs recipes in a child process that the node can lose without harm.
 
-    Calls queue and run in order. Cancelling the task that awaits a call ends the worker at once,
-    with the work; the next call starts another one, as it does after a crash. Every method
-    raises what the recipe raises, and `WorkFailed` where the recipe or its process failed.
+    Calls queue and run in order. Cancelling the task that awaits a call kills the worker at once,
+    with the work; the next call starts a new one, as it does after a crash. Every method raises
+    what the recipe raises, and `WorkFailed` if the recipe or its process failed.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Trainer:
         within_s: float | None = None,
         process: type[WorkerProcess] = WorkerProcess,
     ) -> None:
-        """`threads` processors are used for training; the same number gives the same model. A call
-        without a sign of life for `stall_s` fails, and one that takes longer than `within_s`."""
+        """Train on `threads` processors; the same number gives the same model. A call fails if it
+        shows no sign of life for `stall_s`, or takes longer than `within_s`."""
         self._threads = threads
         self._within_s = within_s
         self._process = process
@@ -72,16 +72,16 @@ class Trainer:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for their turn; the one that runs is not among them."""
+        """Calls that wait for their turn, without the one that runs."""
         return self._waiting
 
     async def start(self) -> None:
-        """Warm the worker up, so that the first call does not wait for PyTorch to be imported."""
+        """Start the worker, so that the first call does not wait for PyTorch to be imported."""
         async with self._turn:
             await self._ready_worker()
 
     async def close(self) -> None:
-        """End the worker and the call that is running; that call and later ones fail."""
+        """Kill the worker. The running call and later ones fail."""
         self._closed = True
         if self._worker is not None:
             await self._worker.kill()
@@ -171,7 +171,7 @@ class Trainer:
         except TimeoutError:
             raise WorkFailed(
                 f"the recipe was not done after {self._within_s:g} s",
-                fix="correct the recipe: what it is and needs, it should say at once",
+                fix="correct the recipe: it must say at once what it is and needs",
             ) from None
         finally:
             self._turn.release()
@@ -190,7 +190,7 @@ class Trainer:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise WorkFailed("this node has stopped training", fix="ask again when it is back")
+            raise WorkFailed("this node has stopped training", fix="retry once it is back")
 
 
 def _decoded(result: msgspec.Raw, kind: type[T]) -> T:

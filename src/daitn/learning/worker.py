@@ -1,8 +1,8 @@
-"""The process that trains: `python -m daitn.learning.worker --threads N`.
+"""The training process: `python -m daitn.learning.worker --threads N`.
 
-A child of the node, so that training neither holds the node's interpreter nor takes the node
-down with it. It reads commands on its standard input and answers on its standard output, both of
-which it keeps from the recipes, and ends with the node that started it, however that one ends.
+It is a child of the node, so that training neither holds the node's interpreter nor takes the node
+down. It reads commands from standard input and replies on standard output, keeps both from the
+recipes, and ends when its node does, however that happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from daitn.learning import registry
 from daitn.learning.answering.protocol import Answering
 from daitn.learning.child.frames import Ready
-from daitn.learning.child.inside import reported, send, serve
+from daitn.learning.child.inside import error_report, send, serve
 from daitn.learning.commands import (
     Advanced,
     Command,
@@ -45,12 +45,12 @@ _READS_DATA = (Inspect, InspectTest, Train, Evaluate)
 
 
 def main() -> None:
-    """Serve commands until the node goes away."""
+    """Serve commands until the node ends."""
     serve("daitn.learning.worker", lambda replies, inbox: Service(replies).run(inbox))
 
 
 class Service:
-    """Carries out one command after the other."""
+    """Carries out one command after another."""
 
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
@@ -70,10 +70,10 @@ class Service:
             return WorkerFinished(result=msgspec.Raw(encode(self._perform(command))))
         except Exception as error:
             if isinstance(error, DaitnError):
-                return WorkerFailed(error=reported(error))
-            # What a library says of what it stumbled over may be a record's value.
-            told = reported(error, silent=isinstance(command, _READS_DATA))
-            return WorkerFailed(error=told, traceback=traceback.format_exc())
+                return WorkerFailed(error=error_report(error))
+            # A library's message may quote a value from a record.
+            report = error_report(error, silent=isinstance(command, _READS_DATA))
+            return WorkerFailed(error=report, traceback=traceback.format_exc())
 
     def _perform(self, command: Command) -> object:
         if isinstance(command, ProbeSpeed):
@@ -117,14 +117,14 @@ def _facts(recipe: Recipe) -> RecipeFacts:
 
 
 def _selecting(recipe: Recipe, selection: Selection) -> Recipe:
-    """The recipe, bound to what the data's owner lets it read. Raises `InvalidInput` where it
-    cannot be bound: it would read what it must not."""
+    """The recipe, bound to what the data's owner lets it read. Raises `InvalidInput` if it cannot
+    be bound, as it would read what it must not."""
     if selection == Selection():
         return recipe
     if not isinstance(recipe, Selecting):
         stated = [name for name in selection.__struct_fields__ if getattr(selection, name)]
         raise InvalidInput(
-            f"the recipe {recipe.name} cannot be told which columns to read",
+            f"the recipe {recipe.name} cannot limit which columns it reads",
             field=stated[0],
             fix=f"leave out {', '.join(stated)}, or let other recipes read the data",
         )

@@ -1,1 +1,1 @@
-"""The node of a site and the roles that it plays."""
+"""A site's node and its roles."""

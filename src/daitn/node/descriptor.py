@@ -1,4 +1,4 @@
-"""What a node says of itself, from its file and from a look at its data."""
+"""Makes a node's descriptor from its file and an inspection of its data."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 QUESTIONS = "qa-pairs/1"
-"""The schema whose records hold questions."""
+"""The schema of records that contain questions."""
 MOST_LEFT_OUT = 64
-"""As a descriptor has room for."""
+"""The limit of a descriptor."""
 
 
 def allowed_recipes(config: NodeConfig) -> tuple[str, ...]:
-    """Recipes that are installed here and that the node's file lets run.
+    """Installed recipes that the node's file allows.
 
-    Raises `NotFound` where it names recipes and none is installed.
+    Raises `NotFound` if the file names recipes and none of them is installed.
     """
     here = installed()
     allowed = tuple(name for name in config.recipes if name in here)
@@ -70,25 +70,25 @@ async def describe(
     public_key: str,
     started_at_s: float,
 ) -> NodeDescriptor:
-    """Read the data sets, probe the machine and describe both.
+    """Inspect the data sets, probe the machine and describe both.
 
-    What cannot be read or run is left out, and named with the reason.
+    The descriptor names what cannot be read or run, with the reason, and leaves it out.
     """
-    look = _Look(config, consultant, trainer)
-    of_sets: Sequence[int] = range(len(config.datasets))
-    of_tests: Sequence[int] = range(len(config.tests))
+    inspection = _Inspection(config, consultant, trainer)
+    dataset_positions: Sequence[int] = range(len(config.datasets))
+    test_positions: Sequence[int] = range(len(config.tests))
     if isinstance(config, ReadNodeConfig):
-        of_sets, of_tests = config.dataset_positions, config.test_positions
+        dataset_positions, test_positions = config.dataset_positions, config.test_positions
     datasets = [
-        await look.dataset(dataset, f"datasets[{i}]")
-        for i, dataset in zip(of_sets, config.datasets, strict=True)
+        await inspection.dataset(dataset, f"datasets[{i}]")
+        for i, dataset in zip(dataset_positions, config.datasets, strict=True)
     ]
     tests = [
-        await look.test_set(test, f"tests[{i}]")
-        for i, test in zip(of_tests, config.tests, strict=True)
+        await inspection.test_set(test, f"tests[{i}]")
+        for i, test in zip(test_positions, config.tests, strict=True)
     ]
     offered = tuple(test for test in tests if test is not None)
-    compute = await look.compute() if Role.COMPUTE in config.roles else None
+    compute = await inspection.compute() if Role.COMPUTE in config.roles else None
     verifier = VerifierDescriptor(tests=offered, recipes=consultant.recipes)
     return NodeDescriptor(
         site=config.site,
@@ -102,12 +102,12 @@ async def describe(
         datasets=tuple(dataset for dataset in datasets if dataset is not None),
         compute=compute,
         verifier=verifier if offered else None,
-        left_out=tuple(look.left_out[:MOST_LEFT_OUT]),
+        left_out=tuple(inspection.left_out[:MOST_LEFT_OUT]),
     )
 
 
-class _Look:
-    """A look at what a node's file names. What cannot be used is put into `left_out`."""
+class _Inspection:
+    """Inspects what a node's file names; collects what cannot be used in `left_out`."""
 
     def __init__(self, config: NodeConfig, consultant: Consultant, trainer: Trainer) -> None:
         self._config = config
@@ -119,9 +119,9 @@ class _Look:
             self.left_out.append(entry)
         for position, name in enumerate(config.recipes):
             if name not in installed():
-                self._leave(f"recipes[{position}]", name, _not_installed(config, position))
+                self._leave_out(f"recipes[{position}]", name, _not_installed(config, position))
         for name, error in consultant.broken.items():
-            self._leave("recipes", name, error)
+            self._leave_out("recipes", name, error)
 
     async def dataset(self, dataset: DatasetConfig, field: str) -> DatasetDescriptor | None:
         try:
@@ -129,9 +129,9 @@ class _Look:
                 self._config, dataset, field, self._consultant, self._trainer
             )
         except Exception as error:
-            self._leave(field, dataset.name, error, dataset.path)
+            self._leave_out(field, dataset.name, error, dataset.path)
             return None
-        _remark(field, dataset.name, profile)
+        _log_remarks(field, dataset.name, profile)
         return described
 
     async def test_set(self, test: TestSetConfig, field: str) -> TestSetDescriptor | None:
@@ -140,16 +140,16 @@ class _Look:
                 test, field, self._consultant, self._trainer
             )
         except Exception as error:
-            self._leave(field, test.topic, error, test.path)
+            self._leave_out(field, test.topic, error, test.path)
             return None
-        _remark(field, test.topic, profile)
+        _log_remarks(field, test.topic, profile)
         return described
 
     async def compute(self) -> ComputeDescriptor | None:
         try:
             probe = await self._trainer.probe()
         except DaitnError as error:
-            self._leave("roles", Role.COMPUTE, error)
+            self._leave_out("roles", Role.COMPUTE, error)
             return None
         return ComputeDescriptor(
             device=probe.device,
@@ -158,8 +158,8 @@ class _Look:
             recipes=self._consultant.recipes,
         )
 
-    def _leave(self, field: str, name: str, error: Exception, path: str = "") -> None:
-        """Leave something out. The log has the whole story, which may be private."""
+    def _leave_out(self, field: str, name: str, error: Exception, path: str = "") -> None:
+        """Leave an entry out. Only the log has the full error, which may be private."""
         if isinstance(error, DaitnError):
             log.error("%s %s is left out: %s", field, name, error)
         else:
@@ -175,16 +175,16 @@ async def described_dataset(
     consultant: Consultant,
     trainer: Trainer,
 ) -> tuple[DatasetDescriptor, DataProfile]:
-    """What is published of a data set, and what its owner may know beyond that.
+    """A data set's public descriptor, and the profile that only its owner sees.
 
-    Raises what a recipe raises that reads it.
+    Raises whatever the recipe raises that reads it.
     """
     path = Path(dataset.path)
     readers = _readers(consultant, "data_schema", dataset.data_schema, field)
-    # Those that its owner lets run on it, before others.
+    # Recipes that the owner admits come first.
     readers.sort(key=lambda recipe: not allows(dataset.policy.recipes, recipe))
     _, profile = await _first(readers, lambda r: trainer.inspect(r, path, dataset.selection))
-    described = _fitting(
+    described = _decodable(
         DatasetDescriptor(
             name=dataset.name,
             site=config.site,
@@ -200,14 +200,14 @@ async def described_dataset(
             licence=dataset.licence,
             description=dataset.description,
             policy=dataset.policy,
-            sketch=await asyncio.to_thread(_sketched, dataset),
+            sketch=await asyncio.to_thread(_sketch, dataset),
         )
     )
     return described, profile
 
 
-def _sketched(dataset: DatasetConfig) -> TopicSketch | None:
-    """How the questions are worded, where the owner lets that be known and there are questions."""
+def _sketch(dataset: DatasetConfig) -> TopicSketch | None:
+    """A sketch of the questions' wording, if the owner allows it and there are questions."""
     if not dataset.sketch or dataset.data_schema != QUESTIONS:
         return None
     return sketch(pair.question for pair in read_pairs(Path(dataset.path)))
@@ -216,11 +216,11 @@ def _sketched(dataset: DatasetConfig) -> TopicSketch | None:
 async def described_test_set(
     test: TestSetConfig, field: str, consultant: Consultant, trainer: Trainer
 ) -> tuple[TestSetDescriptor, DataProfile]:
-    """Of a test set, as `described_dataset`."""
+    """Describe a test set; see `described_dataset`."""
     readers = _readers(consultant, "test_schema", test.test_schema, field)
     path = Path(test.path)
     recipe, profile = await _first(readers, lambda r: trainer.inspect_test(r, path, test.selection))
-    described = _fitting(
+    described = _decodable(
         TestSetDescriptor(
             topic=test.topic,
             test_schema=test.test_schema,
@@ -237,20 +237,23 @@ def _changed_at_s(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _remark(field: str, name: str, profile: DataProfile) -> None:
+def _log_remarks(field: str, name: str, profile: DataProfile) -> None:
     for remark in profile.remarks:
         log.warning("%s %s: %s", field, name, remark)
 
 
-def _fitting(described: T) -> T:
-    """What is described, where others can read it: they leave out a node of which they cannot read
-    one word. Raises `InvalidInput`."""
+def _decodable(described: T) -> T:
+    """Check that others can decode a descriptor: they ignore a node of which they cannot.
+
+    Raises `InvalidInput`.
+    """
     try:
         return decode(encode(described), type(described))
     except Corrupt as error:
         _, _, problem = error.problem.partition(": ")
         raise InvalidInput(
-            f"others could not read its description: {problem}", fix="shorten labels and topics"
+            f"other sites could not decode its descriptor: {problem}",
+            fix="shorten labels and topics",
         ) from None
 
 
@@ -270,8 +273,10 @@ def _readers(consultant: Consultant, kind: str, schema: str, field: str) -> list
 async def _first(
     readers: list[str], inspect: Callable[[str], Awaitable[DataProfile]]
 ) -> tuple[str, DataProfile]:
-    """What the first recipe says that can read a file; what the first of all raises, where none
-    can: one recipe that fails is no reason to leave a file out."""
+    """The result of the first recipe that can read a file.
+
+    One recipe that fails is no reason to leave a file out. Raises the first error if all fail.
+    """
     errors: list[DaitnError] = []
     for recipe in readers:
         try:

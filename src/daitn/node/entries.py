@@ -1,4 +1,4 @@
-"""Entries of a node's file that it can do without: each stands or falls alone."""
+"""Optional entries of a node's file: an invalid one is left out alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["good_entries", "left_out"]
 EntryT = TypeVar("EntryT", bound=msgspec.Struct)
 
 _MOST = 256
-"""As a descriptor has room for."""
+"""The limit of a descriptor."""
 _NAME_CHARS, _REASON_CHARS = 200, 2000
 _ITSELF = "entry"
 
@@ -27,33 +27,34 @@ def good_entries(
     kind: type[EntryT],
     field: str,
     complete: Callable[[EntryT], tuple[str, EntryT]],
-    apart: list[LeftOut],
+    rejected: list[LeftOut],
 ) -> dict[int, EntryT]:
-    """The entries of a list that can be used, by position; the others are put into `apart`.
+    """The valid entries of a list, by position; the others are appended to `rejected`.
 
-    `complete` returns what no two entries may share, and the entry for use; it raises `DaitnError`
-    for one that cannot be used. Raises `InvalidInput` where there is no list.
+    `complete` returns an entry's unique name and the completed entry; it raises `DaitnError` for an
+    invalid one. Raises `InvalidInput` if `plain` is not a list.
     """
     if not isinstance(plain, list | tuple):
-        raise InvalidInput("is no list", field=field, fix="begin each entry with `- `")
-    good: dict[int, EntryT] = {}
+        raise InvalidInput("is not a list", field=field, fix="begin each entry with `- `")
+    valid: dict[int, EntryT] = {}
     names: set[str] = set()
     for position, entry in enumerate(plain):
         try:
-            name, made = complete(checked(entry, kind, _ITSELF))
+            name, completed = complete(checked(entry, kind, _ITSELF))
             if name in names:
-                raise InvalidInput(f"{name} is there twice", fix="give each its own")
-            if len(good) >= _MOST:
+                raise InvalidInput(f"{name} is used twice", fix="give each entry a name of its own")
+            if len(valid) >= _MOST:
                 raise InvalidInput(f"there are more than {_MOST}", fix="run a second node")
             names.add(name)
-            good[position] = made
+            valid[position] = completed
         except DaitnError as error:
-            apart.append(left_out(f"{field}[{position}]", _name(entry), error))
-    return good
+            rejected.append(left_out(f"{field}[{position}]", _name(entry), error))
+    return valid
 
 
 def left_out(field: str, name: str, error: DaitnError, path: str = "") -> LeftOut:
-    """A word on what is left out. Of its file at `path`, it tells neither folders nor content."""
+    """A public note on an entry that is left out. It names neither the folder of its file at `path`
+    nor the file's content."""
     problem = error.problem
     if path:
         problem = problem.replace(path, os.path.basename(path))
@@ -63,6 +64,6 @@ def left_out(field: str, name: str, error: DaitnError, path: str = "") -> LeftOu
 
 
 def _name(entry: Any) -> str:
-    """What an entry that may be anything is called."""
+    """The name of an unchecked entry, if it has one."""
     stated = entry if isinstance(entry, dict) else {}
     return next((str(stated[key]) for key in ("name", "topic") if key in stated), "")

@@ -1,7 +1,7 @@
-"""When a node started, later each time: who hears of two starts takes the later for the newer.
+"""The start time of a node, which grows with each start: readers take the later as the newer.
 
-The time is marked again and again while the node runs. After a start, everything that it says is of
-later than all that it said before, though the wall clock may have been set back by hours.
+A running node writes the time to disk now and then. So after a restart all its messages have later
+times than before, even if the wall clock was set back by hours.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ MARKED_EVERY_S = 60.0
 
 
 def started_at_s(state: Path, now_s: float) -> float:
-    """`now_s`, or after all of the life before where the clock has gone back since.
+    """`now_s`, or a time after the previous run if the clock has gone back since.
 
-    Raises `StorageFull` where it cannot be kept.
+    Raises `StorageFull` if it cannot be written.
     """
     try:
         before_s = float((state / _NAME).read_text())
     except (OSError, ValueError):
         before_s = -math.inf
     went_back = math.isfinite(before_s) and now_s <= before_s
-    # The last mark is no older than that.
+    # The previous run ended at most `MARKED_EVERY_S` after its last mark.
     at_s = before_s + MARKED_EVERY_S if went_back else now_s
     mark(state, at_s)
     return at_s
 
 
 def mark(state: Path, now_s: float) -> None:
-    """It is this late. Raises `StorageFull` where that cannot be kept."""
+    """Write the time to disk. Raises `StorageFull` if that fails."""
     path = state / _NAME
     try:
         replace_file(path, repr(now_s).encode())
     except OSError as error:
         raise StorageFull(
             f"{path} cannot be written: {error.strerror}",
-            fix="free room in the site's state folder, and check that it may be written",
+            fix="free space in the site's state folder, and check that it is writable",
         ) from None

@@ -1,4 +1,4 @@
-"""The node of a site: one process that plays the roles of its file."""
+"""A site's node: one process with the roles that its file names."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ __all__ = ["Node"]
 log = logging.getLogger(__name__)
 
 REPORT_TIMEOUT_S = 5.0
-NEWS_AFTER_S = 0.05
-"""Changes that come together are told together."""
+PUBLISH_AFTER_S = 0.05
+"""Changes within this time are published together."""
 
 
 class Node:
-    """A running node. `await start()` returns when it can take work; `close()` leaves at once."""
+    """A running node. `start` returns when it can take work; `close` leaves the network at once."""
 
     _work: WorkQueue
 
     def __init__(self, config: NodeConfig, fabric: Fabric) -> None:
         self._config = config
         self._fabric = fabric
-        self._news = asyncio.Event()
-        """Set where the descriptor would say something else."""
+        self._changed = asyncio.Event()
+        """Set when the descriptor may have changed."""
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
@@ -88,7 +88,7 @@ class Node:
             self._publish_progress,
         )
         self._roles: Roles | None = None
-        if Roles.wanted(config):
+        if Roles.has_any(config):
             self._roles = Roles(
                 config,
                 self._consultant,
@@ -96,11 +96,11 @@ class Node:
                 self._store,
                 self._transport,
                 self._key,
-                self._news.set,
+                self._changed.set,
             )
-        self._terminus: AgentsRole | None = None
+        self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
-            self._terminus = AgentsRole(
+            self._agents = AgentsRole(
                 config.site,
                 state,
                 fabric,
@@ -119,8 +119,8 @@ class Node:
         self.descriptor: NodeDescriptor | None = None
 
     async def start(self) -> None:
-        """Look at the data, probe the machine, then show up. Raises `DaitnError`."""
-        await self._consult()
+        """Inspect the data, probe the machine, then join the network. Raises `DaitnError`."""
+        await self._start_recipes()
         started = started_at_s(Path(self._config.state), clock.wall_s())
         clock.not_before(started)
         self.descriptor = await describe(
@@ -142,31 +142,31 @@ class Node:
         self._registrations.append(token)
         await self._publish_advert()
         self._work.resume()
-        self._tasks.spawn(self._mark_time(), "time")
+        self._tasks.spawn(self._mark_time_forever(), "time")
         if self._roles is not None:
             await self._roles.listen()
-            self._tasks.spawn(self._tell_news(self._roles), "news")
-        if self._terminus is not None:
-            self._terminus.start()
+            self._tasks.spawn(self._publish_changes(self._roles), "descriptor")
+        if self._agents is not None:
+            self._agents.start()
 
-    async def _consult(self) -> None:
-        """Hear what the recipes are, and warm up the process that trains."""
+    async def _start_recipes(self) -> None:
+        """Start the processes that train and that answer for recipes."""
         roles = set(self._config.roles)
         if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & roles:
             try:
                 await self._trainer.start()
             except WorkFailed as error:
-                log.error("nothing can be trained or measured here: %s", error)
+                log.error("this site cannot train or measure: %s", error)
             await self._consultant.start(self._trainer)
         elif {Role.FACILITY, Role.FORWARDER} & roles:
             await self._consultant.start()
 
     async def close(self) -> None:
-        """Take everything back. Unfinished work is lost, unheard reports are kept."""
+        """Leave the network. Unfinished work is lost; unsent reports stay on disk."""
         for registration in reversed(self._registrations):
             await registration.close()
-        if self._terminus is not None:
-            await self._terminus.close()
+        if self._agents is not None:
+            await self._agents.close()
         await self._work.close()
         await self._tasks.close()
         if self._roles is not None:
@@ -182,22 +182,22 @@ class Node:
         advert = encode(sign_advert(self.descriptor, self._key))
         await self._fabric.publish(keys.site_advert(self._config.site), advert)
 
-    async def _mark_time(self) -> None:
+    async def _mark_time_forever(self) -> None:
         while True:
             await asyncio.sleep(MARKED_EVERY_S)
             try:
                 await asyncio.to_thread(mark, Path(self._config.state), clock.now_s())
             except DaitnError as error:
-                log.warning("the time is not marked: %s", error)
+                log.warning("the time was not written to disk: %s", error)
 
-    async def _tell_news(self, inference: Roles) -> None:
-        """Publish the descriptor whenever it is another one."""
+    async def _publish_changes(self, roles: Roles) -> None:
+        """Publish the descriptor whenever it changes."""
         while True:
-            await self._news.wait()
-            await asyncio.sleep(NEWS_AFTER_S)
-            self._news.clear()
+            await self._changed.wait()
+            await asyncio.sleep(PUBLISH_AFTER_S)
+            self._changed.clear()
             assert self.descriptor is not None
-            changed = inference.described(self.descriptor)
+            changed = roles.described(self.descriptor)
             if changed == self.descriptor:
                 continue
             version = self.descriptor.version + 1
@@ -205,8 +205,8 @@ class Node:
             try:
                 await self._publish_advert()
             except DaitnError as error:
-                log.warning("what is new here is not heard: %s", error)
-                self._news.set()
+                log.warning("the changed descriptor was not published: %s", error)
+                self._changed.set()
 
     def _handlers(self) -> dict[str, Handler]:
         return {
@@ -217,7 +217,7 @@ class Node:
             "stop": self._on_stop,
             "retain": self._on_retain,
             **(self._roles.handlers() if self._roles else {}),
-            **(self._terminus.handlers() if self._terminus else {}),
+            **(self._agents.handlers() if self._agents else {}),
         }
 
     def _described(self) -> NodeDescriptor:
@@ -225,7 +225,7 @@ class Node:
         return self.descriptor
 
     async def _on_describe(self, key: str, payload: bytes) -> bytes:
-        """nothing -> `Advert`: what the site says of itself."""
+        """nothing -> `Advert`: the site's signed descriptor."""
         assert self.descriptor is not None
         return encode(sign_advert(self.descriptor, self._key))
 
@@ -235,7 +235,7 @@ class Node:
         return encode(await self._executor.needs(question))
 
     async def _on_work(self, key: str, payload: bytes) -> bytes:
-        """`Work` -> `WorkStatus`: do a `VisitWork` or a `VerifyWork`; the same work handed in twice
+        """`Work` -> `WorkStatus`: do a `VisitWork` or a `VerifyWork`; the same work submitted twice
         is done once."""
         return encode(self._work.start(decode(payload, Work)))
 
@@ -249,17 +249,17 @@ class Node:
         return b""
 
     async def _on_retain(self, key: str, payload: bytes) -> bytes:
-        """`ModelsNeeded` -> nothing: forget every other model."""
+        """`ModelsNeeded` -> nothing: delete every other model."""
         needed = decode(payload, ModelsNeeded)
         freed = await self._executor.retain(lambda: frozenset(needed.models) | self._in_use())
         if freed:
-            log.info("freed %d bytes of models that nobody needs", freed)
+            log.info("freed %d bytes of models no longer needed", freed)
         return b""
 
     def _in_use(self) -> frozenset[Digest]:
-        """Models that this site needs, whatever others do."""
+        """Models that this site itself needs."""
         serving = self._roles.models() if self._roles else frozenset()
-        travelling = self._terminus.models() if self._terminus else frozenset()
+        travelling = self._agents.models() if self._agents else frozenset()
         return self._work.models() | serving | travelling
 
     async def _report(self, outcome: WorkOutcome) -> None:
@@ -270,7 +270,7 @@ class Node:
         )
 
     def _publish_progress(self, progress: WorkProgress) -> None:
-        self._work.heard(progress)
+        self._work.progressed(progress)
         self._progress.put(progress.visit, progress)
 
     async def _send_progress(self, progress: WorkProgress) -> None:
@@ -278,4 +278,4 @@ class Node:
             key = keys.site_progress(self._config.site, progress.job)
             await self._fabric.publish(key, encode(progress))
         except DaitnError as error:
-            log.debug("progress is not shown: %s", error)
+            log.debug("progress was not published: %s", error)

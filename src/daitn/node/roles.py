@@ -1,5 +1,7 @@
-"""What a node does for queries and other objects on their way: facility, gateway, forwarder and
-examining verifier, and what these roles share, the directory of nodes and the live QRRT."""
+"""A node's roles for queries and other objects under way: facility, gateway, forwarder, examiner.
+
+They share the membership and the live QRRT.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ DEMAND_EVERY_S = 2.0
 
 
 class Roles:
-    """Parts of a node; those whose roles it does not play are absent."""
+    """The roles that a node plays for objects under way; others are None."""
 
     def __init__(
         self,
@@ -67,12 +69,12 @@ class Roles:
         key: SigningKey,
         changed: Callable[[], None],
     ) -> None:
-        """`changed` is told when `described` would say something else."""
+        """`changed` is called when the result of `described` may have changed."""
         self._site = config.site
         self._fabric = fabric
-        self._known = FileKeys(Path(config.state) / "known-keys")
-        self._membership = Membership(fabric, self._known, verifiers=config.verifiers)
-        passes = PassBook(config.site, self._key_of_asker)
+        self._known_keys = FileKeys(Path(config.state) / "known-keys")
+        self._membership = Membership(fabric, self._known_keys, verifiers=config.verifiers)
+        passes = PassBook(config.site, self._admitted_key)
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
@@ -102,7 +104,7 @@ class Roles:
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
-            # S311: which items are asked when is no secret to keep.
+            # S311: the order of questions is no secret.
             rng = random.Random()  # noqa: S311
             self._verifier = DeploymentVerifier(config, fabric, self._membership, key, rng)
         self._demand_task: asyncio.Task[None] | None = None
@@ -118,7 +120,7 @@ class Roles:
                 key,
                 lambda: facility.server,
                 self._served,
-                self._known.get,
+                self._known_keys.get,
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
                 config.tls,
             )
@@ -141,18 +143,18 @@ class Roles:
         return tuple(offer for _, offer in self._served())
 
     @staticmethod
-    def wanted(config: NodeConfig) -> bool:
-        """Whether the node plays a role for queries."""
+    def has_any(config: NodeConfig) -> bool:
+        """Whether the node plays any of these roles."""
         roles = {Role.FACILITY, Role.GATEWAY, Role.VERIFIER, Role.FORWARDER}
         return bool(roles & set(config.roles))
 
     def offer(self, node: NodeDescriptor) -> None:
-        """Work with what the node's descriptor says is there."""
+        """Use only what the node's descriptor lists."""
         if self._verifier is not None:
             self._verifier.offer(node.verifier)
 
     async def start(self) -> None:
-        """Raises `InvalidInput` where a door cannot listen as the node's file says."""
+        """Start the servers. Raises `InvalidInput` if one cannot listen as the node's file says."""
         if self._facility is not None:
             await self._facility.start()
         if self._gateway is not None:
@@ -162,7 +164,7 @@ class Roles:
             )
 
     async def listen(self) -> None:
-        """Hear of the others; once the node can say what it is itself."""
+        """Start to follow other nodes, once this one is described."""
         await self._membership.start()
         if self._feed is not None:
             await self._feed.start()
@@ -188,7 +190,7 @@ class Roles:
                 await part.close()
 
     def described(self, node: NodeDescriptor) -> NodeDescriptor:
-        """The node's descriptor with what these roles say."""
+        """The node's descriptor with the entries of these roles."""
         return msgspec.structs.replace(
             node,
             facility=self._facility.descriptor() if self._facility else None,
@@ -196,11 +198,11 @@ class Roles:
         )
 
     def models(self) -> frozenset[Digest]:
-        """Weights that the site must keep."""
+        """Weights that the facility needs."""
         return self._facility.models() if self._facility else frozenset()
 
     def handlers(self) -> dict[str, Handler]:
-        """Requests that the site answers because of these roles, by verb."""
+        """Request handlers of these roles, by verb."""
         handlers: dict[str, Handler] = {}
         if self._facility is not None:
             handlers |= {"deploy": self._facility.on_deploy, "retire": self._facility.on_retire}
@@ -216,8 +218,8 @@ class Roles:
             handlers["attested"] = self._verifier.on_attested
         return handlers
 
-    def _key_of_asker(self, site: SiteId) -> str | None:
-        """The key of a site whose pass opens doors here."""
+    def _admitted_key(self, site: SiteId) -> str | None:
+        """The key of a site whose passes are admitted here; none for other sites."""
         node = self._membership.node(site)
         if node is None or not set(ADMITTED_ROLES) & set(node.roles):
             return None
@@ -253,4 +255,4 @@ class Roles:
                 demand = encode(gateway.demand(clock.now_s()))
                 await self._fabric.publish(keys.site_demand(self._site), demand)
             except DaitnError as error:
-                log.debug("what is asked is not heard: %s", error)
+                log.debug("the demand was not published: %s", error)

@@ -1,4 +1,4 @@
-"""OpenAI's HTTP API as gateways, facilities, forwarders and verifiers speak it.
+"""OpenAI's HTTP API, for gateways, facilities, forwarders and verifiers.
 
-Requests, responses, errors and event streams: bytes in, values out, and back. No I/O.
+Decodes and encodes requests, responses, errors and event streams. No I/O.
 """

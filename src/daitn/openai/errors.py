@@ -1,7 +1,7 @@
 """Errors of OpenAI's API.
 
-The HTTP status of an error decides which exception `openai` raises; `code` says what happened,
-`param` names the field of the request that would have to change, and `daitn` tells the reasons.
+The HTTP status of an error decides which exception the `openai` client raises; `code` names the
+error, `param` the request field to change, and `daitn` lists the reasons.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from daitn.objects.errors import DaitnError
 from daitn.openai.http import JSON
 
 __all__ = [
-    "NOT_READ",
-    "OURS",
+    "BAD_REQUEST_STATUSES",
+    "DECODE_ERRORS",
     "UPSTREAM_REFUSED",
     "ApiError",
     "Error",
     "bad_request",
-    "fault",
-    "of_error",
+    "from_daitn_error",
+    "from_decode_error",
     "read_error",
 ]
 
-NOT_READ = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What decoding a stranger's JSON raises."""
-OURS = frozenset({400, 413, 415, 422})
-"""Statuses by which a server says that the request itself is at fault: no other would take it."""
+DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What decoding untrusted JSON may raise."""
+BAD_REQUEST_STATUSES = frozenset({400, 413, 415, 422})
+"""Statuses that blame the request itself: every other server would reject it too."""
 UPSTREAM_REFUSED = "upstream_refused"
-"""Code of a facility's error: the server behind it is there, and says that it failed."""
+"""The server behind a facility is up, and reported an error."""
 
 
 class Error(msgspec.Struct):
@@ -54,15 +54,15 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def read_error(body: bytes) -> Error | None:
-    """None where the body is no error of OpenAI's API."""
+    """Decode an error body; none if it is not one of OpenAI's API."""
     try:
         return _BODY.decode(body).error
-    except NOT_READ:
+    except DECODE_ERRORS:
         return None
 
 
 class ApiError(Exception):
-    """A request that is not answered. `retry_after_s`: seconds, where time helps."""
+    """An error response. `retry_after_s`: when a retry may succeed, in seconds."""
 
     def __init__(
         self,
@@ -84,44 +84,44 @@ class ApiError(Exception):
 
     @property
     def body(self) -> bytes:
-        """As JSON."""
+        """The error as JSON."""
         daitn = msgspec.UNSET if self.daitn is None else self.daitn
-        error = Error(self.message, _type(self.status), self.param, self.code, daitn)
+        error = Error(self.message, _error_type(self.status), self.param, self.code, daitn)
         return _ENCODER.encode(_Body(error))
 
     @property
     def headers(self) -> dict[str, str]:
         headers = {"content-type": JSON}
         if self.retry_after_s is not None:
-            # Whole seconds are all that RFC 9110 knows; OpenAI's clients look at milliseconds.
+            # RFC 9110 has whole seconds only; OpenAI's clients read the milliseconds.
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
             headers["retry-after-ms"] = str(max(1, math.ceil(self.retry_after_s * 1e3)))
         return headers
 
 
-def _type(status: int) -> str:
+def _error_type(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def bad_request(problem: str, param: str, *, fix: str = "", status: int = 400) -> ApiError:
-    """The request is malformed."""
+    """A malformed request: `problem` of the field `param`, and how to fix it."""
     message = f"{param}: {problem}" + (f" ({fix})" if fix else "")
     return ApiError(status, "invalid_request", message, param=param)
 
 
-def of_error(error: DaitnError, prefix: str = "") -> ApiError:
-    """Bad input as found below the API; `prefix` goes before its field."""
+def from_daitn_error(error: DaitnError, prefix: str = "") -> ApiError:
+    """An input error from below the API; `prefix` goes before its field."""
     return bad_request(error.problem, f"{prefix}{error.field}", fix=error.fix)
 
 
-def fault(error: Exception, within: str = "") -> ApiError:
-    """msgspec's complaint as a 400 that names the field by its path."""
+def from_decode_error(error: Exception, within: str = "") -> ApiError:
+    """msgspec's error as a 400 that names the field by its path below `within`."""
     problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
     if "unknown field" in problem or "missing required field" in problem:
-        named = problem.rpartition("`")[0].rpartition("`")[2]
-        field = f"{field}.{named}" if field else named
+        name = problem.rpartition("`")[0].rpartition("`")[2]
+        field = f"{field}.{name}" if field else name
     param = ".".join(part for part in (within, field) if part) or "body"
     return bad_request(problem, param)

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2) of a streamed answer, cut where events end."""
+"""Reads a streamed answer, cut into server-sent events (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from daitn.openai.responses import NotJson, Usage, read_usage
 
 __all__ = ["AnswerBroken", "EventReader"]
 
-_LONGEST_EVENT = 1 << 22
-_COUNTED = b'"completion_tokens"'
+_MAX_EVENT_BYTES = 1 << 22
+_USAGE_FIELD = b'"completion_tokens"'
 
 
 class AnswerBroken(Exception):
-    """An answer did not come to its end."""
+    """An answer is incomplete."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -21,58 +21,58 @@ class AnswerBroken(Exception):
 
 
 class EventReader:
-    """The events that an asker got, and those that come next.
+    """Cuts a stream into whole events, and counts what they report.
 
-    Where an answer breaks off and a replica begins it again, the events that were given before
-    are left out, and checked to be the same.
+    When an answer breaks off and a replica starts it anew, the reader drops the events that were
+    already sent, after checking that they are the same.
     """
 
     def __init__(self) -> None:
-        self.given = 0
-        """Bytes that were given out, at the end of an event."""
-        self.count = 0
+        self.sent_bytes = 0
+        """Bytes sent on so far; ends with an event."""
+        self.event_count = 0
         self.usage: Usage | None = None
         self.resumed = False
         self._crc = 0
-        self._rest = b""
-        self._to_skip = 0
+        self._buffer = b""
+        self._skip_bytes = 0
         self._skipped_crc = 0
 
-    def again(self) -> None:
-        """The answer begins again."""
+    def restart(self) -> None:
+        """Expect the answer from its start."""
         self.resumed = True
-        self._rest = b""
-        self._to_skip, self._skipped_crc = self.given, 0
+        self._buffer = b""
+        self._skip_bytes, self._skipped_crc = self.sent_bytes, 0
 
-    def take(self, piece: bytes) -> bytes:
-        """Whole events that may be given out now. Raises `AnswerBroken`."""
-        data = self._rest + piece
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes in; return the whole events to send on. Raises `AnswerBroken`."""
+        data = self._buffer + piece
         end = max(_end(data, b"\n\n"), _end(data, b"\r\n\r\n"))
-        self._rest = data[end:]
-        if len(self._rest) > _LONGEST_EVENT:
-            raise AnswerBroken(f"an event of it is longer than {_LONGEST_EVENT} bytes")
-        return self._give(data[:end])
+        self._buffer = data[end:]
+        if len(self._buffer) > _MAX_EVENT_BYTES:
+            raise AnswerBroken(f"one of its events is longer than {_MAX_EVENT_BYTES} bytes")
+        return self._advance(data[:end])
 
-    def rest(self) -> bytes:
-        """What came after the last whole event, at a clean end. Raises `AnswerBroken`."""
-        data, self._rest = self._rest, b""
-        given = self._give(data)
-        if self._to_skip:
-            raise AnswerBroken("a replica gave a shorter answer")
-        return given
+    def finish(self) -> bytes:
+        """Return what follows the last whole event, at a clean end. Raises `AnswerBroken`."""
+        data, self._buffer = self._buffer, b""
+        new = self._advance(data)
+        if self._skip_bytes:
+            raise AnswerBroken("a replica's answer is shorter")
+        return new
 
-    def _give(self, data: bytes) -> bytes:
-        if self._to_skip:
-            known, data = data[: self._to_skip], data[self._to_skip :]
-            self._to_skip -= len(known)
-            self._skipped_crc = zlib.crc32(known, self._skipped_crc)
-            if not self._to_skip and self._skipped_crc != self._crc:
-                raise AnswerBroken("a replica gave another answer")
+    def _advance(self, data: bytes) -> bytes:
+        if self._skip_bytes:
+            repeated, data = data[: self._skip_bytes], data[self._skip_bytes :]
+            self._skip_bytes -= len(repeated)
+            self._skipped_crc = zlib.crc32(repeated, self._skipped_crc)
+            if not self._skip_bytes and self._skipped_crc != self._crc:
+                raise AnswerBroken("a replica's answer differs")
         if data:
-            self.given += len(data)
+            self.sent_bytes += len(data)
             self._crc = zlib.crc32(data, self._crc)
-            self.count += data.count(b"data:")
-            if _COUNTED in data:
+            self.event_count += data.count(b"data:")
+            if _USAGE_FIELD in data:
                 self.usage = _usage(data) or self.usage
         return data
 
@@ -84,7 +84,7 @@ def _end(data: bytes, mark: bytes) -> int:
 
 def _usage(data: bytes) -> Usage | None:
     for line in reversed(data.splitlines()):
-        if line.startswith(b"data:") and _COUNTED in line:
+        if line.startswith(b"data:") and _USAGE_FIELD in line:
             try:
                 return read_usage(line[len(b"data:") :].strip())
             except NotJson:

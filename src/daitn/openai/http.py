@@ -1,4 +1,4 @@
-"""Paths, types of content, and the framing of events (WHATWG HTML, section 9.2)."""
+"""Paths, content types, and the framing of server-sent events (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ DONE = b"data: [DONE]\n\n"
 
 
 def as_event(body: bytes) -> bytes:
-    """A value in JSON as one event."""
+    """Frame a JSON value as an event."""
     return b"data: " + body + b"\n\n"

@@ -1,7 +1,7 @@
-"""Requests of OpenAI's API, as far as somebody between asker and model reads them.
+"""Requests of OpenAI's API, as gateways and facilities read them.
 
-All of a request is a model's business; who passes it on reads a few fields, and leaves the others
-as they are, byte for byte.
+Most of a request concerns the model alone. A gateway reads a few fields, and passes the others on
+byte for byte.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from daitn.openai.errors import NOT_READ, fault
+from daitn.openai.errors import DECODE_ERRORS, from_decode_error
 
 __all__ = [
-    "Addressed",
     "GenerationRequest",
     "Message",
+    "ModelFields",
     "Prompt",
     "Query",
     "StreamOptions",
     "raw_fields",
-    "read_addressed",
     "read_generation",
+    "read_model_fields",
     "read_query",
     "rewritten",
 ]
@@ -32,13 +32,13 @@ T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
 Prompt = str | list[str | int | list[int]]
-"""A text or several, of which each may be given as tokens."""
-_LeastCount = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+"""One text or several; each may be given as tokens."""
+_PositiveCount = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class Part(msgspec.Struct):
-    """Of a message; those that are no text have none."""
+    """A part of a message; only text parts have `text`."""
 
     text: str = ""
 
@@ -56,15 +56,15 @@ class Message(msgspec.Struct):
         return "\n".join(part.text for part in self.content or () if part.text)
 
 
-class Addressed(msgspec.Struct):
-    """Who is asked."""
+class ModelFields(msgspec.Struct):
+    """The fields that name the model."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     stream: bool | None = None
 
 
-class Query(Addressed):
-    """What a route depends on."""
+class Query(ModelFields):
+    """The fields that decide a query's route."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)] | None = None
     prompt: Prompt | None = None
@@ -77,25 +77,25 @@ class Query(Addressed):
 
 
 class StreamOptions(msgspec.Struct):
-    """What a stream tells beside its text."""
+    """What a stream reports besides its text."""
 
     include_usage: bool = False
 
 
 class ResponseFormat(msgspec.Struct):
-    """The form that an answer has to have."""
+    """The form of the answer."""
 
     type: str = "text"
 
 
 class GenerationRequest(msgspec.Struct):
-    """What a model that the network placed heeds. It is narrower than the API."""
+    """The fields that a model placed by the network reads, narrower than OpenAI's."""
 
     messages: Annotated[list[Message], msgspec.Meta(max_length=10_000)] = []
     prompt: str | list[str] = ""
     input: str | list[str] = ""
-    max_tokens: _LeastCount | None = None
-    max_completion_tokens: _LeastCount | None = None
+    max_tokens: _PositiveCount | None = None
+    max_completion_tokens: _PositiveCount | None = None
     temperature: Temperature | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     logprobs: bool | int | None = None
@@ -108,32 +108,32 @@ class GenerationRequest(msgspec.Struct):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Texts before which the answer ends."""
+        """Texts that end the answer; they are not part of it."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
 def _reader(kind: type[T]) -> Callable[[bytes], T]:
-    """Raises `ApiError` (400) that names the field that is wrong."""
+    """A decoder that raises `ApiError` (400) that names the bad field."""
     decode = msgspec.json.Decoder(kind).decode
 
     def read(body: bytes) -> T:
         try:
             return decode(body)
-        except NOT_READ as error:
-            raise fault(error) from None
+        except DECODE_ERRORS as error:
+            raise from_decode_error(error) from None
 
     return read
 
 
-read_addressed = _reader(Addressed)
+read_model_fields = _reader(ModelFields)
 read_query = _reader(Query)
 read_generation = _reader(GenerationRequest)
 raw_fields = _reader(dict[str, msgspec.Raw])
-"""A request field by field, as it came."""
+"""Fields of a request, as they arrived."""
 
 _ENCODER = msgspec.json.Encoder()
 
 
 def rewritten(raw: Mapping[str, msgspec.Raw], changes: Mapping[str, object]) -> bytes:
-    """The request with some fields replaced, and all others byte for byte."""
+    """The request with some fields replaced and all others byte for byte."""
     return _ENCODER.encode({**raw, **changes})

@@ -1,4 +1,4 @@
-"""Responses of OpenAI's API: what is read of them, and how they are rewritten."""
+"""Reads and rewrites responses of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from daitn.objects.deployments import Api
-from daitn.openai.errors import NOT_READ
+from daitn.openai.errors import DECODE_ERRORS
 from daitn.openai.http import DONE, as_event
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "confidence",
     "model_list",
     "model_object",
-    "outline",
+    "read_outline",
     "read_usage",
     "text_of",
     "with_logprobs",
@@ -30,18 +30,18 @@ __all__ = [
 
 
 class Usage(msgspec.Struct):
-    """Tokens, as the deployment counted them."""
+    """Token counts, as the deployment reported them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class _Counted(msgspec.Struct):
+class _WithUsage(msgspec.Struct):
     usage: Usage | None = None
 
 
-class Outline(_Counted):
-    """Whether there is an answer, and what it took."""
+class Outline(_WithUsage):
+    """Whether a response holds an answer, and its token counts."""
 
     choices: list[msgspec.Raw] = []
     data: list[msgspec.Raw] = []
@@ -55,7 +55,7 @@ class Token(msgspec.Struct):
 
 
 class Logprobs(msgspec.Struct):
-    """How sure a model is of its tokens."""
+    """Log-probabilities of an answer's tokens."""
 
     content: list[Token] | None = None
     """Of a chat."""
@@ -63,7 +63,7 @@ class Logprobs(msgspec.Struct):
     """Of a completion."""
 
 
-class Said(msgspec.Struct):
+class ChatContent(msgspec.Struct):
     """A chat's answer, or a piece of it."""
 
     content: str | None = None
@@ -74,68 +74,67 @@ class Choice(msgspec.Struct):
 
     text: str | None = None
     """Of a completion."""
-    message: Said | None = None
+    message: ChatContent | None = None
     """Of a chat."""
-    delta: Said | None = None
+    delta: ChatContent | None = None
     """Of a chat that streams."""
     logprobs: Logprobs | None = None
 
 
-class _Answer(msgspec.Struct):
+class _WithChoices(msgspec.Struct):
     choices: list[Choice] = []
 
 
-_COUNTED = msgspec.json.Decoder(_Counted)
+_USAGE = msgspec.json.Decoder(_WithUsage)
 _OUTLINE = msgspec.json.Decoder(Outline)
-_ANSWER = msgspec.json.Decoder(_Answer)
+_CHOICES = msgspec.json.Decoder(_WithChoices)
 
 
 class NotJson(Exception):
-    """What a deployment answers is no JSON object."""
+    """The body is not a JSON object."""
 
 
 def read_usage(body: bytes) -> Usage | None:
-    """None where the body does not tell, or tells nonsense. Raises `NotJson`."""
+    """Read the token counts; none if they are missing or invalid. Raises `NotJson`."""
     try:
-        usage = _COUNTED.decode(body).usage
+        usage = _USAGE.decode(body).usage
     except msgspec.ValidationError as error:
-        if " - at " in str(error):  # An object, of which something within is wrong.
+        if " - at " in str(error):  # An object with an invalid field.
             return None
         raise NotJson from None
-    except NOT_READ:
+    except DECODE_ERRORS:
         raise NotJson from None
     if usage is None or usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
     return usage
 
 
-def outline(body: bytes) -> Outline:
-    """An empty one where the body is no response."""
+def read_outline(body: bytes) -> Outline:
+    """Read the outline of a response; an empty one if the body is not a response."""
     try:
         return _OUTLINE.decode(body)
-    except NOT_READ:
+    except DECODE_ERRORS:
         return Outline()
 
 
 def with_logprobs(api: Api) -> dict[str, object]:
-    """Fields of a request that make a deployment tell how sure it is."""
-    asked: object = True if api is Api.CHAT else 1
-    return {"logprobs": asked}
+    """Request fields that ask a deployment for log-probabilities."""
+    return {"logprobs": True if api is Api.CHAT else 1}
 
 
 def confidence(body: bytes) -> float | None:
-    """How sure a model is of its first answer, in [0, 1]; none where it does not tell.
+    """The model's confidence in its first answer, in [0, 1]; none without log-probabilities.
 
-    The geometric mean of the probabilities of its tokens, that is exp of the mean log-probability:
-    the length-normalised score of Murray and Chiang, "Correcting length bias in neural machine
+    The geometric mean of the token probabilities, that is exp of the mean log-probability: the
+    length-normalised score of Murray and Chiang, "Correcting length bias in neural machine
     translation", WMT 2018.
     """
     answer = _first(body)
     if answer is None or answer.logprobs is None:
         return None
-    told = answer.logprobs
-    chat = [token.logprob for token in told.content or ()]
-    values = chat or [value for value in told.token_logprobs or () if value is not None]
+    logprobs = answer.logprobs
+    chat = [token.logprob for token in logprobs.content or ()]
+    values = chat or [value for value in logprobs.token_logprobs or () if value is not None]
     if not values:
         return None
     mean = sum(values) / len(values)
@@ -143,7 +142,7 @@ def confidence(body: bytes) -> float | None:
 
 
 def text_of(body: bytes) -> str | None:
-    """The text of the first answer; none where there is none."""
+    """The text of the first answer; none if the response has none."""
     answer = _first(body)
     if answer is None:
         return None
@@ -151,7 +150,7 @@ def text_of(body: bytes) -> str | None:
 
 
 def without_logprobs(body: bytes) -> bytes:
-    """The same answer as if log-probabilities had not been asked for."""
+    """The answer without its log-probabilities."""
     answer = msgspec.json.decode(body)
     for choice in answer.get("choices", ()):
         if "logprobs" in choice:
@@ -171,10 +170,10 @@ def as_events(body: bytes, api: Api) -> bytes:
 
 
 def answers(body: bytes) -> list[Choice] | None:
-    """None where the body is no response."""
+    """The choices of a response; none if the body is not a response."""
     try:
-        return _ANSWER.decode(body).choices
-    except NOT_READ:
+        return _CHOICES.decode(body).choices
+    except DECODE_ERRORS:
         return None
 
 
@@ -184,11 +183,11 @@ def _first(body: bytes) -> Choice | None:
 
 
 def model_object(name: str, owner: str) -> dict[str, object]:
-    """`created` is not known of models of other servers."""
+    """A model in OpenAI's form. `created` is 0: it is unknown for models of other servers."""
     return {"id": name, "object": "model", "created": 0, "owned_by": owner or "daitn"}
 
 
 def model_list(owners: Mapping[str, str]) -> dict[str, object]:
-    """Of models with their owners."""
+    """Models, by name, with their owners."""
     data = [model_object(name, owner) for name, owner in owners.items()]
     return {"object": "list", "data": data}

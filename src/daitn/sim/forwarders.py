@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from daitn.objects.identifiers import SiteId
 from daitn.sim.clock import Clock
-from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
+from daitn.steering.commands import Advertise, Command, Deliver, Drop, Return, Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.routes.table import AggregationLimits
@@ -221,8 +221,8 @@ class ForwarderNetwork:
             match command:
                 case Send(neighbour, packet):
                     self._carry(site, neighbour, packet)
-                case Tell(neighbour, _):
-                    self._tell(site, command)
+                case Advertise(neighbour, _):
+                    self._advertise(site, command)
                 case Deliver(packet):
                     self.on_deliver(site, packet)
                     self._serve(site, packet)
@@ -259,18 +259,18 @@ class ForwarderNetwork:
 
         self._cross(site, neighbour, arrive)
 
-    def _tell(self, site: str, tell: Tell) -> None:
+    def _advertise(self, site: str, advert: Advertise) -> None:
         self.counts["summaries"] += 1
-        wire = encode_summary(tell.summary)
+        wire = encode_summary(advert.summary)
         self.counts["summary bytes"] += len(wire)
 
         def arrive() -> None:
-            forwarder = self.stations[tell.neighbour].forwarder
-            heard = decode_summary(wire) if self.coded else tell.summary
-            forwarder.heard(site, heard, self.now_s)
-            self._poll(tell.neighbour)
+            forwarder = self.stations[advert.neighbour].forwarder
+            heard = decode_summary(wire) if self.coded else advert.summary
+            forwarder.receive_summary(site, heard, self.now_s)
+            self._poll(advert.neighbour)
 
-        self._cross(site, tell.neighbour, arrive)
+        self._cross(site, advert.neighbour, arrive)
 
     def _cross(self, here: str, there: str, arrive: Callable[[], None]) -> None:
         link = frozenset((here, there))

@@ -1,4 +1,4 @@
-"""Token buckets, so that no owner and no neighbour floods a forwarder."""
+"""Token buckets that keep an owner or a neighbour from flooding a forwarder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST_BUCKETS = 65536
 
 
 class Bucket:
-    """`burst` at once, `per_s` in the long run."""
+    """A token bucket: `burst` at once, `per_s` sustained."""
 
     __slots__ = ("_at_s", "_burst", "_per_s", "_tokens")
 
@@ -18,7 +18,7 @@ class Bucket:
         self._at_s = now_s
 
     def take(self, now_s: float) -> float:
-        """Seconds until a token is there; 0: it was there and is taken."""
+        """Take a token. Returns the seconds until there is one; 0 if it was taken."""
         tokens = self._tokens
         if now_s > self._at_s:
             tokens += (now_s - self._at_s) * self._per_s
@@ -32,15 +32,15 @@ class Bucket:
         return 0.0
 
     def full(self, now_s: float) -> bool:
-        """Whether it is as a new one would be."""
+        """Whether it is no different from a new one."""
         return self._tokens + (now_s - self._at_s) * self._per_s >= self._burst
 
 
 class Buckets:
-    """One bucket for each owner at each neighbour that its objects come from.
+    """A bucket per neighbour and owner, and one per neighbour.
 
-    An owner is what an intent says; who lies about it takes from one neighbour's share, so a
-    neighbour as a whole has a bucket too.
+    Intents claim their owners, so one who lies uses up a neighbour's share: the neighbour's own
+    bucket bounds that.
     """
 
     def __init__(self, per_s: float, burst: float, owners_per_neighbour: float) -> None:
@@ -49,11 +49,11 @@ class Buckets:
         self._buckets: dict[tuple[str, str] | str, Bucket] = {}
 
     def take(self, neighbour: str, owner: str, now_s: float) -> float:
-        """Seconds until the owner's next object may pass; 0: this one may."""
+        """Take a token for the owner's next object. Returns the seconds to wait; 0: none."""
         key = neighbour, owner
         own = self._buckets.get(key) or self._add(key, self._owner, now_s)
         common = self._buckets.get(neighbour) or self._add(neighbour, self._neighbour, now_s)
-        # The owner's bucket first: what is turned away there takes nothing from the neighbour's.
+        # The owner's bucket goes first: what it rejects takes nothing from the neighbour's.
         return own.take(now_s) or common.take(now_s)
 
     def _add(self, key: tuple[str, str] | str, rate: tuple[float, float], now_s: float) -> Bucket:
@@ -63,8 +63,8 @@ class Buckets:
         return bucket
 
     def _forget_full(self, now_s: float) -> None:
-        """A full bucket is no different from a new one. If all are in use, all start anew:
-        whoever invents owners is still held by the bucket of its neighbour."""
+        """Drop full buckets, which equal new ones. If all are in use, drop all owners': whoever
+        invents owners is still bound by the neighbour's bucket."""
         kept = {
             key: bucket
             for key, bucket in self._buckets.items()

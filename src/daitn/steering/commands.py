@@ -1,4 +1,4 @@
-"""What a forwarder asks of its shell."""
+"""What a forwarder asks its shell to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from daitn.steering.wire.packet import Packet
 from daitn.steering.wire.summaries import Summary
 
-__all__ = ["Command", "Deliver", "Drop", "Return", "Send", "Tell"]
+__all__ = ["Advertise", "Command", "Deliver", "Drop", "Return", "Send"]
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -18,32 +18,32 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
-    """Do here what the object wants; its answer or refusal comes back to the forwarder, from
-    `LOCAL`."""
+    """Do for the object here what its intent asks. Its answer or refusal returns to the forwarder,
+    from `LOCAL`."""
 
     packet: Packet
 
 
 class Return(msgspec.Struct, frozen=True, gc=False):
-    """The answer or the refusal of an object that set out here. There is exactly one."""
+    """Hand over the answer or refusal of an object that set out here. There is exactly one."""
 
     packet: Packet
     taken_s: float
-    """Since it set out; 0 where that was in an earlier life of this forwarder."""
+    """Since the object set out; 0 if the forwarder has restarted since."""
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """A packet is dropped; nobody waits for it, or it was answered before."""
+    """A packet was dropped: nobody waits for it, or it was answered before."""
 
     packet: Packet
     reason: str
 
 
-class Tell(msgspec.Struct, frozen=True, gc=False):
+class Advertise(msgspec.Struct, frozen=True, gc=False):
     """Send a capability summary to a neighbour."""
 
     neighbour: str
     summary: Summary
 
 
-Command = Send | Deliver | Return | Drop | Tell
+Command = Send | Deliver | Return | Drop | Advertise

@@ -1,6 +1,6 @@
-"""The objects of one forwarder: where each goes next, and what becomes of it. Without I/O.
+"""A forwarder's objects: where each goes next, and how it ends. Without I/O.
 
-Part of `daitn.steering.forwarder`, which describes the whole.
+`daitn.steering.forwarder` describes the whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daitn.steering.ranking import NextHopChoice, Ranking
 from daitn.steering.rankings import Rankings
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.table import RouteTable
-from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, overdue_s, passes
+from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, is_transient, overdue_s
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
@@ -28,17 +28,17 @@ from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal
 __all__ = ["Custody"]
 
 _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORMED))
-"""Of these no other way can be better."""
-# To look a member of an enum up takes Python 3.11 70 ns, and every packet needs several.
+"""No other next hop can help with these."""
+# Looking up a member of an enum takes 70 ns in Python 3.11, and every packet needs several.
 _ANSWER, _REFUSAL, _PROBE = PacketKind.ANSWER, PacketKind.REFUSAL, PacketKind.PROBE
 _FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
 _UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
 _TRACED = Flag.TRACED
-_NOWHERE: Mapping[str, str] = MappingProxyType({})
+_NONE_TAKEN: Mapping[str, str] = MappingProxyType({})
 
 
 class Custody:
-    """All objects that are under way here, or were a moment ago."""
+    """All objects that are under way here, or were until recently."""
 
     def __init__(self, routes: RouteTable, settings: ForwarderSettings) -> None:
         self.site = routes.site
@@ -65,19 +65,19 @@ class Custody:
         except DaitnError as error:
             out.append(Drop(packet, str(error)))
 
-    def lost(self, neighbour: str, now_s: float, out: list[Command]) -> None:
-        """A neighbour is gone: what was under way through it goes another way."""
+    def neighbour_lost(self, neighbour: str, now_s: float, out: list[Command]) -> None:
+        """A link went down: objects under way through it get another next hop."""
         for key in self.pending.through(neighbour):
             entry = self.pending.get(key)
             if entry is not None:
-                self.statistics.gave_up(entry.via, entry.origin, key)
-                self._again_from_here(key, entry, now_s, out)
+                self.statistics.abandoned(entry.via, entry.origin, key)
+                self._resteer(key, entry, now_s, out)
 
     def tick(self, now_s: float, out: list[Command]) -> None:
         """See `Forwarder.tick`."""
         for key, entry in self.pending.due(now_s):
             try:
-                self._alarm(key, entry, now_s, out)
+                self._timer_fired(key, entry, now_s, out)
             except DaitnError as error:
                 self._give_up(key, entry, str(error), out)
         if self._held and self._held_version != self.routes.version:
@@ -85,7 +85,7 @@ class Custody:
             for key in [*self._held]:
                 held = self.pending.get(key)
                 if held is not None:
-                    self._again_from_here(key, held, now_s, out)
+                    self._resteer(key, held, now_s, out)
 
     def next_s(self) -> float:
         """When `tick` is due at the latest."""
@@ -93,8 +93,7 @@ class Custody:
             return float("-inf")
         return self.pending.next_s()
 
-    def _alarm(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
-        """The time came that something is done about an object."""
+    def _timer_fired(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
         if entry.phase in (Phase.ANSWERED, Phase.REFUSED):
             self.pending.forget(key)
             return
@@ -103,17 +102,17 @@ class Custody:
         if late and not here:
             self._give_up(key, entry, "it was not answered in time", out)
         elif late:
-            self.statistics.gave_up(entry.via, entry.origin, key)
-            self._refused(key, entry, Refusal(Reason.DEADLINE, "no answer in time"), now_s, out)
+            self.statistics.abandoned(entry.via, entry.origin, key)
+            self._refuse(key, entry, Refusal(Reason.DEADLINE, "no answer in time"), now_s, out)
         elif entry.phase is Phase.HELD:
-            self._refused(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
+            self._refuse(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
         elif entry.phase is Phase.RESTING or entry.packet.attempt + 1 < self.settings.attempts:
-            self._send_again(key, entry, now_s, out)
+            self._retry(key, entry, now_s, out)
         else:
             self.pending.wake(key, entry, end_s(entry, self.settings))
 
     def _give_up(self, key: Key, entry: PendingEntry, why: str, out: list[Command]) -> None:
-        self.statistics.gave_up(entry.via, entry.origin, key)
+        self.statistics.abandoned(entry.via, entry.origin, key)
         self._held.pop(key, None)
         self.pending.forget(key)
         out.append(Drop(entry.packet, why))
@@ -125,7 +124,7 @@ class Custody:
         entry = self.pending.get(key)
         if entry is not None:
             if entry.phase is not Phase.REFUSED or packet.attempt <= entry.packet.attempt:
-                self._copy(key, entry, sender, packet, now_s, out)
+                self._duplicate(key, entry, sender, packet, now_s, out)
                 return
             self.pending.forget(key)
         try:
@@ -134,30 +133,30 @@ class Custody:
             refusal: Refusal | None = Refusal(Reason.MALFORMED, str(error)[:500])
         else:
             owner = self.rankings.intent(packet.intent).owner
-            refusal = self._unwanted(sender, owner, packet, now_s)
+            refusal = self._check(sender, owner, packet, now_s)
         if refusal is not None:
-            self._say((sender,), refusal_to(packet, refusal), 0.0, out)
+            self._reply((sender,), refusal_to(packet, refusal), 0.0, out)
             return
         entry = PendingEntry(packet, packet, (sender,), now_s)
         self.pending.put(key, entry)
         self._steer(key, entry, now_s, out, ranking=ranking)
 
-    def _unwanted(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
-        """Why an object that is new here is not taken."""
+    def _check(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
+        """Why a new object is not admitted; None if it is."""
         if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
-            return Refusal(Reason.DEADLINE, f"it came to {self.site} too late")
+            return Refusal(Reason.DEADLINE, f"it arrived at {self.site} after its deadline")
         if sender != LOCAL:
-            packet.check_path()  # What is kept here must be readable for as long as it is.
+            packet.check_path()  # Whatever is kept here must be readable later.
         if packet.visited(self.site):
-            return Refusal(Reason.LOOP, f"it was at {self.site} before")
+            return Refusal(Reason.LOOP, f"it has visited {self.site} before")
         wait_s = self._buckets.take(sender, owner, now_s)
         if wait_s:
             return Refusal(Reason.RATE, f"{owner or 'its owner'} sends too much", wait_s)
-        if not self.pending.room(packet):
-            return Refusal(Reason.FULL, f"{self.site} keeps as much as it may", 1.0)
+        if not self.pending.make_room(packet):
+            return Refusal(Reason.FULL, f"{self.site} has no room for more objects", 1.0)
         return None
 
-    def _copy(
+    def _duplicate(
         self,
         key: Key,
         entry: PendingEntry,
@@ -166,33 +165,32 @@ class Custody:
         now_s: float,
         out: list[Command],
     ) -> None:
-        """One more copy came of an object that is known here."""
+        """A copy arrived of an object that is known here."""
         refusal = None
         if sender == LOCAL:
-            out.append(Drop(packet, "it set out before"))
+            out.append(Drop(packet, "it has set out before"))
             return
         if entry.phase in (Phase.ANSWERED, Phase.REFUSED):
             out.append(Send(sender, entry.packet))
             return
         if packet.visited(self.site):
-            refusal = Refusal(Reason.LOOP, f"it was at {self.site} before")
+            refusal = Refusal(Reason.LOOP, f"it has visited {self.site} before")
         elif sender not in entry.upstreams:
             if len(entry.upstreams) >= self.settings.most_upstreams:
-                refusal = Refusal(Reason.FULL, f"it is under way at {self.site}")
+                refusal = Refusal(Reason.FULL, f"too many neighbours of {self.site} wait for it")
             else:
                 entry.upstreams += (sender,)
         if refusal is not None:
-            self._say((sender,), refusal_to(packet, refusal), 0.0, out)
+            self._reply((sender,), refusal_to(packet, refusal), 0.0, out)
         elif packet.attempt > entry.packet.attempt and LOCAL not in entry.upstreams:
-            self.statistics.back(entry.via, entry.origin, key, entry.expected_s, now_s)
+            self.statistics.answered(entry.via, entry.origin, key, entry.expected_s, now_s)
             self.pending.replace(entry, packet)
-            self._again_from_here(key, entry, now_s, out)
+            self._resteer(key, entry, now_s, out)
 
     # Steering
 
-    def _again_from_here(
-        self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]
-    ) -> None:
+    def _resteer(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
+        """Steer an object again; drop it if its packet turns out to be corrupt."""
         try:
             self._steer(key, entry, now_s, out)
         except DaitnError as error:
@@ -204,43 +202,46 @@ class Custody:
         entry: PendingEntry,
         now_s: float,
         out: list[Command],
-        otherwise: Refusal | None = None,
+        refusal: Refusal | None = None,
         ranking: Ranking | None = None,
     ) -> None:
-        """Find the next hop for an object; where there is none, refuse it, or hold it for now."""
+        """Send an object to its next hop. If there is none, refuse it, or hold it for now.
+
+        `refusal` is the one that brought it back.
+        """
         packet = entry.packet
         if entry.steps:
-            self.pending.left(key, entry)
-        taken = self._taken(key) if packet.branch or key[0] in self.pending.copies else _NOWHERE
+            self.pending.stopped(key, entry)
+        taken = self._taken(key) if packet.branch or key[0] in self.pending.copies else _NONE_TAKEN
         if ranking is None:
             ranking = self.rankings.ranking(packet.intent, now_s)
         detour = packet.hop_limit > DIRECT_HOPS
-        here = not entry.failed_here
-        choice = ranking.choose(packet.promise, packet.visited, here, taken, detour)
+        local = not entry.failed_here
+        choice = ranking.choose(packet.advertised_score, packet.visited, local, taken, detour)
         if choice is None and entry.phase is Phase.HELD and entry.steps:
             return
-        told = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
+        full = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
         outline = ranking.outline
-        known = ranking.decision(self.rankings.intent(packet.intent)) if told else outline
-        self.pending.note(entry, RoutingStep(now_s, choice, known), outline)
+        known = ranking.decision(self.rankings.intent(packet.intent)) if full else outline
+        self.pending.add_step(entry, RoutingStep(now_s, choice, known), outline)
         if self._held:
             self._held.pop(key, None)
         if choice is None:
-            # The owner of a further copy has others, and is not to wait for this one to find a way.
+            # A further copy is not held: its owner has others, and need not wait for this one.
             patient = LOCAL in entry.upstreams and not packet.branch
-            if otherwise is None and (patient or not ranking.choices):
+            if refusal is None and (patient or not ranking.choices):
                 self._hold(key, entry, now_s)
-            elif otherwise is None:
-                # There are ways, by sites where it was: one of those has another, and sooner.
-                self._refused(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
+            elif refusal is None:
+                # There are next hops, at sites that it visited: one of those finds another sooner.
+                self._refuse(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
             else:
-                self._refused(key, entry, otherwise, now_s, out)
+                self._refuse(key, entry, refusal, now_s, out)
         elif choice.via != LOCAL and not packet.hop_limit:
-            self._refused(key, entry, Refusal(Reason.HOPS, self.site), now_s, out)
+            self._refuse(key, entry, Refusal(Reason.HOPS, self.site), now_s, out)
         else:
-            self._take(key, entry, choice, taken, now_s, out)
+            self._forward(key, entry, choice, taken, now_s, out)
 
-    def _take(
+    def _forward(
         self,
         key: Key,
         entry: PendingEntry,
@@ -253,18 +254,18 @@ class Custody:
         via = entry.via = choice.via
         origin = entry.origin = choice.origin
         entry.expected_s = choice.expected_s
-        self.pending.went(key, entry, overdue_s(entry, self.settings, now_s))
-        self.statistics.left(via, origin, key, now_s)
+        self.pending.sent(key, entry, overdue_s(entry, self.settings, now_s))
+        self.statistics.sent(via, origin, key, now_s)
         if via == LOCAL:
             self._deliver(entry, now_s, out)
             return
         packet = entry.packet
         if taken:
-            # Of those that went to the same neighbour it knows by itself, and better.
+            # That neighbour knows the copies that went to itself.
             unknown = {site for site, by in taken.items() if by != via}
             packet = avoiding(packet, unknown, now_s)
         at_ms = int(now_s * 1000)
-        out.append(Send(via, packet.stepped(self.site, at_ms, _FORWARDED, choice.promise)))
+        out.append(Send(via, packet.stepped(self.site, at_ms, _FORWARDED, choice.advertised_score)))
 
     def _deliver(self, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
         packet = entry.packet.stepped(self.site, int(now_s * 1000), Action.DELIVERED, 0)
@@ -281,26 +282,26 @@ class Custody:
             key, entry, min(now_s + self.settings.hold_s, end_s(entry, self.settings))
         )
 
-    def _send_again(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
-        """From where it set out. One that is overdue is not to go where it went before, if there is
-        another who can do it; one that was refused may try again what it tried."""
+    def _retry(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
+        """Send an object again from where it set out. An overdue one avoids the sites to which it
+        went before, if another can serve it; a refused one may go there again."""
         attempt = entry.packet.attempt + 1
         fresh = msgspec.structs.replace(entry.first, attempt=attempt)
         if entry.phase is Phase.UNDER_WAY:
-            self.statistics.back(entry.via, entry.origin, key, entry.expected_s, now_s)
-            went = {step.choice.site for step in entry.steps if step.choice is not None}
-            other = avoiding(fresh, went - {self.site}, now_s)
+            self.statistics.answered(entry.via, entry.origin, key, entry.expected_s, now_s)
+            used = {step.choice.site for step in entry.steps if step.choice is not None}
+            other = avoiding(fresh, used - {self.site}, now_s)
             ranking = self.rankings.ranking(fresh.intent, now_s)
             if ranking.choose(0, other.visited, True, self._taken(key)) is not None:
                 fresh = other
         self.pending.pass_on(entry, fresh)
         entry.failed_here = False
-        self._again_from_here(key, entry, now_s, out)
+        self._resteer(key, entry, now_s, out)
 
     def _taken(self, key: Key) -> dict[str, str]:
-        """Sites to which other copies of the object went from here, to the next hops: each copy is
-        there to be answered by somebody else. Those that went into another domain are kept apart by
-        its border site, which knows who answers there."""
+        """Origins to which this site sent other copies of the object, with the next hops: each copy
+        is to be answered by another site. Copies that went into another domain do not count: its
+        border site, which knows who answers there, keeps them apart."""
         return {
             other.origin: other.via
             for other in self.pending.siblings(key)
@@ -313,27 +314,27 @@ class Custody:
         key = packet.object_id, packet.branch
         entry = self.pending.get(key)
         if entry is None:
-            self._homewards(packet, now_s, out)
+            self._steer_home(packet, now_s, out)
             return
         if entry.phase is _ANSWERED or entry.phase is _REFUSED:
-            out.append(Drop(packet, f"it was {entry.phase.value} before"))
+            out.append(Drop(packet, f"the object was {entry.phase.value} before"))
             return
         by = self.site
         if sender == LOCAL:
             others = max(0, len(self.statistics.load(self.site).waiting) - 1)
             packet = packet.stepped(by, int(now_s * 1000), _DELIVERED, others)
         elif by := answered_by(packet):
-            self.statistics.told(by, packet.promise, now_s)
-        # Where another site answered than was thought, that says nothing of this one. A domain's
-        # origin stands for all sites in it.
-        as_thought = by == entry.origin or entry.origin != site_of(entry.origin) or not by
-        if sender == entry.via and entry.phase is _UNDER_WAY and as_thought:
-            self.statistics.back(entry.via, entry.origin, key, entry.expected_s, now_s)
+            self.statistics.load_reported(by, packet.advertised_score, now_s)
+        # An answer from another site than expected says nothing of this next hop. A domain's origin
+        # stands for all sites in it.
+        as_expected = by == entry.origin or entry.origin != site_of(entry.origin) or not by
+        if sender == entry.via and entry.phase is _UNDER_WAY and as_expected:
+            self.statistics.answered(entry.via, entry.origin, key, entry.expected_s, now_s)
         else:
-            self.statistics.gave_up(entry.via, entry.origin, key)
+            self.statistics.abandoned(entry.via, entry.origin, key)
         self._settle(key, entry, _ANSWERED, packet, now_s)
-        if not self._say(entry.upstreams, packet, now_s - entry.since_s, out):
-            self._homewards(packet, now_s, out)
+        if not self._reply(entry.upstreams, packet, now_s - entry.since_s, out):
+            self._steer_home(packet, now_s, out)
 
     def _refusal(self, sender: str, packet: Packet, now_s: float, out: list[Command]) -> None:
         key = packet.object_id, packet.branch
@@ -344,41 +345,41 @@ class Custody:
             or entry.via != sender
             or packet.attempt < entry.packet.attempt
         ):
-            out.append(Drop(packet, "nobody waits for it any more"))
+            out.append(Drop(packet, "nobody waits for this refusal any more"))
             return
         refusal = read_refusal(packet)
-        fewer = entry.packet if sender == LOCAL else tried(entry.packet, packet, sender, self.site)
+        marked = entry.packet if sender == LOCAL else tried(entry.packet, packet, sender, self.site)
         self.statistics.refused(entry.via, entry.origin, key, now_s)
-        if refusal.reason in _FINAL or fewer is None:
-            self._refused(key, entry, refusal, now_s, out)
+        if refusal.reason in _FINAL or marked is None:
+            self._refuse(key, entry, refusal, now_s, out)
             return
-        self.pending.pass_on(entry, fewer)
+        self.pending.pass_on(entry, marked)
         entry.failed_here |= sender == LOCAL
         self._steer(key, entry, now_s, out, refusal)
 
-    def _refused(
+    def _refuse(
         self, key: Key, entry: PendingEntry, refusal: Refusal, now_s: float, out: list[Command]
     ) -> None:
-        """There is no way from here."""
-        if LOCAL in entry.upstreams and self._worth_another(entry, refusal, now_s):
+        """An object has no next hop: retry it if it set out here, else pass a refusal back."""
+        if LOCAL in entry.upstreams and self._worth_retrying(entry, refusal, now_s):
             self._held.pop(key, None)
-            self.pending.left(key, entry)
+            self.pending.stopped(key, entry)
             entry.phase = Phase.RESTING
             rest_s = self.settings.rest_s * 2.0 ** min(entry.packet.attempt, 10)
             self.pending.wake(key, entry, min(now_s + rest_s, end_s(entry, self.settings)))
             return
         reply = refusal_to(entry.packet, refusal)
         self._settle(key, entry, Phase.REFUSED, reply, now_s)
-        self._say(entry.upstreams, reply, now_s - entry.since_s, out)
+        self._reply(entry.upstreams, reply, now_s - entry.since_s, out)
 
-    def _worth_another(self, entry: PendingEntry, refusal: Refusal, now_s: float) -> bool:
-        """Whether an object that set out here and was refused is sent once more. A further copy is
-        not, so that its owner can go on with the others."""
+    def _worth_retrying(self, entry: PendingEntry, refusal: Refusal, now_s: float) -> bool:
+        """Whether a refused object that set out here is sent again. A further copy is not, so that
+        its owner can go on with the others."""
         first = entry.first
         return (
             first.kind is not PacketKind.PROBE
             and not first.branch
-            and passes(first, refusal)
+            and is_transient(first, refusal)
             and entry.packet.attempt + 1 < self.settings.attempts
             and self.rankings.ranking(first.intent, now_s).choose(0, first.visited, True)
             is not None
@@ -387,19 +388,19 @@ class Custody:
     def _settle(
         self, key: Key, entry: PendingEntry, phase: Phase, reply: Packet, now_s: float
     ) -> None:
-        """An object is done with; its reply is kept for a while."""
+        """Finish an object, and keep its reply for a while."""
         if self._held:
             self._held.pop(key, None)
         flags = entry.packet.flags
         traced = flags and _TRACED in flags
         kept_s = self.settings.traced_s if traced else self.settings.kept_s
         entry.phase = phase
-        self.pending.settled(key, entry, reply, now_s + kept_s)
+        self.pending.settle(key, entry, reply, now_s + kept_s)
 
-    def _say(
+    def _reply(
         self, upstreams: Sequence[str], reply: Packet, taken_s: float, out: list[Command]
     ) -> bool:
-        """Tell those who wait; False where one of them is out of reach."""
+        """Send a reply to those that wait; False if one of them is unreachable."""
         reached = True
         for upstream in upstreams:
             if upstream == LOCAL:
@@ -410,12 +411,12 @@ class Custody:
                 reached = False
         return reached
 
-    def _homewards(self, packet: Packet, now_s: float, out: list[Command]) -> None:
+    def _steer_home(self, packet: Packet, now_s: float, out: list[Command]) -> None:
         """Steer an answer to where its object set out, as the path back is broken."""
         ranking = self.rankings.ranking(packet.intent, now_s)
         choice = ranking.choose(0, packet.visited, True)
         if choice is None:
-            out.append(Drop(packet, "the path back is broken, and there is no other way home"))
+            out.append(Drop(packet, "the path back is broken, and there is no other route home"))
         elif choice.via == LOCAL:
             out.append(Return(packet, 0.0))
         else:

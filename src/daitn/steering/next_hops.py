@@ -1,6 +1,6 @@
-"""The ways on which an object may go on, as columns: one row per origin and next hop.
+"""The next hops that an object can take, as columns: one row per origin and neighbour.
 
-This is a forwarder's cut of what it knows for one want, as QS-QRRT is a gateway's.
+This is a forwarder's view of what matters to one intent, as QS-QRRT is a gateway's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
     "LOCAL",
     "MOST_BY_VIA",
     "MOST_NEXT_HOPS",
-    "MOST_OUT",
+    "MOST_REJECTED",
     "NextHop",
     "NextHops",
     "Reach",
@@ -44,29 +44,29 @@ __all__ = [
 
 LOCAL = ""
 """The next hop of an object that is delivered at this site."""
-WAIT_WEIGHS = 3.0
-"""An object that waits makes those after it wait too, as in QIRCE. Here it weighs more, since other
-forwarders see the same slot free before they hear of each other; tuned on the first seeds of
-`benchmarks/aats_topologies.py`."""
+WAIT_WEIGHT = 3.0
+"""A waiting object delays those behind it too, as in QIRCE. It weighs more here, since other
+forwarders see the same free slot before they learn of each other's choice; tuned on the first seeds
+of `benchmarks/aats_topologies.py`."""
 MOST_NEXT_HOPS = 64
-"""Of more, only the most promising are ranked. No packet is tried at more sites."""
+"""If there are more, only the best are ranked. No packet is tried at more sites."""
 MOST_BY_VIA = 8
-"""So many by each neighbour are ranked as well: a packet may have been at the others."""
-MOST_OUT = 20
-"""Ways that are not admitted, of more than `MOST_NEXT_HOPS`: for explanations."""
+"""This many by each neighbour are ranked as well: a packet may have visited the others."""
+MOST_REJECTED = 20
+"""Of more than `MOST_NEXT_HOPS`, rows that are not admitted but kept for explanations."""
 
 
 class NextHop(msgspec.Struct, frozen=True, gc=False):
-    """One row."""
+    """One row: an offer, and the neighbour through which its origin is reached."""
 
     origin: str
     via: str
     """A neighbour, or `LOCAL`."""
     offer: Offer
     distance_s: float
-    """From here."""
+    """From this site."""
     remaining_s: float
-    """From the neighbour, as it says."""
+    """From the neighbour, as advertised."""
 
     @property
     def id(self) -> str:
@@ -75,28 +75,28 @@ class NextHop(msgspec.Struct, frozen=True, gc=False):
 
 
 def id_of(origin: str, via: str) -> str:
-    """What a way is called: `origin via neighbour`, or `origin here`."""
+    """The id of a next hop: `origin via neighbour`, or `origin here`."""
     return f"{origin} via {via}" if via else f"{origin} here"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """All ways towards one key by what summaries say, for all wants of that key. Rows in the order
-    of their ids."""
+    """All next hops towards one key as summaries advertise them, whatever the intent. Rows are
+    sorted by id."""
 
     rows: tuple[NextHop, ...]
     via: NDArray[np.intp]
-    """The neighbour's place among their names."""
+    """The neighbour's position in the sorted names of neighbours."""
     fit: Floats
     trust: Floats
     remaining_s: Floats
     """As in `NextHops`."""
     price_usd: Floats
     prices_usd: tuple[float, ...]
-    """Those that are asked anywhere, each once, the least first."""
+    """The distinct prices, the lowest first."""
 
     def affordable(self, intent: PacketIntent) -> int:
-        """How many of the prices a want can pay: it is all that its limit of cost decides here."""
+        """How many of the distinct prices are within the intent's limit."""
         if intent.max_cost_usd is None:
             return len(self.prices_usd)
         units = units_of(intent)
@@ -105,56 +105,56 @@ class Reach:
         )
 
     def cost_class(self, intent: PacketIntent) -> int:
-        """By how many units the ways for a want are told apart that are worth ranking. 0 where all
-        of them are ranked."""
+        """The price class of an intent: it decides which next hops are worth ranking. 0 if all of
+        them are ranked."""
         few = len(self.rows) <= MOST_NEXT_HOPS
         return 0 if few or not any(self.prices_usd) else cost_class(units_of(intent))
 
 
 @dataclass(frozen=True, slots=True)
 class NextHops:
-    """Rows in the order of their ids, and what is computed of them, in that order."""
+    """Rows sorted by id, and the columns computed from them."""
 
     rows: tuple[NextHop, ...]
     passes: Flags
     known_fit: Floats
-    """0 where it rests on less than the want trusts."""
+    """0 where it rests on less than the intent trusts."""
     expected_s: Floats
-    """Until the answer is here, as far as this forwarder knows."""
-    weighed_s: Floats
-    """The same as it weighs: with waits as `WAIT_WEIGHS` has them, and with what is overdue."""
+    """Until the answer is back, as far as this forwarder knows."""
+    weighted_s: Floats
+    """The same with waits times `WAIT_WEIGHT`, and at least the age of an overdue object."""
     remaining_s: Floats
-    """Until it is at the next hop, as summaries say and as it weighs."""
+    """From the next hop until its answer is back there, as advertised, with weighted waits."""
     price_usd: Floats
     cost_usd: Floats
 
 
 def units_of(intent: PacketIntent) -> int:
-    """How many units of an offer's price a want takes: thousandths of what it is quoted for."""
+    """How many units of an offer's price an intent takes; prices are per 1,000 units."""
     if intent.capability == Capability.DATA:
         return intent.examples
     return intent.tokens_in + intent.tokens_out
 
 
 def cost_usd(price_usd: float, units: int) -> float:
-    """What so many units cost. None cost nothing, at any price."""
+    """What that many units cost; no units cost nothing, at any price."""
     return price_usd * units / 1000.0 if units else 0.0
 
 
 def _costs_usd(prices_usd: Floats, units: int) -> Floats:
-    """Likewise, of each."""
+    """`cost_usd` of each price."""
     return prices_usd * units / 1000.0 if units else np.zeros(len(prices_usd))
 
 
 def cost_class(units: int) -> int:
-    """The number that stands for `units`, the nearest of eight per doubling: within 6.3 %, which
-    changes a term of cost by less than 0.016."""
+    """`units`, rounded to the nearest of eight steps per doubling: within 6.3 %, which changes the
+    cost term by less than 0.016."""
     shift = units.bit_length() - 4
     return units if shift <= 0 else (units + (1 << (shift - 1))) >> shift << shift
 
 
 def reach_of(key: str, routes: RouteTable) -> Reach:
-    """All ways towards who offers a key."""
+    """All next hops towards the origins that offer a key."""
     rows: list[NextHop] = []
     for origin, offer in routes.offering(key):
         if origin == routes.site:
@@ -168,21 +168,21 @@ def reach_of(key: str, routes: RouteTable) -> Reach:
     names = {via: place for place, via in enumerate(sorted({hop.via for hop in rows}))}
     offers = [hop.offer for hop in rows]
     remaining_s = np.array([hop.remaining_s for hop in rows], float)
-    served_s = WAIT_WEIGHS * np.array([offer.wait_s for offer in offers], float)
-    served_s += np.array([offer.serve_s for offer in offers], float)
+    service_s = WAIT_WEIGHT * np.array([offer.wait_s for offer in offers], float)
+    service_s += np.array([offer.serve_s for offer in offers], float)
     return Reach(
         tuple(rows),
         np.array([names[hop.via] for hop in rows], np.intp),
         np.array([offer.fit for offer in offers], float),
         np.array([offer.trust for offer in offers], float),
-        2.0 * remaining_s + served_s,
+        2.0 * remaining_s + service_s,
         np.array([offer.price_usd for offer in offers], float),
         tuple(sorted({offer.price_usd for offer in offers})),
     )
 
 
 def next_hops_for(intent: PacketIntent, reach: Reach) -> NextHops:
-    """All ways towards what is wanted, and which of them the want admits, by what summaries say."""
+    """All next hops for an intent, and which of them it admits, by what summaries say."""
     remaining_s = reach.remaining_s
     hops = NextHops(
         reach.rows,
@@ -200,19 +200,19 @@ def next_hops_for(intent: PacketIntent, reach: Reach) -> NextHops:
 
 
 def best_next_hops(hops: NextHops, reach: Reach, advertised: Floats) -> NDArray[np.intp]:
-    """The rows worth ranking by what they promise (below 0: not admitted): all, unless they are
-    very many."""
+    """The rows worth ranking, given their advertised scores (negative: not admitted): all of them,
+    up to `MOST_NEXT_HOPS`."""
     if len(hops.rows) <= MOST_NEXT_HOPS:
         return np.arange(len(hops.rows))
     best_first = np.argsort(-advertised, kind="stable")[: np.count_nonzero(hops.passes)]
     via = reach.via[best_first]
-    kept = [best_first[:MOST_NEXT_HOPS], (~hops.passes).nonzero()[0][:MOST_OUT]]
+    kept = [best_first[:MOST_NEXT_HOPS], (~hops.passes).nonzero()[0][:MOST_REJECTED]]
     kept += [best_first[via == each][:MOST_BY_VIA] for each in range(reach.via.max() + 1)]
     return np.unique(np.concatenate(kept))
 
 
 def rows_of(hops: NextHops, kept: NDArray[np.intp]) -> NextHops:
-    """Some of the rows."""
+    """A selection of rows."""
     if len(kept) == len(hops.rows):
         return hops
     return NextHops(
@@ -220,7 +220,7 @@ def rows_of(hops: NextHops, kept: NDArray[np.intp]) -> NextHops:
         hops.passes[kept],
         hops.known_fit[kept],
         hops.expected_s[kept],
-        hops.weighed_s[kept],
+        hops.weighted_s[kept],
         hops.remaining_s[kept],
         hops.price_usd[kept],
         hops.cost_usd[kept],
@@ -228,18 +228,18 @@ def rows_of(hops: NextHops, kept: NDArray[np.intp]) -> NextHops:
 
 
 def priced(hops: NextHops, units: int) -> NextHops:
-    """The same ways, for a want that takes so many units."""
+    """The same rows for an intent that takes so many units."""
     return replace(hops, cost_usd=_costs_usd(hops.price_usd, units))
 
 
 def unpriced(hops: NextHops) -> NextHops:
-    """The same ways, at a cost whose term adds nothing to a score."""
+    """The same rows with a cost whose term adds nothing to a score."""
     return replace(hops, cost_usd=np.full(len(hops.rows), np.inf))
 
 
 def as_learned(hops: NextHops, statistics: Statistics, now_s: float) -> NextHops:
-    """The same ways, with the times that this forwarder expects by what it learned."""
-    expected_s, weighed_s = [], []
+    """The same rows with the times that this forwarder expects from what it learned."""
+    expected_s, weighted_s = [], []
     for hop in hops.rows:
         offer, hop_statistics = hop.offer, statistics.hop_statistics(hop.via, hop.origin)
         wait_s = _wait_s(hop, statistics, now_s)
@@ -247,31 +247,31 @@ def as_learned(hops: NextHops, statistics: Statistics, now_s: float) -> NextHops
             0.0, 2.0 * hop.distance_s + wait_s + offer.serve_s + hop_statistics.bias_s(now_s)
         )
         expected_s.append(likely_s)
-        extra_s = (WAIT_WEIGHS - 1.0) * wait_s
-        weighed_s.append(max(likely_s + extra_s, hop_statistics.overdue_s(likely_s, now_s)))
+        extra_s = (WAIT_WEIGHT - 1.0) * wait_s
+        weighted_s.append(max(likely_s + extra_s, hop_statistics.overdue_s(likely_s, now_s)))
     return replace(
-        hops, expected_s=np.array(expected_s, float), weighed_s=np.array(weighed_s, float)
+        hops, expected_s=np.array(expected_s, float), weighted_s=np.array(weighted_s, float)
     )
 
 
 def _wait_s(hop: NextHop, statistics: Statistics, now_s: float) -> float:
-    """For a slot there, by what is under way."""
+    """The expected wait for a slot at the origin, by its load."""
     offer, load = hop.offer, statistics.load(hop.origin)
     slots = max(1, offer.amount)
-    load.offered(offer.wait_s, _told_count(offer, slots), hop.distance_s, now_s)
+    load.advertised(offer.wait_s, _advertised_count(offer, slots), hop.distance_s, now_s)
     return max(0.0, load.ahead() - slots + 1) * offer.serve_s / slots
 
 
-def _told_count(offer: Offer, slots: int) -> float:
-    """How many are under way where one more would wait so long. 0 where it would not wait: a slot
-    is free then, and there is no telling how many are."""
+def _advertised_count(offer: Offer, slots: int) -> float:
+    """How many objects are under way if one more would wait as advertised. 0 if it would not wait:
+    then a slot is free, and the count is unknown."""
     if offer.wait_s == 0.0 or offer.serve_s == 0.0:
         return 0.0
     return offer.wait_s * slots / offer.serve_s + slots - 1
 
 
 def _failed(hops: NextHops, intent: PacketIntent) -> dict[str, Flags]:
-    """By filter, the rows that it does not admit."""
+    """By filter, the rows that it rejects."""
     offers = [hop.offer for hop in hops.rows] if intent.jurisdictions or intent.owners else []
     failed = {"min_fit": hops.known_fit < intent.min_fit}
     if intent.max_cost_usd is not None:
@@ -288,7 +288,7 @@ def _failed(hops: NextHops, intent: PacketIntent) -> dict[str, Flags]:
 
 
 def rejections(hops: NextHops, intent: PacketIntent) -> Iterator[Rejection]:
-    """Why each row that is not admitted is not."""
+    """Why each row that is not admitted is rejected."""
     failed = _failed(hops, intent)
     for i in (~hops.passes).nonzero()[0].tolist():
         for name, flags in failed.items():
@@ -306,16 +306,16 @@ def _rejection(name: str, hops: NextHops, intent: PacketIntent, row: int) -> Rej
                 intent.min_fit - fit,
             )
         case "max_cost_usd":
-            asked_usd = cost_usd(hop.offer.price_usd, units_of(intent))
+            price_usd = cost_usd(hop.offer.price_usd, units_of(intent))
             most_usd = intent.max_cost_usd or 0.0
-            reason = f"costs {asked_usd:.6f} USD of at most {most_usd}"
-            shortfall, unit = asked_usd - most_usd, "USD"
+            reason = f"costs {price_usd:.6f} USD of at most {most_usd}"
+            shortfall, unit = price_usd - most_usd, "USD"
         case "jurisdictions":
             reason = f"{hop.offer.jurisdiction or 'nowhere'} is not admitted"
         case "owners":
             reason = f"{hop.offer.owner or 'nobody'} is not admitted"
         case _:
-            reason = "what is asked there is kept"
+            reason = "queries are kept there"
     return Rejection(
         candidate=hop.id, filter=name, reason=reason, field=name, shortfall=shortfall, unit=unit
     )

@@ -1,8 +1,8 @@
-"""Breadcrumbs: what a forwarder remembers of every object that it has passed on.
+"""The pending entries of a forwarder: what it keeps of every object that it passes on.
 
-A crumb holds the packet itself until its answer has gone by, so that whatever happens to the next
-hop, the object can be sent another way from here (the custody of delay-tolerant networks, RFC 9171
-and its predecessor). After that it holds the answer for a while, for copies that arrive late.
+An entry holds the packet itself until its answer has gone by, so that the forwarder can send the
+object to another next hop if one fails (custody, as in delay-tolerant networks: RFC 9171 and its
+predecessor). After that it holds the answer for a while, for late copies.
 """
 
 from __future__ import annotations
@@ -22,90 +22,90 @@ from daitn.steering.wire.packet import Packet
 __all__ = ["Key", "PendingEntry", "PendingTable", "Phase", "RoutingStep"]
 
 Key = tuple[bytes, int]
-"""An object's id, and its branch."""
+"""An object's id and branch."""
 MOST_COPIES = 7
-"""Of one object, that keep apart: as many as an ensemble has members at most. A stranger's packet
-may say any number."""
+"""Branches of one object that are kept apart: the most members an ensemble has. A stranger's packet
+may carry any number."""
 
 
 class Phase(enum.Enum):
-    """What becomes of an object here."""
+    """The state of an object at this forwarder."""
 
     UNDER_WAY = "under way"
-    """It was passed on, or is served here."""
+    """It was passed on, or is being served here."""
     HELD = "held"
-    """There is no way at this moment."""
+    """It has no next hop at the moment."""
     RESTING = "resting"
-    """It was refused; the forwarder where it set out will try once more."""
+    """It was refused and waits for a retry, at the site where it set out."""
     ANSWERED = "answered"
     REFUSED = "refused"
 
 
 class RoutingStep(msgspec.Struct, frozen=True, gc=False):
-    """One time that a way was looked for."""
+    """One search for a next hop."""
 
     at_s: float
     choice: NextHopChoice | None
     known: Outline | Decision
-    """What the choice rests on; all of it only of objects that are there to be traced, and where
-    there was no way."""
+    """What the choice rests on: the full decision for traced objects and where there was no next
+    hop, else its outline."""
 
 
-# A forwarder keeps very many of these: only what no garbage collection has to look at.
+# A forwarder keeps very many of these: they hold nothing that garbage collection must look at.
 
 
 class PendingEntry(msgspec.Struct, gc=False):
-    """One object."""
+    """One object at this forwarder."""
 
     packet: Packet
-    """What is passed on: as it came, and with the sites that were tried for it from here. Its
-    answer or refusal, once there is one."""
+    """What is passed on: the packet as received, plus the sites that were tried from here. Once
+    there is an answer or refusal, that."""
     first: Packet
-    """As it came."""
+    """The packet as received."""
     upstreams: tuple[str, ...]
-    """Neighbours who wait for its answer; `LOCAL` where it set out."""
+    """Neighbours that wait for its answer; `LOCAL` if it set out here."""
     since_s: float
     phase: Phase = Phase.HELD
     via: str = ""
     origin: str = ""
     expected_s: float = 0.0
     failed_here: bool = False
-    """Whether it was delivered here in vain."""
+    """Whether it was delivered here and failed."""
     until_s: float = 0.0
-    """When something has to be done about it: its deadline, another try, forgetting it."""
+    """When its timer fires: at its deadline, for a retry, or to forget it."""
     steps: tuple[RoutingStep, ...] = ()
     weight: int = 0
-    """Bytes that it was counted with last, see `PendingTable`."""
+    """Its bytes as last counted by `PendingTable`."""
 
 
 class PendingTable:
-    """All crumbs of a forwarder, within bounds.
+    """The pending entries of a forwarder, within bounds.
 
-    What a crumb holds changes by methods of this class alone, so that all of it is counted.
+    Only methods of this class change what an entry holds, so that all of it is counted.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._pending: dict[Key, PendingEntry] = {}
         self.get: Final = self._pending.get
-        """The crumb of an object, if there is one."""
+        """The entry of an object, if there is one."""
         self.copies: dict[bytes, set[int]] = {}
-        """Of objects that are known in several copies: the branches but the first."""
+        """Branches other than 0, for objects known in several copies."""
         self._bytes = 0
         self._settled: dict[Key, None] = {}
         """Objects that were answered or refused, the oldest first."""
-        self._timers = Timers(self._stands)
+        self._timers = Timers(self._is_current)
         self._through: defaultdict[str, dict[Key, None]] = defaultdict(dict)
-        """Objects under way, by the neighbour through which they are."""
+        """Objects under way, by next hop."""
 
     def of(self, object_id: bytes) -> Iterator[tuple[int, PendingEntry]]:
-        """The crumbs of all branches of an object."""
+        """All branches of an object, each with its entry."""
         for (known_id, branch), entry in self._pending.items():
             if known_id == object_id:
                 yield branch, entry
 
     def siblings(self, key: Key) -> Iterator[PendingEntry]:
-        """The crumbs of an object's other copies."""
+        """The entries of an object's other copies."""
         object_id, branch = key
         for other in (0, *self.copies.get(object_id, ())):
             entry = self._pending.get((object_id, other))
@@ -117,13 +117,12 @@ class PendingTable:
 
     @property
     def held_bytes(self) -> int:
-        """What all of them take up in memory, about."""
+        """Memory that all entries take, estimated."""
         return self._bytes
 
-    def room(self, packet: Packet) -> bool:
-        """Whether one more object can be kept. Where all is full, replies that are kept for late
-        copies make room, the oldest first."""
-        size = _CRUMB_BYTES + _STEP_BYTES + _size(packet)
+    def make_room(self, packet: Packet) -> bool:
+        """Forget replies, the oldest first, until one more object fits. False if it does not."""
+        size = _ENTRY_BYTES + _STEP_BYTES + _size(packet)
         while len(self._pending) >= self._most or self._bytes + size > self._most_bytes:
             if not self._settled:
                 return False
@@ -131,7 +130,7 @@ class PendingTable:
         return True
 
     def put(self, key: Key, entry: PendingEntry) -> None:
-        """Keep a crumb."""
+        """Add an entry."""
         self._pending[key] = entry
         object_id, branch = key
         if 0 < branch < MOST_COPIES:
@@ -139,18 +138,17 @@ class PendingTable:
         self._count(entry)
 
     def replace(self, entry: PendingEntry, packet: Packet) -> None:
-        """Keep another packet in its place."""
+        """Replace both the packet as received and the one to pass on."""
         entry.packet = entry.first = packet
         self._count(entry)
 
     def pass_on(self, entry: PendingEntry, packet: Packet) -> None:
-        """Pass this packet on, and keep what came too."""
+        """Replace the packet to pass on."""
         entry.packet = packet
         self._count(entry)
 
-    def note(self, entry: PendingEntry, step: RoutingStep, outline: Outline) -> None:
-        """One more way was looked for; the outline stands for all that was known where there is no
-        room for that."""
+    def add_step(self, entry: PendingEntry, step: RoutingStep, outline: Outline) -> None:
+        """Record a search for a next hop, with the outline alone if the decision does not fit."""
         if self._bytes + _step_weight(step) > self._most_bytes:
             step = RoutingStep(step.at_s, step.choice, outline)
         entry.steps += (step,)
@@ -161,10 +159,9 @@ class PendingTable:
         self._bytes += weight - entry.weight
         entry.weight = weight
 
-    def settled(self, key: Key, entry: PendingEntry, reply: Packet, until_s: float) -> None:
-        """All is done about it: its reply is kept until then, where there is room. Those that are
-        kept make room for it, the oldest first."""
-        self.left(key, entry)
+    def settle(self, key: Key, entry: PendingEntry, reply: Packet, until_s: float) -> None:
+        """Keep the reply until then, if there is room. Older replies make room for it."""
+        self.stopped(key, entry)
         self.replace(entry, reply)
         self._settled[key] = None
         self.wake(key, entry, until_s)
@@ -172,12 +169,12 @@ class PendingTable:
             self.forget(next(iter(self._settled)))
 
     def forget(self, key: Key) -> None:
-        """Keep it no longer."""
+        """Remove an entry."""
         entry = self._pending.pop(key)
         self._settled.pop(key, None)
         self._bytes -= entry.weight
         entry.weight = 0
-        self.left(key, entry)
+        self.stopped(key, entry)
         object_id, branch = key
         if branch and (copies := self.copies.get(object_id)) is not None:
             copies.discard(branch)
@@ -185,56 +182,55 @@ class PendingTable:
                 del self.copies[object_id]
 
     def wake(self, key: Key, entry: PendingEntry, at_s: float) -> None:
-        """Have something done about it then, and not before."""
+        """Set the entry's timer, in place of the one before."""
         entry.until_s = at_s
         self._timers.put(at_s, key)
 
-    def _stands(self, at_s: float, key: Key) -> bool:
-        """Whether an alarm is the last one that was set for its object."""
+    def _is_current(self, at_s: float, key: Key) -> bool:
+        """Whether a timer is the last one that was set for its object."""
         entry = self._pending.get(key)
         return entry is not None and entry.until_s == at_s
 
     def next_s(self) -> float:
-        """When the next alarm may be due."""
+        """When the next timer may fire."""
         return self._timers.next_s()
 
     def due(self, now_s: float) -> Iterator[tuple[Key, PendingEntry]]:
-        """The crumbs about which something has to be done now. Each is told once."""
+        """The entries whose timers have fired, each once."""
         for key in self._timers.due(now_s):
             yield key, self._pending[key]
 
-    def went(self, key: Key, entry: PendingEntry, until_s: float) -> None:
-        """The object is under way through `entry.via`, and waited for until then."""
+    def sent(self, key: Key, entry: PendingEntry, until_s: float) -> None:
+        """The object was sent through `entry.via`; its answer is due by `until_s`."""
         self._through[entry.via][key] = None
         self.wake(key, entry, until_s)
 
-    def left(self, key: Key, entry: PendingEntry) -> None:
-        """It is not under way there any more."""
+    def stopped(self, key: Key, entry: PendingEntry) -> None:
+        """The object is no longer under way through `entry.via`."""
         through = self._through.get(entry.via)
         if through is not None:
             through.pop(key, None)
 
     def through(self, via: str) -> list[Key]:
-        """The objects that are under way through a neighbour, the oldest first."""
+        """The objects under way through a neighbour, the oldest first."""
         return [*self._through.get(via, ())]
 
 
-_CRUMB_BYTES = 1024
-"""Of a crumb without what its packets hold: itself, its key, and where else that is kept. Measured:
-900 of an object that came from one neighbour."""
+_ENTRY_BYTES = 1024
+"""An entry without what its packets hold: itself, its key, and its places in tables. Measured: 900
+for an object that came from one neighbour."""
 _STEP_BYTES = 512
-"""With its outline."""
+"""A step with its outline."""
 _ROW_BYTES = 512
-"""Of a candidate in a decision. Objects of one want share those of one moment; that they do is not
-counted on."""
+"""A candidate in a decision. Objects of one class may share decisions; that is not counted."""
 
 
 def _weight(entry: PendingEntry) -> int:
-    """What a crumb takes up in memory, about."""
+    """Memory that an entry takes, estimated."""
     packet, first = entry.packet, entry.first
-    weight = _CRUMB_BYTES + _size(packet)
+    weight = _ENTRY_BYTES + _size(packet)
     if first is not packet:
-        # What a packet that is passed on has of the one that came is there once.
+        # Parts that both packets share exist once.
         for own, known in zip(_parts(first), _parts(packet), strict=True):
             if own is not known:
                 weight += len(own)

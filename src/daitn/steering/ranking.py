@@ -1,16 +1,15 @@
-"""One forwarder's preferences for one want, and the choice of a next hop by them.
+"""A forwarder's ranking of next hops for one intent, and the choice of one by it.
 
-How the ways stand is scored by the policy pipeline over everything that is known, and serves all
-packets of one class of want (`rankings`) until something changes. What they cost depends on each
-packet's length: that term is added for each, unless all is free. Choosing for one packet is then a
-walk down the ranking:
+The policy pipeline scores everything that is known. All packets of one class of intents share these
+scores (`rankings`) until something changes. The cost term depends on each packet's length, so it is
+added per packet, unless everything is free. Choosing for a packet is then a walk down the ranking:
 
-- no site that the packet has been at (its trace tells), and none that is down;
-- in a network at rest only ways that promise more than the packet was promised at the hop before:
-  these are the feasible successors of EIGRP (RFC 7868, section 4.2), with a score instead of a
-  distance. A packet that follows growing promises cannot come back to where it was;
-- another way where this forwarder has learned, from receipts and from what waits, that it is better
-  by more than a margin: congestion is gone around where it is seen. The trace still keeps the
+- no site that the packet has visited (its trace tells), and none that is down;
+- in a network at rest, only next hops that advertise a higher score than the hop before did: the
+  feasible successors of EIGRP (RFC 7868, section 4.2), with a score instead of a distance. A packet
+  that follows growing scores cannot come back to where it was;
+- another next hop if this forwarder has learned, from answers and waiting objects, that it is
+  better by more than a margin: detours start where congestion is seen. The trace still keeps the
   packet from circling.
 """
 
@@ -45,37 +44,37 @@ from daitn.steering.scoring import HALF_USD, STEERING, advertised_scores, cost_s
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import PacketIntent
 
-__all__ = ["NextHopChoice", "Outline", "Ranking", "RankingBasis", "Standing"]
+__all__ = ["NextHopChoice", "Outline", "Ranking", "RankingBasis", "ScoredHops"]
 
 MARGIN = 0.05
-"""By how much more a way that promises less must be worth, for what was learned here alone."""
-PROMISE_UNIT = 2.0**-32
-MOST_PROMISE = 2**32 - 1
-_TOLD = 20
+"""By how much more a next hop with a lower advertised score must be worth here to be taken."""
+SCORE_UNIT = 2.0**-32
+MOST_ADVERTISED_SCORE = 2**32 - 1
+_MOST_REJECTIONS = 20
 _OUTLINED = 4
 
 
 class NextHopChoice(msgspec.Struct, frozen=True, gc=False):
-    """A way on, with what the next hop is promised."""
+    """A next hop, with the score to advertise to it."""
 
     via: str
     origin: str
     site: str
-    """To which it leads: the origin, or its domain's border."""
-    promise: int
+    """Where it leads: the origin, or the border site of its domain."""
+    advertised_score: int
     expected_s: float
     score: float
 
 
 class Outline(msgspec.Struct, frozen=True, gc=False):
-    """What every object remembers of a ranking: little, as there are very many of both."""
+    """What every object keeps of a ranking: little, as there are very many of both."""
 
     at_s: float
     routes_version: int
     best: tuple[NextHopChoice, ...]
 
     def decision(self) -> Decision:
-        """The best of the ranking, without terms and rejections."""
+        """The best next hops, without terms and rejections."""
         ranked = tuple(
             Scored(candidate=id_of(choice.origin, choice.via), score=choice.score, terms={})
             for choice in self.best
@@ -91,7 +90,7 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
 
 class RankingBasis:
-    """What summaries say to one class of want, whatever was learned: it lasts until they change."""
+    """What summaries say to one class of intents, whatever was learned. Valid until they change."""
 
     __slots__ = ("advertised", "cost_share", "hops", "places", "preferences", "routes_version")
 
@@ -111,99 +110,99 @@ class RankingBasis:
         kept = best_next_hops(hops, reach, advertised_scores(hops, preferences))
         self.hops = rows_of(hops, kept)
         self.places: list[int] = self.hops.passes.nonzero()[0].tolist()
-        """Of the ways that are admitted, among the rows."""
-        told = advertised_scores(unpriced(self.hops), preferences)
-        self.advertised: list[float] = told[self.places].tolist()
-        """Of those, as the next forwarder will see them, but for the term of cost."""
+        """The rows that are admitted."""
+        scores = advertised_scores(unpriced(self.hops), preferences)
+        self.advertised: list[float] = scores[self.places].tolist()
+        """Their scores as the next forwarder will see them, without the cost term."""
 
 
-class Standing:
-    """How the ways stand for one class of want at one time, but for what they cost."""
+class ScoredHops:
+    """The scores of one class of intents at one time, without the cost term."""
 
-    __slots__ = ("at_s", "expected_s", "hops", "lanes_version", "prices_usd", "prospect", "scores",
-                 "sites", "ways")  # fmt: skip
+    __slots__ = ("admitted", "at_s", "basis", "expected_s", "hops", "prices_usd", "scores", "sites",
+                 "statistics_version")  # fmt: skip
 
-    def __init__(self, prospect: RankingBasis, statistics: Statistics, now_s: float) -> None:
-        self.prospect = prospect
+    def __init__(self, basis: RankingBasis, statistics: Statistics, now_s: float) -> None:
+        self.basis = basis
         self.at_s = now_s
-        self.lanes_version = statistics.version
-        ways = self.ways = as_learned(prospect.hops, statistics, now_s)
-        scores = STEERING.scores(unpriced(ways), ways.passes, prospect.preferences)
-        places = prospect.places
+        self.statistics_version = statistics.version
+        hops = self.hops = as_learned(basis.hops, statistics, now_s)
+        scores = STEERING.scores(unpriced(hops), hops.passes, basis.preferences)
+        places = basis.places
         self.scores: list[float] = scores[places].tolist()
-        self.expected_s: list[float] = ways.expected_s[places].tolist()
-        self.hops = [ways.rows[place] for place in places]
-        """Those that are admitted, as all that follows."""
-        self.sites = [site_of(hop.origin) for hop in self.hops]
-        self.prices_usd = [hop.offer.price_usd for hop in self.hops]
+        """Of the admitted rows, like all lists below."""
+        self.expected_s: list[float] = hops.expected_s[places].tolist()
+        self.admitted = [hops.rows[place] for place in places]
+        self.sites = [site_of(hop.origin) for hop in self.admitted]
+        self.prices_usd = [hop.offer.price_usd for hop in self.admitted]
 
     @property
     def free(self) -> bool:
-        """Whether none of the ways has a price: then one ranking serves all lengths."""
+        """Whether no next hop has a price: then one ranking serves packets of all lengths."""
         return not any(self.prices_usd)
 
     @property
     def rows(self) -> int:
-        """How many ways it compares."""
-        return len(self.ways.rows)
+        """How many next hops it compares."""
+        return len(self.hops.rows)
 
 
 class Ranking:
-    """What a forwarder prefers for one want at one time."""
+    """What a forwarder prefers for one intent at one time."""
 
     __slots__ = ("_choices", "_costs", "_decision", "_order", "_scores", "outline",
-                 "standing")  # fmt: skip
+                 "scored")  # fmt: skip
 
-    def __init__(self, standing: Standing, units: int) -> None:
-        self.standing = standing
-        share = standing.prospect.cost_share
+    def __init__(self, scored: ScoredHops, units: int) -> None:
+        self.scored = scored
+        share = scored.basis.cost_share
         costs = self._costs = [
             HALF_USD / (HALF_USD + cost_usd(price_usd, units)) * share
-            for price_usd in standing.prices_usd
+            for price_usd in scored.prices_usd
         ]
-        scores = self._scores = list(map(add, standing.scores, costs))
-        # Stable: equal ones stay in the order of their ids.
+        scores = self._scores = list(map(add, scored.scores, costs))
+        # Stable: equal ones stay sorted by id.
         self._order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         self._choices: list[NextHopChoice | None] = [None] * len(scores)
-        """As far as they were looked at."""
+        """Made on demand."""
         best = tuple(map(self._choice, self._order[:_OUTLINED]))
-        self.outline = Outline(standing.at_s, standing.prospect.routes_version, best)
+        self.outline = Outline(scored.at_s, scored.basis.routes_version, best)
         self._decision: tuple[PacketIntent, Decision] | None = None
 
     @property
     def choices(self) -> tuple[NextHopChoice, ...]:
-        """All ways that are admitted, the best first."""
+        """All next hops that are admitted, the best first."""
         return tuple(map(self._choice, self._order))
 
     def _choice(self, place: int) -> NextHopChoice:
-        known = self._choices[place]
-        if known is None:
-            standing = self.standing
-            hop = standing.hops[place]
-            told = standing.prospect.advertised[place] + self._costs[place]
-            known = self._choices[place] = NextHopChoice(
+        choice = self._choices[place]
+        if choice is None:
+            scored = self.scored
+            hop = scored.admitted[place]
+            advertised = scored.basis.advertised[place] + self._costs[place]
+            choice = self._choices[place] = NextHopChoice(
                 hop.via,
                 hop.origin,
-                standing.sites[place],
-                int(min(told / PROMISE_UNIT, MOST_PROMISE)),
-                standing.expected_s[place],
+                scored.sites[place],
+                int(min(advertised / SCORE_UNIT, MOST_ADVERTISED_SCORE)),
+                scored.expected_s[place],
                 self._scores[place],
             )
-        return known
+        return choice
 
     def choose(
         self,
-        promise: int,
-        been: Callable[[str], bool],
-        here: bool,
+        advertised_score: int,
+        visited: Callable[[str], bool],
+        local: bool,
         taken: Container[str] = (),
         detour: bool = True,
     ) -> NextHopChoice | None:
-        """The best way for a packet with this promise; None where there is none.
+        """The best next hop for a packet with this advertised score; None if there is none.
 
-        `been` tells the sites that need not be tried, `here` whether this one may be. It does not
-        lead to those that are `taken`, but may lead by them. `detour`: whether the packet may leave
-        the way of growing promises for what was learned here.
+        `visited` says which sites to skip, `local` whether the packet may be delivered here. The
+        choice leads to no site in `taken`, but may pass through one. `detour`: whether the packet
+        may go where the advertised score does not grow, for what was learned here.
         """
         best, choices = None, self._choices
         for place in self._order:
@@ -212,36 +211,36 @@ class Ranking:
             if choice.site in taken:
                 continue
             if via == LOCAL:
-                if not here:
+                if not local:
                     continue
-            elif been(via) or (choice.site != via and been(choice.site)):
+            elif visited(via) or (choice.site != via and visited(choice.site)):
                 continue
-            if choice.promise > promise or via == LOCAL:
+            if choice.advertised_score > advertised_score or via == LOCAL:
                 if detour and best is not None and best.score - choice.score > MARGIN:
                     return best
                 return choice
             if best is None:
                 best = choice
-        # Summaries changed since the promise was made: what it rested on is not there any more.
+        # Summaries changed since the score was advertised: what it rested on is gone.
         return best
 
     def decision(self, intent: PacketIntent) -> Decision:
-        """What this ranking rests on, for people: the best rows, and the first that are out."""
+        """What this ranking rests on, for explanations: the best rows, and the first rejections."""
         if self._decision is None or self._decision[0] is not intent:
             self._decision = intent, self._decided(intent)
         return self._decision[1]
 
     def _decided(self, intent: PacketIntent) -> Decision:
-        standing = self.standing
-        rows, prospect = standing.ways.rows, standing.prospect
+        scored = self.scored
+        rows, basis = scored.hops.rows, scored.basis
         scores = np.full(len(rows), OUT)
-        scores[prospect.places] = self._scores
+        scores[basis.places] = self._scores
         return STEERING.decision(
-            priced(standing.ways, units_of(intent)),
+            priced(scored.hops, units_of(intent)),
             scores,
             lambda row: rows[row].id,
-            chosen=standing.hops[self._order[0]].id if self._order else None,
-            rejections=tuple(islice(rejections(standing.ways, intent), _TOLD)),
-            snapshot_version=prospect.routes_version,
-            now_s=standing.at_s,
+            chosen=scored.admitted[self._order[0]].id if self._order else None,
+            rejections=tuple(islice(rejections(scored.hops, intent), _MOST_REJECTIONS)),
+            snapshot_version=basis.routes_version,
+            now_s=scored.at_s,
         )

@@ -1,10 +1,10 @@
-"""How the ways stand now for all that packets want, by class of want.
+"""A cache of rankings, by class of intent.
 
-What that rests on of a want: what is wanted, which ways it admits, and its preferences. So packets
-that differ in length, owner or limit of cost share it, unless a price is within one's limit and
-beyond another's. It lasts for as long as nothing changed of the ways towards its own key. What the
-ways cost a packet is then added for each (`ranking`). Where ways are so many that only some are
-ranked, which ones depends on the length too, by classes (`next_hops.cost_class`).
+A class is a key, the requirements that decide which next hops are admitted, and the preferences.
+Packets that differ in length, owner or cost limit share it, unless a price is within one's limit
+and beyond another's. A class is valid until the routes towards its key change. The cost of each
+packet is added on top (`ranking`). If there are so many next hops that only some are ranked, the
+class depends on the packet's length too, in steps (`next_hops.cost_class`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from daitn.objects.intents import Preference
 from daitn.steering.next_hops import reach_of, units_of
-from daitn.steering.ranking import Ranking, RankingBasis, Standing
+from daitn.steering.ranking import Ranking, RankingBasis, ScoredHops
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.scoring import STEERING
 from daitn.steering.statistics import Statistics
@@ -23,85 +23,82 @@ from daitn.steering.wire.intent import PacketIntent, decode_intent
 __all__ = ["Rankings"]
 
 STALE_S = 0.05
-"""For which a ranking serves where nothing is learned: what waits gets older."""
+"""A ranking is reused for this long if nothing is learned: waiting objects age."""
 RANKED_EVERY_S = 0.001
-"""Where something is learned, the rankings of all classes together are made anew so often at most:
-one takes about a tenth of that. A forwarder that packets pour through would otherwise send them
-all to the same slot that is free until it ranks again."""
+"""If something is learned, a class is ranked anew after this time times the number of classes; a
+ranking takes about a tenth of it. A longer time would send a burst of packets to one free slot."""
 MOST_RANKINGS = 4096
-"""Of classes; likewise of wants that are kept as they were read, and of keys."""
+"""The bound on classes, on parsed intents, and on keys."""
 MOST_ROWS = 1 << 17
-"""Likewise; one takes up about half a kilobyte."""
-_WANT_ROWS = 4
+"""The bound on the rows of each; a row takes about half a kilobyte."""
+_INTENT_ROWS = 4
 _ROW_BYTES = 128
-"""A want counts as so many rows, and as one more for so many of its bytes: it is kept as it came
-and as it was read, which takes up several times as much where its words are short."""
+"""An intent counts as `_INTENT_ROWS` rows, and one more per `_ROW_BYTES`: it is kept both in wire
+form and parsed, and the latter takes several times as much if its strings are short."""
 
 KeyT = TypeVar("KeyT", bound=Hashable)
-KeptT = TypeVar("KeptT", "_Ways", "_Class")
+CachedT = TypeVar("CachedT", "_KeyHops", "_IntentClass")
 
 
-class _Ways:
-    """The ways towards a key, and as of which changes."""
+class _KeyHops:
+    """The next hops towards a key, and the route versions that they are of."""
 
-    __slots__ = ("checked", "edition", "key", "reach", "versions")
+    __slots__ = ("checked_version", "edition", "key", "reach", "versions")
 
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def look(self, routes: RouteTable, edition: int) -> None:
-        """Find them anew."""
+    def refresh(self, routes: RouteTable, edition: int) -> None:
         self.edition = edition
-        """Differs from that of all others that were ever found."""
+        """Unique to this refresh, among all keys."""
         self.reach = reach_of(self.key, routes)
-        self.versions, self.checked = routes.versions(self.key), routes.version
+        self.versions, self.checked_version = routes.versions(self.key), routes.version
 
     @property
     def rows(self) -> int:
         return len(self.reach.rows) + _rows(len(self.key))
 
 
-class _Class:
-    """A class of want, and how the ways stand for it."""
+class _IntentClass:
+    """A class of intents, and the scores of its next hops."""
 
-    __slots__ = ("edition", "free", "standing", "want_rows")
+    __slots__ = ("edition", "intent_rows", "scored", "shared")
 
-    def __init__(self, want_rows: int) -> None:
-        self.want_rows = want_rows
-        """What remembering what is wanted takes up."""
+    def __init__(self, intent_rows: int) -> None:
+        self.intent_rows = intent_rows
 
-    def stand(self, standing: Standing, edition: int) -> None:
-        """`edition` is that of the ways."""
-        self.standing, self.edition = standing, edition
-        self.free = Ranking(standing, 0) if standing.free else None
-        """The ranking for all lengths, where none of the ways has a price."""
+    def update(self, scored: ScoredHops, edition: int) -> None:
+        """`edition` is that of the next hops."""
+        self.scored, self.edition = scored, edition
+        self.shared = Ranking(scored, 0) if scored.free else None
+        """The ranking for packets of all lengths, if no next hop has a price."""
 
     @property
     def rows(self) -> int:
-        return self.standing.rows + self.want_rows
+        return self.scored.rows + self.intent_rows
 
 
-class _Want:
-    """A packet's intent as it was read, its class, and the ranking for its own length."""
+class _ParsedIntent:
+    """A packet's intent, its class, and the ranking for its own length."""
 
-    __slots__ = ("intent", "key", "key_edition", "ranking", "units", "want_rows", "ways")
+    __slots__ = ("hops", "intent", "intent_rows", "key", "key_edition", "ranking", "units")
 
-    def __init__(self, intent: PacketIntent, ways: _Ways, want_rows: int) -> None:
-        self.intent, self.ways, self.want_rows = intent, ways, want_rows
+    def __init__(self, intent: PacketIntent, hops: _KeyHops, intent_rows: int) -> None:
+        self.intent, self.hops, self.intent_rows = intent, hops, intent_rows
         self.units = units_of(intent)
         self.key: Hashable = None
-        """Of its class, by the ways of that edition."""
+        """The class's key, as of `key_edition` of the next hops."""
         self.key_edition = -1
         self.ranking: Ranking | None = None
-        """By what the ways cost it, where that is its own."""
+        """The ranking with this intent's own costs, if its class shares none."""
 
     def class_key(self) -> Hashable:
-        """All of it that decides about a way."""
-        if self.key_edition != self.ways.edition:
-            intent, reach = self.intent, self.ways.reach
-            self.key_edition = self.ways.edition
+        """Everything in the intent that decides about a next hop."""
+        if self.key_edition != self.hops.edition:
+            intent, reach = self.intent, self.hops.reach
+            self.key_edition = self.hops.edition
             self.key = (
-                self.ways.key,
+                self.hops.key,
                 intent.min_fit,
                 intent.trust,
                 intent.jurisdictions,
@@ -115,125 +112,131 @@ class _Want:
 
     @property
     def rows(self) -> int:
-        return self.want_rows + (0 if self.ranking is None else self.ranking.standing.rows)
+        return self.intent_rows + (0 if self.ranking is None else self.ranking.scored.rows)
 
 
 class Rankings:
-    """The rankings that serve now."""
+    """The cached rankings of one forwarder."""
 
     def __init__(self, routes: RouteTable, statistics: Statistics) -> None:
         self._routes = routes
         self._statistics = statistics
         self._advice: tuple[Preference, ...] = ()
         self._editions = 0
-        self._ways: dict[str, _Ways] = {}
-        self._ways_rows = 0
-        self._classes: dict[Hashable, _Class] = {}
+        self._hops: dict[str, _KeyHops] = {}
+        self._hops_rows = 0
+        self._classes: dict[Hashable, _IntentClass] = {}
         self._classes_rows = 0
-        self._wants: dict[bytes, _Want] = {}
-        """Their ways are all kept above."""
-        self._wants_rows = 0
+        self._parsed: dict[bytes, _ParsedIntent] = {}
+        """Their next hops are all in `_hops`."""
+        self._parsed_rows = 0
 
     @property
     def classes(self) -> int:
-        """How many classes of want are kept."""
+        """The number of cached classes."""
         return len(self._classes)
 
     def advise(self, preferences: tuple[Preference, ...]) -> None:
-        """Weights to use where a want names none. Raises `InvalidInput`."""
+        """Set the weights for scorers that an intent does not weigh. Raises `InvalidInput`."""
         STEERING.weighted(preferences)
         if preferences == self._advice:
-            return  # It is told again and again.
+            return  # A control centre repeats its advice.
         self._advice = preferences
         self._classes.clear()
         self._classes_rows = 0
 
     def intent(self, wire: bytes) -> PacketIntent:
-        """An intent in wire form, as it was read. Raises `Corrupt`."""
-        return (self._wants.get(wire) or self._want(wire)).intent
+        """Parse an intent. Raises `Corrupt`."""
+        return (self._parsed.get(wire) or self._parse(wire)).intent
 
     def ranking(self, wire: bytes, now_s: float) -> Ranking:
         """The ranking for an intent in wire form. Raises `Corrupt`, and `InvalidInput` for
         preferences that name no scorer."""
-        want = self._wants.get(wire) or self._want(wire)
-        ways = want.ways
-        if ways.checked != self._routes.version:
-            self._check(ways)
-        key = want.key if want.key_edition == ways.edition else want.class_key()
-        kept = self._classes.get(key)
-        if kept is None or kept.edition != ways.edition or not self._serves(kept.standing, now_s):
-            kept = self._stand(want, key, kept, now_s)
-        return kept.free or self._own(wire, want, kept.standing)
+        parsed = self._parsed.get(wire) or self._parse(wire)
+        hops = parsed.hops
+        if hops.checked_version != self._routes.version:
+            self._revalidate(hops)
+        key = parsed.key if parsed.key_edition == hops.edition else parsed.class_key()
+        cached = self._classes.get(key)
+        if (
+            cached is None
+            or cached.edition != hops.edition
+            or not self._is_fresh(cached.scored, now_s)
+        ):
+            cached = self._score(parsed, key, cached, now_s)
+        return cached.shared or self._priced(wire, parsed, cached.scored)
 
-    def _serves(self, standing: Standing, now_s: float) -> bool:
-        age_s = now_s - standing.at_s
+    def _is_fresh(self, scored: ScoredHops, now_s: float) -> bool:
+        age_s = now_s - scored.at_s
         if age_s >= STALE_S:
             return False
-        same = standing.lanes_version == self._statistics.version
+        same = scored.statistics_version == self._statistics.version
         return same or age_s < RANKED_EVERY_S * len(self._classes)
 
-    def _own(self, wire: bytes, want: _Want, standing: Standing) -> Ranking:
-        """By what the ways cost this want."""
-        known = want.ranking
-        if known is None or known.standing is not standing:
-            before = want.rows
-            known = want.ranking = Ranking(standing, want.units)
-            if self._wants.get(wire) is want:
-                self._wants_rows += want.rows - before
-                self._bound_wants()
-        return known
+    def _priced(self, wire: bytes, parsed: _ParsedIntent, scored: ScoredHops) -> Ranking:
+        """The ranking with this intent's own costs."""
+        ranking = parsed.ranking
+        if ranking is None or ranking.scored is not scored:
+            before = parsed.rows
+            ranking = parsed.ranking = Ranking(scored, parsed.units)
+            if self._parsed.get(wire) is parsed:
+                self._parsed_rows += parsed.rows - before
+                self._bound_parsed()
+        return ranking
 
-    def _want(self, wire: bytes) -> _Want:
+    def _parse(self, wire: bytes) -> _ParsedIntent:
         intent = decode_intent(wire)
         key = f"{intent.capability}:{intent.subject}"
-        ways = self._ways.get(key)
-        if ways is None:
-            ways = _Ways(key)
-            self._look(ways)
-        want = self._wants[wire] = _Want(intent, ways, _rows(len(wire)))
-        self._wants_rows += want.rows
-        self._bound_wants()
-        return want
+        hops = self._hops.get(key)
+        if hops is None:
+            hops = _KeyHops(key)
+            self._refresh(hops)
+        parsed = self._parsed[wire] = _ParsedIntent(intent, hops, _rows(len(wire)))
+        self._parsed_rows += parsed.rows
+        self._bound_parsed()
+        return parsed
 
-    def _bound_wants(self) -> None:
-        if len(self._wants) > MOST_RANKINGS or self._wants_rows > MOST_ROWS:
-            self._forget_wants()
+    def _bound_parsed(self) -> None:
+        if len(self._parsed) > MOST_RANKINGS or self._parsed_rows > MOST_ROWS:
+            self._forget_parsed()
 
-    def _forget_wants(self) -> None:
-        self._wants.clear()
-        self._wants_rows = 0
+    def _forget_parsed(self) -> None:
+        self._parsed.clear()
+        self._parsed_rows = 0
 
-    def _check(self, ways: _Ways) -> None:
-        """Something changed, of this key or of others."""
-        if ways.versions == self._routes.versions(ways.key):
-            ways.checked = self._routes.version
+    def _revalidate(self, hops: _KeyHops) -> None:
+        """Routes changed, towards this key or another one."""
+        if hops.versions == self._routes.versions(hops.key):
+            hops.checked_version = self._routes.version
         else:
-            self._ways_rows -= ways.rows
-            self._look(ways)
+            self._hops_rows -= hops.rows
+            self._refresh(hops)
 
-    def _look(self, ways: _Ways) -> None:
+    def _refresh(self, hops: _KeyHops) -> None:
         self._editions += 1
-        ways.look(self._routes, self._editions)
-        self._ways[ways.key] = ways
-        self._ways_rows += ways.rows
-        if (gone := _dropped(self._ways, self._ways_rows)) > 0:
-            self._ways_rows -= gone
-            self._forget_wants()  # They hold what was dropped.
+        hops.refresh(self._routes, self._editions)
+        self._hops[hops.key] = hops
+        self._hops_rows += hops.rows
+        if (evicted := _evict(self._hops, self._hops_rows)) > 0:
+            self._hops_rows -= evicted
+            self._forget_parsed()  # They refer to what was evicted.
 
-    def _stand(self, want: _Want, key: Hashable, before: _Class | None, now_s: float) -> _Class:
-        """How the ways stand now, in place of how they stood before."""
-        edition = want.ways.edition
+    def _score(
+        self, parsed: _ParsedIntent, key: Hashable, before: _IntentClass | None, now_s: float
+    ) -> _IntentClass:
+        """Score the next hops anew, in place of how they were scored before."""
+        edition = parsed.hops.edition
         if before is not None and before.edition == edition:
-            prospect = before.standing.prospect
+            basis = before.scored.basis
         else:
-            preferences, version = self._preferences(want.intent), self._routes.version
-            prospect = RankingBasis(want.intent, preferences, want.ways.reach, version)
-        standing = Standing(prospect, self._statistics, now_s)
+            preferences, version = self._preferences(parsed.intent), self._routes.version
+            basis = RankingBasis(parsed.intent, preferences, parsed.hops.reach, version)
+        scored = ScoredHops(basis, self._statistics, now_s)
         self._classes_rows -= before.rows if before is not None else 0
-        fresh = self._classes[key] = before or _Class(want.want_rows)
-        fresh.stand(standing, edition)
+        fresh = self._classes[key] = before or _IntentClass(parsed.intent_rows)
+        fresh.update(scored, edition)
         self._classes_rows += fresh.rows
-        self._classes_rows -= _dropped(self._classes, self._classes_rows)
+        self._classes_rows -= _evict(self._classes, self._classes_rows)
         return fresh
 
     def _preferences(self, intent: PacketIntent) -> tuple[Preference, ...]:
@@ -243,13 +246,13 @@ class Rankings:
 
 
 def _rows(size: int) -> int:
-    """What a want of that many bytes takes up, in rows."""
-    return _WANT_ROWS + size // _ROW_BYTES
+    """What an intent of that many bytes takes up, in rows."""
+    return _INTENT_ROWS + size // _ROW_BYTES
 
 
-def _dropped(kept: dict[KeyT, KeptT], rows: int) -> int:
-    """Of too many, the oldest go. Returns how many rows those had."""
+def _evict(cache: dict[KeyT, CachedT], rows: int) -> int:
+    """Drop the oldest beyond the bounds. Returns how many rows that freed."""
     before = rows
-    while len(kept) > MOST_RANKINGS or (rows > MOST_ROWS and len(kept) > 1):
-        rows -= kept.pop(next(iter(kept))).rows
+    while len(cache) > MOST_RANKINGS or (rows > MOST_ROWS and len(cache) > 1):
+        rows -= cache.pop(next(iter(cache))).rows
     return before - rows

@@ -1,4 +1,4 @@
-"""What a forwarder remembers, for people."""
+"""A forwarder's state as reports for people."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = ["hop_reports", "origin_reports", "pending_reports"]
 
 
 def pending_reports(custody: Custody, object_id: bytes) -> tuple[PendingReport, ...]:
-    """What is remembered of all branches of an object."""
+    """What is kept of all branches of an object."""
     return tuple(
-        _crumb(custody.site, branch, entry) for branch, entry in custody.pending.of(object_id)
+        _pending_report(custody.site, branch, entry)
+        for branch, entry in custody.pending.of(object_id)
     )
 
 
-def _crumb(site: str, branch: int, entry: PendingEntry) -> PendingReport:
+def _pending_report(site: str, branch: int, entry: PendingEntry) -> PendingReport:
     return PendingReport(
         site=site,
         branch=branch,
@@ -28,11 +29,11 @@ def _crumb(site: str, branch: int, entry: PendingEntry) -> PendingReport:
         phase=entry.phase.value,
         came_from=entry.upstreams,
         since_s=entry.since_s,
-        steps=tuple(_step(step) for step in entry.steps),
+        steps=tuple(_step_report(step) for step in entry.steps),
     )
 
 
-def _step(step: RoutingStep) -> StepReport:
+def _step_report(step: RoutingStep) -> StepReport:
     choice, known = step.choice, step.known
     return StepReport(
         at_s=step.at_s,
@@ -63,11 +64,11 @@ def _signed(difference_ms: int) -> int:
 
 
 def origin_reports(routes: RouteTable) -> tuple[OriginReport, ...]:
-    """Who is reached from here, this site first."""
-    told = []
+    """The origins that are reached, this site first."""
+    reports = []
     for origin in (routes.site, *routes.origins()):
         vias = routes.routes_to(origin)
         via, distance_s = (vias[0].neighbour, vias[0].distance_s) if vias else (LOCAL, 0.0)
         keys = tuple(sorted(offer.key for offer in routes.offered(origin)))
-        told.append(OriginReport(origin=origin, via=via, distance_s=distance_s, offers=keys))
-    return tuple(told)
+        reports.append(OriginReport(origin=origin, via=via, distance_s=distance_s, offers=keys))
+    return tuple(reports)

@@ -1,9 +1,9 @@
-"""How a forwarder compares the ways on which an object may go on.
+"""How a forwarder compares next hops.
 
-Every term is a function of what one way offers, never of the other ways: two forwarders that look
-at the same offer from places that are `d` seconds apart then differ by nothing but `d`. So the
-score of what a packet was promised grows at every hop towards it, which is what keeps packets from
-circling (see `daitn.steering.ranking`).
+Every term is a function of one next hop's offer, never of the others: two forwarders `d` seconds
+apart that look at the same offer then differ by nothing but `d`. So a packet's advertised score
+grows at every hop towards its origin, which keeps packets from circling (see
+`daitn.steering.ranking`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from daitn.topology.qrrt.snapshot import Flags, Floats
 __all__ = ["HALF_USD", "STEERING", "advertised_scores", "cost_share"]
 
 HALF_S = 0.5
-"""A way that takes so long is worth half of one that takes no time."""
+"""A next hop that takes this long is worth half of one that takes no time."""
 HALF_USD = 1e-3
-"""Likewise of cost."""
+"""The same for its cost."""
 
 
 def _accuracy(hops: NextHops, passes: Flags) -> Floats:
-    """What verification units measured on the topic; 0 where it is not known well enough."""
+    """What verifiers measured on the topic; 0 if that rests on less than the intent trusts."""
     return hops.known_fit
 
 
 def _latency(hops: NextHops, passes: Flags) -> Floats:
-    """Of the expected time until the answer is here, with what receipts and waiting objects say."""
-    terms: Floats = HALF_S / (HALF_S + hops.weighed_s)
+    """The expected time until the answer is back, with what answers and waiting objects say."""
+    terms: Floats = HALF_S / (HALF_S + hops.weighted_s)
     return terms
 
 
@@ -50,16 +50,16 @@ STEERING: Final = Policy[NextHops](
 
 
 def advertised_scores(hops: NextHops, preferences: Sequence[Preference]) -> Floats:
-    """The score of each way as the next forwarder will see it, from summaries alone.
+    """The score of each next hop as the next forwarder will see it, from summaries alone.
 
-    What this forwarder has learned is left out: the next one has not learned it.
+    It leaves out what this forwarder has learned: the next one has not learned it.
     """
-    told = replace(hops, weighed_s=hops.remaining_s)
-    return STEERING.scores(told, hops.passes, preferences)
+    unlearned = replace(hops, weighted_s=hops.remaining_s)
+    return STEERING.scores(unlearned, hops.passes, preferences)
 
 
 def cost_share(preferences: Sequence[Preference]) -> float:
-    """How much of a score is the term of cost. It is the last that is added."""
+    """The weight of the cost term in a score. It is the last term that is added."""
     weights = STEERING.weighted(preferences)
     weight = weights["cost"]
     return weight / sum(weights.values()) if weight > 0 else 0.0

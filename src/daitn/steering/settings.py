@@ -9,47 +9,47 @@ from daitn.steering.pending import PendingEntry
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
 
-__all__ = ["DIRECT_HOPS", "ForwarderSettings", "end_s", "overdue_s", "passes"]
+__all__ = ["DIRECT_HOPS", "ForwarderSettings", "end_s", "is_transient", "overdue_s"]
 
 DIRECT_HOPS = 16
-"""A packet that has no more hops left is led round no congestion any more: where links are much
-shorter than waits are long, it could go from site to site until it has none."""
-_PASSING = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
+"""A packet with no more hops left than this takes no detours: where links are much shorter than
+waits, it could wander from site to site until it has none."""
+_TRANSIENT = frozenset((Reason.NO_WAY, Reason.LOOP, Reason.FULL, Reason.RATE))
 _QUERY = PacketKind.QUERY
 
 
 class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient a forwarder is, and how much it keeps."""
+    """Timeouts, retries and bounds of a forwarder."""
 
     hold_s: float = 0.3
-    """How long an object without a way waits for one."""
+    """How long an object without a next hop waits for one."""
     attempts: int = 3
-    """How often an object is sent where it sets out, at most."""
+    """How often the site where an object sets out sends it, at most."""
     overdue_s: float = 2.0
-    """How long after four times what was expected an object is sent again."""
+    """An object is sent again this long after four times the expected time."""
     pending_s: float = 600.0
-    """How long an object without a deadline is waited for."""
+    """How long a forwarder waits for the answer to an object without a deadline."""
     deadline_s: float = 7200.0
-    """How long one with a deadline is waited for at most."""
+    """How long it waits at most if the object has a deadline."""
     kept_s: float = 30.0
-    """How long an answer is kept for copies that come late."""
+    """How long a reply is kept for late copies of its object."""
     traced_s: float = 600.0
-    """Likewise, where the object is to be traced."""
+    """The same for traced objects."""
     rest_s: float = 0.2
-    """How long an object that was refused rests before it is sent again, the first time."""
+    """The wait before the first retry of a refused object; it doubles with each further one."""
     most_objects: int = 100_000
     most_bytes: int = 1 << 28
-    """Of all that is kept of objects."""
+    """Memory for all objects."""
     most_upstreams: int = 4
     owner_per_s: float = 1000.0
-    """Objects of one owner from one neighbour, in the long run."""
+    """Objects of one owner from one neighbour per second, sustained."""
     owner_burst: float = 2000.0
     owners_per_neighbour: float = 16.0
-    """How many owners' rate one neighbour may use up."""
+    """How many owners' rates one neighbour may use up."""
 
 
 def end_s(entry: PendingEntry, settings: ForwarderSettings) -> float:
-    """Until when an object is waited for."""
+    """The time until which an answer is waited for."""
     deadline_ms = entry.packet.deadline_ms
     if not deadline_ms:
         return entry.since_s + settings.pending_s
@@ -57,8 +57,8 @@ def end_s(entry: PendingEntry, settings: ForwarderSettings) -> float:
 
 
 def overdue_s(entry: PendingEntry, settings: ForwarderSettings, now_s: float) -> float:
-    """When an object that leaves now is overdue. A model on its way takes as long as its bytes
-    take."""
+    """The time at which an object that is sent now becomes overdue. Models never do: their transfer
+    takes as long as their size requires."""
     last_s = end_s(entry, settings)
     packet = entry.packet
     if packet.kind is not _QUERY or LOCAL not in entry.upstreams:
@@ -68,8 +68,11 @@ def overdue_s(entry: PendingEntry, settings: ForwarderSettings, now_s: float) ->
     return min(last_s, now_s + wait_s)
 
 
-def passes(packet: Packet, refusal: Refusal) -> bool:
-    """Whether what a refusal says may be otherwise a moment later. A packet may have used up more
-    hops than the way to who can serve it is likely to need."""
+def is_transient(packet: Packet, refusal: Refusal) -> bool:
+    """Whether a retry a moment later may succeed.
+
+    A packet that ran out of hops counts if it had more than the route to a capable site is likely
+    to need.
+    """
     astray = refusal.reason is Reason.HOPS and packet.hop_limit > DIRECT_HOPS
-    return astray or refusal.reason in _PASSING
+    return astray or refusal.reason in _TRANSIENT

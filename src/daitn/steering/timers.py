@@ -1,4 +1,4 @@
-"""When something is to be done about which object."""
+"""Timers of pending objects."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ __all__ = ["Timers"]
 
 KeyT = TypeVar("KeyT")
 QUEUES = 3
-LEAST_ALARMS = 1024
+LEAST_TIMERS = 1024
 
 
 class Timers(Generic[KeyT]):
-    """Times with keys, the earliest first.
+    """Keys by time, the earliest first.
 
-    A forwarder sets a few per object, and nearly all for one of a few terms: how long an answer is
-    waited for, how long it is kept. Those of one term come in the order of their times, for which a
-    queue will do; what fits the end of none goes to a heap.
+    A forwarder sets a few per object, nearly all of them for one of a few durations: how long to
+    wait for an answer, how long to keep one. Timers of one duration arrive in order, so a queue
+    holds them; those that fit the end of no queue go to a heap.
     """
 
-    def __init__(self, stands: Callable[[float, KeyT], bool]) -> None:
-        """`stands` tells whether an alarm still counts. Others are dropped now and then."""
-        self._stands = stands
+    def __init__(self, is_current: Callable[[float, KeyT], bool]) -> None:
+        """`is_current` says whether a timer still counts. Others are dropped now and then."""
+        self._is_current = is_current
         self._queues: tuple[deque[tuple[float, KeyT]], ...] = tuple(deque() for _ in range(QUEUES))
-        self._others: list[tuple[float, KeyT]] = []
-        self._most = LEAST_ALARMS
+        self._heap: list[tuple[float, KeyT]] = []
+        self._most = LEAST_TIMERS
         self.kept = 0
-        """How many are kept, those that do not count any more among them."""
+        """How many are held, including those that no longer count."""
 
     def put(self, at_s: float, key: KeyT) -> None:
-        """One more."""
+        """Add a timer."""
         self.kept += 1
         if self.kept > self._most:
-            self._tidy()
+            self._compact()
         for queue in self._queues:
             if not queue or queue[-1][0] <= at_s:
                 queue.append((at_s, key))
                 return
-        heapq.heappush(self._others, (at_s, key))
+        heapq.heappush(self._heap, (at_s, key))
 
     def next_s(self) -> float:
-        """When the next one may be due."""
+        """When the next timer may fire."""
         return min(
-            (line[0][0] for line in (*self._queues, self._others) if line), default=float("inf")
+            (line[0][0] for line in (*self._queues, self._heap) if line), default=float("inf")
         )
 
     def due(self, now_s: float) -> Iterator[KeyT]:
-        """The keys whose time has come, each once, unless it does not count any more."""
+        """The keys whose time has come, each once, unless its timer no longer counts."""
         for queue in self._queues:
             while queue and queue[0][0] <= now_s:
-                yield from self._taken(queue.popleft())
-        while self._others and self._others[0][0] <= now_s:
-            yield from self._taken(heapq.heappop(self._others))
+                yield from self._fired(queue.popleft())
+        while self._heap and self._heap[0][0] <= now_s:
+            yield from self._fired(heapq.heappop(self._heap))
 
-    def _taken(self, alarm: tuple[float, KeyT]) -> Iterator[KeyT]:
+    def _fired(self, timer: tuple[float, KeyT]) -> Iterator[KeyT]:
         self.kept -= 1
-        if self._stands(*alarm):
-            yield alarm[1]
+        if self._is_current(*timer):
+            yield timer[1]
 
-    def _tidy(self) -> None:
-        """Most objects are answered long before they are given up."""
-        for line in (*self._queues, self._others):
-            left = [alarm for alarm in line if self._stands(*alarm)]
+    def _compact(self) -> None:
+        """Drop timers that no longer count: most objects are answered long before they time out."""
+        for line in (*self._queues, self._heap):
+            current = [timer for timer in line if self._is_current(*timer)]
             line.clear()
-            line.extend(left)
-        heapq.heapify(self._others)
-        self.kept = sum(map(len, self._queues)) + len(self._others)
-        self._most = max(LEAST_ALARMS, 4 * self.kept)
+            line.extend(current)
+        heapq.heapify(self._heap)
+        self.kept = sum(map(len, self._queues)) + len(self._heap)
+        self._most = max(LEAST_TIMERS, 4 * self.kept)

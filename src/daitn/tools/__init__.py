@@ -1,1 +1,1 @@
-"""Engines' edges: the fabric, model mobility, sensing and the stores, each with its twin."""
+"""Seams to engines, each with its in-memory twin: fabric, model mobility, sensing, the stores."""

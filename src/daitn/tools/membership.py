@@ -1,8 +1,8 @@
-"""Who is on the network, and what each node says of itself, from signed adverts.
+"""Who is on the network, and how each node describes itself, from signed adverts.
 
-A site's public key is trusted at first sight and kept: an advert under the same name with another
-key is refused, before and after a restart. A site is there while a node with that key shows its
-token; another process under the same name neither brings it nor keeps it there.
+A site's public key is trusted on first use and stored: an advert of the same site with another key
+is refused, before and after a restart. A site is available while a node with that key shows its
+token; another process under the same name cannot change that.
 """
 
 from __future__ import annotations
@@ -32,21 +32,20 @@ __all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]
 log = logging.getLogger(__name__)
 
 LOST_AFTER_S = 1.0
-"""How long a site's token may be gone before it counts as lost: a link flaps, a node dies."""
+"""A site counts as lost when its token has been gone for this long: links flap, nodes die."""
 DESCRIBE_TIMEOUT_S = 5.0
 MOST_SITES = 10_000
-"""Names that are let in; ten times the largest network that was tried. Anybody can think of
-another name."""
+"""The most sites; ten times the largest network that was tried. Anybody can invent names."""
 MOST_MARKS = 16
-"""Nodes under one name that are told apart; one of them is the true one."""
+"""The most nodes under one name that are distinguished; one of them is the true one."""
 MOST_BYTES = 16 << 20
-"""Of an advert: 256 deployments that each carry 32 signed verifications have 5 MB."""
+"""Of an advert: 256 deployments with 32 signed verifications each take 5 MB."""
 MOST_BYTES_TOGETHER = 1 << 30
-"""Of all adverts that are kept: two hundred of that size."""
+"""Of all stored adverts: sixty-four of the largest."""
 
 
 class KnownKeys(Protocol):
-    """Public keys of sites, as they were first heard; they outlive the process."""
+    """Public keys of sites, as first received. They outlive the process."""
 
     def get(self, site: SiteId) -> str | None: ...
 
@@ -58,10 +57,10 @@ class KnownKeys(Protocol):
 
 
 class FileKeys:
-    """Known keys in one small file."""
+    """Known keys in a file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `InvalidInput` where the file is there and cannot be read."""
+        """Raises `InvalidInput` if the file exists but cannot be read."""
         self._path = path
         try:
             self._known = decode(path.read_bytes(), dict[SiteId, str])
@@ -99,23 +98,23 @@ def _unreadable(path: Path, why: str) -> InvalidInput:
 
 
 class Listener(Protocol):
-    """Hears of nodes. Nothing is told twice in a row that did not change."""
+    """Receives changes of nodes, each once."""
 
     def described(self, node: NodeDescriptor) -> None:
-        """A node says this of itself: for the first time, anew, or as it comes back."""
+        """A node described itself: for the first time, anew, or as it returned."""
         ...
 
     def came(self, site: SiteId) -> None:
-        """A node that has described itself is there, or described itself anew."""
+        """A node is available, or an available one described itself anew. Follows `described`."""
         ...
 
     def lost(self, site: SiteId) -> None:
-        """A node is gone."""
+        """A node is no longer available."""
         ...
 
 
 class Membership:
-    """Keeps what every node says of itself, and tells listeners who came and who was lost."""
+    """Stores every node's descriptor, and notifies listeners of nodes that come and go."""
 
     def __init__(
         self,
@@ -124,23 +123,23 @@ class Membership:
         *listeners: Listener,
         verifiers: Collection[SiteId] = (),
     ) -> None:
-        """`verifiers`: those that count; what others say of themselves is heard without that role.
-        Empty: all that call themselves so."""
+        """`verifiers`: the only sites that may be verifiers; the role is removed from others.
+        Empty: any site may."""
         self._verifiers = verifiers
         self._fabric = fabric
         self._known = known
         self._listeners = list(listeners)
         self._nodes: dict[SiteId, NodeDescriptor] = {}
         self._sizes: dict[SiteId, int] = {}
-        """Bytes of the adverts that are kept."""
+        """Bytes of the stored adverts."""
         self._bytes = 0
         self._alive: set[SiteId] = set()
         self._marks: dict[SiteId, set[str]] = {}
-        """Of the keys of the nodes that show a token, by the site that they say they are."""
+        """The key marks of nodes that show a token, by the site that they claim to be."""
         self._tasks = Tasks()
         """One for each site that came or went a moment ago."""
         self._coming: set[SiteId] = set()
-        """Sites of which a node shows its token."""
+        """Sites with a node that shows their token."""
         self._registrations: list[Registration] = []
 
     async def start(self) -> None:
@@ -155,7 +154,7 @@ class Membership:
         await self._tasks.close()
 
     def listen(self, listener: Listener) -> None:
-        """Tell this listener too, first of all that is known already."""
+        """Add a listener, and notify it of all that is known."""
         self._listeners.append(listener)
         for site, node in self._nodes.items():
             listener.described(node)
@@ -163,40 +162,40 @@ class Membership:
                 listener.came(site)
 
     def node(self, site: SiteId) -> NodeDescriptor | None:
-        """What the node last said of itself, whether it is there or not."""
+        """A node's latest descriptor, whether it is available or not."""
         return self._nodes.get(site)
 
     def nodes(self) -> tuple[NodeDescriptor, ...]:
-        """What the nodes that are there say of themselves, by site."""
+        """The descriptors of the available nodes, sorted by site."""
         return tuple(self._nodes[site] for site in sorted(self._alive))
 
     def alive(self) -> frozenset[SiteId]:
-        """Sites that are there and have described themselves."""
+        """Sites that are available and have described themselves."""
         return frozenset(self._alive)
 
     def key_of(self, site: SiteId) -> str | None:
-        """The public key under which a site was first heard; none if it never was."""
+        """The public key with which a site was first received; None if it never was."""
         return self._known.get(site)
 
     async def _on_alive(self, key: str, alive: bool) -> None:
         site, mark = keys.site_of(key), keys.mark_of(key)
         if alive and not self._has_room_for(site):
-            log.warning("%s is not looked at: %d sites are there already", site, len(self._marks))
+            log.warning("%s is ignored: %d sites are present already", site, len(self._marks))
             return
         self._note_mark(site, mark, alive)
         if not self._is_own(site, mark):
             if alive:
-                log.warning("%s is not let in: the site is known with another key", site)
+                log.warning("%s is not admitted: the site is known with another key", site)
             return
         if alive:
             self._coming.add(site)
-            self._tasks.anew(site, self._greet(site), f"greet {site}")
+            self._tasks.anew(site, self._request_advert(site), f"advert of {site}")
         else:
             self._coming.discard(site)
-            self._tasks.anew(site, self._give_up(site), f"give up {site}")
+            self._tasks.anew(site, self._lose(site), f"loss of {site}")
 
     def _has_room_for(self, site: SiteId) -> bool:
-        """Anybody can show tokens of names without end; who is known comes in all the same."""
+        """Anybody can show tokens of endlessly many names; known sites are admitted regardless."""
         known = site in self._marks or self._known.get(site) is not None
         return known or len(self._marks) < 2 * MOST_SITES
 
@@ -210,62 +209,63 @@ class Membership:
             del self._marks[site]
 
     def _is_own(self, site: SiteId, mark: str) -> bool:
-        """Whether a node with this key may be the site's."""
+        """Whether a node with this key mark may be the site's."""
         known = self._known.get(site)
         return known is None or key_mark(known) == mark
 
     def _shows(self, site: SiteId) -> bool:
-        """Whether a node that has the site's known key shows its token."""
+        """Whether a node with the site's known key shows its token."""
         known = self._known.get(site)
         return known is not None and key_mark(known) in self._marks.get(site, ())
 
-    async def _greet(self, site: SiteId) -> None:
+    async def _request_advert(self, site: SiteId) -> None:
         refused = False
         while True:
             try:
                 advert = await self._fabric.request(
                     keys.site_do(site, "describe"), b"", timeout_s=DESCRIBE_TIMEOUT_S
                 )
-                self._heard(site, advert)
+                self._receive(site, advert)
                 return
             except (Refused, InvalidInput, Corrupt) as error:
                 if not refused:
-                    log.warning("%s is not let in: %s", site, error)
+                    log.warning("%s is not admitted: %s", site, error)
                 refused = True
-                # Another process may answer in its name: the true one is asked again.
+                # Another process may have answered in its name: ask the true one again.
                 if not self._shows(site):
                     return
             except DaitnError as error:
                 log.info("%s does not describe itself yet: %s", site, error.problem)
             await asyncio.sleep(LOST_AFTER_S)
 
-    async def _give_up(self, site: SiteId) -> None:
+    async def _lose(self, site: SiteId) -> None:
         await asyncio.sleep(LOST_AFTER_S)
         if site in self._alive:
             self._alive.discard(site)
             log.info("%s is gone", site)
-            self._tell(lambda listener: listener.lost(site))
+            self._notify(lambda listener: listener.lost(site))
 
     async def _on_advert(self, key: str, payload: bytes) -> None:
         try:
-            self._heard(keys.site_of(key), payload)
+            self._receive(keys.site_of(key), payload)
         except DaitnError as error:
-            log.warning("the advert at %s is not believed: %s", key, error)
+            log.warning("the advert at %s is dropped: %s", key, error)
 
-    def _heard(self, site: SiteId, payload: bytes) -> None:
-        """Take in what a site says of itself. It is there if its token is: another process may
-        answer in its place, so that it is not heard when it is asked."""
+    def _receive(self, site: SiteId, payload: bytes) -> None:
+        """Take in a site's advert, asked for or published. The site is available if its token is
+        shown: its answer may never arrive where another process answers in its place."""
         anew = self._absorb(site, payload)
         coming = site in self._coming and site not in self._alive and self._shows(site)
         if coming:
             self._alive.add(site)
         if anew or coming:
-            self._tell(lambda listener: listener.described(self._nodes[site]))
+            self._notify(lambda listener: listener.described(self._nodes[site]))
         if coming or (anew and site in self._alive):
-            self._tell(lambda listener: listener.came(site))
+            self._notify(lambda listener: listener.came(site))
 
     def _absorb(self, site: SiteId, payload: bytes) -> bool:
-        """Whether it says something new. Raises `Refused` or `Corrupt` where it is not believed."""
+        """Store an advert. Returns whether it is newer; raises `Refused` or `Corrupt` if it is
+        invalid."""
         if len(payload) > MOST_BYTES:
             raise Refused(f"an advert has at most {MOST_BYTES} bytes", field="advert")
         advert = decode(payload, Advert)
@@ -273,7 +273,7 @@ class Membership:
         node = advert.descriptor
         if node.site != site:
             raise Refused(f"{site} speaks in the name of {node.site}", field="site")
-        # Before its key is kept: who is not let in takes no room.
+        # Before its key is stored: a refused site takes no room.
         self._check_room(site, len(payload))
         self._check_key(site, node.public_key)
         known = self._nodes.get(site)
@@ -315,10 +315,10 @@ class Membership:
                 fix="restore the key in the site's state folder, or give the site a new name",
             )
 
-    def _tell(self, tell: Callable[[Listener], None]) -> None:
+    def _notify(self, notify: Callable[[Listener], None]) -> None:
         for listener in self._listeners:
-            tell(listener)
+            notify(listener)
 
 
-def _later(heard: NodeDescriptor, known: NodeDescriptor) -> bool:
-    return (heard.started_at_s, heard.version) > (known.started_at_s, known.version)
+def _later(received: NodeDescriptor, known: NodeDescriptor) -> bool:
+    return (received.started_at_s, received.version) > (known.started_at_s, known.version)

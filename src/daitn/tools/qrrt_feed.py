@@ -1,4 +1,4 @@
-"""From what nodes say and measure to the live topology for inference (QRRT)."""
+"""Feeds what nodes publish and measure into the live topology for inference (QRRT)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ log = logging.getLogger(__name__)
 
 ATTESTED_TIMEOUT_S = 5.0
 ROUTES_LAST_S = 0.25
-"""Paths are computed anew after so long, where links or rows changed: links are measured every
-few seconds."""
+"""How long paths are kept if only links changed: those are measured every few seconds."""
 BROKEN_FOR_S = 5.0
-"""A site that could not be reached directly is tried directly again after so long."""
+"""A site that could not be reached directly is tried directly again after this time."""
 
 
 class QrrtFeed:
-    """Keeps a QRRT up to date, and knows the paths from the site `origin` to its rows."""
+    """Keeps a QRRT up to date, and the paths from the site `origin` to its rows."""
 
     def __init__(self, fabric: Fabric, membership: Membership, origin: SiteId) -> None:
         self._fabric = fabric
@@ -71,7 +70,7 @@ class QrrtFeed:
         await self._asking.close()
 
     def snapshot(self) -> Qrrt:
-        """The topology now."""
+        """The current topology."""
         return self._state.snapshot()
 
     def paths(self, snapshot: Qrrt) -> Paths:
@@ -89,11 +88,11 @@ class QrrtFeed:
         return paths
 
     def observe(self, site: SiteId, name: str, seen: Observation) -> None:
-        """The origin saw how a deployment served a query."""
+        """The origin observed how a deployment served a query."""
         self._state.observe(site, name, seen, clock.now_s())
 
     def unreachable(self, site: SiteId) -> None:
-        """The origin could not connect to a site's door: for a while, only through others."""
+        """The origin could not connect to a site's API server: for a while, use other paths."""
         self._broken_until_s[site] = clock.now_s() + BROKEN_FOR_S
         self._paths = None
 
@@ -110,7 +109,7 @@ class QrrtFeed:
         self._state.lost(site, clock.now_s())
 
     async def _ask_attested(self, site: SiteId) -> None:
-        """What the unit found before this process listened."""
+        """Request what the verifier found before this process subscribed."""
         try:
             answer = await self._fabric.request(
                 keys.site_do(site, "attested"), b"", timeout_s=ATTESTED_TIMEOUT_S
@@ -118,7 +117,7 @@ class QrrtFeed:
             for attestation in decode(answer, tuple[Attestation, ...]):
                 self._attested(site, attestation)
         except DaitnError as error:
-            log.info("%s does not tell its findings: %s", site, error.problem)
+            log.info("%s does not send its findings: %s", site, error.problem)
 
     def _sensed(self, site: SiteId, sensed: Sensed) -> None:
         for link in sensed.links:
@@ -137,7 +136,7 @@ class QrrtFeed:
         _same(site, attestation.finding.verifier)
         node = self._membership.node(site)
         if node is None or Role.VERIFIER not in node.roles:
-            raise Refused(f"{site} is no verification unit", field="verifier")
+            raise Refused(f"{site} is not a verifier", field="verifier")
         check_attestation(attestation, node.public_key)
         self._state.absorb_finding(attestation.finding, clock.now_s())
 
@@ -148,12 +147,12 @@ def _same(site: SiteId, named: SiteId) -> None:
 
 
 def _reader(kind: type[T], take: Callable[[SiteId, T], None]) -> Message:
-    """A subscriber that decodes, and believes only what a site says in its own name."""
+    """A subscriber that decodes messages, and drops those that a site may not send."""
 
-    async def heard(key: str, payload: bytes) -> None:
+    async def receive(key: str, payload: bytes) -> None:
         try:
             take(keys.site_of(key), decode(payload, kind))
         except DaitnError as error:
-            log.warning("what is said at %s is not believed: %s", key, error)
+            log.warning("dropping a message at %s: %s", key, error)
 
-    return heard
+    return receive

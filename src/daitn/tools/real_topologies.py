@@ -1,9 +1,9 @@
 """Real networks to run on: topologies of operators, research networks and backbones.
 
-Read from TopoHub, which holds the Internet Topology Zoo (`topozoo`), SNDlib (`sndlib`), routers
-of single operators as CAIDA saw them (`caida`), long-distance fibre (`backbone`) and random
-Gabriel graphs (`gabriel`). Source: Jurkiewicz, "TopoHub: A repository of reference Gabriel and
-real-world topologies for networking research", SoftwareX 24, 2023.
+They come from TopoHub, which holds the Internet Topology Zoo (`topozoo`), SNDlib (`sndlib`),
+routers of single operators as CAIDA measured them (`caida`), long-distance fibre (`backbone`) and
+random Gabriel graphs (`gabriel`). Source: Jurkiewicz, "TopoHub: A repository of reference Gabriel
+and real-world topologies for networking research", SoftwareX 24, 2023.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from daitn.objects.errors import InvalidInput, NotFound
 __all__ = ["RealLink", "RealNode", "from_topohub", "names"]
 
 _KM_PER_S = 299_792.458 * 2 / 3
-"""Light in glass fibre of refractive index 1.5."""
+"""The speed of light in glass fibre of refractive index 1.5."""
 
 
 @dataclass(frozen=True)
 class RealNode:
-    """A place of a real network."""
+    """A node of a real network."""
 
     name: str
-    """Empty where the source names none."""
+    """Empty if the source has none."""
     longitude: float | None
     latitude: float | None
 
 
 @dataclass(frozen=True)
 class RealLink:
-    """A link of a real network. `delay_s` is one way, of light in as much fibre, and no more."""
+    """A link of a real network. `delay_s` is one way: light in fibre of that length, no more."""
 
     length_km: float
     delay_s: float
 
 
 def names() -> tuple[str, ...]:
-    """All topologies that can be read, for instance `topozoo/Abilene`.
+    """All available topologies, for instance `topozoo/Abilene`.
 
     Raises `InvalidInput` if TopoHub is not installed.
     """

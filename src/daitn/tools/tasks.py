@@ -1,4 +1,4 @@
-"""Tasks that somebody owns: none is lost, none outlives its owner, none is started twice."""
+"""Tasks with an owner: none is lost, outlives its owner, or is started twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Tasks:
-    """The tasks of one owner, until each has ended."""
+    """The running tasks of one owner."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -25,37 +25,37 @@ class Tasks:
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
-        """Begin something. What it raises is logged."""
+        """Start a task. What it raises is logged."""
         task = asyncio.create_task(work, name=name or None)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def anew(self, key: Hashable, work: Coroutine[Any, Any, None], name: str = "") -> None:
-        """Begin something in place of what was begun under this key and has not ended."""
+        """Start a task in place of the one that runs under this key."""
         self.end(key)
         task = self._of[key] = self.spawn(work, name)
         task.add_done_callback(lambda ended: self._forget(key, ended))
 
     def end(self, key: Hashable) -> None:
-        """End what was begun under this key; what it does as it ends is waited for in `close`."""
+        """Cancel the task that runs under this key; `close` waits for it."""
         task = self._of.pop(key, None)
         if task is not None:
             task.cancel()
 
     def is_current(self, key: Hashable) -> bool:
-        """Whether something that was begun under this key has not ended."""
+        """Whether a task runs under this key."""
         return key in self._of
 
     async def close(self) -> None:
-        """End all, and wait until they have."""
+        """Cancel all tasks, and wait until they have ended."""
         current = asyncio.current_task()
         while tasks := self._tasks - {current}:
             for task in tasks:
-                if not task.cancelling():  # What ends already may do what it does as it ends.
+                if not task.cancelling():  # A second cancel would interrupt its clean-up.
                     task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            # Callbacks of tasks that have ended run in the next turn.
+            # Callbacks of ended tasks run in the next iteration of the loop.
             await asyncio.sleep(0)
 
     def _forget(self, key: Hashable, task: asyncio.Task[Any]) -> None:
@@ -69,26 +69,26 @@ class Tasks:
 
 
 class Newest(Generic[Value]):
-    """Tells of things one after the other, and of each only what was put last: however slow who is
-    told, no more waits than there are things."""
+    """Sends values one after another, and only the newest of each key: however slow the receiver,
+    no more values wait than there are keys."""
 
-    def __init__(self, tell: Callable[[Value], Awaitable[None]], tasks: Tasks) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[Value], Awaitable[None]], tasks: Tasks) -> None:
+        self._send = send
         self._tasks = tasks
         self._waiting: dict[Hashable, Value] = {}
-        self._telling = False
+        self._sending = False
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Tell this of `key`, in place of what waits."""
+        """Send `value`, in place of one of this key that waits."""
         self._waiting[key] = value
-        if not self._telling:
-            self._telling = True
-            self._tasks.spawn(self._tell_all())
+        if not self._sending:
+            self._sending = True
+            self._tasks.spawn(self._send_all())
 
-    async def _tell_all(self) -> None:
+    async def _send_all(self) -> None:
         try:
             while self._waiting:
                 key = next(iter(self._waiting))
-                await self._tell(self._waiting.pop(key))
+                await self._send(self._waiting.pop(key))
         finally:
-            self._telling = False
+            self._sending = False

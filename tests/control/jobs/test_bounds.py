@@ -14,7 +14,7 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.job import MAX_FAILURES, MAX_LOSSES, MOST_IN_VAIN, Job
+from daitn.control.jobs.job import MAX_FAILURES, MAX_LOSSES, MAX_WITHOUT_PROGRESS, Job
 from daitn.control.jobs.machine import WAITS_AT_MOST_S, replay
 from daitn.control.jobs.view import view
 from daitn.objects.decisions import Rejection, Route
@@ -77,7 +77,7 @@ def test_a_site_that_gives_no_reason_is_left_out_after_two_times(state: WorkStat
         assert start.site == "general"
         world.feed(Reported(ended(start, state)))
     assert world.job.excluded == ("general",)
-    assert "gives no reason" in world.job.troubles[SiteId("general")]
+    assert "gives no reason" in world.job.problems[SiteId("general")]
     following = world.run_until(is_training)
     assert isinstance(following, StartWork)
     assert following.site == "specialist"
@@ -128,7 +128,7 @@ def test_a_visit_that_does_not_get_on_is_stopped_and_counts_as_a_failure() -> No
         assert StopWork(start.site, start.work.visit) in world.pending
         world.feed(WorkStalled(site=start.site, visit=start.work.visit, silent_s=600.0))
     assert world.job.failures == {"general": MAX_FAILURES}
-    assert "600 s" in world.job.troubles[SiteId("general")]
+    assert "600 s" in world.job.problems[SiteId("general")]
 
 
 def test_a_verification_that_does_not_get_on_is_given_anew_then_ends_the_job() -> None:
@@ -243,7 +243,7 @@ def test_whatever_sites_do_for_ever_the_job_ends(
     world.skill = {"broad": -1e9, "expert": -1e9}
     world.routes = lambda job: None if len(job.made) >= VISITS_WANTED else any_site(job)
     turn = 0
-    for _ in range(20 * MOST_IN_VAIN * (VISITS_WANTED + 2)):
+    for _ in range(20 * MAX_WITHOUT_PROGRESS * (VISITS_WANTED + 2)):
         if world.job.state.final:
             break
         if world.job.state is JobState.WAITING:
@@ -346,7 +346,7 @@ class TestTheEnd:
         world.run()
         assert world.job.state is JobState.EXHAUSTED
         assert "left out: general (it broke)" in world.job.detail
-        assert "general mended" in world.job.detail
+        assert "a repair of general" in world.job.detail
 
 
 def test_an_assessment_that_says_no_ends_the_job_at_once() -> None:

@@ -72,9 +72,9 @@ class Rows:
         self.when_given()
         return cast(Answer, self.given[-1])
 
-    def tell(self, told: TellFailed | TellLate) -> None:
-        if isinstance(told, TellLate):
-            self.overtaken.append(told.row)
+    def report(self, command: TellFailed | TellLate) -> None:
+        if isinstance(command, TellLate):
+            self.overtaken.append(command.row)
 
     def error(self, why: GiveUp) -> Exception:
         return NobodyAnswersError()

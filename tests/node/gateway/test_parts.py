@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.engine import Qirce
 from daitn.node.gateway.affinity import Affinity
-from daitn.node.gateway.demand import SMOOTHED_OVER_S, DemandEstimator
-from daitn.node.gateway.query_log import MOST_DECISIONS, MOST_RECORDS, QueryLog
+from daitn.node.gateway.demand import TIME_CONSTANT_S, DemandEstimator
+from daitn.node.gateway.query_log import MAX_DECISIONS, MAX_RECORDS, QueryLog
 from daitn.node.gateway.request import read_request
 from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
@@ -46,10 +46,10 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 @given(streams, cuts)
 def test_events_come_out_whole_and_unchanged(stream: bytes, at: list[int]) -> None:
     events = EventReader()
-    given_out = [events.take(piece) for piece in pieces(stream, at)]
+    given_out = [events.feed(piece) for piece in pieces(stream, at)]
 
     assert all(part == b"" or part.endswith(b"\n\n") for part in given_out)
-    assert b"".join(given_out) + events.rest() == stream
+    assert b"".join(given_out) + events.finish() == stream
 
 
 @given(streams, cuts, cuts, st.integers(min_value=0))
@@ -57,23 +57,23 @@ def test_an_answer_that_is_begun_again_goes_on_where_it_broke_off(
     stream: bytes, at: list[int], again: list[int], broke: int
 ) -> None:
     events = EventReader()
-    given_out = [events.take(piece) for piece in pieces(stream[: broke % len(stream)], at)]
+    given_out = [events.feed(piece) for piece in pieces(stream[: broke % len(stream)], at)]
 
-    events.again()
-    given_out += [events.take(piece) for piece in pieces(stream, again)]
+    events.restart()
+    given_out += [events.feed(piece) for piece in pieces(stream, again)]
 
-    assert b"".join(given_out) + events.rest() == stream
+    assert b"".join(given_out) + events.finish() == stream
 
 
 @given(streams, streams, cuts)
 def test_another_answer_is_never_mixed_in(first: bytes, other: bytes, at: list[int]) -> None:
     events = EventReader()
-    told = events.take(first)
-    events.again()
+    told = events.feed(first)
+    events.restart()
     try:
         for piece in pieces(other, at):
-            told += events.take(piece)
-        told += events.rest()
+            told += events.feed(piece)
+        told += events.finish()
     except AnswerBroken:
         assert not other.startswith(first)
     else:
@@ -178,7 +178,7 @@ def test_the_last_message_of_a_user_is_what_is_asked() -> None:
 def test_demand_follows_what_is_asked() -> None:
     meter = DemandEstimator(SiteId("gw"))
     now_s = 0.0
-    while now_s < 10 * SMOOTHED_OVER_S:
+    while now_s < 10 * TIME_CONSTANT_S:
         meter.count("medicine", "auto", 20, now_s)
         meter.count("", "doctor", None if int(now_s) % 2 else 40, now_s)
         now_s += 0.5
@@ -186,9 +186,9 @@ def test_demand_follows_what_is_asked() -> None:
     assert busy["auto"].per_s == pytest.approx(2.0, rel=0.05)
     assert busy["auto"].tokens_out == pytest.approx(20.0)
     assert busy["doctor"].shed_per_s == pytest.approx(1.0, rel=0.1)
-    later = meter.demand(now_s + SMOOTHED_OVER_S).rates
+    later = meter.demand(now_s + TIME_CONSTANT_S).rates
     assert later[0].per_s == pytest.approx(2.0 * 0.368, rel=0.05)
-    assert meter.demand(now_s + 1000 * SMOOTHED_OVER_S).rates == ()
+    assert meter.demand(now_s + 1000 * TIME_CONSTANT_S).rates == ()
     for number in range(10_000):
         meter.count("", f"model-{number}", 1, now_s)
     assert len(meter.demand(now_s).rates) <= 256
@@ -227,12 +227,12 @@ def test_sessions_and_prompts_stay_where_they_were_answered() -> None:
             constraints=QueryConstraints(session=session),
         )
 
-    affinity.answered(intent("ada", "s", 7), "b@m")
+    affinity.record(intent("ada", "s", 7), "b@m")
     assert affinity.row(intent("ada", "s", 0), snapshot) == 1
     assert affinity.row(intent("bob", "s", 0), snapshot) == -1
     assert affinity.row(intent("bob", "", 7), snapshot) == 1
     for number in range(20_000):
-        affinity.answered(intent("ada", f"s{number}", 0), "a@m")
+        affinity.record(intent("ada", f"s{number}", 0), "a@m")
     assert affinity.row(intent("ada", "s", 0), snapshot) == -1
     assert affinity.row(intent("ada", "s19999", 0), snapshot) == 0
 
@@ -245,11 +245,11 @@ def test_records_are_a_ring_and_decisions_are_told_again() -> None:
     intent = QueryIntent(
         origin=SiteId("m"), owner="", api=Api.CHAT, model="a", tokens_in=1, tokens_out=1
     )
-    for number in range(MOST_RECORDS + 10):
+    for number in range(MAX_RECORDS + 10):
         paths = paths_from(snapshot, SiteId("m"), 1.0)
         context = QueryContext(intent, snapshot, paths, np.zeros(1), 1.0)
-        records.decided(f"m:{number}", context, number)
-        records.ended(
+        records.record_decision(f"m:{number}", context, number)
+        records.record_query(
             QueryRecord(
                 id=f"m:{number}",
                 asked_at_s=time.time(),
@@ -263,15 +263,15 @@ def test_records_are_a_ring_and_decisions_are_told_again() -> None:
             )
         )
 
-    newest = MOST_RECORDS + 9
+    newest = MAX_RECORDS + 9
     assert [record.id for record in records.latest(2)] == [f"m:{newest}", f"m:{newest - 1}"]
-    assert len(records.latest(10**6)) == MOST_RECORDS
+    assert len(records.latest(10**6)) == MAX_RECORDS
     assert {record.owner for record in records.latest(9, "ada")} == {"ada"}
     assert len(records.latest(9, "ada")) == 9
     assert {record.owner for record in records.latest(99, without=("mpvu",))} == {"ada", ""}
     assert records.latest(5, "nobody") == ()
     assert records.explain(f"m:{newest}")[1].chosen == "a@m"
-    for forgotten in (f"m:{newest - MOST_DECISIONS}", "m:0", "elsewhere:1"):
+    for forgotten in (f"m:{newest - MAX_DECISIONS}", "m:0", "elsewhere:1"):
         with pytest.raises(NotFound):
             records.explain(forgotten)
 

@@ -34,8 +34,8 @@ async def talking(talk: Talk) -> AsyncIterator[Address]:
 
 
 @asynccontextmanager
-async def client(keep_s: float = 30.0, tls: str = "") -> AsyncIterator[HttpClient]:
-    client = HttpClient(connect_within_s=3.0, keep_s=keep_s, tls=tls)
+async def client(keepalive_s: float = 30.0, tls: str = "") -> AsyncIterator[HttpClient]:
+    client = HttpClient(connect_timeout_s=3.0, keepalive_s=keepalive_s, tls=tls)
     yield client
     client.close()
     await asyncio.sleep(0)

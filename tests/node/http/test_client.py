@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from daitn.identity.certificates import AUTHORITY, CERTIFICATE, issue
 from daitn.node.http import (
     Address,
-    BrokenOff,
-    FellSilent,
-    HttpAnswer,
+    ClientResponse,
+    ConnectError,
+    ConnectionBroken,
     HttpClient,
-    HttpFailed,
+    HttpError,
     HttpServer,
-    NotReached,
     Request,
     Response,
+    ServerTimeout,
     client_connection,
     read_address,
 )
-from daitn.node.http.framing import HIGH_WATER, MOST_HEAD
+from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES
 from daitn.objects.errors import InvalidInput
 from tests.node.http.scene import Talk, client, talking
 
@@ -37,14 +37,16 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
 async def asked(
-    http: HttpClient, address: Address, body: bytes = b"hi", silent_s: float = 5.0
-) -> HttpAnswer:
-    return await http.ask("POST", address, "/say", {"x-a": "b"}, body, silent_s=silent_s)
+    http: HttpClient, address: Address, body: bytes = b"hi", silence_timeout_s: float = 5.0
+) -> ClientResponse:
+    return await http.request(
+        "POST", address, "/say", {"x-a": "b"}, body, silence_timeout_s=silence_timeout_s
+    )
 
 
-async def whole(answer: HttpAnswer) -> bytes:
+async def whole(answer: ClientResponse) -> bytes:
     said = b""
-    while piece := await answer.piece():
+    while piece := await answer.read_chunk():
         said += piece
     return said
 
@@ -121,13 +123,13 @@ async def test_an_answer_is_read_however_its_end_is_told(parts: list[bytes], bod
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * (2 * MOST_HEAD),
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * (2 * MAX_HEAD_BYTES),
         b"HTTP/1.1 100 Continue\r\n\r\n" * 4000,
     ],
 )
 async def test_what_is_no_whole_answer_has_broken_off(said: bytes) -> None:
     async with talking(saying(said)) as address, client() as http:
-        with pytest.raises(BrokenOff):
+        with pytest.raises(ConnectionBroken):
             await whole(await asked(http, address))
 
 
@@ -140,7 +142,7 @@ async def test_padding_without_end_is_not_read() -> None:
             await writer.drain()
 
     async with talking(talk) as address, client() as http:
-        with pytest.raises(BrokenOff, match="padding"):
+        with pytest.raises(ConnectionBroken, match="padding"):
             await whole(await asked(http, address))
 
 
@@ -196,7 +198,7 @@ async def test_a_kept_connection_that_ends_without_a_word_is_replaced(word: byte
     async with talking(talk) as address, client() as http:
         assert await whole(await asked(http, address)) == b"ok"
         if word:
-            with pytest.raises(BrokenOff):
+            with pytest.raises(ConnectionBroken):
                 await asked(http, address)
         else:
             assert await whole(await asked(http, address)) == b"ok"
@@ -212,7 +214,7 @@ async def test_a_new_connection_that_ends_without_a_word_is_not_replaced() -> No
         await request(reader)
 
     async with talking(talk) as address, client() as http:
-        with pytest.raises(BrokenOff):
+        with pytest.raises(ConnectionBroken):
             await asked(http, address)
     assert connections == 1
 
@@ -222,8 +224,8 @@ async def test_who_takes_nothing_of_a_request_has_hung(monkeypatch: pytest.Monke
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = read_address(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         async with client() as http:
-            with pytest.raises(FellSilent, match="takes nothing"):
-                await asked(http, address, bytes(64 << 20), silent_s=600.0)
+            with pytest.raises(ServerTimeout, match="takes nothing"):
+                await asked(http, address, bytes(64 << 20), silence_timeout_s=600.0)
 
 
 async def test_who_takes_a_request_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +240,7 @@ async def test_who_takes_a_request_slowly_is_waited_for(monkeypatch: pytest.Monk
         writer.write(ONE)
 
     async with talking(talk) as address, client() as http:
-        assert await whole(await asked(http, address, bytes(size), silent_s=60.0)) == b"x"
+        assert await whole(await asked(http, address, bytes(size), silence_timeout_s=60.0)) == b"x"
 
 
 async def test_an_unused_connection_is_not_kept_for_ever() -> None:
@@ -250,8 +252,8 @@ async def test_an_unused_connection_is_not_kept_for_ever() -> None:
         assert await reader.read() == b""
         closed.set()
 
-    async with talking(talk) as address, client(keep_s=0.05) as http:
-        await whole(await asked(http, address, silent_s=0.05))
+    async with talking(talk) as address, client(keepalive_s=0.05) as http:
+        await whole(await asked(http, address, silence_timeout_s=0.05))
         async with asyncio.timeout(5.0):
             await closed.wait()
 
@@ -259,21 +261,21 @@ async def test_an_unused_connection_is_not_kept_for_ever() -> None:
 async def test_silence_is_told_before_and_during_an_answer() -> None:
     async with talking(saying(b"", pause_s=9.0)) as address, client() as http:
         began_s = time.monotonic()
-        with pytest.raises(FellSilent):
-            await asked(http, address, silent_s=0.1)
+        with pytest.raises(ServerTimeout):
+            await asked(http, address, silence_timeout_s=0.1)
         assert 0.09 < time.monotonic() - began_s < 5.0
     begun = HEAD + b"content-length: 9\r\n\r\nhello"
     async with talking(saying(begun, pause_s=9.0)) as address, client() as http:
-        answer = await asked(http, address, silent_s=0.1)
-        assert await answer.piece() == b"hello"
-        with pytest.raises(FellSilent):
-            await answer.piece()
+        answer = await asked(http, address, silence_timeout_s=0.1)
+        assert await answer.read_chunk() == b"hello"
+        with pytest.raises(ServerTimeout):
+            await answer.read_chunk()
 
 
 async def test_who_says_something_now_and_then_is_not_silent() -> None:
     parts = [HEAD + b"content-length: 8\r\n\r\n", *(b"x" for _ in range(8))]
     async with talking(saying(*parts, pause_s=0.04)) as address, client() as http:
-        assert await whole(await asked(http, address, silent_s=0.2)) == b"x" * 8
+        assert await whole(await asked(http, address, silence_timeout_s=0.2)) == b"x" * 8
 
 
 async def test_a_shorter_patience_holds_on_a_connection_that_is_used_again() -> None:
@@ -285,28 +287,28 @@ async def test_a_shorter_patience_holds_on_a_connection_that_is_used_again() -> 
         await asyncio.sleep(9.0)
 
     async with talking(talk) as address, client() as http:
-        await whole(await asked(http, address, silent_s=60.0))
-        with pytest.raises(FellSilent):
+        await whole(await asked(http, address, silence_timeout_s=60.0))
+        with pytest.raises(ServerTimeout):
             async with asyncio.timeout(5.0):
-                await asked(http, address, silent_s=0.05)
+                await asked(http, address, silence_timeout_s=0.05)
 
 
 async def test_nobody_there_is_told_apart_from_silence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     async with client() as http:
-        with pytest.raises(NotReached) as nobody:
+        with pytest.raises(ConnectError) as nobody:
             await asked(http, read_address(f"http://127.0.0.1:{port}"))
         assert nobody.value.refused
-        with pytest.raises(NotReached) as nowhere:
+        with pytest.raises(ConnectError) as nowhere:
             await asked(http, read_address("http://[100::1]:9"))
         assert not nowhere.value.refused
-        with pytest.raises(NotReached) as unknown:
+        with pytest.raises(ConnectError) as unknown:
             await asked(http, read_address("http://no-such-host.invalid"))
         assert not unknown.value.refused
         address = read_address(f"http://127.0.0.1:{port}")
         with pytest.raises(ValueError, match="line end"):
-            await http.ask("GET", address, "/", {"a": "b\r\nc: d"}, silent_s=1.0)
+            await http.request("GET", address, "/", {"a": "b\r\nc: d"}, silence_timeout_s=1.0)
 
 
 async def test_a_connection_that_is_not_made_in_time_is_given_up() -> None:
@@ -316,9 +318,9 @@ async def test_a_connection_that_is_not_made_in_time_is_given_up() -> None:
         for waiting in held:  # The queue of connections is full then.
             waiting.setblocking(False)
             waiting.connect_ex(at)
-        http = HttpClient(connect_within_s=0.2, keep_s=1.0)
-        with pytest.raises(HttpFailed):
-            await asked(http, read_address(f"http://127.0.0.1:{at[1]}"), silent_s=0.2)
+        http = HttpClient(connect_timeout_s=0.2, keepalive_s=1.0)
+        with pytest.raises(HttpError):
+            await asked(http, read_address(f"http://127.0.0.1:{at[1]}"), silence_timeout_s=0.2)
         http.close()
         for waiting in held:
             waiting.close()
@@ -376,10 +378,10 @@ async def test_what_nobody_takes_is_not_sent() -> None:
 
     async with talking(talk) as address, client() as http:
         # Who asks is slow, not who answers: that is no silence.
-        answer = await asked(http, address, silent_s=0.2)
+        answer = await asked(http, address, silence_timeout_s=0.2)
         await asyncio.sleep(0.5)
         assert sent < 32 << 20
-        held = len(await answer.piece())
+        held = len(await answer.read_chunk())
         assert HIGH_WATER < held < 32 << 20
         assert held + len(await whole(answer)) == 64 << 20
 
@@ -388,10 +390,10 @@ async def test_closing_the_client_breaks_answers_off() -> None:
     begun = HEAD + b"content-length: 9\r\n\r\nhello"
     async with talking(saying(begun, pause_s=9.0)) as address, client() as http:
         answer = await asked(http, address)
-        assert await answer.piece() == b"hello"
+        assert await answer.read_chunk() == b"hello"
         http.close()
-        with pytest.raises(BrokenOff):
-            await answer.piece()
+        with pytest.raises(ConnectionBroken):
+            await answer.read_chunk()
         answer.close()
 
 
@@ -411,7 +413,7 @@ async def test_https_is_spoken_and_certificates_are_checked(tmp_path: Path) -> N
             assert listening.endpoint.startswith("https://localhost:")
             address = read_address(listening.endpoint)
             async with client(tls=tls and str(tmp_path / tls)) as http:
-                answer = await http.ask("POST", address, "/", {}, body, silent_s=5.0)
+                answer = await http.request("POST", address, "/", {}, body, silence_timeout_s=5.0)
                 return await whole(answer)
         finally:
             await listening.close()
@@ -419,7 +421,7 @@ async def test_https_is_spoken_and_certificates_are_checked(tmp_path: Path) -> N
     assert await asked_with("elsewhere", "ours") == b"nothing"
     assert await asked_with("ours", "ours", big) == big
     for tls, shown in (("", "ours"), ("stranger", "ours"), ("ours", "elsewhere")):
-        with pytest.raises(NotReached, match="certificate"):
+        with pytest.raises(ConnectError, match="certificate"):
             await asked_with(tls, shown)
 
 
@@ -433,7 +435,7 @@ async def test_certificates_that_are_none_are_named(tmp_path: Path) -> None:
             await HttpServer("https://localhost:0", "gateway.listen", _never, tls).start()
         assert refused.value.field == "tls"
         with pytest.raises(InvalidInput, match=problem):
-            HttpClient(connect_within_s=1.0, keep_s=1.0, tls=tls)
+            HttpClient(connect_timeout_s=1.0, keepalive_s=1.0, tls=tls)
 
 
 async def _never(request: Request) -> Response:
@@ -465,5 +467,5 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 @given(st.binary(max_size=300), st.booleans())
 async def test_any_bytes_are_an_answer_or_none(said: bytes, headed: bool) -> None:
     async with talking(saying(HEAD + said if headed else said)) as address, client() as http:
-        with contextlib.suppress(HttpFailed):
+        with contextlib.suppress(HttpError):
             await whole(await asked(http, address))

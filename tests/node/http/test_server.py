@@ -20,7 +20,7 @@ from daitn.node.http import (
     Response,
     server_connection,
 )
-from daitn.node.http.framing import HIGH_WATER, MOST_HEAD
+from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES
 from daitn.node.http.server_connection import ServerConnection
 from daitn.objects.errors import InvalidInput
 from tests.node.http.scene import exchange, server
@@ -120,8 +120,8 @@ async def test_requests_sent_ahead_are_answered_in_order() -> None:
         (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nz\r\n", 400),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * (8 * MOST_HEAD), 431),
-        (b"GET /" + b"y" * (8 * MOST_HEAD), 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (8 * MAX_HEAD_BYTES), 431),
+        (b"GET /" + b"y" * (8 * MAX_HEAD_BYTES), 431),
         (b"POST / HTTP/1.1\r\n" + CHUNKED + b"1;aaaaaaaaaaaa\r\nx\r\n" * 90_000, 400),
     ],
 )
@@ -303,7 +303,7 @@ async def test_a_defect_of_a_handler_is_a_500_or_breaks_a_stream_off() -> None:
 async def test_an_idle_connection_and_a_slow_head_are_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_connection, "KEPT_ALIVE_S", 0.2)
+    monkeypatch.setattr(server_connection, "KEEPALIVE_S", 0.2)
     async with server(echo) as http:
         assert (await exchange(http, GET)).startswith(b"HTTP/1.1 200 OK")
         assert await exchange(http, GET[:3], GET[3:9], pause_s=0.05) == b""
@@ -312,7 +312,7 @@ async def test_an_idle_connection_and_a_slow_head_are_given_up(
 async def test_closing_ends_what_is_under_way_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daitn.node.http.server._CLOSE_WITHIN_S", 0.2)
+    monkeypatch.setattr("daitn.node.http.server._SHUTDOWN_TIMEOUT_S", 0.2)
     began = 0
 
     async def slow(request: Request) -> Reply:

@@ -24,7 +24,7 @@ class Visitor:
 
     async def _visit(self, admission: AdmissionQueue) -> None:
         try:
-            await admission.enter()
+            await admission.acquire()
         except ApiError as error:
             assert error.status == 429
             self.turned_away = True
@@ -33,7 +33,7 @@ class Visitor:
         try:
             await self.end.wait()
         finally:
-            admission.leave()
+            admission.release()
 
 
 STEPS = st.lists(
@@ -72,13 +72,13 @@ async def test_slots_are_never_exceeded_and_never_lost(
 
 async def test_who_leaves_the_queue_as_a_slot_comes_passes_it_on() -> None:
     admission = AdmissionQueue(1, 2)
-    await admission.enter()
-    second, third = (asyncio.create_task(admission.enter()) for _ in range(2))
+    await admission.acquire()
+    second, third = (asyncio.create_task(admission.acquire()) for _ in range(2))
     await asyncio.sleep(0)
     assert admission.waiting == 2
     # The slot becomes free and its next owner goes away before anybody gets to run.
     second.cancel()
-    admission.leave()
+    admission.release()
     await third
     await asyncio.gather(second, return_exceptions=True)
     assert second.cancelled()
@@ -88,18 +88,18 @@ async def test_who_leaves_the_queue_as_a_slot_comes_passes_it_on() -> None:
 async def test_figures_follow_what_is_measured() -> None:
     admission = AdmissionQueue(1, 0)
     for _ in range(50):
-        admission.answered(0.2, 1.2, 11)
+        admission.record_answer(0.2, 1.2, 11)
     reading = admission.reading("doctor")
     assert reading.first_token_s == pytest.approx(0.2)
     assert reading.per_token_s == pytest.approx(0.1)
     assert reading.error_share == 0.0
     for _ in range(20):
-        admission.failed()
+        admission.record_failure()
     assert admission.reading("doctor").error_share > 0.9
-    admission.recovered()
+    admission.reset_errors()
     assert admission.reading("doctor").error_share == 0.0
-    await admission.enter()
+    await admission.acquire()
     with pytest.raises(ApiError) as full:
-        await admission.enter()
+        await admission.acquire()
     # One answer takes 1.2 s, and there is one slot.
     assert full.value.retry_after_s == pytest.approx(1.2)

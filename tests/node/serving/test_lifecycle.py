@@ -275,7 +275,7 @@ async def test_a_model_larger_than_it_was_said_to_be_never_answers(
 async def test_a_model_whose_holders_are_away_comes_when_they_do(
     network: MemoryNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosting, "AGAIN_S", (0.05,))
+    monkeypatch.setattr(hosting, "RETRY_PAUSES_S", (0.05,))
     holder = Holder(network, tmp_path)
     alto = holder.model("alto")
     site = await Site(network, tmp_path).start()

@@ -167,7 +167,7 @@ async def test_a_server_that_fails_before_it_says_anything_is_a_clean_error(
 async def test_a_stream_that_breaks_is_not_taken_for_whole(
     site: Site, server: OpenAiServer, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounds, "_MOST_ANSWER_BYTES", 1 << 16)
+    monkeypatch.setattr(bounds, "_MAX_ANSWER_BYTES", 1 << 16)
     server.control(**fault)
     with pytest.raises(aiohttp.ClientPayloadError):
         await site.post(CHAT, STREAM)
@@ -302,7 +302,7 @@ async def test_only_who_shows_a_pass_and_may_ask_comes_in(
                 await client.embeddings.create(model="doctor", input="a")
             with pytest.raises(openai.NotFoundError, match="no model nurse"):
                 await client.chat.completions.create(model="nurse", messages=HELLO)
-            with pytest.raises(openai.NotFoundError, match="nothing at"):
+            with pytest.raises(openai.NotFoundError, match="nothing is served at"):
                 await client.moderations.create(input="a")
         async with (
             aiohttp.ClientSession() as session,
@@ -337,7 +337,7 @@ async def test_a_malformed_request_is_told_by_its_field(
 
 
 async def test_a_body_without_end_is_not_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_bounds, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(door_bounds, "MAX_BODY_BYTES", 1 << 20)
 
     async def parts() -> AsyncIterator[bytes]:
         for _ in range(64):

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daitn.learning.answering.protocol import Piece
-from daitn.node.serving.backends.stop_sequences import until
+from daitn.node.serving.backends.stop_sequences import stop_before
 
 TEXTS = st.text("ab\n", min_size=1, max_size=4)
 
@@ -35,7 +35,7 @@ async def test_what_comes_before_is_given_and_nothing_after(
     texts: list[str], stops: list[str]
 ) -> None:
     told = Told(texts)
-    given_ = [piece async for piece in until(told.pieces(), tuple(stops))]
+    given_ = [piece async for piece in stop_before(told.pieces(), tuple(stops))]
     whole = "".join(texts)
     ends = [at for stop in stops if (at := whole.find(stop)) >= 0]
     said = "".join(piece.text for piece in given_)
@@ -52,7 +52,7 @@ async def test_what_comes_before_is_given_and_nothing_after(
 
 async def test_nothing_is_held_back_that_begins_no_stop() -> None:
     told = Told(["one ", "two", "#", "#!", " three"])
-    given_ = [piece.text async for piece in until(told.pieces(), ("###",))]
+    given_ = [piece.text async for piece in stop_before(told.pieces(), ("###",))]
     assert given_ == ["one ", "two", "##!", " three"]
     assert told.closed
 
@@ -61,6 +61,6 @@ async def test_nothing_is_held_back_that_begins_no_stop() -> None:
 async def test_pieces_know_their_tokens(stop: str | list[str]) -> None:
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     told = Told(["alto", " hea", "rd", " hi"])
-    given_ = [piece async for piece in until(told.pieces(), stops)]
+    given_ = [piece async for piece in stop_before(told.pieces(), stops)]
     assert "".join(piece.text for piece in given_).strip() == "alto"
     assert sum(piece.tokens for piece in given_) == 3

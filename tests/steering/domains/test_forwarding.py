@@ -72,7 +72,7 @@ def test_a_query_crosses_three_domains_and_its_answer_comes_back() -> None:
               for s in path(delivered)]  # fmt: skip
     choices = [entry.steps[-1].choice for entry in pending if entry is not None]
     assert [choice.origin for choice in choices if choice] == ["domain:east@e1/1"] * 5 + ["e2"] * 2
-    advertised_scores = [choice.promise for choice in choices[:-1] if choice]
+    advertised_scores = [choice.advertised_score for choice in choices[:-1] if choice]
     assert advertised_scores == sorted(set(advertised_scores)), "it grows at every hop"
     assert choices[0] is not None
     # Each hop counts a millisecond more than it takes.
@@ -158,7 +158,7 @@ def test_an_answer_that_finds_no_way_home_is_dropped_and_the_source_sends_again(
     network.stations["m1"].forwarder.custody.pending.forget((query(1).object_id, 0))
     network.run(10.0)
     assert answers(network) == {1: "e2"}
-    assert any("no other way home" in name for name in network.counts)
+    assert any("no other route home" in name for name in network.counts)
 
 
 def test_an_overdue_query_is_sent_again_to_another_domain_or_within_the_same() -> None:

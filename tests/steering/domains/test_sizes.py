@@ -64,7 +64,7 @@ def measured(network: Network) -> dict[str, float]:
 
 def _told_bytes(network: Network) -> float:
     peers = [peer for table in network.tables.values() for peer in table._peers.values()]
-    return sum(len(encode_summary(Update((*peer.told.values(),)))) for peer in peers) / len(peers)
+    return sum(len(encode_summary(Update((*peer.sent.values(),)))) for peer in peers) / len(peers)
 
 
 @pytest.mark.long

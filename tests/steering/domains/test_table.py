@@ -23,7 +23,7 @@ def border(now_s: float = 0.0, limits: AggregationLimits | None = None) -> Route
     made.link_up("w", 0.1, now_s, "west")
     made.link_up("e", 0.1, now_s, "east")
     for neighbour in ("w", "e"):
-        made.heard(neighbour, whole(), now_s)
+        made.receive(neighbour, whole(), now_s)
     made.due(now_s)
     return made
 
@@ -41,7 +41,7 @@ def test_names_of_origins() -> None:
     for bad in ("domain:west", "domain:west@b", "domain:west@/1", "domain:west@b/0",
                 "domain:West@b/1", "domain:w@b@c/1", "domain:west@b/1000"):  # fmt: skip
         with pytest.raises(Corrupt, match="origin"):
-            here.heard("e", says(entry(bad, 1.0)), 1.0)
+            here.receive("e", says(entry(bad, 1.0)), 1.0)
 
 
 def test_a_domain_needs_a_usable_name() -> None:
@@ -55,7 +55,7 @@ def test_a_domain_needs_a_usable_name() -> None:
 def test_outside_the_domain_is_told_and_inside_the_sites_are() -> None:
     here = border()
     here.offer((LAW, home("me")), 1.0)
-    here.heard("w", says(entry("x", 0.5, 3, NEURO, home("x"))), 1.0)
+    here.receive("w", says(entry("x", 0.5, 3, NEURO, home("x"))), 1.0)
     messages = here.due(2.0)
     assert told(messages, "w").keys() == {"me"}, "and x is reached by w itself"
     assert told(messages, "e").keys() == {MINE}
@@ -73,7 +73,7 @@ def test_offers_of_one_key_are_told_by_several_origins_each_with_its_own_terms()
     here = border(limits=AggregationLimits(best=3))
     for number, where in enumerate(("ca", "us", "de", "fr")):
         offer = replace(NEURO, jurisdiction=where, fit=0.9 - number / 10, owner=where)
-        here.heard("w", says(entry(f"x{number}", 0.5, 0, offer)), 1.0)
+        here.receive("w", says(entry(f"x{number}", 0.5, 0, offer)), 1.0)
     said = told(here.due(1.0), "e")
     assert said.keys() == {f"domain:west@me/{number}" for number in (1, 2, 3)}
     offers = [offer for each in said.values() for offer in each.offers or ()]
@@ -85,7 +85,7 @@ def test_offers_of_one_key_are_told_by_several_origins_each_with_its_own_terms()
 def test_of_other_domains_what_their_borders_say_is_told_on_to_all() -> None:
     here = border()
     here.link_up("n", 0.1, 1.0, "north")
-    here.heard("e", says(entry("domain:east@e/1", 0.0, 5, NEURO)), 1.0)
+    here.receive("e", says(entry("domain:east@e/1", 0.0, 5, NEURO)), 1.0)
     messages = here.due(1.0)
     for neighbour in ("w", "n"):
         assert told(messages, neighbour)["domain:east@e/1"].offers == (NEURO,)
@@ -98,15 +98,15 @@ def test_a_way_out_and_in_again_counts_only_where_there_is_none_inside(domain: s
     here.link_up("w", 0.1, 0.0, domain)
     here.link_up("e", 0.1, 0.0, "east")
     other = f"domain:{domain}@other/1"
-    here.heard("e", says(entry(other, 1.0, 0, NEURO)), 1.0)
+    here.receive("e", says(entry(other, 1.0, 0, NEURO)), 1.0)
     assert here.origins() == (other,)
-    here.heard("w", says(entry("other", 9.0, 0, NEURO)), 2.0)
+    here.receive("w", says(entry("other", 9.0, 0, NEURO)), 2.0)
     assert here.origins() == ("other",)
     assert here.routes_to(other) == ()
     assert [origin for origin, _ in here.offering(NEURO.key)] == ["other"]
-    here.heard("w", says(entry("other", INFINITE)), 3.0)
+    here.receive("w", says(entry("other", INFINITE)), 3.0)
     assert here.origins() == (other,)
-    here.heard("w", says(entry("other", 9.0, 1, NEURO)), 4.0)
+    here.receive("w", says(entry("other", 9.0, 1, NEURO)), 4.0)
     here.set_domain("north", 5.0)
     assert here.origins() == (other, "other"), "it was of another domain"
 
@@ -115,22 +115,22 @@ def test_an_earlier_life_of_its_domain_is_continued() -> None:
     here = border()
     here.offer((LAW,), 1.0)
     here.due(1.0)
-    here.heard("e", says(entry(MINE, 3.0, seqno=41, edition=17)), 2.0)
+    here.receive("e", says(entry(MINE, 3.0, seqno=41, edition=17)), 2.0)
     messages = here.due(2.0)
     said = told(messages, "e")[MINE]
     assert (said.seqno, said.edition) == (42, 18)
     assert told(messages, "w")["me"].seqno == 42
     assert here.origins() == ()
-    here.heard("e", SeqnoRequest(MINE, 50), 3.0)
+    here.receive("e", SeqnoRequest(MINE, 50), 3.0)
     assert told(here.due(3.0), "e")[MINE].seqno == 50
-    here.heard("e", says(entry("domain:north@me/1", 3.0, seqno=99)), 4.0)
+    here.receive("e", says(entry("domain:north@me/1", 3.0, seqno=99)), 4.0)
     assert here.origins() == (), "nor is it its own way where it was of another domain"
 
 
 def test_no_site_is_asked_for_beyond_a_border() -> None:
     here = border()
-    here.heard("w", says(entry("x", 0.5, 3, NEURO)), 1.0)
-    here.heard("e", says(entry("x", 5.0, 3, NEURO)), 1.0)
+    here.receive("w", says(entry("x", 0.5, 3, NEURO)), 1.0)
+    here.receive("e", says(entry("x", 5.0, 3, NEURO)), 1.0)
     here.link_up("w2", 0.1, 1.0, "west")
     here.due(1.0)
     here.link_down("w", 2.0)
@@ -142,27 +142,27 @@ def test_changes_inside_are_told_outside_at_a_bounded_rate() -> None:
     said = []
     for tick in range(200):
         offer = replace(NEURO, wait_s=float(tick % 7), fit=(tick % 10) / 10)
-        here.heard("w", says(entry("x", 0.5, 0, offer, edition=tick)), 1.0 + tick / 20)
+        here.receive("w", says(entry("x", 0.5, 0, offer, edition=tick)), 1.0 + tick / 20)
         said += [*told(here.due(1.0 + tick / 20), "e").values()]
     assert len(said) <= 11
-    here.heard("w", says(entry("x", INFINITE)), 12.0)
+    here.receive("w", says(entry("x", INFINITE)), 12.0)
     assert told(here.due(13.0), "e")[MINE].distance_s == INFINITE
 
 
 def test_what_nobody_inside_did_before_or_does_any_more_is_told_soon() -> None:
     """Else packets that wait for it, as it came from another domain, would wait in vain."""
     here = border()
-    here.heard("w", says(entry("x", 0.5, 0, NEURO)), 1.0)
+    here.receive("w", says(entry("x", 0.5, 0, NEURO)), 1.0)
     here.due(1.0)
-    here.heard("w", says(entry("y", 0.5, 0, LAW)), 1.2)
+    here.receive("w", says(entry("y", 0.5, 0, LAW)), 1.2)
     assert {offer.key for offer in told(here.due(1.2), "e")[MINE].offers or ()} == {
         NEURO.key,
         LAW.key,
     }
-    here.heard("w", says(entry("x", INFINITE)), 1.4)
+    here.receive("w", says(entry("x", INFINITE)), 1.4)
     assert [offer.key for offer in told(here.due(1.4), "e")[MINE].offers or ()] == [LAW.key]
     better = replace(LAW, fit=0.9)
-    here.heard("w", says(entry("y", 0.5, 0, better, edition=2)), 1.6)
+    here.receive("w", says(entry("y", 0.5, 0, better, edition=2)), 1.6)
     assert MINE not in told(here.due(1.6), "e"), "the rest is paced"
     assert MINE in told(here.due(2.4), "e")
 
@@ -170,7 +170,7 @@ def test_what_nobody_inside_did_before_or_does_any_more_is_told_soon() -> None:
 def test_who_changes_domains_says_at_once_what_takes_the_place_of_what() -> None:
     here = border()
     here.offer((LAW,), 1.0)
-    here.heard("w", says(entry("x", 0.5, 3, NEURO)), 1.0)
+    here.receive("w", says(entry("x", 0.5, 3, NEURO)), 1.0)
     here.due(1.0)
     here.set_domain("", 2.0)
     messages = here.due(3.0)

@@ -193,7 +193,7 @@ class Network:
         def arrive() -> None:
             alive = self.links.get(frozenset((site, neighbour))) == session
             if alive and self._ends.get((neighbour, site), 0) <= session:
-                self.tables[neighbour].heard(site, decode_summary(wire), self.now_s)
+                self.tables[neighbour].receive(site, decode_summary(wire), self.now_s)
                 self._poll(neighbour)
 
         self._at(at_s, arrive)

@@ -91,10 +91,10 @@ def test_more_homes_than_may_be_told_are_left_out_and_come_back() -> None:
     for site in "abc":
         here.put(site, 1.0, (Offer(f"home:{site}"),))
     assert here.refresh() == {"a", "b"}
-    assert here.told("c") is None
+    assert here.advertised("c") is None
     here.drop("a")
     assert here.refresh() == {"a", "c"}
-    assert here.told("c") == (Offer("home:c"),)
+    assert here.advertised("c") == (Offer("home:c"),)
 
 
 def test_folding_is_undone_below_half_of_the_bound() -> None:
@@ -104,15 +104,15 @@ def test_folding_is_undone_below_half_of_the_bound() -> None:
     for number in range(3):
         here.put(f"s{number}", 1.0, (Offer(f"answer:far/{number}", fit=number / 10, at_s=number),))
     here.refresh()
-    assert here.told("me") == own, "what this site offers is told as it is"
-    assert here.told("s2") == (Offer("answer:far/*", fit=0.2, at_s=2),)
+    assert here.advertised("me") == own, "what this site offers is told as it is"
+    assert here.advertised("s2") == (Offer("answer:far/*", fit=0.2, at_s=2),)
     here.put("me", 0.0, ())
     here.refresh()
-    assert here.told("s2") == (Offer("answer:far/*", fit=0.2, at_s=2),)
+    assert here.advertised("s2") == (Offer("answer:far/*", fit=0.2, at_s=2),)
     here.drop("s0")
     here.drop("s1")
     assert here.refresh() == {"s0", "s1", "s2"}
-    assert here.told("s2") == (Offer("answer:far/2", fit=0.2, at_s=2),)
+    assert here.advertised("s2") == (Offer("answer:far/2", fit=0.2, at_s=2),)
 
 
 def by_key(told: tuple[Offer, ...] | None) -> dict[str, Offer]:
@@ -127,14 +127,14 @@ def test_step_by_step_is_as_at_once(steps: list[tuple[str, list[Offer]]]) -> Non
     for origin, some in steps:
         stepwise.put(origin, float(ord(origin)), some)
         for changed in stepwise.refresh():
-            told[changed] = stepwise.told(changed)
+            told[changed] = stepwise.advertised(changed)
     for origin, some in steps:
         at_once.put(origin, float(ord(origin)), some)
     at_once.refresh()
     for origin in {origin for origin, _ in steps}:
         # In which order offers are told says nothing, and is no change.
-        assert by_key(stepwise.told(origin)) == by_key(at_once.told(origin))
-        assert by_key(told.get(origin)) == by_key(at_once.told(origin))
+        assert by_key(stepwise.advertised(origin)) == by_key(at_once.advertised(origin))
+        assert by_key(told.get(origin)) == by_key(at_once.advertised(origin))
 
 
 @settings(slow, max_examples=20)

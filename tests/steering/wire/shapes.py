@@ -32,7 +32,7 @@ def packets(draw: st.DrawFn) -> Packet:
         deadline_ms=draw(st.integers(0, 2**64 - 1)),
         branch=draw(st.integers(0, 2**16 - 1)),
         attempt=draw(st.integers(0, 2**16 - 1)),
-        promise=draw(st.integers(0, 2**32 - 1)),
+        advertised_score=draw(st.integers(0, 2**32 - 1)),
         seal=draw(st.binary(min_size=seal, max_size=seal)),
     )
     for hop in draw(HOPS):

@@ -70,7 +70,7 @@ def test_forwarders_write_down_where_a_packet_was(
     assert packet.hops() == tuple(Hop(site, ms % 2**32, done) for site, ms, done, _ in hops)
     used = sum(done is not Action.DELIVERED for _, _, done, _ in hops)
     assert packet.hop_limit == PACKET.hop_limit - used
-    assert packet.promise == (hops[-1][3] if hops else 0)
+    assert packet.advertised_score == (hops[-1][3] if hops else 0)
 
 
 @given(st.lists(SITES, max_size=5), SITES)
@@ -118,7 +118,7 @@ def test_a_site_in_a_trace_that_is_cut_is_no_visit() -> None:
 
 
 def test_an_unknown_action_is_refused() -> None:
-    with pytest.raises(Corrupt, match="no action 9"):
+    with pytest.raises(Corrupt, match="unknown action 9"):
         with_trace(b"\x01\0\0\0\0\x09a").hops()
 
 

@@ -124,7 +124,7 @@ PACKETS = {
         traced(flagged(QUERY)), Refusal(Reason.FAILED, "out of memory", 1.5)
     ),
     "probe, traced": traced(
-        Packet(PacketKind.PROBE, ID, INTENT, promise=0xFFFFFFFF, attempt=0xFFFF)
+        Packet(PacketKind.PROBE, ID, INTENT, advertised_score=0xFFFFFFFF, attempt=0xFFFF)
     ),
 }
 OFFERS = (

@@ -16,7 +16,7 @@ __all__ = ["unvisited", "why_exhausted"]
 
 _SHOWN = 5
 """Sites named in a sentence."""
-_KEPT = 20
+_MOST_UNVISITED = 20
 """Sites kept in an event."""
 _USED_UP = 0.9
 """Share of a limit that counts as used up, so that a larger limit would help."""
@@ -55,8 +55,8 @@ def unvisited(job: Job, topology: MsDrrt) -> dict[SiteId, str]:
         site, slash, _ = rejection.candidate.partition("/")
         if slash:
             found.setdefault(SiteId(site), rejection.reason)
-    kept = [site for site in found if site not in known][:_KEPT]
-    return {site: found[site] for site in kept}
+    shown = [site for site in found if site not in known][:_MOST_UNVISITED]
+    return {site: found[site] for site in shown}
 
 
 def _cause(job: Job, why: str) -> str:
@@ -64,9 +64,9 @@ def _cause(job: Job, why: str) -> str:
     if why:
         return why
     if route and made >= len(route):
-        return "the route that the owner gave is at its end"
+        return "the stated route is complete"
     if route:
-        return f"the rest of the route that the owner gave cannot be made{_refusals(job)}"
+        return f"the rest of the route is not possible{_refusals(job)}"
     if job.error is not None and job.excluded:
         return f"no site is left to try; the last failure: {job.error.problem}"
     return "no further visit is expected to bring the targets nearer within the budget"
@@ -101,7 +101,7 @@ def _visited(job: Job) -> str:
 
 
 def _left_out(job: Job) -> str:
-    return _named("left out", {s: job.troubles.get(s, "it failed") for s in job.excluded})
+    return _named("left out", {s: job.problems.get(s, "it failed") for s in job.excluded})
 
 
 def _named(what: str, sites: Mapping[SiteId, str]) -> str:
@@ -113,7 +113,10 @@ def _named(what: str, sites: Mapping[SiteId, str]) -> str:
 
 
 def _help(job: Job, now_s: float, unvisited: Mapping[SiteId, str]) -> str:
-    helps = [*_larger_budget(job, now_s), *(f"{site} mended" for site in job.excluded[:_SHOWN])]
+    helps = [
+        *_larger_budget(job, now_s),
+        *(f"a repair of {site}" for site in job.excluded[:_SHOWN]),
+    ]
     missed = [objective for objective in job.intent.objectives if not _holds(job, objective)]
     if not helps and missed:
         names = ", ".join(objective.name for objective in missed)

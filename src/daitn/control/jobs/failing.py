@@ -14,21 +14,21 @@ __all__ = ["note_cut_off", "note_failure", "note_loss", "reason_of", "stall_of"]
 def note_failure(job: Job, site: SiteId, error: ErrorReport) -> None:
     """Record that a site failed to do its work."""
     job.error = error
-    job.troubles[site] = error.problem
-    job.in_vain += 1
+    job.problems[site] = error.problem
+    job.without_progress += 1
 
 
 def note_loss(job: Job, site: SiteId) -> None:
     """Record that a site was lost during its work."""
     job.losses[site] = job.losses.get(site, 0) + 1
-    job.troubles[site] = "it was lost at work"
-    job.in_vain += 1
+    job.problems[site] = "it was lost during work"
+    job.without_progress += 1
 
 
 def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
     """Record that a site could not fetch a model from any of its holders."""
     job.cut_off |= {(site, holder) for holder in holders if holder != site}
-    job.troubles[site] = (
+    job.problems[site] = (
         f"it cannot fetch the model from {' or '.join(holders) or 'anybody'}: they do not answer, "
         "or neither can connect to the other; with `listen: []` in its file the control centre "
         "relays"
@@ -39,11 +39,11 @@ def reason_of(outcome: WorkOutcome) -> ErrorReport:
     """Why work was not done; a site that gives no reason has still failed."""
     if outcome.error is not None:
         return outcome.error
-    said = {
+    what = {
         WorkState.CANCELLED: "stopped the work",
         WorkState.UNKNOWN: "does not know the work it was given",
     }.get(outcome.state, f"reports that the work is {outcome.state}")
-    problem = f"{outcome.site} {said} and gives no reason"
+    problem = f"{outcome.site} {what} and gives no reason"
     return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")
 
 

@@ -16,17 +16,24 @@ from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 
-__all__ = ["MAX_FAILURES", "MAX_LOSSES", "MOST_IN_VAIN", "Job", "ModelCandidate", "Outstanding"]
+__all__ = [
+    "MAX_FAILURES",
+    "MAX_LOSSES",
+    "MAX_WITHOUT_PROGRESS",
+    "Job",
+    "ModelCandidate",
+    "Outstanding",
+]
 
 MAX_FAILURES = 2
 """Failures at a site before the job goes elsewhere: one may be bad luck."""
 MAX_LOSSES = 3
 """Losses of a site during work, without finished work between, before the job goes elsewhere: a
 site may restart once or twice, but one that comes and goes finishes nothing."""
-MOST_IN_VAIN = 40
+MAX_WITHOUT_PROGRESS = 40
 """Consecutive pieces of work without a measured model before a job gives up: whatever the cause,
 continuing costs others and gains nothing."""
-_TOLD = 30
+_HISTORY_LENGTH = 30
 """State transitions kept in a job's history."""
 
 
@@ -96,11 +103,11 @@ class Job:
     verifier_failures: dict[SiteId, int] = field(default_factory=dict)
     losses: dict[SiteId, int] = field(default_factory=dict)
     """Losses of a site during work since it last finished any."""
-    troubles: dict[SiteId, str] = field(default_factory=dict)
+    problems: dict[SiteId, str] = field(default_factory=dict)
     """The latest problem at a site."""
     cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
     """Site and holder: the site could not fetch a model from that holder."""
-    in_vain: int = 0
+    without_progress: int = 0
     """Consecutive pieces of work without a measured model."""
     spent_usd: float = 0.0
     spent_examples: int = 0
@@ -115,7 +122,7 @@ class Job:
     wake_at_s: float | None = None
     met: dict[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as an agent found them on its last visit."""
-    history: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD))
+    history: deque[str] = field(default_factory=lambda: deque(maxlen=_HISTORY_LENGTH))
 
     @property
     def deadline_at_s(self) -> float | None:

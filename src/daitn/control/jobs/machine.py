@@ -30,7 +30,13 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import why_exhausted
 from daitn.control.jobs.failing import note_cut_off, note_failure, note_loss, reason_of, stall_of
-from daitn.control.jobs.job import MAX_FAILURES, MOST_IN_VAIN, Job, ModelCandidate, Outstanding
+from daitn.control.jobs.job import (
+    MAX_FAILURES,
+    MAX_WITHOUT_PROGRESS,
+    Job,
+    ModelCandidate,
+    Outstanding,
+)
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
 from daitn.objects.descriptors import ANY
@@ -97,7 +103,7 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
     before = job.state
     job.at_s = now_s
     commands = handler(job, event, now_s)
-    if job.in_vain >= MOST_IN_VAIN and not job.state.final:
+    if job.without_progress >= MAX_WITHOUT_PROGRESS and not job.state.final:
         commands = (*_stops(commands), *_stop_all(job), *_give_up(job, now_s))
     job.history.append(f"{before}+{type(event).__name__}->{job.state}")
     return commands
@@ -172,7 +178,7 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    outcome = _taken(job, event)
+    outcome = _outcome(job, event)
     if outcome is None:
         return ()
     if outcome.state is not WorkState.DONE:
@@ -204,13 +210,13 @@ def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     if not stops:
         return ()
     note_loss(job, event.site)
-    job.detail = f"{event.site} was lost; going on from the last verified checkpoint"
+    job.detail = f"{event.site} was lost; continuing from the last verified checkpoint"
     return (*stops, *_plan(job))
 
 
 def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if not _is_given(job, event):
+    if not _is_outstanding(job, event):
         return ()
     job.failures[event.site] = job.failures.get(event.site, 0) + 1
     stops = _drop(job, event.site)
@@ -239,7 +245,7 @@ def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    outcome = _taken(job, event)
+    outcome = _outcome(job, event)
     if outcome is None:
         return ()
     assert job.candidate is not None
@@ -267,20 +273,20 @@ def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Com
         job.candidate.unreached.add(outcome.site)
         note_cut_off(job, outcome.site, job.candidate.model.holders)
         return (ChooseVerifiers(_open_objectives(job)),)
-    return _verifier_struck(job, outcome.site, error, now_s)
+    return _count_verifier_failure(job, outcome.site, error, now_s)
 
 
 def _on_verification_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if not _is_given(job, event):
+    if not _is_outstanding(job, event):
         return ()
     error = stall_of(event)
     stops = _drop(job, event.site)
     note_failure(job, event.site, error)
-    return (*stops, *_verifier_struck(job, event.site, error, now_s))
+    return (*stops, *_count_verifier_failure(job, event.site, error, now_s))
 
 
-def _verifier_struck(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
+def _count_verifier_failure(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
     job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
     if job.verifier_failures[site] >= MAX_FAILURES:
         return (*_stop_all(job), *_fail(job, error, now_s))
@@ -297,10 +303,10 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
     made_at = job.candidate.made_at if job.candidate else None
     if made_at is not None:
         job.failures[made_at] = job.failures.get(made_at, 0) + 1
-        job.troubles[made_at] = f"its model was lost before it was measured: {detail}"
-    job.in_vain += 1
+        job.problems[made_at] = f"its model was lost before it was measured: {detail}"
+    job.without_progress += 1
     job.candidate = None
-    job.detail = "the unverified model was lost; going on from the last verified checkpoint"
+    job.detail = "the unverified model was lost; continuing from the last verified checkpoint"
     stops = _stop_all(job)
     if job.start is not None and not job.checkpoints:
         return (*stops, *_wait(job, f"the owner's weights are unavailable: {detail}", now_s))
@@ -342,7 +348,7 @@ def _on_cancel(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
     stops = _stop_all(job)
-    over = "its time (budget.duration_s) is over"
+    over = "its time (budget.duration_s) is up"
     return (*stops, *_end(job, JobState.EXHAUSTED, why_exhausted(job, now_s, over), now_s))
 
 
@@ -406,11 +412,11 @@ def _fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
 
 def _give_up(job: Job, now_s: float) -> Commands:
     last = f"; the last failure: {job.error.problem}" if job.error else ""
-    problem = f"{job.in_vain} consecutive pieces of work gave no measured model{last}"
+    problem = f"{job.without_progress} consecutive pieces of work gave no measured model{last}"
     return _fail(job, ErrorReport(code="WorkFailed", problem=problem), now_s)
 
 
-def _is_given(job: Job, event: WorkStalled) -> bool:
+def _is_outstanding(job: Job, event: WorkStalled) -> bool:
     given = job.outstanding.get(event.visit)
     return given is not None and given.site == event.site
 
@@ -442,7 +448,7 @@ def _drop(job: Job, site: SiteId) -> Commands:
     return tuple(StopWork(site, visit) for visit in lost)
 
 
-def _taken(job: Job, event: JobEvent) -> WorkOutcome | None:
+def _outcome(job: Job, event: JobEvent) -> WorkOutcome | None:
     """The outcome of outstanding work; none for a late or repeated report.
 
     A report about something other than the given work counts as a failure.

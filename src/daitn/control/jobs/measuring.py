@@ -56,7 +56,7 @@ def close_candidate(job: Job) -> Checkpoint:
     values = {name: fact.value for name, fact in candidate.measured.items()}
     verifications = candidate.measured.values()
     job.verify_s = max(fact.seconds + fact.transfer_s for fact in verifications)
-    job.waits, job.stuck_since_s, job.in_vain = 0, None, 0
+    job.waits, job.stuck_since_s, job.without_progress = 0, None, 0
     path = candidate.base.visits if candidate.base else ()
     if candidate.visit is not None:
         path = (*path, len(job.made))

@@ -37,13 +37,13 @@ def first_question(
 def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
     """Where the model is, what was measured and what is spent."""
     found = starts(job)
-    kept = {position for start in found for position in start.visits}
+    continued = {position for start in found for position in start.visits}
     return RouteQuestion(
         intent=job.intent,
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
-        history=tuple(_visit(job, visit, i not in kept) for i, visit in enumerate(job.made)),
+        history=tuple(_visit(job, visit, i not in continued) for i, visit in enumerate(job.made)),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
             cost_usd=job.spent_usd,

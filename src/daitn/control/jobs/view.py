@@ -83,21 +83,21 @@ def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
 def _silent(job: Job, news: Mapping[VisitId, JobNews]) -> str:
     """Sites working for it that have been silent for long."""
     return ", ".join(
-        f"{site} for {said.silent_s:.0f} s"
-        for site, said in _said(job, news)
-        if said.silent_s >= SILENT_S and not said.status.ahead
+        f"{site} for {latest.silent_s:.0f} s"
+        for site, latest in _latest(job, news)
+        if latest.silent_s >= SILENT_S and not latest.status.ahead
     )
 
 
 def _queued(job: Job, news: Mapping[VisitId, JobNews]) -> str:
     """Its queue positions, if all of its work is queued."""
-    ahead = [(site, said.status.ahead) for site, said in _said(job, news)]
+    ahead = [(site, latest.status.ahead) for site, latest in _latest(job, news)]
     if len(ahead) < len(job.outstanding) or not all(count for _, count in ahead):
         return ""
     return ", ".join(f"{_ordinal(count + 1)} at {site}" for site, count in ahead)
 
 
-def _said(job: Job, news: Mapping[VisitId, JobNews]) -> list[tuple[SiteId, JobNews]]:
+def _latest(job: Job, news: Mapping[VisitId, JobNews]) -> list[tuple[SiteId, JobNews]]:
     return [(o.site, news[visit]) for visit, o in job.outstanding.items() if visit in news]
 
 

@@ -182,13 +182,13 @@ def waits_for(question: RouteQuestion, heard: LocalView) -> str:
     verifiers, options = question.topology.verifiers, question.topology.options
     untested = [o for o in question.intent.objective_names() if not verifiers.get(o)]
     if untested:
-        return f"nobody is heard of who measures {', '.join(untested)}"
+        return f"no known verifier measures {', '.join(untested)}"
     told = {one.site for one in heard.prospects}
     away = sorted(set(heard.met) - told - {heard.here} - set(question.excluded))
     if away:
         return f"sites that are not advertised now: {', '.join(away)}"
     if not told and not options:
-        return "no data is heard of"
+        return "no data is advertised"
     refused = sorted(set(question.later) - set(question.excluded))
     return f"sites that refuse it now: {', '.join(refused)}" if refused else ""
 

@@ -32,7 +32,7 @@ from daitn.learning.answering.commands import (
 )
 from daitn.learning.answering.protocol import Answering, Generator, Piece
 from daitn.learning.child.frames import Ready
-from daitn.learning.child.inside import reported, send, serve
+from daitn.learning.child.inside import error_report, send, serve
 from daitn.objects.errors import DaitnError, NotFound
 
 __all__ = ["main"]
@@ -114,7 +114,7 @@ class _Service:
         if not isinstance(error, DaitnError):
             # For the node's own log; it never leaves the site.
             sys.stderr.write(traceback.format_exc())
-        self._send(AnsweringFailed(number=number, error=reported(error)))
+        self._send(AnsweringFailed(number=number, error=error_report(error)))
 
 
 def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Generated]:

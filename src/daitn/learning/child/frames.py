@@ -1,4 +1,4 @@
-"""Framed MessagePack over pipes: a length (four bytes, big-endian) and that many bytes."""
+"""Framed MessagePack over pipes: a length (four bytes, big-endian), then that many bytes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_FRAME_BYTES = 16 << 20
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The child takes commands. It says so once, when its engine is loaded."""
+    """The child takes commands. Sent once, when its engine is loaded."""
 
 
 def framed(message: msgspec.Struct) -> bytes:
-    """One frame. Raises `ValueError` if it is larger than the other side accepts."""
+    """A message as one frame. Raises `ValueError` if it is larger than the receiver accepts."""
     payload = encode(message)
     if len(payload) > MAX_FRAME_BYTES:
         raise ValueError(f"a message of {len(payload)} bytes exceeds {MAX_FRAME_BYTES}")

@@ -1,4 +1,4 @@
-"""What every child process does first, and how it talks to its node."""
+"""How a child process sets itself up and talks to its node."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from daitn.learning.child.frames import HEADER, framed
 from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 
 __all__ = [
-    "reported",
+    "error_report",
     "send",
     "serve",
 ]
 
 _OOM_SCORE_ADJ = 500
-"""Half of the scale: where memory runs out, Linux ends the worker before the node."""
+"""Half of the scale: if memory runs out, Linux kills the worker before the node."""
 _MESSAGE_CHARS = 300
-"""Of an unforeseen exception's message, which crosses the network."""
+"""Most characters of an unforeseen exception's message, which crosses the network."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Keep both pipes from the recipes: what they print goes to stderr, what they read is empty."""
+    """Keep both pipes from the recipes: their output goes to stderr, their input is empty."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -47,8 +47,9 @@ def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _end_before_the_node() -> None:
-    """Have the kernel kill us when the thread that started us, the node's event loop, ends."""
+def _die_with_the_node() -> None:
+    """Have the kernel kill this process when the thread that started it (the node's event loop)
+    ends."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -57,7 +58,7 @@ def _end_before_the_node() -> None:
 
 
 def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Pass frames on. The end of the input is the end of the node, and so of this process."""
+    """Queue incoming frames. When the input ends, the node has, and this process exits."""
     while len(header := requests.read(HEADER.size)) == HEADER.size:
         (size,) = HEADER.unpack(header)
         inbox.put(requests.read(size))
@@ -75,15 +76,15 @@ def _load_engine(threads: int) -> None:
 def serve(
     module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None], *, engine: bool = True
 ) -> None:
-    """Be a child process: `run` answers on a stream what comes in a queue, while the node lives.
+    """Run a child process: `run` replies on the stream to what arrives in the queue.
 
-    `engine`: whether it will compute.
+    `engine`: whether to load PyTorch.
     """
     parser = argparse.ArgumentParser(prog=module)
     parser.add_argument("--threads", type=int, required=True)
     threads: int = parser.parse_args().threads
     requests, replies = _claim_streams()
-    _end_before_the_node()
+    _die_with_the_node()
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
     if engine:
@@ -92,19 +93,17 @@ def serve(
 
 
 def send(replies: BinaryIO, message: msgspec.Struct) -> None:
-    """Hand a message to the node, whole."""
+    """Send a message to the node, in full."""
     left = memoryview(framed(message))
     while left:
         left = left[replies.write(left) :]
 
 
-def reported(error: Exception, *, silent: bool = False) -> ErrorReport:
-    """A recipe's exception as the node hears of it, and whoever asked the node; an unforeseen one
-    is cut short. `silent`: its words stay here."""
+def error_report(error: Exception, *, silent: bool = False) -> ErrorReport:
+    """An exception as the node, and whoever asked it, receives it. The message of an unforeseen one
+    is shortened, or left out if `silent`."""
     if isinstance(error, DaitnError):
         return ErrorReport.of(error)
     kind = type(error).__name__
     message = f"a recipe failed: {kind}" if silent else f"{kind}: {error}"[:_MESSAGE_CHARS]
-    return ErrorReport.of(
-        WorkFailed(message, fix="the log of the node that did the work says where")
-    )
+    return ErrorReport.of(WorkFailed(message, fix="see the log of the node that did the work"))

@@ -1,4 +1,4 @@
-"""A child process, seen from the node: start it, send to it, hear it, end it."""
+"""A child process as its node sees it: start it, send to it, receive from it, kill it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ ReplyT = TypeVar("ReplyT")
 _log = logging.getLogger(__name__)
 
 _START_WITHIN_S = 120.0
-"""Importing PyTorch takes 1.5 s on a warm disk; a loaded machine with a cold one, far longer."""
+"""Importing PyTorch takes 1.5 s from a warm disk, far longer from a cold one under load."""
 _REST_OF_FRAME_WITHIN_S = 10.0
-"""A child writes a frame at once, so a frame that does not end is no frame."""
+"""A child writes each frame at once, so one that does not end is malformed."""
 _REAP_WITHIN_S = 5.0
 _TAIL_BYTES = 4096
 
 
 class ChildProcess(Generic[ReplyT]):
-    """A running child. Made by `start`; a subclass says what it runs and what it hears."""
+    """A running child, made by `start`. A subclass states what it runs and receives."""
 
     name: str
-    """In sentences: `training worker`."""
+    """As it stands in sentences: `training worker`."""
     module: str
     """Run as `python -m <module> --threads N`."""
     replies: Any
-    """The union of messages that it sends, `Ready` among them."""
+    """The union of messages that it sends, including `Ready`."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
@@ -54,7 +54,7 @@ class ChildProcess(Generic[ReplyT]):
 
     @classmethod
     async def start(cls, threads: int) -> Self:
-        """Start one on `threads` processors and wait until its engine is loaded.
+        """Start a child on `threads` processors, and wait until its engine is loaded.
 
         Raises `WorkFailed` if it does not come up.
         """
@@ -71,9 +71,9 @@ class ChildProcess(Generic[ReplyT]):
             async with asyncio.timeout(_START_WITHIN_S):
                 reply = await child.receive()
             if not isinstance(reply, Ready):
-                await child._give_up("said something before it was ready")
+                await child._fail("sent something before it was ready")
         except TimeoutError:
-            await child._give_up(f"was not ready after {_START_WITHIN_S:g} s")
+            await child._fail(f"was not ready after {_START_WITHIN_S:g} s")
         except BaseException:
             await child.kill()
             raise
@@ -88,14 +88,14 @@ class ChildProcess(Generic[ReplyT]):
         return self._process.returncode is None
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Hand a message over. A child that is gone is noticed by `receive`."""
+        """Send a message. `receive` notices if the child is gone."""
         request = framed(message)
         with contextlib.suppress(ConnectionError):
             self._requests.write(request)
             await self._requests.drain()
 
     async def kill(self) -> None:
-        """End the child and whatever it started, now."""
+        """Kill the child and its process group."""
         if self.alive:
             self._killed = True
             with contextlib.suppress(ProcessLookupError):
@@ -111,41 +111,40 @@ class ChildProcess(Generic[ReplyT]):
         self._log_task.cancel()
 
     async def receive(self) -> ReplyT:
-        """The next message. Raises `WorkFailed` if the child ended or says what is none; it is
-        ended then."""
+        """The next message. Raises `WorkFailed`, and kills the child, if it has ended or sends
+        something malformed."""
         try:
             header = await self._replies.readexactly(HEADER.size)
             (size,) = HEADER.unpack(header)
             if size > MAX_FRAME_BYTES:
-                await self._give_up(f"announced a reply of {size} bytes")
+                await self._fail(f"announced a reply of {size} bytes")
             async with asyncio.timeout(_REST_OF_FRAME_WITHIN_S):
                 payload = await self._replies.readexactly(size)
             return self._decoder.decode(payload)
         except (asyncio.IncompleteReadError, ConnectionError):
-            await self._give_up("")
+            await self._fail("")
         except TimeoutError:
-            await self._give_up("began a reply and did not end it")
+            await self._fail("sent an incomplete reply")
         except (msgspec.DecodeError, ValueError) as error:
-            await self._give_up(f"said what is no reply ({error})")
+            await self._fail(f"sent a malformed reply ({error})")
 
-    async def _give_up(self, nonsense: str) -> NoReturn:
-        """End the child and say why; `nonsense` is what it did wrong while it lived."""
-        if not nonsense:
+    async def _fail(self, violation: str) -> NoReturn:
+        """Kill the child and raise. `violation`: what it did wrong; empty if it has ended."""
+        if not violation:
             await self._reap()
-        ended = nonsense or self._how_it_ended()
+        ended = violation or self._how_it_ended()
         await self.kill()
         tail = self._tail.decode(errors="replace").strip()
-        _log.error("the %s %s; its last words:\n%s", self.name, ended, tail or "(none)")
-        # They stay in this log: they may be of a record, or of somebody's question.
+        _log.error("the %s %s; its last output:\n%s", self.name, ended, tail or "(none)")
+        # The output stays in this log: it may quote a record, or somebody's query.
         raise WorkFailed(
             f"the {self.name} {ended}",
-            fix="the log of the node that did the work says more; the next piece of work gets a "
-            "new worker",
+            fix="see the log of the node that did the work; its next command gets a new worker",
         )
 
     def _how_it_ended(self) -> str:
         if self._killed:
-            return "was ended by its node"
+            return "was killed by its node"
         code = self._process.returncode
         if code is None:
             return "closed its output"
@@ -155,7 +154,7 @@ class ChildProcess(Generic[ReplyT]):
         return f"was killed by signal {-code} ({signal.Signals(-code).name}){hint}"
 
     async def _follow(self, stderr: asyncio.StreamReader) -> None:
-        """Copy what recipes print to the node's log, and remember the end of it."""
+        """Copy what recipes print to the node's log, and keep its end."""
         while chunk := await stderr.read(_TAIL_BYTES):
             self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
             _log.info("worker: %s", chunk.decode(errors="replace").rstrip())
@@ -164,12 +163,12 @@ class ChildProcess(Generic[ReplyT]):
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """The node's environment, with what has to be set before a library is loaded.
+    """The node's environment, with variables that must be set before libraries load.
 
     Fixed thread counts and workspaces make training reproducible. Threads that sleep instead of
-    spinning leave the processor to the node, and to each other: with two other busy processes on
+    spinning leave the processor to the node and to each other: next to two other busy processes on
     two cores, small networks train 30 times as fast (measured: 60 against 2 Gflop/s). The offline
-    switches hold libraries to "nothing is loaded from a hub at run time".
+    switches keep libraries from downloading anything at run time.
     """
     return os.environ | {
         "OMP_NUM_THREADS": str(threads),

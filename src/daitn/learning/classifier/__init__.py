@@ -1,8 +1,8 @@
-"""A recipe for tables: a small network that tells classes apart by numeric columns.
+"""A recipe for tables: a small network that classifies records by numeric columns.
 
-Images fit too, one column per pixel. Data and test sets are of schema `table/1`: a CSV file
-whose header names the columns, one of which holds the label: the one called `label`, or the one
-that the data's owner names.
+It suits images too, with one column per pixel. Data and test sets have the schema `table/1`: a CSV
+file whose header names the columns. The label is in the column called `label`, or the one that the
+data's owner names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from daitn.objects.deployments import Api
 __all__ = ["Classifier"]
 
 _ASSUMED_COLUMNS = 64
-"""For an estimate before any data was seen."""
+"""For estimates before any data was seen."""
 _FLOAT_BYTES = 4
 _COPIES = 4
 """Weights, gradients and Adam's two moments."""
@@ -38,9 +38,9 @@ _ENGINE_BYTES = 250 << 20
 
 
 def _learning(rate: float) -> dict[str, tuple[float, float]]:
-    """Fitted to the recorded training of breast cancer, digits and wine (`benchmarks/recordings`):
+    """Fitted to recorded training on breast cancer, digits and wine (`benchmarks/recordings`): the
     examples needed are inverse to the learning rate; nothing is averaged; repetition hardly wears
-    off; labels are all that counts."""
+    off; only labels matter."""
     return {
         "tau": (6.3 - math.log(rate / 1e-3), 1.0),
         "warm": (0.2, 1.5),
@@ -53,7 +53,7 @@ def _learning(rate: float) -> dict[str, tuple[float, float]]:
 
 
 class Classifier:
-    """The recipe `classifier`. PyTorch is imported by the methods that compute with it."""
+    """The recipe `classifier`. Only the methods that compute import PyTorch."""
 
     name = "classifier"
     data_schema = "table/1"
@@ -62,7 +62,7 @@ class Classifier:
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS)
 
     def __init__(self, selection: Selection | None = None) -> None:
-        """`selection`: what the owner of the data that it reads says of the columns."""
+        """`selection`: how the owner of the data limits its columns."""
         self._selection = selection or Selection()
 
     def selecting(self, selection: Selection) -> Classifier:
@@ -82,7 +82,7 @@ class Classifier:
             flops_per_example=6.0 * weights,
             memory_bytes=_ENGINE_BYTES + _FLOAT_BYTES * (parameters * _COPIES + activations),
             size_bytes=_FLOAT_BYTES * (parameters + 2 * columns),
-            # What is published of a table are the labels that its owner names, see `profile`.
+            # Of a table, only the labels that its owner names are published, see `profile`.
             labels=settings.classes if settings.label == LABEL else (),
             labels_field="model.config.classes",
             learning=_learning(settings.learning_rate),

@@ -1,7 +1,7 @@
-"""What is wrong with a table, gathered until all of it is known.
+"""All that is wrong with a table, collected before it is reported.
 
-A complaint's problem tells of places only: it may be told outside of the site, and what stands in a
-first line may be a record where somebody forgot the header. Names of columns stand in the fix.
+The text of a problem names positions only: it may leave the site, and if somebody forgot the
+header, the first line may be a record. Names of columns stand in the fix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHOWN_COLUMNS = 10
 
 @dataclass
 class _Cells:
-    """Cells of one column that are wrong in one way."""
+    """Cells of one column with the same problem."""
 
     first_line: int
     count: int = 0
@@ -29,41 +29,41 @@ class _Cells:
 
 @dataclass
 class Complaints:
-    """Of one file, whose columns have these names."""
+    """Complaints about one file, whose columns have these names."""
 
     path: Path
     names: Sequence[str] = ()
     no_label: bool = False
-    """Nobody knows which column holds the label: one of those that are text may be it."""
-    _told: list[tuple[str, str, str]] = field(default_factory=list)
-    """Problem, field and fix."""
+    """The label's column is unknown: it may be one of those with text."""
+    _general: list[tuple[str, str, str]] = field(default_factory=list)
+    """Problem, field and fix of each."""
     _cells: dict[tuple[int, str], _Cells] = field(default_factory=dict)
     _numbers: set[int] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self._told or self._cells)
+        return bool(self._general or self._cells)
 
-    def say(self, problem: str, name: str, fix: str) -> None:
-        """Something that is wrong with the whole."""
-        self._told.append((problem, name, fix))
+    def add(self, problem: str, name: str, fix: str) -> None:
+        """Add a complaint about the file as a whole."""
+        self._general.append((problem, name, fix))
 
     def cell(self, line: int, column: int, problem: str) -> None:
-        """A cell that is wrong, in words that follow "cells that"; column -1: its whole record."""
+        """Add a complaint about a cell, worded to follow "cells that"; column -1: its record."""
         cells = self._cells.setdefault((column, problem), _Cells(line))
         cells.count += 1
 
     def numeric(self, columns: Sequence[int]) -> None:
-        """These columns hold numbers: they are no text."""
+        """Note that these columns hold numbers, not text."""
         if len(self._numbers) < len(self.names):
             self._numbers.update(columns)
 
     def fail(self) -> None:
-        """Raise `InvalidInput` that tells everything, if there is anything to tell."""
+        """Raise `InvalidInput` with all complaints, if there are any."""
         text = self._text_columns()
-        every = [*self._told]
+        every = [*self._general]
         if text:
-            every.append(self._said_of_text([column for column, _ in text]))
-        every += [self._said(*key) for key in self._cells if key not in text]
+            every.append(self._about_text([column for column, _ in text]))
+        every += [self._about_cells(*key) for key in self._cells if key not in text]
         if not every:
             return
         shown = every[:_SHOWN]
@@ -75,10 +75,10 @@ class Complaints:
         )
 
     def _text_columns(self) -> list[tuple[int, str]]:
-        """Those in which no cell is a number."""
+        """The columns in which no cell is a number, as keys of `_cells`."""
         return [key for key in self._cells if key[1] == NO_NUMBER and key[0] not in self._numbers]
 
-    def _said_of_text(self, columns: list[int]) -> tuple[str, str, str]:
+    def _about_text(self, columns: list[int]) -> tuple[str, str, str]:
         names = [self.names[column] for column in columns]
         numbers = some(str(column + 1) for column in columns)
         problem = f"column {numbers} is text" if len(names) == 1 else f"columns {numbers} are text"
@@ -87,7 +87,7 @@ class Complaints:
             return problem, listed, f"of {listed}, ignore or encode as numbers all but the label"
         return problem, listed, f"encode as numbers, or ignore: `ignore: [{listed}]`"
 
-    def _said(self, column: int, problem: str) -> tuple[str, str, str]:
+    def _about_cells(self, column: int, problem: str) -> tuple[str, str, str]:
         cells = self._cells[column, problem]
         many = "1 cell that" if cells.count == 1 else f"{cells.count} cells that"
         if column < 0:
@@ -95,7 +95,7 @@ class Complaints:
             return (
                 f"{many} {problem}, first in line {cells.first_line}",
                 "record",
-                "correct these lines, or drop them",
+                "correct or remove these lines",
             )
         name = self.names[column]
         return (
@@ -106,7 +106,7 @@ class Complaints:
 
 
 def some(names: Iterable[str]) -> str:
-    """A list that does not get too long."""
+    """The names as a list of bounded length."""
     every = list(names)
     more = f" and {len(every) - _SHOWN_COLUMNS} more" if len(every) > _SHOWN_COLUMNS else ""
     return ", ".join(every[:_SHOWN_COLUMNS]) + more

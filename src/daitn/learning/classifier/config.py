@@ -1,4 +1,4 @@
-"""What a model owner can set of a classifier."""
+"""The configuration of a classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daitn.objects.text import plain, plain_fields
 
 __all__ = ["ClassifierConfig", "parse_config"]
 
-# The bounds keep a visiting model from exhausting the site that it visits.
+# The bounds keep a visiting model from exhausting a site.
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 ClassName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -25,22 +25,22 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Configuration of the recipe `classifier`."""
 
     classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
-    """The labels that it tells apart. Data and test sets with other labels are left out;
+    """The labels that it distinguishes. Data and test sets with other labels are left out;
     `--dry-run` names them."""
     features: Count | Literal["auto"] = "auto"
-    """Number of feature columns; `auto`: from the first data set."""
+    """Number of feature columns; `auto`: that of the first data set."""
     label: ClassName = "label"
-    """Name of the column that holds the label; `label`: the one that each data set's owner names.
-    An owner who names one offers no other."""
+    """Name of the column with the label; `label`: the one that each data set's owner names. Owners
+    who name one offer no other."""
     hidden: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = (64,)
     """Sizes of the hidden layers."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
-    """Of Adam, whose moments start anew at each visit."""
+    """Of Adam, whose moments are reset at each visit."""
     proximal: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.03
-    """Pull towards the weights that came in (FedProx, Li et al. 2020), against forgetting.
+    """Pull towards the weights that arrived (FedProx, Li et al. 2020), against forgetting.
 
-    Measured on digits whose classes lie to 97 % at one of three sites each, after three rounds:
-    mean accuracy over the last four visits 0.90 with it, 0.87 without; no loss at 80 %.
+    Measured on digits, with 97 % of each class at one of three sites, after three rounds: mean
+    accuracy over the last four visits 0.90 with it, 0.87 without; no loss at 80 %.
     """
     batch: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 32
     """Examples per step."""
@@ -60,7 +60,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def parse_config(config: Config) -> ClassifierConfig:
-    """Read a configuration. Raises `InvalidInput` naming `model.config.<field>`."""
+    """Parse a configuration. Raises `InvalidInput` naming `model.config.<field>`."""
     try:
         return msgspec.convert(dict(config), ClassifierConfig, strict=True)
     except msgspec.ValidationError as error:

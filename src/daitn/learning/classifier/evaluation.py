@@ -19,11 +19,11 @@ __all__ = ["METRICS", "check_metric", "evaluate"]
 
 METRICS = ("accuracy", "balanced_accuracy")
 _MIN_LABEL_ITEMS = 10
-"""A label with fewer items is not reported by itself: it would tell of single records."""
+"""A label with fewer items is not reported on its own, as it would reveal single records."""
 
 
 def check_metric(metric: str) -> None:
-    """Raise `InvalidInput` for a metric that classifiers are not measured by."""
+    """Check a metric's name. Raises `InvalidInput` if classifiers are not measured by it."""
     if metric not in METRICS:
         raise InvalidInput(
             f"the recipe classifier does not measure {metric!r}",
@@ -35,9 +35,9 @@ def check_metric(metric: str) -> None:
 def evaluate(
     state: State, config: ClassifierConfig, table: Table, test: Path, metric: str
 ) -> Measured:
-    """Measure `metric` on the table in the file `test`.
+    """Measure `metric` on the table from the file `test`.
 
-    A model that has seen no data yet is measured too: it guesses.
+    A model that has seen no data is measured too; it guesses.
     """
     if state.columns:
         table = table.arranged(state.columns, test)
@@ -67,13 +67,13 @@ def evaluate(
 
 
 def _accuracy(right: NDArray[np.bool_]) -> tuple[float, float]:
-    """Share of right guesses, with the standard error of a binomial share."""
+    """The share of right guesses, and the standard error of a binomial proportion."""
     share = float(right.mean())
     return share, float(np.sqrt(share * (1 - share) / len(right)))
 
 
 def _balanced(by_label: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
-    """Mean over the labels of their shares, whose errors are independent."""
+    """The mean of the labels' accuracies, whose errors are independent."""
     shares = [_accuracy(hits) for hits in by_label.values()]
     errors = np.array([error for _, error in shares])
     value = float(np.mean([share for share, _ in shares]))
@@ -81,6 +81,6 @@ def _balanced(by_label: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
 
 
 def _unscaled(columns: int) -> Standard:
-    """As numbers come: it has learned of none how its values lie."""
+    """The identity: a model without data knows no scale of its columns."""
     ones = torch.ones(columns)
     return Standard(mean=torch.zeros(columns), var=ones, count=ones.double())

@@ -1,4 +1,4 @@
-"""Which columns of a table are read, from its header and from what its owner says of it."""
+"""Which columns of a table are read, by its header and its owner's selection."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from daitn.objects.text import plain
 __all__ = ["LABEL", "Layout", "label_column", "lay_out"]
 
 LABEL = "label"
-"""Name of the column that holds the label where the data's owner names none."""
+"""Name of the column with the label if the data's owner names none."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Positions in a row."""
+    """Positions of cells in a row."""
 
     width: int
-    """Cells of a row."""
+    """The number of cells in a row."""
     label: int
-    """-1: there is no such column, of which complaint is made."""
+    """-1: there is no such column, and a complaint says so."""
     features: tuple[int, ...]
 
 
 def label_column(wanted: str, selection: Selection) -> str:
-    """The column that holds the label for a model that names `wanted`.
+    """The column with the label for a model that names `wanted`.
 
-    The data's owner has the last word. Raises `InvalidInput` where the two name different ones.
+    The data's owner decides. Raises `InvalidInput` if the owner names another one.
     """
     named = plain(selection.label)
     if named and wanted not in (LABEL, named):
@@ -47,9 +47,9 @@ def label_column(wanted: str, selection: Selection) -> str:
 def lay_out(
     path: Path, header: list[str], wanted: str, selection: Selection
 ) -> tuple[Layout, Complaints]:
-    """Find the columns. All that is wrong with the header is in the complaints.
+    """Find the columns. The complaints hold all that is wrong with the header.
 
-    Raises `InvalidInput` for a header that is none.
+    Raises `InvalidInput` if the header names fewer than two columns.
     """
     names = tuple(map(plain, header))
     if len(names) < 2:
@@ -63,12 +63,12 @@ def lay_out(
         fix = "say which column holds the label: `label: its name`"
         if near:
             fix += f", perhaps {' or '.join(near)}"
-        complaints.say(f"no column is called {name}", "label", fix)
+        complaints.add(f"no column is called {name}", "label", fix)
     offered = _offered(names, selection, complaints)
     features = tuple(at for at in offered if at != label)
     _check_names(names, features, label, complaints)
     if not features:
-        complaints.say("no column is left to learn from", "columns", "offer one at least")
+        complaints.add("no column is left to learn from", "columns", "offer at least one")
     return Layout(width=len(names), label=label, features=features), complaints
 
 
@@ -80,10 +80,10 @@ def _offered(
             if name not in names:
                 near = _near(name, names)
                 meant = f"perhaps {' or '.join(near)} is meant" if near else "leave it out"
-                complaints.say(f"no column is called {name}, as `{field}` says", field, meant)
+                complaints.add(f"no column is called {name}, as `{field}` says", field, meant)
     only, ignored = set(map(plain, selection.columns)), set(map(plain, selection.ignore))
     if plain(selection.label) in ignored - {""}:
-        complaints.say("the label is ignored", "ignore", "leave the label out of `ignore`")
+        complaints.add("the label is ignored", "ignore", "leave the label out of `ignore`")
     return tuple(
         at for at, name in enumerate(names) if name not in ignored and (name in only or not only)
     )
@@ -92,15 +92,15 @@ def _offered(
 def _check_names(
     names: tuple[str, ...], features: tuple[int, ...], label: int, complaints: Complaints
 ) -> None:
-    """Columns that are read have names, each its own."""
+    """Check that columns that are read have unique names."""
     read = {*features, *([label] if label >= 0 else [])}
     times = Counter(names)
     for at in sorted(read):
         if not names[at]:
             fix = "name every column, or list in `columns` those that models may learn from"
-            complaints.say(f"column {at + 1} has no name", "header", fix)
+            complaints.add(f"column {at + 1} has no name", "header", fix)
         elif times[names[at]] > 1:
-            complaints.say(
+            complaints.add(
                 f"column {at + 1} is one of {times[names[at]]} of the same name",
                 names[at],
                 "give each column a name of its own",
@@ -119,7 +119,7 @@ def _refuse_header(path: Path, header: list[str]) -> None:
 
 
 def _near(name: str, names: tuple[str, ...]) -> list[str]:
-    """Columns that may be meant: in other case or with other spaces, or nearly so written."""
+    """Columns that may be meant: the same but for case and spaces, or else with similar names."""
     bare = {other: "".join(other.casefold().split()) for other in names if other}
     wanted = "".join(name.casefold().split())
     same = [other for other, written in bare.items() if written == wanted]

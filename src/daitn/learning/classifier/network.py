@@ -1,4 +1,4 @@
-"""What a classifier computes: scaled columns through rectified layers to class scores."""
+"""The network of a classifier: scaled columns through rectified layers to class scores."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["class_indices", "engine_device", "forward", "scaled"]
 
 _MIN_DEVIATION = 1e-3
-"""Of a column that hardly varies: it is not blown up beyond this."""
+"""The least deviation of a column: one that hardly varies is not magnified beyond this."""
 _MAX_DEVIATIONS = 5.0
-"""A value further out than this counts as this far: one outlier does not decide a class."""
+"""Values are clipped here, so that no outlier decides a class."""
 
 
 def engine_device() -> torch.device:
-    """The GPU where PyTorch sees one."""
+    """The GPU if PyTorch sees one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def scaled(features: NDArray[np.float32], standard: Standard) -> Tensor:
-    """Columns in deviations from their means; a missing value lies on the mean.
+    """Columns in deviations from their means; missing values count as the mean.
 
-    So does any value of a column that no site had any values of: nothing was learned of it, and
-    no mean is known.
+    So does any value of a column that had no values at any site: its mean is unknown.
     """
     deviation = standard.var.sqrt().clamp_min(_MIN_DEVIATION)
     inputs = (torch.from_numpy(features) - standard.mean) / deviation
@@ -50,17 +49,17 @@ def forward(inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def class_indices(labels: Sequence[str], config: ClassifierConfig, path: Path) -> Tensor:
-    """Each record's class as an index. Raises `InvalidInput` where a label is no class.
+    """Each record's class as an index. Raises `InvalidInput` if a label is not a class.
 
-    It names only labels that are published: a model may call any column its label.
+    The error names only published labels, as a model may call any column its label.
     """
     index = {name: number for number, name in enumerate(config.classes)}
     unknown = sorted(set(labels) - index.keys())
     if unknown:
-        told = some(unknown) if config.label == LABEL else f"{len(unknown)} of them"
+        shown = some(unknown) if config.label == LABEL else f"{len(unknown)} of them"
         raise InvalidInput(
-            f"{path} has labels that are no class of the model: {told}",
+            f"{path} has labels that are not classes of the model: {shown}",
             field="model.config.classes",
-            fix="list every class that any site's data has",
+            fix="list every class in any site's data",
         )
     return torch.tensor([index[label] for label in labels])

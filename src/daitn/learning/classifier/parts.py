@@ -1,8 +1,8 @@
 """A classifier on disk: `weights.safetensors` and `features.json`.
 
-The tensors of layer n are `layers.n.weight` and `layers.n.bias`; `standard.mean`, `standard.var`
-and `standard.count` say of each column how its inputs are scaled. A model of `auto` features has no
-tensors until data has shown it its columns; the seed of its future weights is in `features.json`.
+The tensors of layer n are `layers.n.weight` and `layers.n.bias`. Each input column's scaling is in
+`standard.mean`, `standard.var` and `standard.count`. A model of `auto` features has no tensors
+until data determines its columns; `features.json` holds the seed of its future weights.
 """
 
 from __future__ import annotations
@@ -34,29 +34,28 @@ class _Features(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Standard:
-    """Mean and variance of each feature over what the model has learned from."""
+    """Mean and variance of each feature over the examples that the model has learned from."""
 
     mean: Tensor
     var: Tensor
     count: Tensor
-    """Examples, column by column, that had a value there: a column that a site leaves empty says
-    nothing of how its values lie."""
+    """Examples with a value, column by column: an empty column says nothing about scale."""
 
 
 @dataclass
 class State:
-    """A model in memory, on the processor's side."""
+    """A model in memory, on the CPU."""
 
     seed: int
     columns: tuple[str, ...]
-    """Empty until data has been seen."""
+    """Empty until the model has seen data."""
     layers: list[tuple[Tensor, Tensor]]
-    """Weight and bias; empty while the number of columns is not known."""
+    """Weight and bias of each; empty until the number of columns is known."""
     standard: Standard | None
 
 
 def fresh(config: ClassifierConfig, seed: int) -> State:
-    """A model that has learned nothing."""
+    """A model without training."""
     state = State(seed=seed, columns=(), layers=[], standard=None)
     if isinstance(config.features, int):
         state.layers = _random_layers(config.layer_sizes(config.features), seed)
@@ -64,9 +63,9 @@ def fresh(config: ClassifierConfig, seed: int) -> State:
 
 
 def settle(state: State, config: ClassifierConfig, columns: tuple[str, ...]) -> None:
-    """Tie a fresh model to the columns that it sees first.
+    """Bind a fresh model to the first columns that it sees.
 
-    Raises `InvalidInput` if their number is not the configured one.
+    Raises `InvalidInput` if their number differs from the configured one.
     """
     if isinstance(config.features, int) and config.features != len(columns):
         raise InvalidInput(
@@ -81,7 +80,7 @@ def settle(state: State, config: ClassifierConfig, columns: tuple[str, ...]) -> 
 
 
 def write(state: State, out: Path) -> None:
-    """Write the parts of a model."""
+    """Write a model's parts into the folder `out`."""
     tensors: dict[str, Tensor] = {}
     for index, (weight, bias) in enumerate(state.layers):
         tensors[f"layers.{index}.weight"] = weight.contiguous()
@@ -96,19 +95,19 @@ def write(state: State, out: Path) -> None:
 
 
 def read(model: Path, config: ClassifierConfig) -> State:
-    """Read the parts of a model. Raises `Corrupt` if they are not those of such a model."""
+    """Read a model's parts. Raises `Corrupt` if they do not fit the configuration."""
     try:
         features = msgspec.json.decode((model / _FEATURES).read_bytes(), type=_Features)
         tensors = load_file(model / _WEIGHTS)
     except (OSError, msgspec.DecodeError, SafetensorError) as error:
-        raise _not_this(f"{error}") from error
+        raise _mismatch(f"{error}") from error
     state = fresh(config, features.seed)
     state.columns = tuple(map(plain, features.columns))
     if not tensors and not features.columns:
         return state
     width = len(features.columns) or config.features
     if not isinstance(width, int):
-        raise _not_this("it has weights but names no columns")
+        raise _mismatch("it has weights but names no columns")
     sizes = config.layer_sizes(width)
     state.layers = [
         (
@@ -134,23 +133,23 @@ def _tensor(
 ) -> Tensor:
     tensor = tensors.get(name)
     if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != kind:
-        raise _not_this(f"{name} is no {kind} of shape {shape}")
+        raise _mismatch(f"{name} is not a {kind} tensor of shape {shape}")
     if not bool(torch.isfinite(tensor).all()):
-        raise _not_this(f"{name} holds values that are no finite numbers")
+        raise _mismatch(f"{name} has values that are not finite")
     return tensor
 
 
 def _counts(tensors: dict[str, Tensor], width: int) -> Tensor:
-    """One count per column; models made before had one for all."""
+    """One count per column. Older models have one for all."""
     shape = (1,) if tuple(tensors["standard.count"].shape) == (1,) else (width,)
     counts = _tensor(tensors, "standard.count", shape, torch.float64)
     if bool((counts < 0.0).any()):
-        raise _not_this("standard.count holds what is no count")
+        raise _mismatch("standard.count has negative values")
     return counts.expand(width).contiguous()
 
 
 def _random_layers(sizes: tuple[int, ...], seed: int) -> list[tuple[Tensor, Tensor]]:
-    """He initialisation (He et al. 2015, for rectified units), biases zero."""
+    """He initialisation (He et al. 2015, for rectified units), with biases of zero."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (
@@ -161,7 +160,7 @@ def _random_layers(sizes: tuple[int, ...], seed: int) -> list[tuple[Tensor, Tens
     ]
 
 
-def _not_this(problem: str) -> Corrupt:
+def _mismatch(problem: str) -> Corrupt:
     return Corrupt(
         f"the parts are not those of a classifier of this configuration: {problem}",
         field="model.config",

@@ -1,4 +1,4 @@
-"""A classifier at work: it is shown one record and answers with its class."""
+"""A classifier that answers queries: it gets one record and answers with its class."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _RECORD = msgspec.json.Decoder(dict[str, float | None])
 class ClassifierGenerator:
     """See `daitn.learning.answering.protocol.Generator`.
 
-    A question is a JSON object of columns and numbers, the last message of the role `user`; a
-    column that is absent or null counts as missing. The answer is the likeliest class.
+    A question is the last message of the role `user`: a JSON object of columns and numbers. A
+    column that is absent or null counts as missing. The answer is the most likely class.
     """
 
     most_tokens = 2
-    """An answer has one, and is never cut."""
+    """An answer has one, and is never cut off."""
 
     def __init__(self, state: State, config: ClassifierConfig) -> None:
         self._state = state
         self._config = config
 
     def length(self, question: Question) -> int:
-        """Columns of the record."""
+        """The number of columns in the record."""
         return len(self._record(question))
 
     def answer(self, question: Question) -> Iterator[Piece]:
@@ -47,25 +47,25 @@ class ClassifierGenerator:
         values = [record.get(column, math.nan) for column in self._state.columns]
         features = np.array([[math.nan if v is None else v for v in values]], np.float32)
         with torch.inference_mode():
-            scores = forward(scaled(features, standard), self._state.layers)
-            chances = torch.log_softmax(scores[0], dim=0)
-        best = int(chances.argmax())
-        yield Piece(self._config.classes[best], float(chances[best]))
+            logits = forward(scaled(features, standard), self._state.layers)
+            log_probabilities = torch.log_softmax(logits[0], dim=0)
+        best = int(log_probabilities.argmax())
+        yield Piece(self._config.classes[best], float(log_probabilities[best]))
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A classifier embeds no texts."""
-        raise InvalidInput("this model embeds no texts", field="model", fix="ask another model")
+        """Raises `InvalidInput`: a classifier embeds no texts."""
+        raise InvalidInput("this model cannot embed texts", field="model", fix="use another model")
 
     def _record(self, question: Question) -> dict[str, float | None]:
         columns = self._state.columns
-        said = next((m.content for m in reversed(question.messages) if m.role == "user"), "")
+        content = next((m.content for m in reversed(question.messages) if m.role == "user"), "")
         try:
-            record = _RECORD.decode(said.encode())
+            record = _RECORD.decode(content.encode())
         except msgspec.DecodeError as error:
             raise InvalidInput(
-                f"this model reads a JSON object of numbers: {error}",
+                f"this model takes a JSON object of numbers: {error}",
                 field="messages",
-                fix=f'ask for instance {{"{columns[0] if columns else "column"}": 1.5}}',
+                fix=f'ask, for instance, {{"{columns[0] if columns else "column"}": 1.5}}',
             ) from None
         record = {plain(column): value for column, value in record.items()}
         unknown = sorted(record.keys() - set(columns))

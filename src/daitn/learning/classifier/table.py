@@ -1,6 +1,6 @@
 """Reading `table/1`: a CSV file with a header, numeric feature columns and one label column.
 
-An empty cell (or `nan`) is a missing value; any other cell that is no finite number is an error.
+An empty cell (or `nan`) is a missing value. Any other cell that is not a finite number is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daitn.objects.text import plain
 __all__ = ["LABEL", "Table", "profile", "read_table"]
 
 _MAX_LABELS = 1000
-"""A histogram is published: a column with more values is no label, and may name its records."""
+"""A histogram is published. A column with more values is not a label, and may name its records."""
 _TOO_LARGE = "cannot be held by a 32-bit float"
 _LARGEST = np.finfo(np.float32).max
 _NO_SELECTION = Selection()
@@ -41,9 +41,9 @@ class Table:
     labels: tuple[str, ...]
 
     def arranged(self, columns: tuple[str, ...], path: Path) -> Table:
-        """The same data with the feature columns in this order.
+        """The same data with its feature columns in this order.
 
-        Raises `InvalidInput` naming the columns that one side has and the other has not.
+        Raises `InvalidInput` naming the columns that only one side has.
         """
         if columns == self.columns:
             return self
@@ -65,8 +65,8 @@ class Table:
 def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECTION) -> Table:
     """Read a file, with the label that a model of `label` learns from it.
 
-    Raises `NotFound` if there is no such file, `InvalidInput` telling all that is wrong with it if
-    it is malformed or has no records.
+    Raises `NotFound` if there is no such file, and `InvalidInput` with all that is wrong if it is
+    malformed or has no records.
     """
     rows = _rows(path)
     layout, complaints = lay_out(path, next(rows, (1, []))[1], label, selection)
@@ -82,14 +82,14 @@ def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECT
                 complaints.cell(line, layout.label, "should not be empty")
         features.append(_numbers(line, layout, cells, complaints))
     if not features and not complaints:
-        complaints.say("there are no records", "records", "add some below the header")
+        complaints.add("there are no records", "records", "add some below the header")
     complaints.fail()
     columns = tuple(complaints.names[at] for at in layout.features)
     return Table(columns=columns, features=np.stack(features), labels=tuple(labels))
 
 
 def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
-    """Describe a file. Its label is the column that the selection names, or is called `label`.
+    """Describe a file. Its label is the column that the selection names, or else `label`.
 
     Raises as `read_table` does, and `InvalidInput` if the label has too many values to be one.
     """
@@ -97,9 +97,9 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
     labels = Counter(table.labels)
     if len(labels) > _MAX_LABELS:
         raise InvalidInput(
-            f"{path} has {len(labels)} different labels; at most {_MAX_LABELS} make classes",
+            f"{path} has {len(labels)} different labels; at most {_MAX_LABELS} can be classes",
             field=label_column(LABEL, selection),
-            fix="name a column that holds a class: `label: its name`",
+            fix="name the column with the class: `label: its name`",
         )
     usable = int(np.isfinite(table.features).all(axis=1).sum())
     return DataProfile(
@@ -112,18 +112,18 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
 
 
 def _remarks(table: Table) -> Iterator[str]:
-    """What is allowed, and may not be meant."""
+    """What is allowed, but may be unintended."""
     present = np.isfinite(table.features)
-    empty = [name for name, there in zip(table.columns, present.T, strict=True) if not there.any()]
+    empty = [name for name, has in zip(table.columns, present.T, strict=True) if not has.any()]
     if empty:
-        yield f"empty throughout, so that models learn nothing of it here: {some(empty)}"
+        yield f"empty throughout, so that models learn nothing from it here: {some(empty)}"
     numbered = [
         name
         for name, values in zip(table.columns, table.features.T, strict=True)
         if _looks_like_numbering(values)
     ]
     if numbered:
-        yield f"a different whole number in every record; `ignore` what is an id: {some(numbered)}"
+        yield f"a different whole number in every record; `ignore` any id: {some(numbered)}"
 
 
 def _looks_like_numbering(values: NDArray[np.float32]) -> bool:
@@ -132,7 +132,7 @@ def _looks_like_numbering(values: NDArray[np.float32]) -> bool:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every record that is not blank, the header first."""
+    """Line number and cells of every record that is not blank, including the header."""
     reader = csv.reader(text_lines(path), strict=True)
     try:
         for cells in reader:
@@ -140,7 +140,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except csv.Error as error:
         raise InvalidInput(
-            f"{path} is no CSV file: {error}, in line {reader.line_num}",
+            f"{path} is not a CSV file: {error}, in line {reader.line_num}",
             field=str(path),
             fix="write CSV in UTF-8",
         ) from error

@@ -1,4 +1,4 @@
-"""Teaching a classifier on one site's table."""
+"""Training a classifier on one site's table."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["merged", "train"]
 
 _REPORTS = 20
-"""Progress reports of a visit."""
+"""Progress reports per visit."""
 _LAST_SHARE = 0.1
-"""Of the batches, whose mean loss is the visit's loss."""
+"""The share of batches, at the end, whose mean loss is the visit's loss."""
 
 
 def train(
@@ -36,8 +36,8 @@ def train(
     seed: int,
     watch: Callable[[Progress], None],
 ) -> Trained:
-    """Teach `state`, in place, `examples` rows of the table in the file `data`, reshuffled whenever
-    all were seen."""
+    """Train `state` in place on `examples` rows of the table from the file `data`. The rows are
+    shuffled anew whenever all were used."""
     started = time.perf_counter()
     if examples < 1:
         raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
@@ -63,7 +63,7 @@ def _fit(
     order: Tensor,
     watch: Callable[[Progress], None],
 ) -> list[float]:
-    """Walk through `order` in batches; returns each batch's loss."""
+    """Train on `order` in batches; returns each batch's loss."""
     device = engine_device()
     inputs, targets = inputs.to(device), targets.to(device)
     layers = [
@@ -79,8 +79,8 @@ def _fit(
     for batch in torch.split(order.to(device), config.batch):
         optimiser.zero_grad()
         loss = functional.cross_entropy(forward(inputs[batch], layers), targets[batch])
-        pulled = loss + config.proximal / 2 * _distance(tensors, arrived)
-        pulled.backward()  # type: ignore[no-untyped-call]
+        objective = loss + config.proximal / 2 * _distance(tensors, arrived)
+        objective.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(float(loss.detach()))
         before, done = done, done + len(batch)
@@ -97,7 +97,7 @@ def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
 
 
 def _order(rows: int, examples: int, seed: int) -> Tensor:
-    """Which row is the n-th example: one shuffle of all rows after the other."""
+    """The row of each example: consecutive shuffles of all rows."""
     generator = torch.Generator().manual_seed(seed)
     rounds = -(-examples // rows)
     return torch.cat([torch.randperm(rows, generator=generator) for _ in range(rounds)])[:examples]
@@ -105,7 +105,7 @@ def _order(rows: int, examples: int, seed: int) -> Tensor:
 
 def merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:
     """Mean and variance of each column over what was known and this site's values, weighted by the
-    examples that have one. (Chan, Golub and LeVeque 1979: pairwise update of variances.)
+    number of examples with a value (Chan, Golub and LeVeque 1979: pairwise update of variances).
     """
     present = np.isfinite(features)
     filled = present.sum(axis=0)
@@ -128,6 +128,6 @@ def merged(known: Standard | None, features: NDArray[np.float32], examples: int)
 
 
 def _single(values: NDArray[np.float64]) -> Tensor:
-    """As far as a 32-bit float goes: the square of a large value does not fit."""
+    """As 32-bit floats, clipped: the square of a large value does not fit."""
     most = np.finfo(np.float32).max
     return torch.from_numpy(values.clip(-most, most).astype(np.float32))

@@ -1,1 +1,1 @@
-"""Models that travel by themselves: what a site does for those that come by, and their homes."""
+"""Models that travel by themselves: a site hosts those of others and is home to its own."""

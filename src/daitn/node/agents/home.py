@@ -1,4 +1,4 @@
-"""Where models set out and come home: their owner's site, which sends out anew what was lost."""
+"""The home of agents: their owner's site sends them out, receives them, restarts lost ones."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ __all__ = ["AgentHome"]
 log = logging.getLogger(__name__)
 
 LOST_S = 30.0
-"""A model of which nothing was heard for so long is lost: sites tell of it every few seconds."""
-LOOKED_EVERY_S = 1.0
+"""An agent without news for this long is lost: hosts report on it every few seconds."""
+CHECK_EVERY_S = 1.0
 
 
 class AgentHome:
@@ -77,31 +77,31 @@ class AgentHome:
         self._transport = transport
         self._needs = needs
         self._open: dict[JobId, Agent] = {}
-        """Those that have not ended: what is done again and again looks at these alone."""
+        """Agents that have not ended; periodic work looks at these alone."""
         self._models: dict[JobId, frozenset[Digest]] = {}
-        """Weights that each agent needs, whether it has ended or not."""
-        self._heard_s: dict[JobId, float] = {}
-        self._at: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
-        """Its latest stage of which was heard, and where."""
+        """Weights that each agent needs, ended or not."""
+        self._reported_at_s: dict[JobId, float] = {}
+        self._whereabouts: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
+        """The latest reported stage of each agent, and the site that reported it."""
         self._backed_up: dict[JobId, set[Digest]] = {}
-        self._news: dict[JobId, Agent] = {}
-        """Agents whose weights may not be kept here yet."""
+        self._to_back_up: dict[JobId, Agent] = {}
+        """Agents whose weights may not be backed up here yet."""
         self._naming: set[JobId] = set()
-        """Ids of jobs that are being assessed, and not kept yet."""
+        """Ids of jobs that are being assessed and are not stored yet."""
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
-        """Wait for news of those that are under way."""
+        """Await reports on the agents under way."""
         for agent in self._store.all():
             try:
-                self._know(Itinerary.of(agent))
+                self._index(Itinerary.of(agent))
             except Corrupt as error:
-                log.error("an agent of this home cannot be read and is left aside: %s", error)
-        self._news = dict(self._open)
-        self._heard_s = dict.fromkeys(self._open, time.monotonic())
+                log.error("an agent of this home cannot be read and is ignored: %s", error)
+        self._to_back_up = dict(self._open)
+        self._reported_at_s = dict.fromkeys(self._open, time.monotonic())
         self._tasks = (
             asyncio.create_task(self._watch(), name="agents"),
-            asyncio.create_task(self._back_up_for_ever(), name="agents' weights"),
+            asyncio.create_task(self._back_up_forever(), name="agents' weights"),
         )
 
     async def close(self) -> None:
@@ -110,11 +110,11 @@ class AgentHome:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def models(self) -> frozenset[Digest]:
-        """Weights that came home, or of which a copy is kept here."""
+        """Weights that returned or are backed up here."""
         return frozenset().union(*self._models.values())
 
     def handlers(self) -> dict[str, Handler]:
-        """The verbs of a control centre that a home knows too, for its own models."""
+        """The control centre's verbs that a home offers for its own agents."""
         return {
             "submit": self._on_submit,
             "assess": self._on_assess,
@@ -133,7 +133,7 @@ class AgentHome:
         report = decode(packet.payload, AgentReport)
         return encode(await self._report(report))
 
-    # News
+    # Reports
 
     async def _report(self, report: AgentReport) -> ReportReply:
         known = self._open.get(report.job)
@@ -142,23 +142,23 @@ class AgentHome:
             return ReportReply.STALE
         if report.epoch < known.epoch:
             return ReportReply.STALE
-        stage, at = self._at.get(report.job, (report.stage(), report.site))
+        stage, at = self._whereabouts.get(report.job, (report.stage(), report.site))
         if report.site != at and report.stage() <= stage:
             return ReportReply.STALE
-        self._at[report.job] = report.stage(), report.site
-        self._heard_s[report.job] = time.monotonic()
+        self._whereabouts[report.job] = report.stage(), report.site
+        self._reported_at_s[report.job] = time.monotonic()
         agent = report.agent
         if agent is None or agent.stage() < known.stage():
             return ReportReply.YES
         if (agent.job, agent.home, agent.epoch) != (report.job, self._site, report.epoch):
             raise Corrupt(f"the report on {report.job} is about another agent", field="agent")
-        # What has ended is not home yet: its weights are still to come.
+        # An agent that ended elsewhere is not home yet: its weights have yet to arrive.
         if not Itinerary.of(agent).job.state.final:
-            await self._learn(agent)
+            await self._update(agent)
         return ReportReply.YES
 
     async def _arrived(self, agent: Agent) -> None:
-        """It came home, for good. Of several copies, the first that does."""
+        """Accept an agent that returned for good; of several copies, the first."""
         if not self._awaits(agent):
             return
         itinerary = Itinerary.of(agent)
@@ -166,9 +166,9 @@ class AgentHome:
         if itinerary.job.best is not None:
             await self._transport.fetch(itinerary.job.best.model, lambda done, total: None)
         if not self._awaits(agent):
-            return  # Cancelled, or sent out anew, meanwhile.
-        await self._learn(agent)
-        log.info("%s came home: %s", agent.job, itinerary.job.state)
+            return  # Cancelled or restarted meanwhile.
+        await self._update(agent)
+        log.info("%s returned home: %s", agent.job, itinerary.job.state)
 
     def _awaits(self, agent: Agent) -> bool:
         known = self._open.get(agent.job)
@@ -177,128 +177,134 @@ class AgentHome:
             return False
         return known.epoch <= agent.epoch
 
-    async def _learn(self, agent: Agent) -> None:
+    async def _update(self, agent: Agent) -> None:
         self._store.put(agent)
-        self._know(Itinerary.of(agent))
+        self._index(Itinerary.of(agent))
         if agent.job in self._open:
-            self._news[agent.job] = agent
+            self._to_back_up[agent.job] = agent
         shown = self._view(agent)
         try:
             await self._fabric.publish(keys.job_event(agent.job), encode(shown))
         except DaitnError as error:
-            log.debug("news of %s are not heard: %s", agent.job, error)
+            log.debug("the state of %s was not published: %s", agent.job, error)
 
-    def _know(self, itinerary: Itinerary) -> None:
+    def _index(self, itinerary: Itinerary) -> None:
         job = itinerary.job
         self._models[job.id] = frozenset(model.manifest for model in itinerary.models())
         if job.state.final:
-            for of in (self._open, self._news, self._heard_s, self._at, self._backed_up):
+            for of in (
+                self._open,
+                self._to_back_up,
+                self._reported_at_s,
+                self._whereabouts,
+                self._backed_up,
+            ):
                 of.pop(job.id, None)
         else:
             self._open[job.id] = itinerary.agent
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(LOOKED_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S)
             now_s = time.monotonic()
             for job in tuple(self._open):
-                silent_s = now_s - self._heard_s.setdefault(job, now_s)
-                agent = self._open.get(job)  # It may have ended since the round began.
+                silent_s = now_s - self._reported_at_s.setdefault(job, now_s)
+                agent = self._open.get(job)  # It may have ended since this round began.
                 if silent_s > LOST_S and agent is not None:
-                    await self._look_after(agent)
+                    await self._restart_safely(agent)
 
-    async def _back_up_for_ever(self) -> None:
-        """Keep the measured weights of models under way here too: they may be lost with a site."""
+    async def _back_up_forever(self) -> None:
+        """Copy the measured weights of agents under way: a host may be lost with its copy."""
         while True:
-            await asyncio.sleep(LOOKED_EVERY_S)
-            for agent in tuple(self._news.values()):
+            await asyncio.sleep(CHECK_EVERY_S)
+            for agent in tuple(self._to_back_up.values()):
                 try:
                     await self._back_up(agent)
-                    if self._news.get(agent.job) is agent:
-                        del self._news[agent.job]
+                    if self._to_back_up.get(agent.job) is agent:
+                        del self._to_back_up[agent.job]
                 except DaitnError as error:
-                    log.debug("weights of %s are not backed up: %s", agent.job, error)
+                    log.debug("weights of %s are not backed up yet: %s", agent.job, error)
                 except Exception:
-                    log.exception("weights of %s are not backed up", agent.job)
+                    log.exception("backing up weights of %s failed", agent.job)
 
     async def _back_up(self, agent: Agent) -> None:
         if agent.job not in self._open:
             return
-        kept = self._backed_up.setdefault(agent.job, set())
+        backed_up = self._backed_up.setdefault(agent.job, set())
         for model in Itinerary.of(agent).measured_models():
-            if model.manifest not in kept:
+            if model.manifest not in backed_up:
                 await self._transport.fetch(model, lambda done, total: None)
-                kept.add(model.manifest)
+                backed_up.add(model.manifest)
 
-    async def _look_after(self, agent: Agent) -> None:
+    async def _restart_safely(self, agent: Agent) -> None:
         try:
-            await self._send_anew(agent)
+            await self._restart(agent)
         except Exception:
-            log.exception("the model of %s is not sent out anew", agent.job)
-            self._heard_s[agent.job] = time.monotonic()
+            log.exception("restarting the agent of %s failed", agent.job)
+            self._reported_at_s[agent.job] = time.monotonic()
 
-    async def _send_anew(self, agent: Agent) -> None:
-        """From what was last heard of it, without the site where it was lost."""
+    async def _restart(self, agent: Agent) -> None:
+        """Restart a lost agent from its last reported facts, without the site that lost it."""
         itinerary = Itinerary.of(agent)
-        log.warning("%s is lost; it sets out anew", agent.job)
+        log.warning("%s is lost and is restarted", agent.job)
         for outstanding in tuple(itinerary.job.outstanding.values()):
             itinerary.take(SiteLost(outstanding.site), self._runtime.now_s())
         await self._send_out(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
 
     async def _send_out(self, agent: Agent) -> None:
-        await self._learn(agent)
-        self._heard_s[agent.job] = time.monotonic()
+        await self._update(agent)
+        self._reported_at_s[agent.job] = time.monotonic()
         self._host.send_out(agent)
 
     # Owners
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
         """`SubmitIntent` -> `JobView`: start a job here."""
-        wanted = decode(payload, SubmitIntent)
-        name = checked_name(wanted.intent.name, "name")
-        if wanted.start is not None:
+        request = decode(payload, SubmitIntent)
+        name = checked_name(request.intent.name, "name")
+        if request.start is not None:
             raise InvalidInput(
-                "a model that travels by itself starts fresh",
+                "a model that travels by itself starts without weights",
                 field="model.start",
                 fix="leave it out, or train without --autonomous",
             )
-        agent = await self._submitted(name, wanted)
+        agent = await self._submitted(name, request)
         await self._send_out(agent)
         return encode(self._view(agent))
 
-    async def _submitted(self, name: str, wanted: SubmitIntent) -> Agent:
-        model = wanted.intent.model
-        check_travels(wanted.intent)
+    async def _submitted(self, name: str, request: SubmitIntent) -> Agent:
+        model = request.intent.model
+        check_travels(request.intent)
         needs = await self._needs(RecipeQuestion(recipe=model.recipe, config=model.config))
         now_s = self._runtime.now_s()
         taken = self._store.jobs()
         number = 1
-        # Jobs of two homes meet at hosts, so a number alone would not do.
+        # Jobs of two homes meet at hosts, so a number alone is not unique.
         while (job := JobId(f"{name}-{self._site}-{number}")) in taken | self._naming:
             number += 1
         self._naming.add(job)
         checked_name(job, "name")
-        first = Submitted(job=job, intent=wanted.intent, needs=needs, insist=wanted.insist)
+        first = Submitted(job=job, intent=request.intent, needs=needs, insist=request.insist)
         itinerary = Itinerary.of(Agent(job=job, home=self._site, facts=(DatedFact(now_s, first),)))
         try:
             itinerary.take(Assessed(await self._assess(itinerary, now_s)), now_s)
         finally:
-            # Whoever submits it keeps it before anything else happens here.
+            # The caller stores the job before it awaits anything.
             self._naming.discard(job)
         return itinerary.agent
 
     async def _assess(self, itinerary: Itinerary, now_s: float) -> Assessment:
-        """By what is heard here: whether there is data that may bring the targets, and somebody to
-        measure each objective."""
-        step = await itinerary.decide(itinerary.heard(self._runtime.core.routes), now_s)
+        """Assess by what is advertised here: is there data that may reach the targets, and a
+        verifier for each objective?"""
+        step = await itinerary.decide(itinerary.local_view(self._runtime.core.routes), now_s)
         topology, route = step.question.topology, step.route
         reasons = [
-            f"nobody is heard of who measures {objective.name} (on {objective.topic})"
+            f"no known verifier measures {objective.name} (on {objective.topic})"
             for objective in itinerary.job.intent.objectives
             if not topology.verifiers.get(ObjectiveName(objective.name))
         ]
         if not topology.options:
-            reasons.append("no data is heard of that the model may learn from")
+            reasons.append("no advertised data may be used to train the model")
         elif route is None and not reasons:
             reasons.append(step.why or "no visit is expected to bring the targets nearer")
         return Assessment(
@@ -346,7 +352,7 @@ class AgentHome:
         itinerary = Itinerary.of(agent)
         if not itinerary.job.state.final:
             itinerary.take(CancelRequested(), self._runtime.now_s())
-            await self._learn(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
+            await self._update(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
         return encode(self._view(self._get(agent.job)))
 
     def _view(self, agent: Agent) -> JobView:
@@ -365,6 +371,6 @@ class AgentHome:
             raise NotFound(
                 f"{self._site} is not the home of {job}",
                 field="job",
-                fix="ask the site where it set out",
+                fix="ask the site where it was submitted",
             )
         return agent

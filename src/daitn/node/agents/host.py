@@ -1,8 +1,7 @@
-"""A site on the way of models that travel by themselves: it takes them over, does what they came
-for, and lets them go on.
+"""A host of agents: it takes over models that travel by themselves, does their work, sends them on.
 
-A model is taken over once its weights are here and its facts are on disk; only then does the site
-that it came from forget it. So at every moment one site at least has both.
+A host has taken over an agent once the weights are here and the facts are on disk; only then does
+the previous host forget it. So at least one site has both at any time.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ __all__ = ["AgentHost"]
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-"""Before a note that was not heard is sent again."""
-NOTE_EVERY_S = 5.0
-NOTE_TIMEOUT_S = 10.0
+"""Pause before a lost report is sent again."""
+REPORT_EVERY_S = 5.0
+REPORT_TIMEOUT_S = 10.0
 FULL_S = 5.0
-"""Until a full disk is looked at again."""
+"""Pause before a full disk is tried again."""
 MOST_FETCHES = 3
-"""After that many in vain, weights that are not measured yet are given up."""
-MOST_SPARED = 32
-"""Sites that a packet is told not to try: each uses up a hop."""
+"""After this many failed fetches, unmeasured weights are given up."""
+MOST_AVOIDED = 32
+"""Sites that a packet is to avoid: each uses up a hop."""
 LEG_TIMEOUT_S = 3600.0
-"""For a model to be taken over at its next stop: as long as its weights take there."""
+"""Time for the next host to take over, which includes the transfer of weights."""
 
 
 class AgentHost:
@@ -68,43 +67,43 @@ class AgentHost:
         site: SiteId,
         runtime: ForwarderRuntime,
         store: AgentStore,
-        bring: Callable[[ModelRef], Awaitable[None]],
+        prefetch: Callable[[ModelRef], Awaitable[None]],
         perform: Callable[[Work], Awaitable[WorkResult]],
         descriptor: Callable[[], NodeDescriptor],
     ) -> None:
         self._site = site
         self._runtime = runtime
         self._store = store
-        self._bring = bring
+        self._prefetch = prefetch
         self._perform = perform
         self._descriptor = descriptor
-        self._under_way = Tasks()
-        """One for each job."""
+        self._tasks = Tasks()
+        """One task per job."""
 
     def resume(self) -> None:
-        """After a start: take on what was here."""
+        """After a start: continue with the agents on disk."""
         for agent in self._store.all():
-            self._begin(agent.job, partial(self._resumed, agent))
+            self._spawn(agent.job, partial(self._resumed, agent))
 
     async def close(self) -> None:
-        """Stop; what is here stays on disk."""
-        await self._under_way.close()
+        """Stop; agents stay on disk."""
+        await self._tasks.close()
 
     def models(self) -> frozenset[Digest]:
-        """Weights that the agents here need."""
+        """Weights that agents here need."""
         return frozenset(
             model.manifest for agent in self._store.all() for model in Itinerary.of(agent).models()
         )
 
     def send_out(self, agent: Agent) -> None:
-        """Send an agent out, for the first time or anew."""
+        """Send an agent out, for the first time or again."""
         self._store.put(agent)
-        self._begin(agent.job, partial(self._resumed, agent))
+        self._spawn(agent.job, partial(self._resumed, agent))
 
     # Taking over
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
-        """See `Service`: answered once the model is taken over."""
+        """See `Service`: answers once the agent is taken over."""
         agent = decode(packet.payload, Agent)
         known = self._store.get(agent.job)
         if known is not None and known.stage() > agent.stage():
@@ -112,44 +111,44 @@ class AgentHost:
         itinerary = Itinerary.of(agent)
         event = await self._arrival(itinerary, intent)
         for model in itinerary.models():
-            await self._bring(model)
+            await self._prefetch(model)
         known = self._store.get(agent.job)
         if known is not None and known.stage() > agent.stage():
             return b""
         itinerary.agent = msgspec.structs.replace(itinerary.agent, choices=())
         itinerary.take(event, self._runtime.now_s())
         self._store.put(itinerary.agent)
-        self._begin(agent.job, partial(self._travel, itinerary))
+        self._spawn(agent.job, partial(self._travel, itinerary))
         return b""
 
     async def _arrival(
         self, itinerary: Itinerary, intent: PacketIntent
     ) -> Planned | VerifiersChosen:
-        """What its arrival means for its job. Raises `NotServed` where it came in vain."""
+        """The event of its arrival for its job. Raises `NotServed` if it cannot be served here."""
         node = self._descriptor()
         if intent.capability == Capability.VERIFY:
             if itinerary.trained_at == self._site:
-                raise NotServed(Refusal(Reason.FAILED, "who trained a model does not measure it"))
+                raise NotServed(
+                    Refusal(Reason.FAILED, "a site does not measure a model that it trained")
+                )
             tests = node.verifier.tests if node.verifier else ()
             chosen = itinerary.verified_by(self._site, frozenset(test.topic for test in tests))
             if not chosen.assignments:
-                raise NotServed(
-                    Refusal(Reason.FAILED, f"nothing on {intent.subject} is tested here")
-                )
+                raise NotServed(Refusal(Reason.FAILED, f"no test on {intent.subject} here"))
             return chosen
         if itinerary.job.state is not JobState.PLANNING:
             raise NotServed(
-                Refusal(Reason.FAILED, f"a job that is {itinerary.job.state} learns nothing")
+                Refusal(Reason.FAILED, f"a job that is {itinerary.job.state} does not train")
             )
-        return await self._to_learn(itinerary, node)
+        return await self._plan_here(itinerary, node)
 
-    async def _to_learn(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
-        """That it learns here: no site that it might go to instead is better, now that this site
-        is known. Raises `NotServed`."""
-        heard = itinerary.heard(self._runtime.core.routes, node)
+    async def _plan_here(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
+        """The plan to train here. Raises `NotServed` if another site that it can choose is better,
+        now that this site is known."""
+        view = itinerary.local_view(self._runtime.core.routes, node)
         choices = {self._site, *itinerary.agent.choices}
-        later = tuple(one.site for one in heard.prospects if one.site not in choices)
-        step = await itinerary.decide(heard, self._runtime.now_s(), later, self._site)
+        later = tuple(one.site for one in view.prospects if one.site not in choices)
+        step = await itinerary.decide(view, self._runtime.now_s(), later, self._site)
         if step.route is not None and step.route.visits[0].site == self._site:
             return itinerary.planned(step)
         own = f"{self._site}/"
@@ -158,20 +157,20 @@ class AgentHost:
         if not reasons and self._site in itinerary.job.excluded:
             reasons = [f"{self._site} failed this job too often"]
         if not reasons and step.route is not None:
-            reasons = [f"{step.route.visits[0].site} is expected to teach it more"]
-        reason = "; ".join(reasons) or "no gain is expected of the data here"
+            reasons = [f"a larger gain is expected at {step.route.visits[0].site}"]
+        reason = "; ".join(reasons) or "no gain is expected from the data here"
         raise NotServed(Refusal(Reason.FAILED, reason[:500]))
 
     # Going on
 
-    def _begin(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
-        self._under_way.anew(job, self._guarded(job, work), f"model {job}")
+    def _spawn(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.anew(job, self._guarded(job, work), f"model {job}")
 
     async def _guarded(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception:
-            log.exception("the model of %s does not go on", job)
+            log.exception("the agent of %s is stuck", job)
 
     async def _resumed(self, agent: Agent) -> None:
         try:
@@ -182,32 +181,32 @@ class AgentHost:
         await self._travel(itinerary)
 
     async def _travel(self, itinerary: Itinerary) -> None:
-        """Do what is to be done here, then go on to where the rest can be done."""
-        noting = asyncio.create_task(self._note_for_ever(itinerary))
+        """Do the work for this site, then move on to where the rest can be done."""
+        reporting = asyncio.create_task(self._report_forever(itinerary))
         try:
-            while not await self._on(itinerary):
+            while not await self._step(itinerary):
                 pass
         finally:
-            noting.cancel()
-            await asyncio.gather(noting, return_exceptions=True)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
         self._store.drop(itinerary.agent)
 
-    async def _on(self, itinerary: Itinerary) -> bool:
-        """One thing more. Returns whether the model is taken over elsewhere."""
+    async def _step(self, itinerary: Itinerary) -> bool:
+        """Do the next step. Returns whether another host has taken over."""
         job, now_s = itinerary.job, self._runtime.now_s()
         if job.state.final:
-            return await self._leave_or_rest(itinerary, home_intent(itinerary.agent.home), ())
+            return await self._leave_or_pause(itinerary, home_intent(itinerary.agent.home), ())
         if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
-            await self._take(itinerary, DeadlinePassed())
+            await self._record(itinerary, DeadlinePassed())
         elif job.outstanding:
             await self._work(itinerary)
         elif job.state is JobState.VERIFYING and itinerary.open_objectives():
             return await self._to_verifier(itinerary)
         elif job.state is JobState.WAITING:
             wake_at_s = min(job.wake_at_s or now_s, job.deadline_at_s or math.inf)
-            # By another clock, of another site or of before this one was set, it may be far away.
+            # Another site's clock, or this one's before it was set, may have put it far ahead.
             await asyncio.sleep(min(max(0.0, wake_at_s - now_s), RETRY_AT_MOST_S))
-            await self._take(itinerary, Woke())
+            await self._record(itinerary, Woke())
         elif job.state is JobState.PLANNING:
             return await self._to_data(itinerary)
         else:
@@ -218,58 +217,58 @@ class AgentHost:
         candidate = itinerary.job.candidate
         assert candidate is not None
         try:
-            # They are here, unless the site that had them was lost.
-            await self._bring(candidate.model)
+            # The weights are here, unless the site that held them was lost.
+            await self._prefetch(candidate.model)
         except DaitnError as error:
-            log.warning("the weights of %s are away: %s", itinerary.job.id, error)
+            log.warning("the weights of %s are unavailable: %s", itinerary.job.id, error)
             itinerary.missed += 1
             if itinerary.missed < MOST_FETCHES:
                 await asyncio.sleep(RETRY_S * 2.0**itinerary.missed)
             else:
-                await self._take(itinerary, CandidateLost(str(error)))
+                await self._record(itinerary, CandidateLost(str(error)))
             return False
-        spared = (itinerary.trained_at,) if itinerary.trained_at else ()
-        return await self._leave_or_rest(itinerary, itinerary.verify_intent(), spared)
+        avoided = (itinerary.trained_at,) if itinerary.trained_at else ()
+        return await self._leave_or_pause(itinerary, itinerary.verify_intent(), avoided)
 
     async def _to_data(self, itinerary: Itinerary) -> bool:
-        heard = itinerary.heard(self._runtime.core.routes)
+        view = itinerary.local_view(self._runtime.core.routes)
         later = tuple(itinerary.refused)
-        step = await itinerary.decide(heard, self._runtime.now_s(), later)
+        step = await itinerary.decide(view, self._runtime.now_s(), later)
         route = step.route
         if route is None:
-            await self._take(itinerary, itinerary.unplanned(step))
+            await self._record(itinerary, itinerary.unplanned(step))
             itinerary.refused.clear()
             return False
         site, intent = route.visits[0].site, itinerary.data_intent(step)
         choices = step.choices()
-        nearest = reversed(heard.prospects)
+        nearest = reversed(view.prospects)
         offering = [one.site for one in nearest if one.topic == intent.subject]
-        # Once one refused it, forwarders choose among all that may be better than to wait.
-        spared = [at for at in offering if at != site and (not later or at not in choices)]
-        taken = await self._leave(itinerary, intent, tuple(spared), choices)
-        if not taken:
+        # After a refusal, forwarders choose among all sites that may be better than waiting.
+        avoided = [at for at in offering if at != site and (not later or at not in choices)]
+        moved = await self._leave(itinerary, intent, tuple(avoided), choices)
+        if not moved:
             itinerary.refused[site] = itinerary.refusal
             await asyncio.sleep(RETRY_S)
-        return taken
+        return moved
 
-    async def _leave_or_rest(
-        self, itinerary: Itinerary, intent: PacketIntent, spared: tuple[str, ...]
+    async def _leave_or_pause(
+        self, itinerary: Itinerary, intent: PacketIntent, avoided: tuple[str, ...]
     ) -> bool:
-        taken = await self._leave(itinerary, intent, spared)
-        if not taken:
+        moved = await self._leave(itinerary, intent, avoided)
+        if not moved:
             await asyncio.sleep(itinerary.pause_s())
-        return taken
+        return moved
 
     async def _leave(
         self,
         itinerary: Itinerary,
         intent: PacketIntent,
-        spared: tuple[str, ...],
+        avoided: tuple[str, ...],
         choices: tuple[SiteId, ...] = (),
     ) -> bool:
-        """Go on to who does what is wanted; sites in `spared` are not tried.
+        """Move on to a site that serves `intent`, avoiding the sites in `avoided`.
 
-        Returns whether it was taken over.
+        Returns whether that site took over.
         """
         packet = Packet(
             PacketKind.MODEL,
@@ -279,7 +278,7 @@ class AgentHost:
             hop_limit=MOST_HOPS,
             deadline_ms=int(1000 * (self._runtime.now_s() + LEG_TIMEOUT_S)),
         )
-        for site in [site for site in spared if site != self._site][:MOST_SPARED]:
+        for site in [site for site in avoided if site != self._site][:MOST_AVOIDED]:
             packet = packet.stepped(site, int(1000 * self._runtime.now_s()), Action.TRIED, 0)
         back = await self._runtime.send(packet)
         if back.kind is PacketKind.ANSWER:
@@ -296,7 +295,7 @@ class AgentHost:
         )
         return False
 
-    async def _take(self, itinerary: Itinerary, event: JobEvent) -> None:
+    async def _record(self, itinerary: Itinerary, event: JobEvent) -> None:
         itinerary.take(event, self._runtime.now_s())
         while True:
             try:
@@ -322,40 +321,40 @@ class AgentHost:
         except DaitnError as error:
             log.warning("%s failed: %s", work.visit, error)
             outcome = msgspec.structs.replace(outcome, error=ErrorReport.of(error))
-        await self._take(itinerary, Reported(outcome))
+        await self._record(itinerary, Reported(outcome))
 
-    # Telling home
+    # Reports to the home
 
-    async def _note_for_ever(self, itinerary: Itinerary) -> None:
-        """Report to home; an agent that home calls stale ends."""
-        told: Agent | None = None
+    async def _report_forever(self, itinerary: Itinerary) -> None:
+        """Report to the home; an agent that it calls stale ends."""
+        reported: Agent | None = None
         while True:
             agent = itinerary.agent
             report = AgentReport(
                 site=self._site,
-                agent=agent if agent is not told else None,
+                agent=agent if agent is not reported else None,
                 job=agent.job,
                 epoch=agent.epoch,
                 facts=len(agent.facts),
             )
-            heard = await self._report(agent.home, report)
-            if heard is ReportReply.STALE:
+            reply = await self._report(agent.home, report)
+            if reply is ReportReply.STALE:
                 log.info("another agent of %s is under way; this one ends", agent.job)
                 self._store.drop(itinerary.agent)
-                self._under_way.end(agent.job)
+                self._tasks.end(agent.job)
                 return
-            if heard is ReportReply.YES:
-                told = agent
-            await asyncio.sleep(NOTE_EVERY_S if told is itinerary.agent else RETRY_S)
+            if reply is ReportReply.YES:
+                reported = agent
+            await asyncio.sleep(REPORT_EVERY_S if reported is itinerary.agent else RETRY_S)
 
     async def _report(self, home: SiteId, report: AgentReport) -> ReportReply | None:
-        """What home says; none: it is not reached."""
+        """The home's reply; none if it cannot be reached."""
         packet = Packet(
             PacketKind.QUERY,
             new_id(),
             encode_intent(home_intent(home)),
             encode(report),
-            deadline_ms=int(1000 * (self._runtime.now_s() + NOTE_TIMEOUT_S)),
+            deadline_ms=int(1000 * (self._runtime.now_s() + REPORT_TIMEOUT_S)),
         )
         back = await self._runtime.send(packet)
         try:

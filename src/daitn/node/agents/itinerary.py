@@ -1,4 +1,4 @@
-"""What an agent needs next, from its facts alone."""
+"""An agent's next step, derived from its facts alone."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ __all__ = ["Itinerary", "NextStep", "home_intent", "prospects"]
 
 _MTRCE = Mtrce()
 _MOST_CHOICES = 256
-"""Sites that a model tells where it arrives that it might have gone to instead."""
+"""Alternatives that an agent carries to its next host."""
 _PAUSE_S, _PAUSE_MOST_S = 0.5, 20.0
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """MTRCE's answer to a model that travels, with what it was asked."""
+    """MTRCE's answer to an agent, with the question."""
 
     question: RouteQuestion
-    heard: LocalView
+    view: LocalView
     route: Route | None
     decision: Decision
     why: str = ""
     """Why there is no route."""
 
     def choices(self) -> tuple[SiteId, ...]:
-        """Sites that the route might have begun at."""
+        """Sites at which the route could have begun."""
         closed = {*self.question.excluded, *self.question.later}
         sites = {option.site for option in self.question.topology.options} - closed
         return tuple(sorted(sites))[:_MOST_CHOICES]
@@ -70,36 +70,36 @@ class Itinerary:
     agent: Agent
     job: Job
     refusals: int = 0
-    """Since it came to the site where it is."""
+    """Refusals since it arrived at its current site."""
     refused: dict[SiteId, str] = field(default_factory=dict)
-    """Sites where it was to go that did not take it over, and why, since then."""
+    """Planned sites that have refused it since then, with the reasons."""
     refusal: str = ""
-    """The words of the last one."""
+    """The reason of the last refusal."""
     missed: int = 0
-    """Fetches of weights that are to be measured in vain, since then."""
+    """Failed fetches of the weights to be measured, since then."""
 
     @classmethod
     def of(cls, agent: Agent) -> Itinerary:
-        """Raises `Corrupt` for facts that are none of a job."""
+        """Derive the job. Raises `Corrupt` for facts that do not make up a job."""
         try:
             job = replay((fact.event, fact.at_s) for fact in agent.facts)
-        # Facts come from other sites: whatever the state machine makes of them, they are no job's.
+        # Facts come from other sites: whatever the state machine raises, they do not make up a job.
         except Exception as error:
             raise Corrupt(
-                f"the facts of {agent.job} are none of a job: {error!r}", field="facts"
+                f"the facts of {agent.job} do not make up a job: {error!r}", field="facts"
             ) from None
         if job.id != agent.job:
-            raise Corrupt(f"the facts of {agent.job} are of {job.id}", field="facts")
+            raise Corrupt(f"the facts of {agent.job} are about {job.id}", field="facts")
         return cls(agent, job)
 
     def take(self, event: JobEvent, now_s: float) -> None:
-        """One more fact."""
+        """Apply one more fact."""
         handle(self.job, event, now_s)
         facts = (*self.agent.facts, DatedFact(now_s, event))
         self.agent = msgspec.structs.replace(self.agent, facts=facts)
 
     def open_objectives(self) -> tuple[ObjectiveName, ...]:
-        """What is to be measured of the candidate and is not yet."""
+        """Objectives of the candidate that are neither measured nor being measured."""
         candidate = self.job.candidate
         if candidate is None:
             return ()
@@ -115,30 +115,30 @@ class Itinerary:
         )
 
     def pause_s(self) -> float:
-        """How long to wait before going on is tried again."""
+        """Count a refusal; returns how long to wait before the next try."""
         self.refusals += 1
         return min(_PAUSE_MOST_S, _PAUSE_S * 2.0 ** min(self.refusals, 10))
 
     def models(self) -> tuple[ModelRef, ...]:
-        """Those that it needs: the one to measure or to go on with, and the best one."""
+        """Models that it needs: the one to measure or to continue from, and the best one."""
         job = self.job
         found = [job.candidate.model] if job.candidate else []
         found += self.measured_models()
         return tuple({model.manifest: model for model in found}.values())
 
     def measured_models(self) -> tuple[ModelRef, ...]:
-        """Those from which the job may go on."""
+        """Measured models from which the job may continue."""
         return tuple(one.model for one in starts(self.job))
 
-    def heard(self, routes: RouteTable, node: NodeDescriptor | None = None) -> LocalView:
-        """What the model knows at a site. `node`: how it finds the site where it has arrived."""
+    def local_view(self, routes: RouteTable, node: NodeDescriptor | None = None) -> LocalView:
+        """What the agent knows at a site. `node`: descriptor of the site where it has arrived."""
         met = {**self.job.met, **({node.site: met_at(node)} if node else {})}
         topics = {objective.topic for objective in self.job.intent.objectives}
         return LocalView(
             here=SiteId(routes.site),
             prospects=prospects(routes),
             verifiers=tuple(
-                one for topic in sorted(topics) for one in _heard_verifiers(routes, topic)
+                one for topic in sorted(topics) for one in _known_verifiers(routes, topic)
             ),
             met=met,
             measured=measured_in(entry.fact for entry in self.job.lineage),
@@ -147,36 +147,36 @@ class Itinerary:
 
     async def decide(
         self,
-        heard: LocalView,
+        view: LocalView,
         now_s: float,
         later: tuple[SiteId, ...] = (),
         arrived: SiteId | None = None,
     ) -> NextStep:
-        """Where to go next. It takes a while, in a thread; the facts are looked at before."""
+        """Decide where to go next. The search runs in a thread, on the facts at the call."""
         asked = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
-        question = question_here(asked, self.job.needs, heard)
+        question = question_here(asked, self.job.needs, view)
         route, decision = await asyncio.to_thread(_MTRCE.plan, question)
         why = "" if route else await asyncio.to_thread(_MTRCE.why_none, question)
-        return NextStep(question, heard, route, decision, why)
+        return NextStep(question, view, route, decision, why)
 
     def release_to(self, start: Digest | None) -> tuple[str, ...]:
-        """Jurisdictions into which the model may travel that a route starts from."""
+        """Jurisdictions into which the start model of a route may travel."""
         found = (one.release_to for one in self.job.checkpoints if one.model.manifest == start)
         return next(found, (ANY,))
 
     @property
     def trained_at(self) -> SiteId | None:
-        """Where the model that is to be measured was made."""
+        """The site that made the model to be measured."""
         candidate = self.job.candidate
         return candidate.visit.site if candidate and candidate.visit else None
 
     def data_intent(self, step: NextStep) -> PacketIntent:
-        """The want of a model that looks for the data of a route's first visit."""
+        """The intent of an agent that seeks the data of a route's first visit."""
         route = step.route
         assert route is not None
         return PacketIntent(
             Capability.DATA,
-            topic_at(step.question, step.heard, route),
+            topic_at(step.question, step.view, route),
             owner=self.job.intent.owner,
             trust=0,
             jurisdictions=self._data_jurisdictions(self.release_to(route.start)),
@@ -184,7 +184,7 @@ class Itinerary:
         )
 
     def verify_intent(self) -> PacketIntent:
-        """The want of a model that is to be measured."""
+        """The intent of an agent whose model is to be measured."""
         candidate = self.job.candidate
         assert candidate is not None
         objective = self.job.intent.objective(self.open_objectives()[0])
@@ -197,7 +197,7 @@ class Itinerary:
         )
 
     def _data_jurisdictions(self, release_to: tuple[str, ...]) -> tuple[str, ...]:
-        """Those where the owner lets it learn, and into which it may travel."""
+        """Jurisdictions where the owner allows training and into which the model may travel."""
         wanted = [
             requirement.one_of
             for requirement in self.job.intent.requirements
@@ -209,14 +209,14 @@ class Itinerary:
         return tuple(j for j in allowed[0] if all(j in others for others in allowed))
 
     def planned(self, step: NextStep) -> Planned:
-        """That the model is trained where it has arrived."""
-        met = step.heard.met[step.heard.here]
+        """The fact that the model is trained where it has arrived."""
+        met = step.view.met[step.view.here]
         known = self.job.met.get(met.site) == met
         return Planned(route=step.route, decision=step.decision, here=None if known else met)
 
     def unplanned(self, step: NextStep) -> Planned:
-        """That there is nowhere to go: for now, or for good."""
-        waiting = waits_for(step.question, step.heard)
+        """The fact that there is no next site, for now or for good."""
+        waiting = waits_for(step.question, step.view)
         refused = step.question.later
         if refused and waiting.startswith("sites that refuse"):
             waiting += "".join(f"; {self.refused.get(site, '')}" for site in refused[:1])
@@ -229,7 +229,7 @@ class Itinerary:
         )
 
     def verified_by(self, site: SiteId, topics: frozenset[str]) -> VerifiersChosen:
-        """That what can be measured where it has arrived is measured there."""
+        """The fact that its host measures every objective that it can."""
         named = [(name, self.job.intent.objective(name)) for name in self.open_objectives()]
         return VerifiersChosen(
             tuple(
@@ -241,12 +241,12 @@ class Itinerary:
 
 
 def home_intent(home: SiteId) -> PacketIntent:
-    """The want of what goes to an owner."""
+    """The intent of a packet to an agent's home."""
     return PacketIntent(Capability.HOME, home, trust=0)
 
 
 def prospects(routes: RouteTable) -> tuple[DataProspect, ...]:
-    """Data that was heard of at a site."""
+    """Data that the route table of a site advertises."""
     prefix = f"{Capability.DATA}:"
     found = []
     for origin, offer in routes.offering(prefix):
@@ -264,11 +264,11 @@ def prospects(routes: RouteTable) -> tuple[DataProspect, ...]:
                 )
             )
     found.sort(key=lambda one: -one.delay_s)
-    # Of several origins that lead to one site, the nearest.
+    # If several origins lead to one site, the nearest wins.
     return tuple({one.id: one for one in found}.values())
 
 
-def _heard_verifiers(routes: RouteTable, topic: str) -> tuple[KnownVerifier, ...]:
+def _known_verifiers(routes: RouteTable, topic: str) -> tuple[KnownVerifier, ...]:
     return tuple(
         KnownVerifier(SiteId(site_of(origin)), topic, offer.jurisdiction)
         for origin, offer in routes.offering(f"{Capability.VERIFY}:{topic}")

@@ -1,4 +1,4 @@
-"""A node's part in agents: a host for all of them, and a home for its owner's own."""
+"""A node's role for agents: host of any, and home of its owner's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AgentsRole:
     ) -> None:
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
-            site, role.runtime, AgentStore(state / "agents"), executor.bring, perform, descriptor
+            site, role.runtime, AgentStore(state / "agents"), executor.prefetch, perform, descriptor
         )
         self._home = AgentHome(
             site,
@@ -58,7 +58,7 @@ class AgentsRole:
         )
 
     def start(self) -> None:
-        """Take on what was here."""
+        """Continue with the agents on disk."""
         self._home.start()
         self._host.resume()
 

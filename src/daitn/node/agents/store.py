@@ -1,4 +1,4 @@
-"""Agents at a site, on its disk: a crash loses none that was taken over."""
+"""Agents on a site's disk: a crash loses none that the site has taken over."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ __all__ = ["AgentStore"]
 
 
 class AgentStore:
-    """One agent per job, the latest stage of it."""
+    """One agent per job, at its latest stage."""
 
     def __init__(self, folder: Path) -> None:
         self._store = ItemStore(folder, Agent)
 
     def get(self, job: JobId) -> Agent | None:
-        """The agent of a job, as it was kept last."""
+        """The agent of a job, as last stored."""
         return self._store.get(job)
 
     def put(self, agent: Agent) -> None:
-        """Keep it; on disk when this returns. Raises `StorageFull`."""
+        """Store it; it is on disk when this returns. Raises `StorageFull`."""
         self._store.put(agent.job, agent)
 
     def drop(self, agent: Agent) -> None:
-        """Keep it no longer; a later stage of it stays."""
-        kept = self.get(agent.job)
-        if kept is not None and kept.stage() <= agent.stage():
+        """Delete it, unless a later stage is stored."""
+        stored = self.get(agent.job)
+        if stored is not None and stored.stage() <= agent.stage():
             self._store.forget(agent.job)
 
     def jobs(self) -> frozenset[JobId]:
-        """The jobs of all that are kept."""
+        """The jobs of all stored agents."""
         return frozenset(map(JobId, self._store.names()))
 
     def all(self) -> tuple[Agent, ...]:
-        """All that are kept."""
+        """All stored agents."""
         return tuple(self._store)

@@ -1,1 +1,1 @@
-"""The role `forwarder`: AI objects as destinationless packets, between neighbours."""
+"""The role `forwarder`: passes AI objects between neighbours as destinationless packets."""

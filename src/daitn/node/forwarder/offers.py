@@ -1,4 +1,4 @@
-"""What a site offers to AI objects, from its part of the QRRT and from its own data."""
+"""What a site offers AI objects, from its part of the QRRT and from its own data."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 __all__ = ["home", "learning_offers", "serving_offers"]
 
 UNMEASURED = "unmeasured"
-"""Topic of deployments of which no accuracy is known: they answer who asks for any."""
+"""Topic of deployments without a known accuracy: they serve queries that accept any."""
 HALF_EXAMPLES = 1000.0
 USUAL_TOKENS = 128
-"""Of an answer, where times are told for all answers alike."""
+"""Tokens of a typical answer, for times that hold for all answers."""
 
 
 def home(site: SiteId) -> Offer:
-    """That who sends objects from here is reached here."""
+    """The offer by which answers and agents find their way back to this site."""
     return Offer(f"{Capability.HOME}:{site}")
 
 
 def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...]:
-    """What the deployments at a site can answer, with their names: each by its name, and by every
-    topic on which something is known of it."""
+    """Offers of the deployments at a site, each with the deployment's name.
+
+    A deployment is offered by its name and by every topic on which its accuracy is known.
+    """
     return tuple(
         (deployed.name, offer)
         for row, deployed in enumerate(snapshot.rows)
@@ -36,11 +38,11 @@ def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...
 
 
 def learning_offers(node: NodeDescriptor) -> tuple[Offer, ...]:
-    """What a site has for models that learn: data to learn from, and tests to be measured by."""
+    """What a site offers models in training: data and test sets."""
     data = [
         Offer(
             f"{Capability.DATA}:{topic}",
-            # The more there is, the better it suits; half of what much data is worth at a thousand.
+            # More data fits better, with diminishing returns: a thousand examples give one half.
             fit=dataset.samples / (dataset.samples + HALF_EXAMPLES),
             price_usd=dataset.price_usd_per_1k,
             amount=dataset.samples,

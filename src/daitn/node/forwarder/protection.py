@@ -1,4 +1,4 @@
-"""What keeps a packet as its sender made it, and its payload from those it is not for."""
+"""Signs and checks packets; seals and opens payloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTEXT = struct.Struct("!16sHB")
 
 
 def sign_packet(packet: Packet, key: SigningKey) -> Packet:
-    """The packet with its sender's key and signature. Forwarders may pass it on as it is."""
+    """The packet with its sender's key and signature; forwarders pass both on unchanged."""
     signature = base64.b64decode(key.sign(packet.signed_bytes()))
     return msgspec.structs.replace(
         packet,
@@ -29,9 +29,9 @@ def sign_packet(packet: Packet, key: SigningKey) -> Packet:
 
 
 def check_packet(packet: Packet) -> str:
-    """The public key, base64, of who signed the packet. Raises `Corrupt` where it is not signed.
+    """The signer's public key in base64. Raises `Corrupt` if the packet has no valid signature.
 
-    Whether that key may do what the packet asks is for the caller to know.
+    The caller decides what that key is allowed to do.
     """
     if Flag.SIGNED not in packet.flags:
         raise Corrupt("the packet is not signed", field="seal", fix="have its sender sign it")
@@ -45,7 +45,7 @@ def check_packet(packet: Packet) -> str:
 
 
 def sealing_context(packet: Packet) -> bytes:
-    """What a sealed payload is bound to: it opens in packets of this object and kind only."""
+    """The context of a sealed payload: it opens only in packets of this object and kind."""
     return _CONTEXT.pack(packet.object_id, packet.branch, packet.kind)
 
 
@@ -59,7 +59,7 @@ def seal_payload(packet: Packet, class_public: str) -> Packet:
 
 
 def open_payload(packet: Packet, key: ReceiverKey) -> bytes:
-    """What the packet's payload held. Raises `Refused` where it is for others, `Corrupt`."""
+    """The opened payload. Raises `Refused` if it is sealed to another key, `Corrupt`."""
     if Flag.SEALED not in packet.flags or Flag.DIGEST in packet.flags:
-        raise Corrupt("the packet holds no sealed payload", field="flags", fix="read it as it is")
+        raise Corrupt("the packet's payload is not sealed", field="flags", fix="read it as it is")
     return open_sealed(packet.payload, key, sealing_context(packet))

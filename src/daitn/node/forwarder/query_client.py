@@ -1,4 +1,4 @@
-"""A gateway's queries as packets: they find their model hop by hop."""
+"""Sends a gateway's queries as packets, which find their model hop by hop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
 from daitn.node.forwarder.protection import open_payload, seal_payload, sign_packet
-from daitn.node.forwarder.query_service import PacketQuestion, PacketReply, read_answered
+from daitn.node.forwarder.query_service import PacketQuestion, PacketReply, read_reply
 from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
 from daitn.objects.errors import DaitnError
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
@@ -39,7 +39,7 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class PacketAnswer:
-    """An answer, and how it came about."""
+    """An answer, with its object id and path."""
 
     answered: PacketReply
     object_id: str
@@ -49,21 +49,23 @@ class PacketAnswer:
 
 
 class PacketQueryClient:
-    """Lets queries set out from this site's forwarder, signed with the site's key."""
+    """Sends queries from this site's forwarder, signed with the site's key."""
 
     def __init__(
         self, runtime: ForwarderRuntime, key: SigningKey, classes: Mapping[str, str], seal_to: str
     ) -> None:
-        """`classes`: of receivers, by name, with their public keys; `seal_to`: the one to which
-        queries are sealed that wish nothing else, empty: to none."""
+        """`classes`: public keys of receiver classes, by name; `seal_to`: the class to which
+        queries are sealed by default, empty for none."""
         self._runtime = runtime
         self._key = key
         self._classes = classes
         self._seal_to = seal_to
 
     async def ask(self, intent: QueryIntent, question: PacketQuestion) -> tuple[PacketAnswer, ...]:
-        """What came of the query, or of each copy of it where an ensemble is wished: one answer at
-        least. Raises `ApiError` for what packets cannot say, and where nobody answers."""
+        """The answers to the query, at least one; an ensemble sends several copies.
+
+        Raises `ApiError` for constraints that packets cannot express, and if nobody answers.
+        """
         constraints = intent.constraints
         class_public = self._class_public(constraints)
         reply = ReceiverKey.generate() if class_public else None
@@ -77,7 +79,7 @@ class PacketQueryClient:
             msgspec.msgpack.encode(question),
             deadline_ms=int(1000 * (self._runtime.now_s() + deadline_s)) if deadline_s else 0,
         )
-        # Copies are made here and nowhere else: no packet of a stranger can multiply.
+        # Copies are made only here, so a stranger's packet cannot multiply.
         copies = [
             self._protected(msgspec.structs.replace(packet, branch=branch), class_public)
             for branch in range(
@@ -86,9 +88,9 @@ class PacketQueryClient:
         ]
         answers: list[PacketAnswer] = []
         errors: list[ApiError] = []
-        for back in await self._sent(copies, constraints.hedge):
+        for back in await self._replies(copies, constraints.hedge):
             try:
-                answers.append(_read(back, reply))
+                answers.append(_read_answer(back, reply))
             except ApiError as error:
                 errors.append(error)
         if not answers:
@@ -96,14 +98,14 @@ class PacketQueryClient:
         return tuple(answers)
 
     def _class_public(self, constraints: QueryConstraints) -> str:
-        """The key to which the query is sealed; empty: to none."""
+        """The public key to which the query is sealed; empty for none."""
         name = self._seal_to if constraints.sealed_to is None else constraints.sealed_to
         if not name:
             return ""
         if name not in self._classes:
             known = ", ".join(sorted(self._classes)) or "none"
             raise bad_request(
-                f"there is no class {name}", "daitn.sealed_to", fix=f"classes: {known}"
+                f"there is no class {name}", "daitn.sealed_to", fix=f"use one of: {known}"
             )
         return self._classes[name]
 
@@ -112,15 +114,20 @@ class PacketQueryClient:
             seal_payload(packet, class_public) if class_public else packet, self._key
         )
 
-    async def _sent(self, copies: Sequence[Packet], hedge: bool) -> list[Packet]:
-        """What comes back of each, in their order. With `hedge` the last few are not waited for
-        much longer than it took until most of those that were not refused had answered."""
+    async def _replies(self, copies: Sequence[Packet], hedge: bool) -> list[Packet]:
+        """The reply to each copy, in order.
+
+        With `hedge`, once most copies that were not refused have answered, the rest get as long
+        again as that took.
+        """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         tasks = [loop.create_task(self._runtime.send(copy)) for copy in copies]
         late = {*tasks}
         try:
-            while late and not (hedge and _most([t.result() for t in tasks if t.done()], tasks)):
+            while late and not (
+                hedge and _majority_answered([t.result() for t in tasks if t.done()], tasks)
+            ):
                 _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
             if late:
                 await asyncio.wait(late, timeout=loop.time() - began_s)
@@ -130,13 +137,13 @@ class PacketQueryClient:
                 task.cancel()
 
 
-def _most(back: Sequence[Packet], sent: Sequence[object]) -> bool:
+def _majority_answered(back: Sequence[Packet], sent: Sequence[object]) -> bool:
     refused = sum(packet.kind is PacketKind.REFUSAL for packet in back)
     return 2 * (len(back) - refused) > len(sent) - refused
 
 
-def _read(back: Packet, reply: ReceiverKey | None) -> PacketAnswer:
-    """The answer in what came back. Raises `ApiError` for a refusal, and for what is none."""
+def _read_answer(back: Packet, reply: ReceiverKey | None) -> PacketAnswer:
+    """The answer in a reply. Raises `ApiError` for a refusal, or if it cannot be read."""
     object_id = back.object_id.hex()
     if back.kind is PacketKind.REFUSAL:
         refusal = read_refusal(back)
@@ -150,16 +157,16 @@ def _read(back: Packet, reply: ReceiverKey | None) -> PacketAnswer:
         )
     try:
         payload = back.payload if reply is None else open_payload(back, reply)
-        answered = read_answered(payload)
+        answered = read_reply(payload)
     except DaitnError as error:
         raise ApiError(
-            503, "unavailable", f"no answer can be read: {error}", daitn={"object": object_id}
+            503, "unavailable", f"the answer cannot be read: {error}", daitn={"object": object_id}
         ) from None
     return PacketAnswer(answered, object_id, answered.path)
 
 
 def _packet_intent(intent: QueryIntent) -> PacketIntent:
-    """Raises `ApiError` for wishes that only a gateway that knows all sites can fulfil."""
+    """Raises `ApiError` for constraints that need a gateway with a view of all sites."""
     constraints = intent.constraints
     if intent.site is not None:
         raise bad_request("a query that finds its own way cannot name a site", "model")

@@ -1,4 +1,4 @@
-"""Queries that arrive as packets, asked of the site's own facility."""
+"""Puts queries that arrive as packets to the site's own facility."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.identifiers import SiteId
-from daitn.openai.errors import OURS, ApiError
+from daitn.openai.errors import BAD_REQUEST_STATUSES, ApiError
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.steering.wire.intent import PacketIntent
@@ -26,56 +26,56 @@ from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.steering.wire.summaries import Offer
 from daitn.tools import clock
 
-__all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_answered"]
+__all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_reply"]
 
 CONNECT_TIMEOUT_S = 3.0
-SILENT_TIMEOUT_S = 600.0
-_PASSING = frozenset({429, 503})
+READ_TIMEOUT_S = 600.0
+_TRANSIENT = frozenset({429, 503})
 
 
 class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a query: a MessagePack array."""
 
     api: Api
-    """What of OpenAI's API is asked."""
+    """The endpoint of OpenAI's API."""
     body: bytes
-    """The request as OpenAI's API has it, in JSON. Its `model` and `stream` count for nothing."""
+    """The request of OpenAI's API, in JSON. `model` and `stream` in it are ignored."""
     id: str = ""
-    """By which gateway and facility know the query; at most 200 characters count."""
+    """The query's id at gateway and facility; only the first 200 characters count."""
     asked_at_s: float = 0.0
     """Seconds since the Unix epoch."""
     reply_to: str = ""
-    """Of a sealed question: the X25519 public key, base64, to which its answer is sealed. It is
-    made for this question alone."""
+    """For a sealed question: the X25519 public key, base64, to which its answer is sealed. It
+    serves this question alone."""
 
 
 class PacketReply(msgspec.Struct, frozen=True, array_like=True):
     """The payload of its answer: a MessagePack array."""
 
     site: str
-    """Where it was answered."""
+    """The site that answered."""
     deployment: str
-    """By which deployment."""
+    """The deployment that answered."""
     body: bytes
-    """The response as OpenAI's API has it, in JSON."""
+    """The response of OpenAI's API, in JSON."""
     path: tuple[str, ...] = ()
-    """Sites by which the query came, the first where it set out."""
+    """The query's path of sites, from its origin."""
 
 
 _QUESTION = msgspec.msgpack.Decoder(PacketQuestion)
-_ANSWERED = msgspec.msgpack.Decoder(PacketReply)
+_REPLY = msgspec.msgpack.Decoder(PacketReply)
 
 
-def read_answered(payload: bytes) -> PacketReply:
-    """Raises `Corrupt`."""
+def read_reply(payload: bytes) -> PacketReply:
+    """Decode a reply. Raises `Corrupt`."""
     try:
-        return _ANSWERED.decode(payload)
+        return _REPLY.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Corrupt(f"the answer is malformed: {error}", field="payload") from None
 
 
 class QueryService:
-    """Asks the site's facility through its door, as a gateway would."""
+    """Asks the site's facility at its server, as a gateway would."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class QueryService:
         receives: Iterable[ReceiverKey] = (),
         tls: str = "",
     ) -> None:
-        """`server`: its base address; `offers`: what is served now, with the deployments' names;
-        `key_of`: a site's public key, where it is known; `receives`: the keys of the classes of
-        receivers of which the site is; `tls`: the folder of its certificate, if it has one."""
+        """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
+        `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
+        the site belongs; `tls`: the folder of its certificate, if it has one."""
         self._site = site
         self._key = key
         self._key_of = key_of
         self._receives = {class_id(receiver.public): receiver for receiver in receives}
-        self._door = server
+        self._server = server
         self._offers = offers
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
@@ -107,7 +107,7 @@ class QueryService:
         """See `Service`."""
         self._check_signer(packet)
         sealed = Flag.SEALED in packet.flags
-        payload = self._opened(packet) if sealed else packet.payload
+        payload = self._open(packet) if sealed else packet.payload
         name = self._deployment(intent)
         try:
             question = _QUESTION.decode(payload)
@@ -115,18 +115,19 @@ class QueryService:
             if sealed:
                 class_id(question.reply_to)
         except (DaitnError, ApiError, msgspec.DecodeError, RecursionError) as error:
-            # What was sealed is not told to those by whom the refusal goes back.
-            raise _denied("no query can be read" + ("" if sealed else f": {error}")) from None
+            # The refusal travels in the clear, so it must not quote what was sealed.
+            raise _denied("the query cannot be read" + ("" if sealed else f": {error}")) from None
         status, answer = await self._ask(question, intent.owner, body)
         if status != 200:
             raise NotServed(_refusal(status, b"" if sealed else answer))
         path = tuple(hop.site for hop in packet.hops() if hop.action is not Action.TRIED)
-        told = msgspec.msgpack.encode(PacketReply(self._site, name, answer, path))
-        return seal_payload(answer_to(packet, told), question.reply_to).payload if sealed else told
+        reply = msgspec.msgpack.encode(PacketReply(self._site, name, answer, path))
+        if not sealed:
+            return reply
+        return seal_payload(answer_to(packet, reply), question.reply_to).payload
 
     def _check_signer(self, packet: Packet) -> None:
-        """A packet that is signed must be as it was signed, and by the site that it names as its
-        source, where this site knows that one's key."""
+        """A signature must be valid, and the source's own if this site knows the source's key."""
         if Flag.SIGNED not in packet.flags:
             return
         try:
@@ -137,17 +138,19 @@ class QueryService:
         if self._key_of(source) not in (None, signer):
             raise _denied(f"the packet is not signed with the key of {source}")
 
-    def _opened(self, packet: Packet) -> bytes:
+    def _open(self, packet: Packet) -> bytes:
         receiver = self._receives.get(class_of(packet.payload))
         if receiver is None:
-            raise NotServed(Refusal(Reason.FAILED, "sealed to a class whose key is not here"))
+            raise NotServed(
+                Refusal(Reason.FAILED, "sealed to a class whose key this site does not have")
+            )
         try:
             return open_payload(packet, receiver)
         except Corrupt as error:
             raise _denied(str(error)) from None
 
     def _deployment(self, intent: PacketIntent) -> str:
-        """The best that is served here and that the want admits."""
+        """The best deployment here that the intent admits."""
         wanted = f"{intent.capability}:{intent.subject}"
         found = [
             (offer.fit, -offer.price_usd, name)
@@ -156,7 +159,7 @@ class QueryService:
             and (offer.fit if offer.trust >= intent.trust else 0.0) >= intent.min_fit
         ]
         if not found:
-            raise NotServed(Refusal(Reason.FAILED, f"{wanted} is not served here any more"))
+            raise NotServed(Refusal(Reason.FAILED, f"{wanted} is no longer served here"))
         return max(found)[2]
 
     async def _ask(self, question: PacketQuestion, owner: str, body: bytes) -> tuple[int, bytes]:
@@ -174,16 +177,18 @@ class QueryService:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENT_TIMEOUT_S
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
         )
-        url = f"{self._door()}/v1{question.api.path}"
+        url = f"{self._server()}/v1{question.api.path}"
         try:
             async with self._session.post(
                 url, data=body, headers=headers, timeout=timeout
             ) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise NotServed(Refusal(Reason.FAILED, f"the facility: {error}"[:500])) from None
+            raise NotServed(
+                Refusal(Reason.FAILED, f"the facility did not answer: {error}"[:500])
+            ) from None
 
 
 def _denied(why: str) -> NotServed:
@@ -191,8 +196,8 @@ def _denied(why: str) -> NotServed:
 
 
 def _refusal(status: int, body: bytes) -> Refusal:
-    said = body[:300].decode("utf-8", "replace")
-    detail = f"the facility said {status}: {said}".rstrip(": ")
-    if status in OURS:
+    text = body[:300].decode("utf-8", "replace")
+    detail = f"the facility answered {status}: {text}".rstrip(": ")
+    if status in BAD_REQUEST_STATUSES:
         return Refusal(Reason.DENIED, detail)
-    return Refusal(Reason.FULL if status in _PASSING else Reason.FAILED, detail, 1.0)
+    return Refusal(Reason.FULL if status in _TRANSIENT else Reason.FAILED, detail, 1.0)

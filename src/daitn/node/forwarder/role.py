@@ -1,4 +1,4 @@
-"""The role `forwarder` of a node: links, offers, services, and what operators ask of it."""
+"""The role `forwarder` of a node: links, offers, services and requests of operators."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ __all__ = ["ForwarderRole"]
 log = logging.getLogger(__name__)
 
 OFFERED_EVERY_S = 0.25
-"""How often it is looked whether the site can do something else."""
+"""How often the site's offers are refreshed."""
 ADVICE_LASTS_S = 5.0
-"""Advice that was not repeated for so long does not count any more."""
-ASKED_TIMEOUT_S = 2.0
-"""For a forwarder on an object's path to say what it remembers."""
+"""Advice expires if it is not repeated for this long."""
+TRACE_TIMEOUT_S = 2.0
+"""For a forwarder on an object's path to report its entries."""
 _MOST_HOPS = 64
 
 
 class ForwarderRole:
-    """See the package. What the site can do for objects, its other roles `provide`."""
+    """See the package. The site's other roles `provide` its offers and services."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ForwarderRole:
         fabric: Fabric,
         tls: str = "",
     ) -> None:
-        """`tls`: folder with the certificates for links that begin with `tls/`."""
+        """`tls`: folder of the certificates for links that begin with `tls/`."""
         self._site = site
         self._config = config
         self._fabric = fabric
@@ -73,22 +73,22 @@ class ForwarderRole:
         self.runtime = ForwarderRuntime(site, self, settings)
         self._mode = config.mode
         self._own_prefer: dict[str, float] = {}
-        """What the operator of this site said."""
+        """Weights that the operator of this site set."""
         self._advice = Advice(version=0)
-        self._advised_s = float("-inf")
+        self._advised_at_s = float("-inf")
         self._links: ZenohAdjacency | None = None
-        self._subscribed: Registration | None = None
-        self._offering: asyncio.Task[None] | None = None
+        self._subscription: Registration | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     def provide(
         self, offers: Callable[[], tuple[Offer, ...]], services: Mapping[str, Service]
     ) -> None:
-        """`offers` tells what can be done now; `services` do it, by capability."""
+        """`offers` returns the current offers; `services` serve them, by capability."""
         self._offers.append(offers)
         self._services.update(services)
 
     async def start(self) -> None:
-        """Raises `InvalidInput` where it cannot listen as the node's file says."""
+        """Raises `InvalidInput` if it cannot listen as the node's file says."""
         settings = AdjacencySettings(
             site=self._site,
             listen=self._config.listen,
@@ -100,23 +100,23 @@ class ForwarderRole:
         self.runtime.offer((home(self._site),))
         self._links = await open_adjacency(settings, self.runtime)
         self.runtime.join(self._links)
-        log.info("neighbours connect at %s", ", ".join(self._links.endpoints))
-        self._subscribed = await self._fabric.subscribe(keys.center_advice(), self._on_advice)
-        self._offering = asyncio.create_task(self._offer_for_ever(), name="offers")
+        log.info("listening for neighbours at %s", ", ".join(self._links.endpoints))
+        self._subscription = await self._fabric.subscribe(keys.center_advice(), self._on_advice)
+        self._refreshing = asyncio.create_task(self._offer_forever(), name="offers")
 
     async def close(self) -> None:
-        """Leave; neighbours notice at once."""
-        if self._subscribed is not None:
-            await self._subscribed.close()
-        if self._offering is not None:
-            self._offering.cancel()
-            await asyncio.gather(self._offering, return_exceptions=True)
+        """Close the links; neighbours notice at once."""
+        if self._subscription is not None:
+            await self._subscription.close()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
         if self._links is not None:
             await self._links.close()
         await self.runtime.close()
 
     def handlers(self) -> dict[str, Handler]:
-        """Requests that the site answers because of this role, by verb."""
+        """This role's request handlers, by verb."""
         return {
             "forwarder": self._on_report,
             "probe": self._on_probe,
@@ -125,57 +125,58 @@ class ForwarderRole:
         }
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
-        """See `Service`: passes an object to the one that does what it wants."""
+        """See `Service`: passes an object to the service of its capability."""
         if packet.kind is PacketKind.PROBE:
             question = decode(packet.payload, TraceQuestion)
-            return encode(self._remembered(question.object))
+            return encode(self._pending(question.object))
         service = self._services.get(intent.capability)
         if service is None:
-            raise NotServed(Refusal(Reason.FAILED, f"nobody here serves {intent.capability}"))
+            raise NotServed(Refusal(Reason.FAILED, f"this site does not serve {intent.capability}"))
         return await service.serve(packet, intent)
 
-    # What is offered
+    # Offers
 
-    async def _offer_for_ever(self) -> None:
+    async def _offer_forever(self) -> None:
         while True:
             try:
                 offered = [offer for offers in self._offers for offer in offers()]
                 self.runtime.offer((home(self._site), *offered))
             except Exception:
-                log.exception("what the site offers is not known")
-            self._reconsider()
+                log.exception("refreshing the offers failed")
+            self._apply()
             await asyncio.sleep(OFFERED_EVERY_S)
 
-    # Who has a say
+    # Advice and settings
 
     async def _on_advice(self, key: str, payload: bytes) -> None:
         with contextlib.suppress(DaitnError):
             self._advice = decode(payload, Advice)
-            self._advised_s = time.monotonic()
-            self._reconsider()
+            self._advised_at_s = time.monotonic()
+            self._apply()
 
     @property
     def mode(self) -> ControlMode:
-        """Whose say counts now."""
-        advised = self._advice.mode if self._heard else None
+        """The control mode in force."""
+        advised = self._advice.mode if self._advised else None
         return advised or self._mode
 
     @property
-    def _heard(self) -> bool:
+    def _advised(self) -> bool:
+        """Whether there is advice that counts."""
         return (
             self._mode is not ControlMode.STANDALONE
-            and time.monotonic() - self._advised_s < ADVICE_LASTS_S
+            and time.monotonic() - self._advised_at_s < ADVICE_LASTS_S
         )
 
     def _prefer(self) -> dict[str, float]:
-        return {**(self._advice.prefer if self._heard else {}), **self._own_prefer}
+        return {**(self._advice.prefer if self._advised else {}), **self._own_prefer}
 
-    def _reconsider(self) -> None:
-        """Let the core prefer what counts now."""
+    def _apply(self) -> None:
+        """Apply the weights and the domain in force."""
         try:
             self.runtime.core.custody.rankings.advise(_preferences(self._prefer()))
         except InvalidInput as error:
-            log.warning("the advice is not followed: %s", error)
+            log.warning("the advice is ignored: %s", error)
         hierarchical = self.mode is ControlMode.HIERARCHICAL
         self.runtime.set_domain(self._config.domain if hierarchical else "")
 
@@ -190,19 +191,19 @@ class ForwarderRole:
             self._own_prefer = dict(steer.prefer)
         if steer.mode is not None:
             self._mode = steer.mode
-        self._reconsider()
+        self._apply()
         return encode(self.report())
 
     # Reports
 
     def report(self) -> ForwarderReport:
-        """How it does."""
+        """The forwarder's state and counts."""
         assert self._links is not None
         return ForwarderReport(
             site=self._site,
             mode=self.mode,
             domain=self._config.domain,
-            advised=self._heard,
+            advised=self._advised,
             prefer=self._prefer(),
             links=tuple(
                 LinkReport(
@@ -222,7 +223,7 @@ class ForwarderRole:
         )
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        """nothing -> `ForwarderReport`: of a forwarder: how it does, with a `LinkReport` for each
+        """nothing -> `ForwarderReport`: of a forwarder: its state, with a `LinkReport` for each
         link and an `OriginReport` for each origin."""
         return encode(self.report())
 
@@ -259,32 +260,32 @@ class ForwarderRole:
 
     # Traces
 
-    def _remembered(self, object_: str) -> tuple[PendingReport, ...]:
+    def _pending(self, object_: str) -> tuple[PendingReport, ...]:
         return pending_reports(self.runtime.core.custody, bytes.fromhex(object_))
 
     async def _on_trace(self, key: str, payload: bytes) -> bytes:
         """`TraceQuestion` -> `TraceReport`: of a forwarder: follow an object and ask every
-        forwarder on its path for what it remembers, a `PendingReport` with a `StepReport` for each
+        forwarder on its path for its entry, a `PendingReport` with a `StepReport` for each
         choice."""
         question = decode(payload, TraceQuestion)
-        found = [*self._remembered(question.object)]
+        found = [*self._pending(question.object)]
         if not found:
             raise NotFound(
-                f"nothing is remembered here of {question.object}",
+                f"this site has no entry for {question.object}",
                 field="object",
-                fix="ask the site where it set out; answers are forgotten after a while",
+                fix="ask the site that sent it; entries expire after a while",
             )
         asked, silent = {str(self._site)}, []
-        ahead = _next(found)
+        ahead = _next_sites(found)
         while ahead and len(asked) < _MOST_HOPS:
             site = ahead.pop(0)
             if site in asked:
                 continue
             asked.add(site)
-            told = await self._ask(site, question)
-            if told:
-                found += told
-                ahead += _next(told)
+            entries = await self._ask(site, question)
+            if entries:
+                found += entries
+                ahead += _next_sites(entries)
             else:
                 silent.append(site)
         report = TraceReport(object=question.object, pending=tuple(found), silent=tuple(silent))
@@ -296,7 +297,7 @@ class ForwarderRole:
             new_id(),
             encode_intent(PacketIntent(Capability.HOME, site, trust=0)),
             encode(question),
-            deadline_ms=int(1000 * (self.runtime.now_s() + ASKED_TIMEOUT_S)),
+            deadline_ms=int(1000 * (self.runtime.now_s() + TRACE_TIMEOUT_S)),
         )
         back = await self.runtime.send(packet)
         if back.kind is PacketKind.REFUSAL:
@@ -308,6 +309,6 @@ def _preferences(prefer: Mapping[str, float]) -> tuple[Preference, ...]:
     return tuple(Preference(scorer=name, weight=weight) for name, weight in prefer.items())
 
 
-def _next(pending: list[PendingReport] | tuple[PendingReport, ...]) -> list[str]:
+def _next_sites(pending: list[PendingReport] | tuple[PendingReport, ...]) -> list[str]:
     vias = [step.via for entry in pending for step in entry.steps if step.via]
     return [*dict.fromkeys(vias)]

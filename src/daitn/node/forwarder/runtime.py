@@ -1,4 +1,4 @@
-"""The live forwarder: the steering core between real links, real services and a real clock."""
+"""Runs the steering core on real links, services and time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import SiteId
-from daitn.steering.commands import Command, Deliver, Drop, Return, Send, Tell
+from daitn.steering.commands import Advertise, Command, Deliver, Drop, Return, Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.pending import Key
@@ -39,13 +39,13 @@ __all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
 log = logging.getLogger(__name__)
 
 COST_EVERY_S = 2.0
-"""How often the delay of a link is looked at."""
+"""The core learns a link's delay at most this often."""
 _PACKET = b"\xda\x17"
-"""How packets begin. Summaries are MessagePack arrays, which begin otherwise."""
+"""The first bytes of packets. Summaries are MessagePack arrays, which begin differently."""
 
 
 class NotServed(Exception):
-    """A service will not, or could not, do what an object wants."""
+    """A service refuses, or fails to serve, an object."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
@@ -53,7 +53,7 @@ class NotServed(Exception):
 
 
 class Service(Protocol):
-    """What a site does for objects that are delivered there."""
+    """Serves objects that are delivered at a site."""
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         """The answer's payload, sealed if the object's was. Raises `NotServed`, `DaitnError`."""
@@ -61,21 +61,21 @@ class Service(Protocol):
 
 
 def new_id() -> bytes:
-    """An object's id, which nobody can guess."""
+    """A new object id, which nobody can guess."""
     return secrets.token_bytes(16)
 
 
 class ForwarderRuntime:
-    """Hands packets between the links, the core and the site's services.
+    """Moves packets between the links, the core and the site's services.
 
-    All methods are called on the event loop that made it.
+    Call its methods on the event loop on which it was made.
     """
 
     def __init__(
         self, site: SiteId, service: Service, settings: ForwarderSettings | None = None
     ) -> None:
-        # Seconds since the epoch that never go back: packets have deadlines by others' wall clocks,
-        # so an earlier life does not count.
+        # Seconds since the epoch that never go back. They need not follow those of an earlier
+        # process: packets have deadlines by the wall clocks of other sites.
         self._epoch_s = clock.wall_s() - clock.elapsed_s()
         self._loop = asyncio.get_running_loop()
         self.core = Forwarder(site, self.now_s(), settings)
@@ -83,41 +83,43 @@ class ForwarderRuntime:
         self._service = service
         self._links: Adjacency | None = None
         self._awaited: dict[Key, asyncio.Future[Packet]] = {}
-        self._serving = Tasks()
+        self._services_running = Tasks()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._costs_s: dict[SiteId, float] = {}
-        """Links that are up, whether their neighbours have greeted or not."""
-        self._costs_told_s: dict[SiteId, float] = {}
+        """Costs of links that are up, before and after their neighbours' greeting."""
+        self._cost_passed_at_s: dict[SiteId, float] = {}
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
         return self._epoch_s + clock.elapsed_s()
 
     def join(self, links: Adjacency) -> None:
-        """Use these links; whoever opened them closes them."""
+        """Use these links; their opener closes them."""
         self._links = links
-        for neighbour in self._costs_s:  # Links that came up before.
+        for neighbour in self._costs_s:  # Their links came up before.
             self._greet(neighbour)
 
     async def close(self) -> None:
-        """Serve and wait no longer."""
+        """Stop serving and waiting."""
         if self._timer is not None:
             self._timer.cancel()
-        await self._serving.close()
+        await self._services_running.close()
         for awaited in self._awaited.values():
             awaited.cancel()
 
-    # For the site itself
+    # From the site
 
     def offer(self, offers: tuple[Offer, ...]) -> None:
-        """What the site can do from now on."""
+        """Set what the site offers from now on."""
         self.core.routes.offer(offers, self.now_s())
         self._schedule()
 
     async def send(self, packet: Packet) -> Packet:
-        """Let an object set out. Returns its answer or its refusal, of which there is exactly one
-        in the end: at the deadline at the latest, or after `ForwarderSettings.pending_s`."""
+        """Send an object; returns its answer or its refusal.
+
+        Exactly one arrives, by the deadline or after `ForwarderSettings.pending_s`.
+        """
         if len(packet.payload) > MOST_PAYLOAD_BYTES:
             raise InvalidInput(
                 f"an object of {len(packet.payload)} bytes is too large for a packet",
@@ -128,16 +130,16 @@ class ForwarderRuntime:
         awaited: asyncio.Future[Packet] = self._loop.create_future()
         self._awaited[key] = awaited
         try:
-            self._do(self.core.packet(LOCAL, packet, self.now_s()))
+            self._carry_out(self.core.packet(LOCAL, packet, self.now_s()))
             return await awaited
         finally:
             del self._awaited[key]
 
-    # What links say
+    # From the links
 
     def up(self, neighbour: SiteId, cost_s: float) -> None:
-        """A link came up. It is used once the neighbour has greeted: what it may know depends on
-        the domain that it is of."""
+        """A link came up. It is used after the neighbour's greeting, which names the neighbour's
+        domain: that decides what it may learn."""
         log.info("the link to %s is up, %.1f ms", neighbour, 1000 * cost_s)
         self._costs_s[neighbour] = cost_s
         self._greet(neighbour)
@@ -146,20 +148,20 @@ class ForwarderRuntime:
         """A link went down."""
         log.info("the link to %s is down", neighbour)
         del self._costs_s[neighbour]
-        self._do(self.core.link_down(neighbour, self.now_s()))
+        self._carry_out(self.core.link_down(neighbour, self.now_s()))
 
     def cost(self, neighbour: SiteId, cost_s: float) -> None:
-        """A link was measured again. On a busy machine delays change all the time; telling of it
-        would keep it busy."""
+        """A link was measured again. Delays on a busy machine change all the time, and passing on
+        every change would keep it busy."""
         self._costs_s[neighbour] = cost_s
         now_s = self.now_s()
-        if now_s >= self._costs_told_s.get(neighbour, 0.0) + COST_EVERY_S:
-            self._costs_told_s[neighbour] = now_s
+        if now_s >= self._cost_passed_at_s.get(neighbour, 0.0) + COST_EVERY_S:
+            self._cost_passed_at_s[neighbour] = now_s
             self.core.link_cost(neighbour, cost_s, now_s)
             self._schedule()
 
     def set_domain(self, domain: str) -> None:
-        """This site belongs to a domain from now on; empty: to none. Raises `InvalidInput`."""
+        """Set the site's domain; empty for none. Raises `InvalidInput`."""
         if domain != self.core.routes.domain:
             self.core.set_domain(domain, self.now_s())
             for neighbour in self._costs_s:
@@ -167,7 +169,7 @@ class ForwarderRuntime:
             self._schedule()
 
     def _greet(self, neighbour: SiteId) -> None:
-        self._say(neighbour, encode_summary(Greeting(self.core.routes.domain)))
+        self._send_to(neighbour, encode_summary(Greeting(self.core.routes.domain)))
 
     def _greeted(self, neighbour: SiteId, greeting: Greeting) -> list[Command]:
         if self.core.routes.reaches(neighbour):
@@ -177,7 +179,7 @@ class ForwarderRuntime:
         return self.core.link_up(neighbour, cost_s, self.now_s(), greeting.domain)
 
     def frames(self, neighbour: SiteId, messages: list[bytes]) -> None:
-        """Packets and summaries came from a neighbour."""
+        """Packets and summaries arrived from a neighbour."""
         now_s = self.now_s()
         commands: list[Command] = []
         for message in messages:
@@ -185,31 +187,33 @@ class ForwarderRuntime:
                 if message.startswith(_PACKET):
                     commands += self.core.packet(neighbour, decode_packet(message), now_s)
                 else:
-                    commands += self._told(neighbour, decode_advertised(message), now_s)
+                    commands += self._advertised(neighbour, decode_advertised(message), now_s)
             except DaitnError as error:
                 self.counts["malformed"] += 1
-                log.warning("what %s sent is dropped: %s", neighbour, error)
-        self._do(commands)
+                log.warning("a message from %s was dropped: %s", neighbour, error)
+        self._carry_out(commands)
 
-    def _told(self, neighbour: SiteId, told: Summary | Greeting, now_s: float) -> list[Command]:
-        if isinstance(told, Greeting):
-            return self._greeted(neighbour, told)
-        self.core.heard(neighbour, told, now_s)
+    def _advertised(
+        self, neighbour: SiteId, message: Summary | Greeting, now_s: float
+    ) -> list[Command]:
+        if isinstance(message, Greeting):
+            return self._greeted(neighbour, message)
+        self.core.receive_summary(neighbour, message, now_s)
         return []
 
-    # What the core says
+    # From the core
 
-    def _do(self, commands: list[Command]) -> None:
+    def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
-            # First, as nearly all are; and patterns take three times as long.
+            # Nearly all commands are these, and a pattern match takes three times as long.
             if isinstance(command, Send):
                 self.counts["sent"] += 1
-                self._say(command.neighbour, encode_packet(command.packet))
+                self._send_to(command.neighbour, encode_packet(command.packet))
             else:
-                self._do_here(command)
+                self._carry_out_locally(command)
         self._schedule()
 
-    def _do_here(self, command: Deliver | Return | Tell | Drop) -> None:
+    def _carry_out_locally(self, command: Deliver | Return | Advertise | Drop) -> None:
         match command:
             case Deliver(packet):
                 self.counts["delivered"] += 1
@@ -217,14 +221,14 @@ class ForwarderRuntime:
             case Return(packet, _):
                 self.counts["returned"] += 1
                 self._return(packet)
-            case Tell(neighbour, summary):
+            case Advertise(neighbour, summary):
                 self.counts["summaries"] += 1
-                self._say(neighbour, encode_summary(summary))
+                self._send_to(neighbour, encode_summary(summary))
             case Drop(packet, reason):
                 self.counts["dropped"] += 1
                 log.debug("%s dropped: %s", packet.object_id.hex(), reason)
 
-    def _say(self, neighbour: str, message: bytes) -> None:
+    def _send_to(self, neighbour: str, message: bytes) -> None:
         if self._links is not None:
             self._links.send(SiteId(neighbour), message)
 
@@ -234,13 +238,13 @@ class ForwarderRuntime:
             awaited.set_result(packet)
 
     def _serve(self, packet: Packet) -> None:
-        self._serving.spawn(self._served(packet))
+        self._services_running.spawn(self._answer(packet))
 
-    async def _served(self, packet: Packet) -> None:
+    async def _answer(self, packet: Packet) -> None:
         try:
             payload = await self._service.serve(packet, decode_intent(packet.intent))
             if len(payload) > MOST_PAYLOAD_BYTES:
-                too_large = Refusal(Reason.FAILED, "its answer is too large for a packet")
+                too_large = Refusal(Reason.FAILED, "the answer is too large for a packet")
                 raise NotServed(too_large)
             reply = answer_to(packet, payload, packet.flags & Flag.SEALED)
         except NotServed as no:
@@ -250,12 +254,12 @@ class ForwarderRuntime:
         except Exception:
             log.exception("serving %s failed", packet.object_id.hex())
             reply = refusal_to(packet, Refusal(Reason.FAILED, "internal error; see the log"))
-        self._do(self.core.packet(LOCAL, reply, self.now_s()))
+        self._carry_out(self.core.packet(LOCAL, reply, self.now_s()))
 
     # Time
 
     def _schedule(self) -> None:
-        """Have the core looked after when it is due; what is due now, in the next turn."""
+        """Wake the core when it is due; if it is due now, in the loop's next turn."""
         due_s = self.core.next_s()
         if self._timer is not None:
             if due_s >= self._timer_s:
@@ -270,7 +274,7 @@ class ForwarderRuntime:
     def _tick(self) -> None:
         self._timer, self._timer_s = None, float("inf")
         try:
-            self._do(self.core.tick(self.now_s()))
+            self._carry_out(self.core.tick(self.now_s()))
         except Exception:
             log.exception("the forwarder failed")
             self._schedule()

@@ -1,4 +1,4 @@
-"""Which deployment answered a session, or a prompt of the same beginning, last."""
+"""The deployment that last answered a session, or a prompt with the same prefix."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from daitn.topology.qrrt.snapshot import Qrrt
 
 __all__ = ["Affinity"]
 
-_MOST = 10_000
-"""Sessions and prompts that are remembered, the latest ones."""
+_MAX_ENTRIES = 10_000
+"""Sessions and prefixes remembered, the most recently used ones."""
 _Key = tuple[str, str, str | int]
 
 
 class Affinity:
-    """A least-recently-used memory of bounded size."""
+    """A bounded least-recently-used cache."""
 
     def __init__(self) -> None:
-        self._last: LRUCache[_Key, str] = LRUCache(_MOST)
+        self._deployments: LRUCache[_Key, str] = LRUCache(_MAX_ENTRIES)
 
     def row(self, intent: QueryIntent, snapshot: Qrrt) -> int:
-        """Row of the deployment; -1: none."""
+        """Row of the deployment that last answered; -1: none."""
         for key in _keys(intent):
-            id_ = self._last.get(key)
+            id_ = self._deployments.get(key)
             if id_ is not None:
                 return snapshot.row_of.get(id_, -1)
         return -1
 
-    def answered(self, intent: QueryIntent, id_: str) -> None:
-        """The deployment answered this query."""
+    def record(self, intent: QueryIntent, id_: str) -> None:
+        """Record which deployment answered a query."""
         for key in _keys(intent):
-            self._last[key] = id_
+            self._deployments[key] = id_
 
 
 def _keys(intent: QueryIntent) -> list[_Key]:
-    """A session is its owner's own; a prompt's beginning is cached by a model for everybody."""
+    """Sessions belong to an owner; a model caches prefixes for everybody."""
     keys: list[_Key] = []
     if intent.constraints.session:
         keys.append(("session", intent.owner, intent.constraints.session))

@@ -1,4 +1,4 @@
-"""An answer of a deployment as it comes in."""
+"""A deployment's answer as it arrives."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import time
 from collections.abc import Callable
 
 from daitn.node.gateway.context import RequestContext
-from daitn.node.http import FellSilent, HttpAnswer, HttpFailed
+from daitn.node.http import ClientResponse, HttpError, ServerTimeout
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import Usage
 
 __all__ = ["Answer"]
 
-MOST_BYTES = 1 << 25
-"""Of an answer that is held whole: 2,048 embeddings of 1,024 numbers with 16 characters each."""
-_MOST_WAITED_S = 1e6
+MAX_ANSWER_BYTES = 1 << 25
+"""Largest buffered answer: 2,048 embeddings of 1,024 numbers with 16 characters each."""
+_MAX_REPORTED_S = 1e6
 
 
 class Answer:
-    """Held whole in `body`, or a stream whose pieces are read one after the other."""
+    """Either buffered whole in `body`, or a stream that is read chunk by chunk."""
 
     def __init__(
         self,
         query: RequestContext,
         row: int,
-        response: HttpAnswer,
+        response: ClientResponse,
         asked_s: float,
-        begun_s: float,
+        started_s: float,
     ) -> None:
-        """Times on the clock of `time.perf_counter`."""
+        """Times are of `time.perf_counter`."""
         self.query = query
         self.row = row
         headers = response.headers
         self.status = response.status
         self.content_type = headers.get("content-type", JSON)
         self.asked_s = asked_s
-        self.begun_s = begun_s
-        self.ended_s = begun_s
+        self.started_s = started_s
+        self.ended_s = started_s
         self.waited_s = _seconds(headers.get("daitn-waited-s")) or 0.0
-        """Before the deployment had a slot for it, as it says."""
-        self.told_first_s = _seconds(headers.get("daitn-first-token-s"))
+        """Wait for a slot, as the deployment reports it."""
+        self.reported_first_token_s = _seconds(headers.get("daitn-first-token-s"))
         self.retry_after_s = _seconds(headers.get("retry-after"))
         self.path = query.path_to(row)
         self.body = b""
         self.usage: Usage | None = None
-        """What an answer that is held whole says that it took."""
+        """Token counts, as a buffered answer reports them."""
         self.streams = False
         self.on_close: Callable[[], None] | None = None
         self._first = b""
@@ -55,39 +55,39 @@ class Answer:
     def is_events(self) -> bool:
         return self.content_type.startswith(EVENTS)
 
-    async def read_whole(self, most: int = MOST_BYTES) -> None:
-        """Read it into `body`. Raises `AnswerBroken`, where it is too long too."""
-        pieces, size = [], 0
-        while piece := await self.piece():
-            size += len(piece)
-            if size > most:
-                raise AnswerBroken(f"its answer is longer than {most} bytes")
-            pieces.append(piece)
-        self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    async def read_whole(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """Buffer the answer in `body`. Raises `AnswerBroken`, also for more than `max_bytes`."""
+        chunks, size = [], 0
+        while chunk := await self.read_chunk():
+            size += len(chunk)
+            if size > max_bytes:
+                raise AnswerBroken(f"its answer is longer than {max_bytes} bytes")
+            chunks.append(chunk)
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read_first(self) -> None:
-        """See that a stream really begins. Raises `AnswerBroken`."""
-        self._first = await self.piece()
-        self.begun_s = self.ended_s
+        """Wait for the first chunk of a stream. Raises `AnswerBroken`."""
+        self._first = await self.read_chunk()
+        self.started_s = self.ended_s
         if not self._first:
             raise AnswerBroken("its answer is empty")
 
-    async def piece(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next bytes; empty at the end. Raises `AnswerBroken`."""
         if self._first:
-            piece, self._first = self._first, b""
-            return piece
+            chunk, self._first = self._first, b""
+            return chunk
         try:
-            piece = await self._response.piece()
-        except FellSilent:
-            raise AnswerBroken("it fell silent") from None
-        except HttpFailed as error:
+            chunk = await self._response.read_chunk()
+        except ServerTimeout:
+            raise AnswerBroken("it was silent for too long") from None
+        except HttpError as error:
             raise AnswerBroken(f"its answer broke off: {error}") from None
         self.ended_s = time.perf_counter()
-        return piece
+        return chunk
 
     def close(self) -> None:
-        """Done with it; what has not come yet is not wanted. Closing twice is harmless."""
+        """Discard what has not arrived yet. Closing twice is harmless."""
         self._response.close()
         if self.on_close is not None:
             self.on_close()
@@ -99,4 +99,4 @@ def _seconds(header: str | None) -> float | None:
         value = float(header) if header is not None else None
     except ValueError:
         return None
-    return value if value is not None and 0.0 <= value <= _MOST_WAITED_S else None
+    return value if value is not None and 0.0 <= value <= _MAX_REPORTED_S else None

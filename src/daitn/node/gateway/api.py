@@ -1,4 +1,4 @@
-"""The HTTP side of a gateway: OpenAI's paths, keys and passes."""
+"""A gateway's API server: OpenAI's paths, API keys and passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.http import HttpServer, Reply, Request, Response
-from daitn.node.http.api import json_response, read_body, refused
+from daitn.node.http.api import error_response, json_response, read_body
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
@@ -28,14 +28,14 @@ __all__ = ["GatewayApi"]
 log = logging.getLogger(__name__)
 
 BODY_TIMEOUT_S = 60.0
-"""For a request's body: 4 MiB at 70 kB/s."""
+"""Time limit for a request body: 4 MiB at 70 kB/s."""
 _MODELS = "/v1/models"
 
 Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
 
 
 class GatewayApi:
-    """Lets requests in, one by one, and answers what needs no deployment."""
+    """Authenticates requests, hands queries on, and answers the rest."""
 
     def __init__(
         self,
@@ -51,37 +51,37 @@ class GatewayApi:
         self._serve = serve
         self._models = models
         self._health = health
-        self._owners = ApiKeys(config.keys)
+        self._keys = ApiKeys(config.keys)
         self._server = HttpServer(config.listen, "gateway.listen", self._handle, tls)
 
     @property
     def url(self) -> str:
-        """Where it listens, once it does."""
+        """The server's address, once it listens."""
         return self._server.endpoint
 
     async def start(self) -> None:
-        """Raises `InvalidInput` where it cannot listen as its file says."""
+        """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()
 
     async def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop serving."""
         await self._server.close()
 
     async def _handle(self, request: Request) -> Reply:
         try:
             api = PATHS.get(request.path)
             if api is not None:
-                return await self._query(request, api)
-            return self._other(request)
+                return await self._handle_query(request, api)
+            return self._handle_other(request)
         except ApiError as error:
-            return refused(error)
+            return error_response(error)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
-            log.exception("a request to %s failed", request.path)
-            return refused(internal())
+            log.exception("request to %s failed", request.path)
+            return error_response(internal())
 
-    async def _query(self, request: Request, api: Api) -> Reply:
+    async def _handle_query(self, request: Request, api: Api) -> Reply:
         if request.method != "POST":
             raise _wrong_method(request, "POST")
         caller = self._caller(request)
@@ -90,12 +90,12 @@ class GatewayApi:
         parsed = read_request(api, body, request.raw_headers)
         return await self._serve(request, caller, parsed, began_s)
 
-    def _other(self, request: Request) -> Response:
+    def _handle_other(self, request: Request) -> Response:
         path = request.path
         if path == "/healthz":
             return json_response(self._health())
         if path != _MODELS and not path.startswith(_MODELS + "/"):
-            raise ApiError(404, "not_found", f"there is no {path} here")
+            raise ApiError(404, "not_found", f"nothing is served at {path}")
         if request.method != "GET":
             raise _wrong_method(request, "GET")
         self._caller(request)
@@ -104,26 +104,29 @@ class GatewayApi:
             return json_response(model_list(models))
         name = path.removeprefix(_MODELS + "/")
         if name not in models:
-            raise ApiError(404, "model_not_found", f"there is no model {name}", param="model")
+            raise ApiError(
+                404, "model_not_found", f"this gateway has no model {name}", param="model"
+            )
         return json_response(model_object(name, models[name]))
 
     def _caller(self, request: Request) -> Caller:
-        """Who asks: a gateway with a pass, or an owner with a key. Raises `ApiError`."""
+        """Identify the caller: a gateway with a pass, or an owner with an API key. Raises
+        `ApiError`."""
         headers = request.headers
-        shown = headers.get("daitn-pass")
-        if shown is None:
-            return Caller(self._owners.admit(headers.get("authorization"), time.monotonic()))
+        gateway_pass = headers.get("daitn-pass")
+        if gateway_pass is None:
+            return Caller(self._keys.admit(headers.get("authorization"), time.monotonic()))
         try:
-            by = self._admit(shown, clock.wall_s())
+            site = self._admit(gateway_pass, clock.wall_s())
         except Refused as error:
             raise ApiError(401, "invalid_pass", error.problem, param="daitn-pass") from None
         return Caller(
             owner=headers.get("daitn-owner", ""),
-            relayed_by=by,
+            relayed_by=site,
             query=headers.get("daitn-query", ""),
             asked_at=headers.get("daitn-asked-at", ""),
         )
 
 
-def _wrong_method(request: Request, right: str) -> ApiError:
-    return ApiError(405, "method_not_allowed", f"{request.path} is asked with {right}")
+def _wrong_method(request: Request, method: str) -> ApiError:
+    return ApiError(405, "method_not_allowed", f"{request.path} needs {method}")

@@ -1,4 +1,4 @@
-"""Carrying out what a failover machine commands, in an event loop."""
+"""Carries out the commands of a failover machine, in an event loop."""
 
 from __future__ import annotations
 
@@ -23,108 +23,111 @@ from daitn.control.queries.attempts import (
 from daitn.control.queries.failover import Failover
 from daitn.node.gateway.answer import Answer
 
-__all__ = ["AttemptRunner", "Target", "drop"]
+__all__ = ["AttemptRunner", "Target", "close_unused"]
 
 _BEGUN = Begun()
 
 
 class Target(Protocol):
-    """Asks rows on behalf of a runner. It does not know its runner: that would be a cycle, and keep
-    what a query leaves behind until the next look for cycles."""
+    """Asks rows for a runner. It holds no reference to the runner: the cycle would keep what a
+    query leaves behind until the next garbage collection."""
 
     async def ask(self, row: int) -> Answer | Failed:
         """Ask a row."""
         ...
 
-    def tell(self, told: TellFailed | TellLate) -> None:
-        """Tell the topology."""
+    def report(self, command: TellFailed | TellLate) -> None:
+        """Report a failed or late row to the topology."""
         ...
 
     def error(self, why: GiveUp) -> Exception:
-        """What is raised where no row answers."""
+        """The exception to raise if no row answers."""
         ...
 
 
 class AttemptRunner:
-    """Carries out a machine's commands in the task that wants the answer: few answers are late, and
-    a task for each would cost as much as reading its request. A second attempt beside the first has
-    a task of its own, and interrupts the first where it is faster. Another row takes the place of
-    one that failed in the same task.
+    """Carries out a machine's commands in the task that waits for the answer: few answers are late,
+    and a task for each would cost as much as reading its request.
+
+    The same task asks the next row when one fails. A hedge, the second attempt beside a late one,
+    has a task of its own, and interrupts the first attempt if it is faster.
     """
 
     __slots__ = (
-        "_beside",
         "_failover",
-        "_given_up",
-        "_interrupts",
-        "_late",
-        "_own",
-        "_row_beside",
+        "_failure",
+        "_hedge",
+        "_hedge_row",
+        "_interrupted",
+        "_late_timer",
         "_target",
+        "_waiting_task",
     )
 
     def __init__(self, failover: Failover, target: Target) -> None:
         self._failover = failover
         self._target = target
-        self._late: asyncio.TimerHandle | None = None
-        self._own: asyncio.Task[object] | None = None
-        """While an attempt is under way in it."""
-        self._interrupts = False
-        self._beside: asyncio.Task[Answer | None] | None = None
-        self._row_beside = -1
-        self._given_up: GiveUp | None = None
+        self._late_timer: asyncio.TimerHandle | None = None
+        self._waiting_task: asyncio.Task[object] | None = None
+        """The waiting task, while it runs an attempt."""
+        self._interrupted = False
+        self._hedge: asyncio.Task[Answer | None] | None = None
+        self._hedge_row = -1
+        self._failure: GiveUp | None = None
 
-    async def again(self, row: int, rows: tuple[int, ...] | None) -> Answer:
-        """Another answer, where that of `row` broke off: of `rows` only, or of those that were
-        not asked yet. Raises the target's error."""
+    async def replace(self, row: int, rows: tuple[int, ...] | None) -> Answer:
+        """Another answer after that of `row` broke off: from `rows` only, or from those not asked
+        yet. Raises the target's error."""
         return await self.answer(BrokenOff(row, rows))
 
     async def answer(self, fact: Fact = _BEGUN) -> Answer:
-        """The first that comes. `fact`: why one is wanted. Raises the target's error."""
+        """The first answer. `fact`: why it is needed. Raises the target's error."""
         row = self._handle(fact)
         try:
             answer = None if row is None else await self._interruptible(row)
-            if answer is None and self._beside is not None:
-                answer = await self._beside
-                self._beside, self._row_beside = None, -1
+            if answer is None and self._hedge is not None:
+                answer = await self._hedge
+                self._hedge, self._hedge_row = None, -1
         finally:
-            if self._late is not None:
-                self._late.cancel()
-            if self._beside is not None:
-                self._drop_beside()
+            if self._late_timer is not None:
+                self._late_timer.cancel()
+            if self._hedge is not None:
+                self._drop_hedge()
         if answer is None:
-            assert self._given_up is not None
-            raise self._target.error(self._given_up)
+            assert self._failure is not None
+            raise self._target.error(self._failure)
         return answer
 
     async def _interruptible(self, row: int) -> Answer | None:
-        """The answer of `row` or of others in its place. None too where one beside is faster."""
-        task = self._own = asyncio.current_task()
+        """The answer of `row` or of its replacements; none if all failed or the hedge was
+        faster."""
+        task = self._waiting_task = asyncio.current_task()
         assert task is not None
         cancelled = task.cancelling()
         try:
-            return await self._in_turn(row)
+            return await self._ask_in_turn(row)
         except asyncio.CancelledError:
-            # As `asyncio.timeout` does it: what others cancel stays cancelled.
-            if not self._interrupts or task.uncancel() > cancelled:
+            # As `asyncio.timeout` does: a cancellation from outside passes through.
+            if not self._interrupted or task.uncancel() > cancelled:
                 raise
             return None
         finally:
-            self._own, self._interrupts = None, False
+            self._waiting_task, self._interrupted = None, False
 
-    async def _in_turn(self, row: int | None, *, beside: bool = False) -> Answer | None:
+    async def _ask_in_turn(self, row: int | None, *, hedge: bool = False) -> Answer | None:
         while row is not None:
-            if beside:
-                self._row_beside = row
-            told = await self._target.ask(row)
-            if not isinstance(told, Failed):
+            if hedge:
+                self._hedge_row = row
+            result = await self._target.ask(row)
+            if not isinstance(result, Failed):
                 self._handle(Answered(row))
-                return told
-            row = self._handle(told)
+                return result
+            row = self._handle(result)
         return None
 
     def _handle(self, fact: Fact) -> int | None:
-        """Hand a fact in and do what follows. The row that is to be asked, if there is one."""
+        """Hand a fact to the machine and carry out its commands. Returns the row to ask next, if
+        any."""
         row: int | None = None
         for command in self._failover.handle(fact, time.monotonic()):
             match command:
@@ -133,49 +136,52 @@ class AttemptRunner:
                 case Stop(row=stopped):
                     self._stop(stopped)
                 case GiveUp():
-                    self._given_up = command
+                    self._failure = command
                 case TellFailed() | TellLate():
-                    self._target.tell(command)
+                    self._target.report(command)
         return row
 
     def _watch(self, row: int, late_after_s: float) -> None:
-        """See whether a row is late, and no other."""
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        """Start the timer that reports this row late; there is one at a time."""
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
         if late_after_s < math.inf:
-            self._late = asyncio.get_running_loop().call_later(late_after_s, self._is_late, row)
+            self._late_timer = asyncio.get_running_loop().call_later(
+                late_after_s, self._on_late, row
+            )
 
-    def _is_late(self, late: int) -> None:
-        if (row := self._handle(Late(late))) is not None:
-            # Now, not when the task starts: the first may answer before, and stop this one.
-            self._row_beside = row
-            self._beside = asyncio.create_task(self._in_turn(row, beside=True))
-            self._beside.add_done_callback(self._ended)
+    def _on_late(self, late_row: int) -> None:
+        if (row := self._handle(Late(late_row))) is not None:
+            # Set now, not when the task starts: the first attempt may answer before, and stop the
+            # hedge.
+            self._hedge_row = row
+            self._hedge = asyncio.create_task(self._ask_in_turn(row, hedge=True))
+            self._hedge.add_done_callback(self._hedge_ended)
 
     def _stop(self, row: int) -> None:
-        if row == self._row_beside:
-            self._drop_beside()
+        if row == self._hedge_row:
+            self._drop_hedge()
         else:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        if self._own is not None and not self._interrupts:
-            self._interrupts = True
-            self._own.cancel()
+        if self._waiting_task is not None and not self._interrupted:
+            self._interrupted = True
+            self._waiting_task.cancel()
 
-    def _drop_beside(self) -> None:
-        assert self._beside is not None
-        self._beside.cancel()
-        self._beside.add_done_callback(drop)
-        self._beside, self._row_beside = None, -1
+    def _drop_hedge(self) -> None:
+        assert self._hedge is not None
+        self._hedge.cancel()
+        self._hedge.add_done_callback(close_unused)
+        self._hedge, self._hedge_row = None, -1
 
-    def _ended(self, beside: asyncio.Task[Answer | None]) -> None:
-        if beside is self._beside and not beside.cancelled() and beside.exception() is not None:
+    def _hedge_ended(self, hedge: asyncio.Task[Answer | None]) -> None:
+        if hedge is self._hedge and not hedge.cancelled() and hedge.exception() is not None:
             self._interrupt()
 
 
-def drop(task: asyncio.Task[Answer | None]) -> None:
-    """An answer that nobody waits for any more."""
+def close_unused(task: asyncio.Task[Answer | None]) -> None:
+    """Close the answer of a task that nobody waits for."""
     if not task.cancelled() and task.exception() is None and (answer := task.result()) is not None:
         answer.close()

@@ -1,4 +1,4 @@
-"""Who may ask at a gateway, and how often."""
+"""Authentication and rate limits of a gateway's API keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Bucket:
         self._at_s = 0.0
 
     def take(self, now_s: float) -> float:
-        """Seconds until a token is there; 0: it was there and is taken."""
+        """Take a token. Returns 0, or the seconds until one is available."""
         passed_s = max(0.0, now_s - self._at_s)
         self._tokens = min(self._burst, self._tokens + passed_s * self._per_s)
         self._at_s = now_s
@@ -36,41 +36,39 @@ class _Bucket:
 
 
 class ApiKeys:
-    """The query owners that a gateway knows. Without any, everybody may ask."""
+    """API keys and the query rates of their owners. Without any keys, everybody is admitted."""
 
     def __init__(self, keys: tuple[KeyConfig, ...]) -> None:
         self._keys = {key.sha256: key.owner for key in keys}
         self._buckets = {key.owner: _Bucket(key.per_s, key.burst) for key in keys}
 
     def admit(self, authorization: str | None, now_s: float) -> str:
-        """The owner of the key in an `authorization` header; empty where keys are not wanted.
+        """The owner of the key in an `authorization` header; empty if the gateway has no keys.
 
-        Raises `ApiError`: 401 for no or an unknown key, 429 where its owner asks too often.
-        `now_s` is of any clock that never goes back.
+        Raises `ApiError`: 401 for a missing or unknown key, 429 for an owner over its rate. `now_s`
+        is of any monotonic clock.
         """
         if not self._keys:
             return ""
-        owner = self._known(authorization or "")
+        owner = self._owner_of(authorization or "")
         wait_s = self._buckets[owner].take(now_s)
         if wait_s > 0:
             raise ApiError(
                 429,
                 "rate_limited",
-                f"{owner} asks more often than this gateway allows",
+                f"{owner} exceeds its query rate at this gateway",
                 retry_after_s=wait_s,
             )
         return owner
 
-    def _known(self, authorization: str) -> str:
+    def _owner_of(self, authorization: str) -> str:
         token = authorization[len(_SCHEME) :].strip()
-        shown = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-        found = [
-            owner for digest, owner in self._keys.items() if hmac.compare_digest(digest, shown)
-        ]
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        found = [owner for known, owner in self._keys.items() if hmac.compare_digest(known, digest)]
         if not authorization[: len(_SCHEME)].lower() == _SCHEME or not found:
             raise ApiError(
                 401,
                 "invalid_api_key",
-                "this gateway answers to known API keys only: send `authorization: Bearer KEY`",
+                "the API key is missing or unknown: send `authorization: Bearer KEY`",
             )
         return found[0]

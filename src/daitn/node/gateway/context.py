@@ -1,12 +1,12 @@
-"""One query on its way through a gateway: what is known of it, and who writes what of that.
+"""The state of one query in a gateway, and who writes each part of it.
 
 | part | written by |
 |---|---|
-| the request and what is decided on: `id` to `context` | `Gateway`, as it comes; frozen |
+| the request and the decision's inputs: `id` to `context` | `Gateway`, on arrival; frozen |
 | `decision` | `Gateway`, once |
-| `attempts` | the failover machines; `by_packet` where the query finds its own way |
+| `attempts` | the failover machines; `answer_by_packet` for an autonomous query |
 | `waiting` | itself |
-| `outcome` | whoever answers: `ResponseWriter`; `by_packet` where the query finds its own way |
+| `outcome` | `ResponseWriter`; `answer_by_packet` for an autonomous query |
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNDECIDED = QueryPlan(strategy=Strategy.SINGLE, rows=())
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks. A query that another gateway relays keeps the id and the time that it has."""
+    """Who sent the query. A relayed query keeps its id and its time."""
 
     owner: str
     relayed_by: SiteId | None = None
@@ -37,14 +37,14 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct):
-    """What was decided; a plan without rows before, and where a query finds its own way."""
+    """The plan; without rows until decided, and for an autonomous query."""
 
     plan: QueryPlan = _UNDECIDED
 
 
 class Waiting(msgspec.Struct):
-    """Time that is spent waiting for deployments: all other time is the gateway's own. Who waits
-    for one does so `with` it, one at a time: those that go on side by side are one wait."""
+    """Time spent waiting for deployments; the rest is the gateway's overhead. Use it as a context
+    manager, not nested: parallel waits count as one."""
 
     total_s: float = 0.0
     since_s: float = 0.0
@@ -57,14 +57,14 @@ class Waiting(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct):
-    """What was answered, and charged."""
+    """The answer that was given, and its cost."""
 
     row: int = -1
-    """Whose answer is given; -1: nobody's, or of a deployment that is not known here."""
+    """Row of the deployment whose answer is given; -1: none, or one unknown here."""
     path: tuple[str, ...] = ()
-    """By which the answer that is given came."""
+    """Sites on the way of the answer."""
     object_id: str = ""
-    """Of the packet, where the query found its own way."""
+    """The packet's id, for an autonomous query."""
     first_token_s: float | None = None
     """From the query's arrival to the first piece of the answer."""
     tokens_in: int = 0
@@ -72,8 +72,8 @@ class Outcome(msgspec.Struct):
     cost_usd: float = 0.0
 
     def charge(self, snapshot: Qrrt, row: int | None, tokens_in: int, tokens_out: int) -> None:
-        """Count an answer of `row`, given or only compared; none: of a deployment that is not
-        known here, nor what it costs."""
+        """Charge an answer of `row`, whether given or only compared; none: a deployment unknown
+        here, whose price is unknown too."""
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
         if row is not None:
@@ -81,13 +81,13 @@ class Outcome(msgspec.Struct):
 
 
 class RequestContext(msgspec.Struct, frozen=True):
-    """What is known of the query so far. Its parts change as the query goes on."""
+    """The state of a query. Its parts change; the struct itself does not."""
 
     id: str
     """`<gateway's site>:<number>`"""
     asked_at_s: float
     began_s: float
-    """On the clock of `time.perf_counter`, as all `*_s` that name no other."""
+    """On the clock of `time.perf_counter`, like all `*_s` that name no other."""
     parsed: ParsedRequest
     caller: Caller
     intent: QueryIntent
@@ -110,7 +110,7 @@ class RequestContext(msgspec.Struct, frozen=True):
         return self.attempts.paths
 
     def relay(self, row: int) -> SiteId | None:
-        """The gateway through which a row is asked; a relayed query is not relayed again."""
+        """The gateway that relays to a row, if any; a relayed query is not relayed again."""
         return None if self.caller.relayed_by is not None else self.attempts.paths.via(row)
 
     def path_to(self, row: int) -> tuple[str, ...]:
@@ -121,6 +121,6 @@ class RequestContext(msgspec.Struct, frozen=True):
 
 
 def price_usd(snapshot: Qrrt, row: int, tokens_in: int, tokens_out: int) -> float:
-    """What a row takes for an answer."""
+    """The price of an answer."""
     columns = snapshot.columns
     return float(columns.price_in[row] * tokens_in + columns.price_out[row] * tokens_out)

@@ -1,4 +1,4 @@
-"""What a gateway says when it does not answer."""
+"""The error responses of a gateway."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from daitn.openai.errors import ApiError
 
 __all__ = [
     "deadline_passed",
+    "infeasible",
     "internal",
-    "not_feasible",
     "overloaded",
     "status_of",
     "unavailable",
 ]
 
-AGAIN_S = 1.0
-"""When a query that was turned away because of load may come again: a second is several answers."""
+RETRY_AFTER_S = 1.0
+"""Default `Retry-After` of a shed query: several answers complete within a second."""
 _STATUS = {"model_not_found": 404, "infeasible": 400, "overloaded": 503, "unavailable": 503}
-_TOLD_REJECTIONS = 20
-"""Rejections in an error body; `daitn explain` has all."""
+_MAX_REJECTIONS = 20
+"""Rejections per error body; `daitn explain` lists all."""
 
 
 def overloaded(message: str, after_s: float | None = None) -> ApiError:
-    """Turned away because of load; `after_s`: seconds until it may go better."""
+    """A query shed because of load; `after_s`: when a retry may succeed, in seconds."""
     return ApiError(
-        503, "overloaded", message, retry_after_s=AGAIN_S if after_s is None else after_s
+        503, "overloaded", message, retry_after_s=RETRY_AFTER_S if after_s is None else after_s
     )
 
 
 def internal() -> ApiError:
     """A defect of the gateway."""
-    return ApiError(500, "internal", "the gateway failed; its log says why")
+    return ApiError(500, "internal", "the gateway failed; see its log")
 
 
 def unavailable(message: str) -> ApiError:
-    """Nothing that may answer could."""
-    return ApiError(503, "unavailable", message, retry_after_s=AGAIN_S)
+    """Every deployment that may answer failed or is unreachable."""
+    return ApiError(503, "unavailable", message, retry_after_s=RETRY_AFTER_S)
 
 
 def deadline_passed(deadline_s: float) -> ApiError:
-    """The asker's own bound is over."""
-    message = f"the answer was not there within {deadline_s:g} s"
+    """The query's own deadline has passed."""
+    message = f"the answer took longer than {deadline_s:g} s"
     return ApiError(504, "deadline", message, param="daitn.deadline_s")
 
 
-def not_feasible(refusal: QueryRefusal) -> ApiError:
-    """What Q-FAM says, with its reasons and the changes that would help."""
+def infeasible(refusal: QueryRefusal) -> ApiError:
+    """Q-FAM's refusal, with its reasons and the relaxations that would help."""
     return ApiError(
         _STATUS[refusal.code],
         refusal.code,
@@ -55,8 +55,12 @@ def not_feasible(refusal: QueryRefusal) -> ApiError:
         retry_after_s=refusal.retry_after_s,
         daitn={
             "reasons": [
-                {"deployment": no.candidate, "filter": no.filter, "reason": no.reason}
-                for no in refusal.decision.rejections[:_TOLD_REJECTIONS]
+                {
+                    "deployment": rejection.candidate,
+                    "filter": rejection.filter,
+                    "reason": rejection.reason,
+                }
+                for rejection in refusal.decision.rejections[:_MAX_REJECTIONS]
             ],
             "relaxations": list(refusal.relaxations),
         },
@@ -64,7 +68,7 @@ def not_feasible(refusal: QueryRefusal) -> ApiError:
 
 
 def status_of(error: ApiError) -> QueryStatus:
-    """How a query that met this error ended."""
+    """The status that an error gives its query."""
     if error.code in ("overloaded", "rate_limited"):
         return QueryStatus.SHED
     return QueryStatus.FAILED if error.status >= 500 else QueryStatus.REFUSED

@@ -1,4 +1,4 @@
-"""Asking deployments on behalf of a query: what the failover machine decides, over HTTP."""
+"""Asks deployments over HTTP, as the failover machine decides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.attempts import AttemptRunner
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import overloaded, unavailable
-from daitn.node.gateway.observations import seen_late
+from daitn.node.gateway.observations import observed_late
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import AttemptFailed, Upstream
 from daitn.openai.errors import ApiError
@@ -23,14 +23,15 @@ from daitn.topology.qrrt.paths import permitted
 __all__ = ["FailoverProxy"]
 
 _FAILED = Observation(failed=True)
-_AS_ASKED: Mapping[str, object] = {}
+_UNCHANGED: Mapping[str, object] = {}
 
 
 class FailoverProxy:
-    """Passes requests on to one deployment after the other until one answers."""
+    """Passes a request to one deployment after the other until one answers."""
 
     def __init__(self, upstream: Upstream, topology: Topology, budget: RetryBudget) -> None:
-        """`topology` hears of deployments that fail or are late; `budget` is the gateway's."""
+        """`topology` receives observations of failed and late deployments; all queries share
+        `budget`."""
         self._upstream = upstream
         self._topology = topology
         self._budget = budget
@@ -41,10 +42,10 @@ class FailoverProxy:
         rows: Iterable[int],
         *,
         stream: bool,
-        changes: Mapping[str, object] = _AS_ASKED,
+        changes: Mapping[str, object] = _UNCHANGED,
     ) -> AttemptRunner:
-        """One request of a query, with `changes` in fields that are replaced. Its runner raises
-        `ApiError` where none of `rows` answers."""
+        """Begin one request of a query, with some fields replaced by `changes`. The runner raises
+        `ApiError` if none of `rows` answers."""
         constraints, late_after = query.intent.constraints, None
         if constraints.hedge:
             late_after = partial(late_after_s, query.plan, query.context, stream=stream)
@@ -61,7 +62,7 @@ class FailoverProxy:
 
 
 class _Deployments:
-    """The deployments of a query's snapshot, asked for this query."""
+    """The rows of a query's snapshot, asked for this query."""
 
     __slots__ = ("_changes", "_query", "_stream", "_topology", "_upstream")
 
@@ -87,24 +88,24 @@ class _Deployments:
         except AttemptFailed as failed:
             return self._failed(row, failed)
 
-    def tell(self, told: TellFailed | TellLate) -> None:
-        query, deployed = self._query, self._query.snapshot.rows[told.row]
-        seen = _FAILED
-        if isinstance(told, TellLate):
-            seen = seen_late(query, told.row, told.waited_s, stream=self._stream)
-        self._topology.observe(deployed.site, deployed.name, seen)
+    def report(self, command: TellFailed | TellLate) -> None:
+        query, deployment = self._query, self._query.snapshot.rows[command.row]
+        observation = _FAILED
+        if isinstance(command, TellLate):
+            observation = observed_late(query, command.row, command.waited_s, stream=self._stream)
+        self._topology.observe(deployment.site, deployment.name, observation)
 
     def error(self, why: GiveUp) -> ApiError:
         if why.full:
             return overloaded("every deployment that may answer is full", why.retry_after_s)
         rows = self._query.snapshot.rows
-        told = "; ".join(f"{rows[failed.row].id}: {failed.reason}" for failed in why.failures)
-        return unavailable(f"no deployment that may answer could: {told or 'none is left'}")
+        reasons = "; ".join(f"{rows[failed.row].id}: {failed.reason}" for failed in why.failures)
+        return unavailable(f"no deployment could answer: {reasons or 'none is left to ask'}")
 
     def _failed(self, row: int, failed: AttemptFailed) -> Failed:
         paths = None
         if failed.cause is Cause.UNREACHABLE:
             query, topology = self._query, self._topology
-            topology.unreachable(failed.towards)
+            topology.unreachable(failed.site)
             paths = permitted(topology.paths(query.snapshot), query.snapshot, query.intent)
         return Failed(row, failed.cause, failed.reason, failed.retry_after_s, paths)

@@ -1,7 +1,7 @@
-"""The gateway role: OpenAI's API in front of the network.
+"""The gateway role: OpenAI's HTTP API in front of the network.
 
-A query is read, held against the QRRT by QIRCE, asked of the deployments that the plan names, and
-its answer passed on. Nothing of a query's text is kept.
+The gateway reads a query, lets QIRCE decide on the QRRT, asks the deployments of the plan, and
+passes the answer on. It stores nothing of a query's text.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from daitn.node.gateway.context import Caller, Decided, Outcome, RequestContext,
 from daitn.node.gateway.demand import DemandEstimator
 from daitn.node.gateway.errors import (
     deadline_passed,
+    infeasible,
     internal,
-    not_feasible,
     overloaded,
     status_of,
 )
 from daitn.node.gateway.failover import FailoverProxy
-from daitn.node.gateway.packet_queries import Packets, by_packet, packet_plan
+from daitn.node.gateway.packet_queries import Packets, answer_by_packet, packet_plan
 from daitn.node.gateway.plans import PlanExecutor
-from daitn.node.gateway.query_log import QueryLog, RecordedDraws
+from daitn.node.gateway.query_log import QueryLog, SeededDraws
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.topology import Topology
@@ -45,7 +45,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
-from daitn.openai.errors import ApiError, bad_request, of_error
+from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
@@ -54,14 +54,15 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
-GC_EVERY = (10_000, 20, 20)
-"""New objects per look for cycles among them, and looks per look among the older ones."""
-TOPIC_SURE = 0.5
-"""A topic that is found with less confidence is more likely wrong than right."""
+GC_THRESHOLDS = (10_000, 20, 20)
+"""Garbage collection thresholds: allocations per young collection, and young and middle collections
+per collection of the next generation."""
+MIN_TOPIC_CONFIDENCE = 0.5
+"""A topic found with less confidence is more likely wrong than right."""
 
 
 class Gateway:
-    """A site's entry for queries. `await start()` returns when it listens."""
+    """A site's entry point for queries; it listens once `start` returns."""
 
     def __init__(
         self,
@@ -74,10 +75,10 @@ class Gateway:
         packets: Packets | None = None,
         tls: str = "",
     ) -> None:
-        """`admit` says whose pass is shown (seconds since the epoch), or raises `Refused`.
-        `topic_of` says what a text is about, and how sure that is, in [0, 1]. `packets` takes
-        queries that find their own way; none: this node is no forwarder. `tls`: folder with the
-        certificates for addresses that begin with `https://`."""
+        """`admit` returns the site whose pass is shown (at seconds since the epoch), or raises
+        `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
+        sends autonomous queries; none: this node is no forwarder. `tls`: folder with the
+        certificates for `https://` addresses."""
         self._site = site
         self._config = config
         self._topology = topology
@@ -93,121 +94,120 @@ class Gateway:
         self._budget = RetryBudget()
         self._api = GatewayApi(config, tls, admit, self._serve, self._models, self._health)
         self._seed = zlib.crc32(site.encode()) << 32
-        self._number = 0
-        self._under_way = 0
+        self._query_count = 0
+        self._in_flight = 0
         self._upstream: Upstream | None = None
         self._plans: PlanExecutor | None = None
 
     async def start(self) -> None:
-        """Raises `InvalidInput` where it cannot listen as its file says."""
+        """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         self._upstream = Upstream(self._site, self._key, self._load, self._tls)
         proxy = FailoverProxy(self._upstream, self._topology, self._budget)
         self._plans = PlanExecutor(proxy, self._budget, self._load)
         await self._api.start()
-        # What is there now is there to stay, and little that a query leaves behind is a cycle:
-        # looking for cycles after every 700 new objects took a tenth of the gateway's time.
+        # Today's objects live on, and queries leave few cycles behind: a collection after every 700
+        # new objects took a tenth of the gateway's time.
         gc.freeze()
-        gc.set_threshold(*GC_EVERY)
+        gc.set_threshold(*GC_THRESHOLDS)
 
     async def close(self) -> None:
-        """Take nothing new, and leave shortly after."""
+        """Take no new queries, and close soon."""
         await self._api.close()
         if self._upstream is not None:
             self._upstream.close()
 
     def descriptor(self) -> GatewayDescriptor:
-        """What the node's advert says of it, once it listens."""
+        """The gateway's part of the node's descriptor, once it listens."""
         return GatewayDescriptor(endpoint=self._config.advertise or self._api.url)
 
     def demand(self, now_s: float) -> Demand:
-        """What is asked here, smoothed."""
+        """The demand at this gateway, smoothed."""
         return self._demand.demand(now_s)
 
     def queries(
         self, limit: int, owner: str | None = None, without: Collection[str] = ()
     ) -> tuple[QueryRecord, ...]:
-        """How the latest queries were served, newest first: of one owner, or of all but some."""
+        """The latest queries and how they were served, newest first: of one owner, or of all except
+        some."""
         return self._query_log.latest(limit, owner, without)
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
-        """How a query was served, and why so. Raises `NotFound`."""
+        """How a query was served, and the decision behind it. Raises `NotFound`."""
         return self._query_log.explain(id_)
 
     async def _serve(
         self, request: Request, caller: Caller, parsed: ParsedRequest, began_s: float
     ) -> Reply:
-        full = self._under_way >= self._config.max_in_flight
-        query = self._query(caller, parsed, began_s, full)
+        full = self._in_flight >= self._config.max_in_flight
+        query = self._new_query(caller, parsed, began_s, full)
         writer = ResponseWriter(request, query, self._topology)
-        self._under_way += 1
+        self._in_flight += 1
         try:
-            response = await self._answered(query, writer, full)
+            response = await self._answer(query, writer, full)
         except (asyncio.CancelledError, ConnectionError):
-            self._ended(query, QueryStatus.ABANDONED, 499, "its owner went away")
+            self._record(query, QueryStatus.ABANDONED, 499, "the client disconnected")
             raise
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
         return response
 
-    async def _answered(self, query: RequestContext, writer: ResponseWriter, full: bool) -> Reply:
+    async def _answer(self, query: RequestContext, writer: ResponseWriter, full: bool) -> Reply:
         assert self._plans is not None
         deadline_s = query.intent.constraints.deadline_s
         try:
             if full:
-                raise overloaded("this gateway has as many queries under way as it takes")
+                raise overloaded("this gateway is full")
             self._budget.deposit(time.monotonic())
-            if self._finds_its_way(query):
-                answering = self._by_packet(query)
+            if self._is_autonomous(query):
+                pending = self._answer_by_packet(query)
             else:
                 if query.intent.constraints.sealed_to:
                     raise bad_request(
-                        "only a query that finds its own way is sealed",
+                        "only an autonomous query can be sealed",
                         "daitn.sealed_to",
-                        fix="wish autonomous too",
+                        fix="set autonomous too",
                     )
                 self._decide(query)
-                answering = self._plans.answer(query, writer)
+                pending = self._plans.answer(query, writer)
             if deadline_s is None:
-                response = await answering
+                response = await pending
             else:
                 async with asyncio.timeout(deadline_s):
-                    response = await answering
+                    response = await pending
         except ApiError as error:
-            return await self._failed(query, writer, error)
+            return await self._fail(query, writer, error)
         except TimeoutError:
-            return await self._failed(query, writer, deadline_passed(deadline_s or 0.0))
+            return await self._fail(query, writer, deadline_passed(deadline_s or 0.0))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("query %s failed", query.id)
-            return await self._failed(query, writer, internal())
+            return await self._fail(query, writer, internal())
         answered, row = response.status == 200, query.outcome.row
         if answered and row >= 0:
-            self._affinity.answered(query.intent, query.snapshot.rows[row].id)
+            self._affinity.record(query.intent, query.snapshot.rows[row].id)
         status = QueryStatus.ANSWERED if answered else QueryStatus.REFUSED
-        self._ended(query, status, response.status, "")
+        self._record(query, status, response.status, "")
         return response
 
-    def _finds_its_way(self, query: RequestContext) -> bool:
-        wished = query.intent.constraints.autonomous
-        return self._config.autonomous if wished is None else wished
+    def _is_autonomous(self, query: RequestContext) -> bool:
+        requested = query.intent.constraints.autonomous
+        return self._config.autonomous if requested is None else requested
 
-    async def _by_packet(self, query: RequestContext) -> Reply:
+    async def _answer_by_packet(self, query: RequestContext) -> Reply:
         if self._packets is None:
             raise bad_request("this gateway's node is no forwarder", "daitn.autonomous")
         query.decision.plan = packet_plan(query.intent)
-        return await by_packet(self._packets, query)
+        return await answer_by_packet(self._packets, query)
 
-    async def _failed(
-        self, query: RequestContext, writer: ResponseWriter, error: ApiError
-    ) -> Reply:
-        self._ended(query, status_of(error), error.status, error.message)
+    async def _fail(self, query: RequestContext, writer: ResponseWriter, error: ApiError) -> Reply:
+        self._record(query, status_of(error), error.status, error.message)
         return await writer.fail(error)
 
-    def _query(
+    def _new_query(
         self, caller: Caller, parsed: ParsedRequest, began_s: float, full: bool
     ) -> RequestContext:
-        self._number += 1
+        self._query_count += 1
         now_s = clock.now_s()
         topic = parsed.topic if full else self._topic(parsed)
         intent = parsed.intent(self._site, caller.owner, topic)
@@ -221,7 +221,7 @@ class Gateway:
             affinity=self._affinity.row(intent, snapshot),
         )
         return RequestContext(
-            id=f"{self._site}:{self._number}",
+            id=f"{self._site}:{self._query_count}",
             asked_at_s=now_s,
             began_s=began_s,
             parsed=parsed,
@@ -235,24 +235,24 @@ class Gateway:
         )
 
     def _topic(self, parsed: ParsedRequest) -> str:
-        """What the query is about; found out only where the route depends on it."""
+        """The query's topic; classified only if the route depends on it."""
         if parsed.topic or (parsed.name != AUTO and parsed.constraints.min_accuracy is None):
             return parsed.topic
-        topic, sure = self._topic_of(parsed.text)
-        return topic if sure >= TOPIC_SURE else ""
+        topic, confidence = self._topic_of(parsed.text)
+        return topic if confidence >= MIN_TOPIC_CONFIDENCE else ""
 
     def _decide(self, query: RequestContext) -> None:
-        seed = self._seed + self._number
-        self._query_log.decided(query.id, query.context, seed)
+        seed = self._seed + self._query_count
+        self._query_log.record_decision(query.id, query.context, seed)
         try:
-            plan = self._qirce.decide(query.context, RecordedDraws(seed))
+            plan = self._qirce.decide(query.context, SeededDraws(seed))
         except InvalidInput as error:
-            raise of_error(error, "daitn.") from None
+            raise from_daitn_error(error, "daitn.") from None
         if isinstance(plan, QueryRefusal):
-            raise not_feasible(plan)
+            raise infeasible(plan)
         query.decision.plan = plan
 
-    def _ended(
+    def _record(
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
         now_s, intent, outcome = clock.now_s(), query.intent, query.outcome
@@ -261,7 +261,7 @@ class Gateway:
         if query.caller.relayed_by is None:
             self._demand.count(intent.topic, intent.model, tokens_out, now_s)
         answered = query.snapshot.rows[outcome.row] if outcome.row >= 0 else None
-        self._query_log.ended(
+        self._query_log.record_query(
             QueryRecord(
                 id=query.id,
                 asked_at_s=query.asked_at_s,
@@ -289,14 +289,14 @@ class Gateway:
         )
 
     def _models(self) -> dict[str, str]:
-        """Names of models that answer now, with their owners."""
+        """Models that can be queried now, with their owners."""
         snapshot = self._topology.snapshot()
-        there = snapshot.columns.there
+        available = snapshot.columns.there
         return {
             row.name: row.descriptor.owner
             for index, row in enumerate(snapshot.rows)
-            if there[index]
+            if available[index]
         }
 
     def _health(self) -> dict[str, object]:
-        return {"status": "ok", "site": self._site, "in_flight": self._under_way}
+        return {"status": "ok", "site": self._site, "in_flight": self._in_flight}

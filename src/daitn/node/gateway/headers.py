@@ -1,6 +1,6 @@
-"""The headers `daitn-*`, in one place: what an answer says of itself, and what peers tell.
+"""The `daitn-*` headers of answers and between peers.
 
-A test holds them against the code that writes and reads them; the reference prints them.
+A test compares them with the code that writes and reads them; the reference prints them.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ class AnswerHeader:
     MODEL = "daitn-model"
     """Name of the model that answered."""
     FACILITY = "daitn-facility"
-    """Site at which it answered."""
+    """Site of the facility that answered."""
     PATH = "daitn-path"
-    """Sites that the query passed, the gateway's first."""
+    """Sites on the query's path, the gateway's first."""
     TOPIC = "daitn-topic"
-    """What the query was taken to be about."""
+    """Topic by which the query was routed."""
     STRATEGY = "daitn-strategy"
     """`single`, `cascade` or `ensemble`; of a packet `packet`, or `packet, ensemble`."""
     OBJECT = "daitn-object"
-    """Of a packet: the id that `daitn trace` takes."""
+    """Of a packet: the id for `daitn trace`."""
     FACILITIES = "daitn-facilities"
     """Of an ensemble of packets: all sites whose answers were compared."""
     ATTEMPTS = "daitn-attempts"
-    """Deployments that were asked."""
+    """Number of attempts at deployments."""
     COST_USD = "daitn-cost-usd"
-    """Cost; of a stream, as expected when it began."""
+    """Cost; of a stream, as estimated at its beginning."""
     OVERHEAD_MS = "daitn-overhead-ms"
     """Time spent in the gateway before the answer began."""
     DECISION = "daitn-decision"
-    """The id that `daitn explain` takes."""
+    """The id for `daitn explain`."""
     WAITED_S = "daitn-waited-s"
-    """Time that the query waited for a slot, as the facility measured it."""
+    """Wait for a slot, as the facility measured it."""
     FIRST_TOKEN_S = "daitn-first-token-s"  # noqa: S105
     """Time from the slot to the first piece, as the facility measured it."""
 
 
 class PeerHeader:
-    """Headers by which a gateway asks a facility, or another gateway."""
+    """Headers that a gateway sends to a facility or another gateway."""
 
     PASS = "daitn-pass"  # noqa: S105
-    """Proof, signed with the gateway's key, that it is this gateway; lasts two minutes."""
+    """Pass that identifies the gateway, signed with its key; valid for two minutes."""
     QUERY = "daitn-query"
-    """The query's id, also that of the answer."""
+    """The query's id; becomes the answer's `id`."""
     ASKED_AT = "daitn-asked-at"
-    """Seconds since the epoch, also the answer's `created`: replicas of a deterministic model then
-    answer byte by byte alike."""
+    """Seconds since the epoch; becomes the answer's `created`, so that replicas of a deterministic
+    model answer byte by byte alike."""
     OWNER = "daitn-owner"
-    """Who asks."""
+    """The query's owner."""
     PATH = "daitn-path"
     """Set by a gateway that relays through another one, which then relays no further."""

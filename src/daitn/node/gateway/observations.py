@@ -1,6 +1,7 @@
-"""What a gateway sees of deployments while they answer, for the topology.
+"""Observations of deployments while they answer, for the topology.
 
-Waiting for a slot and the way there are taken off: the topology knows them by other means.
+They exclude the wait for a slot and the round-trip time, which the topology knows from other
+sources.
 """
 
 from __future__ import annotations
@@ -10,28 +11,30 @@ from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
 from daitn.topology.qrrt.observation import Observation
 
-__all__ = ["seen_late", "seen_stream", "seen_whole"]
+__all__ = ["observed_late", "observed_stream", "observed_whole"]
 
 
-def seen_stream(answer: Answer, tokens: int, held_s: float) -> Observation:
-    """Of a stream that came to its end; for `held_s` its asker did not take what was there."""
-    further_s = answer.ended_s - answer.begun_s - held_s
+def observed_stream(answer: Answer, tokens: int, blocked_s: float) -> Observation:
+    """Observe a complete stream; for `blocked_s` its client did not read on."""
+    streaming_s = answer.ended_s - answer.started_s - blocked_s
     return Observation(
         failed=False,
-        first_token_s=_served_s(answer, answer.begun_s),
-        per_token_s=max(0.0, further_s) / (tokens - 1) if tokens > 1 else None,
+        first_token_s=_served_s(answer, answer.started_s),
+        per_token_s=max(0.0, streaming_s) / (tokens - 1) if tokens > 1 else None,
     )
 
 
-def seen_whole(answer: Answer, tokens: int) -> Observation:
-    """Of an answer that came at once."""
+def observed_whole(answer: Answer, tokens: int) -> Observation:
+    """Observe a buffered answer."""
     served_s = _served_s(answer, answer.ended_s)
     columns = answer.query.snapshot.columns
-    return observing.seen_whole(columns, answer.row, served_s, tokens, answer.told_first_s)
+    return observing.seen_whole(
+        columns, answer.row, served_s, tokens, answer.reported_first_token_s
+    )
 
 
-def seen_late(query: RequestContext, row: int, waited_s: float, *, stream: bool) -> Observation:
-    """Of a deployment that was overtaken by another: it takes at least this long."""
+def observed_late(query: RequestContext, row: int, waited_s: float, *, stream: bool) -> Observation:
+    """Observe a deployment that a hedge overtook: it takes at least this long."""
     served_s = max(0.0, waited_s - float(query.paths.rtt_s[row]))
     if stream:
         return Observation(failed=False, first_token_s=served_s)

@@ -1,4 +1,4 @@
-"""Queries that a gateway lets set out as packets, instead of deciding where they go."""
+"""Autonomous queries: sent as packets that the forwarders route."""
 
 from __future__ import annotations
 
@@ -20,94 +20,94 @@ from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import NotJson, as_events, read_usage
 from daitn.topology.qrrt.snapshot import deployment_id
 
-__all__ = ["Packets", "by_packet", "packet_plan"]
+__all__ = ["Packets", "answer_by_packet", "packet_plan"]
 
 
 class Packets(Protocol):
-    """Asks the network hop by hop."""
+    """Sends queries into the network, hop by hop."""
 
     async def ask(self, intent: QueryIntent, question: PacketQuestion) -> tuple[PacketAnswer, ...]:
-        """One answer at least. Raises `ApiError`."""
+        """At least one answer. Raises `ApiError`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Voice:
-    """One answer, as far as this gateway can place it."""
+class _Vote:
+    """One answer, and its row if this gateway knows the deployment."""
 
-    steered: PacketAnswer
+    packet_answer: PacketAnswer
     row: int | None
-    """None of a facility of which it has not heard: that has no price here."""
+    """None for a facility unknown to this gateway, whose price is unknown too."""
 
     @property
-    def answered(self) -> PacketReply:
-        return self.steered.answered
+    def reply(self) -> PacketReply:
+        return self.packet_answer.answered
 
 
 def packet_plan(intent: QueryIntent) -> QueryPlan:
-    """No rows: the query, or the copies of an ensemble, find their own."""
+    """A plan without rows: the packets of a query choose their own deployments."""
     if intent.constraints.strategy is Strategy.ENSEMBLE:
         members = intent.constraints.members
         return QueryPlan(strategy=Strategy.ENSEMBLE, rows=(), members=members)
     return QueryPlan(strategy=Strategy.SINGLE, rows=())
 
 
-async def by_packet(packets: Packets, query: RequestContext) -> Response:
-    """Let a query with a packet plan find its own way. Raises `ApiError`."""
+async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
+    """Send a query with a packet plan and return its answer. Raises `ApiError`."""
     body = query.parsed.body(query.parsed.model, {"stream": False, "stream_options": None})
     question = PacketQuestion(query.parsed.api, body, query.id, query.asked_at_s)
     query.attempts.count = query.plan.members
     with query.waiting:
-        steered = await packets.ask(query.intent, question)
+        answers = await packets.ask(query.intent, question)
     query.outcome.first_token_s = time.perf_counter() - query.began_s
-    voices = _voices(query, steered)
-    best = winner(query, [(voice.row, voice.answered.body) for voice in voices])
-    return _response(query, voices[best], voices)
+    votes = _votes(query, answers)
+    best = winner(query, [(vote.row, vote.reply.body) for vote in votes])
+    return _response(query, votes[best], votes)
 
 
-def _voices(query: RequestContext, steered: Sequence[PacketAnswer]) -> list[_Voice]:
-    """The answers that count, one of each deployment. All that can be read are paid for."""
-    voices: dict[tuple[str, str], _Voice] = {}
-    for one in steered:
-        answered = one.answered
+def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote]:
+    """The valid answers, one per deployment. All that can be read are charged."""
+    votes: dict[tuple[str, str], _Vote] = {}
+    for answer in answers:
+        reply = answer.answered
         try:
-            usage = read_usage(answered.body)
+            usage = read_usage(reply.body)
         except NotJson:
             continue
-        row = query.snapshot.row_of.get(deployment_id(answered.deployment, answered.site))
+        row = query.snapshot.row_of.get(deployment_id(reply.deployment, reply.site))
         query.outcome.charge(
             query.snapshot,
             row,
             usage.prompt_tokens if usage else query.intent.tokens_in,
             usage.completion_tokens if usage else 0,
         )
-        voices.setdefault((answered.site, answered.deployment), _Voice(one, row))
-    if not voices:
-        raise unavailable("what was answered is no JSON")
-    return [*voices.values()]
+        votes.setdefault((reply.site, reply.deployment), _Vote(answer, row))
+    if not votes:
+        raise unavailable("no answer is valid JSON")
+    return [*votes.values()]
 
 
-def _response(query: RequestContext, given: _Voice, voices: Sequence[_Voice]) -> Response:
-    answered, steered = given.answered, given.steered
+def _response(query: RequestContext, winning: _Vote, votes: Sequence[_Vote]) -> Response:
+    reply, packet_answer = winning.reply, winning.packet_answer
     outcome = query.outcome
-    outcome.path, outcome.object_id = steered.path, steered.object_id
-    if given.row is not None:
-        outcome.row = given.row
+    outcome.path, outcome.object_id = packet_answer.path, packet_answer.object_id
+    if winning.row is not None:
+        outcome.row = winning.row
     headers = {
         "content-type": JSON,
         "x-request-id": query.id,
         "daitn-decision": query.id,
-        "daitn-object": steered.object_id,
-        "daitn-model": quote(answered.deployment),
-        "daitn-facility": quote(answered.site),
-        "daitn-path": ",".join(steered.path),
+        "daitn-object": packet_answer.object_id,
+        "daitn-model": quote(reply.deployment),
+        "daitn-facility": quote(reply.site),
+        "daitn-path": ",".join(packet_answer.path),
         "daitn-strategy": "packet",
         "daitn-cost-usd": f"{outcome.cost_usd:.9f}",
     }
     if query.plan.strategy is Strategy.ENSEMBLE:
         headers["daitn-strategy"] = "packet, ensemble"
-        headers["daitn-facilities"] = ",".join(quote(voice.answered.site) for voice in voices)
-    body = answered.body
+        headers["daitn-facilities"] = ",".join(quote(vote.reply.site) for vote in votes)
+    body = reply.body
     if query.parsed.stream:
         body = as_events(body, query.parsed.api)
         headers["content-type"] = EVENTS

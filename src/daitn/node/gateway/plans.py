@@ -1,4 +1,5 @@
-"""How many models answer: one, a cheap one before a better one, or several that vote."""
+"""Executes plans: a single model, a cascade of a cheap and a better one, or an ensemble that
+votes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import msgspec
 from daitn.control.queries.engine import late_after_s
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.answer import Answer
-from daitn.node.gateway.attempts import AttemptRunner, drop
+from daitn.node.gateway.attempts import AttemptRunner, close_unused
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.failover import FailoverProxy
@@ -30,12 +31,12 @@ from daitn.topology.qrrt.relevance import relevant_to
 
 __all__ = ["PlanExecutor"]
 
-_WHOLE: dict[str, object] = {"stream": False, "stream_options": None}
-"""Of a request whose answer is looked at before it is given."""
+_UNSTREAMED: dict[str, object] = {"stream": False, "stream_options": None}
+"""Changes to a request whose answer is examined before it is given."""
 
 
 class PlanExecutor:
-    """Carries a plan out."""
+    """Executes the plan of a query."""
 
     def __init__(self, proxy: FailoverProxy, budget: RetryBudget, load: GatewayLoad) -> None:
         self._proxy = proxy
@@ -43,13 +44,13 @@ class PlanExecutor:
         self._load = load
 
     async def answer(self, query: RequestContext, writer: ResponseWriter) -> Reply:
-        """Raises `ApiError` where no deployment answers."""
+        """Answer the query. Raises `ApiError` if no deployment answers."""
         plan = query.plan
         if plan.strategy is Strategy.ENSEMBLE:
             return await self._ensemble(query, writer)
         if plan.strategy is Strategy.CASCADE:
-            sure = await self._if_sure(query, writer)
-            return sure or await self._single(query, writer, plan.better)
+            cheap = await self._cheap_stage(query, writer)
+            return cheap or await self._single(query, writer, plan.better)
         return await self._single(query, writer, plan.rows)
 
     async def _single(
@@ -59,37 +60,37 @@ class PlanExecutor:
         with query.waiting:
             answer = await attempts.answer()
         if not answer.streams:
-            return writer.whole(answer)
+            return writer.respond_whole(answer)
 
         async def resume(broken: Answer, why: AnswerBroken) -> Answer:
-            return await self._resumed(attempts, writer, broken, why)
+            return await self._resume(attempts, writer, broken, why)
 
         return await writer.stream(answer, resume)
 
-    async def _resumed(
+    async def _resume(
         self, attempts: AttemptRunner, writer: ResponseWriter, broken: Answer, why: AnswerBroken
     ) -> Answer:
-        """After a stream broke off: another one that begins anew. Where something of it was given
-        out already, it must be the same answer byte by byte."""
+        """Replace an answer that broke off. If part of it was sent already, the replacement must be
+        the same answer, byte by byte."""
         query, row = broken.query, broken.row
         broken_off = ApiError(502, "broken_off", f"{query.snapshot.rows[row].id}: {why.reason}")
-        rows = self._replicas(query, row) if writer.begun else None
+        rows = self._replicas(query, row) if writer.started else None
         try:
             with query.waiting:
-                answer = await attempts.again(row, rows)
+                answer = await attempts.replace(row, rows)
         except ApiError as error:
-            raise broken_off if writer.begun else error from None
+            raise broken_off if writer.started else error from None
         if answer.streams:
             return answer
         raise broken_off
 
     def _replicas(self, query: RequestContext, row: int) -> tuple[int, ...]:
-        """Rows that give the same answer as one that broke off and may, the fastest first."""
+        """Rows that may answer and give the same answer as the broken one, the fastest first."""
         rows, intent = query.snapshot.rows, query.intent
         broken = rows[row].descriptor
         if not (broken.deterministic and broken.manifest and intent.repeatable):
             return ()
-        cut = relevant_to(
+        relevant = relevant_to(
             query.snapshot,
             msgspec.structs.replace(intent, model=broken.name),
             query.paths,
@@ -97,19 +98,21 @@ class PlanExecutor:
             clock.now_s(),
             (row, *query.attempts.failed),
         )
-        same = [
-            (float(cut.seconds[at]), int(number))
-            for at, (number, passes) in enumerate(zip(cut.numbers, passing(cut), strict=True))
+        replicas = [
+            (float(relevant.seconds[at]), int(candidate))
+            for at, (candidate, passes) in enumerate(
+                zip(relevant.numbers, passing(relevant), strict=True)
+            )
             if passes
-            and rows[number].descriptor.deterministic
-            and rows[number].descriptor.manifest == broken.manifest
+            and rows[candidate].descriptor.deterministic
+            and rows[candidate].descriptor.manifest == broken.manifest
         ]
-        return tuple(number for _, number in sorted(same))
+        return tuple(row for _, row in sorted(replicas))
 
-    async def _if_sure(self, query: RequestContext, writer: ResponseWriter) -> Reply | None:
-        """The cheap stage of a cascade: its answer, or none where it is not sure enough."""
+    async def _cheap_stage(self, query: RequestContext, writer: ResponseWriter) -> Reply | None:
+        """The cheap stage of a cascade: its answer, or none if its confidence is too low."""
         parsed = query.parsed
-        changes = _WHOLE if parsed.logprobs else {**_WHOLE, **with_logprobs(parsed.api)}
+        changes = _UNSTREAMED if parsed.logprobs else {**_UNSTREAMED, **with_logprobs(parsed.api)}
         attempts = self._proxy.begin(query, query.plan.rows, stream=False, changes=changes)
         try:
             with query.waiting:
@@ -118,29 +121,29 @@ class PlanExecutor:
             return None
         if answer.status != 200:
             return None
-        writer.count(answer)
-        sure = confidence(answer.body)
-        if sure is None or sure < parsed.constraints.escalate_below:
+        writer.record(answer)
+        certainty = confidence(answer.body)
+        if certainty is None or certainty < parsed.constraints.escalate_below:
             return None
         body = answer.body if parsed.logprobs else without_logprobs(answer.body)
-        return writer.counted(answer, body)
+        return writer.respond(answer, body)
 
     async def _ensemble(self, query: RequestContext, writer: ResponseWriter) -> Reply:
         with query.waiting:
             answers = await self._members(query)
-        good = [answer for answer in answers if answer.status == 200]
-        if not good:
+        valid = [answer for answer in answers if answer.status == 200]
+        if not valid:
             if answers:
-                return writer.whole(answers[0])
+                return writer.respond_whole(answers[0])
             raise unavailable("no member of the ensemble answered")
-        for answer in good:
-            writer.count(answer)
-        best = winner(query, [(answer.row, answer.body) for answer in good])
-        return writer.counted(good[best], good[best].body)
+        for answer in valid:
+            writer.record(answer)
+        best = winner(query, [(answer.row, answer.body) for answer in valid])
+        return writer.respond(valid[best], valid[best].body)
 
     async def _members(self, query: RequestContext) -> list[Answer]:
-        """What the members answer; one that fails is replaced, one that is unusually late is not
-        waited for once most have answered."""
+        """The members' answers. A member that fails is replaced; once most have answered, members
+        that are unusually late are not waited for."""
         plan, constraints = query.plan, query.intent.constraints
         spare = deque(plan.rows[plan.members :])
         first = plan.rows[: plan.members]
@@ -151,17 +154,17 @@ class PlanExecutor:
             while late and 2 * sum(task.result() is not None for task in done) <= plan.members:
                 more, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
                 done |= more
-            # In the order of the plan, so that equal votes are decided the same way every time.
+            # In the order of the plan, so that ties are always resolved alike.
             ended = [task.result() for task in tasks if task in done]
             return [answer for answer in ended if answer is not None]
         finally:
             for task in tasks:
                 task.cancel()
-                task.add_done_callback(drop)
+                task.add_done_callback(close_unused)
 
     async def _member(self, query: RequestContext, row: int, spare: deque[int]) -> Answer | None:
         while True:
-            attempts = self._proxy.begin(query, (row,), stream=False, changes=_WHOLE)
+            attempts = self._proxy.begin(query, (row,), stream=False, changes=_UNSTREAMED)
             try:
                 return await attempts.answer()
             except ApiError:

@@ -1,4 +1,5 @@
-"""A request in OpenAI's API, read once: what its route depends on, and what is passed on of it."""
+"""A request of OpenAI's API, parsed once: the fields that decide its route, and the body to pass
+on."""
 
 from __future__ import annotations
 
@@ -17,18 +18,18 @@ from daitn.openai.requests import Query, raw_fields, read_query, rewritten
 __all__ = ["ParsedRequest", "read_request"]
 
 DEFAULT_TOKENS_OUT = 64
-"""Expected of an answer whose length nobody bounded; the model's own bound holds for it. Small, so
-that models with a short context are not left out by a guess."""
+"""Expected length of an answer without a stated bound; the model's own bound applies to it. Small,
+so that a guess does not exclude models with a short context."""
 _CHARACTERS_PER_TOKEN = 4
-"""Of English text with usual vocabularies: OpenAI's rule of thumb."""
+"""For English text and common vocabularies: OpenAI's rule of thumb."""
 _PREFIX_BYTES = 1024
-"""A prompt's first bytes, by which it is known again; shorter prompts are read anew as fast as a
-cache is looked up."""
+"""The prefix that identifies a prompt; a model reads shorter prompts as fast as it looks up a
+cache."""
 _TEXT_FIELD = {Api.CHAT: "messages", Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
 
 
 class ParsedRequest:
-    """One request; not to be changed."""
+    """One request; immutable."""
 
     __slots__ = ("_fields", "_raw", "api", "constraints", "name", "site", "topic")
 
@@ -47,13 +48,13 @@ class ParsedRequest:
             self.site = SiteId(site) if site else None
             self.topic = constraints.topic
         if api is Api.EMBEDDINGS and constraints.strategy is not Strategy.SINGLE:
-            # Embeddings of different models can neither be compared nor be sure of themselves.
+            # Embeddings of different models cannot be compared, and have no confidence.
             constraints = msgspec.structs.replace(constraints, strategy=Strategy.SINGLE)
         self.constraints = constraints
 
     @property
     def model(self) -> str:
-        """As it stands in the request."""
+        """The model, as the request names it."""
         return self._fields.model
 
     @property
@@ -62,25 +63,26 @@ class ParsedRequest:
 
     @property
     def logprobs(self) -> bool:
-        """Whether the asker wants to see them; 0 of the older API means the chosen token's."""
+        """Whether the client wants log-probabilities; 0 in the completions API means those of the
+        chosen tokens."""
         return self._fields.logprobs is not None and self._fields.logprobs is not False
 
     @property
     def text(self) -> str:
-        """What is asked: the last message of a user, the prompt or the input."""
+        """The question: the user's last message, the prompt or the input."""
         messages = self._fields.messages
         if messages is not None:
             users = (message.text for message in reversed(messages) if message.role == "user")
             return next(users, messages[-1].text)
-        said = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
-        if isinstance(said, str):
-            return said
-        return "\n".join(part for part in said or () if isinstance(part, str))
+        content = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
+        if isinstance(content, str):
+            return content
+        return "\n".join(part for part in content or () if isinstance(part, str))
 
     def intent(self, origin: SiteId, owner: str, topic: str) -> QueryIntent:
         """What the query's route depends on."""
         fields = self._fields
-        said = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
+        tokens_out = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
         return QueryIntent(
             origin=origin,
             owner=owner,
@@ -89,22 +91,23 @@ class ParsedRequest:
             site=self.site,
             topic=topic,
             tokens_in=self._tokens_in(),
-            tokens_out=0 if self.api is Api.EMBEDDINGS else said,
+            tokens_out=0 if self.api is Api.EMBEDDINGS else tokens_out,
             repeatable=fields.temperature == 0.0,
             prefix=self._prefix(),
             constraints=self.constraints,
         )
 
     def body(self, model: str, changes: Mapping[str, object]) -> bytes:
-        """The request for a deployment: `model` and `changes` replaced, the rest byte for byte."""
+        """The request body for a deployment: `model` and `changes` replaced, the rest byte for
+        byte."""
         return rewritten(self._raw, {**changes, "model": model})
 
     def _tokens_in(self) -> int:
         messages = self._fields.messages
         if messages is not None:
             return sum(len(message.text) // _CHARACTERS_PER_TOKEN + 1 for message in messages)
-        said = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
-        parts = [said] if isinstance(said, str) else said or ()
+        content = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
+        parts = [content] if isinstance(content, str) else content or ()
         return sum(_tokens(part) for part in parts)
 
     def _prefix(self) -> int:
@@ -119,9 +122,9 @@ def _tokens(part: str | int | list[int]) -> int:
 
 
 def read_request(api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> ParsedRequest:
-    """Read a request. Raises `ApiError` (400) that names the field that is wrong."""
+    """Parse a request. Raises `ApiError` (400) with the field at fault."""
     raw, fields = raw_fields(body), read_query(body)
-    wanted = _TEXT_FIELD[api]
-    if getattr(fields, wanted) in (None, ""):
-        raise bad_request("it is missing", wanted)
+    text_field = _TEXT_FIELD[api]
+    if getattr(fields, text_field) in (None, ""):
+        raise bad_request("is missing", text_field)
     return ParsedRequest(api, fields, raw, read_constraints(raw.pop("daitn", None), headers))

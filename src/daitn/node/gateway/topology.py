@@ -1,4 +1,4 @@
-"""What a gateway needs of the live topology for inference."""
+"""The live inference topology, as a gateway uses it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["Topology"]
 
 
 class Topology(Protocol):
-    """A QRRT that is kept up to date, seen from the gateway's site."""
+    """An up-to-date QRRT, as seen from the gateway's site."""
 
     def snapshot(self) -> Qrrt:
-        """The topology now."""
+        """The current topology."""
         ...
 
     def paths(self, snapshot: Qrrt) -> Paths:
         """The best paths from here to the snapshot's rows."""
         ...
 
-    def observe(self, site: SiteId, name: str, seen: Observation) -> None:
-        """This gateway saw how a deployment served a query."""
+    def observe(self, site: SiteId, name: str, observation: Observation) -> None:
+        """Record how a deployment served a query of this gateway."""
         ...
 
     def unreachable(self, site: SiteId) -> None:
-        """This gateway could not connect to a site's door."""
+        """Record that this gateway could not connect to a site."""
         ...

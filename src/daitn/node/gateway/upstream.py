@@ -1,4 +1,4 @@
-"""Asking one deployment over HTTP, directly or through one other gateway."""
+"""Asks one deployment over HTTP, directly or through one other gateway."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
 from daitn.node.http import (
     Address,
-    FellSilent,
+    ConnectError,
     HttpClient,
-    HttpFailed,
-    NotReached,
+    HttpError,
+    ServerTimeout,
     read_address,
 )
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
-from daitn.openai.errors import OURS, UPSTREAM_REFUSED, Error, read_error
+from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, Error, read_error
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import JSON
 from daitn.openai.responses import NotJson, read_usage
@@ -33,42 +33,42 @@ __all__ = ["AttemptFailed", "Upstream"]
 
 _PATHS = {api: f"/v1{api.path}" for api in Api}
 CONNECT_TIMEOUT_S = 3.0
-"""Around the world and back in 0.3 s, with one lost SYN, which is sent again after 1 s (RFC 6298).
-"""
-SILENT_LEAST_S, SILENT_TIMES = 60.0, 10.0
-"""A deployment that has been silent for so long, and for so many times the expected time, has
-failed; one that is only slow was overtaken by a hedge long before."""
-PASS_RENEWED_S = 30.0
-"""A quarter of a pass's life: two clocks may differ by the rest."""
-_MOST_ERROR_BYTES = 1 << 16
-_KEPT_ALIVE_S = 30.0
-"""Shorter than servers keep idle connections (uvicorn 5 s is the exception: it then says so)."""
-_MOST_ADDRESSES = 10_000
-"""Endpoints come from outside, and facilities move."""
+"""Allows a round trip around the world, 0.3 s, with one lost SYN, which is resent after 1 s (RFC
+6298)."""
+MIN_SILENCE_TIMEOUT_S, SILENCE_FACTOR = 60.0, 10.0
+"""A deployment fails that is silent for longer than both of these: the minimum, and the expected
+time by the factor. A hedge overtakes one that is only slow long before."""
+PASS_RENEWAL_S = 30.0
+"""A quarter of a pass's lifetime: clocks may differ by the rest."""
+_MAX_ERROR_BYTES = 1 << 16
+_KEEPALIVE_S = 30.0
+"""Shorter than servers keep idle connections (uvicorn's 5 s is the exception, and announced)."""
+_MAX_ADDRESSES = 10_000
+"""Bound of cached endpoints: they come from outside, and facilities move."""
 
 
 class AttemptFailed(Exception):
-    """A deployment did not answer. `towards`: the site that was connected to."""
+    """A deployment did not answer. `site`: the site that was connected to."""
 
     def __init__(
-        self, cause: Cause, reason: str, towards: SiteId, retry_after_s: float | None = None
+        self, cause: Cause, reason: str, site: SiteId, retry_after_s: float | None = None
     ) -> None:
         super().__init__(reason)
         self.cause = cause
         self.reason = reason
-        self.towards = towards
+        self.site = site
         self.retry_after_s = retry_after_s
 
 
-class _Way(NamedTuple):
-    towards: SiteId
+class _Target(NamedTuple):
+    site: SiteId
     endpoint: str
     model: str
     headers: dict[str, str]
 
 
 class Upstream:
-    """Keeps connections and passes; `close()` drops them."""
+    """Holds connections and passes; `close()` drops them."""
 
     def __init__(self, site: SiteId, key: SigningKey, load: GatewayLoad, tls: str) -> None:
         """`tls`: see `HttpClient`."""
@@ -77,7 +77,9 @@ class Upstream:
         self._load = load
         self._passes: dict[SiteId, tuple[str, float]] = {}
         self._addresses: dict[str, Address] = {}
-        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S, tls=tls)
+        self._client = HttpClient(
+            connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
+        )
 
     def close(self) -> None:
         self._client.close()
@@ -85,10 +87,8 @@ class Upstream:
     async def ask(
         self, query: RequestContext, row: int, *, stream: bool, changes: Mapping[str, object]
     ) -> Answer:
-        """Ask a deployment; the answer is there whole, or its stream has begun.
-
-        Whoever gets it closes it. Raises `AttemptFailed`.
-        """
+        """Ask a deployment. Returns a buffered answer, or a stream that has begun; the caller
+        closes it. Raises `AttemptFailed`."""
         id_ = query.snapshot.rows[row].id
         self._load.begin(id_)
         try:
@@ -104,29 +104,29 @@ class Upstream:
     async def _ask(
         self, query: RequestContext, row: int, stream: bool, changes: Mapping[str, object]
     ) -> Answer:
-        way = self._way(query, row)
+        target = self._target(query, row)
         asked_s = time.perf_counter()
         try:
-            response = await self._client.ask(
+            response = await self._client.request(
                 "POST",
-                self._address(way.endpoint),
+                self._address(target.endpoint),
                 _PATHS[query.parsed.api],
-                way.headers,
-                query.parsed.body(way.model, changes),
-                silent_s=_silent_s(query, stream),
+                target.headers,
+                query.parsed.body(target.model, changes),
+                silence_timeout_s=_silence_timeout_s(query, stream),
             )
-        except (HttpFailed, ValueError) as error:
-            raise _no_answer(error, way.towards) from None
+        except (HttpError, ValueError) as error:
+            raise _connection_failed(error, target.site) from None
         answer = Answer(query, row, response, asked_s, time.perf_counter())
         try:
-            await self._judge(answer, way, stream)
+            await self._check(answer, target, stream)
         except BaseException:
             response.close()
             raise
         return answer
 
-    async def _judge(self, answer: Answer, way: _Way, stream: bool) -> None:
-        """Keep what is an answer; raise `AttemptFailed` for everything else."""
+    async def _check(self, answer: Answer, target: _Target, stream: bool) -> None:
+        """Accept a valid answer; raise `AttemptFailed` for anything else."""
         answer.streams = stream and answer.status == 200 and answer.is_events
         try:
             if answer.status == 200:
@@ -136,16 +136,16 @@ class Upstream:
                 await answer.read_whole()
                 answer.usage = read_usage(answer.body)
                 return
-            await answer.read_whole(_MOST_ERROR_BYTES)
+            await answer.read_whole(_MAX_ERROR_BYTES)
         except AnswerBroken as broken:
-            raise AttemptFailed(Cause.FAILED, broken.reason, way.towards) from None
+            raise AttemptFailed(Cause.FAILED, broken.reason, target.site) from None
         except NotJson:
-            raise AttemptFailed(Cause.FAILED, "what it answers is no JSON", way.towards) from None
-        if answer.status not in OURS:
-            raise _said_no(answer, way.towards)
+            raise AttemptFailed(Cause.FAILED, "its answer is not valid JSON", target.site) from None
+        if answer.status not in BAD_REQUEST_STATUSES:
+            raise _error_answer(answer, target.site)
 
-    def _way(self, query: RequestContext, row: int) -> _Way:
-        deployed, relay = query.snapshot.rows[row], query.relay(row)
+    def _target(self, query: RequestContext, row: int) -> _Target:
+        deployment, relay = query.snapshot.rows[row], query.relay(row)
         node = None if relay is None else query.snapshot.nodes.get(relay)
         caller = query.caller
         headers = {
@@ -157,53 +157,53 @@ class Upstream:
         if relay is not None and node is not None and node.gateway is not None:
             headers["daitn-pass"] = self._pass(relay)
             headers["daitn-path"] = self._site
-            model = deployment_id(deployed.name, deployed.site)
-            return _Way(relay, node.gateway.endpoint, model, headers)
-        headers["daitn-pass"] = self._pass(deployed.site)
-        return _Way(deployed.site, deployed.facility.endpoint, deployed.name, headers)
+            model = deployment_id(deployment.name, deployment.site)
+            return _Target(relay, node.gateway.endpoint, model, headers)
+        headers["daitn-pass"] = self._pass(deployment.site)
+        return _Target(deployment.site, deployment.facility.endpoint, deployment.name, headers)
 
     def _pass(self, audience: SiteId) -> str:
         now_s = clock.wall_s()
-        shown, until_s = self._passes.get(audience, ("", 0.0))
-        # A clock that was set back would make it last too long for those who check it.
-        if not now_s < until_s <= now_s + PASS_RENEWED_S:
-            shown = sign_pass(self._site, audience, now_s, self._key)
-            self._passes[audience] = shown, now_s + PASS_RENEWED_S
-        return shown
+        token, until_s = self._passes.get(audience, ("", 0.0))
+        # After the clock was set back, a pass would be valid too long for those who check it.
+        if not now_s < until_s <= now_s + PASS_RENEWAL_S:
+            token = sign_pass(self._site, audience, now_s, self._key)
+            self._passes[audience] = token, now_s + PASS_RENEWAL_S
+        return token
 
     def _address(self, endpoint: str) -> Address:
         """Raises `ValueError`."""
         address = self._addresses.get(endpoint)
         if address is None:
-            if len(self._addresses) >= _MOST_ADDRESSES:
+            if len(self._addresses) >= _MAX_ADDRESSES:
                 self._addresses.clear()
             address = self._addresses[endpoint] = read_address(endpoint)
         return address
 
 
-def _silent_s(query: RequestContext, stream: bool) -> float:
+def _silence_timeout_s(query: RequestContext, stream: bool) -> float:
     plan = query.plan
     expected_s = plan.expected_first_token_s if stream else plan.expected_seconds
-    return max(SILENT_LEAST_S, SILENT_TIMES * expected_s)
+    return max(MIN_SILENCE_TIMEOUT_S, SILENCE_FACTOR * expected_s)
 
 
-def _no_answer(error: Exception, towards: SiteId) -> AttemptFailed:
-    if isinstance(error, NotReached):
+def _connection_failed(error: Exception, site: SiteId) -> AttemptFailed:
+    if isinstance(error, ConnectError):
         if error.refused:
-            # The machine is there and says that nobody listens: no other path would help.
-            return AttemptFailed(Cause.FAILED, "nobody listens there", towards)
-        return AttemptFailed(Cause.UNREACHABLE, "it cannot be reached", towards)
-    if isinstance(error, FellSilent):
-        return AttemptFailed(Cause.FAILED, "it was silent for too long", towards)
-    return AttemptFailed(Cause.FAILED, f"the connection broke: {error}", towards)
+            # The machine is up and nothing listens: no other path would help.
+            return AttemptFailed(Cause.FAILED, "the connection was refused", site)
+        return AttemptFailed(Cause.UNREACHABLE, "it cannot be reached", site)
+    if isinstance(error, ServerTimeout):
+        return AttemptFailed(Cause.FAILED, "it was silent for too long", site)
+    return AttemptFailed(Cause.FAILED, f"the connection broke: {error}", site)
 
 
-def _said_no(answer: Answer, towards: SiteId) -> AttemptFailed:
-    said = read_error(answer.body) or Error()
-    reason = f"it said {answer.status} {said.code or ''} {said.message[:200]}".strip()
+def _error_answer(answer: Answer, site: SiteId) -> AttemptFailed:
+    error = read_error(answer.body) or Error()
+    reason = f"it answered {answer.status} {error.code or ''} {error.message[:200]}".strip()
     cause = Cause.FAILED
-    if answer.status == 429 or said.code == "overloaded":
+    if answer.status == 429 or error.code == "overloaded":
         cause = Cause.FULL
-    elif said.code == UPSTREAM_REFUSED:
+    elif error.code == UPSTREAM_REFUSED:
         cause = Cause.REFUSED
-    return AttemptFailed(cause, reason, towards, answer.retry_after_s)
+    return AttemptFailed(cause, reason, site, answer.retry_after_s)

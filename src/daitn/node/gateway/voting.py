@@ -1,4 +1,4 @@
-"""Which of an ensemble's answers is given."""
+"""Weighted votes over an ensemble's answers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from daitn.topology.qrrt.accuracy import accuracy_on
 
 __all__ = ["vote", "winner"]
 
-_SUREST = 0.99
-"""No accuracy counts for more: a few hundred test items tell no better."""
+_MAX_ACCURACY = 0.99
+"""Upper bound of accuracies: a few hundred test items cannot support a higher one."""
 
 
 def winner(query: RequestContext, answers: Sequence[tuple[int | None, bytes]]) -> int:
-    """Index of the answer that is given. Each is a row, none where this gateway knows of none, and
-    a response of OpenAI's API. Answers of higher accuracy on the query's topic weigh more, as far
-    as verification units measured it."""
+    """Index of the answer to give. Each answer is a row, none for an unknown deployment, and a
+    response of OpenAI's API. Answers weigh by the accuracy that verification units measured on the
+    query's topic."""
     question = read_question(query.parsed.text)
     options = len(question[1]) if question else 0
-    known = accuracy_on(query.snapshot, query.intent.topic, Trust.WEIGHTS).value
-    accuracies = [math.nan if row is None else float(known[row]) for row, _ in answers]
+    measured = accuracy_on(query.snapshot, query.intent.topic, Trust.WEIGHTS).value
+    accuracies = [math.nan if row is None else float(measured[row]) for row, _ in answers]
     return vote([text_of(body) or "" for _, body in answers], accuracies, options)
 
 
@@ -38,16 +38,18 @@ def vote(texts: Sequence[str], accuracies: Sequence[float], options: int) -> int
     """
     weights: dict[str, float] = {}
     names = [_normal(text, options) for text in texts]
-    least = 1e-6
+    min_weight = 1e-6
     for name, p in zip(names, accuracies, strict=True):
-        capped = min(max(p, 1 - _SUREST), _SUREST)
+        capped = min(max(p, 1 - _MAX_ACCURACY), _MAX_ACCURACY)
         weight = math.log((max(options, 2) - 1) * capped / (1 - capped))
-        weights[name] = weights.get(name, 0.0) + (least if math.isnan(p) else max(weight, least))
-    ranks = [
+        weights[name] = weights.get(name, 0.0) + (
+            min_weight if math.isnan(p) else max(weight, min_weight)
+        )
+    scores = [
         (weights[name], -math.inf if math.isnan(p) else p, -index)
         for index, (name, p) in enumerate(zip(names, accuracies, strict=True))
     ]
-    return -max(ranks)[2]
+    return -max(scores)[2]
 
 
 def _normal(text: str, options: int) -> str:

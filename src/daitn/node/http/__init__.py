@@ -1,16 +1,16 @@
-"""HTTP/1.1: the server of nodes, which is uvicorn's, and the gateways' and facilities' client.
+"""HTTP/1.1: the nodes' server, built on uvicorn, and the client of gateways and facilities.
 
-The client is an own one because it takes a fifth of the processor time of aiohttp's for a request;
-see `docs/reference/benchmarks.md`.
+The client is our own: it takes a fifth of the processor time that aiohttp takes per request; see
+`docs/reference/benchmarks.md`.
 """
 
 from daitn.node.http.client import Address, HttpClient, read_address
 from daitn.node.http.client_connection import (
-    BrokenOff,
-    FellSilent,
-    HttpAnswer,
-    HttpFailed,
-    NotReached,
+    ClientResponse,
+    ConnectError,
+    ConnectionBroken,
+    HttpError,
+    ServerTimeout,
 )
 from daitn.node.http.exchange import (
     BodyTooLarge,
@@ -24,16 +24,16 @@ from daitn.node.http.server import HttpServer
 __all__ = [
     "Address",
     "BodyTooLarge",
-    "BrokenOff",
-    "FellSilent",
-    "HttpAnswer",
+    "ClientResponse",
+    "ConnectError",
+    "ConnectionBroken",
     "HttpClient",
-    "HttpFailed",
+    "HttpError",
     "HttpServer",
-    "NotReached",
     "Reply",
     "Request",
     "Response",
+    "ServerTimeout",
     "Stream",
     "read_address",
 ]

@@ -1,5 +1,4 @@
-"""What both ends for queries, a gateway's and a facility's, do alike: take requests in, and give
-answers and errors as HTTP responses."""
+"""Request and response handling that gateways and facilities share."""
 
 from __future__ import annotations
 
@@ -11,29 +10,32 @@ from daitn.node.http import BodyTooLarge, Request, Response
 from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 
-__all__ = ["json_response", "read_body", "refused"]
+__all__ = ["error_response", "json_response", "read_body"]
 
 
-def refused(error: ApiError) -> Response:
-    """The error as an HTTP response."""
+def error_response(error: ApiError) -> Response:
+    """`error` as an HTTP response."""
     return Response(error.body, error.status, error.headers)
 
 
 def json_response(value: object) -> Response:
-    """`value` as JSON, in one."""
+    """`value` as a JSON response."""
     return Response(msgspec.json.encode(value), headers={"content-type": JSON})
 
 
-async def read_body(request: Request, most: int, within_s: float | None = None) -> bytes:
-    """The whole body, of at most `most` bytes. Raises `ApiError` for one that is larger (413), or
-    is not there within `within_s` (408), and `ConnectionError`."""
+async def read_body(request: Request, max_bytes: int, timeout_s: float | None = None) -> bytes:
+    """Read the whole body.
+
+    Raises `ApiError` for a body of more than `max_bytes` (413) or one that does not arrive within
+    `timeout_s` (408), and `ConnectionError`.
+    """
     try:
-        if request.whole:  # It came together with the head, as most do: no clock is needed.
-            return await request.body(most)
-        async with asyncio.timeout(within_s):
-            return await request.body(most)
+        if request.complete:  # Most bodies arrive with the head; they need no timer.
+            return await request.body(max_bytes)
+        async with asyncio.timeout(timeout_s):
+            return await request.body(max_bytes)
     except BodyTooLarge:
-        raise bad_request(f"has more than {most} bytes", "body", status=413) from None
+        raise bad_request(f"has more than {max_bytes} bytes", "body", status=413) from None
     except TimeoutError:
-        message = f"the request's body was not there within {within_s:g} s"
+        message = f"the request body did not arrive within {timeout_s:g} s"
         raise ApiError(408, "request_timeout", message) from None

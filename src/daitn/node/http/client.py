@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 client: requests whose bodies are at hand, answers that are read as they come.
+"""A small HTTP/1.1 client: it sends whole bodies and streams responses.
 
-Connections are kept and used again, the latest first. What cannot be told apart by status is told
-apart by exception, so that who asks knows whether to try elsewhere.
+The pool reuses connections, the most recently used first. An exception tells what a status cannot:
+whether the caller should try another server.
 """
 
 from __future__ import annotations
@@ -17,63 +17,63 @@ import aiohappyeyeballs
 from daitn.identity.tls import trusting
 from daitn.node.http.client_connection import (
     ClientConnection,
-    HttpAnswer,
-    NotReached,
+    ClientResponse,
+    ConnectError,
     Pool,
-    Stale,
+    StaleConnection,
 )
 from daitn.node.http.framing import header_lines
 
 __all__ = ["Address", "HttpClient", "read_address"]
 
 _SECOND_ADDRESS_AFTER_S = 0.25
-"""Of a host with several addresses, as RFC 8305 recommends."""
+"""Between attempts on a host with several addresses, as RFC 8305 recommends."""
 
 
 class Address(NamedTuple):
-    """Where requests go."""
+    """A server and the path prefix of its API."""
 
     host: str
     port: int
     tls: bool
-    named: str
-    """As the header `host` says it."""
+    host_header: str
+    """Value of the header `host`."""
     prefix: str
-    """Of every path; without a slash at its end."""
+    """Of every path; without a trailing slash."""
 
 
 def read_address(url: str) -> Address:
-    """`http://` or `https://`, host, port and beginning of paths. Raises `ValueError`."""
+    """Parse an `http://` or `https://` URL with host, port and path prefix. Raises `ValueError`."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no HTTP address")
+        raise ValueError(f"{url!r} is not an HTTP address")
     if not url.isascii() or any(character <= " " for character in url):
-        raise ValueError(f"{url!r} has characters that no address has")
+        raise ValueError(f"{url!r} contains characters that no HTTP address has")
     port = parts.port or (443 if tls else 80)
-    named = parts.netloc.rpartition("@")[2]
-    return Address(parts.hostname, port, tls, named, parts.path.rstrip("/"))
+    host_header = parts.netloc.rpartition("@")[2]
+    return Address(parts.hostname, port, tls, host_header, parts.path.rstrip("/"))
 
 
 class HttpClient:
-    """Asks many servers; `close()` drops all connections. Times are seconds."""
+    """Sends requests to any number of servers. Times are seconds."""
 
-    def __init__(self, *, connect_within_s: float, keep_s: float, tls: str = "") -> None:
-        """`keep_s`: for so long an unused connection is kept. `tls`: folder with the certificate
-        of an authority that is trusted beside the public ones; empty: none. Raises
-        `InvalidInput` where it holds none."""
-        self._connect_within_s = connect_within_s
+    def __init__(self, *, connect_timeout_s: float, keepalive_s: float, tls: str = "") -> None:
+        """`keepalive_s`: how long the pool keeps an idle connection. `tls`: folder with the
+        certificate of a private authority to trust beside the public ones; empty: none. Raises
+        `InvalidInput` for a folder without one."""
+        self._connect_timeout_s = connect_timeout_s
         self._tls = tls
         if tls:
             trusting(tls)
-        self._pool = Pool(keep_s)
+        self._pool = Pool(keepalive_s)
 
     def close(self) -> None:
-        """Drop every connection; answers under way break off."""
+        """Close every connection; responses under way fail with `ConnectionBroken`."""
         for connection in tuple(self._pool.open):
             connection.abort()
 
-    async def ask(
+    async def request(
         self,
         method: str,
         address: Address,
@@ -81,38 +81,39 @@ class HttpClient:
         headers: Mapping[str, str],
         body: bytes = b"",
         *,
-        silent_s: float,
-    ) -> HttpAnswer:
-        """Send a request; the head of its answer is there, the rest is read from what is returned.
-        Whoever gets it closes it. `path` begins with a slash and has no characters but ASCII's
-        printable ones.
+        silence_timeout_s: float,
+    ) -> ClientResponse:
+        """Send a request and wait for the head of its response; read the body from the returned
+        object, then close it.
 
-        A kept connection that ends without a word is stale; the request is sent over a new one.
+        `path` starts with a slash and holds printable ASCII only. A pooled connection that the
+        server has closed is stale; the request then goes out over a new one.
 
-        Raises `NotReached`, `FellSilent` where nothing comes for `silent_s` or nothing of the
-        request is taken, `BrokenOff`, and `ValueError` for headers that are none.
+        Raises `ConnectError`, `ServerTimeout` if nothing arrives for `silence_timeout_s` or the
+        server takes nothing of the request, `ConnectionBroken`, and `ValueError` for malformed
+        headers.
         """
         lines = header_lines(headers)
         head = (
-            f"{method} {address.prefix}{path} HTTP/1.1\r\nhost: {address.named}\r\n"
+            f"{method} {address.prefix}{path} HTTP/1.1\r\nhost: {address.host_header}\r\n"
             f"content-length: {len(body)}\r\n{lines}\r\n"
         )
         message = head.encode("utf-8", "surrogateescape") + body
-        kept = self._pool.take(address[:3])
-        if kept is not None:
+        pooled = self._pool.take(address[:3])
+        if pooled is not None:
             try:
-                return await kept.ask(message, silent_s)
-            except Stale:
-                pass  # As a rule the server closed it before the request was there.
-        connection = await self._connected(address)
-        return await connection.ask(message, silent_s)
+                return await pooled.send(message, silence_timeout_s)
+            except StaleConnection:
+                pass  # The server usually closed it before the request arrived.
+        connection = await self._connect(address)
+        return await connection.send(message, silence_timeout_s)
 
-    async def _connected(self, address: Address) -> ClientConnection:
-        """Raises `NotReached`."""
+    async def _connect(self, address: Address) -> ClientConnection:
+        """Raises `ConnectError`."""
         loop = asyncio.get_running_loop()
         host, port, tls, *_ = address
         try:
-            async with asyncio.timeout(self._connect_within_s):
+            async with asyncio.timeout(self._connect_timeout_s):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 sock = await aiohappyeyeballs.start_connection(
                     found, happy_eyeballs_delay=_SECOND_ADDRESS_AFTER_S, interleave=1
@@ -124,8 +125,8 @@ class HttpClient:
                     server_hostname=host if tls else None,
                 )
         except TimeoutError:
-            raise NotReached("it does not answer in time") from None
+            raise ConnectError("the server did not answer in time") from None
         except (OSError, UnicodeError) as error:
             refused = isinstance(error, ConnectionRefusedError)
-            raise NotReached(str(error), refused=refused) from None
+            raise ConnectError(str(error), refused=refused) from None
         return connection

@@ -1,4 +1,4 @@
-"""A request as the HTTP server hands it to its handler, and what goes back, over ASGI."""
+"""Requests as the HTTP server hands them to its handler, and the responses to them, over ASGI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from daitn.node.http.framing import read_headers
 
-__all__ = ["BodyTooLarge", "Line", "Reply", "Request", "Response", "Scope", "Stream"]
+__all__ = ["BodyTooLarge", "Connection", "Reply", "Request", "Response", "Scope", "Stream"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -18,22 +18,22 @@ _CLOSE = (b"connection", b"close")
 
 
 class BodyTooLarge(Exception):
-    """A request's body has more bytes than are taken."""
+    """A request body exceeds the limit."""
 
 
-class Line(Protocol):
-    """What a request needs of its connection beyond ASGI."""
+class Connection(Protocol):
+    """The parts of a connection that a request uses beyond ASGI."""
 
-    def whole(self, scope: Scope) -> bool:
-        """Whether all of the request came."""
+    def complete(self, scope: Scope) -> bool:
+        """Whether the request has arrived completely."""
         ...
 
     def cork(self) -> None:
-        """What is written next goes out together with what is written after it."""
+        """Hold the next write back, and send it together with the one after it."""
         ...
 
     def close(self) -> None:
-        """Close when all that was written is sent."""
+        """Close once everything written is sent."""
         ...
 
     def abort(self) -> None:
@@ -42,95 +42,96 @@ class Line(Protocol):
 
 
 class Request:
-    """One request; its body is still to be read."""
+    """One request, whose body is still to be read."""
 
     __slots__ = (
         "_headers",
         "_receive",
         "_scope",
-        "begun",
-        "line",
+        "connection",
         "method",
         "path",
         "raw_headers",
+        "response_started",
         "send",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, line: Line) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, connection: Connection) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        """Decoded, without the query."""
+        """Decoded, without the query string."""
         self.raw_headers: Headers = scope["headers"]
         """Names are in lower case."""
         self.send = send
-        self.line = line
-        self.begun = False
-        """Whether the head of its answer is on its way."""
+        self.connection = connection
+        self.response_started = False
+        """Whether the head of the response has been sent."""
         self._scope = scope
         self._receive = receive
         self._headers: dict[str, str] | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """By name in lower case; of several of a name the first."""
+        """By name in lower case; of repeated headers the first one counts."""
         if self._headers is None:
             self._headers = read_headers(self.raw_headers)
         return self._headers
 
     @property
-    def whole(self) -> bool:
-        """Whether all of it is there."""
-        return self.line.whole(self._scope)
+    def complete(self) -> bool:
+        """Whether the request has arrived completely."""
+        return self.connection.complete(self._scope)
 
     @property
-    def chunks(self) -> bool:
-        """Whether who asks reads answers in chunks."""
+    def accepts_chunks(self) -> bool:
+        """Whether the client understands chunked responses."""
         return bool(self._scope["http_version"] != "1.0")
 
-    async def body(self, most: int) -> bytes:
-        """All of it. Raises `BodyTooLarge` and `ConnectionError`."""
+    async def body(self, max_bytes: int) -> bytes:
+        """Read the whole body. Raises `BodyTooLarge` for more than `max_bytes`, and
+        `ConnectionError`."""
         declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > most:
+        if declared.isdecimal() and int(declared) > max_bytes:
             raise BodyTooLarge
         pieces, size, more = [], 0, True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ConnectionResetError("who asked has gone")
+                raise ConnectionResetError("the client disconnected")
             pieces.append(message["body"])
             size += len(pieces[-1])
-            if size > most:
+            if size > max_bytes:
                 raise BodyTooLarge
             more = message["more_body"]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def respond(self, response: Response) -> None:
-        """Send the answer. Raises `ValueError` for headers that are none."""
+        """Send a whole response. Raises `ValueError` for malformed headers."""
         headers = _encoded(response.headers)
         headers.append((b"content-length", b"%d" % len(response.body)))
-        await self.begin(response.status, headers)
+        await self.start_response(response.status, headers)
         await self.send({"type": "http.response.body", "body": response.body})
 
     def stream(self, headers: Mapping[str, str], status: int = 200) -> Stream:
-        """An answer whose end is not there yet. Raises `ValueError` for headers that are none."""
+        """Make a streamed response. Raises `ValueError` for malformed headers."""
         return Stream(self, status, _encoded(headers))
 
-    async def begin(self, status: int, headers: Headers) -> None:
-        """Send the head of the answer."""
-        self.begun = True
-        if not self.whole:
+    async def start_response(self, status: int, headers: Headers) -> None:
+        """Send the head of the response."""
+        self.response_started = True
+        if not self.complete:
             headers.append(_CLOSE)
-        if self.method != "HEAD":  # After which nothing is written.
-            self.line.cork()
+        if self.method != "HEAD":  # A response to HEAD has no body to wait for.
+            self.connection.cork()
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def abort(self) -> None:
-        """Close the connection at once, so that nobody takes a stream for whole."""
-        self.line.abort()
+        """Close the connection at once, so that the client sees an incomplete response."""
+        self.connection.abort()
 
 
 class Response:
-    """An answer that is sent whole."""
+    """A response that is sent whole."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -143,43 +144,42 @@ class Response:
 
 
 class Stream:
-    """An answer that is sent piece by piece; its head goes out with the first.
+    """A response that is sent piece by piece; its head goes out with the first piece.
 
-    A client of HTTP/1.0 knows no chunks: it gets all pieces together at the end.
+    HTTP/1.0 has no chunks: such a client gets all pieces together at the end.
     """
 
-    __slots__ = ("_ended", "_headers", "_held", "_request", "status")
+    __slots__ = ("_buffered", "_ended", "_headers", "_request", "status")
 
     def __init__(self, request: Request, status: int, headers: Headers) -> None:
         self.status = status
         self._request = request
         self._headers = headers
-        self._held: list[bytes] | None = None if request.chunks else []
+        self._buffered: list[bytes] | None = None if request.accepts_chunks else []
         self._ended = False
 
     async def write(self, data: bytes) -> None:
-        """Send, and wait while who asked is slow."""
-        if self._held is not None:
-            self._held.append(data)
+        """Send, and wait while the client is slow."""
+        if self._buffered is not None:
+            self._buffered.append(data)
         elif data:
             await self._send(data, more=True)
 
     async def end(self, *, close: bool = False) -> None:
-        """All was said. `close`: the connection is not to be used again. Ending twice is
-        harmless."""
+        """End the response. `close`: close the connection too. Ending twice is harmless."""
         if self._ended:
             return
         self._ended = True
-        data = b"".join(self._held or ())
-        if self._held is not None:
+        data = b"".join(self._buffered or ())
+        if self._buffered is not None:
             self._headers.append((b"content-length", b"%d" % len(data)))
         await self._send(data, more=False)
         if close:
-            self._request.line.close()
+            self._request.connection.close()
 
     async def _send(self, data: bytes, *, more: bool) -> None:
-        if not self._request.begun:
-            await self._request.begin(self.status, self._headers)
+        if not self._request.response_started:
+            await self._request.start_response(self.status, self._headers)
         await self._request.send({"type": "http.response.body", "body": data, "more_body": more})
 
 
@@ -187,11 +187,11 @@ Reply = Response | Stream
 
 
 def _encoded(headers: Mapping[str, str]) -> Headers:
-    """Raises `ValueError` where one would add lines of its own."""
+    """Raises `ValueError` for a value that contains a line end."""
     if not headers:
         return []
     lines = "\n".join(headers.values())
     if lines.count("\n") != len(headers) - 1 or "\r" in lines or "\0" in lines:
-        raise ValueError("a header's value has a line end in it")
+        raise ValueError("a header value contains a line end")
     names = "\n".join(headers).encode("latin-1").split(b"\n")
     return list(zip(names, lines.encode("utf-8", "surrogateescape").split(b"\n"), strict=True))

@@ -1,8 +1,8 @@
-"""One connection of the HTTP server: uvicorn's, with the bounds that it lacks.
+"""One connection of the HTTP server: uvicorn's, with limits that uvicorn lacks.
 
-uvicorn bounds neither a head nor the time until it is there, drops the body of a request that asks
-for an upgrade, closes in the face of who is still sending, and lets a handler go on whose client
-has gone.
+uvicorn limits neither the size of a head nor the time that it takes, drops the body of an upgrade
+request, closes while the client is still sending, and lets a handler run on after its client has
+disconnected.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from daitn.node.http.exchange import Reply, Request, Response, Scope
-from daitn.node.http.framing import BODY_PAYS, MOST_HEAD
+from daitn.node.http.framing import MAX_HEAD_BYTES, OVERHEAD_PER_BODY_BYTE
 
-__all__ = ["KEPT_ALIVE_S", "Handler", "ServerConnection"]
+__all__ = ["KEEPALIVE_S", "Handler", "ServerConnection"]
 
 log = logging.getLogger(__name__)
 
-KEPT_ALIVE_S = 75.0
-"""Idle connections of clients; longer than clients keep theirs, so that they close first. A
-request's head must be there within it, too."""
-_LINGER_S = 2.0
-"""For so long what still comes is read and thrown away after an answer that ends a connection:
-closing at once would take the answer from who is still sending."""
+KEEPALIVE_S = 75.0
+"""How long an idle connection stays open, and how long a head may take. Clients drop idle
+connections earlier, so that the client side closes first."""
+_DRAIN_S = 2.0
+"""How long input is read and discarded after a response that ends the connection: closing at once
+would destroy the response for a client that is still sending."""
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
 class ServerConnection(HttpToolsProtocol):
-    """Answers one request after the other; the handler of one whose client is gone is cancelled."""
+    """Answers one request after the other, and cancels the handler of a client that disconnects."""
 
     def __init__(
         self,
@@ -50,22 +50,22 @@ class ServerConnection(HttpToolsProtocol):
         self._handler = cast(Handler, config.app)
         self.app = self._answer
         self._task: asyncio.Task[Any] | None = None
-        self._answering: Scope | None = None
-        self._coming = False
-        """Whether the body of the latest request is."""
+        self._answering_scope: Scope | None = None
+        self._receiving_body = False
+        """Whether the latest request's body is still arriving."""
         self._fault: tuple[int, str] | None = None
-        """Status and problem of what came last; nothing after it is read."""
-        self._spare = MOST_HEAD
-        """Bytes that may come and are not of a body."""
-        self._free_s = self.loop.time()
-        """Since when nothing is asked."""
-        self._timer = self.loop.call_later(KEPT_ALIVE_S, self._look)
+        """Status and problem of malformed input; nothing after it is read."""
+        self._overhead_left = MAX_HEAD_BYTES
+        """Bytes that may still arrive outside a body."""
+        self._idle_since_s = self.loop.time()
+        """When the last request ended."""
+        self._timer = self.loop.call_later(KEEPALIVE_S, self._check_idle)
 
-    def whole(self, scope: Scope) -> bool:
-        return not self._coming or scope is not self.scope
+    def complete(self, scope: Scope) -> bool:
+        return not self._receiving_body or scope is not self.scope
 
     def cork(self) -> None:
-        self._line.cork()
+        self._wrapped.cork()
 
     def close(self) -> None:
         self.transport.close()
@@ -74,13 +74,13 @@ class ServerConnection(HttpToolsProtocol):
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes.
-        self._line = _Line(cast(asyncio.Transport, transport), self._lingers)
-        super().connection_made(cast(asyncio.Transport, self._line))
+        # uvloop's transports do not subclass asyncio's.
+        self._wrapped = _Transport(cast(asyncio.Transport, transport), self._drain_input)
+        super().connection_made(cast(asyncio.Transport, self._wrapped))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._line.end()
+        self._wrapped.end()
         self._timer.cancel()
         self.pipeline.clear()
         if self._task is not None:
@@ -90,29 +90,30 @@ class ServerConnection(HttpToolsProtocol):
         if self._fault is not None or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        self._spare -= len(data)
+        self._overhead_left -= len(data)
         try:
             while data:
                 try:
                     self.parser.feed_data(data)
                     break
                 except httptools.HttpParserUpgrade as upgrade:
-                    data = self._not_upgraded() + data[upgrade.args[0] :]
+                    data = self._without_upgrade() + data[upgrade.args[0] :]
         except (httptools.HttpParserError, ValueError) as error:
             self._malformed(400, str(error))
         else:
-            if self._spare < 0:
-                status = 400 if self._coming else 431
-                self._malformed(status, "its head or its padding is too long")
+            if self._overhead_left < 0:
+                status = 400 if self._receiving_body else 431
+                self._malformed(status, "head or padding is too long")
 
-    def _not_upgraded(self) -> bytes:
-        """Nothing but HTTP/1.1 is spoken here. llhttp leaves the body to whoever speaks what was
-        asked for, so the request is read again, with this head. Raises `ValueError`."""
+    def _without_upgrade(self) -> bytes:
+        """Read an upgrade request as a plain one: this server speaks HTTP/1.1 only. llhttp leaves
+        the body to the requested protocol, so a new parser gets the head without `upgrade`. Raises
+        `ValueError`."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            raise ValueError("this is no proxy")
-        kept = [line for line in self.headers if line[0] != b"upgrade"]
-        lines = b"".join([b"%b: %b\r\n" % line for line in kept])
+            raise ValueError("CONNECT is not supported")
+        headers = [line for line in self.headers if line[0] != b"upgrade"]
+        lines = b"".join([b"%b: %b\r\n" % line for line in headers])
         self.parser = httptools.HttpRequestParser(self)
         return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self.url, lines)
 
@@ -121,27 +122,27 @@ class ServerConnection(HttpToolsProtocol):
             return
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise ValueError(f"HTTP/{version} is not spoken here")
+            raise ValueError(f"HTTP/{version} is not supported")
         super().on_headers_complete()
-        self._coming = True
+        self._receiving_body = True
 
     def on_body(self, body: bytes) -> None:
-        self._spare += BODY_PAYS * len(body)
+        self._overhead_left += OVERHEAD_PER_BODY_BYTE * len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._spare = MOST_HEAD
+        self._overhead_left = MAX_HEAD_BYTES
         if not self.parser.should_upgrade():
-            self._coming = False
+            self._receiving_body = False
             super().on_message_complete()
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application of this connection."""
-        self._task, self._answering = asyncio.current_task(), scope
+        self._task, self._answering_scope = asyncio.current_task(), scope
         request = Request(scope, receive, send, self)
         try:
-            if self._fault is not None and not request.whole:
-                self._refuse(*self._fault)
+            if self._fault is not None and not request.complete:
+                self._reject(*self._fault)
                 return
             reply = await self._handler(request)
             if isinstance(reply, Response):
@@ -149,36 +150,36 @@ class ServerConnection(HttpToolsProtocol):
             else:
                 await reply.end()
         except (ConnectionError, asyncio.CancelledError):
-            # Who asked has gone, or the server closes. The task ends here; uvicorn would take a
-            # cancellation for a defect.
+            # The client disconnected, or the server closes. Swallow the cancellation: uvicorn would
+            # log it as a defect.
             if not self.transport.is_closing():
                 self.abort()
         except Exception:
-            log.exception("a request to %s failed", request.path)
-            if request.begun:
+            log.exception("request to %s failed", request.path)
+            if request.response_started:
                 self.abort()
             else:
                 await request.respond(Response(status=500))
         finally:
-            self._task = self._answering = None
-            self._free_s = self.loop.time()
+            self._task = self._answering_scope = None
+            self._idle_since_s = self.loop.time()
 
     def _malformed(self, status: int, problem: str) -> None:
-        """Requests before this one are answered still."""
+        """Reject malformed input, after the requests before it."""
         self._fault = (status, problem)
         if self.cycle is None or self.cycle.response_complete:
-            self._refuse(status, problem)
-        elif not self._coming:
+            self._reject(status, problem)
+        elif not self._receiving_body:
             self.cycle.keep_alive = False
-        elif self._task is not None and self._answering is self.scope:
+        elif self._task is not None and self._answering_scope is self.scope:
             if self.cycle.response_started:
                 self.abort()
             else:
-                self._refuse(status, problem)
+                self._reject(status, problem)
             self._task.cancel()
-        # Otherwise its turn comes, and then it is refused.
+        # Otherwise `_answer` rejects it when its turn comes.
 
-    def _refuse(self, status: int, problem: str) -> None:
+    def _reject(self, status: int, problem: str) -> None:
         body = f"{problem}\n".encode()
         lines = f"content-type: text/plain\r\ncontent-length: {len(body)}\r\n"
         phrase = HTTPStatus(status).phrase
@@ -186,30 +187,33 @@ class ServerConnection(HttpToolsProtocol):
         self.transport.write(head.encode() + body)
         self.transport.close()
 
-    def _lingers(self) -> bool:
-        """Whether more may come of what was asked; it is thrown away then."""
-        if self._fault is None and not self._coming:
+    def _drain_input(self) -> bool:
+        """Whether the client may still be sending; if so, read on and discard it."""
+        if self._fault is None and not self._receiving_body:
             return False
         self.flow.resume_reading()
         return True
 
-    def _look(self) -> None:
-        """Close what has been idle, or slow with a head, for too long; one timer per connection."""
-        idle_s = 0.0 if self._task is not None else self.loop.time() - self._free_s
-        if idle_s >= KEPT_ALIVE_S:
+    def _check_idle(self) -> None:
+        """Close a connection that has been idle, or slow with a head, for too long.
+
+        Each connection has one timer.
+        """
+        idle_s = 0.0 if self._task is not None else self.loop.time() - self._idle_since_s
+        if idle_s >= KEEPALIVE_S:
             self.transport.close()
         else:
-            self._timer = self.loop.call_later(KEPT_ALIVE_S - idle_s, self._look)
+            self._timer = self.loop.call_later(KEEPALIVE_S - idle_s, self._check_idle)
 
 
-class _Line:
-    """A transport that closes only when the other end has sent what it is sending, and that sends
-    an answer's head with its body: a system call and a packet of its own for each cost more than
-    all the rest of uvicorn."""
+class _Transport:
+    """A transport that reads out its input before it closes, and sends the head of a response
+    together with its body: a system call and a packet for each cost more than all the rest of
+    uvicorn."""
 
-    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
+    def __init__(self, transport: asyncio.Transport, drain_input: Callable[[], bool]) -> None:
         self._transport = transport
-        self._lingers = lingers
+        self._drain_input = drain_input
         self._head = b""
         self.write: Callable[[bytes], None] = transport.write
         self.is_closing: Callable[[], bool] = transport.is_closing
@@ -231,25 +235,25 @@ class _Line:
     def close(self) -> None:
         if self.is_closing():
             return
-        if not self._transport.can_write_eof() or not self._lingers():
+        if not self._transport.can_write_eof() or not self._drain_input():
             self._transport.close()
             return
         self.end()
         self._transport.write_eof()
-        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+        asyncio.get_running_loop().call_later(_DRAIN_S, self._transport.close)
 
     def abort(self) -> None:
         self.end()
         self._transport.abort()
 
     def end(self) -> None:
-        """Nothing more is sent, whatever uvicorn still says."""
-        self.write, self.is_closing = _dropped, _yes
+        """Drop whatever uvicorn still writes."""
+        self.write, self.is_closing = _discard, _always_closing
 
 
-def _dropped(data: bytes) -> None:
-    """After the end."""
+def _discard(data: bytes) -> None:
+    """Ignore a write after the end."""
 
 
-def _yes() -> bool:
+def _always_closing() -> bool:
     return True

@@ -1,1 +1,2 @@
-"""The role `facility`: models that answer at this site, and the door to them."""
+"""The role `facility`: models that answer queries at this site, and the API server in front of
+them."""

@@ -1,4 +1,4 @@
-"""Who is served now, who waits, and how fast it goes, for one deployment."""
+"""Admission control and load figures of one deployment."""
 
 from __future__ import annotations
 
@@ -13,114 +13,116 @@ from daitn.openai.errors import ApiError
 __all__ = ["AdmissionQueue"]
 
 NEWEST_WEIGHT = 0.2
-"""Weight of the newest answer in the moving averages: they follow a change within some ten."""
-ERRORS_HALVE_S = 10.0
-"""Without queries the share of errors fades: somebody has to try whether it is well again."""
-_LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
-_UNMEASURED_S = 1.0
-"""What an answer is taken to last while none has ended."""
+"""Weight of the newest answer in the moving averages, which follow a change within about ten
+answers."""
+ERROR_HALF_LIFE_S = 10.0
+"""Half-life of the error share. It decays without queries: somebody has to try whether the
+deployment works again."""
+_MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 0.1, 60.0
+_DEFAULT_ANSWER_S = 1.0
+"""Assumed duration of an answer until one is measured."""
 
 
 class AdmissionQueue:
-    """Slots, a bounded queue before them in order of arrival, and smoothed figures."""
+    """Slots with a bounded first-come, first-served queue, and smoothed load figures."""
 
     def __init__(self, slots: int, queue: int) -> None:
         self._slots = slots
         self._queue = queue
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
         self.idle = asyncio.Event()
-        """Set while nobody is served and nobody waits."""
+        """Set while no query runs or waits."""
         self.idle.set()
         self._first_token_s: float | None = None
         self._per_token_s: float | None = None
-        self._seconds: float | None = None
+        self._answer_s: float | None = None
         self._error_share = 0.0
-        self._counted_at_s = time.monotonic()
+        self._error_share_at_s = time.monotonic()
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiters)
 
-    async def enter(self) -> None:
-        """Wait for a slot. Raises `ApiError` (429) where too many wait already."""
-        if self.in_flight < self._slots and not self._waiting:
+    async def acquire(self) -> None:
+        """Take a slot, or wait for one. Raises `ApiError` (429) if the queue is full."""
+        if self.in_flight < self._slots and not self._waiters:
             self.in_flight += 1
             self.idle.clear()
             return
-        if len(self._waiting) >= self._queue:
+        if len(self._waiters) >= self._queue:
             raise self._full()
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()  # The slot came in the same moment.
+            if waiter.done() and not waiter.cancelled():
+                self.release()  # It got the slot at the same moment.
             else:
-                with contextlib.suppress(ValueError):  # `leave` may have passed over it by now.
-                    self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # `release` may have removed it already.
+                    self._waiters.remove(waiter)
             raise
 
-    def leave(self) -> None:
-        """Give the slot to the next who waits."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    def release(self) -> None:
+        """Pass the slot to the next waiting query, or free it."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self.in_flight -= 1
         if self.in_flight == 0:
             self.idle.set()
 
-    def answered(self, first_token_s: float | None, seconds: float, tokens: int) -> None:
-        """An answer of `tokens` ended `seconds` after it got its slot."""
-        self._count(0.0)
-        self._seconds = _smoothed(self._seconds, seconds)
+    def record_answer(self, first_token_s: float | None, seconds: float, tokens: int) -> None:
+        """Record a whole answer of `tokens`, `seconds` after it got its slot."""
+        self._record_outcome(failed=0.0)
+        self._answer_s = _smoothed(self._answer_s, seconds)
         if first_token_s is not None:
             self._first_token_s = _smoothed(self._first_token_s, first_token_s)
-        begun_s = first_token_s if first_token_s is not None else self._first_token_s
-        if tokens > 1 and begun_s is not None:
-            per_token_s = max(0.0, seconds - begun_s) / (tokens - 1)
+        first_s = first_token_s if first_token_s is not None else self._first_token_s
+        if tokens > 1 and first_s is not None:
+            per_token_s = max(0.0, seconds - first_s) / (tokens - 1)
             self._per_token_s = _smoothed(self._per_token_s, per_token_s)
-        elif begun_s is None:
+        elif first_s is None:
             self._first_token_s = seconds
 
-    def failed(self) -> None:
-        """An answer did not come, or not whole."""
-        self._count(1.0)
+    def record_failure(self) -> None:
+        """Record an answer that failed or broke off."""
+        self._record_outcome(failed=1.0)
 
-    def recovered(self) -> None:
-        """What failed is another one now."""
+    def reset_errors(self) -> None:
+        """Clear the error share: the backend that failed has restarted."""
         self._error_share = 0.0
 
-    def _count(self, failed: float) -> None:
-        self._error_share = _smoothed(self._faded(), failed)
-        self._counted_at_s = time.monotonic()
+    def _record_outcome(self, failed: float) -> None:
+        self._error_share = _smoothed(self._decayed_error_share(), failed)
+        self._error_share_at_s = time.monotonic()
 
-    def _faded(self) -> float:
-        idle_s = time.monotonic() - self._counted_at_s
-        return float(self._error_share * 0.5 ** (idle_s / ERRORS_HALVE_S))
+    def _decayed_error_share(self) -> float:
+        idle_s = time.monotonic() - self._error_share_at_s
+        return float(self._error_share * 0.5 ** (idle_s / ERROR_HALF_LIFE_S))
 
     def reading(self, deployment: str) -> ServingReading:
-        """How it does now."""
+        """The current load and speed."""
         return ServingReading(
             deployment=deployment,
             in_flight=self.in_flight,
-            waiting=len(self._waiting),
+            waiting=len(self._waiters),
             first_token_s=self._first_token_s,
             per_token_s=self._per_token_s,
-            error_share=self._faded(),
+            error_share=self._decayed_error_share(),
         )
 
     def _full(self) -> ApiError:
-        each_s = _UNMEASURED_S if self._seconds is None else self._seconds
-        wait_s = each_s * (len(self._waiting) + 1) / self._slots
+        each_s = _DEFAULT_ANSWER_S if self._answer_s is None else self._answer_s
+        wait_s = each_s * (len(self._waiters) + 1) / self._slots
         return ApiError(
             429,
             "facility_full",
-            f"{self.in_flight} queries are being answered and {len(self._waiting)} wait",
-            retry_after_s=min(max(wait_s, _LEAST_AGAIN_S), _MOST_AGAIN_S),
+            f"{self.in_flight} queries are running and {len(self._waiters)} are waiting",
+            retry_after_s=min(max(wait_s, _MIN_RETRY_AFTER_S), _MAX_RETRY_AFTER_S),
         )
 
 

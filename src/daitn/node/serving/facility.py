@@ -1,4 +1,4 @@
-"""A facility: the door, what answers behind it, and what is told of both."""
+"""A facility: its API server, its deployments, and what it publishes about them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = ["ADMITTED_ROLES", "Facility"]
 log = logging.getLogger(__name__)
 
 ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
-"""Whose passes open the door."""
-TOLD_EVERY_S = 1.0
-LOOKED_EVERY_S = 0.1
-"""A change of load or of free memory is told within this time."""
+"""Roles whose passes the API server accepts."""
+REPORT_INTERVAL_S = 1.0
+POLL_INTERVAL_S = 0.1
+"""Changes of load or free memory are published within this time."""
 
 
 class Facility:
-    """The role `facility` of a node. `changed` is told when the descriptor is another one."""
+    """The role `facility` of a node. It calls `changed` when its descriptor changes."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class Facility:
         admit: Callable[[str, float], SiteId],
         changed: Callable[[], None],
     ) -> None:
-        """`consultant`: it has heard of the recipes that may run here when `start` is called.
-        `admit`: see `ServingServer`."""
+        """`consultant` knows the recipes that may run here by the time `start` is called. `admit`:
+        see `ServingServer`."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -60,24 +60,24 @@ class Facility:
             for upstream in config.facility.upstreams
         }
         self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed)
-        server = ServingServer(admit, self._names)
+        server = ServingServer(admit, self._backends)
         self._server = HttpServer(
             config.facility.listen, "facility.listen", server.handle, config.tls
         )
-        self._telling: asyncio.Task[None] | None = None
+        self._reporting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the door. Raises `InvalidInput` where it cannot listen."""
+        """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()
         await asyncio.gather(*(upstream.start() for upstream in self._upstreams.values()))
         await self._lifecycle.start()
-        self._telling = asyncio.create_task(self._tell_for_ever(), name="serving")
+        self._reporting = asyncio.create_task(self._report_forever(), name="serving")
 
     async def close(self) -> None:
-        """Close the door, then end what is behind it."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+        """Stop serving, then stop the backends."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+            await asyncio.gather(self._reporting, return_exceptions=True)
         await self._server.close()
         await self._lifecycle.close()
         for upstream in self._upstreams.values():
@@ -85,11 +85,11 @@ class Facility:
 
     @property
     def server(self) -> str:
-        """Where the site itself reaches it, once it listens."""
+        """The server's address within the site, once it listens."""
         return self._server.endpoint
 
     def descriptor(self) -> FacilityDescriptor:
-        """What is told of the facility now."""
+        """The facility's descriptor now."""
         config = self._config
         return FacilityDescriptor(
             endpoint=config.advertise or self._server.endpoint,
@@ -105,7 +105,7 @@ class Facility:
         )
 
     def models(self) -> frozenset[Digest]:
-        """Weights that the site must keep."""
+        """Manifests of weights that the site must keep."""
         return self._lifecycle.models()
 
     async def on_deploy(self, key: str, payload: bytes) -> bytes:
@@ -115,42 +115,42 @@ class Facility:
         return b""
 
     async def on_retire(self, key: str, payload: bytes) -> bytes:
-        """`RetireModel` -> nothing: of a facility: finish what is under way, then forget the
+        """`RetireModel` -> nothing: of a facility: finish the queries under way, then remove the
         model."""
         self._lifecycle.retire(decode(payload, RetireModel).name)
         return b""
 
-    def _names(self) -> dict[str, Backend]:
-        return {**self._upstreams, **self._lifecycle.names()}
+    def _backends(self) -> dict[str, Backend]:
+        return {**self._upstreams, **self._lifecycle.backends()}
 
-    def _serving(self) -> Serving:
+    def _reading(self) -> Serving:
         return Serving(
             site=self._site,
             at_s=clock.now_s(),
             memory_free_bytes=self._lifecycle.memory_free_bytes,
             deployments=tuple(
-                served.admission.reading(name) for name, served in self._names().items()
+                backend.admission.reading(name) for name, backend in self._backends().items()
             ),
         )
 
-    async def _tell_for_ever(self) -> None:
-        """Tell how the deployments do, at once where their load or what is free changed."""
-        told: tuple[object, ...] = ()
-        told_at_s = 0.0
+    async def _report_forever(self) -> None:
+        """Publish the load of all deployments, at once when it or the free memory changes."""
+        reported: tuple[object, ...] = ()
+        reported_at_s = 0.0
         while True:
             state = (
                 self._lifecycle.memory_free_bytes,
                 *(
-                    (name, served.admission.in_flight + served.admission.waiting)
-                    for name, served in self._names().items()
+                    (name, backend.admission.in_flight + backend.admission.waiting)
+                    for name, backend in self._backends().items()
                 ),
             )
             now_s = time.monotonic()
-            if state != told or now_s - told_at_s >= TOLD_EVERY_S:
-                told, told_at_s = state, now_s
+            if state != reported or now_s - reported_at_s >= REPORT_INTERVAL_S:
+                reported, reported_at_s = state, now_s
                 try:
-                    serving = encode(self._serving())
+                    serving = encode(self._reading())
                     await self._fabric.publish(keys.site_serving(self._site), serving)
                 except DaitnError as error:
-                    log.debug("how it goes is not heard: %s", error)
-            await asyncio.sleep(LOOKED_EVERY_S)
+                    log.debug("cannot publish the serving load: %s", error)
+            await asyncio.sleep(POLL_INTERVAL_S)

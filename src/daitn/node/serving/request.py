@@ -1,4 +1,4 @@
-"""A query as it arrives at the door."""
+"""A query as it reaches the facility."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daitn.objects.deployments import Api
-from daitn.openai.requests import read_addressed
+from daitn.openai.requests import read_model_fields
 from daitn.tools import clock
 
 __all__ = ["ServingRequest", "read_query"]
@@ -15,38 +15,38 @@ __all__ = ["ServingRequest", "read_query"]
 
 @dataclass(frozen=True, slots=True)
 class ServingRequest:
-    """What the door knows of a query before a deployment looks at it."""
+    """The parts of a query that the API server reads before a deployment does."""
 
     api: Api
     model: str
     stream: bool
     body: bytes
-    """As it came."""
+    """The request, byte for byte."""
     id: str
-    """Also of the answer: replicas that are asked the same one answer byte by byte alike."""
+    """Becomes the answer's `id`: replicas that get the same query answer byte by byte alike."""
     created_s: int
-    """Likewise, the answer's `created`."""
+    """Becomes the answer's `created`, for the same reason."""
     owner: str
-    """Who asks, as the gateway says."""
+    """The query's owner, as the gateway states it."""
 
 
 def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequest:
-    """Read a request. Raises `ApiError` (400) that names the field that is wrong."""
-    fields = read_addressed(body)
+    """Read a request. Raises `ApiError` (400) with the field at fault."""
+    fields = read_model_fields(body)
     return ServingRequest(
         api=api,
         model=fields.model,
         stream=bool(fields.stream) and api is not Api.EMBEDDINGS,
         body=body,
         id=headers.get("daitn-query", "")[:200],
-        created_s=_seconds(headers.get("daitn-asked-at", "")),
+        created_s=_created_s(headers.get("daitn-asked-at", "")),
         owner=headers.get("daitn-owner", "")[:200],
     )
 
 
-def _seconds(told: str) -> int:
+def _created_s(header: str) -> int:
     try:
-        value = float(told)
+        value = float(header)
     except ValueError:
         return int(clock.wall_s())
     return int(value) if math.isfinite(value) and 0 <= value < 2**53 else int(clock.wall_s())

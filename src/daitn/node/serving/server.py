@@ -1,4 +1,4 @@
-"""The door for queries: OpenAI's API, for gateways that show a pass."""
+"""The facility's API server: OpenAI's API, for gateways with a pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from daitn.node.http import Reply, Request, Response
-from daitn.node.http.api import json_response, read_body, refused
+from daitn.node.http.api import error_response, json_response, read_body
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import read_query
 from daitn.objects.access import allows
@@ -23,32 +23,34 @@ __all__ = ["ServingServer"]
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 1 << 28
-"""Of a request; gateways allow less."""
+MAX_BODY_BYTES = 1 << 28
+"""Largest request body; gateways allow less."""
 
 Admit = Callable[[str, float], SiteId]
-"""Whose pass is shown; raises `Refused`. (pass, now) -> site."""
+"""The site whose pass is shown: (pass, now) -> site. Raises `Refused`."""
 
 
 class ServingServer:
-    """Handles the requests of one facility."""
+    """Handles the requests to one facility."""
 
-    def __init__(self, admit: Admit, names: Callable[[], Mapping[str, Backend]]) -> None:
-        """`names`: what answers here, by name."""
+    def __init__(self, admit: Admit, backends: Callable[[], Mapping[str, Backend]]) -> None:
+        """`backends`: the deployments here, by name."""
         self._admit = admit
-        self._names = names
+        self._backends = backends
 
     async def handle(self, request: Request) -> Reply:
-        """Answer a request; whatever goes wrong is told in an OpenAI-style error body."""
+        """Answer a request. Every error becomes an error body of OpenAI's API."""
         try:
             return await self._handle(request)
         except ApiError as error:
-            return refused(error)
+            return error_response(error)
         except ConnectionError:
-            raise  # Who asked has gone.
+            raise  # The client disconnected.
         except Exception:
-            log.exception("a query failed")
-            return refused(ApiError(500, "internal_error", "the facility failed; see its log"))
+            log.exception("query failed")
+            return error_response(
+                ApiError(500, "internal_error", "the facility failed; see its log")
+            )
 
     async def _handle(self, request: Request) -> Reply:
         path = request.path
@@ -59,25 +61,27 @@ class ServingServer:
             return self._models()
         api = PATHS.get(path)
         if api is None:
-            raise ApiError(404, "not_found", f"there is nothing at {path}")
+            raise ApiError(404, "not_found", f"nothing is served at {path}")
         if request.method != "POST":
-            raise ApiError(405, "method_not_allowed", f"{path} is for POST")
-        query = read_query(api, await read_body(request, MOST_BYTES), request.headers)
-        served = self._names().get(query.model)
-        if served is None:
-            raise ApiError(404, "model_not_found", f"no model {query.model} is here", param="model")
-        self._check(served, query.owner)
-        if api not in served.descriptor.apis:
+            raise ApiError(405, "method_not_allowed", f"{path} needs POST")
+        query = read_query(api, await read_body(request, MAX_BODY_BYTES), request.headers)
+        backend = self._backends().get(query.model)
+        if backend is None:
+            raise ApiError(
+                404, "model_not_found", f"this facility has no model {query.model}", param="model"
+            )
+        self._check(backend, query.owner)
+        if api not in backend.descriptor.apis:
             raise ApiError(400, "invalid_request", f"{query.model} does not answer {api}")
-        asked_s = time.perf_counter()
-        await served.admission.enter()
+        queued_s = time.perf_counter()
+        await backend.admission.acquire()
         try:
-            waited_s = time.perf_counter() - asked_s
-            # Another version of the model may have taken its place meanwhile.
-            now = self._names().get(query.model, served)
-            return await now.answer(request, query, waited_s)
+            waited_s = time.perf_counter() - queued_s
+            # Another version of the model may have replaced it meanwhile.
+            current = self._backends().get(query.model, backend)
+            return await current.answer(request, query, waited_s)
         finally:
-            served.admission.leave()
+            backend.admission.release()
 
     def _check_pass(self, request: Request) -> None:
         try:
@@ -85,19 +89,19 @@ class ServingServer:
         except Refused as error:
             raise ApiError(401, "not_admitted", f"{error.problem}; {error.fix}") from None
 
-    def _check(self, served: Backend, owner: str) -> None:
-        descriptor = served.descriptor
+    def _check(self, backend: Backend, owner: str) -> None:
+        descriptor = backend.descriptor
         if descriptor.state is not DeploymentState.READY:
             message = f"{descriptor.name} is {descriptor.state}"
             raise ApiError(503, "unavailable", message, retry_after_s=1.0)
         if not allows(descriptor.policy.askers, owner):
-            message = f"the owner of {descriptor.name} does not let {owner or 'strangers'} ask it"
+            message = f"the owner of {descriptor.name} does not admit {owner or 'unnamed owners'}"
             raise ApiError(403, "not_allowed", message)
 
     def _models(self) -> Response:
         owners = {
-            name: served.descriptor.owner
-            for name, served in sorted(self._names().items())
-            if served.descriptor.state is DeploymentState.READY
+            name: backend.descriptor.owner
+            for name, backend in sorted(self._backends().items())
+            if backend.descriptor.state is DeploymentState.READY
         }
         return json_response(model_list(owners))

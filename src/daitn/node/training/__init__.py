@@ -1,1 +1,1 @@
-"""The roles `data` and `compute`: work is queued, done in a child process, and reported."""
+"""The roles `data` and `compute`: they queue work, do it in a child process and report it."""

@@ -1,4 +1,4 @@
-"""How visits and verifications are done at a site: fetch, train or measure, keep, sign."""
+"""Carries out a site's visits and verifications: fetch, train or measure, store, sign."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ __all__ = ["Executor"]
 log = logging.getLogger(__name__)
 
 MOST_MODEL_BYTES = 10**14
-KEEP_RECENT_S = 600.0
-"""How long a model that was made or fetched here is kept without being asked for."""
+RECENT_S = 600.0
+"""A model made or fetched here stays this long, even if nobody asks for it."""
 
-Watch = Callable[[WorkProgress], None]
+OnProgress = Callable[[WorkProgress], None]
 
 
 class Executor:
-    """Does a site's work. Models live in the blob store, and as folders only while in use."""
+    """Does a site's work. Models live in the blob store; they are unpacked only while in use."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Executor:
         transport: ModelTransport,
         key: SigningKey,
         consultant: Consultant,
-        watch: Watch,
+        on_progress: OnProgress,
     ) -> None:
         self._config = config
         self._trainer = trainer
@@ -63,39 +63,40 @@ class Executor:
         self._consultant = consultant
         self._datasets: tuple[DatasetConfig, ...] = ()
         self._tests: tuple[TestSetConfig, ...] = ()
-        self._seen: dict[str, tuple[int, int]] = {}
-        """Files as they were when they were last found good."""
-        self._watch = watch
+        self._inspected: dict[str, tuple[int, int]] = {}
+        """Stamps of files when they last passed inspection."""
+        self._on_progress = on_progress
         self._scratch = Path(config.state) / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
         self._packing = asyncio.Lock()
         self._turns = Turns()
-        """At the training engine."""
-        self._came_at_s: dict[Digest, float] = {}
-        self._brought: dict[Digest, Moved] = {}
+        """For the training engine."""
+        self._touched_at_s: dict[Digest, float] = {}
+        self._prefetched: dict[Digest, Moved] = {}
 
     def offer(self, descriptor: NodeDescriptor) -> None:
-        """Work on what the node's descriptor says is there: what was left out is worked on by
-        nobody."""
+        """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
         names = {dataset.name for dataset in descriptor.datasets}
-        tested = {
+        offered_tests = {
             (test.topic, test.test_schema)
             for test in (descriptor.verifier.tests if descriptor.verifier else ())
         }
         self._datasets = tuple(d for d in self._config.datasets if d.name in names)
-        self._tests = tuple(t for t in self._config.tests if (t.topic, t.test_schema) in tested)
-        read: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
-        self._seen = {each.path: _stamp(each.path) for each in read}
+        self._tests = tuple(
+            t for t in self._config.tests if (t.topic, t.test_schema) in offered_tests
+        )
+        offered: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
+        self._inspected = {each.path: _stamp(each.path) for each in offered}
 
     @property
     def site(self) -> SiteId:
         return self._config.site
 
     async def perform(self, work: Work) -> WorkResult:
-        """Do one piece of work. Raises `DaitnError` telling why it could not be done."""
+        """Do one piece of work. Raises `DaitnError` with the reason if it cannot be done."""
         self._check_recipe(work.recipe)
-        place = self._turns.come()
+        place = self._turns.join()
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             if isinstance(work, VerifyWork):
                 return await self._verify(work, place, Path(folder))
@@ -103,30 +104,32 @@ class Executor:
                 return await self._originate(work, place, Path(folder))
             return await self._visit(work, work.model, place, Path(folder))
 
-    async def bring(self, model: ModelRef) -> None:
-        """Fetch a model before there is work on it; that work accounts for it. Raises as
-        `ModelTransport.fetch` does."""
+    async def prefetch(self, model: ModelRef) -> None:
+        """Fetch a model ahead of its work; the transfer is charged to that work.
+
+        Raises as `ModelTransport.fetch` does.
+        """
         moved = await self._transport.fetch(model, lambda done, total: None)
-        self._came_at_s[model.manifest] = time.monotonic()
+        self._touched_at_s[model.manifest] = time.monotonic()
         if moved.bytes_in:
-            self._brought[model.manifest] = moved
+            self._prefetched[model.manifest] = moved
 
     async def needs(self, question: RecipeQuestion) -> WorkNeeds:
-        """What a model of this configuration needs. Raises `InvalidInput` for a bad one."""
+        """What a model of this configuration needs. Raises `InvalidInput` for an invalid one."""
         self._check_recipe(question.recipe)
         recipe = self._consultant.facts(question.recipe)
         footprint = await self._consultant.estimate(question.recipe, question.config)
         sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
         if min(sizes) < 0 or not 0.0 <= footprint.flops_per_example < math.inf:
             raise WorkFailed(
-                f"the recipe {question.recipe} estimates what no model needs",
+                f"the recipe {question.recipe} gave an impossible estimate",
                 fix="correct the recipe",
             )
         if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
             raise InvalidInput(
                 f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
                 field="model.config",
-                fix="make it smaller",
+                fix="configure a smaller model",
             )
         return WorkNeeds(
             data_schema=recipe.data_schema,
@@ -141,23 +144,22 @@ class Executor:
         )
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
-        """Forget every model but those needed and those that came lately; returns bytes freed.
+        """Delete every model except needed and recent ones; returns the bytes freed.
 
-        Whoever says what is needed may not have heard yet of a model that was just made or
-        fetched here.
+        The caller may not know yet of a model that was just made or fetched here.
         """
         async with self._packing:
             now_s = time.monotonic()
-            recent = {m for m, at_s in self._came_at_s.items() if now_s - at_s < KEEP_RECENT_S}
-            self._came_at_s = {model: self._came_at_s[model] for model in recent}
+            recent = {m for m, at_s in self._touched_at_s.items() if now_s - at_s < RECENT_S}
+            self._touched_at_s = {model: self._touched_at_s[model] for model in recent}
             return await asyncio.to_thread(self._store.retain, needed() | recent)
 
     async def _originate(self, work: VisitWork, place: int, folder: Path) -> WorkResult:
         self._dataset(work)
-        out = _made(folder / "out")
+        out = _new_folder(folder / "out")
         async with self._turns.turn(place):
             await self._trainer.initialise(work.recipe, work.config, work.seed, out)
-        model, _ = await self._keep(work.recipe, out)
+        model, _ = await self._pack(work.recipe, out)
         return self._done(
             Origin(
                 job=work.job,
@@ -177,11 +179,11 @@ class Executor:
     ) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work)
-        await self._look_again(work.recipe, dataset)
-        moved = await self._fetch(work, model, _made(folder / "in"))
-        out = _made(folder / "out")
+        await self._inspect_changed(work.recipe, dataset)
+        moved = await self._fetch(work, model, _new_folder(folder / "in"))
+        out = _new_folder(folder / "out")
         async with self._turns.turn(place):
-            with _nameless(dataset.path):
+            with _path_hidden(dataset.path):
                 trained = await self._trainer.train(
                     work.recipe,
                     folder / "in",
@@ -190,10 +192,10 @@ class Executor:
                     work.examples,
                     work.seed,
                     out,
-                    lambda progress: self._training(work, progress),
+                    lambda progress: self._publish_training(work, progress),
                     selection=dataset.selection,
                 )
-        result, manifest = await self._keep(work.recipe, out)
+        result, manifest = await self._pack(work.recipe, out)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -218,12 +220,12 @@ class Executor:
 
     async def _verify(self, work: VerifyWork, place: int, folder: Path) -> WorkResult:
         test = self._test_set(work)
-        await self._look_again(work.recipe, test)
-        moved = await self._fetch(work, work.model, _made(folder / "in"))
+        await self._inspect_changed(work.recipe, test)
+        moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
         async with self._turns.turn(place):
-            self._tell(work, "measuring", 0, 0)
+            self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
-            with _nameless(test.path):
+            with _path_hidden(test.path):
                 measured = await self._trainer.evaluate(
                     work.recipe,
                     folder / "in",
@@ -255,31 +257,31 @@ class Executor:
         )
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
-        self._came_at_s[model.manifest] = time.monotonic()
-        self._tell(work, FETCHING, 0, model.size_bytes)
+        self._touched_at_s[model.manifest] = time.monotonic()
+        self._publish_progress(work, FETCHING, 0, model.size_bytes)
         moved = await self._transport.fetch(
-            model, lambda done, total: self._tell(work, FETCHING, done, total)
+            model, lambda done, total: self._publish_progress(work, FETCHING, done, total)
         )
-        if (brought := self._brought.pop(model.manifest, None)) is not None:
-            moved = _together(brought, moved)
+        if (prefetched := self._prefetched.pop(model.manifest, None)) is not None:
+            moved = _sum(prefetched, moved)
         try:
             await asyncio.to_thread(
                 self._store.unpack, self._store.manifest(model.manifest), folder
             )
         except (Corrupt, NotFound):
-            # The disk lost a chunk; the store has dropped it, so a second fetch brings it again.
+            # The disk lost a chunk. The store has dropped it, so a second fetch restores it.
             shutil.rmtree(folder)
             again = await self._transport.fetch(model, lambda done, total: None)
             await asyncio.to_thread(
-                self._store.unpack, self._store.manifest(model.manifest), _made(folder)
+                self._store.unpack, self._store.manifest(model.manifest), _new_folder(folder)
             )
-            moved = _together(moved, again)
+            moved = _sum(moved, again)
         return moved
 
-    async def _keep(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
+    async def _pack(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
         async with self._packing:
             digest, manifest = await asyncio.to_thread(self._store.pack, recipe, folder)
-            self._came_at_s[digest] = time.monotonic()
+            self._touched_at_s[digest] = time.monotonic()
         ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))
         return ref, manifest
 
@@ -294,30 +296,30 @@ class Executor:
                 fix=f"use one of: {', '.join(self._consultant.recipes)}",
             )
 
-    async def _look_again(self, recipe: str, changed: DatasetConfig | TestSetConfig) -> None:
-        """Check a file anew that has changed since it was found good.
+    async def _inspect_changed(self, recipe: str, changed: DatasetConfig | TestSetConfig) -> None:
+        """Inspect a file again if it changed since it last passed.
 
-        What is wrong with it stays in the log: it was not told when the site was described, and
-        whoever sends work here is not its owner.
+        The details stay in the log: the descriptor does not contain them, and whoever sends work
+        here does not own the file.
         """
         stamp, path = _stamp(changed.path), Path(changed.path)
-        if stamp == self._seen.get(changed.path):
+        if stamp == self._inspected.get(changed.path):
             return
         of_tests = isinstance(changed, TestSetConfig)
         inspect = self._trainer.inspect_test if of_tests else self._trainer.inspect
         try:
             await inspect(recipe, path, changed.selection)
         except (InvalidInput, NotFound) as error:
-            log.error("%s has changed and cannot be used: %s", path, error)
+            log.error("%s has changed and is not usable: %s", path, error)
             raise InvalidInput(
                 f"data of {self.site} has changed since the site described it, and is not usable",
                 field="topic" if of_tests else "dataset",
-                fix="the site's log says why",
+                fix="see the site's log",
             ) from None
-        self._seen[changed.path] = stamp
+        self._inspected[changed.path] = stamp
 
     def _dataset(self, work: VisitWork) -> DatasetConfig:
-        """The data set that the work names, if its owner's policy lets this model in."""
+        """The work's data set, if its owner's policy admits this model."""
         for dataset in self._datasets:
             if dataset.name == work.dataset:
                 check_visit(dataset.policy, dataset.name, work.recipe, work.owner)
@@ -339,13 +341,15 @@ class Executor:
             fix="see `daitn get verifiers`",
         )
 
-    def _training(self, work: Work, progress: TrainingProgress) -> None:
-        self._tell(work, "training", progress.examples, progress.of_examples, progress.loss)
+    def _publish_training(self, work: Work, progress: TrainingProgress) -> None:
+        self._publish_progress(
+            work, "training", progress.examples, progress.of_examples, progress.loss
+        )
 
-    def _tell(
+    def _publish_progress(
         self, work: Work, phase: str, done: int, total: int, loss: float | None = None
     ) -> None:
-        self._watch(
+        self._on_progress(
             WorkProgress(
                 job=work.job,
                 visit=work.visit,
@@ -359,8 +363,8 @@ class Executor:
 
 
 @contextlib.contextmanager
-def _nameless(path: str) -> Iterator[None]:
-    """Where a site keeps a file is nobody's business who sends work to it."""
+def _path_hidden(path: str) -> Iterator[None]:
+    """Hide the path of a file in errors: it does not concern whoever sent the work."""
     try:
         yield
     except DaitnError as error:
@@ -371,7 +375,7 @@ def _nameless(path: str) -> Iterator[None]:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Another one after each change; none of a file that is there, where it is not."""
+    """A file's modification time and size; (-1, -1) for a missing file."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -379,7 +383,7 @@ def _stamp(path: str) -> tuple[int, int]:
     return (status.st_mtime_ns, status.st_size)
 
 
-def _together(one: Moved, other: Moved) -> Moved:
+def _sum(one: Moved, other: Moved) -> Moved:
     return Moved(
         bytes_in=one.bytes_in + other.bytes_in,
         seconds=one.seconds + other.seconds,
@@ -387,6 +391,6 @@ def _together(one: Moved, other: Moved) -> Moved:
     )
 
 
-def _made(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder

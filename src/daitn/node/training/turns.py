@@ -1,4 +1,4 @@
-"""Turns at something that one can have at a time: first come, first served."""
+"""A fair lock: whoever joined first is next, even if others were ready before."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Of those that wait, the one that came first is next, whoever was ready to wait first.
+    """Of those waiting, the one that joined first is next, whichever began to wait first.
 
-    Nobody waits for who came earlier and is not ready: a slow fetch holds up none but itself.
+    Nobody waits for one that joined earlier and is not ready: a slow fetch delays only itself.
     """
 
     def __init__(self) -> None:
-        self._came = itertools.count()
+        self._places = itertools.count()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._taken = False
 
-    def come(self) -> int:
-        """A place in the order."""
-        return next(self._came)
+    def join(self) -> int:
+        """Take the next place in the order."""
+        return next(self._places)
 
     @asynccontextmanager
     async def turn(self, place: int) -> AsyncIterator[None]:
-        """Wait for the turn, and have it."""
+        """Wait for the turn and hold it."""
         if self._taken:
             ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (place, ready))
@@ -36,7 +36,7 @@ class Turns:
                 await ready
             except asyncio.CancelledError:
                 if ready.done() and not ready.cancelled():
-                    self._pass_on()  # It was given the turn in that moment.
+                    self._pass_on()  # The turn arrived in the same moment.
                 raise
         self._taken = True
         try:
@@ -45,7 +45,7 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """The turn stays taken for the next one, so that nobody comes between."""
+        """Hand the turn to the next in order. It stays taken, so nobody cuts in."""
         while self._waiting:
             _, ready = heapq.heappop(self._waiting)
             if not ready.done():

@@ -1,4 +1,4 @@
-"""Where work for a site is accepted, done and reported, whatever its kind."""
+"""Accepts, runs and reports a site's work of any kind."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ __all__ = ["WorkQueue", "WorkResult"]
 log = logging.getLogger(__name__)
 
 FETCHING = "fetching"
-"""The phase of work before it has its turn."""
-REPORT_AGAIN_S = (0.2, 1.0, 5.0)
+"""The phase of work that waits for its turn."""
+REPORT_PAUSES_S = (0.2, 1.0, 5.0)
 """Pauses between attempts to report; the last one repeats until the control centre answers."""
 
 
 @dataclass(frozen=True)
 class WorkResult:
-    """What a piece of work gave."""
+    """The result of a piece of work."""
 
     entry: Entry
     model: ModelRef | None
 
 
 class WorkQueue:
-    """Takes each piece of work once, however often it is handed in, and reports until heard.
+    """Does each piece of work once, however often it is submitted, and reports until acknowledged.
 
-    `perform` does a piece of work; `report` hands an outcome to the control centre and raises
-    `DaitnError` when it was not heard.
+    `perform` does a piece of work; `report` sends an outcome to the control centre and raises
+    `DaitnError` if it was not acknowledged.
     """
 
     def __init__(
@@ -58,50 +58,50 @@ class WorkQueue:
         self._perform = perform
         self._report = report
         self._running: dict[VisitId, asyncio.Task[None]] = {}
-        """In the order in which it was accepted."""
+        """In order of acceptance."""
         self._progress: dict[VisitId, WorkProgress] = {}
-        """The latest of what is running."""
+        """The latest of each running piece of work."""
         self._reporting: dict[VisitId, asyncio.Task[None]] = {}
 
     @property
     def queue(self) -> int:
-        """Work accepted and not finished."""
+        """Number of accepted pieces of work that are not finished."""
         return len(self._running)
 
-    def heard(self, progress: WorkProgress) -> None:
-        """Work that is running got on."""
+    def progressed(self, progress: WorkProgress) -> None:
+        """Note the progress of running work."""
         if progress.visit in self._running:
             self._progress[progress.visit] = progress
 
     def models(self) -> frozenset[Digest]:
-        """Models that work here still needs, or that nobody has heard of yet."""
+        """Models that work here still needs, or that are not reported yet."""
         self._log.forget_reported()
         return self._log.models()
 
     def resume(self) -> None:
-        """After a start: report what was finished and not heard; forget what was cut off."""
+        """After a start: report finished work that is unreported; forget interrupted work."""
         for logged in self._log.all():
             if logged.outcome is None:
                 self._log.forget(logged.work.visit)
             elif not logged.reported:
-                self._send(logged)
+                self._start_report(logged)
 
     def start(self, work: Work) -> WorkStatus:
-        """Accept work. Raises `StorageFull` where it cannot be noted."""
+        """Accept work. Raises `StorageFull` if it cannot be logged."""
         logged = self._log.get(work.visit)
         if logged is None:
             self._log.put(LoggedWork(work=work))
-            self._begin(work)
+            self._spawn(work)
         elif logged.work != work:
             raise InvalidInput(
-                f"{work.visit} names other work here",
+                f"{work.visit} is the id of other work here",
                 field="visit",
                 fix="this is a defect of the control centre; report it",
             )
         elif logged.outcome is not None:
-            self._send(logged)
+            self._start_report(logged)
         elif work.visit not in self._running:
-            self._begin(work)
+            self._spawn(work)
         return self.status(work.visit)
 
     def status(self, visit: VisitId) -> WorkStatus:
@@ -109,31 +109,30 @@ class WorkQueue:
         if logged is None:
             return WorkStatus(state=WorkState.UNKNOWN)
         if logged.outcome is None:
-            return self._going(visit)
+            return self._running_status(visit)
         return WorkStatus(state=logged.outcome.state, outcome=logged.outcome)
 
-    def _going(self, visit: VisitId) -> WorkStatus:
-        """How far running work is. What trains or measures has its turn; what does not yet, waits
-        for what was accepted before it."""
+    def _running_status(self, visit: VisitId) -> WorkStatus:
+        """Status of running work; until it trains or measures, it queues behind earlier work."""
         progress = self._progress.get(visit)
         if progress is None:
-            return WorkStatus(state=WorkState.RUNNING, ahead=self._before(visit))
+            return WorkStatus(state=WorkState.RUNNING, ahead=self._ahead(visit))
         fetching = progress.phase == FETCHING
         return WorkStatus(
             state=WorkState.RUNNING,
             phase=progress.phase,
             done=progress.done,
             total=progress.total,
-            ahead=self._before(visit) if fetching else 0,
+            ahead=self._ahead(visit) if fetching else 0,
         )
 
-    def _before(self, visit: VisitId) -> int:
-        """How much of what is running was accepted before this."""
+    def _ahead(self, visit: VisitId) -> int:
+        """How many running pieces of work were accepted before this one."""
         accepted = list(self._running)
         return accepted.index(visit) if visit in accepted else 0
 
     async def stop(self, visit: VisitId) -> None:
-        """Stop work and forget it; its report is owed to nobody."""
+        """Stop work and forget it; nobody expects its report."""
         tasks = [self._running.pop(visit, None), self._reporting.pop(visit, None)]
         stopped = [task for task in tasks if task is not None]
         for task in stopped:
@@ -143,29 +142,29 @@ class WorkQueue:
         self._log.forget(visit)
 
     async def close(self) -> None:
-        """Stop everything. What was not finished is lost, what was not heard is kept."""
+        """Stop everything. Unfinished work is lost; unreported outcomes stay in the log."""
         tasks = [*self._running.values(), *self._reporting.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, work: Work) -> None:
-        task = asyncio.create_task(self._do(work), name=f"work {work.visit}")
+    def _spawn(self, work: Work) -> None:
+        task = asyncio.create_task(self._run(work), name=f"work {work.visit}")
         self._running[work.visit] = task
-        task.add_done_callback(lambda ended: self._ended(work.visit, ended))
+        task.add_done_callback(lambda ended: self._work_ended(work.visit, ended))
 
-    def _ended(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
+    def _work_ended(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
         if self._running.get(visit) is ended:
             del self._running[visit]
             self._progress.pop(visit, None)
 
-    async def _do(self, work: Work) -> None:
+    async def _run(self, work: Work) -> None:
         logged = LoggedWork(work=work, outcome=await self._outcome(work))
         self._log_outcome(logged)
-        self._send(logged)
+        self._start_report(logged)
 
     def _log_outcome(self, logged: LoggedWork) -> None:
-        """Keep what can be kept: the report goes out all the same."""
+        """Log the outcome if there is room; the report is sent either way."""
         try:
             self._log.put(logged)
         except StorageFull as error:
@@ -173,7 +172,7 @@ class WorkQueue:
 
     async def _outcome(self, work: Work) -> WorkOutcome:
         try:
-            done = await self._perform(work)
+            result = await self._perform(work)
         except DaitnError as error:
             log.warning("%s failed: %s", work.visit, error)
             return self._failed(work, ErrorReport.of(error))
@@ -186,8 +185,8 @@ class WorkQueue:
             job=work.job,
             site=self._site,
             state=WorkState.DONE,
-            entry=done.entry,
-            model=done.model,
+            entry=result.entry,
+            model=result.model,
         )
 
     def _failed(self, work: Work, error: ErrorReport) -> WorkOutcome:
@@ -195,20 +194,20 @@ class WorkQueue:
             visit=work.visit, job=work.job, site=self._site, state=WorkState.FAILED, error=error
         )
 
-    def _send(self, logged: LoggedWork) -> None:
-        """Report until it is heard; once, however often the same work is handed in again."""
+    def _start_report(self, logged: LoggedWork) -> None:
+        """Report until acknowledged, with one task however often the work is submitted."""
         visit = logged.work.visit
         if visit in self._reporting:
             return
-        task = asyncio.create_task(self._send_until_heard(logged), name=f"report {visit}")
+        task = asyncio.create_task(self._report_until_acknowledged(logged), name=f"report {visit}")
         self._reporting[visit] = task
-        task.add_done_callback(lambda ended: self._heard_of(visit, ended))
+        task.add_done_callback(lambda ended: self._report_ended(visit, ended))
 
-    def _heard_of(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
+    def _report_ended(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
         if self._reporting.get(visit) is ended:
             del self._reporting[visit]
 
-    async def _send_until_heard(self, logged: LoggedWork) -> None:
+    async def _report_until_acknowledged(self, logged: LoggedWork) -> None:
         assert logged.outcome is not None
         attempt = 0
         while True:
@@ -216,11 +215,11 @@ class WorkQueue:
                 await self._report(logged.outcome)
                 break
             except (Refused, Corrupt) as error:
-                log.error("the report of %s is not accepted: %s", logged.work.visit, error)
+                log.error("the report of %s was rejected: %s", logged.work.visit, error)
                 break
             except DaitnError as error:
                 log.info("%s is not reported yet: %s", logged.work.visit, error.problem)
-            await asyncio.sleep(REPORT_AGAIN_S[min(attempt, len(REPORT_AGAIN_S) - 1)])
+            await asyncio.sleep(REPORT_PAUSES_S[min(attempt, len(REPORT_PAUSES_S) - 1)])
             attempt += 1
         if self._log.get(logged.work.visit) is not None:
             self._log_outcome(LoggedWork(work=logged.work, outcome=logged.outcome, reported=True))

@@ -1,1 +1,1 @@
-"""The role `verifier` (MPVU): private tests of models that visit, and of models that answer."""
+"""The role `verifier` (MPVU): private tests of visiting models and of deployed ones."""

@@ -1,20 +1,19 @@
-"""What a forwarder tells on, so that summaries stay small however large the network.
+"""Which offers a forwarder advertises, so that summaries stay small in networks of any size.
 
-Of each key it tells on at most `BEST` origins. Places are filled in turn, each but once: this site
-itself; the best balanced offer, the most trusted and fittest, the soonest, the cheapest; then the
-next best balanced ones. The balance counts seconds: the way there, waiting and serving, and
-`SECONDS_PER_USD`, `SECONDS_PER_FIT`, `SECONDS_PER_TRUST`. Every order grows by the same amount with
-each link passed, whichever the origin, so neighbours agree on it and the selection settles, as
-shortest paths do (strictly increasing and isotone in the sense of Sobrinho, "An algebraic theory
-of dynamic network routing", 2005).
+Of each key it advertises at most `BEST` origins. Places are filled in turn, each with an origin
+that has none yet: this site itself; the best balanced offer, the most trusted and fittest, the
+soonest, the cheapest; then the next best balanced ones. The balance is in seconds: distance, wait,
+service, `SECONDS_PER_USD`, `SECONDS_PER_FIT` and `SECONDS_PER_TRUST`. Every order grows by the same
+amount with each link, whichever the origin, so neighbours agree on it and the selection settles, as
+shortest paths do (strictly increasing and isotone in the sense of Sobrinho, "An algebraic theory of
+dynamic network routing", 2005).
 
-Of keys it tells on at most `MOST_KEYS` of others. Beyond that, topics are folded into their parent:
-the finest first, among equally fine ones where most topics lie under one parent. What a folded
-offer says is what the best balanced one of those that it stands for says, under the date of the
-oldest: it promises nothing that none of them does. It may promise what another of them does not
-keep; a refusal then says so. Folding is undone below half of the bound. Owners' homes are never
-folded; beyond the bound they are left out in the order of their names (domains are meant to stand
-for sites long before).
+It advertises at most `MOST_KEYS` keys. Beyond that, topics are folded into their parent: the finest
+first, and among those the parent of most topics. A folded offer is a copy of the best balanced one
+that it stands for, with the date of the oldest: it claims nothing that none of them offers. Another
+of them may not keep that claim; a refusal then says so. Folding ends when the keys are below half
+of the bound. Homes are never folded; beyond the bound they are left out in the order of their names
+(domains are meant to stand for sites long before).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ BEST = 4
 MOST_KEYS = 4096
 MOST_ORIGINS = 4096
 MOST_OFFERS = 1 << 20
-"""Of all origins, by all neighbours that told of them; one takes up about half a kilobyte."""
+"""In all routes by all neighbours; one takes about half a kilobyte."""
 SECONDS_PER_USD = 1000.0
 """A tenth of a cent per 1,000 tokens weighs as much as a second."""
 SECONDS_PER_FIT = 10.0
@@ -54,7 +53,7 @@ SECONDS_PER_TRUST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AggregationLimits:
-    """How much a forwarder tells on, and of how many origins and offers it keeps ways."""
+    """How much a forwarder advertises, and of how many origins and offers it keeps routes."""
 
     best: int = BEST
     most_keys: int = MOST_KEYS
@@ -63,7 +62,7 @@ class AggregationLimits:
 
 
 def balance(offer: Offer, distance_s: float = 0.0) -> float:
-    """Smaller is better."""
+    """The balance of an offer, in seconds; smaller is better."""
     return (
         distance_s
         + offer.wait_s
@@ -75,7 +74,7 @@ def balance(offer: Offer, distance_s: float = 0.0) -> float:
 
 
 def best_of(offers: Iterable[Offer], key: str) -> Offer:
-    """The best balanced one, under another key and the date of the oldest."""
+    """The best balanced offer, under another key and with the date of the oldest."""
     offers = tuple(offers)
     if len(offers) == 1 and offers[0].key == key:
         return offers[0]
@@ -84,7 +83,7 @@ def best_of(offers: Iterable[Offer], key: str) -> Offer:
 
 
 def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
-    """Of several offers of a key, the best balanced one."""
+    """The best balanced offer of each key."""
     by_key: dict[str, list[Offer]] = {}
     for offer in offers:
         by_key.setdefault(offer.key, []).append(offer)
@@ -94,7 +93,7 @@ def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
 def choose(
     offers: Mapping[str, Offer], distances_s: Mapping[str, float], site: str, best: int
 ) -> tuple[str, ...]:
-    """The origins to tell on, of all that offer a key."""
+    """The origins to advertise, of all that offer a key."""
     if len(offers) <= best:
         return tuple(offers)
 
@@ -118,8 +117,8 @@ def choose(
 
 
 def fold(keys: Iterable[str], most: int, folded: frozenset[str] = frozenset()) -> frozenset[str]:
-    """The parents into which to fold, beyond those already folded, so that at most `most` keys
-    are left (or none that can be folded)."""
+    """The parents to fold into, including `folded`, so that at most `most` keys are left (or none
+    that can be folded)."""
     left = {advertised_as(key, folded) for key in keys}
     while len(left) > most:
         sizes = Counter(parent for key in left if (parent := next(wider(key), None)) is not None)
@@ -140,7 +139,7 @@ def advertised_as(key: str, folded: frozenset[str]) -> str:
 
 
 class Aggregation:
-    """Follows what is offered, and keeps what of it is told on."""
+    """Tracks all offers, and selects those to advertise."""
 
     def __init__(self, site: str, limits: AggregationLimits) -> None:
         self.site, self.limits = site, limits
@@ -148,23 +147,23 @@ class Aggregation:
         self._distances_s: dict[str, float] = {}
         self._folded: frozenset[str] = frozenset()
         self._bound = False
-        """Whether there are more keys than are told on."""
+        """Whether there are too many keys to advertise all."""
         self._chosen: dict[str, dict[str, Offer]] = {}
-        """Key as told to origin to its offer."""
+        """Advertised key to origin to offer."""
         self._touched: set[str] = set()
 
     def put(self, origin: str, distance_s: float, offers: Iterable[Offer]) -> None:
-        """From now on `origin` is so far and offers that."""
+        """Set an origin's distance and offers."""
         self._touched |= self.offers.put(origin, offers)
         self._distances_s[origin] = distance_s
 
     def drop(self, origin: str) -> None:
-        """`origin` is not reached any more."""
+        """`origin` is no longer reached."""
         self._touched |= self.offers.put(origin, ())
         self._distances_s.pop(origin, None)
 
     def refresh(self) -> set[str]:
-        """The origins of which something else is told on than before."""
+        """Select anew. Returns the origins whose advertised offers changed."""
         if not self._touched:
             return set()
         changed: set[str] = set()
@@ -181,7 +180,7 @@ class Aggregation:
         return changed
 
     def _groups(self) -> dict[str, list[str]]:
-        """The keys of which to choose anew, as they are told on, and those that each stands for."""
+        """The advertised keys to select anew, each with the keys that it stands for."""
         by_key, most = self.offers.by_key, self.limits.most_keys
         bound = len(by_key) > (most // 2 if self._folded else most)
         if not bound and not self._bound:
@@ -199,20 +198,20 @@ class Aggregation:
         for each in keys:
             for origin, offer in self.offers.by_key[each].items():
                 by_origin.setdefault(origin, []).append(offer)
-        told = {origin: best_of(offers, key) for origin, offers in by_origin.items()}
-        chosen = choose(told, self._distances_s, self.site, self.limits.best)
-        return {origin: told[origin] for origin in chosen}
+        by_best = {origin: best_of(offers, key) for origin, offers in by_origin.items()}
+        chosen = choose(by_best, self._distances_s, self.site, self.limits.best)
+        return {origin: by_best[origin] for origin in chosen}
 
     @property
     def chosen(self) -> Mapping[str, Mapping[str, Offer]]:
-        """All that is told on: key as told to origin to its offer."""
+        """All that is advertised: key to origin to offer."""
         return self._chosen
 
-    def told(self, origin: str) -> tuple[Offer, ...] | None:
-        """What is told on of what `origin` offers; None: it is not told on at all."""
+    def advertised(self, origin: str) -> tuple[Offer, ...] | None:
+        """What is advertised of an origin's offers; None: the origin is not advertised."""
         offers = self.offers.of.get(origin)
         if not offers or origin == self.site:
             return tuple(offers.values()) if offers else ()
         keys = dict.fromkeys(advertised_as(key, self._folded) for key in offers)
-        told = (self._chosen.get(key, {}).get(origin) for key in keys)
-        return tuple(offer for offer in told if offer is not None) or None
+        chosen = (self._chosen.get(key, {}).get(origin) for key in keys)
+        return tuple(offer for offer in chosen if offer is not None) or None

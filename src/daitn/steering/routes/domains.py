@@ -1,15 +1,15 @@
-"""What a border site says of its domain to neighbours in other domains. Without I/O.
+"""What a border site advertises of its domain to neighbours in other domains. Without I/O.
 
 Outside, a domain is known by its border sites alone. Each stands for all that it reaches inside: of
-every key it tells the best offers, as it would tell them on inside (`aggregation`), but under the
-name of the domain (`origins`), and with the way inside and back added to the time of serving. So
-what is told is what a site inside really does, with its terms (jurisdiction, owner, price); a
-border site that gets a packet which was steered to its domain finds a way that keeps what was
-promised, by its own ranking. Offers of one key are told by as many origins, as an origin has one
-offer of a key. Owners' homes are not told.
+every key it advertises the best offers, selected as inside (`aggregation`), but under origins of
+the domain (`names`), and with the delay to the site and back added to the serving time. So every
+advertised offer is what a site inside really does, on its terms (jurisdiction, owner, price). A
+border site that gets a packet for its domain finds a next hop that keeps what was advertised, by
+its own ranking. Since an origin has one offer of a key, several offers of a key are spread over as
+many origins. Homes are not advertised.
 
-Only sites are folded into a domain, never other domains: what is told on of those are the origins
-of their own border sites. So no offer is told of twice, and none outlives the site that made it.
+Only sites are folded into a domain, never other domains: of those, the origins of their own border
+sites are passed on. So no offer is advertised twice, and none outlives the site that made it.
 """
 
 from __future__ import annotations
@@ -22,60 +22,61 @@ import msgspec
 from daitn.objects.identifiers import checked_name
 from daitn.steering.routes.aggregation import Aggregation, AggregationLimits
 from daitn.steering.routes.names import domain_of, domain_origin
-from daitn.steering.routes.own import Own
+from daitn.steering.routes.own import OwnOffers
 from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.summaries import INFINITE, Offer
 
 __all__ = ["Domain", "Reached"]
 
 Reached = tuple[float, Iterable[Offer]]
-"""How far a site is, seconds, and what it offers."""
+"""The distance of a site in seconds, and its offers."""
 SOON_S = 0.1
-"""Keys that nobody inside offered before, or offers any more, are told after this time: packets
-wait for longer, as where a site comes from another domain."""
+"""A key that appears or vanishes inside is advertised after this time. Packets wait longer than
+that, as where a site moves here from another domain."""
 _HOME = f"{Capability.HOME}:"
-_NOBODY = ""
-"""In place of the site whose own offers go first: inside, all are equal."""
+_NO_SITE = ""
+"""For `Aggregation`, which prefers its own site's offers: here, all sites are equal."""
 
 
 class Domain:
-    """The domain of a site, as the site tells of it. While nobody is outside, that costs nothing;
-    else it is looked at again at most once per `SOON_S`."""
+    """A site's domain as the site advertises it. Without neighbours outside, that costs nothing;
+    otherwise offers are selected at most once per `SOON_S`."""
 
     def __init__(self, name: str, site: str, limits: AggregationLimits, now_s: float) -> None:
-        """`name` is empty for a site of no domain. Raises `InvalidInput` for one of no use."""
+        """An empty `name` means no domain. Raises `InvalidInput` for a malformed one."""
         self.name = checked_name(name, "domain") if name else name
         self.origins = {
-            domain_origin(name, site, number): Own(now_s) for number in range(1, limits.best + 1)
+            domain_origin(name, site, number): OwnOffers(now_s)
+            for number in range(1, limits.best + 1)
         }
-        """By name. Those without offers are not told."""
-        self._inside = Aggregation(_NOBODY, limits)
+        """By name. Those without offers are not advertised."""
+        self._inside = Aggregation(_NO_SITE, limits)
         self._numbers: dict[str, dict[str, int]] = {}
-        """Key to site inside to the number of the origin that tells of it."""
-        self._told = False
+        """Key to site inside to the number of the origin that advertises it."""
+        self._is_border = False
         self._touched: set[str] = set()
         self._again_s = -INFINITE
 
-    # Of neighbours. `domain` is theirs; None: the same as here.
+    # Neighbours. `domain` is theirs; None: that of this site.
 
     def outside(self, domain: str | None) -> bool:
         """Whether a neighbour belongs to another domain."""
         return domain is not None and domain != self.name
 
     def hides(self, origin: str, domain: str | None) -> bool:
-        """Whether a neighbour must not hear of an origin: outside of sites, inside of the domain as
-        it is from outside."""
+        """Whether an origin is not advertised to a neighbour: outside, sites are hidden; inside,
+        the domain's origins."""
         if self.outside(domain):
             own = self.origins.get(origin)
             return domain_of(origin) is None or (own is not None and not own.offers)
         return origin in self.origins
 
-    # What is told of the domain
+    # Advertising the domain
 
-    def border(self, domains: Iterable[str | None], known: Iterable[str]) -> None:
-        """These are the domains of all neighbours now. `known` are all origins."""
-        before, self._told = self._told, any(map(self.outside, domains))
-        if not self._told:
+    def set_neighbours(self, domains: Iterable[str | None], known: Iterable[str]) -> None:
+        """Set the domains of all neighbours. `known` are all origins."""
+        before, self._is_border = self._is_border, any(map(self.outside, domains))
+        if not self._is_border:
             self._touched.clear()
         elif not before:
             self._touched.update(self._inside.offers.of)
@@ -83,19 +84,19 @@ class Domain:
                 self.touch(origin)
 
     def touch(self, origin: str) -> None:
-        """Something changed of an origin."""
-        if self._told and domain_of(origin) is None:
+        """An origin changed."""
+        if self._is_border and domain_of(origin) is None:
             self._touched.add(origin)
 
     def due_s(self) -> float:
         """When `refresh` is due."""
-        if not self._told:
+        if not self._is_border:
             return INFINITE
         again_s = self._again_s if self._touched else INFINITE
         return min(again_s, *(own.publish_s for own in self.origins.values()))
 
     def refresh(self, reached: Callable[[str], Reached], now_s: float) -> set[str]:
-        """The domain's origins of which something else is told than before."""
+        """Select anew if due. Returns the domain's origins whose offers changed."""
         if now_s < self.due_s():
             return set()
         if self._touched and now_s >= self._again_s:
@@ -110,18 +111,18 @@ class Domain:
         if not self._inside.refresh():
             return
         before, self._numbers = self._numbers, {}
-        told: list[dict[str, Offer]] = [{} for _ in self.origins]
+        offers_by_number: list[dict[str, Offer]] = [{} for _ in self.origins]
         for key, chosen in sorted(self._inside.chosen.items()):
             numbers = self._numbers[key] = _numbered(chosen, before.get(key, {}))
             for site, number in numbers.items():
-                told[number][key] = chosen[site]
+                offers_by_number[number][key] = chosen[site]
         at_once = before.keys() != self._numbers.keys()
-        for own, offers in zip(self.origins.values(), told, strict=True):
-            own.intent(offers, at_once=at_once)
+        for own, offers in zip(self.origins.values(), offers_by_number, strict=True):
+            own.update(offers, at_once=at_once)
 
 
 def _numbered(sites: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
-    """Numbers for sites, the smallest that are free; one that had a number keeps it."""
+    """The smallest free number for each site; one that had a number keeps it."""
     sites = sorted(sites)
     numbers = {site: before[site] for site in sites if site in before}
     taken = set(numbers.values())
@@ -130,7 +131,7 @@ def _numbered(sites: Iterable[str], before: Mapping[str, int]) -> dict[str, int]
 
 
 def _from_the_border(distance_s: float, offers: Iterable[Offer]) -> Iterator[Offer]:
-    """Offers as they are to those who are at the border: there and back is part of serving."""
+    """Offers as seen from the border: the delay there and back is part of serving."""
     for offer in offers:
         if not offer.key.startswith(_HOME):
             yield msgspec.structs.replace(offer, serve_s=offer.serve_s + 2.0 * distance_s)

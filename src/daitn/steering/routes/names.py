@@ -1,9 +1,8 @@
 """Names of origins: a site's own name, or `domain:<name>@<site>/<number>`.
 
-The latter is a domain as it is reached by one of its border sites, who counts its sequence number
-up: so the ways to it are kept free of loops like those to a site. Its number tells apart several
-offers of the same key (see `daitn.steering.routes.domains`). Sites of no domain tell of one whose
-name is empty.
+The latter is a domain as reached by one of its border sites. That site counts its sequence number,
+so routes to it are free of loops like routes to a site. The number distinguishes several offers of
+the same key (see `daitn.steering.routes.domains`). For sites of no domain, the name is empty.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ def domain_origin(domain: str, site: str, number: int) -> str:
 
 
 def domain_of(origin: str) -> str | None:
-    """The domain for which an origin stands; None: it is a site."""
+    """The domain that an origin stands for; None if it is a site."""
     if not origin.startswith(_DOMAIN):
         return None
     return origin[len(_DOMAIN) :].partition("@")[0]
 
 
 def site_of(origin: str) -> str:
-    """The site to which the ways to an origin lead: it itself, or its domain's border site."""
+    """The site that routes to an origin lead to: itself, or its domain's border site."""
     if not origin.startswith(_DOMAIN):
         return origin
     return origin.partition("@")[2].partition("/")[0]
 
 
 def check_origin(origin: str) -> None:
-    """Raises `Corrupt` for what is neither a site nor a domain's origin."""
+    """Check an origin's name. Raises `Corrupt` if it is neither a site's nor a domain's."""
     if not _FORM.fullmatch(origin):
         raise Corrupt(
-            f"a summary names the origin {origin!r}", field="origin", fix="ask who sent it"
+            f"a summary names the origin {origin!r}", field="origin", fix="ask its sender"
         )

@@ -1,4 +1,4 @@
-"""Offers: what of them is well formed, which changes are worth telling, who offers what."""
+"""Offers: which are well-formed, which changes are worth advertising, and an index of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Change", "Offers", "change", "check", "checked_cost", "far_apart", "
 
 FIT_STEP = 0.01
 FRESH_S = 60.0
-"""An offer that stays as it is gets a new date this often."""
+"""An unchanged offer gets a new date this often."""
 
 
 def check(summary: Summary) -> None:
-    """Refuses what no honest neighbour says. Raises `Corrupt`."""
+    """Check a summary. Raises `Corrupt` for what no honest neighbour sends."""
     if not isinstance(summary, Update):
         return
     for entry in summary.routes:
@@ -33,31 +33,33 @@ def check(summary: Summary) -> None:
 
 
 def _malformed(origin: str, name: str, value: object) -> Corrupt:
-    return Corrupt(f"a summary says {value} of {origin!r}", field=name, fix="ask who sent it")
+    return Corrupt(f"a summary gives {value} for {origin!r}", field=name, fix="ask its sender")
 
 
 def checked_cost(cost_s: float) -> float:
-    """Of a link. Raises `InvalidInput` where it is no time."""
+    """Check a link's cost. Raises `InvalidInput` if it is no duration."""
     if not 0.0 <= cost_s < INFINITE:
         raise InvalidInput(f"a link costs {cost_s} s", field="cost_s", fix="measure it again")
     return cost_s
 
 
 class Change(enum.IntEnum):
-    """How much a site's offers changed since it last told them."""
+    """How much a site's offers have changed since it last advertised them."""
 
     NONE = 0
     """Nothing that would change a decision."""
     LOAD = 1
-    """Waiting times, dates: they change all the time."""
+    """Waiting times and dates, which change all the time."""
     CAPABILITY = 2
-    """What it can do, how well, for how much, under which terms."""
+    """What it can do, how well, at what price, on which terms."""
 
 
 def change(before: Mapping[str, Offer], after: Mapping[str, Offer]) -> Change:
-    """Compares by key. Significant are: another set of keys or other terms; a fit that differs by
-    0.01, a price or an amount by 5 %, a time to serve by 20 % and 10 ms; as load, a time to wait
-    that differs by 25 % and 0.1 s, or a date that is a minute later.
+    """Compare offers by key.
+
+    A changed set of keys or changed terms count, as do 0.01 of fit, 5 % of a price or an amount,
+    and 20 % and 10 ms of a serving time. 25 % and 0.1 s of a waiting time count as load, as does a
+    date that is a minute later.
     """
     if before.keys() != after.keys():
         return Change.CAPABILITY
@@ -80,15 +82,15 @@ def _changed(old: Offer, new: Offer) -> Change:
 
 
 def far_apart(old: float, new: float, *, share: float, least: float) -> bool:
-    """Whether `new` differs from `old` by more than that share of it and than the least."""
+    """Whether `new` differs from `old` by more than both that share of it and `least`."""
     return old != new and not abs(new - old) <= max(share * old, least)
 
 
 def wider(key: str) -> Iterator[str]:
-    """The aggregated keys that stand for `key` among others, the narrowest first.
+    """The aggregated keys that include `key`, the narrowest first.
 
-    `answer:medicine/neurology` is in `answer:medicine/*` and in `answer:*`. Owners' homes are not
-    aggregated: one cannot stand for another.
+    `answer:medicine/neurology` is in `answer:medicine/*` and in `answer:*`. Homes are not
+    aggregated: one owner cannot stand for another.
     """
     capability, _, subject = key.partition(":")
     if capability == "home" or subject == "*":
@@ -100,21 +102,21 @@ def wider(key: str) -> Iterator[str]:
 
 
 class Offers:
-    """Who offers what, by key."""
+    """An index of offers by origin and key."""
 
     def __init__(self) -> None:
         self.by_key: dict[str, dict[str, Offer]] = {}
-        """Key to origin to its offer."""
+        """Key to origin to offer."""
         self.of: dict[str, dict[str, Offer]] = {}
-        """Origin to key to its offer."""
+        """Origin to key to offer."""
         self._keys: dict[str, set[str]] = {}
         """Capability to keys."""
         self._changes = 0
         self._changed: dict[str, int] = {}
-        """Key, or capability with its colon, to the change that touched it last."""
+        """Key, or capability with its colon, to the last change that touched it."""
 
     def put(self, origin: str, offers: Iterable[Offer]) -> set[str]:
-        """From now on `origin` offers that. Returns the keys that it offers or offered."""
+        """Replace an origin's offers. Returns the keys that it offers or offered."""
         before, after = self.of.get(origin, {}), {offer.key: offer for offer in offers}
         for key in before.keys() - after.keys():
             del self.by_key[key][origin]
@@ -142,11 +144,11 @@ class Offers:
             self._changed.pop(f"{capability}:", None)
 
     def touch(self, origin: str) -> None:
-        """The ways to `origin` changed."""
+        """The routes to `origin` changed."""
         self._touch(self.of.get(origin, ()))
 
     def _touch(self, keys: Iterable[str]) -> None:
-        """`_remove` forgot those that nobody offers any more; their capability changed too."""
+        """Mark keys as changed. `_remove` forgot those without offers; their capability changed."""
         self._changes += 1
         for key in keys:
             if key in self.by_key:
@@ -155,12 +157,12 @@ class Offers:
                 self._changed[f"{capability}:"] = self._changes
 
     def versions(self, key: str) -> tuple[int | None, ...]:
-        """Differs from before where `matching` may, or the ways to one of its origins."""
+        """Changes whenever `matching` may, or the routes to one of its origins."""
         return tuple(map(self._changed.get, (key, *wider(key))))
 
     def matching(self, key: str) -> tuple[tuple[str, Offer], ...]:
-        """All offers of that key or, of origins that told no narrower one, of an aggregate of it;
-        with an empty subject, of that capability. In the order of origins."""
+        """The offers of that key, or else of the narrowest aggregate of it that an origin offers.
+        An empty subject matches all of the capability. Sorted by origin."""
         capability, _, subject = key.partition(":")
         if not subject:
             keys = sorted(self._keys.get(capability, ()))

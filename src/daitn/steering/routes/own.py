@@ -1,4 +1,4 @@
-"""What a site says of an origin for which it speaks, and how often it says something new."""
+"""The offers of an origin that this site speaks for, and how often it advertises new ones."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Mapping
 from daitn.steering.routes.offers import Change, change
 from daitn.steering.wire.summaries import INFINITE, Offer
 
-__all__ = ["EDITION_S", "Own"]
+__all__ = ["EDITION_S", "OwnOffers"]
 
 EDITION_S = 1.0
 LOAD_S = 5.0
 
 MOST_AHEAD = 1 << 31
-"""Editions count up from the time at which a life began, in seconds, once a second at most: no
-earlier life is further ahead. A neighbour that says so would silence the site."""
+"""Editions start at the time of the node's start in seconds and grow by at most one a second, so no
+earlier run is further ahead than this. A neighbour that claims more would silence the site."""
 
 
-class Own:
-    """The offers of one origin: at most one edition per `EDITION_S`, and one per `LOAD_S` where
-    only times to wait or dates changed, and none for small changes (`routes_offers.change`)."""
+class OwnOffers:
+    """The offers of one origin, in editions: at most one per `EDITION_S`, one per `LOAD_S` if only
+    waiting times or dates changed, and none for small changes (`offers.change`)."""
 
     def __init__(self, now_s: float) -> None:
         self.edition = max(0, int(now_s))
         self.offers: Mapping[str, Offer] = {}
-        """By key, as they are told."""
+        """By key, as advertised."""
         self.publish_s = INFINITE
-        """When the latest ones are to be told."""
+        """When the latest offers are due to be advertised."""
         self._latest: Mapping[str, Offer] = {}
         self._edition_s = -INFINITE
 
-    def intent(self, offers: Mapping[str, Offer], *, at_once: bool = False) -> None:
-        """These are its offers from now on. `at_once`: the next edition need not wait."""
+    def update(self, offers: Mapping[str, Offer], *, at_once: bool = False) -> None:
+        """Replace the offers. `at_once`: the next edition need not wait."""
         self._latest = offers
         changed = change(self.offers, offers)
         wait_s = LOAD_S if changed is Change.LOAD else EDITION_S
@@ -39,7 +39,7 @@ class Own:
         self.publish_s = INFINITE if changed is Change.NONE else publish_s
 
     def publish(self, now_s: float) -> bool:
-        """Makes a new edition where it is time to. Says whether it did."""
+        """Start a new edition if one is due. Returns whether it did."""
         if now_s < self.publish_s:
             return False
         self.edition, self._edition_s, self.publish_s = self.edition + 1, now_s, INFINITE
@@ -47,7 +47,7 @@ class Own:
         return True
 
     def restore(self, edition: int) -> bool:
-        """Others know that edition, of an earlier life: go on from there. Says whether it did."""
+        """Go on from an edition of an earlier run that others know. Returns whether it did."""
         if not self.edition < edition <= self.edition + MOST_AHEAD:
             return False
         self.edition = edition + 1

@@ -1,1 +1,1 @@
-"""What forwarders say to each other: packets, and the summaries by which they steer them."""
+"""What forwarders send each other: packets, and the summaries by which they steer them."""

@@ -17,18 +17,18 @@ Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 
 
 class Capability:
-    """Kinds of what a site can do for an object, the first half of an offer's key."""
+    """What a site can do for an object: the first half of an offer's key."""
 
     ANSWER = "answer"
-    """A deployed model answers; the second half is a topic."""
+    """A deployed model that answers; the second half is a topic."""
     MODEL = "model"
-    """A deployed model of that name answers."""
+    """A deployed model by its name."""
     DATA = "data"
-    """Data of that topic, from which a model may learn."""
+    """Data on a topic, from which a model may learn."""
     VERIFY = "verify"
-    """A private test set of that topic."""
+    """A private test set on a topic."""
     HOME = "home"
-    """The owner of objects that set out from the site of that name is reached there."""
+    """The owner of objects that set out from the named site."""
 
 
 class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False):
@@ -40,29 +40,29 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     capability: Name
     """`answer`, `model`, `data`, `verify` or `home`."""
     subject: Name
-    """A topic, a model's name or a site's; empty: any."""
+    """A topic, or the name of a model or site; empty: any."""
     owner: Name = ""
-    """Who asks; forwarders bound what one owner sends."""
+    """Who asks; forwarders bound the rate of each owner."""
     min_fit: Share = 0.0
-    """Least verified accuracy on the topic."""
+    """Minimum verified accuracy on the topic."""
     trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
     """0: a claim is enough; 1: the weights were verified; 2: the deployment was asked."""
     max_cost_usd: Amount | None = None
-    """Highest expected cost."""
+    """Maximum expected cost."""
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes; empty: any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """Providers that may get the object; empty: any."""
+    """Providers that may receive the object; empty: any."""
     unkept: bool = False
-    """Only where nothing is kept."""
+    """Whether only sites that keep no queries may serve it."""
     tokens_in: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """Tokens of the question."""
     tokens_out: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """Tokens of the answer."""
     examples: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """How many examples of data the object would learn from."""
+    """Examples of data that the object would learn from."""
     prefer: Annotated[dict[Name, Amount], msgspec.Meta(max_length=16)] = {}
-    """Scorer to weight, in place of the forwarders' own."""
+    """Scorer to weight; replaces the forwarders' own weight."""
 
 
 _DECODER = msgspec.msgpack.Decoder(PacketIntent)
@@ -70,8 +70,9 @@ _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def encode_intent(intent: PacketIntent) -> bytes:
-    """Equal intents give equal bytes. Raises `Corrupt` for one that no reader would accept."""
-    # Reading it back makes floats of the whole numbers that stand where floats belong.
+    """Encode an intent; equal intents give equal bytes. Raises `Corrupt` for one that no reader
+    would accept."""
+    # Decoding it turns whole numbers in float fields into floats.
     return _ENCODER.encode(decode_intent(_ENCODER.encode(intent)))
 
 

@@ -1,4 +1,4 @@
-"""How MessagePack of others is read: bounded, and saying what is wrong with it, and where."""
+"""How MessagePack from the network is decoded: bounded, and with errors that name the field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def decoded(wire: bytes, decoder: msgspec.msgpack.Decoder[T], what: str, most: int) -> T:
-    """What `wire` holds, of at most `most` bytes. Raises `Corrupt` naming the field."""
+    """Decode `wire`, which may have at most `most` bytes. Raises `Corrupt` naming the field."""
     if len(wire) > most:
         raise Corrupt(f"{what}: at most {most} bytes", field=what, fix="see aats-wire.md")
     try:
@@ -24,9 +24,9 @@ def decoded(wire: bytes, decoder: msgspec.msgpack.Decoder[T], what: str, most: i
 
 
 def _malformed(what: str, error: Exception) -> Corrupt:
-    """The error to raise for bytes that are no `what`.
+    """The error for bytes that are no `what`.
 
-    Its field is the path by position, as `intent[3]`: structs are arrays on the wire, and
+    Its field is the path by position, such as `intent[3]`: structs are arrays on the wire, and
     `aats-wire.md` numbers their elements.
     """
     problem, _, path = str(error).replace("key` in `", "").partition(" - at `")

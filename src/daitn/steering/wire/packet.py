@@ -1,8 +1,8 @@
-"""The destinationless packet: what an AI object looks like on its way.
+"""The destinationless packet: an AI object on the wire.
 
-A packet says what is wanted and carries what it is about. It has no destination address: each
-forwarder decides from the intent and from what it knows of the network. `docs/reference/
-aats-wire.md` describes the format for other implementations.
+A packet carries an intent and a payload. It has no destination address: each forwarder decides by
+the intent and by what it knows of the network. `docs/reference/aats-wire.md` describes the format
+for other implementations.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ MOST_PAYLOAD_BYTES = 1 << 22
 
 
 class HeaderField(NamedTuple):
-    """A field of the header. What is not mutable is signed, and no forwarder changes it."""
+    """A header field. Signatures cover those that are not mutable; no forwarder changes these."""
 
     name: str
     form: str
-    """As `struct` has it."""
+    """Its `struct` format character."""
     mutable: bool
     meaning: str
 
@@ -80,10 +80,10 @@ HEADER_FIELDS: Final = (
         "attempt", "H", True, "how often the forwarder where it set out had sent it before"
     ),
     HeaderField(
-        "promise",
+        "advertised_score",
         "I",
         True,
-        "the advertised score, in units of 2^-32: what the last forwarder expected of where it "
+        "in units of 2^-32: what the last forwarder expected of where it "
         "sent the packet; of an answer see below",
     ),
     HeaderField("intent_size", "H", False, "bytes of the intent"),
@@ -99,29 +99,29 @@ SEAL_BYTES = 96
 
 
 class PacketKind(enum.IntEnum):
-    """What a packet is."""
+    """Kinds of packets."""
 
     QUERY = 1
     """Looks for a model that answers it."""
     MODEL = 2
-    """Looks for data to learn from, a unit to measure it, and in the end its owner."""
+    """Looks for data to learn from, for a verifier, and in the end for its owner."""
     ANSWER = 3
-    """Goes back to whom it answers."""
+    """Goes back to where the object that it answers set out."""
     REFUSAL = 4
-    """Goes back and says that an object cannot go on this way, with the reason."""
+    """Goes back to say that an object cannot go on, and why."""
     PROBE = 5
-    """Goes where a query would go, and comes back with what it saw."""
+    """Goes where an object with its intent would go, and returns with its path."""
 
 
 class Flag(enum.IntFlag):
     """Properties of a packet."""
 
     SEALED = 1
-    """The payload is encrypted to the class of receivers that may read it."""
+    """The payload is encrypted to a class of receivers."""
     SIGNED = 2
     """A public key and a signature follow the payload."""
     DIGEST = 4
-    """The payload is the BLAKE3-256 digest of bytes that the sender of the packet holds."""
+    """The payload is the BLAKE3-256 digest of bytes that the packet's sender holds."""
     TRACED = 8
     """Forwarders keep what they knew and why they chose, for `daitn trace`."""
 
@@ -130,19 +130,19 @@ class Action(enum.IntEnum):
     """What a forwarder did with a packet."""
 
     FORWARDED = 1
-    """The packet was passed on."""
+    """It was passed on."""
     DELIVERED = 2
-    """The packet was delivered there."""
+    """It was delivered there."""
     TRIED = 3
-    """The packet cannot go on from there: it came back by a refusal, or another copy is there."""
+    """It cannot go on from there: a refusal came back, or another copy is there."""
 
 
-# A forwarder makes two packets of each that it passes on, so they are structs: these are built at
-# half a microsecond, frozen dataclasses at several.
+# A forwarder makes two packets of each one that it passes on. Building a struct takes half a
+# microsecond; a frozen dataclass takes several.
 
 
 class Hop(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the path trace."""
+    """An entry of the trace."""
 
     site: str
     at_ms: int
@@ -151,11 +151,11 @@ class Hop(msgspec.Struct, frozen=True, gc=False):
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):
-    """A packet, decoded. `trace` stays in wire form: forwarders append to it and search it."""
+    """A decoded packet. `trace` stays in wire form: forwarders append to it and search it."""
 
     kind: PacketKind
     object_id: bytes
-    """16 bytes; an answer, a refusal carries the id of the object that it is about."""
+    """16 bytes. An answer or refusal has that of its object."""
     intent: bytes
     """A `PacketIntent` in wire form; equal intents have equal bytes."""
     payload: bytes = b""
@@ -167,40 +167,41 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     deadline_ms: int = 0
     """Since the Unix epoch; 0: none."""
     branch: int = 0
-    """Which of an object's copies (an ensemble has several)."""
+    """Which of an object's copies it is (an ensemble has several)."""
     attempt: int = 0
     """How often the forwarder where it set out had sent it before."""
-    promise: int = 0
-    """The score, in units of 2^-32, that the last forwarder expected of where it sent the packet:
-    the next one goes on only where it expects more, so that packets do not circle."""
+    advertised_score: int = 0
+    """The score, in units of 2^-32, that the last forwarder expected of where it sent the packet.
+    The next one prefers hops with a higher score, so that packets do not circle. Of an answer: how
+    many other objects were under way where it was given."""
     trace: bytes = b""
     seal: bytes = b""
-    """Public key (32 bytes) and signature (64 bytes) where it is signed."""
+    """Public key (32 bytes) and signature (64 bytes), if signed."""
 
     @staticmethod
     def of_trace(trace: bytes) -> Packet:
-        """A packet of which nothing is known but its path, to read it."""
+        """A packet with nothing but a trace, to read its hops."""
         return Packet(PacketKind.PROBE, bytes(16), b"", trace=trace)
 
     def hops(self) -> tuple[Hop, ...]:
-        """The path so far. Raises `Corrupt`."""
+        """The path so far, from the trace. Raises `Corrupt`."""
         trace, end, at = self.trace, len(self.trace), 0
         found = []
         while at < end:
             if end - at < _HOP.size:
-                raise _malformed("trace", "its last entry is cut")
+                raise _malformed("trace", "its last entry is truncated")
             size, at_ms, action = _HOP.unpack_from(trace, at)
             at += _HOP.size + size
-            site = _named(trace[at - size : at])
+            site = _site_name(trace[at - size : at])
             if at > end or site is None:
-                raise _malformed("trace", "an entry names no site")
+                raise _malformed("trace", "an entry has no valid site name")
             if action not in _ACTIONS:
-                raise _malformed("trace", f"there is no action {action}")
+                raise _malformed("trace", f"unknown action {action}")
             found.append(Hop(site, at_ms, _ACTIONS[action]))
         return tuple(found)
 
     def check_path(self) -> None:
-        """Raises `Corrupt` where `hops` would, in much less time where it would not."""
+        """Check the trace. Raises `Corrupt` like `hops`, but is much faster when it does not."""
         trace, at, end = self.trace, 0, len(self.trace)
         while at < end:
             name_at = at + _HOP.size
@@ -208,15 +209,15 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
             if (
                 after > end
                 or trace[name_at - 1] not in _ACTIONS
-                or not _named(trace[name_at:after])
+                or not _site_name(trace[name_at:after])
             ):
                 self.hops()
             at = after
 
     def visited(self, site: str) -> bool:
-        """Whether the site is on the path so far. Raises `Corrupt` where the path is cut."""
+        """Whether the trace names the site. Raises `Corrupt` if the trace is truncated."""
         trace, name = self.trace, site.encode()
-        # A search in C, and the usual case. `in` takes twice the time.
+        # The usual case. `find` takes half the time of `in`.
         if trace.find(name) < 0:
             return False
         at, end, size = 0, len(trace), len(name)
@@ -226,11 +227,11 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
                 return True
             at = start + trace[at]
         if at > end:
-            raise _malformed("trace", "its last entry is cut")
+            raise _malformed("trace", "its last entry is truncated")
         return False
 
     def source(self) -> str:
-        """The site that it set out from: the first that did more than try; empty before that.
+        """The site where it set out: the first that forwarded or delivered it; empty before that.
 
         Raises `Corrupt`.
         """
@@ -239,10 +240,10 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
                 return hop.site
         return ""
 
-    def stepped(self, site: str, at_ms: int, action: Action, promise: int) -> Packet:
-        """The packet after one more hop. Raises `Corrupt` where there is no room for it.
+    def stepped(self, site: str, at_ms: int, action: Action, advertised_score: int) -> Packet:
+        """The packet after one more hop. Raises `Corrupt` if there is no room for it.
 
-        What is delivered uses up no hop: the last forwarder may pass a packet on to where it ends.
+        A delivery uses up no hop: a forwarder may deliver a packet that has none left.
         """
         name = site.encode()
         trace = self.trace + _HOP.pack(len(name), at_ms & 0xFFFFFFFF, action) + name
@@ -250,7 +251,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         if left < 0:
             raise _malformed("hop_limit", "it has no hop left")
         if len(trace) > MOST_TRACE_BYTES:
-            raise _malformed("trace", f"it has at most {MOST_TRACE_BYTES} bytes")
+            raise _malformed("trace", f"it would have more than {MOST_TRACE_BYTES} bytes")
         return Packet(
             self.kind,
             self.object_id,
@@ -262,20 +263,20 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
             self.deadline_ms,
             self.branch,
             self.attempt,
-            promise,
+            advertised_score,
             trace,
             self.seal,
         )
 
     def signed_bytes(self) -> bytes:
-        """What a signature is over: all that forwarders do not change."""
+        """The bytes that a signature covers: everything that forwarders do not change."""
         return encode_packet(
             msgspec.structs.replace(
                 self,
                 flags=self.flags | Flag.SIGNED,
                 hop_limit=0,
                 attempt=0,
-                promise=0,
+                advertised_score=0,
                 trace=b"",
                 seal=b"",
             )
@@ -283,8 +284,8 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 
 @functools.lru_cache(maxsize=4096)
-def _named(name: bytes) -> str | None:
-    """The site of that name; None: it is no name."""
+def _site_name(name: bytes) -> str | None:
+    """The name as text; None if it is no site's."""
     return name.decode() if _SITE.fullmatch(name) else None
 
 
@@ -296,7 +297,7 @@ _DELIVERED = Action.DELIVERED
 
 
 def encode_packet(packet: Packet) -> bytes:
-    """The packet in wire form."""
+    """Encode a packet."""
     intent, trace, payload = packet.intent, packet.trace, packet.payload
     head = _HEADER.pack(
         MAGIC,
@@ -309,7 +310,7 @@ def encode_packet(packet: Packet) -> bytes:
         packet.deadline_ms,
         packet.branch,
         packet.attempt,
-        packet.promise,
+        packet.advertised_score,
         len(intent),
         len(trace),
         len(payload),
@@ -318,22 +319,22 @@ def encode_packet(packet: Packet) -> bytes:
 
 
 def decode_packet(wire: bytes) -> Packet:
-    """The packet in `wire`. Raises `Corrupt`, which names the field; trusts nothing.
+    """Decode a packet from an untrusted source. Raises `Corrupt` naming the field.
 
-    The trace is read when it is asked for: most forwarders only append to it.
+    The trace is not decoded here: most forwarders only append to it.
     """
     if len(wire) < HEADER_BYTES:
         raise _malformed("packet", f"it has {len(wire)} bytes, a header has {HEADER_BYTES}")
     (
         magic, version, kind, flags, hop_limit, priority, object_id, deadline_ms,
-        branch, attempt, promise, intent_size, trace_size, payload_size,
+        branch, attempt, advertised_score, intent_size, trace_size, payload_size,
     ) = _HEADER.unpack_from(wire)  # fmt: skip
     if magic != MAGIC:
         raise _malformed("magic", f"it starts with {magic:#06x}, not {MAGIC:#06x}")
     if version != VERSION:
-        raise _malformed("version", f"it is of version {version}; {VERSION} is read here")
+        raise _malformed("version", f"it has version {version}, not {VERSION}")
     if kind not in _KINDS:
-        raise _malformed("kind", f"there is no kind {kind}")
+        raise _malformed("kind", f"unknown kind {kind}")
     if flags >= len(_FLAGS):
         raise _malformed("flags", f"unknown bits are set: {flags:#06x}")
     if hop_limit > MOST_HOPS:
@@ -350,7 +351,7 @@ def decode_packet(wire: bytes) -> Packet:
     payload_at = trace_at + trace_size
     seal_at = payload_at + payload_size
     if len(wire) != seal_at + (SEAL_BYTES if flags & _SIGNED else 0):
-        raise _malformed("packet", f"its {len(wire)} bytes are not what its header says")
+        raise _malformed("packet", f"its {len(wire)} bytes are not what its header states")
     return Packet(
         _KINDS[kind],
         object_id,
@@ -362,7 +363,7 @@ def decode_packet(wire: bytes) -> Packet:
         deadline_ms,
         branch,
         attempt,
-        promise,
+        advertised_score,
         wire[trace_at:payload_at],
         wire[seal_at:],
     )

@@ -1,4 +1,4 @@
-"""What goes back for an object: its answer, or a refusal with the reason."""
+"""Replies to an object: its answer, or a refusal with the reason."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _PLAIN = Flag(0)
 
 
 class Reason(enum.IntEnum):
-    """Why an object cannot go on. A forwarder tries other ways, but for the last three."""
+    """Why an object cannot go on. After the last four, a forwarder tries no other next hop."""
 
     NO_WAY = 1
-    """Nothing that is reached from there meets its intent."""
+    """Nothing that can be reached from there meets its intent."""
     LOOP = 2
-    """It is under way there already, or was there."""
+    """It is under way there already, or was before."""
     FULL = 3
-    """Too much waits there."""
+    """Too many objects are under way there."""
     RATE = 4
     """Its owner sends more than is admitted there."""
     FAILED = 5
-    """It was delivered, and what should have been done did not work."""
+    """It was delivered, and serving it failed."""
     DENIED = 6
-    """It was delivered to one who will not have it."""
+    """It was delivered, and the receiver does not accept it."""
     HOPS = 7
     """It had no hop left."""
     DEADLINE = 8
-    """It came too late."""
+    """It came after its deadline, or was not answered before it."""
     MALFORMED = 9
     """Its intent or trace cannot be read."""
 
@@ -49,7 +49,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     detail: Annotated[str, msgspec.Meta(max_length=500)] = ""
     """A sentence for people."""
     retry_after_s: Amount = 0.0
-    """0: there is no telling."""
+    """0: unknown."""
 
 
 _DECODER = msgspec.msgpack.Decoder(Refusal)
@@ -62,13 +62,13 @@ def read_refusal(packet: Packet) -> Refusal:
 
 
 def answer_to(packet: Packet, payload: bytes, flags: Flag = _PLAIN) -> Packet:
-    """The answer to an object, addressed to nobody: it goes back by the path that the object came,
-    or else home. Raises `Corrupt` where the object has no source."""
+    """The answer to an object. It goes back along the object's path, or else is steered home.
+    Raises `Corrupt` if the object has no source."""
     return _reply(packet, PacketKind.ANSWER, payload, flags)
 
 
 def refusal_to(packet: Packet, refusal: Refusal) -> Packet:
-    """A refusal of an object; its trace tells which sites need not be tried again."""
+    """The refusal of an object. Its trace names the sites to skip."""
     reply = _reply(packet, PacketKind.REFUSAL, _ENCODER.encode(refusal), _PLAIN)
     return msgspec.structs.replace(reply, trace=packet.trace)
 

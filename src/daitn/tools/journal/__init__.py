@@ -1,1 +1,1 @@
-"""What the control centre must not forget."""
+"""The control centre's durable state."""

@@ -12,7 +12,7 @@ __all__ = ["MemoryJournal"]
 
 
 class MemoryJournal:
-    """A `Journal` that is gone with its process. Any thread may use it."""
+    """A `Journal` that ends with its process. It is thread-safe."""
 
     def __init__(self) -> None:
         self._events: dict[JobId, tuple[bytes, ...]] = {}

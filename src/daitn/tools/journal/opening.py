@@ -1,4 +1,4 @@
-"""Opening a journal's database, bringing its schema up to date, and saying plainly why not."""
+"""Opens a journal's database, migrates its schema, and explains what is wrong if it cannot."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["open_database", "plain_errors"]
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_S: Final = 10.0
-"""How long SQLite waits for another process that holds the database, a backup for instance."""
+"""How long SQLite waits while another process, for instance a backup, locks the database."""
 _VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
 def open_database(url: str) -> sa.Engine:
-    """An engine on a database of the current schema. Raises `DaitnError` with what to do."""
+    """Open a database and migrate it to the current schema. Raises `DaitnError` with the fix."""
     engine = _engine(url)
     try:
         with plain_errors(engine.url), engine.begin() as connection:
-            _bring_up_to_date(connection)
+            _migrate(connection)
     except BaseException:
         engine.dispose()
         raise
@@ -35,9 +35,9 @@ def open_database(url: str) -> sa.Engine:
 
 @contextmanager
 def plain_errors(url: sa.URL) -> Iterator[None]:
-    """Turn what a database driver raises into a `DaitnError` that names the fix.
+    """Turn a database driver's errors into `DaitnError`s that name the fix.
 
-    An `IntegrityError` goes through: it is about the rows, and its caller knows what it means.
+    An `IntegrityError` passes through: it concerns rows, and the caller knows what it means.
     """
     try:
         yield
@@ -51,9 +51,9 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise _bad_url(f"{parsed.get_backend_name()} is no database that is supported")
+            raise _bad_url(f"{parsed.get_backend_name()} is not a supported database")
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-            raise _bad_url("an SQLite database in memory forgets everything")
+            raise _bad_url("an SQLite database in memory is not durable")
         engine = sa.create_engine(parsed)
     except (ArgumentError, NoSuchModuleError) as error:
         raise _bad_url(str(error)) from None
@@ -71,14 +71,14 @@ def _engine(url: str) -> sa.Engine:
 def _prepare_sqlite(engine: sa.Engine) -> None:
     """WAL, flushed at every commit.
 
-    With `synchronous=NORMAL` a power cut takes the last commits back. An event that the centre
-    has acted on must not vanish, so it is FULL. Measured on ext4 in a virtual machine, an append
-    takes 4.0 ms instead of 0.3 ms (medians of 200), and a job has some tens of them.
+    With `synchronous=NORMAL`, a power cut undoes the last commits. An event that the centre has
+    acted on must not vanish, so it is FULL. Measured on ext4 in a virtual machine, an append takes
+    4.0 ms instead of 0.3 ms (medians of 200); a job has some tens of them.
     """
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: object) -> None:
-        # The driver would begin transactions late, and not at all before DDL.
+        # The driver would begin transactions late, and none before DDL.
         connection.isolation_level = None
         for pragma in (
             f"busy_timeout={int(_BUSY_S * 1000)}",
@@ -91,20 +91,20 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:
-        # Take the write lock first: upgrading a read transaction can fail, waiting cannot.
+        # Take the write lock first: upgrading a read transaction can fail, waiting does not.
         reads = connection.get_execution_options().get("reads", False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _bring_up_to_date(connection: sa.Connection) -> None:
+def _migrate(connection: sa.Connection) -> None:
     known = None
     if sa.inspect(connection).has_table("alembic_version"):
         known = connection.scalar(sa.select(_VERSION.c.version_num))
     if known == SCHEMA:
-        # SQLite lets a transaction begin on a file that it may not write; find out now.
+        # SQLite can begin a transaction on a read-only file; find out now.
         connection.execute(sa.update(_VERSION).values(version_num=known))
         return
-    # Imported here: it takes 0.2 s, and a schema that is current needs none of it.
+        # Imported here: it takes 0.2 s, and a current schema does not need it.
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -133,19 +133,19 @@ def _bad_url(problem: str) -> InvalidInput:
 def _explained(problem: str, url: sa.URL) -> DaitnError:
     shown = url.render_as_string(hide_password=True)
     plain = problem.lower()
-    if any(said in plain for said in ("full", "disk i/o", "no space left")):
+    if any(phrase in plain for phrase in ("full", "disk i/o", "no space left")):
         return StorageFull(
             f"{shown} has no room: {problem}",
             field="database",
             fix="free space on its disk; what was acknowledged is kept",
         )
-    if any(said in plain for said in ("malformed", "not a database")):
+    if any(phrase in plain for phrase in ("malformed", "not a database")):
         return Corrupt(
-            f"{shown} is damaged or no database: {problem}",
+            f"{shown} is damaged or not a database: {problem}",
             field="database",
             fix="restore it from a backup, or name another file",
         )
-    if any(said in plain for said in ("readonly", "read-only", "permission denied")):
+    if any(phrase in plain for phrase in ("readonly", "read-only", "permission denied")):
         return InvalidInput(
             f"{shown} cannot be written: {problem}",
             field="database",
@@ -155,10 +155,10 @@ def _explained(problem: str, url: sa.URL) -> DaitnError:
         return InvalidInput(
             f"{shown} cannot be opened: {problem}",
             field="database",
-            fix="make the folder, and give this user write access to it",
+            fix="create the folder, and give this user write access to it",
         )
     return Unreachable(
-        f"{shown} did not do what was asked: {problem}",
+        f"{shown} failed: {problem}",
         field="database",
-        fix="check that the database runs, is not locked by another process, and lets us in",
+        fix="check that the database runs, is not locked by another process, and admits this user",
     )

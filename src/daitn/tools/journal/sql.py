@@ -18,14 +18,14 @@ __all__ = ["SqlJournal"]
 
 
 class SqlJournal:
-    """A `Journal` by SQLAlchemy URL, for instance `sqlite:////var/lib/daitn/jobs.db`.
+    """A `Journal` at an SQLAlchemy URL, for instance `sqlite:////var/lib/daitn/jobs.db`.
 
-    Any thread may use it. Every method also raises `StorageFull`, `Corrupt`, `InvalidInput` or
-    `Unreachable` for what can be wrong with a database, naming the fix.
+    It is thread-safe. Every method also raises `StorageFull`, `Corrupt`, `InvalidInput` or
+    `Unreachable` if the database fails, naming the fix.
     """
 
     def __init__(self, url: str) -> None:
-        """Open the database and bring its schema up to date."""
+        """Open the database, and migrate its schema."""
         self._engine = open_database(url)
         self._reader = self._engine.execution_options(reads=True)
 
@@ -58,10 +58,10 @@ class SqlJournal:
 
     def put(self, kind: str, name: str, value: bytes) -> None:
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert
-        keep = insert(RECORDS).values(kind=kind, name=name, value=value)
+        statement = insert(RECORDS).values(kind=kind, name=name, value=value)
         with self._writing() as connection:
             connection.execute(
-                keep.on_conflict_do_update(
+                statement.on_conflict_do_update(
                     index_elements=[RECORDS.c.kind, RECORDS.c.name], set_={"value": value}
                 )
             )
@@ -74,11 +74,11 @@ class SqlJournal:
     def all(self, kind: str) -> dict[str, bytes]:
         query = sa.select(RECORDS.c.name, RECORDS.c.value).where(RECORDS.c.kind == kind)
         with self._reading() as connection:
-            # Databases differ in how they order text.
+            # Databases differ in how they sort text.
             return dict(sorted((name, value) for name, value in connection.execute(query)))
 
     def close(self) -> None:
-        """Give the connections back; every acknowledged write is on the disk already."""
+        """Close the connections. Every acknowledged write is on disk already."""
         self._engine.dispose()
 
     @contextmanager
@@ -93,7 +93,7 @@ class SqlJournal:
 
 
 def _position(connection: sa.Connection, job: JobId) -> tuple[int | None, int]:
-    """A job's row and how many events it has; no row and 0 for a job that is not there."""
+    """A job's row and number of events; None and 0 for an unknown job."""
     query = (
         sa.select(JOBS.c.id, sa.func.coalesce(sa.func.max(EVENTS.c.seq), 0))
         .outerjoin(EVENTS, EVENTS.c.job_id == JOBS.c.id)

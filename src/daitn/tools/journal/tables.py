@@ -1,4 +1,4 @@
-"""The journal's tables as this version of the code uses them.
+"""The journal's tables in this version of the code.
 
 A change here needs a migration in `migrations/versions` and a new `SCHEMA`.
 """
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 __all__ = ["EVENTS", "JOBS", "METADATA", "RECORDS", "SCHEMA"]
 
 SCHEMA: Final = "0001"
-"""Revision of the newest migration."""
+"""The revision of the newest migration."""
 
 METADATA: Final = sa.MetaData()
 
@@ -22,7 +22,7 @@ JOBS: Final = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("job", sa.Text, nullable=False, unique=True),
 )
-"""Ids count up in the order of creation."""
+"""Ids increase in the order of creation."""
 
 EVENTS: Final = sa.Table(
     "events",
@@ -32,7 +32,7 @@ EVENTS: Final = sa.Table(
     sa.Column("at_s", sa.Double, nullable=False),
     sa.Column("event", sa.LargeBinary, nullable=False),
 )
-"""`seq` counts up from 1 in every job; two writers cannot both add the same one."""
+"""`seq` counts from 1 in every job; two writers cannot both add the same one."""
 
 RECORDS: Final = sa.Table(
     "records",

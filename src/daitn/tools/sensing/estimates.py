@@ -1,4 +1,4 @@
-"""What one site believes about its link to another, from noisy samples."""
+"""What a site estimates of its link to another, from noisy samples."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["PROBE_MOST_BYTES", "LinkEstimate"]
 
 NEWEST_WEIGHT = 0.3
 """Weight of the newest sample in the moving averages. TCP smooths round-trip times with 1/8
-(RFC 6298) at a sample per round trip; ours are seconds apart, so each counts for more."""
+(RFC 6298), at a sample per round trip; samples here are seconds apart, so each counts for more."""
 PROBE_LEAST_BYTES = 16 * 1024
 PROBE_FIRST_BYTES = 256 * 1024
 PROBE_MOST_BYTES = 1024 * 1024
 PROBE_SHORT_S, PROBE_LONG_S = 0.1, 0.5
-"""A shorter probe says more about latency than about throughput; a longer one is in the way."""
+"""A shorter probe measures latency rather than throughput; a longer one congests the link."""
 TRANSFER_LEAST_BYTES = 64 * 1024
 """Smaller transfers say little about throughput."""
 PROBE_AFTER_S = 60.0
-"""A throughput older than this is measured anew, unless real transfers refresh it. One
-probe of 256 KiB a minute to each of 100 peers is 3.5 Mbit/s, to each of 10 peers 0.35 Mbit/s."""
+"""A throughput older than this is measured again, unless real transfers refresh it. A probe of
+256 KiB a minute to each of 100 peers is 3.5 Mbit/s, to each of 10 peers 0.35 Mbit/s."""
 
 
 def averaged(before: float | None, sample: float) -> float:
@@ -31,7 +31,7 @@ def averaged(before: float | None, sample: float) -> float:
 
 @dataclass
 class LinkEstimate:
-    """The link from `source` to `target`; `source` measures."""
+    """The link from `source`, which measures, to `target`."""
 
     source: SiteId
     target: SiteId
@@ -41,7 +41,7 @@ class LinkEstimate:
     probe_bytes: int = PROBE_FIRST_BYTES
 
     def learn_echoes(self, rtts_s: list[float], sent: int, now_s: float) -> None:
-        """`sent` echoes went out and came back after `rtts_s`; the smallest is the least queued."""
+        """`sent` echoes were sent and returned after `rtts_s`; the smallest was queued least."""
         before = None if self.loss is None else self.loss.value
         lost = (sent - len(rtts_s)) / sent
         self.loss = self._reading(averaged(before, lost), now_s)
@@ -49,25 +49,25 @@ class LinkEstimate:
             self.rtt_s = self._reading(min(rtts_s), now_s)
 
     def learn_transfer(self, size_bytes: int, seconds: float, now_s: float) -> None:
-        """`size_bytes` of a model came from `target` in `seconds`."""
+        """`size_bytes` of a model arrived from `target` in `seconds`."""
         if size_bytes >= TRANSFER_LEAST_BYTES and seconds > 0:
             before = None if self.throughput_bps is None else self.throughput_bps.value
             self.throughput_bps = self._reading(averaged(before, size_bytes / seconds), now_s)
 
     def learn_probe(self, size_bytes: int, seconds: float, now_s: float) -> None:
-        """A probe of `size_bytes` took `seconds`, one round trip of them waiting for its start."""
+        """A probe of `size_bytes` took `seconds`, including one round trip before it started."""
         waiting_s = 0.0 if self.rtt_s is None else self.rtt_s.value
-        # A probe on an idle loopback is over in a round trip; half of it is surely transfer.
-        moving_s = max(seconds - waiting_s, seconds / 2, 1e-6)
+        # A probe on an idle loopback takes one round trip; half of it is certainly transfer.
+        transfer_s = max(seconds - waiting_s, seconds / 2, 1e-6)
         before = None if self.throughput_bps is None else self.throughput_bps.value
-        self.throughput_bps = self._reading(averaged(before, size_bytes / moving_s), now_s)
-        if moving_s < PROBE_SHORT_S:
+        self.throughput_bps = self._reading(averaged(before, size_bytes / transfer_s), now_s)
+        if transfer_s < PROBE_SHORT_S:
             self.probe_bytes = min(PROBE_MOST_BYTES, size_bytes * 2)
-        elif moving_s > PROBE_LONG_S:
+        elif transfer_s > PROBE_LONG_S:
             self.shrink_probe()
 
     def shrink_probe(self) -> None:
-        """Ask for less next time: the probe took too long, or never came."""
+        """Use a smaller probe next time: this one took too long, or never arrived."""
         self.probe_bytes = max(PROBE_LEAST_BYTES, self.probe_bytes // 2)
 
     def wants_probe(self, now_s: float) -> bool:

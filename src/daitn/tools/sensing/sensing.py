@@ -1,7 +1,7 @@
-"""One site's sensing: it answers the probes of others, probes them, and says what it found.
+"""One site's sensing: it answers probes, probes other sites, and publishes what it measured.
 
 Reachability is measured, not assumed (paper, section III): round-trip time and loss by echoes,
-throughput by short transfers and by the models that really travel, load by asking the machine.
+throughput by short transfers and by real model transfers, load by asking the machine.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ECHO_TIMEOUT_S = 1.0
 """An echo that takes longer counts as lost."""
 PROBE_TIMEOUT_S = 5.0
 SOONER = 0.1
-"""After a new site appeared, the next round comes this share of a period later: soon, and not
-once for every site of a network that starts."""
+"""After a new site appeared, the next round starts after this share of a period: soon, but not once
+for every site of a network that starts."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ class Sensing:
     """Measures for `site` every `period_s`, jittered by a fifth, and publishes `Sensed`.
 
     A round probes at most `peers_per_round` sites: new ones first, then all in turn, so that a
-    site's traffic does not grow with the network. `queue` counts the work accepted and not
-    finished; `folder` is where models are kept. `now_s` stamps readings (seconds since the Unix
-    epoch), `elapsed_s` times probes.
+    site's traffic does not grow with the network. `queue` counts unfinished accepted work; `folder`
+    is where models are stored. `now_s` stamps readings (seconds since the Unix epoch), `elapsed_s`
+    times probes.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class Sensing:
         self._period_s = period_s
         self._peers_per_round = peers_per_round
         self._peers: dict[SiteId, set[str]] = {}
-        """With the marks of its nodes that show a token."""
+        """With the key marks of the nodes that show its token."""
         self._links: dict[SiteId, LinkEstimate] = {}
         self._last = SiteId("")
         self._news = asyncio.Event()
         self._registrations: list[Registration] = []
         self._rounds: asyncio.Task[None] | None = None
-        # Random, so that no link can compress it.
+        # Random, so that links cannot compress it.
         self._filler = rng.randbytes(PROBE_MOST_BYTES)
 
     async def start(self) -> None:
-        """Answer probes, learn of sites as they come and go, and measure from now on."""
+        """Answer probes, watch for sites, and start measuring."""
         self._registrations = [
             await self._fabric.serve(keys.site_echo(self._site), self._echo),
             await self._fabric.serve(keys.site_stream(self._site), self._stream),
             await self._fabric.watch(keys.ALL_SITES_ALIVE, self._alive),
         ]
-        psutil.cpu_percent()  # Shares are counted from the call before; the first one is 0.
+        psutil.cpu_percent()  # It measures since the last call; the first one returns 0.
         self._rounds = asyncio.create_task(self._measure_for_ever(), name=f"sensing {self._site}")
 
     async def close(self) -> None:
@@ -103,12 +103,12 @@ class Sensing:
     async def measure(self, peers: Sequence[SiteId]) -> Sensed:
         """Probe these sites and this machine. A site that does not answer has loss, not an error.
 
-        Echoes go to all at once, transfers one after the other: each has the link to itself.
+        Echoes go to all at once, transfers one by one, so that each has the link to itself.
         """
         links = [self._link(peer) for peer in peers]
         answered = await asyncio.gather(*(self._measure_rtt(link) for link in links))
-        for link, there in zip(links, answered, strict=True):
-            if there and link.wants_probe(self._now_s()):
+        for link, reachable in zip(links, answered, strict=True):
+            if reachable and link.wants_probe(self._now_s()):
                 await self._measure_throughput(link)
         return Sensed(
             site=self._site,
@@ -117,11 +117,11 @@ class Sensing:
         )
 
     def learn_transfer(self, source: SiteId, size_bytes: int, seconds: float) -> None:
-        """A part of a model came from `source`: better evidence of throughput than any probe."""
+        """A part of a model arrived from `source`: better evidence of throughput than a probe."""
         self._link(source).learn_transfer(size_bytes, seconds, self._now_s())
 
     def due(self) -> tuple[SiteId, ...]:
-        """Whom the next round probes: sites never measured, then all others in turn."""
+        """The sites that the next round probes: those never measured, then the others in turn."""
         peers = sorted(self._peers)
         new = [peer for peer in peers if peer not in self._links]
         known = [peer for peer in peers if peer in self._links]
@@ -154,7 +154,7 @@ class Sensing:
         self._news.clear()
 
     async def _measure_rtt(self, link: LinkEstimate) -> bool:
-        """Whether the other site answered at all."""
+        """Returns whether the other site answered at all."""
         rtts_s = []
         for _ in range(ECHOES):
             sent = self._rng.randbytes(ECHO_BYTES)
@@ -180,7 +180,7 @@ class Sensing:
             link.shrink_probe()
             return
         except DaitnError as error:
-            _LOG.warning("%s would not be probed: %s", link.target, error)
+            _LOG.warning("%s refused a probe: %s", link.target, error)
             return
         if len(got) == size_bytes:
             link.learn_probe(size_bytes, self._elapsed_s() - start_s, self._now_s())

@@ -1,4 +1,4 @@
-"""The accuracies of all rows, kept up to date row by row."""
+"""The accuracies of all rows, updated row by row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed
 __all__ = ["MOST_TOPICS", "Knowledge"]
 
 MOST_TOPICS = 256
-"""Topics that are told apart; more than that is somebody's mistake or malice."""
+"""The most topics that are distinguished; more are a mistake or malice."""
 
 
 class _OnTopic:
-    """One topic's accuracies in the making."""
+    """The accuracies of one topic, under construction."""
 
     def __init__(self, rows: int) -> None:
         self.value = Column(np.full(rows, np.nan))
@@ -40,7 +40,7 @@ class _OnTopic:
         self.at_s[row] = 0.0 if known is None else known.at_s
 
     def best(self) -> int:
-        """The most trust that there is in what is known of any row."""
+        """The highest trust in any row."""
         return int(self.trust.view().max(initial=0))
 
     def moved(self, source: NDArray[np.intp]) -> None:
@@ -57,19 +57,19 @@ class _OnTopic:
 
 
 class Knowledge:
-    """Findings and believed evidence, and what follows from them for each row and topic."""
+    """Findings and believed evidence, and the accuracies that follow for each row and topic."""
 
     def __init__(self) -> None:
         self._rows = 0
         self._topics: dict[str, _OnTopic] = {}
         self._told: dict[str, frozenset[str]] = {}
-        """Topics on which something was worked out, per deployment id."""
+        """Topics for which an accuracy was computed, by deployment id."""
         self._findings = Findings()
         self._units: dict[SiteId, str] = {}
         self._shared: Accuracies | None = None
 
     def share(self) -> Accuracies:
-        """What is known now, which does not change."""
+        """What is known now, as an immutable value."""
         if self._shared is None:
             self._topics = {
                 name: topic for name, topic in sorted(self._topics.items()) if topic.best() > 0
@@ -78,8 +78,8 @@ class Knowledge:
         return self._shared
 
     def described(self, node: NodeDescriptor) -> bool:
-        """Learn whether the node is a verification unit, and its key. Says whether evidence that
-        it signed may be worth something else now."""
+        """Learn whether the node is a verifier, and its key. Returns whether that may change the
+        value of evidence that it signed."""
         key = node.public_key if Role.VERIFIER in node.roles else None
         if self._units.get(node.site) == key:
             return False
@@ -90,15 +90,15 @@ class Knowledge:
         return True
 
     def found(self, finding: Finding) -> tuple[str, ...]:
-        """Keep it. Gives the ids of the deployments of which something else is known now."""
+        """Keep a finding. Returns the ids of the deployments that it changes."""
         return self._findings.keep(finding) if _sensible(finding) else ()
 
     def forgotten(self, unit: SiteId) -> tuple[str, ...]:
-        """A unit is gone for good. Gives ids as `found` does."""
+        """A verifier is gone for good. Returns ids like `found`."""
         return self._findings.unmark(unit)
 
     def moved(self, source: NDArray[np.intp], row_of: Mapping[str, int]) -> None:
-        """The rows are others now, see `Column.moved`."""
+        """Rearrange the rows, see `Column.moved`."""
         self._rows = len(source)
         self._shared = None
         if len(self._told) > len(row_of):
@@ -107,7 +107,7 @@ class Knowledge:
             topic.moved(source)
 
     def know(self, row: int, deployed: Deployed) -> bool:
-        """Work out anew what is known of a row. Says whether it is degraded."""
+        """Recompute what is known of a row. Returns whether it is degraded."""
         self._shared = None
         manifest = deployed.descriptor.manifest
         findings = [
@@ -136,7 +136,7 @@ class Knowledge:
         return any(finding.degraded for finding in findings)
 
     def _open(self, name: str, *, measured: bool) -> None:
-        """Tell a topic apart, if there is room: what was measured takes the place of claims."""
+        """Add a topic if there is room; a measured one may replace a claimed one."""
         if name in self._topics:
             return
         if len(self._topics) >= MOST_TOPICS:
@@ -160,11 +160,11 @@ class Knowledge:
                 yield fact
 
     def _believed(self, entry: Entry) -> bool:
-        """Whether it is a verification unit's of this network. Whoever takes descriptors in has
-        checked their signatures."""
+        """Whether a verifier of this network signed it. Whoever takes in descriptors has checked
+        their signatures."""
         return self._units.get(entry.fact.site) == entry.public_key
 
 
 def _sensible(measured: Finding | Verification) -> bool:
-    """Whether it can be a share of test items that were answered right."""
+    """Whether it can be a share of test items that were answered correctly."""
     return 0.0 <= measured.value <= 1.0 and measured.items > 0 and math.isfinite(measured.at_s)

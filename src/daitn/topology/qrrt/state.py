@@ -1,8 +1,8 @@
 """The live QRRT: facts go in, immutable versions come out.
 
-What nodes and verification units say, and links, may come in any order and more than once. Figures
-of a deployment that nobody has described yet, and demand at a gateway that nobody has, are dropped:
-the next ones come within a second. Figures that make no sense are left out.
+Messages of nodes and verifiers, and links, may arrive in any order and more than once. Readings of
+a deployment without a descriptor, and demand at a gateway that is not available, are dropped: the
+next ones arrive within a second. Invalid values are left out.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = ["QrrtState"]
 
 ASSUMED_FIRST_TOKEN_S = 0.001
 ASSUMED_PER_TOKEN_S = 0.0002
-"""Of a deployment that nobody measured yet: better than any is, so that it is tried and then known.
+"""For a deployment that nobody has measured: better than any is, so that it is tried and measured.
 Optimistic initial values: Sutton and Barto, "Reinforcement Learning", section 2.6."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-"""A deployment that fails is left alone for so long, twice as long after each further failure;
+"""A deployment that fails is suspended for this long, and twice as long after each further failure;
 Envoy's outlier detection ejects for 30 s at a time."""
 FORGET_AFTER_S = 3600.0
-"""A node that is gone for so long is forgotten with all that it has, as in the DRRT."""
+"""A node that has been gone this long is forgotten with all that it has, as in the DRRT."""
 MOST_RATES = 256
-"""Kinds of queries of one gateway; its own meter tells no more apart."""
+"""Kinds of queries per gateway; a gateway itself distinguishes no more."""
 
 _FLOATS = (
     "suspended_until_s",
@@ -58,11 +58,11 @@ _FLOATS = (
 )
 _FLAGS = ("there", "degraded")
 _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
-"""What facilities say of their deployments, and the most that can be true."""
+"""Figures that facilities report of their deployments, and their upper bounds."""
 
 
 class QrrtState:
-    """Absorbs what nodes say and measure. Times are seconds since the epoch."""
+    """Absorbs what nodes publish and measure. Times are seconds since the Unix epoch."""
 
     def __init__(self) -> None:
         self._version = 0
@@ -71,7 +71,7 @@ class QrrtState:
         self._live: Map[SiteId, NodeDescriptor] = Map()
         self._alive: set[SiteId] = set()
         self._gone_at_s: OrderedDict[SiteId, float] = OrderedDict()
-        """Since when nodes are gone, or described and never there; the longest first."""
+        """Since when nodes are gone, or described but never available; the longest first."""
         self._links = Links()
         self._demand: Map[SiteId, Demand] = Map()
         self._rows: tuple[Deployed, ...] = ()
@@ -87,7 +87,7 @@ class QrrtState:
         self._snapshot: Qrrt | None = None
 
     def snapshot(self) -> Qrrt:
-        """The topology as it is known now. Costs nothing where nothing changed."""
+        """The current topology. Costs nothing if nothing changed."""
         if self._snapshot is None:
             columns: dict[str, Any] = {name: c.share() for name, c in self._floats.items()}
             columns |= {name: c.share() for name, c in self._flags.items()}
@@ -107,7 +107,7 @@ class QrrtState:
         return self._snapshot
 
     def described(self, node: NodeDescriptor, now_s: float) -> None:
-        """A node says this of itself; what it says later replaces it."""
+        """A node described itself; later descriptors replace earlier ones."""
         site, known = node.site, self._nodes.get(node.site)
         if known is not None and _rank(node) <= _rank(known):
             return
@@ -124,7 +124,7 @@ class QrrtState:
         self._changed(now_s)
 
     def came(self, site: SiteId, now_s: float) -> None:
-        """A node is there."""
+        """A node is available."""
         if site not in self._alive:
             self._alive.add(site)
             self._gone_at_s.pop(site, None)
@@ -134,7 +134,7 @@ class QrrtState:
             self._changed(now_s)
 
     def lost(self, site: SiteId, now_s: float) -> None:
-        """A node is gone. Its deployments stay known for a while, and are not there."""
+        """A node is gone. Its deployments stay known for a while, as unavailable."""
         if site in self._alive:
             self._alive.discard(site)
             self._gone_at_s[site] = now_s
@@ -147,13 +147,13 @@ class QrrtState:
             self._changed(now_s)
 
     def absorb_link(self, link: LinkReading, now_s: float) -> None:
-        """`link.source` measured this. Raises `InvalidInput` for a reading that is no finite
-        number from 0 on."""
+        """`link.source` measured this. Raises `InvalidInput` if a value is negative or not
+        finite."""
         if self._links.absorb(link, self._nodes, now_s):
             self._changed(now_s)
 
     def absorb_demand(self, demand: Demand, now_s: float) -> None:
-        """A gateway says what is asked there."""
+        """A gateway published its demand."""
         if demand.site in self._live and math.isfinite(demand.at_s):
             rates = tuple(rate for rate in demand.rates[:MOST_RATES] if _sensible(rate))
             told = msgspec.structs.replace(demand, rates=rates)
@@ -161,7 +161,7 @@ class QrrtState:
             self._changed(now_s)
 
     def absorb_finding(self, finding: Finding, now_s: float) -> None:
-        """A verification unit found this; its signature was checked."""
+        """A verifier published a finding, whose signature was checked."""
         if now_s < finding.at_s < math.inf:
             finding = msgspec.structs.replace(finding, at_s=now_s)
         for id_ in self._knowledge.found(finding):
@@ -171,7 +171,7 @@ class QrrtState:
                 self._changed(now_s)
 
     def absorb_serving(self, serving: Serving, now_s: float) -> None:
-        """A facility says how its deployments do."""
+        """A facility published readings of its deployments."""
         floats = self._floats
         for reading in serving.deployments:
             id_ = f"{reading.deployment}@{serving.site}"
@@ -191,7 +191,7 @@ class QrrtState:
         self._changed(now_s)
 
     def observe(self, site: str, name: str, seen: Observation, now_s: float) -> None:
-        """A gateway, this one, saw how a deployment served a query."""
+        """This process's gateway observed how a deployment served a query."""
         id_ = f"{name}@{site}"
         row = self._row_of.get(id_)
         if row is None:
@@ -218,7 +218,7 @@ class QrrtState:
         self._snapshot = None
 
     def _reconsider(self, site: SiteId) -> None:
-        """Rows of one site anew, from its descriptor; none where it is forgotten."""
+        """Rebuild one site's rows from its descriptor; none if it is forgotten."""
         node = self._nodes.get(site)
         own = [] if node is None else sorted(_deployed(node), key=_order)
         before = self._ids_at.get(site, ())
@@ -242,7 +242,7 @@ class QrrtState:
             self._know(self._row_of[row.id])
 
     def _believe_anew(self, unit: SiteId) -> None:
-        """Know those rows anew of which evidence is signed by a unit."""
+        """Recompute the rows with evidence that a verifier signed."""
         for number, row in enumerate(self._rows):
             if any(entry.fact.site == unit for entry in row.descriptor.evidence):
                 self._know(number)
@@ -315,7 +315,7 @@ def _deployed(node: NodeDescriptor) -> Iterator[Deployed]:
 
 
 def _told_of_rows(node: NodeDescriptor) -> object:
-    """What of a descriptor its rows show."""
+    """The part of a descriptor that its rows show."""
     return node.facility, node.owner, node.jurisdiction
 
 

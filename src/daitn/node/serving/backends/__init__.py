@@ -1,1 +1,1 @@
-"""What answers behind a facility: models of the network's own, and servers of OpenAI's API."""
+"""Backends of a facility: models placed by the network, and servers of OpenAI's API."""

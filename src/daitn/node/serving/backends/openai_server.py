@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's HTTP API (vLLM, llama.cpp, Ollama, ...) as a deployment."""
+"""A server of OpenAI's HTTP API (vLLM, llama.cpp, Ollama, ...) as a deployment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from daitn.node.config import UpstreamConfig
 from daitn.node.http import (
-    HttpAnswer,
+    ClientResponse,
     HttpClient,
-    HttpFailed,
+    HttpError,
     Reply,
     Request,
     Response,
@@ -24,10 +24,10 @@ from daitn.node.serving.backends.renaming import ModelRenamer
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
-from daitn.openai.errors import OURS, UPSTREAM_REFUSED, ApiError, read_error
+from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, ApiError, read_error
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.requests import raw_fields, rewritten
-from daitn.openai.responses import outline
+from daitn.openai.responses import read_outline
 
 __all__ = ["OpenAiBackend"]
 
@@ -35,31 +35,30 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 SILENT_TIMEOUT_S = 120.0
-"""A stream that says nothing for so long has hung; a long prompt on a slow machine takes a
-minute."""
+"""A stream that is silent for this long hangs; a long prompt on a slow machine takes a minute."""
 WHOLE_TIMEOUT_S = 600.0
-"""An answer that comes in one piece is silent until it has ended; OpenAI's client waits as long."""
+"""An answer in one piece is silent until it is complete; OpenAI's client waits as long."""
 PROBE_TIMEOUT_S = 3.0
 PROBE_DOWN_S, PROBE_UP_S = 1.0, 10.0
-"""Between two looks at a server that is down, and at one that is up."""
-_KEPT_ALIVE_S = 15.0
-"""aiohttp's, for the same servers."""
-_MOST_ANSWER_BYTES = 1 << 26
-_MOST_ERROR_BYTES = 1 << 16
-_TOLD_BYTES = 300
-"""Of an error that is not told as OpenAI's API does."""
+"""Between two probes of a server that is down, and of one that is up."""
+_KEEPALIVE_S = 15.0
+"""aiohttp's default."""
+_MAX_ANSWER_BYTES = 1 << 26
+_MAX_ERROR_BYTES = 1 << 16
+_MAX_QUOTED_BYTES = 300
+"""Quoted bytes of an error body that is not one of OpenAI's API."""
 _NOT_READY = frozenset({502, 503, 504})
-"""llama.cpp's while it loads its model, or a proxy's before a server that is down."""
-_CANNOT = 501
-"""llama.cpp's for embeddings, where it was not started for them: the next query goes well."""
+"""llama.cpp answers so while it loads its model, and a proxy in front of a server that is down."""
+_NOT_IMPLEMENTED = 501
+"""llama.cpp answers so to embeddings if it was started without them; other queries succeed."""
 
 
-class _Broken(Exception):
-    """The server did not answer, or not to the end."""
+class _UpstreamFailed(Exception):
+    """The server did not answer, or not completely."""
 
 
 class OpenAiBackend:
-    """One upstream server; see `Backend`. `changed` is told when it comes or goes."""
+    """One upstream server; see `Backend`. It calls `changed` when the server goes up or down."""
 
     def __init__(
         self,
@@ -73,9 +72,11 @@ class OpenAiBackend:
         self._owner = owner
         self._changed = changed
         self._state = DeploymentState.LOADING
-        self._client = HttpClient(connect_within_s=CONNECT_TIMEOUT_S, keep_s=_KEPT_ALIVE_S, tls=tls)
-        self._probing: asyncio.Task[None] | None = None
-        self._doubted = asyncio.Event()
+        self._client = HttpClient(
+            connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
+        )
+        self._probe_task: asyncio.Task[None] | None = None
+        self._probe_now = asyncio.Event()
         self.admission = AdmissionQueue(config.slots, config.queue)
 
     @property
@@ -97,58 +98,62 @@ class OpenAiBackend:
         )
 
     async def start(self) -> None:
-        """Look whether the server is there, now and again and again."""
+        """Probe the server now, and from then on regularly."""
         await self._probe()
-        self._probing = asyncio.create_task(self._probe_for_ever())
+        self._probe_task = asyncio.create_task(self._probe_forever())
 
     async def close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        if self._probe_task is not None:
+            self._probe_task.cancel()
+            await asyncio.gather(self._probe_task, return_exceptions=True)
         self._client.close()
 
     async def answer(self, request: Request, query: ServingRequest, waited_s: float) -> Reply:
         """See `Backend.answer`."""
         began_s = time.perf_counter()
         try:
-            answer = await self._asked(query)
+            answer = await self._forward(query)
             try:
                 if answer.status != 200:
-                    return await self._refused(answer)
-                if query.stream and _kind(answer) == EVENTS:
+                    return await self._error(answer)
+                if query.stream and _content_type(answer) == EVENTS:
                     return await self._stream(request, query, answer, waited_s, began_s)
                 return await self._whole(query, answer, waited_s, began_s)
             finally:
                 answer.close()
-        except _Broken as broken:
-            self._doubt()
-            raise _failed(str(broken)) from None
+        except _UpstreamFailed as broken:
+            self._suspect()
+            raise _upstream_failed(str(broken)) from None
 
-    async def _asked(self, query: ServingRequest) -> HttpAnswer:
-        silent_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
+    async def _forward(self, query: ServingRequest) -> ClientResponse:
+        silence_timeout_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
         body = rewritten(raw_fields(query.body), {"model": self._model})
-        return await self._request("POST", query.api.path, body, silent_s)
+        return await self._request("POST", query.api.path, body, silence_timeout_s)
 
-    async def _request(self, method: str, path: str, body: bytes, silent_s: float) -> HttpAnswer:
-        """Raises `_Broken`."""
+    async def _request(
+        self, method: str, path: str, body: bytes, silence_timeout_s: float
+    ) -> ClientResponse:
+        """Raises `_UpstreamFailed`."""
         try:
             address = read_address(self._config.url)
             headers = self._headers()
-            return await self._client.ask(method, address, path, headers, body, silent_s=silent_s)
-        except (HttpFailed, ValueError) as error:
-            raise _Broken(str(error)) from None
+            return await self._client.request(
+                method, address, path, headers, body, silence_timeout_s=silence_timeout_s
+            )
+        except (HttpError, ValueError) as error:
+            raise _UpstreamFailed(str(error)) from None
 
     async def _stream(
         self,
         request: Request,
         query: ServingRequest,
-        answer: HttpAnswer,
+        answer: ClientResponse,
         waited_s: float,
         began_s: float,
     ) -> Reply:
-        piece = await _piece(answer)
+        piece = await _read_chunk(answer)
         if not piece:
-            raise _Broken("an empty stream")
+            raise _UpstreamFailed("the stream is empty")
         first_s = time.perf_counter() - began_s
         stream = begin_stream(request, waited_s, first_s)
         rename, tokens, size = ModelRenamer(query.model), 0, 0
@@ -156,55 +161,55 @@ class OpenAiBackend:
             while piece:
                 tokens += piece.count(b"data:")
                 size += len(piece)
-                if size > _MOST_ANSWER_BYTES:
-                    raise _Broken("a stream without end")
+                if size > _MAX_ANSWER_BYTES:
+                    raise _UpstreamFailed("the stream is too long")
                 if renamed := rename(piece):
                     await stream.write(renamed)
-                piece = await _piece(answer)
-        except _Broken:
-            self._doubt()
+                piece = await _read_chunk(answer)
+        except _UpstreamFailed:
+            self._suspect()
             request.abort()
             return stream
-        if rest := rename.rest():
+        if rest := rename.finish():
             await stream.write(rest)
-        self.admission.answered(first_s, time.perf_counter() - began_s, tokens)
+        self.admission.record_answer(first_s, time.perf_counter() - began_s, tokens)
         return stream
 
     async def _whole(
-        self, query: ServingRequest, answer: HttpAnswer, waited_s: float, began_s: float
+        self, query: ServingRequest, answer: ClientResponse, waited_s: float, began_s: float
     ) -> Reply:
-        body = await _read(answer, _MOST_ANSWER_BYTES)
-        said = outline(body)
-        if not (said.data if query.api is Api.EMBEDDINGS else said.choices):
-            self.admission.failed()
-            raise _failed("what it says is no answer")
-        tokens = said.usage.completion_tokens if said.usage is not None else 0
-        self.admission.answered(None, time.perf_counter() - began_s, tokens)
+        body = await _read_whole(answer, _MAX_ANSWER_BYTES)
+        outline = read_outline(body)
+        if not (outline.data if query.api is Api.EMBEDDINGS else outline.choices):
+            self.admission.record_failure()
+            raise _upstream_failed("its response holds no answer")
+        tokens = outline.usage.completion_tokens if outline.usage is not None else 0
+        self.admission.record_answer(None, time.perf_counter() - began_s, tokens)
         rename = ModelRenamer(query.model)
-        body = rename(body) + rename.rest()
+        body = rename(body) + rename.finish()
         return Response(body, headers={"content-type": JSON, **timing(waited_s, None)})
 
-    def _doubt(self) -> None:
-        """It failed: look at once whether it is there at all."""
-        self.admission.failed()
-        self._doubted.set()
+    def _suspect(self) -> None:
+        """Record a failure, and probe the server at once."""
+        self.admission.record_failure()
+        self._probe_now.set()
 
-    async def _refused(self, answer: HttpAnswer) -> Reply:
-        body = await _read(answer, _MOST_ERROR_BYTES)
-        status = 400 if answer.status == _CANNOT else answer.status
-        if status in OURS:  # The server's own words go back to who asked.
+    async def _error(self, answer: ClientResponse) -> Reply:
+        body = await _read_whole(answer, _MAX_ERROR_BYTES)
+        status = 400 if answer.status == _NOT_IMPLEMENTED else answer.status
+        if status in BAD_REQUEST_STATUSES:  # The client gets the server's own error.
             if read_error(body) is None:
-                said = body[:_TOLD_BYTES].decode(errors="replace")
-                raise ApiError(status, "invalid_request", said)
+                text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
+                raise ApiError(status, "invalid_request", text)
             return Response(body, status, {"content-type": JSON})
         if status == 429:
             raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)
         if status in _NOT_READY:
-            raise _Broken(f"it says {status}")
-        said = body[:_TOLD_BYTES].decode(errors="replace")
-        log.warning("%s says %d: %s", self._config.name, status, said)
-        self.admission.failed()
-        raise ApiError(502, UPSTREAM_REFUSED, f"the upstream server says {status}")
+            raise _UpstreamFailed(f"it answered {status}")
+        text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
+        log.warning("upstream server %s answered %d: %s", self._config.name, status, text)
+        self.admission.record_failure()
+        raise ApiError(502, UPSTREAM_REFUSED, f"the upstream server answered {status}")
 
     @property
     def _model(self) -> str:
@@ -217,19 +222,20 @@ class OpenAiBackend:
             headers["authorization"] = f"Bearer {key}"
         return headers
 
-    async def _probe_for_ever(self) -> None:
+    async def _probe_forever(self) -> None:
         while True:
-            up = self._state is DeploymentState.READY
+            is_up = self._state is DeploymentState.READY
             try:
-                async with asyncio.timeout(PROBE_UP_S if up else PROBE_DOWN_S):
-                    await (self._doubted.wait() if up else asyncio.Event().wait())
+                async with asyncio.timeout(PROBE_UP_S if is_up else PROBE_DOWN_S):
+                    await (self._probe_now.wait() if is_up else asyncio.Event().wait())
             except TimeoutError:
                 pass
-            self._doubted.clear()
+            self._probe_now.clear()
             await self._probe()
 
     async def _probe(self) -> None:
-        """Whatever the server says, it is there, unless it says that it is not ready."""
+        """Probe the server. Any answer means that it is up, except one that says it is not
+        ready."""
         state = DeploymentState.READY
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -237,37 +243,37 @@ class OpenAiBackend:
             answer.close()
             if answer.status in _NOT_READY:
                 state = DeploymentState.FAILED
-        except (_Broken, TimeoutError):
+        except (_UpstreamFailed, TimeoutError):
             state = DeploymentState.FAILED
         if state is not self._state:
             if state is DeploymentState.READY:
-                self.admission.recovered()
+                self.admission.reset_errors()
             self._state = state
             self._changed()
 
 
-def _kind(answer: HttpAnswer) -> str:
-    """Its type of content, without parameters."""
+def _content_type(answer: ClientResponse) -> str:
+    """The content type without parameters."""
     return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _piece(answer: HttpAnswer) -> bytes:
-    """The next bytes; empty at the end. Raises `_Broken`."""
+async def _read_chunk(answer: ClientResponse) -> bytes:
+    """The next bytes; empty at the end. Raises `_UpstreamFailed`."""
     try:
-        return await answer.piece()
-    except HttpFailed as error:
-        raise _Broken(str(error)) from None
+        return await answer.read_chunk()
+    except HttpError as error:
+        raise _UpstreamFailed(str(error)) from None
 
 
-async def _read(answer: HttpAnswer, most: int) -> bytes:
+async def _read_whole(answer: ClientResponse, max_bytes: int) -> bytes:
     parts, size = [], 0
-    while part := await _piece(answer):
+    while part := await _read_chunk(answer):
         size += len(part)
-        if size > most:
-            raise _Broken(f"an answer of more than {most} bytes")
+        if size > max_bytes:
+            raise _UpstreamFailed(f"the answer is longer than {max_bytes} bytes")
         parts.append(part)
     return b"".join(parts)
 
 
-def _failed(why: str) -> ApiError:
+def _upstream_failed(why: str) -> ApiError:
     return ApiError(502, "upstream_failed", f"the upstream server failed: {why}")

@@ -1,4 +1,4 @@
-"""What the door needs of anything that answers, and how answers go out."""
+"""What the API server needs of a backend, and how answers are sent."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Backend(Protocol):
     def admission(self) -> AdmissionQueue: ...
 
     async def answer(self, request: Request, query: ServingRequest, waited_s: float) -> Reply:
-        """Answer a query that has a slot. Raises `ApiError` while nothing was sent."""
+        """Answer a query that holds a slot. Raises `ApiError` as long as nothing has been sent."""
         ...
 
 
 def timing(waited_s: float, first_token_s: float | None) -> dict[str, str]:
-    """Headers that tell a gateway what it cannot see from outside."""
-    told = {"daitn-waited-s": f"{waited_s:.6f}"}
+    """Headers with the times that a gateway cannot measure."""
+    headers = {"daitn-waited-s": f"{waited_s:.6f}"}
     if first_token_s is not None:
-        told["daitn-first-token-s"] = f"{first_token_s:.6f}"
-    return told
+        headers["daitn-first-token-s"] = f"{first_token_s:.6f}"
+    return headers
 
 
 def begin_stream(request: Request, waited_s: float, first_token_s: float) -> Stream:
-    """Send the headers of a stream whose first piece is there."""
+    """Begin a stream whose first piece has arrived."""
     return request.stream({"content-type": EVENTS, **timing(waited_s, first_token_s)})

@@ -1,4 +1,4 @@
-"""Answers of an upstream server under the name that was asked for; the server's own stays here."""
+"""Replaces the upstream server's own model name in its answers by the name that was queried."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import msgspec
 __all__ = ["ModelRenamer"]
 
 _FIELD = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
-"""Within JSON's texts quotes are escaped: nothing that a model says is taken for the field."""
+"""Quotes within JSON strings are escaped, so text from the model cannot match the field."""
 
 
 class ModelRenamer:
-    """Puts `name` where an answer names its model, as its bytes pass.
+    """Puts `name` into the `model` fields of a byte stream.
 
-    What may be half of the field waits for the next bytes: everything after the last line end.
+    Bytes after the last line end are held back: they may contain half a field.
     """
 
     def __init__(self, name: str) -> None:
-        self._named = b'"model":' + msgspec.json.encode(name)
-        self._rest = bytearray()
+        self._replacement = b'"model":' + msgspec.json.encode(name)
+        self._held = bytearray()
 
     def __call__(self, data: bytes) -> bytes:
-        """What may go out now."""
+        """Take the next bytes in; return those that are ready."""
         end = data.rfind(b"\n") + 1
         if not end:
-            self._rest += data
+            self._held += data
             return b""
-        whole = bytes(self._rest) + data[:end]
-        self._rest[:] = data[end:]
-        return self._renamed(whole)
+        whole = bytes(self._held) + data[:end]
+        self._held[:] = data[end:]
+        return self._rename(whole)
 
-    def rest(self) -> bytes:
-        """The end of the answer."""
-        rest = bytes(self._rest)
-        self._rest.clear()
-        return self._renamed(rest)
+    def finish(self) -> bytes:
+        """Return the rest, at the end of the answer."""
+        held = bytes(self._held)
+        self._held.clear()
+        return self._rename(held)
 
-    def _renamed(self, data: bytes) -> bytes:
-        return _FIELD.sub(lambda _: self._named, data)
+    def _rename(self, data: bytes) -> bytes:
+        return _FIELD.sub(lambda _: self._replacement, data)

@@ -1,4 +1,4 @@
-"""Ends an answer before a text that its asker names."""
+"""Ends an answer before the first stop sequence."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from daitn.learning.answering.protocol import Piece
 
-__all__ = ["until"]
+__all__ = ["stop_before"]
 
 
-async def until(
+async def stop_before(
     pieces: AsyncIterator[Piece], stops: tuple[str, ...]
 ) -> AsyncGenerator[Piece, None]:
-    """The pieces up to the first of the texts, which is left out. What may be the begin of one is
-    held back until it is known. Closes the source when it ends."""
+    """The pieces up to the first stop sequence, which is left out. Text that may begin one is held
+    back until that is clear. Closes the source at the end."""
     held: list[Piece] = []
     try:
         async for piece in pieces:
@@ -21,19 +21,19 @@ async def until(
             text = "".join(one.text for one in held)
             ends = [at for stop in stops if (at := text.find(stop)) >= 0]
             if ends:
-                yield _joined(held, text[: min(ends)])
+                yield _join(held, text[: min(ends)])
                 return
-            if not _may_begin(text, stops):
-                yield held[0] if len(held) == 1 else _joined(held, text)
+            if not _ends_in_prefix(text, stops):
+                yield held[0] if len(held) == 1 else _join(held, text)
                 held = []
         if held:
-            yield _joined(held, "".join(one.text for one in held))
+            yield _join(held, "".join(one.text for one in held))
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]
 
 
-def _may_begin(text: str, stops: tuple[str, ...]) -> bool:
-    """Whether the text ends in what one of them begins with."""
+def _ends_in_prefix(text: str, stops: tuple[str, ...]) -> bool:
+    """Whether the text ends with the beginning of a stop sequence."""
     return any(
         text.endswith(stop[:size])
         for stop in stops
@@ -41,7 +41,7 @@ def _may_begin(text: str, stops: tuple[str, ...]) -> bool:
     )
 
 
-def _joined(pieces: list[Piece], text: str) -> Piece:
+def _join(pieces: list[Piece], text: str) -> Piece:
     return Piece(
         text, sum(piece.logprob for piece in pieces), sum(piece.tokens for piece in pieces)
     )

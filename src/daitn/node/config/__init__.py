@@ -1,0 +1,24 @@
+"""The node file: what a site has, and whom it admits. One module per role."""
+
+from daitn.node.config.data import DatasetConfig
+from daitn.node.config.facility import FacilityConfig, UpstreamConfig
+from daitn.node.config.forwarder import ForwarderConfig
+from daitn.node.config.gateway import GatewayConfig, KeyConfig
+from daitn.node.config.node import NodeConfig, ReadNodeConfig
+from daitn.node.config.reading import check_node_config, read_yaml
+from daitn.node.config.verifier import AskingConfig, TestSetConfig
+
+__all__ = [
+    "AskingConfig",
+    "DatasetConfig",
+    "FacilityConfig",
+    "ForwarderConfig",
+    "GatewayConfig",
+    "KeyConfig",
+    "NodeConfig",
+    "ReadNodeConfig",
+    "TestSetConfig",
+    "UpstreamConfig",
+    "check_node_config",
+    "read_yaml",
+]

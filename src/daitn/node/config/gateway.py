@@ -1,0 +1,42 @@
+"""A gateway in the node file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["GatewayConfig", "KeyConfig"]
+
+
+class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query owner known to a gateway."""
+
+    owner: str
+    """Owner of the key."""
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the API key, so that the file holds no secret: `printf %s KEY | sha256sum`."""
+    per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
+    """Queries per second, on average."""
+    burst: Annotated[int, msgspec.Meta(ge=1)] = 200
+    """Queries in a burst."""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry point for queries."""
+
+    listen: str = "127.0.0.1:7480"
+    """`host:port` for OpenAI's API; port 0 picks a free one. `https://host:port` uses the
+    certificate in `tls`."""
+    advertise: str = ""
+    """URL that clients and other gateways use, for instance `https://ai.example.org`; empty: the
+    address of `listen`."""
+    keys: tuple[KeyConfig, ...] = ()
+    """Owners that may send queries, see below; empty: everybody."""
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
+    """Largest request body."""
+    autonomous: bool = False
+    """Default for queries that do not set `autonomous`: whether they find their own way as packets.
+    Needs the role `forwarder`."""
+    max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 2000
+    """Queries in progress; more are rejected."""

@@ -1,0 +1,74 @@
+"""The node file as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from daitn.learning.pulse import STALL_S
+from daitn.node.config.data import DatasetConfig
+from daitn.node.config.facility import FacilityConfig
+from daitn.node.config.forwarder import ForwarderConfig
+from daitn.node.config.gateway import GatewayConfig
+from daitn.node.config.verifier import AskingConfig, TestSetConfig
+from daitn.objects.descriptors import LeftOut, Role
+from daitn.objects.identifiers import OwnerId, SiteId
+
+__all__ = ["NodeConfig", "ReadNodeConfig"]
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node. Relative paths start from the file's folder."""
+
+    site: SiteId
+    """Name of the site; `center` is taken."""
+    owner: OwnerId
+    """Owner of the node."""
+    jurisdiction: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
+    """ISO 3166-1 alpha-2 code of the applicable law."""
+    roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)]
+    """Roles of the node. `data` needs `datasets`, `verifier` needs `tests`, and the last three need
+    the section of their name."""
+    center: tuple[str, ...] = ()
+    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder may name
+    another node's `listen`, or none; every other node needs one."""
+    listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
+    """Endpoints for other sites; port 0 picks a free one. Empty: nobody can connect, and the
+    control centre relays all traffic, models included."""
+    tls: str = ""
+    """Folder made by `daitn certificate`, for `tls/` endpoints and `https://` addresses."""
+    state: str
+    """Folder for the key, the models and the work log."""
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 2
+    """Processor threads for training."""
+    stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
+    """Time after which training or measuring without progress reports or processor use is ended as
+    failed. Work that uses a processor is ended after an hour without a report."""
+    recipes: tuple[str, ...] = ()
+    """Installed recipes that may run here; empty: all of them. A recipe that is not installed, or
+    cannot describe itself, is left out."""
+    datasets: tuple[DatasetConfig, ...] = ()
+    """Data sets of the site, see below."""
+    tests: tuple[TestSetConfig, ...] = ()
+    """Private test sets of a verifier, see below."""
+    asking: AskingConfig = AskingConfig()
+    """How a verifier tests deployed models, see below."""
+    verifiers: tuple[SiteId, ...] = ()
+    """Verification units whose findings this gateway, facility or forwarder uses; empty: all sites
+    with that role."""
+    facility: FacilityConfig | None = None
+    """The facility's section, see below."""
+    gateway: GatewayConfig | None = None
+    """The gateway's section, see below."""
+    forwarder: ForwarderConfig | None = None
+    """The forwarder's section, see below."""
+
+
+class ReadNodeConfig(NodeConfig, frozen=True, kw_only=True):
+    """A node file as read: valid entries, and notes on those left out."""
+
+    left_out: tuple[LeftOut, ...] = ()
+    dataset_positions: tuple[int, ...] = ()
+    """Position of each data set in the file."""
+    test_positions: tuple[int, ...] = ()

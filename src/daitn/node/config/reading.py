@@ -1,0 +1,182 @@
+"""Reads and checks the node file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from daitn.node.config.data import DatasetConfig
+from daitn.node.config.facility import UpstreamConfig
+from daitn.node.config.forwarder import checked_sealing
+from daitn.node.config.node import NodeConfig, ReadNodeConfig
+from daitn.node.config.verifier import TestSetConfig
+from daitn.node.entries import good_entries
+from daitn.node.http import read_address
+from daitn.objects.descriptors import LeftOut, Role
+from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.identifiers import CENTER_SITE, checked_name
+from daitn.objects.wire import checked
+
+__all__ = ["check_node_config", "read_yaml"]
+
+
+def read_yaml(path: Path, what: str) -> object:
+    """Read a YAML file as plain data; it cannot execute code. Raises `NotFound` and
+    `InvalidInput`."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no {what} {path}", field=str(path), fix="check the path"
+        ) from None
+    except OSError as error:
+        raise InvalidInput(
+            f"the {what} {path} cannot be read: {error.strerror}", fix="check the path"
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"the {what} {path} is not valid YAML: {error}", fix="correct the stated line"
+        ) from None
+
+
+def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
+    """Check a node's plain data. Relative paths start from `folder`.
+
+    An invalid data set, test set or upstream server is left out: the node works without it. Any
+    other fault raises `InvalidInput`.
+    """
+    rejected: list[LeftOut] = []
+    stated = dict(plain) if isinstance(plain, dict) else plain
+    lists = (
+        _checked_lists(stated, folder, rejected) if isinstance(stated, dict) else _Lists({}, {}, {})
+    )
+    config = checked(stated, NodeConfig, "node")
+    checked_name(config.site, "site")
+    if config.site == CENTER_SITE:
+        raise InvalidInput(
+            f"{CENTER_SITE} is reserved for the control centre",
+            field="site",
+            fix="use another name",
+        )
+    _check_roles(config, plain)
+    if config.forwarder is not None and config.forwarder.domain:
+        checked_name(config.forwarder.domain, "forwarder.domain")
+    forwarder = config.forwarder and checked_sealing(config.forwarder, folder)
+    if config.gateway is not None and config.gateway.autonomous and config.forwarder is None:
+        raise InvalidInput(
+            "autonomous queries need a forwarder",
+            field="gateway.autonomous",
+            fix="add the role forwarder, or remove autonomous",
+        )
+    if not config.center and Role.FORWARDER not in config.roles:
+        raise InvalidInput(
+            "the node has no control centre",
+            field="center",
+            fix="state its endpoints, or add the role forwarder, which needs none",
+        )
+    for position, site in enumerate(config.verifiers):
+        checked_name(site, f"verifiers[{position}]")
+    _check_tls(config)
+    facility = config.facility and msgspec.structs.replace(
+        config.facility, upstreams=tuple(lists.upstreams.values())
+    )
+    values = {name: getattr(config, name) for name in NodeConfig.__struct_fields__}
+    values |= {
+        "state": str((folder / config.state).resolve()),
+        "tls": str((folder / config.tls).resolve()) if config.tls else "",
+        "datasets": tuple(lists.datasets.values()),
+        "dataset_positions": tuple(lists.datasets),
+        "tests": tuple(lists.tests.values()),
+        "test_positions": tuple(lists.tests),
+        "facility": facility,
+        "forwarder": forwarder,
+        "left_out": tuple(rejected),
+    }
+    return ReadNodeConfig(**values)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Entries of the node file, by position."""
+
+    datasets: dict[int, DatasetConfig]
+    tests: dict[int, TestSetConfig]
+    upstreams: dict[int, UpstreamConfig]
+
+
+def _checked_lists(stated: dict[str, Any], folder: Path, rejected: list[LeftOut]) -> _Lists:
+    """Remove the lists from `stated` and check their entries one by one; invalid ones are appended
+    to `rejected`."""
+
+    def dataset(entry: DatasetConfig) -> tuple[str, DatasetConfig]:
+        checked_name(entry.name, "name")
+        return entry.name, msgspec.structs.replace(entry, path=_resolved(folder, entry.path))
+
+    def test(entry: TestSetConfig) -> tuple[str, TestSetConfig]:
+        located = msgspec.structs.replace(entry, path=_resolved(folder, entry.path))
+        return f"{entry.test_schema} on {entry.topic}", located
+
+    def upstream(entry: UpstreamConfig) -> tuple[str, UpstreamConfig]:
+        try:
+            read_address(entry.url)
+        except ValueError:
+            raise InvalidInput("is not an HTTP address", field="url", fix="correct it") from None
+        return checked_name(entry.name, "name"), entry
+
+    datasets = good_entries(
+        stated.pop("datasets", ()), DatasetConfig, "datasets", dataset, rejected
+    )
+    tests = good_entries(stated.pop("tests", ()), TestSetConfig, "tests", test, rejected)
+    facility = stated.get("facility")
+    if not isinstance(facility, dict):
+        return _Lists(datasets, tests, {})
+    stated["facility"] = facility = dict(facility)
+    where = "facility.upstreams"
+    upstreams = good_entries(
+        facility.pop("upstreams", ()), UpstreamConfig, where, upstream, rejected
+    )
+    return _Lists(datasets, tests, upstreams)
+
+
+def _resolved(folder: Path, path: str) -> str:
+    """Resolve a path. The file need not exist until it is read."""
+    try:
+        return os.path.realpath(folder / path)
+    except ValueError:
+        raise InvalidInput("is not a path", field="path", fix="state the path of a file") from None
+
+
+def _check_tls(config: NodeConfig) -> None:
+    servers = {"facility": config.facility, "gateway": config.gateway}
+    for field, server in servers.items():
+        if server is not None and server.listen.startswith("https://") and not config.tls:
+            raise InvalidInput(
+                f"{field}.listen {server.listen} needs a certificate",
+                field="tls",
+                fix="state a folder made by `daitn certificate`, or remove https://",
+            )
+
+
+def _check_roles(config: NodeConfig, plain: object) -> None:
+    """Check that roles and sections match. `plain`: the file's data, which includes entries that
+    are left out."""
+    stated = plain if isinstance(plain, dict) else {}
+    required = (
+        (Role.DATA, stated.get("datasets"), "datasets"),
+        (Role.VERIFIER, stated.get("tests"), "tests"),
+        (Role.FACILITY, config.facility is not None, "facility"),
+        (Role.GATEWAY, config.gateway is not None, "gateway"),
+        (Role.FORWARDER, config.forwarder is not None, "forwarder"),
+    )
+    for role, given, field in required:
+        if (role in config.roles) != bool(given):
+            raise InvalidInput(
+                f"the role {role} needs the field {field}, and the field needs the role",
+                field=field if role in config.roles else "roles",
+                fix=f"state {field}, or remove {role} from roles",
+            )
