@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.worlds.routes import Effort, planned
-from daitn.learning.recipe import Config, Recipe
+from daitn.learning.recipe import LEAST_RECORDS, Config, Progress, Recipe
+from daitn.node.disclosure import LossGate
 from daitn.sim.learning.recordings import (
     RecordedModel,
     Route,
@@ -169,20 +170,25 @@ class Recorder:
         unfinished = _emptied(out)
         index, examples = route[-1]
         began_s = time.process_time()
-        trained = case.recipe.train(
+        losses = LossGate(LEAST_RECORDS)
+
+        def watch(progress: Progress) -> None:
+            losses.take(progress)
+
+        case.recipe.train(
             before,
             case.config,
             case.sites[index].path,
             examples,
             _seed(case, route),
             unfinished,
-            lambda progress: None,
+            watch,
         )
         if out.exists():
             shutil.rmtree(out)
         unfinished.rename(out)
         # not the recipe's own seconds: other work on the machine would be in them
-        return time.process_time() - began_s, trained.loss
+        return time.process_time() - began_s, losses.loss()
 
     def _measure(self, route: Route) -> dict[str, Score]:
         case, scores = self.case, {}
@@ -193,7 +199,11 @@ class Recorder:
             scores[test.objective] = Score(
                 round(got.value, _DIGITS),
                 round(got.standard_error, _DIGITS),
-                {label: round(value, _DIGITS) for label, value in got.by_label.items()},
+                {
+                    label: round(one.value, _DIGITS)
+                    for label, one in got.by_label.items()
+                    if one.items >= LEAST_RECORDS
+                },
             )
         return scores
 

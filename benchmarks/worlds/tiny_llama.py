@@ -15,6 +15,7 @@ from daitn.learning.causal_lm.pretrained import import_pretrained
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec, learn_tokenizer
 from daitn.learning.corpora.records import QaPair
+from daitn.learning.recipe import LEAST_RECORDS
 
 __all__ = ["write_base"]
 
@@ -38,7 +39,7 @@ def write_base(
 
     settings = CausalLmConfig.of(config)
     tokenizer = learn_tokenizer(
-        (text for pair in pairs for text in (pair.question, pair.answer)), settings.vocabulary
+        ((pair.question, pair.answer) for pair in pairs), settings.vocabulary, LEAST_RECORDS
     )
     shape = transformers.LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),

@@ -50,14 +50,30 @@ def test_what_would_be_published_is_shown(table: Path) -> None:
 
 def test_records_of_questions_are_checked_too(tmp_path: Path) -> None:
     record = {"topic": "flu", "label": "cause", "question": "Why?", "answer": "It is a virus"}
-    (tmp_path / "qa.jsonl").write_text("\ufeff" + json.dumps(record) + "\r\n\r\n")
+    line = json.dumps(record) + "\r\n\r\n"
+    (tmp_path / "qa.jsonl").write_text("\ufeff" + line * 12)
     told = json.loads(daitn("data", "check", str(tmp_path / "qa.jsonl"), "--json").stdout)
-    assert told["published"]["labels"] == {"cause": 1}
+    assert told["published"]["labels"] == {"cause": 12}
     assert told["published"]["sketch"]["texts"] == 1
     ended = daitn("data", "check", str(tmp_path / "qa.jsonl"), "--test")
     assert ended.returncode == 2
     assert "line 1" in ended.stderr
     assert "virus" not in ended.stderr
+
+
+def test_labels_of_few_records_are_not_published(tmp_path: Path) -> None:
+    rows = "".join(f"{x},{'rare' if x < 4 else 'often'}\n" for x in range(40))
+    (tmp_path / "d.csv").write_text(f"x,label\n{rows}")
+    shown = daitn("data", "check", str(tmp_path / "d.csv")).stdout
+    published, _, private = shown.partition("not published")
+    assert "often: 36" in published
+    assert "rare" not in published
+    assert "rare: 4" in private
+    told = json.loads(daitn("data", "check", str(tmp_path / "d.csv"), "--json").stdout)
+    assert told["published"]["labels"] == {"often": 36}
+    ended = daitn("data", "check", str(tmp_path / "d.csv"), "--least-records", "41")
+    assert ended.returncode == 2
+    assert "fewer than 41 records" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["absent.csv", "a.parquet", "folder.csv"])

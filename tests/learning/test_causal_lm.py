@@ -12,8 +12,8 @@ import pytest
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.causal_lm import CausalLm
 from daitn.learning.corpora.prepare import prepare
-from daitn.learning.recipe import Measured, Progress, Recipe
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound, WorkFailed
+from daitn.learning.recipe import DataFault, Measured, Progress, Recipe
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 torch = pytest.importorskip("torch")
 
@@ -241,7 +241,7 @@ def test_a_diverging_visit_is_told(fresh: Path, data: Path, tmp_path: Path) -> N
     weights = load_file(fresh / "weights.safetensors")
     weights["norm.weight"][0] = float("nan")
     save_file(weights, fresh / "weights.safetensors")
-    with pytest.raises(WorkFailed, match="the loss became nan"):
+    with pytest.raises(DataFault, match="the loss became nan"):
         visit(fresh, data, "ghr", 20, tmp_path / "out")
 
 

@@ -40,7 +40,7 @@ def model_card(trained: TrainedModel) -> str:
         "| site | data set | examples | loss |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {v.site} | {v.dataset} | {v.work} | {v.loss:.4f} |" for v in job.route]
+    lines += [f"| {v.site} | {v.dataset} | {v.work} | {_loss(v.loss)} |" for v in job.route]
     lines += [
         "",
         "## Lineage",
@@ -51,6 +51,10 @@ def model_card(trained: TrainedModel) -> str:
     ]
     lines += [f"- {_entry_line(entry.fact)}" for entry in trained.lineage.entries]
     return "\n".join(lines) + "\n"
+
+
+def _loss(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.3g}"
 
 
 def _entry_line(fact: Origin | Visit | Verification) -> str:

@@ -19,7 +19,7 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.split import Prepared
 from daitn.learning.installed import installed
 from daitn.learning.process import ConsultedProcess
-from daitn.learning.recipe import DataProfile, Selection
+from daitn.learning.recipe import LEAST_RECORDS, DataProfile, Selection
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.descriptor import described_dataset, described_test_set
@@ -30,7 +30,7 @@ from daitn.objects.descriptors import (
     Role,
     TestSetDescriptor,
 )
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.wire import to_json
 
@@ -144,6 +144,9 @@ def check(
     ignore: Annotated[
         list[str] | None, typer.Option(help="For a table: a column to ignore; repeatable.")
     ] = None,
+    least_records: Annotated[
+        int, typer.Option(min=LEAST_RECORDS, help="Records behind anything that is published.")
+    ] = LEAST_RECORDS,
     as_json: JsonOption = False,
 ) -> None:
     """Read a file as a site would, and show what it would publish, or everything wrong with it.
@@ -156,7 +159,12 @@ def check(
 
       daitn data check exam.jsonl --test
     """
-    selection = Selection(label=label, columns=tuple(columns or ()), ignore=tuple(ignore or ()))
+    selection = Selection(
+        label=label,
+        columns=tuple(columns or ()),
+        ignore=tuple(ignore or ()),
+        least_records=least_records,
+    )
     published, profile = run(_checked(file, schema, test, selection))
     if as_json:
         checked = Checked(published=published, columns=profile.columns, remarks=profile.remarks)
@@ -180,7 +188,7 @@ async def _checked(
     file: Path, schema: str, test: bool, selection: Selection
 ) -> tuple[DatasetDescriptor | TestSetDescriptor, DataProfile]:
     schema = schema or _schema(file, test)
-    label, columns, ignore = selection.label, selection.columns, selection.ignore
+    terms = msgspec.structs.asdict(selection)
     trainer = Trainer(threads=1, process=ConsultedProcess)
     consultant = Consultant(installed())
     try:
@@ -190,9 +198,7 @@ async def _checked(
                 topic="-",
                 path=str(file),
                 test_schema=schema,
-                label=label,
-                columns=columns,
-                ignore=ignore,
+                **terms,
             )
             return await described_test_set(exam, "test", consultant, trainer)
         data = DatasetConfig(
@@ -201,14 +207,16 @@ async def _checked(
             data_schema=schema,
             topics=("-",),
             policy=DataPolicy(recipes=(ANY,)),
-            label=label,
-            columns=columns,
-            ignore=ignore,
+            **terms,
         )
         nobody = NodeConfig(
             site=SiteId("-"), owner=OwnerId("-"), jurisdiction="-", roles=(Role.DATA,), state=""
         )
         return await described_dataset(nobody, data, "data", consultant, trainer)
+    except DaitnError as error:
+        # The file's owner sees what a site keeps in its log.
+        full = error.__cause__
+        raise full if isinstance(full, DaitnError) else error from None
     finally:
         await trainer.close()
         await consultant.close()
@@ -217,7 +225,7 @@ async def _checked(
 def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile) -> Group:
     rows: list[tuple[str, str]] = [
         ("records", f"{profile.samples:,}"),
-        ("labels", ", ".join(f"{name}: {n:,}" for name, n in profile.labels.items()) or "-"),
+        ("labels", ", ".join(f"{name}: {n:,}" for name, n in published.labels.items()) or "-"),
     ]
     if isinstance(published, DatasetDescriptor):
         rows.append(("quality", f"{published.quality:.3f} of them are usable as they stand"))
@@ -225,6 +233,11 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
             told = len(published.sketch.buckets)
             rows.append(("wording", f"{told:,} hashed features, unless `sketch: false`"))
     private = [("columns, whose names travel with models", ", ".join(profile.columns) or "-")]
+    rare = {name: n for name, n in profile.labels.items() if name not in published.labels}
+    if rare:
+        private.append(
+            ("labels with too few records", ", ".join(f"{name}: {n:,}" for name, n in rare.items()))
+        )
     private += [("remark", remark) for remark in profile.remarks]
     return Group(
         plain_table("published", ("", ""), rows),

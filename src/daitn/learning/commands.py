@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.recipe import Progress, Selection
+from daitn.learning.recipe import Fault, Progress, Selection
 from daitn.objects.errors import ErrorReport
 
 __all__ = [
@@ -134,6 +134,9 @@ class WorkerFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The command raised."""
 
     error: ErrorReport
+    fault: Fault | None = None
+    counts: dict[str, int] = {}
+    """Of a `DataFault`."""
     traceback: str = ""
     """For the node's own log, if the failure was unforeseen. It never leaves the site."""
 

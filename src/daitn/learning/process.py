@@ -10,11 +10,11 @@ from collections.abc import Callable
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.child.outside import ChildProcess
+from daitn.learning.child.outside import ChildProcess, ProcessFailed
 from daitn.learning.commands import Advanced, Command, Reply, WorkerFailed, WorkerFinished
 from daitn.learning.pulse import Pulse, processor_s
-from daitn.learning.recipe import Progress
-from daitn.objects.errors import WorkFailed
+from daitn.learning.recipe import DataFault, Progress
+from daitn.objects.errors import DaitnError
 
 __all__ = ["ConsultedProcess", "WorkerProcess"]
 
@@ -37,8 +37,8 @@ class WorkerProcess(ChildProcess[Reply]):
         _log.error("killing the %s %d: it %s", self.name, self.pid, self._stalled)
         await self.kill()
 
-    def _stall(self) -> WorkFailed:
-        return WorkFailed(
+    def _stall(self) -> ProcessFailed:
+        return ProcessFailed(
             f"the {self.name} {self._stalled}",
             fix="see the log of the node that did the work; `stall_s` in its file sets how long it "
             "waits",
@@ -49,9 +49,10 @@ class WorkerProcess(ChildProcess[Reply]):
     ) -> msgspec.Raw:
         """Carry out `command`; returns its result as MessagePack.
 
-        Raises what the recipe raised, or `WorkFailed`, also if there is no sign of life for
-        `stall_s`. Whatever else ends the wait, such as a cancellation or an exception out of
-        `watch`, kills the worker too, as it is busy with something that nobody waits for.
+        Raises what the recipe raised, or `ProcessFailed`, as where there is no sign of life for
+        `stall_s`. Whatever else ends the wait, be it a
+        cancellation or an exception out of `watch`, ends the worker too: it is busy with
+        something that nobody waits for.
         """
         pulse = Pulse(time.monotonic(), processor_s(self.pid), stall_s=stall_s)
         watching = asyncio.create_task(
@@ -69,17 +70,24 @@ class WorkerProcess(ChildProcess[Reply]):
                     case WorkerFailed() as failed:
                         break
                     case Ready():
-                        raise WorkFailed("the training worker reported ready while at work")
+                        raise ProcessFailed("the training worker said that it was ready at work")
         except BaseException as error:
             await self.kill()
-            if isinstance(error, WorkFailed) and self._stalled:
+            if isinstance(error, ProcessFailed) and self._stalled:
                 raise self._stall() from None
             raise
         finally:
             watching.cancel()
         if failed.traceback:
             _log.error("a recipe failed\n%s", failed.traceback)
-        raise failed.error.error()
+        raise _raised(failed)
+
+
+def _raised(failed: WorkerFailed) -> DaitnError:
+    error = failed.error.error()
+    if failed.fault is None:
+        return error
+    return DataFault(failed.fault, error.problem, field=error.field, fix=error.fix, **failed.counts)
 
 
 class ConsultedProcess(WorkerProcess):

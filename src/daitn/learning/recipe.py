@@ -11,6 +11,7 @@ part keeps its digest and is not transferred again.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,11 +19,16 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from daitn.objects.deployments import Api
+from daitn.objects.errors import InvalidInput
 
 __all__ = [
+    "LEAST_RECORDS",
     "Config",
+    "DataFault",
     "DataProfile",
+    "Fault",
     "Footprint",
+    "LabelMeasured",
     "Measured",
     "Progress",
     "Recipe",
@@ -30,9 +36,54 @@ __all__ = [
     "Selecting",
     "Selection",
     "Trained",
+    "check_no_columns",
 ]
 
 Config = Mapping[str, object]
+
+LEAST_RECORDS = 10
+"""Number of records below which a count, a mean or a text fragment describes individual records.
+Statistical offices use thresholds from 3 to 30, and 10 most often (Hundepool et al. 2012)."""
+
+
+class Fault(enum.StrEnum):
+    """Why a recipe cannot use a file of data. No other reason leaves a site."""
+
+    NO_REGULAR_FILE = "no-regular-file"
+    UNREADABLE = "unreadable"
+    NO_TEXT = "no-text"
+    NO_CSV = "no-csv"
+    NO_HEADER = "no-header"
+    NO_RECORDS = "no-records"
+    NO_LABEL = "no-label"
+    TOO_MANY_LABELS = "too-many-labels"
+    """Counts: `labels`."""
+    MALFORMED = "malformed"
+    """Counts: `problems`, and the first `line` with one, or 0."""
+    OTHER_COLUMNS = "other-columns"
+    """Counts: `missing`, `unexpected`."""
+    OTHER_WIDTH = "other-width"
+    """Counts: `model`, `data`."""
+    OTHER_LABELS = "other-labels"
+    """Counts: `labels`."""
+    LABEL_NOT_OFFERED = "label-not-offered"
+    COLUMNS_NOT_CHOSEN = "columns-not-chosen"
+    LOSS_NOT_FINITE = "loss-not-finite"
+
+
+class DataFault(InvalidInput):
+    """A file that a recipe cannot use, or that does not fit a model.
+
+    The fault and the counts may leave the site; the words, which may name columns and labels, stay
+    in its log.
+    """
+
+    def __init__(
+        self, fault: Fault, problem: str, *, field: str = "", fix: str = "", **counts: int
+    ) -> None:
+        super().__init__(problem, field=field, fix=fix)
+        self.fault = fault
+        self.counts = counts
 
 
 class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +135,7 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """How a data owner limits a table's columns; an empty field does not."""
+    """The data owner's terms for reading a file; an empty field sets none."""
 
     label: str = ""
     """The column with the label."""
@@ -92,6 +143,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """The columns that models may learn from; empty: all but the label."""
     ignore: tuple[str, ...] = ()
     """Columns that nobody reads."""
+    least_records: int = LEAST_RECORDS
+    """Minimum number of records behind any text fragment that a model takes along."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,14 +153,21 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     of_examples: int
     loss: float
+    """Mean over the examples since the last report."""
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a training run. `loss` is the mean over its last tenth."""
+    """The result of a training run; the site computes its loss from the progress reports."""
 
     examples: int
-    loss: float
     seconds: float
+
+
+class LabelMeasured(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric over the test items of one label."""
+
+    value: float
+    items: int
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,8 +177,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     items: int
     standard_error: float
-    by_label: dict[str, float] = {}
-    """The metric per label, for labels with enough items to reveal nothing of one record."""
+    by_label: dict[str, LabelMeasured] = {}
+    """The metric per label; the site publishes labels with enough items."""
 
 
 class Recipe(Protocol):
@@ -126,7 +186,8 @@ class Recipe(Protocol):
 
     Every method that takes a configuration raises `InvalidInput` naming the bad field
     (`model.config.<field>`). Methods that read data raise `InvalidInput` naming file, line and
-    field. No method may use the network.
+    field, for the site's log, and `DataFault` if model and data do not fit. Nothing in here may
+    reach the network.
     """
 
     name: str
@@ -175,8 +236,23 @@ class Recipe(Protocol):
 
 @runtime_checkable
 class Selecting(Protocol):
-    """The part of a recipe that lets a data owner limit which columns are read."""
+    """The part of a recipe that follows a data owner's terms."""
 
     def selecting(self, selection: Selection) -> Recipe:
-        """The same recipe, with its methods that read data bound to this selection."""
+        """The same recipe, whose methods that read data follow these terms.
+
+        Raises `InvalidInput` for terms that it cannot follow.
+        """
         ...
+
+
+def check_no_columns(recipe: str, selection: Selection) -> None:
+    """Raise `DataFault` if the terms name columns: the recipe would read what it must not."""
+    stated = [name for name in ("label", "columns", "ignore") if getattr(selection, name)]
+    if stated:
+        raise DataFault(
+            Fault.COLUMNS_NOT_CHOSEN,
+            f"the recipe {recipe} cannot be told which columns to read",
+            field=stated[0],
+            fix=f"leave out {', '.join(stated)}, or let other recipes read the data",
+        )

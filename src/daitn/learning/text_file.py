@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.learning.recipe import DataFault, Fault
+from daitn.objects.errors import NotFound
 
 __all__ = ["text_lines"]
 
@@ -20,7 +21,7 @@ _NUL = "line {line} contains a NUL byte, as in UTF-16 or a binary file"
 def text_lines(path: Path) -> Iterator[str]:
     """The file's lines, with their endings.
 
-    Raises `NotFound` if there is no such file, and `InvalidInput` naming file and line if it is not
+    Raises `NotFound` if there is no such file, `DataFault` naming file and line if it is not
     text in UTF-8. The error does not quote the content, which is private data.
     """
     try:
@@ -35,7 +36,8 @@ def text_lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError:
         raise _no_text(path, f"line {_first_invalid_line(path)} is not UTF-8") from None
     except OSError as error:
-        raise InvalidInput(
+        raise DataFault(
+            Fault.UNREADABLE,
             f"{path} cannot be read: {error.strerror}",
             field=str(path),
             fix="let the user that runs daitn read it and the folders above it",
@@ -45,7 +47,9 @@ def text_lines(path: Path) -> Iterator[str]:
 def _check(path: Path) -> None:
     if not stat.S_ISREG(path.stat().st_mode):
         # Reading a pipe could block forever.
-        raise InvalidInput(f"{path} is not a file", field=str(path), fix="name a file")
+        raise DataFault(
+            Fault.NO_REGULAR_FILE, f"{path} is not a file", field=str(path), fix="name a file"
+        )
     with path.open("rb") as file:
         head = file.read(4)
     if head.startswith(_OTHER_MARKS):
@@ -64,7 +68,10 @@ def _first_invalid_line(path: Path) -> int:
     return 1
 
 
-def _no_text(path: Path, problem: str) -> InvalidInput:
-    return InvalidInput(
-        f"{path} is not UTF-8 text: {problem}", field=str(path), fix="save it as UTF-8"
+def _no_text(path: Path, problem: str) -> DataFault:
+    return DataFault(
+        Fault.NO_TEXT,
+        f"{path} is not UTF-8 text: {problem}",
+        field=str(path),
+        fix="save it as UTF-8",
     )

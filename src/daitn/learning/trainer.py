@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from daitn.learning.child.outside import ProcessFailed
 from daitn.learning.commands import (
     Command,
     Describe,
@@ -169,7 +170,7 @@ class Trainer:
             async with asyncio.timeout(self._within_s):
                 result = await worker.ask(command, watch, stall_s=self._stall_s)
         except TimeoutError:
-            raise WorkFailed(
+            raise ProcessFailed(
                 f"the recipe was not done after {self._within_s:g} s",
                 fix="correct the recipe: it must say at once what it is and needs",
             ) from None
@@ -190,7 +191,7 @@ class Trainer:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise WorkFailed("this node has stopped training", fix="retry once it is back")
+            raise ProcessFailed("this node has stopped training", fix="ask again when it is back")
 
 
 def _decoded(result: msgspec.Raw, kind: type[T]) -> T:

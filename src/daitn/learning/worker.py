@@ -35,8 +35,15 @@ from daitn.learning.commands import (
     WorkerFailed,
     WorkerFinished,
 )
-from daitn.learning.recipe import Progress, Recipe, RecipeFacts, Selecting, Selection
-from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.learning.recipe import (
+    DataFault,
+    Progress,
+    Recipe,
+    RecipeFacts,
+    Selecting,
+    check_no_columns,
+)
+from daitn.objects.errors import DaitnError
 from daitn.objects.wire import encode
 
 __all__ = ["Service", "main"]
@@ -68,6 +75,8 @@ class Service:
     def _answer(self, command: Command) -> Reply:
         try:
             return WorkerFinished(result=msgspec.Raw(encode(self._perform(command))))
+        except DataFault as error:
+            return WorkerFailed(error=error_report(error), fault=error.fault, counts=error.counts)
         except Exception as error:
             if isinstance(error, DaitnError):
                 return WorkerFailed(error=error_report(error))
@@ -85,16 +94,16 @@ class Service:
             case EstimateFootprint():
                 return recipe.estimate(command.config)
             case Inspect():
-                return _selecting(recipe, command.selection).inspect(Path(command.data))
+                return _bound(recipe, command).inspect(Path(command.data))
             case InspectTest():
-                return _selecting(recipe, command.selection).inspect_test(Path(command.test))
+                return _bound(recipe, command).inspect_test(Path(command.test))
             case Initialise():
                 recipe.initialise(command.config, command.seed, Path(command.out))
                 return None
             case Train():
-                return _train(_selecting(recipe, command.selection), command, self._advance)
+                return _train(_bound(recipe, command), command, self._advance)
             case Evaluate():
-                return _selecting(recipe, command.selection).evaluate(
+                return _bound(recipe, command).evaluate(
                     Path(command.model), command.config, Path(command.test), command.metric
                 )
 
@@ -116,19 +125,12 @@ def _facts(recipe: Recipe) -> RecipeFacts:
     )
 
 
-def _selecting(recipe: Recipe, selection: Selection) -> Recipe:
-    """The recipe, bound to what the data's owner lets it read. Raises `InvalidInput` if it cannot
-    be bound, as it would read what it must not."""
-    if selection == Selection():
-        return recipe
-    if not isinstance(recipe, Selecting):
-        stated = [name for name in selection.__struct_fields__ if getattr(selection, name)]
-        raise InvalidInput(
-            f"the recipe {recipe.name} cannot limit which columns it reads",
-            field=stated[0],
-            fix=f"leave out {', '.join(stated)}, or let other recipes read the data",
-        )
-    return recipe.selecting(selection)
+def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) -> Recipe:
+    """The recipe, bound to the data owner's terms. Raises `InvalidInput` if it cannot be."""
+    if isinstance(recipe, Selecting):
+        return recipe.selecting(command.selection)
+    check_no_columns(command.recipe, command.selection)
+    return recipe
 
 
 def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:

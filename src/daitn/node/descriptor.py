@@ -29,7 +29,6 @@ from daitn.objects.descriptors import (
 )
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.wire import decode, encode
-from daitn.topology.topics import sketch
 
 __all__ = ["allowed_recipes", "describe", "described_dataset", "described_test_set"]
 
@@ -183,7 +182,10 @@ async def described_dataset(
     readers = _readers(consultant, "data_schema", dataset.data_schema, field)
     # Recipes that the owner admits come first.
     readers.sort(key=lambda recipe: not allows(dataset.policy.recipes, recipe))
-    _, profile = await _first(readers, lambda r: trainer.inspect(r, path, dataset.selection))
+    gate = dataset.disclosure
+    with gate.failures():
+        _, profile = await _first(readers, lambda r: trainer.inspect(r, path, dataset.selection))
+    gate.check_profile(profile)
     described = _decodable(
         DatasetDescriptor(
             name=dataset.name,
@@ -192,7 +194,7 @@ async def described_dataset(
             modality=dataset.modality,
             topics=dataset.topics,
             samples=profile.samples,
-            labels=profile.labels,
+            labels=gate.labels(profile.labels),
             quality=profile.quality,
             fresh_at_s=_changed_at_s(path),
             price_usd_per_1k=dataset.price_usd_per_1k,
@@ -210,7 +212,7 @@ def _sketch(dataset: DatasetConfig) -> TopicSketch | None:
     """A sketch of the questions' wording, if the owner allows it and there are questions."""
     if not dataset.sketch or dataset.data_schema != QUESTIONS:
         return None
-    return sketch(pair.question for pair in read_pairs(Path(dataset.path)))
+    return dataset.disclosure.sketch(pair.question for pair in read_pairs(Path(dataset.path)))
 
 
 async def described_test_set(
@@ -219,7 +221,12 @@ async def described_test_set(
     """Describe a test set; see `described_dataset`."""
     readers = _readers(consultant, "test_schema", test.test_schema, field)
     path = Path(test.path)
-    recipe, profile = await _first(readers, lambda r: trainer.inspect_test(r, path, test.selection))
+    gate = test.disclosure
+    with gate.failures():
+        recipe, profile = await _first(
+            readers, lambda r: trainer.inspect_test(r, path, test.selection)
+        )
+    gate.check_profile(profile)
     described = _decodable(
         TestSetDescriptor(
             topic=test.topic,
@@ -227,7 +234,7 @@ async def described_test_set(
             metrics=consultant.facts(recipe).metrics,
             items=profile.samples,
             chance=test.chance,
-            labels=profile.labels,
+            labels=gate.labels(profile.labels),
         )
     )
     return described, profile

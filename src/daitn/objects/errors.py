@@ -110,9 +110,9 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: DaitnError) -> ErrorReport:
-        return cls(
-            code=type(error).__name__, problem=error.problem, field=error.field, fix=error.fix
-        )
+        known = (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
+        code = next(known, DaitnError.__name__)
+        return cls(code=code, problem=error.problem, field=error.field, fix=error.fix)
 
     def error(self) -> DaitnError:
         kind = _KINDS.get(self.code, DaitnError)

@@ -287,7 +287,7 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int
     """To the site and to the verifiers that measured the result."""
     cost_usd: float
-    loss: float
+    loss: float | None
     values: dict[str, float]
     """Measured after the visit."""
     gains: dict[str, float]

@@ -46,7 +46,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     bytes_in: int
     """Bytes transferred to the site, without chunks it already held."""
     examples: int
-    loss: float
+    loss: float | None
+    """Mean over the visit's last tenth, rounded; none if the recipe reported none."""
     model_in: Digest
     model_out: Digest
     size_bytes: int

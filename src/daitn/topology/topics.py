@@ -81,13 +81,17 @@ def features(text: str) -> Buckets:
     return np.flatnonzero(there)
 
 
-def sketch(texts: Iterable[str]) -> TopicSketch:
-    """Sketch of the wording of a data set's texts. Repeated texts count once."""
+def sketch(texts: Iterable[str], least_records: int = LEAST_RECORDS) -> TopicSketch:
+    """Sketch of the wording of a data set's texts. Repeated texts count once.
+
+    Features that occur in fewer than `least_records` texts are left out.
+    """
     different = sorted(set(texts))
     looked_at = different[:: math.ceil(len(different) / _MOST_RECORDS) or 1]
     counts = np.zeros(BUCKETS, np.int64)
     for text in looked_at:
         counts[features(text)] += 1
+    counts[counts < least_records] = 0
     counts -= counts % LEAST_RECORDS
     told = np.flatnonzero(counts)
     return TopicSketch(

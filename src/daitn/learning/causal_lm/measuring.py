@@ -15,13 +15,11 @@ from daitn.learning.causal_lm.models import Model
 from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.corpora.records import OPTIONS, MultipleChoice
-from daitn.learning.recipe import Measured
+from daitn.learning.recipe import LabelMeasured, Measured
 
 __all__ = ["accuracy", "picks"]
 
 _ROWS_AT_ONCE = 64
-_LEAST_PER_LABEL = 20
-"""With fewer items, a label's accuracy would reveal something about single records."""
 
 
 def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> Measured:
@@ -38,9 +36,8 @@ def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleC
         items=len(right),
         standard_error=math.sqrt(value * (1 - value) / len(right)),
         by_label={
-            label: sum(hits) / len(hits)
+            label: LabelMeasured(value=sum(hits) / len(hits), items=len(hits))
             for label, hits in sorted(by_label.items())
-            if len(hits) >= _LEAST_PER_LABEL
         },
     )
 

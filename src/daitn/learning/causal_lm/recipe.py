@@ -9,7 +9,17 @@ from pathlib import Path
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
-from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
+from daitn.learning.recipe import (
+    LEAST_RECORDS,
+    Config,
+    DataProfile,
+    Footprint,
+    Measured,
+    Progress,
+    Selection,
+    Trained,
+    check_no_columns,
+)
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 
@@ -31,6 +41,15 @@ class CausalLm:
     test_schema = "multiple-choice/1"
     metrics: tuple[str, ...] = ("accuracy",)
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
+
+    def __init__(self, least_records: int = LEAST_RECORDS) -> None:
+        """A tokenizer is learned from words that occur in at least `least_records` records."""
+        self._least_records = least_records
+
+    def selecting(self, selection: Selection) -> CausalLm:
+        """See `Selecting`."""
+        check_no_columns(self.name, selection)
+        return CausalLm(selection.least_records)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
@@ -86,8 +105,10 @@ class CausalLm:
 
         loaded = models.load(model, settings)
         if tokens.knows_only_bytes(loaded.tokenizer):
-            texts = (text for pair in pairs for text in (pair.question, pair.answer))
-            loaded.tokenizer = tokens.learn_tokenizer(texts, settings.vocabulary)
+            records = ((pair.question, pair.answer) for pair in pairs)
+            loaded.tokenizer = tokens.learn_tokenizer(
+                records, settings.vocabulary, self._least_records
+            )
         trained = training.train(loaded, settings, pairs, examples, seed, watch)
         models.save(loaded, settings, model, out)
         return trained

@@ -2,13 +2,15 @@
 
 A model owner has no data to learn a tokenizer from. A fresh model therefore reads bytes, and the
 first site it visits learns a byte-level BPE (byte-pair encoding; Sennrich et al. 2016,
-arXiv:1508.07909) from its own records. From then on it is fixed and travels as a part. It does
-carry frequent words of the first site's records to later ones, as weights also do.
+arXiv:1508.07909) from its own records. From then on it is fixed and travels as a part. A token is
+part of a word, and only words that occur in several records are learned from, so the tokenizer
+holds no name or number of a single record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,9 +34,26 @@ def byte_tokenizer() -> Tokenizer:
     return _trained((), len(_MARKS) + 256)
 
 
-def learn_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Learn a byte-level BPE of at most `vocabulary` entries. Deterministic."""
-    return _trained((text[:_LEARNT_CHARACTERS] for text in texts), vocabulary)
+def learn_tokenizer(
+    records: Iterable[Sequence[str]], vocabulary: int, least_records: int
+) -> Tokenizer:
+    """Learn a byte-level BPE of at most `vocabulary` entries. Deterministic.
+
+    Each record is a sequence of texts. Words that occur in fewer than `least_records` different
+    records are left out.
+    """
+    split = _pre_tokenizer().pre_tokenize_str
+    occurs: Counter[str] = Counter()
+    in_records: Counter[str] = Counter()
+    for record in set(map(tuple, records)):
+        words: Counter[str] = Counter()
+        for text in record:
+            start = text[:_LEARNT_CHARACTERS]
+            words.update(start[begin:end] for _, (begin, end) in split(start))
+        occurs.update(words)
+        in_records.update(words.keys())
+    shared = sorted(word for word, count in in_records.items() if count >= least_records)
+    return _trained((word for word in shared for _ in range(occurs[word])), vocabulary)
 
 
 def knows_only_bytes(tokenizer: Tokenizer) -> bool:
@@ -53,9 +72,13 @@ def load_tokenizer(model: Path) -> Tokenizer:
         raise Corrupt(f"{path}: {error}", field=TOKENIZER, fix="fetch the model again") from error
 
 
+def _pre_tokenizer() -> pre_tokenizers.ByteLevel:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
 def _trained(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = _pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

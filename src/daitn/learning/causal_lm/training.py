@@ -27,8 +27,7 @@ from daitn.learning.causal_lm.rows import TokenRow, context_loss, continuation_s
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
-from daitn.learning.recipe import Progress, Trained
-from daitn.objects.errors import WorkFailed
+from daitn.learning.recipe import DataFault, Fault, Progress, Trained
 
 __all__ = ["train"]
 
@@ -55,7 +54,7 @@ def train(
 ) -> Trained:
     """Train `model` in place on `examples` records drawn from `pairs`.
 
-    Raises `WorkFailed` if the loss is no longer finite.
+    Raises `DataFault` if the loss is no longer finite.
     """
     began_s = time.perf_counter()
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
@@ -66,7 +65,6 @@ def train(
     optimiser = torch.optim.AdamW(
         weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True
     )
-    losses: list[float] = []
     done = 0
     while done < examples:
         groups = dealer.deal(settings.batch, most=examples - done)
@@ -74,14 +72,12 @@ def train(
         for options in optimiser.param_groups:
             options["lr"] = peak * _schedule(done / examples)
         loss = _loss(model, codec, groups, settings.generation_share, rng)
-        losses.append(_step(loss, optimiser, weights))
-        watch(Progress(examples=done, of_examples=examples, loss=losses[-1]))
+        value = _step(loss, optimiser, weights)
+        watch(Progress(examples=done, of_examples=examples, loss=value))
     if model.seen and settings.keep:
         _average_in(weights, arrived, settings.keep)
     model.seen += done
-    last = losses[-max(1, len(losses) // 10) :]
-    seconds = time.perf_counter() - began_s
-    return Trained(examples=done, loss=sum(last) / len(last), seconds=seconds)
+    return Trained(examples=done, seconds=time.perf_counter() - began_s)
 
 
 def _schedule(done: float) -> float:
@@ -123,7 +119,8 @@ def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> Tensor
 def _step(loss: Tensor, optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        raise WorkFailed(
+        raise DataFault(
+            Fault.LOSS_NOT_FINITE,
             f"the loss became {value}",
             field="model.config.learning_rate",
             fix="lower model.config.learning_rate",

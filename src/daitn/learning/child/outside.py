@@ -16,7 +16,7 @@ import msgspec
 from daitn.learning.child.frames import HEADER, MAX_FRAME_BYTES, Ready, framed
 from daitn.objects.errors import WorkFailed
 
-__all__ = ["ChildProcess"]
+__all__ = ["ChildProcess", "ProcessFailed"]
 
 ReplyT = TypeVar("ReplyT")
 
@@ -28,6 +28,10 @@ _REST_OF_FRAME_WITHIN_S = 10.0
 """A child writes each frame at once, so one that does not end is malformed."""
 _REAP_WITHIN_S = 5.0
 _TAIL_BYTES = 4096
+
+
+class ProcessFailed(WorkFailed):
+    """A process failed, rather than what it ran: the words are the node's and hold no data."""
 
 
 class ChildProcess(Generic[ReplyT]):
@@ -56,7 +60,7 @@ class ChildProcess(Generic[ReplyT]):
     async def start(cls, threads: int) -> Self:
         """Start a child on `threads` processors, and wait until its engine is loaded.
 
-        Raises `WorkFailed` if it does not come up.
+        Raises `ProcessFailed` if it does not come up.
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", cls.module, "--threads", str(threads)),
@@ -111,7 +115,7 @@ class ChildProcess(Generic[ReplyT]):
         self._log_task.cancel()
 
     async def receive(self) -> ReplyT:
-        """The next message. Raises `WorkFailed`, and kills the child, if it has ended or sends
+        """The next message. Raises `ProcessFailed`, and kills the child, if it has ended or sends
         something malformed."""
         try:
             header = await self._replies.readexactly(HEADER.size)
@@ -137,7 +141,7 @@ class ChildProcess(Generic[ReplyT]):
         tail = self._tail.decode(errors="replace").strip()
         _log.error("the %s %s; its last output:\n%s", self.name, ended, tail or "(none)")
         # The output stays in this log: it may quote a record, or somebody's query.
-        raise WorkFailed(
+        raise ProcessFailed(
             f"the {self.name} {ended}",
             fix="see the log of the node that did the work; its next command gets a new worker",
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daitn.objects.errors import InvalidInput
+from daitn.learning.recipe import DataFault, Fault
 
 __all__ = ["NO_NUMBER", "Complaints", "some"]
 
@@ -37,15 +37,18 @@ class Complaints:
     """The label's column is unknown: it may be one of those with text."""
     _general: list[tuple[str, str, str]] = field(default_factory=list)
     """Problem, field and fix of each."""
+    _fault: Fault = Fault.MALFORMED
+    """Of the last general complaint."""
     _cells: dict[tuple[int, str], _Cells] = field(default_factory=dict)
     _numbers: set[int] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         return bool(self._general or self._cells)
 
-    def add(self, problem: str, name: str, fix: str) -> None:
+    def add(self, problem: str, name: str, fix: str, fault: Fault = Fault.MALFORMED) -> None:
         """Add a complaint about the file as a whole."""
         self._general.append((problem, name, fix))
+        self._fault = fault
 
     def cell(self, line: int, column: int, problem: str) -> None:
         """Add a complaint about a cell, worded to follow "cells that"; column -1: its record."""
@@ -58,7 +61,7 @@ class Complaints:
             self._numbers.update(columns)
 
     def fail(self) -> None:
-        """Raise `InvalidInput` with all complaints, if there are any."""
+        """Raise `DataFault` with all complaints, if there are any."""
         text = self._text_columns()
         every = [*self._general]
         if text:
@@ -68,10 +71,13 @@ class Complaints:
             return
         shown = every[:_SHOWN]
         more = f"; and {len(every) - len(shown)} more" if len(every) > len(shown) else ""
-        raise InvalidInput(
+        raise DataFault(
+            self._fault if len(every) == len(self._general) == 1 else Fault.MALFORMED,
             f"{self.path}: {'; '.join(problem for problem, _, _ in shown)}{more}",
             field=", ".join(dict.fromkeys(name for _, name, _ in shown)),
             fix="; ".join(dict.fromkeys(fix for _, _, fix in shown)),
+            problems=len(every),
+            line=min((cells.first_line for cells in self._cells.values()), default=0),
         )
 
     def _text_columns(self) -> list[tuple[int, str]]:

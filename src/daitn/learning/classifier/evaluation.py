@@ -12,14 +12,12 @@ from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
-from daitn.learning.recipe import Measured
+from daitn.learning.recipe import LabelMeasured, Measured
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["METRICS", "check_metric", "evaluate"]
 
 METRICS = ("accuracy", "balanced_accuracy")
-_MIN_LABEL_ITEMS = 10
-"""A label with fewer items is not reported on its own, as it would reveal single records."""
 
 
 def check_metric(metric: str) -> None:
@@ -59,9 +57,8 @@ def evaluate(
         items=len(right),
         standard_error=error,
         by_label={
-            name: float(hits.mean())
+            name: LabelMeasured(value=float(hits.mean()), items=len(hits))
             for name, hits in by_label.items()
-            if len(hits) >= _MIN_LABEL_ITEMS
         },
     )
 

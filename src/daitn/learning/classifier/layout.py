@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daitn.learning.classifier.complaints import Complaints
-from daitn.learning.recipe import Selection
-from daitn.objects.errors import InvalidInput
+from daitn.learning.recipe import DataFault, Fault, Selection
 from daitn.objects.text import plain
 
 __all__ = ["LABEL", "Layout", "label_column", "lay_out"]
@@ -32,11 +31,12 @@ class Layout:
 def label_column(wanted: str, selection: Selection) -> str:
     """The column with the label for a model that names `wanted`.
 
-    The data's owner decides. Raises `InvalidInput` if the owner names another one.
+    The data's owner decides. Raises `DataFault` if the owner names another one.
     """
     named = plain(selection.label)
     if named and wanted not in (LABEL, named):
-        raise InvalidInput(
+        raise DataFault(
+            Fault.LABEL_NOT_OFFERED,
             f"the owner of the data does not offer {wanted!r} as the label",
             field="model.config.label",
             fix="leave it out: each data set's owner says which column it is",
@@ -63,7 +63,7 @@ def lay_out(
         fix = "say which column holds the label: `label: its name`"
         if near:
             fix += f", perhaps {' or '.join(near)}"
-        complaints.add(f"no column is called {name}", "label", fix)
+        complaints.add(f"no column is called {name}", "label", fix, Fault.NO_LABEL)
     offered = _offered(names, selection, complaints)
     features = tuple(at for at in offered if at != label)
     _check_names(names, features, label, complaints)
@@ -109,7 +109,8 @@ def _check_names(
 
 def _refuse_header(path: Path, header: list[str]) -> None:
     other_separator = any(mark in "".join(header) for mark in ";\t|")
-    raise InvalidInput(
+    raise DataFault(
+        Fault.NO_HEADER,
         f"{path}, line 1, field header: names fewer than two columns",
         field="header",
         fix="separate columns by commas"

@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from daitn.learning.classifier.complaints import some
 from daitn.learning.classifier.config import ClassifierConfig
-from daitn.learning.classifier.layout import LABEL
 from daitn.learning.classifier.parts import Standard
-from daitn.objects.errors import InvalidInput
+from daitn.learning.recipe import DataFault, Fault
 
 __all__ = ["class_indices", "engine_device", "forward", "scaled"]
 
@@ -49,17 +48,15 @@ def forward(inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def class_indices(labels: Sequence[str], config: ClassifierConfig, path: Path) -> Tensor:
-    """Each record's class as an index. Raises `InvalidInput` if a label is not a class.
-
-    The error names only published labels, as a model may call any column its label.
-    """
+    """Each record's class as an index. Raises `DataFault` if a label is not a class."""
     index = {name: number for number, name in enumerate(config.classes)}
     unknown = sorted(set(labels) - index.keys())
     if unknown:
-        shown = some(unknown) if config.label == LABEL else f"{len(unknown)} of them"
-        raise InvalidInput(
-            f"{path} has labels that are not classes of the model: {shown}",
+        raise DataFault(
+            Fault.OTHER_LABELS,
+            f"{path} has labels that are not classes of the model: {some(unknown)}",
             field="model.config.classes",
             fix="list every class in any site's data",
+            labels=len(unknown),
         )
     return torch.tensor([index[label] for label in labels])

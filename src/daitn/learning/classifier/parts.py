@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from daitn.learning.classifier.config import ClassifierConfig
-from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.learning.recipe import DataFault, Fault
+from daitn.objects.errors import Corrupt
 from daitn.objects.text import plain
 
 __all__ = ["Standard", "State", "fresh", "read", "settle", "write"]
@@ -65,14 +66,17 @@ def fresh(config: ClassifierConfig, seed: int) -> State:
 def settle(state: State, config: ClassifierConfig, columns: tuple[str, ...]) -> None:
     """Bind a fresh model to the first columns that it sees.
 
-    Raises `InvalidInput` if their number differs from the configured one.
+    Raises `DataFault` if their number is not the configured one.
     """
     if isinstance(config.features, int) and config.features != len(columns):
-        raise InvalidInput(
+        raise DataFault(
+            Fault.OTHER_WIDTH,
             f"the model takes {config.features} features, the data has {len(columns)}: "
             f"{', '.join(columns[:5])}, ...",
             field="model.config.features",
             fix="give the number of feature columns, or `auto`",
+            model=config.features,
+            data=len(columns),
         )
     state.columns = columns
     if not state.layers:

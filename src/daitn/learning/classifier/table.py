@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from daitn.learning.classifier.complaints import NO_NUMBER, Complaints, some
 from daitn.learning.classifier.layout import LABEL, Layout, label_column, lay_out
-from daitn.learning.recipe import DataProfile, Selection
+from daitn.learning.recipe import DataFault, DataProfile, Fault, Selection
 from daitn.learning.text_file import text_lines
-from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain
 
 __all__ = ["LABEL", "Table", "profile", "read_table"]
@@ -43,20 +42,23 @@ class Table:
     def arranged(self, columns: tuple[str, ...], path: Path) -> Table:
         """The same data with its feature columns in this order.
 
-        Raises `InvalidInput` naming the columns that only one side has.
+        Raises `DataFault` naming the columns that only one side has.
         """
         if columns == self.columns:
             return self
         missing = sorted(set(columns) - set(self.columns))
         unexpected = sorted(set(self.columns) - set(columns))
         if missing or unexpected:
-            raise InvalidInput(
+            raise DataFault(
+                Fault.OTHER_COLUMNS,
                 f"{path} has other columns than the model has learned from"
                 + _listed("missing", missing)
                 + _listed("unexpected", unexpected),
                 field="columns",
                 fix="give the columns the same names at every site; add a missing one, empty where "
                 "its values are not known, and have the site `ignore` the others",
+                missing=len(missing),
+                unexpected=len(unexpected),
             )
         order = [self.columns.index(name) for name in columns]
         return Table(columns=columns, features=self.features[:, order], labels=self.labels)
@@ -82,7 +84,9 @@ def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECT
                 complaints.cell(line, layout.label, "should not be empty")
         features.append(_numbers(line, layout, cells, complaints))
     if not features and not complaints:
-        complaints.add("there are no records", "records", "add some below the header")
+        complaints.add(
+            "there are no records", "records", "add some below the header", Fault.NO_RECORDS
+        )
     complaints.fail()
     columns = tuple(complaints.names[at] for at in layout.features)
     return Table(columns=columns, features=np.stack(features), labels=tuple(labels))
@@ -96,10 +100,12 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
     table = read_table(path, LABEL, selection)
     labels = Counter(table.labels)
     if len(labels) > _MAX_LABELS:
-        raise InvalidInput(
+        raise DataFault(
+            Fault.TOO_MANY_LABELS,
             f"{path} has {len(labels)} different labels; at most {_MAX_LABELS} can be classes",
             field=label_column(LABEL, selection),
             fix="name the column with the class: `label: its name`",
+            labels=len(labels),
         )
     usable = int(np.isfinite(table.features).all(axis=1).sum())
     return DataProfile(
@@ -139,7 +145,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if cells and not (len(cells) == 1 and not cells[0].strip()):
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise InvalidInput(
+        raise DataFault(
+            Fault.NO_CSV,
             f"{path} is not a CSV file: {error}, in line {reader.line_num}",
             field=str(path),
             fix="write CSV in UTF-8",

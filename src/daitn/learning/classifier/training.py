@@ -23,8 +23,6 @@ __all__ = ["merged", "train"]
 
 _REPORTS = 20
 """Progress reports per visit."""
-_LAST_SHARE = 0.1
-"""The share of batches, at the end, whose mean loss is the visit's loss."""
 
 
 def train(
@@ -48,11 +46,8 @@ def train(
     state.standard = merged(state.standard, table.features, examples)
     inputs = scaled(table.features, state.standard)
     order = _order(len(targets), examples, seed)
-    losses = _fit(state, config, inputs, targets, order, watch)
-    last = losses[-max(1, round(len(losses) * _LAST_SHARE)) :]
-    return Trained(
-        examples=examples, loss=float(np.mean(last)), seconds=time.perf_counter() - started
-    )
+    _fit(state, config, inputs, targets, order, watch)
+    return Trained(examples=examples, seconds=time.perf_counter() - started)
 
 
 def _fit(
@@ -62,8 +57,8 @@ def _fit(
     targets: Tensor,
     order: Tensor,
     watch: Callable[[Progress], None],
-) -> list[float]:
-    """Train on `order` in batches; returns each batch's loss."""
+) -> None:
+    """Train on `order` in batches."""
     device = engine_device()
     inputs, targets = inputs.to(device), targets.to(device)
     layers = [
@@ -73,21 +68,19 @@ def _fit(
     tensors = [tensor for layer in layers for tensor in layer]
     arrived = [tensor.detach().clone() for tensor in tensors]
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
-    losses: list[float] = []
-    total = len(order)
-    done = 0
+    total, done, summed, since = len(order), 0, 0.0, 0
     for batch in torch.split(order.to(device), config.batch):
         optimiser.zero_grad()
         loss = functional.cross_entropy(forward(inputs[batch], layers), targets[batch])
         objective = loss + config.proximal / 2 * _distance(tensors, arrived)
         objective.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        losses.append(float(loss.detach()))
+        summed, since = summed + float(loss.detach()) * len(batch), since + len(batch)
         before, done = done, done + len(batch)
         if before * _REPORTS // total != done * _REPORTS // total:
-            watch(Progress(examples=done, of_examples=total, loss=losses[-1]))
+            watch(Progress(examples=done, of_examples=total, loss=summed / since))
+            summed, since = 0.0, 0
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
-    return losses
 
 
 def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:

@@ -14,8 +14,8 @@ from typing import TypeVar
 import msgspec
 
 from daitn.files.atomic import make_folder, replace_file
+from daitn.learning.recipe import DataFault, Fault
 from daitn.learning.text_file import text_lines
-from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain_fields
 
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
@@ -61,7 +61,7 @@ Record = TypeVar("Record", QaPair, MultipleChoice)
 def read_pairs(path: Path) -> list[QaPair]:
     """Read a `qa-pairs/1` file.
 
-    Raises `NotFound` if there is no such file, `InvalidInput` naming file, lines and fields if
+    Raises `NotFound` if there is no such file, `DataFault` naming file, lines and fields if
     records are malformed or there are none.
     """
     return _read(path, QaPair, "qa-pairs/1", ("topic", "label", "question", "answer"))
@@ -111,7 +111,12 @@ def _read(path: Path, kind: type[Record], schema: str, required: tuple[str, ...]
     if complaints:
         raise _malformed(path, complaints)
     if not records:
-        raise InvalidInput(f"{path} has no records", field=str(path), fix=f"write {schema} lines")
+        raise DataFault(
+            Fault.NO_RECORDS,
+            f"{path} has no records",
+            field=str(path),
+            fix=f"write {schema} lines",
+        )
     return records
 
 
@@ -137,14 +142,17 @@ def _named_field(problem: str) -> str:
     return "record"
 
 
-def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> InvalidInput:
+def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> DataFault:
     """One error for all complaints, shortened to a readable length."""
     shown = complaints[:_SHOWN]
     told = "; ".join(f"line {line}, field {c.field}: {c.problem}" for line, c in shown)
     more = f"; and {len(complaints) - len(shown)} more" if len(complaints) > len(shown) else ""
     first_line, first = complaints[0]
-    return InvalidInput(
+    return DataFault(
+        Fault.MALFORMED,
         f"{path}, {told}{more}",
         field=first.field,
         fix=f"{first.fix} at line {first_line} of {path}",
+        problems=len(complaints),
+        line=first_line,
     )

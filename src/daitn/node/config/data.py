@@ -6,7 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.learning.recipe import Selection
+from daitn.learning.recipe import LEAST_RECORDS, Selection
+from daitn.node.disclosure import Disclosure
 from daitn.objects.descriptors import DataPolicy
 from daitn.objects.text import plain_fields, plain_words
 
@@ -24,10 +25,18 @@ class TableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ignore: tuple[str, ...] = ()
     """Of a table: columns that are never read, for instance ids and text. A recipe that cannot
     leave columns out is refused."""
+    least_records: Annotated[int, msgspec.Meta(ge=LEAST_RECORDS)] = LEAST_RECORDS
+    """Minimum number of records behind any count, mean, measured value or word that leaves the
+    site. A file with fewer is not offered, and a visit on fewer examples is refused."""
 
     @property
     def selection(self) -> Selection:
-        return Selection(label=self.label, columns=self.columns, ignore=self.ignore)
+        return Selection(
+            label=self.label,
+            columns=self.columns,
+            ignore=self.ignore,
+            least_records=self.least_records,
+        )
 
 
 class DatasetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +62,10 @@ class DatasetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
     """Published as it is."""
     sketch: bool = True
     """Whether the descriptor describes the wording of the questions, as hashed counts."""
+
+    @property
+    def disclosure(self) -> Disclosure:
+        return Disclosure(f"data set {self.name}", self.least_records)
 
     def __post_init__(self) -> None:
         plain_fields(self, "topics", blank=False)

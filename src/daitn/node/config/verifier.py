@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.node.config.data import TableConfig
+from daitn.node.disclosure import Disclosure
 from daitn.objects.descriptors import Share
 from daitn.objects.text import plain_fields
 
@@ -24,6 +25,10 @@ class TestSetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
     """Format of an item: a schema that an allowed recipe reads."""
     chance: Share = 0.0
     """Accuracy of a random guess."""
+
+    @property
+    def disclosure(self) -> Disclosure:
+        return Disclosure(f"test set {self.topic}", self.least_records)
 
     def __post_init__(self) -> None:
         plain_fields(self, "topic", blank=False)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from daitn.identity.keys import SigningKey
@@ -18,11 +17,12 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
+from daitn.node.disclosure import LossGate
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
@@ -179,11 +179,13 @@ class Executor:
     ) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work)
+        gate, losses = dataset.disclosure, LossGate(dataset.least_records)
+        gate.check_examples(work.examples)
         await self._inspect_changed(work.recipe, dataset)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         out = _new_folder(folder / "out")
         async with self._turns.turn(place):
-            with _path_hidden(dataset.path):
+            with gate.failures():
                 trained = await self._trainer.train(
                     work.recipe,
                     folder / "in",
@@ -192,7 +194,7 @@ class Executor:
                     work.examples,
                     work.seed,
                     out,
-                    lambda progress: self._publish_training(work, progress),
+                    lambda progress: self._publish_training(work, losses.take(progress)),
                     selection=dataset.selection,
                 )
         result, manifest = await self._pack(work.recipe, out)
@@ -209,7 +211,7 @@ class Executor:
                 overhead_s=max(0.0, seconds - trained.seconds - moved.seconds),
                 bytes_in=moved.bytes_in,
                 examples=trained.examples,
-                loss=trained.loss,
+                loss=losses.loss(),
                 model_in=model.manifest,
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
@@ -225,7 +227,7 @@ class Executor:
         async with self._turns.turn(place):
             self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
-            with _path_hidden(test.path):
+            with test.disclosure.failures():
                 measured = await self._trainer.evaluate(
                     work.recipe,
                     folder / "in",
@@ -250,7 +252,7 @@ class Executor:
                 value=measured.value,
                 items=measured.items,
                 standard_error=measured.standard_error,
-                by_label=measured.by_label,
+                by_label=test.disclosure.by_label(measured),
             ),
             work,
             None,
@@ -341,10 +343,11 @@ class Executor:
             fix="see `daitn get verifiers`",
         )
 
-    def _publish_training(self, work: Work, progress: TrainingProgress) -> None:
-        self._publish_progress(
-            work, "training", progress.examples, progress.of_examples, progress.loss
-        )
+    def _publish_training(self, work: Work, progress: TrainingProgress | None) -> None:
+        if progress is not None:
+            self._publish_progress(
+                work, "training", progress.examples, progress.of_examples, progress.loss
+            )
 
     def _publish_progress(
         self, work: Work, phase: str, done: int, total: int, loss: float | None = None
@@ -360,18 +363,6 @@ class Executor:
                 loss=loss,
             )
         )
-
-
-@contextlib.contextmanager
-def _path_hidden(path: str) -> Iterator[None]:
-    """Hide the path of a file in errors: it does not concern whoever sent the work."""
-    try:
-        yield
-    except DaitnError as error:
-        problem, field, fix = (
-            text.replace(path, "the data") for text in (error.problem, error.field, error.fix)
-        )
-        raise type(error)(problem, field=field, fix=fix) from None
 
 
 def _stamp(path: str) -> tuple[int, int]:

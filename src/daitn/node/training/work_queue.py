@@ -15,6 +15,7 @@ from daitn.objects.errors import (
     InvalidInput,
     Refused,
     StorageFull,
+    WorkFailed,
 )
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
@@ -178,8 +179,11 @@ class WorkQueue:
             return self._failed(work, ErrorReport.of(error))
         except Exception as error:
             log.exception("%s failed", work.visit)
-            problem = f"{type(error).__name__}: {error}"
-            return self._failed(work, ErrorReport(code="WorkFailed", problem=problem))
+            failed = WorkFailed(
+                f"the site failed at this work: {type(error).__name__}",
+                fix="the site's log says more",
+            )
+            return self._failed(work, ErrorReport.of(failed))
         return WorkOutcome(
             visit=work.visit,
             job=work.job,
