@@ -1,0 +1,92 @@
+"""The roster: who belongs to a network, with which key, in which parts, until when.
+
+One file per network, signed by the network's root key. It replaces trust on first use and roles
+that a node declares for itself: a descriptor counts only within what the roster grants its key.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import checked_name
+
+__all__ = ["Kind", "Member", "Roster", "SignedRoster"]
+
+_MOST_MEMBERS = 100_000
+
+
+class Kind(enum.StrEnum):
+    """The part that a member has."""
+
+    CENTER = "center"
+    """A control centre."""
+    SITE = "site"
+    """A node, with the roles that the roster grants it."""
+    OWNER = "owner"
+    """A person or program that owns models and queries: it submits, cancels and deploys."""
+    OPERATOR = "operator"
+    """A person or program that runs the network: it steers and reads everything."""
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One key, and what its holder may be."""
+
+    name: str
+    """Of a site: the site's name; of an owner: the name in its intents. Unique within a kind."""
+    kind: Kind
+    public_key: str
+    """Ed25519, base64."""
+    until_s: float
+    """When the membership ends."""
+    roles: tuple[Role, ...] = ()
+    """Of a site: the roles it may play."""
+    owner: str = ""
+    """Of a site: who runs it, as in its descriptor."""
+    jurisdiction: str = ""
+    """Of a site: where it is, as in its descriptor."""
+
+
+class Roster(msgspec.Struct, frozen=True, kw_only=True):
+    """The members of one network at one time. Raises `InvalidInput` for a malformed one."""
+
+    network: str
+    """Name of the network: signatures made for one network are worth nothing in another."""
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    """Rises with every change. A process takes no lower version than it has seen (rollback)."""
+    issued_at_s: float
+    until_s: float
+    """A roster is renewed before this; afterwards it is worth nothing (freeze)."""
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=_MOST_MEMBERS)]
+
+    def __post_init__(self) -> None:
+        checked_name(self.network, "network")
+        for field, used in (
+            ("public_key", [member.public_key for member in self.members]),
+            ("name", [(member.kind, member.name) for member in self.members]),
+        ):
+            if len(set(used)) < len(used):
+                raise InvalidInput(
+                    "two members share one",
+                    field=f"members[].{field}",
+                    fix="give each member its own",
+                )
+
+    def current(self, now_s: float) -> dict[str, Member]:
+        """The members whose membership holds, by public key; none of an expired roster."""
+        if now_s >= self.until_s:
+            return {}
+        return {m.public_key: m for m in self.members if now_s < m.until_s}
+
+
+class SignedRoster(msgspec.Struct, frozen=True, kw_only=True):
+    """A roster as it is stored and sent."""
+
+    roster: bytes
+    """The canonical MessagePack of a `Roster`, as it was signed."""
+    signature: str
+    """Made with the network's root key, base64."""
