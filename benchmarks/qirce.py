@@ -1,4 +1,5 @@
-"""How long one routing decision takes, and how many observations are absorbed beside.
+"""How long one routing decision takes, how many observations are absorbed beside, and what it
+costs a gateway that facilities join.
 
 python -m benchmarks.qirce [--json]
 """
@@ -9,6 +10,7 @@ import argparse
 import json
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +28,11 @@ from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Serving
 from daitn.objects.queries import QueryConstraints, QueryIntent, Trust
 from daitn.objects.readings import ServingReading
+from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
+from daitn.tools.freed_arrays import keep_freed_arrays
+from daitn.tools.membership import FileKeys, Membership
+from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.state import QrrtState
 
@@ -34,6 +41,10 @@ WARM, DECISIONS = 200, 1000
 """Decisions before, and those whose median is told: the first ones are slower."""
 PER_S = 100_000
 """Observations per second that are absorbed between decisions."""
+JOINING, FEW = 2000, 200
+"""Facilities that join one after the other, and after how many of them a join is compared."""
+ABOUT = 50
+"""Joins whose median is told."""
 
 
 def node(number: int, deployments: int) -> NodeDescriptor:
@@ -129,6 +140,31 @@ def _beside(
     }
 
 
+def joining(deployments: int, *, queries: bool) -> dict[str, float]:
+    """Facilities join one by one, and say how they do; with a query after each, or without."""
+    fabric = MemoryFabric(MemoryNetwork(), GATE)
+    feed = QrrtFeed(fabric, Membership(fabric, FileKeys(Path("unwritten"))), GATE)
+    load, rng, qirce = GatewayLoad(), random.Random(1), Qirce()
+    spent_s = []
+    for number in range(JOINING):
+        joins = node(number, deployments)
+        began_s = time.process_time()
+        feed.described(joins)
+        feed.came(joins.site)
+        if queries:
+            snapshot = feed.snapshot()
+            paths, in_flight = feed.paths(snapshot), load.of(snapshot)
+            qirce.decide(QueryContext(INTENTS["auto"], snapshot, paths, in_flight, 2.0), rng)
+        spent_s.append(time.process_time() - began_s)
+    few_s, many_s = (float(np.median(spent_s[n - ABOUT : n])) for n in (FEW, JOINING))
+    return {
+        f"{JOINING} facilities join: s": sum(spent_s),
+        f"a join at {FEW}: us": 1e6 * few_s,
+        f"a join at {JOINING}: us": 1e6 * many_s,
+        f"a join at {JOINING} over one at {FEW}": many_s / few_s,
+    }
+
+
 def _us(qirce: Qirce, context: QueryContext, rng: random.Random) -> float:
     began_s = time.perf_counter()
     qirce.decide(context, rng)
@@ -143,10 +179,15 @@ def _serving(site: SiteId, name: str) -> Serving:
 
 
 def main() -> None:
+    keep_freed_arrays()  # As a gateway does.
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     arguments = parser.parse_args()
     results = [measured(100, 10), measured(400, 250)]
+    for deployments in (1, 10):
+        for queries in (False, True):
+            case = {"deployments of each": deployments, "a query after each join": queries}
+            results.append(case | joining(deployments, queries=queries))
     print(json.dumps(results, indent=None if arguments.json else 1))
 
 

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+from typing import Any
 
 import pytest
 
 from daitn.center import executor as actions_module
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
-from daitn.control.jobs.commands import StartWork
+from daitn.control.jobs.commands import Assess, ChooseVerifiers, ComputeRoute, StartWork
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.objects.identifiers import JobId, SiteId, VisitId
-from daitn.objects.jobs import JobEvent, Reported, Submitted
+from daitn.objects.jobs import Assessed, JobEvent, Planned, Reported, VerifiersChosen
 from daitn.objects.messages import VisitWork, Work, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.journal.memory import MemoryJournal
-from daitn.topology.snapshot import Drrt
+from daitn.topology import relevance as topology
+from daitn.topology.snapshot import Drrt, MsDrrt
 from tests.control.jobs.world import INTENT, NEEDS
 
 NETCO = SiteId("netco")
+
+
+def job_of(name: JobId) -> Job:
+    return Job(
+        id=name, intent=INTENT, needs=NEEDS, start=None, insist=False, submitted_at_s=0.0
+    )  # fmt: skip
 
 
 class Scene:
@@ -66,11 +75,7 @@ class Scene:
     async def start(self, number: int) -> None:
         """Hand in the first visit of the job of this number."""
         name = JobId(f"qa-{number}")
-        submitted = Submitted(job=name, intent=INTENT, needs=NEEDS)
-        job = Job(
-            id=name, intent=submitted.intent, needs=NEEDS, start=None, insist=False,
-            submitted_at_s=0.0,
-        )  # fmt: skip
+        job = job_of(name)
         work = VisitWork(
             visit=job.next_visit_id(), job=name, recipe="classifier", config={}, seed=0,
             owner="acme", dataset="qa", examples=0, model=None, previous=(),
@@ -89,6 +94,23 @@ async def test_what_is_handed_in_first_is_accepted_first() -> None:
         (visit, ahead) for ahead, visit in enumerate(visits)
     ]
     assert not scene.fed
+
+
+async def test_the_topology_is_cut_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def relevant_to(*asked: Any, **needs: Any) -> MsDrrt:
+        threads.append(threading.current_thread())
+        return topology.relevant_to(*asked, **needs)
+
+    monkeypatch.setattr(actions_module, "relevant_to", relevant_to)
+    scene = Scene()
+    for command in (Assess(), ComputeRoute(), ChooseVerifiers(INTENT.objective_names())):
+        await scene.executor.carry_out(job_of(JobId("qa-1")), command)
+    assert [type(event) for event in scene.fed] == [Assessed, Planned, VerifiersChosen]
+    await scene.executor.cut(INTENT, NEEDS)
+    assert len(threads) >= 4
+    assert threading.current_thread() not in threads
 
 
 async def test_a_site_that_takes_no_work_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

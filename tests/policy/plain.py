@@ -54,7 +54,8 @@ class PlainPolicy(Generic[ContextT, CandidateT]):
     pick: Callable[[Sequence[Scored], Rng], str] = best
 
     def decide(self, context: ContextT, rng: Rng) -> Decision:
-        """Run all filters on all candidates, rank those that pass all, pick one.
+        """Run all filters on all candidates, rank those that pass all, pick one. Equals stay in
+        the order in which they are proposed.
 
         Raises `InvalidInput` if a preference names an unknown scorer, `ValueError` if two
         candidates share an id or a scorer leaves [0, 1].
@@ -68,7 +69,7 @@ class PlainPolicy(Generic[ContextT, CandidateT]):
             rejections += found
             if not found:
                 ranking.append(self._scored(context, name, candidate, weights))
-        ranking.sort(key=lambda scored: (-scored.score, scored.candidate))
+        ranking.sort(key=lambda scored: -scored.score)
         return Decision(
             policy=self.name,
             chosen=self.pick(ranking, rng) if ranking else None,
@@ -80,8 +81,7 @@ class PlainPolicy(Generic[ContextT, CandidateT]):
 
     def _proposed(self, context: ContextT) -> list[tuple[str, CandidateT]]:
         named = [(self.identify(candidate), candidate) for candidate in self.propose(context)]
-        named.sort(key=lambda pair: pair[0])
-        for (one, _), (other, _) in pairwise(named):
+        for one, other in pairwise(sorted(name for name, _ in named)):
             if one == other:
                 raise ValueError(f"policy {self.name}: two candidates are called {one!r}")
         return named

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.scenes.ports import free_port
 
-__all__ = ["Relay"]
+__all__ = ["RecordingRelay", "Relay"]
 
 
 class Relay:
@@ -69,12 +69,18 @@ class Relay:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        await asyncio.gather(self._pass(reader, back, inward=True), self._pass(there, writer))
         self._writers -= {writer, back}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _saw(self, data: bytes, inward: bool) -> None:
+        """Something is passed on."""
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, inward: bool = False
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                self._saw(data, inward)
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 while self.silent:  # noqa: ASYNC110 - a test sets it from another thread
@@ -86,3 +92,15 @@ class Relay:
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+
+class RecordingRelay(Relay):
+    """Keeps what whoever connects sends to the target."""
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
+        self.inbound = bytearray()
+
+    def _saw(self, data: bytes, inward: bool) -> None:
+        if inward:
+            self.inbound += data

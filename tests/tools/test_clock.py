@@ -9,7 +9,7 @@ import pytest
 from daitn.objects.identifiers import SiteId
 from daitn.tools import clock
 from daitn.tools.sensing.estimates import LinkEstimate
-from daitn.topology.state import merged_link
+from daitn.topology.network import merged_link
 
 
 @pytest.mark.parametrize("by_s", [-3600.0, -86_400.0 * 365, 3600.0])

@@ -23,8 +23,10 @@ from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.route.engine import Mtrce
+from daitn.control.route.next_site import NOWHERE
+from daitn.control.route.question import RouteQuestion
 from daitn.objects.access import allows
-from daitn.objects.decisions import Assessment
+from daitn.objects.decisions import Assessment, Decision, Route
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
@@ -87,14 +89,15 @@ class JobExecutor:
             case ComputeRoute():
                 self._feed(job.id, await self._route(job))
             case ChooseVerifiers(objectives):
-                self._feed(job.id, VerifiersChosen(self._verifiers(job, objectives)))
+                self._feed(job.id, VerifiersChosen(await self._verifiers(job, objectives)))
             case StartWork():
                 await self._start(job, command)
             case StopWork(site, visit):
                 await self._stop(site, CancelWork(visit=visit))
             case Settle():
                 self._settle(job)
-                await self._experience.learn(job, self.cut(job.intent, job.needs), clock.now_s())
+                topology = await self.cut(job.intent, job.needs)
+                await self._experience.learn(job, topology, clock.now_s())
 
     async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
         """T-FAM's assessment of an intent on the current topology."""
@@ -103,25 +106,33 @@ class JobExecutor:
         def cut(changed: TrainingIntent) -> MsDrrt:
             return _cut(snapshot, changed, needs, now_s)
 
-        question = replace(
-            first_question(intent, needs, cut(intent), now_s),
-            experience=self._experience.of(intent.model.recipe, needs),
-        )
-        return await asyncio.to_thread(assess, question, cut)
+        experience = self._experience.of(intent.model.recipe, needs)
 
-    def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
-        """The MS-DRRT of an intent on the topology of this moment."""
-        return _cut(self._snapshot(), intent, needs, clock.now_s())
+        def assessed() -> Assessment:
+            question = first_question(intent, needs, cut(intent), now_s)
+            return assess(replace(question, experience=experience), cut)
+
+        return await asyncio.to_thread(assessed)
+
+    async def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
+        """The MS-DRRT of an intent on the topology of this moment. It takes a while, in a thread:
+        half a second at 10,000 sites."""
+        return await asyncio.to_thread(_cut, self._snapshot(), intent, needs, clock.now_s())
 
     async def _route(self, job: Job) -> Planned:
-        now_s = clock.now_s()
-        topology = self.cut(job.intent, job.needs)
-        away = _holders_away(job, topology)
-        question = replace(
-            route_question(job, topology, now_s),
+        now_s, snapshot = clock.now_s(), self._snapshot()
+        asked = replace(
+            route_question(job, NOWHERE, now_s),
             experience=self._experience.of(job.intent.model.recipe, job.needs),
         )
-        route, decision = await asyncio.to_thread(Mtrce().plan, question)
+
+        def planned() -> tuple[RouteQuestion, Route | None, Decision]:
+            topology = _cut(snapshot, asked.intent, job.needs, now_s)
+            question = replace(asked, topology=topology)
+            return question, *Mtrce().plan(question)
+
+        question, route, decision = await asyncio.to_thread(planned)
+        away = _holders_away(job, snapshot)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
         if route is not None:
@@ -129,15 +140,15 @@ class JobExecutor:
         return Planned(
             route=None,
             decision=decision,
-            waiting_for=_sites_away(job, topology, self._not_back()),
+            waiting_for=_sites_away(job, question.topology, self._not_back()),
             why=await asyncio.to_thread(Mtrce().why_none, question),
-            unvisited=unvisited(job, topology),
+            unvisited=unvisited(job, question.topology),
         )
 
-    def _verifiers(
+    async def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
     ) -> tuple[VerifierAssignment, ...]:
-        topology = self.cut(job.intent, job.needs)
+        topology = await self.cut(job.intent, job.needs)
         chosen: list[VerifierAssignment] = []
         for objective in objectives:
             busy = Counter(given.site for given in chosen)
@@ -222,9 +233,9 @@ def _assigned(
     return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 
 
-def _holders_away(job: Job, topology: MsDrrt) -> str:
+def _holders_away(job: Job, snapshot: Drrt) -> str:
     """The holders of the best model, if none of them is connected."""
-    sites = topology.snapshot.sites
+    sites = snapshot.sites
     holders = job.best.model.holders if job.best else ()
     if not holders or any(
         site == CENTER_SITE or (site in sites and sites[site].alive) for site in holders

@@ -211,13 +211,14 @@ class ControlCenter:
 
     async def _on_topology(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TopologyView`: the DRRT."""
-        return encode(export(self._feed.snapshot()))
+        snapshot = self._feed.snapshot()
+        return await asyncio.to_thread(lambda: encode(export(snapshot)))
 
     async def _on_relevant(self, key: str, payload: bytes) -> bytes:
         """`AssessIntent` -> `RelevantView`: the MS-DRRT of an intent."""
         intent = decode(payload, AssessIntent).intent
-        needs = await self._needs(intent)
-        return encode(export_relevant(self._executor.cut(intent, needs)))
+        relevant = await self._executor.cut(intent, await self._needs(intent))
+        return await asyncio.to_thread(lambda: encode(export_relevant(relevant)))
 
     async def _on_analysis(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `Analysis`: the DRRT in numbers."""

@@ -243,10 +243,14 @@ class Roles:
         """`CutQuery` -> `QueryCut`: of a gateway: the QS-QRRT of a query that is not asked."""
         assert self._feed is not None
         intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
-        snapshot = self._feed.snapshot()
-        nobody = np.zeros(len(snapshot.rows))
-        cut = relevant_to(snapshot, intent, self._feed.paths(snapshot), nobody, clock.now_s())
-        return encode(export_query(cut))
+        snapshot, now_s = self._feed.snapshot(), clock.now_s()
+        paths = self._feed.paths(snapshot).apart()
+
+        def exported() -> bytes:
+            nobody = np.zeros(len(snapshot.rows))
+            return encode(export_query(relevant_to(snapshot.apart(), intent, paths, nobody, now_s)))
+
+        return await asyncio.to_thread(exported)
 
     async def _publish_demand(self, gateway: Gateway) -> None:
         while True:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from immutables import Map
+
 from daitn.identity.evidence import EvidenceFilter
 from daitn.identity.signing import check_attestation
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -13,6 +15,7 @@ from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, Sensed, Serving
+from daitn.objects.readings import LinkReading
 from daitn.objects.wire import decode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -32,7 +35,8 @@ log = logging.getLogger(__name__)
 
 ATTESTED_TIMEOUT_S = 5.0
 ROUTES_LAST_S = 0.25
-"""How long paths are kept if only links changed: those are measured every few seconds."""
+"""Paths are recomputed this long after a link changed, as links are measured every few seconds.
+Paths to rows that changed are recomputed at once."""
 BROKEN_FOR_S = 5.0
 """A site that could not be reached directly is tried directly again after this time."""
 
@@ -50,6 +54,8 @@ class QrrtFeed:
         self._asking = Tasks()
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
+        self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
+        """From which all paths were computed last."""
         self._paths_at_s = 0.0
 
     async def start(self) -> None:
@@ -76,15 +82,19 @@ class QrrtFeed:
     def paths(self, snapshot: Qrrt) -> Paths:
         """The best paths from the origin to the snapshot's rows."""
         now_s = clock.now_s()
-        if self._paths is not None:
-            known, paths = self._paths
-            same = known.rows is snapshot.rows and known.nodes is snapshot.nodes
-            if same and (known.links is snapshot.links or now_s < self._paths_at_s + ROUTES_LAST_S):
+        known = self._paths
+        if known is not None:
+            seen, paths = known
+            if self._links is not snapshot.links and now_s >= self._paths_at_s + ROUTES_LAST_S:
+                known = None
+            elif seen.rows is snapshot.rows and seen.nodes is snapshot.nodes:
                 return paths
         broken = frozenset(s for s, until_s in self._broken_until_s.items() if until_s > now_s)
         self._broken_until_s = {s: self._broken_until_s[s] for s in broken}
-        paths = paths_from(snapshot, self._origin, now_s, broken)
-        self._paths, self._paths_at_s = (snapshot, paths), now_s
+        paths = paths_from(snapshot, self._origin, now_s, broken, known)
+        if known is None:
+            self._links, self._paths_at_s = snapshot.links, now_s
+        self._paths = snapshot, paths
         return paths
 
     def observe(self, site: SiteId, name: str, seen: Observation) -> None:

@@ -221,13 +221,14 @@ def _path(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """A model trained here must reach a verifier; one without any path to here cannot fetch it."""
     here = candidate.dataset.site
     for index, name in enumerate(wanted.intent.objective_names()):
-        places = sorted({site for site, _ in wanted.places[name]})
-        if not places or not all(wanted.severed(here, site) for site in places):
+        places = wanted.places[name]
+        if not places or not all(wanted.severed(here, site) for site, _ in places):
             continue
         yield Rejection(
             candidate=candidate.id,
             filter="path",
-            reason=f"there is no path between {here} and who measures {name} ({some(places)}): "
+            reason=f"there is no path between {here} and who measures {name} "
+            f"({some(sorted({site for site, _ in places}))}): "
             "neither can connect to the other; with `listen: []` in its file the control centre "
             "relays",
             field=f"objectives[{index}]",

@@ -7,7 +7,6 @@ two readings of a quantity.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,10 +15,11 @@ from immutables import Map
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
-from daitn.objects.readings import LinkReading, LoadReading, Reading
+from daitn.objects.readings import LinkReading, LoadReading
+from daitn.topology.network import LinkTable, is_later, merged_link, merged_load, usable
 from daitn.topology.snapshot import Drrt, SiteState
 
-__all__ = ["MOST_EARLY", "DrrtState", "Fact", "merged_link"]
+__all__ = ["MOST_EARLY", "DrrtState", "Fact"]
 
 MOST_EARLY = 10_000
 """Limit on sites without a descriptor, plus the links of such sites: anybody can invent them.
@@ -60,7 +60,7 @@ class DrrtState:
         self._forget_after_s = forget_after_s
         self._version = 0
         self._sites: Map[SiteId, SiteState] = Map()
-        self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
+        self._links = LinkTable()
         # Both ordered by time, so that forgetting examines the oldest only.
         self._lost_at_s: dict[SiteId, float] = {}
         self._early: dict[SiteId, _Early] = {}
@@ -75,7 +75,7 @@ class DrrtState:
     def snapshot(self, now_s: float) -> Drrt:
         """The topology as known at `now_s`, in constant time."""
         self._forget(now_s)
-        return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links)
+        return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links.known)
 
     def absorb(self, fact: Fact, now_s: float) -> bool:
         """Take in what a site published or measured. Returns whether a snapshot now differs.
@@ -116,7 +116,7 @@ class DrrtState:
         if state is None:
             self._admit(descriptor, now_s)
             return True
-        if _age_rank(descriptor) <= _age_rank(state.descriptor):
+        if not is_later(descriptor, state.descriptor):
             return False
         changed = msgspec.structs.replace(state, descriptor=descriptor, changed_at_s=now_s)
         self._put_site(site, changed)
@@ -148,30 +148,23 @@ class DrrtState:
                     self._early_facts += 1
                     self._make_room()
                 return False
-        targets = self._links.get(source)
-        if targets is None:
-            targets = Map()
-        known = targets.get(target)
-        merged = merged_link(known, link, now_s)
-        if merged is known:
-            return False
-        self._links = self._links.set(source, targets.set(target, merged))
-        self._version += 1
-        return True
+        changed = self._links.absorb(link, now_s)
+        self._version += changed
+        return changed
 
     def _absorb_load(self, load: LoadReading, now_s: float) -> bool:
         load = LoadReading(
             site=load.site,
-            queue=_usable(load.queue, now_s, "queue"),
-            cpu_share=_usable(load.cpu_share, now_s, "cpu_share"),
-            disk_free_bytes=_usable(load.disk_free_bytes, now_s, "disk_free_bytes"),
+            queue=usable(load.queue, now_s, "queue"),
+            cpu_share=usable(load.cpu_share, now_s, "cpu_share"),
+            disk_free_bytes=usable(load.disk_free_bytes, now_s, "disk_free_bytes"),
         )
         state = self._sites.get(load.site)
         if state is None:
             early = self._early_of(load.site, now_s)
-            early.load = _merged_load(early.load, load)
+            early.load = merged_load(early.load, load)
             return False
-        merged = _merged_load(state.load, load)
+        merged = merged_load(state.load, load)
         if merged is state.load:
             return False
         self._put_site(
@@ -222,79 +215,5 @@ class DrrtState:
     def _forget_site(self, site: SiteId) -> None:
         del self._lost_at_s[site]
         self._sites = self._sites.delete(site)
-        links = self._links.mutate()
-        if site in links:
-            del links[site]
-        for source, targets in self._links.items():
-            if site in targets and source in links:
-                links[source] = targets.delete(site)
-        self._links = links.finish()
+        self._links.forget(site)
         self._version += 1
-
-
-def _age_rank(descriptor: NodeDescriptor) -> tuple[float, int]:
-    return descriptor.started_at_s, descriptor.version
-
-
-def _usable(reading: Reading, now_s: float, name: str) -> Reading:
-    if not (0.0 <= reading.value < math.inf and math.isfinite(reading.at_s)):
-        raise InvalidInput(
-            f"a reading of {reading.origin} is no finite number from 0 on: "
-            f"{reading.value} at {reading.at_s}",
-            field=name,
-            fix=f"check the sensing of site {reading.origin}",
-        )
-    if reading.at_s > now_s:
-        return Reading(reading.value, now_s, reading.origin)
-    return reading
-
-
-def _later(known: Reading | None, heard: Reading | None) -> Reading | None:
-    """The later measured of two readings, in whatever order they arrived; `known` on a tie."""
-    if heard is None or known is heard:
-        return known
-    if known is None or heard.at_s > known.at_s:
-        return heard
-    if heard.at_s < known.at_s:
-        return known
-    # Readings of the same instant: any order works that does not depend on which arrived first.
-    return max(known, heard, key=lambda reading: (reading.origin, reading.value))
-
-
-def merged_link(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
-    """Per field the later reading; `known` itself if nothing in `heard` is later.
-
-    Raises `InvalidInput` for a reading that is negative or not finite.
-    """
-    rtt_s, throughput_bps, loss = heard.rtt_s, heard.throughput_bps, heard.loss
-    if rtt_s is not None:
-        rtt_s = _usable(rtt_s, now_s, "rtt_s")
-    if throughput_bps is not None:
-        throughput_bps = _usable(throughput_bps, now_s, "throughput_bps")
-    if loss is not None:
-        loss = _usable(loss, now_s, "loss")
-    if known is not None:
-        rtt_s = _later(known.rtt_s, rtt_s)
-        throughput_bps = _later(known.throughput_bps, throughput_bps)
-        loss = _later(known.loss, loss)
-        if rtt_s is known.rtt_s and throughput_bps is known.throughput_bps and loss is known.loss:
-            return known
-    return LinkReading(
-        source=heard.source,
-        target=heard.target,
-        rtt_s=rtt_s,
-        throughput_bps=throughput_bps,
-        loss=loss,
-    )
-
-
-def _merged_load(known: LoadReading | None, heard: LoadReading) -> LoadReading:
-    """Per field the later reading; `known` itself if nothing in `heard` is later."""
-    if known is None:
-        return heard
-    queue = _later(known.queue, heard.queue) or heard.queue
-    cpu_share = _later(known.cpu_share, heard.cpu_share) or heard.cpu_share
-    disk_free = _later(known.disk_free_bytes, heard.disk_free_bytes) or heard.disk_free_bytes
-    if queue is known.queue and cpu_share is known.cpu_share and disk_free is known.disk_free_bytes:
-        return known
-    return LoadReading(site=known.site, queue=queue, cpu_share=cpu_share, disk_free_bytes=disk_free)

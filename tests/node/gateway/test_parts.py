@@ -203,11 +203,15 @@ def test_load_follows_the_rows_of_the_topology() -> None:
     network.facility("a", "http://a", deployment("a"), deployment("c"))
     load.begin("c@a")
     before = load.of(network.state.snapshot())
-    assert before.tolist() == [0.0, 2.0, 1.0]
+    assert before.tolist() == [2.0, 0.0, 1.0]
     load.end("b@m")
+    assert load.of(network.state.snapshot()).tolist() == [1.0, 0.0, 1.0]
+    network.facility("m", "http://m")
+    assert [row.id for row in network.state.snapshot().rows] == ["c@a", "a@a"]
+    assert load.of(network.state.snapshot()).tolist() == [1.0, 0.0]
     load.end("c@a")
-    assert load.of(network.state.snapshot()).tolist() == [0.0, 1.0, 0.0]
-    assert before.tolist() == [0.0, 2.0, 1.0]
+    assert load.of(network.state.snapshot()).tolist() == [0.0, 0.0]
+    assert before.tolist() == [2.0, 0.0, 1.0]
 
 
 def test_sessions_and_prompts_stay_where_they_were_answered() -> None:

@@ -175,7 +175,7 @@ def test_claims_do_not_crowd_out_what_is_measured() -> None:
     told = finding("doctor", "mdf", "medicine", 0.8)
     state = state_of([*invented, facility("mdf", deployment("doctor"))], told)
     assert len(state.snapshot().accuracies.topics) == MOST_TOPICS
-    assert known(state.snapshot(), "medicine") == 0.8
+    assert known(state.snapshot(), "medicine", row=state.snapshot().row_of["doctor@mdf"]) == 0.8
 
 
 def test_topics_of_which_nothing_is_known_any_more_are_dropped() -> None:

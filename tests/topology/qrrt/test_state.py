@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -12,14 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.objects.deployments import DeploymentState
+from daitn.objects.deployments import Api, DeploymentState
 from daitn.objects.errors import InvalidInput
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
+from daitn.objects.queries import AUTO, QueryIntent
 from daitn.topology.qrrt import findings, links
+from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.observation import COUNTS_S, Observation
-from daitn.topology.qrrt.snapshot import Qrrt
+from daitn.topology.qrrt.paths import paths_from
+from daitn.topology.qrrt.relevance import relevant_to
+from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 from daitn.topology.qrrt.state import (
     ASSUMED_FIRST_TOKEN_S,
     FIRST_PAUSE_S,
@@ -50,27 +58,38 @@ Fact = tuple[str, object]
 
 
 def seen(snapshot: Qrrt) -> dict[str, Any]:
-    """A snapshot as plain values, without the number of its version."""
+    """A snapshot as plain values, without the numbers of its version, rows and descriptors."""
     columns = {name: getattr(snapshot.columns, name) for name in snapshot.columns.__slots__}
-    per_row = {
-        row.id: {name: column[at].item() for name, column in columns.items()}
-        for at, row in enumerate(snapshot.rows)
-    }
+    ids = [row.id for row in snapshot.rows]
+    assert dict(snapshot.row_of) == {id_: at for at, id_ in enumerate(ids)}
+    assert len(set(snapshot.described.tolist())) == len(snapshot.described) == len(ids)
     return {
-        "rows": snapshot.rows,
-        "columns": per_row,
-        "row_of": snapshot.row_of,
-        "rows_of": {name: rows.tolist() for name, rows in snapshot.rows_of.items()},
+        "rows": sorted(snapshot.rows, key=lambda row: row.id),
+        "columns": {
+            id_: {name: column[at].item() for name, column in columns.items()}
+            for at, id_ in enumerate(ids)
+        },
+        "rows_of": {
+            name: sorted(ids[row] for row in rows.tolist())
+            for name, rows in snapshot.rows_of.items()
+        },
         "accuracies": {
-            topic: [repr(getattr(known, name).tolist()) for name in known.__slots__]
+            topic: {
+                id_: [repr(getattr(known, name)[at].item()) for name in known.__slots__]
+                for at, id_ in enumerate(ids)
+            }
             for topic, known in snapshot.accuracies.topics.items()
         },
         "nodes": dict(snapshot.nodes),
+        "gateways": snapshot.gateways,
         "links": {source: dict(targets) for source, targets in snapshot.links.items()},
         "demand": dict(snapshot.demand),
     }
 
 
+INTENT = QueryIntent(
+    origin=SiteId("gw"), owner="", api=Api.CHAT, model=AUTO, topic="law", tokens_in=9, tokens_out=9
+)
 LAWYER = deployment("doctor", evidence=(evidence("law", 0.6),))
 FACTS: list[Fact] = [
     ("described", unit()),
@@ -120,6 +139,7 @@ class Machine:
         self.models: dict[str, tuple[str, ...]] = {}
         self.alive: set[str] = set()
         self.said: dict[str, float] = {}
+        self.described: dict[int, Deployed] = {}
         self.at_s = NOW_S
 
     def step(self) -> None:
@@ -150,14 +170,16 @@ class Machine:
                     self.said[f"{name}@{site}"] = value
 
     def check(self) -> None:
-        snapshot = self.state.snapshot()
+        snapshot, before = self.state.snapshot(), self.described
+        self.described = dict(zip(snapshot.described.tolist(), snapshot.rows, strict=True))
         ids = sorted(
             ((name, site) for site, names in self.models.items() for name in names),
         )
-        assert [(row.name, row.site) for row in snapshot.rows] == ids
+        assert sorted((row.name, row.site) for row in snapshot.rows) == ids
         for at, row in enumerate(snapshot.rows):
             assert snapshot.row_of[row.id] == at
             assert at in snapshot.rows_of[row.name]
+            assert before.get(int(snapshot.described[at]), row) is row
             assert snapshot.columns.there[at] == (row.site in self.alive)
             first_token_s = self.said.get(row.id, ASSUMED_FIRST_TOKEN_S)
             assert snapshot.columns.first_token_s[at] == first_token_s
@@ -175,6 +197,50 @@ def test_columns_follow_their_rows_and_versions_never_change(seed: int, steps: i
         snapshot = machine.state.snapshot()
         kept.append((snapshot, repr(seen(snapshot))))
     assert all(repr(seen(snapshot)) == told for snapshot, told in kept)
+
+
+def steps_of(work: Callable[[], object]) -> int:
+    """The steps of the interpreter that some work takes; those within array operations are one."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_what_a_join_costs_does_not_grow_with_the_facilities_that_are_there() -> None:
+    state, steps = state_of([gateway("gw"), gateway("hub")]), []
+    known = state.snapshot(), paths_from(state.snapshot(), SiteId("gw"), NOW_S)
+
+    def join(site: str) -> None:
+        nonlocal known
+        models = (deployment(name, claimed={"law": 0.5}) for name in ("doctor", site))
+        node = facility(site, *models)
+        state.described(node, NOW_S)
+        state.came(node.site, NOW_S)
+        snapshot = state.snapshot()
+        known = snapshot, paths_from(snapshot, SiteId("gw"), NOW_S, known=known)
+        passing(relevant_to(snapshot, INTENT, known[1], np.zeros(len(snapshot.rows)), NOW_S))
+
+    for number in range(1, 301):
+        name = f"mdf{number:03}"
+        if number in {20, 21, 22, 280, 281, 282}:
+            steps.append(steps_of(partial(join, name)))
+        else:
+            join(name)
+    assert len(known[0].rows) == 600
+    few, many = sorted(steps[:3])[1], sorted(steps[3:])[1]
+    assert many == few
 
 
 def test_what_a_version_holds_cannot_be_written() -> None:
@@ -198,6 +264,20 @@ def test_a_version_is_made_once() -> None:
     assert after.version == before.version + 1
     assert after.rows is before.rows
     assert after.memo is before.memo
+
+
+def test_who_has_no_deployments_changes_no_column() -> None:
+    state = state_of([facility("mdf", deployment("doctor", claimed={"law": 0.5}))])
+    before = state.snapshot()
+    state.described(gateway("gw"), NOW_S)
+    state.came(SiteId("gw"), NOW_S)
+    after = state.snapshot()
+    assert after.gateways == ("gw",)
+    assert (after.rows, after.row_of) == (before.rows, before.row_of)
+    for name in after.columns.__slots__:
+        assert getattr(after.columns, name) is getattr(before.columns, name), name
+    assert after.described is before.described
+    assert after.accuracies is before.accuracies
 
 
 def test_an_older_descriptor_changes_nothing() -> None:

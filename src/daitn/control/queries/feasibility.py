@@ -100,7 +100,7 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
     if intent.model == AUTO and intent.site is None:
         return _later("unavailable", "no model is deployed in the network", None, decision)
     if intent.site is not None and intent.model in cut.snapshot.rows_of:
-        sites = [cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model]]
+        sites = sorted(cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model])
         reason = f"model {intent.model} is not at {intent.site}; it is at {_some(sites)}"
     else:
         alike = known if len(known) <= _COMPARED else []
@@ -122,7 +122,7 @@ def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision)
     resting = may & ~np.any(others, axis=0)
     until_s = cut.snapshot.columns.suspended_until_s[cut.rows][resting]
     rest_s = float(until_s.min() - cut.now_s) if len(until_s) else None
-    ids = [cut.snapshot.rows[int(number)].id for number in cut.numbers[may]]
+    ids = sorted(cut.snapshot.rows[int(number)].id for number in cut.numbers[may])
     reason = f"the eligible deployments are disconnected, degraded or failed recently: {_some(ids)}"
     return _later("unavailable", reason, rest_s, decision)
 

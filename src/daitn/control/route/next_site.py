@@ -60,7 +60,7 @@ _ONE_WAY = 2.0
 """Factor from a one-way delay to a round trip."""
 
 NOWHERE = MsDrrt(snapshot=Drrt(0, 0.0), options=(), verifiers={}, rejections=())
-"""Placeholder topology of a question, to be replaced by `question_here`."""
+"""Placeholder topology of a question that is asked before the topology is cut."""
 
 
 @dataclass(frozen=True, slots=True)

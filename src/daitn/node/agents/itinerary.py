@@ -154,10 +154,15 @@ class Itinerary:
     ) -> NextStep:
         """Decide where to go next. The search runs in a thread, on the facts at the call."""
         asked = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
-        question = question_here(asked, self.job.needs, view)
-        route, decision = await asyncio.to_thread(_MTRCE.plan, question)
-        why = "" if route else await asyncio.to_thread(_MTRCE.why_none, question)
-        return NextStep(question, view, route, decision, why)
+        needs = self.job.needs
+
+        def decided() -> NextStep:
+            question = question_here(asked, needs, view)
+            route, decision = _MTRCE.plan(question)
+            why = "" if route else _MTRCE.why_none(question)
+            return NextStep(question, view, route, decision, why)
+
+        return await asyncio.to_thread(decided)
 
     def release_to(self, start: Digest | None) -> tuple[str, ...]:
         """Jurisdictions into which the start model of a route may travel."""

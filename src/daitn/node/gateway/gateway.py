@@ -47,6 +47,7 @@ from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
 from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
+from daitn.tools.freed_arrays import keep_freed_arrays
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 
@@ -109,6 +110,7 @@ class Gateway:
         # new objects took a tenth of the gateway's time.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        keep_freed_arrays()
 
     async def close(self) -> None:
         """Take no new queries, and close soon."""

@@ -31,7 +31,7 @@ class Kept(Generic[Value]):
 
     def put(self, kind: Hashable, value: Value) -> Value:
         """Store a value and return it."""
-        if len(self._values) >= self._most:
+        if len(self._values) >= self._most and kind not in self._values:
             del self._values[next(iter(self._values))]
         self._values[kind] = value
         return value

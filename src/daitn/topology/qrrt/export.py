@@ -171,6 +171,7 @@ def export_query(cut: QsQrrt) -> QueryCut:
         failed = (f for f, fail in zip(FILTERS, fails, strict=True) if fail[at])
         reasons = tuple(rejection(cut, filter_, at) for filter_ in failed)
         options.append(_option(cut, at, bool(passes[at]), reasons))
+    options.sort(key=lambda option: (option.model, option.site))
     return QueryCut(
         version=cut.snapshot.version,
         at_s=cut.now_s,

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daitn.objects.access import allows
 from daitn.objects.queries import Privacy
 from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.columns import changed
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats
+from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats, Qrrt
 from daitn.topology.relaxation import as_value
 
 __all__ = ["SAID", "Filter", "FilterCause", "Told", "deployed_at", "filter_kind", "passing_filters"]
@@ -57,16 +59,22 @@ class Filter:
     """Grows with how far each row misses the bound, if the bound is a number."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Passing:
+    """Which rows pass, and the numbers of the descriptors that it was found out of."""
+
+    described: NDArray[np.int64]
+    passes: Flags
+
+
 def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
     """Everything in a query that these filters depend on."""
-    intent, constraints, memo = cut.intent, cut.intent.constraints, cut.snapshot.memo
-    if "restricted" not in memo:
-        memo["restricted"] = any("*" not in r.descriptor.policy.askers for r in cut.snapshot.rows)
+    intent, constraints = cut.intent, cut.intent.constraints
     return (
         intent.model,
         intent.site,
         intent.api,
-        intent.owner if memo["restricted"] else "",
+        intent.owner if _any_restricted(cut.snapshot) else "",
         intent.origin,
         constraints.jurisdictions,
         constraints.owners,
@@ -76,14 +84,30 @@ def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
 
 def passing_filters(cut: QsQrrt, kind: tuple[object, ...]) -> Flags:
     """The rows that pass all of `SAID`; do not modify. `kind`: see `filter_kind`."""
-    kept: Kept[Flags] = cached(cut.snapshot.memo, "said", (), _MOST_KINDS)
-    known = kept.get(kind)
+    kept: Kept[_Passing] = cached(cut.snapshot.memo, "said", (), _MOST_KINDS)
+    known, described = kept.get(kind), cut.snapshot.described[cut.rows]
     if known is None:
-        known = np.ones(len(cut.numbers), np.bool_)
-        for filter_ in SAID:
-            known &= filter_.passes(cut)
-        kept.put(kind, known)
-    return known
+        return kept.put(kind, _Passing(described, _passing(cut))).passes
+    positions = changed(known.described, described)
+    if len(known.described) == len(described) and not len(positions):
+        return known.passes
+    passes = np.resize(known.passes, len(described)) if len(known.passes) else _passing(cut)
+    passes[positions] = _passing(cut.only(positions))
+    return kept.put(kind, _Passing(described, passes)).passes
+
+
+def _passing(cut: QsQrrt) -> Flags:
+    passes = np.ones(len(cut.numbers), np.bool_)
+    for filter_ in SAID:
+        passes &= filter_.passes(cut)
+    return passes
+
+
+def _any_restricted(snapshot: Qrrt) -> bool:
+    restricted = snapshot.columns.restricted
+    kept: Kept[bool] = cached(snapshot.memo, "restricted", (restricted,), 1)
+    known = kept.get(None)
+    return kept.put(None, bool(restricted.any())) if known is None else known
 
 
 def deployed_at(cut: QsQrrt, position: int) -> Deployed:

@@ -88,7 +88,13 @@ def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:
 def _standing(cut: QsQrrt) -> _Standing:
     snapshot, constraints = cut.snapshot, cut.intent.constraints
     columns = snapshot.columns
-    parts = snapshot.accuracies, columns.there, columns.degraded, columns.suspended_until_s
+    parts = (
+        snapshot.described,
+        snapshot.accuracies,
+        columns.there,
+        columns.degraded,
+        columns.suspended_until_s,
+    )
     kept: Kept[_Standing] = cached(snapshot.memo, "standing", parts, _MOST_KINDS)
     said = filter_kind(cut)
     if constraints.min_accuracy is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.findings import Finding
@@ -28,27 +29,39 @@ class _OnTopic:
     """The accuracies of one topic, under construction."""
 
     def __init__(self, rows: int) -> None:
-        self.value = Column(np.full(rows, np.nan))
-        self.standard_error = Column(np.zeros(rows))
-        self.trust = Column(np.zeros(rows, np.int8))
-        self.at_s = Column(np.zeros(rows))
+        self.value = Column[np.float64](np.float64, np.nan, rows)
+        self.standard_error = Column[np.float64](np.float64, 0.0, rows)
+        self.trust = Column[np.int8](np.int8, 0, rows)
+        self.at_s = Column[np.float64](np.float64, 0.0, rows)
+        self._columns: tuple[Column[Any], ...] = (
+            self.value,
+            self.standard_error,
+            self.trust,
+            self.at_s,
+        )
+        self._rows_of = Counter[int]()
+        """How many rows there are, by trust."""
 
     def put(self, row: int, known: AccuracyEstimate | None) -> None:
+        self._rows_of[int(self.trust[row])] -= 1
         self.value[row] = np.nan if known is None else known.value
         self.standard_error[row] = 0.0 if known is None else known.standard_error
         self.trust[row] = 0 if known is None else known.trust
         self.at_s[row] = 0.0 if known is None else known.at_s
+        self._rows_of[int(self.trust[row])] += 1
 
     def best(self) -> int:
         """The highest trust in any row."""
-        return int(self.trust.view().max(initial=0))
+        return max((trust for trust in TRUSTED.values() if self._rows_of[trust] > 0), default=0)
 
-    def moved(self, source: NDArray[np.intp]) -> None:
-        rows = len(source)
-        self.value.moved(source, np.full(rows, np.nan))
-        self.standard_error.moved(source, np.zeros(rows))
-        self.trust.moved(source, np.zeros(rows, np.int8))
-        self.at_s.moved(source, np.zeros(rows))
+    def add(self, rows: int) -> None:
+        for column in self._columns:
+            column.add(rows)
+
+    def remove(self, row: int) -> None:
+        self.put(row, None)
+        for column in self._columns:
+            column.remove(row)
 
     def share(self) -> Accuracy:
         return Accuracy(
@@ -97,14 +110,20 @@ class Knowledge:
         """A verifier is gone for good. Returns ids like `found`."""
         return self._findings.unmark(unit)
 
-    def moved(self, source: NDArray[np.intp], row_of: Mapping[str, int]) -> None:
-        """Rearrange the rows, see `Column.moved`."""
-        self._rows = len(source)
+    def add(self, rows: int) -> None:
+        """Append rows, of which nothing is known yet."""
+        self._rows += rows
         self._shared = None
-        if len(self._told) > len(row_of):
-            self._told = {id_: topics for id_, topics in self._told.items() if id_ in row_of}
         for topic in self._topics.values():
-            topic.moved(source)
+            topic.add(rows)
+
+    def remove(self, row: int, deployed: Deployed) -> None:
+        """Remove a row; the last one takes its number."""
+        self._rows -= 1
+        self._shared = None
+        self._told.pop(deployed.id, None)
+        for topic in self._topics.values():
+            topic.remove(row)
 
     def know(self, row: int, deployed: Deployed) -> bool:
         """Recompute what is known of a row. Returns whether it is degraded."""

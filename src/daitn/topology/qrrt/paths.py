@@ -18,6 +18,7 @@ from daitn.objects.queries import QueryConstraints, QueryIntent
 from daitn.objects.readings import LinkReading
 from daitn.topology.inbound import is_fresh
 from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.columns import changed
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.relevance import STALE_AFTER_S
 
@@ -35,27 +36,56 @@ _MOST_PERMITTED = 16
 
 
 def paths_from(
-    snapshot: Qrrt, origin: SiteId, now_s: float, broken: frozenset[SiteId] = frozenset()
+    snapshot: Qrrt,
+    origin: SiteId,
+    now_s: float,
+    broken: frozenset[SiteId] = frozenset(),
+    known: tuple[Qrrt, Paths] | None = None,
 ) -> Paths:
-    """The best path to each row. `broken`: sites that `origin` just failed to reach directly."""
-    sites = tuple(dict.fromkeys(row.site for row in snapshot.rows))
-    relays = tuple(
-        site
-        for site, node in sorted(snapshot.nodes.items())
-        if node.gateway is not None and site != origin and site not in broken
-    )
+    """The best path to each row. `broken`: sites that `origin` just failed to reach directly.
+
+    `known`: paths to the rows of another version. Those that both have keep their paths, as long as
+    the same relays are there.
+    """
+    relays = tuple(site for site in snapshot.gateways if site != origin and site not in broken)
+    rows = len(snapshot.rows)
+    before = None if known is None or known[1].relays != relays else known
+    if before is None:
+        fresh = np.arange(rows)
+    else:
+        fresh = changed(before[0].described, snapshot.described)
+        if not len(fresh) and len(before[0].rows) == rows:
+            return before[1]
     measured_s = ((_rtt_s(snapshot, origin, relay, now_s), relay) for relay in relays)
     nearest = sorted((rtt_s, relay) for rtt_s, relay in measured_s if rtt_s is not None)
+    numbers = fresh.tolist()
+    sites = dict.fromkeys(snapshot.rows[row].site for row in numbers)
     best = {site: _best(snapshot, origin, site, nearest, now_s, site in broken) for site in sites}
     index = {relay: position for position, relay in enumerate(relays)}
-    found = [best[row.site] for row in snapshot.rows]
-    return Paths(
-        rtt_s=np.array([way.rtt_s for way in found], np.float64),
-        direct_rtt_s=np.array([way.direct_rtt_s for way in found], np.float64),
-        relay=np.array([index.get(way.relay, -1) for way in found], np.intp),
+    found = [best[snapshot.rows[row].site] for row in numbers]
+    paths = Paths(
+        rtt_s=np.empty(rows, np.float64),
+        direct_rtt_s=np.empty(rows, np.float64),
+        relay=np.empty(rows, np.intp),
         relays=relays,
-        measured=np.array([way.measured for way in found], np.bool_),
+        measured=np.empty(rows, np.bool_),
     )
+    if before is not None:
+        _copy(before[1], paths)
+    paths.rtt_s[fresh] = [way.rtt_s for way in found]
+    paths.direct_rtt_s[fresh] = [way.direct_rtt_s for way in found]
+    paths.relay[fresh] = [index.get(way.relay, -1) for way in found]
+    paths.measured[fresh] = [way.measured for way in found]
+    return paths
+
+
+def _copy(source: Paths, target: Paths) -> None:
+    """The paths to the rows that both have."""
+    rows = min(len(source.rtt_s), len(target.rtt_s))
+    target.rtt_s[:rows] = source.rtt_s[:rows]
+    target.direct_rtt_s[:rows] = source.direct_rtt_s[:rows]
+    target.relay[:rows] = source.relay[:rows]
+    target.measured[:rows] = source.measured[:rows]
 
 
 def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:

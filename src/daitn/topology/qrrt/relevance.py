@@ -50,7 +50,14 @@ class Selected:
 def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
     """The rows that may be relevant. Computed once per model, and per pinned deployment."""
     columns = snapshot.columns
-    parts = columns.slots, columns.queue, columns.price_in, columns.price_out
+    parts = (
+        snapshot.row_of,
+        columns.slots,
+        columns.queue,
+        columns.price_in,
+        columns.price_out,
+        columns.context_tokens,
+    )
     kept = cached(snapshot.memo, "selected", parts, _MOST_SELECTED)
     kind = intent.model, intent.site
     known: Selected | None = kept.get(kind)
@@ -62,19 +69,21 @@ def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
 
 
 def _selected(snapshot: Qrrt, intent: QueryIntent) -> Selected:
-    columns, rows = snapshot.columns, _named(snapshot, intent)
-    slots = columns.slots[rows]
-    numbers = np.arange(len(snapshot.rows))[rows]
-    context = [snapshot.rows[number].descriptor.context_tokens for number in numbers.tolist()]
+    return _selected_rows(snapshot, _named(snapshot, intent))
+
+
+def _selected_rows(snapshot: Qrrt, rows: slice | NDArray[np.intp]) -> Selected:
+    columns = snapshot.columns
+    slots, context_tokens = columns.slots[rows], columns.context_tokens[rows]
     return Selected(
         rows=rows,
-        numbers=numbers,
+        numbers=np.arange(len(snapshot.rows))[rows],
         slots=slots,
         room=slots + columns.queue[rows],
         price_in=columns.price_in[rows],
         price_out=columns.price_out[rows],
-        context_tokens=np.array(context, np.int64),
-        least_context=min(context, default=0),
+        context_tokens=context_tokens,
+        least_context=int(context_tokens.min()) if len(context_tokens) else 0,
     )
 
 
@@ -140,6 +149,19 @@ class QsQrrt:
     def seconds(self) -> Floats:
         """From the gateway's decision to the end of the answer."""
         return self.rtt_s + self.wait_s + self.service_s
+
+    def only(self, positions: NDArray[np.intp]) -> QsQrrt:
+        """The same view of some of its rows."""
+        selected = _selected_rows(self.snapshot, self.numbers[positions])
+        return QsQrrt(
+            self.snapshot,
+            self.intent,
+            self.paths,
+            selected,
+            self.in_flight,
+            self.now_s,
+            self.excluded,
+        )
 
     def first_token_s_at(self, position: int) -> float:
         """The same for one row: a plan needs no more, and most queries set no bound."""

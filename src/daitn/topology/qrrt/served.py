@@ -54,7 +54,11 @@ class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
 
 def served_models(snapshot: Qrrt) -> ServedModels:
     """Every known deployment."""
-    return ServedModels(models=tuple(_served(snapshot, row) for row in range(len(snapshot.rows))))
+    rows = sorted(
+        range(len(snapshot.rows)),
+        key=lambda row: (snapshot.rows[row].name, snapshot.rows[row].site),
+    )
+    return ServedModels(models=tuple(_served(snapshot, row) for row in rows))
 
 
 def _served(snapshot: Qrrt, row: int) -> ServedModel:

@@ -2,12 +2,14 @@
 
 A *row* is one deployment: one model at one facility. Descriptors of rows are objects; measurements
 are columns of equal length, so a decision over many thousands of rows takes a few array operations.
+
+A row keeps its number while it is known. Where one is removed, the last takes its number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,10 @@ class Columns:
     price_in: Floats
     """USD per token."""
     price_out: Floats
+    context_tokens: NDArray[np.int64]
+    """Maximum for prompt and answer together."""
+    restricted: Flags
+    """Its owner does not let everybody ask it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,10 @@ class Paths:
             known = self.memo["everywhere"] = bool(np.isfinite(self.rtt_s).all())
         return known
 
+    def apart(self) -> Paths:
+        """The same paths with a cache of their own, for another thread."""
+        return replace(self, memo={})
+
     def via(self, row: int) -> SiteId | None:
         """The site in between on the path to a row; none: nobody is."""
         at = int(self.relay[row])
@@ -151,7 +161,9 @@ class Qrrt:
     at_s: float
     """Time of the last change."""
     rows: tuple[Deployed, ...]
-    """By name, then site."""
+    described: NDArray[np.int64]
+    """Per row, the number of its descriptor. No other descriptor of any row ever has it, so equal
+    numbers show that a row is the same in two versions."""
     columns: Columns
     row_of: Mapping[str, int]
     """`name@site` to row."""
@@ -160,8 +172,15 @@ class Qrrt:
     accuracies: Accuracies
     nodes: Map[SiteId, NodeDescriptor] = field(default_factory=Map)
     """Every live node: facilities, gateways, verifiers and all others."""
+    gateways: tuple[SiteId, ...] = ()
+    """The gateways among them, by name."""
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
     demand: Map[SiteId, Demand] = field(default_factory=Map)
     """Demand per gateway."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Cache of values derived from `rows` alone; versions with the same rows share it."""
+    """Cache of derived values, which all versions share: each entry names what it is derived from
+    (`daitn.topology.qrrt.cache`)."""
+
+    def apart(self) -> Qrrt:
+        """The same version with caches of its own, for another thread."""
+        return replace(self, accuracies=Accuracies(self.accuracies.topics), memo={})

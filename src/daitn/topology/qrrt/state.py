@@ -23,6 +23,7 @@ from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate, Serving
 from daitn.objects.readings import LinkReading
+from daitn.topology.network import is_later
 from daitn.topology.qrrt.columns import Column
 from daitn.topology.qrrt.knowledge import Knowledge
 from daitn.topology.qrrt.links import Links
@@ -43,22 +44,24 @@ FORGET_AFTER_S = 3600.0
 MOST_RATES = 256
 """Kinds of queries per gateway; a gateway itself distinguishes no more."""
 
-_FLOATS = (
-    "suspended_until_s",
-    "first_token_s",
-    "per_token_s",
-    "in_flight",
-    "told_at_s",
-    "error_share",
-    "measured_at_s",
-    "slots",
-    "queue",
-    "price_in",
-    "price_out",
-)
-_FLAGS = ("there", "degraded")
+_FLOATS = {
+    "suspended_until_s": 0.0,
+    "first_token_s": ASSUMED_FIRST_TOKEN_S,
+    "per_token_s": ASSUMED_PER_TOKEN_S,
+    "in_flight": 0.0,
+    "told_at_s": 0.0,
+    "error_share": 0.0,
+    "measured_at_s": 0.0,
+    "slots": 0.0,
+    "queue": 0.0,
+    "price_in": 0.0,
+    "price_out": 0.0,
+}
+"""What a new row has in each column."""
+_FLAGS = ("there", "degraded", "restricted")
 _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
 """Figures that facilities report of their deployments, and their upper bounds."""
+_NO_ROWS = np.zeros(0, np.intp)
 
 
 class QrrtState:
@@ -74,12 +77,26 @@ class QrrtState:
         """Since when nodes are gone, or described but never available; the longest first."""
         self._links = Links()
         self._demand: Map[SiteId, Demand] = Map()
-        self._rows: tuple[Deployed, ...] = ()
-        self._row_of: dict[str, int] = {}
+        self._gateways: tuple[SiteId, ...] = ()
+        self._rows: list[Deployed] = []
+        self._shared_rows: tuple[Deployed, ...] | None = ()
+        self._row_of: Map[str, int] = Map()
         self._ids_at: dict[SiteId, tuple[str, ...]] = {}
-        self._rows_of: dict[str, NDArray[np.intp]] = {}
-        self._floats: dict[str, Column[np.float64]] = {n: Column(np.zeros(0)) for n in _FLOATS}
-        self._flags = {name: Column(np.zeros(0, np.bool_)) for name in _FLAGS}
+        self._rows_of: Map[str, NDArray[np.intp]] = Map()
+        self._floats = {
+            name: Column[np.float64](np.float64, fresh) for name, fresh in _FLOATS.items()
+        }
+        self._flags = {name: Column[np.bool_](np.bool_, False) for name in _FLAGS}
+        self._context_tokens = Column[np.int64](np.int64, 0)
+        self._described = Column[np.int64](np.int64, 0)
+        self._columns: tuple[Column[Any], ...] = (
+            *self._floats.values(),
+            *self._flags.values(),
+            self._context_tokens,
+            self._described,
+        )
+        self._descriptors = 0
+        """How many descriptors rows have had; numbers them."""
         self._memo: dict[Any, Any] = {}
         self._failures: dict[str, int] = {}
         self._seen: dict[str, Seen] = {}
@@ -89,17 +106,22 @@ class QrrtState:
     def snapshot(self) -> Qrrt:
         """The current topology. Costs nothing if nothing changed."""
         if self._snapshot is None:
+            if self._shared_rows is None:
+                self._shared_rows = tuple(self._rows)
             columns: dict[str, Any] = {name: c.share() for name, c in self._floats.items()}
             columns |= {name: c.share() for name, c in self._flags.items()}
+            columns["context_tokens"] = self._context_tokens.share()
             self._snapshot = Qrrt(
                 version=self._version,
                 at_s=self._changed_at_s,
-                rows=self._rows,
+                rows=self._shared_rows,
+                described=self._described.share(),
                 columns=Columns(**columns),
                 row_of=self._row_of,
                 rows_of=self._rows_of,
                 accuracies=self._knowledge.share(),
                 nodes=self._live,
+                gateways=self._gateways,
                 links=self._links.known,
                 demand=self._demand,
                 memo=self._memo,
@@ -109,11 +131,11 @@ class QrrtState:
     def described(self, node: NodeDescriptor, now_s: float) -> None:
         """A node described itself; later descriptors replace earlier ones."""
         site, known = node.site, self._nodes.get(node.site)
-        if known is not None and _rank(node) <= _rank(known):
+        if known is not None and not is_later(node, known):
             return
         self._nodes[site] = node
         if site in self._alive:
-            self._live = self._live.set(site, node)
+            self._tell_live(site, node)
         else:
             self._gone_at_s.setdefault(site, now_s)
         if self._knowledge.described(node):
@@ -128,8 +150,7 @@ class QrrtState:
         if site not in self._alive:
             self._alive.add(site)
             self._gone_at_s.pop(site, None)
-            if site in self._nodes:
-                self._live = self._live.set(site, self._nodes[site])
+            self._tell_live(site, self._nodes.get(site))
             self._tell_there(site)
             self._changed(now_s)
 
@@ -138,8 +159,7 @@ class QrrtState:
         if site in self._alive:
             self._alive.discard(site)
             self._gone_at_s[site] = now_s
-            if site in self._live:
-                self._live = self._live.delete(site)
+            self._tell_live(site, None)
             if site in self._demand:
                 self._demand = self._demand.delete(site)
             self._tell_there(site)
@@ -149,7 +169,7 @@ class QrrtState:
     def absorb_link(self, link: LinkReading, now_s: float) -> None:
         """`link.source` measured this. Raises `InvalidInput` if a value is negative or not
         finite."""
-        if self._links.absorb(link, self._nodes, now_s):
+        if self._links.absorb_from(link, self._nodes, now_s):
             self._changed(now_s)
 
     def absorb_demand(self, demand: Demand, now_s: float) -> None:
@@ -220,26 +240,18 @@ class QrrtState:
     def _reconsider(self, site: SiteId) -> None:
         """Rebuild one site's rows from its descriptor; none if it is forgotten."""
         node = self._nodes.get(site)
-        own = [] if node is None else sorted(_deployed(node), key=_order)
-        before = self._ids_at.get(site, ())
-        ids = tuple(row.id for row in own)
-        if not ids and not before:
-            return
-        if ids != before:
-            others = (row for row in self._rows if row.site != site)
-            rows = tuple(sorted((*others, *own), key=_order))
-            self._ids_at[site] = ids
-            self._rearrange(rows)
-        else:
-            changed = list(self._rows)
-            for row in own:
-                changed[self._row_of[row.id]] = row
-            rows = tuple(changed)
-        self._rows = rows
-        self._memo = {}
-        for row in own:
-            self._describe(self._row_of[row.id], row)
-            self._know(self._row_of[row.id])
+        own = {} if node is None else {row.id: row for row in sorted(_deployed(node), key=_name)}
+        for id_ in self._ids_at.pop(site, ()):
+            if id_ not in own:
+                self._remove(id_)
+        if own:
+            self._ids_at[site] = tuple(own)
+        new = [row for id_, row in own.items() if id_ not in self._row_of]
+        if new:
+            self._add(new)
+        for id_, row in own.items():
+            self._describe(self._row_of[id_], row)
+            self._know(self._row_of[id_])
 
     def _believe_anew(self, unit: SiteId) -> None:
         """Recompute the rows with evidence that a verifier signed."""
@@ -259,36 +271,67 @@ class QrrtState:
                 if id_ in self._row_of:
                     self._know(self._row_of[id_])
             self._reconsider(site)
-            self._ids_at.pop(site, None)
             self._links.forget(site)
 
-    def _rearrange(self, rows: tuple[Deployed, ...]) -> None:
-        source = np.array([self._row_of.get(row.id, -1) for row in rows], np.intp)
-        fresh = {name: np.zeros(len(rows)) for name in _FLOATS}
-        fresh["first_token_s"] += ASSUMED_FIRST_TOKEN_S
-        fresh["per_token_s"] += ASSUMED_PER_TOKEN_S
-        for name, column in self._floats.items():
-            column.moved(source, fresh[name])
-        for flags in self._flags.values():
-            flags.moved(source, np.zeros(len(rows), np.bool_))
-        self._row_of = {row.id: index for index, row in enumerate(rows)}
-        self._knowledge.moved(source, self._row_of)
-        of: dict[str, list[int]] = {}
-        for index, row in enumerate(rows):
-            of.setdefault(row.name, []).append(index)
-        self._rows_of = {name: np.array(indices, np.intp) for name, indices in of.items()}
-        for numbers in self._rows_of.values():
-            numbers.flags.writeable = False
-        self._failures = {id_: n for id_, n in self._failures.items() if id_ in self._row_of}
-        self._seen = {id_: seen for id_, seen in self._seen.items() if id_ in self._row_of}
+    def _add(self, rows: list[Deployed]) -> None:
+        """New rows, behind the others."""
+        for number, row in enumerate(rows, len(self._rows)):
+            self._row_of = self._row_of.set(row.id, number)
+            replicas = self._rows_of.get(row.name, _NO_ROWS)
+            self._tell_replicas(row.name, np.append(replicas, number))
+        self._rows += rows
+        for column in self._columns:
+            column.add(len(rows))
+        self._knowledge.add(len(rows))
+
+    def _remove(self, id_: str) -> None:
+        """Remove a row; the last one takes its number."""
+        number, last = self._row_of[id_], len(self._rows) - 1
+        row, moved = self._rows[number], self._rows.pop()
+        self._row_of = self._row_of.delete(id_)
+        replicas = self._rows_of[row.name]
+        self._tell_replicas(row.name, replicas[replicas != number])
+        if number != last:
+            self._rows[number] = moved
+            self._row_of = self._row_of.set(moved.id, number)
+            replicas = self._rows_of[moved.name]
+            self._tell_replicas(moved.name, np.where(replicas == last, number, replicas))
+        for column in self._columns:
+            column.remove(number)
+        self._knowledge.remove(number, row)
+        self._failures.pop(id_, None)
+        self._seen.pop(id_, None)
+        self._shared_rows = None
+
+    def _tell_replicas(self, name: str, rows: NDArray[np.intp]) -> None:
+        rows.flags.writeable = False
+        self._rows_of = self._rows_of.set(name, rows) if len(rows) else self._rows_of.delete(name)
 
     def _describe(self, row: int, deployed: Deployed) -> None:
         said = deployed.descriptor
+        self._rows[row] = deployed
+        self._shared_rows = None
+        self._descriptors += 1
+        self._described[row] = self._descriptors
+        self._context_tokens[row] = said.context_tokens
+        self._flags["restricted"][row] = "*" not in said.policy.askers
         self._floats["slots"][row] = said.slots
         self._floats["queue"][row] = said.queue
         self._floats["price_in"][row] = said.price_usd_per_1k_in / 1000
         self._floats["price_out"][row] = said.price_usd_per_1k_out / 1000
         self._flags["there"][row] = self._is_there(deployed)
+
+    def _tell_live(self, site: SiteId, node: NodeDescriptor | None) -> None:
+        """`node`: of the site, if it is there and described."""
+        before = self._live.get(site)
+        if node is not None:
+            self._live = self._live.set(site, node)
+        elif before is not None:
+            self._live = self._live.delete(site)
+        gateway = node is not None and node.gateway is not None
+        if gateway != (before is not None and before.gateway is not None):
+            others = (name for name in self._gateways if name != site)
+            self._gateways = tuple(sorted((*others, site) if gateway else others))
 
     def _tell_there(self, site: SiteId) -> None:
         for id_ in self._ids_at.get(site, ()):
@@ -324,9 +367,5 @@ def _sensible(rate: DemandRate) -> bool:
     return all(0.0 <= figure < math.inf for figure in figures)
 
 
-def _order(row: Deployed) -> tuple[str, str]:
-    return row.descriptor.name, row.site
-
-
-def _rank(node: NodeDescriptor) -> tuple[float, int]:
-    return node.started_at_s, node.version
+def _name(row: Deployed) -> str:
+    return row.name

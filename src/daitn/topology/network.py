@@ -1,0 +1,140 @@
+"""What DRRT and QRRT know of a network alike: the links between its sites, and which of two
+descriptors or readings is the later one.
+
+They differ in what they do with a site that has not described itself: the DRRT lets its readings
+wait and shows no link to it, the QRRT shows its links and drops its other figures, of which the
+next come within a second. They differ in who is there: in the DRRT a site from its first descriptor
+on, until it is lost; in the QRRT a site that came, described or not. So each keeps who is there,
+and since when who is gone, beside the rows or sites that depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from immutables import Map
+
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import InvalidInput
+from daitn.objects.identifiers import SiteId
+from daitn.objects.readings import LinkReading, LoadReading, Reading
+
+__all__ = ["LinkTable", "is_later", "merged_link", "merged_load", "usable"]
+
+
+class LinkTable:
+    """The latest readings per source and target, whatever their order of arrival."""
+
+    def __init__(self) -> None:
+        self.known: Map[SiteId, Map[SiteId, LinkReading]] = Map()
+        """Source to target to the source's measurement."""
+        self._sources: dict[SiteId, set[SiteId]] = {}
+        """Per target, so that a site that is forgotten costs what it has of links."""
+
+    def absorb(self, link: LinkReading, now_s: float) -> bool:
+        """Take in a reading; returns whether anything is new.
+
+        Raises `InvalidInput` for a reading that is negative or not finite.
+        """
+        source, target = link.source, link.target
+        targets = self.known.get(source) or Map()
+        known = targets.get(target)
+        merged = merged_link(known, link, now_s)
+        if merged is known:
+            return False
+        self.known = self.known.set(source, targets.set(target, merged))
+        if known is None:
+            self._sources.setdefault(target, set()).add(source)
+        return True
+
+    def forget(self, site: SiteId) -> None:
+        """Forget all links of a site."""
+        for target in tuple(self.known.get(site, ())):
+            self.delete(site, target)
+        for source in tuple(self._sources.get(site, ())):
+            self.delete(source, site)
+
+    def delete(self, source: SiteId, target: SiteId) -> None:
+        """Forget one link, if it is known."""
+        targets = self.known.get(source)
+        if targets is None or target not in targets:
+            return
+        left = targets.delete(target)
+        self.known = self.known.set(source, left) if left else self.known.delete(source)
+        sources = self._sources[target]
+        sources.discard(source)
+        if not sources:
+            del self._sources[target]
+
+
+def is_later(node: NodeDescriptor, known: NodeDescriptor) -> bool:
+    """Whether a node said this after what is known of it; a node that restarts counts anew."""
+    return (node.started_at_s, node.version) > (known.started_at_s, known.version)
+
+
+def merged_link(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
+    """Per field the later reading; `known` itself if nothing in `heard` is later.
+
+    Raises `InvalidInput` for a reading that is negative or not finite.
+    """
+    rtt_s, throughput_bps, loss = heard.rtt_s, heard.throughput_bps, heard.loss
+    if rtt_s is not None:
+        rtt_s = usable(rtt_s, now_s, "rtt_s")
+    if throughput_bps is not None:
+        throughput_bps = usable(throughput_bps, now_s, "throughput_bps")
+    if loss is not None:
+        loss = usable(loss, now_s, "loss")
+    if known is not None:
+        rtt_s = _later(known.rtt_s, rtt_s)
+        throughput_bps = _later(known.throughput_bps, throughput_bps)
+        loss = _later(known.loss, loss)
+        if rtt_s is known.rtt_s and throughput_bps is known.throughput_bps and loss is known.loss:
+            return known
+    return LinkReading(
+        source=heard.source,
+        target=heard.target,
+        rtt_s=rtt_s,
+        throughput_bps=throughput_bps,
+        loss=loss,
+    )
+
+
+def merged_load(known: LoadReading | None, heard: LoadReading) -> LoadReading:
+    """Per field the later reading; `known` itself if nothing in `heard` is later."""
+    if known is None:
+        return heard
+    queue = _later(known.queue, heard.queue) or heard.queue
+    cpu_share = _later(known.cpu_share, heard.cpu_share) or heard.cpu_share
+    disk_free = _later(known.disk_free_bytes, heard.disk_free_bytes) or heard.disk_free_bytes
+    if queue is known.queue and cpu_share is known.cpu_share and disk_free is known.disk_free_bytes:
+        return known
+    return LoadReading(site=known.site, queue=queue, cpu_share=cpu_share, disk_free_bytes=disk_free)
+
+
+def usable(reading: Reading, now_s: float, name: str) -> Reading:
+    """The reading, as of now at the latest: clocks that run ahead gain nothing.
+
+    Raises `InvalidInput` for one that is negative or not finite.
+    """
+    if not (0.0 <= reading.value < math.inf and math.isfinite(reading.at_s)):
+        raise InvalidInput(
+            f"a reading of {reading.origin} is no finite number from 0 on: "
+            f"{reading.value} at {reading.at_s}",
+            field=name,
+            fix=f"check the sensing of site {reading.origin}",
+        )
+    if reading.at_s > now_s:
+        return Reading(reading.value, now_s, reading.origin)
+    return reading
+
+
+def _later(known: Reading | None, heard: Reading | None) -> Reading | None:
+    """The later measured of two readings, in whatever order they arrived; `known` on a tie."""
+    if heard is None or known is heard:
+        return known
+    if known is None or heard.at_s > known.at_s:
+        return heard
+    if heard.at_s < known.at_s:
+        return known
+    # Readings of the same instant: any order works that does not depend on which arrived first.
+    return max(known, heard, key=lambda reading: (reading.origin, reading.value))
