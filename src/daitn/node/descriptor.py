@@ -202,6 +202,7 @@ async def described_dataset(
             licence=dataset.licence,
             description=dataset.description,
             policy=dataset.policy,
+            least_examples=dataset.least_records,
             sketch=await asyncio.to_thread(_sketch, dataset),
         )
     )

@@ -106,6 +106,8 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     licence: str = ""
     description: str = ""
     policy: DataPolicy
+    least_examples: Count = 1
+    """Minimum examples of a visit: a shorter one would show what single records teach."""
     sketch: TopicSketch | None = None
     """How its questions are worded, if its owner agrees to publish that."""
 

@@ -57,6 +57,28 @@ def _over(
     )
 
 
+def _least(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
+    """The data owners' rules on the length of a visit; only a pinned route can break them."""
+    least = {
+        (option.site, option.dataset.name): option.dataset.least_examples
+        for option in question.topology.options
+    }
+    for at, visit in enumerate(route.route.visits):
+        minimum = least.get((visit.site, visit.dataset), 1)
+        if visit.examples < minimum:
+            return Rejection(
+                candidate=route.id,
+                filter="least examples",
+                reason=f"trains on {visit.examples} examples at {visit.site}, whose data owner "
+                f"demands {minimum}",
+                field=f"route[{at}].examples",
+                shortfall=float(minimum - visit.examples),
+                unit="examples",
+                relax_to=as_value(minimum),
+            )
+    return None
+
+
 def _release(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
     """The data owners' rules on where a model that learned from their data may travel."""
     for travel in route.travels:
@@ -105,6 +127,7 @@ FILTERS: tuple[Callable[[RouteQuestion, PlannedRoute], Rejection | None], ...] =
     _duration,
     _cost,
     _examples,
+    _least,
     _release,
 )
 MTRCE: Final = Policy[Routes](

@@ -51,14 +51,17 @@ start. The other plans go through all options."""
 
 def amounts(task: Task, option: int) -> tuple[int, ...]:
     """Amounts of examples for a visit to an option: from an eighth of an epoch to eight."""
-    records = float(task.known.records[option])
-    grid = (max(_LEAST_EXAMPLES, round(epochs * records)) for epochs in _EPOCHS)
-    return tuple(dict.fromkeys(grid))
+    return tuple(dict.fromkeys(epochs(task, option, count) for count in _EPOCHS))
 
 
 def epochs(task: Task, option: int, count: float) -> int:
     """The number of examples in `count` epochs at an option."""
-    return max(_LEAST_EXAMPLES, round(count * float(task.known.records[option])))
+    return at_least(task, option, round(count * float(task.known.records[option])))
+
+
+def at_least(task: Task, option: int, examples: int) -> int:
+    """So many examples at an option, or the fewest that are worth a visit and allowed there."""
+    return max(_LEAST_EXAMPLES, int(task.known.least[option]), examples)
 
 
 def obvious_plans(task: Task) -> Iterator[Plan]:
@@ -91,7 +94,7 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
                 yield Plan(row, stops, f"{name}, {count:g} epochs a visit")
         ranked = _ranked(task, np.arange(len(known.records), dtype=float))
         for examples in _FIXED:
-            stops = _round(ranked, [examples] * len(ranked))
+            stops = _round(ranked, [at_least(task, option, examples) for option in ranked])
             yield Plan(row, stops, f"ring, {examples} examples a visit")
         if task.open.any():
             yield Plan(row, _greedy(task, row), GREEDY)
@@ -119,7 +122,8 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
         ),
     )
     most = np.minimum(affordable * (1.0 - 1e-9), limits.examples)
-    scarce = (most >= _LEAST_EXAMPLES) & (most < _PLENTY * task.known.records[options])
+    least = np.maximum(_LEAST_EXAMPLES, task.known.least[options])
+    scarce = (most >= least) & (most < _PLENTY * task.known.records[options])
     if scarce.any():
         for k in promising(task, row, options[scarce], _LAST):
             amount = int(most[np.flatnonzero(options == k)[0]])

@@ -89,6 +89,8 @@ class Setting:
     """(S,): the field of each option."""
     records: Floats
     """(S,): usable records."""
+    least: Indices
+    """(S,): minimum examples of a visit."""
     share: Floats
     """(S, L): share of a label at an option."""
     rate: Floats
@@ -189,6 +191,7 @@ def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
         labels=labels,
         field=np.array([fields.index(one) for one in topics], dtype=np.int64),
         records=np.maximum(1.0, samples * quality),
+        least=np.array([max(1, option.dataset.least_examples) for option in options], np.int64),
         share=share,
         rate=share * len(labels),
         apart=np.array([[1.0 - _alike(a, b) for b in fields] for a in fields]),
