@@ -291,6 +291,22 @@ def test_it_gives_up_for_load_where_all_are_full() -> None:
     assert not empty.given_up.full
 
 
+def test_it_says_how_many_it_was_not_allowed_to_ask() -> None:
+    few = Scene(rows=(0, 1, 2), most=1)
+    few.take(Begun())
+    few.take(Failed(0, Cause.FAILED, "broken"))
+    assert few.given_up is not None
+    assert few.given_up.untried == 2
+    budget = RetryBudget()
+    while budget.spend(0.0):
+        pass
+    spent = Scene(rows=(0, 1), budget=budget)
+    spent.take(Begun())
+    spent.take(Failed(0, Cause.FAILED, "broken"))
+    assert spent.given_up is not None
+    assert spent.given_up.untried == 1
+
+
 def test_a_fact_that_cannot_be_is_told_with_what_came_before() -> None:
     scene = Scene()
     scene.take(Begun())

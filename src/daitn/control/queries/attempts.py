@@ -122,6 +122,8 @@ class GiveUp(msgspec.Struct, frozen=True):
 
     failures: tuple[Failed, ...]
     """The last one of each row."""
+    untried: int = 0
+    """Rows that were not asked, because attempts or the gateway's retry budget were used up."""
 
     @property
     def full(self) -> bool:

@@ -232,7 +232,7 @@ class Failover:
 
     def _give_up(self) -> Commands:
         self._state = _State.GIVEN_UP
-        return (GiveUp(tuple(self._failures.values())),)
+        return (GiveUp(tuple(self._failures.values()), len(self._rows)),)
 
 
 _Handler = Callable[[Failover, Any, float], Commands]

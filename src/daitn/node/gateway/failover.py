@@ -100,7 +100,10 @@ class _Deployments:
             return overloaded("every deployment that may answer is full", why.retry_after_s)
         rows = self._query.snapshot.rows
         reasons = "; ".join(f"{rows[failed.row].id}: {failed.reason}" for failed in why.failures)
-        return unavailable(f"no deployment could answer: {reasons or 'none is left to ask'}")
+        problem = f"no deployment could answer: {reasons or 'none is left to ask'}"
+        if why.untried:
+            problem += f"; {why.untried} more not asked, as attempts or retries are used up"
+        return unavailable(problem)
 
     def _failed(self, row: int, failed: AttemptFailed) -> Failed:
         paths = None
