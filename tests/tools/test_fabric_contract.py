@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -111,7 +112,7 @@ async def test_payloads_come_back_as_they_went(network: Network, size: int) -> N
     await target.serve("daitn/echo", echo)
     payload = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     assert await asked(source, "daitn/echo", payload) == payload
-    assert await source.request("daitn/echo", payload, timeout_s=20, bulk=True) == payload
+    assert await source.request_bulk("daitn/echo", payload, timeout_s=20, take=bytes) == payload
 
 
 async def test_the_handler_learns_which_key_of_its_pattern_was_asked(network: Network) -> None:
@@ -230,6 +231,114 @@ async def test_a_cancelled_request_leaves_the_fabric_usable(network: Network) ->
     assert await source.request("daitn/mute", b"", timeout_s=20) == b"here"
 
 
+async def test_a_bulk_answer_is_made_and_taken_on_threads(network: Network) -> None:
+    source, target = await network.open("a"), await network.open("b")
+    threads: set[int] = set()
+
+    def give(key: str, payload: bytes) -> bytes:
+        threads.add(threading.get_ident())
+        return payload * 1000
+
+    def take(answer: bytes) -> int:
+        threads.add(threading.get_ident())
+        return len(answer)
+
+    await target.serve_bulk("daitn/bulk", give)
+    await asked(source, "daitn/bulk")
+    sizes = await asyncio.gather(
+        *(
+            source.request_bulk("daitn/bulk", b"x" * size, timeout_s=20, take=take)
+            for size in range(50)
+        )
+    )
+    assert sizes == [1000 * size for size in range(50)]
+    assert threading.get_ident() not in threads
+
+
+async def test_errors_of_either_end_of_a_bulk_request_reach_the_requester(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = await network.open("a"), await network.open("b")
+
+    def give(key: str, payload: bytes) -> bytes:
+        if payload == b"known":
+            raise InvalidInput("it broke", field="digest", fix="mend it")
+        if payload:
+            raise ZeroDivisionError("the patient's name")
+        return b""
+
+    def take(answer: bytes) -> None:
+        raise KeyError("taking failed")
+
+    with pytest.raises(Unreachable, match="nobody serves daitn/bulk"):
+        await source.request_bulk("daitn/bulk", b"", timeout_s=20, take=bytes)
+    await target.serve_bulk("daitn/bulk", give)
+    await asked(source, "daitn/bulk")
+    with pytest.raises(InvalidInput, match="it broke") as known:
+        await source.request_bulk("daitn/bulk", b"known", timeout_s=20, take=take)
+    assert (known.value.field, known.value.fix) == ("digest", "mend it")
+    with pytest.raises(DaitnError, match="internal error at daitn/bulk"):
+        await source.request_bulk("daitn/bulk", b"bug", timeout_s=20, take=take)
+    assert "ZeroDivisionError: the patient's name" in caplog.text
+    with pytest.raises(KeyError, match="taking failed"):
+        await source.request_bulk("daitn/bulk", b"", timeout_s=20, take=take)
+
+
+async def test_a_bulk_request_that_nobody_answers_ends(network: Network) -> None:
+    source, target = await network.open("a"), await network.open("b")
+    started = asyncio.Event()
+
+    async def mute(key: str, payload: bytes) -> bytes:
+        if payload:
+            started.set()
+            await asyncio.Event().wait()
+        return b""
+
+    await target.serve("daitn/mute", mute)
+    await asked(source, "daitn/mute")
+    with pytest.raises(Unreachable, match=r"no answer from daitn/mute within 0\.05 s"):
+        await source.request_bulk("daitn/mute", b"wait", timeout_s=0.05, take=bytes)
+    started.clear()
+    waits = asyncio.create_task(
+        source.request_bulk("daitn/mute", b"wait", timeout_s=60, take=bytes)
+    )
+    await asyncio.wait_for(started.wait(), timeout=20)
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    started.clear()
+    waits = asyncio.create_task(
+        source.request_bulk("daitn/mute", b"wait", timeout_s=60, take=bytes)
+    )
+    await asyncio.wait_for(started.wait(), timeout=20)
+    await source.close()
+    with pytest.raises(Unreachable, match="closed"):
+        await waits
+
+
+async def test_who_cancels_a_bulk_request_waits_for_what_is_being_taken(network: Network) -> None:
+    source, target = await network.open("a"), await network.open("b")
+    loop, taking, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    taken: list[bytes] = []
+
+    def take(answer: bytes) -> None:
+        loop.call_soon_threadsafe(taking.set)
+        go_on.wait()
+        taken.append(answer)
+
+    await target.serve("daitn/echo", echo)
+    await asked(source, "daitn/echo")
+    task = asyncio.create_task(source.request_bulk("daitn/echo", b"x", timeout_s=60, take=take))
+    await asyncio.wait_for(taking.wait(), timeout=20)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert taken == [b"x"]
+
+
 async def test_tokens_are_seen_whenever_they_came_until_they_go(network: Network) -> None:
     watcher, target = await network.open("a"), await network.open("b")
     before, after = Heard(), Heard()
@@ -305,7 +414,9 @@ async def test_a_closed_session_says_that_it_is_closed(network: Network) -> None
         fabric.publish("daitn/x", b""),
         fabric.subscribe("daitn/x", heard.message),
         fabric.request("daitn/x", b"", timeout_s=1),
+        fabric.request_bulk("daitn/x", b"", timeout_s=1, take=bytes),
         fabric.serve("daitn/x", echo),
+        fabric.serve_bulk("daitn/x", lambda key, payload: payload),
         fabric.announce("daitn/x"),
         fabric.watch("daitn/x", heard.alive),
     ):

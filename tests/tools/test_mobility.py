@@ -168,6 +168,26 @@ async def test_a_server_names_what_it_lacks_and_reads_no_other_file(world: World
         await world.fabric.request(key, b"\xff", timeout_s=5)
 
 
+async def test_a_chunk_that_was_wrong_is_checked_and_dropped_when_asked_for_again(
+    world: World,
+) -> None:
+    store = MemoryBlobStore()
+    packed(store)
+    server = ChunkServer(world.network.open("a"), SiteId("a"), store)
+    await server.start()
+    world.holders.append(SiteId("a"))
+    rotten = world.manifest.parts[1].chunks[3]
+    store.damage(rotten)
+    with pytest.raises(Unreachable, match=f"{rotten}.*a: blob {rotten} changed"):
+        await world.transport().fetch(world.model(), ignore)
+    assert not store.has(rotten)
+    assert not world.store.has(rotten)
+    store.write(world.source.read(rotten))
+    await world.transport().fetch(world.model(), ignore)
+    assert unpacked(world.store, world.digest) == DATA
+    await server.close()
+
+
 async def test_several_holders_share_the_work(world: World) -> None:
     for name in ("a", "b", "c"):
         await world.holder(name)

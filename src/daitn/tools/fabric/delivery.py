@@ -6,7 +6,8 @@ import asyncio
 import collections
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from daitn.objects.errors import DaitnError, Unreachable
@@ -20,6 +21,7 @@ __all__ = [
     "call_on",
     "closed",
     "publication_size",
+    "reported",
     "silent",
     "unserved",
 ]
@@ -138,12 +140,19 @@ def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None
 
 
 async def answer(handler: Handler, key: str, payload: bytes) -> bytes:
-    """Let a handler answer a request; any failure becomes a `DaitnError` that may travel.
+    """Let a handler answer a request; see `reported`."""
+    with reported(key):
+        return await handler(key, payload)
+
+
+@contextmanager
+def reported(key: str) -> Iterator[None]:
+    """Any failure of whoever answers at `key` becomes a `DaitnError` that may travel.
 
     An unexpected error stays in this process's log; the requester learns only where it happened.
     """
     try:
-        return await handler(key, payload)
+        yield
     except DaitnError:
         raise
     except Exception:

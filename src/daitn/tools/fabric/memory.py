@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput
 from daitn.tools.fabric.delivery import (
@@ -22,9 +23,11 @@ from daitn.tools.fabric.delivery import (
     unserved,
 )
 from daitn.tools.fabric.patterns import checked_key, checked_pattern, covers
-from daitn.tools.fabric.protocol import Alive, Handler, Message, Registration
+from daitn.tools.fabric.protocol import Alive, Give, Handler, Message, Registration
 
 __all__ = ["MemoryFabric", "MemoryNetwork"]
+
+T = TypeVar("T")
 
 
 class MemoryNetwork:
@@ -211,9 +214,7 @@ class MemoryFabric:
         self.subscriptions.append(subscription)
         return subscription
 
-    async def request(
-        self, key: str, payload: bytes, *, timeout_s: float, bulk: bool = False
-    ) -> bytes:
+    async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
         self._check_open()
         checked_key(key)
         asked: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
@@ -231,6 +232,23 @@ class MemoryFabric:
         if isinstance(given, ErrorReport):
             raise given.error()
         return given
+
+    async def request_bulk(
+        self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
+    ) -> T:
+        given = await self.request(key, payload, timeout_s=timeout_s)
+        taking = asyncio.ensure_future(asyncio.to_thread(take, given))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await asyncio.gather(taking, return_exceptions=True)
+            raise
+
+    async def serve_bulk(self, key: str, give: Give) -> Registration:
+        async def handler(key: str, payload: bytes) -> bytes:
+            return await asyncio.to_thread(give, key, payload)
+
+        return await self.serve(key, handler)
 
     async def serve(self, key: str, handler: Handler) -> Registration:
         self._check_open()

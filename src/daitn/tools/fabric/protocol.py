@@ -8,12 +8,16 @@ for one part, `**` for any number of parts.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-__all__ = ["Alive", "Fabric", "Handler", "Message", "Registration"]
+__all__ = ["Alive", "Fabric", "Give", "Handler", "Message", "Registration"]
+
+T = TypeVar("T")
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
 """Answers a request: (key, payload) -> answer. Its `DaitnError`s reach the requester."""
+Give = Callable[[str, bytes], bytes]
+"""Answers a bulk request, on a thread: (key, payload) -> answer."""
 Message = Callable[[str, bytes], Awaitable[None]]
 """Receives a publication: (key, payload)."""
 Alive = Callable[[str, bool], Awaitable[None]]
@@ -39,18 +43,30 @@ class Fabric(Protocol):
         """Receive publications, in order per publisher and one at a time."""
         ...
 
-    async def request(
-        self, key: str, payload: bytes, *, timeout_s: float, bulk: bool = False
-    ) -> bytes:
-        """Send a request to the server of `key`. A `bulk` answer yields to all others.
+    async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Send a request to the server of `key`.
 
         Raises `Unreachable` when nobody serves it or no answer came within `timeout_s`, and the
         `DaitnError` that the handler raised.
         """
         ...
 
+    async def request_bulk(
+        self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
+    ) -> T:
+        """Send a request whose answer is large and yields to all others; returns `take(answer)`.
+
+        `take` runs on a thread. One that runs when the caller is cancelled, or when `timeout_s`
+        ends, is waited for. Raises what `request` raises, and what `take` raises.
+        """
+        ...
+
     async def serve(self, key: str, handler: Handler) -> Registration:
         """Answer requests. Requests are handled concurrently."""
+        ...
+
+    async def serve_bulk(self, key: str, give: Give) -> Registration:
+        """Answer requests, bulk ones and others, on threads: large answers keep off the loop."""
         ...
 
     async def announce(self, key: str) -> Registration:

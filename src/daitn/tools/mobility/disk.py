@@ -7,8 +7,8 @@
 
 **What survives what.** A blob is written beside its place and renamed, so a killed process leaves
 only complete blobs. A power cut is different: until the system has written its cache back, a
-renamed file can come back empty or truncated. Every read checks the digest, so such a blob is
-dropped and fetched again like a rotten one. Chunks that arrive are therefore not flushed one by
+renamed file can come back empty or truncated. Whoever uses a blob checks its digest, so such a one
+is dropped and fetched again like a rotten one. Chunks that arrive are therefore not flushed one by
 one: their holders still have them. `pack` makes blobs that exist nowhere else; it flushes every
 chunk, their folders, and the manifest last, before it names the model. Measured on ext4 in a shared
 virtual machine, 64 chunks of 1 MiB are flushed at 0.56 GB/s (median of 8).
@@ -62,7 +62,7 @@ class DiskBlobStore:
     def has(self, digest: Digest) -> bool:
         return _size(self._path(digest)) is not None
 
-    def read(self, digest: Digest) -> bytes:
+    def read(self, digest: Digest, *, checked: bool = True) -> bytes:
         path = self._path(digest)
         try:
             data = path.read_bytes()
@@ -71,8 +71,8 @@ class DiskBlobStore:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            data = b""
-        if digest_of(data) != digest:
+            data, checked = b"", True
+        if checked and digest_of(data) != digest:
             path.unlink(missing_ok=True)
             raise Corrupt(
                 f"the disk changed blob {digest}; it was dropped",

@@ -40,11 +40,11 @@ class MemoryBlobStore:
     def has(self, digest: Digest) -> bool:
         return checked_digest(digest) in self._blobs
 
-    def read(self, digest: Digest) -> bytes:
+    def read(self, digest: Digest, *, checked: bool = True) -> bytes:
         data = self._blobs.get(checked_digest(digest))
         if data is None:
             raise NotFound(f"blob {digest} is not here", fix="fetch the model again")
-        if digest_of(data) != digest:
+        if checked and digest_of(data) != digest:
             self._blobs.pop(digest, None)
             raise Corrupt(
                 f"blob {digest} changed in memory; it was dropped", fix="fetch the model again"

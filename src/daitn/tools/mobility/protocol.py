@@ -29,8 +29,11 @@ class BlobStore(Protocol):
 
     def has(self, digest: Digest) -> bool: ...
 
-    def read(self, digest: Digest) -> bytes:
-        """Raises `NotFound`; raises `Corrupt` and drops the blob if the disk changed it."""
+    def read(self, digest: Digest, *, checked: bool = True) -> bytes:
+        """Raises `NotFound`; raises `Corrupt` and drops the blob if the disk changed it.
+
+        Unless `checked`, the bytes may be wrong: for those who check them themselves.
+        """
         ...
 
     def write(self, data: bytes, expected: Digest | None = None) -> Digest:

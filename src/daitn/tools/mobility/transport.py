@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from daitn.objects.errors import Corrupt, DaitnError, NotFound, Unreachable
+from daitn.objects.errors import Corrupt, DaitnError, NotFound, StorageFull, Unreachable
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import ChunkRequest
 from daitn.objects.models import Manifest, ModelRef
@@ -219,36 +220,35 @@ class ChunkTransport:
 
     async def _get(self, ask: FetchChunk, size_bytes: int | None, timeout_s: float) -> _Outcome:
         try:
-            request = encode(ChunkRequest(digest=ask.digest))
-            key = site_do(ask.site, "chunk")
-            data = await self._fabric.request(key, request, timeout_s=timeout_s, bulk=True)
+            kept = await self._fabric.request_bulk(
+                site_do(ask.site, "chunk"),
+                encode(ChunkRequest(digest=ask.digest)),
+                timeout_s=timeout_s,
+                take=partial(self._keep, ask.digest, size_bytes),
+            )
         except (NotFound, Corrupt) as error:
             return _Lacking(error.problem)
         except DaitnError as error:
             return _Silent(error.problem)
+        if isinstance(kept, StorageFull):
+            raise kept
+        return kept
+
+    def _keep(
+        self, digest: Digest, size_bytes: int | None, data: bytes
+    ) -> _Kept | _Wrong | StorageFull:
+        """Store what arrived; a full disk is returned, for a holder may raise the same error."""
         if size_bytes is None and len(data) > MAX_MANIFEST_BYTES:
             return _Wrong(f"sent a manifest of {len(data)} bytes")
         if size_bytes is not None and len(data) != size_bytes:
             return _Wrong(f"sent {len(data)} bytes for a chunk of {size_bytes}")
         try:
-            await self._keep(data, ask.digest)
+            self._store.write(data, digest)
         except Corrupt:
             return _Wrong("sent bytes that are not the chunk")
+        except StorageFull as error:
+            return error
         return _Kept(len(data))
-
-    async def _keep(self, data: bytes, digest: Digest) -> None:
-        """Store off the loop: hashing and writing release the interpreter's lock.
-
-        What has arrived is stored even if the fetch ends meanwhile, and no thread writes any more
-        once the fetch has ended.
-        """
-        writing = asyncio.ensure_future(asyncio.to_thread(self._store.write, data, digest))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            # Nobody awaits its failure any more.
-            await asyncio.gather(writing, return_exceptions=True)
-            raise
 
     def _report(self, exchange: Exchange) -> None:
         if self._on_transfer is None:

@@ -175,14 +175,16 @@ class Sensing:
         start_s = self._elapsed_s()
         try:
             key = keys.site_stream(link.target)
-            got = await self._fabric.request(key, request, timeout_s=PROBE_TIMEOUT_S, bulk=True)
+            got_bytes = await self._fabric.request_bulk(
+                key, request, timeout_s=PROBE_TIMEOUT_S, take=len
+            )
         except Unreachable:
             link.shrink_probe()
             return
         except DaitnError as error:
             _LOG.warning("%s refused a probe: %s", link.target, error)
             return
-        if len(got) == size_bytes:
+        if got_bytes == size_bytes:
             link.learn_probe(size_bytes, self._elapsed_s() - start_s, self._now_s())
 
     async def _measure_load(self) -> LoadReading | None:
