@@ -36,9 +36,9 @@ from rich.table import Table
 from daitn.steering.commands import Command, Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Offer, RouteEntry, Update
 from daitn.steering.wire.packet import Action, Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
-from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 
 GOAL_PER_S = 200_000
 ROUNDS = 4

@@ -30,9 +30,9 @@ from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
 from daitn.objects.identifiers import SiteId
 from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Greeting, Offer, RouteEntry, Update, encode_summary
 from daitn.steering.wire.packet import Action, Packet, PacketKind, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
-from daitn.steering.wire.summaries import Greeting, Offer, RouteEntry, Update, encode_summary
 from daitn.tools.adjacency.protocol import Neighbours
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency

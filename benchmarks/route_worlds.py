@@ -22,6 +22,7 @@ from functools import cache
 from benchmarks.worlds import files
 from benchmarks.worlds.beyond import trainer
 from daitn.sim.learning.autonomous import AutonomousPolicy
+from daitn.sim.learning.baselines import obvious_policies
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
 from daitn.sim.learning.episode import run
@@ -33,7 +34,6 @@ from daitn.sim.learning.families.recorded import (
     stressed_family,
 )
 from daitn.sim.learning.families.seeds import DEVELOPMENT, MOST_SEEDS, VALIDATION
-from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight
 from daitn.sim.learning.planned import PlannedPolicy, PlannedWithExperience
 from daitn.sim.learning.policy import Experienced, RoutePolicy

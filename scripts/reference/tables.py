@@ -107,7 +107,7 @@ def _bounds() -> list[Row]:
         ("trace, bytes", str(packet.MOST_TRACE_BYTES)),
         ("payload, bytes", str(packet.MOST_PAYLOAD_BYTES)),
         ("digest, bytes (exactly)", str(packet.DIGEST_BYTES)),
-        ("summary, bytes", str(named("steering.wire.summaries.MOST_UPDATE_BYTES"))),
+        ("summary, bytes", str(named("steering.wire.offers.MOST_UPDATE_BYTES"))),
     ]
 
 

@@ -12,8 +12,8 @@ from benchmarks import route_worlds
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.randomness import Rng
+from daitn.sim.learning.baselines.ring import Ring
 from daitn.sim.learning.families.seeds import DEVELOPMENT, VALIDATION
-from daitn.sim.learning.obvious.ring import Ring
 from daitn.sim.learning.policy import VisitChosen
 
 NAMES = tuple(route_worlds.OBVIOUS)

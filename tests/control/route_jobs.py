@@ -11,9 +11,9 @@ from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.intents import Budget
 from daitn.objects.randomness import Rng
+from daitn.sim.learning.baselines.ring import Ring
 from daitn.sim.learning.episode import Episode, run
 from daitn.sim.learning.families import FAMILIES
-from daitn.sim.learning.obvious.ring import Ring
 from daitn.sim.learning.planned import PlannedPolicy
 from daitn.sim.learning.policy import RoutePolicy, VisitChosen
 from daitn.sim.learning.world import LearningWorld

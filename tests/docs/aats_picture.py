@@ -13,8 +13,8 @@ from pathlib import Path
 from daitn.cli.demo.pictures.drawing import box, document, element, line, pair, text
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Packet, PacketKind
-from daitn.steering.wire.summaries import Offer
 
 FILE = Path(__file__).parents[2] / "docs/images/aats.svg"
 

@@ -22,7 +22,7 @@ from daitn.objects import agents, messages, requests, steering
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
 from daitn.openai.errors import UPSTREAM_REFUSED
-from daitn.steering.wire import intent, replies, summaries
+from daitn.steering.wire import intent, offers, replies
 from daitn.tools.fabric import keys
 from scripts.reference import commands
 from scripts.reference.fabric import handlers
@@ -40,8 +40,8 @@ SHOWN: tuple[type[msgspec.Struct], ...] = (
     QueryConstraints,
     intent.PacketIntent,
     replies.Refusal,
-    *(summaries.Update, summaries.SeqnoRequest, summaries.Greeting),
-    *(summaries.RouteEntry, summaries.Offer),
+    *(offers.Update, offers.SeqnoRequest, offers.Greeting),
+    *(offers.RouteEntry, offers.Offer),
     *(PacketQuestion, PacketReply),
     *(agents.Agent, agents.DatedFact, agents.AgentReport),
 )
@@ -119,15 +119,23 @@ def test_every_header_is_in_its_list() -> None:
         for name, value in vars(kind).items()
         if name.isupper()
     }
-    used = {
+    nodes = [node for tree in _trees() for node in ast.walk(tree)]
+    spelt = {
         node.value
-        for tree in _trees()
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"daitn-[a-z-]*[a-z]", node.value)
     }
-    assert used == listed
+    named = {
+        vars(kind)[node.attr]
+        for node in nodes
+        for kind in (AnswerHeader, PeerHeader)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == kind.__name__
+    }
+    assert spelt | named == listed
 
 
 def test_every_error_of_the_api_is_in_its_list() -> None:

@@ -30,9 +30,9 @@ from daitn.objects.queries import QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import ApiError
 from daitn.steering.reports import pending_reports
 from daitn.steering.wire.intent import PacketIntent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Flag, Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal
-from daitn.steering.wire.summaries import Offer
 from daitn.tools.adjacency.memory import MemoryLinks
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import until

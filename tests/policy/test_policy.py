@@ -16,7 +16,7 @@ from daitn.objects.decisions import Decision, Rejection
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
 from daitn.objects.wire import decode, encode
-from daitn.policy.policy import MOST_WEIGHT, OUT, Policy, best_first
+from daitn.policy.pipeline import MOST_WEIGHT, OUT, Policy, best_first
 from tests.policy.plain import PlainPolicy
 
 Floats = NDArray[np.float64]

@@ -11,9 +11,9 @@ import pytest
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.forwarder import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal, refusal_to
-from daitn.steering.wire.summaries import Offer
 
 from .routes.harness import random_links
 

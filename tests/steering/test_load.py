@@ -10,9 +10,9 @@ from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.paths import answered_by
 from daitn.steering.statistics import OriginLoad, Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, read_refusal
-from daitn.steering.wire.summaries import Offer
 
 KEY = f"{Capability.ANSWER}:law"
 WANT = encode_intent(PacketIntent(Capability.ANSWER, "law", trust=0))

@@ -15,9 +15,9 @@ from daitn.steering.ranking import Outline
 from daitn.steering.reports import pending_reports
 from daitn.steering.timers import Timers
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Offer, RouteEntry, Update
 from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind, encode_packet
 from daitn.steering.wire.replies import Reason, answer_to, read_refusal
-from daitn.steering.wire.summaries import Offer, RouteEntry, Update
 
 TOPIC = "medicine/neurology"
 

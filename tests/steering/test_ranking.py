@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from daitn.objects.errors import InvalidInput
 from daitn.steering.next_hops import LOCAL, MOST_BY_VIA, MOST_NEXT_HOPS, MOST_REJECTED
-from daitn.steering.rankings import Rankings
+from daitn.steering.ranking_cache import Rankings
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.statistics import HALF_LIFE_S, Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.summaries import Offer, RouteEntry, Update
+from daitn.steering.wire.offers import Offer, RouteEntry, Update
 
 TOPIC = "medicine/neurology"
 KEY = f"{Capability.ANSWER}:{TOPIC}"
@@ -232,7 +232,7 @@ def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
 
 
 def test_all_rankings_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daitn.steering.rankings.MOST_ROWS", 20)
+    monkeypatch.setattr("daitn.steering.ranking_cache.MOST_ROWS", 20)
     routes = table(**{f"s{i}": (offer(), 0.01) for i in range(8)})
     rankings = Rankings(routes, Statistics())
     wants = [

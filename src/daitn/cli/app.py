@@ -12,12 +12,13 @@ from daitn.cli import (
     data,
     deploy,
     describe,
+    explain,
+    get,
     keys,
     models,
     processes,
     query,
     schemas,
-    show,
     steering,
     topology,
     train,
@@ -45,9 +46,9 @@ app.command()(train.cancel)
 app.command()(query.query)
 app.command()(deploy.deploy)
 app.command()(deploy.retire)
-app.command()(show.get)
+app.command()(get.get)
 app.command()(describe.describe)
-app.command()(show.explain)
+app.command()(explain.explain)
 app.command()(steering.ping)
 app.command()(steering.traceroute)
 app.command()(steering.trace)

@@ -38,7 +38,7 @@ from daitn.objects.requests import (
 )
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability
-from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.offers import Offer
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler

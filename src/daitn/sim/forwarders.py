@@ -12,9 +12,9 @@ from daitn.steering.commands import Advertise, Command, Deliver, Drop, Return, S
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.routes.table import AggregationLimits
+from daitn.steering.wire.offers import Offer, decode_summary, encode_summary
 from daitn.steering.wire.packet import Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import answer_to
-from daitn.steering.wire.summaries import Offer, decode_summary, encode_summary
 
 __all__ = ["ForwarderNetwork", "Returned", "SimulatedForwarder"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.randomness import Rng
-from daitn.policy.policy import best_first
+from daitn.policy.pipeline import best_first
 from daitn.sim.choosing import Chosen
 from daitn.sim.load import Arrival
 from daitn.sim.station import Station

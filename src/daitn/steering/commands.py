@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from daitn.steering.wire.offers import Summary
 from daitn.steering.wire.packet import Packet
-from daitn.steering.wire.summaries import Summary
 
 __all__ = ["Advertise", "Command", "Deliver", "Drop", "Return", "Send"]
 

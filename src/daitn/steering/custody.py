@@ -17,7 +17,7 @@ from daitn.steering.next_hops import LOCAL
 from daitn.steering.paths import answered_by, avoiding, tried
 from daitn.steering.pending import Key, PendingEntry, PendingTable, Phase, RoutingStep
 from daitn.steering.ranking import NextHopChoice, Ranking
-from daitn.steering.rankings import Rankings
+from daitn.steering.ranking_cache import Rankings
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, is_transient, overdue_s

@@ -25,8 +25,8 @@ from daitn.steering.commands import Advertise, Command
 from daitn.steering.custody import Custody
 from daitn.steering.routes.table import AggregationLimits, RouteTable
 from daitn.steering.settings import ForwarderSettings
+from daitn.steering.wire.offers import Summary
 from daitn.steering.wire.packet import Packet
-from daitn.steering.wire.summaries import Summary
 
 __all__ = ["Forwarder", "ForwarderSettings"]
 

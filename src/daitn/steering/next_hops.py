@@ -17,7 +17,7 @@ from daitn.objects.decisions import Rejection
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent
-from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.offers import Offer
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = [

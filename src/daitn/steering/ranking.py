@@ -24,7 +24,7 @@ import numpy as np
 
 from daitn.objects.decisions import Decision, Scored
 from daitn.objects.intents import Preference
-from daitn.policy.policy import OUT
+from daitn.policy.pipeline import OUT
 from daitn.steering.next_hops import (
     LOCAL,
     Reach,

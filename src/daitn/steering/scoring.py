@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from daitn.objects.intents import Preference
-from daitn.policy.policy import Policy
+from daitn.policy.pipeline import Policy
 from daitn.steering.next_hops import NextHops
 from daitn.topology.qrrt.snapshot import Flags, Floats
 

@@ -16,7 +16,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy, Trust
-from daitn.policy.policy import MOST_WEIGHT
+from daitn.policy.pipeline import MOST_WEIGHT
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.state import QrrtState

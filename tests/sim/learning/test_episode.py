@@ -11,10 +11,10 @@ import pytest
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.intents import Budget
 from daitn.objects.randomness import Rng
+from daitn.sim.learning.baselines import obvious_policies
 from daitn.sim.learning.episode import Episode, EpisodeEnd, run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.noiseless import Noiseless
-from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.policy import RoutePolicy, VisitChosen
 from daitn.sim.learning.work import GIVEN_UP_LEAST_S, INITIALISE_S
 from daitn.sim.learning.world import DATASET, GroundSite, LearningWorld, WorldStep

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from daitn.sim.learning.baselines import obvious_policies
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families import FAMILIES
 from daitn.sim.learning.noiseless import Noiseless
-from daitn.sim.learning.obvious import obvious_policies
 from daitn.sim.learning.oracle import hindsight, searched
 from daitn.sim.learning.world import LearningWorld
 

@@ -10,7 +10,7 @@ import rustworkx as rx
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.origin import HOP_S
 from daitn.steering.routes.table import AggregationLimits
-from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.offers import Offer
 
 from ..routes.harness import Network, Watch, random_links
 from ..routes.test_routes import offers_of

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
-from daitn.steering.wire.summaries import Update, encode_summary
+from daitn.steering.wire.offers import Update, encode_summary
 
 from ..routes.harness import Network, random_links
 from ..routes.test_routes import offers_of

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.offers import wider
 from daitn.steering.routes.table import AggregationLimits
-from daitn.steering.wire.summaries import Offer, Summary, Update, encode_summary
+from daitn.steering.wire.offers import Offer, Summary, Update, encode_summary
 
 from ..routes.harness import Network, no_loops
 from ..routes.test_routes import disturb, seeds, slow

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.names import check_origin, domain_of, domain_origin, site_of
 from daitn.steering.routes.table import AggregationLimits, RouteTable
-from daitn.steering.wire.summaries import INFINITE, Offer, SeqnoRequest
+from daitn.steering.wire.offers import INFINITE, Offer, SeqnoRequest
 
 from ..routes.harness import home
 from ..routes.test_table import NEURO, asked, entry, says, told, whole

@@ -16,7 +16,7 @@ import rustworkx as rx
 from daitn.steering.routes.names import site_of
 from daitn.steering.routes.origin import HOP_S
 from daitn.steering.routes.table import AggregationLimits, RouteTable
-from daitn.steering.wire.summaries import (
+from daitn.steering.wire.offers import (
     Offer,
     Summary,
     Update,

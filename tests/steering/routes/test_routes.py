@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daitn.steering.routes.table import AggregationLimits
-from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.offers import Offer
 
 from .harness import Network, Watch, assert_converged, home, no_loops, random_links
 

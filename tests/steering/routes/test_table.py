@@ -12,7 +12,7 @@ from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.origin import ASK_NEAREST_S
 from daitn.steering.routes.peer import DEFER_S
 from daitn.steering.routes.table import AggregationLimits, RouteTable
-from daitn.steering.wire.summaries import (
+from daitn.steering.wire.offers import (
     INFINITE,
     Offer,
     RouteEntry,

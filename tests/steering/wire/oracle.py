@@ -8,6 +8,7 @@ import msgspec
 
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.intent import decode_intent, encode_intent
+from daitn.steering.wire.offers import decode_advertised, encode_summary
 from daitn.steering.wire.packet import (
     MOST_TRACE_BYTES,
     Action,
@@ -15,7 +16,6 @@ from daitn.steering.wire.packet import (
     decode_packet,
     encode_packet,
 )
-from daitn.steering.wire.summaries import decode_advertised, encode_summary
 
 __all__ = ["FORMS", "examine", "split"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from daitn.steering.wire.intent import PacketIntent
+from daitn.steering.wire.offers import Offer, RouteEntry, SeqnoRequest, Update
 from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
-from daitn.steering.wire.summaries import Offer, RouteEntry, SeqnoRequest, Update
 
 SITES = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", fullmatch=True)
 HOPS = st.lists(

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.intent import PacketIntent, decode_intent, encode_intent
-from daitn.steering.wire.packet import MOST_INTENT_BYTES
-from daitn.steering.wire.summaries import (
+from daitn.steering.wire.offers import (
     MOST_UPDATE_BYTES,
     Summary,
     Update,
     decode_summary,
     encode_summary,
 )
+from daitn.steering.wire.packet import MOST_INTENT_BYTES
 from tests.steering.wire.oracle import examine
 from tests.steering.wire.shapes import SUMMARIES, WANTS
 

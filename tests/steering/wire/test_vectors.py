@@ -9,6 +9,13 @@ import pytest
 from daitn.node.forwarder.protection import check_packet, open_payload
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.intent import PacketIntent, decode_intent, encode_intent
+from daitn.steering.wire.offers import (
+    INFINITE,
+    Greeting,
+    Summary,
+    decode_advertised,
+    encode_summary,
+)
 from daitn.steering.wire.packet import (
     Action,
     Flag,
@@ -16,13 +23,6 @@ from daitn.steering.wire.packet import (
     PacketKind,
     decode_packet,
     encode_packet,
-)
-from daitn.steering.wire.summaries import (
-    INFINITE,
-    Greeting,
-    Summary,
-    decode_advertised,
-    encode_summary,
 )
 from tests.steering.wire.vectors import (
     DECODERS,

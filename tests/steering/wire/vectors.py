@@ -21,16 +21,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import INFO, ReceiverKey, class_id
 from daitn.node.forwarder.protection import sealing_context, sign_packet
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
-from daitn.steering.wire.packet import (
-    Action,
-    Flag,
-    Packet,
-    PacketKind,
-    decode_packet,
-    encode_packet,
-)
-from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
-from daitn.steering.wire.summaries import (
+from daitn.steering.wire.offers import (
     INFINITE,
     Greeting,
     Offer,
@@ -41,6 +32,15 @@ from daitn.steering.wire.summaries import (
     decode_advertised,
     encode_summary,
 )
+from daitn.steering.wire.packet import (
+    Action,
+    Flag,
+    Packet,
+    PacketKind,
+    decode_packet,
+    encode_packet,
+)
+from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from tests.steering.wire.hpke_oracle import hpke_seal
 
 FILE = Path(__file__).with_name("vectors.json")

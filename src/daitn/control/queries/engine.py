@@ -24,7 +24,7 @@ from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.decisions import Decision, Rejection
 from daitn.objects.queries import AUTO, QueryConstraints, Strategy
 from daitn.objects.randomness import Rng
-from daitn.policy.policy import OUT, best_first
+from daitn.policy.pipeline import OUT, best_first
 from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Flags, Floats

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from daitn.policy.policy import Policy, every
+from daitn.policy.pipeline import Policy, every
 from daitn.topology.qrrt.load import usual_tokens
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Floats

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from daitn.control.route.checks import FILTERS, MTRCE
-from daitn.control.route.obvious import epochs
+from daitn.control.route.filters import FILTERS, MTRCE
 from daitn.control.route.pinned import pinned_route
 from daitn.control.route.plans import PlannedRoute, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
+from daitn.control.route.starting_plans import epochs
 from daitn.control.route.task import Task, most_taught, task, worn_out
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.intents import TrainingIntent
-from daitn.policy.policy import weights_under
+from daitn.policy.pipeline import weights_under
 
 __all__ = ["Mtrce"]
 

@@ -14,8 +14,15 @@ from itertools import zip_longest
 
 import numpy as np
 
-from daitn.control.route.obvious import GREEDY, MEASURED, amounts, epochs, obvious_plans, promising
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, Stop, play
+from daitn.control.route.starting_plans import (
+    GREEDY,
+    MEASURED,
+    amounts,
+    epochs,
+    obvious_plans,
+    promising,
+)
 from daitn.control.route.task import Task
 from daitn.control.route.value_model import Indices
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
-from daitn.learning.classifier.config import parse_config
+from daitn.learning.classifier.config import METRICS, parse_config
 from daitn.learning.classifier.table import LABEL, profile, read_table
 from daitn.learning.recipe import (
     Config,
@@ -58,7 +58,7 @@ class Classifier:
     name = "classifier"
     data_schema = "table/1"
     test_schema = "table/1"
-    metrics: tuple[str, ...] = ("accuracy", "balanced_accuracy")
+    metrics: tuple[str, ...] = METRICS
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS)
 
     def __init__(self, selection: Selection | None = None) -> None:

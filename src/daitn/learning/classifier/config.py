@@ -11,7 +11,10 @@ from daitn.learning.recipe import Config
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
 
-__all__ = ["ClassifierConfig", "parse_config"]
+__all__ = ["METRICS", "ClassifierConfig", "parse_config"]
+
+METRICS = ("accuracy", "balanced_accuracy")
+"""Metrics by which a classifier can be measured; `evaluation` computes them."""
 
 # The bounds keep a visiting model from exhausting a site.
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]

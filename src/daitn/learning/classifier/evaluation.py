@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.config import METRICS, ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import LabelMeasured, Measured
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["METRICS", "check_metric", "evaluate"]
-
-METRICS = ("accuracy", "balanced_accuracy")
+__all__ = ["check_metric", "evaluate"]
 
 
 def check_metric(metric: str) -> None:

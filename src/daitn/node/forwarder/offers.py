@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.steering.wire.intent import Capability
-from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.offers import Offer
 from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 
 __all__ = ["home", "learning_offers", "serving_offers"]

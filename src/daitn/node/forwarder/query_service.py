@@ -21,9 +21,9 @@ from daitn.openai.errors import BAD_REQUEST_STATUSES, ApiError
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.steering.wire.intent import PacketIntent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Flag, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
-from daitn.steering.wire.summaries import Offer
 from daitn.tools import clock
 
 __all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_reply"]

@@ -31,9 +31,9 @@ from daitn.steering.reports import hop_reports, origin_reports, pending_reports
 from daitn.steering.scoring import STEERING
 from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
-from daitn.steering.wire.summaries import Offer
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 from daitn.tools.fabric import keys

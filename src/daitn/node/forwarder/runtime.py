@@ -15,6 +15,13 @@ from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.pending import Key
 from daitn.steering.wire.intent import PacketIntent, decode_intent
+from daitn.steering.wire.offers import (
+    Greeting,
+    Offer,
+    Summary,
+    decode_advertised,
+    encode_summary,
+)
 from daitn.steering.wire.packet import (
     MOST_PAYLOAD_BYTES,
     Flag,
@@ -23,13 +30,6 @@ from daitn.steering.wire.packet import (
     encode_packet,
 )
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
-from daitn.steering.wire.summaries import (
-    Greeting,
-    Offer,
-    Summary,
-    decode_advertised,
-    encode_summary,
-)
 from daitn.tools import clock
 from daitn.tools.adjacency.protocol import Adjacency
 from daitn.tools.tasks import Tasks

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.http import ClientResponse, HttpError, ServerTimeout
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, JSON
@@ -38,9 +39,9 @@ class Answer:
         self.asked_s = asked_s
         self.started_s = started_s
         self.ended_s = started_s
-        self.waited_s = _seconds(headers.get("daitn-waited-s")) or 0.0
+        self.waited_s = _seconds(headers.get(AnswerHeader.WAITED_S)) or 0.0
         """Wait for a slot, as the deployment reports it."""
-        self.reported_first_token_s = _seconds(headers.get("daitn-first-token-s"))
+        self.reported_first_token_s = _seconds(headers.get(AnswerHeader.FIRST_TOKEN_S))
         self.retry_after_s = _seconds(headers.get("retry-after"))
         self.path = query.path_to(row)
         self.body = b""

@@ -11,6 +11,7 @@ from daitn.node.config import GatewayConfig
 from daitn.node.gateway.auth import ApiKeys
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.errors import internal
+from daitn.node.gateway.headers import PeerHeader
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.http import HttpServer, Reply, Request, Response
 from daitn.node.http.api import error_response, json_response, read_body
@@ -113,18 +114,18 @@ class GatewayApi:
         """Identify the caller: a gateway with a pass, or an owner with an API key. Raises
         `ApiError`."""
         headers = request.headers
-        gateway_pass = headers.get("daitn-pass")
+        gateway_pass = headers.get(PeerHeader.PASS)
         if gateway_pass is None:
             return Caller(self._keys.admit(headers.get("authorization"), time.monotonic()))
         try:
             site = self._admit(gateway_pass, clock.wall_s())
         except Refused as error:
-            raise ApiError(401, "invalid_pass", error.problem, param="daitn-pass") from None
+            raise ApiError(401, "invalid_pass", error.problem, param=PeerHeader.PASS) from None
         return Caller(
-            owner=headers.get("daitn-owner", ""),
+            owner=headers.get(PeerHeader.OWNER, ""),
             relayed_by=site,
-            query=headers.get("daitn-query", ""),
-            asked_at=headers.get("daitn-asked-at", ""),
+            query=headers.get(PeerHeader.QUERY, ""),
+            asked_at=headers.get(PeerHeader.ASKED_AT, ""),
         )
 
 

@@ -13,6 +13,7 @@ from daitn.node.forwarder.query_client import PacketAnswer
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
+from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Response
 from daitn.objects.queries import QueryIntent, Strategy
@@ -96,17 +97,17 @@ def _response(query: RequestContext, winning: _Vote, votes: Sequence[_Vote]) -> 
     headers = {
         "content-type": JSON,
         "x-request-id": query.id,
-        "daitn-decision": query.id,
-        "daitn-object": packet_answer.object_id,
-        "daitn-model": quote(reply.deployment),
-        "daitn-facility": quote(reply.site),
-        "daitn-path": ",".join(packet_answer.path),
-        "daitn-strategy": "packet",
-        "daitn-cost-usd": f"{outcome.cost_usd:.9f}",
+        AnswerHeader.DECISION: query.id,
+        AnswerHeader.OBJECT: packet_answer.object_id,
+        AnswerHeader.MODEL: quote(reply.deployment),
+        AnswerHeader.FACILITY: quote(reply.site),
+        AnswerHeader.PATH: ",".join(packet_answer.path),
+        AnswerHeader.STRATEGY: "packet",
+        AnswerHeader.COST_USD: f"{outcome.cost_usd:.9f}",
     }
     if query.plan.strategy is Strategy.ENSEMBLE:
-        headers["daitn-strategy"] = "packet, ensemble"
-        headers["daitn-facilities"] = ",".join(quote(vote.reply.site) for vote in votes)
+        headers[AnswerHeader.STRATEGY] = "packet, ensemble"
+        headers[AnswerHeader.FACILITIES] = ",".join(quote(vote.reply.site) for vote in votes)
     body = reply.body
     if query.parsed.stream:
         body = as_events(body, query.parsed.api)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext, price_usd
+from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.gateway.observations import observed_stream, observed_whole
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream
@@ -89,7 +90,8 @@ class ResponseWriter:
         """Respond with an error; in a stream that has started, as its last event."""
         if self._stream is None:
             response = error_response(error)
-            response.headers["x-request-id"] = response.headers["daitn-decision"] = self._query.id
+            response.headers["x-request-id"] = self._query.id
+            response.headers[AnswerHeader.DECISION] = self._query.id
             return response
         if self._query.caller.relayed_by is not None:
             # The relaying gateway then asks a replica to resume the answer.
@@ -152,18 +154,18 @@ class ResponseWriter:
         headers = {
             "content-type": answer.content_type,
             "x-request-id": query.id,
-            "daitn-decision": query.id,
-            "daitn-model": deployment.name,
-            "daitn-facility": deployment.site,
-            "daitn-path": ",".join(answer.path),
-            "daitn-strategy": query.plan.strategy,
-            "daitn-cost-usd": f"{cost_usd:.9f}",
-            "daitn-overhead-ms": f"{overhead_s * 1e3:.3f}",
-            "daitn-attempts": str(query.attempts.count),
-            "daitn-waited-s": f"{answer.waited_s:.6f}",
+            AnswerHeader.DECISION: query.id,
+            AnswerHeader.MODEL: deployment.name,
+            AnswerHeader.FACILITY: deployment.site,
+            AnswerHeader.PATH: ",".join(answer.path),
+            AnswerHeader.STRATEGY: query.plan.strategy,
+            AnswerHeader.COST_USD: f"{cost_usd:.9f}",
+            AnswerHeader.OVERHEAD_MS: f"{overhead_s * 1e3:.3f}",
+            AnswerHeader.ATTEMPTS: str(query.attempts.count),
+            AnswerHeader.WAITED_S: f"{answer.waited_s:.6f}",
         }
         if query.intent.topic:
-            headers["daitn-topic"] = quote(query.intent.topic, safe="/:,. -_")
+            headers[AnswerHeader.TOPIC] = quote(query.intent.topic, safe="/:,. -_")
         if answer.reported_first_token_s is not None:
-            headers["daitn-first-token-s"] = f"{answer.reported_first_token_s:.6f}"
+            headers[AnswerHeader.FIRST_TOKEN_S] = f"{answer.reported_first_token_s:.6f}"
         return headers

@@ -11,6 +11,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.headers import PeerHeader
 from daitn.node.http import (
     Address,
     ConnectError,
@@ -150,16 +151,16 @@ class Upstream:
         caller = query.caller
         headers = {
             "content-type": JSON,
-            "daitn-query": caller.query or query.id,
-            "daitn-asked-at": caller.asked_at or str(int(query.asked_at_s)),
-            "daitn-owner": query.intent.owner,
+            PeerHeader.QUERY: caller.query or query.id,
+            PeerHeader.ASKED_AT: caller.asked_at or str(int(query.asked_at_s)),
+            PeerHeader.OWNER: query.intent.owner,
         }
         if relay is not None and node is not None and node.gateway is not None:
-            headers["daitn-pass"] = self._pass(relay)
-            headers["daitn-path"] = self._site
+            headers[PeerHeader.PASS] = self._pass(relay)
+            headers[PeerHeader.PATH] = self._site
             model = deployment_id(deployment.name, deployment.site)
             return _Target(relay, node.gateway.endpoint, model, headers)
-        headers["daitn-pass"] = self._pass(deployment.site)
+        headers[PeerHeader.PASS] = self._pass(deployment.site)
         return _Target(deployment.site, deployment.facility.endpoint, deployment.name, headers)
 
     def _pass(self, audience: SiteId) -> str:

@@ -13,8 +13,8 @@ from daitn.sim.steered.plain import DETECT_S
 from daitn.sim.steered.scenario import MIN_FIT, Failure, Query, Scenario
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
+from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Packet, PacketKind
-from daitn.steering.wire.summaries import Offer
 
 __all__ = ["AutonomousRouting", "latency_weight"]
 

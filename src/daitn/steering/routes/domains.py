@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from daitn.objects.identifiers import checked_name
-from daitn.steering.routes.aggregation import Aggregation, AggregationLimits
+from daitn.steering.routes.advertised import Aggregation, AggregationLimits
 from daitn.steering.routes.names import domain_of, domain_origin
 from daitn.steering.routes.own import OwnOffers
 from daitn.steering.wire.intent import Capability
-from daitn.steering.wire.summaries import INFINITE, Offer
+from daitn.steering.wire.offers import INFINITE, Offer
 
 __all__ = ["Domain", "Reached"]
 

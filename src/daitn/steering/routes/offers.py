@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.names import check_origin
-from daitn.steering.wire.summaries import INFINITE, Offer, Summary, Update
+from daitn.steering.wire.offers import INFINITE, Offer, Summary, Update
 
 __all__ = ["Change", "Offers", "change", "check", "checked_cost", "far_apart", "wider"]
 

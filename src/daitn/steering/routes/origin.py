@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from daitn.steering.wire.summaries import INFINITE, Offer, SeqnoRequest
+from daitn.steering.wire.offers import INFINITE, Offer, SeqnoRequest
 
 __all__ = [
     "HOP_S",

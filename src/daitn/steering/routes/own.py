@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from daitn.steering.routes.offers import Change, change
-from daitn.steering.wire.summaries import INFINITE, Offer
+from daitn.steering.wire.offers import INFINITE, Offer
 
 __all__ = ["EDITION_S", "OwnOffers"]
 

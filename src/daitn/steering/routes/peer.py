@@ -9,7 +9,7 @@ from enum import IntEnum
 import msgspec
 
 from daitn.steering.routes.offers import far_apart
-from daitn.steering.wire.summaries import INFINITE, RouteEntry, Update
+from daitn.steering.wire.offers import INFINITE, RouteEntry, Update
 
 __all__ = ["EXPIRY_S", "REFRESH_S", "Peer"]
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from daitn.steering.routes.aggregation import Aggregation, AggregationLimits, best_by_key
+from daitn.steering.routes.advertised import Aggregation, AggregationLimits, best_by_key
 from daitn.steering.routes.domains import Domain, Reached
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.offers import check, checked_cost, far_apart
@@ -43,7 +43,7 @@ from daitn.steering.routes.origin import (
 )
 from daitn.steering.routes.own import OwnOffers
 from daitn.steering.routes.peer import EXPIRY_S, REFRESH_S, Peer
-from daitn.steering.wire.summaries import (
+from daitn.steering.wire.offers import (
     INFINITE,
     Offer,
     RouteEntry,

@@ -15,7 +15,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
 from daitn.topology.qrrt.cache import Kept, cached
-from daitn.topology.qrrt.filter import (
+from daitn.topology.qrrt.descriptor_filters import (
     SAID,
     Filter,
     FilterCause,

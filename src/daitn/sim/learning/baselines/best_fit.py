@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.randomness import Rng
-from daitn.sim.learning.obvious.admissible import admissible, latest, one_epoch, taken
-from daitn.sim.learning.obvious.turns import least_visited
+from daitn.sim.learning.baselines.admissible import admissible, latest, one_epoch, taken
+from daitn.sim.learning.baselines.turns import least_visited
 from daitn.sim.learning.policy import VisitChosen
 from daitn.topology.snapshot import DataOption
 

@@ -14,7 +14,7 @@ from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
-from daitn.policy.policy import Flags, Floats, Policy
+from daitn.policy.pipeline import Flags, Floats, Policy
 from daitn.topology.relaxation import as_value
 
 __all__ = ["FILTERS", "MTRCE"]

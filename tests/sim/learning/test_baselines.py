@@ -11,12 +11,12 @@ import pytest
 
 from daitn.objects.access import allows
 from daitn.objects.intents import Budget
+from daitn.sim.learning.baselines import obvious_policies
+from daitn.sim.learning.baselines.by_size import BySize
+from daitn.sim.learning.baselines.nearest import Nearest
+from daitn.sim.learning.baselines.ring import Ring
 from daitn.sim.learning.episode import Episode, EpisodeEnd, run
 from daitn.sim.learning.families import FAMILIES
-from daitn.sim.learning.obvious import obvious_policies
-from daitn.sim.learning.obvious.by_size import BySize
-from daitn.sim.learning.obvious.nearest import Nearest
-from daitn.sim.learning.obvious.ring import Ring
 from daitn.sim.learning.policy import RoutePolicy
 from daitn.sim.learning.world import LearningWorld
 from tests.control.route_world import general, intent, question, topology

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daitn.steering.routes.aggregation import (
+from daitn.steering.routes.advertised import (
     Aggregation,
     AggregationLimits,
     advertised_as,
@@ -15,7 +15,7 @@ from daitn.steering.routes.aggregation import (
     fold,
 )
 from daitn.steering.routes.offers import wider
-from daitn.steering.wire.summaries import INFINITE, Offer, Summary, Update
+from daitn.steering.wire.offers import INFINITE, Offer, Summary, Update
 
 from .harness import no_loops
 from .test_routes import build, disturb, seeds, slow

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
 from daitn.steering.next_hops import as_learned, next_hops_for, priced, reach_of, units_of
-from daitn.steering.rankings import Rankings
+from daitn.steering.ranking_cache import Rankings
 from daitn.steering.routes.names import site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.scoring import STEERING, advertised_scores
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.summaries import Offer, RouteEntry, SeqnoRequest, Update
+from daitn.steering.wire.offers import Offer, RouteEntry, SeqnoRequest, Update
 
 TOPIC = "medicine/neurology"
 KEYS = ("answer:medicine/neurology", "answer:medicine/*", "answer:law", "data:law", "model:m")

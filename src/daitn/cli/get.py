@@ -1,4 +1,4 @@
-"""`daitn get` and `daitn explain`: look at the network and its jobs."""
+"""`daitn get`: list what the network has."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import enum
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 
 from daitn.cli.queries import (
-    explained_query,
     facilities_table,
     latest_queries,
     models_table,
     queries_table,
-    query_table,
 )
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -27,21 +25,16 @@ from daitn.cli.session import (
     wide,
 )
 from daitn.cli.tables import (
-    assessment_table,
-    decided_table,
-    decision_table,
-    decisions_table,
     plain_table,
 )
-from daitn.objects.errors import NotFound
-from daitn.objects.identifiers import JobId, checked_name
-from daitn.objects.jobs import Decided, JobView
-from daitn.objects.requests import DecisionList, JobList, JobQuery, ModelList
+from daitn.objects.identifiers import JobId
+from daitn.objects.jobs import JobView
+from daitn.objects.requests import JobList, JobQuery, ModelList
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
 
-__all__ = ["explain", "get"]
+__all__ = ["OriginOption", "get"]
 
 
 class Listing(enum.StrEnum):
@@ -65,14 +58,14 @@ class Look(enum.StrEnum):
 
 _LISTED = 20
 
-HomeOption = Annotated[
+OriginOption = Annotated[
     str, typer.Option("--site", help="For jobs of models that travel on their own: their origin.")
 ]
 
 
 def get(
     kind: Annotated[Listing, typer.Argument(help="What to list.")],
-    site: HomeOption = "",
+    site: OriginOption = "",
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="For queries: how many of the latest to list.")
     ] = _LISTED,
@@ -124,60 +117,6 @@ def get(
         (wide if look is Look.WIDE else screen).print(table)
 
 
-def explain(
-    job: Annotated[str, typer.Argument(help="A job's id, or a query's: `site:number`.")],
-    decision: Annotated[
-        int | None,
-        typer.Option(
-            "--decision", min=1, help="Of a job: this decision alone, in full; the first is 1."
-        ),
-    ] = None,
-    site: HomeOption = "",
-    center: CenterOption = DEFAULT_CENTER,
-    as_json: JsonOption = False,
-) -> None:
-    """Explain a job's feasibility and route, or how a query found its model.
-
-    Examples:
-
-      daitn explain healthcare-1
-
-      daitn explain healthcare-1 --decision 3
-
-      daitn explain metals-home-1 --site home
-
-      daitn explain gateway:17
-    """
-    if ":" in job and decision is not None:
-        raise typer.BadParameter("only jobs have numbered decisions", param_hint="--decision")
-    if ":" in job:
-        explained = run(explained_query(center, job))
-        if as_json:
-            print_json(to_json(explained))
-        else:
-            screen.print(query_table(explained.query))
-            screen.print(decision_table(explained.decision))
-        return
-    view, made = run(_job_with_decisions(center, site, job, decision))
-    if decision is not None:
-        one = made[decision - 1]
-        if as_json:
-            print_json(to_json(one))
-        else:
-            screen.print(decided_table(one, len(made)))
-        return
-    if as_json:
-        shown = {"assessment": view.assessment, "decision": view.decision, "decisions": made}
-        print_json(to_json(shown))
-        return
-    parts: list[RenderableType] = []
-    if view.assessment is not None:
-        parts.append(assessment_table(view.assessment))
-    if made:
-        parts += [decisions_table(made), decided_table(made[-1], len(made))]
-    screen.print(Group(*parts))
-
-
 async def _listed(kind: Listing, center: str, site: str) -> tuple[object, RenderableType]:
     if kind is Listing.JOBS:
         jobs = (await _ask_jobs(center, site, "")).jobs
@@ -204,20 +143,6 @@ async def _listed(kind: Listing, center: str, site: str) -> tuple[object, Render
         if s.descriptor.verifier
     )
     return verifiers, _verifiers_table(sites)
-
-
-async def _job_with_decisions(
-    center: str, site: str, job: str, wanted: int | None
-) -> tuple[JobView, tuple[Decided, ...]]:
-    """Raises `NotFound` if the job has no decision with that number."""
-    query = JobQuery(job=JobId(checked_name(job, "job")))
-    async with connect(center, site) as session:
-        view = (await session.ask("jobs", query, JobList)).jobs[0]
-        made = (await session.ask("decisions", query, DecisionList)).decisions
-    if wanted is not None and wanted > len(made):
-        has = f"decisions 1 to {len(made)}" if made else "no decision yet"
-        raise NotFound(f"{job} has {has}", field="--decision", fix="name one of them")
-    return view, made
 
 
 async def _ask_jobs(center: str, site: str, job: str) -> JobList:

@@ -26,7 +26,7 @@ from heapq import nsmallest
 import msgspec
 
 from daitn.steering.routes.offers import Offers, wider
-from daitn.steering.wire.summaries import Offer
+from daitn.steering.wire.offers import Offer
 
 __all__ = [
     "BEST",

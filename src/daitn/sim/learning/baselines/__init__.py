@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from daitn.sim.learning.obvious.anywhere import Anywhere
-from daitn.sim.learning.obvious.best_fit import BestFit
-from daitn.sim.learning.obvious.by_size import BySize
-from daitn.sim.learning.obvious.greedy import Greedy
-from daitn.sim.learning.obvious.nearest import Nearest
-from daitn.sim.learning.obvious.ring import Ring
+from daitn.sim.learning.baselines.anywhere import Anywhere
+from daitn.sim.learning.baselines.best_fit import BestFit
+from daitn.sim.learning.baselines.by_size import BySize
+from daitn.sim.learning.baselines.greedy import Greedy
+from daitn.sim.learning.baselines.nearest import Nearest
+from daitn.sim.learning.baselines.ring import Ring
 from daitn.sim.learning.policy import RoutePolicy
 
 __all__ = ["obvious_policies"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from daitn.control.route.question import PastVisit, RouteQuestion
 from daitn.objects.randomness import Rng
-from daitn.sim.learning.obvious.admissible import admissible, one_epoch, taken
+from daitn.sim.learning.baselines.admissible import admissible, one_epoch, taken
 from daitn.sim.learning.policy import VisitChosen
 
 __all__ = ["Greedy"]
