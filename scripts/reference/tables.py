@@ -11,7 +11,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from daitn.cli.field_docs import field_docs
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import KINDS
 from daitn.openai.codes import CODES
 from daitn.steering.wire import packet
 from scripts.reference import commands, fabric
@@ -77,8 +77,7 @@ def _constants(name: str) -> list[Row]:
 
 
 def _errors() -> list[Row]:
-    kinds = DaitnError.__subclasses__()
-    return [("code", "when"), *((f"`{kind.__name__}`", kind.__doc__ or "") for kind in kinds)]
+    return [("code", "when"), *((f"`{kind.__name__}`", kind.__doc__ or "") for kind in KINDS)]
 
 
 def _codes() -> list[Row]:

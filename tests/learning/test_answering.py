@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(folder: Path) -> AsyncIterator[AnsweringHost]:
     """One for all tests: each has to leave it usable, whatever it did to its worker."""
-    host = AnsweringHost(threads=1)
+    host = AnsweringHost(threads=1, models=folder)
     await host.start()
     await host.load("quick", "talker", folder, {})
     await host.load("slow", "talker", folder, {"pause_s": 0.01})
@@ -186,7 +186,7 @@ async def test_a_lost_worker_fails_what_is_under_way_and_is_replaced_with_its_mo
 
 
 async def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
-    host = AnsweringHost(threads=1, silent_s=2.0)
+    host = AnsweringHost(threads=1, models=folder, silent_s=2.0)
     await host.start()
     try:
         await host.load("quick", "talker", folder, {})
@@ -215,7 +215,7 @@ async def test_a_model_that_ends_the_worker_is_not_loaded_again(
 
 
 async def test_a_closed_host_lets_nobody_wait(folder: Path) -> None:
-    host = AnsweringHost(threads=1)
+    host = AnsweringHost(threads=1, models=folder)
     await host.start()
     await host.load("slow", "talker", folder, {"pause_s": 0.01})
     waiting = asyncio.create_task(said(host, "slow", "count 1000"))
@@ -233,7 +233,7 @@ async def test_a_closed_host_lets_nobody_wait(folder: Path) -> None:
 
 async def test_a_child_of_uvloop_can_be_lost_as_well(folder: Path) -> None:
     async def lose() -> set[type[BaseException] | str]:
-        host = AnsweringHost(threads=1)
+        host = AnsweringHost(threads=1, models=folder)
         await host.start()
         await host.load("quick", "talker", folder, {})
         pid = host.pid

@@ -13,6 +13,7 @@ from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.causal_lm import CausalLm
 from daitn.learning.corpora.prepare import prepare
 from daitn.learning.recipe import DataFault, Measured, Progress, Recipe
+from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 torch = pytest.importorskip("torch")
@@ -359,6 +360,32 @@ def test_adapters_learn_and_the_base_stays_the_same_file(
     adapters = load_file(tmp_path / "twice" / "adapter.safetensors")
     assert all("lora" in name for name in adapters)
     assert CausalLm().evaluate(tmp_path / "twice", config, test, "accuracy").items == 20
+
+
+@pytest.mark.processes
+async def test_adapters_learn_in_a_sandbox_that_lets_nothing_be_linked(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    config = imported(folder, tmp_path / "model")
+    trainer = Trainer(threads=1)
+    try:
+        for source, target in (("model", "once"), ("once", "twice")):
+            (tmp_path / target).mkdir()
+            trained = await trainer.train(
+                "causal-lm",
+                tmp_path / source,
+                config,
+                data / "sites" / "ghr.jsonl",
+                20,
+                0,
+                tmp_path / target,
+                lambda _: None,
+            )
+            assert trained.examples == 20
+    finally:
+        await trainer.close()
+    for part in ("base.safetensors", "base_config.json", "tokenizer.json"):
+        assert (tmp_path / "twice" / part).read_bytes() == (tmp_path / "model" / part).read_bytes()
 
 
 def test_an_imported_model_scores_as_transformers_does(folder: Path, tmp_path: Path) -> None:

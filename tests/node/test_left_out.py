@@ -49,14 +49,19 @@ def exam(topic: str, **changes: Any) -> dict[str, Any]:
     return {"topic": topic, "path": f"{topic}.csv", "test_schema": "table/1", **changes}
 
 
-def visit(to: str, model: ModelRef | None) -> VisitWork:
+def visit(
+    to: str,
+    model: ModelRef | None,
+    recipe: str = "classifier",
+    config: dict[str, object] = {"classes": ["no", "yes"]},  # noqa: B006 - nobody changes it
+) -> VisitWork:
     """Of no model: make one."""
     return VisitWork(
         job=JobId("j-1"),
         visit=VisitId("j-1-1"),
         owner="you",
-        recipe="classifier",
-        config={"classes": ["no", "yes"]},
+        recipe=recipe,
+        config=config,
         seed=0,
         dataset=to,
         examples=10,
@@ -182,7 +187,7 @@ async def test_a_wrong_entry_is_wrong_alone(tmp_path: Path) -> None:
             ("datasets[5]", "usable name"),
             ("datasets[6]", "not a path"),
             ("datasets[7]", "no installed recipe reads pictures/1"),
-            ("datasets[8]", "cannot be told which columns"),
+            ("datasets[8]", "cannot limit which columns"),
             ("tests[0]", "a file is missing"),
             ("tests[2]", "used twice"),
             ("tests[3]", "chance"),

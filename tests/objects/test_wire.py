@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daitn.objects import errors
 from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, InvalidInput
 from daitn.objects.intents import Quantity, Requirement, TrainingIntent
 from daitn.objects.jobs import JobEvent
@@ -26,7 +27,7 @@ INTENT: dict[str, Any] = {
 }
 
 
-@given(st.sampled_from(KINDS), st.binary(max_size=400))
+@given(st.sampled_from(errors.KINDS), st.binary(max_size=400))
 def test_bytes_from_the_network_are_a_value_or_corrupt(kind: type, data: bytes) -> None:
     try:
         decode(data, kind)
@@ -94,7 +95,7 @@ def test_canonical_bytes_do_not_depend_on_the_order_of_insertion(labels: dict[st
 
 
 @given(
-    st.sampled_from(DaitnError.__subclasses__()),
+    st.sampled_from(errors.KINDS),
     st.text(max_size=20),
     st.text(max_size=20),
     st.text(max_size=20),

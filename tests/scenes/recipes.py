@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["installed_hostile", "installed_talker"]
+__all__ = ["installed_hostile", "installed_intruder", "installed_talker"]
 
 
 @contextmanager
@@ -26,6 +26,13 @@ def installed_hostile(folder: Path) -> Iterator[None]:
     names = ("estimating", "dying", "telling", "unmade", "half", "gone", "harmless", "silent")
     targets = {name: f"hostile:{name.capitalize()}" for name in names}
     with _installed(folder, "hostile", **targets | {"gone": "hostile:gone"}):
+        yield
+
+
+@contextmanager
+def installed_intruder(folder: Path) -> Iterator[None]:
+    """Have the recipe `intruder` installed."""
+    with _installed(folder, "intruder", intruder="intruder:Intruder"):
         yield
 
 

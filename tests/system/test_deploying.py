@@ -138,6 +138,7 @@ def test_a_lost_facility_is_replaced_where_the_owner_lets_it_be(ward: Ward) -> N
     wait_until(lambda: _answered_at(ward, "moving") not in ("", home))
     ward.network.processes.launch(home)
     wait_until(lambda: ward.places("doctor-1") == BOTH)
+    wait_until(lambda: home in ward.network.daitn("deploy", "doctor-1", "--to", "moon").stderr)
 
 
 def test_the_control_centre_dies_and_nothing_deployed_is_lost(ward: Ward) -> None:

@@ -133,13 +133,13 @@ def test_training_that_hangs_is_noticed_told_and_tried_anew(
 
 def stop_worker(node: int) -> psutil.Process:
     """Stop the process that trains at a site, as a debugger or an operator would."""
-    (worker,) = [
+    *_, visit = [
         child
         for child in psutil.Process(node).children(recursive=True)
         if "daitn.learning.worker" in child.cmdline()
     ]
-    worker.suspend()
-    return worker
+    visit.suspend()
+    return visit
 
 
 def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from daitn.cli.tables import plain_table
 from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.split import Prepared
 from daitn.learning.installed import installed
-from daitn.learning.process import ConsultedProcess
+from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import LEAST_RECORDS, DataProfile, Selection
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
@@ -189,21 +189,22 @@ async def _checked(
 ) -> tuple[DatasetDescriptor | TestSetDescriptor, DataProfile]:
     schema = schema or _schema(file, test)
     terms = msgspec.structs.asdict(selection)
-    trainer = Trainer(threads=1, process=ConsultedProcess)
+    trainer = Trainer(threads=1, process=ReadingProcess)
     consultant = Consultant(installed())
+    path = str(file.absolute())  # Recipes work in a folder of their own.
     try:
         await consultant.start(trainer)
         if test:
             exam = TestSetConfig(
                 topic="-",
-                path=str(file),
+                path=path,
                 test_schema=schema,
                 **terms,
             )
             return await described_test_set(exam, "test", consultant, trainer)
         data = DatasetConfig(
             name=file.stem,
-            path=str(file),
+            path=path,
             data_schema=schema,
             topics=("-",),
             policy=DataPolicy(recipes=(ANY,)),
@@ -215,8 +216,9 @@ async def _checked(
         return await described_dataset(nobody, data, "data", consultant, trainer)
     except DaitnError as error:
         # The file's owner sees what a site keeps in its log.
-        full = error.__cause__
-        raise full if isinstance(full, DaitnError) else error from None
+        full = error.__cause__ if isinstance(error.__cause__, DaitnError) else error
+        problem, field = (text.replace(path, str(file)) for text in (full.problem, full.field))
+        raise type(error)(problem, field=field, fix=full.fix) from None
     finally:
         await trainer.close()
         await consultant.close()

@@ -1,7 +1,7 @@
-"""Messages between a node and its training worker.
+"""What a node and its training worker say to each other.
 
-The node sends one command. The worker sends any number of `Advanced`, then one `WorkerFinished` or
-`WorkerFailed`.
+The node sends one `Task`; the worker answers with any number of `Advanced` and then one
+`WorkerFinished` or `WorkerFailed`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import msgspec
 
 from daitn.learning.child.frames import Ready
 from daitn.learning.recipe import Fault, Progress, Selection
+from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.objects.errors import ErrorReport
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ProbeSpeed",
     "Probed",
     "Reply",
+    "Task",
     "Train",
     "WorkerFailed",
     "WorkerFinished",
@@ -31,21 +33,21 @@ __all__ = [
 
 
 class ProbeSpeed(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    """Measure how fast the training engine computes."""
+    """Measure how fast the training engine computes here."""
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the training engine computes on, and how fast."""
+    """What the training engine computes with, and how fast."""
 
     device: str
     memory_bytes: int
-    """Memory of the device."""
+    """Memory of the device that trains."""
     speed_flops: float
     """Floating-point operations per second, sustained while training a small network."""
 
 
 class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
-    """Ask for a recipe's `RecipeFacts`."""
+    """Say what a recipe is: `RecipeFacts`."""
 
     recipe: str
 
@@ -118,14 +120,21 @@ Command = (
 )
 
 
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A command, and what carrying it out may take."""
+
+    command: Command
+    limits: Limits = UNLIMITED
+
+
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
-    """Progress of the running command."""
+    """The running command came this far."""
 
     progress: Progress
 
 
 class WorkerFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The command is done. `result` is what the recipe's method returned, as MessagePack."""
+    """The command is done. `result` is the MessagePack of what the recipe's method returned."""
 
     result: msgspec.Raw
 
@@ -137,8 +146,10 @@ class WorkerFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     fault: Fault | None = None
     counts: dict[str, int] = {}
     """Of a `DataFault`."""
+    by_recipe: bool = True
+    """Whether the words are the recipe's, which may hold a record, and not the worker's."""
     traceback: str = ""
-    """For the node's own log, if the failure was unforeseen. It never leaves the site."""
+    """For the node's own log, where the failure was not foreseen. It never leaves the site."""
 
 
 Reply = Ready | Advanced | WorkerFinished | WorkerFailed

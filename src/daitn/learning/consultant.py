@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from daitn.learning.process import ConsultedProcess
 from daitn.learning.recipe import Config, Footprint, RecipeFacts
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import DaitnError, NotFound, WorkFailed
 
@@ -19,6 +20,7 @@ __all__ = ["Consultant"]
 
 _log = logging.getLogger(__name__)
 
+_ALL_THERE_IS = Sandbox()
 _WITHIN_S = 20.0
 """For an answer that needs no engine. Whoever waits for the site's answer waits longer."""
 
@@ -26,7 +28,9 @@ _WITHIN_S = 20.0
 class Consultant:
     """Asks the recipes of a site."""
 
-    def __init__(self, recipes: Iterable[str]) -> None:
+    def __init__(self, recipes: Iterable[str], sandbox: Sandbox = _ALL_THERE_IS) -> None:
+        """`sandbox`: as of a `Trainer`."""
+        self._sandbox = sandbox
         self._names = tuple(recipes)
         self._facts: dict[str, RecipeFacts] = {}
         self.broken: dict[str, DaitnError] = {}
@@ -72,7 +76,9 @@ class Consultant:
         return await self._asked.estimate(recipe, config)
 
     def _trainer(self) -> Trainer:
-        return Trainer(threads=1, within_s=_WITHIN_S, process=ConsultedProcess)
+        return Trainer(
+            threads=1, within_s=_WITHIN_S, process=ConsultedProcess, sandbox=self._sandbox
+        )
 
 
 def _silent() -> WorkFailed:

@@ -6,7 +6,7 @@ It is the training process without the engine, so it starts in a fraction of the
 from __future__ import annotations
 
 from daitn.learning.child.inside import serve
-from daitn.learning.worker import Service
+from daitn.learning.service import Service
 
 __all__ = ["main"]
 

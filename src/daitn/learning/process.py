@@ -10,13 +10,13 @@ from collections.abc import Callable
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.child.outside import ChildProcess, ProcessFailed
-from daitn.learning.commands import Advanced, Command, Reply, WorkerFailed, WorkerFinished
+from daitn.learning.child.outside import ChildProcess, ProcessFailed, ProcessOverLimit
+from daitn.learning.commands import Advanced, Reply, Task, WorkerFailed, WorkerFinished
 from daitn.learning.pulse import Pulse, processor_s
 from daitn.learning.recipe import DataFault, Progress
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, LimitExceeded
 
-__all__ = ["ConsultedProcess", "WorkerProcess"]
+__all__ = ["ConsultedProcess", "ReadingProcess", "WorkerProcess"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,13 +27,16 @@ class WorkerProcess(ChildProcess[Reply]):
     name = "training worker"
     module = "daitn.learning.worker"
     replies = Reply
+    watchers = 2
+    """Generations of processes that run no recipe: they look after those that do."""
     _stalled = ""
 
     async def _watch_pulse(self, pulse: Pulse) -> None:
         """Kill the worker if it stalls."""
         while not self._stalled:
             await asyncio.sleep(pulse.every_s)
-            self._stalled = pulse.check(time.monotonic(), processor_s(self.pid))
+            used_s = processor_s(self.pid, below=self.watchers)
+            self._stalled = pulse.check(time.monotonic(), used_s)
         _log.error("killing the %s %d: it %s", self.name, self.pid, self._stalled)
         await self.kill()
 
@@ -45,21 +48,22 @@ class WorkerProcess(ChildProcess[Reply]):
         )
 
     async def ask(
-        self, command: Command, watch: Callable[[Progress], None], *, stall_s: float
+        self, task: Task, watch: Callable[[Progress], None], *, stall_s: float
     ) -> msgspec.Raw:
-        """Carry out `command`; returns its result as MessagePack.
+        """Carry out a command; returns its result as MessagePack.
 
         Raises what the recipe raised, or `ProcessFailed`, as where there is no sign of life for
         `stall_s`. Whatever else ends the wait, be it a
         cancellation or an exception out of `watch`, ends the worker too: it is busy with
         something that nobody waits for.
         """
-        pulse = Pulse(time.monotonic(), processor_s(self.pid), stall_s=stall_s)
+        used_s = processor_s(self.pid, below=self.watchers)
+        pulse = Pulse(time.monotonic(), used_s, stall_s=stall_s)
         watching = asyncio.create_task(
             self._watch_pulse(pulse), name=f"pulse of {self.name} {self.pid}"
         )
         try:
-            await self.send(command)
+            await self.send(task)
             while True:
                 match await self.receive():
                     case Advanced(progress=progress):
@@ -85,13 +89,24 @@ class WorkerProcess(ChildProcess[Reply]):
 
 def _raised(failed: WorkerFailed) -> DaitnError:
     error = failed.error.error()
+    if not failed.by_recipe:
+        kind = ProcessOverLimit if isinstance(error, LimitExceeded) else ProcessFailed
+        return kind(error.problem, field=error.field, fix=error.fix)
     if failed.fault is None:
         return error
     return DataFault(failed.fault, error.problem, field=error.field, fix=error.fix, **failed.counts)
 
 
+class ReadingProcess(WorkerProcess):
+    """A worker that does not compute: recipes look at data in it."""
+
+    name = "reading worker"
+    arguments = ("--no-engine",)
+
+
 class ConsultedProcess(WorkerProcess):
-    """A worker that does not compute: it answers what recipes are and need."""
+    """A worker that sees no data: it answers what recipes are and need. One process carries out all
+    commands, so that answers come fast."""
 
     name = "consulted recipe"
     module = "daitn.learning.consulting"

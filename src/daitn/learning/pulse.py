@@ -54,11 +54,16 @@ class Pulse:
         return ""
 
 
-def processor_s(pid: int) -> float:
-    """Processor time that a process and its descendants have used; 0 if it is gone."""
+def processor_s(pid: int, *, below: int = 0) -> float:
+    """Processor time that a process and its descendants have used; 0 if it is gone.
+
+    `below`: only what is so many generations below it, without those that only watch over it.
+    """
     try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        elders = [psutil.Process(pid)]
+        for _ in range(below):
+            elders = [child for elder in elders for child in elder.children()]
+        family = [m for elder in elders for m in (elder, *elder.children(recursive=True))]
     except psutil.Error:
         return 0.0
     used_s = 0.0

@@ -252,7 +252,7 @@ def check_no_columns(recipe: str, selection: Selection) -> None:
     if stated:
         raise DataFault(
             Fault.COLUMNS_NOT_CHOSEN,
-            f"the recipe {recipe} cannot be told which columns to read",
+            f"the recipe {recipe} cannot limit which columns it reads",
             field=stated[0],
             fix=f"leave out {', '.join(stated)}, or let other recipes read the data",
         )

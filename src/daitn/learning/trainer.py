@@ -21,6 +21,7 @@ from daitn.learning.commands import (
     InspectTest,
     Probed,
     ProbeSpeed,
+    Task,
     Train,
 )
 from daitn.learning.process import WorkerProcess
@@ -35,6 +36,8 @@ from daitn.learning.recipe import (
     Selection,
     Trained,
 )
+from daitn.learning.sandbox.policy import Limits, Sandbox
+from daitn.learning.sandbox.probe import fences
 from daitn.objects.errors import Corrupt, WorkFailed
 from daitn.objects.wire import decode
 
@@ -42,6 +45,7 @@ __all__ = ["Trainer"]
 
 T = TypeVar("T")
 _ALL = Selection()
+_ALL_THERE_IS = Sandbox()
 
 
 class Trainer:
@@ -59,9 +63,12 @@ class Trainer:
         stall_s: float = STALL_S,
         within_s: float | None = None,
         process: type[WorkerProcess] = WorkerProcess,
+        sandbox: Sandbox = _ALL_THERE_IS,
     ) -> None:
         """Train on `threads` processors; the same number gives the same model. A call fails if it
-        shows no sign of life for `stall_s`, or takes longer than `within_s`."""
+        shows no sign of life for `stall_s`, or takes longer than `within_s`. Recipes run in
+        `sandbox`."""
+        self._sandbox = sandbox
         self._threads = threads
         self._within_s = within_s
         self._process = process
@@ -75,6 +82,16 @@ class Trainer:
     def waiting(self) -> int:
         """Calls that wait for their turn, without the one that runs."""
         return self._waiting
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker; 0 while there is none."""
+        return 0 if self._worker is None or not self._worker.alive else self._worker.pid
+
+    @property
+    def scratch(self) -> str:
+        """Folder of the worker's temporary files; empty while there is none."""
+        return "" if self._worker is None else self._worker.scratch
 
     async def start(self) -> None:
         """Start the worker, so that the first call does not wait for PyTorch to be imported."""
@@ -109,9 +126,11 @@ class Trainer:
         command = InspectTest(recipe=recipe, test=str(test), selection=selection)
         return await self._call(command, DataProfile)
 
-    async def initialise(self, recipe: str, config: Config, seed: int, out: Path) -> None:
+    async def initialise(
+        self, recipe: str, config: Config, seed: int, out: Path, *, limits: Limits | None = None
+    ) -> None:
         command = Initialise(recipe=recipe, config=dict(config), seed=seed, out=str(out))
-        await self._call(command, NoneType)
+        await self._call(command, NoneType, limits=limits)
 
     async def train(
         self,
@@ -124,8 +143,11 @@ class Trainer:
         out: Path,
         watch: Callable[[Progress], None],
         selection: Selection = _ALL,
+        *,
+        limits: Limits | None = None,
     ) -> Trained:
-        """Train, calling `watch` on the event loop as training advances."""
+        """Train, calling `watch` on the event loop as training advances. `limits`: what it may
+        take, where that is not the usual."""
         command = Train(
             recipe=recipe,
             model=str(model),
@@ -136,7 +158,7 @@ class Trainer:
             out=str(out),
             selection=selection,
         )
-        return await self._call(command, Trained, watch)
+        return await self._call(command, Trained, watch, limits)
 
     async def evaluate(
         self,
@@ -146,6 +168,8 @@ class Trainer:
         test: Path,
         metric: str,
         selection: Selection = _ALL,
+        *,
+        limits: Limits | None = None,
     ) -> Measured:
         command = Evaluate(
             recipe=recipe,
@@ -155,10 +179,14 @@ class Trainer:
             metric=metric,
             selection=selection,
         )
-        return await self._call(command, Measured)
+        return await self._call(command, Measured, limits=limits)
 
     async def _call(
-        self, command: Command, kind: type[T], watch: Callable[[Progress], None] = lambda _: None
+        self,
+        command: Command,
+        kind: type[T],
+        watch: Callable[[Progress], None] = lambda _: None,
+        limits: Limits | None = None,
     ) -> T:
         self._waiting += 1
         try:
@@ -167,8 +195,9 @@ class Trainer:
             self._waiting -= 1
         try:
             worker = await self._ready_worker()
+            task = Task(command=command, limits=limits or self._sandbox.limits)
             async with asyncio.timeout(self._within_s):
-                result = await worker.ask(command, watch, stall_s=self._stall_s)
+                result = await worker.ask(task, watch, stall_s=self._stall_s)
         except TimeoutError:
             raise ProcessFailed(
                 f"the recipe was not done after {self._within_s:g} s",
@@ -182,7 +211,12 @@ class Trainer:
         self._refuse_if_closed()
         if self._worker is None or not self._worker.alive:
             self._worker = None
-            worker = await self._process.start(self._threads)
+            worker = await self._process.start(
+                self._threads,
+                await fences(self._sandbox),
+                limits=Limits(memory_bytes=self._sandbox.limits.memory_bytes),
+                folder=self._sandbox.folder,
+            )
             if self._closed:
                 await worker.kill()
             self._refuse_if_closed()

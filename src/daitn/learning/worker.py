@@ -1,147 +1,287 @@
-"""The training process: `python -m daitn.learning.worker --threads N`.
+"""The process that trains: `python -m daitn.learning.worker --threads N`.
 
-It is a child of the node, so that training neither holds the node's interpreter nor takes the node
-down. It reads commands from standard input and replies on standard output, keeps both from the
-recipes, and ends when its node does, however that happens.
+A child of the node, so that training neither holds the node's interpreter nor takes the node
+down with it. It reads commands on its standard input and answers on its standard output, both of
+which it keeps from the recipes, and ends with the node that started it, however that one ends.
+
+It imports what recipes compute with, and runs none: each command is carried out by a confined
+process of its own, a `Visit`, which is there at once as it is a copy of this one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import queue
-import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO
+import os
+import select
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from daitn.learning import registry
-from daitn.learning.answering.protocol import Answering
-from daitn.learning.child.frames import Ready
-from daitn.learning.child.inside import error_report, send, serve
+from daitn.learning.child.ending import ending
+from daitn.learning.child.frames import HEADER, REST_OF_FRAME_WITHIN_S, FrameReader, Ready
+from daitn.learning.child.inside import Started, load_engine, send, start
+from daitn.learning.child.visits import Visit, become, ready_to_fork
 from daitn.learning.commands import (
     Advanced,
     Command,
-    Describe,
-    EstimateFootprint,
     Evaluate,
     Initialise,
     Inspect,
     InspectTest,
     ProbeSpeed,
     Reply,
+    Task,
     Train,
     WorkerFailed,
     WorkerFinished,
 )
-from daitn.learning.recipe import (
-    DataFault,
-    Progress,
-    Recipe,
-    RecipeFacts,
-    Selecting,
-    check_no_columns,
+from daitn.learning.recipe import Recipe
+from daitn.learning.sandbox.limits import LOOK_EVERY_S
+from daitn.learning.service import Service
+from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
+
+__all__ = ["Worker", "main"]
+
+_OF_OPTIMISERS = "torch._dynamo"
+"""What PyTorch imports with the first optimiser, for seconds."""
+_OURS = ("causal-lm", "classifier")
+"""Recipes that are no stranger's: they are imported ahead."""
+_MOST_AT_ONCE = 1 << 16
+_TAIL_BYTES = 4096
+
+
+_ENGINES = (
+    "accelerate",
+    "daitn",
+    "huggingface_hub",
+    "numpy",
+    "peft",
+    "pyarrow",
+    "safetensors",
+    "sympy",
+    "tokenizers",
+    "torch",
+    "transformers",
 )
-from daitn.objects.errors import DaitnError
-from daitn.objects.wire import encode
+"""What recipes of ours compute with. Much of it takes seconds to import, and is only when a visit
+wants it; then it is for the next one, too."""
 
-__all__ = ["Service", "main"]
 
-_READS_DATA = (Inspect, InspectTest, Train, Evaluate)
+class _Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
+    """A visit to its worker: what it had to import of `_ENGINES`."""
+
+    modules: tuple[str, ...]
 
 
 def main() -> None:
-    """Serve commands until the node ends."""
-    serve("daitn.learning.worker", lambda replies, inbox: Service(replies).run(inbox))
+    """Serve commands until the node goes away."""
+    started = start("daitn.learning.worker")
+
+    def work() -> None:
+        if started.engine:
+            load_engine(started.threads)
+        ours: dict[str, Recipe] = {}
+        for name in _OURS:
+            with contextlib.suppress(DaitnError):
+                ours[name] = registry.load(name)
+        Worker(started, ours).run()
+
+    become(started.confinement, work, (started.requests, started.replies), confined=False)
 
 
-class Service:
-    """Carries out one command after another."""
+class Worker:
+    """Has one command after the other carried out by a visit."""
 
-    def __init__(self, replies: BinaryIO) -> None:
-        self._replies = replies
-        self._recipes: dict[str, Recipe] = {}
+    def __init__(self, started: Started, ours: Mapping[str, Recipe]) -> None:
+        """`ours`: recipes that visits find loaded."""
+        self._ours = ours
+        self._started = started
+        self._decoder: msgspec.msgpack.Decoder[Reply | _Imported] = msgspec.msgpack.Decoder(
+            Reply | _Imported
+        )
+        self._wanted: tuple[str, ...] = ()
 
-    def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
+    def run(self) -> None:
+        ready_to_fork()
         self._send(Ready())
-        decoder = msgspec.msgpack.Decoder(Command)
-        while True:
-            self._send(self._answer(decoder.decode(inbox.get())))
+        requests = self._started.requests
+        while len(header := requests.read(HEADER.size)) == HEADER.size:
+            (size,) = HEADER.unpack(header)
+            task = msgspec.msgpack.decode(requests.read(size), type=Task)
+            if _optimises(task.command) and "torch" in sys.modules:
+                self._import((_OF_OPTIMISERS,))
+            self._send(self._carried_out(task))
+            # The node need not wait until the next visit has what this one had to import.
+            self._import(self._wanted)
+            self._wanted = ()
+        os._exit(0)
 
     def _send(self, reply: Reply) -> None:
-        send(self._replies, reply)
+        send(self._started.replies, reply)
 
-    def _answer(self, command: Command) -> Reply:
+    def _carried_out(self, task: Task) -> Reply:
+        scratch = tempfile.mkdtemp(dir=self._started.confinement.scratch)
+        readable, writable = _paths(task.command)
+        confinement = msgspec.structs.replace(
+            self._started.confinement,
+            scratch=scratch,
+            readable=readable,
+            writable=writable,
+            limits=task.limits,
+        )
         try:
-            return WorkerFinished(result=msgspec.Raw(encode(self._perform(command))))
-        except DataFault as error:
-            return WorkerFailed(error=error_report(error), fault=error.fault, counts=error.counts)
-        except Exception as error:
-            if isinstance(error, DaitnError):
-                return WorkerFailed(error=error_report(error))
-            # A library's message may quote a value from a record.
-            report = error_report(error, silent=isinstance(command, _READS_DATA))
-            return WorkerFailed(error=report, traceback=traceback.format_exc())
+            visit = Visit(confinement, lambda answers: self._visit(task, answers))
+        except OSError as error:
+            return _failed(f"could not begin: {error.strerror or error}")
+        try:
+            return self._followed(visit)
+        finally:
+            visit.close()
+            with contextlib.suppress(OSError, RecursionError):
+                shutil.rmtree(scratch)
 
-    def _perform(self, command: Command) -> object:
-        if isinstance(command, ProbeSpeed):
-            return importlib.import_module("daitn.learning.probe").probe()
-        recipe = self._recipe(command.recipe)
-        match command:
-            case Describe():
-                return _facts(recipe)
-            case EstimateFootprint():
-                return recipe.estimate(command.config)
-            case Inspect():
-                return _bound(recipe, command).inspect(Path(command.data))
-            case InspectTest():
-                return _bound(recipe, command).inspect_test(Path(command.test))
-            case Initialise():
-                recipe.initialise(command.config, command.seed, Path(command.out))
-                return None
-            case Train():
-                return _train(_bound(recipe, command), command, self._advance)
-            case Evaluate():
-                return _bound(recipe, command).evaluate(
-                    Path(command.model), command.config, Path(command.test), command.metric
-                )
+    def _visit(self, task: Task, answers: int) -> None:
+        """In the visit's own process."""
+        before = set(sys.modules)
+        with os.fdopen(answers, "wb", buffering=0) as replies:
+            service = Service(replies, task.limits, self._ours)
+            final = service.answer(task.command)
+            if getattr(task.command, "recipe", "") in ("", *self._ours):
+                new = sorted(name for name in set(sys.modules) - before if _is_engine(name))
+                send(replies, _Imported(modules=tuple(new)))
+            send(replies, final)
 
-    def _recipe(self, name: str) -> Recipe:
-        if name not in self._recipes:
-            self._recipes[name] = registry.load(name)
-        return self._recipes[name]
+    def _followed(self, visit: Visit) -> Reply:
+        """Pass on what it says until it has answered, and end it."""
+        said, printed = FrameReader(), bytearray()
+        heard_s = looked_s = time.monotonic()
+        watched = select.poll()
+        watched.register(self._started.requests, 0)  # Tells when the node is gone.
+        watched.register(visit.replies, select.POLLIN)
+        watched.register(visit.prints, select.POLLIN)
+        while True:
+            events = dict(watched.poll(LOOK_EVERY_S * 1000.0))
+            now_s = time.monotonic()
+            if self._started.requests.fileno() in events:
+                visit.end()
+                os._exit(0)
+            if visit.prints in events and not _print(visit.prints, printed):
+                watched.unregister(visit.prints)
+            if visit.replies in events:
+                data = os.read(visit.replies, _MOST_AT_ONCE)
+                if not data:
+                    return _ended(visit, printed)
+                heard_s = now_s
+                try:
+                    final = self._pass_on(said.feed(data))
+                except (msgspec.DecodeError, ValueError) as error:
+                    visit.end()
+                    return _failed(f"said what is no reply ({error})")
+                if final is not None:
+                    over = visit.exceeded(at_files=True)
+                    visit.end()
+                    _print(visit.prints, printed)
+                    return final if over is None else _over(over)
+            if said.amid and now_s - heard_s > REST_OF_FRAME_WITHIN_S:
+                visit.end()
+                return _failed("began a reply and did not end it")
+            if now_s - looked_s >= LOOK_EVERY_S:
+                looked_s = now_s
+                if (exceeded := visit.exceeded()) is not None:
+                    visit.end()
+                    return _over(exceeded)
 
-    def _advance(self, progress: Progress) -> None:
-        self._send(Advanced(progress=progress))
+    def _pass_on(self, frames: Iterable[bytes]) -> Reply | None:
+        """The answer, when it is there: what is said after it is said to nobody."""
+        for frame in frames:
+            match self._decoder.decode(frame):
+                case Advanced() as advanced:
+                    self._send(advanced)
+                case _Imported(modules=modules):
+                    self._wanted = tuple(name for name in modules if _is_engine(name))
+                case Ready():
+                    raise ValueError("it is ready, at work")
+                case WorkerFinished() | WorkerFailed() as final:
+                    return final
+        return None
+
+    def _import(self, modules: Iterable[str]) -> None:
+        """Have the visits to come find these imported."""
+        missing = [name for name in modules if name not in sys.modules]
+        for name in missing:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        if missing:
+            ready_to_fork()
 
 
-def _facts(recipe: Recipe) -> RecipeFacts:
-    return RecipeFacts(
-        data_schema=recipe.data_schema,
-        test_schema=recipe.test_schema,
-        metrics=recipe.metrics,
-        apis=recipe.apis if isinstance(recipe, Answering) else (),
+def _optimises(command: Command) -> bool:
+    return isinstance(command, ProbeSpeed) or (
+        isinstance(command, Train) and command.recipe in _OURS
     )
 
 
-def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) -> Recipe:
-    """The recipe, bound to the data owner's terms. Raises `InvalidInput` if it cannot be."""
-    if isinstance(recipe, Selecting):
-        return recipe.selecting(command.selection)
-    check_no_columns(command.recipe, command.selection)
-    return recipe
+def _is_engine(module: str) -> bool:
+    return module.partition(".")[0] in _ENGINES
 
 
-def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:
-    return recipe.train(
-        Path(command.model),
-        command.config,
-        Path(command.data),
-        command.examples,
-        command.seed,
-        Path(command.out),
-        watch,
+def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What carrying it out reads, and the folders that it writes."""
+    match command:
+        case Inspect(data=data):
+            return (data,), ()
+        case InspectTest(test=test):
+            return (test,), ()
+        case Initialise(out=out):
+            return (), (out,)
+        case Train(model=model, data=data, out=out):
+            return (model, data), (out,)
+        case Evaluate(model=model, test=test):
+            return (model, test), ()
+        case _:
+            return (), ()
+
+
+def _print(descriptor: int, kept: bytearray) -> bool:
+    """Copy what a visit printed, and keep the end of it; whether more may come."""
+    data = os.read(descriptor, _MOST_AT_ONCE)
+    with contextlib.suppress(OSError):
+        os.write(2, data)
+    kept += data
+    del kept[:-_TAIL_BYTES]
+    return bool(data)
+
+
+def _ended(visit: Visit, printed: bytearray) -> WorkerFailed:
+    """It has ended, and not answered."""
+    code = visit.wait()
+    while _print(visit.prints, printed):
+        pass
+    return _failed(ending(code), printed.decode(errors="replace"))
+
+
+def _over(exceeded: DaitnError) -> WorkerFailed:
+    """It was ended at a limit."""
+    return WorkerFailed(error=ErrorReport.of(exceeded), by_recipe=False)
+
+
+def _failed(how: str, last_words: str = "") -> WorkerFailed:
+    error = WorkFailed(
+        f"the training worker {how}",
+        fix="the log of the node that did the work says more; the next piece of work gets a new "
+        "worker",
+    )
+    # They stay in that log: they may be of a record.
+    return WorkerFailed(
+        error=ErrorReport.of(error),
+        by_recipe=False,
+        traceback=f"{how}; {last_words or '(none)'}",
     )
 
 

@@ -203,7 +203,7 @@ _SENTENCES = {
         "model.config.label",
         "leave it out: each data set's owner says which column it is",
     ),
-    Fault.COLUMNS_NOT_CHOSEN: _Sentence("the recipe cannot be told which columns to read"),
+    Fault.COLUMNS_NOT_CHOSEN: _Sentence("the recipe cannot limit which columns it reads"),
     Fault.LOSS_NOT_FINITE: _Sentence(
         "the loss is no longer finite",
         "model.config.learning_rate",

@@ -12,13 +12,15 @@ import msgspec
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.consultant import Consultant
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.agents.role import AgentsRole
 from daitn.node.config import NodeConfig
 from daitn.node.descriptor import allowed_recipes, describe
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.roles import Roles
-from daitn.node.training.executor import Executor
+from daitn.node.sandbox import check_sandbox
+from daitn.node.training.executor import Executor, scratch_folder
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -65,7 +67,8 @@ class Node:
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
-        self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s)
+        sandbox = Sandbox(limits=config.sandbox.limits, folder=str(scratch_folder(config)))
+        self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s, sandbox=sandbox)
         self._sensing = Sensing(
             fabric,
             config.site,
@@ -77,7 +80,7 @@ class Node:
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
-        self._consultant = Consultant(allowed_recipes(config))
+        self._consultant = Consultant(allowed_recipes(config), sandbox)
         self._executor = Executor(
             config,
             self._trainer,
@@ -152,6 +155,8 @@ class Node:
     async def _start_recipes(self) -> None:
         """Start the processes that train and that answer for recipes."""
         roles = set(self._config.roles)
+        if roles - {Role.GATEWAY}:
+            await check_sandbox(self._config.sandbox)
         if {Role.DATA, Role.COMPUTE, Role.VERIFIER} & roles:
             try:
                 await self._trainer.start()

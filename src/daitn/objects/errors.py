@@ -11,6 +11,7 @@
     ├── Corrupt               bytes do not match the digest or signature that names them
     ├── StorageFull           a disk has no room
     ├── WorkFailed            a recipe failed while training or measuring
+    │   └── LimitExceeded     it took more memory, time or disk space than it may
     ├── IllegalTransition     the state machine does not accept this event in this state
     └── StaleAppend           somebody else appended to a job since its events were read
 
@@ -23,12 +24,14 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "KINDS",
     "Corrupt",
     "DaitnError",
     "ErrorReport",
     "IllegalTransition",
     "Infeasible",
     "InvalidInput",
+    "LimitExceeded",
     "NotFound",
     "Refused",
     "StaleAppend",
@@ -88,6 +91,10 @@ class WorkFailed(DaitnError):
     """A recipe failed while training or measuring."""
 
 
+class LimitExceeded(WorkFailed):
+    """A recipe took more than it may; `field` names the limit."""
+
+
 class IllegalTransition(DaitnError):
     """The state machine does not accept this event in this state; carries the item's history."""
 
@@ -119,4 +126,7 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
         return kind(self.problem, field=self.field, fix=self.fix)
 
 
-_KINDS: dict[str, type[DaitnError]] = {kind.__name__: kind for kind in DaitnError.__subclasses__()}
+KINDS: tuple[type[DaitnError], ...] = (*DaitnError.__subclasses__(), *WorkFailed.__subclasses__())
+"""All that cross the network under their own names."""
+
+_KINDS: dict[str, type[DaitnError]] = {kind.__name__: kind for kind in KINDS}

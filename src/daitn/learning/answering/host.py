@@ -27,6 +27,8 @@ from daitn.learning.answering.protocol import Piece, Question
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.outside import ChildProcess
 from daitn.learning.recipe import Config
+from daitn.learning.sandbox.policy import Limits, Sandbox
+from daitn.learning.sandbox.probe import fences
 from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput, WorkFailed
 
 __all__ = ["AnsweringHost", "Generation"]
@@ -37,6 +39,7 @@ _Replies = asyncio.Queue[Accepted | Generated | GenerationEnded | Embeddings | A
 _Numbered = Callable[[int], Generate | Embed | LoadModel]
 """Makes a command from its number."""
 
+_ALL_THERE_IS = Sandbox()
 RESTART_PAUSE_S = 1.0
 """Pause between a worker's end and the next start, so that a worker that keeps dying does not
 consume the machine."""
@@ -87,8 +90,19 @@ class AnsweringHost:
     with the same models. The folders of loaded models must stay until they are unloaded.
     """
 
-    def __init__(self, *, threads: int, silent_s: float = SILENT_S) -> None:
-        """`silent_s`: silence after which the worker counts as hanging."""
+    def __init__(
+        self,
+        *,
+        threads: int,
+        models: Path,
+        silent_s: float = SILENT_S,
+        sandbox: Sandbox = _ALL_THERE_IS,
+    ) -> None:
+        """`models`: the folder with those that it will be asked to load, the only data that it may
+        read. `silent_s`: silence after which the worker counts as hanging. `sandbox`: what it runs
+        in."""
+        self._sandbox = sandbox
+        self._models = models
         self._threads = threads
         self._silent_s = silent_s
         self._heard_s = 0.0
@@ -108,7 +122,7 @@ class AnsweringHost:
         """
         async with self._starting:
             if self._running is None:
-                self._worker = await _Worker.start(self._threads)
+                self._worker = await self._new_worker()
                 self._up.set()
                 self._running = asyncio.create_task(self._run(self._worker), name="answering")
 
@@ -245,11 +259,20 @@ class AnsweringHost:
                 await worker.kill()
                 return
 
+    async def _new_worker(self) -> _Worker:
+        return await _Worker.start(
+            self._threads,
+            await fences(self._sandbox),
+            readable=(str(self._models),),
+            limits=Limits(memory_bytes=self._sandbox.limits.memory_bytes),
+            folder=self._sandbox.folder,
+        )
+
     async def _restarted(self) -> _Worker:
         while True:
             await asyncio.sleep(RESTART_PAUSE_S)
             try:
-                worker = await _Worker.start(self._threads)
+                worker = await self._new_worker()
                 break
             except (WorkFailed, OSError) as error:
                 _log.error("no answering worker: %s", error)

@@ -1,37 +1,33 @@
-"""How a child process sets itself up and talks to its node."""
+"""What every child process does first, and how it talks to its node."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import importlib
 import os
 import queue
-import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from daitn.learning.child.frames import HEADER, framed
+from daitn.learning.child.visits import become
+from daitn.learning.sandbox.kernel import LINUX, end_with_parent
+from daitn.learning.sandbox.policy import Confinement
 from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 
-__all__ = [
-    "error_report",
-    "send",
-    "serve",
-]
+__all__ = ["Started", "error_report", "load_engine", "send", "serve", "start"]
 
 _OOM_SCORE_ADJ = 500
 """Half of the scale: if memory runs out, Linux kills the worker before the node."""
 _MESSAGE_CHARS = 300
-"""Most characters of an unforeseen exception's message, which crosses the network."""
-
-_PR_SET_PDEATHSIG = 1
+"""Of an unforeseen exception's message, which crosses the network."""
 
 
 def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -47,63 +43,91 @@ def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _die_with_the_node() -> None:
-    """Have the kernel kill this process when the thread that started it (the node's event loop)
-    ends."""
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+def _end_before_the_node() -> None:
+    """When the thread that started us, the node's event loop, ends, or where memory runs out."""
+    end_with_parent()
+    if LINUX:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
 
 def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Queue incoming frames. When the input ends, the node has, and this process exits."""
+    """Pass frames on. The end of the input is the end of the node, and so of this process."""
     while len(header := requests.read(HEADER.size)) == HEADER.size:
         (size,) = HEADER.unpack(header)
         inbox.put(requests.read(size))
     os._exit(0)
 
 
-def _load_engine(threads: int) -> None:
-    """Import PyTorch ahead of the first command; a site without it can still run other recipes."""
+def load_engine(threads: int) -> None:
+    """Import PyTorch; a site without it can still run other recipes."""
     with contextlib.suppress(ModuleNotFoundError):
         torch = importlib.import_module("torch")
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
 
 
+class Started(NamedTuple):
+    """A child process that has just begun."""
+
+    threads: int
+    confinement: Confinement
+    requests: BinaryIO
+    replies: BinaryIO
+    engine: bool
+    """Whether it will compute."""
+
+
+def start(module: str) -> Started:
+    """Take the streams and tie this process to its node."""
+    parser = argparse.ArgumentParser(prog=module)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--sandbox", default="")
+    parser.add_argument("--no-engine", action="store_true")
+    stated = parser.parse_args()
+    confinement = (
+        msgspec.json.decode(stated.sandbox, type=Confinement)
+        if stated.sandbox
+        else Confinement(scratch=tempfile.gettempdir())
+    )
+    requests, replies = _claim_streams()
+    _end_before_the_node()
+    return Started(stated.threads, confinement, requests, replies, not stated.no_engine)
+
+
 def serve(
     module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None], *, engine: bool = True
 ) -> None:
-    """Run a child process: `run` replies on the stream to what arrives in the queue.
+    """Be a child process: `run` answers on a stream what comes in a queue, while the node lives.
 
-    `engine`: whether to load PyTorch.
+    All that it does is done by one confined process. `engine`: whether it will compute.
     """
-    parser = argparse.ArgumentParser(prog=module)
-    parser.add_argument("--threads", type=int, required=True)
-    threads: int = parser.parse_args().threads
-    requests, replies = _claim_streams()
-    _die_with_the_node()
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
-    if engine:
-        _load_engine(threads)
-    run(replies, inbox)
+    started = start(module)
+
+    def work() -> None:
+        inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=_receive, args=(started.requests, inbox), daemon=True).start()
+        if engine:
+            load_engine(started.threads)
+        run(started.replies, inbox)
+
+    become(started.confinement, work, (started.requests, started.replies), confined=True)
 
 
 def send(replies: BinaryIO, message: msgspec.Struct) -> None:
-    """Send a message to the node, in full."""
+    """Hand a message to the node, whole."""
     left = memoryview(framed(message))
     while left:
         left = left[replies.write(left) :]
 
 
 def error_report(error: Exception, *, silent: bool = False) -> ErrorReport:
-    """An exception as the node, and whoever asked it, receives it. The message of an unforeseen one
-    is shortened, or left out if `silent`."""
+    """A recipe's exception as the node hears of it, and whoever asked the node; an unforeseen one
+    is cut short. `silent`: its words stay here."""
     if isinstance(error, DaitnError):
         return ErrorReport.of(error)
     kind = type(error).__name__
     message = f"a recipe failed: {kind}" if silent else f"{kind}: {error}"[:_MESSAGE_CHARS]
-    return ErrorReport.of(WorkFailed(message, fix="see the log of the node that did the work"))
+    return ErrorReport.of(
+        WorkFailed(message, fix="the log of the node that did the work says where")
+    )

@@ -6,17 +6,28 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterable
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
-from daitn.learning.child.frames import HEADER, MAX_FRAME_BYTES, Ready, framed
-from daitn.objects.errors import WorkFailed
+from daitn.learning.child.ending import ending
+from daitn.learning.child.frames import (
+    HEADER,
+    MAX_FRAME_BYTES,
+    REST_OF_FRAME_WITHIN_S,
+    Ready,
+    framed,
+)
+from daitn.learning.sandbox.policy import UNLIMITED, Confinement, Limits, Mechanism
+from daitn.objects.errors import LimitExceeded, WorkFailed
 
-__all__ = ["ChildProcess", "ProcessFailed"]
+__all__ = ["PASSED_ON", "ChildProcess", "ProcessFailed", "ProcessOverLimit"]
 
 ReplyT = TypeVar("ReplyT")
 
@@ -24,14 +35,33 @@ _log = logging.getLogger(__name__)
 
 _START_WITHIN_S = 120.0
 """Importing PyTorch takes 1.5 s from a warm disk, far longer from a cold one under load."""
-_REST_OF_FRAME_WITHIN_S = 10.0
-"""A child writes each frame at once, so one that does not end is malformed."""
 _REAP_WITHIN_S = 5.0
+PASSED_ON = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONHASHSEED",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+)
+"""Of the node's environment: what tells where programs and processors are. Nothing else, as secrets
+may be there, keys of upstream servers for instance."""
 _TAIL_BYTES = 4096
 
 
 class ProcessFailed(WorkFailed):
     """A process failed, rather than what it ran: the words are the node's and hold no data."""
+
+
+class ProcessOverLimit(ProcessFailed, LimitExceeded):
+    """A process was ended at a limit; the field names it."""
 
 
 class ChildProcess(Generic[ReplyT]):
@@ -41,14 +71,18 @@ class ChildProcess(Generic[ReplyT]):
     """As it stands in sentences: `training worker`."""
     module: str
     """Run as `python -m <module> --threads N`."""
+    arguments: tuple[str, ...] = ()
+    """Further ones."""
     replies: Any
     """The union of messages that it sends, including `Ready`."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, scratch: str) -> None:
+        """`scratch`: its private folder, removed when it has ended."""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         self._process = process
+        self._scratch = scratch
         self._requests = process.stdin
         self._replies = process.stdout
         self._tail = b""
@@ -57,20 +91,36 @@ class ChildProcess(Generic[ReplyT]):
         self._log_task = asyncio.create_task(self._follow(process.stderr))
 
     @classmethod
-    async def start(cls, threads: int) -> Self:
-        """Start a child on `threads` processors, and wait until its engine is loaded.
+    async def start(
+        cls,
+        threads: int,
+        mechanisms: Iterable[Mechanism] = (),
+        *,
+        readable: Iterable[str] = (),
+        limits: Limits = UNLIMITED,
+        folder: str = "",
+    ) -> Self:
+        """Start a child on `threads` processors, behind these fences, and wait until its engine is
+        loaded. It may read `readable`, files or folders, and has a private folder in `folder`.
 
         Raises `ProcessFailed` if it does not come up.
         """
+        scratch = tempfile.mkdtemp(prefix="daitn-", dir=folder or None)
+        confinement = Confinement(
+            mechanisms=tuple(mechanisms), scratch=scratch, readable=tuple(readable), limits=limits
+        )
+        stated = msgspec.json.encode(confinement).decode()
+        # -P: what lies in the working directory is no module.
+        command = (sys.executable, "-P", "-m", cls.module, *cls.arguments)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", cls.module, "--threads", str(threads)),
+            *(*command, "--threads", str(threads), "--sandbox", stated),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
             env=_environment(threads),
             start_new_session=True,
         )
-        child = cls(process)
+        child = cls(process, scratch)
         try:
             async with asyncio.timeout(_START_WITHIN_S):
                 reply = await child.receive()
@@ -86,6 +136,11 @@ class ChildProcess(Generic[ReplyT]):
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def scratch(self) -> str:
+        """The folder of its own, which holds what its visits have for theirs."""
+        return self._scratch
 
     @property
     def alive(self) -> bool:
@@ -113,6 +168,8 @@ class ChildProcess(Generic[ReplyT]):
                 await self._process.wait()
                 await self._log_task
         self._log_task.cancel()
+        with contextlib.suppress(RecursionError):
+            await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
     async def receive(self) -> ReplyT:
         """The next message. Raises `ProcessFailed`, and kills the child, if it has ended or sends
@@ -122,7 +179,7 @@ class ChildProcess(Generic[ReplyT]):
             (size,) = HEADER.unpack(header)
             if size > MAX_FRAME_BYTES:
                 await self._fail(f"announced a reply of {size} bytes")
-            async with asyncio.timeout(_REST_OF_FRAME_WITHIN_S):
+            async with asyncio.timeout(REST_OF_FRAME_WITHIN_S):
                 payload = await self._replies.readexactly(size)
             return self._decoder.decode(payload)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -152,10 +209,7 @@ class ChildProcess(Generic[ReplyT]):
         code = self._process.returncode
         if code is None:
             return "closed its output"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        hint = ": out of memory?" if -code == signal.SIGKILL else ""
-        return f"was killed by signal {-code} ({signal.Signals(-code).name}){hint}"
+        return ending(code)
 
     async def _follow(self, stderr: asyncio.StreamReader) -> None:
         """Copy what recipes print to the node's log, and keep its end."""
@@ -167,14 +221,14 @@ class ChildProcess(Generic[ReplyT]):
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """The node's environment, with variables that must be set before libraries load.
+    """Variables of the node's that a child gets, and those that must be set before libraries load.
 
     Fixed thread counts and workspaces make training reproducible. Threads that sleep instead of
     spinning leave the processor to the node and to each other: next to two other busy processes on
     two cores, small networks train 30 times as fast (measured: 60 against 2 Gflop/s). The offline
     switches keep libraries from downloading anything at run time.
     """
-    return os.environ | {
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),

@@ -6,6 +6,7 @@ from daitn.node.config.forwarder import ForwarderConfig
 from daitn.node.config.gateway import GatewayConfig, KeyConfig
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
 from daitn.node.config.reading import check_node_config, read_yaml
+from daitn.node.config.sandbox import SandboxConfig
 from daitn.node.config.verifier import AskingConfig, TestSetConfig
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "KeyConfig",
     "NodeConfig",
     "ReadNodeConfig",
+    "SandboxConfig",
     "TestSetConfig",
     "UpstreamConfig",
     "check_node_config",

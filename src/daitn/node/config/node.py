@@ -11,6 +11,7 @@ from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import FacilityConfig
 from daitn.node.config.forwarder import ForwarderConfig
 from daitn.node.config.gateway import GatewayConfig
+from daitn.node.config.sandbox import SandboxConfig
 from daitn.node.config.verifier import AskingConfig, TestSetConfig
 from daitn.objects.descriptors import LeftOut, Role
 from daitn.objects.identifiers import OwnerId, SiteId
@@ -45,6 +46,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
     """Time after which training or measuring without progress reports or processor use is ended as
     failed. Work that uses a processor is ended after an hour without a report."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """What recipes run in, see below."""
     recipes: tuple[str, ...] = ()
     """Installed recipes that may run here; empty: all of them. A recipe that is not installed, or
     cannot describe itself, is left out."""

@@ -17,6 +17,7 @@ from daitn.files.items import ItemStore
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.consultant import Consultant
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
@@ -87,7 +88,16 @@ class ModelLifecycle:
         self._changed = changed
         self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
-        self._host = AnsweringHost(threads=config.threads)
+        limits = config.sandbox.limits
+        memory_bytes = limits.memory_bytes + 2 * self._facility.memory_bytes
+        self._host = AnsweringHost(
+            threads=config.threads,
+            models=self._folder,
+            sandbox=Sandbox(
+                limits=structs.replace(limits, memory_bytes=memory_bytes),
+                folder=str(self._folder),
+            ),
+        )
         self._deployments: dict[str, _Deployment] = {}
         self._tasks = Tasks()
         """One per deployment, and one per replaced model that is still draining."""

@@ -14,7 +14,9 @@ from pathlib import Path
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_entry
 from daitn.learning.consultant import Consultant
+from daitn.learning.recipe import Config, Footprint
 from daitn.learning.recipe import Progress as TrainingProgress
+from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
@@ -31,11 +33,13 @@ from daitn.objects.models import Manifest, ModelRef
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "scratch_folder"]
 
 log = logging.getLogger(__name__)
 
 MOST_MODEL_BYTES = 10**14
+_SLOWEST_FLOPS = 1e9
+"""Assumed of a site that has not measured its speed."""
 RECENT_S = 600.0
 """A model made or fetched here stays this long, even if nobody asks for it."""
 
@@ -65,8 +69,12 @@ class Executor:
         self._tests: tuple[TestSetConfig, ...] = ()
         self._inspected: dict[str, tuple[int, int]] = {}
         """Stamps of files when they last passed inspection."""
+        self._items: dict[str, int] = {}
+        """Items of each test set, by its path."""
+        self._sandbox = Sandbox(limits=config.sandbox.limits)
+        self._speed_flops = _SLOWEST_FLOPS
         self._on_progress = on_progress
-        self._scratch = Path(config.state) / "scratch"
+        self._scratch = scratch_folder(config)
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
         self._packing = asyncio.Lock()
@@ -86,6 +94,14 @@ class Executor:
         self._tests = tuple(
             t for t in self._config.tests if (t.topic, t.test_schema) in offered_tests
         )
+        self._items = {
+            test.path: offered_test.items
+            for offered_test in (descriptor.verifier.tests if descriptor.verifier else ())
+            for test in self._tests
+            if (test.topic, test.test_schema) == (offered_test.topic, offered_test.test_schema)
+        }
+        if descriptor.compute is not None:
+            self._speed_flops = descriptor.compute.speed_flops
         offered: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
         self._inspected = {each.path: _stamp(each.path) for each in offered}
 
@@ -118,19 +134,7 @@ class Executor:
         """What a model of this configuration needs. Raises `InvalidInput` for an invalid one."""
         self._check_recipe(question.recipe)
         recipe = self._consultant.facts(question.recipe)
-        footprint = await self._consultant.estimate(question.recipe, question.config)
-        sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
-        if min(sizes) < 0 or not 0.0 <= footprint.flops_per_example < math.inf:
-            raise WorkFailed(
-                f"the recipe {question.recipe} gave an impossible estimate",
-                fix="correct the recipe",
-            )
-        if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
-            raise InvalidInput(
-                f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
-                field="model.config",
-                fix="configure a smaller model",
-            )
+        footprint = await self._footprint(question.recipe, question.config)
         return WorkNeeds(
             data_schema=recipe.data_schema,
             test_schema=recipe.test_schema,
@@ -141,6 +145,32 @@ class Executor:
             labels=footprint.labels,
             labels_field=footprint.labels_field,
             learning=footprint.learning,
+        )
+
+    async def _footprint(self, recipe: str, config: Config) -> Footprint:
+        footprint = await self._consultant.estimate(recipe, config)
+        sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
+        if min(sizes) < 0 or not 0.0 <= footprint.flops_per_example < math.inf:
+            raise WorkFailed(
+                f"the recipe {recipe} gave an impossible estimate",
+                fix="correct the recipe",
+            )
+        if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
+            raise InvalidInput(
+                f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
+                field="model.config",
+                fix="configure a smaller model",
+            )
+        return footprint
+
+    async def _limits(self, work: Work, examples: int) -> Limits:
+        """What the work may take: what its recipe estimates of the model, with a margin."""
+        footprint = await self._footprint(work.recipe, work.config)
+        return self._sandbox.limits_for(
+            memory_bytes=footprint.memory_bytes,
+            size_bytes=footprint.size_bytes,
+            seconds=footprint.flops_per_example * examples / self._speed_flops,
+            threads=self._config.threads,
         )
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
@@ -157,8 +187,9 @@ class Executor:
     async def _originate(self, work: VisitWork, place: int, folder: Path) -> WorkResult:
         self._dataset(work)
         out = _new_folder(folder / "out")
+        limits = await self._limits(work, 0)
         async with self._turns.turn(place):
-            await self._trainer.initialise(work.recipe, work.config, work.seed, out)
+            await self._trainer.initialise(work.recipe, work.config, work.seed, out, limits=limits)
         model, _ = await self._pack(work.recipe, out)
         return self._done(
             Origin(
@@ -184,6 +215,7 @@ class Executor:
         await self._inspect_changed(work.recipe, dataset)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         out = _new_folder(folder / "out")
+        limits = await self._limits(work, work.examples)
         async with self._turns.turn(place):
             with gate.failures():
                 trained = await self._trainer.train(
@@ -196,6 +228,7 @@ class Executor:
                     out,
                     lambda progress: self._publish_training(work, losses.take(progress)),
                     selection=dataset.selection,
+                    limits=limits,
                 )
         result, manifest = await self._pack(work.recipe, out)
         seconds = time.perf_counter() - began
@@ -224,6 +257,7 @@ class Executor:
         test = self._test_set(work)
         await self._inspect_changed(work.recipe, test)
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
+        limits = await self._limits(work, self._items[test.path])
         async with self._turns.turn(place):
             self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
@@ -235,6 +269,7 @@ class Executor:
                     Path(test.path),
                     work.metric,
                     selection=test.selection,
+                    limits=limits,
                 )
             seconds = time.perf_counter() - began
         return self._done(
@@ -363,6 +398,11 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+def scratch_folder(config: NodeConfig) -> Path:
+    """The folder of work in progress; emptied when a node starts."""
+    return Path(config.state) / "scratch"
 
 
 def _stamp(path: str) -> tuple[int, int]:

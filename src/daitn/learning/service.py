@@ -1,0 +1,162 @@
+"""Carrying out commands: the side of a child process that runs recipes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import queue
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
+
+import msgspec
+
+from daitn.learning import registry
+from daitn.learning.answering.protocol import Answering
+from daitn.learning.child.frames import Ready
+from daitn.learning.child.inside import error_report, send
+from daitn.learning.commands import (
+    Advanced,
+    Command,
+    Describe,
+    EstimateFootprint,
+    Evaluate,
+    Initialise,
+    Inspect,
+    InspectTest,
+    ProbeSpeed,
+    Reply,
+    Task,
+    Train,
+    WorkerFailed,
+    WorkerFinished,
+)
+from daitn.learning.recipe import (
+    DataFault,
+    Progress,
+    Recipe,
+    RecipeFacts,
+    Selecting,
+    check_no_columns,
+)
+from daitn.learning.sandbox.limits import exceeded
+from daitn.learning.sandbox.policy import UNLIMITED, Limits
+from daitn.objects.errors import DaitnError
+from daitn.objects.wire import encode
+
+__all__ = ["Service"]
+
+_READS_DATA = (Inspect, InspectTest, Train, Evaluate)
+
+
+class Service:
+    """Carries out commands, in a process that may be lost."""
+
+    def __init__(
+        self,
+        replies: BinaryIO,
+        limits: Limits = UNLIMITED,
+        recipes: Mapping[str, Recipe] = MappingProxyType({}),
+    ) -> None:
+        """`recipes`: those that are loaded."""
+        self._replies = replies
+        self._limits = limits
+        self._recipes = dict(recipes)
+
+    def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
+        """Carry out one after the other."""
+        self._send(Ready())
+        decoder = msgspec.msgpack.Decoder(Task)
+        while True:
+            self._send(self.answer(decoder.decode(inbox.get()).command))
+
+    def _send(self, reply: Reply) -> None:
+        send(self._replies, reply)
+
+    def answer(self, command: Command) -> Reply:
+        try:
+            return WorkerFinished(result=msgspec.Raw(encode(self._perform(command))))
+        except DataFault as error:
+            return WorkerFailed(error=error_report(error), fault=error.fault, counts=error.counts)
+        except DaitnError as error:
+            return WorkerFailed(error=error_report(error))
+        except Exception as error:
+            if limit := _limit(error, self._limits):
+                report = error_report(exceeded(self._limits, limit))
+                return WorkerFailed(error=report, by_recipe=False)
+            # A library's message may quote a value from a record.
+            report = error_report(error, silent=isinstance(command, _READS_DATA))
+            return WorkerFailed(error=report, traceback=traceback.format_exc())
+
+    def _perform(self, command: Command) -> object:
+        if isinstance(command, ProbeSpeed):
+            return importlib.import_module("daitn.learning.probe").probe()
+        recipe = self._recipe(command.recipe)
+        match command:
+            case Describe():
+                return _facts(recipe)
+            case EstimateFootprint():
+                return recipe.estimate(command.config)
+            case Inspect():
+                return _bound(recipe, command).inspect(Path(command.data))
+            case InspectTest():
+                return _bound(recipe, command).inspect_test(Path(command.test))
+            case Initialise():
+                recipe.initialise(command.config, command.seed, Path(command.out))
+                return None
+            case Train():
+                return _train(_bound(recipe, command), command, self._advance)
+            case Evaluate():
+                return _bound(recipe, command).evaluate(
+                    Path(command.model), command.config, Path(command.test), command.metric
+                )
+
+    def _recipe(self, name: str) -> Recipe:
+        if name not in self._recipes:
+            self._recipes[name] = registry.load(name)
+        return self._recipes[name]
+
+    def _advance(self, progress: Progress) -> None:
+        self._send(Advanced(progress=progress))
+
+
+def _limit(error: Exception, limits: Limits) -> str:
+    """The limit of which the kernel held more back, as libraries tell it; empty: none."""
+    if limits.memory_bytes and (
+        isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+    ):
+        return "memory_bytes"
+    if limits.file_bytes and isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "file_bytes"
+    return ""
+
+
+def _facts(recipe: Recipe) -> RecipeFacts:
+    return RecipeFacts(
+        data_schema=recipe.data_schema,
+        test_schema=recipe.test_schema,
+        metrics=recipe.metrics,
+        apis=recipe.apis if isinstance(recipe, Answering) else (),
+    )
+
+
+def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) -> Recipe:
+    """The recipe, bound to the data owner's terms. Raises `InvalidInput` if it cannot be."""
+    if isinstance(recipe, Selecting):
+        return recipe.selecting(command.selection)
+    check_no_columns(command.recipe, command.selection)
+    return recipe
+
+
+def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:
+    return recipe.train(
+        Path(command.model),
+        command.config,
+        Path(command.data),
+        command.examples,
+        command.seed,
+        Path(command.out),
+        watch,
+    )
