@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 # The processors are for other tests and for the processes that tests start: libraries that compute
 # here do it on one thread, and none of it spins while it waits. Read when they are loaded.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+# Networks that tests found are not left in the home of whoever runs them.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="daitn-tests-")
 
 # How long an example takes says more about what else runs on the machine than about the code.
 settings.register_profile("daitn", deadline=None)

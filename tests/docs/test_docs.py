@@ -41,6 +41,8 @@ STEERED_WALK = ("how-to/run-a-forwarder.md",)
 
 ENCRYPTED_WALK = ("how-to/encrypt-the-network.md",)
 
+JOINED_WALK = ("how-to/found-a-network.md", "how-to/join-a-network.md")
+
 READ_WITHIN_S = 540.0
 END_WITHIN_S = 20.0
 
@@ -111,7 +113,7 @@ def test_every_yaml_file_is_what_it_is_said_to_be(block: Block) -> None:
 def test_pages_with_commands_are_walked() -> None:
     """Reference pages show single commands inline; everything in a console block is run."""
     with_commands = {str(block.page) for block in BLOCKS if block.language == "console"}
-    assert with_commands == {*WALK, *STEERED_WALK, *ENCRYPTED_WALK}
+    assert with_commands == {*WALK, *STEERED_WALK, *ENCRYPTED_WALK, *JOINED_WALK}
 
 
 def test_every_reason_of_a_refusal_is_in_the_guide() -> None:
@@ -179,6 +181,28 @@ def test_a_reader_encrypts_the_network(tmp_path: Path) -> None:
     assert re.search(r"lab +alive", told)
     assert "exit code 2" in told
     assert "DAITN_TLS" in told
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_reader_founds_a_network_and_a_hospital_joins_it(tmp_path: Path) -> None:
+    told = _walk(JOINED_WALK, tmp_path)
+    fingerprints = re.findall(r"fingerprint\s+([0-9a-f]{16})", told)
+    assert len(fingerprints) == 2
+    assert len(set(fingerprints)) == 1
+    assert re.search(r"site +north +data, compute +north-hospital +CA +\S+ +yes", told)
+    assert "metals-1  reached" in told
+    assert "site north is revoked" in told
+    assert not re.search(r"site +north ", told.partition("site north is revoked")[2])
+
+
+def test_a_hospital_joins_in_five_commands() -> None:
+    """One of them is the installation; the operator's answer and looking around do not count."""
+    page = DOCS / "how-to/join-a-network.md"
+    said = [c for block in blocks(page) if block.language == "console" for c in block.commands()]
+    own = said[: said.index("daitn node -c north.yaml &") + 1]
+    assert len([command for command in own if " admit " not in command]) == 4
 
 
 def _walk(walk: Sequence[str], folder: Path) -> str:

@@ -88,7 +88,7 @@ def test_the_list_of_keys_is_what_the_functions_make() -> None:
     listed = {row[0].strip("`").format(**names) for row in TABLES["keys"]()[1:]}
     makers = [getattr(keys, name) for name in keys.__all__ if _makes_a_key(name)]
     made = {make(*(names[each] for each in inspect.signature(make).parameters)) for make in makers}
-    assert listed == made
+    assert listed == made | {keys.ROSTER, keys.NEWER_ROSTER}
 
 
 def _makes_a_key(name: str) -> bool:

@@ -11,21 +11,25 @@ import msgspec
 import pytest
 
 from daitn.identity.keys import SigningKey, key_mark
+from daitn.identity.roster import ROSTER, RosterFile, sign_roster, write_roster
 from daitn.identity.signing import sign_advert
 from daitn.objects.descriptors import NodeDescriptor, Role, VerifierDescriptor
 from daitn.objects.errors import InvalidInput, StorageFull
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Advert
+from daitn.objects.roster import Kind, Member, Roster
 from daitn.objects.wire import encode
 from daitn.tools import membership as directory_module
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.membership import FileKeys, Listener, Membership
+from daitn.tools.roster import LiveRoster
 from tests.scenes.waiting import until
 
 from .fabrics import InMemory, Network, OverZenoh
 
 GHR, NINDS = SiteId("ghr"), SiteId("ninds")
+ROOT = SigningKey.generate()
 KEYS = {site: SigningKey.generate() for site in (GHR, NINDS)}
 
 
@@ -70,6 +74,9 @@ class Heard:
 
     def lost(self, site: SiteId) -> None:
         self._tell("lost", site)
+
+    def removed(self, site: SiteId) -> None:
+        self._tell("removed", site)
 
     def of(self, site: SiteId) -> list[tuple[str, int]]:
         """What was told of a site, with the version that it had."""
@@ -471,3 +478,148 @@ async def test_not_everybody_who_says_so_is_a_verifier(
         assert other.verifier is None
     finally:
         await membership.close()
+
+
+def member(site: SiteId, **changes: object) -> Member:
+    plain = Member(
+        name=site,
+        kind=Kind.SITE,
+        public_key=KEYS[site].public,
+        until_s=2000.0,
+        roles=(Role.COMPUTE,),
+        owner="nih",
+        jurisdiction="US",
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def rostered(version: int, *members: Member) -> RosterFile:
+    roster = Roster(
+        network="test", version=version, issued_at_s=0.0, until_s=1000.0, members=members
+    )
+    return RosterFile(root=ROOT.public, signed=sign_roster(roster, ROOT))
+
+
+class Scene:
+    """A membership that a roster governs."""
+
+    def __init__(self, hub: Fabric, folder: Path, *members: Member) -> None:
+        write_roster(folder / ROSTER, rostered(1, *members))
+        self.now_s = 1.0
+        self.roster = LiveRoster(folder, refresh_s=0.02, wall_s=lambda: self.now_s)
+        self.heard = Heard()
+        self.membership = Membership(hub, FileKeys(folder / "keys"), self.heard, roster=self.roster)
+
+    async def take(self, version: int, *members: Member) -> None:
+        self.roster.take(rostered(version, *members).signed)
+
+
+@pytest.fixture
+async def scene(hub: Fabric, tmp_path: Path) -> AsyncIterator[Scene]:
+    made = Scene(hub, tmp_path, member(GHR))
+    await made.membership.start()
+    yield made
+    await made.membership.close()
+
+
+async def test_who_is_not_in_the_roster_is_nobody(
+    network: Network, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = await Node(await network.open("b"), NINDS).start()
+    await Node(await network.open("a"), GHR).start()
+    await until(lambda: "ninds is not admitted: it is not in the roster" in caplog.text)
+    await published(stranger, lambda: "the advert at daitn/site/ninds/advert" in caplog.text)
+    await until(lambda: scene.membership.alive() == {GHR})
+    assert scene.membership.node(NINDS) is None
+    assert scene.membership.key_of(NINDS) is None
+    assert scene.heard.of(NINDS) == []
+    # Who is admitted later comes in without doing anything again.
+    await scene.take(2, member(GHR), member(NINDS))
+    await until(lambda: scene.membership.alive() == {GHR, NINDS})
+
+
+async def test_whoever_comes_first_does_not_take_a_members_name(
+    network: Network, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    await Node(await network.open("b"), GHR, SigningKey.generate()).start()
+    await until(lambda: "ghr is not admitted" in caplog.text)
+    assert "in the roster with another key" in caplog.text
+    node = await Node(await network.open("a"), GHR).start()
+    await published(node, lambda: GHR in scene.membership.alive())
+    assert scene.membership.key_of(GHR) == KEYS[GHR].public
+
+
+@pytest.mark.parametrize(
+    ("claims", "lacks"),
+    [
+        ({"roles": (Role.COMPUTE, Role.VERIFIER)}, "the role verifier"),
+        ({"verifier": VerifierDescriptor(tests=(), recipes=())}, "the role verifier"),
+        ({"roles": (Role.FACILITY, Role.GATEWAY)}, "the role facility, the role gateway"),
+        ({"owner": OwnerId("acme")}, "the owner 'acme'"),
+        ({"jurisdiction": "XX"}, "the jurisdiction 'XX'"),
+        ({"owner": OwnerId("a\nb")}, "the owner 'a\\nb'"),
+    ],
+)
+async def test_a_member_that_claims_more_is_refused_and_told_what_it_lacks(
+    network: Network,
+    scene: Scene,
+    caplog: pytest.LogCaptureFixture,
+    claims: dict[str, object],
+    lacks: str,
+) -> None:
+    node = Node(await network.open("a"), GHR)
+    modest = node.descriptor
+    node.descriptor = msgspec.structs.replace(modest, **claims)
+    await node.start()
+    await until(lambda: "ghr is not admitted" in caplog.text)
+    assert f"the roster does not grant it {lacks}" in caplog.text
+    assert scene.membership.alive() == frozenset()
+    assert scene.heard.told == []
+    node.descriptor = msgspec.structs.replace(modest, version=2)
+    await until(lambda: scene.membership.alive() == {GHR})
+
+
+async def test_who_is_revoked_is_removed_at_once(network: Network, scene: Scene) -> None:
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: scene.membership.alive() == {GHR})
+    await scene.take(2)
+    assert scene.membership.alive() == frozenset()
+    assert scene.membership.node(GHR) is None
+    assert scene.membership.key_of(GHR) is None
+    assert scene.heard.of(GHR)[-2:] == [("lost", 1), ("removed", 1)]
+    other = await Node(await network.open("b"), NINDS).start()
+    await scene.take(3, member(NINDS))
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=2)
+    await node.publish()
+    await published(other, lambda: scene.membership.alive() == {NINDS})
+    await scene.take(4, member(NINDS), member(GHR))
+    await until(lambda: scene.membership.alive() == {GHR, NINDS})
+
+
+async def test_a_role_that_is_taken_back_removes_who_claims_it(
+    network: Network, scene: Scene
+) -> None:
+    await Node(await network.open("a"), GHR).start()
+    await until(lambda: scene.membership.alive() == {GHR})
+    await scene.take(2, member(GHR, roles=(Role.DATA,)))
+    assert scene.membership.alive() == frozenset()
+
+
+async def test_nobody_is_a_member_of_an_expired_roster(network: Network, scene: Scene) -> None:
+    await Node(await network.open("a"), GHR).start()
+    await until(lambda: scene.membership.alive() == {GHR})
+    scene.now_s = 1000.0
+    assert scene.membership.key_of(GHR) is None
+    assert scene.membership.alive() == frozenset()
+    assert scene.heard.of(GHR)[-2:] == [("lost", 1), ("removed", 1)]
+
+
+async def test_a_new_key_of_a_member_replaces_the_old_one(network: Network, scene: Scene) -> None:
+    old = await Node(await network.open("a"), GHR).start()
+    await until(lambda: scene.membership.alive() == {GHR})
+    await old.stop()
+    fresh = SigningKey.generate()
+    await scene.take(2, member(GHR, public_key=fresh.public))
+    await Node(await network.open("b"), GHR, fresh).start()
+    await until(lambda: scene.membership.alive() == {GHR})
+    assert scene.membership.key_of(GHR) == fresh.public

@@ -155,6 +155,21 @@ def test_a_lost_site_is_forgotten_with_its_links_and_not_before_its_time() -> No
     assert later.link(SITES[1], SITES[2]) is not None
 
 
+def test_a_site_that_is_removed_is_forgotten_at_once_with_its_links() -> None:
+    state = DrrtState()
+    for site in "ab":
+        state.absorb(data_site(site), NOW_S)
+    for source, target in ("ab", "ba", "ac"):
+        state.absorb(link(source, target, rtt_s=1.0), NOW_S)
+    assert state.removed(SITES[0], NOW_S)
+    after = state.snapshot(NOW_S)
+    assert set(after.sites) == {"b"}
+    assert not any(targets for targets in after.links.values())
+    assert not state.removed(SITES[0], NOW_S)
+    state.absorb(data_site("a", version=2), NOW_S)
+    assert state.snapshot(NOW_S).sites[SITES[0]].alive
+
+
 def test_a_site_that_came_back_is_not_forgotten() -> None:
     state = DrrtState(forget_after_s=100)
     state.absorb(data_site("a"), NOW_S)

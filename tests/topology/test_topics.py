@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from daitn.objects.choices import as_question
 from daitn.objects.descriptors import DatasetDescriptor, TopicSketch
+from daitn.objects.identifiers import SiteId
 from daitn.topology.topics import BUCKETS, LEAST_RECORDS, TopicModel, features, sketch
 from tests.topology.medicine import data_site, dataset
 
@@ -59,6 +60,15 @@ def test_what_a_site_says_later_replaces_what_it_said() -> None:
         data_site("neurology", dataset("neurology", "law", sketch=sketch(questions(NERVES))))
     )
     assert found.classify("migraine")[0] == "law"
+
+
+def test_what_a_removed_site_taught_is_forgotten() -> None:
+    found = model(cardiology=questions(HEART), neurology=questions(NERVES))
+    assert found.topics() == ("medicine/cardiology", "medicine/neurology")
+    found.lost(SiteId("neurology"))
+    assert len(found.topics()) == 2
+    found.removed(SiteId("neurology"))
+    assert found.topics() == ("medicine/cardiology",)
 
 
 def test_data_sets_on_one_topic_count_together() -> None:

@@ -21,13 +21,20 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tls: str = ""
     """Folder that `daitn certificate` made, for endpoints that begin with `tls/`."""
     state: str = "daitn-center"
-    """Folder for jobs and for weights that owners bring."""
+    """Folder for the key, the roster, jobs, and weights that owners bring."""
+    roster: str = ""
+    """File in which the operator puts new rosters, such as `roster.json` of the folder that
+    `daitn network init` made; it is read again when it changes. Empty: the one in `state`, as
+    `daitn network join` put it there, and newer ones that others pass on."""
+    insecure: bool = False
+    """Runs without a roster: whoever reaches the process may do anything. For trying things out on
+    one machine: every address to listen at has to be of this machine alone."""
     root: tuple[str, ...] = ()
     """Endpoints of the root control centre, where this one is of a domain: what its own operator
     did not decide for forwarders, the root's advice decides."""
     verifiers: tuple[SiteId, ...] = ()
     """Verification units whose measurements count, of models on their way and of deployed ones;
-    empty: all sites that call themselves so."""
+    empty: all sites to which the roster grants that role."""
     database: str = ""
     """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
     folder."""
@@ -42,4 +49,5 @@ def check_center_config(plain: object, folder: Path) -> CenterConfig:
         config,
         state=str((folder / config.state).resolve()),
         tls=str((folder / config.tls).resolve()) if config.tls else "",
+        roster=str((folder / config.roster).resolve()) if config.roster else "",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError
@@ -16,6 +16,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
+from daitn.tools.roster import LiveRoster
 from daitn.topology.snapshot import Drrt
 from daitn.topology.state import DrrtState
 
@@ -29,7 +30,7 @@ _KEY_KIND = "site-key"
 
 
 class JournalKeys:
-    """Known public keys of sites, in the control centre's journal."""
+    """Public keys of sites, as last received, in the control centre's journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -55,11 +56,12 @@ class DrrtFeed:
         on_joined: Callable[[SiteId], None],
         on_lost: Callable[[SiteId], None],
         verifiers: Collection[SiteId],
+        roster: LiveRoster | None = None,
     ) -> None:
-        """`verifiers`: see `Membership`."""
+        """`verifiers` and `roster`: see `Membership`."""
         self._fabric = fabric
         self._keys = JournalKeys(journal)
-        self.membership = Membership(fabric, self._keys, self, verifiers=verifiers)
+        self.membership = Membership(fabric, self._keys, self, roster=roster, verifiers=verifiers)
         self._on_joined = on_joined
         self._on_lost = on_lost
         self._state = DrrtState()
@@ -86,11 +88,17 @@ class DrrtFeed:
         """Sites known before this control centre started that may still return."""
         if time.monotonic() - self._started_s > BACK_WITHIN_S:
             return ()
-        return tuple(sorted(self._known - set(self.snapshot().alive())))
+        away = self._known - set(self.snapshot().alive())
+        return tuple(sorted(site for site in away if self.key_of(site) is not None))
 
     def key_of(self, site: SiteId) -> str | None:
-        """The public key with which a site first joined; none for an unknown site."""
+        """The public key of a site; none for one that is no member, or unknown."""
         return self.membership.key_of(site)
+
+    def keys_of(self, sites: Iterable[SiteId]) -> dict[SiteId, str]:
+        """The keys with which sites, past members too, signed their lineage entries."""
+        known = {site: self._keys.get(site) for site in sites}
+        return {site: key for site, key in known.items() if key is not None}
 
     def described(self, node: NodeDescriptor) -> None:
         self._state.absorb(node, clock.now_s())
@@ -102,6 +110,9 @@ class DrrtFeed:
     def lost(self, site: SiteId) -> None:
         self._state.lost(site, clock.now_s())
         self._on_lost(site)
+
+    def removed(self, site: SiteId) -> None:
+        self._state.removed(site, clock.now_s())
 
     async def _on_sensed(self, key: str, payload: bytes) -> None:
         now_s = clock.now_s()

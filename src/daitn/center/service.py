@@ -43,6 +43,7 @@ from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Newest, Tasks
 from daitn.topology.analysis import analyse
 from daitn.topology.export import export, export_relevant
@@ -64,14 +65,19 @@ _MODEL_KIND = "model"
 class ControlCenter:
     """A running control centre."""
 
-    def __init__(self, config: CenterConfig, fabric: Fabric) -> None:
+    def __init__(
+        self, config: CenterConfig, fabric: Fabric, roster: LiveRoster | None = None
+    ) -> None:
+        """`roster`: who is a member; none: trust on first use."""
         state = Path(config.state)
         make_folder(state)
         self._fabric = fabric
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
-        self._feed = DrrtFeed(fabric, self._journal, self._joined, self._lost, config.verifiers)
+        self._feed = DrrtFeed(
+            fabric, self._journal, self._joined, self._lost, config.verifiers, roster
+        )
         self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE)
         self._deployments = DeploymentService(
             fabric, self._journal, self._feed.membership, self._qrrt
@@ -187,9 +193,7 @@ class ControlCenter:
                 f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
             )
         lineage = Lineage(job=job.id, entries=tuple(job.lineage))
-        sites = {entry.fact.site for entry in lineage.entries}
-        known = {site: self._feed.key_of(site) for site in sorted(sites)}
-        keys_ = {site: key for site, key in known.items() if key is not None}
+        keys_ = self._feed.keys_of(sorted({entry.fact.site for entry in lineage.entries}))
         return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, keys=keys_))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:

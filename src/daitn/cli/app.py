@@ -14,6 +14,7 @@ from daitn.cli import (
     describe,
     explain,
     get,
+    joining,
     keys,
     models,
     processes,
@@ -55,6 +56,7 @@ app.command()(steering.trace)
 app.command()(steering.steer)
 app.command()(keys.key)
 app.command()(certificates.certificate)
+app.add_typer(joining.app, name="network")
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")

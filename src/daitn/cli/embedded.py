@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from daitn.cli.founding import found_network
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
@@ -50,10 +51,11 @@ class EmbeddedNetwork:
     async def start(self, told: Callable[[str, int, int], None]) -> None:
         """Start everything; return when the control centre answers and knows every node.
 
-        Calls `told(what, done, of)` as it proceeds. Raises `WorkFailed` with the end of its log
-        when a process ends early.
+        First it makes the network's roster, or brings it up to date. Calls `told(what, done, of)`
+        as it proceeds. Raises `WorkFailed` with the end of its log when a process ends early.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
+        found_network(self.center, self.nodes)
         for name in (CENTER_SITE, *(node_.site for node_ in self.nodes)):
             self.launch(name)
         sites = {node_.site for node_ in self.nodes}

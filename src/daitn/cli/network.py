@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from daitn.center.config import CenterConfig, check_center_config
+from daitn.identity.roster import ROSTER
 from daitn.node.config import NodeConfig, check_node_config, read_yaml
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.wire import checked
 
-__all__ = ["NetworkFile", "read_center", "read_network", "read_node"]
+__all__ = ["NetworkFile", "own_network", "read_center", "read_network", "read_node"]
 
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +36,7 @@ def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:
     Raises `InvalidInput` naming the field, for instance `nodes[2].datasets[0].path`.
     """
     network = checked(read_yaml(path, "network file"), NetworkFile, "network")
-    center = check_center_config(network.center, path.parent)
+    center = _center(network, path)
     nodes = [_node(network, position, path) for position in range(len(network.nodes))]
     names = [node.site for node in nodes]
     for position, name in enumerate(names):
@@ -69,12 +70,27 @@ def read_center(path: Path | None) -> CenterConfig:
         return check_center_config({}, Path.cwd())
     plain = read_yaml(path, "centre file")
     if isinstance(plain, dict) and "nodes" in plain:
-        plain = checked(plain, NetworkFile, "network").center
+        return _center(checked(plain, NetworkFile, "network"), path)
     return check_center_config(plain, path.parent)
 
 
+def own_network(center: CenterConfig) -> Path:
+    """The folder of the network that a network file makes for itself."""
+    return Path(center.state) / "network"
+
+
+def _center(network: NetworkFile, path: Path) -> CenterConfig:
+    center = check_center_config(network.center, path.parent)
+    if center.roster or center.insecure:
+        return center
+    return msgspec.structs.replace(center, roster=str(own_network(center) / ROSTER))
+
+
 def _node(network: NetworkFile, position: int, path: Path) -> NodeConfig:
+    """A node says itself which roster it has, or else has the control centre's."""
+    center = _center(network, path)
     plain = {**network.defaults, **network.nodes[position]}
+    plain = {"roster": center.roster, "insecure": center.insecure, **plain}
     try:
         return check_node_config(plain, path.parent)
     except DaitnError as error:

@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
 
 from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
+from daitn.cli.founding import live_roster
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
@@ -21,6 +23,7 @@ from daitn.objects.errors import Unreachable
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.roster import LiveRoster
 
 __all__ = ["center", "node", "up"]
 
@@ -82,7 +85,9 @@ async def _run_center(config: Path | None) -> None:
     center = read_center(config)
     settings = FabricSettings(mode="router", listen=center.listen, tls=center.tls)
     name = f"control centre at {center.listen[0]}"
-    await _serve(name, center.state, settings, lambda fabric: ControlCenter(center, fabric))
+    roster = live_roster(center)
+    service = partial(ControlCenter, center, roster=roster)
+    await _serve(name, center.state, settings, service, roster, leads=True)
 
 
 async def _run_node(path: Path, site: str) -> None:
@@ -97,13 +102,24 @@ async def _run_node(path: Path, site: str) -> None:
         connect=node.center,
         tls=node.tls,
     )
-    await _serve(f"site {node.site}", node.state, settings, lambda fabric: Node(node, fabric))
+    roster = live_roster(node)
+    service = partial(Node, node, roster=roster)
+    await _serve(f"site {node.site}", node.state, settings, service, roster)
 
 
 async def _serve(
-    name: str, state: str, settings: FabricSettings, make: Callable[[Fabric], _Service]
+    name: str,
+    state: str,
+    settings: FabricSettings,
+    make: Callable[[Fabric], _Service],
+    roster: LiveRoster | None,
+    *,
+    leads: bool = False,
 ) -> None:
-    """Start the service, run until SIGINT or SIGTERM, and clean up."""
+    """Start the service, run until SIGINT or SIGTERM, and clean up.
+
+    `leads`: whether others ask this process for the roster.
+    """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -118,12 +134,16 @@ async def _serve(
     try:
         service = make(fabric)
         try:
+            if roster is not None:
+                await roster.start(fabric, serves=leads)
             await _until(told, service.start())
             if not told.is_set():
                 errors.print(f"{name} is ready", highlight=False)
                 await told.wait()
         finally:
             await service.close()
+            if roster is not None:
+                await roster.close()
     finally:
         await fabric.close()
         lock.release()

@@ -27,7 +27,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import open_zenoh
+from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
 
 __all__ = [
     "DEFAULT_CENTER",
@@ -35,6 +35,7 @@ __all__ = [
     "ExitCode",
     "JsonOption",
     "Session",
+    "carrier",
     "complain",
     "connect",
     "errors",
@@ -117,6 +118,13 @@ async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
     Raises `Unreachable`.
     """
     asked = SiteId(checked_name(site, "--site")) if site else None
+    async with carrier(center) as fabric:
+        yield Session(fabric, asked)
+
+
+@asynccontextmanager
+async def carrier(center: str) -> AsyncIterator[ZenohFabric]:
+    """The bare fabric, reached at an endpoint. Raises `Unreachable`."""
     try:
         tls = os.environ.get("DAITN_TLS", "")
         settings = FabricSettings(mode="client", connect=(center,), tls=tls)
@@ -125,7 +133,7 @@ async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
-        yield Session(fabric, asked)
+        yield fabric
     finally:
         await fabric.close()
 

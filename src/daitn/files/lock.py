@@ -16,10 +16,11 @@ class FolderLock:
     """Holds a folder until `release`, or until the process ends, however it ends.
 
     Raises `InvalidInput` when another process has it, or when the folder cannot be written: two
-    processes over one journal or one work log would undo each other's work.
+    processes over one journal or one work log would undo each other's work. With `waits`, another
+    process is waited for.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, waits: bool = False) -> None:
         try:
             make_folder(folder)
             self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -30,7 +31,7 @@ class FolderLock:
                 fix="name a folder that this user may write to",
             ) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except OSError:
             os.close(self._file)
             raise InvalidInput(
@@ -38,6 +39,12 @@ class FolderLock:
                 field="state",
                 fix="stop it, or give each process a state folder of its own",
             ) from None
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let others have it. Releasing twice is harmless."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -22,9 +23,20 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from daitn.files.atomic import make_folder, replace_file
-from daitn.objects.errors import InvalidInput
+from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["AUTHORITY", "CERTIFICATE", "KEY", "issue"]
+__all__ = [
+    "AUTHORITY",
+    "CERTIFICATE",
+    "KEY",
+    "Issued",
+    "certify",
+    "found_authority",
+    "hosts_of",
+    "issue",
+    "keep",
+    "requested",
+]
 
 AUTHORITY, CERTIFICATE, KEY = "authority.pem", "certificate.pem", "key.pem"
 """Files in a process's folder."""
@@ -46,6 +58,14 @@ _SIGNS = x509.KeyUsage(
 """Key usage that RFC 5280 requires of an authority; clients check it from Python 3.13 on."""
 
 
+@dataclass(frozen=True)
+class Issued:
+    """A certificate, and its authority's, as PEM."""
+
+    authority: str
+    certificate: str
+
+
 def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> None:
     """Write a key, and a certificate for these host names and IP addresses, to `folder`.
 
@@ -57,21 +77,96 @@ def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> Non
         raise InvalidInput(
             f"{folder} already has a key", field="FOLDER", fix="name another folder, or remove it"
         )
-    signer, signing = _authority(authority)
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(_named(hosts[0]), signer.subject, key.public_key(), days)
+    issued = _certified(key.public_key(), names, hosts[0], authority, days)
+    make_folder(folder)
+    keep(folder, issued)
+    _write_key(folder / KEY, key)
+
+
+def requested(folder: Path, hosts: Sequence[str]) -> str:
+    """A request for a certificate, PEM, for the key in `folder`, which is made if missing.
+
+    Raises `InvalidInput` for an invalid host.
+    """
+    names = [_host(host) for host in hosts]
+    try:
+        key = _key((folder / KEY).read_bytes())
+    except FileNotFoundError:
+        key = ec.generate_private_key(ec.SECP256R1())
+        make_folder(folder)
+        _write_key(folder / KEY, key)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"{folder / KEY} holds no key: {error}", field="FOLDER", fix="restore or remove it"
+        ) from None
+    builder = x509.CertificateSigningRequestBuilder(_named(hosts[0]))
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def hosts_of(request: str) -> tuple[str, ...]:
+    """The hosts that a request is for. Raises `Corrupt` if it is no request that its key signed."""
+    _, names = _read_request(request)
+    return tuple(str(name.value) for name in names)
+
+
+def certify(request: str, authority: Path, days: int) -> Issued:
+    """Issue what `requested` asked for. Raises as `issue` and `hosts_of` do."""
+    public, names = _read_request(request)
+    return _certified(public, names, str(names[0].value), authority, days)
+
+
+def keep(folder: Path, issued: Issued) -> None:
+    """Write a certificate beside its key."""
+    replace_file(folder / AUTHORITY, issued.authority.encode())
+    replace_file(folder / CERTIFICATE, issued.certificate.encode())
+
+
+def _read_request(request: str) -> tuple[ec.EllipticCurvePublicKey, Sequence[x509.GeneralName]]:
+    try:
+        read = x509.load_pem_x509_csr(request.encode())
+        public = read.public_key()
+        wanted = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if not isinstance(public, ec.EllipticCurvePublicKey) or not read.is_signature_valid:
+            raise ValueError("its key did not sign it")
+        names = list(wanted)
+        if not names or not all(isinstance(n, x509.DNSName | x509.IPAddress) for n in names):
+            raise ValueError("it names no hosts")
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise Corrupt(
+            f"there is no request for a certificate: {error}",
+            field="certificate",
+            fix="make the request again: `daitn network join`",
+        ) from None
+    return public, names
+
+
+def _certified(
+    public: ec.EllipticCurvePublicKey,
+    names: Sequence[x509.GeneralName],
+    host: str,
+    authority: Path,
+    days: int,
+) -> Issued:
+    signer, signing = _authority(authority)
     certificate = (
-        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        _builder(_named(host), signer.subject, public, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
         )
         .sign(signing, hashes.SHA256())
     )
-    make_folder(folder)
-    replace_file(folder / AUTHORITY, signer.public_bytes(Encoding.PEM))
-    replace_file(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM))
-    _write_key(folder / KEY, key)
+    return Issued(
+        signer.public_bytes(Encoding.PEM).decode(), certificate.public_bytes(Encoding.PEM).decode()
+    )
+
+
+def found_authority(folder: Path) -> str:
+    """The certificate of the authority in `folder`, PEM; an authority is made if missing."""
+    return _authority(folder)[0].public_bytes(Encoding.PEM).decode()
 
 
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -79,9 +174,7 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         _make_authority(folder)
     try:
         certificate = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
-        key = load_pem_private_key((folder / _AUTHORITY_KEY).read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("its key is of another kind")
+        key = _key((folder / _AUTHORITY_KEY).read_bytes())
     except (ValueError, TypeError) as error:
         raise InvalidInput(
             f"{folder} holds no authority: {error}",
@@ -137,6 +230,13 @@ def _host(host: str) -> x509.GeneralName:
             fix="name it as others reach it, like site.example.org or 10.0.0.3",
         )
     return x509.DNSName(host)
+
+
+def _key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(pem, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("its key is of another kind")
+    return key
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

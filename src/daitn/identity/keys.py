@@ -32,6 +32,11 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def of(cls, raw: bytes) -> SigningKey:
+        """The key that these 32 bytes are. Raises `ValueError` for another number of bytes."""
+        return cls(Ed25519PrivateKey.from_private_bytes(raw))
+
+    @classmethod
     def at(cls, path: Path) -> SigningKey:
         """Read the key at `path`, or create one, readable only by its owner.
 
@@ -39,7 +44,7 @@ class SigningKey:
         """
         try:
             raw = kept_private(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw())
-            return cls(Ed25519PrivateKey.from_private_bytes(raw))
+            return cls.of(raw)
         except ValueError:
             raise InvalidInput(
                 f"{path} holds no Ed25519 key",

@@ -49,7 +49,8 @@ class PassBook:
         """`key_of` gives the public key of a site that may enter, or none."""
         self._audience = audience
         self._key_of = key_of
-        self._known: dict[str, _Claim] = {}
+        self._known: dict[str, tuple[_Claim, str]] = {}
+        """Claims, with the key that signed each."""
 
     def holder(self, shown: str, now_s: float) -> SiteId:
         """The site that holds the pass. Raises `Refused` if the pass is not valid here and now."""
@@ -57,15 +58,18 @@ class PassBook:
         if known is None:
             known = self._checked(shown, now_s)
             if len(self._known) >= _MOST_KNOWN:
-                self._known = {s: c for s, c in self._known.items() if c.until_s > now_s}
+                self._known = {s: k for s, k in self._known.items() if k[0].until_s > now_s}
             if len(self._known) < _MOST_KNOWN:
                 self._known[shown] = known
-        if known.until_s <= now_s:
+        claim, public = known
+        if claim.until_s <= now_s:
             self._known.pop(shown, None)
             raise self._refused("it has ended")
-        return known.holder
+        if self._key_of(claim.holder) != public:
+            raise self._refused(f"{claim.holder} is not known here any more")
+        return claim.holder
 
-    def _checked(self, shown: str, now_s: float) -> _Claim:
+    def _checked(self, shown: str, now_s: float) -> tuple[_Claim, str]:
         try:
             if len(shown) > _MOST_BYTES:
                 raise self._refused("it is too long")
@@ -85,7 +89,7 @@ class PassBook:
             check_signature(public, signed.signature, canonical(claim))
         except Corrupt:
             raise self._refused(f"{claim.holder} did not sign it") from None
-        return claim
+        return claim, public
 
     def _refused(self, why: str) -> Refused:
         return Refused(

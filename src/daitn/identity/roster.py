@@ -1,16 +1,68 @@
-"""Signs and checks rosters with a network's root key."""
+"""Signs and checks rosters with a network's root key, and reads and writes them as files."""
 
 from __future__ import annotations
 
-from daitn.identity.keys import SigningKey, check_signature
-from daitn.objects.errors import Corrupt, Refused
-from daitn.objects.roster import Roster, SignedRoster
-from daitn.objects.wire import canonical, decode
+import math
+from pathlib import Path
 
-__all__ = ["open_roster", "sign_roster"]
+import msgspec
+
+from daitn.files.atomic import make_folder, replace_file
+from daitn.identity.keys import SigningKey, check_signature
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
+from daitn.objects.roster import Roster, SignedRoster
+from daitn.objects.wire import canonical, decode, to_json
+
+__all__ = [
+    "ROSTER",
+    "RosterFile",
+    "open_roster",
+    "read_roster",
+    "sign_roster",
+    "write_roster",
+]
+
+ROSTER = "roster.json"
+"""Name of the file in a network's folder and in a process's state folder."""
 
 _PURPOSE = b"daitn roster 1\0"
 """A signature of a roster is one of nothing else."""
+
+
+class RosterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A roster in a file, with the key by which it and its successors are checked.
+
+    Whoever puts the file there decides which network the process belongs to.
+    """
+
+    root: str
+    """Public key of the network's root, base64."""
+    signed: SignedRoster
+
+    def opened(self, now_s: float = -math.inf) -> Roster:
+        """The roster. Raises as `open_roster` does; without `now_s` it may have expired."""
+        return open_roster(self.signed, self.root, now_s)
+
+
+def read_roster(path: Path) -> RosterFile:
+    """Read a roster's file. Raises `NotFound`, and `InvalidInput` for another content."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RosterFile)
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no roster {path}", field="roster", fix="get it from the network's operator"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = f"{path} holds no roster: {error}"
+    except OSError as error:
+        problem = f"the roster {path} cannot be read: {error.strerror}"
+    raise InvalidInput(problem, field="roster", fix="restore the file, or get the current one")
+
+
+def write_roster(path: Path, file: RosterFile) -> None:
+    """Write a roster's file in place of an earlier one. Raises `OSError`."""
+    make_folder(path.parent)
+    replace_file(path, to_json(file).encode())
 
 
 def sign_roster(roster: Roster, root: SigningKey) -> SignedRoster:

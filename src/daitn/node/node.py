@@ -42,6 +42,7 @@ from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
+from daitn.tools.roster import LiveRoster
 from daitn.tools.sensing.sensing import Sensing
 from daitn.tools.tasks import Newest, Tasks
 
@@ -59,7 +60,10 @@ class Node:
 
     _work: WorkQueue
 
-    def __init__(self, config: NodeConfig, fabric: Fabric) -> None:
+    def __init__(
+        self, config: NodeConfig, fabric: Fabric, roster: LiveRoster | None = None
+    ) -> None:
+        """`roster`: who is a member; none: trust on first use."""
         self._config = config
         self._fabric = fabric
         self._changed = asyncio.Event()
@@ -100,6 +104,7 @@ class Node:
                 self._transport,
                 self._key,
                 self._changed.set,
+                roster,
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:

@@ -45,6 +45,7 @@ from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.qrrt_feed import QrrtFeed
+from daitn.tools.roster import LiveRoster
 from daitn.topology.qrrt.export import export_query
 from daitn.topology.qrrt.relevance import relevant_to
 from daitn.topology.topics import TopicModel
@@ -68,12 +69,18 @@ class Roles:
         transport: ModelTransport,
         key: SigningKey,
         changed: Callable[[], None],
+        roster: LiveRoster | None,
     ) -> None:
-        """`changed` is called when the result of `described` may have changed."""
+        """`changed` is called when the result of `described` may have changed; `roster`: see
+        `Membership`."""
         self._site = config.site
         self._fabric = fabric
-        self._known_keys = FileKeys(Path(config.state) / "known-keys")
-        self._membership = Membership(fabric, self._known_keys, verifiers=config.verifiers)
+        self._membership = Membership(
+            fabric,
+            FileKeys(Path(config.state) / "known-keys"),
+            roster=roster,
+            verifiers=config.verifiers,
+        )
         passes = PassBook(config.site, self._admitted_key)
         self._facility: Facility | None = None
         if config.facility is not None:
@@ -120,7 +127,7 @@ class Roles:
                 key,
                 lambda: facility.server,
                 self._served,
-                self._known_keys.get,
+                self._membership.key_of,
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
                 config.tls,
             )

@@ -17,6 +17,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.models import ModelRef
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
+from daitn.objects.roster import SignedRoster
 
 __all__ = [
     "Advert",
@@ -29,6 +30,8 @@ __all__ = [
     "ProbeRequest",
     "RecipeQuestion",
     "RetireModel",
+    "RosterAnswer",
+    "RosterQuestion",
     "Sensed",
     "Serving",
     "StatusQuestion",
@@ -103,6 +106,19 @@ class StatusQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """Ask a site how far a piece of work is."""
 
     visit: VisitId
+
+
+class RosterQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the control centre for a roster newer than this version."""
+
+    version: int
+
+
+class RosterAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that the control centre has; and that roster, if it is newer than asked for."""
+
+    version: int
+    newer: SignedRoster | None = None
 
 
 class RecipeQuestion(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,11 +11,11 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.descriptors import Role
+from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import checked_name
 
-__all__ = ["Kind", "Member", "Roster", "SignedRoster"]
+__all__ = ["Kind", "Member", "Roster", "SignedRoster", "ungranted"]
 
 _MOST_MEMBERS = 100_000
 
@@ -90,3 +90,23 @@ class SignedRoster(msgspec.Struct, frozen=True, kw_only=True):
     """The canonical MessagePack of a `Roster`, as it was signed."""
     signature: str
     """Made with the network's root key, base64."""
+
+
+def ungranted(node: NodeDescriptor, member: Member) -> tuple[str, ...]:
+    """What a node's descriptor claims beyond what the roster grants the site, in words."""
+    used = {
+        Role.DATA: bool(node.datasets),
+        Role.COMPUTE: node.compute is not None,
+        Role.VERIFIER: node.verifier is not None,
+        Role.FACILITY: node.facility is not None,
+        Role.GATEWAY: node.gateway is not None,
+    }
+    roles = set(node.roles) | {role for role, is_used in used.items() if is_used}
+    laws = {node.jurisdiction, *(dataset.jurisdiction for dataset in node.datasets)}
+    names = {node.site, *(dataset.site for dataset in node.datasets)}
+    return (
+        *(f"the role {role}" for role in sorted(roles - set(member.roles))),
+        *(f"the name {name!r}" for name in sorted(names - {member.name})),
+        *(f"the owner {node.owner!r}" for _ in range(node.owner != member.owner)),
+        *(f"the jurisdiction {law!r}" for law in sorted(laws - {member.jurisdiction})),
+    )

@@ -1,8 +1,11 @@
 """Who is on the network, and how each node describes itself, from signed adverts.
 
-A site's public key is trusted on first use and stored: an advert of the same site with another key
-is refused, before and after a restart. A site is available while a node with that key shows its
-token; another process under the same name cannot change that.
+The roster says which key a site has, and what its descriptor may claim; whoever is not in it does
+not exist. A site is available while a node with that key shows its token; another process under the
+same name cannot change that.
+
+Without a roster, on one machine only, a site's public key is trusted on first use and stored: an
+advert of the same site with another key is refused, before and after a restart.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Advert
+from daitn.objects.roster import Kind, ungranted
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
 
 __all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]
@@ -112,6 +117,10 @@ class Listener(Protocol):
         """A node is no longer available."""
         ...
 
+    def removed(self, site: SiteId) -> None:
+        """A site is no longer a member: nothing that it said counts. Follows `lost`."""
+        ...
+
 
 class Membership:
     """Stores every node's descriptor, and notifies listeners of nodes that come and go."""
@@ -121,10 +130,12 @@ class Membership:
         fabric: Fabric,
         known: KnownKeys,
         *listeners: Listener,
+        roster: LiveRoster | None = None,
         verifiers: Collection[SiteId] = (),
     ) -> None:
-        """`verifiers`: the only sites that may be verifiers; the role is removed from others.
-        Empty: any site may."""
+        """`roster`: who is a member; none: trust on first use. `verifiers`: the only sites that may
+        be verifiers; the role is removed from others. Empty: any site with that role may."""
+        self._roster = roster
         self._verifiers = verifiers
         self._fabric = fabric
         self._known = known
@@ -143,6 +154,8 @@ class Membership:
         self._registrations: list[Registration] = []
 
     async def start(self) -> None:
+        if self._roster is not None:
+            self._roster.listen(self._on_roster)
         self._registrations = [
             await self._fabric.subscribe(keys.ALL_ADVERTS, self._on_advert),
             await self._fabric.watch(keys.ALL_SITES_ALIVE, self._on_alive),
@@ -174,8 +187,11 @@ class Membership:
         return frozenset(self._alive)
 
     def key_of(self, site: SiteId) -> str | None:
-        """The public key with which a site was first received; None if it never was."""
-        return self._known.get(site)
+        """The public key of a site; None if it is no member, or was never received."""
+        if self._roster is None:
+            return self._known.get(site)
+        member = self._roster.member(Kind.SITE, site)
+        return None if member is None else member.public_key
 
     async def _on_alive(self, key: str, alive: bool) -> None:
         site, mark = keys.site_of(key), keys.mark_of(key)
@@ -185,7 +201,7 @@ class Membership:
         self._note_mark(site, mark, alive)
         if not self._is_own(site, mark):
             if alive:
-                log.warning("%s is not admitted: the site is known with another key", site)
+                log.warning("%s is not admitted: %s", site, self._why_not(site))
             return
         if alive:
             self._coming.add(site)
@@ -196,7 +212,7 @@ class Membership:
 
     def _has_room_for(self, site: SiteId) -> bool:
         """Anybody can show tokens of endlessly many names; known sites are admitted regardless."""
-        known = site in self._marks or self._known.get(site) is not None
+        known = site in self._marks or self.key_of(site) is not None
         return known or len(self._marks) < 2 * MOST_SITES
 
     def _note_mark(self, site: SiteId, mark: str, alive: bool) -> None:
@@ -210,12 +226,20 @@ class Membership:
 
     def _is_own(self, site: SiteId, mark: str) -> bool:
         """Whether a node with this key mark may be the site's."""
-        known = self._known.get(site)
-        return known is None or key_mark(known) == mark
+        known = self.key_of(site)
+        if known is None:
+            return self._roster is None
+        return key_mark(known) == mark
+
+    def _why_not(self, site: SiteId) -> str:
+        if self.key_of(site) is None:
+            return "it is not in the roster"
+        source = "known" if self._roster is None else "in the roster"
+        return f"the site is {source} with another key"
 
     def _shows(self, site: SiteId) -> bool:
         """Whether a node with the site's known key shows its token."""
-        known = self._known.get(site)
+        known = self.key_of(site)
         return known is not None and key_mark(known) in self._marks.get(site, ())
 
     async def _request_advert(self, site: SiteId) -> None:
@@ -229,7 +253,7 @@ class Membership:
                 return
             except (Refused, InvalidInput, Corrupt) as error:
                 if not refused:
-                    log.warning("%s is not admitted: %s", site, error)
+                    log.error("%s is not admitted: %s", site, error)
                 refused = True
                 # Another process may have answered in its name: ask the true one again.
                 if not self._shows(site):
@@ -237,6 +261,29 @@ class Membership:
             except DaitnError as error:
                 log.info("%s does not describe itself yet: %s", site, error.problem)
             await asyncio.sleep(LOST_AFTER_S)
+
+    def _on_roster(self) -> None:
+        """Drop whom the roster no longer covers, and let in whom it covers now."""
+        for site, node in tuple(self._nodes.items()):
+            try:
+                self._check_member(node)
+            except Refused as error:
+                log.warning("%s is removed: %s", site, error)
+                self._remove(site)
+        for site in tuple(self._marks):
+            if self._shows(site) and site not in self._nodes:
+                self._coming.add(site)
+                self._tasks.anew(site, self._request_advert(site), f"advert of {site}")
+
+    def _remove(self, site: SiteId) -> None:
+        self._tasks.end(site)
+        self._coming.discard(site)
+        del self._nodes[site]
+        self._bytes -= self._sizes.pop(site)
+        if site in self._alive:
+            self._alive.discard(site)
+            self._notify(lambda listener: listener.lost(site))
+        self._notify(lambda listener: listener.removed(site))
 
     async def _lose(self, site: SiteId) -> None:
         await asyncio.sleep(LOST_AFTER_S)
@@ -249,7 +296,7 @@ class Membership:
         try:
             self._receive(keys.site_of(key), payload)
         except DaitnError as error:
-            log.warning("the advert at %s is dropped: %s", key, error)
+            log.error("the advert at %s is dropped: %s", key, error)
 
     def _receive(self, site: SiteId, payload: bytes) -> None:
         """Take in a site's advert, asked for or published. The site is available if its token is
@@ -275,6 +322,7 @@ class Membership:
             raise Refused(f"{site} speaks in the name of {node.site}", field="site")
         # Before its key is stored: a refused site takes no room.
         self._check_room(site, len(payload))
+        self._check_member(node)
         self._check_key(site, node.public_key)
         known = self._nodes.get(site)
         if known is not None and not _later(node, known):
@@ -298,9 +346,30 @@ class Membership:
         roles = tuple(role for role in node.roles if role is not Role.VERIFIER)
         return msgspec.structs.replace(node, roles=roles, verifier=None)
 
+    def _check_member(self, node: NodeDescriptor) -> None:
+        """Raise `Refused` unless the roster has the site, with this key, and grants all that its
+        descriptor claims."""
+        if self._roster is None:
+            return
+        member = self._roster.member(Kind.SITE, node.site)
+        if member is None or member.public_key != node.public_key:
+            raise Refused(
+                self._why_not(node.site),
+                field="public_key",
+                fix=f"invite it: `daitn network invite --site {node.site}`",
+            )
+        lacking = ungranted(node, member)
+        if lacking:
+            raise Refused(
+                f"the roster does not grant it {', '.join(lacking)}",
+                field="descriptor",
+                fix=f"invite it anew with that: `daitn network invite --site {node.site}`, or "
+                "correct the site's file",
+            )
+
     def _check_key(self, site: SiteId, public_key: str) -> None:
         known = self._known.get(site)
-        if known is None:
+        if known is None or (self._roster is not None and known != public_key):
             if len(self._nodes) >= MOST_SITES:
                 raise Refused(
                     f"{MOST_SITES} sites are known already",

@@ -118,6 +118,10 @@ class QrrtFeed:
     def lost(self, site: SiteId) -> None:
         self._state.lost(site, clock.now_s())
 
+    def removed(self, site: SiteId) -> None:
+        self._asking.end(site)
+        self._state.removed(site, clock.now_s())
+
     async def _ask_attested(self, site: SiteId) -> None:
         """Request what the verifier found before this process subscribed."""
         try:

@@ -97,6 +97,15 @@ class DrrtState:
         """A site disconnected. Returns whether a snapshot now differs."""
         return self._tell_alive(site, False, now_s)
 
+    def removed(self, site: SiteId, now_s: float) -> bool:
+        """Forget a site at once. Returns whether a snapshot now differs."""
+        self._forget_early(site)
+        if site not in self._sites:
+            return False
+        self._lost_at_s.setdefault(site, now_s)
+        self._forget_site(site)
+        return True
+
     def _tell_alive(self, site: SiteId, alive: bool, now_s: float) -> bool:
         state = self._sites.get(site)
         if state is None:

@@ -171,6 +171,12 @@ class TopicModel:
     def lost(self, site: SiteId) -> None:
         """Nothing to forget: facilities may still serve its models."""
 
+    def removed(self, site: SiteId) -> None:
+        """Forget what a site taught that is no member any more."""
+        self._heard.pop(site, None)
+        if self._taught.pop(site, None) is not None:
+            self._weights = None
+
     def topics(self) -> tuple[str, ...]:
         """Topics that can be distinguished."""
         return self._current().topics

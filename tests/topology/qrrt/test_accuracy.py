@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.objects.descriptors import Role
 from daitn.objects.findings import Finding
+from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
 from daitn.topology.qrrt.knowledge import MOST_TOPICS
@@ -65,6 +66,33 @@ def test_a_site_that_is_no_unit_signs_nothing_that_counts() -> None:
     assert known(state.snapshot(), "medicine") == 0.8
     state.described(node("board", Role.COMPUTE, public_key=KEY.public, version=3), NOW_S)
     assert math.isnan(known(state.snapshot(), "medicine"))
+
+
+def test_nothing_that_a_removed_unit_measured_counts_any_more() -> None:
+    model = deployment("doctor", evidence=(evidence("medicine", 0.8),))
+    asked = finding("doctor", "mdf", "law", 0.6, degraded=True)
+    state = state_of([unit(), facility("mdf", model)], asked)
+    before = state.snapshot()
+    assert (known(before, "medicine"), known(before, "law")) == (0.8, 0.6)
+    assert before.columns.degraded[0]
+    state.removed(SiteId("board"), NOW_S)
+    after = state.snapshot()
+    assert math.isnan(known(after, "medicine"))
+    assert math.isnan(known(after, "law"))
+    assert not after.columns.degraded[0]
+    state.described(unit(version=2), NOW_S)
+    assert known(state.snapshot(), "medicine") == 0.8, "its signature is good again"
+    assert math.isnan(known(state.snapshot(), "law")), "and what was dropped is gone"
+
+
+def test_a_removed_facility_takes_its_deployments_along() -> None:
+    state = state_of([facility("mdf", deployment("doctor")), facility("hub", deployment("doctor"))])
+    state.removed(SiteId("mdf"), NOW_S)
+    snapshot = state.snapshot()
+    assert [row.site for row in snapshot.rows] == ["hub"]
+    assert set(snapshot.nodes) == {"hub"}
+    state.removed(SiteId("nobody"), NOW_S)
+    assert state.snapshot() is snapshot
 
 
 def test_measurements_of_other_weights_do_not_count() -> None:

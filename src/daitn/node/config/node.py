@@ -40,7 +40,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tls: str = ""
     """Folder made by `daitn certificate`, for `tls/` endpoints and `https://` addresses."""
     state: str
-    """Folder for the key, the models and the work log."""
+    """Folder for the key, the roster, the models and the work log."""
+    roster: str = ""
+    """File in which an operator puts new rosters. Empty: the one in `state`, as `daitn network
+    join` put it there, and newer ones that others pass on."""
+    insecure: bool = False
+    """Runs without a roster: whoever reaches the process may do anything. For trying things out on
+    one machine: every address to listen at has to be of this machine alone."""
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Processor threads for training."""
     stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
@@ -59,7 +65,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How a verifier tests deployed models, see below."""
     verifiers: tuple[SiteId, ...] = ()
     """Verification units whose findings this gateway, facility or forwarder uses; empty: all sites
-    with that role."""
+    to which the roster grants that role."""
     facility: FacilityConfig | None = None
     """The facility's section, see below."""
     gateway: GatewayConfig | None = None

@@ -89,6 +89,7 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
     values |= {
         "state": str((folder / config.state).resolve()),
         "tls": str((folder / config.tls).resolve()) if config.tls else "",
+        "roster": str((folder / config.roster).resolve()) if config.roster else "",
         "datasets": tuple(lists.datasets.values()),
         "dataset_positions": tuple(lists.datasets),
         "tests": tuple(lists.tests.values()),

@@ -16,6 +16,8 @@
     daitn/site/{site}/serving              publication: `Serving`, how its deployments do
     daitn/site/{site}/attested             publication: `Attestation`, a verifier's signed finding
     daitn/site/{site}/demand               publication: `Demand`, what is asked at its gateway
+    daitn/roster                           publication: `SignedRoster`, a new version of the roster
+    daitn/roster/newer                     request: `RosterQuestion`, for a `RosterAnswer`
 
 Names come from the network too, so each is checked before it becomes part of a key: a site called
 `**` must not turn a request to one site into a request to all. All functions that take a name raise
@@ -38,6 +40,8 @@ __all__ = [
     "ALL_SENSED",
     "ALL_SERVING",
     "ALL_SITES_ALIVE",
+    "NEWER_ROSTER",
+    "ROSTER",
     "center_advice",
     "center_alive",
     "center_do",
@@ -67,6 +71,9 @@ ALL_SERVING: Final = "daitn/site/*/serving"
 ALL_ATTESTED: Final = "daitn/site/*/attested"
 ALL_DEMAND: Final = "daitn/site/*/demand"
 ALL_JOB_EVENTS: Final = "daitn/center/event/*"
+ROSTER: Final = "daitn/roster"
+NEWER_ROSTER: Final = "daitn/roster/newer"
+"""Rosters need no envelope: the root key's signature is in them, whoever passes them on."""
 
 
 def center_alive() -> str:

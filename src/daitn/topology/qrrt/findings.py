@@ -67,6 +67,13 @@ class Findings:
                 changed.append(id_)
         return tuple(changed)
 
+    def remove(self, unit: SiteId) -> tuple[str, ...]:
+        """Drop what a unit found that is no member any more. Returns ids as `keep` does."""
+        of = self._of.pop(unit, OrderedDict())
+        for id_, topic in of:
+            self._drop(id_, unit, topic)
+        return tuple(dict.fromkeys(id_ for id_, _ in of))
+
     def _drop(self, id_: str, verifier: SiteId, topic: str) -> None:
         del self._on[id_][verifier, topic]
         if not self._on[id_]:

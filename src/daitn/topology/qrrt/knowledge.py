@@ -110,6 +110,12 @@ class Knowledge:
         """A verifier is gone for good. Returns ids like `found`."""
         return self._findings.unmark(unit)
 
+    def removed(self, unit: SiteId) -> tuple[str, ...]:
+        """A verifier is no member any more: none of its measurements count. Returns ids like
+        `found`."""
+        self._units.pop(unit, None)
+        return self._findings.remove(unit)
+
     def add(self, rows: int) -> None:
         """Append rows, of which nothing is known yet."""
         self._rows += rows

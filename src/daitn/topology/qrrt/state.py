@@ -166,6 +166,18 @@ class QrrtState:
             self._forget(now_s)
             self._changed(now_s)
 
+    def removed(self, site: SiteId, now_s: float) -> None:
+        """A node is no member any more: its deployments, links and measurements are forgotten."""
+        self.lost(site, now_s)
+        if self._gone_at_s.pop(site, None) is None:
+            return
+        for id_ in self._knowledge.removed(site):
+            if id_ in self._row_of:
+                self._know(self._row_of[id_])
+        self._believe_anew(site)
+        self._forget_node(site)
+        self._changed(now_s)
+
     def absorb_link(self, link: LinkReading, now_s: float) -> None:
         """`link.source` measured this. Raises `InvalidInput` if a value is negative or not
         finite."""
@@ -266,12 +278,15 @@ class QrrtState:
             if gone_at_s > now_s - FORGET_AFTER_S:
                 return
             del self._gone_at_s[site]
-            self._nodes.pop(site, None)
-            for id_ in self._knowledge.forgotten(site):
-                if id_ in self._row_of:
-                    self._know(self._row_of[id_])
-            self._reconsider(site)
-            self._links.forget(site)
+            self._forget_node(site)
+
+    def _forget_node(self, site: SiteId) -> None:
+        self._nodes.pop(site, None)
+        for id_ in self._knowledge.forgotten(site):
+            if id_ in self._row_of:
+                self._know(self._row_of[id_])
+        self._reconsider(site)
+        self._links.forget(site)
 
     def _add(self, rows: list[Deployed]) -> None:
         """New rows, behind the others."""

@@ -1,0 +1,196 @@
+"""How a process comes to its roster: its own network's, one that it joined, or none at all."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from daitn.center.config import CenterConfig
+from daitn.cli.network import own_network
+from daitn.files.atomic import make_folder
+from daitn.identity.keys import SigningKey
+from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
+from daitn.identity.roster import ROSTER, write_roster
+from daitn.node.config import NodeConfig
+from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.identifiers import CENTER_SITE
+from daitn.objects.roster import Kind, Member
+from daitn.tools import clock
+from daitn.tools.roster import LiveRoster
+
+__all__ = [
+    "OPERATOR",
+    "admit_local",
+    "found_network",
+    "live_roster",
+    "network_of",
+]
+
+log = logging.getLogger(__name__)
+
+OPERATOR: Final = "operator"
+"""Name of the operator of a network that names no other."""
+_NETWORK: Final = "local"
+"""Name of a network that `daitn up` made."""
+
+
+def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
+    """Make a network file's own network, or bring it up to date.
+
+    Its members are the control centre, the nodes with the roles of their files, and an operator.
+    Does nothing for a file that names another roster, or that does without.
+    """
+    folder = own_network(center)
+    if center.insecure or center.roster != str(folder / ROSTER):
+        return
+    now_s = clock.wall_s()
+    if (folder / ROSTER).exists():
+        network = NetworkFolder(folder)
+    else:
+        network = NetworkFolder.found(folder, _NETWORK, OPERATOR, now_s, days=MEMBER_DAYS)
+    own: list[CenterConfig | NodeConfig] = [center]
+    own += [node for node in nodes if node.roster == center.roster and not node.insecure]
+    network.admit(*(_member(config, now_s) for config in own), now_s=now_s)
+    roster = network.roster()
+    if roster.until_s - now_s < (roster.until_s - roster.issued_at_s) / 2:
+        network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
+    for config in own:
+        _link(config, folder)
+
+
+def admit_local(network: NetworkFolder, *configs: CenterConfig | NodeConfig) -> None:
+    """Admit processes of this machine as their files describe them: make their keys, and put the
+    roster into their state folders."""
+    now_s = clock.wall_s()
+    network.admit(*(_member(config, now_s) for config in configs), now_s=now_s)
+    for config in configs:
+        write_roster(Path(config.state) / ROSTER, network.file())
+        _link(config, network.path)
+
+
+def network_of(endpoint: str) -> Path:
+    """The folder of the network to which the process at an endpoint belongs: the one that
+    `DAITN_NETWORK` names, or that was made on this machine.
+
+    Raises `NotFound` if there is none.
+    """
+    named = os.environ.get("DAITN_NETWORK")
+    folder = Path(named) if named else _known(endpoint)
+    if (folder / ROSTER).is_file():
+        return folder.resolve()
+    raise NotFound(
+        f"{named} holds no roster" if named else f"no network is known here at {endpoint}",
+        field="DAITN_NETWORK",
+        fix="name the folder that `daitn network init` or `daitn network join` made",
+    )
+
+
+def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
+    """The roster of a process; none if its file does without one.
+
+    Raises `InvalidInput` for a process without a roster that others could reach, and as
+    `LiveRoster` does.
+    """
+    if config.insecure:
+        _check_alone(config)
+        log.warning("no roster: everybody who reaches this process may do anything")
+        return None
+    state = Path(config.state)
+    roster = LiveRoster(state, Path(config.roster) if config.roster else None)
+    kind, name = _identity(config)
+    member = roster.member(kind, name)
+    if member is None or member.public_key != SigningKey.at(state / "key").public:
+        log.warning(
+            "the roster of %s does not have the key of the %s %s yet: nobody listens to it until "
+            "the operator admits it",
+            roster.network,
+            kind,
+            name,
+        )
+    return roster
+
+
+def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
+    if isinstance(config, NodeConfig):
+        return Kind.SITE, config.site
+    return Kind.CENTER, CENTER_SITE
+
+
+def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
+    kind, name = _identity(config)
+    key = SigningKey.at(Path(config.state) / "key")
+    until_s = now_s + MEMBER_DAYS * DAY_S
+    if isinstance(config, CenterConfig):
+        return Member(name=name, kind=kind, public_key=key.public, until_s=until_s)
+    return Member(
+        name=name,
+        kind=kind,
+        public_key=key.public,
+        until_s=until_s,
+        roles=config.roles,
+        owner=config.owner,
+        jurisdiction=config.jurisdiction,
+    )
+
+
+def _check_alone(config: CenterConfig | NodeConfig) -> None:
+    """Raise `InvalidInput` if the process listens to other machines."""
+    if config.roster:
+        raise InvalidInput(
+            "a process has a roster, or is insecure",
+            field="insecure",
+            fix="remove one of roster and insecure",
+        )
+    for field, endpoint in _listens(config):
+        if not _is_loopback(endpoint):
+            raise InvalidInput(
+                f"without a roster, a process may not be reached from outside at {endpoint}",
+                field=field,
+                fix="listen at 127.0.0.1; or remove insecure, and make a roster: `daitn network "
+                "init FOLDER`, then `daitn network admit` this file",
+            )
+
+
+def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
+    yield from (("listen", endpoint) for endpoint in config.listen)
+    if isinstance(config, CenterConfig):
+        return
+    if config.facility is not None:
+        yield "facility.listen", config.facility.listen
+    if config.gateway is not None:
+        yield "gateway.listen", config.gateway.listen
+    if config.forwarder is not None:
+        yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
+        if config.forwarder.scout:
+            yield "forwarder.scout", config.forwarder.scout
+
+
+def _is_loopback(endpoint: str) -> bool:
+    """Of `tcp/127.0.0.1:7447`, `https://localhost:7480` or `[::1]:0`."""
+    host = endpoint.rpartition("/")[2].rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _link(config: CenterConfig | NodeConfig, folder: Path) -> None:
+    """Let commands on this machine find the network by the endpoints of its processes."""
+    for endpoint in config.listen:
+        if not endpoint.endswith(":0"):
+            link = _known(endpoint)
+            make_folder(link.parent)
+            partial = link.with_name(f"{link.name}.{os.getpid()}")
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(folder.resolve())
+            partial.replace(link)
+
+
+def _known(endpoint: str) -> Path:
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "daitn" / "networks" / re.sub(r"[^A-Za-z0-9.-]+", "_", endpoint)

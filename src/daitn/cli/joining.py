@@ -1,0 +1,398 @@
+"""`daitn network invite | join | admit`: how somebody becomes a member."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from daitn.center.config import CenterConfig
+from daitn.cli.founding import admit_local
+from daitn.cli.network import read_center, read_network, read_node
+from daitn.cli.roster import NetworkOption, TellOption, app, root_folder, tell
+from daitn.cli.session import DEFAULT_CENTER, CenterOption, JsonOption, print_json, run, screen
+from daitn.files.atomic import make_folder
+from daitn.identity.certificates import Issued, certify, hosts_of, keep, requested
+from daitn.identity.invitations import (
+    Admission,
+    Claim,
+    Invitation,
+    JoinRequest,
+    answer_invitation,
+    check_request,
+    invite,
+    read_letter,
+    write_letter,
+)
+from daitn.identity.keys import SigningKey, key_mark
+from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder, key_path
+from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
+from daitn.node.config import NodeConfig, read_yaml
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import InvalidInput, Refused
+from daitn.objects.identifiers import CENTER_SITE, checked_name
+from daitn.objects.roster import Kind, Member
+from daitn.objects.wire import to_json
+from daitn.tools import clock
+
+__all__ = ["app"]
+
+_INVITATION_DAYS = 7
+
+
+class _Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a command did, as `--json` prints it."""
+
+    kind: Kind
+    name: str
+    fingerprint: str = ""
+    """Of the member's key: the new member and the operator see the same one."""
+    hosts: tuple[str, ...] = ()
+    file: str = ""
+    """That is to be sent."""
+    folder: str = ""
+    version: int = 0
+    """Of the roster."""
+
+
+@app.command("invite")
+def invite_command(
+    site: Annotated[str, typer.Option("--site", help="Invite a site of this name.")] = "",
+    role: Annotated[
+        list[Role] | None, typer.Option("--role", help="Role that the site may play; repeatable.")
+    ] = None,
+    owner: Annotated[str, typer.Option("--owner", help="Who owns the site.")] = "",
+    jurisdiction: Annotated[
+        str, typer.Option("--jurisdiction", help="Whose law applies at the site, like CA.")
+    ] = "",
+    owner_name: Annotated[
+        str, typer.Option("--owner-name", help="Invite an owner of models of this name.")
+    ] = "",
+    operator_name: Annotated[
+        str, typer.Option("--operator-name", help="Invite an operator of this name.")
+    ] = "",
+    control_center: Annotated[
+        bool, typer.Option("--control-center", help="Invite the control centre.")
+    ] = False,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at", help="Endpoint at which the invited one reaches the control centre; repeatable."
+        ),
+    ] = None,
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=3650, help="How long the membership lasts, in days.")
+    ] = MEMBER_DAYS,
+    valid_days: Annotated[
+        int, typer.Option("--valid-days", min=1, max=365, help="Until when it can be answered.")
+    ] = _INVITATION_DAYS,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The invitation; default NAME.invitation.")
+    ] = None,
+    network: NetworkOption = None,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an invitation for one new member. Who has the file can join: send it in confidence.
+
+    Examples:
+
+      daitn network invite --site ghr --role data --role compute --owner nih --jurisdiction US
+
+      daitn network invite --owner-name acme --days 30
+    """
+
+    async def work() -> _Done:
+        kind, name = _invited(site, owner_name, operator_name, control_center)
+        if kind is Kind.SITE:
+            _check_site(role, owner, jurisdiction)
+        folder = root_folder(network, center)
+        now_s = clock.wall_s()
+        claim = Claim(
+            network=folder.roster().network,
+            id="",
+            once="",
+            until_s=now_s + valid_days * DAY_S,
+            kind=kind,
+            name=name,
+            roles=tuple(role or ()),
+            owner=owner,
+            jurisdiction=jurisdiction,
+            member_days=days,
+        )
+        path = out or Path(f"{name}.invitation")
+        write_letter(path, invite(claim, folder.root, folder.file(), tuple(at or ())))
+        return _Done(kind=kind, name=name, file=str(path))
+
+    done = run(work())
+    _say(
+        done,
+        f"send {done.file} to {done.name}, in confidence; it is good once, for {valid_days} days",
+        as_json,
+    )
+
+
+@app.command()
+def join(
+    file: Annotated[Path, typer.Argument(help="The invitation; then the admission.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            help="Folder for key, roster and certificate: a site's or control centre's `state`, an "
+            "owner's DAITN_NETWORK. Default: state/NAME, or NAME for owners and operators.",
+        ),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host",
+            help="Name or IP address by which others reach this machine, for its certificate; "
+            "repeatable. Default: localhost.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The request; default NAME.request.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join a network, in two steps, on the new member's machine.
+
+    With an invitation: make the key, and write a request for the operator, who answers it with
+    `daitn network admit`. With the admission that the operator sends back: keep the roster and the
+    certificate. The private keys never leave the folder.
+
+    Examples:
+
+      daitn network join ghr.invitation --to state/ghr --host ghr.example.org
+
+      daitn network join ghr.admission --to state/ghr
+    """
+
+    async def work() -> tuple[_Done, str]:
+        letter = read_letter(file)
+        if isinstance(letter, Invitation):
+            done = _answer(letter, to, host or ["localhost"], out)
+            return done, (
+                f"send {done.file} to the operator, who admits it; the key has the fingerprint "
+                f"{done.fingerprint}"
+            )
+        if isinstance(letter, Admission):
+            done = _enter(letter, to)
+            return done, f"{done.name} is a member; all that it needs is in {done.folder}"
+        raise InvalidInput(
+            f"{file} is a request", field="FILE", fix="send it to the operator, who admits it"
+        )
+
+    _say(*run(work()), as_json)
+
+
+@app.command()
+def admit(
+    file: Annotated[
+        Path,
+        typer.Argument(help="The request; or a node, centre or network file of this machine."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The admission; default NAME.admission.")
+    ] = None,
+    network: NetworkOption = None,
+    to: TellOption = "",
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Admit who answered an invitation, or the processes of a file on this machine.
+
+    Compare the fingerprint with the new member before you send the admission back.
+
+    Examples:
+
+      daitn network admit ghr.request
+
+      daitn network admit node.yaml
+    """
+
+    async def work() -> tuple[_Done, str]:
+        folder = root_folder(network, center)
+        if file.suffix in (".yaml", ".yml"):
+            configs = _described(file)
+            admit_local(folder, *configs)
+            done = _Done(
+                kind=Kind.CENTER if isinstance(configs[0], CenterConfig) else Kind.SITE,
+                name=", ".join(
+                    CENTER_SITE if isinstance(c, CenterConfig) else c.site for c in configs
+                ),
+                version=folder.roster().version,
+            )
+            said = f"{done.name} belongs to the network: roster {done.version}"
+        else:
+            done = _admitted(folder, file, out)
+            said = (
+                f"{done.kind} {done.name} belongs to the network: roster {done.version}. Its key "
+                f"has the fingerprint {done.fingerprint}, its certificate is for "
+                f"{', '.join(done.hosts) or 'no host'}. Send {done.file} back"
+            )
+        await tell(folder, to)
+        return done, said
+
+    _say(*run(work()), as_json)
+
+
+def _invited(site: str, owner: str, operator: str, center: bool) -> tuple[Kind, str]:
+    stated = [
+        (Kind.SITE, site, "--site"),
+        (Kind.OWNER, owner, "--owner-name"),
+        (Kind.OPERATOR, operator, "--operator-name"),
+        (Kind.CENTER, CENTER_SITE if center else "", "--control-center"),
+    ]
+    found = [one for one in stated if one[1]]
+    if len(found) != 1:
+        raise InvalidInput(
+            "an invitation is for one member",
+            field="--site",
+            fix="state one of --site, --owner-name, --operator-name and --control-center",
+        )
+    ((kind, name, option),) = found
+    return kind, checked_name(name, option)
+
+
+def _check_site(roles: list[Role] | None, owner: str, jurisdiction: str) -> None:
+    for option, given in (("--role", roles), ("--owner", owner), ("--jurisdiction", jurisdiction)):
+        if not given:
+            raise InvalidInput(
+                f"a site needs {option}", field=option, fix="state what the site's file says"
+            )
+
+
+def _answer(invitation: Invitation, to: Path | None, hosts: list[str], out: Path | None) -> _Done:
+    claim = invitation.read()
+    folder = to or _default_folder(claim.kind, claim.name)
+    _keep_roster(folder, invitation.roster)
+    key = SigningKey.at(_member_key(folder, claim.kind, claim.name))
+    request = answer_invitation(invitation, key, requested(folder / "tls", hosts))
+    path = out or Path(f"{claim.name}.request")
+    write_letter(path, request)
+    return _Done(
+        kind=claim.kind,
+        name=claim.name,
+        fingerprint=key_mark(key.public),
+        hosts=tuple(hosts),
+        file=str(path),
+        folder=str(folder),
+    )
+
+
+def _admitted(folder: NetworkFolder, file: Path, out: Path | None) -> _Done:
+    request = read_letter(file)
+    if not isinstance(request, JoinRequest):
+        raise InvalidInput(
+            f"{file} is no request",
+            field="FILE",
+            fix="name the file that `daitn network join` made",
+        )
+    now_s = clock.wall_s()
+    claim = check_request(request, folder.roster().network, folder.root.public, now_s)
+    hosts = hosts_of(request.certificate)
+    issued = certify(request.certificate, folder.authority, round(claim.member_days))
+    member = claim.member(request.public_key, now_s)
+    roster = folder.admit_invited(claim.id, member, now_s)
+    path = out or Path(f"{claim.name}.admission")
+    write_letter(
+        path,
+        Admission(
+            public_key=request.public_key,
+            roster=folder.file(),
+            authority=issued.authority,
+            certificate=issued.certificate,
+        ),
+    )
+    return _Done(
+        kind=claim.kind,
+        name=claim.name,
+        fingerprint=key_mark(request.public_key),
+        hosts=hosts,
+        file=str(path),
+        version=roster.version,
+    )
+
+
+def _enter(admission: Admission, to: Path | None) -> _Done:
+    member = _own(admission)
+    folder = to or _default_folder(member.kind, member.name)
+    path = _member_key(folder, member.kind, member.name)
+    if not path.exists() or SigningKey.at(path).public != member.public_key:
+        raise Refused(
+            f"the admission is of a key that is not in {folder}",
+            field="--to",
+            fix="name the folder that the invitation was answered with",
+        )
+    roster = _keep_roster(folder, admission.roster)
+    keep(folder / "tls", Issued(admission.authority, admission.certificate))
+    return _Done(
+        kind=member.kind,
+        name=member.name,
+        fingerprint=key_mark(member.public_key),
+        folder=str(folder),
+        version=roster.opened().version,
+    )
+
+
+def _own(admission: Admission) -> Member:
+    for member in admission.roster.opened().members:
+        if member.public_key == admission.public_key:
+            return member
+    raise Refused(
+        "the admission's roster does not have its key",
+        field="FILE",
+        fix="have the operator admit the request again",
+    )
+
+
+def _keep_roster(folder: Path, file: RosterFile) -> RosterFile:
+    """Write a roster to a member's folder unless it has a newer one; returns what it has."""
+    path = folder / ROSTER
+    known = read_roster(path) if path.exists() else None
+    if known is not None and known.root != file.root:
+        raise Refused(
+            f"{folder} belongs to another network", field="--to", fix="name another folder"
+        )
+    roster = open_roster(file.signed, file.root, clock.wall_s())
+    if known is not None and known.opened().version >= roster.version:
+        return known
+    make_folder(folder)
+    write_roster(path, file)
+    return file
+
+
+def _default_folder(kind: Kind, name: str) -> Path:
+    match kind:
+        case Kind.SITE:
+            return Path("state") / name
+        case Kind.CENTER:
+            return Path(CenterConfig().state)
+    return Path(name)
+
+
+def _member_key(folder: Path, kind: Kind, name: str) -> Path:
+    """A process has its key in its state folder; people have theirs by name."""
+    return folder / "key" if kind in (Kind.SITE, Kind.CENTER) else key_path(folder, kind, name)
+
+
+def _described(file: Path) -> list[CenterConfig | NodeConfig]:
+    """The processes that a file describes."""
+    plain = read_yaml(file, "file")
+    if isinstance(plain, dict) and "nodes" in plain:
+        center, nodes = read_network(file)
+        return [*([center] if plain.get("center") else []), *nodes]
+    if isinstance(plain, dict) and "site" in plain:
+        return [read_node(file, "")]
+    return [read_center(file)]
+
+
+def _say(done: _Done, said: str, as_json: bool) -> None:
+    if as_json:
+        print_json(to_json(done))
+    else:
+        screen.print(said, soft_wrap=True, markup=False, highlight=False)

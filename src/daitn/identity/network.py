@@ -1,0 +1,249 @@
+"""The folder of whoever decides who belongs to a network: the root key, and what it signed.
+
+::
+
+    root-key             signs rosters and invitations; nobody else may read it
+    roster.json          the current roster
+    keys/{kind}-{name}   keys of members that act from this folder, such as its operator
+    used                 invitations that were answered, one id a line
+    authority/           issues the members' TLS certificates, see `identity/certificates.py`
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from daitn.files.atomic import make_folder, replace_file
+from daitn.files.lock import FolderLock
+from daitn.identity.certificates import found_authority
+from daitn.identity.keys import SigningKey
+from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, write_roster
+from daitn.objects.errors import InvalidInput, NotFound, Refused
+from daitn.objects.identifiers import checked_name
+from daitn.objects.roster import Kind, Member, Roster
+
+__all__ = ["DAY_S", "MEMBER_DAYS", "ROSTER_DAYS", "NetworkFolder", "key_path", "own_key"]
+
+DAY_S: Final = 86400.0
+ROSTER_DAYS: Final = 90
+"""How long a roster holds unless its founder says otherwise. Whoever is cut off from newer ones
+believes it for this long at most, and the operator has this long to be away."""
+MEMBER_DAYS: Final = 365
+
+_ROOT_KEY, _KEYS, _USED, _AUTHORITY = "root-key", "keys", "used", "authority"
+
+
+class NetworkFolder:
+    """A network's folder. Every change signs a new version of the roster, and renews it.
+
+    Changes by several processes at once follow each other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `NotFound` if there is no root key."""
+        if not (folder / _ROOT_KEY).is_file():
+            raise NotFound(
+                f"there is no root key of a network in {folder}",
+                field="--network",
+                fix=f"name the network's folder, or make it: `daitn network init {folder}`",
+            )
+        self.path = folder
+        self.root = SigningKey.at(folder / _ROOT_KEY)
+
+    @classmethod
+    def found(
+        cls, folder: Path, network: str, operator: str, now_s: float, days: float = ROSTER_DAYS
+    ) -> NetworkFolder:
+        """Make a network with one operator. Raises `InvalidInput` if the folder has one already,
+        or a name is not usable."""
+        checked_name(network, "--name")
+        checked_name(operator, "--operator")
+        make_folder(folder)
+        with FolderLock(folder, waits=True):
+            if (folder / ROSTER).exists():
+                raise InvalidInput(
+                    f"{folder} holds a network already", field="FOLDER", fix="name another folder"
+                )
+            root = SigningKey.at(folder / _ROOT_KEY)
+            found_authority(folder / _AUTHORITY)
+            key = SigningKey.at(key_path(folder, Kind.OPERATOR, operator))
+            roster = Roster(
+                network=network,
+                version=1,
+                issued_at_s=now_s,
+                until_s=now_s + days * DAY_S,
+                members=(
+                    Member(
+                        name=operator,
+                        kind=Kind.OPERATOR,
+                        public_key=key.public,
+                        until_s=now_s + MEMBER_DAYS * DAY_S,
+                    ),
+                ),
+            )
+            file = RosterFile(root=root.public, signed=sign_roster(roster, root))
+            write_roster(folder / ROSTER, file)
+        return cls(folder)
+
+    @property
+    def authority(self) -> Path:
+        """Folder of the authority for TLS certificates."""
+        return self.path / _AUTHORITY
+
+    def file(self) -> RosterFile:
+        """The current roster, signed. Raises as `read_roster` does."""
+        return read_roster(self.path / ROSTER)
+
+    def roster(self) -> Roster:
+        """The current roster; it may have expired."""
+        return self.file().opened()
+
+    def admit(self, *members: Member, now_s: float) -> Roster:
+        """Add members, each in place of an earlier one of its kind and name.
+
+        Members that are there already, in everything but the end of their time, make no new
+        version. Raises `InvalidInput` for an unusable name or a key that another member has.
+        """
+        for member in members:
+            checked_name(member.name, "name")
+
+        def change(roster: Roster) -> tuple[Member, ...]:
+            known = {(m.kind, m.name): m for m in roster.members}
+            for member in members:
+                before = known.get((member.kind, member.name))
+                if before is None or _is_due(before, member, now_s):
+                    known[member.kind, member.name] = member
+            return tuple(known.values())
+
+        return self._change(change, now_s)
+
+    def admit_invited(self, invitation: str, member: Member, now_s: float) -> Roster:
+        """Add a member who answers the invitation with this id.
+
+        Raises `Refused` if the invitation was answered before; its member may answer it again.
+        """
+        used = self.path / _USED
+
+        def change(roster: Roster) -> tuple[Member, ...]:
+            ids = used.read_text().split() if used.exists() else []
+            others = tuple(m for m in roster.members if (m.kind, m.name) != _identity(member))
+            known = next((m for m in roster.members if m not in others), None)
+            if invitation in ids:
+                if known is not None and known.public_key == member.public_key:
+                    return roster.members
+                raise Refused(
+                    "the invitation was answered already",
+                    field="invitation",
+                    fix="make a new one: `daitn network invite`",
+                )
+            replace_file(used, "\n".join([*ids, invitation, ""]).encode())
+            return (*others, member)
+
+        return self._change(change, now_s)
+
+    def revoke(self, kind: Kind, name: str, now_s: float) -> Roster:
+        """Remove a member. Raises `NotFound` if there is none."""
+
+        def change(roster: Roster) -> tuple[Member, ...]:
+            _member(roster, kind, name)
+            return tuple(m for m in roster.members if (m.kind, m.name) != (kind, name))
+
+        return self._change(change, now_s)
+
+    def renew(
+        self,
+        now_s: float,
+        *,
+        roster_days: float | None = None,
+        member: tuple[Kind, str] | None = None,
+        member_days: float = MEMBER_DAYS,
+    ) -> Roster:
+        """Extend the roster, for as long as before or for `roster_days`; and with `member`, by kind
+        and name, that membership for `member_days`. Raises `NotFound` if there is no such member.
+        """
+
+        def change(roster: Roster) -> tuple[Member, ...]:
+            if member is None:
+                return roster.members
+            extended = msgspec.structs.replace(
+                _member(roster, *member), until_s=now_s + member_days * DAY_S
+            )
+            return tuple(extended if (m.kind, m.name) == member else m for m in roster.members)
+
+        return self._change(change, now_s, anyway=True, days=roster_days)
+
+    def _change(
+        self,
+        change: Callable[[Roster], tuple[Member, ...]],
+        now_s: float,
+        *,
+        anyway: bool = False,
+        days: float | None = None,
+    ) -> Roster:
+        with FolderLock(self.path, waits=True):
+            roster = self.roster()
+            members = change(roster)
+            if members == roster.members and not anyway:
+                return roster
+            lasts_s = roster.until_s - roster.issued_at_s if days is None else days * DAY_S
+            changed = Roster(
+                network=roster.network,
+                version=roster.version + 1,
+                issued_at_s=now_s,
+                until_s=now_s + lasts_s,
+                members=members,
+            )
+            signed = sign_roster(changed, self.root)
+            write_roster(self.path / ROSTER, RosterFile(root=self.root.public, signed=signed))
+            return changed
+
+
+def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
+    """The key with which a member acts from this folder.
+
+    Whoever holds the root key may be any owner: the owner is made a member. Raises `Refused` if
+    the folder has no such key.
+    """
+    path = key_path(folder, kind, name)
+    if kind is Kind.OWNER and os.access(folder / _ROOT_KEY, os.R_OK):
+        key = SigningKey.at(path)
+        until_s = now_s + MEMBER_DAYS * DAY_S
+        member = Member(name=name, kind=kind, public_key=key.public, until_s=until_s)
+        NetworkFolder(folder).admit(member, now_s=now_s)
+        return key
+    if not path.exists():
+        raise Refused(
+            f"{folder} holds no key of the {kind} {name}",
+            field="DAITN_NETWORK",
+            fix="name the folder that `daitn network join` made, or ask the network's operator "
+            f"for an invitation: `daitn network invite --{kind} {name}`",
+        )
+    return SigningKey.at(path)
+
+
+def key_path(folder: Path, kind: Kind, name: str) -> Path:
+    """Where a folder keeps the key of a member that acts from it."""
+    return folder / _KEYS / f"{kind}-{checked_name(name, str(kind))}"
+
+
+def _identity(member: Member) -> tuple[Kind, str]:
+    return member.kind, member.name
+
+
+def _member(roster: Roster, kind: Kind, name: str) -> Member:
+    for member in roster.members:
+        if (member.kind, member.name) == (kind, name):
+            return member
+    names = ", ".join(sorted(m.name for m in roster.members if m.kind is kind)) or "none"
+    raise NotFound(f"the roster has no {kind} {name}", field="NAME", fix=f"use one of: {names}")
+
+
+def _is_due(before: Member, member: Member, now_s: float) -> bool:
+    """Whether a member has to be written anew: it differs, or its time is more than half over."""
+    same = msgspec.structs.replace(before, until_s=member.until_s) == member
+    return not same or before.until_s - now_s < (member.until_s - now_s) / 2

@@ -1,0 +1,284 @@
+"""A process's live view of the roster: who is a member now.
+
+The roster is in the process's state folder, so the highest version that was seen survives a
+restart. Newer ones come from the file that `roster` names, from publications, and from the control
+centre, which every process asks again and again. Any process that takes a newer one in another way
+than by a publication publishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, StorageFull, Unreachable
+from daitn.objects.messages import RosterAnswer, RosterQuestion
+from daitn.objects.roster import Kind, Member, SignedRoster
+from daitn.objects.wire import decode, encode
+from daitn.tools import clock
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.tasks import Tasks
+
+__all__ = ["REFRESH_S", "LiveRoster"]
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 10.0
+"""Interval at which the control centre is asked: a revocation works within this time, even where
+its publication was lost."""
+LOOK_S = 1.0
+"""Interval at which the file is looked at, and also whenever somebody asks for the members."""
+_WARN_S = 7 * 86400.0
+"""The log says so when less time is left to renew the roster."""
+_ASK_TIMEOUT_S = 5.0
+
+
+class _Validity(enum.Enum):
+    ENDS = enum.auto()
+    ENDED = enum.auto()
+
+
+class LiveRoster:
+    """The members of the network, as far as this process knows, at any time."""
+
+    def __init__(
+        self,
+        state: Path,
+        source: Path | None = None,
+        *,
+        refresh_s: float = REFRESH_S,
+        wall_s: Callable[[], float] = clock.wall_s,
+    ) -> None:
+        """`state`: the process's folder; `source`: a file in which the operator puts rosters.
+
+        Raises `NotFound` if there is neither a roster in `state` nor in `source`, and
+        `InvalidInput` if one cannot be read or they are of different networks.
+        """
+        self._path = state / ROSTER
+        self._source = source
+        self._refresh_s = refresh_s
+        self._wall_s = wall_s
+        self._listeners: list[Callable[[], None]] = []
+        self._tasks = Tasks()
+        self._registrations: list[Registration] = []
+        self._news = asyncio.Event()
+        """Set when the source brought a newer roster, until it is published."""
+        self._read_at: tuple[int, int, int] | None = None
+        """Of the source as it was read last."""
+        self._file = self._first()
+        self._roster = self._file.opened()
+        self._current: Mapping[str, Member] = {}
+        self._by_name: Mapping[tuple[Kind, str], Member] = {}
+        self._until_s = 0.0
+        """When the current members may change though the roster does not."""
+        self._said: _Validity | None = None
+        self._reckon()
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return self._roster.network
+
+    @property
+    def version(self) -> int:
+        """The highest version that was seen."""
+        return self._roster.version
+
+    def members(self) -> Mapping[str, Member]:
+        """The members now, by public key; none where the roster has expired."""
+        self._look()
+        if self._wall_s() >= self._until_s:
+            self._reckon()
+        return self._current
+
+    def member(self, kind: Kind, name: str) -> Member | None:
+        """The member of this kind and name, if there is one now."""
+        self.members()
+        return self._by_name.get((kind, name))
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever the members have changed."""
+        self._listeners.append(changed)
+
+    async def start(self, fabric: Fabric, *, serves: bool = False) -> None:
+        """Follow the roster. `serves`: whether others ask this process, the control centre."""
+
+        async def published(key: str, payload: bytes) -> None:
+            try:
+                self.take(decode(payload, SignedRoster))
+            except DaitnError as error:
+                log.warning("a published roster is not taken: %s", error)
+
+        self._registrations.append(await fabric.subscribe(keys.ROSTER, published))
+        if serves:
+            served = await fabric.serve(keys.NEWER_ROSTER, self._on_question)
+            self._registrations.append(served)
+        self._tasks.spawn(self._look_forever(), "roster's file")
+        self._tasks.spawn(self._follow(fabric, asks=not serves), "roster")
+
+    async def close(self) -> None:
+        """Follow it no longer; `members` goes on to hold."""
+        for registration in self._registrations:
+            await registration.close()
+        await self._tasks.close()
+
+    def take(self, signed: SignedRoster) -> bool:
+        """Take a roster in place of the known one, if it is newer. Returns whether it is.
+
+        Raises as `open_roster` does, and `StorageFull` if it cannot be kept.
+        """
+        roster = open_roster(signed, self._file.root, self._wall_s(), self._roster)
+        if roster.version == self._roster.version:
+            return False
+        file = RosterFile(root=self._file.root, signed=signed)
+        _keep(self._path, file)
+        self._file, self._roster = file, roster
+        count = len(roster.members)
+        log.info("roster %d of %s, %d members", roster.version, roster.network, count)
+        self._reckon()
+        return True
+
+    async def refresh(self, fabric: Fabric, *, asks: bool) -> None:
+        """Publish what the file brought, ask the control centre, and say what ends."""
+        self.members()
+        if self._news.is_set():
+            self._news.clear()
+            await fabric.publish(keys.ROSTER, encode(self._file.signed))
+        if asks:
+            await self._ask(fabric)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Say once that the roster ends soon, and once that it has ended."""
+        left_s = self._roster.until_s - self._wall_s()
+        state = _Validity.ENDED if left_s <= 0 else _Validity.ENDS if left_s < _WARN_S else None
+        if state is self._said:
+            return
+        self._said = state
+        if state is _Validity.ENDS:
+            log.warning("the roster ends in %.1f days: `daitn network renew`", left_s / 86400)
+        elif state is _Validity.ENDED:
+            log.error("the roster has expired; nobody is a member: `daitn network renew`")
+
+    async def _look_forever(self) -> None:
+        while True:
+            self.members()
+            await asyncio.sleep(min(LOOK_S, self._refresh_s))
+
+    async def _follow(self, fabric: Fabric, *, asks: bool) -> None:
+        while True:
+            try:
+                await self.refresh(fabric, asks=asks)
+            except Unreachable as error:
+                log.debug("the roster was not refreshed: %s", error)
+            except DaitnError as error:
+                log.warning("the roster was not refreshed: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._refresh_s):
+                    await self._news.wait()
+
+    async def _ask(self, fabric: Fabric) -> None:
+        question = encode(RosterQuestion(version=self.version))
+        reply = await fabric.request(keys.NEWER_ROSTER, question, timeout_s=_ASK_TIMEOUT_S)
+        answer = decode(reply, RosterAnswer)
+        if answer.newer is not None:
+            self.take(answer.newer)
+        elif answer.version < self.version:
+            await fabric.publish(keys.ROSTER, encode(self._file.signed))
+
+    async def _on_question(self, key: str, payload: bytes) -> bytes:
+        """`RosterQuestion` -> `RosterAnswer`: the roster, if it is newer than the asker's."""
+        asked = decode(payload, RosterQuestion)
+        newer = self._file.signed if asked.version < self.version else None
+        return encode(RosterAnswer(version=self.version, newer=newer))
+
+    def _first(self) -> RosterFile:
+        """The newest of the rosters on disk."""
+        kept = read_roster(self._path) if self._path.exists() else None
+        stated = None
+        if self._source is not None and (kept is None or self._source.exists()):
+            self._read_at = _version_of(self._source)
+            stated = read_roster(self._source)
+        if stated is None or (kept is not None and not self._is_newer(stated, kept)):
+            if kept is None:
+                raise NotFound(
+                    f"there is no roster in {self._path.parent}, so this process knows no members",
+                    field="roster",
+                    fix="join a network: `daitn network join INVITATION`; or make one: `daitn "
+                    "network init FOLDER`, then `daitn network admit` this file",
+                )
+            kept.opened()
+            return kept
+        stated.opened()
+        _keep(self._path, stated)
+        return stated
+
+    def _is_newer(self, stated: RosterFile, kept: RosterFile) -> bool:
+        if stated.root != kept.root:
+            raise InvalidInput(
+                f"{self._source} and {self._path} are rosters of different networks",
+                field="roster",
+                fix="name another state folder, or the roster of the network that it belongs to",
+            )
+        versions = stated.opened().version, kept.opened().version
+        if versions[0] < versions[1]:
+            log.warning(
+                "%s holds roster %d, which is older than %d, seen here before: it is not used",
+                self._source,
+                *versions,
+            )
+        return versions[0] > versions[1]
+
+    def _look(self) -> None:
+        """Take what the source holds, if it was replaced."""
+        if self._source is None:
+            return
+        version = _version_of(self._source)
+        if version is None or version == self._read_at:
+            return
+        self._read_at = version
+        try:
+            if self.take(read_roster(self._source).signed):
+                self._news.set()
+        except DaitnError as error:
+            log.warning("the roster in %s is not taken: %s", self._source, error)
+
+    def _reckon(self) -> None:
+        """Work out who is a member now, and notify listeners if that is new."""
+        now_s = self._wall_s()
+        ends = (self._roster.until_s, *(member.until_s for member in self._roster.members))
+        self._until_s = min((end_s for end_s in ends if end_s > now_s), default=float("inf"))
+        current = self._roster.current(now_s)
+        if current == self._current:
+            return
+        self._current = MappingProxyType(current)
+        self._by_name = {(m.kind, m.name): m for m in current.values()}
+        for changed in self._listeners:
+            changed()
+
+
+def _version_of(path: Path) -> tuple[int, int, int] | None:
+    """Differs when a file was replaced; none if there is no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _keep(path: Path, file: RosterFile) -> None:
+    try:
+        write_roster(path, file)
+    except OSError as error:
+        raise StorageFull(
+            f"{path} cannot be written: {error.strerror}",
+            fix="free room in the state folder, and check that it may be written",
+        ) from None

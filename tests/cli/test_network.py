@@ -1,0 +1,271 @@
+"""`daitn network`: founding, inviting, joining, revoking, as people type it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from daitn.cli.founding import live_roster
+from daitn.cli.network import read_center, read_node
+from daitn.identity.keys import SigningKey
+from daitn.identity.network import NetworkFolder
+from daitn.identity.roster import read_roster
+from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.roster import Kind
+from daitn.tools import clock
+from tests.scenes.command_line import Ended, daitn
+
+SITE = ("--role", "data", "--owner", "nih", "--jurisdiction", "US")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where commands run; it holds the network `clinics`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAITN_NETWORK", "network")
+    assert daitn("network", "init", "network", "--name", "clinics").returncode == 0
+    return tmp_path
+
+
+def good(*arguments: str) -> Ended:
+    ended = daitn("network", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def said(*arguments: str) -> Any:
+    return json.loads(good(*arguments, "--json").stdout)
+
+
+def refused(code: int, *arguments: str) -> str:
+    ended = daitn("network", *arguments)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    assert "error" in ended.stderr
+    assert "fix" in ended.stderr
+    return " ".join(ended.stderr.split())
+
+
+def members() -> dict[str, Any]:
+    roster = read_roster(Path("network/roster.json")).opened()
+    return {member.name: member for member in roster.members}
+
+
+def test_a_site_joins_and_leaves(folder: Path) -> None:
+    made = said("invite", "--site", "ghr", *SITE, "--role", "compute", "--days", "30")
+    assert made == {"kind": "site", "name": "ghr", "file": "ghr.invitation"}
+    assert stat.S_IMODE(Path("ghr.invitation").stat().st_mode) == 0o600
+    asked = said("join", "ghr.invitation", "--host", "ghr.example.org", "--host", "10.0.0.9")
+    assert (asked["file"], asked["folder"]) == ("ghr.request", "state/ghr")
+    admitted = said("admit", "ghr.request")
+    assert admitted["fingerprint"] == asked["fingerprint"]
+    assert admitted["hosts"] == ["ghr.example.org", "10.0.0.9"]
+    entered = said("join", "ghr.admission")
+    assert (entered["name"], entered["version"]) == ("ghr", 2)
+    state = Path("state/ghr")
+    assert {p.name for p in state.iterdir()} == {"key", "roster.json", "tls"}
+    assert {p.name for p in (state / "tls").iterdir()} == {
+        "authority.pem",
+        "certificate.pem",
+        "key.pem",
+    }
+    assert stat.S_IMODE((state / "key").stat().st_mode) == 0o600
+    ghr = members()["ghr"]
+    assert ghr.public_key == SigningKey.at(state / "key").public
+    assert (ghr.roles, ghr.owner, ghr.jurisdiction) == (("data", "compute"), "nih", "US")
+    secret = (state / "key").read_text(), (state / "tls/key.pem").read_text()
+    for sent in ("ghr.request", "ghr.admission"):
+        assert not any(private.strip() in Path(sent).read_text() for private in secret)
+
+    assert "answered already" in refused(3, "admit", again(folder))
+    assert "roster 3" in good("revoke", "site", "ghr").stdout
+    assert "ghr" not in members()
+    assert "no site ghr" in refused(2, "revoke", "site", "ghr")
+
+
+def again(folder: Path) -> str:
+    """Another one answers the same invitation."""
+    said("join", "ghr.invitation", "--to", "thief", "-o", "thief.request")
+    return "thief.request"
+
+
+def test_owners_operators_and_the_control_centre_join_too(folder: Path) -> None:
+    for options, name, key in (
+        (["--owner-name", "acme"], "acme", "acme/keys/owner-acme"),
+        (["--operator-name", "eve"], "eve", "eve/keys/operator-eve"),
+        (["--control-center"], "center", "daitn-center/key"),
+    ):
+        good("invite", *options)
+        good("join", f"{name}.invitation")
+        good("admit", f"{name}.request")
+        good("join", f"{name}.admission")
+        assert members()[name].public_key == SigningKey.at(Path(key)).public
+    assert {m.kind for m in members().values()} == {Kind.OPERATOR, Kind.OWNER, Kind.CENTER}
+
+
+def test_the_roster_is_shown(folder: Path) -> None:
+    good("invite", "--site", "ghr", *SITE)
+    shown = said("roster", "--center", "tcp/127.0.0.1:9")
+    assert (shown["network"], shown["version"]) == ("clinics", 1)
+    (operator,) = shown["members"]
+    assert (operator["kind"], operator["name"], operator["connected"]) == (
+        "operator",
+        "operator",
+        None,
+    )
+    table = good("roster", "--center", "tcp/127.0.0.1:9")
+    assert "clinics, roster 1, until 20" in table.stdout
+    assert "does not answer" in table.stderr
+
+
+def test_renewing(folder: Path) -> None:
+    good("renew", "--days", "200")
+    now_s = clock.wall_s()
+    roster = NetworkFolder(Path("network")).roster()
+    assert abs(roster.until_s - now_s - 200 * 86400) < 3600
+    good("renew", "operator", "operator", "--member-days", "5")
+    assert abs(members()["operator"].until_s - now_s - 5 * 86400) < 3600
+    assert "NAME" in refused(2, "renew", "site")
+
+
+def test_what_is_wrong_is_named(folder: Path, tmp_path: Path) -> None:
+    assert "--site" in refused(2, "invite")
+    assert "--site" in refused(2, "invite", "--site", "a", "--owner-name", "b", *SITE)
+    assert "--role" in refused(2, "invite", "--site", "ghr")
+    assert "--owner" in refused(2, "invite", "--site", "ghr", "--role", "data")
+    assert "not a usable name" in refused(2, "invite", "--site", "**", *SITE)
+    assert "not a usable name" in refused(2, "init", "other", "--name", "a b")
+    assert "holds a network already" in refused(2, "init", "network", "--name", "other")
+    assert "no root key" in refused(2, "revoke", "site", "ghr", "--network", str(tmp_path))
+    assert "no file nowhere" in refused(2, "join", "nowhere")
+    Path("garbage").write_text("{}")
+    assert "no invitation, request or admission" in refused(2, "join", "garbage")
+    good("invite", "--site", "ghr", *SITE)
+    assert "is no request" in refused(2, "admit", "ghr.invitation")
+    good("join", "ghr.invitation")
+    assert "is a request" in refused(2, "join", "ghr.request")
+    good("admit", "ghr.request")
+    assert "not in elsewhere" in refused(3, "join", "ghr.admission", "--to", "elsewhere")
+    good("init", "second", "--name", "second")
+    good("invite", "--site", "ghr", *SITE, "--network", "second", "-o", "second.invitation")
+    assert "another network" in refused(3, "join", "second.invitation", "--to", "state/ghr")
+    for changed in ("signature", "claim"):
+        letter = json.loads(Path("ghr.invitation").read_text())
+        text = letter[changed]
+        letter[changed] = text[:9] + ("A" if text[9] != "A" else "B") + text[10:]
+        Path("forged").write_text(json.dumps(letter))
+        assert refused(5, "join", "forged", "--to", "other")
+
+
+NODE: dict[str, Any] = {
+    "site": "branch",
+    "owner": "me",
+    "jurisdiction": "CA",
+    "roles": ["forwarder"],
+    "forwarder": {},
+    "state": "state/branch",
+}
+
+
+def written(name: str, plain: dict[str, Any]) -> Path:
+    path = Path(name)
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def test_processes_of_this_machine_are_admitted_by_their_files(folder: Path) -> None:
+    written("node.yaml", NODE)
+    written("center.yaml", {"state": "state/center"})
+    assert said("admit", "node.yaml")["name"] == "branch"
+    assert said("admit", "center.yaml")["kind"] == "center"
+    branch = members()["branch"]
+    assert (branch.roles, branch.owner, branch.jurisdiction) == (("forwarder",), "me", "CA")
+    for config in (read_node(Path("node.yaml"), ""), read_center(Path("center.yaml"))):
+        roster = live_roster(config)
+        assert roster is not None
+        assert SigningKey.at(Path(config.state) / "key").public in roster.members()
+
+
+def test_without_a_roster_no_process_starts(folder: Path, tmp_path: Path) -> None:
+    written("node.yaml", NODE)
+    for ended in (
+        daitn("node", "-c", "node.yaml"),
+        daitn("center", "-c", str(written("center.yaml", {"state": "c"}))),
+    ):
+        assert ended.returncode == 2
+        text = " ".join(ended.stderr.split())
+        assert "there is no roster" in text
+        assert "daitn network join" in text
+        assert "daitn network init" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"listen": ["tcp/0.0.0.0:0"]}, "listen"),
+        ({"listen": ["tcp/127.0.0.1:0", "tcp/[::]:0"]}, "listen"),
+        ({"listen": ["tcp/clinic.example.org:0"]}, "listen"),
+        ({"forwarder": {"listen": ["tcp/10.0.0.1:0"]}}, "forwarder.listen"),
+        ({"forwarder": {"scout": "224.0.0.225:7448"}}, "forwarder.scout"),
+        ({"roles": ["forwarder", "gateway"], "gateway": {"listen": "0.0.0.0:0"}}, "gateway.listen"),
+        (
+            {"roles": ["forwarder", "facility"], "facility": {"listen": "[::]:0"}},
+            "facility.listen",
+        ),
+        ({"roster": "network/roster.json"}, "insecure"),
+    ],
+)
+def test_insecure_is_alone_on_its_machine(
+    folder: Path, changes: dict[str, Any], field: str
+) -> None:
+    config = read_node(written("node.yaml", {**NODE, "insecure": True, **changes}), "")
+    with pytest.raises(InvalidInput) as raised:
+        live_roster(config)
+    assert raised.value.field == field
+    assert raised.value.fix
+
+
+@pytest.mark.parametrize(
+    "listen", [["tcp/127.0.0.1:0"], ["tcp/localhost:0"], ["tcp/[::1]:0", "tcp/127.0.0.9:7"], []]
+)
+def test_insecure_on_loopback_is_allowed(folder: Path, listen: list[str]) -> None:
+    assert (
+        live_roster(read_node(written("n.yaml", {**NODE, "insecure": True, "listen": listen}), ""))
+        is None
+    )
+
+
+def test_a_network_file_has_a_roster_of_its_own_unless_it_says_otherwise(folder: Path) -> None:
+    entry = {k: v for k, v in NODE.items() if k != "jurisdiction"}
+    plain: dict[str, Any] = {
+        "center": {"state": "c"},
+        "defaults": {"jurisdiction": "CA"},
+        "nodes": [entry],
+    }
+    own = str((folder / "c/network/roster.json").resolve())
+    path = written("network.yaml", plain)
+    assert read_center(path).roster == read_node(path, "branch").roster == own
+    plain["center"]["roster"] = "network/roster.json"
+    path = written("network.yaml", plain)
+    stated = str((folder / "network/roster.json").resolve())
+    assert read_center(path).roster == read_node(path, "branch").roster == stated
+    plain["center"] = {"insecure": True}
+    path = written("network.yaml", plain)
+    assert live_roster(read_center(path)) is live_roster(read_node(path, "branch")) is None
+
+
+def test_a_command_finds_no_network_that_nobody_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAITN_NETWORK")
+    text = refused(2, "roster", "--center", "tcp/127.0.0.1:1")
+    assert "no network is known here" in text
+    assert "DAITN_NETWORK" in text
+    monkeypatch.setenv("DAITN_NETWORK", "nowhere")
+    assert "nowhere" in refused(2, "roster")
+    with pytest.raises(NotFound):
+        read_roster(Path("nowhere"))
