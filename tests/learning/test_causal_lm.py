@@ -240,7 +240,7 @@ def test_a_diverging_visit_is_told(fresh: Path, data: Path, tmp_path: Path) -> N
     from safetensors.torch import load_file, save_file
 
     weights = load_file(fresh / "weights.safetensors")
-    weights["norm.weight"][0] = float("nan")
+    weights["norm.weight"][0] = 3e38
     save_file(weights, fresh / "weights.safetensors")
     with pytest.raises(DataFault, match="the loss became nan"):
         visit(fresh, data, "ghr", 20, tmp_path / "out")
@@ -435,4 +435,4 @@ def test_an_incomplete_base_is_told(folder: Path, data: Path, tmp_path: Path) ->
 
 def test_a_base_is_imported_not_initialised(recipe: CausalLm, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="imported"):
-        recipe.initialise({"base": "base.safetensors"}, 0, tmp_path)
+        recipe.initialise({"base": "base.safetensors", "base_parameters": 1}, 0, tmp_path)

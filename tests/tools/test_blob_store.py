@@ -68,6 +68,16 @@ def files(folder: Path) -> dict[str, bytes]:
 PARTS = {"weights.safetensors": os.urandom(2 * CHUNK_BYTES + 5), "config.json": b"{}", "no": b""}
 
 
+def test_a_model_larger_than_the_disk_is_refused_before_anything_is_written(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    chunk, number = store.write(b"0" * CHUNK_BYTES), 2**22
+    part = Part(name="w", size_bytes=number * CHUNK_BYTES, chunks=(chunk,) * number)
+    with pytest.raises(StorageFull, match="bytes are needed"):
+        store.unpack(Manifest(recipe="r", parts=(part,)), tmp_path / "out")
+    assert files(tmp_path / "out") == {}
+
+
 def test_a_blob_is_read_as_it_was_written(store: BlobStore) -> None:
     digest = store.write(b"hello")
     assert digest == digest_of(b"hello") == store.write(b"hello", digest)

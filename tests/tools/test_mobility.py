@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -349,6 +350,34 @@ async def test_a_hostile_manifest_is_refused_before_any_chunk_is_asked_for(world
     assert world.asked("a") == [digest]
 
 
+@pytest.mark.parametrize("claimed", [1, CHUNK_BYTES, 415 * CHUNK_BYTES - 1, -1, 2**62])
+async def test_a_model_that_unpacks_to_more_than_declared_is_refused_before_any_chunk(
+    world: World, claimed: int
+) -> None:
+    chunk = world.manifest.parts[1].chunks[0]
+    bomb = Manifest(
+        recipe="r", parts=(Part(name="w", size_bytes=415 * CHUNK_BYTES, chunks=(chunk,) * 415),)
+    )
+    store = await world.holder("a")
+    digest = store.write(canonical(bomb))
+    model = ModelRef(manifest=digest, size_bytes=claimed, holders=(SiteId("a"),))
+    with pytest.raises(Corrupt) as raised:
+        await world.transport().fetch(model, ignore)
+    assert (raised.value.field, world.asked("a")) == ("model.size_bytes", [digest])
+    assert raised.value.fix
+
+
+async def test_callers_who_declare_different_sizes_do_not_share_a_fetch(world: World) -> None:
+    await world.holder("a")
+    transport, true = world.transport(), world.model()
+    wrong = msgspec.structs.replace(true, size_bytes=true.size_bytes - 1)
+    outcomes = await asyncio.gather(
+        transport.fetch(true, ignore), transport.fetch(wrong, ignore), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], Moved)
+    assert isinstance(outcomes[1], Corrupt)
+
+
 async def test_a_full_disk_ends_the_fetch(world: World) -> None:
     world.store = MemoryBlobStore(capacity_bytes=4 * CHUNK_BYTES)
     await world.holder("a")
@@ -387,9 +416,8 @@ async def test_a_shared_fetch_ends_with_its_last_caller(world: World) -> None:
     await asyncio.gather(second, return_exceptions=True)
     assert second.cancelled()
     # A dying fetch is not joined.
-    moved = await transport.fetch(
-        ModelRef(manifest=world.digest, size_bytes=1, holders=(SiteId("a"),)), ignore
-    )
+    model = msgspec.structs.replace(world.model(), holders=(SiteId("a"),))
+    moved = await transport.fetch(model, ignore)
     assert moved.bytes_in > 0
 
 

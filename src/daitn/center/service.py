@@ -193,8 +193,7 @@ class ControlCenter:
                 f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
             )
         lineage = Lineage(job=job.id, entries=tuple(job.lineage))
-        keys_ = self._feed.keys_of(sorted({entry.fact.site for entry in lineage.entries}))
-        return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, keys=keys_))
+        return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import msgspec
 import typer
 
 from daitn.cli.card import model_card
@@ -20,23 +23,39 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.identity.signing import check_lineage
-from daitn.objects.errors import InvalidInput
+from daitn.identity.signing import check_advert, check_model
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
-from daitn.objects.models import ModelRef
+from daitn.objects.lineage import Lineage, ancestry
+from daitn.objects.messages import Advert
+from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef
 from daitn.objects.requests import JobQuery, TrainedModel
-from daitn.objects.wire import to_json
+from daitn.objects.wire import canonical, decode, to_json
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.manifests import checked_manifest, digest_of
 from daitn.tools.mobility.transport import ChunkTransport
+from daitn.topology.snapshot import NodeList
 
-__all__ = ["app", "check_folder", "export_model", "upload"]
+__all__ = ["app", "check_folder", "export_model", "read_keys", "upload", "verify_folder"]
+
+T = TypeVar("T")
 
 STORE_TIMEOUT_S = 30.0
 LINEAGE = "lineage.json"
 CARD = "README.md"
+MANIFEST = "manifest.json"
+_ADDED = frozenset({LINEAGE, CARD, MANIFEST})
+_MOST_KEYS_BYTES = 64 << 20
 
 app = typer.Typer(help="Trained models.", no_args_is_help=True)
+
+
+KeysOption = Annotated[
+    Path | None,
+    typer.Option("--keys", help="JSON file with the public key of each site, as you know them."),
+]
 
 
 @app.command("export")
@@ -46,6 +65,7 @@ def export_command(
     site: Annotated[
         str, typer.Option("--site", help="Its origin, if the model travelled on its own.")
     ] = "",
+    keys_file: KeysOption = None,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,28 +73,98 @@ def export_command(
 
     Example: daitn model export healthcare-1 -o model/
     """
-    trained = run(_export(center, site, JobId(job), out))
+    trained = run(_export(center, site, JobId(job), out, keys_file))
     if as_json:
         print_json(to_json(trained))
     else:
         screen.print(f"{job} is in {out}: weights, lineage.json and README.md")
 
 
-async def export_model(session: Session, job: JobId, out: Path) -> TrainedModel:
-    """Write the model's parts, its checked lineage and its card to the folder `out`."""
+@app.command("verify")
+def verify_command(
+    folder: Annotated[Path, typer.Argument(help="What `daitn model export` wrote.")],
+    keys_file: KeysOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an exported model without a network: parts, manifest, lineage and signatures.
+
+    Example: daitn model verify model/ --keys keys.json
+    """
+    lineage = run(_verified(folder, keys_file))
+    if as_json:
+        print_json(to_json(lineage))
+        return
+    signed = {entry.fact.site: entry.public_key for entry in lineage.entries}
+    screen.print(f"{folder} is the model that its {len(lineage.entries)} signed entries made")
+    if keys_file is None:
+        screen.print("compare these keys with your network's, or state them with --keys:")
+        for site, key in sorted(signed.items()):
+            screen.print(f"  {site} {key}")
+
+
+def verify_folder(folder: Path, keys_: Mapping[SiteId, str] | None = None) -> Lineage:
+    """Check an exported folder; returns its lineage.
+
+    Raises `NotFound` for a missing file, and `Corrupt` for a model that is not what it says.
+    """
+    manifest = _read(folder / MANIFEST, Manifest)
+    lineage = _read(folder / LINEAGE, Lineage)
+    checked_manifest(manifest)
+    check_model(lineage, digest_of(canonical(manifest)), keys_)
+    parts = {path.name for path in folder.iterdir()} - _ADDED
+    if parts != {part.name for part in manifest.parts}:
+        raise Corrupt(
+            f"{folder} does not hold the parts that its manifest names",
+            field="manifest",
+            fix="export the model again",
+        )
+    for part in manifest.parts:
+        with (folder / part.name).open("rb") as file:
+            chunks = tuple(digest_of(chunk) for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
+        if chunks != part.chunks:
+            raise Corrupt(
+                f"{part.name} is not what the manifest says",
+                field=part.name,
+                fix="export the model again",
+            )
+    return lineage
+
+
+async def export_model(
+    session: Session, job: JobId, out: Path, keys_: Mapping[SiteId, str] | None = None
+) -> TrainedModel:
+    """Write the model's parts, its manifest, its checked lineage and its card to the folder `out`.
+
+    `keys_`: the sites' public keys. Without them the control centre's directory is asked for them,
+    and the sites that it does not know are asked themselves. Raises `Corrupt` for a model that is
+    not the one that its lineage ends with.
+    """
     check_folder(out)
     trained = await session.ask("lineage", JobQuery(job=job), TrainedModel)
-    check_lineage(trained.lineage, trained.keys)
-    assert trained.job.model is not None
+    model = trained.job.model
+    if model is None:
+        raise Corrupt(f"{job} has a lineage and no model", field="job.model", fix="ask again")
+    lineage = ancestry(trained.lineage, model.manifest)
+    sites = {entry.fact.site for entry in lineage.entries}
+    check_model(lineage, model.manifest, keys_ or await _keys(session.fabric, sites))
+    trained = msgspec.structs.replace(trained, lineage=lineage)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         store = DiskBlobStore(Path(scratch))
         transport = ChunkTransport(session.fabric, SiteId("owner"), store)
         try:
-            await transport.fetch(trained.job.model, lambda done, total: None)
+            await transport.fetch(model, lambda done, total: None)
         finally:
             await transport.close()
-        store.unpack(store.manifest(trained.job.model.manifest), out)
+        manifest = store.manifest(model.manifest)
+        if taken := sorted(_ADDED & {part.name for part in manifest.parts}):
+            raise Corrupt(
+                f"a part is called {taken[0]}, as what an export adds",
+                field="manifest",
+                fix="do not use this model; ask its owner where it comes from",
+            )
+        store.unpack(manifest, out)
+    (out / MANIFEST).write_text(to_json(manifest) + "\n")
     (out / LINEAGE).write_text(to_json(trained.lineage) + "\n")
     (out / CARD).write_text(model_card(trained))
     return trained
@@ -99,7 +189,7 @@ async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
                 raise InvalidInput(
                     f"{part} is no file", field="model.start", fix="name a folder of parts only"
                 )
-            if part.name not in (LINEAGE, CARD):
+            if part.name not in _ADDED:
                 shutil.copyfile(part, parts / part.name)
         store = DiskBlobStore(Path(scratch) / "blobs")
         digest, manifest = store.pack(recipe, parts)
@@ -111,6 +201,51 @@ async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
     return ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(CENTER_SITE,))
 
 
-async def _export(center: str, site: str, job: JobId, out: Path) -> TrainedModel:
+async def _export(
+    center: str, site: str, job: JobId, out: Path, keys_file: Path | None
+) -> TrainedModel:
+    pinned = read_keys(keys_file) if keys_file else None
     async with connect(center, site) as session:
-        return await export_model(session, job, out)
+        return await export_model(session, job, out, pinned)
+
+
+async def _verified(folder: Path, keys_file: Path | None) -> Lineage:
+    return verify_folder(folder, read_keys(keys_file) if keys_file else None)
+
+
+async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:
+    """The sites' public keys, as the control centre's directory, or else each site, says them."""
+    known: dict[SiteId, str] = {}
+    with contextlib.suppress(NotFound, Unreachable):
+        directory = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
+        known = {n.descriptor.site: n.descriptor.public_key for n in directory.nodes}
+    for site in set(sites) - known.keys():
+        with contextlib.suppress(NotFound, Unreachable):
+            key = keys.site_do(site, "describe")
+            advert = decode(await fabric.request(key, b"", timeout_s=STORE_TIMEOUT_S), Advert)
+            check_advert(advert)
+            if advert.descriptor.site == site:
+                known[site] = advert.descriptor.public_key
+    return known
+
+
+def read_keys(path: Path) -> dict[SiteId, str]:
+    """Read a JSON file of sites and their public keys.
+
+    Raises `NotFound` or `InvalidInput`.
+    """
+    try:
+        return _read(path, dict[SiteId, str])
+    except Corrupt as error:
+        raise InvalidInput(error.problem, field="--keys", fix="write {site: key}") from None
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    if not path.is_file():
+        raise NotFound(f"no file {path}", field=str(path), fix="export the model again")
+    if path.stat().st_size > _MOST_KEYS_BYTES:
+        raise Corrupt(f"{path} is too large", field=str(path), fix="export the model again")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"{path}: {error}", field=str(path), fix="export the model again") from None

@@ -11,7 +11,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.lineage import Entry, Lineage, LineageFact
+from daitn.objects.lineage import Entry, Lineage, LineageFact, given_to, left_by
 from daitn.objects.messages import Advert, WorkOutcome, WorkReport
 from daitn.objects.wire import canonical
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_attestation",
     "check_entry",
     "check_lineage",
+    "check_model",
     "check_report",
     "sign_advert",
     "sign_attestation",
@@ -51,9 +52,10 @@ def check_entry(entry: Entry) -> None:
 def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) -> None:
     """Raise `Corrupt` unless every entry is signed and builds only on earlier entries.
 
-    With `keys` (site to public key) each entry must also be signed with its site's key.
+    An entry must build on those that left the model that it was given. With `keys` (site to public
+    key) each entry must also be signed with its site's key.
     """
-    known: set[Digest] = set()
+    known: dict[Digest, Digest] = {}
     for position, entry in enumerate(lineage.entries):
         field = f"entries[{position}]"
         try:
@@ -66,13 +68,42 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
                 field=field,
                 fix="get the site's public key from `daitn describe node`",
             )
-        if not known.issuperset(entry.previous):
+        if not known.keys() >= set(entry.previous):
             raise Corrupt(
                 "builds on an entry that is not before it",
                 field=field,
                 fix="export the model again",
             )
-        known.add(entry.digest)
+        if any(known[digest] != given_to(entry.fact) for digest in entry.previous):
+            raise Corrupt(
+                "was given another model than the entries that it builds on left",
+                field=field,
+                fix="do not use this model; ask its owner where it comes from",
+            )
+        known[entry.digest] = left_by(entry.fact)
+
+
+def check_model(
+    lineage: Lineage, manifest: Digest, keys: Mapping[SiteId, str] | None = None
+) -> None:
+    """Raise `Corrupt` unless the lineage is whole and ends with the model of this manifest.
+
+    `keys` as for `check_lineage`. They must come from another source than the lineage.
+    """
+    if not lineage.entries:
+        raise Corrupt(
+            "the model has no lineage: nobody says where it comes from",
+            field="lineage",
+            fix="do not use this model; ask its owner where it comes from",
+        )
+    check_lineage(lineage, keys)
+    last = left_by(lineage.entries[-1].fact)
+    if last != manifest:
+        raise Corrupt(
+            f"the lineage is that of model {last}, not of {manifest}",
+            field=f"entries[{len(lineage.entries) - 1}]",
+            fix="do not use this model; ask its owner where it comes from",
+        )
 
 
 def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:

@@ -69,6 +69,7 @@ class Fault(enum.StrEnum):
     LABEL_NOT_OFFERED = "label-not-offered"
     COLUMNS_NOT_CHOSEN = "columns-not-chosen"
     LOSS_NOT_FINITE = "loss-not-finite"
+    SCORES_NOT_FINITE = "scores-not-finite"
 
 
 class DataFault(InvalidInput):

@@ -209,13 +209,17 @@ _SENTENCES = {
         "model.config.learning_rate",
         "lower model.config.learning_rate",
     ),
+    Fault.SCORES_NOT_FINITE: _Sentence(
+        "the model's scores are not finite", "model", "train it anew, with a lower learning rate"
+    ),
 }
+_OF_THE_MODEL = frozenset({Fault.LOSS_NOT_FINITE, Fault.SCORES_NOT_FINITE})
 
 
 def _stated(error: DataFault) -> DaitnError:
     problem, field, fix = _SENTENCES[error.fault]
     counts = defaultdict(int, {name: int(count) for name, count in error.counts.items()})
-    kind = WorkFailed if error.fault is Fault.LOSS_NOT_FINITE else InvalidInput
+    kind = WorkFailed if error.fault in _OF_THE_MODEL else InvalidInput
     return kind(problem.format_map(counts), field=field, fix=fix)
 
 

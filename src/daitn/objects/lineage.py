@@ -13,7 +13,17 @@ from blake3 import blake3
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.wire import canonical
 
-__all__ = ["Entry", "Lineage", "LineageFact", "Origin", "Verification", "Visit"]
+__all__ = [
+    "Entry",
+    "Lineage",
+    "LineageFact",
+    "Origin",
+    "Verification",
+    "Visit",
+    "ancestry",
+    "given_to",
+    "left_by",
+]
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
@@ -94,3 +104,30 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobId
     entries: tuple[Entry, ...] = ()
+
+
+def given_to(fact: LineageFact) -> Digest | None:
+    """The model that a site was given; none where one was created."""
+    match fact:
+        case Origin():
+            return None
+        case Visit():
+            return fact.model_in
+        case Verification():
+            return fact.model
+
+
+def left_by(fact: LineageFact) -> Digest:
+    """The model that an entry leaves: the one that was made, or measured."""
+    return fact.model_out if isinstance(fact, Visit) else fact.model
+
+
+def ancestry(lineage: Lineage, model: Digest) -> Lineage:
+    """The entries of one model: those that made or measured it, and all that they build on."""
+    wanted: set[Digest] = set()
+    entries = []
+    for entry in reversed(lineage.entries):
+        if entry.digest in wanted or left_by(entry.fact) == model:
+            wanted.update(entry.previous)
+            entries.append(entry)
+    return Lineage(job=lineage.job, entries=tuple(reversed(entries)))

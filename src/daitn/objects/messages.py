@@ -7,6 +7,7 @@ peer may add some.
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -75,7 +76,7 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     seed: int
     owner: str
     dataset: str
-    examples: int
+    examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     model: ModelRef | None
     previous: tuple[Digest, ...]
 

@@ -6,7 +6,7 @@ import msgspec
 
 from daitn.objects.decisions import Decision
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.identifiers import JobId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobView
 from daitn.objects.lineage import Lineage
@@ -74,8 +74,7 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobView
     lineage: Lineage
-    keys: dict[SiteId, str]
-    """Public keys of the sites in the lineage, as the control centre first received them."""
+    """Of the whole job. Check it with keys from another source than this answer."""
 
 
 class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,12 +6,10 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
+from daitn.learning.causal_lm.settings import LARGEST_GROUP
 from daitn.learning.corpora.records import QaPair
 
 __all__ = ["Dealer"]
-
-_LARGEST_GROUP = 6
-"""Records per group; work grows with its square. GARD, the broadest large site, has six labels."""
 
 
 class Dealer:
@@ -47,7 +45,7 @@ class Dealer:
         for labels in self._topics:
             left = {label: self._rng.sample(own, len(own)) for label, own in labels.items()}
             while len(left) >= self._least:
-                chosen = self._rng.sample(list(left), min(len(left), _LARGEST_GROUP))
+                chosen = self._rng.sample(list(left), min(len(left), LARGEST_GROUP))
                 groups.append([left[label].pop() for label in chosen])
                 left = {label: own for label, own in left.items() if own}
         self._rng.shuffle(groups)

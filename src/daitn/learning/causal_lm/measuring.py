@@ -16,6 +16,7 @@ from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.corpora.records import OPTIONS, MultipleChoice
 from daitn.learning.recipe import LabelMeasured, Measured
+from daitn.learning.weights import check_finite
 
 __all__ = ["accuracy", "picks"]
 
@@ -58,4 +59,5 @@ def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoi
         chosen = order[start : start + _ROWS_AT_ONCE]
         scored, _, _ = continuation_scores(model.network, tensors([rows[i] for i in chosen]))
         scores[chosen] = scored[:, 0]
+    check_finite(scores)
     return [int(best) for best in scores.view(-1, OPTIONS).argmax(dim=1)]

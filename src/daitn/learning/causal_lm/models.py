@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -25,12 +25,15 @@ from daitn.learning.causal_lm.settings import (
     WEIGHTS,
     CausalLmConfig,
 )
-from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer, load_tokenizer
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.learning.causal_lm.tokenizer import load_tokenizer
+from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer
+from daitn.learning.weights import Header, read_header, read_tensors
+from daitn.objects.errors import Corrupt, InvalidInput
 
 __all__ = ["Model", "carry", "load", "save", "write_fresh"]
 
 _SEEN = "examples_seen"
+_MOST_SEEN_DIGITS = 15
 
 
 class Model(msgspec.Struct):
@@ -61,30 +64,32 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
 
 
 def load(model: Path, settings: CausalLmConfig) -> Model:
-    """Load the model in the folder `model`.
+    """Load the model in the folder `model`, once its parts are known to be what `settings` say.
 
-    Raises `NotFound` for a missing part, `Corrupt` for an unreadable one, and `InvalidInput` if the
-    weights do not have the configured shape.
+    Raises `NotFound` for a missing part, `Corrupt` for one that is unreadable or holds values that
+    are not finite, and `InvalidInput` if the weights do not have the configured shape.
     """
+    tokenizer = load_tokenizer(model, settings.vocabulary)
     if settings.base:
         from daitn.learning.causal_lm.pretrained import load_adapted
 
-        base, adapter = _part(model, BASE), model / ADAPTER
-        weights, _ = _read_weights(base)
-        adapters, seen = _read_weights(adapter) if adapter.is_file() else ({}, 0)
-        adapted = load_adapted(_part(model, BASE_CONFIG), weights, adapters, settings)
-        return Model(adapted, load_tokenizer(model), adapted.end, seen)
-    weights, seen = _read_weights(_part(model, WEIGHTS))
-    network = Transformer(settings, seed=0)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+        adapted = load_adapted(model, settings)
+        adapter = model / ADAPTER
+        seen = _seen(read_header(adapter)) if adapter.is_file() else 0
+        return Model(adapted, tokenizer, adapted.end, seen)
+    header = read_header(model / WEIGHTS)
+    with torch.device("meta"):
+        expected = Transformer(settings, seed=None).state_dict()
+    if header.shapes != {name: tuple(weight.shape) for name, weight in expected.items()}:
         raise InvalidInput(
-            f"{model / WEIGHTS} does not have the configured shape: {error}",
+            f"{model / WEIGHTS} does not have the configured shape",
             field="model.config",
             fix="give the configuration that the model was made with",
-        ) from error
-    return Model(network, load_tokenizer(model), None, seen)
+        )
+    weights = read_tensors(model / WEIGHTS)
+    network = Transformer(settings, seed=0)
+    network.load_state_dict(weights)
+    return Model(network, tokenizer, None, _seen(header))
 
 
 def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> None:
@@ -111,18 +116,8 @@ def _save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:
     save_file(contiguous, path, metadata={_SEEN: str(seen)})
 
 
-def _part(model: Path, name: str) -> Path:
-    path = model / name
-    if not path.is_file():
-        raise NotFound(f"no part {path}", field=name, fix="fetch the model again")
-    return path
-
-
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], int]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            seen = int((file.metadata() or {}).get(_SEEN, "0"))
-    except (SafetensorError, ValueError) as error:
-        raise Corrupt(f"{path}: {error}", field=path.name, fix="fetch the model again") from error
-    return weights, seen
+def _seen(header: Header) -> int:
+    stated = header.metadata.get(_SEEN, "0")
+    if stated.isdecimal() and len(stated) <= _MOST_SEEN_DIGITS:
+        return int(stated)
+    raise Corrupt(f"{_SEEN} is {stated[:80]!r}", field=_SEEN, fix="fetch the model again")

@@ -53,7 +53,8 @@ class LanguageModel(Protocol):
 class Transformer(nn.Module):
     """A decoder of `settings.layers` blocks."""
 
-    def __init__(self, settings: CausalLmConfig, seed: int) -> None:
+    def __init__(self, settings: CausalLmConfig, seed: int | None) -> None:
+        """`seed`: of the random weights; none leaves them as PyTorch makes them."""
         super().__init__()
         self._head_width = settings.width // settings.heads
         self.embedding = nn.Embedding(settings.vocabulary, settings.width)
@@ -61,6 +62,8 @@ class Transformer(nn.Module):
             _Block(settings.width, settings.heads) for _ in range(settings.layers)
         )
         self.norm = nn.RMSNorm(settings.width)
+        if seed is None:
+            return
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:

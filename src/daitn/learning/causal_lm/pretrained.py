@@ -2,7 +2,7 @@
 
 Hu et al. 2021, arXiv:2106.09685, with the library `peft`. The model comes from a local folder in
 the format of `transformers`; nothing is loaded from a hub and none of the model's code is run
-(`trust_remote_code` is never given, and only architectures built into transformers are accepted).
+(`trust_remote_code` is never given, and `architecture` says which are accepted).
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from daitn.learning.causal_lm.settings import BASE, BASE_CONFIG, TOKENIZER, CausalLmConfig
+from daitn.learning.causal_lm.architecture import check_shape, read_description, shape
+from daitn.learning.causal_lm.settings import (
+    ADAPTER,
+    BASE,
+    BASE_CONFIG,
+    TOKENIZER,
+    CausalLmConfig,
+)
+from daitn.learning.causal_lm.tokenizer import load_tokenizer
+from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 __all__ = ["Adapted", "import_pretrained", "load_adapted"]
@@ -30,15 +39,16 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
 
     Needs what `save_pretrained` writes: `config.json`, `*.safetensors`, and a `tokenizer.json`.
     Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file,
-    `InvalidInput` for an architecture that is not built into transformers, and `Corrupt` for
-    weights that do not belong to it.
+    `InvalidInput` for an architecture that sites do not build, and `Corrupt` for weights or a
+    tokenizer that do not belong to it.
     """
     described = folder / "config.json"
     for path in (described, folder / TOKENIZER):
         if not path.is_file():
             raise _absent(path)
-    facts = _read_description(described)
-    shape = _shape(facts, described)
+    facts = read_description(described)
+    sizes = shape(facts)
+    load_tokenizer(folder, sizes["vocabulary"])
     network = _opened(folder)
     tied = sorted(_tied(network))
     weights = {
@@ -49,7 +59,10 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     save_file(weights, out / BASE, metadata={"format": "pt"})
     (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
-    return {"base": BASE, **shape}
+    parameters = sum(weight.numel() for weight in weights.values())
+    config = {"base": BASE, "base_parameters": parameters, **sizes}
+    CausalLmConfig.of(config)
+    return config
 
 
 def _opened(folder: Path) -> Any:
@@ -70,6 +83,10 @@ def _opened(folder: Path) -> Any:
     if absent:
         raise _incomplete(str(folder), absent)
     return network
+
+
+_MOST_BUFFER_BYTES = 64 << 20
+"""Rotary frequencies and the like; models in use need less than 1 MiB."""
 
 
 class Adapted:
@@ -108,15 +125,12 @@ class Adapted:
         return {name: weight for name, weight in named if weight.requires_grad}
 
 
-def load_adapted(
-    described: Path,
-    weights: dict[str, Tensor],
-    adapters: dict[str, Tensor],
-    settings: CausalLmConfig,
-) -> Adapted:
-    """Build the network that `described` describes, with its frozen weights and the adapters.
+def load_adapted(model: Path, settings: CausalLmConfig) -> Adapted:
+    """Build the network in the folder `model`, with its frozen weights and its adapters.
 
-    Without adapters (never trained), creates adapters that change nothing.
+    Without adapters (never trained), creates adapters that change nothing. Nothing is allocated
+    before description, weights and configuration agree. Raises `NotFound` for a missing part,
+    `InvalidInput` if the parts do not have the configured shape, and `Corrupt`.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
@@ -124,13 +138,18 @@ def load_adapted(
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
-    facts = _read_description(described)
+    if not (model / BASE_CONFIG).is_file():
+        raise NotFound(f"no part {model / BASE_CONFIG}", field=BASE_CONFIG, fix="fetch it again")
+    facts = read_description(model / BASE_CONFIG)
+    check_shape(facts, settings)
     architecture = AutoConfig.for_model(**facts)
+    make: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        _check_header(read_header(model / BASE), _made(make, architecture), settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # Every site creates the same initial adapters.
-        make: Any = AutoModelForCausalLM.from_config
-        network = make(architecture, attn_implementation="sdpa")
-        _set(network, weights)
+        network = _made(make, architecture)
+        _set(network, read_tensors(model / BASE))
         lora = LoraConfig(
             r=settings.adapter_rank,
             lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
@@ -141,32 +160,65 @@ def load_adapted(
         # Without dropout, so that the same visit gives the same model.
         network = inject_adapter_in_model(lora, network).eval()
     adapted = Adapted(network, _end_token(facts))
-    _fill(adapted, adapters)
+    if (model / ADAPTER).is_file():
+        _fill(adapted, model / ADAPTER)
     return adapted
+
+
+def _made(make: Any, architecture: Any) -> Any:
+    try:
+        return make(architecture, attn_implementation="sdpa")
+    except Exception as error:  # Each architecture checks in its own way.
+        raise InvalidInput(
+            f"the architecture cannot be built: {str(error)[:300]}",
+            field=BASE_CONFIG,
+            fix="use the description that the model was published with",
+        ) from None
+
+
+def _check_header(header: Header, network: Any, settings: CausalLmConfig) -> None:
+    """Raise an error unless the file has the weights of `network`, which holds no numbers."""
+    shapes = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    for name, found in header.shapes.items():
+        if found != shapes.get(name):
+            raise Corrupt(
+                f"{BASE}: {name} has the shape {found}, and {shapes.get(name)} is described",
+                field=BASE,
+                fix="import the model's folder again, whole",
+            )
+    missing, tied = shapes.keys() - header.shapes.keys(), _tied(network)
+    absent = missing - tied if tied & header.shapes.keys() else missing
+    if absent:
+        raise _incomplete(BASE, absent)
+    if header.numbers != settings.base_parameters:
+        raise InvalidInput(
+            f"the base has {header.numbers} parameters, not {settings.base_parameters}",
+            field="model.config.base_parameters",
+            fix="give the configuration that its import printed",
+        )
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    if buffers > _MOST_BUFFER_BYTES:
+        raise InvalidInput(
+            f"the architecture needs {buffers} bytes beside its weights",
+            field=BASE_CONFIG,
+            fix="use the description that the model was published with",
+        )
 
 
 def _set(network: Any, weights: dict[str, Tensor]) -> None:
     """Give the network the weights of `BASE`, which names tied weights once."""
-    try:
-        missing = set(network.load_state_dict(weights, strict=False).missing_keys)
-    except RuntimeError as error:
-        raise Corrupt(f"{BASE}: {error}", field=BASE, fix="import the folder again") from error
-    tied = _tied(network)
-    absent = missing - tied if tied & set(weights) else missing
-    if absent:
-        raise _incomplete(BASE, absent)
+    network.load_state_dict(weights, strict=False)
 
 
-def _fill(adapted: Adapted, adapters: dict[str, Tensor]) -> None:
+def _fill(adapted: Adapted, path: Path) -> None:
     weights = adapted.trainable()
-    if not adapters:
-        return
-    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in adapters.items()}:
+    if {name: tuple(weight.shape) for name, weight in weights.items()} != read_header(path).shapes:
         raise InvalidInput(
             "the adapters do not have the configured shape",
             field="model.config.adapter_rank",
             fix="give the configuration that the model was made with",
         )
+    adapters = read_tensors(path)
     for name, weight in weights.items():
         weight.data.copy_(adapters[name])
 
@@ -192,40 +244,6 @@ def _end_token(facts: dict[str, Any]) -> int | None:
     end = facts.get("eos_token_id")
     end = end[0] if isinstance(end, list) and end else end
     return end if isinstance(end, int) else None
-
-
-def _shape(facts: dict[str, Any], path: Path) -> dict[str, object]:
-    from transformers import AutoConfig
-
-    facts = dict(facts)
-    if "auto_map" in facts or facts.get("model_type") is None:
-        raise InvalidInput(
-            f"{path} needs code that is not part of transformers",
-            field="model_type",
-            fix="use an architecture that transformers brings, such as llama or gpt2",
-        )
-    try:
-        known = AutoConfig.for_model(**facts)
-    except ValueError as error:
-        raise InvalidInput(
-            f"{path}: {error}", field="model_type", fix="use a model that transformers knows"
-        ) from error
-    return {
-        "layers": int(known.num_hidden_layers),
-        "width": int(known.hidden_size),
-        "heads": int(known.num_attention_heads),
-        "vocabulary": int(known.vocab_size),
-    }
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
-    if not isinstance(facts, dict):
-        raise Corrupt(f"{path} is not an object", field=path.name, fix="copy it again")
-    return facts
 
 
 def _incomplete(where: str, absent: set[str]) -> Corrupt:

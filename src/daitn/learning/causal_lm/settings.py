@@ -9,7 +9,16 @@ import msgspec
 from daitn.learning.recipe import Config, Footprint
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["ADAPTER", "BASE", "BASE_CONFIG", "TOKENIZER", "WEIGHTS", "CausalLmConfig", "footprint"]
+__all__ = [
+    "ADAPTER",
+    "BASE",
+    "BASE_CONFIG",
+    "LARGEST_GROUP",
+    "TOKENIZER",
+    "WEIGHTS",
+    "CausalLmConfig",
+    "footprint",
+]
 
 WEIGHTS = "weights.safetensors"
 """Part: the weights of a model made from scratch."""
@@ -27,19 +36,36 @@ _TOKENIZER_BYTES_PER_ENTRY = 65
 """Measured: a tokenizer of 4,000 entries learnt on MedQuAD takes 260 kB."""
 _QUESTIONS_PER_ANSWER = 5
 """Questions read behind one answer; the median disease at a MedQuAD institute has 4 or 5."""
+LARGEST_GROUP = 6
+"""Records per group; work grows with its square. GARD, the broadest large site, has six labels."""
 _FLOPS_PER_WEIGHT = 6
 """Per weight and token, forward and backward: Kaplan et al. 2020, arXiv:2001.08361, section 2.1."""
+
+
+_BOUNDS = {
+    "layers": (1, 256),
+    "width": (1, 1 << 15),
+    "heads": (1, 1024),
+    "vocabulary": (300, 300_000),
+    "answer_tokens": (4, 1024),
+    "question_tokens": (4, 1024),
+    "batch": (1, 4096),
+    "learning_rate_halves_after": (1, 10**12),
+    "base_parameters": (0, 10**12),
+    "adapter_rank": (1, 1024),
+}
+"""Least and most of every whole number: no configuration makes an estimate, or a loop, endless."""
 
 
 class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configuration. The defaults are the best measured on MedQuAD with two CPU cores."""
 
     layers: int = 3
-    """Layers of the network, at least 1."""
+    """Layers of the network, 1 to 256."""
     width: int = 192
-    """Width of the network; `width / heads` must be even."""
+    """Width of the network, at most 32,768; `width / heads` must be even."""
     heads: int = 4
-    """Attention heads of the network, at least 1."""
+    """Attention heads of the network, 1 to 1,024."""
     vocabulary: int = 4000
     """Entries of the tokenizer that is learnt at the first visited site, 300 to 300,000."""
     answer_tokens: int = 64
@@ -50,10 +76,10 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Peak of the first visit, between 0 and 1. It rises over the first tenth of a visit and falls
     to a tenth."""
     batch: int = 16
-    """Examples per step."""
+    """Examples per step, 1 to 4,096."""
     learning_rate_halves_after: int = 6000
     """Later visits peak at `learning_rate / (1 + seen / this)`, where `seen` counts the examples of
-    all earlier visits, so that a late visit does not undo what early ones taught."""
+    all earlier visits, so that a late visit does not undo what early ones taught. 1 to 10^12."""
     keep: float = 0.5
     """Weight in [0, 1) of the arriving weights in the departing ones, from the second visit on.
     Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
@@ -63,8 +89,11 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     base: str | None = None
     """`base.safetensors` for an imported model, which then determines layers, width, heads and
     vocabulary."""
+    base_parameters: int = 0
+    """Parameters of the imported model, as its import printed them; at most 10^12. What the model
+    needs is estimated from them, and other weights are refused."""
     adapter_rank: int = 8
-    """Rank of the adapters on an imported model: Hu et al. 2021, arXiv:2106.09685."""
+    """Rank of the adapters on an imported model, 1 to 1,024: Hu et al. 2021, arXiv:2106.09685."""
 
     @classmethod
     def of(cls, config: Config) -> CausalLmConfig:
@@ -77,18 +106,16 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return settings
 
     def _check(self) -> None:
-        for name in ("layers", "width", "heads", "batch", "adapter_rank"):
-            self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("answer_tokens", "question_tokens"):
-            self._require(name, 4 <= getattr(self, name) <= 1024, "must be from 4 to 1024")
+        for name, (least, most) in _BOUNDS.items():
+            within = least <= getattr(self, name) <= most
+            self._require(name, within, f"must be from {least} to {most}")
         self._require("heads", self.width % (2 * self.heads) == 0, "width / heads must be even")
-        self._require("vocabulary", 300 <= self.vocabulary <= 300_000, "must be 300 to 300000")
         self._require("learning_rate", 0 < self.learning_rate < 1, "must be between 0 and 1")
         self._require("keep", 0 <= self.keep < 1, "must be at least 0 and below 1")
         self._require("generation_share", 0 <= self.generation_share <= 1, "must be from 0 to 1")
-        halves_after = self.learning_rate_halves_after
-        self._require("learning_rate_halves_after", halves_after >= 1, "must be at least 1")
         self._require("base", self.base in (None, BASE), f"must be {BASE!r} or absent")
+        stated = bool(self.base) == bool(self.base_parameters)
+        self._require("base_parameters", stated, "must be what the import of `base` printed")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
@@ -99,7 +126,8 @@ def footprint(settings: CausalLmConfig) -> Footprint:
     """Estimate what a model needs, from its shape alone."""
     width = settings.width
     per_layer = 12 * width * width + 2 * width
-    weights = settings.vocabulary * width + settings.layers * per_layer + width
+    formed = settings.vocabulary * width + settings.layers * per_layer + width
+    weights = settings.base_parameters or formed
     adapters = settings.layers * settings.adapter_rank * 18 * width
     trained = adapters if settings.base else weights
     tokens = (
@@ -107,8 +135,11 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         + _QUESTIONS_PER_ANSWER * (settings.question_tokens + 2)
         + settings.generation_share * (settings.answer_tokens + settings.question_tokens)
     )
-    numbers_per_token = settings.layers * 24 * width + 3 * settings.vocabulary
-    activations = settings.batch * tokens * numbers_per_token
+    # An imported model may have wider blocks than ours.
+    inside = max(settings.layers * 24 * width, 2 * settings.base_parameters / width)
+    numbers_per_token = inside + 3 * settings.vocabulary
+    row = settings.answer_tokens + LARGEST_GROUP * (settings.question_tokens + 2)
+    activations = settings.batch * (tokens * numbers_per_token + row * row)
     return Footprint(
         parameters=weights + (adapters if settings.base else 0),
         flops_per_example=_FLOPS_PER_WEIGHT * weights * tokens,

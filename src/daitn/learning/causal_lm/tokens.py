@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from daitn.learning.causal_lm.settings import TOKENIZER, CausalLmConfig
-from daitn.objects.errors import Corrupt, NotFound
+from daitn.learning.causal_lm.settings import CausalLmConfig
 
-__all__ = ["Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer", "load_tokenizer"]
+__all__ = ["Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer"]
 
 _MARKS = ("<pad>", "<answer>", "<question>", "<end>")
 _LEARNT_CHARACTERS = 1000
@@ -59,17 +57,6 @@ def learn_tokenizer(
 def knows_only_bytes(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer is still that of a fresh model."""
     return bool(tokenizer.get_vocab_size() == len(_MARKS) + 256)
-
-
-def load_tokenizer(model: Path) -> Tokenizer:
-    """Read the tokenizer part; raises `NotFound` or `Corrupt`."""
-    path = model / TOKENIZER
-    if not path.is_file():
-        raise NotFound(f"no part {path}", field=TOKENIZER, fix="fetch the model again")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise Corrupt(f"{path}: {error}", field=TOKENIZER, fix="fetch the model again") from error
 
 
 def _pre_tokenizer() -> pre_tokenizers.ByteLevel:

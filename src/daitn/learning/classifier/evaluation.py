@@ -13,6 +13,7 @@ from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import LabelMeasured, Measured
+from daitn.learning.weights import check_finite
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["check_metric", "evaluate"]
@@ -41,7 +42,9 @@ def evaluate(
     targets = class_indices(table.labels, config, test)
     standard = state.standard or _unscaled(len(table.columns))
     with torch.inference_mode():
-        guesses = forward(scaled(table.features, standard), state.layers).argmax(dim=1)
+        scores = forward(scaled(table.features, standard), state.layers)
+    check_finite(scores)
+    guesses = scores.argmax(dim=1)
     right: NDArray[np.bool_] = (guesses == targets).numpy()
     by_label = {
         name: right[targets.numpy() == index]

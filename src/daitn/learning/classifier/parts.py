@@ -8,29 +8,36 @@ until data determines its columns; `features.json` holds the seed of its future 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.recipe import DataFault, Fault
-from daitn.objects.errors import Corrupt
+from daitn.learning.weights import Shape, read_header, read_tensors
+from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.text import plain
 
 __all__ = ["Standard", "State", "fresh", "read", "settle", "write"]
 
 _WEIGHTS = "weights.safetensors"
 _FEATURES = "features.json"
+_MOST_FEATURES_BYTES = 16 << 20
+_SCALE = frozenset({"standard.mean", "standard.var", "standard.count"})
 
 
 class _Features(msgspec.Struct, frozen=True, kw_only=True):
-    seed: int
-    columns: tuple[str, ...] = ()
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    columns: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=10_000)], ...],
+        msgspec.Meta(max_length=100_000),
+    ] = ()
 
 
 @dataclass
@@ -101,18 +108,22 @@ def write(state: State, out: Path) -> None:
 def read(model: Path, config: ClassifierConfig) -> State:
     """Read a model's parts. Raises `Corrupt` if they do not fit the configuration."""
     try:
+        if (model / _FEATURES).stat().st_size > _MOST_FEATURES_BYTES:
+            raise _mismatch(f"{_FEATURES} has more than {_MOST_FEATURES_BYTES} bytes")
         features = msgspec.json.decode((model / _FEATURES).read_bytes(), type=_Features)
-        tensors = load_file(model / _WEIGHTS)
-    except (OSError, msgspec.DecodeError, SafetensorError) as error:
+        shapes = read_header(model / _WEIGHTS).shapes
+    except (OSError, msgspec.DecodeError, DaitnError) as error:
         raise _mismatch(f"{error}") from error
-    state = fresh(config, features.seed)
-    state.columns = tuple(map(plain, features.columns))
-    if not tensors and not features.columns:
-        return state
+    if not shapes and not features.columns:
+        return fresh(config, features.seed)
     width = len(features.columns) or config.features
     if not isinstance(width, int):
         raise _mismatch("it has weights but names no columns")
     sizes = config.layer_sizes(width)
+    _check_shapes(shapes, sizes)
+    tensors = read_tensors(model / _WEIGHTS)
+    columns = tuple(map(plain, features.columns))
+    state = State(seed=features.seed, columns=columns, layers=[], standard=None)
     state.layers = [
         (
             _tensor(tensors, f"layers.{index}.weight", (after, before)),
@@ -141,6 +152,23 @@ def _tensor(
     if not bool(torch.isfinite(tensor).all()):
         raise _mismatch(f"{name} has values that are not finite")
     return tensor
+
+
+def _check_shapes(shapes: Mapping[str, Shape], sizes: tuple[int, ...]) -> None:
+    """Raise `Corrupt` before anything is read, unless the tensors are those of these layers."""
+    width = sizes[0]
+    expected: dict[str, Shape] = {}
+    for index, (before, after) in enumerate(itertools.pairwise(sizes)):
+        expected[f"layers.{index}.weight"] = (after, before)
+        expected[f"layers.{index}.bias"] = (after,)
+    for name in expected.keys() | shapes.keys():
+        shape = shapes.get(name)
+        if name in expected:
+            fits = shape == expected[name]
+        else:
+            fits = name in _SCALE and shape in ((width,), (1,))
+        if not fits:
+            raise _mismatch(f"{name} is not a tensor of shape {expected.get(name, (width,))}")
 
 
 def _counts(tensors: dict[str, Tensor], width: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,7 @@ def train(
     targets = class_indices(table.labels, config, data)
     state.standard = merged(state.standard, table.features, examples)
     inputs = scaled(table.features, state.standard)
-    order = _order(len(targets), examples, seed)
-    _fit(state, config, inputs, targets, order, watch)
+    _fit(state, config, inputs, targets, examples, seed, watch)
     return Trained(examples=examples, seconds=time.perf_counter() - started)
 
 
@@ -55,10 +54,11 @@ def _fit(
     config: ClassifierConfig,
     inputs: Tensor,
     targets: Tensor,
-    order: Tensor,
+    examples: int,
+    seed: int,
     watch: Callable[[Progress], None],
 ) -> None:
-    """Train on `order` in batches."""
+    """Train on so many examples in batches."""
     device = engine_device()
     inputs, targets = inputs.to(device), targets.to(device)
     layers = [
@@ -68,8 +68,9 @@ def _fit(
     tensors = [tensor for layer in layers for tensor in layer]
     arrived = [tensor.detach().clone() for tensor in tensors]
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
-    total, done, summed, since = len(order), 0, 0.0, 0
-    for batch in torch.split(order.to(device), config.batch):
+    done, summed, since = 0, 0.0, 0
+    for rows in _batches(len(targets), examples, config.batch, seed):
+        batch = rows.to(device)
         optimiser.zero_grad()
         loss = functional.cross_entropy(forward(inputs[batch], layers), targets[batch])
         objective = loss + config.proximal / 2 * _distance(tensors, arrived)
@@ -77,8 +78,8 @@ def _fit(
         optimiser.step()
         summed, since = summed + float(loss.detach()) * len(batch), since + len(batch)
         before, done = done, done + len(batch)
-        if before * _REPORTS // total != done * _REPORTS // total:
-            watch(Progress(examples=done, of_examples=total, loss=summed / since))
+        if before * _REPORTS // examples != done * _REPORTS // examples:
+            watch(Progress(examples=done, of_examples=examples, loss=summed / since))
             summed, since = 0.0, 0
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
 
@@ -89,11 +90,16 @@ def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
     return torch.stack(gaps).sum()
 
 
-def _order(rows: int, examples: int, seed: int) -> Tensor:
-    """The row of each example: consecutive shuffles of all rows."""
+def _batches(rows: int, examples: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """The row of each example: consecutive shuffles of all rows, made as they are needed."""
     generator = torch.Generator().manual_seed(seed)
-    rounds = -(-examples // rows)
-    return torch.cat([torch.randperm(rows, generator=generator) for _ in range(rounds)])[:examples]
+    order = torch.empty(0, dtype=torch.int64)
+    while examples > 0:
+        size = min(batch, examples)
+        while len(order) < size:
+            order = torch.cat((order, torch.randperm(rows, generator=generator)))
+        yield order[:size]
+        order, examples = order[size:], examples - size
 
 
 def merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:

@@ -12,7 +12,7 @@ import msgspec
 from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
 from daitn.control.route.next_site import check_travels
-from daitn.identity.signing import check_lineage
+from daitn.identity.signing import check_lineage, check_model
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary
 from daitn.node.agents.store import AgentStore
@@ -30,7 +30,7 @@ from daitn.objects.jobs import (
     Submitted,
     WorkNeeds,
 )
-from daitn.objects.lineage import Lineage
+from daitn.objects.lineage import Lineage, ancestry
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.requests import (
     AssessIntent,
@@ -162,9 +162,12 @@ class AgentHome:
         if not self._awaits(agent):
             return
         itinerary = Itinerary.of(agent)
-        check_lineage(Lineage(job=agent.job, entries=tuple(itinerary.job.lineage)))
+        lineage = Lineage(job=agent.job, entries=tuple(itinerary.job.lineage))
+        check_lineage(lineage)
         if itinerary.job.best is not None:
-            await self._transport.fetch(itinerary.job.best.model, lambda done, total: None)
+            best = itinerary.job.best.model
+            check_model(ancestry(lineage, best.manifest), best.manifest)
+            await self._transport.fetch(best, lambda done, total: None)
         if not self._awaits(agent):
             return  # Cancelled or restarted meanwhile.
         await self._update(agent)
@@ -343,8 +346,7 @@ class AgentHome:
         if shown.model is None:
             raise NotFound(f"{agent.job} has no measured model yet", field="job")
         lineage = Lineage(job=agent.job, entries=tuple(Itinerary.of(agent).job.lineage))
-        known = {entry.fact.site: entry.public_key for entry in lineage.entries}
-        return encode(TrainedModel(job=shown, lineage=lineage, keys=known))
+        return encode(TrainedModel(job=shown, lineage=lineage))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""

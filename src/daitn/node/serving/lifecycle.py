@@ -284,12 +284,6 @@ class ModelLifecycle:
         await self._host.start()
         await self._transport.fetch(desired.model, lambda done, total: None)
         manifest = self._store.manifest(desired.model.manifest)
-        if manifest.size_bytes > desired.model.size_bytes:
-            raise InvalidInput(
-                f"{desired.name} has {manifest.size_bytes} bytes, not {desired.model.size_bytes}",
-                field="model.size_bytes",
-                fix="deploy it with its actual size",
-            )
         try:
             folder.mkdir()
             await asyncio.to_thread(self._store.unpack, manifest, folder)

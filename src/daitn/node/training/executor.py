@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import shutil
 import tempfile
 import time
@@ -20,11 +19,12 @@ from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
+from daitn.node.training.bounds import Capacity, check_estimate, within
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound, WorkFailed
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
@@ -37,7 +37,6 @@ __all__ = ["Executor", "scratch_folder"]
 
 log = logging.getLogger(__name__)
 
-MOST_MODEL_BYTES = 10**14
 _SLOWEST_FLOPS = 1e9
 """Assumed of a site that has not measured its speed."""
 RECENT_S = 600.0
@@ -80,11 +79,13 @@ class Executor:
         self._packing = asyncio.Lock()
         self._turns = Turns()
         """For the training engine."""
+        self._capacity: Capacity | None = None
         self._touched_at_s: dict[Digest, float] = {}
         self._prefetched: dict[Digest, Moved] = {}
 
     def offer(self, descriptor: NodeDescriptor) -> None:
         """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
+        self._capacity = Capacity.of(descriptor, self._config.longest_s)
         names = {dataset.name for dataset in descriptor.datasets}
         offered_tests = {
             (test.topic, test.test_schema)
@@ -148,24 +149,16 @@ class Executor:
         )
 
     async def _footprint(self, recipe: str, config: Config) -> Footprint:
-        footprint = await self._consultant.estimate(recipe, config)
-        sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
-        if min(sizes) < 0 or not 0.0 <= footprint.flops_per_example < math.inf:
-            raise WorkFailed(
-                f"the recipe {recipe} gave an impossible estimate",
-                fix="correct the recipe",
-            )
-        if max(footprint.memory_bytes, footprint.size_bytes) > MOST_MODEL_BYTES:
-            raise InvalidInput(
-                f"a model of this configuration takes {footprint.memory_bytes:.3g} bytes",
-                field="model.config",
-                fix="configure a smaller model",
-            )
-        return footprint
+        return check_estimate(recipe, await self._consultant.estimate(recipe, config))
 
-    async def _limits(self, work: Work, examples: int) -> Limits:
-        """What the work may take: what its recipe estimates of the model, with a margin."""
+    async def _bounds(self, work: Work, examples: int) -> Limits:
+        """What the work may take: what its recipe estimates of the model, with a margin.
+
+        Raises `InvalidInput` for work that this site cannot do, before anything is done for it.
+        """
+        assert self._capacity is not None
         footprint = await self._footprint(work.recipe, work.config)
+        self._capacity.check(footprint, work.model, examples)
         return self._sandbox.limits_for(
             memory_bytes=footprint.memory_bytes,
             size_bytes=footprint.size_bytes,
@@ -186,9 +179,9 @@ class Executor:
 
     async def _originate(self, work: VisitWork, place: int, folder: Path) -> WorkResult:
         self._dataset(work)
+        limits = await self._bounds(work, 0)
         out = _new_folder(folder / "out")
-        limits = await self._limits(work, 0)
-        async with self._turns.turn(place):
+        async with self._turns.turn(place), within(self._config.longest_s):
             await self._trainer.initialise(work.recipe, work.config, work.seed, out, limits=limits)
         model, _ = await self._pack(work.recipe, out)
         return self._done(
@@ -212,11 +205,11 @@ class Executor:
         dataset = self._dataset(work)
         gate, losses = dataset.disclosure, LossGate(dataset.least_records)
         gate.check_examples(work.examples)
+        limits = await self._bounds(work, work.examples)
         await self._inspect_changed(work.recipe, dataset)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         out = _new_folder(folder / "out")
-        limits = await self._limits(work, work.examples)
-        async with self._turns.turn(place):
+        async with self._turns.turn(place), within(self._config.longest_s):
             with gate.failures():
                 trained = await self._trainer.train(
                     work.recipe,
@@ -255,10 +248,10 @@ class Executor:
 
     async def _verify(self, work: VerifyWork, place: int, folder: Path) -> WorkResult:
         test = self._test_set(work)
+        limits = await self._bounds(work, self._items[test.path])
         await self._inspect_changed(work.recipe, test)
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
-        limits = await self._limits(work, self._items[test.path])
-        async with self._turns.turn(place):
+        async with self._turns.turn(place), within(self._config.longest_s):
             self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
             with test.disclosure.failures():

@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.identifiers import Digest
-from daitn.objects.models import CHUNK_BYTES, Manifest, Part
+from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef, Part
 from daitn.objects.wire import decode
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "checked_digest",
     "checked_manifest",
     "chunk_sizes",
+    "declared",
     "digest_of",
     "part_name_problem",
     "read_manifest",
@@ -103,6 +104,21 @@ def chunk_sizes(manifest: Manifest) -> dict[Digest, int]:
             if sizes.setdefault(digest, size) != size:
                 raise _malformed(f"gives chunk {digest} two sizes")
     return sizes
+
+
+def declared(manifest: Manifest, model: ModelRef) -> Manifest:
+    """Return a manifest whose parts have the size that its reference declares.
+
+    A manifest may name one chunk many times, so that little is fetched and much is unpacked. Raises
+    `Corrupt` for a different size.
+    """
+    if manifest.size_bytes == model.size_bytes:
+        return manifest
+    raise Corrupt(
+        f"the model's parts have {manifest.size_bytes} bytes, not {model.size_bytes} as declared",
+        field="model.size_bytes",
+        fix="do not use this model; ask whoever referred to it for its size",
+    )
 
 
 def _check_part(part: Part) -> None:

@@ -58,6 +58,8 @@ def assemble(manifest: Manifest, folder: Path, read: Callable[[Digest], bytes]) 
     if any(folder.iterdir()):
         raise InvalidInput(f"{folder} is not empty", field=str(folder), fix="name a new folder")
     sizes = chunk_sizes(manifest)
+    if manifest.size_bytes > shutil.disk_usage(folder).free:
+        raise storage_full(folder, manifest.size_bytes)
     try:
         for part in manifest.parts:
             _assemble_file(part, folder / part.name, sizes, read)

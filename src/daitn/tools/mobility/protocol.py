@@ -83,6 +83,7 @@ class ModelTransport(Protocol):
 
         Discards a wrong chunk and requests it from another holder; keeps what arrived before a
         failure, so the next call continues from there. `watch(done, total)` in bytes. Raises
+        `Corrupt` before any chunk is requested if the parts do not have the declared size,
         `Unreachable` when no holder can supply a chunk, and `StorageFull`.
         """
         ...

@@ -16,7 +16,7 @@ from daitn.objects.wire import encode
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.exchange import WINDOW, Exchange, FetchChunk
-from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES, chunk_sizes
+from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES, chunk_sizes, declared
 from daitn.tools.mobility.protocol import BlobStore, Moved
 
 __all__ = ["ChunkTransport"]
@@ -91,7 +91,8 @@ class ChunkTransport:
         self._prefer = prefer
         self._on_transfer = on_transfer
         self._stall_s = stall_s
-        self._fetches: dict[Digest, _Fetch] = {}
+        self._fetches: dict[tuple[Digest, int], _Fetch] = {}
+        """By manifest and declared size: each declaration is checked."""
 
     async def fetch(self, model: ModelRef, watch: Watch) -> Moved:
         """See `ModelTransport`.
@@ -128,7 +129,7 @@ class ChunkTransport:
             await self._end(fetch)
 
     def _joined(self, model: ModelRef) -> _Fetch:
-        fetch = self._fetches.get(model.manifest)
+        fetch = self._fetches.get(_key(model))
         if fetch is not None and fetch.task is not None and not fetch.task.done():
             return fetch
         holders: Sequence[SiteId] = [site for site in model.holders if site != self._site]
@@ -136,20 +137,20 @@ class ChunkTransport:
             holders = self._prefer(holders)
         fetch = _Fetch(model, Exchange(holders, patience_s=self._stall_s))
         fetch.task = asyncio.create_task(self._run(fetch), name=f"fetch {model.manifest}")
-        self._fetches[model.manifest] = fetch
+        self._fetches[_key(model)] = fetch
         return fetch
 
     async def _end(self, fetch: _Fetch) -> None:
         assert fetch.task is not None
-        if self._fetches.get(fetch.model.manifest) is fetch:
-            del self._fetches[fetch.model.manifest]
+        if self._fetches.get(_key(fetch.model)) is fetch:
+            del self._fetches[_key(fetch.model)]
         fetch.task.cancel()
         await asyncio.gather(fetch.task, return_exceptions=True)
 
     async def _run(self, fetch: _Fetch) -> Moved:
         began_s = _now_s()
         try:
-            manifest = await self._manifest(fetch)
+            manifest = declared(await self._manifest(fetch), fetch.model)
             await self._chunks(fetch, manifest)
         finally:
             self._report(fetch.exchange)
@@ -298,6 +299,10 @@ def _cancel(
         if ask in unwanted:
             task.cancel()
             del tasks[task]
+
+
+def _key(model: ModelRef) -> tuple[Digest, int]:
+    return model.manifest, model.size_bytes
 
 
 def _unreachable(digest: Digest, fetch: _Fetch) -> Unreachable:

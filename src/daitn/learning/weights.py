@@ -1,0 +1,100 @@
+"""Weights in safetensors files that came from elsewhere: known by their header before any is read.
+
+Reading them runs no code. Whoever loads a model compares the header with what its configuration
+expects, so that nothing is allocated for a tensor that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from daitn.learning.recipe import DataFault, Fault
+from daitn.objects.errors import Corrupt, NotFound
+
+__all__ = ["Header", "Shape", "check_finite", "read_header", "read_tensors"]
+
+Shape = tuple[int, ...]
+
+MOST_HEADER_BYTES = 1 << 24
+"""Enough for 100,000 tensors; the format itself allows six times as much."""
+MOST_TENSORS = 100_000
+MOST_NAME_CHARS = 500
+_LENGTH_BYTES = 8
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""The number types that weights have."""
+
+
+class Header(NamedTuple):
+    """What a file says of its tensors. The file has exactly the bytes that they need."""
+
+    shapes: dict[str, Shape]
+    metadata: dict[str, str]
+
+    @property
+    def numbers(self) -> int:
+        return sum(map(math.prod, self.shapes.values()))
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a file of weights.
+
+    Raises `NotFound`, and `Corrupt` for one that is malformed, too large, or of other number types.
+    """
+    if not path.is_file():
+        raise NotFound(f"no part {path}", field=path.name, fix="fetch the model again")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MOST_HEADER_BYTES:
+        raise _corrupt(path, f"its header has {length} bytes, at most {MOST_HEADER_BYTES} are read")
+    shapes: dict[str, Shape] = {}
+    try:
+        # The library checks that the tensors cover the file without gaps and overlaps.
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            if len(names) > MOST_TENSORS or any(len(name) > MOST_NAME_CHARS for name in names):
+                raise _corrupt(path, "it has too many tensors, or too long names")
+            for name in names:
+                tensor = file.get_slice(name)
+                if tensor.get_dtype() not in _BYTES:
+                    raise _corrupt(path, f"{name} has the type {tensor.get_dtype()}")
+                shapes[name] = tuple(tensor.get_shape())
+            return Header(shapes, dict(file.metadata() or {}))
+    except SafetensorError as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file whose header was found good.
+
+    Raises `Corrupt` for a value that is not finite: whatever is computed with it would be too.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise _corrupt(path, str(error)) from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise _corrupt(path, f"{name} has values that are not finite")
+    return tensors
+
+
+def check_finite(scores: Tensor) -> None:
+    """Raise `DataFault` for scores that are not finite: the best of them would be chance."""
+    if not bool(torch.isfinite(scores).all()):
+        raise DataFault(
+            Fault.SCORES_NOT_FINITE,
+            "the model's scores are not finite",
+            field="model",
+            fix="train it anew, with a lower learning rate",
+        )
+
+
+def _corrupt(path: Path, problem: str) -> Corrupt:
+    return Corrupt(f"{path}: {problem}", field=path.name, fix="fetch the model again")
