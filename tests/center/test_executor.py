@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from daitn.center import executor as actions_module
-from daitn.center.executor import JobExecutor
+from daitn.center.executor import JobExecutor, _assigned, _sites_away
 from daitn.center.experience import Experience
 from daitn.control.jobs.commands import Assess, ChooseVerifiers, ComputeRoute, StartWork
-from daitn.control.jobs.job import Job, Outstanding
-from daitn.objects.identifiers import JobId, SiteId, VisitId
-from daitn.objects.jobs import Assessed, JobEvent, Planned, Reported, VerifiersChosen
+from daitn.control.jobs.job import Job, ModelCandidate, Outstanding
+from daitn.objects.descriptors import DataPolicy
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.jobs import (
+    Assessed,
+    JobEvent,
+    Planned,
+    Reported,
+    VerifiersChosen,
+)
 from daitn.objects.messages import VisitWork, Work, WorkState, WorkStatus
+from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
@@ -24,6 +33,7 @@ from daitn.tools.journal.memory import MemoryJournal
 from daitn.topology import relevance as topology
 from daitn.topology.snapshot import Drrt, MsDrrt
 from tests.control.jobs.world import INTENT, NEEDS
+from tests.topology import medicine
 
 NETCO = SiteId("netco")
 
@@ -133,3 +143,44 @@ async def test_an_answer_that_is_no_status_is_no_failure(
     assert not scene.fed
     assert not scene.told
     assert "the work status from netco cannot be read" in caplog.text
+
+
+OPEN_TOMORROW = DataPolicy(recipes=("*",), hours=("Tue 00:00-24:00",))
+
+
+@pytest.mark.parametrize(
+    ("lost", "policy", "words"),
+    [
+        ((), OPEN_TOMORROW, "sites outside of their hours: a"),
+        (("a",), DataPolicy(recipes=("*",)), "sites that are away: a"),
+        (("a",), OPEN_TOMORROW, "sites that are away: a"),
+        ((), DataPolicy(recipes=("*",), owners=("friends",), hours=OPEN_TOMORROW.hours), ""),
+    ],
+)
+def test_a_job_waits_for_sites_that_only_time_keeps_from_it(
+    lost: tuple[str, ...], policy: DataPolicy, words: str
+) -> None:
+    data = medicine.data_site("a", medicine.dataset("a", "medicine", policy=policy))
+    verifiers = medicine.nodes()[-2:]
+    topology = medicine.cut(medicine.drrt([data, *verifiers], lost=lost), medicine.intent())
+    job = Job(
+        id=JobId("qa-1"), intent=medicine.intent(), needs=NEEDS, start=None, insist=False,
+        submitted_at_s=0.0,
+    )  # fmt: skip
+    assert _sites_away(job, topology, ()) == words
+
+
+def test_a_verifier_that_refused_a_model_is_not_given_it_again_at_once() -> None:
+    topology = medicine.cut(medicine.drrt(medicine.nodes()), medicine.intent())
+    job = Job(
+        id=JobId("qa-1"), intent=medicine.intent(), needs=NEEDS, start=None, insist=False,
+        submitted_at_s=0.0,
+    )  # fmt: skip
+    job.candidate = ModelCandidate(
+        model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()), base=None, visit=None,
+        cost_usd=0.0, release_to=("*",), parents=(),
+    )  # fmt: skip
+    objective = ObjectiveName("broad")
+    assert _assigned(job, topology, objective, Counter()).site == "board"
+    job.candidate.refused.add(SiteId("board"))
+    assert _assigned(job, topology, objective, Counter()).site is None

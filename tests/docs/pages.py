@@ -28,7 +28,7 @@ class Block:
     line: int
     language: str
     kind: str
-    """Of a YAML block: `intent`, `node`, `center`, `network`; empty otherwise."""
+    """Of a YAML block: `intent`, `node`, `center`, `network`, `policy`; empty otherwise."""
     file: str
     """Where the reader is to save it; empty if nowhere."""
     body: str

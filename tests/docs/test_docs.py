@@ -30,6 +30,7 @@ WALK = (
     "how-to/write-an-intent.md",
     "how-to/bring-your-own-model.md",
     "how-to/run-a-site.md",
+    "how-to/say-what-you-let-in.md",
     "how-to/serve-models.md",
     "how-to/ask-the-network.md",
     "how-to/add-a-recipe.md",
@@ -99,6 +100,8 @@ def test_every_yaml_file_is_what_it_is_said_to_be(block: Block) -> None:
             checked(plain, intents.TrainingIntent, "intent")
         case "node":
             checked(plain, config.NodeConfig, "node")
+        case "policy":
+            checked(plain, config.PolicyConfig, "policy")
         case "center":
             checked(plain, CenterConfig, "center")
         case "network":
@@ -148,7 +151,9 @@ def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
     told = _walk(WALK, tmp_path)
     assert "metals-1  reached" in told
     assert "nearest-1  reached" in told
-    assert told.count("exit code 3") == 4
+    assert told.count("exit code 3") == 5
+    assert "allows no more visits of me today" in told
+    assert "signed by a control centre" in told
     assert "It depends." in told
     assert told.count("\ngold\n") == 3
     assert "tin, says metals-1" in told

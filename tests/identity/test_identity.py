@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.signing import check_advert, sign_advert
-from daitn.objects.access import check_visit
-from daitn.objects.descriptors import DataPolicy, NodeDescriptor, Role
-from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.identifiers import OwnerId, SiteId
 
 KEY = SigningKey.generate()
@@ -58,16 +57,3 @@ def test_an_advert_cannot_be_changed_on_its_way() -> None:
     changed = msgspec.structs.replace(descriptor, jurisdiction="EU")
     with pytest.raises(Corrupt):
         check_advert(msgspec.structs.replace(advert, descriptor=changed))
-
-
-@pytest.mark.parametrize(
-    ("recipe", "owner", "field"),
-    [("other", "acme", "model.recipe"), ("classifier", "stranger", "owner")],
-)
-def test_a_policy_refuses_and_says_what(recipe: str, owner: str, field: str) -> None:
-    policy = DataPolicy(recipes=("classifier",), owners=("acme",))
-    check_visit(policy, "qa", "classifier", "acme")
-    with pytest.raises(Refused) as caught:
-        check_visit(policy, "qa", recipe, owner)
-    assert caught.value.field == field
-    assert caught.value.fix

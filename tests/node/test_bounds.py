@@ -13,7 +13,9 @@ from daitn.identity.keys import SigningKey
 from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Footprint
 from daitn.learning.trainer import Trainer
-from daitn.node.config import DatasetConfig, NodeConfig
+from daitn.node.admission import Admission
+from daitn.node.audit import AuditLog
+from daitn.node.config import DatasetConfig, NodeConfig, PolicyConfig
 from daitn.node.training.bounds import Capacity, within
 from daitn.node.training.executor import Executor
 from daitn.objects.descriptors import (
@@ -45,7 +47,7 @@ class Clinic:
         network = MemoryNetwork()
         data = folder / "data.csv"
         data.write_text("x,y,label\n" + "".join(f"{n},{-n},{'ab'[n % 2]}\n" for n in range(20)))
-        policy = DataPolicy(recipes=("*",))
+        policy = PolicyConfig(recipes=("*",))
         config = NodeConfig(
             site=SITE,
             owner=OwnerId("clinic"),
@@ -70,16 +72,19 @@ class Clinic:
         self.asked: list[Digest] = []
         self.trainer = Trainer(threads=1)
         self._holder = network.open(HOLDER)
+        key = SigningKey.at(self.state / "key")
+        audit = AuditLog(self.state / "audit", SITE, key)
         self._executor = Executor(
             config,
             self.trainer,
             self.store,
             ChunkTransport(network.open(SITE), SITE, self.store),
-            SigningKey.at(self.state / "key"),
+            key,
             consultant,
+            Admission(audit, config.datasets),
             self._hear,
         )
-        self._executor.offer(described(policy))
+        self._executor.offer(described(policy.published))
 
     def _hear(self, progress: WorkProgress) -> None: ...
 

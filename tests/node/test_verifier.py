@@ -18,14 +18,19 @@ from daitn.identity.signing import check_attestation
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
-from daitn.node.config import AskingConfig, KeyConfig, NodeConfig
+from daitn.node.admission import Admission, Attempt
+from daitn.node.audit import AuditLog, entries
+from daitn.node.config import AskingConfig, KeyConfig, NodeConfig, PolicyConfig
 from daitn.node.config import TestSetConfig as ExamConfig
+from daitn.node.config.policy import ANYBODY
 from daitn.node.http import HttpServer, Request, Response
 from daitn.node.verifier import deployments as examining
 from daitn.node.verifier.deployments import DeploymentVerifier
-from daitn.objects.deployments import FacilityDescriptor
+from daitn.objects.access import Limits
+from daitn.objects.audit import AuditEvent
+from daitn.objects.deployments import DeploymentDescriptor, FacilityDescriptor
 from daitn.objects.descriptors import NodeDescriptor, Role
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.queries import QueryStatus
@@ -83,7 +88,10 @@ class Unit:
 
     @asynccontextmanager
     async def at_work(
-        self, window: int = 240, now_s: Callable[[], float] = clock.now_s
+        self,
+        window: int = 240,
+        now_s: Callable[[], float] = clock.now_s,
+        policy: PolicyConfig = ANYBODY,
     ) -> AsyncIterator[DeploymentVerifier]:
         config = NodeConfig(
             site=UNIT,
@@ -93,19 +101,34 @@ class Unit:
             center=("tcp/127.0.0.1:1",),
             state=str(self.folder),
             tests=(
-                ExamConfig(topic="medicine", path=str(self.exam), test_schema="multiple-choice/1"),
+                ExamConfig(
+                    topic="medicine",
+                    path=str(self.exam),
+                    test_schema="multiple-choice/1",
+                    policy=policy,
+                ),
             ),
             asking=AskingConfig(every_s=0.01, items=ITEMS, window=window),
         )
         fabric = MemoryNetwork().open(UNIT)
         heard = await fabric.subscribe(keys.ALL_ATTESTED, self._hear)
         membership = cast(Membership, self.nodes)
-        examiner = DeploymentVerifier(config, fabric, membership, self.key, random.Random(7), now_s)
+        audit = AuditLog(self.folder / "audit", UNIT, self.key)
+        examiner = DeploymentVerifier(
+            config,
+            fabric,
+            membership,
+            self.key,
+            random.Random(7),
+            Admission(audit, config.tests),
+            now_s,
+        )
         await examiner.start()
         yield examiner
         await examiner.close()
         await heard.close()
         await fabric.close()
+        audit.close()
 
     async def _hear(self, key: str, payload: bytes) -> None:
         self.told.put_nowait(decode(payload, Attestation))
@@ -170,6 +193,32 @@ async def test_what_is_found_is_what_the_server_is(unit: Unit, server: OpenAiSer
         check_attestation(msgspec.structs.replace(kept, finding=better), unit.key.public)
     with pytest.raises(Corrupt, match="signature"):
         check_attestation(kept, SigningKey.generate().public)
+
+
+async def test_a_policy_bounds_the_rounds_and_the_owner_sees_them(
+    unit: Unit, server: OpenAiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+
+    def examination(admission: Admission, test: ExamConfig, of: DeploymentDescriptor) -> Attempt:
+        try:
+            return admit(admission, test, of)
+        except Refused:
+            refused.set()
+            raise
+
+    admit = Admission.examination
+    monkeypatch.setattr(Admission, "examination", examination)
+    unit.nodes.facility("mdf", server.url)
+    policy = PolicyConfig(recipes=("*",), limits=Limits(measurements_per_day=2))
+    async with unit.at_work(policy=policy):
+        found = [await unit.next(), await unit.next()]
+        await asyncio.wait_for(refused.wait(), 30)
+    assert unit.told.empty()
+    entries_ = [e for e in entries(unit.folder) if e.event is not AuditEvent.STARTED]
+    assert [e.event for e in entries_] == 2 * [AuditEvent.BEGUN, AuditEvent.MEASURED]
+    assert [e.values["accuracy"] for e in entries_[1::2]] == [one.value for one in found]
+    assert entries_[1].visit == "doctor@mdf"
 
 
 async def test_a_fall_is_found_and_a_rise_too(unit: Unit, server: OpenAiServer) -> None:

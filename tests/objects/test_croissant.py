@@ -69,7 +69,10 @@ def test_conditions_stand_in_the_namespace_of_daitn() -> None:
         "@type": "daitn:Policy",
         "daitn:recipes": ["causal-lm"],
         "daitn:owners": ["*"],
+        "daitn:purposes": ["*"],
         "daitn:releaseTo": ["US", "CA"],
+        "daitn:hours": ["*"],
+        "daitn:timeZone": "UTC",
     }
     assert document["daitn:labels"] == [
         {"@type": "daitn:Label", "daitn:label": "information: what is it?", "daitn:count": 300},

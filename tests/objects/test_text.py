@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from daitn.node import config
 from daitn.objects.deployments import Api
-from daitn.objects.descriptors import DataPolicy, covers_topic
+from daitn.objects.descriptors import covers_topic
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import TrainingIntent
@@ -62,10 +62,10 @@ def test_topics_and_owners_are_compared_in_one_form(form: Literal["NFC", "NFD"])
         path="d",
         data_schema="s",
         topics=(topic, TOPIC),
-        policy=DataPolicy(recipes=("*",), owners=(owner,)),
+        policy=config.PolicyConfig(recipes=("*",), owners=(owner,)),
     )
     assert dataset.topics == wanted.data.topics == (TOPIC,)
-    assert wanted.owner in dataset.policy.owners
+    assert wanted.owner in dataset.terms.owners
     test = config.TestSetConfig(topic=topic, path="t", test_schema="s")
     assert test.topic == wanted.objectives[0].topic
     assert decode(encode(wanted), TrainingIntent) == wanted

@@ -158,13 +158,14 @@ def cut(
     wanted: TrainingIntent,
     memory_bytes: int = 1_000_000_000,
     labels: tuple[str, ...] = (),
+    now_s: float = NOW_S,
 ) -> MsDrrt:
     return relevant_to(
         snapshot,
         wanted,
         data_schema="qa-pairs/1",
         test_schema="multiple-choice/1",
-        now_s=NOW_S,
+        now_s=now_s,
         memory_bytes=memory_bytes,
         labels=labels,
         labels_field="model.config.classes" if labels else "",

@@ -233,6 +233,39 @@ def test_a_verifier_beside_the_data_needs_no_release() -> None:
     assert cut(drrt([closed]), intent()).options
 
 
+CLOSED = ("Tue 00:00-24:00",)
+"""`NOW_S` is a Monday."""
+
+
+def test_data_of_another_purpose_or_outside_of_its_hours_is_out() -> None:
+    policy = DataPolicy(recipes=(RECIPE,), purposes=("research",), hours=CLOSED)
+    held = data_site("a", dataset("a", "medicine", policy=policy))
+    snapshot = drrt([held, *nodes()])
+    refused = told(cut(snapshot, intent()), "a/questions")
+    assert set(refused) == {"purpose-allowed", "hours"}
+    assert refused["purpose-allowed"].field == "purpose"
+    assert "Tue 00:00-24:00 (UTC)" in refused["hours"].reason
+    stated = msgspec.structs.replace(intent(), purpose="research")
+    assert set(told(cut(snapshot, stated), "a/questions")) == {"hours"}
+    tomorrow = cut(snapshot, stated, now_s=NOW_S + 86_400.0)
+    assert "a" in {option.site for option in tomorrow.options}
+
+
+def test_a_test_set_whose_policy_says_no_does_not_measure() -> None:
+    policies = {
+        "verifier-policy": DataPolicy(recipes=(RECIPE,), owners=("friends",)),
+        "verifier-hours": DataPolicy(recipes=(RECIPE,), hours=CLOSED),
+    }
+    for name, policy in policies.items():
+        board = verifier_site("board", exam("medicine", policy=policy))
+        relevant = cut(drrt([*nodes()[:9], board, nodes()[-1]]), intent())
+        assert relevant.verifiers[BROAD] == ()
+        assert [v.site for v in relevant.verifiers[EXPERT]] == ["clinic"]
+        refused = told(relevant, "board")
+        assert name in refused
+        assert refused[name].reason.startswith("the owner of the test set ")
+
+
 def test_a_pinned_site_that_cannot_train_is_told() -> None:
     route = tuple(
         PinnedVisit(site=SiteId(site), examples=10) for site in ("cdc", "nidds", "gard", "board")

@@ -53,6 +53,9 @@ __all__ = ["JobExecutor"]
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 5.0
+_AWAY = frozenset({"alive", "verifier-alive"})
+_PASSING = _AWAY | {"hours", "verifier-hours", "pinned"}
+"""Filters that a site fails for a time."""
 START_ATTEMPTS = 3
 """A site that leaves this many requests unanswered counts as failed."""
 
@@ -209,18 +212,18 @@ def _assigned(
 ) -> VerifierAssignment:
     """The verifier of an objective with the fewest failures for the job, then the least load.
 
-    Eligible verifiers are in a jurisdiction into which the model may travel and have not failed to
-    fetch it; those not known to be cut off from its holders come first.
+    Eligible verifiers are in a jurisdiction into which the model may travel and have neither failed
+    to fetch it nor refused it; those not known to be cut off from its holders come first.
     """
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
-    unreached = job.candidate.unreached if job.candidate else frozenset()
+    barred = job.candidate.unreached | job.candidate.refused if job.candidate else frozenset()
     holders = job.candidate.model.holders if job.candidate else ()
     allowed = [
         option.site
         for option in topology.verifiers.get(objective, ())
         if allows(release_to, sites[option.site].descriptor.jurisdiction)
-        and option.site not in unreached
+        and option.site not in barred
     ]
 
     def burden(site: SiteId) -> tuple[bool, int, float, str]:
@@ -253,12 +256,15 @@ def _sites_away(job: Job, topology: MsDrrt, not_back: tuple[SiteId, ...]) -> str
     reasons: dict[str, set[str]] = {}
     for rejection in topology.rejections:
         reasons.setdefault(rejection.candidate, set()).add(rejection.filter)
-    away = sorted(
-        candidate.split("/")[0]
+    passing = {
+        candidate.split("/")[0]: filters - {"pinned"}
         for candidate, filters in reasons.items()
-        if filters in ({"alive"}, {"alive", "pinned"}, {"verifier-alive"})
-    )
-    return f"sites that are away: {', '.join(away)}" if away else ""
+        if filters - {"pinned"} and filters <= _PASSING
+    }
+    away = sorted(site for site, filters in passing.items() if filters & _AWAY)
+    closed = sorted(passing.keys() - away)
+    waits = (("sites that are away", away), ("sites outside of their hours", closed))
+    return "; ".join(f"{what}: {', '.join(sites)}" for what, sites in waits if sites)
 
 
 def _refused(job: Job, command: StartWork, error: DaitnError) -> WorkOutcome:

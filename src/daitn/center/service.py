@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from daitn.center.advice import Advisor
+from daitn.center.audit import Witness
 from daitn.center.config import CenterConfig
 from daitn.center.deployments import DeploymentService
 from daitn.center.drrt_feed import DrrtFeed
@@ -15,6 +16,7 @@ from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.files.atomic import make_folder
+from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
@@ -22,7 +24,13 @@ from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, VisitI
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
-from daitn.objects.messages import ModelsNeeded, RecipeQuestion, WorkReport, WorkStatus
+from daitn.objects.messages import (
+    ModelsNeeded,
+    RecipeQuestion,
+    WorkReceipt,
+    WorkReport,
+    WorkStatus,
+)
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.placement import DeployIntent, RetireIntent
 from daitn.objects.requests import (
@@ -75,6 +83,7 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
+        self._witness = Witness(self._journal, SigningKey.at(state / "key"))
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
         )
@@ -228,8 +237,9 @@ class ControlCenter:
         return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        """`WorkReport` -> nothing: a site reports how a piece of work ended, in a signed
-        `WorkOutcome`; it repeats the report until it is acknowledged."""
+        """`WorkReport` -> `WorkReceipt`: a site reports how a piece of work ended, in a signed
+        `WorkOutcome`, and where its audit log stands; it repeats the report until it is
+        acknowledged."""
         report = decode(payload, WorkReport)
         site = report.outcome.site
         public_key = self._feed.key_of(site)
@@ -239,7 +249,7 @@ class ControlCenter:
             )
         check_report(report, public_key)
         self._jobs.reported(report.outcome)
-        return b""
+        return encode(WorkReceipt(audit=self._witness.answer(site, report.audit, public_key)))
 
     async def _on_store(self, key: str, payload: bytes) -> bytes:
         """one chunk -> its digest: an owner uploads weights, at most 1 MiB at a time."""

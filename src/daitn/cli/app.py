@@ -8,6 +8,7 @@ import typer
 
 from daitn import __version__
 from daitn.cli import (
+    audit,
     certificates,
     data,
     deploy,
@@ -17,6 +18,7 @@ from daitn.cli import (
     joining,
     keys,
     models,
+    policy,
     processes,
     query,
     schemas,
@@ -60,6 +62,8 @@ app.add_typer(joining.app, name="network")
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")
+app.add_typer(policy.app, name="policy")
+app.add_typer(audit.app, name="audit")
 app.command()(schemas.schema)
 app.command()(demo)
 

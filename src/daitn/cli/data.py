@@ -21,11 +21,10 @@ from daitn.learning.installed import installed
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import LEAST_RECORDS, DataProfile, Selection
 from daitn.learning.trainer import Trainer
-from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
+from daitn.node.config import DatasetConfig, NodeConfig, PolicyConfig, TestSetConfig
 from daitn.node.descriptor import described_dataset, described_test_set
 from daitn.objects.descriptors import (
     ANY,
-    DataPolicy,
     DatasetDescriptor,
     Role,
     TestSetDescriptor,
@@ -151,7 +150,8 @@ def check(
 ) -> None:
     """Read a file as a site would, and show what it would publish, or everything wrong with it.
 
-    The options are the fields of the file's entry in a node's file. Nothing leaves this machine.
+    The options are the fields of the file's entry in a node's file, and of its policy. Nothing
+    leaves this machine.
 
     Examples:
 
@@ -188,7 +188,8 @@ async def _checked(
     file: Path, schema: str, test: bool, selection: Selection
 ) -> tuple[DatasetDescriptor | TestSetDescriptor, DataProfile]:
     schema = schema or _schema(file, test)
-    terms = msgspec.structs.asdict(selection)
+    policy = PolicyConfig(recipes=(ANY,), least_records=selection.least_records)
+    table = {name: getattr(selection, name) for name in ("label", "columns", "ignore")}
     trainer = Trainer(threads=1, process=ReadingProcess)
     consultant = Consultant(installed())
     path = str(file.absolute())  # Recipes work in a folder of their own.
@@ -199,7 +200,8 @@ async def _checked(
                 topic="-",
                 path=path,
                 test_schema=schema,
-                **terms,
+                policy=policy,
+                **table,
             )
             return await described_test_set(exam, "test", consultant, trainer)
         data = DatasetConfig(
@@ -207,8 +209,8 @@ async def _checked(
             path=path,
             data_schema=schema,
             topics=("-",),
-            policy=DataPolicy(recipes=(ANY,)),
-            **terms,
+            policy=policy,
+            **table,
         )
         nobody = NodeConfig(
             site=SiteId("-"), owner=OwnerId("-"), jurisdiction="-", roles=(Role.DATA,), state=""

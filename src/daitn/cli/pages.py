@@ -75,7 +75,9 @@ def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
         ("price", f"{dataset.price_usd_per_1k:g} USD for 1,000 examples"),
         ("recipes that may learn", _listed(policy.recipes)),
         ("owners whose models may", _listed(policy.owners)),
+        ("purposes", _listed(policy.purposes)),
         ("models may travel to", _listed(policy.release_to)),
+        ("hours", "any" if ANY in policy.hours else f"{_listed(policy.hours)} {policy.time_zone}"),
         (
             "wording is published",
             "no" if dataset.sketch is None else f"of {dataset.sketch.texts} texts",

@@ -1,4 +1,4 @@
-"""`daitn schema`: the JSON Schema of an intent, a node file or a network file."""
+"""`daitn schema`: the JSON Schema of a file: an intent, a node, a policy, a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daitn.center.config import CenterConfig
 from daitn.cli.field_docs import field_docs
 from daitn.cli.network import NetworkFile
 from daitn.cli.session import print_json
-from daitn.node.config import NodeConfig
+from daitn.node.config import NodeConfig, PolicyConfig
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.wire import to_json
 
@@ -27,6 +27,7 @@ class File(enum.StrEnum):
     NODE = "node"
     CENTER = "center"
     NETWORK = "network"
+    POLICY = "policy"
 
 
 FILES: dict[File, type[msgspec.Struct]] = {
@@ -34,6 +35,7 @@ FILES: dict[File, type[msgspec.Struct]] = {
     File.NODE: NodeConfig,
     File.CENTER: CenterConfig,
     File.NETWORK: NetworkFile,
+    File.POLICY: PolicyConfig,
 }
 
 

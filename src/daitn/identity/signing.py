@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from daitn.identity.keys import SigningKey, check_signature
+from daitn.objects.audit import AuditClaim
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.findings import Attestation, Finding
@@ -111,9 +112,11 @@ def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:
     return Advert(descriptor=descriptor, signature=key.sign(canonical(descriptor)))
 
 
-def sign_report(outcome: WorkOutcome, key: SigningKey) -> WorkReport:
-    """Sign the outcome of a piece of work."""
-    return WorkReport(outcome=outcome, signature=key.sign(canonical(outcome)))
+def sign_report(
+    outcome: WorkOutcome, key: SigningKey, audit: AuditClaim | None = None
+) -> WorkReport:
+    """Sign the outcome of a piece of work; what it says of the audit log is signed by itself."""
+    return WorkReport(outcome=outcome, signature=key.sign(canonical(outcome)), audit=audit)
 
 
 def check_report(report: WorkReport, public_key: str) -> None:

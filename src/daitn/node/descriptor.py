@@ -13,8 +13,15 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.records import read_pairs
 from daitn.learning.installed import installed
 from daitn.learning.recipe import DataProfile
+from daitn.learning.sandbox.probe import available
 from daitn.learning.trainer import Trainer
-from daitn.node.config import DatasetConfig, NodeConfig, ReadNodeConfig, TestSetConfig
+from daitn.node.config import (
+    DatasetConfig,
+    NodeConfig,
+    PolicyConfig,
+    ReadNodeConfig,
+    TestSetConfig,
+)
 from daitn.node.entries import left_out
 from daitn.objects.access import allows
 from daitn.objects.descriptors import (
@@ -179,9 +186,10 @@ async def described_dataset(
     Raises whatever the recipe raises that reads it.
     """
     path = Path(dataset.path)
+    await _check_sandbox(dataset.terms)
     readers = _readers(consultant, "data_schema", dataset.data_schema, field)
     # Recipes that the owner admits come first.
-    readers.sort(key=lambda recipe: not allows(dataset.policy.recipes, recipe))
+    readers.sort(key=lambda recipe: not allows(dataset.terms.recipes, recipe))
     gate = dataset.disclosure
     with gate.failures():
         _, profile = await _first(readers, lambda r: trainer.inspect(r, path, dataset.selection))
@@ -201,8 +209,8 @@ async def described_dataset(
             jurisdiction=config.jurisdiction,
             licence=dataset.licence,
             description=dataset.description,
-            policy=dataset.policy,
-            least_examples=dataset.least_records,
+            policy=dataset.terms.published,
+            least_examples=dataset.terms.least_records,
             sketch=await asyncio.to_thread(_sketch, dataset),
         )
     )
@@ -211,7 +219,7 @@ async def described_dataset(
 
 def _sketch(dataset: DatasetConfig) -> TopicSketch | None:
     """A sketch of the questions' wording, if the owner allows it and there are questions."""
-    if not dataset.sketch or dataset.data_schema != QUESTIONS:
+    if not dataset.terms.sketch or dataset.data_schema != QUESTIONS:
         return None
     return dataset.disclosure.sketch(pair.question for pair in read_pairs(Path(dataset.path)))
 
@@ -220,6 +228,7 @@ async def described_test_set(
     test: TestSetConfig, field: str, consultant: Consultant, trainer: Trainer
 ) -> tuple[TestSetDescriptor, DataProfile]:
     """Describe a test set; see `described_dataset`."""
+    await _check_sandbox(test.terms)
     readers = _readers(consultant, "test_schema", test.test_schema, field)
     path = Path(test.path)
     gate = test.disclosure
@@ -236,9 +245,22 @@ async def described_test_set(
             items=profile.samples,
             chance=test.chance,
             labels=gate.labels(profile.labels),
+            policy=test.terms.published,
         )
     )
     return described, profile
+
+
+async def _check_sandbox(policy: PolicyConfig) -> None:
+    """Raise `InvalidInput` if a policy demands a sandbox that this site does not have."""
+    found = (await available()).mechanisms if policy.sandbox.required else ()
+    missing = [name for name in policy.sandbox.required if name not in found]
+    if missing:
+        raise InvalidInput(
+            "its policy demands a sandbox that this site does not have",
+            field="policy.sandbox.required",
+            fix=f"run the site where it has {', '.join(missing)}, or change the policy",
+        )
 
 
 def _changed_at_s(path: Path) -> float:

@@ -52,6 +52,8 @@ class Disclosure:
     """In messages of this site: `data set notes`."""
     least_records: int
     """Minimum number of records behind anything that leaves."""
+    label_values: bool = True
+    """Whether measured values per label leave."""
 
     def check_profile(self, profile: DataProfile) -> None:
         """Raise `InvalidInput` if there are too few records to describe any of them together."""
@@ -80,11 +82,11 @@ class Disclosure:
         return sketch(texts, self.least_records)
 
     def by_label(self, measured: Measured) -> dict[str, float]:
-        """The metric of the labels with enough items."""
+        """The metric of the labels with enough items, if the owner lets it out."""
         return {
             label: one.value
             for label, one in measured.by_label.items()
-            if one.items >= self.least_records
+            if self.label_values and one.items >= self.least_records
         }
 
     @contextlib.contextmanager

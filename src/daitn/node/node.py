@@ -14,7 +14,9 @@ from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.consultant import Consultant
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
+from daitn.node.admission import Admission
 from daitn.node.agents.role import AgentsRole
+from daitn.node.audit import AuditLog
 from daitn.node.config import NodeConfig
 from daitn.node.descriptor import allowed_recipes, describe
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
@@ -34,6 +36,7 @@ from daitn.objects.messages import (
     Work,
     WorkOutcome,
     WorkProgress,
+    WorkReceipt,
 )
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
@@ -85,6 +88,8 @@ class Node:
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
         self._consultant = Consultant(allowed_recipes(config), sandbox)
+        self._audit = AuditLog(state / "audit", config.site, self._key)
+        admission = Admission(self._audit, (*config.datasets, *config.tests))
         self._executor = Executor(
             config,
             self._trainer,
@@ -92,6 +97,7 @@ class Node:
             self._transport,
             self._key,
             self._consultant,
+            admission,
             self._publish_progress,
         )
         self._roles: Roles | None = None
@@ -103,6 +109,7 @@ class Node:
                 self._store,
                 self._transport,
                 self._key,
+                admission,
                 self._changed.set,
                 roster,
             )
@@ -186,6 +193,7 @@ class Node:
         await self._transport.close()
         await self._trainer.close()
         await self._consultant.close()
+        self._audit.close()
 
     async def _publish_advert(self) -> None:
         assert self.descriptor is not None
@@ -273,11 +281,20 @@ class Node:
         return self._work.models() | serving | travelling
 
     async def _report(self, outcome: WorkOutcome) -> None:
-        await self._fabric.request(
-            keys.center_do("report"),
-            encode(sign_report(outcome, self._key)),
-            timeout_s=REPORT_TIMEOUT_S,
+        report = sign_report(outcome, self._key, self._audit.claim())
+        answer = await self._fabric.request(
+            keys.center_do("report"), encode(report), timeout_s=REPORT_TIMEOUT_S
         )
+        self._take_receipt(answer)
+
+    def _take_receipt(self, answer: bytes) -> None:
+        """The report has arrived, whatever is wrong with its receipt."""
+        try:
+            head = decode(answer, WorkReceipt).audit
+            if head is not None:
+                self._audit.witnessed(head)
+        except DaitnError as error:
+            log.warning("the audit log is not countersigned: %s", error)
 
     def _publish_progress(self, progress: WorkProgress) -> None:
         self._work.progressed(progress)

@@ -18,6 +18,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
+from daitn.node.admission import Admission
 from daitn.node.config import ForwarderConfig, NodeConfig
 from daitn.node.forwarder.offers import serving_offers
 from daitn.node.forwarder.query_client import PacketQueryClient
@@ -68,6 +69,7 @@ class Roles:
         store: BlobStore,
         transport: ModelTransport,
         key: SigningKey,
+        admission: Admission,
         changed: Callable[[], None],
         roster: LiveRoster | None,
     ) -> None:
@@ -113,7 +115,9 @@ class Roles:
         if Role.VERIFIER in config.roles:
             # S311: the order of questions is no secret.
             rng = random.Random()  # noqa: S311
-            self._verifier = DeploymentVerifier(config, fabric, self._membership, key, rng)
+            self._verifier = DeploymentVerifier(
+                config, fabric, self._membership, key, rng, admission
+            )
         self._demand_task: asyncio.Task[None] | None = None
 
     def _forwarder_role(

@@ -1,11 +1,86 @@
-"""Whether a data owner's policy allows a visit. The site enforces it, whoever asks."""
+"""What a data owner's policy says to a visit or a measurement.
+
+Pure: the site enforces it with this module whoever asks, planners leave sites out by its published
+part, and `daitn policy explain` shows it. Every rule rules on its own, so the answer is complete.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+import msgspec
+
 from daitn.objects.descriptors import ANY, DataPolicy
 from daitn.objects.errors import Refused
+from daitn.objects.hours import is_open
 
-__all__ = ["allows", "check_visit"]
+__all__ = [
+    "Limits",
+    "Request",
+    "Ruling",
+    "Usage",
+    "allows",
+    "decide",
+    "published_rulings",
+    "refusals",
+    "rulings",
+]
+
+Most = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of the data may be used in a day of the policy's time zone.
+
+    An absent limit is no limit. They are not published.
+    """
+
+    visits_per_day: Most | None = None
+    """Visits that train the models of one owner. A visit counts once it begins."""
+    measurements_per_day: Most | None = None
+    """Measurements of the models of one owner."""
+    examples_per_day: Most | None = None
+    """Training examples of all visits of one owner."""
+    compute_s_per_day: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+    """Seconds of training and measuring for all owners together. Work that runs when they are used
+    up ends as usual; none begins."""
+
+
+class Request(NamedTuple):
+    """What somebody asks of a data set or a test set."""
+
+    owner: str
+    """Of the model."""
+    recipe: str
+    purpose: str = ""
+    examples: int = 0
+    """To train on; 0: the model is only made or measured."""
+    measures: bool = False
+
+
+class Usage(NamedTuple):
+    """What was used of a data set or a test set today, before a request."""
+
+    visits: int = 0
+    """Of the request's owner; so are the next two."""
+    measurements: int = 0
+    examples: int = 0
+    compute_s: float = 0.0
+    """Of all owners."""
+
+
+class Ruling(NamedTuple):
+    """What one rule of a policy says to a request."""
+
+    rule: str
+    """Its path in the policy, for instance `limits.visits_per_day`."""
+    allowed: bool
+    reason: str
+    """A sentence without its subject, the data owner."""
+    field: str = ""
+    """The field of the intent that it is about."""
+    fix: str = ""
 
 
 def allows(listed: tuple[str, ...], name: str) -> bool:
@@ -13,17 +88,111 @@ def allows(listed: tuple[str, ...], name: str) -> bool:
     return ANY in listed or name in listed
 
 
-def check_visit(policy: DataPolicy, dataset: str, recipe: str, owner: str) -> None:
-    """Raise `Refused` unless `owner`'s model may be trained on `dataset` by `recipe`."""
-    if not allows(policy.recipes, recipe):
-        raise Refused(
-            f"the owner of {dataset} does not allow recipe {recipe}",
-            field="model.recipe",
-            fix=f"use one of: {', '.join(policy.recipes) or 'none'}",
-        )
-    if not allows(policy.owners, owner):
-        raise Refused(
-            f"the owner of {dataset} does not admit models of {owner}",
-            field="owner",
-            fix="ask the data owner for access, or exclude the site",
-        )
+def published_rulings(policy: DataPolicy, request: Request, now_s: float) -> tuple[Ruling, ...]:
+    """What the published rules say, each of them."""
+    return (
+        _recipe(policy, request),
+        _owner(policy, request),
+        _purpose(policy, request),
+        _hours(policy, now_s),
+    )
+
+
+def rulings(
+    policy: DataPolicy, limits: Limits, request: Request, usage: Usage, now_s: float
+) -> tuple[Ruling, ...]:
+    """What every rule says; those about other kinds of work, and absent limits, say nothing."""
+    return (
+        *published_rulings(policy, request, now_s),
+        *_counts(limits, request, usage),
+        *_compute(limits, usage),
+    )
+
+
+def refusals(ruled: tuple[Ruling, ...]) -> tuple[Ruling, ...]:
+    """The rulings that say no; without any, the request is allowed."""
+    return tuple(ruling for ruling in ruled if not ruling.allowed)
+
+
+def decide(
+    policy: DataPolicy, limits: Limits, request: Request, usage: Usage, now_s: float, data: str
+) -> Refused | None:
+    """The first refusal of a request for `data`, as its asker may read it; none: it is allowed."""
+    refused = refusals(rulings(policy, limits, request, usage, now_s))
+    if not refused:
+        return None
+    first = refused[0]
+    return Refused(f"the owner of {data} {first.reason}", field=first.field, fix=first.fix)
+
+
+def _recipe(policy: DataPolicy, request: Request) -> Ruling:
+    rule, field, recipe = "recipes", "model.recipe", request.recipe
+    if allows(policy.recipes, recipe):
+        return Ruling(rule, True, f"allows recipe {recipe}", field)
+    allowed = _listed(policy.recipes)
+    no = f"does not allow recipe {recipe}; allowed: {allowed}"
+    return Ruling(rule, False, no, field, f"use one of: {allowed}")
+
+
+def _owner(policy: DataPolicy, request: Request) -> Ruling:
+    rule, field, owner = "owners", "owner", request.owner
+    if allows(policy.owners, owner):
+        return Ruling(rule, True, f"admits models of {owner}", field)
+    fix = "ask the data owner for access, or exclude the site"
+    return Ruling(rule, False, f"does not admit models of {owner}", field, fix)
+
+
+def _purpose(policy: DataPolicy, request: Request) -> Ruling:
+    rule, field = "purposes", "purpose"
+    stated = f"the purpose {request.purpose}" if request.purpose else "models without a purpose"
+    if allows(policy.purposes, request.purpose):
+        return Ruling(rule, True, f"allows {stated}", field)
+    allowed = _listed(policy.purposes)
+    no = f"does not allow {stated}; allowed: {allowed}"
+    return Ruling(rule, False, no, field, f"state one that is true: {allowed}")
+
+
+def _hours(policy: DataPolicy, now_s: float) -> Ruling:
+    hours = f"{', '.join(policy.hours) or 'never'} ({policy.time_zone})"
+    if is_open(policy.hours, policy.time_zone, now_s):
+        always = ANY in policy.hours
+        return Ruling("hours", True, "takes work at any time" if always else f"is open: {hours}")
+    return Ruling("hours", False, f"takes work only {hours}", fix="wait until then")
+
+
+def _counts(limits: Limits, request: Request, usage: Usage) -> Iterator[Ruling]:
+    of = f"of {request.owner}"
+    if request.measures:
+        most, done = limits.measurements_per_day, usage.measurements
+        yield from _count("measurements_per_day", most, done, 1, f"measurements {of}", "")
+    elif request.examples > 0:
+        most, done = limits.visits_per_day, usage.visits
+        yield from _count("visits_per_day", most, done, 1, f"visits {of}", "")
+        most, done, more = limits.examples_per_day, usage.examples, request.examples
+        what, field = f"examples {of}", "budget.examples"
+        yield from _count("examples_per_day", most, done, more, what, field)
+
+
+def _count(
+    name: str, most: int | None, done: int, more: int, what: str, field: str
+) -> Iterator[Ruling]:
+    """The number of the limit is the data owner's, and not told to whom it stops."""
+    if most is None:
+        return
+    allowed = done + more <= most
+    reason = f"allows {'these' if allowed else 'no more'} {what} today"
+    yield Ruling(f"limits.{name}", allowed, reason, field, "" if allowed else "come back tomorrow")
+
+
+def _compute(limits: Limits, usage: Usage) -> Iterator[Ruling]:
+    most = limits.compute_s_per_day
+    if most is None:
+        return
+    allowed = usage.compute_s < most
+    reason = "has computing time left today" if allowed else "has no computing time left today"
+    fix = "" if allowed else "come back tomorrow"
+    yield Ruling("limits.compute_s_per_day", allowed, reason, fix=fix)
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return ", ".join(sorted(words)) or "none"

@@ -82,7 +82,10 @@ def to_croissant(dataset: DatasetDescriptor) -> dict[str, object]:
             "@type": "daitn:Policy",
             "daitn:recipes": list(dataset.policy.recipes),
             "daitn:owners": list(dataset.policy.owners),
+            "daitn:purposes": list(dataset.policy.purposes),
             "daitn:releaseTo": list(dataset.policy.release_to),
+            "daitn:hours": list(dataset.policy.hours),
+            "daitn:timeZone": dataset.policy.time_zone,
         },
     }
 

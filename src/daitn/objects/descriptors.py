@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
+from daitn.objects.hours import window
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.lineage import Entry
 
@@ -55,15 +56,31 @@ def covers_topic(broad: str, narrow: str) -> bool:
     return narrow == broad or narrow.startswith(broad + "/")
 
 
-class DataPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a data owner allows visiting models to do. Each list may contain `*`."""
+class DataPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The published part of a data owner's policy: what planners leave a site out by.
+
+    Each list may contain `*`. A list without a word allows nothing.
+    """
 
     recipes: Words
     """Recipes that may run on the data; `*`: all."""
     owners: Words = (ANY,)
     """Model owners whose models may visit; `*`: all."""
+    purposes: Words = (ANY,)
+    """Purposes of which a model's intent states one, in words that data owners and model owners
+    agree on; `*`: all, and none."""
     release_to: Words = (ANY,)
     """Jurisdictions into which a model that learned from the data may travel; `*`: all."""
+    hours: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)] = (ANY,)
+    """When work may begin, for instance `Mon-Fri 18:00-08:00`, which ends on the next morning;
+    `*`: at any time."""
+    time_zone: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_+/-]{1,64}$")] = "UTC"
+    """Whose clock `hours` and limits by day mean, for instance `Europe/Berlin`."""
+
+    def __post_init__(self) -> None:
+        for text in self.hours:
+            if text != ANY:
+                window(text)
 
 
 class TopicSketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +150,7 @@ class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     chance: Share
     """Accuracy of guessing, in [0, 1]."""
     labels: Histogram
+    policy: DataPolicy = DataPolicy(recipes=(ANY,))
 
 
 class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True):

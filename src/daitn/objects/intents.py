@@ -30,6 +30,7 @@ __all__ = [
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Purpose = Annotated[str, msgspec.Meta(max_length=200)]
 JobName = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
 """Short, because job ids and visit ids are built from it."""
 
@@ -190,6 +191,8 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The job is called `<name>-1`, then `<name>-2`, ..."""
     owner: OwnerId
     """The model owner, as data owners' policies name it."""
+    purpose: Purpose = ""
+    """What the model is for, as data owners' policies name it."""
     model: ModelWanted
     """What to train, see below."""
     objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
@@ -206,7 +209,7 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Empty: MTRCE computes the route. Given: exactly these visits, see below."""
 
     def __post_init__(self) -> None:
-        plain_fields(self, "owner")
+        plain_fields(self, "owner", "purpose")
         names = [objective.name for objective in self.objectives]
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
         for position in range(len(names)):

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.audit import AuditClaim, CountersignedHead
 from daitn.objects.deployments import Evidence, ModelPolicy, Price, Word
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
@@ -41,6 +42,7 @@ __all__ = [
     "Work",
     "WorkOutcome",
     "WorkProgress",
+    "WorkReceipt",
     "WorkReport",
     "WorkState",
     "WorkStatus",
@@ -79,6 +81,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     model: ModelRef | None
     previous: tuple[Digest, ...]
+    purpose: str = ""
+    """As the intent states it."""
 
 
 class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
@@ -92,6 +96,9 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     metric: str
     model: ModelRef
     previous: tuple[Digest, ...]
+    owner: str = ""
+    purpose: str = ""
+    """As the intent states it."""
 
 
 Work = VisitWork | VerifyWork
@@ -163,6 +170,15 @@ class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: WorkOutcome
     signature: str
+    audit: AuditClaim | None = None
+    """Where the site's audit log stands, if there is something new in it."""
+
+
+class WorkReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """A control centre's answer to a report."""
+
+    audit: CountersignedHead | None = None
+    """The latest entry of the site's audit log that the control centre has signed."""
 
 
 class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from daitn.objects.access import allows
+from daitn.objects.access import Request, allows, published_rulings, refusals
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId
@@ -30,6 +30,14 @@ _UNITS = {
     Quantity.RTT_S: "s",
     Quantity.THROUGHPUT_BPS: "bytes/s",
 }
+
+_RULES = {
+    "recipes": "recipe-allowed",
+    "owners": "owner-allowed",
+    "purposes": "purpose-allowed",
+    "hours": "hours",
+}
+"""Names of the filters that a data owner's policy stands for."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +131,6 @@ def _recipe(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
             reason=f"recipe {recipe} is not installed at {dataset.site}; installed: {installed}",
             field="model.recipe",
         )
-    if not allows(dataset.policy.recipes, recipe):
-        allowed = ", ".join(sorted(dataset.policy.recipes)) or "none"
-        yield Rejection(
-            candidate=candidate.id,
-            filter="recipe-allowed",
-            reason=f"the data owner does not allow recipe {recipe}; allowed: {allowed}",
-            field="model.recipe",
-        )
 
 
 def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
@@ -153,13 +153,15 @@ def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
-    owner = wanted.intent.owner
-    if not allows(candidate.dataset.policy.owners, owner):
+    """The published part of the data owner's policy, which the site enforces."""
+    intent = wanted.intent
+    request = Request(owner=intent.owner, recipe=intent.model.recipe, purpose=intent.purpose)
+    for no in refusals(published_rulings(candidate.dataset.policy, request, wanted.now_s)):
         yield Rejection(
             candidate=candidate.id,
-            filter="owner-allowed",
-            reason=f"the data owner does not admit models of {owner}",
-            field="owner",
+            filter=_RULES[no.rule],
+            reason=f"the data owner {no.reason}",
+            field=no.field,
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
+from daitn.objects.access import Request
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import TrainingIntent
@@ -51,8 +52,9 @@ def relevant_to(
     """
     rejections: list[Rejection] = []
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]] = {}
+    request = Request(intent.owner, intent.model.recipe, intent.purpose, measures=True)
+    measured = Measurable(test_schema, request, now_s, labels, labels_field)
     for index, name in enumerate(intent.objective_names()):
-        measured = Measurable(test_schema, labels, labels_field)
         found, refused = verifiers_for(snapshot, intent, index, measured)
         verifiers[name] = found
         rejections.extend(refused)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daitn.objects.access import Request, Ruling, published_rulings, refusals
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
+from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
 from daitn.topology.fit import other_labels, some, topic_fit
 from daitn.topology.relaxation import as_value
@@ -19,6 +21,9 @@ class Measurable:
     """Requirements for a test set on which the model can be measured."""
 
     test_schema: str
+    request: Request
+    """What the policies of test sets rule on."""
+    now_s: float
     labels: tuple[str, ...] = ()
     """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
@@ -61,8 +66,23 @@ def _misses(test: TestSetDescriptor, objective: Objective, wanted: Measurable) -
         ("verifier-metric", objective.metric not in test.metrics),
         ("verifier-schema", test.test_schema != wanted.test_schema),
         ("verifier-labels", bool(other_labels(test.labels, wanted.labels))),
+        ("verifier-policy", any(no.rule != "hours" for no in _refusals(test, wanted))),
+        ("verifier-hours", any(no.rule == "hours" for no in _refusals(test, wanted))),
     )
     return tuple(name for name, fails in failed if fails)
+
+
+def _refusals(test: TestSetDescriptor, wanted: Measurable) -> tuple[Ruling, ...]:
+    return refusals(published_rulings(test.policy, wanted.request, wanted.now_s))
+
+
+def _denied(site: SiteId, no: Ruling, field: str) -> Rejection:
+    return Rejection(
+        candidate=site,
+        filter="verifier-hours" if no.rule == "hours" else "verifier-policy",
+        reason=f"the owner of the test set {no.reason}",
+        field=no.field or field,
+    )
 
 
 def _nearness(
@@ -154,4 +174,5 @@ def _test_rejections(
             field=wanted.labels_field,
         ),
     }
-    return [told[name] for name in _misses(nearest, objective, wanted)]
+    missed = [told[name] for name in _misses(nearest, objective, wanted) if name in told]
+    return missed + [_denied(site, no, field) for no in _refusals(nearest, wanted)]

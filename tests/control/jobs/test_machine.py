@@ -304,6 +304,24 @@ def test_a_verifier_that_keeps_failing_ends_the_job() -> None:
     assert state_of(world) is JobState.FAILED
 
 
+def test_a_test_set_whose_policy_refuses_is_asked_again_after_a_wait() -> None:
+    world = World()
+    for _ in range(3):
+        verify = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-broad")
+        assert isinstance(verify, StartWork)
+        world.feed(Reported(failed(verify, "Refused")))
+        assert world.job.candidate is not None
+        assert world.job.candidate.refused == {"mpvu-broad"}
+        nobody = VerifierAssignment(objective=OBJECTIVES[0], site=None)
+        world.feed(VerifiersChosen((nobody,)))
+        assert state_of(world) is JobState.WAITING
+        assert "policy at mpvu-broad refuses" in world.job.detail
+        world.pending.clear()
+        world.feed(Woke())
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
 def test_no_route_exhausts_the_job_and_keeps_its_best_model() -> None:
     world = World()
     world.routes = lambda job: None if job.made else world.next_route(job)

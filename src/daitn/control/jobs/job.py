@@ -65,6 +65,8 @@ class ModelCandidate:
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
+    refused: set[SiteId] = field(default_factory=set)
+    """Verification units whose test set's policy refuses to measure it now."""
     entries: list[Digest] = field(default_factory=list)
 
 
@@ -173,6 +175,7 @@ class Job:
             examples=stop.examples if base else 0,
             model=base.model if base else None,
             previous=base.entries if base else (),
+            purpose=self.intent.purpose,
         )
 
     def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:
@@ -187,4 +190,6 @@ class Job:
             metric=wanted.metric,
             model=candidate.model,
             previous=candidate.parents,
+            owner=self.intent.owner,
+            purpose=self.intent.purpose,
         )

@@ -231,6 +231,11 @@ def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     missing = [a.objective for a in event.assignments if a.site is None]
     missing = [objective for objective in missing if objective in still_open]
     if missing:
+        if job.candidate.refused:
+            refusing = ", ".join(sorted(job.candidate.refused))
+            job.candidate.refused.clear()
+            stops = _stop_all(job)
+            return (*stops, *_wait(job, f"a test set's policy at {refusing} refuses now", now_s))
         unreached = sorted(job.candidate.unreached)
         if unreached:
             detail = f"{', '.join(unreached)} cannot fetch it from {_holders(job.candidate)}"
@@ -272,6 +277,9 @@ def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Com
     if error.code == "Unreachable":
         job.candidate.unreached.add(outcome.site)
         note_cut_off(job, outcome.site, job.candidate.model.holders)
+        return (ChooseVerifiers(_open_objectives(job)),)
+    if error.code == "Refused" and outcome.site not in job.candidate.refused:
+        job.candidate.refused.add(outcome.site)
         return (ChooseVerifiers(_open_objectives(job)),)
     return _count_verifier_failure(job, outcome.site, error, now_s)
 

@@ -5,7 +5,8 @@ from daitn.node.config.facility import FacilityConfig, UpstreamConfig
 from daitn.node.config.forwarder import ForwarderConfig
 from daitn.node.config.gateway import GatewayConfig, KeyConfig
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
-from daitn.node.config.reading import check_node_config, read_yaml
+from daitn.node.config.policy import PolicyConfig, SandboxDemand
+from daitn.node.config.reading import check_node_config, read_policy, read_yaml
 from daitn.node.config.sandbox import SandboxConfig
 from daitn.node.config.verifier import AskingConfig, TestSetConfig
 
@@ -17,10 +18,13 @@ __all__ = [
     "GatewayConfig",
     "KeyConfig",
     "NodeConfig",
+    "PolicyConfig",
     "ReadNodeConfig",
     "SandboxConfig",
+    "SandboxDemand",
     "TestSetConfig",
     "UpstreamConfig",
     "check_node_config",
+    "read_policy",
     "read_yaml",
 ]

@@ -6,17 +6,19 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.learning.recipe import LEAST_RECORDS, Selection
+from daitn.learning.recipe import Selection
+from daitn.node.config.policy import ANYBODY, PolicyConfig
 from daitn.node.disclosure import Disclosure
-from daitn.objects.descriptors import DataPolicy
-from daitn.objects.text import plain_fields, plain_words
+from daitn.objects.text import plain_fields
 
 __all__ = ["DatasetConfig", "TableConfig"]
 
 
 class TableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The columns to read, if a file is a table."""
+    """A file's policy, and the columns to read if it is a table."""
 
+    policy: PolicyConfig | str = ANYBODY
+    """What the owner allows, see below, or the path of a file that says it."""
     label: str = ""
     """Of a table: the column that holds the label; empty: the one called `label`. No other column
     is assumed to be the label."""
@@ -25,9 +27,12 @@ class TableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ignore: tuple[str, ...] = ()
     """Of a table: columns that are never read, for instance ids and text. A recipe that cannot
     leave columns out is refused."""
-    least_records: Annotated[int, msgspec.Meta(ge=LEAST_RECORDS)] = LEAST_RECORDS
-    """Minimum number of records behind any count, mean, measured value or word that leaves the
-    site. A file with fewer is not offered, and a visit on fewer examples is refused."""
+
+    @property
+    def terms(self) -> PolicyConfig:
+        """The policy, once the file that it may be in has been read."""
+        assert isinstance(self.policy, PolicyConfig), "node files are read by check_node_config"
+        return self.policy
 
     @property
     def selection(self) -> Selection:
@@ -35,7 +40,7 @@ class TableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             label=self.label,
             columns=self.columns,
             ignore=self.ignore,
-            least_records=self.least_records,
+            least_records=self.terms.least_records,
         )
 
 
@@ -50,8 +55,8 @@ class DatasetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
     """Format of a record: a schema that an allowed recipe reads."""
     topics: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Topics of the data."""
-    policy: DataPolicy
-    """What its owner permits, see below."""
+    policy: PolicyConfig | str
+    """What its owner allows, see below, or the path of a file that says it."""
     modality: str = "text"
     """`text`, `table` or `image`."""
     price_usd_per_1k: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
@@ -60,16 +65,11 @@ class DatasetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
     """Published as it is."""
     description: str = ""
     """Published as it is."""
-    sketch: bool = True
-    """Whether the descriptor describes the wording of the questions, as hashed counts."""
 
     @property
     def disclosure(self) -> Disclosure:
-        return Disclosure(f"data set {self.name}", self.least_records)
+        return Disclosure(f"data set {self.name}", self.terms.least_records)
 
     def __post_init__(self) -> None:
         plain_fields(self, "topics", blank=False)
         plain_fields(self, "label", "columns", "ignore")
-        owners = plain_words(self.policy.owners)
-        policy = msgspec.structs.replace(self.policy, owners=owners)
-        msgspec.structs.force_setattr(self, "policy", policy)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -14,15 +15,20 @@ from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import UpstreamConfig
 from daitn.node.config.forwarder import checked_sealing
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
+from daitn.node.config.policy import PolicyConfig
 from daitn.node.config.verifier import TestSetConfig
 from daitn.node.entries import good_entries
 from daitn.node.http import read_address
 from daitn.objects.descriptors import LeftOut, Role
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import CENTER_SITE, checked_name
 from daitn.objects.wire import checked
 
-__all__ = ["check_node_config", "read_yaml"]
+__all__ = ["check_node_config", "read_policy", "read_yaml"]
+
+log = logging.getLogger(__name__)
+
+Entry = TypeVar("Entry", DatasetConfig, TestSetConfig)
 
 
 def read_yaml(path: Path, what: str) -> object:
@@ -42,6 +48,11 @@ def read_yaml(path: Path, what: str) -> object:
         raise InvalidInput(
             f"the {what} {path} is not valid YAML: {error}", fix="correct the stated line"
         ) from None
+
+
+def read_policy(path: Path) -> PolicyConfig:
+    """Read a policy's own file. Raises `NotFound` and `InvalidInput`."""
+    return checked(read_yaml(path, "policy"), PolicyConfig, "policy")
 
 
 def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
@@ -116,11 +127,10 @@ def _checked_lists(stated: dict[str, Any], folder: Path, rejected: list[LeftOut]
 
     def dataset(entry: DatasetConfig) -> tuple[str, DatasetConfig]:
         checked_name(entry.name, "name")
-        return entry.name, msgspec.structs.replace(entry, path=_resolved(folder, entry.path))
+        return entry.name, _located(folder, entry)
 
     def test(entry: TestSetConfig) -> tuple[str, TestSetConfig]:
-        located = msgspec.structs.replace(entry, path=_resolved(folder, entry.path))
-        return f"{entry.test_schema} on {entry.topic}", located
+        return f"{entry.test_schema} on {entry.topic}", _located(folder, entry)
 
     def upstream(entry: UpstreamConfig) -> tuple[str, UpstreamConfig]:
         try:
@@ -142,6 +152,21 @@ def _checked_lists(stated: dict[str, Any], folder: Path, rejected: list[LeftOut]
         facility.pop("upstreams", ()), UpstreamConfig, where, upstream, rejected
     )
     return _Lists(datasets, tests, upstreams)
+
+
+def _located(folder: Path, entry: Entry) -> Entry:
+    """The entry with the path of its file from `folder`, and its policy read.
+
+    What is wrong with a policy stays in the log, since everybody may read why an entry is left out.
+    """
+    policy = entry.policy
+    if isinstance(policy, str):
+        try:
+            policy = read_policy(Path(_resolved(folder, policy)))
+        except DaitnError as error:
+            log.error("%s", error)
+            raise InvalidInput("its policy cannot be used", field="policy") from error
+    return msgspec.structs.replace(entry, path=_resolved(folder, entry.path), policy=policy)
 
 
 def _resolved(folder: Path, path: str) -> str:

@@ -28,7 +28,9 @@ class TestSetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def disclosure(self) -> Disclosure:
-        return Disclosure(f"test set {self.topic}", self.least_records)
+        return Disclosure(
+            f"test set {self.topic}", self.terms.least_records, self.terms.label_values
+        )
 
     def __post_init__(self) -> None:
         plain_fields(self, "topic", blank=False)

@@ -17,12 +17,12 @@ from daitn.learning.recipe import Config, Footprint
 from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
+from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
 from daitn.node.training.bounds import Capacity, check_estimate, within
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
-from daitn.objects.access import check_visit
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
@@ -56,6 +56,7 @@ class Executor:
         transport: ModelTransport,
         key: SigningKey,
         consultant: Consultant,
+        admission: Admission,
         on_progress: OnProgress,
     ) -> None:
         self._config = config
@@ -64,6 +65,7 @@ class Executor:
         self._transport = transport
         self._key = key
         self._consultant = consultant
+        self._admission = admission
         self._datasets: tuple[DatasetConfig, ...] = ()
         self._tests: tuple[TestSetConfig, ...] = ()
         self._inspected: dict[str, tuple[int, int]] = {}
@@ -111,15 +113,22 @@ class Executor:
         return self._config.site
 
     async def perform(self, work: Work) -> WorkResult:
-        """Do one piece of work. Raises `DaitnError` with the reason if it cannot be done."""
+        """Do one piece of work. Raises `DaitnError` with the reason if it cannot be done, and
+        `Refused` if the data's policy does not allow it."""
+        with self._admission.attempt(work) as attempt:
+            result = await self._perform(work, attempt)
+            self._admission.finished(attempt, result.entry, result.model)
+        return result
+
+    async def _perform(self, work: Work, attempt: Attempt) -> WorkResult:
         self._check_recipe(work.recipe)
         place = self._turns.join()
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             if isinstance(work, VerifyWork):
-                return await self._verify(work, place, Path(folder))
+                return await self._verify(work, place, Path(folder), attempt)
             if work.model is None:
-                return await self._originate(work, place, Path(folder))
-            return await self._visit(work, work.model, place, Path(folder))
+                return await self._originate(work, place, Path(folder), attempt)
+            return await self._visit(work, work.model, place, Path(folder), attempt)
 
     async def prefetch(self, model: ModelRef) -> None:
         """Fetch a model ahead of its work; the transfer is charged to that work.
@@ -177,8 +186,10 @@ class Executor:
             self._touched_at_s = {model: self._touched_at_s[model] for model in recent}
             return await asyncio.to_thread(self._store.retain, needed() | recent)
 
-    async def _originate(self, work: VisitWork, place: int, folder: Path) -> WorkResult:
-        self._dataset(work)
+    async def _originate(
+        self, work: VisitWork, place: int, folder: Path, attempt: Attempt
+    ) -> WorkResult:
+        self._dataset(work, attempt)
         limits = await self._bounds(work, 0)
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
@@ -199,17 +210,18 @@ class Executor:
         )
 
     async def _visit(
-        self, work: VisitWork, model: ModelRef, place: int, folder: Path
+        self, work: VisitWork, model: ModelRef, place: int, folder: Path, attempt: Attempt
     ) -> WorkResult:
         began = time.perf_counter()
-        dataset = self._dataset(work)
-        gate, losses = dataset.disclosure, LossGate(dataset.least_records)
+        dataset = self._dataset(work, attempt)
+        gate, losses = dataset.disclosure, LossGate(dataset.terms.least_records)
         gate.check_examples(work.examples)
         limits = await self._bounds(work, work.examples)
         await self._inspect_changed(work.recipe, dataset)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
+            self._admission.begin(dataset, request_of(work), attempt)
             with gate.failures():
                 trained = await self._trainer.train(
                     work.recipe,
@@ -246,12 +258,15 @@ class Executor:
             result,
         )
 
-    async def _verify(self, work: VerifyWork, place: int, folder: Path) -> WorkResult:
-        test = self._test_set(work)
+    async def _verify(
+        self, work: VerifyWork, place: int, folder: Path, attempt: Attempt
+    ) -> WorkResult:
+        test = self._test_set(work, attempt)
         limits = await self._bounds(work, self._items[test.path])
         await self._inspect_changed(work.recipe, test)
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
         async with self._turns.turn(place), within(self._config.longest_s):
+            self._admission.begin(test, request_of(work), attempt)
             self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
             with test.disclosure.failures():
@@ -348,11 +363,11 @@ class Executor:
             ) from None
         self._inspected[changed.path] = stamp
 
-    def _dataset(self, work: VisitWork) -> DatasetConfig:
-        """The work's data set, if its owner's policy admits this model."""
+    def _dataset(self, work: VisitWork, attempt: Attempt) -> DatasetConfig:
+        """The work's data set, if its policy allows the work."""
         for dataset in self._datasets:
             if dataset.name == work.dataset:
-                check_visit(dataset.policy, dataset.name, work.recipe, work.owner)
+                self._admit(dataset, work, attempt)
                 return dataset
         raise NotFound(
             f"{self.site} has no data set {work.dataset}",
@@ -360,16 +375,22 @@ class Executor:
             fix="see `daitn get datasets`",
         )
 
-    def _test_set(self, work: VerifyWork) -> TestSetConfig:
+    def _test_set(self, work: VerifyWork, attempt: Attempt) -> TestSetConfig:
+        """The work's test set, if its policy allows the work."""
         schema = self._consultant.facts(work.recipe).test_schema
         for test in self._tests:
             if (test.topic, test.test_schema) == (work.topic, schema):
+                self._admit(test, work, attempt)
                 return test
         raise NotFound(
             f"{self.site} has no test set on {work.topic}",
             field="topic",
             fix="see `daitn get verifiers`",
         )
+
+    def _admit(self, data: DatasetConfig | TestSetConfig, work: Work, attempt: Attempt) -> None:
+        attempt.about["data"] = data.disclosure.name
+        self._admission.check(data, request_of(work))
 
     def _publish_training(self, work: Work, progress: TrainingProgress | None) -> None:
         if progress is not None:

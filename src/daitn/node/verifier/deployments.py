@@ -25,11 +25,12 @@ from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
 from daitn.identity.tls import trusting
 from daitn.learning.corpora.records import MultipleChoice, read_choices
+from daitn.node.admission import Admission
 from daitn.node.config import NodeConfig, TestSetConfig
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import VerifierDescriptor
-from daitn.objects.errors import Corrupt, DaitnError
+from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.wire import decode, encode
@@ -84,8 +85,12 @@ class _State(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Test:
-    topic: str
+    config: TestSetConfig
     items: list[MultipleChoice]
+
+    @property
+    def topic(self) -> str:
+        return self.config.topic
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class DeploymentVerifier:
         membership: Membership,
         key: SigningKey,
         rng: random.Random,
+        admission: Admission,
         now_s: Callable[[], float] = clock.now_s,
     ) -> None:
         self._site = config.site
@@ -120,6 +126,7 @@ class DeploymentVerifier:
         self._key = key
         self._tls = config.tls
         self._rng = rng
+        self._admission = admission
         self._now_s = now_s
         self._file = Path(config.state) / "examinations"
         self._examinations: dict[_Target, Examination] = {}
@@ -186,6 +193,8 @@ class DeploymentVerifier:
         for target, test in due:
             try:
                 await self._examine(session, target, test)
+            except Refused as no:
+                log.info("%s at %s is not examined: %s", target.deployment, target.site, no)
             except DaitnError as error:
                 log.warning("%s at %s: %s", target.deployment, target.site, error)
             except Exception:
@@ -212,11 +221,12 @@ class DeploymentVerifier:
         return due
 
     async def _examine(self, session: aiohttp.ClientSession, target: _Target, test: _Test) -> None:
-        """Ask one round of questions; sign and publish what it shows."""
+        """Ask one round of questions; sign and publish what it shows. Raises `Refused`."""
         self._examined_at_s[target] = time.monotonic()
         examined, route = self._descriptor(target), self._route(target)
         if examined is None or route is None:
             return
+        attempt = self._admission.examination(test.config, examined)
         items = self._drawn(target, test)
         grades = await self._grades(session, route, items)
         right = [grade for grade in grades if grade is not None]
@@ -242,6 +252,7 @@ class DeploymentVerifier:
         self._attested[target] = sign_attestation(finding, self._key)
         self._evict()
         self._unsaved = True
+        self._admission.examined(attempt, finding)
         await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
 
     def _later_s(self, target: _Target) -> float:
@@ -384,7 +395,7 @@ class DeploymentVerifier:
 def _read(config: TestSetConfig) -> _Test | None:
     """The test set; none if it cannot be read, which must not stop the others."""
     try:
-        return _Test(config.topic, read_choices(Path(config.path)))
+        return _Test(config, read_choices(Path(config.path)))
     except DaitnError as error:
         log.error("no deployment is examined on %s: %s", config.topic, error)
         return None

@@ -1,0 +1,133 @@
+"""`daitn audit`: who came to a site, what was refused, and what left."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daitn.cli.session import JsonOption, print_json, run, screen
+from daitn.cli.tables import plain_table, size
+from daitn.node.audit import Verified, entries
+from daitn.node.audit import verify as verified
+from daitn.objects.audit import AuditEntry, AuditEvent
+from daitn.objects.errors import InvalidInput
+from daitn.objects.wire import to_json
+
+__all__ = ["app"]
+
+app = typer.Typer(help="A site's audit log.", no_args_is_help=True)
+
+PathArgument = Annotated[
+    Path, typer.Argument(help="The site's state folder, the folder `audit` in it, or one file.")
+]
+_SHOWN_DIGITS = 12
+
+
+@app.command()
+def show(
+    path: PathArgument,
+    owner: Annotated[str, typer.Option(help="Only what this owner's models did.")] = "",
+    since: Annotated[
+        str,
+        typer.Option(help="Only from this local time on: `2026-11-27` or `2026-11-27 10:00`."),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show who came to a site, what was refused, and what left.
+
+    It reads the files on this machine; the site may be running.
+
+    Examples:
+
+      daitn audit show state/north
+
+      daitn audit show state/north --owner acme --since 2026-11-27
+    """
+    found = run(_found(path, owner, since))
+    if as_json:
+        print_json(to_json(found))
+    else:
+        columns = ("time", "event", "owner", "data", "work", "what left, or why not")
+        screen.print(plain_table("", columns, map(_row, found)))
+
+
+@app.command()
+def verify(
+    path: PathArgument,
+    key: Annotated[
+        str, typer.Option(help="The site's public key, as `daitn describe node` shows it.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Check that no entry was changed, moved or removed, and name the first line that was.
+
+    Entries at the end can be missing without a trace in the file: compare the last number with
+    that of the entry that a control centre has signed.
+
+    Examples:
+
+      daitn audit verify state/north
+
+      daitn audit verify state/north/audit/000001.jsonl --key 8nYc...=
+    """
+    checked = run(_verified(path, key))
+    if as_json:
+        print_json(to_json(checked))
+        return
+    rows = [
+        ("entries", f"{checked.first:,} to {checked.last:,}, each follows the one before"),
+        ("signed by the site's key", checked.public_key),
+        ("signed by a control centre", f"up to entry {checked.countersigned:,}"),
+        *(("with the key", center) for center in checked.centers),
+        ("digest of the last entry", checked.digest),
+    ]
+    screen.print(plain_table("whole", ("", ""), rows))
+
+
+async def _found(path: Path, owner: str, since: str) -> tuple[AuditEntry, ...]:
+    from_s = _since_s(since)
+    return tuple(
+        entry for entry in entries(path) if entry.at_s >= from_s and owner in ("", entry.owner)
+    )
+
+
+async def _verified(path: Path, key: str) -> Verified:
+    return verified(path, key)
+
+
+def _since_s(since: str) -> float:
+    if not since:
+        return 0.0
+    try:
+        return datetime.datetime.fromisoformat(since).timestamp()
+    except ValueError:
+        raise InvalidInput(
+            f"{since} is not a time", field="--since", fix="write it as 2026-11-27"
+        ) from None
+
+
+def _row(entry: AuditEntry) -> tuple[str, ...]:
+    at = datetime.datetime.fromtimestamp(entry.at_s).strftime("%Y-%m-%d %H:%M:%S")
+    cells = (at, entry.event.value, entry.owner, entry.data, entry.visit, _what(entry))
+    return tuple(_printable(cell) for cell in cells)
+
+
+def _what(entry: AuditEntry) -> str:
+    told = [f"{name} {value:.4g}" for name, value in entry.values.items()]
+    if entry.event is AuditEvent.BEGUN and entry.examples:
+        told.append(f"{entry.examples:,} examples for {entry.recipe}")
+    if entry.event in (AuditEvent.MADE, AuditEvent.VISITED):
+        told.append(f"model {entry.model[:_SHOWN_DIGITS]}, {size(entry.size_bytes)}")
+    if entry.head is not None:
+        told.append(f"entry {entry.head.number:,}")
+    if entry.reason:
+        told.append(entry.reason)
+    return ", ".join(told)
+
+
+def _printable(text: str) -> str:
+    """Names come from strangers, and may hold what a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in text)

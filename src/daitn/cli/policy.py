@@ -1,0 +1,212 @@
+"""`daitn policy`: what a data owner's policy allows, and why."""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+import yaml
+from rich.console import Group
+
+from daitn.cli.session import ExitCode, JsonOption, print_json, run, screen
+from daitn.cli.tables import plain_table
+from daitn.node.config import PolicyConfig, read_policy
+from daitn.objects.access import Request, Ruling, Usage, refusals, rulings
+from daitn.objects.descriptors import ANY
+from daitn.objects.errors import InvalidInput
+from daitn.objects.hours import is_open
+from daitn.objects.wire import to_json
+from daitn.tools import clock
+
+__all__ = ["app"]
+
+app = typer.Typer(help="A data owner's policy.", no_args_is_help=True)
+
+FileArgument = Annotated[Path, typer.Argument(help="Policy file (YAML).")]
+
+
+class Explained(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rule says, and where it stands."""
+
+    rule: str
+    line: int | None
+    """Of the file, from 1; none: the rule's default, which the file does not change."""
+    allowed: bool
+    reason: str
+    fix: str
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy says to a request."""
+
+    allowed: bool
+    rules: tuple[Explained, ...]
+
+
+@app.command()
+def check(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Check a policy file, and say in plain words what it allows.
+
+    Example: daitn policy check policy.yaml
+    """
+    policy = run(_read(file))
+    if as_json:
+        print_json(to_json(policy))
+    else:
+        screen.print(_page(policy))
+
+
+@app.command()
+def explain(
+    file: FileArgument,
+    owner: Annotated[str, typer.Option(help="Owner of the model.")],
+    recipe: Annotated[str, typer.Option(help="Recipe that trains or measures it.")],
+    purpose: Annotated[str, typer.Option(help="Purpose that its intent states.")] = "",
+    at: Annotated[
+        str,
+        typer.Option(help="When, by the policy's clock: `2026-11-27 10:00`; if not given: now."),
+    ] = "",
+    examples: Annotated[int, typer.Option(min=0, help="Examples of the visit; 0: any number.")] = 0,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="It is a measurement on a test set.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a policy allows something, and which line of the file says so.
+
+    Limits by day are judged as if nothing was used yet. Ends with exit code 3 if it is refused.
+
+    Examples:
+
+      daitn policy explain policy.yaml --owner acme --recipe causal-lm
+
+      daitn policy explain policy.yaml --owner acme --recipe causal-lm \
+--purpose research --at "2026-11-27 22:00" --examples 5000
+    """
+    request = Request(owner, recipe, purpose, examples or (0 if measure else 1), measure)
+    explanation = run(_explained(file, request, at, enough=examples == 0 or measure))
+    if as_json:
+        print_json(to_json(explanation))
+    else:
+        rows = [
+            (
+                "allowed" if each.allowed else "refused",
+                f"{file.name}:{each.line}" if each.line else "by default",
+                f"{each.rule}: the data owner {each.reason}",
+                each.fix,
+            )
+            for each in explanation.rules
+        ]
+        word = "allowed" if explanation.allowed else "refused"
+        screen.print(plain_table(word, ("", "line", "rule", "what helps"), rows))
+    if not explanation.allowed:
+        raise typer.Exit(ExitCode.INFEASIBLE)
+
+
+async def _read(file: Path) -> PolicyConfig:
+    return read_policy(file)
+
+
+async def _explained(file: Path, request: Request, at: str, *, enough: bool) -> Explanation:
+    policy = read_policy(file)
+    ruled = list(rulings(policy, policy.limits, request, Usage(), _at_s(at, policy.time_zone)))
+    if not enough:
+        ruled.append(_enough(policy, request.examples))
+    lines = _lines(file)
+    return Explanation(
+        allowed=not refusals(tuple(ruled)),
+        rules=tuple(
+            Explained(
+                rule=each.rule,
+                line=lines.get(each.rule),
+                allowed=each.allowed,
+                reason=each.reason,
+                fix=each.fix,
+            )
+            for each in ruled
+        ),
+    )
+
+
+def _enough(policy: PolicyConfig, examples: int) -> Ruling:
+    least = policy.least_records
+    allowed = examples >= least
+    fix = "" if allowed else f"train on at least {least}"
+    return Ruling("least_records", allowed, f"takes visits on at least {least} examples", fix=fix)
+
+
+def _at_s(at: str, time_zone: str) -> float:
+    if not at:
+        return clock.wall_s()
+    try:
+        moment = datetime.datetime.fromisoformat(at)
+    except ValueError:
+        raise InvalidInput(
+            f"{at} is not a time", field="--at", fix='write it as "2026-11-27 10:00"'
+        ) from None
+    return (
+        moment if moment.tzinfo else moment.replace(tzinfo=zoneinfo.ZoneInfo(time_zone))
+    ).timestamp()
+
+
+def _lines(file: Path) -> dict[str, int]:
+    """The line of each field of a policy file that `read_policy` accepts, by its path."""
+    found: dict[str, int] = {}
+    parts = [("", yaml.compose(file.read_text(), Loader=yaml.SafeLoader))]
+    for prefix, node in parts:
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        for key, value in node.value:
+            path = f"{prefix}{key.value}"
+            found[path] = key.start_mark.line + 1
+            parts.append((f"{path}.", value))
+    return found
+
+
+def _page(policy: PolicyConfig) -> Group:
+    hours = "any"
+    if ANY not in policy.hours:
+        now = "open" if is_open(policy.hours, policy.time_zone, clock.wall_s()) else "closed"
+        hours = f"{_listed(policy.hours)} by the clock of {policy.time_zone}; {now} now"
+    published = [
+        ("recipes", _listed(policy.recipes)),
+        ("models of", _listed(policy.owners)),
+        ("purposes", _listed(policy.purposes)),
+        ("work begins", hours),
+        ("trained models may travel to", _listed(policy.release_to)),
+    ]
+    limits = policy.limits
+    private = [
+        ("visits of one owner in a day", _most(limits.visits_per_day)),
+        ("their examples", _most(limits.examples_per_day)),
+        ("measurements of one owner in a day", _most(limits.measurements_per_day)),
+        ("computing time in a day, of all", _most(limits.compute_s_per_day, " s")),
+        ("sandbox must have", ", ".join(policy.sandbox.required) or "nothing in particular"),
+    ]
+    leaves = [
+        ("counts, losses and measured values", f"over at least {policy.least_records} records"),
+        (
+            "measured values per label",
+            "yes, of labels with as many" if policy.label_values else "no",
+        ),
+        ("wording of questions", "as hashed counts" if policy.sketch else "no"),
+        ("trained weights", "yes, to all who may hold the model: they can remember records"),
+        ("records", "never"),
+    ]
+    return Group(
+        plain_table("allowed, and published", ("", ""), published),
+        plain_table("limits, which stay at the site", ("", ""), private),
+        plain_table("what leaves", ("", ""), leaves),
+    )
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return "any" if ANY in words else ", ".join(words) or "none"
+
+
+def _most(number: float | None, unit: str = "") -> str:
+    return "any number" if number is None else f"at most {number:,g}{unit}"

@@ -1,0 +1,222 @@
+"""Lets work in by data owners' policies, and writes down what came of it.
+
+What was used today is counted from the audit log, so that a restart forgets nothing, and nothing is
+kept twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from daitn.node.audit import NAME_CHARS, AuditLog
+from daitn.node.config import DatasetConfig, TestSetConfig
+from daitn.objects.access import Request, Usage, decide
+from daitn.objects.audit import AuditEntry, AuditEvent
+from daitn.objects.deployments import DeploymentDescriptor
+from daitn.objects.errors import DaitnError, Refused
+from daitn.objects.findings import Finding
+from daitn.objects.hours import day_of
+from daitn.objects.lineage import Entry, Verification, Visit
+from daitn.objects.messages import VisitWork, Work
+from daitn.objects.models import ModelRef
+from daitn.tools import clock
+
+__all__ = ["Admission", "Attempt", "request_of"]
+
+log = logging.getLogger(__name__)
+
+_TWO_DAYS_S = 2 * 86_400.0
+"""Covers today in every time zone, with its longest day."""
+_ENDINGS = frozenset(
+    (AuditEvent.VISITED, AuditEvent.MEASURED, AuditEvent.FAILED, AuditEvent.STOPPED)
+)
+
+
+def request_of(work: Work) -> Request:
+    """What a piece of work asks of a policy."""
+    if isinstance(work, VisitWork):
+        examples = work.examples if work.model is not None else 0
+        return Request(work.owner, work.recipe, work.purpose, examples)
+    return Request(work.owner, work.recipe, work.purpose, measures=True)
+
+
+@dataclass
+class _Day:
+    """What was used of one data set or test set on one day."""
+
+    day: int
+    visits: Counter[str] = field(default_factory=Counter)
+    measurements: Counter[str] = field(default_factory=Counter)
+    examples: Counter[str] = field(default_factory=Counter)
+    """These three by owner."""
+    compute_s: float = 0.0
+
+    def count(self, entry: AuditEntry) -> None:
+        if entry.event in _ENDINGS:
+            self.compute_s += entry.seconds
+        elif entry.event is AuditEvent.BEGUN and entry.examples:
+            self.visits[entry.owner] += 1
+            self.examples[entry.owner] += entry.examples
+        elif entry.event is AuditEvent.BEGUN:
+            self.measurements[entry.owner] += 1
+
+    def usage(self, owner: str) -> Usage:
+        return Usage(
+            self.visits[owner], self.measurements[owner], self.examples[owner], self.compute_s
+        )
+
+
+@dataclass
+class Attempt:
+    """A piece of work from its arrival to its end, for the audit log."""
+
+    about: dict[str, Any]
+    """Fields of all its entries."""
+    began_s: float | None = None
+    """Since when it reads records, by a clock that only counts; none: not yet."""
+
+    def seconds(self) -> float:
+        """How long it has read records."""
+        return 0.0 if self.began_s is None else clock.elapsed_s() - self.began_s
+
+
+class Admission:
+    """The data owners' word at a site."""
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        data: Iterable[DatasetConfig | TestSetConfig],
+        now_s: Callable[[], float] = clock.now_s,
+    ) -> None:
+        """`data`: what the site's file names."""
+        self._audit = audit
+        self._now_s = now_s
+        self._days: dict[str, _Day] = {}
+        zones = {each.disclosure.name: each.terms.time_zone for each in data}
+        for entry in audit.since(now_s() - _TWO_DAYS_S):
+            if entry.data in zones:
+                self._day(entry.data, day_of(zones[entry.data], entry.at_s)).count(entry)
+
+    def check(self, data: DatasetConfig | TestSetConfig, request: Request) -> None:
+        """Raise `Refused` unless the data's policy allows the request now."""
+        terms, name = data.terms, data.disclosure.name
+        usage = self._today(name, terms.time_zone).usage(request.owner[:NAME_CHARS])
+        no = decide(terms, terms.limits, request, usage, self._now_s(), name)
+        if no is not None:
+            raise no
+
+    def begin(
+        self, data: DatasetConfig | TestSetConfig, request: Request, attempt: Attempt
+    ) -> None:
+        """Check a request again, right before records are read, and count it.
+
+        It counts whatever becomes of it, as a failure can tell something too. Raises `Refused`, and
+        `StorageFull` if it cannot be logged.
+        """
+        self.check(data, request)
+        name = data.disclosure.name
+        entry = self._append(attempt, AuditEvent.BEGUN)
+        attempt.began_s = clock.elapsed_s()
+        self._today(name, data.terms.time_zone).count(entry)
+
+    @contextmanager
+    def attempt(self, work: Work) -> Iterator[Attempt]:
+        """Log how work ends that does not end well; `finished` logs the rest."""
+        request = request_of(work)
+        attempt = Attempt(
+            {
+                "owner": request.owner,
+                "job": work.job,
+                "visit": work.visit,
+                "recipe": request.recipe,
+                "purpose": request.purpose,
+                "examples": max(0, request.examples),
+            }
+        )
+        try:
+            yield attempt
+        except Refused as error:
+            self._unfinished(attempt, AuditEvent.REFUSED, error)
+            raise
+        except asyncio.CancelledError:
+            self._unfinished(attempt, AuditEvent.STOPPED, None)
+            raise
+        except Exception as error:
+            self._unfinished(attempt, AuditEvent.FAILED, error)
+            raise
+
+    def finished(self, attempt: Attempt, entry: Entry, model: ModelRef | None) -> None:
+        """Log what leaves, before it does. Raises `StorageFull`; nothing leaves then."""
+        fact = entry.fact
+        if isinstance(fact, Verification):
+            of_labels = {f"{fact.metric} of {label}": v for label, v in fact.by_label.items()}
+            values = {fact.metric: fact.value, **of_labels}
+            self._ended(attempt, AuditEvent.MEASURED, model=fact.model, values=values)
+            return
+        assert model is not None
+        left = {"model": model.manifest, "size_bytes": model.size_bytes}
+        if isinstance(fact, Visit):
+            losses = {} if fact.loss is None else {"loss": fact.loss}
+            self._ended(attempt, AuditEvent.VISITED, values=losses, **left)
+        else:
+            self._ended(attempt, AuditEvent.MADE, **left)
+
+    def examination(self, test: TestSetConfig, deployment: DeploymentDescriptor) -> Attempt:
+        """Count and log a round of questions to a deployed model.
+
+        Nobody asked for it, so a refusal is not logged. Raises `Refused`, `StorageFull`.
+        """
+        request = Request(deployment.owner, deployment.recipe, measures=True)
+        about = {"owner": request.owner, "recipe": request.recipe, "data": test.disclosure.name}
+        attempt = Attempt({**about, "model": deployment.manifest or ""})
+        self.begin(test, request, attempt)
+        attempt.began_s = None  # It takes no computing time of this site's.
+        return attempt
+
+    def examined(self, attempt: Attempt, finding: Finding) -> None:
+        """Log a finding, before it leaves. Raises `StorageFull`."""
+        where = f"{finding.deployment}@{finding.site}"
+        values = {finding.metric: finding.value}
+        self._ended(attempt, AuditEvent.MEASURED, visit=where, values=values)
+
+    def _unfinished(self, attempt: Attempt, event: AuditEvent, error: Exception | None) -> None:
+        """Log work that let nothing out but an error; the error itself matters more than a disk
+        that has no room for it."""
+        try:
+            if isinstance(error, DaitnError):
+                self._ended(attempt, event, reason=error.problem, field=error.field)
+            else:
+                self._ended(attempt, event, reason=type(error).__name__ if error else "")
+        except DaitnError as unlogged:
+            log.error("%s of %s is not logged: %s", event, attempt.about["visit"], unlogged)
+
+    def _ended(self, attempt: Attempt, event: AuditEvent, **more: Any) -> None:
+        entry = self._append(attempt, event, seconds=attempt.seconds(), **more)
+        attempt.began_s = None
+        if entry.data in self._days:
+            self._days[entry.data].count(entry)
+
+    def _append(self, attempt: Attempt, event: AuditEvent, **more: Any) -> AuditEntry:
+        return self._audit.append(event, **{**attempt.about, **more})
+
+    def _today(self, name: str, zone: str) -> _Day:
+        """What was used of some data today; a clock that is set back opens no new day."""
+        day = day_of(zone, self._now_s())
+        known = self._days.get(name)
+        return self._day(name, max(day, known.day) if known else day)
+
+    def _day(self, name: str, day: int) -> _Day:
+        """What was used on a day that is to be counted: of earlier ones nothing is kept."""
+        known = self._days.get(name)
+        if known is not None and known.day > day:
+            return _Day(day)
+        if known is None or known.day < day:
+            known = self._days[name] = _Day(day)
+        return known

@@ -1,0 +1,162 @@
+"""What a policy says to a request; a stricter policy never allows more."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daitn.objects.access import (
+    Limits,
+    Request,
+    Usage,
+    decide,
+    published_rulings,
+    refusals,
+    rulings,
+)
+from daitn.objects.descriptors import ANY, DataPolicy
+
+POLICY = DataPolicy(recipes=("classifier",), owners=("acme",), purposes=("research",))
+REQUEST = Request("acme", "classifier", "research", examples=500)
+NIGHT = ("Mon-Sun 20:00-06:00",)
+NOON_S = 12 * 3600.0
+
+WORDS = st.sampled_from(["acme", "classifier", "research", "other", ""])
+LISTS = st.lists(st.one_of(WORDS, st.just(ANY)), max_size=3).map(tuple)
+HOURS = st.lists(
+    st.sampled_from([ANY, *NIGHT, "Thu 11:00-13:00", "Mon-Wed 00:00-24:00"]), max_size=3
+).map(tuple)
+MOST = st.one_of(st.none(), st.integers(0, 5))
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> tuple[DataPolicy, Limits]:
+    policy = DataPolicy(
+        recipes=draw(LISTS), owners=draw(LISTS), purposes=draw(LISTS), hours=draw(HOURS)
+    )
+    compute_s = draw(st.one_of(st.none(), st.floats(0, 5)))
+    limits = Limits(
+        visits_per_day=draw(MOST),
+        measurements_per_day=draw(MOST),
+        examples_per_day=draw(MOST),
+        compute_s_per_day=compute_s,
+    )
+    return policy, limits
+
+
+REQUESTS = st.builds(
+    Request, WORDS, WORDS, purpose=WORDS, examples=st.integers(0, 3), measures=st.booleans()
+)
+USAGES = st.builds(Usage, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.floats(0, 5))
+TIMES = st.floats(0, 14 * 86_400.0)
+
+
+def allowed(
+    policy: DataPolicy, limits: Limits, request: Request, usage: Usage, now_s: float
+) -> bool:
+    return decide(policy, limits, request, usage, now_s, "data set notes") is None
+
+
+@st.composite
+def stricter(draw: st.DrawFn, policy: DataPolicy, limits: Limits) -> tuple[DataPolicy, Limits]:
+    """The same policy with one rule made stricter."""
+    lists = {name: getattr(policy, name) for name in ("recipes", "owners", "purposes", "hours")}
+    numbers = msgspec.structs.asdict(limits)
+    if draw(st.booleans()):
+        name = draw(st.sampled_from(sorted(lists)))
+        kept = draw(st.sets(st.sampled_from(lists[name]))) if lists[name] else set()
+        return msgspec.structs.replace(policy, **{name: tuple(kept)}), limits
+    name = draw(st.sampled_from(sorted(numbers)))
+    most = numbers[name]
+    less = draw(st.integers(0, 5)) if most is None else draw(st.integers(0, int(most)))
+    return policy, msgspec.structs.replace(limits, **{name: less})
+
+
+@given(data=st.data(), of=policies(), request=REQUESTS, usage=USAGES, now_s=TIMES)
+def test_a_stricter_policy_never_allows_more(
+    data: st.DataObject,
+    of: tuple[DataPolicy, Limits],
+    request: Request,
+    usage: Usage,
+    now_s: float,
+) -> None:
+    strict = data.draw(stricter(*of))
+    if allowed(*strict, request, usage, now_s):
+        assert allowed(*of, request, usage, now_s)
+
+
+@given(data=st.data(), of=policies(), request=REQUESTS, usage=USAGES, now_s=TIMES)
+def test_who_used_more_is_never_allowed_more(
+    data: st.DataObject,
+    of: tuple[DataPolicy, Limits],
+    request: Request,
+    usage: Usage,
+    now_s: float,
+) -> None:
+    again = data.draw(USAGES)
+    more = Usage(
+        usage.visits + again.visits,
+        usage.measurements + again.measurements,
+        usage.examples + again.examples,
+        usage.compute_s + again.compute_s,
+    )
+    if allowed(*of, request, more, now_s):
+        assert allowed(*of, request, usage, now_s)
+
+
+@given(of=policies(), request=REQUESTS, usage=USAGES, now_s=TIMES)
+def test_planners_never_leave_out_what_the_site_would_allow(
+    of: tuple[DataPolicy, Limits], request: Request, usage: Usage, now_s: float
+) -> None:
+    policy, limits = of
+    if refusals(published_rulings(policy, request, now_s)):
+        assert not allowed(policy, limits, request, usage, now_s)
+    else:
+        assert allowed(policy, Limits(), request, usage, now_s)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "words"),
+    [
+        (
+            REQUEST._replace(recipe="other"),
+            "model.recipe",
+            "does not allow recipe other; allowed: classifier",
+        ),
+        (REQUEST._replace(owner="stranger"), "owner", "does not admit models of stranger"),
+        (REQUEST._replace(purpose="sale"), "purpose", "does not allow the purpose sale"),
+        (REQUEST._replace(purpose=""), "purpose", "does not allow models without a purpose"),
+    ],
+)
+def test_a_refusal_says_what_and_what_to_do(asked: Request, field: str, words: str) -> None:
+    assert allowed(POLICY, Limits(), REQUEST, Usage(), NOON_S)
+    no = decide(POLICY, Limits(), asked, Usage(), NOON_S, "data set notes")
+    assert no is not None
+    assert no.field == field
+    assert words in no.problem
+    assert no.problem.startswith("the owner of data set notes ")
+    assert no.fix
+
+
+def test_every_rule_that_says_no_is_named() -> None:
+    policy = msgspec.structs.replace(POLICY, hours=NIGHT)
+    limits = Limits(visits_per_day=3, examples_per_day=1000, compute_s_per_day=60.0)
+    request = Request("stranger", "other", "", examples=501)
+    ruled = rulings(policy, limits, request, Usage(3, 0, 500, 60.0), NOON_S)
+    assert [no.rule for no in refusals(ruled)] == [
+        "recipes", "owners", "purposes", "hours",
+        "limits.visits_per_day", "limits.examples_per_day", "limits.compute_s_per_day",
+    ]  # fmt: skip
+    assert not any("1000" in no.reason for no in ruled), "limits are private"
+
+
+def test_limits_count_what_they_are_about() -> None:
+    limits = Limits(visits_per_day=1, measurements_per_day=1)
+    measures = REQUEST._replace(examples=0, measures=True)
+    used = Usage(visits=1)
+    assert not allowed(POLICY, limits, REQUEST, used, NOON_S)
+    assert allowed(POLICY, limits, measures, used, NOON_S)
+    assert allowed(POLICY, limits, REQUEST._replace(examples=0), used, NOON_S), "it makes a model"
+    assert not allowed(POLICY, limits, measures, Usage(measurements=1), NOON_S)
