@@ -20,8 +20,8 @@ class SandboxDemand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What must hold a visiting recipe."""
 
     required: tuple[Mechanism, ...] = ()
-    """Mechanisms that the site's sandbox must have. A data set or test set whose policy demands more
-    is not offered."""
+    """Mechanisms that the site's sandbox must have. A data set or test set whose policy demands
+    more is not offered."""
 
 
 class PolicyConfig(DataPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from daitn.files.atomic import make_folder
 from daitn.files.items import ItemStore
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
@@ -88,6 +89,8 @@ class ModelLifecycle:
         self._changed = changed
         self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
+        scratch = Path(config.state) / "scratch"
+        make_folder(scratch)
         limits = config.sandbox.limits
         memory_bytes = limits.memory_bytes + 2 * self._facility.memory_bytes
         self._host = AnsweringHost(
@@ -95,7 +98,7 @@ class ModelLifecycle:
             models=self._folder,
             sandbox=Sandbox(
                 limits=structs.replace(limits, memory_bytes=memory_bytes),
-                folder=str(self._folder),
+                folder=str(scratch),
             ),
         )
         self._deployments: dict[str, _Deployment] = {}
