@@ -190,6 +190,28 @@ def test_processes_of_this_machine_are_admitted_by_their_files(folder: Path) -> 
         assert SigningKey.at(Path(config.state) / "key").public in roster.members()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"roles": ["forwarder", "gateway"], "gateway": {}},
+        {"owner": "bank"},
+        {"jurisdiction": "US"},
+    ],
+)
+def test_a_process_whose_file_says_more_than_the_roster_grants_is_told(
+    folder: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    written("node.yaml", NODE)
+    good("admit", "node.yaml")
+    assert live_roster(read_node(Path("node.yaml"), "")) is not None
+    assert caplog.text == ""
+    assert live_roster(read_node(written("node.yaml", {**NODE, **changes}), "")) is not None
+    assert "the roster grants branch forwarder, owned by 'me', in 'CA'" in caplog.text
+    (folder / "state/branch/key").unlink()
+    assert live_roster(read_node(Path("node.yaml"), "")) is not None
+    assert "does not have the key of the site branch yet" in caplog.text
+
+
 def test_without_a_roster_no_process_starts(folder: Path, tmp_path: Path) -> None:
     written("node.yaml", NODE)
     for ended in (

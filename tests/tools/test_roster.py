@@ -109,6 +109,18 @@ def test_a_replaced_file_counts_from_the_next_look_on(
     assert names(roster) == {"ninds"}
 
 
+def test_a_disk_that_takes_nothing_delays_no_revocation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_roster(tmp_path / ROSTER, signed(1, SITE, OTHER))
+    roster = live(tmp_path)
+    (tmp_path / f"{ROSTER}.partial").mkdir()
+    assert roster.take(signed(2, OTHER).signed)
+    assert names(roster) == {"ninds"}
+    assert "roster 2 holds until this process ends" in caplog.text
+    assert live(tmp_path).version == 1
+
+
 async def test_another_root_is_not_believed(tmp_path: Path) -> None:
     path = stated(tmp_path, signed(3, SITE))
     roster = live(tmp_path / "a", path)

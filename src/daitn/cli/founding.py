@@ -102,15 +102,23 @@ def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
         return None
     state = Path(config.state)
     roster = LiveRoster(state, Path(config.roster) if config.roster else None)
-    kind, name = _identity(config)
-    member = roster.member(kind, name)
-    if member is None or member.public_key != SigningKey.at(state / "key").public:
+    own, known = _member(config, now_s=0.0), roster.member(*_identity(config))
+    if known is None or known.public_key != own.public_key:
         log.warning(
             "the roster of %s does not have the key of the %s %s yet: nobody listens to it until "
             "the operator admits it",
             roster.network,
-            kind,
-            name,
+            own.kind,
+            own.name,
+        )
+    elif not _covers(known, own):
+        log.error(
+            "the roster grants %s %s, owned by %r, in %r, and its file says more: nobody listens "
+            "to it until the operator invites it anew with that, or the file is corrected",
+            own.name,
+            ", ".join(known.roles) or "no role",
+            known.owner,
+            known.jurisdiction,
         )
     return roster
 
@@ -136,6 +144,11 @@ def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
         owner=config.owner,
         jurisdiction=config.jurisdiction,
     )
+
+
+def _covers(known: Member, own: Member) -> bool:
+    same = (known.owner, known.jurisdiction) == (own.owner, own.jurisdiction)
+    return same and set(own.roles) <= set(known.roles)
 
 
 def _check_alone(config: CenterConfig | NodeConfig) -> None:

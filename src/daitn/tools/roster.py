@@ -133,13 +133,17 @@ class LiveRoster:
     def take(self, signed: SignedRoster) -> bool:
         """Take a roster in place of the known one, if it is newer. Returns whether it is.
 
-        Raises as `open_roster` does, and `StorageFull` if it cannot be kept.
+        On a full disk too, where a restart forgets it: a revocation waits for nothing. Raises as
+        `open_roster` does.
         """
         roster = open_roster(signed, self._file.root, self._wall_s(), self._roster)
         if roster.version == self._roster.version:
             return False
         file = RosterFile(root=self._file.root, signed=signed)
-        _keep(self._path, file)
+        try:
+            _keep(self._path, file)
+        except StorageFull as error:
+            log.error("roster %d holds until this process ends: %s", roster.version, error)
         self._file, self._roster = file, roster
         count = len(roster.members)
         log.info("roster %d of %s, %d members", roster.version, roster.network, count)
@@ -204,13 +208,14 @@ class LiveRoster:
         """The newest of the rosters on disk."""
         kept = read_roster(self._path) if self._path.exists() else None
         stated = None
-        if self._source is not None and (kept is None or self._source.exists()):
+        if self._source is not None:
             self._read_at = _version_of(self._source)
-            stated = read_roster(self._source)
+            stated = None if self._read_at is None else read_roster(self._source)
         if stated is None or (kept is not None and not self._is_newer(stated, kept)):
             if kept is None:
+                places = " and ".join(str(p) for p in (self._path, self._source) if p is not None)
                 raise NotFound(
-                    f"there is no roster in {self._path.parent}, so this process knows no members",
+                    f"there is no roster in {places}: this process knows no members",
                     field="roster",
                     fix="join a network: `daitn network join INVITATION`; or make one: `daitn "
                     "network init FOLDER`, then `daitn network admit` this file",
