@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get
 import msgspec
 
 from daitn.objects.identifiers import SiteId
+from daitn.objects.text import LINE_PATTERN
 from daitn.steering.wire.intent import Amount, Name, Share
 
 __all__ = ["default_words", "type_words"]
@@ -120,7 +121,7 @@ def _bounded(word: str, metas: Iterable[msgspec.Meta], field: str) -> str:
         if meta.gt is not None:
             word += f", above {_number(meta.gt, field)}"
             word += f", at most {_number(meta.le, field)}" if meta.le is not None else ""
-        if meta.pattern is not None:
+        if meta.pattern not in (None, LINE_PATTERN):
             word += f", `{meta.pattern}`"
         word = _sized(word, meta.min_length, meta.max_length)
     return word

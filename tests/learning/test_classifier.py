@@ -17,7 +17,15 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from daitn.learning.classifier import Classifier
 from daitn.learning.classifier.training import merged
-from daitn.learning.recipe import LabelMeasured, Measured, Progress, Selection, Trained
+from daitn.learning.recipe import (
+    DataFault,
+    Fault,
+    LabelMeasured,
+    Measured,
+    Progress,
+    Selection,
+    Trained,
+)
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 TWO = {"classes": ["no", "yes"], "hidden": [8], "learning_rate": 0.05}
@@ -645,6 +653,35 @@ class TestPartsFromTheNetwork:
         tensors["layers.0.bias"][0] = float("nan")
         save_file(tensors, model / "weights.safetensors")
         with pytest.raises(Corrupt, match="not finite"):
+            accuracy(model, TWO, tmp_path / "data.csv")
+
+    @pytest.mark.parametrize(
+        ("name", "shape"), [("extra", (1,)), ("layers.9.bias", (2,)), ("standard.mean", (7,))]
+    )
+    def test_tensors_that_nobody_expects_are_refused(
+        self, name: str, shape: tuple[int, ...], model: Path, tmp_path: Path
+    ) -> None:
+        tensors = load_file(model / "weights.safetensors")
+        save_file(tensors | {name: torch.zeros(shape)}, model / "weights.safetensors")
+        with pytest.raises(Corrupt, match=name):
+            accuracy(model, TWO, tmp_path / "data.csv")
+
+    def test_scores_that_are_not_finite_are_no_chance_result(
+        self, model: Path, tmp_path: Path
+    ) -> None:
+        tensors = load_file(model / "weights.safetensors")
+        for tensor in tensors.values():
+            if tensor.ndim == 2:
+                tensor[:] = 3e38
+        save_file(tensors, model / "weights.safetensors")
+        with pytest.raises(DataFault) as raised:
+            accuracy(model, TWO, tmp_path / "data.csv")
+        assert raised.value.fault is Fault.SCORES_NOT_FINITE
+
+    def test_a_list_of_columns_without_end_is_refused(self, model: Path, tmp_path: Path) -> None:
+        with (model / "features.json").open("wb") as file:
+            file.truncate(17 << 20)
+        with pytest.raises(Corrupt, match="bytes"):
             accuracy(model, TWO, tmp_path / "data.csv")
 
     def test_columns_that_the_weights_do_not_have_are_refused(

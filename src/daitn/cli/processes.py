@@ -16,6 +16,7 @@ import typer
 
 from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.founding import live_roster
+from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
@@ -217,7 +218,6 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _log(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])

@@ -24,6 +24,7 @@ from daitn.objects.errors import (
     WorkFailed,
 )
 from daitn.objects.queries import AUTO, Privacy, Strategy, Trust
+from daitn.objects.text import escaped
 from daitn.objects.wire import to_json
 from daitn.openai.errors import read_error
 from daitn.openai.http import JSON
@@ -144,7 +145,7 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
                 print_json(to_json({"answer": plain, "daitn": told}))
                 return
             async for piece in _pieces(answer.content):
-                sys.stdout.write(piece)
+                sys.stdout.write(escaped(piece))
                 sys.stdout.flush()
             sys.stdout.write("\n")
             line = "  ".join(f"{name} {value}" for name, value in told.items())

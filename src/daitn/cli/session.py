@@ -6,12 +6,13 @@ import asyncio
 import enum
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
 from daitn.objects.errors import (
@@ -23,6 +24,7 @@ from daitn.objects.errors import (
     Unreachable,
 )
 from daitn.objects.identifiers import SiteId, checked_name
+from daitn.objects.text import escaped, escaped_json, hanging
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
@@ -34,6 +36,7 @@ __all__ = [
     "CenterOption",
     "ExitCode",
     "JsonOption",
+    "PlainConsole",
     "Session",
     "carrier",
     "complain",
@@ -56,9 +59,22 @@ def _columns(stream: TextIO) -> int | None:
     return None if stream.isatty() or "COLUMNS" in os.environ else UNBROKEN
 
 
-screen = Console(width=_columns(sys.stdout))
-errors = Console(stderr=True, width=_columns(sys.stderr))
-wide = Console(width=UNBROKEN)
+class PlainConsole(Console):
+    """A console on which texts from the network are text: no markup, no control characters."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None) -> None:
+        super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        shown = (
+            part if part.control else Segment(escaped(part.text), part.style) for part in buffer
+        )
+        return super()._render_buffer(shown)
+
+
+screen = PlainConsole(width=_columns(sys.stdout))
+errors = PlainConsole(stderr=True, width=_columns(sys.stderr))
+wide = PlainConsole(width=UNBROKEN)
 """For output whose lines must not be broken even on a terminal."""
 
 DEFAULT_CENTER = "tcp/127.0.0.1:7447"
@@ -162,9 +178,10 @@ def run(
 def complain(error: DaitnError) -> None:
     """Print what is wrong, where, and what to do. Does not wrap lines, so paths can be copied."""
     where = f"{error.field}: " if error.field else ""
-    errors.print(Text.assemble(("error", "bold red"), f" {where}{error.problem}"), soft_wrap=True)
+    problem = hanging(f" {where}{error.problem}")
+    errors.print(Text.assemble(("error", "bold red"), problem), soft_wrap=True)
     if error.fix:
-        errors.print(Text.assemble(("  fix", "bold"), f" {error.fix}"), soft_wrap=True)
+        errors.print(Text.assemble(("  fix", "bold"), hanging(f" {error.fix}")), soft_wrap=True)
 
 
 def exit_code(error: DaitnError) -> ExitCode:
@@ -179,5 +196,5 @@ def exit_code(error: DaitnError) -> ExitCode:
 
 
 def print_json(text: str) -> None:
-    """Print JSON unchanged: no colours, no wrapping."""
-    sys.stdout.write(text + "\n")
+    """Print JSON of the same value: no colours, no wrapping, nothing that a terminal acts on."""
+    sys.stdout.write(escaped_json(text) + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.identifiers import Digest, OwnerId
+from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
 
 __all__ = [
@@ -22,10 +22,8 @@ __all__ = [
     "ModelPolicy",
     "Price",
     "Runtime",
-    "Word",
 ]
 
-Word = Annotated[str, msgspec.Meta(max_length=200)]
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
 Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

@@ -9,8 +9,9 @@ import msgspec
 
 from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
 from daitn.objects.hours import window
-from daitn.objects.identifiers import Digest, OwnerId, SiteId
+from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.lineage import Entry
+from daitn.objects.text import Line
 
 __all__ = [
     "ANY",
@@ -27,7 +28,6 @@ __all__ = [
     "covers_topic",
 ]
 
-Word = Annotated[str, msgspec.Meta(max_length=200)]
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -105,7 +105,7 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     site: SiteId
     data_schema: Word
     """Format of a record, for instance `qa-pairs/1`; a recipe reads one schema."""
-    modality: str
+    modality: Word
     """`text`, `table` or `image`."""
     topics: Words
     """Paths in a tree of topics, for instance `medicine/neurology`."""
@@ -118,7 +118,7 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """When the data last changed."""
     price_usd_per_1k: Price = 0.0
     """Price of 1,000 training examples."""
-    jurisdiction: str
+    jurisdiction: Word
     """ISO 3166-1 alpha-2 code of the law that governs the data."""
     licence: str = ""
     description: str = ""
@@ -132,7 +132,7 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
 class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A site's computing resources."""
 
-    device: str
+    device: Word
     memory_bytes: int
     speed_flops: Amount
     """Floating-point operations per second, measured by a short probe of the training engine."""
@@ -175,13 +175,13 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     site: SiteId
     owner: OwnerId
     roles: tuple[Role, ...]
-    jurisdiction: str
-    public_key: str
+    jurisdiction: Word
+    public_key: Word
     """Ed25519 public key, base64; verifies what the site adds to a model's lineage."""
     started_at_s: float
     version: int
     """Counts up from 1 with each change since `started_at_s`."""
-    software: str
+    software: Line
     datasets: Annotated[tuple[DatasetDescriptor, ...], msgspec.Meta(max_length=256)] = ()
     compute: ComputeDescriptor | None = None
     verifier: VerifierDescriptor | None = None
@@ -194,9 +194,9 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
 class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A model that the network holds."""
 
-    name: str
+    name: Word
     owner: OwnerId
-    recipe: str
+    recipe: Word
     manifest: Digest
     size_bytes: int
     measured: dict[str, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.identifiers import Digest, SiteId, Word
 
 __all__ = ["Attestation", "Finding"]
 
@@ -18,11 +18,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     verifier: SiteId
     site: SiteId
     """The facility."""
-    deployment: str
+    deployment: Word
     manifest: Digest | None
     """As the facility advertised it at the time."""
-    topic: str
-    metric: str
+    topic: Word
+    metric: Word
     value: float
     standard_error: float
     items: int
@@ -39,4 +39,4 @@ class Attestation(msgspec.Struct, frozen=True, kw_only=True):
     """A finding, signed over its canonical bytes with the key of the unit's site."""
 
     finding: Finding
-    signature: str
+    signature: Word

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import NewType
+from typing import Annotated, NewType
+
+import msgspec
 
 from daitn.objects.errors import InvalidInput
+from daitn.objects.text import Line
 
 __all__ = [
     "CENTER_SITE",
@@ -15,17 +18,20 @@ __all__ = [
     "OwnerId",
     "SiteId",
     "VisitId",
+    "Word",
     "checked_name",
 ]
 
-SiteId = NewType("SiteId", str)
+Word = Annotated[Line, msgspec.Meta(max_length=200)]
+"""A name or an address as the network carries it: bounded, and safe in logs and on terminals."""
+SiteId = NewType("SiteId", Word)
 """A site, for instance `ninds`; each runs one node."""
-JobId = NewType("JobId", str)
-VisitId = NewType("VisitId", str)
+JobId = NewType("JobId", Word)
+VisitId = NewType("VisitId", Word)
 """One command to one site (a visit or a verification); retries of the command keep the id."""
-OwnerId = NewType("OwnerId", str)
-ObjectiveName = NewType("ObjectiveName", str)
-Digest = NewType("Digest", str)
+OwnerId = NewType("OwnerId", Word)
+ObjectiveName = NewType("ObjectiveName", Word)
+Digest = NewType("Digest", Word)
 """BLAKE3-256 of some bytes, 64 lower-case hexadecimal digits."""
 
 CENTER_SITE = SiteId("center")

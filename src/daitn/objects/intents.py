@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
-from daitn.objects.text import plain_fields
+from daitn.objects.text import Line, plain_fields
 
 __all__ = [
     "Budget",
@@ -29,9 +29,9 @@ __all__ = [
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Purpose = Annotated[str, msgspec.Meta(max_length=200)]
-JobName = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
+Name = Annotated[Line, msgspec.Meta(min_length=1, max_length=200)]
+Purpose = Annotated[Line, msgspec.Meta(max_length=200)]
+JobName = Annotated[Line, msgspec.Meta(min_length=1, max_length=40)]
 """Short, because job ids and visit ids are built from it."""
 
 

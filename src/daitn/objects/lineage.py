@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from blake3 import blake3
 
-from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -33,7 +33,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
     visit: VisitId
     site: SiteId
     at_s: float
-    recipe: str
+    recipe: Word
     seed: int
     model: Digest
 
@@ -44,7 +44,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     job: JobId
     visit: VisitId
     site: SiteId
-    dataset: str
+    dataset: Word
     at_s: float
     """When the visit ended."""
     seconds: float
@@ -74,8 +74,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"
     transfer_s: float
     bytes_in: int
     model: Digest
-    topic: str
-    metric: str
+    topic: Word
+    metric: Word
     value: float
     items: int
     standard_error: float
@@ -90,8 +90,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     fact: LineageFact
     previous: tuple[Digest, ...]
-    public_key: str
-    signature: str
+    public_key: Word
+    signature: Word
 
     @property
     def digest(self) -> Digest:

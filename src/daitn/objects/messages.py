@@ -12,10 +12,10 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.audit import AuditClaim, CountersignedHead
-from daitn.objects.deployments import Evidence, ModelPolicy, Price, Word
+from daitn.objects.deployments import Evidence, ModelPolicy, Price
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
-from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import Entry
 from daitn.objects.models import ModelRef
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
@@ -53,7 +53,7 @@ class Advert(msgspec.Struct, frozen=True, kw_only=True):
     """A node's descriptor, signed over its canonical bytes with the key it names."""
 
     descriptor: NodeDescriptor
-    signature: str
+    signature: Word
 
 
 class Sensed(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +73,15 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
 
     visit: VisitId
     job: JobId
-    recipe: str
+    recipe: Word
     config: dict[str, object]
     seed: int
-    owner: str
-    dataset: str
+    owner: Word
+    dataset: Word
     examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     model: ModelRef | None
     previous: tuple[Digest, ...]
-    purpose: str = ""
+    purpose: Word = ""
     """As the intent states it."""
 
 
@@ -90,14 +90,14 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
 
     visit: VisitId
     job: JobId
-    recipe: str
+    recipe: Word
     config: dict[str, object]
-    topic: str
-    metric: str
+    topic: Word
+    metric: Word
     model: ModelRef
     previous: tuple[Digest, ...]
-    owner: str = ""
-    purpose: str = ""
+    owner: Word = ""
+    purpose: Word = ""
     """As the intent states it."""
 
 
@@ -132,7 +132,7 @@ class RosterAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class RecipeQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """Ask a site that runs a recipe what a model with this configuration needs."""
 
-    recipe: str
+    recipe: Word
     config: dict[str, object]
 
 
@@ -169,7 +169,7 @@ class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
     """An outcome, signed by its site over its canonical bytes, so nobody can forge a failure."""
 
     outcome: WorkOutcome
-    signature: str
+    signature: Word
     audit: AuditClaim | None = None
     """Where the site's audit log stands, if there is something new in it."""
 
@@ -186,7 +186,7 @@ class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     state: WorkState
     outcome: WorkOutcome | None = None
-    phase: str = ""
+    phase: Word = ""
     """Phase of running work, as in `WorkProgress`; empty before the first."""
     done: int = 0
     total: int = 0
@@ -200,7 +200,7 @@ class WorkProgress(msgspec.Struct, frozen=True, kw_only=True):
     job: JobId
     visit: VisitId
     site: SiteId
-    phase: str
+    phase: Word
     """`fetching`, `training` or `measuring`."""
     done: int
     total: int
@@ -239,7 +239,7 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
 class RetireModel(msgspec.Struct, frozen=True, kw_only=True):
     """Ask a facility to finish a deployment's queries in flight and remove it."""
 
-    name: str
+    name: Word
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,9 +255,9 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 class DemandRate(msgspec.Struct, frozen=True, kw_only=True):
     """Rate of one kind of query."""
 
-    topic: str
+    topic: Word
     """Empty: unknown."""
-    model: str
+    model: Word
     """The requested name, or `auto`."""
     per_s: float
     shed_per_s: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.identifiers import Digest, SiteId, Word
 
 __all__ = ["CHUNK_BYTES", "Manifest", "ModelRef", "Part"]
 
@@ -15,7 +15,7 @@ CHUNK_BYTES = 1 << 20
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a model."""
 
-    name: str
+    name: Word
     size_bytes: int
     chunks: tuple[Digest, ...]
     """In order; all but the last have `CHUNK_BYTES`."""
@@ -24,7 +24,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of a model. Its own digest names the model."""
 
-    recipe: str
+    recipe: Word
     parts: tuple[Part, ...]
 
     @property

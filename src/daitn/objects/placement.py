@@ -8,7 +8,7 @@ import msgspec
 
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import SiteId, Word
 
 __all__ = [
     "AUTO_REPLICAS",
@@ -31,9 +31,9 @@ Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's request to deploy a trained model."""
 
-    model: str
+    model: Word
     """Its name, which is that of the job that trained it."""
-    name: str = ""
+    name: Word = ""
     """The name that queries use; empty: the model's. The model replaces any earlier one under that
     name."""
     to: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=256)] = ()
@@ -54,14 +54,14 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
 class RetireIntent(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's request to retire a model, everywhere or at one facility."""
 
-    name: str
+    name: Word
     site: SiteId | None = None
 
 
 class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment that the control centre maintains."""
 
-    name: str
+    name: Word
     intent: DeployIntent
     model: ModelDescriptor
     places: tuple[SiteId, ...]
@@ -83,8 +83,8 @@ class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment: desired and observed."""
 
-    name: str
-    model: str
+    name: Word
+    model: Word
     replicas: int
     places: tuple[PlaceView, ...]
     why: str
@@ -105,7 +105,7 @@ class DeploymentList(msgspec.Struct, frozen=True, kw_only=True):
 class PlannedPlace(msgspec.Struct, frozen=True, kw_only=True):
     """A change that the optimiser proposes."""
 
-    name: str
+    name: Word
     site: SiteId
     add: bool
     """True adds the deployment, false removes it."""

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.deployments import Api
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import SiteId, Word
 from daitn.objects.text import plain_fields
 
 __all__ = [
@@ -31,7 +31,7 @@ AUTO = "auto"
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
-Name = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Word
 Topic = Name
 
 
@@ -98,7 +98,7 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
     """Weights of scorers by which deployments are compared, in place of the usual ones: `accuracy`
     2, `latency` 1, `cost` 1, `affinity` 0.5."""
-    session: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    session: Word = ""
     """Queries of one session go to the same deployment unless something prevents it."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     """Deployments to try before the query fails."""
@@ -106,7 +106,7 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Whether the query finds its own way as a packet, instead of being routed by the gateway. It
     then names a model or a topic, no site, is no cascade, and its answer comes in one piece. None:
     as the gateway's file says."""
-    sealed_to: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    sealed_to: Word | None = None
     """Of a packet: the class of receivers who alone can read it; empty: it is not sealed. None: as
     the gateway's file says."""
     hedge: bool = True
@@ -121,14 +121,14 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
 
     origin: SiteId
     """The gateway's site."""
-    owner: str
+    owner: Word
     """Who asks; empty if unknown to the gateway."""
     api: Api
-    model: str
+    model: Word
     """A name, or `auto`."""
     site: SiteId | None = None
     """The only facility that may answer (`name@site`), however it scores."""
-    topic: str = ""
+    topic: Word = ""
     """Empty: unknown."""
     tokens_in: int
     """Estimated."""
@@ -161,21 +161,21 @@ class QueryStatus(enum.StrEnum):
 class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How one query was served, without its text."""
 
-    id: str
+    id: Word
     """`<gateway's site>:<number>`; `daitn explain` takes it."""
     asked_at_s: float
-    owner: str
+    owner: Word
     """Who asked: a key's owner, or a site whose pass names no owner, such as a verification unit;
     empty if unknown to the gateway."""
     api: Api
-    model_wanted: str
-    topic: str
+    model_wanted: Word
+    topic: Word
     status: QueryStatus
     http_status: int
     strategy: Strategy
-    deployment: str = ""
+    deployment: Word = ""
     """Name of the model that answered."""
-    site: str = ""
+    site: Word = ""
     """Facility where it was answered."""
     path: tuple[str, ...] = ()
     """Sites on the query's path, from the gateway's to the facility's."""
@@ -190,5 +190,5 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float = 0.0
     reason: str = ""
     """Why it was not answered."""
-    object_id: str = ""
+    object_id: Word = ""
     """Id of the packet, if it travelled as one; `daitn trace` takes it."""

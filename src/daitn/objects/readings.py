@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import SiteId, Word
 
 __all__ = ["LinkReading", "LoadReading", "Reading", "ServingReading"]
 
@@ -48,7 +48,7 @@ class LoadReading(msgspec.Struct, frozen=True, kw_only=True):
 class ServingReading(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment's load and speed, measured by its facility."""
 
-    deployment: str
+    deployment: Word
     in_flight: int
     """Queries being answered."""
     waiting: int

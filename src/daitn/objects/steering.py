@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.decisions import Decision
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import SiteId, Word
 
 __all__ = [
     "Advice",
@@ -79,8 +79,8 @@ class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
 class OriginReport(msgspec.Struct, frozen=True, kw_only=True):
     """A reachable origin, and what it offers."""
 
-    origin: str
-    via: str
+    origin: Word
+    via: Word
     """Next hop; empty: local."""
     distance_s: float
     offers: tuple[str, ...]
@@ -91,7 +91,7 @@ class ForwarderReport(msgspec.Struct, frozen=True, kw_only=True):
 
     site: SiteId
     mode: ControlMode
-    domain: str
+    domain: Word
     advised: bool
     """Whether a control centre's advice is in force now."""
     prefer: dict[str, float]
@@ -116,8 +116,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 class HopReport(msgspec.Struct, frozen=True, kw_only=True):
     """One hop of a path."""
 
-    site: str
-    action: str
+    site: Word
+    action: Word
     after_s: float
     """Seconds since the first hop, by the sites' clocks."""
 
@@ -125,7 +125,7 @@ class HopReport(msgspec.Struct, frozen=True, kw_only=True):
 class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Outcome of a probe."""
 
-    object: str
+    object: Word
     hops: tuple[HopReport, ...]
     taken_s: float
     refused: str = ""
@@ -142,9 +142,9 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
     """One routing decision of a forwarder for an object."""
 
     at_s: float
-    via: str
+    via: Word
     """Next hop; empty: delivered locally, or no route (see `found`)."""
-    origin: str
+    origin: Word
     found: bool
     expected_s: float
     decision: Decision
@@ -153,10 +153,10 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
 class PendingReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one forwarder remembers about one branch of an object."""
 
-    site: str
+    site: Word
     branch: int
     attempt: int
-    phase: str
+    phase: Word
     came_from: tuple[str, ...]
     """An empty string: it started here."""
     since_s: float
@@ -166,7 +166,7 @@ class PendingReport(msgspec.Struct, frozen=True, kw_only=True):
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the forwarders on an object's path remember about it, in path order."""
 
-    object: str
+    object: Word
     pending: tuple[PendingReport, ...]
     silent: tuple[str, ...] = ()
     """Sites on the path that did not answer."""

@@ -1,18 +1,34 @@
-"""Normalises words that people write in files and forms, so that they compare equal.
+"""Texts: words that compare equal however they were typed, and texts that are safe to show.
 
 `é` is one character or two (`e` and an accent), depending on keyboard, file system and spreadsheet;
 both look alike. Names of columns, labels, classes and topics are compared in Unicode's normal form
 C, without surrounding white space. Case is kept: `Ill` and `ill` are two words.
+
+Names come from the network, and end in logs and on terminals. An escape sequence there moves the
+cursor or sets a title, a line break forges a line, and a bidirectional override shows one name as
+another. So a name is a `Line`, which holds none of these, and free text is `escaped` where it is
+shown.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Annotated, Final
 
 import msgspec
 
-__all__ = ["plain", "plain_fields", "plain_words"]
+__all__ = ["Line", "escaped", "escaped_json", "hanging", "plain", "plain_fields", "plain_words"]
+
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Control characters (C0, DEL, C1), line and paragraph separators, and Unicode's bidirectional
+marks, embeddings, overrides and isolates."""
+LINE_PATTERN: Final = rf"^[^{_UNSEEN}]*\Z"
+Line = Annotated[str, msgspec.Meta(pattern=LINE_PATTERN)]
+"""Text without anything that a terminal or a log would act on."""
+
+_UNSEEN_IN_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
 
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""
@@ -45,3 +61,23 @@ def plain_fields(value: msgspec.Struct, *fields: str, blank: bool = True) -> Non
             raise ValueError(f"{field}: a word is blank")
         if bare != written:
             msgspec.structs.force_setattr(value, field, bare)
+
+
+def escaped(text: str) -> str:
+    """Free text as it may be shown: line breaks and tabs stay, other unseen characters become
+    visible escapes."""
+    return text if text.isprintable() else _UNSEEN_IN_TEXT.sub(_visible, text)
+
+
+def hanging(text: str) -> str:
+    """As `escaped`, with all lines but the first indented: they cannot pass for others."""
+    return escaped(text).replace("\n", "\n    ")
+
+
+def escaped_json(text: str) -> str:
+    """The same JSON value, written so that a terminal acts on nothing in it."""
+    return _UNSEEN_IN_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _visible(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]

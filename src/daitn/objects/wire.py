@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.objects.text import LINE_PATTERN
 
 __all__ = ["canonical", "checked", "decode", "encode", "to_json"]
 
@@ -49,7 +50,7 @@ def decode(data: bytes, kind: Any) -> Any:
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
         name = getattr(kind, "__name__", str(kind))
         raise Corrupt(
-            f"received bytes are not a {name}: {error}",
+            f"received bytes are not a {name}: {_plain(str(error))}",
             fix="check that both ends run compatible versions of daitn",
         ) from None
 
@@ -76,6 +77,7 @@ def to_json(value: object, *, indent: int = 2) -> str:
 
 def _plain(problem: str) -> str:
     """msgspec's message, with type names that the author of a YAML file understands."""
+    problem = problem.replace(f"`str` matching regex {LINE_PATTERN!r}", "visible text on one line")
     for python, plain in (("`array`", "a list"), ("`object`", "a mapping"), ("`str`", "text")):
         problem = problem.replace(python, plain)
     return problem

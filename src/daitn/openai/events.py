@@ -69,6 +69,10 @@ class EventReader:
             if not self._skip_bytes and self._skipped_crc != self._crc:
                 raise AnswerBroken("a replica's answer differs")
         if data:
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                raise AnswerBroken("its answer is not UTF-8") from None
             self.sent_bytes += len(data)
             self._crc = zlib.crc32(data, self._crc)
             self.event_count += data.count(b"data:")

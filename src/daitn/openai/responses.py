@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,15 +29,28 @@ __all__ = [
 ]
 
 
+_NOTHING = msgspec.Raw(b"null")
+Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+"""No context in use is longer. Owners are charged by these counts."""
+
+
 class Usage(msgspec.Struct):
     """Token counts, as the deployment reported them."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
 
 
 class _WithUsage(msgspec.Struct):
-    usage: Usage | None = None
+    usage: msgspec.Raw = _NOTHING
+
+    @property
+    def counts(self) -> Usage | None:
+        """The token counts; none if they are missing or impossible."""
+        try:
+            return _USAGE.decode(self.usage)
+        except DECODE_ERRORS:
+            return None
 
 
 class Outline(_WithUsage):
@@ -85,7 +98,8 @@ class _WithChoices(msgspec.Struct):
     choices: list[Choice] = []
 
 
-_USAGE = msgspec.json.Decoder(_WithUsage)
+_USAGE: msgspec.json.Decoder[Usage | None] = msgspec.json.Decoder(Usage | None)
+_WITH_USAGE = msgspec.json.Decoder(_WithUsage)
 _OUTLINE = msgspec.json.Decoder(Outline)
 _CHOICES = msgspec.json.Decoder(_WithChoices)
 
@@ -95,23 +109,19 @@ class NotJson(Exception):
 
 
 def read_usage(body: bytes) -> Usage | None:
-    """Read the token counts; none if they are missing or invalid. Raises `NotJson`."""
+    """Read the token counts; none if they are missing or impossible. Raises `NotJson`, also for a
+    body that is not UTF-8."""
     try:
-        usage = _USAGE.decode(body).usage
-    except msgspec.ValidationError as error:
-        if " - at " in str(error):  # An object with an invalid field.
-            return None
-        raise NotJson from None
+        body.decode()  # Values that are not read would pass.
+        return _WITH_USAGE.decode(body).counts
     except DECODE_ERRORS:
         raise NotJson from None
-    if usage is None or usage.prompt_tokens < 0 or usage.completion_tokens < 0:
-        return None
-    return usage
 
 
 def read_outline(body: bytes) -> Outline:
-    """Read the outline of a response; an empty one if the body is not a response."""
+    """Read the outline of a response; an empty one if the body is not a response in UTF-8."""
     try:
+        body.decode()
         return _OUTLINE.decode(body)
     except DECODE_ERRORS:
         return Outline()

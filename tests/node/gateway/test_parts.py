@@ -26,7 +26,14 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken, EventReader
-from daitn.openai.responses import NotJson, as_events, read_usage, without_logprobs
+from daitn.openai.responses import (
+    NotJson,
+    Usage,
+    as_events,
+    read_outline,
+    read_usage,
+    without_logprobs,
+)
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import paths_from
 from tests.node.gateway.scene import Network, deployment
@@ -303,3 +310,30 @@ def test_a_whole_answer_becomes_a_stream_of_one_piece() -> None:
     assert piece["choices"][0]["delta"] == {"role": "assistant", "content": "B"}
     assert piece["choices"][0]["logprobs"] is None
     assert (done, end) == (b"data: [DONE]", b"")
+
+
+@pytest.mark.parametrize(
+    "count", ["-1", "10000001", "1e999", "9" * 400, "1.5", '"7"', "null", "[]", "NaN", "true"]
+)
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+def test_no_owner_is_charged_by_an_absurd_count(count: str, name: str) -> None:
+    usage = b'{"%s": %s}' % (name.encode(), count.encode())
+    whole = b'{"choices": [{"text": "yes"}], "usage": %s}' % usage
+    assert len(read_outline(whole).choices) == (0 if count == "NaN" else 1)
+    assert read_outline(whole).counts is None
+    with contextlib.suppress(NotJson):
+        assert read_usage(whole) is None
+    events = EventReader()
+    events.feed(b'data: {"usage": {"completion_tokens": 3}}\n\n')
+    events.feed(b'data: {"usage": {"completion_tokens": 3, %s}}\n\n' % usage[1:-1])
+    assert events.usage == Usage(completion_tokens=3)
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"\xc3(", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80"])
+def test_an_answer_that_is_not_utf_8_is_no_answer(bad: bytes) -> None:
+    whole = b'{"choices": [{"text": "%s"}], "usage": {"completion_tokens": 3}}' % bad
+    assert not read_outline(whole).choices
+    with pytest.raises(NotJson):
+        read_usage(whole)
+    with pytest.raises(AnswerBroken, match="UTF-8"):
+        EventReader().feed(b"data: " + whole + b"\n\n")

@@ -278,6 +278,23 @@ async def test_who_says_something_now_and_then_is_not_silent() -> None:
         assert await whole(await asked(http, address, silence_timeout_s=0.2)) == b"x" * 8
 
 
+async def test_a_head_that_trickles_is_silence() -> None:
+    parts = [bytes([byte]) for byte in HEAD + b"content-length: 1\r\n\r\nx"]
+    async with talking(saying(*parts, pause_s=0.04)) as address, client() as http:
+        with pytest.raises(ServerTimeout):
+            await asked(http, address, silence_timeout_s=0.2)
+
+
+async def test_an_answer_that_trickles_without_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_connection, "ANSWER_TIMEOUT_S", 0.3)
+    parts = [HEAD + b"content-length: 900\r\n\r\n", *[b"x"] * 100]
+    async with talking(saying(*parts, pause_s=0.04)) as address, client() as http:
+        with pytest.raises(ServerTimeout, match="took too long"):
+            await whole(await asked(http, address, silence_timeout_s=0.2))
+
+
 async def test_a_shorter_patience_holds_on_a_connection_that_is_used_again() -> None:
     kept = HEAD + b"content-length: 2\r\n\r\nok"
 

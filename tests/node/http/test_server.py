@@ -309,6 +309,46 @@ async def test_an_idle_connection_and_a_slow_head_are_given_up(
         assert await exchange(http, GET[:3], GET[3:9], pause_s=0.05) == b""
 
 
+async def test_half_a_head_is_given_up_sooner_than_an_idle_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 0.2)
+    async with server(echo) as http:
+        assert await exchange(http) == b""
+        trickle = [bytes([byte]) for byte in GET[:-1]]
+        with contextlib.suppress(ConnectionError):
+            assert await exchange(http, *trickle, pause_s=0.02) == b""
+        kept = await exchange(http, GET, GET[:9])
+        assert bodies(kept) == [b"GET /a "]
+
+
+async def test_half_a_body_is_told_and_its_handler_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_connection, "BODY_TIMEOUT_S", 0.2)
+    head = b"POST /a HTTP/1.1\r\ncontent-length: 900\r\n\r\n"
+    async with server(echo) as http:
+        said = await exchange(http, head, *[b"x"] * 20, pause_s=0.03)
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert b"took too long" in said
+        assert all(one._task is None for one in connections(http))
+
+
+async def test_half_heads_in_masses_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_connection, "MOST_CONNECTIONS", 8)
+    async with server(echo) as http:
+        port = int(http.endpoint.rpartition(":")[2])
+        writers = []
+        for _ in range(50):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET[:9])
+            writers.append(writer)
+        assert bodies(await exchange(http, LAST)) == [b"GET /last "]
+        assert len(connections(http)) <= 8
+        for writer in writers:
+            writer.close()
+
+
 async def test_closing_ends_what_is_under_way_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import strategies as st
 
+from daitn.objects.text import LINE_PATTERN
 from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.offers import Offer, RouteEntry, SeqnoRequest, Update
 from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
@@ -40,7 +43,7 @@ def packets(draw: st.DrawFn) -> Packet:
     return packet
 
 
-_NAMES = st.text(max_size=20)
+_NAMES = st.text(max_size=20).filter(lambda name: re.search(LINE_PATTERN, name))
 _SHARES = st.floats(0, 1)
 _AMOUNTS = st.floats(0, 1e12)
 _SEQNOS = st.integers(0, 2**16 - 1)

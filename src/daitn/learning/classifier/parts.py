@@ -161,7 +161,7 @@ def _check_shapes(shapes: Mapping[str, Shape], sizes: tuple[int, ...]) -> None:
     for index, (before, after) in enumerate(itertools.pairwise(sizes)):
         expected[f"layers.{index}.weight"] = (after, before)
         expected[f"layers.{index}.bias"] = (after,)
-    for name in expected.keys() | shapes.keys():
+    for name in dict.fromkeys((*expected, *shapes)):
         shape = shapes.get(name)
         if name in expected:
             fits = shape == expected[name]

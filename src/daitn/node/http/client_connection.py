@@ -25,6 +25,8 @@ Key = tuple[str, int, bool]
 interchangeable."""
 
 _STATUSES_WITHOUT_BODY = frozenset({204, 304})
+ANSWER_TIMEOUT_S = 3600.0
+"""No response takes longer, however steadily it trickles."""
 WRITE_TIMEOUT_S = 10.0
 """A server that takes nothing of a request for this long hangs. TCP resends a lost segment within 3
 s, then within 7 s (RFC 6298)."""
@@ -186,6 +188,8 @@ class ClientConnection(asyncio.Protocol):
         self._response_started = False
         """Whether any byte of the response arrived."""
         self._active_at_s = 0.0
+        self._ends_at_s = 0.0
+        """When the response must be complete."""
         self._silence_timeout_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0
@@ -202,6 +206,7 @@ class ClientConnection(asyncio.Protocol):
         self._response_started = False
         self._silence_timeout_s = silence_timeout_s
         self._active_at_s = self._loop.time()
+        self._ends_at_s = self._active_at_s + ANSWER_TIMEOUT_S
         self._schedule_check(self._active_at_s + silence_timeout_s)
         self._transport.write(message)
         await response.wait_for_head()
@@ -248,7 +253,8 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()  # Nothing was requested.
             return
         self._response_started = True
-        self._active_at_s = self._loop.time()
+        if self._response.status:  # A head that trickles is silence.
+            self._active_at_s = self._loop.time()
         self._overhead_left -= len(data)
         try:
             self._parser.feed_data(data)
@@ -273,6 +279,7 @@ class ClientConnection(asyncio.Protocol):
         framed = "content-length" in headers or "transfer-encoding" in headers
         self._until_eof = not framed and status not in _STATUSES_WITHOUT_BODY
         self._keepalive = self._parser.should_keep_alive() and not self._until_eof
+        self._active_at_s = self._loop.time()
         response.set_head(status, headers)
 
     def on_body(self, body: bytes) -> None:
@@ -325,10 +332,14 @@ class ClientConnection(asyncio.Protocol):
         until_s = self._active_at_s + (
             self._pool.keepalive_s if self._response is None else self._silence_timeout_s
         )
+        if self._response is not None:
+            until_s = min(until_s, self._ends_at_s)
         if until_s > now_s:
             self._schedule_check(until_s)
         elif self._response is None:
             self._transport.close()
+        elif now_s >= self._ends_at_s:
+            self._fail(ServerTimeout("the answer took too long"))
         else:
             self._fail(ServerTimeout("the server was silent for too long"))
 

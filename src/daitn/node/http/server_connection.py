@@ -26,8 +26,14 @@ __all__ = ["KEEPALIVE_S", "Handler", "ServerConnection"]
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75.0
-"""How long an idle connection stays open, and how long a head may take. Clients drop idle
-connections earlier, so that the client side closes first."""
+"""How long an idle connection stays open. Clients drop idle connections earlier, so that the client
+side closes first."""
+HEAD_TIMEOUT_S = 10.0
+"""How long a head may take from its first byte, and a connection to send that."""
+BODY_TIMEOUT_S = 120.0
+"""How long a body may take: 10 MB at 0.1 MB/s."""
+MOST_CONNECTIONS = 4096
+"""Of one server. Beyond them, the one that has been idle or incomplete longest is closed."""
 _DRAIN_S = 2.0
 """How long input is read and discarded after a response that ends the connection: closing at once
 would destroy the response for a client that is still sending."""
@@ -59,7 +65,10 @@ class ServerConnection(HttpToolsProtocol):
         """Bytes that may still arrive outside a body."""
         self._idle_since_s = self.loop.time()
         """When the last request ended."""
-        self._timer = self.loop.call_later(KEEPALIVE_S, self._check_idle)
+        self._head_since_s: float | None = self._idle_since_s
+        """When the head that is arriving began; none while none is. The first is awaited."""
+        self._body_since_s = 0.0
+        self._timer = self.loop.call_later(_check_interval_s(), self._check_times)
 
     def complete(self, scope: Scope) -> bool:
         return not self._receiving_body or scope is not self.scope
@@ -77,6 +86,11 @@ class ServerConnection(HttpToolsProtocol):
         # uvloop's transports do not subclass asyncio's.
         self._wrapped = _Transport(cast(asyncio.Transport, transport), self._drain_input)
         super().connection_made(cast(asyncio.Transport, self._wrapped))
+        if len(self.connections) > MOST_CONNECTIONS:
+            waiting = (one for one in self.connections if isinstance(one, ServerConnection))
+            idle = [one for one in waiting if one is not self and one._task is None]
+            if idle:
+                min(idle, key=lambda one: one._idle_since_s).abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -117,9 +131,15 @@ class ServerConnection(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self.url, lines)
 
+    def on_message_begin(self) -> None:
+        self._head_since_s = self.loop.time()
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        self._head_since_s = None
+        self._body_since_s = self.loop.time()
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise ValueError(f"HTTP/{version} is not supported")
@@ -194,16 +214,26 @@ class ServerConnection(HttpToolsProtocol):
         self.flow.resume_reading()
         return True
 
-    def _check_idle(self) -> None:
-        """Close a connection that has been idle, or slow with a head, for too long.
+    def _check_times(self) -> None:
+        """Close a connection that has been idle, or slow with a head or a body, for too long.
 
         Each connection has one timer.
         """
-        idle_s = 0.0 if self._task is not None else self.loop.time() - self._idle_since_s
-        if idle_s >= KEEPALIVE_S:
+        now_s = self.loop.time()
+        if self._receiving_body and now_s - self._body_since_s >= BODY_TIMEOUT_S:
+            if self._fault is None and not self.transport.is_closing():
+                self._malformed(408, "the body took too long")
+        elif self._task is None and (
+            now_s - self._idle_since_s >= KEEPALIVE_S
+            or (self._head_since_s is not None and now_s - self._head_since_s >= HEAD_TIMEOUT_S)
+        ):
             self.transport.close()
-        else:
-            self._timer = self.loop.call_later(KEEPALIVE_S - idle_s, self._check_idle)
+            return
+        self._timer = self.loop.call_later(_check_interval_s(), self._check_times)
+
+
+def _check_interval_s() -> float:
+    return min(KEEPALIVE_S, HEAD_TIMEOUT_S, BODY_TIMEOUT_S)
 
 
 class _Transport:

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.identifiers import Word
 from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import MOST_INTENT_BYTES
 
 __all__ = ["Capability", "PacketIntent", "decode_intent", "encode_intent"]
 
-Name = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Word
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 

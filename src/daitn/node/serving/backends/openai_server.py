@@ -183,7 +183,8 @@ class OpenAiBackend:
         if not (outline.data if query.api is Api.EMBEDDINGS else outline.choices):
             self.admission.record_failure()
             raise _upstream_failed("its response holds no answer")
-        tokens = outline.usage.completion_tokens if outline.usage is not None else 0
+        usage = outline.counts
+        tokens = usage.completion_tokens if usage is not None else 0
         self.admission.record_answer(None, time.perf_counter() - began_s, tokens)
         rename = ModelRenamer(query.model)
         body = rename(body) + rename.finish()
