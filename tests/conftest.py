@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Networks that tests found are known to none of the user's commands, nor the user's to the tests.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="daitn-tests-")
+
 # The processors are for other tests and for the processes that tests start: libraries that compute
 # here do it on one thread, and none of it spins while it waits. Read when they are loaded.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import daitn
+from daitn.objects.roster import Kind
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.authority import CENTER_VERBS, SITE_VERBS
 from scripts.reference.rows import Row
 
 __all__ = ["handlers", "keys_table", "verbs_table"]
@@ -34,13 +36,22 @@ def keys_table() -> list[Row]:
 
 def verbs_table(who: str) -> list[Row]:
     """The verbs that somebody serves. A handler's text says `Question -> Answer: what it does`."""
-    rows: list[Row] = [("verb", "question", "answer", "meaning")]
+    rows: list[Row] = [("verb", "question", "answer", "from", "meaning")]
     for verb, handler in handlers(who):
         said = _SIGNATURE.fullmatch(_summary(handler))
         if said is None:
             raise LookupError(f"{handler.name} does not say `Question -> Answer: what it does`")
-        rows.append((f"`{verb}`", said["question"], said["answer"], said["meaning"]))
+        asked = (f"`{verb}`", said["question"], said["answer"])
+        rows.append((*asked, _senders(who, verb), said["meaning"]))
     return rows
+
+
+def _senders(who: str, verb: str) -> str:
+    """Who may send a request, by the table of authority."""
+    kinds = CENTER_VERBS[verb] if who == "center" else SITE_VERBS[verb].senders
+    if kinds == frozenset(Kind):
+        return "any member"
+    return ", ".join(str(kind) for kind in Kind if kind in kinds)
 
 
 def handlers(who: str) -> list[tuple[str, ast.AsyncFunctionDef]]:

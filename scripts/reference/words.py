@@ -130,10 +130,14 @@ def _bounded(word: str, metas: Iterable[msgspec.Meta], field: str) -> str:
 def _sized(word: str, least: int | None, most: int | None) -> str:
     if least is None and most is None:
         return word
-    if least is not None and most is not None:
+    if least == most:
+        bound = f"{least:,}"
+    elif least is not None and most is not None:
         bound = f"{least:,} to {most:,}"
     else:
         bound = f"at least {least:,}" if least is not None else f"at most {most:,}"
+    if word == "bytes":
+        return f"{bound} bytes"
     return f"{word}, {bound}" if " of " in word else f"{word}, {bound} characters"
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from daitn.center import backoff, deployments
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import InvalidInput, NotFound, Refused, StorageFull
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.placement import AUTO_REPLICAS, DeployIntent, RetireIntent
+from daitn.objects.roster import Kind, Member
+from daitn.objects.wire import encode
 from daitn.tools import membership as membership
+from daitn.tools.fabric.caller import speaking
 from tests.scenes.waiting import PATIENCE_S, until
 
-from .mdf import World
+from .mdf import World, trained
 
 GONE_AFTER_S = 0.4
 
@@ -50,6 +54,31 @@ async def test_a_model_is_deployed_where_its_operator_says_and_retired(world: Wo
     world.service.retire(RetireIntent(name="doctor-1"))
     await until(lambda: not world.hosts())
     assert world.service.all().deployments == ()
+
+
+async def test_only_the_owner_of_a_model_deploys_replaces_and_retires_it(world: World) -> None:
+    """A clinic's deployed model was replaced under its name, and retired, by anybody."""
+
+    def member(name: str, kind: Kind) -> Member:
+        return Member(name=name, kind=kind, public_key="", until_s=1.0)
+
+    with speaking(member("me", Kind.OWNER)):
+        world.service.deploy(wish("doctor-1", "east", name="doctor"))
+    with speaking(member("curious", Kind.OWNER)):
+        for name in ("doctor", "other"):
+            with pytest.raises(Refused, match="not yours"):
+                world.service.deploy(wish("doctor-1", "west", name=name))
+        own = msgspec.structs.replace(trained("own-1", "9"), owner=OwnerId("curious"))
+        world.journal.put("model", own.name, encode(own))
+        with pytest.raises(Refused, match="the deployment doctor is not yours"):
+            world.service.deploy(wish("own-1", "west", name="doctor"))
+        with pytest.raises(Refused, match="not yours"):
+            world.service.retire(RetireIntent(name="doctor"))
+        world.service.deploy(wish("own-1", "west"))
+    assert world.kept("doctor") == {"east"}
+    with speaking(member("ops", Kind.OPERATOR)):
+        world.service.retire(RetireIntent(name="doctor"))
+    assert [view.name for view in world.service.all().deployments] == ["own-1"]
 
 
 async def test_what_is_wished_is_known_again_after_a_crash(world: World) -> None:

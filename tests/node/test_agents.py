@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from daitn.files import items
+from daitn.identity.keys import SigningKey
+from daitn.identity.orders import OrderBook, sign_order
 from daitn.node.agents import host as host_module
 from daitn.node.agents.home import CHECK_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
@@ -21,18 +23,21 @@ from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor
-from daitn.objects.errors import InvalidInput
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import Budget, Quantity, Requirement
 from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Woke
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
 from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
+from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
 from daitn.tools import clock
+from daitn.tools.fabric.caller import speaking
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.control.jobs.world import DECISION, INTENT, NEEDS, World
 from tests.control.test_next_site import node
@@ -66,12 +71,15 @@ async def needs(question: RecipeQuestion) -> object:
 
 
 @asynccontextmanager
-async def living(folder: Path) -> AsyncIterator[tuple[AgentHome, Kept]]:
+async def living(
+    folder: Path, orders: OrderBook | None = None
+) -> AsyncIterator[tuple[AgentHome, Kept]]:
     """A home of which no neighbour is up, so that what sets out waits there."""
     fabric = MemoryNetwork().open("home")
     runtime, kept = ForwarderRuntime(HOME, Nobody()), Kept()
     host = AgentHost(HOME, runtime, AgentStore(folder / "here"), kept.fetch, needs, lambda: None)  # type: ignore[arg-type,return-value]
-    home = AgentHome(HOME, fabric, runtime, AgentStore(folder / "ours"), host, kept, needs)  # type: ignore[arg-type]
+    ours = AgentStore(folder / "ours")
+    home = AgentHome(HOME, fabric, runtime, ours, host, kept, needs, orders)  # type: ignore[arg-type]
     home.start()
     try:
         yield home, kept
@@ -126,7 +134,9 @@ async def state(home: AgentHome, job: JobId) -> str:
 
 
 @asynccontextmanager
-async def host(folder: Path, node: NodeDescriptor) -> AsyncIterator[tuple[AgentHost, AgentStore]]:
+async def host(
+    folder: Path, node: NodeDescriptor, orders: OrderBook | None = None
+) -> AsyncIterator[tuple[AgentHost, AgentStore]]:
     """A site to which weights come, and that never ends its work."""
     runtime, store = ForwarderRuntime(node.site, Nobody()), AgentStore(folder / "here")
 
@@ -137,7 +147,7 @@ async def host(folder: Path, node: NodeDescriptor) -> AsyncIterator[tuple[AgentH
         await asyncio.Event().wait()
         raise AssertionError
 
-    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node)
+    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node, orders)
     try:
         yield built, store
     finally:
@@ -145,13 +155,85 @@ async def host(folder: Path, node: NodeDescriptor) -> AsyncIterator[tuple[AgentH
         await runtime.close()
 
 
-def planning(*required: Requirement) -> Agent:
+def planning(*required: Requirement, order: SignedOrder | None = None) -> Agent:
     """A job of which the fresh model was measured."""
     world = World(intent=msgspec.structs.replace(INTENT, requirements=required, budget=Budget()))
     while not (world.job.checkpoints and world.job.state is JobState.PLANNING):
         assert world.step()
-    facts = tuple(DatedFact(at_s, event) for event, at_s in world.facts)
-    return Agent(job=world.job.id, home=HOME, facts=facts)
+    facts = [DatedFact(at_s, event) for event, at_s in world.facts]
+    first = msgspec.structs.replace(facts[0].event, order=order)
+    return Agent(job=world.job.id, home=HOME, facts=(DatedFact(facts[0].at_s, first), *facts[1:]))
+
+
+ACME, CURIOUS = SigningKey.generate(), SigningKey.generate()
+OWNERS = {
+    key.public: Member(name=name, kind=Kind.OWNER, public_key=key.public, until_s=2000.0)
+    for name, key in (("acme", ACME), ("curious", CURIOUS))
+}
+ORDERS = OrderBook("net", lambda: OWNERS, lambda: 1000.0)
+
+
+async def test_a_site_takes_over_no_model_that_its_owner_did_not_order(tmp_path: Path) -> None:
+    intent = msgspec.structs.replace(INTENT, budget=Budget())
+    orders = {
+        "nobody ordered it": None,
+        "cannot order for acme": sign_order(intent, "net", 2000.0, CURIOUS),
+        "no owner": sign_order(intent, "net", 2000.0, SigningKey.generate()),
+        "another intent": sign_order(INTENT, "net", 2000.0, ACME),
+        "expired": sign_order(intent, "net", 999.0, ACME),
+    }
+    found = node(
+        "clinic",
+        "medicine",
+        data_schema=NEEDS.data_schema,
+        recipes=("classifier",),
+        policy=DataPolicy(recipes=("classifier",)),
+    )
+    async with host(tmp_path, found, ORDERS) as (here, store):
+        for refused, order in orders.items():
+            with pytest.raises(NotServed, match=refused):
+                await here.serve(*arrived(planning(order=order), "medicine"))
+            assert store.all() == ()
+        good = sign_order(intent, "net", 2000.0, ACME)
+        await here.serve(*arrived(planning(order=good), "medicine"))
+        assert len(store.all()) == 1
+
+
+async def test_a_home_knows_its_owners(tmp_path: Path) -> None:
+    acme, curious = OWNERS[ACME.public], OWNERS[CURIOUS.public]
+    order = sign_order(INTENT, "net", 2000.0, ACME)
+    wanted = encode(SubmitIntent(intent=INTENT, insist=True, order=order))
+    async with living(tmp_path, ORDERS) as (home, _):
+        verbs = home.handlers()
+        with speaking(curious), pytest.raises(Refused, match="not yours"):
+            await verbs["submit"]("", wanted)
+        with speaking(acme), pytest.raises(Refused, match="nobody ordered it"):
+            await verbs["submit"]("", encode(SubmitIntent(intent=INTENT, insist=True)))
+        with speaking(acme):
+            job = decode(await verbs["submit"]("", wanted), JobView).job
+            assert decode(await verbs["submit"]("", wanted), JobView).job == job, "one order"
+        one, every = encode(JobQuery(job=job)), encode(JobQuery(job=JobId("")))
+        with speaking(curious):
+            for verb in ("jobs", "decisions", "lineage", "cancel"):
+                with pytest.raises(Refused, match="not yours"):
+                    await verbs[verb]("", one)
+            assert decode(await verbs["jobs"]("", every), JobList).jobs == ()
+        with speaking(acme):
+            await verbs["cancel"]("", one)
+        assert await state(home, job) == "cancelled"
+
+
+async def test_a_model_comes_home_as_the_job_that_it_left_as(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, _):
+        start = await submitted(home, tmp_path)
+        first = msgspec.structs.replace(start.facts[0].event, insist=False)
+        other = msgspec.structs.replace(
+            start, facts=(DatedFact(start.facts[0].at_s, first), *start.facts[1:])
+        )
+        with pytest.raises(Corrupt, match="another"):
+            await told(home, "east", other)
+        with pytest.raises(Corrupt, match="another"):
+            await home.serve(asked(PacketKind.MODEL, other), WANT)
 
 
 def arrived(agent: Agent, topic: str) -> tuple[Packet, PacketIntent]:

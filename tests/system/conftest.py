@@ -33,6 +33,10 @@ class Network:
         """Run a command against the network's control centre."""
         return daitn(*arguments, DAITN_CENTER=self.processes.endpoint)
 
+    def daitn_as(self, key: Path, *arguments: str) -> Ended:
+        """The same, by whoever has this key."""
+        return daitn(*arguments, DAITN_CENTER=self.processes.endpoint, DAITN_KEY=str(key))
+
     def mend(self) -> None:
         """Start what a test killed; returns when the control centre sees all sites."""
         sites = {node.site for node in self.processes.nodes}

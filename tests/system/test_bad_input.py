@@ -114,7 +114,7 @@ def test_a_node_file_that_is_wrong(
     shared: Network, tmp_path: Path, change: dict[str, Any], field: str
 ) -> None:
     plain = yaml.safe_load(write_network(tmp_path).read_text())
-    node = {**plain["defaults"], **plain["nodes"][0], **change}
+    node = {**plain["defaults"], **plain["nodes"][0], "insecure": True, **change}
     path = tmp_path / "node.yaml"
     path.write_text(yaml.safe_dump(node))
     ended = shared.daitn("node", "-c", str(path))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Unreachable
+from daitn.objects.roster import Kind, Member
 from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
-from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.fabric.signed import SignedFabric
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
 from tests.scenes.waiting import PATIENCE_S
 
@@ -23,12 +27,39 @@ class Network(Protocol):
     async def close(self) -> None: ...
 
 
+class CarrierNetwork(Protocol):
+    async def open(self, name: str) -> Carrier: ...
+
+    async def close(self) -> None: ...
+
+
+class Signed:
+    """Every session over `carriers` signs as a member of its own; all may do everything."""
+
+    def __init__(self, carriers: CarrierNetwork) -> None:
+        self._carriers = carriers
+        self._members: dict[str, Member] = {}
+
+    async def open(self, name: str) -> Fabric:
+        key = SigningKey.generate()
+        self._members[key.public] = Member(
+            name=name, kind=Kind.SITE, public_key=key.public, until_s=math.inf
+        )
+        carrier = await self._carriers.open(name)
+        return SignedFabric(
+            carrier, key, "test", lambda: self._members, allowed=lambda member, purpose, key: True
+        )
+
+    async def close(self) -> None:
+        await self._carriers.close()
+
+
 class InMemory:
     def __init__(self) -> None:
         self.network = MemoryNetwork()
         self._opened: list[MemoryFabric] = []
 
-    async def open(self, name: str) -> Fabric:
+    async def open(self, name: str) -> Carrier:
         self._opened.append(self.network.open(name))
         return self._opened[-1]
 
@@ -43,7 +74,7 @@ class OverZenoh:
     def __init__(self) -> None:
         self._opened: list[ZenohFabric] = []
 
-    async def open(self, name: str) -> Fabric:
+    async def open(self, name: str) -> Carrier:
         if self._opened:
             known = self._opened[0].endpoints
             settings = FabricSettings(mode="peer", listen=(LOOPBACK,), connect=known)

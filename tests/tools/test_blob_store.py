@@ -265,6 +265,22 @@ def test_retain_drops_all_that_no_named_model_needs(store: BlobStore, tmp_path: 
     assert store.retain(frozenset({kept})) == 0
 
 
+def test_a_model_stays_until_calls_agree_for_a_while(store: BlobStore, tmp_path: Path) -> None:
+    one, _ = store.pack("r", model_folder(tmp_path / "a", {"w": b"one"}))
+    two, _ = store.pack("r", model_folder(tmp_path / "b", {"w": b"two"}))
+    nothing: frozenset[Digest] = frozenset()
+    assert store.retain(nothing, 0.0, 100.0) == 0
+    assert store.retain(nothing, 99.0, 100.0) == 0
+    assert store.retain(frozenset({one}), 101.0, 100.0) > 0
+    assert (store.complete(one), store.complete(two)) == (True, False)
+    assert store.retain(nothing, 150.0, 100.0) == 0
+    store.pack("r", tmp_path / "a")
+    assert store.retain(nothing, 250.0, 100.0) == 0
+    assert store.complete(one)
+    assert store.retain(nothing, 350.0, 100.0) > 0
+    assert not store.has(one)
+
+
 def test_a_disk_store_opened_again_has_its_blobs_and_no_leftovers(tmp_path: Path) -> None:
     digest = DiskBlobStore(tmp_path).write(b"hello")
     (tmp_path / "partial" / "left-by-a-crash").write_bytes(b"half")

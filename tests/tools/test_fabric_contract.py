@@ -1,8 +1,9 @@
-"""What every fabric promises, asked of both: the in-memory one and the one over Zenoh."""
+"""What every fabric promises, asked of all: in memory and over Zenoh, signed and not."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 
@@ -13,16 +14,33 @@ from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.protocol import Fabric
 from tests.scenes.waiting import until
 
-from .fabrics import Heard, InMemory, Network, OverZenoh, asked, linked
+from .fabrics import (
+    CarrierNetwork,
+    Heard,
+    InMemory,
+    Network,
+    OverZenoh,
+    Signed,
+    asked,
+    linked,
+)
 
-SUBCLASSES: list[type[DaitnError]] = [DaitnError, *DaitnError.__subclasses__()]
+SUBCLASSES: list[type[DaitnError]] = [DaitnError, *errors.KINDS]
 
 
-@pytest.fixture(params=["memory", pytest.param("zenoh", marks=pytest.mark.processes)])
-async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
-    made: Network = InMemory() if request.param == "memory" else OverZenoh()
+_PROCESSES = pytest.mark.processes
+
+
+@pytest.fixture(params=["memory", pytest.param("zenoh", marks=_PROCESSES)])
+async def carriers(request: pytest.FixtureRequest) -> AsyncIterator[CarrierNetwork]:
+    made: CarrierNetwork = InMemory() if request.param == "memory" else OverZenoh()
     yield made
     await made.close()
+
+
+@pytest.fixture(params=["plain", "signed"])
+def network(request: pytest.FixtureRequest, carriers: CarrierNetwork) -> Network:
+    return Signed(carriers) if request.param == "signed" else carriers
 
 
 async def echo(key: str, payload: bytes) -> bytes:
@@ -456,6 +474,37 @@ async def test_malformed_keys_are_refused_before_anything_is_sent(network: Netwo
             await use
 
 
+async def test_the_first_answer_that_is_accepted_counts(carriers: CarrierNetwork) -> None:
+    source, one, two, three = [await carriers.open(name) for name in "abcd"]
+
+    async def fails(key: str, payload: bytes) -> bytes:
+        raise InvalidInput("no")
+
+    async def says_two(key: str, payload: bytes) -> bytes:
+        return b"two"
+
+    await one.serve("daitn/who", echo)
+    await two.serve("daitn/who", says_two)
+    await three.serve("daitn/who", fails)
+    heard: set[bytes] = set()
+
+    async def ask(wanted: bytes) -> bytes:
+        def accepts(given: bytes) -> bool:
+            heard.add(given)
+            return given == wanted
+
+        return await source.request("daitn/who", b"one", timeout_s=20, accepts=accepts)
+
+    async with asyncio.timeout(20):
+        while heard < {b"one", b"two"}:
+            with contextlib.suppress(Unreachable):
+                await ask(b"neither")
+    for wanted in (b"one", b"two"):
+        assert await ask(wanted) == wanted
+    with pytest.raises(Unreachable, match="nobody serves daitn/who"):
+        await ask(b"neither")
+
+
 def test_the_error_tree_is_flat() -> None:
-    """An error below another would arrive as plain `DaitnError`."""
-    assert {kind.__name__ for kind in SUBCLASSES} == set(errors.__all__) - {"ErrorReport"}
+    """An error that is not among the kinds would arrive as another."""
+    assert {kind.__name__ for kind in SUBCLASSES} == set(errors.__all__) - {"ErrorReport", "KINDS"}

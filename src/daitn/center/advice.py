@@ -15,9 +15,10 @@ from daitn.objects.steering import Advice, Steer
 from daitn.objects.wire import decode, encode
 from daitn.steering.scoring import STEERING
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.journal.protocol import Journal
 
 __all__ = ["Advisor"]
@@ -32,8 +33,16 @@ _KIND, _NAME = "advice", "own"
 class Advisor:
     """Stores the operator's advice in the journal and publishes it together with the root's."""
 
-    def __init__(self, fabric: Fabric, journal: Journal, root: FabricSettings | None) -> None:
-        """`root`: how to reach the root control centre; None if this is it."""
+    def __init__(
+        self,
+        fabric: Fabric,
+        journal: Journal,
+        root: FabricSettings | None,
+        identity: Identity | None = None,
+    ) -> None:
+        """`root`: how to reach the root control centre; None if this is it. `identity`: see
+        `ControlCenter`."""
+        self._identity = identity
         self._fabric = fabric
         self._journal = journal
         self._root_settings = root
@@ -41,7 +50,7 @@ class Advisor:
         self._own = decode(stored, Advice) if stored is not None else Advice(version=0)
         self._root_advice = Advice(version=0)
         self._tasks: list[asyncio.Task[None]] = []
-        self._root_fabric: ZenohFabric | None = None
+        self._root_fabric: Fabric | None = None
         self._subscription: Registration | None = None
 
     def start(self) -> None:
@@ -106,7 +115,8 @@ class Advisor:
         assert self._root_settings is not None
         while self._subscription is None:
             try:
-                self._root_fabric = await open_zenoh(self._root_settings)
+                carrier = await open_zenoh(self._root_settings)
+                self._root_fabric = self._identity.signs(carrier) if self._identity else carrier
                 self._subscription = await self._root_fabric.subscribe(
                     keys.center_advice(), self._on_root
                 )

@@ -35,6 +35,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     verifiers: tuple[SiteId, ...] = ()
     """Verification units whose measurements count, of models on their way and of deployed ones;
     empty: all sites to which the roster grants that role."""
+    open_jobs: Annotated[int, msgspec.Meta(ge=1)] = 32
+    """Jobs of one owner that may be open at the same time."""
     database: str = ""
     """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
     folder."""

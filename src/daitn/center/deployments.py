@@ -37,6 +37,7 @@ from daitn.objects.placement import (
 from daitn.objects.queries import AUTO
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.caller import check_owner
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
@@ -105,7 +106,7 @@ class DeploymentService:
         """Accept an intent; it is on disk when this returns.
 
         Raises `NotFound` for an unknown model or facility, `InvalidInput` for a reserved or
-        malformed name, `Refused` if no facility may host the model now.
+        malformed name, `Refused` if no facility may host the model now, or the caller may not.
         """
         stored = self._journal.get(_MODEL_KIND, intent.model)
         if stored is None:
@@ -115,6 +116,7 @@ class DeploymentService:
                 fix="see `daitn get models`; a job publishes its model when it ends",
             )
         model = decode(stored, ModelDescriptor)
+        check_owner(model.owner, f"the model {intent.model}")
         name = checked_name(intent.name or intent.model, "name")
         if name == AUTO:
             raise InvalidInput(
@@ -122,6 +124,8 @@ class DeploymentService:
             )
         intent = msgspec.structs.replace(intent, to=tuple(dict.fromkeys(intent.to)))
         before = self._desired.get(name)
+        if before is not None:
+            check_owner(before.model.owner, f"the deployment {name}")
         desired = DesiredDeployment(
             name=name, intent=intent, model=model, places=before.places if before else ()
         )
@@ -130,12 +134,14 @@ class DeploymentService:
         return self.view(name)
 
     def retire(self, intent: RetireIntent) -> DeploymentView:
-        """Retire a deployment, everywhere or at one facility. Raises `NotFound`, `InvalidInput`."""
+        """Retire a deployment, everywhere or at one facility. Raises `NotFound`, `InvalidInput`,
+        `Refused`."""
         desired = self._desired.get(intent.name)
         if desired is None:
             raise NotFound(
                 f"there is no deployment {intent.name}", field="name", fix="see `daitn get models`"
             )
+        check_owner(desired.model.owner, f"the deployment {intent.name}")
         left = tuple(site for site in desired.places if site != intent.site)
         if intent.site is not None and left == desired.places:
             raise InvalidInput(

@@ -40,6 +40,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.messages import WorkOutcome, WorkState, WorkStatus
+from daitn.objects.orders import SignedOrder
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.journal.protocol import Journal
@@ -216,6 +217,13 @@ class JobService:
         if job is None:
             raise NotFound(f"there is no job {id_}", field="job", fix="see `daitn get jobs`")
         return job
+
+    def ordered(self, order: SignedOrder | None) -> JobView | None:
+        """The job that an order has started, if it has."""
+        if order is None:
+            return None
+        found = (job.id for job in self._jobs.values() if job.order == order)
+        return next(map(self.view, found), None)
 
     def decisions(self, id_: JobId) -> tuple[Decided, ...]:
         """Every decision on the job's route, from its events. Raises `NotFound`."""

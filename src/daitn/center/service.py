@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 
@@ -19,8 +20,16 @@ from daitn.files.atomic import make_folder
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Unreachable
-from daitn.objects.identifiers import CENTER_SITE, Digest, JobId, SiteId, VisitId, checked_name
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.identifiers import (
+    CENTER_SITE,
+    Digest,
+    JobId,
+    OwnerId,
+    SiteId,
+    VisitId,
+    checked_name,
+)
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
@@ -45,6 +54,8 @@ from daitn.objects.requests import (
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.caller import check_owner, check_site, visible
+from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.journal.sql import SqlJournal
@@ -67,6 +78,8 @@ ESTIMATE_TIMEOUT_S = 30.0
 """Long, as a site may have to start its training engine first."""
 SETTLE_S = 10.0
 """After a start, sites have this long to return before interrupted jobs resume."""
+CLEAN_UP_EVERY_S = 600.0
+"""Sites delete a model only after they heard over a while that it is not needed."""
 _MODEL_KIND = "model"
 
 
@@ -74,9 +87,16 @@ class ControlCenter:
     """A running control centre."""
 
     def __init__(
-        self, config: CenterConfig, fabric: Fabric, roster: LiveRoster | None = None
+        self,
+        config: CenterConfig,
+        fabric: Fabric,
+        roster: LiveRoster | None = None,
+        identity: Identity | None = None,
     ) -> None:
-        """`roster`: who is a member; none: trust on first use."""
+        """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
+        `fabric`; none on one without signatures."""
+        self._orders = identity.orders() if identity else None
+        self._open_jobs = config.open_jobs
         state = Path(config.state)
         make_folder(state)
         self._fabric = fabric
@@ -94,7 +114,7 @@ class ControlCenter:
         root = None
         if config.root:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
-        self._advisor = Advisor(fabric, self._journal, root)
+        self._advisor = Advisor(fabric, self._journal, root, identity)
         self._experience = Experience(self._journal)
         self._executor = JobExecutor(
             fabric,
@@ -164,39 +184,73 @@ class ControlCenter:
         }
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
-        """`SubmitIntent` -> `JobView`: start a job."""
+        """`SubmitIntent` -> `JobView`: start a job; the same order again is the same job."""
         request = decode(payload, SubmitIntent)
         name = checked_name(request.intent.name, "name")
+        self._check_order(request)
+        if (known := self._jobs.ordered(request.order)) is not None:
+            return encode(known)
+        self._check_quota(request.intent.owner)
         needs = await self._needs(request.intent)
+        if (known := self._jobs.ordered(request.order)) is not None:
+            return encode(known)
+        self._check_quota(request.intent.owner)
         submitted = Submitted(
             job=self._jobs.new_id(name),
             intent=request.intent,
             needs=needs,
             start=request.start,
             insist=request.insist,
+            order=request.order,
         )
         return encode(self._jobs.submit(submitted))
+
+    def _check_order(self, request: SubmitIntent) -> None:
+        """Raise `Refused` or `Corrupt` unless the caller may submit what its owner ordered."""
+        check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
+        if self._orders is not None:
+            self._orders.check(request.order, request.intent)
+
+    def _check_quota(self, owner: OwnerId) -> None:
+        """Raise `Refused` if the owner has as many open jobs as it may."""
+        open_ = sum(job.intent.owner == owner for job in self._jobs.unfinished())
+        if open_ >= self._open_jobs:
+            raise Refused(
+                f"{owner} has {open_} open jobs, which is the most",
+                field="owner",
+                fix="wait for one to end, or cancel one",
+            )
 
     async def _on_assess(self, key: str, payload: bytes) -> bytes:
         """`AssessIntent` -> `Assessment`: say whether an intent is feasible, and start nothing."""
         intent = decode(payload, AssessIntent).intent
         checked_name(intent.name, "name")
+        check_owner(intent.owner, f"an intent of {intent.owner}")
         return encode(await self._executor.assess(intent, await self._needs(intent)))
 
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobList`: one job, or all with an empty id."""
         query = decode(payload, JobQuery)
-        jobs = (self._jobs.get(query.job),) if query.job else self._jobs.all()
+        if query.job:
+            jobs: tuple[Job, ...] = (self._own(query.job),)
+        else:
+            jobs = tuple(job for job in self._jobs.all() if visible(job.intent.owner))
         return encode(JobList(jobs=tuple(self._jobs.view(job.id) for job in jobs)))
+
+    def _own(self, id_: JobId) -> Job:
+        """A job that the caller may see and command. Raises `NotFound`, `Refused`."""
+        job = self._jobs.get(id_)
+        check_owner(job.intent.owner, f"job {id_}")
+        return job
 
     async def _on_decisions(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
-        made = self._jobs.decisions(decode(payload, JobQuery).job)
+        made = self._jobs.decisions(self._own(decode(payload, JobQuery).job).id)
         return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
-        job = self._jobs.get(decode(payload, JobQuery).job)
+        job = self._own(decode(payload, JobQuery).job)
         if job.best is None:
             raise NotFound(
                 f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
@@ -206,15 +260,14 @@ class ControlCenter:
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""
-        return encode(self._jobs.cancel(decode(payload, JobQuery).job))
+        return encode(self._jobs.cancel(self._own(decode(payload, JobQuery).job).id))
 
     async def _on_models(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `ModelList`: models that jobs published."""
         stored = self._journal.all(_MODEL_KIND).values()
-        models = sorted(
-            (decode(model, ModelDescriptor) for model in stored), key=lambda m: m.created_at_s
-        )
-        return encode(ModelList(models=tuple(models)))
+        models = (decode(model, ModelDescriptor) for model in stored)
+        own = sorted((m for m in models if visible(m.owner)), key=lambda m: m.created_at_s)
+        return encode(ModelList(models=tuple(own)))
 
     async def _on_nodes(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `NodeList`: every site's descriptor and load."""
@@ -229,6 +282,7 @@ class ControlCenter:
     async def _on_relevant(self, key: str, payload: bytes) -> bytes:
         """`AssessIntent` -> `RelevantView`: the MS-DRRT of an intent."""
         intent = decode(payload, AssessIntent).intent
+        check_owner(intent.owner, f"an intent of {intent.owner}")
         relevant = await self._executor.cut(intent, await self._needs(intent))
         return await asyncio.to_thread(lambda: encode(export_relevant(relevant)))
 
@@ -242,6 +296,7 @@ class ControlCenter:
         acknowledged."""
         report = decode(payload, WorkReport)
         site = report.outcome.site
+        check_site(site)
         public_key = self._feed.key_of(site)
         if public_key is None:
             raise Unreachable(
@@ -358,7 +413,9 @@ class ControlCenter:
 
     async def _clean_up_forever(self) -> None:
         while True:
-            await self._cleanup_due.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLEAN_UP_EVERY_S):
+                    await self._cleanup_due.wait()
             self._cleanup_due.clear()
             await self._clean_up()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.cli.founding import found_network
+from daitn.cli.identity import person_identity
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
@@ -18,8 +19,9 @@ from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
 from daitn.objects.requests import JobQuery
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.topology.snapshot import NodeList
 
 __all__ = ["EmbeddedNetwork"]
@@ -86,7 +88,7 @@ class EmbeddedNetwork:
         finally:
             await fabric.close()
 
-    async def _connected(self) -> ZenohFabric:
+    async def _connected(self) -> Fabric:
         """A session with the control centre, once it listens.
 
         Attempts are short, so that an early exit of a process, or an interrupt, is noticed between
@@ -97,10 +99,13 @@ class EmbeddedNetwork:
         while True:
             self.check()
             try:
-                return await open_zenoh(settings, connect_timeout_s=ATTEMPT_S)
+                carrier = await open_zenoh(settings, connect_timeout_s=ATTEMPT_S)
             except Unreachable:
                 if time.monotonic() - began_s > READY_WITHIN_S:
                     raise
+            else:
+                identity = person_identity(self.endpoint)
+                return identity.signs(carrier) if identity else carrier
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
@@ -172,7 +177,7 @@ class EmbeddedNetwork:
         self._processes.clear()
 
 
-async def _known(fabric: ZenohFabric) -> dict[SiteId, NodeDescriptor]:
+async def _known(fabric: Fabric) -> dict[SiteId, NodeDescriptor]:
     """Descriptors of the sites that the control centre knows; none while it does not answer."""
     question = JobQuery(job=JobId(""))
     try:

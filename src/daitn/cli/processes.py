@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -20,8 +19,10 @@ from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
+from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Unreachable
-from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.fabric.identity import Identity
+from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
 from daitn.tools.roster import LiveRoster
@@ -87,8 +88,12 @@ async def _run_center(config: Path | None) -> None:
     settings = FabricSettings(mode="router", listen=center.listen, tls=center.tls)
     name = f"control centre at {center.listen[0]}"
     roster = live_roster(center)
-    service = partial(ControlCenter, center, roster=roster)
-    await _serve(name, center.state, settings, service, roster, leads=True)
+    identity = _identity(roster, center.state)
+
+    def make(carrier: Carrier) -> ControlCenter:
+        return ControlCenter(center, _signed(carrier, identity), roster, identity)
+
+    await _serve(name, center.state, settings, make, roster, leads=True)
 
 
 async def _run_node(path: Path, site: str) -> None:
@@ -104,15 +109,20 @@ async def _run_node(path: Path, site: str) -> None:
         tls=node.tls,
     )
     roster = live_roster(node)
-    service = partial(Node, node, roster=roster)
-    await _serve(f"site {node.site}", node.state, settings, service, roster)
+    identity = _identity(roster, node.state)
+
+    def make(carrier: Carrier) -> Node:
+        orders = identity.orders() if identity else None
+        return Node(node, _signed(carrier, identity), roster, orders)
+
+    await _serve(f"site {node.site}", node.state, settings, make, roster)
 
 
 async def _serve(
     name: str,
     state: str,
     settings: FabricSettings,
-    make: Callable[[Fabric], _Service],
+    make: Callable[[ZenohFabric], _Service],
     roster: LiveRoster | None,
     *,
     leads: bool = False,
@@ -128,15 +138,16 @@ async def _serve(
     if os.environ.get(LIFELINE):
         loop.add_reader(sys.stdin, told.set)
     lock = FolderLock(Path(state))
-    fabric = await _opened(settings, told)
-    if fabric is None:
+    carrier = await _opened(settings, told)
+    if carrier is None:
         lock.release()
         return
     try:
-        service = make(fabric)
+        service = make(carrier)
         try:
             if roster is not None:
-                await roster.start(fabric, serves=leads)
+                # Rosters prove themselves, and reach whoever is no member yet.
+                await roster.start(carrier, serves=leads)
             await _until(told, service.start())
             if not told.is_set():
                 errors.print(f"{name} is ready", highlight=False)
@@ -146,8 +157,19 @@ async def _serve(
             if roster is not None:
                 await roster.close()
     finally:
-        await fabric.close()
+        await carrier.close()
         lock.release()
+
+
+def _identity(roster: LiveRoster | None, state: str) -> Identity | None:
+    """Who a process is; nobody without a roster."""
+    if roster is None:
+        return None
+    return Identity(SigningKey.at(Path(state) / "key"), roster.network, roster.members)
+
+
+def _signed(carrier: Carrier, identity: Identity | None) -> Fabric:
+    return identity.signs(carrier) if identity else carrier
 
 
 async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric | None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
+from daitn.cli.identity import owner_identity, person_identity
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -27,6 +28,7 @@ from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.text import escaped, escaped_json, hanging
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
@@ -116,8 +118,12 @@ class ExitCode(enum.IntEnum):
 class Session:
     """Sends requests to a control centre, or to a site about the jobs that originated there."""
 
-    def __init__(self, fabric: Fabric, site: SiteId | None = None) -> None:
+    def __init__(
+        self, fabric: Fabric, site: SiteId | None = None, identity: Identity | None = None
+    ) -> None:
         self.fabric = fabric
+        self.identity = identity
+        """Who asks; none on a fabric without signatures."""
         self._site = site
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
@@ -128,14 +134,15 @@ class Session:
 
 
 @asynccontextmanager
-async def connect(center: str, site: str = "") -> AsyncIterator[Session]:
+async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator[Session]:
     """A session with the control centre at an endpoint, or with a site reached through it.
 
-    Raises `Unreachable`.
+    With `owner`, it speaks as this model owner. Raises `Unreachable`.
     """
+    identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
     async with carrier(center) as fabric:
-        yield Session(fabric, asked)
+        yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
 
 
 @asynccontextmanager

@@ -14,22 +14,29 @@ from daitn.cli.session import (
     CenterOption,
     ExitCode,
     JsonOption,
+    Session,
     connect,
     print_json,
     run,
     screen,
 )
 from daitn.cli.tables import assessment_table, job_table
+from daitn.identity.orders import sign_order
 from daitn.node.config import read_yaml
 from daitn.objects.decisions import Assessment
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import NotFound, Unreachable
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobState, JobView
+from daitn.objects.orders import SignedOrder
 from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
 from daitn.objects.wire import checked, to_json
+from daitn.tools import clock
 
 __all__ = ["cancel", "read_intent", "train"]
+
+_ORDER_LASTS_S = 30 * 86400.0
+"""Beyond the intent's own duration: jobs wait for sites that are away."""
 
 HomeOption = Annotated[
     str, typer.Option("--site", help="Its origin, if the model travels on its own.")
@@ -160,7 +167,7 @@ async def _read(path: Path, out: Path | None) -> TrainingIntent:
 
 
 async def _assess(center: str, site: str, intent: TrainingIntent) -> Assessment:
-    async with connect(center, site) as session:
+    async with connect(center, site, intent.owner) as session:
         return await session.ask("assess", AssessIntent(intent=intent), Assessment)
 
 
@@ -174,17 +181,35 @@ async def _train(
     out: Path | None,
     quiet: bool,
 ) -> JobView:
-    async with connect(center, site) as session:
+    async with connect(center, site, intent.owner) as session:
         start = None
         if intent.model.start:
             start = await upload(session, intent.model.recipe, folder / intent.model.start)
-        wanted = SubmitIntent(intent=intent, start=start, insist=insist)
-        job = await session.ask("submit", wanted, JobView)
+        order = _ordered(session, intent)
+        wanted = SubmitIntent(intent=intent, start=start, insist=insist, order=order)
+        job = await _submitted(session, wanted)
         if follow or out is not None:
             job = await watch_job(session, job.job, quiet)
         if out is not None and job.model is not None:
             await export_model(session, job.job, out)
         return job
+
+
+def _ordered(session: Session, intent: TrainingIntent) -> SignedOrder | None:
+    if session.identity is None:
+        return None
+    until_s = clock.wall_s() + (intent.budget.duration_s or 0.0) + _ORDER_LASTS_S
+    return sign_order(intent, session.identity.network, until_s, session.identity.key)
+
+
+async def _submitted(session: Session, wanted: SubmitIntent) -> JobView:
+    """Submit, and ask once more where no answer came: an order starts one job only."""
+    try:
+        return await session.ask("submit", wanted, JobView)
+    except Unreachable:
+        if wanted.order is None:
+            raise
+        return await session.ask("submit", wanted, JobView)
 
 
 async def _watch(center: str, site: str, job: JobId, quiet: bool) -> JobView:

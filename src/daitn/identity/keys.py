@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["SigningKey", "check_signature", "kept_private", "key_mark"]
+__all__ = ["SigningKey", "check_raw_signature", "check_signature", "kept_private", "key_mark"]
 
 _MARK_DIGITS = 16
 """64 bits: chance collisions are negligible, and the full key signs whatever matters."""
@@ -24,7 +25,9 @@ class SigningKey:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+        self.public_raw = key.public_key().public_bytes_raw()
+        """The public key, 32 bytes."""
+        self.public = base64.b64encode(self.public_raw).decode()
         """The public key, base64."""
 
     @classmethod
@@ -54,7 +57,11 @@ class SigningKey:
 
     def sign(self, message: bytes) -> str:
         """The signature of `message`, base64."""
-        return base64.b64encode(self._key.sign(message)).decode()
+        return base64.b64encode(self.sign_raw(message)).decode()
+
+    def sign_raw(self, message: bytes) -> bytes:
+        """The signature of `message`, 64 bytes."""
+        return self._key.sign(message)
 
 
 def key_mark(public: str) -> str:
@@ -65,14 +72,31 @@ def key_mark(public: str) -> str:
 def check_signature(public: str, signature: str, message: bytes) -> None:
     """Raise `Corrupt` unless `signature` over `message` was made with the key of `public`."""
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public, validate=True))
-        key.verify(base64.b64decode(signature, validate=True), message)
+        raw = base64.b64decode(public, validate=True)
+        check_raw_signature(raw, base64.b64decode(signature, validate=True), message)
+    except ValueError:
+        raise _mismatch() from None
+
+
+def check_raw_signature(public: bytes, signature: bytes, message: bytes) -> None:
+    """The same, for a key of 32 bytes and a signature of 64."""
+    try:
+        _loaded(public).verify(signature, message)
     except (InvalidSignature, ValueError):
-        raise Corrupt(
-            "signature does not match",
-            field="signature",
-            fix="the message was changed in transit, or its author has another key",
-        ) from None
+        raise _mismatch() from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _loaded(public: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public)
+
+
+def _mismatch() -> Corrupt:
+    return Corrupt(
+        "signature does not match",
+        field="signature",
+        fix="the message was changed in transit, or its author has another key",
+    )
 
 
 def kept_private(path: Path, fresh: Callable[[], bytes]) -> bytes:

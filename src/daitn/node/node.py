@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from daitn.identity.keys import SigningKey, key_mark
+from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.consultant import Consultant
 from daitn.learning.sandbox.policy import Sandbox
@@ -64,9 +65,14 @@ class Node:
     _work: WorkQueue
 
     def __init__(
-        self, config: NodeConfig, fabric: Fabric, roster: LiveRoster | None = None
+        self,
+        config: NodeConfig,
+        fabric: Fabric,
+        roster: LiveRoster | None = None,
+        orders: OrderBook | None = None,
     ) -> None:
-        """`roster`: who is a member; none: trust on first use."""
+        """`roster`: who is a member; none: trust on first use. `orders` checks the owners' orders;
+        none on a fabric without signatures."""
         self._config = config
         self._fabric = fabric
         self._changed = asyncio.Event()
@@ -99,6 +105,7 @@ class Node:
             self._consultant,
             admission,
             self._publish_progress,
+            orders,
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
@@ -123,6 +130,7 @@ class Node:
                 self._transport,
                 self._executor,
                 self._described,
+                orders,
             )
         self._work = WorkQueue(
             config.site, WorkLog(state / "work"), self._executor.perform, self._report
@@ -267,7 +275,8 @@ class Node:
         return b""
 
     async def _on_retain(self, key: str, payload: bytes) -> bytes:
-        """`ModelsNeeded` -> nothing: delete every other model."""
+        """`ModelsNeeded` -> nothing: delete every other model, once it is left out for half an
+        hour."""
         needed = decode(payload, ModelsNeeded)
         freed = await self._executor.retain(lambda: frozenset(needed.models) | self._in_use())
         if freed:

@@ -37,11 +37,13 @@ from daitn.objects.requests import (
     QueryExplained,
     QueryList,
 )
+from daitn.objects.roster import Kind
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.offers import Offer
 from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.caller import caller, check_owner
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
@@ -240,6 +242,9 @@ class Roles:
         """`QueriesWanted` -> `QueryList`: of a gateway: how its latest queries were served."""
         assert self._gateway is not None
         wanted = decode(payload, QueriesWanted)
+        asker = caller()
+        if asker is not None and asker.kind is Kind.OWNER:
+            wanted = msgspec.structs.replace(wanted, owner=asker.name)
         found = self._gateway.queries(wanted.limit, wanted.owner, wanted.without)
         return encode(QueryList(queries=found))
 
@@ -248,6 +253,7 @@ class Roles:
         anew."""
         assert self._gateway is not None
         record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
+        check_owner(record.owner, f"query {record.id}")
         return encode(QueryExplained(query=record, decision=decision))
 
     async def _on_cut(self, key: str, payload: bytes) -> bytes:

@@ -17,6 +17,7 @@ from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, Visi
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
 
 __all__ = [
     "ActionFailed",
@@ -120,6 +121,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     """Weights supplied by the owner."""
     insist: bool = False
     """Start even if the feasibility module expects the targets to be missed."""
+    order: SignedOrder | None = None
+    """The intent as its owner signed it; none on a fabric without signatures."""
 
 
 class Assessed(msgspec.Struct, frozen=True, tag="assessed"):

@@ -18,6 +18,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import Entry
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
 from daitn.objects.roster import SignedRoster
 
@@ -83,6 +84,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     previous: tuple[Digest, ...]
     purpose: Word = ""
     """As the intent states it."""
+    order: SignedOrder | None = None
+    """Its owner's; none on a fabric without signatures."""
 
 
 class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
@@ -99,6 +102,8 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     owner: Word = ""
     purpose: Word = ""
     """As the intent states it."""
+    order: SignedOrder | None = None
+    """As of a `VisitWork`."""
 
 
 Work = VisitWork | VerifyWork

@@ -11,6 +11,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobView
 from daitn.objects.lineage import Lineage
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
 from daitn.objects.queries import QueryIntent, QueryRecord
 
 __all__ = [
@@ -37,6 +38,8 @@ class SubmitIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Weights to start from, held by the control centre."""
     insist: bool = False
     """Start even if the feasibility module expects the targets to be missed."""
+    order: SignedOrder | None = None
+    """The intent as its owner signed it. The same order handed in again is the same job."""
 
 
 class AssessIntent(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
 
 __all__ = [
     "MAX_FAILURES",
@@ -80,6 +81,8 @@ class Job:
     start: ModelRef | None
     insist: bool
     submitted_at_s: float
+    order: SignedOrder | None = None
+    """The intent as its owner signed it."""
     at_s: float = 0.0
     """Time of the latest recorded event."""
     state: JobState = JobState.SUBMITTED
@@ -176,6 +179,7 @@ class Job:
             model=base.model if base else None,
             previous=base.entries if base else (),
             purpose=self.intent.purpose,
+            order=self.order,
         )
 
     def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:
@@ -192,4 +196,5 @@ class Job:
             previous=candidate.parents,
             owner=self.intent.owner,
             purpose=self.intent.purpose,
+            order=self.order,
         )

@@ -84,6 +84,7 @@ def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
         start=event.start,
         insist=event.insist,
         submitted_at_s=now_s,
+        order=event.order,
     )
     return job, (Assess(),)
 

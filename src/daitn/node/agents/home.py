@@ -12,6 +12,7 @@ import msgspec
 from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
 from daitn.control.route.next_site import check_travels
+from daitn.identity.orders import OrderBook
 from daitn.identity.signing import check_lineage, check_model
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary
@@ -19,8 +20,15 @@ from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.decisions import Assessment
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
-from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, checked_name
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused
+from daitn.objects.identifiers import (
+    Digest,
+    JobId,
+    ObjectiveName,
+    OwnerId,
+    SiteId,
+    checked_name,
+)
 from daitn.objects.jobs import (
     Assessed,
     CancelRequested,
@@ -32,6 +40,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.lineage import Lineage, ancestry
 from daitn.objects.messages import RecipeQuestion
+from daitn.objects.orders import SignedOrder
 from daitn.objects.requests import (
     AssessIntent,
     DecisionList,
@@ -44,6 +53,7 @@ from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.caller import check_owner, visible
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
 
@@ -54,6 +64,8 @@ log = logging.getLogger(__name__)
 LOST_S = 30.0
 """An agent without news for this long is lost: hosts report on it every few seconds."""
 CHECK_EVERY_S = 1.0
+OPEN_JOBS = 32
+"""Jobs of one owner that may be open at one home at the same time."""
 
 
 class AgentHome:
@@ -68,7 +80,10 @@ class AgentHome:
         host: AgentHost,
         transport: ModelTransport,
         needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
+        orders: OrderBook | None = None,
     ) -> None:
+        """`orders` checks the owners' orders; none on a fabric without signatures."""
+        self._orders = orders
         self._site = site
         self._fabric = fabric
         self._runtime = runtime
@@ -150,7 +165,8 @@ class AgentHome:
         agent = report.agent
         if agent is None or agent.stage() < known.stage():
             return ReportReply.YES
-        if (agent.job, agent.home, agent.epoch) != (report.job, self._site, report.epoch):
+        told = (agent.job, agent.home, agent.epoch, _first(agent))
+        if told != (report.job, self._site, report.epoch, _first(known)):
             raise Corrupt(f"the report on {report.job} is about another agent", field="agent")
         # An agent that ended elsewhere is not home yet: its weights have yet to arrive.
         if not Itinerary.of(agent).job.state.final:
@@ -162,6 +178,9 @@ class AgentHome:
         if not self._awaits(agent):
             return
         itinerary = Itinerary.of(agent)
+        known = self._open[agent.job]
+        if _first(agent) != _first(known):
+            raise Corrupt(f"{agent.job} returns as another job", field="facts")
         lineage = Lineage(job=agent.job, entries=tuple(itinerary.job.lineage))
         check_lineage(lineage)
         if itinerary.job.best is not None:
@@ -262,9 +281,15 @@ class AgentHome:
     # Owners
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
-        """`SubmitIntent` -> `JobView`: start a job here."""
+        """`SubmitIntent` -> `JobView`: start a job here; the same order again is the same job."""
         request = decode(payload, SubmitIntent)
         name = checked_name(request.intent.name, "name")
+        check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
+        if self._orders is not None:
+            self._orders.check(request.order, request.intent)
+        if (known := self._ordered(request.order)) is not None:
+            return encode(self._view(known))
+        self._check_quota(request.intent.owner)
         if request.start is not None:
             raise InvalidInput(
                 "a model that travels by itself starts without weights",
@@ -272,8 +297,26 @@ class AgentHome:
                 fix="leave it out, or train without --autonomous",
             )
         agent = await self._submitted(name, request)
+        if (known := self._ordered(request.order)) is not None:
+            return encode(self._view(known))
         await self._send_out(agent)
         return encode(self._view(agent))
+
+    def _check_quota(self, owner: OwnerId) -> None:
+        """Raise `Refused` if the owner has as many models under way as it may."""
+        open_ = sum(_first(agent).intent.owner == owner for agent in self._open.values())
+        if open_ >= OPEN_JOBS:
+            raise Refused(
+                f"{owner} has {open_} open jobs here, which is the most",
+                field="owner",
+                fix="wait for one to end, or cancel one",
+            )
+
+    def _ordered(self, order: SignedOrder | None) -> Agent | None:
+        """The agent that an order has sent out, if it has."""
+        if order is None:
+            return None
+        return next((one for one in self._store.all() if _first(one).order == order), None)
 
     async def _submitted(self, name: str, request: SubmitIntent) -> Agent:
         model = request.intent.model
@@ -287,7 +330,9 @@ class AgentHome:
             number += 1
         self._naming.add(job)
         checked_name(job, "name")
-        first = Submitted(job=job, intent=request.intent, needs=needs, insist=request.insist)
+        first = Submitted(
+            job=job, intent=request.intent, needs=needs, insist=request.insist, order=request.order
+        )
         itinerary = Itinerary.of(Agent(job=job, home=self._site, facts=(DatedFact(now_s, first),)))
         try:
             itinerary.take(Assessed(await self._assess(itinerary, now_s)), now_s)
@@ -322,6 +367,7 @@ class AgentHome:
     async def _on_assess(self, key: str, payload: bytes) -> bytes:
         """`AssessIntent` -> `Assessment`: say whether an intent is feasible, and start nothing."""
         intent = decode(payload, AssessIntent).intent
+        check_owner(intent.owner, f"an intent of {intent.owner}")
         agent = await self._submitted(
             checked_name(intent.name, "name"), SubmitIntent(intent=intent)
         )
@@ -330,18 +376,21 @@ class AgentHome:
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobList`: one job whose home this is, or all of them with an empty id."""
         query = decode(payload, JobQuery)
-        found = (self._get(query.job),) if query.job else self._store.all()
+        if query.job:
+            found: tuple[Agent, ...] = (self._own(query.job),)
+        else:
+            found = tuple(one for one in self._store.all() if visible(_first(one).intent.owner))
         return encode(JobList(jobs=tuple(self._view(agent) for agent in found)))
 
     async def _on_decisions(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
-        agent = self._get(decode(payload, JobQuery).job)
+        agent = self._own(decode(payload, JobQuery).job)
         made = decisions((fact.event, fact.at_s) for fact in agent.facts)
         return encode(DecisionList(decisions=made))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
-        agent = self._get(decode(payload, JobQuery).job)
+        agent = self._own(decode(payload, JobQuery).job)
         shown = self._view(agent)
         if shown.model is None:
             raise NotFound(f"{agent.job} has no measured model yet", field="job")
@@ -350,7 +399,7 @@ class AgentHome:
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""
-        agent = self._get(decode(payload, JobQuery).job)
+        agent = self._own(decode(payload, JobQuery).job)
         itinerary = Itinerary.of(agent)
         if not itinerary.job.state.final:
             itinerary.take(CancelRequested(), self._runtime.now_s())
@@ -367,6 +416,12 @@ class AgentHome:
             shown, model=msgspec.structs.replace(shown.model, holders=holders)
         )
 
+    def _own(self, job: JobId) -> Agent:
+        """An agent that the caller may see and command. Raises `NotFound`, `Refused`."""
+        agent = self._get(job)
+        check_owner(_first(agent).intent.owner, f"job {job}")
+        return agent
+
     def _get(self, job: JobId) -> Agent:
         agent = self._store.get(job)
         if agent is None:
@@ -376,3 +431,11 @@ class AgentHome:
                 fix="ask the site where it was submitted",
             )
         return agent
+
+
+def _first(agent: Agent) -> Submitted:
+    """How the agent's job began. Raises `Corrupt` if its facts do not say so."""
+    first = agent.facts[0].event if agent.facts else None
+    if not isinstance(first, Submitted):
+        raise Corrupt(f"the facts of {agent.job} do not begin with its submission", field="facts")
+    return first

@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 
 from daitn.control.jobs.machine import RETRY_AT_MOST_S
+from daitn.identity.orders import OrderBook
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
@@ -70,7 +71,10 @@ class AgentHost:
         prefetch: Callable[[ModelRef], Awaitable[None]],
         perform: Callable[[Work], Awaitable[WorkResult]],
         descriptor: Callable[[], NodeDescriptor],
+        orders: OrderBook | None = None,
     ) -> None:
+        """`orders` checks the owners' orders; none: models need none."""
+        self._orders = orders
         self._site = site
         self._runtime = runtime
         self._store = store
@@ -109,6 +113,7 @@ class AgentHost:
         if known is not None and known.stage() > agent.stage():
             return b""
         itinerary = Itinerary.of(agent)
+        self._check_order(itinerary)
         event = await self._arrival(itinerary, intent)
         for model in itinerary.models():
             await self._prefetch(model)
@@ -120,6 +125,15 @@ class AgentHost:
         self._store.put(itinerary.agent)
         self._spawn(agent.job, partial(self._travel, itinerary))
         return b""
+
+    def _check_order(self, itinerary: Itinerary) -> None:
+        """Raise `NotServed` unless the model's owner ordered the job that its facts make up."""
+        if self._orders is None:
+            return
+        try:
+            self._orders.check(itinerary.job.order, itinerary.job.intent)
+        except DaitnError as error:
+            raise NotServed(Refusal(Reason.FAILED, error.problem)) from None
 
     async def _arrival(
         self, itinerary: Itinerary, intent: PacketIntent

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from daitn.identity.orders import OrderBook
 from daitn.node.agents.home import AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.store import AgentStore
@@ -34,10 +35,17 @@ class AgentsRole:
         transport: ModelTransport,
         executor: Executor,
         descriptor: Callable[[], NodeDescriptor],
+        orders: OrderBook | None = None,
     ) -> None:
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
-            site, role.runtime, AgentStore(state / "agents"), executor.prefetch, perform, descriptor
+            site,
+            role.runtime,
+            AgentStore(state / "agents"),
+            executor.prefetch,
+            perform,
+            descriptor,
+            orders,
         )
         self._home = AgentHome(
             site,
@@ -47,6 +55,7 @@ class AgentsRole:
             self._host,
             transport,
             executor.needs,
+            orders,
         )
         role.provide(
             lambda: learning_offers(descriptor()),

@@ -10,7 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cachetools import LRUCache
+
+from daitn.control.jobs.ordered import check_ordered
 from daitn.identity.keys import SigningKey
+from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Config, Footprint
@@ -30,6 +34,7 @@ from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
+from daitn.objects.orders import SignedOrder
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
@@ -41,6 +46,11 @@ _SLOWEST_FLOPS = 1e9
 """Assumed of a site that has not measured its speed."""
 RECENT_S = 600.0
 """A model made or fetched here stays this long, even if nobody asks for it."""
+GRACE_S = 1800.0
+"""A model stays this long after the control centre first leaves it out: a centre that lost its
+memory, or obeys another, empties no store before somebody notices."""
+
+_MOST_ORDERS = 10_000
 
 OnProgress = Callable[[WorkProgress], None]
 
@@ -58,7 +68,9 @@ class Executor:
         consultant: Consultant,
         admission: Admission,
         on_progress: OnProgress,
+        orders: OrderBook | None = None,
     ) -> None:
+        """`orders` checks the owners' orders; none: work needs none."""
         self._config = config
         self._trainer = trainer
         self._store = store
@@ -75,6 +87,10 @@ class Executor:
         self._sandbox = Sandbox(limits=config.sandbox.limits)
         self._speed_flops = _SLOWEST_FLOPS
         self._on_progress = on_progress
+        self._orders = orders
+        self._node: NodeDescriptor | None = None
+        self._trained: LRUCache[SignedOrder, int] = LRUCache(_MOST_ORDERS)
+        """Examples trained for each order, since the start."""
         self._scratch = scratch_folder(config)
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
@@ -88,6 +104,7 @@ class Executor:
     def offer(self, descriptor: NodeDescriptor) -> None:
         """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
         self._capacity = Capacity.of(descriptor, self._config.longest_s)
+        self._node = descriptor
         names = {dataset.name for dataset in descriptor.datasets}
         offered_tests = {
             (test.topic, test.test_schema)
@@ -122,6 +139,7 @@ class Executor:
 
     async def _perform(self, work: Work, attempt: Attempt) -> WorkResult:
         self._check_recipe(work.recipe)
+        self._check_order(work)
         place = self._turns.join()
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             if isinstance(work, VerifyWork):
@@ -129,6 +147,15 @@ class Executor:
             if work.model is None:
                 return await self._originate(work, place, Path(folder), attempt)
             return await self._visit(work, work.model, place, Path(folder), attempt)
+
+    def _check_order(self, work: Work) -> None:
+        """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
+        if self._orders is None:
+            return
+        intent = self._orders.read(work.order).intent
+        assert work.order is not None
+        assert self._node is not None
+        check_ordered(work, intent, self._node, self._trained.get(work.order, 0))
 
     async def prefetch(self, model: ModelRef) -> None:
         """Fetch a model ahead of its work; the transfer is charged to that work.
@@ -184,7 +211,8 @@ class Executor:
             now_s = time.monotonic()
             recent = {m for m, at_s in self._touched_at_s.items() if now_s - at_s < RECENT_S}
             self._touched_at_s = {model: self._touched_at_s[model] for model in recent}
-            return await asyncio.to_thread(self._store.retain, needed() | recent)
+            kept = needed() | recent
+            return await asyncio.to_thread(self._store.retain, kept, now_s, GRACE_S)
 
     async def _originate(
         self, work: VisitWork, place: int, folder: Path, attempt: Attempt
@@ -235,6 +263,9 @@ class Executor:
                     selection=dataset.selection,
                     limits=limits,
                 )
+        if work.order is not None:
+            before = self._trained.get(work.order, 0)
+            self._trained[work.order] = before + trained.examples
         result, manifest = await self._pack(work.recipe, out)
         seconds = time.perf_counter() - began
         return self._done(

@@ -23,7 +23,7 @@ from daitn.tools.fabric.delivery import (
     unserved,
 )
 from daitn.tools.fabric.patterns import checked_key, checked_pattern, covers
-from daitn.tools.fabric.protocol import Alive, Give, Handler, Message, Registration
+from daitn.tools.fabric.protocol import Accepts, Alive, Give, Handler, Message, Registration
 
 __all__ = ["MemoryFabric", "MemoryNetwork"]
 
@@ -214,13 +214,15 @@ class MemoryFabric:
         self.subscriptions.append(subscription)
         return subscription
 
-    async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(
+        self, key: str, payload: bytes, *, timeout_s: float, accepts: Accepts | None = None
+    ) -> bytes:
         self._check_open()
         checked_key(key)
         asked: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._asked.add(asked)
         try:
-            self._ask(key, payload, asked)
+            self._ask(key, payload, asked, accepts)
             async with asyncio.timeout(timeout_s):
                 given = await asked
         except TimeoutError:
@@ -300,14 +302,34 @@ class MemoryFabric:
         if self._closed:
             raise closed()
 
-    def _ask(self, key: str, payload: bytes, asked: asyncio.Future[_Answer]) -> None:
-        for target in self._network._reach(self):
-            for served in target.served:
-                if covers(served.pattern, key):
-                    arrive = partial(target._accept, self, served, key, payload, asked)
-                    self._network._carry(self, target, arrive)
-                    return
-        asked.set_result(None)
+    def _ask(
+        self, key: str, payload: bytes, asked: asyncio.Future[_Answer], accepts: Accepts | None
+    ) -> None:
+        found = [
+            (target, served)
+            for target in self._network._reach(self)
+            for served in target.served
+            if covers(served.pattern, key)
+        ]
+        if accepts is None:
+            found = found[:1]
+        silent = len(found)
+
+        def settle(given: _Answer) -> None:
+            nonlocal silent
+            silent -= 1
+            if asked.done():
+                return
+            if accepts is None or (isinstance(given, bytes) and accepts(given)):
+                asked.set_result(given)
+            elif not silent:
+                asked.set_result(None)
+
+        for target, served in found:
+            arrive = partial(target._accept, self, served, key, payload, settle)
+            self._network._carry(self, target, arrive)
+        if not found:
+            asked.set_result(None)
 
     def _accept(
         self,
@@ -315,12 +337,8 @@ class MemoryFabric:
         served: _Served,
         key: str,
         payload: bytes,
-        asked: asyncio.Future[_Answer],
+        settle: Callable[[_Answer], None],
     ) -> None:
-        def settle(given: _Answer) -> None:
-            if not asked.done():
-                asked.set_result(given)
-
         async def run() -> None:
             try:
                 given: _Answer = await answer(served.handler, key, payload)

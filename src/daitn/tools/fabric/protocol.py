@@ -1,8 +1,8 @@
 """The messaging seam: everything that DA-ITN sends over a network goes through `Fabric`.
 
-The two implementations are beside this file: `zenoh.py` (the real one) and `memory.py` (its
-in-memory twin); both pass the same contract test. Key expressions are Zenoh's: `/`-separated, `*`
-for one part, `**` for any number of parts.
+The two carriers are beside this file: `zenoh.py` (the real one) and `memory.py` (its in-memory
+twin). `signed.py` wraps either, so that everybody proves who they are. All pass the same contract
+test. Key expressions are Zenoh's: `/`-separated, `*` for one part, `**` for any number of parts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-__all__ = ["Alive", "Fabric", "Give", "Handler", "Message", "Registration"]
+__all__ = ["Accepts", "Alive", "Carrier", "Fabric", "Give", "Handler", "Message", "Registration"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,9 @@ Message = Callable[[str, bytes], Awaitable[None]]
 """Receives a publication: (key, payload)."""
 Alive = Callable[[str, bool], Awaitable[None]]
 """Receives a change: the token `key` appeared (True) or vanished (False)."""
+
+Accepts = Callable[[bytes], bool]
+"""Says whether an answer counts. Runs on the event loop."""
 
 
 class Registration(Protocol):
@@ -78,3 +81,20 @@ class Fabric(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Carrier(Fabric, Protocol):
+    """A fabric that carries bytes and proves nobody's identity."""
+
+    async def request(
+        self,
+        key: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        accepts: Accepts | None = None,
+    ) -> bytes:
+        """See `Fabric.request`. Anybody can serve any key, so with `accepts` everybody who serves
+        it is asked, and the first answer that `accepts` takes is the answer; others, and errors,
+        are as if they had not come."""
+        ...

@@ -38,7 +38,7 @@ from daitn.tools.fabric.delivery import (
 )
 from daitn.tools.fabric.opening import open_session, plain
 from daitn.tools.fabric.patterns import checked_key, checked_pattern
-from daitn.tools.fabric.protocol import Alive, Give, Handler, Message, Registration
+from daitn.tools.fabric.protocol import Accepts, Alive, Give, Handler, Message, Registration
 from daitn.tools.fabric.settings import FabricSettings
 
 __all__ = ["ZenohFabric", "open_zenoh"]
@@ -123,7 +123,9 @@ class ZenohFabric:
         declare = partial(self._session.declare_subscriber, pattern, _direct(heard))
         return await self._declared(declare, mailbox)
 
-    async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(
+        self, key: str, payload: bytes, *, timeout_s: float, accepts: Accepts | None = None
+    ) -> bytes:
         checked_key(key)
         self._check_open()
         asked: asyncio.Future[zenoh.Reply | None] = self._loop.create_future()
@@ -131,7 +133,7 @@ class ZenohFabric:
         token = zenoh.CancellationToken()
 
         def settle(reply: zenoh.Reply | None) -> None:
-            if not asked.done():
+            if not asked.done() and _counts(reply, accepts):
                 asked.set_result(reply)
 
         def replied(reply: zenoh.Reply) -> None:
@@ -141,7 +143,10 @@ class ZenohFabric:
             call_on(self._loop, partial(settle, None))
 
         answered = _direct(replied, ended)
-        get = partial(self._get, key, payload, timeout_s, answered, token, zenoh.Priority.DATA)
+        priority = zenoh.Priority.DATA
+        get = partial(
+            self._get, key, payload, timeout_s, answered, token, priority, everybody=bool(accepts)
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(get)
@@ -284,12 +289,16 @@ class ZenohFabric:
         answered: zenoh.handlers.Callback[Any],
         token: zenoh.CancellationToken,
         priority: zenoh.Priority,
+        *,
+        everybody: bool = False,
     ) -> None:
+        """`everybody`: whether all who serve the key are asked, or the nearest alone."""
         self._session.get(
             key,
             answered,
             payload=payload,
             timeout=timeout_s + _BACKSTOP_S,
+            target=zenoh.QueryTarget.ALL if everybody else zenoh.QueryTarget.BEST_MATCHING,
             consolidation=zenoh.ConsolidationMode.NONE,
             congestion_control=zenoh.CongestionControl.BLOCK,
             priority=priority,
@@ -400,3 +409,10 @@ def _direct(
 ) -> zenoh.handlers.Callback[Any]:
     """Call on Zenoh's own thread: our callbacks only pass things on; more threads cost time."""
     return zenoh.handlers.Callback(call, drop, indirect=False)
+
+
+def _counts(reply: zenoh.Reply | None, accepts: Accepts | None) -> bool:
+    """Whether a reply, or the end of all, ends the request."""
+    if accepts is None or reply is None:
+        return True
+    return reply.ok is not None and accepts(bytes(reply.ok.payload))

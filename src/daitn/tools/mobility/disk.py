@@ -27,6 +27,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest
 from daitn.objects.wire import canonical
+from daitn.tools.mobility.leases import Leases
 from daitn.tools.mobility.manifests import (
     checked_digest,
     chunk_sizes,
@@ -47,6 +48,7 @@ class DiskBlobStore:
         self._blobs = folder / "blobs"
         self._partial = folder / "partial"
         self._writes = itertools.count()
+        self._leases = Leases()
         try:
             if self._partial.exists():
                 shutil.rmtree(self._partial)
@@ -85,6 +87,7 @@ class DiskBlobStore:
         if expected is not None and digest != expected:
             raise wrong_bytes(expected, digest)
         path = self._path(digest)
+        self._leases.renew(digest)
         # The existing blob may be rotten or truncated, and `data` the last good copy.
         if not _holds(path, data):
             self._place(path, data)
@@ -110,7 +113,7 @@ class DiskBlobStore:
             return False
         return all(_size(self._path(chunk)) == size for chunk, size in sizes.items())
 
-    def retain(self, manifests: frozenset[Digest]) -> int:
+    def retain(self, manifests: frozenset[Digest], now_s: float = 0.0, grace_s: float = 0.0) -> int:
         kept = set(manifests)
         for digest in manifests:
             try:
@@ -118,10 +121,11 @@ class DiskBlobStore:
             except (NotFound, Corrupt):
                 continue
         freed_bytes = 0
-        for digest, path in self._every():
-            if digest not in kept:
-                freed_bytes += _size(path) or 0
-                path.unlink(missing_ok=True)
+        unneeded = (digest for digest, _ in self._every() if digest not in kept)
+        for digest in self._leases.ended(unneeded, now_s, grace_s):
+            path = self._path(digest)
+            freed_bytes += _size(path) or 0
+            path.unlink(missing_ok=True)
         return freed_bytes
 
     def _path(self, digest: Digest) -> Path:

@@ -8,6 +8,7 @@ from daitn.objects.errors import Corrupt, NotFound, StorageFull
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest
 from daitn.objects.wire import canonical
+from daitn.tools.mobility.leases import Leases
 from daitn.tools.mobility.manifests import (
     checked_digest,
     chunk_sizes,
@@ -27,6 +28,7 @@ class MemoryBlobStore:
         """`capacity_bytes`: size of the simulated disk; none for unlimited."""
         self._blobs: dict[Digest, bytes] = {}
         self._capacity_bytes = capacity_bytes
+        self._leases = Leases()
 
     def damage(self, digest: Digest) -> None:
         """Change a blob as a failing disk would."""
@@ -55,6 +57,7 @@ class MemoryBlobStore:
         digest = digest_of(data)
         if expected is not None and digest != expected:
             raise wrong_bytes(expected, digest)
+        self._leases.renew(digest)
         if self._blobs.get(digest) != data:
             self._check_room(len(data))
             self._blobs[digest] = bytes(data)
@@ -77,14 +80,15 @@ class MemoryBlobStore:
             return False
         return all(len(self._blobs.get(chunk, b"")) == size for chunk, size in sizes.items())
 
-    def retain(self, manifests: frozenset[Digest]) -> int:
+    def retain(self, manifests: frozenset[Digest], now_s: float = 0.0, grace_s: float = 0.0) -> int:
         kept = set(manifests)
         for digest in manifests:
             try:
                 kept.update(chunk_sizes(self.manifest(digest)))
             except (NotFound, Corrupt):
                 continue
-        dropped = [digest for digest in self._blobs if digest not in kept]
+        unneeded = [digest for digest in self._blobs if digest not in kept]
+        dropped = self._leases.ended(unneeded, now_s, grace_s)
         return sum(len(self._blobs.pop(digest)) for digest in dropped)
 
     def _check_room(self, needed_bytes: int) -> None:

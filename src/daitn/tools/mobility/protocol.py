@@ -67,10 +67,11 @@ class BlobStore(Protocol):
         """Whether the manifest and all of its chunks are here."""
         ...
 
-    def retain(self, manifests: frozenset[Digest]) -> int:
+    def retain(self, manifests: frozenset[Digest], now_s: float = 0.0, grace_s: float = 0.0) -> int:
         """Drop every blob that none of these models needs; returns bytes freed.
 
-        Include models that are being fetched, and let no `pack` run meanwhile.
+        A blob stays until calls over `grace_s` agree on it, by the clock of `now_s`. Include
+        models that are being fetched, and let no `pack` run meanwhile.
         """
         ...
 

@@ -1,0 +1,69 @@
+"""Who gives a command: the key with which it speaks, and the network in which it does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from daitn.cli.founding import OPERATOR, network_of
+from daitn.identity.keys import SigningKey
+from daitn.identity.network import key_path, own_key
+from daitn.objects.errors import NotFound
+from daitn.objects.roster import Kind
+from daitn.tools import clock
+from daitn.tools.fabric.identity import Identity
+from daitn.tools.roster import LiveRoster
+
+__all__ = ["owner_identity", "person_identity"]
+
+
+def person_identity(endpoint: str) -> Identity | None:
+    """Who gives a command: the holder of the key that `DAITN_KEY` names, or the operator.
+
+    None if no network is known at this endpoint: then nothing is signed. Raises `NotFound` if
+    `DAITN_KEY` or `DAITN_NETWORK` names nothing.
+    """
+    folder = _folder(endpoint)
+    if folder is None:
+        return None
+    named = os.environ.get("DAITN_KEY")
+    path = Path(named) if named else _own_key(folder)
+    if not path.is_file():
+        raise NotFound(
+            f"there is no key {path}", field="DAITN_KEY", fix="name the file of your key"
+        )
+    return _identity(folder, SigningKey.at(path))
+
+
+def _own_key(folder: Path) -> Path:
+    """The operator's key where there is one, or else that of whoever joined with this folder."""
+    operator = key_path(folder, Kind.OPERATOR, OPERATOR)
+    if operator.is_file():
+        return operator
+    return next(iter(sorted(operator.parent.glob("*"))), operator)
+
+
+def owner_identity(endpoint: str, owner: str) -> Identity | None:
+    """A model owner: the holder of the key that `DAITN_KEY` names, or of the owner's in the folder.
+
+    On the machine that founded the network, whoever may read its root key may be any owner. None
+    as for `person_identity`. Raises `Refused` if the folder has no key of this owner.
+    """
+    folder = _folder(endpoint)
+    if folder is None or os.environ.get("DAITN_KEY"):
+        return person_identity(endpoint)
+    return _identity(folder, own_key(folder, Kind.OWNER, owner, clock.wall_s()))
+
+
+def _identity(folder: Path, key: SigningKey) -> Identity:
+    roster = LiveRoster(folder)
+    return Identity(key, roster.network, roster.members)
+
+
+def _folder(endpoint: str) -> Path | None:
+    try:
+        return network_of(endpoint)
+    except NotFound:
+        if os.environ.get("DAITN_NETWORK"):
+            raise
+        return None

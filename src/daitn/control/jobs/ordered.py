@@ -1,0 +1,85 @@
+"""Whether a piece of work is within the intent that its owner ordered. Sites enforce it."""
+
+from __future__ import annotations
+
+from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
+from daitn.objects.errors import Refused
+from daitn.objects.intents import Quantity, Requirement, TrainingIntent
+from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.wire import canonical
+
+__all__ = ["check_ordered"]
+
+
+def check_ordered(work: Work, intent: TrainingIntent, node: NodeDescriptor, trained: int) -> None:
+    """Raise `Refused` unless work at this node is within an intent.
+
+    `trained`: examples that the node has trained for it before. What depends on links or on the
+    moment is left to the planner.
+    """
+    if not work.job.startswith(f"{intent.name}-"):
+        raise _outside(f"the job {work.job}", "name")
+    if work.recipe != intent.model.recipe:
+        raise _outside(f"the recipe {work.recipe}", "model.recipe")
+    if canonical(work.config) != canonical(intent.model.config):
+        raise _outside("this configuration", "model.config")
+    if isinstance(work, VerifyWork):
+        _check_measurement(work, intent)
+    else:
+        _check_visit(work, intent, node, trained)
+
+
+def _check_measurement(work: VerifyWork, intent: TrainingIntent) -> None:
+    wanted = {(objective.topic, objective.metric) for objective in intent.objectives}
+    if (work.topic, work.metric) not in wanted:
+        raise _outside(f"{work.metric} on {work.topic}", "objectives")
+
+
+def _check_visit(
+    work: VisitWork, intent: TrainingIntent, node: NodeDescriptor, trained: int
+) -> None:
+    if work.owner != intent.owner:
+        raise _outside(f"work for {work.owner}", "owner")
+    limit = intent.budget.examples
+    if limit is not None and trained + work.examples > limit:
+        raise _outside(f"{trained + work.examples} examples", "budget.examples")
+    if intent.route:
+        here = sum(visit.examples for visit in intent.route if visit.site == node.site)
+        if not here or work.examples > here:
+            raise _outside(f"{work.examples} examples at {node.site}", "route")
+    dataset = next((one for one in node.datasets if one.name == work.dataset), None)
+    if dataset is None:
+        return  # Refused where the data set is looked up.
+    if not any(covers_topic(asked, own) for asked in intent.data.topics for own in dataset.topics):
+        raise _outside(f"the data set {dataset.name}", "data.topics")
+    for requirement in intent.requirements:
+        _check_requirement(requirement, dataset, node)
+
+
+def _check_requirement(
+    requirement: Requirement, dataset: DatasetDescriptor, node: NodeDescriptor
+) -> None:
+    value: float | str
+    match requirement.quantity:
+        case Quantity.JURISDICTION:
+            value = dataset.jurisdiction
+        case Quantity.OWNER:
+            value = node.owner
+        case Quantity.SITE:
+            value = node.site
+        case Quantity.SAMPLES:
+            value = dataset.samples
+        case Quantity.QUALITY:
+            value = dataset.quality
+        case Quantity.PRICE_USD_PER_1K:
+            value = dataset.price_usd_per_1k
+        case _:
+            return
+    if requirement.shortfall(value):
+        raise _outside(f"the data set {dataset.name}", f"requirements ({requirement})")
+
+
+def _outside(what: str, field: str) -> Refused:
+    return Refused(
+        f"the owner's order does not include {what}", field=field, fix="order it with an intent"
+    )

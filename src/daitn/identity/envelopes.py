@@ -1,0 +1,121 @@
+"""Envelopes: every message on a signed fabric says who sent it, and is worth nothing elsewhere.
+
+The signature (Ed25519, RFC 8032) covers the network's name, the fabric key, what the message is
+for, its time and nonce, and BLAKE3 of the payload. An answer also names the request that it answers
+by its signature, so it answers no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import os
+from typing import Annotated, Final
+
+import msgspec
+from blake3 import blake3
+
+from daitn.identity.keys import SigningKey, check_raw_signature
+from daitn.objects.errors import Corrupt
+from daitn.objects.wire import canonical, decode
+
+__all__ = ["Envelope", "Purpose", "check_envelope", "enclose", "read_envelope"]
+
+_VERSION: Final = 1
+_DOMAIN: Final = b"daitn message 1\0"
+"""A signature of a message is one of nothing else."""
+_NONCE: Final = 12
+
+
+class Purpose(enum.IntEnum):
+    """What a message is for."""
+
+    REQUEST = 1
+    ANSWER = 2
+    ERROR = 3
+    """An answer that is an `ErrorReport`."""
+    PUBLICATION = 4
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """A message with its sender."""
+
+    version: int
+    """Of this form: 1."""
+    purpose: Purpose
+    """What the message is for."""
+    sender: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    """The public key."""
+    at_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    """By the sender's clock, since the epoch."""
+    nonce: Annotated[bytes, msgspec.Meta(min_length=_NONCE, max_length=_NONCE)]
+    """Random, different in each message."""
+    about: Annotated[bytes, msgspec.Meta(max_length=64)]
+    """Of an answer: the request's signature."""
+    payload: bytes
+    """The message."""
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+    """Of all this, for one network and key."""
+
+    @property
+    def public_key(self) -> str:
+        """The sender's key, base64."""
+        return base64.b64encode(self.sender).decode()
+
+
+def enclose(
+    key: SigningKey,
+    network: str,
+    fabric_key: str,
+    purpose: Purpose,
+    payload: bytes,
+    at_s: float,
+    about: bytes = b"",
+) -> Envelope:
+    """Put a payload into a signed envelope."""
+    at_ms, nonce = int(1000 * at_s), os.urandom(_NONCE)
+    sender = key.public_raw
+    message = _signed(network, fabric_key, purpose, sender, at_ms, nonce, about, payload)
+    signature = key.sign_raw(message)
+    return Envelope(_VERSION, purpose, sender, at_ms, nonce, about, payload, signature)
+
+
+def read_envelope(data: bytes) -> Envelope:
+    """Decode an envelope, and believe nothing in it. Raises `Corrupt`."""
+    envelope = decode(data, Envelope)
+    if envelope.version != _VERSION:
+        raise Corrupt(
+            f"the envelope has version {envelope.version}, and not {_VERSION}",
+            field="version",
+            fix="run compatible versions of daitn",
+        )
+    return envelope
+
+
+def check_envelope(envelope: Envelope, network: str, fabric_key: str) -> None:
+    """Raise `Corrupt` unless the envelope's sender made it for this network and key."""
+    message = _signed(
+        network,
+        fabric_key,
+        envelope.purpose,
+        envelope.sender,
+        envelope.at_ms,
+        envelope.nonce,
+        envelope.about,
+        envelope.payload,
+    )
+    check_raw_signature(envelope.sender, envelope.signature, message)
+
+
+def _signed(
+    network: str,
+    fabric_key: str,
+    purpose: Purpose,
+    sender: bytes,
+    at_ms: int,
+    nonce: bytes,
+    about: bytes,
+    payload: bytes,
+) -> bytes:
+    digest = blake3(payload).digest()
+    return _DOMAIN + canonical((network, fabric_key, purpose, sender, at_ms, nonce, about, digest))

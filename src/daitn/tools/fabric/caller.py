@@ -1,0 +1,54 @@
+"""Who sent the message that is being handled."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from daitn.objects.errors import Refused
+from daitn.objects.identifiers import SiteId
+from daitn.objects.roster import Kind, Member
+
+__all__ = ["caller", "check_owner", "check_site", "speaking", "visible"]
+
+_CALLER: ContextVar[Member | None] = ContextVar("caller", default=None)
+
+
+def caller() -> Member | None:
+    """The member that sent what is being handled.
+
+    None on a fabric without signatures, where everybody may do everything.
+    """
+    return _CALLER.get()
+
+
+@contextlib.contextmanager
+def speaking(member: Member) -> Iterator[None]:
+    """While a message of this member is handled."""
+    token = _CALLER.set(member)
+    try:
+        yield
+    finally:
+        _CALLER.reset(token)
+
+
+def visible(owner: str) -> bool:
+    """Whether the caller may see what belongs to `owner`: its own, or anything as an operator."""
+    member = caller()
+    if member is None or member.kind is Kind.OPERATOR:
+        return True
+    return member.kind is Kind.OWNER and member.name == owner
+
+
+def check_owner(owner: str, what: str) -> None:
+    """Raise `Refused` unless the caller may see and command what belongs to `owner`."""
+    if not visible(owner):
+        raise Refused(f"{what} is not yours", field="owner", fix="ask with its owner's key")
+
+
+def check_site(site: SiteId) -> None:
+    """Raise `Refused` if a caller speaks for another site than its own."""
+    member = caller()
+    if member is not None and (member.kind, member.name) != (Kind.SITE, site):
+        raise Refused(f"{member.name} speaks in the name of {site}", field="site")

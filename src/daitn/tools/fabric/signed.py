@@ -1,0 +1,308 @@
+"""The signed fabric: every message proves who sent it, and whoever may not send it is not heard.
+
+It wraps a carrier. A receiver takes a message whose sender is a member of the network now, may send
+it by the table (`authority.py`), signed it for this network, key and purpose, lately, and once. An
+answer must come from whom the key names: who else serves a key is not listened to.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+from cachetools import TTLCache
+
+from daitn.identity.envelopes import Envelope, Purpose, check_envelope, enclose, read_envelope
+from daitn.identity.keys import SigningKey
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Refused, Unreachable
+from daitn.objects.roster import Member
+from daitn.objects.wire import decode, encode
+from daitn.tools import clock
+from daitn.tools.fabric.authority import allowed
+from daitn.tools.fabric.caller import speaking
+from daitn.tools.fabric.delivery import answer
+from daitn.tools.fabric.protocol import Alive, Carrier, Give, Handler, Message, Registration
+
+__all__ = ["FRESH_S", "Allowed", "Members", "SignedFabric"]
+
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Members = Callable[[], Mapping[str, Member]]
+"""The current members, by public key."""
+Allowed = Callable[[Member, Purpose, str], bool]
+"""Whether a member may send such a message at a key."""
+
+FRESH_S: Final = 120.0
+"""A message is taken this long before and after its time: clocks may differ, as for passes."""
+_MOST_SEEN: Final = 4096
+"""Messages of one sender at one registration that are told apart. Of a sender that sends more
+within `FRESH_S`, messages older than the last so many are refused: far fewer are ever under way."""
+_LOG_AGAIN_S: Final = 60.0
+_MOST_LOGGED: Final = 256
+"""Kinds of refusals that are logged once in that time: a flood must not fill the log."""
+
+
+class SignedFabric:
+    """One process's session; see `Fabric`."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        key: SigningKey,
+        network: str,
+        members: Members,
+        *,
+        wall_s: Callable[[], float] = clock.wall_s,
+        allowed: Allowed = allowed,
+    ) -> None:
+        """`wall_s` gives the time that other machines share."""
+        self._carrier = carrier
+        self._key = key
+        self._network = network
+        self._members = members
+        self._latest: Mapping[str, Member] = {}
+        """The members when they were last looked at, on the event loop's thread."""
+        self._wall_s = wall_s
+        self._allowed = allowed
+        self._logged: TTLCache[str, None] = TTLCache(_MOST_LOGGED, _LOG_AGAIN_S)
+
+    async def publish(self, key: str, payload: bytes) -> None:
+        sent = self._enclosed(key, Purpose.PUBLICATION, payload)
+        await self._carrier.publish(key, encode(sent))
+
+    async def subscribe(self, pattern: str, message: Message) -> Registration:
+        seen: dict[bytes, _Seen] = {}
+
+        async def take(key: str, data: bytes) -> None:
+            try:
+                envelope = read_envelope(data)
+                sender = self._checked(envelope, key, Purpose.PUBLICATION)
+                self._check_new(envelope, seen)
+            except DaitnError as error:
+                self._note("a publication", key, error)
+                return
+            with speaking(sender):
+                await message(key, envelope.payload)
+
+        return await self._carrier.subscribe(pattern, take)
+
+    async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
+        sent = self._enclosed(key, Purpose.REQUEST, payload)
+        given: list[Envelope] = []
+        trouble: list[DaitnError] = []
+
+        def accepts(data: bytes) -> bool:
+            try:
+                envelope = read_envelope(data)
+                self._check_answer(envelope, key, sent)
+            except DaitnError as error:
+                self._note("an answer", key, error)
+                trouble.append(error)
+                return False
+            given.append(envelope)
+            return True
+
+        try:
+            await self._carrier.request(key, encode(sent), timeout_s=timeout_s, accepts=accepts)
+        except Unreachable as error:
+            raise _impostor(key, trouble[-1]) if trouble else error from None
+        (envelope,) = given
+        return _given(envelope)
+
+    async def request_bulk(
+        self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
+    ) -> T:
+        sent = self._enclosed(key, Purpose.REQUEST, payload)
+        members = self._members()
+
+        def checked(data: bytes) -> T:
+            try:
+                envelope = read_envelope(data)
+                self._check_answer(envelope, key, sent, members)
+            except DaitnError as error:
+                self._note("an answer", key, error)
+                raise _impostor(key, error) from None
+            return take(_given(envelope))
+
+        return await self._carrier.request_bulk(
+            key, encode(sent), timeout_s=timeout_s, take=checked
+        )
+
+    async def serve_bulk(self, key: str, give: Give) -> Registration:
+        seen: dict[bytes, _Seen] = {}
+        one_at_a_time = threading.Lock()
+
+        def answered(key: str, data: bytes) -> bytes:
+            envelope = _read_signed(data)
+            try:
+                try:
+                    # Not the roster itself: this is not the event loop's thread.
+                    self._checked(envelope, key, Purpose.REQUEST, members=self._latest)
+                    with one_at_a_time:
+                        self._check_new(envelope, seen)
+                except DaitnError as error:
+                    self._note("a request", key, error)
+                    raise
+                given = give(key, envelope.payload)
+            except DaitnError as error:
+                report = encode(ErrorReport.of(error))
+                sent = self._enclosed(key, Purpose.ERROR, report, envelope.signature)
+            else:
+                sent = self._enclosed(key, Purpose.ANSWER, given, envelope.signature)
+            return encode(sent)
+
+        self._latest = self._members()
+        return await self._carrier.serve_bulk(key, answered)
+
+    async def serve(self, key: str, handler: Handler) -> Registration:
+        seen: dict[bytes, _Seen] = {}
+        return await self._carrier.serve(key, partial(self._serve, handler, seen))
+
+    async def _serve(
+        self, handler: Handler, seen: dict[bytes, _Seen], key: str, data: bytes
+    ) -> bytes:
+        envelope = _read_signed(data)
+        try:
+            try:
+                sender = self._checked(envelope, key, Purpose.REQUEST)
+                self._check_new(envelope, seen)
+            except DaitnError as error:
+                self._note("a request", key, error)
+                raise
+            with speaking(sender):
+                given = await answer(handler, key, envelope.payload)
+        except DaitnError as error:
+            report = encode(ErrorReport.of(error))
+            sent = self._enclosed(key, Purpose.ERROR, report, envelope.signature)
+        else:
+            sent = self._enclosed(key, Purpose.ANSWER, given, envelope.signature)
+        return encode(sent)
+
+    async def announce(self, key: str) -> Registration:
+        return await self._carrier.announce(key)
+
+    async def watch(self, pattern: str, alive: Alive) -> Registration:
+        """Tokens carry no signature: what a token says is checked against the roster."""
+        return await self._carrier.watch(pattern, alive)
+
+    async def close(self) -> None:
+        await self._carrier.close()
+
+    def _enclosed(self, key: str, purpose: Purpose, payload: bytes, about: bytes = b"") -> Envelope:
+        return enclose(self._key, self._network, key, purpose, payload, self._wall_s(), about)
+
+    def _check_answer(
+        self,
+        envelope: Envelope,
+        key: str,
+        sent: Envelope,
+        members: Mapping[str, Member] | None = None,
+    ) -> None:
+        self._checked(envelope, key, Purpose.ANSWER, Purpose.ERROR, members=members)
+        if envelope.about != sent.signature:
+            raise Refused("it answers another request", field="about")
+
+    def _checked(
+        self,
+        envelope: Envelope,
+        key: str,
+        *purposes: Purpose,
+        members: Mapping[str, Member] | None = None,
+    ) -> Member:
+        """The sender, of `members`, or else of the current ones.
+
+        Raises the `DaitnError` that says why its message does not count. What is cheap to check
+        comes first, so that strangers cost little.
+        """
+        if envelope.purpose not in purposes:
+            raise Refused(f"it is meant as {envelope.purpose.name.lower()}", field="purpose")
+        if members is None:
+            members = self._latest = self._members()
+        sender = members.get(envelope.public_key)
+        if sender is None:
+            raise Refused(
+                "its sender is no member of the network",
+                field="sender",
+                fix="join the network; see `daitn network`",
+            )
+        who = f"{sender.kind} {sender.name}"
+        if not self._allowed(sender, envelope.purpose, key):
+            raise Refused(
+                f"{who} may not do this: {envelope.purpose.name.lower()} at {key}",
+                field="sender",
+                fix="ask with the key of a member who may",
+            )
+        late_s = self._wall_s() - envelope.at_ms / 1000
+        if abs(late_s) > FRESH_S:
+            # No refusal: it may be sent again once the clock is right.
+            raise Unreachable(
+                f"the clock of {who} is {abs(late_s):.0f} s {'behind' if late_s > 0 else 'ahead'}, "
+                "or its message was held up",
+                fix="set the clocks of both machines",
+            )
+        check_envelope(envelope, self._network, key)
+        return sender
+
+    def _check_new(self, envelope: Envelope, seen: dict[bytes, _Seen]) -> None:
+        """Raise `Refused` for a message that was taken before. Call it for members' alone."""
+        oldest_ms = int(1000 * (self._wall_s() - FRESH_S))
+        if not seen.setdefault(envelope.sender, _Seen()).take(envelope, oldest_ms):
+            raise Refused("it was taken before", field="nonce", fix="send it anew")
+
+    def _note(self, what: str, key: str, error: DaitnError) -> None:
+        kind = f"{what} {error.problem}"
+        if kind not in self._logged:
+            self._logged[kind] = None
+            _LOG.warning("%s at %s is not taken: %s", what, key, error.problem)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """The messages of one sender that were taken, so that none is taken twice."""
+
+    times_ms: dict[bytes, int] = field(default_factory=dict)
+    """By nonce, in order of arrival."""
+    floor_ms: int = -1
+    """Messages of this time and before are too old to tell."""
+
+    def take(self, envelope: Envelope, oldest_ms: int) -> bool:
+        if envelope.at_ms <= self.floor_ms or envelope.nonce in self.times_ms:
+            return False
+        self.times_ms[envelope.nonce] = envelope.at_ms
+        while len(self.times_ms) > 1:
+            first = next(iter(self.times_ms))
+            if len(self.times_ms) <= _MOST_SEEN and self.times_ms[first] >= oldest_ms:
+                break
+            self.floor_ms = max(self.floor_ms, self.times_ms.pop(first))
+        return True
+
+
+def _given(envelope: Envelope) -> bytes:
+    """The answer. Raises the error that was answered."""
+    if envelope.purpose is Purpose.ERROR:
+        raise decode(envelope.payload, ErrorReport).error()
+    return envelope.payload
+
+
+def _read_signed(data: bytes) -> Envelope:
+    try:
+        return read_envelope(data)
+    except Corrupt:
+        raise Refused(
+            "this network takes signed messages only",
+            field="sender",
+            fix="join it; `DAITN_NETWORK` names the folder of a network",
+        ) from None
+
+
+def _impostor(key: str, trouble: DaitnError) -> Unreachable:
+    return Unreachable(
+        f"nobody who may answer {key} did; an answer is not taken: {trouble.problem}",
+        fix=trouble.fix or "check who is connected to the network",
+    )

@@ -1,0 +1,118 @@
+"""Work is within what its owner ordered, or is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from daitn.control.jobs.ordered import check_ordered
+from daitn.objects.errors import Refused
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+from daitn.objects.intents import Budget, PinnedVisit, Quantity, Requirement, TrainingIntent
+from daitn.objects.messages import VerifyWork, VisitWork
+from daitn.objects.models import ModelRef
+from tests.control.test_next_site import node
+
+from .world import INTENT
+
+HERE = node("clinic", "medicine/neurology", recipes=("classifier",))
+VISIT = VisitWork(
+    visit=VisitId("qa-1.1"),
+    job=JobId("qa-1"),
+    recipe="classifier",
+    config={},
+    seed=3,
+    owner="acme",
+    dataset="qa",
+    examples=100,
+    model=None,
+    previous=(),
+)
+MEASURE = VerifyWork(
+    visit=VisitId("qa-1.2"),
+    job=JobId("qa-1"),
+    recipe="classifier",
+    config={},
+    topic="medicine",
+    metric="accuracy",
+    model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()),
+    previous=(),
+)
+
+
+def wanted(**changes: Any) -> TrainingIntent:
+    return msgspec.structs.replace(INTENT, **changes)
+
+
+def route(*visits: tuple[str, int]) -> TrainingIntent:
+    pinned = tuple(PinnedVisit(site=SiteId(site), examples=n) for site, n in visits)
+    return wanted(route=pinned)
+
+
+def requiring(quantity: Quantity, **bound: Any) -> TrainingIntent:
+    return wanted(requirements=(Requirement(quantity=quantity, **bound),))
+
+
+@pytest.mark.parametrize(
+    ("intent", "trained"),
+    [
+        (INTENT, 0),
+        (wanted(budget=Budget(examples=100)), 0),
+        (wanted(budget=Budget(examples=150)), 50),
+        (route(("clinic", 100)), 0),
+        (route(("other", 5), ("clinic", 60), ("clinic", 60)), 0),
+        (requiring(Quantity.SITE, one_of=("clinic",)), 0),
+        (requiring(Quantity.RTT_S, at_most=1e-9), 0),
+    ],
+)
+def test_what_is_within_is_done(intent: TrainingIntent, trained: int) -> None:
+    check_ordered(VISIT, intent, HERE, trained)
+
+
+@pytest.mark.parametrize(
+    ("intent", "trained", "field"),
+    [
+        (wanted(budget=Budget(examples=99)), 0, "budget.examples"),
+        (wanted(budget=Budget(examples=149)), 50, "budget.examples"),
+        (route(("other", 1000)), 0, "route"),
+        (route(("clinic", 99)), 0, "route"),
+        (wanted(name="other"), 0, "name"),
+        (requiring(Quantity.SITE, none_of=("clinic",)), 0, "requirements"),
+        (requiring(Quantity.JURISDICTION, one_of=("XX",)), 0, "requirements"),
+        (requiring(Quantity.OWNER, one_of=("nobody",)), 0, "requirements"),
+        (requiring(Quantity.SAMPLES, at_least=1e9), 0, "requirements"),
+        (requiring(Quantity.QUALITY, at_least=1.1), 0, "requirements"),
+        (requiring(Quantity.PRICE_USD_PER_1K, at_most=-1.0), 0, "requirements"),
+    ],
+)
+def test_what_is_beyond_the_intent_is_refused(
+    intent: TrainingIntent, trained: int, field: str
+) -> None:
+    with pytest.raises(Refused, match="order does not include") as refused:
+        check_ordered(VISIT, intent, HERE, trained)
+    assert refused.value.field.startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"recipe": "causal-lm"}, "model.recipe"),
+        ({"config": {"label": "mrn"}}, "model.config"),
+        ({"owner": "curious"}, "owner"),
+        ({"job": "qa2-1"}, "name"),
+    ],
+)
+def test_other_work_is_refused(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check_ordered(msgspec.structs.replace(VISIT, **changes), INTENT, HERE, 0)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("changes", [{"topic": "finance"}, {"metric": "loss"}])
+def test_only_what_was_to_be_measured_is(changes: dict[str, Any]) -> None:
+    check_ordered(MEASURE, INTENT, HERE, 0)
+    with pytest.raises(Refused) as refused:
+        check_ordered(msgspec.structs.replace(MEASURE, **changes), INTENT, HERE, 0)
+    assert refused.value.field == "objectives"

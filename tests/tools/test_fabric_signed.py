@@ -1,0 +1,302 @@
+"""What a signed fabric refuses: strangers, the wrong role, forgeries, and what was heard before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from daitn.identity.envelopes import Envelope, Purpose, enclose
+from daitn.identity.keys import SigningKey
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import ErrorReport, Refused, Unreachable
+from daitn.objects.identifiers import SiteId
+from daitn.objects.roster import Kind, Member
+from daitn.objects.wire import decode, encode
+from daitn.tools import clock
+from daitn.tools.fabric import keys, signed
+from daitn.tools.fabric.caller import caller
+from daitn.tools.fabric.protocol import Carrier
+from daitn.tools.fabric.signed import FRESH_S, SignedFabric
+from tests.scenes.waiting import until
+
+from .fabrics import CarrierNetwork, Heard, InMemory, OverZenoh, asked
+
+EAST = SiteId("east")
+ECHO = keys.site_do(EAST, "describe")
+SENSED = keys.site_sensed(EAST)
+
+
+class Members:
+    """A network named `net`, and the members of it."""
+
+    def __init__(self, carriers: CarrierNetwork) -> None:
+        self._carriers = carriers
+        self.current: dict[str, Member] = {}
+        self.keys: dict[str, SigningKey] = {}
+        self._sessions = 0
+
+    def key(self, name: str, kind: Kind | None, *roles: Role) -> SigningKey:
+        """The key of a member; of a stranger without a kind."""
+        key = self.keys[name] = SigningKey.generate()
+        if kind is not None:
+            self.current[key.public] = Member(
+                name=name, kind=kind, public_key=key.public, until_s=math.inf, roles=roles
+            )
+        return key
+
+    async def carrier(self) -> Carrier:
+        self._sessions += 1
+        return await self._carriers.open(f"session {self._sessions}")
+
+    async def open(
+        self, name: str, kind: Kind | None, *roles: Role, network: str = "net"
+    ) -> SignedFabric:
+        key = self.key(name, kind, *roles)
+        return SignedFabric(await self.carrier(), key, network, lambda: self.current)
+
+
+@pytest.fixture(params=["memory", pytest.param("zenoh", marks=pytest.mark.processes)])
+async def members(request: pytest.FixtureRequest) -> AsyncIterator[Members]:
+    carriers: CarrierNetwork = InMemory() if request.param == "memory" else OverZenoh()
+    yield Members(carriers)
+    await carriers.close()
+
+
+async def echo(key: str, payload: bytes) -> bytes:
+    return payload
+
+
+async def who(key: str, payload: bytes) -> bytes:
+    member = caller()
+    assert member is not None
+    return f"{member.kind} {member.name}".encode()
+
+
+async def test_a_handler_learns_who_asks_and_a_subscriber_who_speaks(members: Members) -> None:
+    center, east = await members.open("c", Kind.CENTER), await members.open("east", Kind.SITE)
+    await east.serve(ECHO, who)
+    assert await asked(center, ECHO) == b"center c"
+    heard: set[str] = set()
+
+    async def message(key: str, payload: bytes) -> None:
+        member = caller()
+        assert member is not None
+        heard.add(member.name)
+
+    await center.subscribe(keys.ALL_SENSED, message)
+    async with asyncio.timeout(20):
+        while not heard:
+            await east.publish(SENSED, b"")
+            await asyncio.sleep(0.005)
+    assert heard == {"east"}
+    assert caller() is None
+
+
+@pytest.mark.parametrize("kind", [None, Kind.OWNER, Kind.SITE])
+async def test_who_may_not_ask_is_refused(members: Members, kind: Kind | None) -> None:
+    done = []
+
+    async def work(key: str, payload: bytes) -> bytes:
+        done.append(payload)
+        return b""
+
+    east, rogue = await members.open("east", Kind.SITE), await members.open("rogue", kind)
+    center = await members.open("c", Kind.CENTER)
+    await east.serve(keys.site_do(EAST, "work"), work)
+    await asked(center, keys.site_do(EAST, "work"), b"true")
+    with pytest.raises(Refused, match="no member" if kind is None else "may not do this"):
+        await asked(rogue, keys.site_do(EAST, "work"), b"false")
+    assert done == [b"true"]
+
+
+async def test_an_unsigned_request_is_refused(members: Members) -> None:
+    east, stranger = await members.open("east", Kind.SITE), await members.carrier()
+    await east.serve(ECHO, echo)
+    with pytest.raises(Refused, match="signed messages only"):
+        await asked(stranger, ECHO, b"hello")
+
+
+@pytest.mark.parametrize("kind", [None, Kind.OWNER, Kind.SITE])
+async def test_a_rival_under_a_site_key_is_not_listened_to(
+    members: Members, kind: Kind | None
+) -> None:
+    center = await members.open("c", Kind.CENTER)
+    rival = await members.open("rival", kind, Role.VERIFIER)
+    plain = await members.carrier()
+
+    async def lies(key: str, payload: bytes) -> bytes:
+        return b"lie"
+
+    await rival.serve(ECHO, lies)
+    await plain.serve(ECHO, lies)
+    async with asyncio.timeout(20):
+        while True:
+            with pytest.raises(Unreachable) as caught:
+                await center.request(ECHO, b"", timeout_s=20)
+            if "nobody who may answer" in caught.value.problem:
+                break
+    east = await members.open("east", Kind.SITE)
+    await east.serve(ECHO, echo)
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(Unreachable):
+                assert await center.request(ECHO, b"truth", timeout_s=20) == b"truth"
+                break
+
+
+async def test_a_rival_for_the_centre_is_not_listened_to(members: Members) -> None:
+    owner = await members.open("acme", Kind.OWNER)
+    rival = await members.open("center", Kind.SITE, *Role)
+    center = await members.open("c", Kind.CENTER)
+
+    async def lies(key: str, payload: bytes) -> bytes:
+        return b"lie"
+
+    await rival.serve(keys.center_do("jobs"), lies)
+    await center.serve(keys.center_do("jobs"), echo)
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(Unreachable):
+                assert await owner.request(keys.center_do("jobs"), b"t", timeout_s=20) == b"t"
+                break
+
+
+async def test_an_answer_answers_one_request_only(members: Members) -> None:
+    """Whoever hears an answer of the true site cannot give it to somebody else's question."""
+    east_key = members.key("east", Kind.SITE)
+    other = enclose(members.key("x", Kind.CENTER), "net", ECHO, Purpose.REQUEST, b"?", 0.0)
+    old = enclose(east_key, "net", ECHO, Purpose.ANSWER, b"yes", clock.wall_s(), other.signature)
+
+    async def repeats(key: str, payload: bytes) -> bytes:
+        return encode(old)
+
+    center, rival = await members.open("c", Kind.CENTER), await members.carrier()
+    await rival.serve(ECHO, repeats)
+    with pytest.raises(Unreachable, match="another request"):
+        await asked(center, ECHO)
+
+
+async def heard_by(members: Members, *sent: tuple[str, bytes]) -> list[tuple[str, bytes]]:
+    """What a control centre hears of raw messages, sent after a true one and before another."""
+    center, plain = await members.open("c", Kind.CENTER), await members.carrier()
+    north = await members.open("north", Kind.SITE)
+    heard = Heard()
+    await center.subscribe("daitn/site/**", heard.message)
+    key = keys.site_sensed(SiteId("north"))
+    async with asyncio.timeout(20):
+        while not heard.linked:
+            await north.publish(key, b"probe")
+            await asyncio.sleep(0.005)
+    end = enclose(members.keys["north"], "net", key, Purpose.PUBLICATION, b"end", clock.wall_s())
+    async with asyncio.timeout(20):
+        while not heard.items:
+            await plain.publish(key, encode(end))
+            await asyncio.sleep(0.005)
+    assert heard.items == [(key, b"end")], "the same envelope counts once"
+    for to, data in sent:
+        await plain.publish(to, data)
+    last = enclose(members.keys["north"], "net", key, Purpose.PUBLICATION, b"last", clock.wall_s())
+    await plain.publish(key, encode(last))
+    await until(lambda: heard.items[-1] == (key, b"last"))
+    return heard.items[1:-1]
+
+
+def envelope(
+    key: SigningKey,
+    to: str = SENSED,
+    purpose: Purpose = Purpose.PUBLICATION,
+    network: str = "net",
+    late_s: float = 0.0,
+) -> Envelope:
+    return enclose(key, network, to, purpose, b"read", clock.wall_s() - late_s)
+
+
+async def test_only_what_its_sender_signed_for_here_and_now_is_heard(members: Members) -> None:
+    east, west = members.key("east", Kind.SITE), members.key("west", Kind.SITE)
+    stranger = members.key("stranger", None)
+    good = envelope(east)
+    forged = {
+        "another site": envelope(west),
+        "a stranger": envelope(stranger),
+        "a stranger in its name": msgspec.structs.replace(envelope(stranger), sender=good.sender),
+        "another network": envelope(east, network="other"),
+        "another key": envelope(east, keys.site_advert(EAST)),
+        "another purpose": envelope(east, purpose=Purpose.REQUEST),
+        "the purpose changed": msgspec.structs.replace(
+            envelope(east, purpose=Purpose.REQUEST), purpose=Purpose.PUBLICATION
+        ),
+        "other content": msgspec.structs.replace(good, payload=b"more"),
+        "a later time": msgspec.structs.replace(good, at_ms=good.at_ms + 1),
+        "another nonce": msgspec.structs.replace(good, nonce=bytes(12)),
+        "about something": msgspec.structs.replace(good, about=bytes(64)),
+        "too late": envelope(east, late_s=FRESH_S + 5),
+        "too early": envelope(east, late_s=-FRESH_S - 5),
+        "another version": msgspec.structs.replace(good, version=2),
+    }
+    sent = [(SENSED, encode(one)) for one in forged.values()]
+    assert await heard_by(members, *sent, (SENSED, b"rubbish")) == []
+    (heard,) = await heard_by(members, (SENSED, encode(good)), (SENSED, encode(good)))
+    assert heard == (SENSED, b"read")
+
+
+async def test_clocks_may_differ(members: Members) -> None:
+    east = members.key("east", Kind.SITE)
+    sent = [envelope(east, late_s=late_s) for late_s in (FRESH_S - 10, 10 - FRESH_S)]
+    assert len(await heard_by(members, *((SENSED, encode(one)) for one in sent))) == 2
+
+
+async def test_a_request_that_was_heard_is_worth_nothing(members: Members) -> None:
+    east, plain = await members.open("east", Kind.SITE), await members.carrier()
+    done = []
+
+    async def retain(key: str, payload: bytes) -> bytes:
+        done.append(payload)
+        return b""
+
+    key = keys.site_do(EAST, "retain")
+    await east.serve(key, retain)
+    sent = enclose(
+        members.key("c", Kind.CENTER), "net", key, Purpose.REQUEST, b"[]", clock.wall_s()
+    )
+    for _ in range(2):
+        given = decode(await asked(plain, key, encode(sent)), Envelope)
+    assert given.purpose is Purpose.ERROR
+    assert decode(given.payload, ErrorReport).problem == "it was taken before"
+    assert done == [b"[]"]
+
+
+async def test_whoever_leaves_the_roster_is_heard_no_more(members: Members) -> None:
+    center, east = await members.open("c", Kind.CENTER), await members.open("east", Kind.SITE)
+    await east.serve(ECHO, echo)
+    await asked(center, ECHO)
+    del members.current[members.keys["c"].public]
+    with pytest.raises(Refused, match="no member"):
+        await asked(center, ECHO)
+
+
+async def test_memory_of_a_sender_is_bounded_and_forgets_nothing_that_may_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signed, "_MOST_SEEN", 100)
+    key = SigningKey.generate()
+    seen = signed._Seen()
+    sent = [enclose(key, "net", SENSED, Purpose.PUBLICATION, b"", 1.0 + n) for n in range(500)]
+    assert all(seen.take(one, 0) for one in sent)
+    assert len(seen.times_ms) == 100
+    assert not any(seen.take(one, 0) for one in sent)
+
+
+@pytest.mark.parametrize("flood", [1000])
+async def test_a_flood_of_forgeries_fills_no_log(
+    flood: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = Members(InMemory())
+    stranger = members.key("stranger", None)
+    sent = [(SENSED, encode(envelope(stranger))) for _ in range(flood)]
+    assert await heard_by(members, *sent) == []
+    assert sum("no member" in record.message for record in caplog.records) == 1
