@@ -135,8 +135,8 @@ def test_a_network_with_wrong_data_starts_and_says_what_it_does_without(tmp_path
     try:
         assert network.json("get", "datasets") == []
         for name, reason in (
-            ("east", "east.csv: there are no records"),
-            ("north", "north.csv: no column is called label"),
+            ("east", "the data has no records"),
+            ("north", "no column is called as the label is"),
             ("west", "missing required field `policy`"),
         ):
             node = network.json("describe", "node", name)["descriptor"]
