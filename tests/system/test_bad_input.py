@@ -136,7 +136,7 @@ def test_a_network_with_wrong_data_starts_and_says_what_it_does_without(tmp_path
         assert network.json("get", "datasets") == []
         for name, reason in (
             ("east", "the data has no records"),
-            ("north", "no column is called as the label is"),
+            ("north", "malformed: 2 problems"),
             ("west", "missing required field `policy`"),
         ):
             node = network.json("describe", "node", name)["descriptor"]

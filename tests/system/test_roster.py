@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from daitn.cli.network import own_network
+from daitn.cli.session import ExitCode
 from daitn.identity.network import DAY_S, NetworkFolder
 from daitn.identity.roster import ROSTER
 from daitn.objects.identifiers import CENTER_SITE
@@ -68,8 +70,12 @@ class Scene:
         self._others: list[subprocess.Popen[bytes]] = []
 
     def known(self) -> set[str]:
-        """All sites that the control centre knows, connected or not."""
-        return {node["descriptor"]["site"] for node in self.network.json("get", "nodes")}
+        """All sites that the control centre knows, connected or not; none if nobody is a member."""
+        ended = self.network.daitn("get", "nodes", "--json")
+        if ended.returncode == ExitCode.UNREACHABLE and "no member" in ended.stderr:
+            return set()
+        assert ended.returncode == 0, ended.stderr
+        return {node["descriptor"]["site"] for node in json.loads(ended.stdout)}
 
     def log(self, name: str) -> str:
         return (self.folder / "logs" / f"{name}.log").read_text()

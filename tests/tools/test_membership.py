@@ -557,7 +557,7 @@ async def test_whoever_comes_first_does_not_take_a_members_name(
         ({"roles": (Role.FACILITY, Role.GATEWAY)}, "the role facility, the role gateway"),
         ({"owner": OwnerId("acme")}, "the owner 'acme'"),
         ({"jurisdiction": "XX"}, "the jurisdiction 'XX'"),
-        ({"owner": OwnerId("a\nb")}, "the owner 'a\\nb'"),
+        ({"owner": OwnerId("a b")}, "the owner 'a b'"),
     ],
 )
 async def test_a_member_that_claims_more_is_refused_and_told_what_it_lacks(

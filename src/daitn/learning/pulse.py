@@ -57,12 +57,13 @@ class Pulse:
 def processor_s(pid: int, *, below: int = 0) -> float:
     """Processor time that a process and its descendants have used; 0 if it is gone.
 
-    `below`: only what is so many generations below it, without those that only watch over it.
+    `below`: only what is so many generations below it, without those that only watch over it; or
+    the lowest there are, while they prepare what comes below.
     """
     try:
         elders = [psutil.Process(pid)]
         for _ in range(below):
-            elders = [child for elder in elders for child in elder.children()]
+            elders = [child for elder in elders for child in elder.children()] or elders
         family = [m for elder in elders for m in (elder, *elder.children(recursive=True))]
     except psutil.Error:
         return 0.0
