@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import struct
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,8 +211,8 @@ def test_progress_counts_up_to_the_examples_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_scale_of_the_columns_is_learned_over_all_sites(tmp_path: Path) -> None:
-    here = write_csv(tmp_path / "here.csv", ["x", "label"], [[0, "no"], [2, "yes"]])
-    there = write_csv(tmp_path / "there.csv", ["x", "label"], [[10, "no"], [16, "yes"]])
+    here = write_csv(tmp_path / "here.csv", ["x", "label"], [[0, "no"], [2, "yes"]] * 10)
+    there = write_csv(tmp_path / "there.csv", ["x", "label"], [[10, "no"], [16, "yes"]] * 10)
     model = initialise(tmp_path / "fresh", TWO)
     visit(model, TWO, here, tmp_path / "one", examples=20)
     visit(tmp_path / "one", TWO, there, tmp_path / "two", examples=20)
@@ -536,10 +537,31 @@ def test_the_label_column_can_be_another(tmp_path: Path) -> None:
     config = TWO | {"label": "ill"}
     rows: list[list[object]] = [[x, "yes" if x > 5 else "no"] for x in range(10)]
     data = write_csv(tmp_path / "d.csv", ["x", "ill"], rows)
-    visit(initialise(tmp_path / "fresh", config), config, data, tmp_path / "out")
-    assert accuracy(tmp_path / "out", config, data).value == 1.0
+    model, out = initialise(tmp_path / "fresh", config), tmp_path / "out"
+    out.mkdir()
+    named = Classifier().selecting(Selection(label="ill"))
+    named.train(model, config, data, 600, 0, out, lambda _: None)
+    for asked in (config, TWO):
+        assert named.evaluate(out, asked, data, "accuracy").value == 1.0
     with pytest.raises(InvalidInput, match="no column is called label"):
-        accuracy(tmp_path / "out", TWO, data)
+        accuracy(out, TWO, data)
+    for naming in (Classifier(), Classifier().selecting(Selection(label="x"))):
+        with pytest.raises(DataFault, match="does not offer 'ill' as the label"):
+            naming.evaluate(out, config, data, "accuracy")
+
+
+def test_the_scale_of_a_column_tells_nothing_of_few_records(tmp_path: Path) -> None:
+    """The scaling travels exactly: one value, or how many records differ from all others."""
+    rows: list[list[object]] = [
+        [x, 48213.5 if x == 3 else "", int(x < 3), x % 2, ("no", "yes")[x % 2]] for x in range(200)
+    ]
+    names = ["age", "viral_load", "rare", "often", "label"]
+    data = write_csv(tmp_path / "d.csv", names, rows)
+    visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out", examples=10)
+    tensors = load_file(tmp_path / "out" / "weights.safetensors")
+    assert tensors["standard.count"].tolist() == [10.0, 0.0, 0.0, 10.0]
+    assert tensors["standard.mean"].tolist() == [99.5, 0.0, 0.0, 0.5]
+    assert struct.pack("<f", 48213.5) not in (tmp_path / "out/weights.safetensors").read_bytes()
 
 
 def test_the_two_accuracies_differ_where_classes_are_unlike_in_size(tmp_path: Path) -> None:

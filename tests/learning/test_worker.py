@@ -239,8 +239,8 @@ async def test_any_other_error_crosses_without_its_traceback(
 @pytest.mark.parametrize(
     ("do", "complaint"),
     [
-        ("babble", "announced a reply"),
-        ("mumble", "said what is no reply"),
+        ("babble", "sent a malformed reply"),
+        ("mumble", "sent a malformed reply"),
         pytest.param("stall", "began a reply and did not end it", marks=pytest.mark.slow),
     ],
 )

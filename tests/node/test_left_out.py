@@ -222,7 +222,7 @@ async def test_a_verifier_measures_on_its_good_test_sets(tmp_path: Path) -> None
         verifier = said(node).verifier
         assert verifier is not None
         assert [test.topic for test in verifier.tests] == ["asked", "good"]
-        assert "line 1" in reasons(node)["tests[0]"]
+        assert "malformed: 1 problems" in reasons(node)["tests[0]"]
     async with running(tmp_path, roles=["verifier"], recipes=["classifier"], tests=tests) as (
         node,
         _,
@@ -248,7 +248,7 @@ async def test_an_error_of_a_visit_does_not_tell_where_the_data_lies(tmp_path: P
         model = (await node._executor.perform(visit("d", None))).model
         work = msgspec.structs.replace(visit("d", model), config={"classes": ["no", "maybe"]})
         with pytest.raises(
-            InvalidInput, match="1 labels that are not classes of the model"
+            InvalidInput, match="labels that are not classes of the model"
         ) as caught:
             await node._executor.perform(work)
         assert str(tmp_path) not in str(caught.value)

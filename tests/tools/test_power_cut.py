@@ -31,7 +31,7 @@ from daitn.tools.mobility.manifests import chunk_sizes
 
 SOURCE = Path(__file__).parents[2] / "src" / "daitn"
 MAY_RENAME = {"files/atomic.py", "tools/mobility/disk.py", "cli/founding.py"}
-"""The second writes what others still have, and says so; the third makes its links at every start."""
+"""The second writes what others still have, and says so; the third renews links at each start."""
 
 
 class Disk:

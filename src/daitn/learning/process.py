@@ -94,7 +94,7 @@ def _raised(failed: WorkerFailed) -> DaitnError:
         return kind(error.problem, field=error.field, fix=error.fix)
     if failed.fault is None:
         return error
-    return DataFault(failed.fault, error.problem, field=error.field, fix=error.fix, **failed.counts)
+    return DataFault(failed.fault, error.problem, failed.counts, field=error.field, fix=error.fix)
 
 
 class ReadingProcess(WorkerProcess):

@@ -59,13 +59,11 @@ class Fault(enum.StrEnum):
     TOO_MANY_LABELS = "too-many-labels"
     """Counts: `labels`."""
     MALFORMED = "malformed"
-    """Counts: `problems`, and the first `line` with one, or 0."""
+    """Counts: `problems`."""
     OTHER_COLUMNS = "other-columns"
-    """Counts: `missing`, `unexpected`."""
     OTHER_WIDTH = "other-width"
     """Counts: `model`, `data`."""
     OTHER_LABELS = "other-labels"
-    """Counts: `labels`."""
     LABEL_NOT_OFFERED = "label-not-offered"
     COLUMNS_NOT_CHOSEN = "columns-not-chosen"
     LOSS_NOT_FINITE = "loss-not-finite"
@@ -80,11 +78,17 @@ class DataFault(InvalidInput):
     """
 
     def __init__(
-        self, fault: Fault, problem: str, *, field: str = "", fix: str = "", **counts: int
+        self,
+        fault: Fault,
+        problem: str,
+        counts: Mapping[str, int] | None = None,
+        *,
+        field: str = "",
+        fix: str = "",
     ) -> None:
         super().__init__(problem, field=field, fix=fix)
         self.fault = fault
-        self.counts = counts
+        self.counts = dict(counts or {})
 
 
 class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):

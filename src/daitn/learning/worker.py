@@ -42,7 +42,7 @@ from daitn.learning.commands import (
     WorkerFinished,
 )
 from daitn.learning.recipe import Recipe
-from daitn.learning.sandbox.limits import LOOK_EVERY_S
+from daitn.learning.sandbox.limits import LOOK_EVERY_S, exceeded
 from daitn.learning.service import Service
 from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 
@@ -140,7 +140,7 @@ class Worker:
         except OSError as error:
             return _failed(f"could not begin: {error.strerror or error}")
         try:
-            return self._followed(visit)
+            return self._followed(task, visit)
         finally:
             visit.close()
             with contextlib.suppress(OSError, RecursionError):
@@ -152,12 +152,12 @@ class Worker:
         with os.fdopen(answers, "wb", buffering=0) as replies:
             service = Service(replies, task.limits, self._ours)
             final = service.answer(task.command)
-            if getattr(task.command, "recipe", "") in ("", *self._ours):
+            if _is_ours(task.command, self._ours):
                 new = sorted(name for name in set(sys.modules) - before if _is_engine(name))
                 send(replies, _Imported(modules=tuple(new)))
             send(replies, final)
 
-    def _followed(self, visit: Visit) -> Reply:
+    def _followed(self, task: Task, visit: Visit) -> Reply:
         """Pass on what it says until it has answered, and end it."""
         said, printed = FrameReader(), bytearray()
         heard_s = looked_s = time.monotonic()
@@ -179,10 +179,10 @@ class Worker:
                     return _ended(visit, printed)
                 heard_s = now_s
                 try:
-                    final = self._pass_on(said.feed(data))
+                    final = self._pass_on(task, said.feed(data))
                 except (msgspec.DecodeError, ValueError) as error:
                     visit.end()
-                    return _failed(f"said what is no reply ({error})")
+                    return _failed("sent a malformed reply", str(error))
                 if final is not None:
                     over = visit.exceeded(at_files=True)
                     visit.end()
@@ -193,20 +193,30 @@ class Worker:
                 return _failed("began a reply and did not end it")
             if now_s - looked_s >= LOOK_EVERY_S:
                 looked_s = now_s
-                if (exceeded := visit.exceeded()) is not None:
+                if (over := visit.exceeded()) is not None:
                     visit.end()
-                    return _over(exceeded)
+                    return _over(over)
 
-    def _pass_on(self, frames: Iterable[bytes]) -> Reply | None:
-        """The answer, when it is there: what is said after it is said to nobody."""
+    def _pass_on(self, task: Task, frames: Iterable[bytes]) -> Reply | None:
+        """The answer, when it is there: what is said after it is said to nobody.
+
+        A recipe runs where these frames come from. So only our own recipes say what to import, and
+        nobody there says that words are the worker's.
+        """
         for frame in frames:
             match self._decoder.decode(frame):
                 case Advanced() as advanced:
                     self._send(advanced)
+                case _Imported() if not _is_ours(task.command, self._ours):
+                    raise ValueError("another recipe's visit imports nothing for others")
                 case _Imported(modules=modules):
                     self._wanted = tuple(name for name in modules if _is_engine(name))
                 case Ready():
                     raise ValueError("it is ready, at work")
+                case WorkerFailed(by_recipe=False, error=error):
+                    if error.field in task.limits.__struct_fields__:
+                        return _over(exceeded(task.limits, error.field))
+                    return _failed("failed")
                 case WorkerFinished() | WorkerFailed() as final:
                     return final
         return None
@@ -225,6 +235,10 @@ def _optimises(command: Command) -> bool:
     return isinstance(command, ProbeSpeed) or (
         isinstance(command, Train) and command.recipe in _OURS
     )
+
+
+def _is_ours(command: Command, ours: Mapping[str, Recipe]) -> bool:
+    return getattr(command, "recipe", "") in ("", *ours)
 
 
 def _is_engine(module: str) -> bool:
@@ -266,9 +280,9 @@ def _ended(visit: Visit, printed: bytearray) -> WorkerFailed:
     return _failed(ending(code), printed.decode(errors="replace"))
 
 
-def _over(exceeded: DaitnError) -> WorkerFailed:
+def _over(limit: DaitnError) -> WorkerFailed:
     """It was ended at a limit."""
-    return WorkerFailed(error=ErrorReport.of(exceeded), by_recipe=False)
+    return WorkerFailed(error=ErrorReport.of(limit), by_recipe=False)
 
 
 def _failed(how: str, last_words: str = "") -> WorkerFailed:

@@ -82,12 +82,20 @@ class Disclosure:
         return sketch(texts, self.least_records)
 
     def by_label(self, measured: Measured) -> dict[str, float]:
-        """The metric of the labels with enough items, if the owner lets it out."""
-        return {
-            label: one.value
-            for label, one in measured.by_label.items()
-            if self.label_values and one.items >= self.least_records
-        }
+        """The metric of the labels with enough items, if the owner lets it out.
+
+        The metric of all items, less that of these labels, is that of the others together: where
+        these are few, the smallest of these labels is left out, too (complementary suppression).
+        """
+        if not self.label_values:
+            return {}
+        scores = measured.by_label
+        enough = [label for label, one in scores.items() if one.items >= self.least_records]
+        enough.sort(key=lambda label: (-scores[label].items, label))
+        others = measured.items - sum(scores[label].items for label in enough)
+        while enough and 0 < others < self.least_records:
+            others += scores[enough.pop()].items
+        return {label: scores[label].value for label in sorted(enough)}
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
@@ -180,12 +188,9 @@ _SENTENCES = {
     Fault.NO_RECORDS: _Sentence("the data has no records"),
     Fault.NO_LABEL: _Sentence("no column is called as the label is"),
     Fault.TOO_MANY_LABELS: _Sentence("{labels} different labels are too many to make classes"),
-    Fault.MALFORMED: _Sentence(
-        "the data is malformed: {problems} problems, the first in line {line}"
-    ),
+    Fault.MALFORMED: _Sentence("the data is malformed: {problems} problems"),
     Fault.OTHER_COLUMNS: _Sentence(
-        "the data has other columns than the model has learned from: {missing} missing, "
-        "{unexpected} unexpected",
+        "the data has other columns than the model has learned from",
         "columns",
         "give the columns the same names at every site; add a missing one, empty where its values "
         "are not known, and have the site `ignore` the others",
@@ -196,7 +201,7 @@ _SENTENCES = {
         "give the number of feature columns, or `auto`",
     ),
     Fault.OTHER_LABELS: _Sentence(
-        "the data has {labels} labels that are not classes of the model",
+        "the data has labels that are not classes of the model",
         "model.config.classes",
         "list every class in any site's data",
     ),

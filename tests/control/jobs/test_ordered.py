@@ -11,7 +11,7 @@ from daitn.control.jobs.ordered import check_ordered
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import Budget, PinnedVisit, Quantity, Requirement, TrainingIntent
-from daitn.objects.messages import VerifyWork, VisitWork
+from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from tests.control.test_next_site import node
 
@@ -39,6 +39,7 @@ MEASURE = VerifyWork(
     metric="accuracy",
     model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()),
     previous=(),
+    owner=INTENT.owner,
 )
 
 
@@ -116,3 +117,11 @@ def test_only_what_was_to_be_measured_is(changes: dict[str, Any]) -> None:
     with pytest.raises(Refused) as refused:
         check_ordered(msgspec.structs.replace(MEASURE, **changes), INTENT, HERE, 0)
     assert refused.value.field == "objectives"
+
+
+@pytest.mark.parametrize("work", [VISIT, MEASURE])
+@pytest.mark.parametrize("field", ["owner", "purpose"])
+def test_work_is_for_whom_and_what_the_order_says(work: Work, field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check_ordered(msgspec.structs.replace(work, **{field: "another"}), INTENT, HERE, 0)
+    assert refused.value.field == field

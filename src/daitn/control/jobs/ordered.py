@@ -23,6 +23,10 @@ def check_ordered(work: Work, intent: TrainingIntent, node: NodeDescriptor, trai
         raise _outside(f"the recipe {work.recipe}", "model.recipe")
     if canonical(work.config) != canonical(intent.model.config):
         raise _outside("this configuration", "model.config")
+    if work.owner != intent.owner:
+        raise _outside(f"work for {work.owner}", "owner")
+    if work.purpose != intent.purpose:
+        raise _outside(f"work for the purpose {work.purpose!r}", "purpose")
     if isinstance(work, VerifyWork):
         _check_measurement(work, intent)
     else:
@@ -38,8 +42,6 @@ def _check_measurement(work: VerifyWork, intent: TrainingIntent) -> None:
 def _check_visit(
     work: VisitWork, intent: TrainingIntent, node: NodeDescriptor, trained: int
 ) -> None:
-    if work.owner != intent.owner:
-        raise _outside(f"work for {work.owner}", "owner")
     limit = intent.budget.examples
     if limit is not None and trained + work.examples > limit:
         raise _outside(f"{trained + work.examples} examples", "budget.examples")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from daitn.learning.causal_lm.settings import LARGEST_GROUP
 from daitn.learning.corpora.records import QaPair
+from daitn.learning.recipe import LEAST_RECORDS
 
 __all__ = ["Dealer"]
 
@@ -19,12 +20,17 @@ class Dealer:
     Every record of a topic is dealt about once per epoch.
     """
 
-    def __init__(self, pairs: Sequence[QaPair], rng: random.Random) -> None:
+    def __init__(
+        self, pairs: Sequence[QaPair], rng: random.Random, least_records: int = LEAST_RECORDS
+    ) -> None:
+        """Fewer than `least_records` records are not dealt over and over while there are others."""
         self._rng = rng
         topics: dict[str, dict[str, list[QaPair]]] = defaultdict(lambda: defaultdict(list))
         for pair in pairs:
             topics[pair.topic.casefold()][pair.label].append(pair)
         ranked = [labels for labels in topics.values() if len(labels) > 1]
+        if sum(len(own) for labels in ranked for own in labels.values()) < least_records:
+            ranked = []
         self._topics = ranked or list(topics.values())
         self._least = 2 if ranked else 1
         self._waiting: list[list[QaPair]] = []

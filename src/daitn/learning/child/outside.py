@@ -187,7 +187,8 @@ class ChildProcess(Generic[ReplyT]):
         except TimeoutError:
             await self._fail("sent an incomplete reply")
         except (msgspec.DecodeError, ValueError) as error:
-            await self._fail(f"sent a malformed reply ({error})")
+            _log.error("the %s sent a malformed reply: %s", self.name, error)
+            await self._fail("sent a malformed reply")
 
     async def _fail(self, violation: str) -> NoReturn:
         """Kill the child and raise. `violation`: what it did wrong; empty if it has ended."""

@@ -115,7 +115,9 @@ class Classifier:
         settings = parse_config(config)
         state = parts.read(model, settings)
         table = read_table(data, settings.label, self._selection)
-        trained = training.train(state, settings, table, data, examples, seed, watch)
+        trained = training.train(
+            state, settings, table, data, examples, seed, watch, self._selection.least_records
+        )
         parts.write(state, out)
         return trained
 

@@ -74,10 +74,9 @@ class Complaints:
         raise DataFault(
             self._fault if len(every) == len(self._general) == 1 else Fault.MALFORMED,
             f"{self.path}: {'; '.join(problem for problem, _, _ in shown)}{more}",
+            {"problems": len(every)},
             field=", ".join(dict.fromkeys(name for _, name, _ in shown)),
             fix="; ".join(dict.fromkeys(fix for _, _, fix in shown)),
-            problems=len(every),
-            line=min((cells.first_line for cells in self._cells.values()), default=0),
         )
 
     def _text_columns(self) -> list[tuple[int, str]]:

@@ -34,7 +34,7 @@ def label_column(wanted: str, selection: Selection) -> str:
     The data's owner decides. Raises `DataFault` if the owner names another one.
     """
     named = plain(selection.label)
-    if named and wanted not in (LABEL, named):
+    if wanted not in (LABEL, named or LABEL):
         raise DataFault(
             Fault.LABEL_NOT_OFFERED,
             f"the owner of the data does not offer {wanted!r} as the label",

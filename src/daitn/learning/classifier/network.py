@@ -57,6 +57,5 @@ def class_indices(labels: Sequence[str], config: ClassifierConfig, path: Path) -
             f"{path} has labels that are not classes of the model: {some(unknown)}",
             field="model.config.classes",
             fix="list every class in any site's data",
-            labels=len(unknown),
         )
     return torch.tensor([index[label] for label in labels])

@@ -80,10 +80,9 @@ def settle(state: State, config: ClassifierConfig, columns: tuple[str, ...]) -> 
             Fault.OTHER_WIDTH,
             f"the model takes {config.features} features, the data has {len(columns)}: "
             f"{', '.join(columns[:5])}, ...",
+            {"model": config.features, "data": len(columns)},
             field="model.config.features",
             fix="give the number of feature columns, or `auto`",
-            model=config.features,
-            data=len(columns),
         )
     state.columns = columns
     if not state.layers:

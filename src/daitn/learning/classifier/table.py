@@ -57,8 +57,6 @@ class Table:
                 field="columns",
                 fix="give the columns the same names at every site; add a missing one, empty where "
                 "its values are not known, and have the site `ignore` the others",
-                missing=len(missing),
-                unexpected=len(unexpected),
             )
         order = [self.columns.index(name) for name in columns]
         return Table(columns=columns, features=self.features[:, order], labels=self.labels)
@@ -103,9 +101,9 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
         raise DataFault(
             Fault.TOO_MANY_LABELS,
             f"{path} has {len(labels)} different labels; at most {_MAX_LABELS} can be classes",
+            {"labels": len(labels)},
             field=label_column(LABEL, selection),
             fix="name the column with the class: `label: its name`",
-            labels=len(labels),
         )
     usable = int(np.isfinite(table.features).all(axis=1).sum())
     return DataProfile(

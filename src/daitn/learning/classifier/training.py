@@ -16,7 +16,7 @@ from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
-from daitn.learning.recipe import Progress, Trained
+from daitn.learning.recipe import LEAST_RECORDS, Progress, Trained
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["merged", "train"]
@@ -33,6 +33,7 @@ def train(
     examples: int,
     seed: int,
     watch: Callable[[Progress], None],
+    least_records: int = LEAST_RECORDS,
 ) -> Trained:
     """Train `state` in place on `examples` rows of the table from the file `data`. The rows are
     shuffled anew whenever all were used."""
@@ -43,8 +44,9 @@ def train(
         table = table.arranged(state.columns, data)
     settle(state, config, table.columns)
     targets = class_indices(table.labels, config, data)
-    state.standard = merged(state.standard, table.features, examples)
-    inputs = scaled(table.features, state.standard)
+    features = _shared(table.features, least_records)
+    state.standard = merged(state.standard, features, examples)
+    inputs = scaled(features, state.standard)
     _fit(state, config, inputs, targets, examples, seed, watch)
     return Trained(examples=examples, seconds=time.perf_counter() - started)
 
@@ -100,6 +102,23 @@ def _batches(rows: int, examples: int, batch: int, seed: int) -> Iterator[Tensor
             order = torch.cat((order, torch.randperm(rows, generator=generator)))
         yield order[:size]
         order, examples = order[size:], examples - size
+
+
+def _shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.float32]:
+    """The features, without the values of columns that rest on too few records.
+
+    The scaling of a column travels with the model, exactly. It would tell the value of the only
+    record that has one, or how many records differ from all others.
+    """
+    kept = features.copy()
+    for column in kept.T:
+        present = column[np.isfinite(column)]
+        _, counts = np.unique(present, return_counts=True)
+        usual = counts.max(initial=0)
+        unusual = len(present) - usual
+        if len(present) < least_records or 0 < unusual < min(least_records, usual):
+            column[:] = np.nan
+    return kept
 
 
 def merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:

@@ -151,8 +151,7 @@ def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> DataFaul
     return DataFault(
         Fault.MALFORMED,
         f"{path}, {told}{more}",
+        {"problems": len(complaints)},
         field=first.field,
         fix=f"{first.fix} at line {first_line} of {path}",
-        problems=len(complaints),
-        line=first_line,
     )

@@ -28,13 +28,12 @@ from daitn.node.training.bounds import Capacity, check_estimate, within
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
-from daitn.objects.orders import SignedOrder
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
@@ -89,8 +88,8 @@ class Executor:
         self._on_progress = on_progress
         self._orders = orders
         self._node: NodeDescriptor | None = None
-        self._trained: LRUCache[SignedOrder, int] = LRUCache(_MOST_ORDERS)
-        """Examples trained for each order, since the start."""
+        self._trained: LRUCache[bytes, int] = LRUCache(_MOST_ORDERS)
+        """Examples of the visits begun for each order, since the start."""
         self._scratch = scratch_folder(config)
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
@@ -155,7 +154,15 @@ class Executor:
         intent = self._orders.read(work.order).intent
         assert work.order is not None
         assert self._node is not None
-        check_ordered(work, intent, self._node, self._trained.get(work.order, 0))
+        check_ordered(work, intent, self._node, self._trained.get(work.order.order, 0))
+
+    def _count_against_order(self, work: VisitWork) -> None:
+        """Count a visit's examples as it begins. Raises as `_check_order`: other visits for the
+        same order may have begun since the work arrived."""
+        self._check_order(work)
+        if work.order is not None:
+            done = self._trained.get(work.order.order, 0)
+            self._trained[work.order.order] = done + work.examples
 
     async def prefetch(self, model: ModelRef) -> None:
         """Fetch a model ahead of its work; the transfer is charged to that work.
@@ -250,6 +257,7 @@ class Executor:
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
             self._admission.begin(dataset, request_of(work), attempt)
+            self._count_against_order(work)
             with gate.failures():
                 trained = await self._trainer.train(
                     work.recipe,
@@ -263,9 +271,6 @@ class Executor:
                     selection=dataset.selection,
                     limits=limits,
                 )
-        if work.order is not None:
-            before = self._trained.get(work.order, 0)
-            self._trained[work.order] = before + trained.examples
         result, manifest = await self._pack(work.recipe, out)
         seconds = time.perf_counter() - began
         return self._done(
@@ -384,8 +389,8 @@ class Executor:
         of_tests = isinstance(changed, TestSetConfig)
         inspect = self._trainer.inspect_test if of_tests else self._trainer.inspect
         try:
-            await inspect(recipe, path, changed.selection)
-        except (InvalidInput, NotFound) as error:
+            changed.disclosure.check_profile(await inspect(recipe, path, changed.selection))
+        except DaitnError as error:
             log.error("%s has changed and is not usable: %s", path, error)
             raise InvalidInput(
                 f"data of {self.site} has changed since the site described it, and is not usable",

@@ -245,6 +245,7 @@ class DeploymentVerifier:
         )
         if finding.degraded:
             log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
+        self._admission.examined(attempt, finding)
         # The latest examined come last.
         del self._examinations[target]
         self._examinations[target] = examination
@@ -252,7 +253,6 @@ class DeploymentVerifier:
         self._attested[target] = sign_attestation(finding, self._key)
         self._evict()
         self._unsaved = True
-        self._admission.examined(attempt, finding)
         await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
 
     def _later_s(self, target: _Target) -> float:

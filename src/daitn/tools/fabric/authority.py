@@ -59,7 +59,7 @@ class SiteVerb(NamedTuple):
 
 
 SITE_VERBS: Final[Mapping[str, SiteVerb]] = {
-    "describe": SiteVerb(_NETWORK),
+    "describe": SiteVerb(_ALL),
     "estimate": SiteVerb(_CENTER),
     "work": SiteVerb(_CENTER),
     "status": SiteVerb(_CENTER),

@@ -70,6 +70,7 @@ class SignedFabric:
         """The members when they were last looked at, on the event loop's thread."""
         self._wall_s = wall_s
         self._allowed = allowed
+        self._logging = threading.Lock()
         self._logged: TTLCache[str, None] = TTLCache(_MOST_LOGGED, _LOG_AGAIN_S)
 
     async def publish(self, key: str, payload: bytes) -> None:
@@ -257,8 +258,10 @@ class SignedFabric:
 
     def _note(self, what: str, key: str, error: DaitnError) -> None:
         kind = f"{what} {error.problem}"
-        if kind not in self._logged:
+        with self._logging:
+            new = kind not in self._logged
             self._logged[kind] = None
+        if new:
             _LOG.warning("%s at %s is not taken: %s", what, key, error.problem)
 
 
