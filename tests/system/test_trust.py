@@ -270,6 +270,7 @@ async def test_not_even_a_control_centre_goes_beyond_what_an_owner_ordered(
             metric="accuracy",
             model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()),
             previous=(),
+            owner="acme",
             order=order,
         ),
     }

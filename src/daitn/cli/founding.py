@@ -46,6 +46,9 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     Does nothing for a file that names another roster, or that does without.
     """
     folder = own_network(center)
+    if center.insecure:
+        for endpoint in center.listen:
+            _known(endpoint).unlink(missing_ok=True)
     if center.insecure or center.roster != str(folder / ROSTER):
         return
     now_s = clock.wall_s()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from pathlib import Path
 
 from daitn.cli.founding import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import key_path, own_key
-from daitn.objects.errors import NotFound
+from daitn.identity.roster import ROSTER
+from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.roster import Kind
 from daitn.tools import clock
 from daitn.tools.fabric.identity import Identity
+from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.roster import LiveRoster
 
-__all__ = ["owner_identity", "person_identity"]
+__all__ = ["owner_identity", "person_identity", "refresh_roster"]
 
 
 def person_identity(endpoint: str) -> Identity | None:
@@ -55,9 +59,30 @@ def owner_identity(endpoint: str, owner: str) -> Identity | None:
     return _identity(folder, own_key(folder, Kind.OWNER, owner, clock.wall_s()))
 
 
+async def refresh_roster(endpoint: str, carrier: Fabric) -> None:
+    """Ask the control centre for a newer roster than the network's folder has, if there is one.
+
+    Else whoever joined would know nobody who was admitted later, and nobody at all once the roster
+    has ended.
+    """
+    folder = _folder(endpoint)
+    if folder is not None:
+        with contextlib.suppress(DaitnError):
+            await _roster(folder).refresh(carrier, asks=True)
+
+
 def _identity(folder: Path, key: SigningKey) -> Identity:
-    roster = LiveRoster(folder)
+    roster = _roster(folder)
     return Identity(key, roster.network, roster.members)
+
+
+def _roster(folder: Path) -> LiveRoster:
+    return _roster_at(folder, (folder / ROSTER).stat().st_mtime_ns)
+
+
+@functools.cache
+def _roster_at(folder: Path, changed_ns: int) -> LiveRoster:
+    return LiveRoster(folder)
 
 
 def _folder(endpoint: str) -> Path | None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-from daitn.cli.identity import owner_identity, person_identity
+from daitn.cli.identity import owner_identity, person_identity, refresh_roster
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -142,6 +142,7 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
     identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
     async with carrier(center) as fabric:
+        await refresh_roster(center, fabric)
         yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
 
 
