@@ -10,10 +10,12 @@ from pathlib import Path
 from daitn.cli.founding import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import key_path, own_key
-from daitn.identity.roster import ROSTER
+from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.roster import Kind
+from daitn.objects.wire import encode
 from daitn.tools import clock
+from daitn.tools.fabric import keys
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.roster import LiveRoster
@@ -59,16 +61,19 @@ def owner_identity(endpoint: str, owner: str) -> Identity | None:
     return _identity(folder, own_key(folder, Kind.OWNER, owner, clock.wall_s()))
 
 
-async def refresh_roster(endpoint: str, carrier: Fabric) -> None:
+async def refresh_roster(endpoint: str, carrier: Fabric, *, tell: bool) -> None:
     """Ask the control centre for a newer roster than the network's folder has, if there is one.
 
     Else whoever joined would know nobody who was admitted later, and nobody at all once the roster
-    has ended.
+    has ended. `tell`: also publish it, as it may have a member that was just made here.
     """
     folder = _folder(endpoint)
-    if folder is not None:
-        with contextlib.suppress(DaitnError):
-            await _roster(folder).refresh(carrier, asks=True)
+    if folder is None:
+        return
+    with contextlib.suppress(DaitnError):
+        await _roster(folder).refresh(carrier, asks=True)
+    if tell:
+        await carrier.publish(keys.ROSTER, encode(read_roster(folder / ROSTER).signed))
 
 
 def _identity(folder: Path, key: SigningKey) -> Identity:

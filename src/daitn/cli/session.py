@@ -142,7 +142,7 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
     identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
     async with carrier(center) as fabric:
-        await refresh_roster(center, fabric)
+        await refresh_roster(center, fabric, tell=bool(owner))
         yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
 
 
