@@ -14,8 +14,8 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="daitn-tests-")
 # here do it on one thread, and none of it spins while it waits. Read when they are loaded.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
-# Networks that tests found are not left in the home of whoever runs them.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="daitn-tests-")
+# Test workers state the width of their runner's terminal, at which commands would break lines.
+os.environ.pop("COLUMNS", None)
 
 # How long an example takes says more about what else runs on the machine than about the code.
 settings.register_profile("daitn", deadline=None)

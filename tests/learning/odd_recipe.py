@@ -14,9 +14,9 @@ import msgspec
 import torch
 
 from daitn.learning.child.frames import framed
-from daitn.learning.commands import WorkerFinished
+from daitn.learning.commands import WorkerFailed, WorkerFinished
 from daitn.learning.recipe import Config, DataProfile, Footprint, Measured, Progress, Trained
-from daitn.objects.errors import InvalidInput
+from daitn.objects.errors import ErrorReport, InvalidInput
 from daitn.objects.wire import encode
 
 Watch = Callable[[Progress], None]
@@ -121,6 +121,18 @@ class Odd:
 
     def mumble(self, watch: Watch, examples: int) -> None:
         os.write(replies_fd(), struct.pack(">I", 5) + b"\x93\x01\x02\x03\x04")
+        time.sleep(600)
+
+    def disguise(self, watch: Watch, examples: int) -> None:
+        """Say that the worker says it."""
+        error = ErrorReport(code="WorkFailed", problem="of patient 17")
+        os.write(replies_fd(), framed(WorkerFailed(error=error, by_recipe=False)))
+        time.sleep(600)
+
+    def quote(self, watch: Watch, examples: int) -> None:
+        """A reply that is none, whose kind is a record."""
+        reply = encode({"type": "of patient 17"})
+        os.write(replies_fd(), struct.pack(">I", len(reply)) + reply)
         time.sleep(600)
 
     def forge(self, watch: Watch, examples: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.causal_lm import CausalLm
+from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.corpora.prepare import prepare
+from daitn.learning.corpora.records import QaPair
 from daitn.learning.recipe import DataFault, Measured, Progress, Recipe
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
@@ -234,6 +237,19 @@ def test_a_site_with_one_type_of_question_can_be_visited(
 ) -> None:
     progress = visit(fresh, data, "mplus", 40, tmp_path / "out")
     assert progress[-1].examples == 40
+
+
+def test_a_few_records_are_not_dealt_over_and_over_while_there_are_others() -> None:
+    def pair(topic: str, label: str) -> QaPair:
+        return QaPair(topic=topic, label=label, question=f"{topic}?", answer=label)
+
+    alone = [pair(f"t{n}", "cause") for n in range(30)]
+    ranked = [pair("flu", "cause"), pair("flu", "treatment")]
+    dealt = Dealer([*alone, *ranked], random.Random(0), 10).deal(64, most=64)
+    assert len({p.topic for group in dealt for p in group}) > 25
+    many = [pair(f"m{n}", label) for n in range(5) for label in ("cause", "treatment")]
+    dealt = Dealer([*alone, *many], random.Random(0), 10).deal(64, most=64)
+    assert {p.topic for group in dealt for p in group} == {f"m{n}" for n in range(5)}
 
 
 def test_a_diverging_visit_is_told(fresh: Path, data: Path, tmp_path: Path) -> None:

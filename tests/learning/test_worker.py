@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from tests.scenes.waiting import until
 
+from daitn.learning.child.outside import ProcessFailed
 from daitn.learning.recipe import Progress, Selection
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import InvalidInput, NotFound, WorkFailed
@@ -251,6 +252,17 @@ async def test_a_visit_that_talks_nonsense_is_ended(
         with pytest.raises(WorkFailed, match=complaint):
             await train(trainer, do)
     assert len(psutil.Process(trainer.pid).children(recursive=True)) == 1
+    assert await train(trainer, "report") == 3
+
+
+@pytest.mark.parametrize("do", ["disguise", "quote"])
+async def test_a_recipe_cannot_pass_its_words_off_as_the_worker_s(
+    do: str, trainer: Trainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asyncio.timeout(30):
+        with pytest.raises(ProcessFailed) as caught:
+            await train(trainer, do)
+    assert "patient" not in f"{caught.value} {caught.value.field}", "these words leave the site"
     assert await train(trainer, "report") == 3
 
 

@@ -264,7 +264,7 @@ async def test_data_that_changed_since_the_start_is_looked_at_again_before_it_is
         assert model is not None
         data.write_text(GOOD + GOOD.partition("\n")[2])
         assert (await node._executor.perform(visit("d", model))).model is not None
-        for text in ("Smith,influenza\nJones,measles\n", None):
+        for text in ("Smith,influenza\nJones,measles\n", "x,label\n1,yes\n", None):
             data.unlink()
             if text:
                 data.write_text(text)

@@ -81,7 +81,7 @@ def test_a_second_visit_is_refused_and_the_owner_sees_who_came(
     assert refused["reason"] == job["error"]["problem"]
     assert shown(guarded, "north", "--owner", "stranger") == []
     table = guarded.daitn("audit", "show", str(guarded.folder / "state/north")).stdout
-    assert "biopsies" in table
+    assert "data set biopsies" in table
 
     measured = [e for e in shown(guarded, "mpvu") if e["event"] == "measured"]
     assert [list(e["values"]) for e in measured] == 2 * [["accuracy"]], "no value of a label"

@@ -33,7 +33,7 @@ def person_identity(endpoint: str) -> Identity | None:
     if folder is None:
         return None
     named = os.environ.get("DAITN_KEY")
-    path = Path(named) if named else _own_key(folder)
+    path = Path(named) if named else _persons_key(folder)
     if not path.is_file():
         raise NotFound(
             f"there is no key {path}", field="DAITN_KEY", fix="name the file of your key"
@@ -41,7 +41,7 @@ def person_identity(endpoint: str) -> Identity | None:
     return _identity(folder, SigningKey.at(path))
 
 
-def _own_key(folder: Path) -> Path:
+def _persons_key(folder: Path) -> Path:
     """The operator's key where there is one, or else that of whoever joined with this folder."""
     operator = key_path(folder, Kind.OPERATOR, OPERATOR)
     if operator.is_file():

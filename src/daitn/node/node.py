@@ -23,7 +23,7 @@ from daitn.node.descriptor import allowed_recipes, describe
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
-from daitn.node.training.executor import Executor, scratch_folder
+from daitn.node.training.executor import Executor
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -80,7 +80,7 @@ class Node:
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
-        sandbox = Sandbox(limits=config.sandbox.limits, folder=str(scratch_folder(config)))
+        sandbox = Sandbox(limits=config.sandbox.limits, folder=str(config.scratch))
         self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s, sandbox=sandbox)
         self._sensing = Sensing(
             fabric,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from daitn.learning.causal_lm.settings import LARGEST_GROUP
 from daitn.learning.corpora.records import QaPair
-from daitn.learning.recipe import LEAST_RECORDS
 
 __all__ = ["Dealer"]
 
@@ -20,9 +19,7 @@ class Dealer:
     Every record of a topic is dealt about once per epoch.
     """
 
-    def __init__(
-        self, pairs: Sequence[QaPair], rng: random.Random, least_records: int = LEAST_RECORDS
-    ) -> None:
+    def __init__(self, pairs: Sequence[QaPair], rng: random.Random, least_records: int) -> None:
         """Fewer than `least_records` records are not dealt over and over while there are others."""
         self._rng = rng
         topics: dict[str, dict[str, list[QaPair]]] = defaultdict(lambda: defaultdict(list))

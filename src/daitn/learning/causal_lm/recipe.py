@@ -109,7 +109,9 @@ class CausalLm:
             loaded.tokenizer = tokens.learn_tokenizer(
                 records, settings.vocabulary, self._least_records
             )
-        trained = training.train(loaded, settings, pairs, examples, seed, watch)
+        trained = training.train(
+            loaded, settings, pairs, examples, seed, watch, self._least_records
+        )
         models.save(loaded, settings, model, out)
         return trained
 

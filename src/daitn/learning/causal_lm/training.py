@@ -51,6 +51,7 @@ def train(
     examples: int,
     seed: int,
     watch: Callable[[Progress], None],
+    least_records: int,
 ) -> Trained:
     """Train `model` in place on `examples` records drawn from `pairs`.
 
@@ -58,7 +59,7 @@ def train(
     """
     began_s = time.perf_counter()
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
-    dealer, codec = Dealer(pairs, rng), model.codec(settings)
+    dealer, codec = Dealer(pairs, rng, least_records), model.codec(settings)
     weights = list(model.network.trainable().values())
     arrived = [weight.detach().clone() for weight in weights]
     peak = settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)

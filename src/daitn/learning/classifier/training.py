@@ -16,7 +16,7 @@ from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
-from daitn.learning.recipe import LEAST_RECORDS, Progress, Trained
+from daitn.learning.recipe import Progress, Trained
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["merged", "train"]
@@ -33,7 +33,7 @@ def train(
     examples: int,
     seed: int,
     watch: Callable[[Progress], None],
-    least_records: int = LEAST_RECORDS,
+    least_records: int,
 ) -> Trained:
     """Train `state` in place on `examples` rows of the table from the file `data`. The rows are
     shuffled anew whenever all were used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -75,6 +76,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The gateway's section, see below."""
     forwarder: ForwarderConfig | None = None
     """The forwarder's section, see below."""
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of work in progress; emptied when a node starts."""
+        return Path(self.state) / "scratch"
 
 
 class ReadNodeConfig(NodeConfig, frozen=True, kw_only=True):

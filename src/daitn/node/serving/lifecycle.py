@@ -89,8 +89,7 @@ class ModelLifecycle:
         self._changed = changed
         self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
-        scratch = Path(config.state) / "scratch"
-        make_folder(scratch)
+        make_folder(config.scratch)
         limits = config.sandbox.limits
         memory_bytes = limits.memory_bytes + 2 * self._facility.memory_bytes
         self._host = AnsweringHost(
@@ -98,7 +97,7 @@ class ModelLifecycle:
             models=self._folder,
             sandbox=Sandbox(
                 limits=structs.replace(limits, memory_bytes=memory_bytes),
-                folder=str(scratch),
+                folder=str(config.scratch),
             ),
         )
         self._deployments: dict[str, _Deployment] = {}

@@ -37,7 +37,7 @@ from daitn.objects.models import Manifest, ModelRef
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 
-__all__ = ["Executor", "scratch_folder"]
+__all__ = ["Executor"]
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Executor:
         self._node: NodeDescriptor | None = None
         self._trained: LRUCache[bytes, int] = LRUCache(_MOST_ORDERS)
         """Examples of the visits begun for each order, since the start."""
-        self._scratch = scratch_folder(config)
+        self._scratch = config.scratch
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
         self._packing = asyncio.Lock()
@@ -448,11 +448,6 @@ class Executor:
                 loss=loss,
             )
         )
-
-
-def scratch_folder(config: NodeConfig) -> Path:
-    """The folder of work in progress; emptied when a node starts."""
-    return Path(config.state) / "scratch"
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -142,21 +142,13 @@ class SignedFabric:
         def answered(key: str, data: bytes) -> bytes:
             envelope = _read_signed(data)
             try:
-                try:
+                with one_at_a_time:
                     # Not the roster itself: this is not the event loop's thread.
-                    self._checked(envelope, key, Purpose.REQUEST, members=self._latest)
-                    with one_at_a_time:
-                        self._check_new(envelope, seen)
-                except DaitnError as error:
-                    self._note("a request", key, error)
-                    raise
+                    self._check_request(envelope, key, seen, self._latest)
                 given = give(key, envelope.payload)
             except DaitnError as error:
-                report = encode(ErrorReport.of(error))
-                sent = self._enclosed(key, Purpose.ERROR, report, envelope.signature)
-            else:
-                sent = self._enclosed(key, Purpose.ANSWER, given, envelope.signature)
-            return encode(sent)
+                return self._error_to(envelope, key, error)
+            return self._answer_to(envelope, key, given)
 
         self._latest = self._members()
         return await self._carrier.serve_bulk(key, answered)
@@ -170,20 +162,11 @@ class SignedFabric:
     ) -> bytes:
         envelope = _read_signed(data)
         try:
-            try:
-                sender = self._checked(envelope, key, Purpose.REQUEST)
-                self._check_new(envelope, seen)
-            except DaitnError as error:
-                self._note("a request", key, error)
-                raise
-            with speaking(sender):
+            with speaking(self._check_request(envelope, key, seen)):
                 given = await answer(handler, key, envelope.payload)
         except DaitnError as error:
-            report = encode(ErrorReport.of(error))
-            sent = self._enclosed(key, Purpose.ERROR, report, envelope.signature)
-        else:
-            sent = self._enclosed(key, Purpose.ANSWER, given, envelope.signature)
-        return encode(sent)
+            return self._error_to(envelope, key, error)
+        return self._answer_to(envelope, key, given)
 
     async def announce(self, key: str) -> Registration:
         return await self._carrier.announce(key)
@@ -197,6 +180,29 @@ class SignedFabric:
 
     def _enclosed(self, key: str, purpose: Purpose, payload: bytes, about: bytes = b"") -> Envelope:
         return enclose(self._key, self._network, key, purpose, payload, self._wall_s(), about)
+
+    def _answer_to(self, request: Envelope, key: str, payload: bytes) -> bytes:
+        return encode(self._enclosed(key, Purpose.ANSWER, payload, request.signature))
+
+    def _error_to(self, request: Envelope, key: str, error: DaitnError) -> bytes:
+        report = encode(ErrorReport.of(error))
+        return encode(self._enclosed(key, Purpose.ERROR, report, request.signature))
+
+    def _check_request(
+        self,
+        envelope: Envelope,
+        key: str,
+        seen: dict[bytes, _Seen],
+        members: Mapping[str, Member] | None = None,
+    ) -> Member:
+        """The sender of a request that was not taken before. Logs and raises as `_checked`."""
+        try:
+            sender = self._checked(envelope, key, Purpose.REQUEST, members=members)
+            self._check_new(envelope, seen)
+        except DaitnError as error:
+            self._note("a request", key, error)
+            raise
+        return sender
 
     def _check_answer(
         self,
@@ -260,7 +266,8 @@ class SignedFabric:
         kind = f"{what} {error.problem}"
         with self._logging:
             new = kind not in self._logged
-            self._logged[kind] = None
+            if new:  # Once set, it stays for its time: what goes on is logged again after that.
+                self._logged[kind] = None
         if new:
             _LOG.warning("%s at %s is not taken: %s", what, key, error.problem)
 
