@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+from pathlib import Path
 
 import pytest
 
+import daitn
 from daitn.tools.tasks import Newest, Tasks
 from tests.scenes.waiting import until
 
@@ -66,6 +69,51 @@ async def test_what_fails_is_in_the_log(caplog: pytest.LogCaptureFixture) -> Non
     await until(lambda: not len(tasks))
     assert "the one that fails failed" in caplog.text
     assert "this went wrong" in caplog.text
+
+
+async def test_a_round_that_fails_does_not_end_the_others(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daitn.tools.tasks.FIRST_PAUSE_S", 0.0)
+    rounds = 0
+
+    async def every_other_round_fails() -> None:
+        nonlocal rounds
+        rounds += 1
+        await asyncio.sleep(0)
+        if rounds % 2:
+            raise ValueError("this went wrong")
+
+    tasks = Tasks()
+    tasks.repeat(every_other_round_fails, "the watch")
+    await until(lambda: rounds > 5)
+    assert "a round of the watch failed" in caplog.text
+    await tasks.close()
+    ended = rounds
+    await asyncio.sleep(0.01)
+    assert rounds == ended
+
+
+def test_every_loop_that_never_ends_is_watched_over() -> None:
+    """Somebody goes on after a round that fails: `Tasks.repeat`, or the loop named here."""
+    own = {("tasks.py", "_rounds"), ("host.py", "_run")}
+    endless = set()
+    for path in Path(daitn.__file__).parent.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.AsyncFunctionDef) and _never_ends(function):
+                endless.add((path.name, function.name))
+    repeated = {("deployments.py", "_examine_forever")}
+    assert endless - own == repeated
+
+
+def _never_ends(function: ast.AsyncFunctionDef) -> bool:
+    loops = [
+        loop
+        for loop in ast.walk(function)
+        if isinstance(loop, ast.While) and isinstance(loop.test, ast.Constant)
+    ]
+    ways_out = (ast.Return, ast.Break)
+    return any(not any(isinstance(x, ways_out) for x in ast.walk(loop)) for loop in loops)
 
 
 async def test_who_is_slow_to_hear_is_told_the_newest_of_each() -> None:

@@ -20,6 +20,7 @@ from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.journal.protocol import Journal
+from daitn.tools.tasks import Tasks
 
 __all__ = ["Advisor"]
 
@@ -49,20 +50,18 @@ class Advisor:
         stored = journal.get(_KIND, _NAME)
         self._own = decode(stored, Advice) if stored is not None else Advice(version=0)
         self._root_advice = Advice(version=0)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
         self._root_fabric: Fabric | None = None
         self._subscription: Registration | None = None
 
     def start(self) -> None:
         """Start to publish, and to follow the root."""
-        self._tasks.append(asyncio.create_task(self._publish_forever(), name="advice"))
+        self._tasks.repeat(self._publish_regularly, "advice")
         if self._root_settings is not None:
-            self._tasks.append(asyncio.create_task(self._follow_root(), name="root's advice"))
+            self._tasks.spawn(self._follow_root(), "root's advice")
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         if self._subscription is not None:
             await self._subscription.close()
         if self._root_fabric is not None:
@@ -106,10 +105,9 @@ class Advisor:
         except DaitnError as error:
             log.warning("the advice was not published: %s", error)
 
-    async def _publish_forever(self) -> None:
-        while True:
-            await self._publish()
-            await asyncio.sleep(PUBLISH_EVERY_S)
+    async def _publish_regularly(self) -> None:
+        await self._publish()
+        await asyncio.sleep(PUBLISH_EVERY_S)
 
     async def _follow_root(self) -> None:
         assert self._root_settings is not None

@@ -53,7 +53,6 @@ ASK_AGAIN_S = 5.0
 """A facility has this long to report progress before it is asked again."""
 ASK_TIMEOUT_S = 5.0
 OPTIMISE_EVERY_S = 30.0
-TROUBLE_PAUSE_S = 5.0
 """Pause after an unexpected error, so that it does not fill the log."""
 _KIND, _MODEL_KIND = "deployment", "model"
 
@@ -91,7 +90,7 @@ class DeploymentService:
             # Connected facilities appear within moments; until then no place is chosen again.
             self._backoff.seen(site, time.monotonic())
         self._subscription = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
-        self._tasks.spawn(self._reconcile_forever(), "deployments")
+        self._tasks.repeat(self._reconcile, "deployments")
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -241,20 +240,14 @@ class DeploymentService:
     def _facilities(self) -> tuple[NodeDescriptor, ...]:
         return tuple(node for node in self._membership.nodes() if node.facility is not None)
 
-    async def _reconcile_forever(self) -> None:
-        while True:
-            await asyncio.sleep(RECONCILE_EVERY_S)
-            try:
-                self._observe()
-                self._replace()
-                self._request_steps()
-                if time.monotonic() - self._optimised_at_s >= OPTIMISE_EVERY_S:
-                    self._optimised_at_s = time.monotonic()
-                    await self._optimise()
-            except Exception:
-                # One deployment that fails must not hold up the others.
-                log.exception("reconciling deployments failed")
-                await asyncio.sleep(TROUBLE_PAUSE_S)
+    async def _reconcile(self) -> None:
+        await asyncio.sleep(RECONCILE_EVERY_S)
+        self._observe()
+        self._replace()
+        self._request_steps()
+        if time.monotonic() - self._optimised_at_s >= OPTIMISE_EVERY_S:
+            self._optimised_at_s = time.monotonic()
+            await self._optimise()
 
     def _observe(self) -> None:
         """Note which facilities are connected, and which fail to load a deployment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +44,7 @@ from daitn.objects.orders import SignedOrder
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.journal.protocol import Journal
+from daitn.tools.tasks import Tasks
 
 __all__ = ["JobService"]
 
@@ -100,13 +101,13 @@ class JobService:
         """Jobs that have not ended; periodic work looks at these alone."""
         self._stored: dict[JobId, int] = {}
         self._statuses: dict[VisitId, _LastStatus] = {}
-        self._acting: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._starting: set[VisitId] = set()
         """Work that a task is sending to its site."""
         self._postponed: dict[tuple[Hashable, JobId], Callable[[Job], JobEvent | None]] = {}
         """Events that jobs have not received because they could not be stored."""
-        self._retrying: asyncio.Task[None] | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._retrying = False
+        self._resent_at_s = time.monotonic()
 
     def start(self) -> None:
         """Read every job back; `recover` resumes them."""
@@ -116,7 +117,7 @@ class JobService:
             except Exception:
                 # One job that cannot be read must not stop the others.
                 log.exception("job %s cannot be read back and is ignored", job)
-        self._ticking = asyncio.create_task(self._tick())
+        self._tasks.repeat(self._tick, "jobs' deadlines")
 
     def recover(self) -> None:
         """Send outstanding work again in the order in which it was given, then resume every job."""
@@ -124,11 +125,7 @@ class JobService:
         self._feed_each("recovered", lambda job: Recovered())
 
     async def close(self) -> None:
-        own = (self._ticking, self._retrying)
-        tasks = [*self._acting, *(task for task in own if task is not None)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def submit(self, event: Submitted) -> JobView:
         """Accept a new job. It is on disk when this returns. Raises `StorageFull`."""
@@ -265,10 +262,9 @@ class JobService:
         except Exception:
             log.exception("job %s could not store %s and gets it again", id_, type(event).__name__)
             self._postponed[what, id_] = event_for
-            if self._retrying is None:
-                self._retrying = asyncio.create_task(
-                    self._retry_postponed(), name="postponed events"
-                )
+            if not self._retrying:
+                self._retrying = True
+                self._tasks.spawn(self._retry_postponed(), "postponed events")
 
     async def _retry_postponed(self) -> None:
         try:
@@ -278,7 +274,7 @@ class JobService:
                 for (what, id_), event_for in postponed.items():
                     self._feed_safely(id_, what, event_for)
         finally:
-            self._retrying = None
+            self._retrying = False
 
     def _restore(self, id_: JobId) -> None:
         stored = self._events(id_)
@@ -304,19 +300,14 @@ class JobService:
                 if visit in self._starting:
                     continue
                 self._starting.add(visit)
-                task = self._spawn(self._act_safely(job.id, job.state, command))
+                acting = self._act_safely(job.id, job.state, command)
+                task = self._tasks.spawn(acting, f"{visit} of {job.id}")
                 task.add_done_callback(partial(self._started, visit))
             else:
-                self._spawn(self._act_safely(job.id, job.state, command))
+                self._tasks.spawn(self._act_safely(job.id, job.state, command), f"job {job.id}")
 
     def _started(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
         self._starting.discard(visit)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._acting.add(task)
-        task.add_done_callback(self._acting.discard)
-        return task
 
     async def _act_safely(self, id_: JobId, state: JobState, command: Command) -> None:
         while self._jobs[id_].state is state:
@@ -348,23 +339,16 @@ class JobService:
                 self._carry_out(job, (StartWork(o.site, o.work),))
 
     async def _tick(self) -> None:
-        resent_at_s = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK_S)
-            now_s = clock.now_s()
-            if time.monotonic() - resent_at_s > RESEND_EVERY_S:
-                resent_at_s = time.monotonic()
-                self._resend(lambda site: True)
-                self._end_stalled(resent_at_s)
-            if any(_due(job, now_s) for job in self.unfinished()):
-                try:
-                    for job in self.unfinished():
-                        event = _due(job, now_s)
-                        if event is not None:
-                            self.feed(job.id, event)
-                except Exception:
-                    log.exception("a job that is due cannot continue")
-                    await asyncio.sleep(STORAGE_RETRY_S)
+        await asyncio.sleep(TICK_S)
+        now_s = time.monotonic()
+        if now_s - self._resent_at_s > RESEND_EVERY_S:
+            self._resent_at_s = now_s
+            self._resend(lambda site: True)
+            self._end_stalled(now_s)
+        for job in self.unfinished():
+            # What is due and cannot be stored comes again with the postponed events.
+            if _due(job, clock.now_s()) and ("due", job.id) not in self._postponed:
+                self._feed_safely(job.id, "due", lambda job: _due(job, clock.now_s()))
 
     def _end_stalled(self, now_s: float) -> None:
         """Give up work that makes no progress at its site."""

@@ -145,7 +145,7 @@ class ControlCenter:
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
-        self._tasks.spawn(self._clean_up_forever(), "needed models")
+        self._tasks.repeat(self._clean_up_when_due, "needed models")
 
     async def close(self) -> None:
         for registration in reversed(self._registrations):
@@ -411,13 +411,12 @@ class ControlCenter:
             self._journal.put(_MODEL_KIND, job.id, encode(model))
         self._cleanup_due.set()
 
-    async def _clean_up_forever(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLEAN_UP_EVERY_S):
-                    await self._cleanup_due.wait()
-            self._cleanup_due.clear()
-            await self._clean_up()
+    async def _clean_up_when_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLEAN_UP_EVERY_S):
+                await self._cleanup_due.wait()
+        self._cleanup_due.clear()
+        await self._clean_up()
 
     async def _clean_up(self) -> None:
         """Have every site delete the models that no job and no deployment needs any more."""

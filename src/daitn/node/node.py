@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -165,10 +166,10 @@ class Node:
         self._registrations.append(token)
         await self._publish_advert()
         self._work.resume()
-        self._tasks.spawn(self._mark_time_forever(), "time")
+        self._tasks.repeat(self._mark_time, "time")
         if self._roles is not None:
             await self._roles.listen()
-            self._tasks.spawn(self._publish_changes(self._roles), "descriptor")
+            self._tasks.repeat(partial(self._publish_changes, self._roles), "descriptor")
         if self._agents is not None:
             self._agents.start()
 
@@ -208,31 +209,29 @@ class Node:
         advert = encode(sign_advert(self.descriptor, self._key))
         await self._fabric.publish(keys.site_advert(self._config.site), advert)
 
-    async def _mark_time_forever(self) -> None:
-        while True:
-            await asyncio.sleep(MARKED_EVERY_S)
-            try:
-                await asyncio.to_thread(mark, Path(self._config.state), clock.now_s())
-            except DaitnError as error:
-                log.warning("the time was not written to disk: %s", error)
+    async def _mark_time(self) -> None:
+        await asyncio.sleep(MARKED_EVERY_S)
+        try:
+            await asyncio.to_thread(mark, Path(self._config.state), clock.now_s())
+        except DaitnError as error:
+            log.warning("the time was not written to disk: %s", error)
 
     async def _publish_changes(self, roles: Roles) -> None:
         """Publish the descriptor whenever it changes."""
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(PUBLISH_AFTER_S)
-            self._changed.clear()
-            assert self.descriptor is not None
-            changed = roles.described(self.descriptor)
-            if changed == self.descriptor:
-                continue
-            version = self.descriptor.version + 1
-            self.descriptor = msgspec.structs.replace(changed, version=version)
-            try:
-                await self._publish_advert()
-            except DaitnError as error:
-                log.warning("the changed descriptor was not published: %s", error)
-                self._changed.set()
+        await self._changed.wait()
+        await asyncio.sleep(PUBLISH_AFTER_S)
+        self._changed.clear()
+        assert self.descriptor is not None
+        changed = roles.described(self.descriptor)
+        if changed == self.descriptor:
+            return
+        version = self.descriptor.version + 1
+        self.descriptor = msgspec.structs.replace(changed, version=version)
+        try:
+            await self._publish_advert()
+        except DaitnError as error:
+            log.warning("the changed descriptor was not published: %s", error)
+            self._changed.set()
 
     def _handlers(self) -> dict[str, Handler]:
         return {

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,7 @@ from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
+from daitn.tools.tasks import Tasks
 from daitn.topology.qrrt.export import export_query
 from daitn.topology.qrrt.relevance import relevant_to
 from daitn.topology.topics import TopicModel
@@ -120,7 +122,7 @@ class Roles:
             self._verifier = DeploymentVerifier(
                 config, fabric, self._membership, key, rng, admission
             )
-        self._demand_task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     def _forwarder_role(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
@@ -172,9 +174,7 @@ class Roles:
             await self._facility.start()
         if self._gateway is not None:
             await self._gateway.start()
-            self._demand_task = asyncio.create_task(
-                self._publish_demand(self._gateway), name="demand"
-            )
+            self._tasks.repeat(partial(self._publish_demand, self._gateway), "demand")
 
     async def listen(self) -> None:
         """Start to follow other nodes, once this one is described."""
@@ -187,9 +187,7 @@ class Roles:
             await self._verifier.start()
 
     async def close(self) -> None:
-        if self._demand_task is not None:
-            self._demand_task.cancel()
-            await asyncio.gather(self._demand_task, return_exceptions=True)
+        await self._tasks.close()
         for part in (
             self._verifier,
             self._gateway,
@@ -270,10 +268,9 @@ class Roles:
         return await asyncio.to_thread(exported)
 
     async def _publish_demand(self, gateway: Gateway) -> None:
-        while True:
-            await asyncio.sleep(DEMAND_EVERY_S)
-            try:
-                demand = encode(gateway.demand(clock.now_s()))
-                await self._fabric.publish(keys.site_demand(self._site), demand)
-            except DaitnError as error:
-                log.debug("the demand was not published: %s", error)
+        await asyncio.sleep(DEMAND_EVERY_S)
+        try:
+            demand = encode(gateway.demand(clock.now_s()))
+            await self._fabric.publish(keys.site_demand(self._site), demand)
+        except DaitnError as error:
+            log.debug("the demand was not published: %s", error)

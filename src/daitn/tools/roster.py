@@ -14,6 +14,7 @@ import enum
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -121,8 +122,8 @@ class LiveRoster:
         if serves:
             served = await fabric.serve(keys.NEWER_ROSTER, self._on_question)
             self._registrations.append(served)
-        self._tasks.spawn(self._look_forever(), "roster's file")
-        self._tasks.spawn(self._follow(fabric, asks=not serves), "roster")
+        self._tasks.repeat(self._look_again, "roster's file")
+        self._tasks.repeat(partial(self._follow, fabric, asks=not serves), "roster")
 
     async def close(self) -> None:
         """Follow it no longer; `members` goes on to hold."""
@@ -172,22 +173,20 @@ class LiveRoster:
         elif state is _Validity.ENDED:
             log.error("the roster has expired; nobody is a member: `daitn network renew`")
 
-    async def _look_forever(self) -> None:
-        while True:
-            self.members()
-            await asyncio.sleep(min(LOOK_S, self._refresh_s))
+    async def _look_again(self) -> None:
+        self.members()
+        await asyncio.sleep(min(LOOK_S, self._refresh_s))
 
     async def _follow(self, fabric: Fabric, *, asks: bool) -> None:
-        while True:
-            try:
-                await self.refresh(fabric, asks=asks)
-            except Unreachable as error:
-                log.debug("the roster was not refreshed: %s", error)
-            except DaitnError as error:
-                log.warning("the roster was not refreshed: %s", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._refresh_s):
-                    await self._news.wait()
+        try:
+            await self.refresh(fabric, asks=asks)
+        except Unreachable as error:
+            log.debug("the roster was not refreshed: %s", error)
+        except DaitnError as error:
+            log.warning("the roster was not refreshed: %s", error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._refresh_s):
+                await self._news.wait()
 
     async def _ask(self, fabric: Fabric) -> None:
         question = encode(RosterQuestion(version=self.version))

@@ -9,6 +9,10 @@ from typing import Any, Generic, TypeVar
 
 __all__ = ["Newest", "Tasks"]
 
+FIRST_PAUSE_S = 1.0
+"""Pause after a round that failed; it doubles from one failure to the next."""
+PAUSE_AT_MOST_S = 60.0
+
 Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,25 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def repeat(self, round_: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        """Run rounds until `close`. `round_` waits by itself for when it is due.
+
+        A round that fails is logged and does not end the others: the next one follows after a
+        pause.
+        """
+        return self.spawn(self._rounds(round_, name), name)
+
+    async def _rounds(self, round_: Callable[[], Awaitable[None]], name: str) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await round_()
+                pause_s = FIRST_PAUSE_S
+            except Exception:
+                log.exception("a round of %s failed; the next one follows in %.0f s", name, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_AT_MOST_S)
 
     def anew(self, key: Hashable, work: Coroutine[Any, Any, None], name: str = "") -> None:
         """Start a task in place of the one that runs under this key."""

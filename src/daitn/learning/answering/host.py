@@ -242,6 +242,10 @@ class AnsweringHost:
                     self._pass_on(await worker.receive())
             except WorkFailed as error:
                 _log.error("%s", error)
+            except Exception:
+                # A worker that says what nobody can read is as good as none.
+                _log.exception("the answering worker is replaced")
+                await worker.kill()
             finally:
                 watching.cancel()
             self._worker = None
@@ -276,6 +280,8 @@ class AnsweringHost:
                 break
             except (WorkFailed, OSError) as error:
                 _log.error("no answering worker: %s", error)
+            except Exception:
+                _log.exception("no answering worker")
         for loaded in tuple(self._loaded.values()):
             # Before any waiting question: the worker takes commands in order.
             await worker.send(loaded.command(next(self._numbers)))

@@ -56,6 +56,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import check_owner, visible
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
+from daitn.tools.tasks import Tasks
 
 __all__ = ["AgentHome"]
 
@@ -103,7 +104,7 @@ class AgentHome:
         """Agents whose weights may not be backed up here yet."""
         self._naming: set[JobId] = set()
         """Ids of jobs that are being assessed and are not stored yet."""
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._tasks = Tasks()
 
     def start(self) -> None:
         """Await reports on the agents under way."""
@@ -114,15 +115,11 @@ class AgentHome:
                 log.error("an agent of this home cannot be read and is ignored: %s", error)
         self._to_back_up = dict(self._open)
         self._reported_at_s = dict.fromkeys(self._open, time.monotonic())
-        self._tasks = (
-            asyncio.create_task(self._watch(), name="agents"),
-            asyncio.create_task(self._back_up_forever(), name="agents' weights"),
-        )
+        self._tasks.repeat(self._watch, "agents")
+        self._tasks.repeat(self._back_up_all, "agents' weights")
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def models(self) -> frozenset[Digest]:
         """Weights that returned or are backed up here."""
@@ -226,28 +223,26 @@ class AgentHome:
             self._open[job.id] = itinerary.agent
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            now_s = time.monotonic()
-            for job in tuple(self._open):
-                silent_s = now_s - self._reported_at_s.setdefault(job, now_s)
-                agent = self._open.get(job)  # It may have ended since this round began.
-                if silent_s > LOST_S and agent is not None:
-                    await self._restart_safely(agent)
+        await asyncio.sleep(CHECK_EVERY_S)
+        now_s = time.monotonic()
+        for job in tuple(self._open):
+            silent_s = now_s - self._reported_at_s.setdefault(job, now_s)
+            agent = self._open.get(job)  # It may have ended since this round began.
+            if silent_s > LOST_S and agent is not None:
+                await self._restart_safely(agent)
 
-    async def _back_up_forever(self) -> None:
+    async def _back_up_all(self) -> None:
         """Copy the measured weights of agents under way: a host may be lost with its copy."""
-        while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            for agent in tuple(self._to_back_up.values()):
-                try:
-                    await self._back_up(agent)
-                    if self._to_back_up.get(agent.job) is agent:
-                        del self._to_back_up[agent.job]
-                except DaitnError as error:
-                    log.debug("weights of %s are not backed up yet: %s", agent.job, error)
-                except Exception:
-                    log.exception("backing up weights of %s failed", agent.job)
+        await asyncio.sleep(CHECK_EVERY_S)
+        for agent in tuple(self._to_back_up.values()):
+            try:
+                await self._back_up(agent)
+                if self._to_back_up.get(agent.job) is agent:
+                    del self._to_back_up[agent.job]
+            except DaitnError as error:
+                log.debug("weights of %s are not backed up yet: %s", agent.job, error)
+            except Exception:
+                log.exception("backing up weights of %s failed", agent.job)
 
     async def _back_up(self, agent: Agent) -> None:
         if agent.job not in self._open:

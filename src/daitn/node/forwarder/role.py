@@ -38,6 +38,7 @@ from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ForwarderRole"]
 
@@ -78,7 +79,7 @@ class ForwarderRole:
         self._advised_at_s = float("-inf")
         self._links: ZenohAdjacency | None = None
         self._subscription: Registration | None = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     def provide(
         self, offers: Callable[[], tuple[Offer, ...]], services: Mapping[str, Service]
@@ -102,15 +103,13 @@ class ForwarderRole:
         self.runtime.join(self._links)
         log.info("listening for neighbours at %s", ", ".join(self._links.endpoints))
         self._subscription = await self._fabric.subscribe(keys.center_advice(), self._on_advice)
-        self._refreshing = asyncio.create_task(self._offer_forever(), name="offers")
+        self._tasks.repeat(self._refresh_offers, "offers")
 
     async def close(self) -> None:
         """Close the links; neighbours notice at once."""
         if self._subscription is not None:
             await self._subscription.close()
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, return_exceptions=True)
+        await self._tasks.close()
         if self._links is not None:
             await self._links.close()
         await self.runtime.close()
@@ -136,15 +135,11 @@ class ForwarderRole:
 
     # Offers
 
-    async def _offer_forever(self) -> None:
-        while True:
-            try:
-                offered = [offer for offers in self._offers for offer in offers()]
-                self.runtime.offer((home(self._site), *offered))
-            except Exception:
-                log.exception("refreshing the offers failed")
-            self._apply()
-            await asyncio.sleep(OFFERED_EVERY_S)
+    async def _refresh_offers(self) -> None:
+        self._apply()
+        offered = [offer for offers in self._offers for offer in offers()]
+        self.runtime.offer((home(self._site), *offered))
+        await asyncio.sleep(OFFERED_EVERY_S)
 
     # Advice and settings
 

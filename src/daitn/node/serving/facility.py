@@ -24,6 +24,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
 
@@ -64,20 +65,21 @@ class Facility:
         self._server = HttpServer(
             config.facility.listen, "facility.listen", server.handle, config.tls
         )
-        self._reporting: asyncio.Task[None] | None = None
+        self._reported: tuple[object, ...] = ()
+        """The load that was published last, and when (monotonic)."""
+        self._reported_at_s = 0.0
+        self._tasks = Tasks()
 
     async def start(self) -> None:
         """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()
         await asyncio.gather(*(upstream.start() for upstream in self._upstreams.values()))
         await self._lifecycle.start()
-        self._reporting = asyncio.create_task(self._report_forever(), name="serving")
+        self._tasks.repeat(self._report, "serving")
 
     async def close(self) -> None:
         """Stop serving, then stop the backends."""
-        if self._reporting is not None:
-            self._reporting.cancel()
-            await asyncio.gather(self._reporting, return_exceptions=True)
+        await self._tasks.close()
         await self._server.close()
         await self._lifecycle.close()
         for upstream in self._upstreams.values():
@@ -133,24 +135,21 @@ class Facility:
             ),
         )
 
-    async def _report_forever(self) -> None:
+    async def _report(self) -> None:
         """Publish the load of all deployments, at once when it or the free memory changes."""
-        reported: tuple[object, ...] = ()
-        reported_at_s = 0.0
-        while True:
-            state = (
-                self._lifecycle.memory_free_bytes,
-                *(
-                    (name, backend.admission.in_flight + backend.admission.waiting)
-                    for name, backend in self._backends().items()
-                ),
-            )
-            now_s = time.monotonic()
-            if state != reported or now_s - reported_at_s >= REPORT_INTERVAL_S:
-                reported, reported_at_s = state, now_s
-                try:
-                    serving = encode(self._reading())
-                    await self._fabric.publish(keys.site_serving(self._site), serving)
-                except DaitnError as error:
-                    log.debug("cannot publish the serving load: %s", error)
-            await asyncio.sleep(POLL_INTERVAL_S)
+        state = (
+            self._lifecycle.memory_free_bytes,
+            *(
+                (name, backend.admission.in_flight + backend.admission.waiting)
+                for name, backend in self._backends().items()
+            ),
+        )
+        now_s = time.monotonic()
+        if state != self._reported or now_s - self._reported_at_s >= REPORT_INTERVAL_S:
+            self._reported, self._reported_at_s = state, now_s
+            try:
+                serving = encode(self._reading())
+                await self._fabric.publish(keys.site_serving(self._site), serving)
+            except DaitnError as error:
+                log.debug("cannot publish the serving load: %s", error)
+        await asyncio.sleep(POLL_INTERVAL_S)

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.membership import Membership
+from daitn.tools.tasks import Tasks
 
 __all__ = ["SCHEMA", "DeploymentVerifier", "oldest_beyond"]
 
@@ -136,7 +138,7 @@ class DeploymentVerifier:
         self._decks: dict[_Target, list[MultipleChoice]] = {}
         self._unsaved = False
         """Whether there are findings that are not in the file yet."""
-        self._examining: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._at: dict[SiteId, asyncio.Task[None]] = {}
         """The running examination of each facility."""
 
@@ -151,13 +153,10 @@ class DeploymentVerifier:
         if self._tests:
             read = [await asyncio.to_thread(_read, test) for test in self._tests]
             tests = [test for test in read if test is not None]
-            self._examining = asyncio.create_task(self._examine_forever(tests), name="examiner")
+            self._tasks.repeat(partial(self._examine_forever, tests), "examiner")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._examining, *self._at.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         self._save()
 
     def current(self) -> tuple[Attestation, ...]:
@@ -184,7 +183,7 @@ class DeploymentVerifier:
                 for site, due_there in at.items():
                     if site not in self._at and len(self._at) < SITES_AT_ONCE:
                         examining = self._examine_site(session, due_there)
-                        self._at[site] = asyncio.create_task(examining, name=f"examine {site}")
+                        self._at[site] = self._tasks.spawn(examining, f"examine {site}")
                 await asyncio.sleep(NEW_SEEN_WITHIN_S)
                 self._save()
 

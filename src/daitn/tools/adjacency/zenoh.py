@@ -214,6 +214,8 @@ class ZenohAdjacency:
             self._loop.call_soon(self._work)
 
     def _tick(self) -> None:
+        # First of all, so that a link which fails here does not stop the watch over the others.
+        self._tick_handle = self._loop.call_later(self._settings.hello_s, self._tick)
         now_s = time.monotonic()
         late_s = max(0.0, now_s - self._ticked_s - self._settings.hello_s)
         self._ticked_s = now_s
@@ -225,12 +227,13 @@ class ZenohAdjacency:
             if silent_s > _FORGET_S and end.neighbour not in self._settings.neighbours:
                 end.close()
                 del self._ends[end.neighbour]
-        if not self._closed.is_set():
-            self._tick_handle = self._loop.call_later(self._settings.hello_s, self._tick)
 
     def _pulse(self) -> None:
         """On its own thread."""
         while not self._closed.wait(self._settings.hello_s):
             if time.monotonic() - self._ticked_s < _STUCK_S:
                 for end in tuple(self._ends.values()):
-                    end.say_hello()
+                    try:
+                        end.say_hello()
+                    except Exception:
+                        _LOG.exception("no hello to %s", end.neighbour)

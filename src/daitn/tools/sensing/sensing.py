@@ -24,6 +24,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
+from daitn.tools.tasks import Tasks
 
 __all__ = ["Sensing"]
 
@@ -76,7 +77,7 @@ class Sensing:
         self._last = SiteId("")
         self._news = asyncio.Event()
         self._registrations: list[Registration] = []
-        self._rounds: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         # Random, so that links cannot compress it.
         self._filler = rng.randbytes(PROBE_MOST_BYTES)
 
@@ -88,14 +89,11 @@ class Sensing:
             await self._fabric.watch(keys.ALL_SITES_ALIVE, self._alive),
         ]
         psutil.cpu_percent()  # It measures since the last call; the first one returns 0.
-        self._rounds = asyncio.create_task(self._measure_for_ever(), name=f"sensing {self._site}")
+        self._tasks.repeat(self._round, f"sensing {self._site}")
 
     async def close(self) -> None:
         """Stop. Closing twice is harmless."""
-        rounds, self._rounds = self._rounds, None
-        if rounds is not None:
-            rounds.cancel()
-            await asyncio.gather(rounds, return_exceptions=True)
+        await self._tasks.close()
         registrations, self._registrations = self._registrations, []
         for registration in registrations:
             await registration.close()
@@ -132,16 +130,16 @@ class Sensing:
     def _link(self, peer: SiteId) -> LinkEstimate:
         return self._links.setdefault(peer, LinkEstimate(self._site, peer))
 
-    async def _measure_for_ever(self) -> None:
-        while True:
-            peers = self.due()
-            try:
-                sensed = await self.measure(peers)
-                await self._fabric.publish(keys.site_sensed(self._site), encode(sensed))
-            except DaitnError as error:
-                _LOG.warning("sensing at %s: %s", self._site, error)
-            self._last = peers[-1] if peers else self._last
-            await self._pause()
+    async def _round(self) -> None:
+        peers = self.due()
+        # Before anything fails, so that the sites after one that fails have their turn.
+        self._last = peers[-1] if peers else self._last
+        try:
+            sensed = await self.measure(peers)
+            await self._fabric.publish(keys.site_sensed(self._site), encode(sensed))
+        except DaitnError as error:
+            _LOG.warning("sensing at %s: %s", self._site, error)
+        await self._pause()
 
     async def _pause(self) -> None:
         jitter = self._rng.uniform(0.8, 1.2)

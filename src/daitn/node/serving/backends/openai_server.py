@@ -28,6 +28,7 @@ from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, ApiError
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.openai.responses import read_outline
+from daitn.tools.tasks import Tasks
 
 __all__ = ["OpenAiBackend"]
 
@@ -75,7 +76,7 @@ class OpenAiBackend:
         self._client = HttpClient(
             connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
         )
-        self._probe_task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._probe_now = asyncio.Event()
         self.admission = AdmissionQueue(config.slots, config.queue)
 
@@ -100,12 +101,10 @@ class OpenAiBackend:
     async def start(self) -> None:
         """Probe the server now, and from then on regularly."""
         await self._probe()
-        self._probe_task = asyncio.create_task(self._probe_forever())
+        self._tasks.repeat(self._probe_when_due, f"probing {self._config.name}")
 
     async def close(self) -> None:
-        if self._probe_task is not None:
-            self._probe_task.cancel()
-            await asyncio.gather(self._probe_task, return_exceptions=True)
+        await self._tasks.close()
         self._client.close()
 
     async def answer(self, request: Request, query: ServingRequest, waited_s: float) -> Reply:
@@ -223,16 +222,15 @@ class OpenAiBackend:
             headers["authorization"] = f"Bearer {key}"
         return headers
 
-    async def _probe_forever(self) -> None:
-        while True:
-            is_up = self._state is DeploymentState.READY
-            try:
-                async with asyncio.timeout(PROBE_UP_S if is_up else PROBE_DOWN_S):
-                    await (self._probe_now.wait() if is_up else asyncio.Event().wait())
-            except TimeoutError:
-                pass
-            self._probe_now.clear()
-            await self._probe()
+    async def _probe_when_due(self) -> None:
+        is_up = self._state is DeploymentState.READY
+        try:
+            async with asyncio.timeout(PROBE_UP_S if is_up else PROBE_DOWN_S):
+                await (self._probe_now.wait() if is_up else asyncio.Event().wait())
+        except TimeoutError:
+            pass
+        self._probe_now.clear()
+        await self._probe()
 
     async def _probe(self) -> None:
         """Probe the server. Any answer means that it is up, except one that says it is not
