@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from daitn.objects.errors import DaitnError
 from daitn.objects.intents import Preference
-from daitn.objects.steering import Advice, Steer
+from daitn.objects.steering import ADVICE_LASTS_S, Advice, Steer
 from daitn.objects.wire import decode, encode
 from daitn.steering.scoring import STEERING
 from daitn.tools.fabric import keys
@@ -50,6 +51,7 @@ class Advisor:
         stored = journal.get(_KIND, _NAME)
         self._own = decode(stored, Advice) if stored is not None else Advice(version=0)
         self._root_advice = Advice(version=0)
+        self._root_advised_at_s = float("-inf")
         self._tasks = Tasks()
         self._root_fabric: Fabric | None = None
         self._subscription: Registration | None = None
@@ -69,11 +71,16 @@ class Advisor:
 
     @property
     def advice(self) -> Advice:
-        """The operator's advice, with the root's where that leaves something open."""
+        """The operator's advice, with the root's where that leaves something open.
+
+        Silence of the root takes its advice back, as silence of this centre does at forwarders.
+        """
+        silent_s = time.monotonic() - self._root_advised_at_s
+        root = self._root_advice if silent_s < ADVICE_LASTS_S else Advice(version=0)
         return Advice(
             version=self._own.version + self._root_advice.version,
-            mode=self._own.mode or self._root_advice.mode,
-            prefer={**self._root_advice.prefer, **self._own.prefer},
+            mode=self._own.mode or root.mode,
+            prefer={**root.prefer, **self._own.prefer},
         )
 
     async def on_steer(self, key: str, payload: bytes) -> bytes:
@@ -128,6 +135,7 @@ class Advisor:
         except DaitnError as error:
             log.warning("the root's advice cannot be read: %s", error)
             return
+        self._root_advised_at_s = time.monotonic()
         if received != self._root_advice:
             self._root_advice = received
             await self._publish()

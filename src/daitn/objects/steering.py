@@ -11,6 +11,7 @@ from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import SiteId, Word
 
 __all__ = [
+    "ADVICE_LASTS_S",
     "Advice",
     "ControlMode",
     "ForwarderReport",
@@ -39,6 +40,10 @@ class ControlMode(enum.StrEnum):
     """A control centre advises it; without advice it decides alone."""
     HIERARCHICAL = "hierarchical"
     """As non-standalone; other domains see its domain as a whole, not its sites."""
+
+
+ADVICE_LASTS_S = 5.0
+"""Advice expires if it is not repeated for this long."""
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):

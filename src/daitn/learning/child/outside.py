@@ -157,10 +157,14 @@ class ChildProcess(Generic[ReplyT]):
         """Kill the child and its process group."""
         if self.alive:
             self._killed = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
         self._requests.close()
         await self._reap()
+
+    def _kill_group(self) -> None:
+        """Only while the child lives or has just ended: its id may be another process's later."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _reap(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -195,6 +199,7 @@ class ChildProcess(Generic[ReplyT]):
         if not violation:
             await self._reap()
         ended = violation or self._how_it_ended()
+        self._kill_group()  # What it started outlives a child that crashed.
         await self.kill()
         tail = self._tail.decode(errors="replace").strip()
         _log.error("the %s %s; its last output:\n%s", self.name, ended, tail or "(none)")

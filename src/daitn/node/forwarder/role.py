@@ -15,6 +15,7 @@ from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Preference
 from daitn.objects.steering import (
+    ADVICE_LASTS_S,
     Advice,
     ControlMode,
     ForwarderReport,
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 
 OFFERED_EVERY_S = 0.25
 """How often the site's offers are refreshed."""
-ADVICE_LASTS_S = 5.0
-"""Advice expires if it is not repeated for this long."""
 TRACE_TIMEOUT_S = 2.0
 """For a forwarder on an object's path to report its entries."""
 _MOST_HOPS = 64

@@ -148,6 +148,7 @@ class ForwarderRuntime:
         """A link went down."""
         log.info("the link to %s is down", neighbour)
         del self._costs_s[neighbour]
+        self._cost_passed_at_s.pop(neighbour, None)
         self._carry_out(self.core.link_down(neighbour, self.now_s()))
 
     def cost(self, neighbour: SiteId, cost_s: float) -> None:
