@@ -44,6 +44,19 @@ def job_of(name: JobId) -> Job:
     )  # fmt: skip
 
 
+def measurable(size_bytes: int = 1, holders: tuple[SiteId, ...] = ()) -> Job:
+    """A job whose new model is to be measured."""
+    job = Job(
+        id=JobId("qa-1"), intent=medicine.intent(), needs=NEEDS, start=None, insist=False,
+        submitted_at_s=0.0,
+    )  # fmt: skip
+    model = ModelRef(manifest=Digest("0" * 64), size_bytes=size_bytes, holders=holders)
+    job.candidate = ModelCandidate(
+        model=model, base=None, visit=None, cost_usd=0.0, release_to=("*",), parents=()
+    )
+    return job
+
+
 class Scene:
     """A control centre's actions, and a site that takes work."""
 
@@ -170,17 +183,27 @@ def test_a_job_waits_for_sites_that_only_time_keeps_from_it(
     assert _sites_away(job, topology, ()) == words
 
 
+def test_the_verifier_that_is_done_first_measures_a_model() -> None:
+    units = [medicine.verifier_site(name, medicine.exam("medicine")) for name in ("far", "near")]
+    data = medicine.data_site("a", medicine.dataset("a", "medicine"))
+    links = [
+        medicine.link("far", "a", throughput_bps=1e4),
+        medicine.link("near", "a", throughput_bps=1e7),
+    ]
+    topology = medicine.cut(medicine.drrt([data, *units], links), medicine.intent())
+    job = measurable(size_bytes=10_000_000, holders=(SiteId("a"),))
+    objective = ObjectiveName("broad")
+    assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site == "near"
+    # A thousand seconds on the way are as long as a hundred measurements in the queue.
+    busy: Counter[SiteId | None] = Counter({SiteId("near"): 200})
+    assert _assigned(job, topology, objective, busy, medicine.NOW_S).site == "far"
+
+
 def test_a_verifier_that_refused_a_model_is_not_given_it_again_at_once() -> None:
     topology = medicine.cut(medicine.drrt(medicine.nodes()), medicine.intent())
-    job = Job(
-        id=JobId("qa-1"), intent=medicine.intent(), needs=NEEDS, start=None, insist=False,
-        submitted_at_s=0.0,
-    )  # fmt: skip
-    job.candidate = ModelCandidate(
-        model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()), base=None, visit=None,
-        cost_usd=0.0, release_to=("*",), parents=(),
-    )  # fmt: skip
+    job = measurable()
+    assert job.candidate is not None
     objective = ObjectiveName("broad")
-    assert _assigned(job, topology, objective, Counter()).site == "board"
+    assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site == "board"
     job.candidate.refused.add(SiteId("board"))
-    assert _assigned(job, topology, objective, Counter()).site is None
+    assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site is None

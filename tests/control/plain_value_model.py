@@ -137,7 +137,7 @@ def followed(task: Task, plan: Plan, row: int) -> Followed:
         if at >= 0:
             moved_s = task.costs.move_s(np.array([at]), np.array([site]))[0]
         stay_s = task.costs.wait_s[site] + examples * task.costs.example_s[site]
-        seconds = end.seconds + float(moved_s + stay_s) + task.costs.visit_s
+        seconds = end.seconds + float(moved_s + stay_s + task.costs.visit_s[site])
         cost_usd = end.cost_usd + float(task.costs.price_usd[site]) * examples
         limits = task.limits
         over = seconds > limits.seconds or seconds >= NEVER_S or cost_usd > limits.cost_usd

@@ -195,7 +195,7 @@ def test_no_route_exceeds_what_is_left_of_the_budget(
 def test_a_budget_too_small_says_by_how_much() -> None:
     """Also where a visit fits that may not lead anywhere."""
     options = tuple(o for o in healthcare() if o.site in ("cdc", "nhlbi"))
-    for duration_s, fits in ((5.0, False), (11.4, True)):
+    for duration_s, fits in ((5.0, False), (13.5, True)):
         small = intent(budget=Budget(duration_s=duration_s), broad=0.8, expert=0.9)
         route, decision = plan(question(small, topology(options)))
         assert (route is not None) == fits
@@ -306,6 +306,22 @@ def test_transfer_takes_the_best_holder_and_distrusts_old_readings() -> None:
     assert transfer_s(faster, (a, b), judge, 10_000_000, NOW_S) == pytest.approx(0.12)
     unmeasured = replace(seen, links=Map())
     assert transfer_s(unmeasured, (a,), judge, 10_000_000, NOW_S) > 2.0
+
+
+def test_a_site_far_from_the_verifiers_is_not_preferred_for_its_size() -> None:
+    """Every visit ends with the model's way to whoever measures it."""
+    large = general("far", ALL_LABELS)
+    small = general("near", dict.fromkeys(ALL_LABELS, 300))
+    seen = topology([large, small])
+    far, judge = SiteId("far"), SiteId("judge")
+    assert planned(question(intent(broad=0.8), seen)).visits[0].site == far
+    slow = LinkReading(source=far, target=judge, throughput_bps=Reading(1e4, NOW_S, far))
+    links = seen.snapshot.links
+    for source, target in ((far, judge), (judge, far)):
+        links = links.set(source, links[source].set(target, slow))
+    behind = replace(seen, snapshot=replace(seen.snapshot, links=links))
+    route = planned(question(intent(broad=0.8), behind))
+    assert {stop.site for stop in route.visits} == {"near"}
 
 
 class TestPinnedRoute:

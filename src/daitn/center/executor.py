@@ -22,6 +22,7 @@ from daitn.control.jobs.commands import (
 from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
+from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
 from daitn.control.route.question import RouteQuestion
@@ -155,7 +156,7 @@ class JobExecutor:
         chosen: list[VerifierAssignment] = []
         for objective in objectives:
             busy = Counter(given.site for given in chosen)
-            chosen.append(_assigned(job, topology, objective, busy))
+            chosen.append(_assigned(job, topology, objective, busy, clock.now_s()))
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:
@@ -208,9 +209,14 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
 
 
 def _assigned(
-    job: Job, topology: MsDrrt, objective: ObjectiveName, busy: Counter[SiteId | None]
+    job: Job,
+    topology: MsDrrt,
+    objective: ObjectiveName,
+    busy: Counter[SiteId | None],
+    now_s: float,
 ) -> VerifierAssignment:
-    """The verifier of an objective with the fewest failures for the job, then the least load.
+    """The verifier of an objective with the fewest failures for the job, then the one that is
+    expected to be done first, from the link to it and its load.
 
     Eligible verifiers are in a jurisdiction into which the model may travel and have neither failed
     to fetch it nor refused it; those not known to be cut off from its holders come first.
@@ -218,7 +224,8 @@ def _assigned(
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
     barred = job.candidate.unreached | job.candidate.refused if job.candidate else frozenset()
-    holders = job.candidate.model.holders if job.candidate else ()
+    model = job.candidate.model if job.candidate else None
+    holders = model.holders if model else ()
     allowed = [
         option.site
         for option in topology.verifiers.get(objective, ())
@@ -231,7 +238,9 @@ def _assigned(
         queue = load.queue.value if load else 0.0
         failed = job.verifier_failures.get(site, 0) + job.losses.get(site, 0)
         cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
-        return (cut_off, failed, busy[site] + queue, site)
+        size_bytes = model.size_bytes if model else 0
+        fetch_s = transfer_s(topology.snapshot, holders, site, size_bytes, now_s)
+        return (cut_off, failed, (busy[site] + queue) * job.verify_s + fetch_s, site)
 
     return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 

@@ -118,7 +118,7 @@ class Job:
     spent_examples: int = 0
     """Includes visits whose model was lost before it was measured."""
     verify_s: float = DEFAULT_VERIFY_S
-    """Duration of the last measurement of all objectives."""
+    """Duration of the last measurement of all objectives, without the transfer."""
     waits: int = 0
     """Waits since it last made progress."""
     stuck_since_s: float | None = None

@@ -55,12 +55,12 @@ def close_candidate(job: Job) -> Checkpoint:
     assert candidate is not None
     values = {name: fact.value for name, fact in candidate.measured.items()}
     verifications = candidate.measured.values()
-    job.verify_s = max(fact.seconds + fact.transfer_s for fact in verifications)
+    job.verify_s = max(fact.seconds for fact in verifications)
     job.waits, job.stuck_since_s, job.without_progress = 0, None, 0
     path = candidate.base.visits if candidate.base else ()
     if candidate.visit is not None:
         path = (*path, len(job.made))
-        job.made.append(_made_visit(candidate, values, job.verify_s))
+        job.made.append(_made_visit(candidate, values))
     checkpoint = Checkpoint(
         model=candidate.model,
         values=values,
@@ -77,9 +77,7 @@ def close_candidate(job: Job) -> Checkpoint:
     return checkpoint
 
 
-def _made_visit(
-    candidate: ModelCandidate, values: dict[ObjectiveName, float], verify_s: float
-) -> VisitView:
+def _made_visit(candidate: ModelCandidate, values: dict[ObjectiveName, float]) -> VisitView:
     visit, base = candidate.visit, candidate.base
     assert visit is not None
     assert base is not None
@@ -91,7 +89,7 @@ def _made_visit(
         seconds=visit.seconds,
         transfer_s=visit.transfer_s,
         overhead_s=visit.overhead_s,
-        verify_s=verify_s,
+        verify_s=max(fact.seconds + fact.transfer_s for fact in candidate.measured.values()),
         bytes_in=visit.bytes_in + sum(fact.bytes_in for fact in verifications.values()),
         cost_usd=candidate.cost_usd,
         loss=visit.loss,

@@ -75,13 +75,15 @@ class Costs:
     at: Indices
     """(S,): index of each option's site among those of `between`."""
     start_s: Floats
-    """(C, S): from the holders of a checkpoint."""
+    """(C, S): from the holders of a checkpoint; a fresh model is made there, but measured
+    before its first visit: from there to the verifiers."""
     wait_s: Floats
     example_s: Floats
     price_usd: Floats
     """(S,): of one example."""
-    visit_s: float
-    """Fixed part of every visit: starting, loading, storing, and measuring."""
+    visit_s: Floats
+    """(S,): fixed part of every visit: starting, loading, storing, and until the verifiers have
+    fetched the model and measured it."""
 
     def move_s(self, option: Indices, to: Indices) -> Floats:
         """Seconds to move the model to another option's site."""
@@ -89,7 +91,8 @@ class Costs:
 
     def stay_s(self, option: Indices, examples: Floats | float) -> Floats:
         """Seconds of visits, without the transfer."""
-        found: Floats = self.wait_s[option] + self.example_s[option] * examples + self.visit_s
+        fixed_s = self.wait_s[option] + self.visit_s[option]
+        found: Floats = fixed_s + self.example_s[option] * examples
         return found
 
 
@@ -99,8 +102,12 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
     at = np.array([position[option.site] for option in options], dtype=np.int64)
+    told_s = np.array([_to_verifiers_s(question, site, size) for site in sites])
     start = np.array(
-        [[_fetch_s(question, start, site) for site in sites] for start in question.checkpoints]
+        [
+            [_fetch_s(question, start, site) for site in sites] if start.model else told_s
+            for start in question.checkpoints
+        ]
     ).reshape(len(question.checkpoints), len(sites))
     usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
     each_s = sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S
@@ -111,7 +118,7 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
         wait_s=np.array([option.queue * each_s for option in options]),
         example_s=example_s(question.flops_per_example, question.history, options),
         price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
-        visit_s=question.verify_s + _overhead_s(question.history),
+        visit_s=question.verify_s + _overhead_s(question.history) + told_s[at],
     )
 
 
@@ -129,8 +136,21 @@ def transfer_s(
     return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
 
 
+def _to_verifiers_s(question: RouteQuestion, site: SiteId, size_bytes: int) -> float:
+    """Seconds until a verifier of each objective has a model that was trained at the site."""
+    snapshot, now_s = question.topology.snapshot, question.now_s
+    return max(
+        (
+            min(transfer_s(snapshot, (site,), unit.site, size_bytes, now_s) for unit in units)
+            for units in question.topology.verifiers.values()
+            if units
+        ),
+        default=0.0,
+    )
+
+
 def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId) -> float:
-    if start.model is None or not start.holders:
+    if not start.holders:
         return 0.0
     return _reached_s(question, start.holders, site, start.size_bytes)
 

@@ -23,8 +23,7 @@ __all__ = [
 ]
 
 DEFAULT_VERIFY_S = 10.0
-"""Before a job has measured anything: some hundred items on a small model, including the
-transfer."""
+"""Before a job has measured anything: some hundred items on a small model."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class RouteQuestion:
     """Every visit of the job, including abandoned ones, oldest first."""
     spent: Spent = field(default_factory=Spent)
     verify_s: float = DEFAULT_VERIFY_S
-    """Seconds to measure all objectives after a visit, as last measured."""
+    """Seconds to measure all objectives after a visit, as last measured, without the transfer."""
     cut_off: frozenset[tuple[SiteId, SiteId]] = frozenset()
     """Pairs of a site and a holder from which it could not fetch a model of this job."""
     excluded: tuple[SiteId, ...] = ()
