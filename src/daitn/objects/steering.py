@@ -11,7 +11,6 @@ from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import SiteId, Word
 
 __all__ = [
-    "ADVICE_LASTS_S",
     "Advice",
     "ControlMode",
     "ForwarderReport",
