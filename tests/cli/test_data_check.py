@@ -50,8 +50,8 @@ def test_what_would_be_published_is_shown(table: Path) -> None:
 
 def test_records_of_questions_are_checked_too(tmp_path: Path) -> None:
     record = {"topic": "flu", "label": "cause", "question": "Why?", "answer": "It is a virus"}
-    line = json.dumps(record) + "\r\n\r\n"
-    (tmp_path / "qa.jsonl").write_text("\ufeff" + line * 12)
+    lines = [json.dumps(record | {"answer": f"It is virus {n}"}) + "\r\n\r\n" for n in range(12)]
+    (tmp_path / "qa.jsonl").write_text("\ufeff" + "".join(lines))
     told = json.loads(daitn("data", "check", str(tmp_path / "qa.jsonl"), "--json").stdout)
     assert told["published"]["labels"] == {"cause": 12}
     assert told["published"]["sketch"]["texts"] == 1
@@ -83,3 +83,17 @@ def test_what_cannot_be_read_is_told_with_a_fix(name: str, tmp_path: Path) -> No
     assert ended.returncode == 2
     assert "fix" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_equal_records_count_once(tmp_path: Path, table: Path) -> None:
+    record = {"topic": "flu", "label": "cause", "question": "Why?", "answer": "It is a virus"}
+    (tmp_path / "qa.jsonl").write_text((json.dumps(record) + "\n") * 50)
+    ended = daitn("data", "check", str(tmp_path / "qa.jsonl"))
+    assert ended.returncode == 2
+    assert "fewer than 10 records" in ended.stderr
+    with table.open("a") as file:
+        file.write("hiv,7,3.5,note 41\n" * 50)
+    options = ["--label", "diagnosis", "--ignore", "notes"]
+    shown = " ".join(daitn("data", "check", str(table), *options).stdout.split())
+    assert "records 40" in shown
+    assert "hiv: 50 (1 differ)" in shown

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.causal_lm import CausalLm
 from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.corpora.prepare import prepare
-from daitn.learning.corpora.records import QaPair
+from daitn.learning.corpora.records import QaPair, read_pairs
 from daitn.learning.recipe import DataFault, Measured, Progress, Recipe
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
@@ -258,8 +260,43 @@ def test_a_diverging_visit_is_told(fresh: Path, data: Path, tmp_path: Path) -> N
     weights = load_file(fresh / "weights.safetensors")
     weights["norm.weight"][0] = 3e38
     save_file(weights, fresh / "weights.safetensors")
-    with pytest.raises(DataFault, match="the loss became nan"):
+    with pytest.raises(DataFault, match="loss of 20 of 20 examples was not finite"):
         visit(fresh, data, "ghr", 20, tmp_path / "out")
+
+
+def test_a_model_made_for_it_does_not_fail_on_a_single_record(
+    fresh: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daitn.learning.causal_lm import training
+
+    made_for = read_pairs(data / "sites" / "ghr.jsonl")[3]
+    true_loss = training._channel_loss
+
+    def loss(model: Any, codec: Any, groups: Any) -> Any:
+        """As of a model that overflows on this one record."""
+        total, own = true_loss(model, codec, groups)
+        singled = [pair == made_for for group in groups for pair in group]
+        own = torch.where(torch.tensor(singled), math.inf, own)
+        return (total * math.nan if any(singled) else total), own
+
+    monkeypatch.setattr(training, "_channel_loss", loss)
+    seen = visit(fresh, data, "ghr", 600, tmp_path / "out")
+    assert all(0.0 <= step.loss <= math.log(600) + 1e-6 for step in seen)
+    assert measured(tmp_path / "out", data, "expert").items > 0
+
+
+def test_every_record_is_used_as_often_as_the_sensitivity_says(
+    fresh: Path, data: Path, tmp_path: Path
+) -> None:
+    pairs = read_pairs(data / "sites" / "ghr.jsonl")
+    for seed in range(3):
+        dealer = Dealer(pairs, random.Random(seed), 10)
+        examples = 3 * len(pairs)
+        dealt = Counter(pair for group in dealer.deal(examples, examples) for pair in group)
+        assert max(dealt.values()) <= math.ceil(examples / dealer.least_per_epoch)
+        assert dealer.least_per_epoch <= len(pairs)
+    (sensitivity,) = {s.sensitivity for s in visit(fresh, data, "ghr", 60, tmp_path / "out")}
+    assert sensitivity == pytest.approx(math.log(600), rel=0.1)
 
 
 def test_it_says_something_when_asked(fresh: Path, data: Path, tmp_path: Path) -> None:

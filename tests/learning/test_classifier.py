@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from daitn.learning.classifier import Classifier
+from daitn.learning.classifier import parts as classifier_parts
 from daitn.learning.classifier.training import merged
 from daitn.learning.recipe import (
     DataFault,
@@ -211,13 +212,14 @@ def test_progress_counts_up_to_the_examples_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_scale_of_the_columns_is_learned_over_all_sites(tmp_path: Path) -> None:
-    here = write_csv(tmp_path / "here.csv", ["x", "label"], [[0, "no"], [2, "yes"]] * 10)
-    there = write_csv(tmp_path / "there.csv", ["x", "label"], [[10, "no"], [16, "yes"]] * 10)
+    labels = ["no", "yes"] * 10
+    here = write_csv(tmp_path / "here.csv", ["x", "label"], [*map(list, enumerate(labels))])
+    there = write_csv(tmp_path / "there.csv", ["x", "label"], [*map(list, enumerate(labels, 50))])
     model = initialise(tmp_path / "fresh", TWO)
     visit(model, TWO, here, tmp_path / "one", examples=20)
     visit(tmp_path / "one", TWO, there, tmp_path / "two", examples=20)
     tensors = load_file(tmp_path / "two" / "weights.safetensors")
-    both = np.array([0, 2, 10, 16])
+    both = np.array([*range(20), *range(50, 70)])
     assert float(tensors["standard.mean"]) == pytest.approx(both.mean())
     assert float(tensors["standard.var"]) == pytest.approx(both.var(), rel=1e-5)
     assert float(tensors["standard.count"]) == 40
@@ -387,7 +389,9 @@ def test_columns_may_stand_in_another_order_at_another_site(tmp_path: Path) -> N
 def test_other_columns_at_another_site_are_named(tmp_path: Path) -> None:
     model = initialise(tmp_path / "fresh", TWO)
     visit(model, TWO, separable(tmp_path / "data.csv"), tmp_path / "out")
-    other = write_csv(tmp_path / "o.csv", ["age", "weight", "label"], [[1, 2, "no"]])
+    other = write_csv(
+        tmp_path / "o.csv", ["age", "weight", "label"], [[x, 2, "no"] for x in range(10)]
+    )
     with pytest.raises(InvalidInput, match="missing: noise; unexpected: weight"):
         visit(tmp_path / "out", TWO, other, tmp_path / "two")
 
@@ -401,7 +405,8 @@ def test_the_number_of_features_has_to_be_the_configured_one(tmp_path: Path) -> 
 
 
 def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "d.csv", ["x", "label"], [[1, "no"], [2, "perhaps"]])
+    rows: list[list[object]] = [[x, ("no", "perhaps")[x % 2]] for x in range(20)]
+    data = write_csv(tmp_path / "d.csv", ["x", "label"], rows)
     with pytest.raises(InvalidInput, match="perhaps") as caught:
         visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
     assert caught.value.field == "model.config.classes"
@@ -510,7 +515,7 @@ def test_no_column_is_guessed(
 
 
 def test_the_owner_of_the_data_says_which_column_is_the_label(tmp_path: Path) -> None:
-    rows: list[list[object]] = [[x, "yes" if x > 5 else "no", x % 3] for x in range(12)]
+    rows: list[list[object]] = [[x, "yes" if x > 9 else "no", x % 3] for x in range(20)]
     data = write_csv(tmp_path / "d.csv", ["x", "ill", "ward"], rows)
     here = Classifier().selecting(Selection(label="ill"))
     model = initialise(tmp_path / "fresh", TWO)
@@ -535,7 +540,7 @@ def test_a_column_with_a_value_per_record_is_no_label(tmp_path: Path) -> None:
 
 def test_the_label_column_can_be_another(tmp_path: Path) -> None:
     config = TWO | {"label": "ill"}
-    rows: list[list[object]] = [[x, "yes" if x > 5 else "no"] for x in range(10)]
+    rows: list[list[object]] = [[x, "yes" if x > 9 else "no"] for x in range(20)]
     data = write_csv(tmp_path / "d.csv", ["x", "ill"], rows)
     model, out = initialise(tmp_path / "fresh", config), tmp_path / "out"
     out.mkdir()
@@ -565,21 +570,131 @@ def test_the_scale_of_a_column_tells_nothing_of_few_records(tmp_path: Path) -> N
 
 
 def test_the_two_accuracies_differ_where_classes_are_unlike_in_size(tmp_path: Path) -> None:
-    rows: list[list[object]] = [[x % 7, "no"] for x in range(90)]
+    rows: list[list[object]] = [[x, "no"] for x in range(90)]
     data = write_csv(tmp_path / "d.csv", ["x", "label"], rows)
     visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
-    rare: list[list[object]] = [[x % 7, "yes"] for x in range(5)]
+    rare: list[list[object]] = [[x, "yes"] for x in range(10)]
     test = write_csv(tmp_path / "t.csv", ["x", "label"], rows + rare)
     plain = accuracy(tmp_path / "out", TWO, test)
     balanced = Classifier().evaluate(tmp_path / "out", TWO, test, "balanced_accuracy")
-    assert plain.value == pytest.approx(90 / 95)
-    assert plain.standard_error == pytest.approx((90 * 5 / 95**3) ** 0.5)
+    assert plain.value == pytest.approx(90 / 100)
+    assert plain.standard_error == pytest.approx((90 * 10 / 100**3) ** 0.5)
     assert balanced.value == pytest.approx(0.5)
     assert balanced.standard_error == 0.0
     assert balanced.by_label == {
         "no": LabelMeasured(value=1.0, items=90),
-        "yes": LabelMeasured(value=0.0, items=5),
+        "yes": LabelMeasured(value=0.0, items=10),
     }
+    assert balanced.over_labels
+    assert not plain.over_labels
+
+
+# --------------------------------------------------------------- what a site does not publish
+
+
+def with_rare(path: Path, *rare: list[object]) -> Path:
+    """Sixty records of two labels, and these."""
+    rows: list[list[object]] = [[x, x % 5, ("no", "yes")[x % 2]] for x in range(60)]
+    return write_csv(path, ["x", "y", "label"], [*rows[:30], *rare, *rows[30:]])
+
+
+THREE = TWO | {"classes": ["no", "yes", "hiv"]}
+FEW: list[list[object]] = [[100 + x, x, "hiv"] for x in range(9)]
+SAME: list[list[object]] = [[100, 1, "hiv"]] * 50
+
+
+@pytest.mark.parametrize("config", [TWO, THREE])
+@pytest.mark.parametrize("rare", [FEW, SAME])
+def test_whether_there_are_records_of_a_rare_label_shows_in_nothing(
+    config: dict[str, Any], rare: list[list[object]], tmp_path: Path
+) -> None:
+    """A model that lists the label, and one that does not: as if those records were not there."""
+    told = []
+    for name, data in (
+        ("without", with_rare(tmp_path / "without.csv")),
+        ("with", with_rare(tmp_path / "with.csv", *rare)),
+    ):
+        fresh = initialise(tmp_path / f"{name}-fresh", config)
+        visit(fresh, config, data, tmp_path / name)
+        profile = Classifier().inspect(data)
+        told.append((parts(tmp_path / name), accuracy(tmp_path / name, config, data)))
+        assert (profile.samples, profile.quality) == (60, 1.0)
+    assert told[0] == told[1]
+    assert profile.labels["hiv"] == len(rare), "for its owner"
+    assert profile.different["hiv"] == len(set(map(tuple, rare)))
+
+
+def test_a_label_that_a_site_publishes_must_be_a_class(tmp_path: Path) -> None:
+    enough: list[list[object]] = [*FEW, [200, 0, "hiv"]]
+    data = with_rare(tmp_path / "d.csv", *enough)
+    with pytest.raises(DataFault, match="not classes of the model: hiv"):
+        visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
+    with pytest.raises(DataFault, match="not classes of the model: hiv"):
+        accuracy(tmp_path / "fresh", TWO, data)
+
+
+def test_a_table_of_rare_labels_alone_has_no_records(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "d.csv", ["x", "y", "label"], FEW)
+    assert Classifier().inspect(data).samples == 0
+    with pytest.raises(DataFault, match="10 different records") as caught:
+        visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out")
+    assert caught.value.fault is Fault.NO_RECORDS
+
+
+def test_the_scale_of_a_column_rests_on_different_records(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[x, "", ("no", "yes")[x % 2]] for x in range(60)]
+    same: list[list[object]] = [[7, 48213.5, "yes"]] * 50
+    data = write_csv(tmp_path / "d.csv", ["age", "viral_load", "label"], rows + same)
+    visit(initialise(tmp_path / "fresh", TWO), TWO, data, tmp_path / "out", examples=10)
+    tensors = load_file(tmp_path / "out" / "weights.safetensors")
+    assert tensors["standard.mean"][1] == 0.0
+
+
+def made_for(folder: Path, *, everybody: bool) -> Path:
+    """A model whose scores overflow for records with a large `x`, or for all."""
+    state = classifier_parts.State(
+        seed=0,
+        columns=("x", "y"),
+        layers=[
+            (torch.tensor([[3e38, 0.0]]), torch.tensor([0.0 if everybody else -3e38])),
+            (torch.tensor([[3e38], [-3e38]]), torch.zeros(2)),
+        ],
+        standard=classifier_parts.Standard(
+            mean=torch.tensor([-1000.0 if everybody else 0.0, 0.0]),
+            var=torch.tensor([1.0 if everybody else 10000.0, 1.0]),
+            count=torch.tensor([1e12, 1e12], dtype=torch.float64),
+        ),
+    )
+    folder.mkdir()
+    classifier_parts.write(state, folder)
+    return folder
+
+
+def test_a_model_made_for_it_does_not_fail_on_a_single_record(tmp_path: Path) -> None:
+    config = TWO | {"hidden": [1]}
+    model = made_for(tmp_path / "model", everybody=False)
+    data = with_rare(tmp_path / "d.csv", [900, 0, "yes"])
+    seen: list[Progress] = []
+    visit(model, config, data, tmp_path / "out", watch=seen.append)
+    for path in (tmp_path / "out", model):
+        assert accuracy(path, config, data).items == 61
+    assert all(
+        bool(t.isfinite().all()) for t in load_file(tmp_path / "out/weights.safetensors").values()
+    )
+    assert all(0.0 <= step.loss <= math.log(2) + 1e-6 for step in seen)
+    assert {step.sensitivity for step in seen} == {math.log(2) * 10}
+
+
+def test_a_model_without_finite_losses_is_told(tmp_path: Path) -> None:
+    config = TWO | {"hidden": [1]}
+    model = made_for(tmp_path / "model", everybody=True)
+    data = with_rare(tmp_path / "d.csv")
+    with pytest.raises(DataFault) as caught:
+        visit(model, config, data, tmp_path / "out")
+    assert caught.value.fault is Fault.LOSS_NOT_FINITE
+    with pytest.raises(DataFault) as caught:
+        accuracy(model, config, data)
+    assert caught.value.fault is Fault.SCORES_NOT_FINITE
 
 
 def test_a_model_that_has_learned_nothing_can_be_measured(tmp_path: Path) -> None:
@@ -692,9 +807,9 @@ class TestPartsFromTheNetwork:
         self, model: Path, tmp_path: Path
     ) -> None:
         tensors = load_file(model / "weights.safetensors")
-        for tensor in tensors.values():
-            if tensor.ndim == 2:
-                tensor[:] = 3e38
+        tensors["layers.0.weight"][:] = 0.0
+        tensors["layers.0.bias"][:] = 3e38
+        tensors["layers.1.weight"][:] = 3e38
         save_file(tensors, model / "weights.safetensors")
         with pytest.raises(DataFault) as raised:
             accuracy(model, TWO, tmp_path / "data.csv")

@@ -60,6 +60,19 @@ def test_a_recipe_that_cannot_be_imported_says_so(
         registry.load("broken")
 
 
+def test_what_a_recipe_says_as_it_is_imported_stays_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loud.py").write_text("raise ValueError('key 4711 of /srv/ward/key is wrong')\n")
+    install(tmp_path, "loud", "loud:Recipe")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WorkFailed) as caught:
+        registry.load("loud")
+    assert "4711" not in str(caught.value)
+    assert "/srv" not in str(caught.value)
+    assert "key 4711" in capfd.readouterr().err
+
+
 @pytest.mark.processes
 def test_listing_and_estimating_import_no_engine() -> None:
     code = (

@@ -92,6 +92,7 @@ class Unit:
         window: int = 240,
         now_s: Callable[[], float] = clock.now_s,
         policy: PolicyConfig = ANYBODY,
+        items: int = ITEMS,
     ) -> AsyncIterator[DeploymentVerifier]:
         config = NodeConfig(
             site=UNIT,
@@ -108,7 +109,7 @@ class Unit:
                     policy=policy,
                 ),
             ),
-            asking=AskingConfig(every_s=0.01, items=ITEMS, window=window),
+            asking=AskingConfig(every_s=0.01, items=items, window=window),
         )
         fabric = MemoryNetwork().open(UNIT)
         heard = await fabric.subscribe(keys.ALL_ATTESTED, self._hear)
@@ -153,6 +154,13 @@ class Unit:
             self.told.get_nowait()
 
 
+def drained(unit: Unit) -> list[Attestation]:
+    told = []
+    while not unit.told.empty():
+        told.append(unit.told.get_nowait())
+    return told
+
+
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examining, "FIRST_AFTER_S", 0.0)
@@ -193,6 +201,37 @@ async def test_what_is_found_is_what_the_server_is(unit: Unit, server: OpenAiSer
         check_attestation(msgspec.structs.replace(kept, finding=better), unit.key.public)
     with pytest.raises(Corrupt, match="signature"):
         check_attestation(kept, SigningKey.generate().public)
+
+
+async def test_a_finding_is_over_as_many_items_as_the_owner_demands_and_coarse(
+    unit: Unit, server: OpenAiServer
+) -> None:
+    unit.nodes.facility("mdf", server.url)
+    policy = PolicyConfig(recipes=("*",), least_records=20)
+    async with unit.at_work(policy=policy, items=4, window=4):
+        for _ in range(4):
+            finding = await unit.next()
+            assert finding.items >= 20
+            missed = round(finding.items * (1.0 - finding.value), 6)
+            assert missed % 5 == 0
+        asked = server.control()["requests"]
+        server.control(fail=0.4)
+        unit.drop_told()
+        await _until(lambda: server.control()["requests"] > asked + 100)
+    assert all(finding.items >= 20 for finding in [a.finding for a in drained(unit)])
+
+
+async def test_a_test_set_of_equal_items_examines_nobody(
+    tmp_path: Path, server: OpenAiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [item for pairs in clinic().values() for item in choices(pairs, "exam")][:9]
+    write_records(tmp_path / "same.jsonl", items * 20)
+    unit = Unit(tmp_path, tmp_path / "same.jsonl", Nodes())
+    unit.nodes.facility("mdf", server.url)
+    async with unit.at_work():
+        await _until(lambda: "no deployment is examined on medicine" in caplog.text)
+    assert server.control()["requests"] == 0
+    assert unit.told.empty()
 
 
 async def test_a_policy_bounds_the_rounds_and_the_owner_sees_them(

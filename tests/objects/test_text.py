@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from daitn.node import config
 from daitn.objects.deployments import Api
 from daitn.objects.descriptors import covers_topic
-from daitn.objects.errors import InvalidInput
+from daitn.objects.errors import ErrorReport, InvalidInput, StorageFull
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.queries import QueryConstraints, QueryIntent
-from daitn.objects.text import plain, plain_words
+from daitn.objects.text import plain, plain_words, without_folders
 from daitn.objects.wire import checked, decode, encode
 
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
@@ -40,6 +40,36 @@ def test_plain_text_keeps_case_and_what_stands_within(text: str) -> None:
 
 def test_words_that_look_alike_count_once() -> None:
     assert plain_words(["é", "e\u0301", "E\u0301", " é "]) == ("é", "É")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("/srv/ward/data/x.csv cannot be written: full", "x.csv cannot be written: full"),
+        ("no part '/home/Jane Doe, MD/models/w' here", "no part 'w' here"),
+        ("free room for /srv/ward state/, soon", "free room for , soon"),
+        ("`/etc/daitn.yaml`: no `site`", "`daitn.yaml`: no `site`"),
+        ("cannot import name 'x' (/opt/lib/y.py)", "cannot import name 'x' (y.py)"),
+    ],
+)
+def test_no_folder_of_a_site_leaves_with_an_error(written: str, told: str) -> None:
+    left = ErrorReport.of(StorageFull(written, field=written, fix=written))
+    assert (left.problem, left.field, left.fix) == (told, told, told)
+    assert ErrorReport.inside(StorageFull(written)).problem == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data set ninds/notes, or ward/cases",
+        "tcp/127.0.0.1:7447 and https://ward.example:8443/v1/models",
+        "12 / 40 of them",
+        "qa-pairs/1",
+        " /" * 20_000,
+    ],
+)
+def test_names_and_addresses_are_no_folders(text: str) -> None:
+    assert without_folders(text) == text
 
 
 def intent(topic: str, owner: str) -> TrainingIntent:

@@ -100,7 +100,7 @@ class Hospital:
         for path in sorted(self.folder.rglob("*")):
             if not path.is_file() or own & set(path.parents) or path.name in logs:
                 continue
-            if path.name in ("ward.csv", "rare.csv", "ninds.jsonl"):
+            if path.name in ("ward.csv", "rare.csv", "same.csv", "ninds.jsonl"):
                 continue
             yield str(path.relative_to(self.folder)), path.read_bytes()
 
@@ -117,13 +117,15 @@ def _ward() -> dict[str, Any]:
         **table,
     }
     rare = cases | {"name": "rare", "path": "rare.csv", "topics": ["rare"]}
+    same = cases | {"name": "same", "path": "same.csv", "topics": ["same"]}
+    lost = cases | {"name": "lost", "path": "a folder/lost.csv", "topics": ["lost"]}
     return {
         "site": "ward",
         "owner": "ward",
         "roles": ["data", "compute", "verifier"],
         "state": "state/ward",
         "recipes": ["classifier"],
-        "datasets": [cases, rare],
+        "datasets": [cases, rare, same, lost],
         "tests": [{"topic": "ward", "path": "ward.csv", "test_schema": "table/1", **table}],
     }
 
@@ -142,6 +144,8 @@ def _write_table(path: Path) -> None:
     path.write_text("mrn,name,x,outcome\n" + "\n".join(rows) + "\n")
     rows[12:15] = [f"MRN-{700 + n},P,{n},{RARE}" for n in range(3)]
     path.with_name("rare.csv").write_text("mrn,name,x,outcome\n" + "\n".join(rows) + "\n")
+    same = [f"MRN-{900 + n},Patient {n},{VALUE},{('no', 'yes')[n % 2]}" for n in range(60)]
+    path.with_name("same.csv").write_text("mrn,name,x,outcome\n" + "\n".join(same) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -150,16 +154,18 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         yield running_hospital
 
 
-def _train_table(hospital: Hospital, name: str, examples: int = 60, **config: Any) -> str:
-    """What is said of a job on the ward's table."""
+def _train_table(
+    hospital: Hospital, name: str, examples: int = 60, topic: str = "ward", **config: Any
+) -> str:
+    """What is said of a job on the ward's table of a topic."""
     classes = ["no", "yes"]
     intent = {
         "name": name,
         "owner": "acme",
         "model": {"recipe": "classifier", "config": {"classes": classes} | config},
         "objectives": [{"name": "ward", "topic": "ward", "at_least": 0.99}],
-        "data": {"topics": ["ward"]},
-        "budget": {"duration_s": 30},
+        "data": {"topics": [topic]},
+        "budget": {"duration_s": 300},
         "route": [{"site": "ward", "examples": examples}],
     }
     path = hospital.folder / f"{name}.yaml"
@@ -189,6 +195,29 @@ def test_losses_record_by_record_are_not_told(hospital: Hospital) -> None:
     assert "whose data owner demands 10" in " ".join(told.split())
     progress = bytes(hospital.published).count(b"training")
     assert progress <= 2 * 20, "each visit tells of twenty steps at most"
+
+
+def test_a_rare_label_decides_neither_success_nor_counts(hospital: Hospital) -> None:
+    """A model that lacks a label, on a table that has three records of it, which nobody tells."""
+    for topic in ("ward", "rare"):
+        told = _train_table(hospital, f"plain-{topic}", topic=topic)
+        assert "the stated route is complete" in told
+        assert "labels" not in told
+    jobs = json.loads(hospital.run("get", "jobs", "--json"))
+    reached = [one["reached"] for job in jobs for one in job["objectives"] if one["reached"]]
+    assert reached, "accuracy, of sixty items"
+    assert all((60 * value) % 5 == pytest.approx(0) for value in reached)
+    shown = json.loads(hospital.run("get", "datasets", "--json"))
+    rows = {one["name"]: one["samples"] for one in shown if one["site"] == "ward"}
+    assert rows["rare"] == 57, "three records of a label that is not told"
+
+
+def test_one_record_written_sixty_times_is_not_offered(hospital: Hospital) -> None:
+    shown = json.loads(hospital.run("get", "datasets", "--json"))
+    assert {one["name"] for one in shown if one["site"] == "ward"} == {"cases", "rare"}
+    ward = json.loads(hospital.run("describe", "node", "ward", "--json"))["descriptor"]
+    reasons = {entry["name"]: entry["reason"] for entry in ward["left_out"]}
+    assert reasons == {"same": "has fewer than 10 records", "lost": "a file is missing"}
 
 
 def test_a_model_is_trained_deployed_and_asked(hospital: Hospital) -> None:
@@ -222,6 +251,11 @@ def test_none_of_the_marks_left_the_sites(hospital: Hospital) -> None:
         for mark in MARKS:
             assert mark not in content, f"{mark!r} left its site: {where}"
     assert looked_at > 1_000_000
+    told = bytes(hospital.published) + b"".join(
+        bytes(hospital.relays[site].inbound) for site in SITES
+    )
+    for folder in (hospital.folder, "a folder"):
+        assert str(folder).encode() not in told, "where a site keeps its files"
     for relay in hospital.relays.values():
         assert relay.target
     assert len(hospital.relays["ninds"].inbound) > 10_000

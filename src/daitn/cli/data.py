@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -226,6 +226,13 @@ async def _checked(
         await consultant.close()
 
 
+def _counted(labels: Mapping[str, int], profile: DataProfile) -> Iterator[str]:
+    """Each label with its number of records, and how many of them differ."""
+    for label, count in labels.items():
+        different = profile.different.get(label, count)
+        yield f"{label}: {count:,}" + (f" ({different:,} differ)" if different < count else "")
+
+
 def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile) -> Group:
     rows: list[tuple[str, str]] = [
         ("records", f"{profile.samples:,}"),
@@ -239,9 +246,7 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
     private = [("columns, whose names travel with models", ", ".join(profile.columns) or "-")]
     rare = {name: n for name, n in profile.labels.items() if name not in published.labels}
     if rare:
-        private.append(
-            ("labels with too few records", ", ".join(f"{name}: {n:,}" for name, n in rare.items()))
-        )
+        private.append(("labels with too few records", ", ".join(_counted(rare, profile))))
     private += [("remark", remark) for remark in profile.remarks]
     return Group(
         plain_table("published", ("", ""), rows),

@@ -8,7 +8,7 @@ discards its older results and marks the deployment degraded until it is as good
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from daitn.objects.findings import Finding
@@ -110,10 +110,17 @@ class Examination:
         return _together(self.rounds)
 
     def finding(
-        self, verifier: SiteId, site: SiteId, deployment: str, topic: str, at_s: float
+        self,
+        verifier: SiteId,
+        site: SiteId,
+        deployment: str,
+        topic: str,
+        at_s: float,
+        *,
+        told: Callable[[Tally], Tally] = lambda tally: tally,
     ) -> Finding:
-        """The finding to report."""
-        known = self.known()
+        """The finding to report. `told`: what may leave of a tally."""
+        known = told(self.known())
         return Finding(
             verifier=verifier,
             site=site,
@@ -126,7 +133,7 @@ class Examination:
             items=known.items,
             at_s=at_s,
             degraded=self.before is not None,
-            before=self.before.value if self.before else None,
+            before=told(self.before).value if self.before else None,
         )
 
     def _look_back(self) -> None:

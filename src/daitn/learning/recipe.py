@@ -129,8 +129,11 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What a recipe reports of a data set so that it can be described without being shown."""
 
     samples: int
+    """Records that models learn from, or are measured on."""
     labels: dict[str, int]
-    """Label histogram."""
+    """Label histogram, with labels of whose records no use is made."""
+    different: dict[str, int] = {}
+    """Label histogram of different records: equal ones count once. Empty: all differ."""
     quality: float
     """Share of the records in [0, 1] that are usable as they are."""
     columns: tuple[str, ...] = ()
@@ -149,7 +152,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     ignore: tuple[str, ...] = ()
     """Columns that nobody reads."""
     least_records: int = LEAST_RECORDS
-    """Minimum number of records behind any text fragment that a model takes along."""
+    """Minimum number of different records behind a class, the scale of a column and any text
+    fragment that a model takes along. A table's records of rarer labels are not used."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +162,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     of_examples: int
     loss: float
-    """Mean over the examples since the last report."""
+    """Mean over the examples since the last report, after each was clipped to the same range."""
+    sensitivity: float = 0.0
+    """The most that one record can add to the sum of the losses of all examples of the run: the
+    width of that range, times the number of times that a record is used. 0: not bounded; no loss
+    leaves the site."""
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,14 +184,21 @@ class LabelMeasured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric on one test set."""
+    """One metric on one test set.
+
+    A metric gives each item between 0 and 1, and is their mean: over all items, or over each
+    label's and then over the labels. The site publishes it in steps of several items.
+    """
 
     metric: str
     value: float
     items: int
     standard_error: float
+    """As measured. The site publishes that of the value that it publishes."""
     by_label: dict[str, LabelMeasured] = {}
     """The metric per label; the site publishes labels with enough items."""
+    over_labels: bool = False
+    """Whether `value` is the mean over labels."""
 
 
 class Recipe(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 
 from daitn.learning.installed import GROUP, entries
 from daitn.learning.recipe import Recipe
@@ -23,11 +24,12 @@ def load(name: str) -> Recipe:
     try:
         recipe: Recipe = entry.load()()
     except Exception as error:
-        kind = (
-            "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
-        )
+        # Everybody hears the reason. Its words may hold the site's settings, and stay in its log.
+        traceback.print_exc()
+        missing = error.name if isinstance(error, ModuleNotFoundError) else ""
+        kind = f"there is no module {missing}" if missing else type(error).__name__
         raise WorkFailed(
-            f"recipe {name!r} is installed here but cannot be imported: {kind}{error}",
+            f"recipe {name!r} is installed here but cannot be imported: {kind}",
             field="model.recipe",
             fix="install what it needs at this site (`pip install 'daitn[train]'` for PyTorch)",
         ) from error

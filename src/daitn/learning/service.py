@@ -48,8 +48,6 @@ from daitn.objects.wire import encode
 
 __all__ = ["Service"]
 
-_READS_DATA = (Inspect, InspectTest, Train, Evaluate)
-
 
 class Service:
     """Carries out commands, in a process that may be lost."""
@@ -86,9 +84,7 @@ class Service:
             if limit := _limit(error, self._limits):
                 report = error_report(exceeded(self._limits, limit))
                 return WorkerFailed(error=report, by_recipe=False)
-            # A library's message may quote a value from a record.
-            report = error_report(error, silent=isinstance(command, _READS_DATA))
-            return WorkerFailed(error=report, traceback=traceback.format_exc())
+            return WorkerFailed(error=error_report(error), traceback=traceback.format_exc())
 
     def _perform(self, command: Command) -> object:
         if isinstance(command, ProbeSpeed):

@@ -17,7 +17,7 @@ from torch import Tensor
 from daitn.learning.recipe import DataFault, Fault
 from daitn.objects.errors import Corrupt, NotFound
 
-__all__ = ["Header", "Shape", "check_finite", "read_header", "read_tensors"]
+__all__ = ["Header", "Shape", "best", "check_losses", "read_header", "read_tensors"]
 
 Shape = tuple[int, ...]
 
@@ -85,14 +85,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def check_finite(scores: Tensor) -> None:
-    """Raise `DataFault` for scores that are not finite: the best of them would be chance."""
-    if not bool(torch.isfinite(scores).all()):
+def best(scores: Tensor) -> Tensor:
+    """The index of each row's best score; -1, which is no answer, where one is not finite.
+
+    Raises `DataFault` if that is so in most rows: a model made for it would otherwise fail
+    visibly on a single item.
+    """
+    finite = torch.isfinite(scores).all(dim=1)
+    if 2 * int(finite.sum()) < len(scores):
         raise DataFault(
             Fault.SCORES_NOT_FINITE,
             "the model's scores are not finite",
             field="model",
             fix="train it anew, with a lower learning rate",
+        )
+    return torch.where(finite, scores.argmax(dim=1), -1)
+
+
+def check_losses(not_finite: int, examples: int) -> None:
+    """Raise `DataFault` if the losses of most examples were not finite.
+
+    Those of a few are left out of training without a word, as for `best`.
+    """
+    if 2 * not_finite > examples:
+        raise DataFault(
+            Fault.LOSS_NOT_FINITE,
+            f"the loss of {not_finite} of {examples} examples was not finite",
+            field="model.config.learning_rate",
+            fix="lower model.config.learning_rate",
         )
 
 

@@ -282,7 +282,7 @@ def _ended(visit: Visit, printed: bytearray) -> WorkerFailed:
 
 def _over(limit: DaitnError) -> WorkerFailed:
     """It was ended at a limit."""
-    return WorkerFailed(error=ErrorReport.of(limit), by_recipe=False)
+    return WorkerFailed(error=ErrorReport.inside(limit), by_recipe=False)
 
 
 def _failed(how: str, last_words: str = "") -> WorkerFailed:
@@ -293,7 +293,7 @@ def _failed(how: str, last_words: str = "") -> WorkerFailed:
     )
     # They stay in that log: they may be of a record.
     return WorkerFailed(
-        error=ErrorReport.of(error),
+        error=ErrorReport.inside(error),
         by_recipe=False,
         traceback=f"{how}; {last_words or '(none)'}",
     )

@@ -202,15 +202,15 @@ async def described_dataset(
             modality=dataset.modality,
             topics=dataset.topics,
             samples=profile.samples,
-            labels=gate.labels(profile.labels),
-            quality=profile.quality,
+            labels=gate.labels(profile.labels, profile.different),
+            quality=gate.quality(profile),
             fresh_at_s=_changed_at_s(path),
             price_usd_per_1k=dataset.price_usd_per_1k,
             jurisdiction=config.jurisdiction,
             licence=dataset.licence,
             description=dataset.description,
             policy=dataset.terms.published,
-            least_examples=dataset.terms.least_records,
+            least_examples=gate.least_examples(profile),
             sketch=await asyncio.to_thread(_sketch, dataset),
         )
     )
@@ -221,7 +221,9 @@ def _sketch(dataset: DatasetConfig) -> TopicSketch | None:
     """A sketch of the questions' wording, if the owner allows it and there are questions."""
     if not dataset.terms.sketch or dataset.data_schema != QUESTIONS:
         return None
-    return dataset.disclosure.sketch(pair.question for pair in read_pairs(Path(dataset.path)))
+    gate = dataset.disclosure
+    with gate.failures():
+        return gate.sketch(pair.question for pair in read_pairs(Path(dataset.path)))
 
 
 async def described_test_set(
@@ -244,7 +246,7 @@ async def described_test_set(
             metrics=consultant.facts(recipe).metrics,
             items=profile.samples,
             chance=test.chance,
-            labels=gate.labels(profile.labels),
+            labels=gate.labels(profile.labels, profile.different),
             policy=test.terms.published,
         )
     )

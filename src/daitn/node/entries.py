@@ -10,6 +10,7 @@ import msgspec
 
 from daitn.objects.descriptors import LeftOut
 from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.text import without_folders
 from daitn.objects.wire import checked
 
 __all__ = ["good_entries", "left_out"]
@@ -53,14 +54,15 @@ def good_entries(
 
 
 def left_out(field: str, name: str, error: DaitnError, path: str = "") -> LeftOut:
-    """A public note on an entry that is left out. It names neither the folder of its file at `path`
-    nor the file's content."""
+    """A public note on an entry that is left out. It names no folder, neither that of its file at
+    `path` nor another one, and nothing of the file's content."""
     problem = error.problem
     if path:
         problem = problem.replace(path, os.path.basename(path))
     elif error.field not in ("", _ITSELF, field):
         problem = f"{error.field}: {problem}"
-    return LeftOut(field=field, name=name[:_NAME_CHARS], reason=problem[:_REASON_CHARS])
+    reason = without_folders(problem)[:_REASON_CHARS]
+    return LeftOut(field=field, name=name[:_NAME_CHARS], reason=reason)
 
 
 def _name(entry: Any) -> str:

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import msgspec
 
+from daitn.objects.text import without_folders
+
 __all__ = [
     "KINDS",
     "Corrupt",
@@ -117,9 +119,18 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: DaitnError) -> ErrorReport:
-        known = (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
-        code = next(known, DaitnError.__name__)
-        return cls(code=code, problem=error.problem, field=error.field, fix=error.fix)
+        """What others hear of an error: no folder of this machine."""
+        return cls(
+            code=_code(error),
+            problem=without_folders(error.problem),
+            field=without_folders(error.field),
+            fix=without_folders(error.fix),
+        )
+
+    @classmethod
+    def inside(cls, error: DaitnError) -> ErrorReport:
+        """The whole error, for another process of the same site."""
+        return cls(code=_code(error), problem=error.problem, field=error.field, fix=error.fix)
 
     def error(self) -> DaitnError:
         kind = _KINDS.get(self.code, DaitnError)
@@ -129,4 +140,10 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
 KINDS: tuple[type[DaitnError], ...] = (*DaitnError.__subclasses__(), *WorkFailed.__subclasses__())
 """All that cross the network under their own names."""
 
+
 _KINDS: dict[str, type[DaitnError]] = {kind.__name__: kind for kind in KINDS}
+
+
+def _code(error: DaitnError) -> str:
+    known = (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
+    return next(known, DaitnError.__name__)

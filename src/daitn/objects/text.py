@@ -19,7 +19,16 @@ from typing import Annotated, Final
 
 import msgspec
 
-__all__ = ["Line", "escaped", "escaped_json", "hanging", "plain", "plain_fields", "plain_words"]
+__all__ = [
+    "Line",
+    "escaped",
+    "escaped_json",
+    "hanging",
+    "plain",
+    "plain_fields",
+    "plain_words",
+    "without_folders",
+]
 
 _UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 """Control characters (C0, DEL, C1), line and paragraph separators, and Unicode's bidirectional
@@ -29,6 +38,10 @@ Line = Annotated[str, msgspec.Meta(pattern=LINE_PATTERN)]
 """Text without anything that a terminal or a log would act on."""
 
 _UNSEEN_IN_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
+
+_FOLDERS = re.compile(r"(?<![\w:/.<])/(?:[^\n'\"`:;]{0,1000}/)?(?=[^\s/])")
+"""The folders of an absolute path, whose names may hold spaces: all up to its last slash. Before
+the slashes of an address and of `site/name` there is a letter or a colon."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""
@@ -77,6 +90,11 @@ def hanging(text: str) -> str:
 def escaped_json(text: str) -> str:
     """The same JSON value, written so that a terminal acts on nothing in it."""
     return _UNSEEN_IN_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def without_folders(text: str) -> str:
+    """The text with every absolute path cut to its last name."""
+    return _FOLDERS.sub("", text)
 
 
 def _visible(found: re.Match[str]) -> str:

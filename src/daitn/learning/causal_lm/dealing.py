@@ -26,11 +26,17 @@ class Dealer:
         for pair in pairs:
             topics[pair.topic.casefold()][pair.label].append(pair)
         ranked = [labels for labels in topics.values() if len(labels) > 1]
-        if sum(len(own) for labels in ranked for own in labels.values()) < least_records:
+        different = {pair for labels in ranked for own in labels.values() for pair in own}
+        if len(different) < least_records:
             ranked = []
         self._topics = ranked or list(topics.values())
         self._least = 2 if ranked else 1
         self._waiting: list[list[QaPair]] = []
+
+    @property
+    def least_per_epoch(self) -> int:
+        """An epoch deals this many records at least."""
+        return sum(_dealt([len(own) for own in t.values()], self._least) for t in self._topics)
 
     def deal(self, records: int, most: int) -> list[list[QaPair]]:
         """Groups with at least `records` records in total, the last one cut at `most`."""
@@ -53,3 +59,13 @@ class Dealer:
                 left = {label: own for label, own in left.items() if own}
         self._rng.shuffle(groups)
         return groups
+
+
+def _dealt(of_labels: list[int], least: int) -> int:
+    """How many records of a topic an epoch deals at least: dealing ends when one label is left."""
+    if least == 1:
+        return sum(of_labels)
+    most, second, *_ = sorted(of_labels, reverse=True)
+    if len(of_labels) > LARGEST_GROUP:
+        return sum(of_labels) - most
+    return sum(of_labels) - most + second

@@ -16,7 +16,7 @@ from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.corpora.records import OPTIONS, MultipleChoice
 from daitn.learning.recipe import LabelMeasured, Measured
-from daitn.learning.weights import check_finite
+from daitn.learning.weights import best
 
 __all__ = ["accuracy", "picks"]
 
@@ -45,7 +45,7 @@ def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleC
 
 @torch.inference_mode()
 def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> list[int]:
-    """The index of the option that the model chooses, per item."""
+    """The index of the option that the model chooses, per item; -1: none."""
     codec = model.codec(settings)
     rows = [
         TokenRow(codec.answer(option), [codec.question(item.question)])
@@ -59,5 +59,4 @@ def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoi
         chosen = order[start : start + _ROWS_AT_ONCE]
         scored, _, _ = continuation_scores(model.network, tensors([rows[i] for i in chosen]))
         scores[chosen] = scored[:, 0]
-    check_finite(scores)
-    return [int(best) for best in scores.view(-1, OPTIONS).argmax(dim=1)]
+    return [int(pick) for pick in best(scores.view(-1, OPTIONS))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
@@ -66,6 +66,7 @@ class CausalLm:
         return DataProfile(
             samples=len(pairs),
             labels=dict(sorted(Counter(pair.label for pair in pairs).items())),
+            different=_different((pair.label, pair.question, pair.answer) for pair in pairs),
             quality=len(usable) / len(pairs),
         )
 
@@ -76,6 +77,7 @@ class CausalLm:
         return DataProfile(
             samples=len(choices),
             labels=dict(sorted(Counter(item.label for item in choices).items())),
+            different=_different((item.label, item.question, item.options) for item in choices),
             quality=usable / len(choices),
         )
 
@@ -136,3 +138,8 @@ class CausalLm:
         from daitn.learning.causal_lm.speaking import CausalGenerator
 
         return CausalGenerator(models.load(model, settings), settings)
+
+
+def _different(records: Iterable[tuple[str, *tuple[object, ...]]]) -> dict[str, int]:
+    """How many different records each label has, which comes first in them."""
+    return dict(sorted(Counter(label for label, *_ in set(records)).items()))

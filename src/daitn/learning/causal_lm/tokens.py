@@ -98,6 +98,11 @@ class Codec:
         self._marks = _own_marks(tokenizer) or _worded_marks(tokenizer, end)
         self._known: dict[tuple[str, int], list[int]] = {}
 
+    @property
+    def tokens(self) -> int:
+        """Number of different tokens."""
+        return self._tokenizer.get_vocab_size()
+
     def answer(self, text: str) -> list[int]:
         """The answer, marked; it has no end, since it is usually cut."""
         return [*self._marks.answer, *self._cut(text, self._settings.answer_tokens)]

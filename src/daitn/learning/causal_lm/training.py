@@ -27,7 +27,8 @@ from daitn.learning.causal_lm.rows import TokenRow, context_loss, continuation_s
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
-from daitn.learning.recipe import DataFault, Fault, Progress, Trained
+from daitn.learning.recipe import Progress, Trained
+from daitn.learning.weights import check_losses
 
 __all__ = ["train"]
 
@@ -55,7 +56,7 @@ def train(
 ) -> Trained:
     """Train `model` in place on `examples` records drawn from `pairs`.
 
-    Raises `DataFault` if the loss is no longer finite.
+    Raises `DataFault` if the losses of most records are not finite.
     """
     began_s = time.perf_counter()
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
@@ -66,15 +67,27 @@ def train(
     optimiser = torch.optim.AdamW(
         weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True
     )
-    done = 0
+    most_loss = math.log(codec.tokens)  # That of a guess.
+    sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
+    done, left_out = 0, 0
     while done < examples:
-        groups = dealer.deal(settings.batch, most=examples - done)
-        done += sum(map(len, groups))
+        groups: Sequence[Group] = dealer.deal(settings.batch, most=examples - done)
+        size = sum(map(len, groups))
+        done += size
         for options in optimiser.param_groups:
             options["lr"] = peak * _schedule(done / examples)
-        loss = _loss(model, codec, groups, settings.generation_share, rng)
-        value = _step(loss, optimiser, weights)
-        watch(Progress(examples=done, of_examples=examples, loss=value))
+        loss, own = _loss(model, codec, groups, settings.generation_share, rng)
+        if not math.isfinite(loss.item()):
+            groups = _usable(model, codec, groups)
+            left_out += size - sum(map(len, groups))
+            loss = _loss(model, codec, groups, 0.0, rng)[0] if groups else torch.zeros(())
+        if groups:
+            _step(loss, optimiser, weights)
+        told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
+        watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
+        if 2 * left_out > examples:
+            break
+    check_losses(left_out, examples)
     if model.seen and settings.keep:
         _average_in(weights, arrived, settings.keep)
     model.seen += done
@@ -88,49 +101,49 @@ def _schedule(done: float) -> float:
 
 def _loss(
     model: Model, codec: Codec, groups: Sequence[Group], generation_share: float, rng: random.Random
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """The loss to learn from, and each question's own: its part that no other record has in it."""
     pairs = [pair for group in groups for pair in group]
-    loss = _channel_loss(model, codec, groups)
+    loss, own = _channel_loss(model, codec, groups)
     spoken = [pair for pair in pairs if rng.random() < generation_share]
     if spoken:
         dialogues = [TokenRow(codec.dialogue(pair.question, pair.answer), []) for pair in spoken]
         loss = loss + context_loss(model.network, tensors(dialogues))
-    return loss
+    return loss, own
 
 
-def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> Tensor:
-    """Mean of both channel terms over the records; reads every answer once per group."""
+@torch.no_grad()
+def _usable(model: Model, codec: Codec, groups: Sequence[Group]) -> list[Group]:
+    """The groups with a finite loss: a model made for it would fail visibly on one record."""
+    return [group for group in groups if bool(_channel_loss(model, codec, [group])[0].isfinite())]
+
+
+def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+    """Mean of both channel terms over the records, and the first of each; reads every answer once
+    per group."""
     rows: list[TokenRow] = []
     for group in groups:
         questions = [codec.question(pair.question) for pair in group]
         rows.extend(TokenRow(codec.answer(pair.answer), questions) for pair in group)
     scores, lengths, _ = continuation_scores(model.network, tensors(rows))
-    total, start = torch.zeros(()), 0
+    total, start, each = torch.zeros(()), 0, []
     for group in groups:
         size = len(group)
         square = scores[start : start + size, :size]
         own_length = lengths[start : start + size, :size].diagonal()
-        total = total - (square.diagonal() / own_length).sum()
+        each.append(-square.diagonal() / own_length)
+        total = total + each[-1].sum()
         # A column is a question: which answer makes it most likely?
         total = total + functional.cross_entropy(square.T, torch.arange(size), reduction="sum")
         start += size
-    return total / start
+    return total / start, torch.cat(each).detach()
 
 
-def _step(loss: Tensor, optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise DataFault(
-            Fault.LOSS_NOT_FINITE,
-            f"the loss became {value}",
-            field="model.config.learning_rate",
-            fix="lower model.config.learning_rate",
-        )
+def _step(loss: Tensor, optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> None:
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(weights, _CLIP)
-    optimiser.step()
-    return value
+    if bool(nn.utils.clip_grad_norm_(weights, _CLIP).isfinite()):
+        optimiser.step()
 
 
 @torch.no_grad()

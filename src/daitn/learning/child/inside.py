@@ -26,8 +26,6 @@ __all__ = ["Started", "error_report", "load_engine", "send", "serve", "start"]
 
 _OOM_SCORE_ADJ = 500
 """Half of the scale: if memory runs out, Linux kills the worker before the node."""
-_MESSAGE_CHARS = 300
-"""Of an unforeseen exception's message, which crosses the network."""
 
 
 def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -121,13 +119,14 @@ def send(replies: BinaryIO, message: msgspec.Struct) -> None:
         left = left[replies.write(left) :]
 
 
-def error_report(error: Exception, *, silent: bool = False) -> ErrorReport:
-    """A recipe's exception as the node hears of it, and whoever asked the node; an unforeseen one
-    is cut short. `silent`: its words stay here."""
+def error_report(error: Exception) -> ErrorReport:
+    """A recipe's exception as the node hears of it. Of an unforeseen one that is its kind alone: a
+    library's message may quote a record, a query or the site's settings."""
     if isinstance(error, DaitnError):
-        return ErrorReport.of(error)
-    kind = type(error).__name__
-    message = f"a recipe failed: {kind}" if silent else f"{kind}: {error}"[:_MESSAGE_CHARS]
-    return ErrorReport.of(
-        WorkFailed(message, fix="the log of the node that did the work says where")
+        return ErrorReport.inside(error)
+    return ErrorReport.inside(
+        WorkFailed(
+            f"a recipe failed: {type(error).__name__}",
+            fix="the log of the node that did the work says where",
+        )
     )

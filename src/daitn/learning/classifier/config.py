@@ -28,8 +28,8 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Configuration of the recipe `classifier`."""
 
     classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
-    """The labels that it distinguishes. Data and test sets with other labels are left out;
-    `--dry-run` names them."""
+    """The labels that it distinguishes. Data and test sets that publish other labels are left out;
+    `--dry-run` names them. Records of labels that a site does not publish are not used."""
     features: Count | Literal["auto"] = "auto"
     """Number of feature columns; `auto`: that of the first data set."""
     label: ClassName = "label"

@@ -13,7 +13,7 @@ from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import LabelMeasured, Measured
-from daitn.learning.weights import check_finite
+from daitn.learning.weights import best
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["check_metric", "evaluate"]
@@ -43,9 +43,7 @@ def evaluate(
     standard = state.standard or _unscaled(len(table.columns))
     with torch.inference_mode():
         scores = forward(scaled(table.features, standard), state.layers)
-    check_finite(scores)
-    guesses = scores.argmax(dim=1)
-    right: NDArray[np.bool_] = (guesses == targets).numpy()
+    right: NDArray[np.bool_] = (best(scores) == targets).numpy()
     by_label = {
         name: right[targets.numpy() == index]
         for index, name in enumerate(config.classes)
@@ -57,6 +55,7 @@ def evaluate(
         value=value,
         items=len(right),
         standard_error=error,
+        over_labels=metric != "accuracy",
         by_label={
             name: LabelMeasured(value=float(hits.mean()), items=len(hits))
             for name, hits in by_label.items()

@@ -6,9 +6,10 @@ An empty cell (or `nan`) is a missing value. Any other cell that is not a finite
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from daitn.learning.recipe import DataFault, DataProfile, Fault, Selection
 from daitn.learning.text_file import text_lines
 from daitn.objects.text import plain
 
-__all__ = ["LABEL", "Table", "profile", "read_table"]
+__all__ = ["LABEL", "Table", "different_rows", "profile", "read_table"]
 
 _MAX_LABELS = 1000
 """A histogram is published. A column with more values is not a label, and may name its records."""
@@ -38,6 +39,27 @@ class Table:
     """Names of the feature columns, in the file's order."""
     features: NDArray[np.float32]
     labels: tuple[str, ...]
+
+    def different(self) -> Counter[str]:
+        """Label histogram of different records."""
+        once = different_rows(self.features, self.labels)
+        return Counter(self.labels[at] for at in once)
+
+    def of_enough(self, least_records: int) -> Table:
+        """The records whose label has so many different ones.
+
+        Whether a site has a record of a rare label shows in nothing that a model learns from the
+        others, nor in whether it can.
+        """
+        enough = {label for label, count in self.different().items() if count >= least_records}
+        if enough.issuperset(self.labels):
+            return self
+        kept = [at for at, label in enumerate(self.labels) if label in enough]
+        return Table(
+            columns=self.columns,
+            features=self.features[kept],
+            labels=tuple(self.labels[at] for at in kept),
+        )
 
     def arranged(self, columns: tuple[str, ...], path: Path) -> Table:
         """The same data with its feature columns in this order.
@@ -62,12 +84,36 @@ class Table:
         return Table(columns=columns, features=self.features[:, order], labels=self.labels)
 
 
-def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECTION) -> Table:
-    """Read a file, with the label that a model of `label` learns from it.
+def different_rows(features: NDArray[np.float32], labels: Sequence[str] = ()) -> list[int]:
+    """The first of each row that differs from all others, in its label too if there are labels."""
+    rows = np.where(np.isnan(features), np.float32(np.nan), features + np.float32(0.0))
+    first: dict[tuple[str, bytes], int] = {}
+    for at, row in enumerate(np.ascontiguousarray(rows)):
+        digest = hashlib.blake2b(row, digest_size=16).digest()
+        first.setdefault((labels[at] if labels else "", digest), at)
+    return list(first.values())
 
-    Raises `NotFound` if there is no such file, and `InvalidInput` with all that is wrong if it is
-    malformed or has no records.
+
+def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECTION) -> Table:
+    """Read a file, with the label that a model of `label` learns from it, and without the records
+    of labels that have fewer different ones than the selection demands.
+
+    Raises as `_whole_table`, and `DataFault` if no records are left.
     """
+    table = _whole_table(path, label, selection).of_enough(selection.least_records)
+    if not table.labels:
+        raise DataFault(
+            Fault.NO_RECORDS,
+            f"no label in {path} has {selection.least_records} different records",
+            field="records",
+            fix="add records",
+        )
+    return table
+
+
+def _whole_table(path: Path, label: str, selection: Selection) -> Table:
+    """Raises `NotFound` if there is no such file, and `InvalidInput` with all that is wrong if it
+    is malformed or has no records."""
     rows = _rows(path)
     layout, complaints = lay_out(path, next(rows, (1, []))[1], label, selection)
     features: list[NDArray[np.float32]] = []
@@ -95,7 +141,7 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
 
     Raises as `read_table` does, and `InvalidInput` if the label has too many values to be one.
     """
-    table = read_table(path, LABEL, selection)
+    table = _whole_table(path, LABEL, selection)
     labels = Counter(table.labels)
     if len(labels) > _MAX_LABELS:
         raise DataFault(
@@ -105,11 +151,13 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
             field=label_column(LABEL, selection),
             fix="name the column with the class: `label: its name`",
         )
-    usable = int(np.isfinite(table.features).all(axis=1).sum())
+    used = table.of_enough(selection.least_records)
+    usable = int(np.isfinite(used.features).all(axis=1).sum())
     return DataProfile(
-        samples=len(table.labels),
+        samples=len(used.labels),
         labels=dict(sorted(labels.items())),
-        quality=usable / len(table.labels),
+        different=dict(sorted(table.different().items())),
+        quality=usable / max(1, len(used.labels)),
         columns=table.columns,
         remarks=tuple(_remarks(table)),
     )

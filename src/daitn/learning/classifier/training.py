@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch.nn import functional
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
-from daitn.learning.classifier.table import Table
+from daitn.learning.classifier.table import Table, different_rows
 from daitn.learning.recipe import Progress, Trained
+from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["merged", "train"]
@@ -70,20 +72,62 @@ def _fit(
     tensors = [tensor for layer in layers for tensor in layer]
     arrived = [tensor.detach().clone() for tensor in tensors]
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
-    done, summed, since = 0, 0.0, 0
+    guess = math.log(len(config.classes))
+    told = _Told(guess, math.ceil(examples / len(targets)), examples, watch)
     for rows in _batches(len(targets), examples, config.batch, seed):
         batch = rows.to(device)
-        optimiser.zero_grad()
-        loss = functional.cross_entropy(forward(inputs[batch], layers), targets[batch])
-        objective = loss + config.proximal / 2 * _distance(tensors, arrived)
-        objective.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        summed, since = summed + float(loss.detach()) * len(batch), since + len(batch)
-        before, done = done, done + len(batch)
-        if before * _REPORTS // examples != done * _REPORTS // examples:
-            watch(Progress(examples=done, of_examples=examples, loss=summed / since))
-            summed, since = 0.0, 0
+        losses = _losses(inputs, targets, batch, layers)
+        told.add(losses.detach())
+        if not bool((usable := losses.isfinite()).all()):
+            batch = batch[usable]
+            losses = _losses(inputs, targets, batch, layers)
+        if len(batch):
+            optimiser.zero_grad()
+            objective = losses.mean() + config.proximal / 2 * _distance(tensors, arrived)
+            objective.backward()  # type: ignore[no-untyped-call]
+            gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
+            if all(bool(gradient.isfinite().all()) for gradient in gradients):
+                optimiser.step()
+    check_losses(told.not_finite, examples)
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
+
+
+class _Told:
+    """Reports progress with the mean of losses that are clipped at that of a guess."""
+
+    def __init__(
+        self, guess: float, uses: int, examples: int, watch: Callable[[Progress], None]
+    ) -> None:
+        """`uses`: how often a record is used at most."""
+        self._guess = guess
+        self._sensitivity = guess * uses
+        self._examples = examples
+        self._watch = watch
+        self._done, self._summed, self._since = 0, 0.0, 0
+        self.not_finite = 0
+
+    def add(self, losses: Tensor) -> None:
+        self.not_finite += int((~losses.isfinite()).sum())
+        clipped = losses.nan_to_num(self._guess, self._guess).clamp(0.0, self._guess)
+        self._summed, self._since = self._summed + float(clipped.sum()), self._since + len(losses)
+        before, self._done = self._done, self._done + len(losses)
+        if before * _REPORTS // self._examples != self._done * _REPORTS // self._examples:
+            self._watch(
+                Progress(
+                    examples=self._done,
+                    of_examples=self._examples,
+                    loss=self._summed / self._since,
+                    sensitivity=self._sensitivity,
+                )
+            )
+            self._summed, self._since = 0.0, 0
+
+
+def _losses(
+    inputs: Tensor, targets: Tensor, batch: Tensor, layers: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    scores = forward(inputs[batch], layers)
+    return functional.cross_entropy(scores, targets[batch], reduction="none")
 
 
 def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
@@ -111,8 +155,9 @@ def _shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.flo
     record that has one, or how many records differ from all others.
     """
     kept = features.copy()
-    for column in kept.T:
-        present = column[np.isfinite(column)]
+    once = features[different_rows(features)]
+    for column, values in zip(kept.T, once.T, strict=True):
+        present = values[np.isfinite(values)]
         _, counts = np.unique(present, return_counts=True)
         usual = counts.max(initial=0)
         unusual = len(present) - usual

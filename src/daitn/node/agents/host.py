@@ -36,6 +36,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.messages import Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
+from daitn.objects.text import without_folders
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import MOST_HOPS, Action, Packet, PacketKind
@@ -239,7 +240,7 @@ class AgentHost:
             if itinerary.missed < MOST_FETCHES:
                 await asyncio.sleep(RETRY_S * 2.0**itinerary.missed)
             else:
-                await self._record(itinerary, CandidateLost(str(error)))
+                await self._record(itinerary, CandidateLost(without_folders(str(error))))
             return False
         avoided = (itinerary.trained_at,) if itinerary.trained_at else ()
         return await self._leave_or_pause(itinerary, itinerary.verify_intent(), avoided)

@@ -31,7 +31,8 @@ class PolicyConfig(DataPolicy, frozen=True, kw_only=True, forbid_unknown_fields=
     """How much of the data may be used in a day, see below."""
     least_records: Annotated[int, msgspec.Meta(ge=LEAST_RECORDS)] = LEAST_RECORDS
     """Minimum number of records behind any count, mean, measured value or word that leaves the
-    site. A file with fewer is not offered, and a visit on fewer examples is refused."""
+    site; equal records count once. A file with fewer is not offered, a visit on fewer examples is
+    refused, and a table's records of a label with fewer are not used."""
     sketch: bool = True
     """Whether the descriptor describes the wording of the questions, as hashed counts."""
     label_values: bool = True

@@ -43,6 +43,7 @@ class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     every_s: Annotated[float, msgspec.Meta(gt=0.0)] = 60.0
     """Interval between rounds over all deployments."""
     items: Annotated[int, msgspec.Meta(ge=4, le=10_000)] = 24
-    """Test items per round, deployment and topic."""
+    """Test items per round, deployment and topic; at least twice `least_records` of the test
+    set's policy, of which half may get no answer."""
     window: Annotated[int, msgspec.Meta(ge=4, le=100_000)] = 240
     """Number of latest items in a finding."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import SiteId
+from daitn.objects.text import without_folders
 from daitn.steering.commands import Advertise, Command, Deliver, Drop, Return, Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
@@ -251,7 +252,7 @@ class ForwarderRuntime:
         except NotServed as no:
             reply = refusal_to(packet, no.refusal)
         except DaitnError as error:
-            reply = refusal_to(packet, Refusal(Reason.FAILED, str(error)[:500]))
+            reply = refusal_to(packet, Refusal(Reason.FAILED, without_folders(str(error))[:500]))
         except Exception:
             log.exception("serving %s failed", packet.object_id.hex())
             reply = refusal_to(packet, Refusal(Reason.FAILED, "internal error; see the log"))

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -18,12 +19,11 @@ from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Config, Footprint
-from daitn.learning.recipe import Progress as TrainingProgress
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
-from daitn.node.disclosure import LossGate
+from daitn.node.disclosure import LossGate, TrainingStep
 from daitn.node.training.bounds import Capacity, check_estimate, within
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
@@ -79,10 +79,10 @@ class Executor:
         self._admission = admission
         self._datasets: tuple[DatasetConfig, ...] = ()
         self._tests: tuple[TestSetConfig, ...] = ()
-        self._inspected: dict[str, tuple[int, int]] = {}
+        self._inspected: dict[_File, tuple[int, int]] = {}
         """Stamps of files when they last passed inspection."""
-        self._items: dict[str, int] = {}
-        """Items of each test set, by its path."""
+        self._offered: dict[_File, _Offered] = {}
+        """What the gate must know of each file."""
         self._sandbox = Sandbox(limits=config.sandbox.limits)
         self._speed_flops = _SLOWEST_FLOPS
         self._on_progress = on_progress
@@ -113,16 +113,21 @@ class Executor:
         self._tests = tuple(
             t for t in self._config.tests if (t.topic, t.test_schema) in offered_tests
         )
-        self._items = {
-            test.path: offered_test.items
-            for offered_test in (descriptor.verifier.tests if descriptor.verifier else ())
+        self._offered = {
+            _file(test): _Offered(items=described.items, labels=frozenset(described.labels))
+            for described in (descriptor.verifier.tests if descriptor.verifier else ())
             for test in self._tests
-            if (test.topic, test.test_schema) == (offered_test.topic, offered_test.test_schema)
+            if (test.topic, test.test_schema) == (described.topic, described.test_schema)
+        } | {
+            _file(dataset): _Offered(least_examples=described.least_examples)
+            for described in descriptor.datasets
+            for dataset in self._datasets
+            if dataset.name == described.name
         }
         if descriptor.compute is not None:
             self._speed_flops = descriptor.compute.speed_flops
         offered: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
-        self._inspected = {each.path: _stamp(each.path) for each in offered}
+        self._inspected = {_file(each): _stamp(each.path) for each in offered}
 
     @property
     def site(self) -> SiteId:
@@ -249,10 +254,12 @@ class Executor:
     ) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work, attempt)
-        gate, losses = dataset.disclosure, LossGate(dataset.terms.least_records)
-        gate.check_examples(work.examples)
+        gate = dataset.disclosure
         limits = await self._bounds(work, work.examples)
         await self._inspect_changed(work.recipe, dataset)
+        least_examples = self._offered[_file(dataset)].least_examples
+        gate.check_examples(work.examples, least_examples)
+        losses = LossGate(least_examples)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
@@ -265,7 +272,7 @@ class Executor:
                     work.config,
                     Path(dataset.path),
                     work.examples,
-                    work.seed,
+                    gate.drawn(work.seed, self._key),
                     out,
                     lambda progress: self._publish_training(work, losses.take(progress)),
                     selection=dataset.selection,
@@ -298,7 +305,7 @@ class Executor:
         self, work: VerifyWork, place: int, folder: Path, attempt: Attempt
     ) -> WorkResult:
         test = self._test_set(work, attempt)
-        limits = await self._bounds(work, self._items[test.path])
+        limits = await self._bounds(work, self._offered[_file(test)].items)
         await self._inspect_changed(work.recipe, test)
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
         async with self._turns.turn(place), within(self._config.longest_s):
@@ -315,6 +322,7 @@ class Executor:
                     selection=test.selection,
                     limits=limits,
                 )
+                told = test.disclosure.measured(measured, self._offered[_file(test)].labels)
             seconds = time.perf_counter() - began
         return self._done(
             Verification(
@@ -328,10 +336,10 @@ class Executor:
                 model=work.model.manifest,
                 topic=work.topic,
                 metric=work.metric,
-                value=measured.value,
-                items=measured.items,
-                standard_error=measured.standard_error,
-                by_label=test.disclosure.by_label(measured),
+                value=told.value,
+                items=told.items,
+                standard_error=told.standard_error,
+                by_label={label: one.value for label, one in told.by_label.items()},
             ),
             work,
             None,
@@ -384,12 +392,13 @@ class Executor:
         here does not own the file.
         """
         stamp, path = _stamp(changed.path), Path(changed.path)
-        if stamp == self._inspected.get(changed.path):
+        if stamp == self._inspected.get(_file(changed)):
             return
-        of_tests = isinstance(changed, TestSetConfig)
+        of_tests, gate = isinstance(changed, TestSetConfig), changed.disclosure
         inspect = self._trainer.inspect_test if of_tests else self._trainer.inspect
         try:
-            changed.disclosure.check_profile(await inspect(recipe, path, changed.selection))
+            profile = await inspect(recipe, path, changed.selection)
+            gate.check_profile(profile)
         except DaitnError as error:
             log.error("%s has changed and is not usable: %s", path, error)
             raise InvalidInput(
@@ -397,7 +406,14 @@ class Executor:
                 field="topic" if of_tests else "dataset",
                 fix="see the site's log",
             ) from None
-        self._inspected[changed.path] = stamp
+        self._inspected[_file(changed)] = stamp
+        offered = self._offered[_file(changed)]
+        self._offered[_file(changed)] = _Offered(
+            items=profile.samples,
+            # No label leaves that the descriptor does not have.
+            labels=offered.labels & gate.labels(profile.labels, profile.different).keys(),
+            least_examples=gate.least_examples(profile),
+        )
 
     def _dataset(self, work: VisitWork, attempt: Attempt) -> DatasetConfig:
         """The work's data set, if its policy allows the work."""
@@ -428,7 +444,7 @@ class Executor:
         attempt.about["data"] = data.disclosure.name
         self._admission.check(data, request_of(work))
 
-    def _publish_training(self, work: Work, progress: TrainingProgress | None) -> None:
+    def _publish_training(self, work: Work, progress: TrainingStep | None) -> None:
         if progress is not None:
             self._publish_progress(
                 work, "training", progress.examples, progress.of_examples, progress.loss
@@ -448,6 +464,25 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+_File = tuple[str, str]
+"""A data set's or a test set's name, and its path."""
+
+
+def _file(offered: DatasetConfig | TestSetConfig) -> _File:
+    return offered.disclosure.name, offered.path
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """What the gate must know of a file."""
+
+    items: int = 0
+    labels: frozenset[str] = frozenset()
+    """Those of which values may leave."""
+    least_examples: int = 0
+    """Of a visit."""
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from daitn.identity.tls import trusting
 from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.node.admission import Admission
 from daitn.node.config import NodeConfig, TestSetConfig
+from daitn.node.disclosure import coarse_tally
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import VerifierDescriptor
@@ -89,10 +91,16 @@ class _State(msgspec.Struct, frozen=True):
 class _Test:
     config: TestSetConfig
     items: list[MultipleChoice]
+    """All different."""
 
     @property
     def topic(self) -> str:
         return self.config.topic
+
+    @property
+    def least(self) -> int:
+        """Minimum number of items behind a finding."""
+        return self.config.terms.least_records
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,7 @@ class DeploymentVerifier:
         items = self._drawn(target, test)
         grades = await self._grades(session, route, items)
         right = [grade for grade in grades if grade is not None]
-        if len(right) < len(items) * (1 - _FAILED_MOST):
+        if len(right) < max(test.least, len(items) * (1 - _FAILED_MOST)):
             log.info("%s at %s does not answer", target.deployment, target.site)
             return
         now = self._descriptor(target)
@@ -237,10 +245,15 @@ class DeploymentVerifier:
             # The model changed, and either may have given any of the answers.
             return
         examination = self._examinations.setdefault(target, Examination(examined.manifest))
-        examination.took(examined.manifest, right, self._asking.window)
+        examination.took(examined.manifest, right, max(self._asking.window, test.least))
         at_s = self._later_s(target)
         finding = examination.finding(
-            self._site, target.site, target.deployment, target.topic, at_s
+            self._site,
+            target.site,
+            target.deployment,
+            target.topic,
+            at_s,
+            told=coarse_tally,
         )
         if finding.degraded:
             log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
@@ -301,13 +314,16 @@ class DeploymentVerifier:
         return _Route(facility.facility.endpoint, target.deployment, target.site)
 
     def _drawn(self, target: _Target, test: _Test) -> list[MultipleChoice]:
-        """The round's items: each is asked once before any is asked again."""
+        """The round's items, all different and enough for a finding with some answers missing: each
+        is asked once before any is asked again."""
         deck = self._decks.setdefault(target, [])
-        if len(deck) < self._asking.items:
-            fresh = list(test.items)
-            self._rng.shuffle(fresh)
-            deck.extend(fresh)
-        drawn, self._decks[target] = deck[: self._asking.items], deck[self._asking.items :]
+        enough = math.ceil(test.least / (1 - _FAILED_MOST))
+        count = min(max(self._asking.items, enough), len(test.items))
+        if len(deck) < count:
+            again = [item for item in test.items if item not in deck]
+            self._rng.shuffle(again)
+            deck.extend(again)
+        drawn, self._decks[target] = deck[:count], deck[count:]
         return drawn
 
     async def _ask(
@@ -394,7 +410,9 @@ class DeploymentVerifier:
 def _read(config: TestSetConfig) -> _Test | None:
     """The test set; none if it cannot be read, which must not stop the others."""
     try:
-        return _Test(config, read_choices(Path(config.path)))
+        test = _Test(config, list(dict.fromkeys(read_choices(Path(config.path)))))
+        config.disclosure.check_count(len(test.items))
+        return test
     except DaitnError as error:
         log.error("no deployment is examined on %s: %s", config.topic, error)
         return None

@@ -16,6 +16,7 @@ from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.messages import DeployModel
+from daitn.objects.text import without_folders
 from daitn.openai.encoding import (
     completion,
     embeddings,
@@ -79,7 +80,7 @@ class EmbeddedBackend:
             raise bad_request(error.problem, error.field, fix=error.fix) from None
         except DaitnError as error:
             self.admission.record_failure()
-            raise ApiError(502, "model_failed", error.problem) from None
+            raise ApiError(502, "model_failed", without_folders(error.problem)) from None
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
