@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from immutables import Map
@@ -18,9 +19,11 @@ from daitn.objects.messages import Demand, Sensed, Serving
 from daitn.objects.readings import LinkReading
 from daitn.objects.wire import decode
 from daitn.tools import clock
+from daitn.tools.entitled import EntitledNodes
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Message, Registration
 from daitn.tools.membership import Membership
+from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
@@ -37,6 +40,8 @@ ATTESTED_TIMEOUT_S = 5.0
 ROUTES_LAST_S = 0.25
 """Paths are recomputed this long after a link changed, as links are measured every few seconds.
 Paths to rows that changed are recomputed at once."""
+LAPSES_WITHIN_S = 1.0
+"""A deployment whose signature ends answers no longer than this."""
 BROKEN_FOR_S = 5.0
 """A site that could not be reached directly is tried directly again after this time."""
 
@@ -44,14 +49,25 @@ BROKEN_FOR_S = 5.0
 class QrrtFeed:
     """Keeps a QRRT up to date, and the paths from the site `origin` to its rows."""
 
-    def __init__(self, fabric: Fabric, membership: Membership, origin: SiteId) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        membership: Membership,
+        origin: SiteId,
+        roster: LiveRoster | None = None,
+    ) -> None:
+        """`roster`: by which names and weights of deployments are checked; none: they are
+        believed."""
         self._fabric = fabric
         self._membership = membership
         self._origin = origin
-        self._state = QrrtState()
+        self._roster = roster
+        self._entitled = None if roster is None else EntitledNodes(roster.grants())
+        self._state = QrrtState(scoped=roster is not None)
         self._evidence = EvidenceFilter()
         self._registrations: list[Registration] = []
         self._asking = Tasks()
+        self._tasks = Tasks()
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
@@ -69,11 +85,15 @@ class QrrtFeed:
                 await self._fabric.subscribe(pattern, _reader(kind, take))  # type: ignore[arg-type]
             )
         self._membership.listen(self)
+        if self._roster is not None:
+            self._roster.listen(self._check_again)
+            self._tasks.spawn(self._follow_time(), "signatures")
 
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
         await self._asking.close()
+        await self._tasks.close()
 
     def snapshot(self) -> Qrrt:
         """The current topology."""
@@ -107,7 +127,13 @@ class QrrtFeed:
         self._paths = None
 
     def described(self, node: NodeDescriptor) -> None:
-        self._state.described(self._evidence.well_signed(node), clock.now_s())
+        node = self._evidence.well_signed(node)
+        if self._entitled is None:
+            self._state.described(node, clock.now_s())
+            return
+        own, *others = self._entitled.described(node)
+        self._state.described(own, clock.now_s())
+        self._tell_entitled((own, *others))
 
     def came(self, site: SiteId) -> None:
         self._state.came(site, clock.now_s())
@@ -120,7 +146,24 @@ class QrrtFeed:
 
     def removed(self, site: SiteId) -> None:
         self._asking.end(site)
+        if self._entitled is not None:
+            self._tell_entitled(self._entitled.removed(site))
         self._state.removed(site, clock.now_s())
+
+    def _check_again(self) -> None:
+        assert self._entitled is not None
+        self._tell_entitled(self._entitled.checked_again())
+
+    async def _follow_time(self) -> None:
+        assert self._entitled is not None
+        while True:
+            await asyncio.sleep(LAPSES_WITHIN_S)
+            if self._entitled.lapsed(clock.wall_s()):
+                self._check_again()
+
+    def _tell_entitled(self, nodes: Iterable[NodeDescriptor]) -> None:
+        for node in nodes:
+            self._state.entitled(node, clock.now_s())
 
     async def _ask_attested(self, site: SiteId) -> None:
         """Request what the verifier found before this process subscribed."""

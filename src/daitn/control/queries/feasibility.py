@@ -102,6 +102,8 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
     if intent.site is not None and intent.model in cut.snapshot.rows_of:
         sites = sorted(cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model])
         reason = f"model {intent.model} is not at {intent.site}; it is at {_some(sites)}"
+    elif owned := [name for name in known if name.endswith(f"/{intent.model}")]:
+        reason = f"{intent.model} alone names no model here; there is {_some(owned)}"
     else:
         alike = known if len(known) <= _COMPARED else []
         near = difflib.get_close_matches(intent.model, alike, n=_NAMED) or known

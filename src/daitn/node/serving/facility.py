@@ -7,7 +7,11 @@ import logging
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from daitn.identity.grants import GrantBook
 from daitn.learning.consultant import Consultant
+from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
 from daitn.node.serving.backends.openai_server import OpenAiBackend
@@ -17,13 +21,15 @@ from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import FacilityDescriptor
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError
+from daitn.objects.grants import NameGrant, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.messages import DeployModel, RetireModel, Serving
+from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
 
@@ -32,6 +38,8 @@ log = logging.getLogger(__name__)
 ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Roles whose passes the API server accepts."""
 REPORT_INTERVAL_S = 1.0
+NAME_TIMEOUT_S = 2.0
+NAME_RETRY_S, NAME_RENEWAL_S = 2.0, 86400.0
 POLL_INTERVAL_S = 0.1
 """Changes of load or free memory are published within this time."""
 
@@ -48,9 +56,11 @@ class Facility:
         transport: ModelTransport,
         admit: Callable[[str, float], SiteId],
         changed: Callable[[], None],
+        speaks_for: SpeaksFor = stated_owner,
+        grants: GrantBook | None = None,
     ) -> None:
-        """`consultant` knows the recipes that may run here by the time `start` is called. `admit`:
-        see `ServingServer`."""
+        """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
+        and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -59,8 +69,15 @@ class Facility:
             upstream.name: OpenAiBackend(upstream, config.owner, changed, config.tls)
             for upstream in config.facility.upstreams
         }
-        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed)
-        server = ServingServer(admit, self._backends)
+        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed, grants)
+        server = ServingServer(admit, self._backends, speaks_for)
+        self._changed = changed
+        self._grants = grants
+        self._names: dict[str, Signed] = {}
+        """Bare names of upstream servers, as the control centre gave them."""
+        self._refused: set[str] = set()
+        """Names whose refusal was logged."""
+        self._tasks = Tasks()
         self._server = HttpServer(
             config.facility.listen, "facility.listen", server.handle, config.tls
         )
@@ -72,12 +89,16 @@ class Facility:
         await asyncio.gather(*(upstream.start() for upstream in self._upstreams.values()))
         await self._lifecycle.start()
         self._reporting = asyncio.create_task(self._report_forever(), name="serving")
+        if self._grants is not None and self._upstreams:
+            await self._ask_names(self._grants)
+            self._tasks.spawn(self._keep_names(self._grants), "names")
 
     async def close(self) -> None:
         """Stop serving, then stop the backends."""
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
+        await self._tasks.close()
         await self._server.close()
         await self._lifecycle.close()
         for upstream in self._upstreams.values():
@@ -99,7 +120,10 @@ class Facility:
             price_usd_per_hour=config.price_usd_per_hour,
             keeps_queries=config.keeps_queries,
             deployments=(
-                *(upstream.descriptor for upstream in self._upstreams.values()),
+                *(
+                    msgspec.structs.replace(upstream.descriptor, name_grant=self._names.get(name))
+                    for name, upstream in self._upstreams.items()
+                ),
                 *self._lifecycle.descriptors(),
             ),
         )
@@ -119,6 +143,33 @@ class Facility:
         model."""
         self._lifecycle.retire(decode(payload, RetireModel).name)
         return b""
+
+    async def _keep_names(self, grants: GrantBook) -> None:
+        while True:
+            lacking = not self._names.keys() >= self._upstreams.keys()
+            await asyncio.sleep(NAME_RETRY_S if lacking else NAME_RENEWAL_S)
+            await self._ask_names(grants)
+
+    async def _ask_names(self, grants: GrantBook) -> None:
+        """Ask the control centre for bare names of upstream servers; `owner/name` needs none."""
+        for name in self._upstreams:
+            try:
+                question = encode(NameQuestion(name=name))
+                key = keys.center_do("name")
+                answer = await self._fabric.request(key, question, timeout_s=NAME_TIMEOUT_S)
+                signed = decode(answer, NameAnswer).grant
+                if signed is None or self._names.get(name) == signed:
+                    continue
+                grants.read(signed, NameGrant)
+                self._names[name] = signed
+                self._changed()
+            except DaitnError as error:
+                if name not in self._refused:
+                    log.warning("queries find %s as %s: %s", name, self._full_name(name), error)
+                self._refused.add(name)
+
+    def _full_name(self, name: str) -> str:
+        return full_name(self._upstreams[name].descriptor.owner, name)
 
     def _backends(self) -> dict[str, Backend]:
         return {**self._upstreams, **self._lifecycle.backends()}
