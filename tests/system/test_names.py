@@ -5,6 +5,7 @@ Tried by outsiders, by members of the wrong kind or role, and by an authorised b
 
 from __future__ import annotations
 
+import asyncio
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -91,6 +92,20 @@ class Scene:
         assert identity is not None
         return identity.key
 
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        identity = identities.owner_identity(self.network.processes.endpoint, "curious")
+        assert identity is not None
+        return identity.network
+
+    def publish(self, who: str, key: str, payload: bytes) -> None:
+        async def work() -> None:
+            async with self.speaking(who) as (fabric, _):
+                await fabric.publish(key, payload)
+
+        asyncio.run(work())
+
     @asynccontextmanager
     async def speaking(self, who: str) -> AsyncIterator[tuple[Fabric, Identity]]:
         endpoint = self.network.processes.endpoint
@@ -124,14 +139,14 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield scene
 
 
-def forgeries(scene: Scene, network: str) -> list[DeploymentDescriptor]:
+def forgeries(scene: Scene) -> list[DeploymentDescriptor]:
     """Every claim to acme's name that somebody other than acme can make."""
     plain = scene.described("hall").facility
     assert plain is not None
     true = next(d for d in plain.deployments if d.name == "doctor")
     digest = Digest("a" * 64)
     until_s = clock.wall_s() + 3600
-    own = {"network": network, "name": "doctor", "issued_at_s": 0.0, "until_s": until_s}
+    own = {"network": scene.name, "name": "doctor", "issued_at_s": 0.0, "until_s": until_s}
     made = [true, msgspec.structs.replace(true, owner=OwnerId("rival"))]
     for who in ("stranger", "evil", "rival", "curious", "gate"):
         key = scene.key(who)
@@ -150,44 +165,42 @@ def forgeries(scene: Scene, network: str) -> list[DeploymentDescriptor]:
     return made
 
 
-async def test_a_rival_does_not_answer_under_anothers_name(scene: Scene) -> None:
+def test_a_rival_does_not_answer_under_anothers_name(scene: Scene) -> None:
     """A site advertised an existing name: 30 of 30 queries of others were read and answered."""
     evil = scene.described("evil")
-    assert evil.facility is not None
-    own = evil.facility.deployments[0]
-    async with scene.speaking("evil") as (fabric, identity):
-        for version, forged in enumerate(forgeries(scene, identity.network), 1):
-            # A name of its own shows when the gateway has heard of it.
-            mark = msgspec.structs.replace(own, name=f"mark-{version}")
-            offered = msgspec.structs.replace(
-                evil.facility, deployments=(forged, mark), endpoint=scene.lies.url[:-3]
-            )
-            lie = msgspec.structs.replace(
-                evil, facility=offered, version=evil.version + 1000 * version
-            )
-            await fabric.publish(keys.site_advert(EVIL), encode(sign_advert(lie, identity.key)))
-            wait_until(lambda: f"rival/mark-{version}" in scene.models())  # noqa: B023
-            assert {"doctor", "private"} <= scene.models()
-            for _ in range(ATTEMPTS // 10):
-                assert scene.ask("doctor") == ("the truth", "hall")
-                assert scene.ask("acme/doctor") == ("the truth", "hall")
-            for model in ("doctor@evil", "acme/doctor@evil"):
-                if forged.owner == "rival" and model == "doctor@evil":
-                    continue  # Who names this one deployment means it.
-                with pytest.raises(openai.NotFoundError):
-                    scene.ask(model)
-        # Under its own owner's name it answers; nobody is in anybody's way.
-        honest = msgspec.structs.replace(own, name="doctor", name_grant=None)
+    offered_by_it = evil.facility
+    assert offered_by_it is not None
+    own, version = offered_by_it.deployments[0], evil.version
+
+    def offer(*deployments: DeploymentDescriptor) -> None:
+        nonlocal version
+        version += 1000
         offered = msgspec.structs.replace(
-            evil.facility, deployments=(honest,), endpoint=scene.lies.url[:-3]
+            offered_by_it, deployments=deployments, endpoint=scene.lies.url[:-3]
         )
-        lie = msgspec.structs.replace(evil, facility=offered, version=evil.version + 10**6)
-        await fabric.publish(keys.site_advert(EVIL), encode(sign_advert(lie, identity.key)))
-        wait_until(lambda: "rival/doctor" in scene.models())
-        assert scene.ask("rival/doctor") == ("a lie", "evil")
-        assert scene.ask("doctor") == ("the truth", "hall")
-        # To the rival itself its own comes first.
-        assert scene.ask("doctor", scene.token("rival")) == ("a lie", "evil")
+        lie = msgspec.structs.replace(evil, facility=offered, version=version)
+        scene.publish("evil", keys.site_advert(EVIL), encode(sign_advert(lie, scene.key("evil"))))
+
+    for number, forged in enumerate(forgeries(scene)):
+        # A name of its own shows when the gateway has heard of it.
+        offer(forged, msgspec.structs.replace(own, name=f"mark-{number}", name_grant=None))
+        wait_until(lambda: f"rival/mark-{number}" in scene.models())  # noqa: B023
+        assert {"doctor", "private"} <= scene.models()
+        for _ in range(ATTEMPTS // 10):
+            assert scene.ask("doctor") == ("the truth", "hall")
+            assert scene.ask("acme/doctor") == ("the truth", "hall")
+        for model in ("doctor@evil", "acme/doctor@evil"):
+            if forged.owner == "rival" and model == "doctor@evil":
+                continue  # Who names this one deployment means it.
+            with pytest.raises(openai.NotFoundError):
+                scene.ask(model)
+    # Under its own owner's name it answers; nobody is in anybody's way.
+    offer(msgspec.structs.replace(own, name="doctor", name_grant=None))
+    wait_until(lambda: "rival/doctor" in scene.models())
+    assert scene.ask("rival/doctor") == ("a lie", "evil")
+    assert scene.ask("doctor") == ("the truth", "hall")
+    # To the rival itself its own comes first.
+    assert scene.ask("doctor", scene.token("rival")) == ("a lie", "evil")
 
 
 @pytest.mark.parametrize("who", ["stranger", "curious", "acme", "gate", "evil"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
 from daitn.topology.qrrt.filters import FILTERS, RESTED, Filter, FilterCause, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Flags
+from daitn.topology.qrrt.snapshot import Flags, Qrrt
 
 __all__ = ["REFUSED_ROWS", "TOLD_ROWS", "refuse", "rejections"]
 
@@ -96,7 +97,7 @@ def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
 
 
 def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
-    intent, known = cut.intent, sorted(cut.snapshot.rows_of)
+    intent, known = cut.intent, sorted(_shortest(cut.snapshot))
     if intent.model == AUTO and intent.site is None:
         return _later("unavailable", "no model is deployed in the network", None, decision)
     if intent.site is not None and intent.model in cut.snapshot.rows_of:
@@ -116,6 +117,13 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
         decision=decision,
         relaxations=(),
     )
+
+
+def _shortest(snapshot: Qrrt) -> Iterator[str]:
+    """What each model is called: by its bare name if that means it, else as `owner/name`."""
+    for name, rows in snapshot.rows_of.items():
+        if snapshot.rows[int(rows[0])].called[-1] == name:
+            yield name
 
 
 def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:
