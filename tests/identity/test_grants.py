@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daitn.identity.grants import mandate_text, read_mandate, split_token
+from daitn.identity.grants import read_signed, signed_text, split_token
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, Signed
 from tests.scenes.grants import NOW_S, Members
@@ -76,7 +76,7 @@ def test_a_token_shows_its_mandate_and_hides_its_secret() -> None:
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", token)
     assert len(token) < 1024
     secret, text = split_token(token)
-    assert MEMBERS.book().read(read_mandate(text), Mandate).secret == secret
+    assert MEMBERS.book().read(read_signed(text), Mandate).secret == secret
     assert token.removeprefix("daitn-").partition(".")[0] not in text
     assert MEMBERS.token() != token
 
@@ -84,12 +84,12 @@ def test_a_token_shows_its_mandate_and_hides_its_secret() -> None:
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_other_texts_are_no_tokens(text: str) -> None:
     with pytest.raises(Refused):
-        read_mandate(split_token(f"daitn-{text}")[1])
+        read_signed(split_token(f"daitn-{text}")[1])
 
 
 def test_a_mandate_survives_its_header() -> None:
     signed = MEMBERS.mandate()
-    assert read_mandate(mandate_text(signed)) == signed
+    assert read_signed(signed_text(signed)) == signed
     with pytest.raises(Refused):
-        read_mandate("A" * 9000)
+        read_signed("A" * 9000)
     assert isinstance(signed, Signed)

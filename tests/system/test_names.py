@@ -299,3 +299,20 @@ def test_nobody_makes_a_token_for_an_owner_without_its_key(scene: Scene, tmp_pat
     ended = scene.network.daitn_as(path, *options)
     assert ended.returncode == 3
     assert "not acme's" in ended.stderr
+
+
+def test_a_sealed_query_is_answered_and_its_errors_quote_nothing(scene: Scene) -> None:
+    options = ("query", "a secret", "--sealed", "--gateway", scene.url)
+    for key in ("none", scene.token("acme")):
+        asked = scene.network.json(*options, "--model", "doctor", "--key", key)
+        assert asked["answer"]["choices"][0]["message"]["content"] == "the truth"
+        assert asked["daitn"]["facility"] == "hall"
+    text = scene.network.daitn(*options, "--model", "doctor")
+    assert text.stdout == "the truth\n"
+    refused = scene.network.daitn(*options, "--model", "private")
+    assert refused.returncode == 3
+    # Without the seal it is the same request, which the facility cannot open.
+    with pytest.raises(openai.BadRequestError, match="cannot be opened"):
+        scene.client().chat.completions.create(
+            model="doctor@hall", messages=HELLO, extra_body={"sealed": "AAAA"}
+        )

@@ -22,7 +22,7 @@ from daitn.control.placement.reconcile import (
 )
 from daitn.identity.grants import GrantBook
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, ModelPolicy
-from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
+from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, SiteId, checked_name
 from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
@@ -171,6 +171,8 @@ class DeploymentService:
         name, asker = decode(payload, NameQuestion).name, caller()
         if self._names is None or asker is None:
             return encode(NameAnswer())
+        if Role.FACILITY not in asker.roles:
+            raise Refused(f"{asker.name} is no facility", field="role")
         if name in self._desired and self._desired[name].model.owner != asker.owner:
             raise Refused(f"the name {name} is {self._desired[name].model.owner}'s", field="name")
         return encode(NameAnswer(grant=self._names.give(asker.owner, name)))

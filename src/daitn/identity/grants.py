@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from daitn.identity.keys import SigningKey, check_signature
+from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
-from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, Signed
+from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, SealingKey, Signed
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode
@@ -20,10 +21,10 @@ from daitn.objects.wire import canonical, decode
 __all__ = [
     "TOKEN_PREFIX",
     "GrantBook",
-    "mandate_text",
     "new_token",
-    "read_mandate",
+    "read_signed",
     "sign_statement",
+    "signed_text",
     "split_token",
 ]
 
@@ -35,6 +36,7 @@ _DOMAINS: Final[Mapping[type, bytes]] = {
     DeploymentGrant: b"daitn deployment grant 1\0",
     NameGrant: b"daitn name grant 1\0",
     Mandate: b"daitn mandate 1\0",
+    SealingKey: b"daitn sealing key 1\0",
 }
 """A signature of one is one of nothing else."""
 
@@ -42,13 +44,16 @@ _SIGNERS: Final[Mapping[type, Kind]] = {
     DeploymentGrant: Kind.OWNER,
     NameGrant: Kind.CENTER,
     Mandate: Kind.OWNER,
+    SealingKey: Kind.SITE,
 }
 
-T = TypeVar("T", DeploymentGrant, NameGrant, Mandate)
+T = TypeVar("T", DeploymentGrant, NameGrant, Mandate, SealingKey)
 
 
-def sign_statement(statement: DeploymentGrant | NameGrant | Mandate, key: SigningKey) -> Signed:
-    """Sign a grant or a mandate."""
+def sign_statement(
+    statement: DeploymentGrant | NameGrant | Mandate | SealingKey, key: SigningKey
+) -> Signed:
+    """Sign one of them."""
     text = canonical(statement)
     signature = key.sign(_DOMAINS[type(statement)] + text)
     return Signed(statement=text, public_key=key.public, signature=signature)
@@ -66,7 +71,7 @@ class GrantBook:
     def read(self, signed: Signed, kind: type[T]) -> T:
         """The statement, if it is in force and signed by who may sign it.
 
-        An owner signs for itself only. Raises `Refused` or `Corrupt`.
+        An owner or a site signs for itself only. Raises `Refused` or `Corrupt`.
         """
         member = self.members().get(signed.public_key)
         if member is None or member.kind is not _SIGNERS[kind]:
@@ -75,7 +80,10 @@ class GrantBook:
         statement = decode(signed.statement, kind)
         if statement.network != self.network:
             raise _refused("it is for another network")
-        if member.kind is Kind.OWNER and statement.owner != member.name:
+        if isinstance(statement, SealingKey):
+            if statement.site != member.name or Role.FACILITY not in member.roles:
+                raise _refused(f"{member.name} cannot sign for a facility {statement.site}")
+        elif member.kind is Kind.OWNER and statement.owner != member.name:
             raise _refused(f"{member.name} cannot sign for {statement.owner}")
         if not self.wall_s() < statement.until_s:
             raise _refused("it has expired")
@@ -108,7 +116,7 @@ def new_token(
         per_s=limits[0],
         burst=limits[1],
     )
-    return f"{TOKEN_PREFIX}{secret}.{mandate_text(sign_statement(mandate, key))}"
+    return f"{TOKEN_PREFIX}{secret}.{signed_text(sign_statement(mandate, key))}"
 
 
 def split_token(token: str) -> tuple[str, str]:
@@ -119,13 +127,13 @@ def split_token(token: str) -> tuple[str, str]:
     return _digest(secret), text
 
 
-def mandate_text(signed: Signed) -> str:
-    """A signed mandate as text, for a token or a header."""
+def signed_text(signed: Signed) -> str:
+    """What is signed as text, for tokens, headers and JSON."""
     return base64.urlsafe_b64encode(canonical(signed)).decode().rstrip("=")
 
 
-def read_mandate(text: str) -> Signed:
-    """The reverse of `mandate_text`. Raises `Refused`."""
+def read_signed(text: str) -> Signed:
+    """The reverse of `signed_text`. Raises `Refused`."""
     try:
         if len(text) > _MOST_TEXT:
             raise ValueError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from daitn.identity.grants import GrantBook, read_mandate
+from daitn.identity.grants import GrantBook, read_signed
 from daitn.identity.passes import PassBook
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import Mandate
@@ -72,7 +72,7 @@ class Askers:
         known = self._known.get(text)
         if known is None or known.until_s <= now_s:
             try:
-                known = self._grants.read(read_mandate(text), Mandate)
+                known = self._grants.read(read_signed(text), Mandate)
             except (Refused, Corrupt) as error:
                 raise _refused(f"the mandate does not hold: {error.problem}") from None
             if len(self._known) >= _MOST_KNOWN:

@@ -104,6 +104,7 @@ class Roles:
                 changed,
                 self._askers.speaks_for if self._askers else stated_owner,
                 grants,
+                key,
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:

@@ -130,6 +130,8 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Price of hosting one model."""
     keeps_queries: bool = False
     """Whether queries are retained after they are answered."""
+    sealing: Signed | None = None
+    """Its signed `SealingKey`; none: it opens no sealed queries."""
     deployments: Annotated[
         tuple[DeploymentDescriptor, ...], msgspec.Meta(max_length=MOST_DEPLOYMENTS)
     ] = ()

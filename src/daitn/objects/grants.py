@@ -13,7 +13,7 @@ import msgspec
 
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 
-__all__ = ["DeploymentGrant", "Mandate", "NameGrant", "Signed", "full_name"]
+__all__ = ["DeploymentGrant", "Mandate", "NameGrant", "SealingKey", "Signed", "full_name"]
 
 
 def full_name(owner: str, name: str) -> str:
@@ -59,6 +59,16 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     """Queries per second at each gateway, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
+
+
+class SealingKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A facility's word that queries sealed to this key can be read at the site alone."""
+
+    network: Word
+    site: SiteId
+    public: Word
+    """X25519, base64."""
+    until_s: float
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):

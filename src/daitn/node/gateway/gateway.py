@@ -17,6 +17,7 @@ from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
 from daitn.control.queries.retry_budget import RetryBudget
+from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
 from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
@@ -31,6 +32,7 @@ from daitn.node.gateway.errors import (
     internal,
     overloaded,
     status_of,
+    unavailable,
 )
 from daitn.node.gateway.failover import FailoverProxy
 from daitn.node.gateway.packet_queries import Packets, answer_by_packet, packet_plan
@@ -41,6 +43,7 @@ from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.http import Reply, Request
+from daitn.node.http.api import json_response
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
@@ -176,7 +179,7 @@ class Gateway:
             if full:
                 raise overloaded("this gateway is full")
             self._budget.deposit(time.monotonic())
-            if self._is_autonomous(query):
+            if self._is_autonomous(query) and not query.intent.constraints.choose_only:
                 pending = self._answer_by_packet(query)
             else:
                 if query.intent.constraints.sealed_to:
@@ -186,6 +189,8 @@ class Gateway:
                         fix="set autonomous too",
                     )
                 self._decide(query)
+                if query.intent.constraints.choose_only:
+                    return self._choose(query)
                 pending = self._plans.answer(query, writer)
             if deadline_s is None:
                 response = await pending
@@ -272,6 +277,24 @@ class Gateway:
         if isinstance(plan, QueryRefusal):
             raise infeasible(plan)
         query.decision.plan = plan
+
+    def _choose(self, query: RequestContext) -> Reply:
+        """The first deployment of the plan to which a query can be sealed. Raises `ApiError`."""
+        rows = query.snapshot.rows
+        row = next((row for row in query.plan.rows if rows[row].facility.sealing), None)
+        if row is None:
+            raise unavailable("no facility that may answer opens sealed queries")
+        chosen, sealing = rows[row], rows[row].facility.sealing
+        assert sealing is not None
+        self._record(query, QueryStatus.ANSWERED, 200, "it only chose")
+        return json_response(
+            {
+                "object": "daitn.choice",
+                "model": chosen.id,
+                "owner": chosen.descriptor.owner,
+                "sealing": signed_text(sealing),
+            }
+        )
 
     def _record(
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str

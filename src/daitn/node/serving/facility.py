@@ -6,10 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
-from daitn.identity.grants import GrantBook
+from daitn.identity.grants import GrantBook, sign_statement
+from daitn.identity.keys import SigningKey
+from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
 from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
@@ -17,11 +20,12 @@ from daitn.node.http import HttpServer
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle
+from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import FacilityDescriptor
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError
-from daitn.objects.grants import NameGrant, Signed, full_name
+from daitn.objects.grants import NameGrant, SealingKey, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
 from daitn.objects.wire import decode, encode
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Roles whose passes the API server accepts."""
 REPORT_INTERVAL_S = 1.0
+SEALING_LASTS_S = 366 * 86400.0
+"""From the node's start."""
 NAME_TIMEOUT_S = 2.0
 NAME_RETRY_S, NAME_RENEWAL_S = 2.0, 86400.0
 POLL_INTERVAL_S = 0.1
@@ -58,9 +64,11 @@ class Facility:
         changed: Callable[[], None],
         speaks_for: SpeaksFor = stated_owner,
         grants: GrantBook | None = None,
+        key: SigningKey | None = None,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
-        and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`."""
+        and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
+        the site's, with which it signs where queries can be sealed to."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -70,7 +78,21 @@ class Facility:
             for upstream in config.facility.upstreams
         }
         self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed, grants)
-        server = ServingServer(admit, self._backends, speaks_for)
+        receiver = None
+        self._sealing: Signed | None = None
+        if grants is not None and key is not None:
+            receiver = ReceiverKey.at(Path(config.state) / "sealing-key")
+            self._sealing = sign_statement(
+                SealingKey(
+                    network=grants.network,
+                    site=config.site,
+                    public=receiver.public,
+                    until_s=clock.wall_s() + SEALING_LASTS_S,
+                ),
+                key,
+            )
+        sealed = None if receiver is None else Unsealer(config.site, receiver)
+        server = ServingServer(admit, self._backends, speaks_for, sealed)
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}
@@ -119,6 +141,7 @@ class Facility:
             recipes=self._lifecycle.recipes if config.hosts else (),
             price_usd_per_hour=config.price_usd_per_hour,
             keeps_queries=config.keeps_queries,
+            sealing=self._sealing,
             deployments=(
                 *(
                     msgspec.structs.replace(upstream.descriptor, name_grant=self._names.get(name))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import error_response, json_response, read_body
 from daitn.node.serving.backends.protocol import Backend
-from daitn.node.serving.request import read_query
+from daitn.node.serving.request import ServingRequest, read_query
+from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
@@ -39,10 +41,12 @@ class ServingServer:
         admit: Admit,
         backends: Callable[[], Mapping[str, Backend]],
         speaks_for: SpeaksFor = stated_owner,
+        unsealer: Unsealer | None = None,
     ) -> None:
         """`backends`: the deployments here, by name. `speaks_for`: in whose name a site asks;
         raises `Refused`."""
         self._speaks_for = speaks_for
+        self._unsealer = unsealer
         self._admit = admit
         self._backends = backends
 
@@ -79,6 +83,12 @@ class ServingServer:
                 404, "model_not_found", f"this facility has no model {query.model}", param="model"
             )
         self._check(backend, owner)
+        if self._unsealer is not None and SEALED_MARK in query.body:
+            return await self._unsealer.answer(query, partial(self._answer, request, backend))
+        return await self._answer(request, backend, query)
+
+    async def _answer(self, request: Request, backend: Backend, query: ServingRequest) -> Reply:
+        api = query.api
         if api not in backend.descriptor.apis:
             raise ApiError(400, "invalid_request", f"{query.model} does not answer {api}")
         queued_s = time.perf_counter()
