@@ -23,6 +23,7 @@ from daitn.objects.roster import Kind, Member, Roster
 from daitn.tools import clock
 
 HALL = SiteId("hall")
+DOCTOR = "doctor@hall"
 KEY = ReceiverKey.generate()
 SECRET = "the patient in bed seven"
 BODY: dict[str, Any] = {
@@ -39,25 +40,29 @@ def key(**said: Any) -> SealingKey:
 
 
 def test_the_facility_reads_it_and_the_asker_its_answer() -> None:
-    query = seal_query(b"a question", key())
-    body, reply_to = open_query(query.text, HALL, KEY)
+    query = seal_query(b"a question", DOCTOR, key())
+    body, reply_to = open_query(query.text, DOCTOR, KEY)
     assert body == b"a question"
     answer = seal_answer(b"an answer", query.text, reply_to, {"prompt_tokens": 2})
     assert query.open(msgspec.json.encode(answer)) == b"an answer"
 
 
 def test_nobody_else_does_and_nothing_of_it_can_be_changed() -> None:
-    query, other = seal_query(b"a question", key()), seal_query(b"a question", key())
-    for text, site, opener in (
-        (query.text, HALL, ReceiverKey.generate()),
-        (query.text, SiteId("evil"), KEY),
-        (query.text[:-8] + "AAAAAAA=", HALL, KEY),
-        ("", HALL, KEY),
-        ("?", HALL, KEY),
+    query, other = (
+        seal_query(b"a question", DOCTOR, key()),
+        seal_query(b"a question", DOCTOR, key()),
+    )
+    for text, deployment, opener in (
+        (query.text, DOCTOR, ReceiverKey.generate()),
+        (query.text, "doctor@evil", KEY),
+        (query.text, "quack@hall", KEY),
+        (query.text[:-8] + "AAAAAAA=", DOCTOR, KEY),
+        ("", DOCTOR, KEY),
+        ("?", DOCTOR, KEY),
     ):
         with pytest.raises(DaitnError):
-            open_query(text, site, opener)
-    _, reply_to = open_query(query.text, HALL, KEY)
+            open_query(text, deployment, opener)
+    _, reply_to = open_query(query.text, DOCTOR, KEY)
     crossed = msgspec.json.encode(seal_answer(b"an answer", other.text, reply_to))
     stranger = ReceiverKey.generate().public
     forged = msgspec.json.encode(seal_answer(b"an answer", query.text, stranger))
@@ -103,7 +108,7 @@ def test_gateways_see_what_a_query_is_about_and_not_its_text(tmp_path: Path) -> 
     for request in (choosing(BODY), outer):
         assert SECRET not in json.dumps(request)
     assert outer["model"] == "doctor@hall"
-    assert json.loads(open_query(query.text, HALL, KEY)[0])["messages"] == BODY["messages"]
+    assert json.loads(open_query(query.text, DOCTOR, KEY)[0])["messages"] == BODY["messages"]
 
 
 def test_a_gateway_that_lies_about_the_facility_learns_nothing(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def sealed(
     _check("jurisdictions", facility.jurisdiction, body)
     _check("owners", facility.owner, body)
     inner = {name: value for name, value in body.items() if name != "daitn"}
-    query = seal_query(msgspec.json.encode({**inner, "stream": False}), key)
+    query = seal_query(msgspec.json.encode({**inner, "stream": False}), chosen.model, key)
     outer = {
         "model": f"{model}@{site}",
         "messages": _NOTHING,

@@ -56,22 +56,25 @@ class SealedQuery:
         return open_sealed(sealed, self._reply, _answers(self.text))
 
 
-def seal_query(body: bytes, key: SealingKey) -> SealedQuery:
-    """Seal a request of OpenAI's API to a facility. Raises `InvalidInput` for an unusable key."""
+def seal_query(body: bytes, deployment: str, key: SealingKey) -> SealedQuery:
+    """Seal a request of OpenAI's API for one deployment (`NAME@SITE`) to its facility.
+
+    Raises `InvalidInput` for an unusable key.
+    """
     reply = ReceiverKey.generate()
     question = canonical(_Question(body, reply.public))
-    sealed = seal(question, key.public, _QUERY + key.site.encode())
+    sealed = seal(question, key.public, _QUERY + deployment.encode())
     return SealedQuery(base64.b64encode(sealed).decode(), reply)
 
 
-def open_query(text: str, site: str, key: ReceiverKey) -> tuple[bytes, str]:
+def open_query(text: str, deployment: str, key: ReceiverKey) -> tuple[bytes, str]:
     """A sealed request, and the key to seal its answer to. Raises `Corrupt`, `Refused` or
     `InvalidInput`."""
     try:
         sealed = base64.b64decode(text, validate=True)
     except ValueError:
         raise Corrupt("it is not base64", field="sealed") from None
-    question = decode(open_sealed(sealed, key, _QUERY + site.encode()), _Question)
+    question = decode(open_sealed(sealed, key, _QUERY + deployment.encode()), _Question)
     class_id(question.reply_to)
     return question.body, question.reply_to
 

@@ -24,7 +24,7 @@ from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import FacilityDescriptor
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.grants import NameGrant, SealingKey, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
@@ -186,6 +186,9 @@ class Facility:
                 grants.read(signed, NameGrant)
                 self._names[name] = signed
                 self._changed()
+            except Unreachable as error:
+                log.info("no bare names for now: %s", error)
+                return
             except DaitnError as error:
                 if name not in self._refused:
                     log.warning("queries find %s as %s: %s", name, self._full_name(name), error)

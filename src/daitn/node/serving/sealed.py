@@ -18,6 +18,7 @@ from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.openai.responses import NotJson, read_usage
+from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["SEALED_MARK", "Unsealer"]
 
@@ -42,9 +43,12 @@ class Unsealer:
         field = raw_fields(query.body).get("sealed")
         if field is None:
             return await ask(query)
+        if query.stream:
+            raise bad_request("a sealed query is answered in one piece", "stream")
         try:
             text = msgspec.json.decode(field, type=str)
-            body, reply_to = open_query(text, self._site, self._key)
+            deployment = deployment_id(query.model, self._site)
+            body, reply_to = open_query(text, deployment, self._key)
             body = rewritten(raw_fields(body), {"model": query.model, "stream": False})
         except (DaitnError, ApiError, msgspec.DecodeError):
             raise bad_request("cannot be opened here", "sealed") from None
