@@ -20,7 +20,7 @@ from daitn.node.config import UpstreamConfig
 from daitn.node.serving import lifecycle as hosting
 from daitn.objects.deployments import DeploymentState, ModelPolicy
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, StorageFull
-from daitn.objects.identifiers import Digest
+from daitn.objects.identifiers import Digest, OwnerId
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import encode
 from daitn.tools.fabric.memory import MemoryNetwork
@@ -409,4 +409,7 @@ async def test_a_facility_hosts_what_its_owner_signed(
     deployed = site.deployed("doctor")
     assert deployed is not None
     assert deployed.grant == members.grant()
+    rivals = members.grant("rival", owner=OwnerId("rival"))
+    with pytest.raises(Refused, match="is acme's"):
+        await site.deploy("doctor", model, owner="rival", grant=rivals)
     await site.close()

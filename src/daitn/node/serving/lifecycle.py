@@ -231,6 +231,12 @@ class ModelLifecycle:
                 fix="rename it",
             )
         existing = self._deployments.get(desired.name)
+        if self._grants is not None and existing and existing.desired.owner != desired.owner:
+            raise Refused(
+                f"{desired.name} is {existing.desired.owner}'s at {self._config.site}",
+                field="name",
+                fix="retire that one first, or use another name",
+            )
         if existing is None and len(upstreams) + len(self._deployments) >= MOST_DEPLOYMENTS:
             raise StorageFull(
                 f"{self._config.site} has {MOST_DEPLOYMENTS} deployments", fix="retire one first"
