@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -68,6 +69,7 @@ class QrrtFeed:
         self._registrations: list[Registration] = []
         self._asking = Tasks()
         self._tasks = Tasks()
+        self._members_changed = asyncio.Event()
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
@@ -85,9 +87,10 @@ class QrrtFeed:
                 await self._fabric.subscribe(pattern, _reader(kind, take))  # type: ignore[arg-type]
             )
         self._membership.listen(self)
-        if self._roster is not None:
-            self._roster.listen(self._check_again)
-            self._tasks.spawn(self._follow_time(), "signatures")
+        if self._roster is not None and self._entitled is not None:
+            # Not at once: a check may be what found out that the roster has changed.
+            self._roster.listen(self._members_changed.set)
+            self._tasks.spawn(self._check_forever(self._entitled), "signatures")
 
     async def close(self) -> None:
         for registration in self._registrations:
@@ -150,16 +153,15 @@ class QrrtFeed:
             self._tell_entitled(self._entitled.removed(site))
         self._state.removed(site, clock.now_s())
 
-    def _check_again(self) -> None:
-        assert self._entitled is not None
-        self._tell_entitled(self._entitled.checked_again())
-
-    async def _follow_time(self) -> None:
-        assert self._entitled is not None
+    async def _check_forever(self, entitled: EntitledNodes) -> None:
+        """Check all deployments anew whenever the roster changes or a signature ends."""
         while True:
-            await asyncio.sleep(LAPSES_WITHIN_S)
-            if self._entitled.lapsed(clock.wall_s()):
-                self._check_again()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAPSES_WITHIN_S):
+                    await self._members_changed.wait()
+            if self._members_changed.is_set() or entitled.lapsed(clock.wall_s()):
+                self._members_changed.clear()
+                self._tell_entitled(entitled.checked_again())
 
     def _tell_entitled(self, nodes: Iterable[NodeDescriptor]) -> None:
         for node in nodes:
