@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from daitn.center.deployments import DeploymentService
 from daitn.center.drrt_feed import JournalKeys
+from daitn.center.names import BareNames
+from daitn.identity.grants import GrantBook
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert
 from daitn.objects.deployments import (
@@ -169,11 +171,13 @@ class World:
             self.mdfs[site] = Mdf(self.network, site, self._seen)
             await self.mdfs[site].start()
 
-    async def start(self) -> None:
+    async def start(self, grants: GrantBook | None = None, names: BareNames | None = None) -> None:
         self._fabric = self.network.open(CENTER_SITE)
         self._membership = Membership(self._fabric, JournalKeys(self.journal))
         self._qrrt = QrrtFeed(self._fabric, self._membership, CENTER_SITE)
-        self.service = DeploymentService(self._fabric, self.journal, self._membership, self._qrrt)
+        self.service = DeploymentService(
+            self._fabric, self.journal, self._membership, self._qrrt, grants, names
+        )
         await self._membership.start()
         await self._qrrt.start()
         await self.service.start()

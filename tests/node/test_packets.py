@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
+from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
+from daitn.node.asking import Askers
 from daitn.node.config import check_node_config
 from daitn.node.forwarder.offers import home
 from daitn.node.forwarder.query_client import PacketAnswer, PacketQueryClient
@@ -25,7 +28,7 @@ from daitn.node.forwarder.query_service import PacketQuestion, QueryService
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput, NotFound
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import ApiError
 from daitn.steering.reports import pending_reports
@@ -34,6 +37,7 @@ from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Flag, Packet, PacketKind, decode_packet, encode_packet
 from daitn.steering.wire.replies import Reason, Refusal
 from daitn.tools.adjacency.memory import MemoryLinks
+from tests.scenes.grants import Members
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import until
 
@@ -83,12 +87,14 @@ class Scene:
     """Of gate."""
     clinics: ReceiverKey
 
-    async def ask(self, seal_to: str = "", **constraints: Any) -> tuple[PacketAnswer, ...]:
+    async def ask(
+        self, seal_to: str = "", owner: str = "ana", mandate: str = "", **constraints: Any
+    ) -> tuple[PacketAnswer, ...]:
         classes = {"clinics": self.clinics.public}
         asking = PacketQueryClient(self.runtimes["gate"], self.key, classes, seal_to)
         intent = QueryIntent(
             origin=SiteId("gate"),
-            owner="ana",
+            owner=owner,
             api=Api.CHAT,
             model="auto",
             topic="medicine",
@@ -96,7 +102,7 @@ class Scene:
             tokens_out=3,
             constraints=QueryConstraints(**constraints),
         )
-        return await asking.ask(intent, PacketQuestion(Api.CHAT, ASKED, "gate:1"))
+        return await asking.ask(intent, PacketQuestion(Api.CHAT, ASKED, "gate:1", mandate=mandate))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,14 @@ def servers() -> Iterator[dict[str, OpenAiServer]]:
 
 @pytest.fixture
 async def scene(servers: dict[str, OpenAiServer]) -> AsyncIterator[Scene]:
+    async with built(servers) as scene:
+        yield scene
+
+
+@asynccontextmanager
+async def built(
+    servers: dict[str, OpenAiServer], askers: Askers | None = None
+) -> AsyncIterator[Scene]:
     clinics, key, known = ReceiverKey.generate(), SigningKey.generate(), dict[SiteId, str]()
     offers = {
         "near": Offer("answer:medicine", fit=0.9, trust=2, serve_s=0.01),
@@ -128,6 +142,7 @@ async def scene(servers: dict[str, OpenAiServer]) -> AsyncIterator[Scene]:
                 lambda offer=offer: (("doctor", offer),),  # type: ignore[misc]
                 known.get,
                 [clinics] if site == "clinic" else [],
+                askers=askers,
             )
             stack.push_async_callback(service.close)
             runtimes[site] = ForwarderRuntime(SiteId(site), service)
@@ -300,3 +315,30 @@ def test_a_nodes_file_says_what_is_wrong_with_its_classes(
     with pytest.raises((InvalidInput, NotFound)) as wrong:
         check_node_config({**plain, "roles": ["forwarder"], "forwarder": changes}, tmp_path)
     assert wrong.value.field == field
+
+
+async def test_a_packet_asks_in_no_owners_name_without_a_mandate(
+    servers: dict[str, OpenAiServer],
+) -> None:
+    """Any gateway, and whoever took its signature away, could name any owner."""
+    members, gate = Members(), SiteId("gate")
+    passes = PassBook(SiteId("near"), lambda site: None)
+    askers = Askers(SiteId("near"), members.book(), passes, {gate: "host"}.get)
+    acmes = signed_text(members.mandate())
+    others = signed_text(members.mandate(gateways=(SiteId("door"),)))
+    rivals = signed_text(members.mandate("rival", owner=OwnerId("rival")))
+    async with built(servers, askers) as scene:
+        for name in ("acme", "host"):
+            with pytest.raises(ApiError, match="nobody known here signed"):
+                await scene.ask(owner=name, mandate=acmes)
+        scene.known[gate] = scene.key.public
+        for mandate in ("", others, rivals, "rubbish"):
+            for seal_to in ("", "clinics"):
+                with pytest.raises(ApiError, match="mandate"):
+                    await scene.ask(seal_to, owner="acme", mandate=mandate)
+        for owner, mandate in (("acme", acmes), ("host", ""), ("", "")):
+            (answer,) = await scene.ask(owner=owner, mandate=mandate)
+            assert said(answer) == "says near"
+        scene.tap.change = unsigned
+        with pytest.raises(ApiError, match="nobody known here signed"):
+            await scene.ask(owner="acme", mandate=acmes)

@@ -71,6 +71,7 @@ def upstream(name: str, server: OpenAiServer, **changes: Any) -> dict[str, Any]:
     return {"name": name, "url": server.url, "apis": apis, **changes}
 
 
+CLINIC = "clinic"
 SAYS = {"east": "from east", "west": "from west", "home": "from the nurse"}
 
 
@@ -82,8 +83,8 @@ def built(folder: Path) -> Iterator[Scene]:
             site: stack.enter_context(OpenAiServer(text=text)) for site, text in SAYS.items()
         }
         nodes = [
-            facility("east", upstream("doctor", servers["east"], slots=2, queue=6)),
-            facility("west", upstream("doctor", servers["west"], slots=2, queue=6)),
+            facility("east", upstream("doctor", servers["east"], slots=2, queue=6), owner=CLINIC),
+            facility("west", upstream("doctor", servers["west"], slots=2, queue=6), owner=CLINIC),
             facility(
                 "home",
                 upstream("nurse", servers["home"], price_usd_per_1k_out=0.001),

@@ -55,7 +55,11 @@ class Star:
                 "price_usd_per_1k_in": 1.0,
             }
             receives = {"receives": ["clinics.key"]} if site == "clinic" else {}
-            nodes.append(mesh.node(site, to_hub, entry=facility(site, upstream), **receives))
+            nodes.append(
+                mesh.node(
+                    site, to_hub, entry=facility(site, upstream, owner="hospital"), **receives
+                )
+            )
         self.network: Network = build(folder, nodes)
 
     def ask(self, **constraints: Any) -> tuple[str, dict[str, str]]:

@@ -159,7 +159,7 @@ async def test_a_member_commands_no_site(network: Network, who: str) -> None:
 @pytest.mark.parametrize("who", ["north", "mpvu"])
 async def test_a_site_is_no_owner_and_no_operator(network: Network, who: str) -> None:
     async with speaking(network, who) as fabric:
-        for verb in sorted(set(CENTER_VERBS) - {"report"}):
+        for verb in sorted(set(CENTER_VERBS) - {"report", "name"}):
             assert "may not do this" in await refusal(fabric, keys.center_do(verb))
 
 
@@ -167,6 +167,7 @@ async def test_an_owner_does_not_steer(network: Network) -> None:
     async with speaking(network, "curious") as fabric:
         assert "may not do this" in await refusal(fabric, keys.center_do("steer"))
         assert "may not do this" in await refusal(fabric, keys.center_do("report"))
+        assert "may not do this" in await refusal(fabric, keys.center_do("name"))
 
 
 async def test_a_curious_owner_sees_and_commands_its_own_jobs_only(network: Network) -> None:

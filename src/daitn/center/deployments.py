@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from daitn.center.backoff import Backoff
+from daitn.center.names import BareNames
 from daitn.center.placement import placement
 from daitn.control.placement.reconcile import (
     Place,
@@ -19,11 +20,12 @@ from daitn.control.placement.reconcile import (
     hindrance,
     next_steps,
 )
+from daitn.identity.grants import GrantBook
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, ModelPolicy
-from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
+from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, SiteId, checked_name
-from daitn.objects.messages import DeployModel, RetireModel, Serving
+from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
 from daitn.objects.models import ModelRef
 from daitn.objects.placement import (
     DeployIntent,
@@ -36,8 +38,9 @@ from daitn.objects.placement import (
 )
 from daitn.objects.queries import AUTO
 from daitn.objects.wire import decode, encode
+from daitn.tools.entitled import check_grant
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import check_owner
+from daitn.tools.fabric.caller import caller, check_owner
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
@@ -61,8 +64,18 @@ class DeploymentService:
     """Stores operators' intents in the journal, and keeps facilities in line with them."""
 
     def __init__(
-        self, fabric: Fabric, journal: Journal, membership: Membership, qrrt: QrrtFeed
+        self,
+        fabric: Fabric,
+        journal: Journal,
+        membership: Membership,
+        qrrt: QrrtFeed,
+        grants: GrantBook | None = None,
+        names: BareNames | None = None,
     ) -> None:
+        """`grants` checks what owners signed, `names` gives bare names; none in a network without a
+        roster."""
+        self._grants = grants
+        self._names = names
         self._fabric = fabric
         self._journal = journal
         self._membership = membership
@@ -125,12 +138,43 @@ class DeploymentService:
         before = self._desired.get(name)
         if before is not None:
             check_owner(before.model.owner, f"the deployment {name}")
+            if before.model.owner != model.owner:
+                raise Refused(
+                    f"{before.model.owner} has deployed a model as {name}",
+                    field="name",
+                    fix="use another name, see `--as`",
+                )
         desired = DesiredDeployment(
             name=name, intent=intent, model=model, places=before.places if before else ()
         )
         self._check(desired)
+        if self._grants is not None:
+            desired = self._granted(desired, self._grants)
         self._store(self._with_places(desired))
         return self.view(name)
+
+    def _granted(self, desired: DesiredDeployment, grants: GrantBook) -> DesiredDeployment:
+        """Check what the model's owner signed, and give it the bare name if that is free."""
+        model, signed = desired.model, desired.intent.grant
+        until_s = check_grant(grants, signed, model.owner, desired.name, model.manifest).until_s
+        name_grant = None
+        if self._names is not None:
+            try:
+                name_grant = self._names.give(model.owner, desired.name, until_s)
+            except Refused as error:
+                log.warning("%s: %s", desired.name, error)
+        return msgspec.structs.replace(desired, name_grant=name_grant)
+
+    async def on_name(self, key: str, payload: bytes) -> bytes:
+        """`NameQuestion` -> `NameAnswer`: give a bare name to what a facility's owner offers."""
+        name, asker = decode(payload, NameQuestion).name, caller()
+        if self._names is None or asker is None:
+            return encode(NameAnswer())
+        if Role.FACILITY not in asker.roles:
+            raise Refused(f"{asker.name} is no facility", field="role")
+        if name in self._desired and self._desired[name].model.owner != asker.owner:
+            raise Refused(f"the name {name} is {self._desired[name].model.owner}'s", field="name")
+        return encode(NameAnswer(grant=self._names.give(asker.owner, name)))
 
     def retire(self, intent: RetireIntent) -> DeploymentView:
         """Retire a deployment, everywhere or at one facility. Raises `NotFound`, `InvalidInput`,
@@ -366,4 +410,6 @@ def _deploy_request(desired: DesiredDeployment) -> DeployModel:
         evidence=model.evidence,
         price_usd_per_1k_in=intent.price_usd_per_1k_in,
         price_usd_per_1k_out=intent.price_usd_per_1k_out,
+        grant=intent.grant,
+        name_grant=desired.name_grant,
     )

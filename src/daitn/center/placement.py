@@ -14,12 +14,13 @@ from daitn.control.placement.reconcile import hindrance
 from daitn.control.queries.engine import NEAR
 from daitn.control.queries.scoring import QIRCE
 from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import DesiredDeployment, PlacementView
 from daitn.objects.queries import AUTO, Trust
 from daitn.topology.qrrt.accuracy import known_on
 from daitn.topology.qrrt.paths import ASSUMED_RTT_S
-from daitn.topology.qrrt.snapshot import Qrrt
+from daitn.topology.qrrt.snapshot import Qrrt, deployment_id
 
 __all__ = ["placement"]
 
@@ -65,7 +66,7 @@ def _problem(
     rate = np.array(
         [
             [
-                _rate(snapshot, deployment.name, host.site) if _may_host(deployment, host) else 0.0
+                _rate(snapshot, deployment, host.site) if _may_host(deployment, host) else 0.0
                 for host in hosts
             ]
             for deployment in deployments
@@ -108,7 +109,7 @@ def _demand(
     Queries to `auto` are shared equally by the models that are about as accurate on their topic as
     the best.
     """
-    of_name = {deployment.name: [at] for at, deployment in enumerate(deployments)}
+    of_name = {name: [at] for at, one in enumerate(deployments) for name in _called(one)}
     of_topic: dict[str, list[int]] = {}
     asked = np.zeros((len(gateways), len(deployments)))
     for row, gateway in enumerate(gateways):
@@ -123,26 +124,32 @@ def _demand(
     return asked
 
 
+def _called(deployment: DesiredDeployment) -> tuple[str, str]:
+    """How queries ask for it."""
+    return deployment.name, full_name(deployment.model.owner, deployment.name)
+
+
 def _fit(snapshot: Qrrt, deployments: list[DesiredDeployment], topic: str) -> list[int]:
     """Models between whose accuracies QIRCE does not distinguish.
 
     A model without a replica is included: nothing shows that it is worse.
     """
     known = known_on(snapshot, topic, Trust.WEIGHTS)
-    places = [snapshot.rows_of.get(deployment.name, ()) for deployment in deployments]
+    places = [snapshot.replicas(one.model.owner, one.name) for one in deployments]
     values = [max((float(known[row]) for row in rows), default=inf) for rows in places]
     best = max((value for value in values if value < inf), default=0.0)
     return [at for at, value in enumerate(values) if value >= best - _ALIKE]
 
 
-def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
+def _rate(snapshot: Qrrt, deployment: DesiredDeployment, site: SiteId) -> float:
     """Queries per second of a replica: measured, or measured of the model elsewhere, or assumed.
 
     An answer occupies its slot from request to last token.
     """
-    rows = [snapshot.row_of[f"{name}@{site}"]] if f"{name}@{site}" in snapshot.row_of else []
-    rows = rows or [int(row) for row in snapshot.rows_of.get(name, ())]
-    columns, tokens_out = snapshot.columns, _tokens_out(snapshot, name)
+    id_ = deployment_id(deployment.name, site)
+    rows = [snapshot.row_of[id_]] if id_ in snapshot.row_of else []
+    rows = rows or [int(row) for row in snapshot.replicas(deployment.model.owner, deployment.name)]
+    columns, tokens_out = snapshot.columns, _tokens_out(snapshot, deployment)
     rates = [
         float(columns.slots[row])
         / max(float(columns.first_token_s[row] + tokens_out * columns.per_token_s[row]), _LEAST_S)
@@ -152,13 +159,13 @@ def _rate(snapshot: Qrrt, name: str, site: SiteId) -> float:
     return max(rates, default=_ASSUMED_RATE)
 
 
-def _tokens_out(snapshot: Qrrt, name: str) -> float:
+def _tokens_out(snapshot: Qrrt, deployment: DesiredDeployment) -> float:
     """Mean length of answers to queries for the model or for any."""
     rates = [
         rate
         for demand in snapshot.demand.values()
         for rate in demand.rates
-        if rate.model in (name, AUTO)
+        if rate.model in (*_called(deployment), AUTO)
     ]
     asked = sum(rate.per_s for rate in rates)
     return sum(rate.tokens_out * rate.per_s for rate in rates) / asked if asked else 0.0

@@ -15,6 +15,7 @@ from daitn.center.drrt_feed import DrrtFeed
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
+from daitn.center.names import BareNames
 from daitn.control.jobs.job import Job
 from daitn.files.atomic import make_folder
 from daitn.identity.keys import SigningKey
@@ -107,9 +108,16 @@ class ControlCenter:
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
         )
-        self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE)
+        self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE, roster)
         self._deployments = DeploymentService(
-            fabric, self._journal, self._feed.membership, self._qrrt
+            fabric,
+            self._journal,
+            self._feed.membership,
+            self._qrrt,
+            roster.grants() if roster else None,
+            BareNames(self._journal, identity.network, identity.key, clock.wall_s)
+            if identity
+            else None,
         )
         root = None
         if config.root:
@@ -175,6 +183,7 @@ class ControlCenter:
             "report": self._on_report,
             "store": self._on_store,
             "deploy": self._on_deploy,
+            "name": self._deployments.on_name,
             "retire": self._on_retire,
             "deployments": self._on_deployments,
             "placement": self._on_placement,

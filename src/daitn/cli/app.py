@@ -23,6 +23,7 @@ from daitn.cli import (
     query,
     schemas,
     steering,
+    tokens,
     topology,
     train,
 )
@@ -59,6 +60,7 @@ app.command()(steering.steer)
 app.command()(keys.key)
 app.command()(certificates.certificate)
 app.add_typer(joining.app, name="network")
+app.add_typer(tokens.app, name="token")
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Annotated
 
+import msgspec
 import typer
 
 from daitn.cli.session import (
@@ -19,7 +20,11 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import deployment_table, placement_table
+from daitn.identity.grants import sign_statement
+from daitn.identity.network import DAY_S
+from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import InvalidInput, Unreachable
+from daitn.objects.grants import DeploymentGrant
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.placement import (
     AUTO_REPLICAS,
@@ -29,12 +34,15 @@ from daitn.objects.placement import (
     PlacementView,
     RetireIntent,
 )
-from daitn.objects.requests import JobQuery
+from daitn.objects.requests import JobQuery, ModelList
 from daitn.objects.wire import to_json
+from daitn.tools import clock
+from daitn.tools.fabric.identity import Identity
 
 __all__ = ["deploy", "retire"]
 
 READY_WITHIN_S = 120.0
+GRANT_DAYS = 365.0
 LOOK_EVERY_S = 0.2
 
 
@@ -72,6 +80,14 @@ def deploy(
             "--replicas auto, and why.",
         ),
     ] = False,
+    days: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            max=366.0,
+            help="How long it may answer, by its owner's signature; then deploy again.",
+        ),
+    ] = GRANT_DAYS,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it is ready everywhere.")
     ] = False,
@@ -99,7 +115,7 @@ def deploy(
         price_usd_per_1k_out=price_out,
         askers=tuple(asker or ("*",)),
     )
-    deployed = run(_deploy(center, intent, wait))
+    deployed = run(_deploy(center, intent, days, wait))
     print_json(to_json(deployed)) if as_json else screen.print(deployment_table(deployed))
 
 
@@ -125,12 +141,34 @@ def _replicas(said: str) -> int:
     raise typer.BadParameter("give a number from 1 to 256, or auto", param_hint="--replicas")
 
 
-async def _deploy(center: str, intent: DeployIntent, wait: bool) -> DeploymentView:
+async def _deploy(center: str, intent: DeployIntent, days: float, wait: bool) -> DeploymentView:
     if not intent.model:
         raise InvalidInput("no model is named", field="MODEL", fix="see `daitn get models`")
     async with connect(center) as session:
+        listed = await session.ask("models", JobQuery(job=JobId("")), ModelList)
+        model = next((model for model in listed.models if model.name == intent.model), None)
+    owner = model.owner if model else ""
+    async with connect(center, owner=owner) as session:
+        if model is not None and session.identity is not None:
+            intent = _signed(intent, model, days, session.identity)
         view = await session.ask("deploy", intent, DeploymentView)
         return await _ready(session, view) if wait else view
+
+
+def _signed(
+    intent: DeployIntent, model: ModelDescriptor, days: float, identity: Identity
+) -> DeployIntent:
+    """The intent with the owner's word that these weights answer under this name."""
+    now_s = clock.wall_s()
+    grant = DeploymentGrant(
+        network=identity.network,
+        owner=model.owner,
+        name=intent.name or intent.model,
+        manifest=model.manifest,
+        issued_at_s=now_s,
+        until_s=now_s + days * DAY_S,
+    )
+    return msgspec.structs.replace(intent, grant=sign_statement(grant, identity.key))
 
 
 async def _ready(session: Session, view: DeploymentView) -> DeploymentView:

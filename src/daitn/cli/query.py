@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.text import Text
 
-from daitn.cli.session import errors, print_json, run
+from daitn.cli.founding import network_of
+from daitn.cli.sealed import choosing
+from daitn.cli.sealed import sealed as seal_for
+from daitn.cli.session import DEFAULT_CENTER, CenterOption, errors, print_json, run
+from daitn.identity.roster import ROSTER
 from daitn.identity.tls import trusting
 from daitn.objects.errors import (
     DaitnError,
@@ -31,7 +36,7 @@ from daitn.openai.http import JSON
 from daitn.openai.responses import answers
 
 if TYPE_CHECKING:
-    from aiohttp import StreamReader
+    from aiohttp import ClientResponse, StreamReader
 
 __all__ = ["DEFAULT_GATEWAY", "query"]
 
@@ -70,6 +75,13 @@ def query(
     sealed_to: Annotated[
         str | None, typer.Option(help="Of a packet: the class of receivers who alone can read it.")
     ] = None,
+    sealed: Annotated[
+        bool,
+        typer.Option(
+            "--sealed",
+            help="Only the facility that answers can read it; state the topic if it matters.",
+        ),
+    ] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer, at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the answer.")] = 0.0,
     gateway: Annotated[
@@ -78,6 +90,7 @@ def query(
     key: Annotated[
         str, typer.Option(envvar="DAITN_API_KEY", help="API key, where the gateway asks for one.")
     ] = "",
+    center: CenterOption = DEFAULT_CENTER,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON, with its headers.")
     ] = False,
@@ -112,44 +125,83 @@ def query(
         "stream": not as_json,
         "daitn": {name: wish for name, wish in constraints.items() if wish is not None},
     }
-    run(_query(gateway, key, body, as_json))
+    if sealed:
+        run(_query_sealed(gateway, key, {**body, "stream": False}, center, as_json))
+    else:
+        run(_query(gateway, key, body, as_json))
 
 
 async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) -> None:
+    async with _asking(gateway, key) as post, post(body) as answer:
+        told = _told(answer)
+        if as_json:
+            _print_whole(await answer.read(), told)
+            return
+        async for piece in _pieces(answer.content):
+            sys.stdout.write(escaped(piece))
+            sys.stdout.flush()
+        _end_text(told)
+
+
+async def _query_sealed(
+    gateway: str, key: str, body: dict[str, Any], center: str, as_json: bool
+) -> None:
+    roster = network_of(center) / ROSTER
+    async with _asking(gateway, key) as post:
+        async with post(choosing(body)) as choice:
+            outer, query = seal_for(body, await choice.read(), roster)
+        async with post(outer) as answer:
+            told, opened = _told(answer), query.open(await answer.read())
+    if as_json:
+        _print_whole(opened, told)
+        return
+    for choice_ in answers(opened) or ():
+        sys.stdout.write(escaped((choice_.message and choice_.message.content) or ""))
+    _end_text(told)
+
+
+def _print_whole(answer: bytes, told: dict[str, str]) -> None:
+    print_json(to_json({"answer": msgspec.json.decode(answer), "daitn": told}))
+
+
+def _end_text(told: dict[str, str]) -> None:
+    sys.stdout.write("\n")
+    line = "  ".join(f"{name} {value}" for name, value in told.items())
+    errors.print(Text(line, style="dim"), highlight=False)
+
+
+def _told(answer: ClientResponse) -> dict[str, str]:
+    headers = answer.headers
+    return {name: headers[f"daitn-{name}"] for name in TOLD if f"daitn-{name}" in headers}
+
+
+Post = Callable[[Mapping[str, Any]], AbstractAsyncContextManager["ClientResponse"]]
+
+
+@asynccontextmanager
+async def _asking(gateway: str, key: str) -> AsyncIterator[Post]:
+    """Posts requests to a gateway. Raises `DaitnError` for its errors, and where it is away."""
     # Imported here, because it would delay the start of every other command by a tenth of a second.
     import aiohttp
 
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = {"content-type": JSON, **({"authorization": f"Bearer {key}"} if key else {})}
     trusted = _trusted()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
     try:
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=trusted), timeout=timeout
-            ) as session,
-            session.post(
-                f"{gateway.rstrip('/')}/v1/chat/completions",
-                data=msgspec.json.encode(body),
-                headers={**headers, "content-type": JSON},
-            ) as answer,
-        ):
-            if answer.status != 200:
-                raise _refused(answer.status, await answer.read())
-            told = {
-                name: answer.headers[f"daitn-{name}"]
-                for name in TOLD
-                if f"daitn-{name}" in answer.headers
-            }
-            if as_json:
-                plain = msgspec.json.decode(await answer.read())
-                print_json(to_json({"answer": plain, "daitn": told}))
-                return
-            async for piece in _pieces(answer.content):
-                sys.stdout.write(escaped(piece))
-                sys.stdout.flush()
-            sys.stdout.write("\n")
-            line = "  ".join(f"{name} {value}" for name, value in told.items())
-            errors.print(Text(line, style="dim"), highlight=False)
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trusted), timeout=timeout
+        ) as session:
+
+            @asynccontextmanager
+            async def post(body: Mapping[str, Any]) -> AsyncIterator[ClientResponse]:
+                url = f"{gateway.rstrip('/')}/v1/chat/completions"
+                data = msgspec.json.encode(body)
+                async with session.post(url, data=data, headers=headers) as answer:
+                    if answer.status != 200:
+                        raise _refused(answer.status, await answer.read())
+                    yield answer
+
+            yield post
     except aiohttp.ClientConnectorCertificateError as error:
         raise Unreachable(
             f"the gateway at {gateway} presents an untrusted certificate: "

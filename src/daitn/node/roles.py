@@ -20,6 +20,7 @@ from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
 from daitn.node.admission import Admission
+from daitn.node.asking import Askers, stated_owner
 from daitn.node.config import ForwarderConfig, NodeConfig
 from daitn.node.forwarder.offers import serving_offers
 from daitn.node.forwarder.query_client import PacketQueryClient
@@ -88,14 +89,28 @@ class Roles:
             verifiers=config.verifiers,
         )
         passes = PassBook(config.site, self._admitted_key)
+        grants = None if roster is None else roster.grants()
+        self._askers: Askers | None = None
+        if grants is not None and roster is not None:
+            self._askers = Askers(config.site, grants, passes, self._owner_of)
+            roster.listen(self._askers.forget)
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
-                config, consultant, fabric, store, transport, passes.holder, changed
+                config,
+                consultant,
+                fabric,
+                store,
+                transport,
+                passes.holder,
+                changed,
+                self._askers.speaks_for if self._askers else stated_owner,
+                grants,
+                key,
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
-            self._feed = QrrtFeed(fabric, self._membership, config.site)
+            self._feed = QrrtFeed(fabric, self._membership, config.site, roster)
         self._query_service: QueryService | None = None
         self.forwarder: ForwarderRole | None = None
         if config.forwarder is not None:
@@ -114,6 +129,8 @@ class Roles:
                 topics.classify,
                 self._query_client(config.forwarder, key),
                 config.tls,
+                config.owner,
+                self._askers,
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
@@ -138,6 +155,7 @@ class Roles:
                 self._membership.key_of,
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
                 config.tls,
+                self._askers,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
             role.provide(self._offers, answers)
@@ -235,6 +253,10 @@ class Roles:
         if node is None or not set(ADMITTED_ROLES) & set(node.roles):
             return None
         return node.public_key
+
+    def _owner_of(self, site: SiteId) -> str | None:
+        node = self._membership.node(site)
+        return None if node is None else node.owner
 
     async def _on_queries(self, key: str, payload: bytes) -> bytes:
         """`QueriesWanted` -> `QueryList`: of a gateway: how its latest queries were served."""

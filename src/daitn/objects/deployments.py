@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
 
@@ -80,7 +81,7 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """A model served at one facility. The same name elsewhere is a replica."""
+    """A model served at one facility. The same owner's name elsewhere is a replica."""
 
     name: Word
     """The name that queries use; OpenAI's API calls it `model`."""
@@ -107,6 +108,11 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence = ()
     """Verifications of these weights, signed by the units that made them."""
     policy: ModelPolicy = ModelPolicy()
+    grant: Signed | None = None
+    """Its owner's `DeploymentGrant`. None: an upstream server, which counts as its facility's
+    owner's."""
+    name_grant: Signed | None = None
+    """A control centre's `NameGrant`: its bare name means this model. None: `owner/name` does."""
 
 
 class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +130,8 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Price of hosting one model."""
     keeps_queries: bool = False
     """Whether queries are retained after they are answered."""
+    sealing: Signed | None = None
+    """Its signed `SealingKey`; none: it opens no sealed queries."""
     deployments: Annotated[
         tuple[DeploymentDescriptor, ...], msgspec.Meta(max_length=MOST_DEPLOYMENTS)
     ] = ()

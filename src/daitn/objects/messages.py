@@ -15,6 +15,7 @@ from daitn.objects.audit import AuditClaim, CountersignedHead
 from daitn.objects.deployments import Evidence, ModelPolicy, Price
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
+from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import Entry
 from daitn.objects.models import ModelRef
@@ -30,6 +31,8 @@ __all__ = [
     "DemandRate",
     "DeployModel",
     "ModelsNeeded",
+    "NameAnswer",
+    "NameQuestion",
     "ProbeRequest",
     "RecipeQuestion",
     "RetireModel",
@@ -239,6 +242,21 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence = ()
     price_usd_per_1k_in: Price = 0.0
     price_usd_per_1k_out: Price = 0.0
+    grant: Signed | None = None
+    """Its owner's; none on a fabric without signatures."""
+    name_grant: Signed | None = None
+
+
+class NameQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the control centre for a bare name, for what the asking facility's owner offers."""
+
+    name: Word
+
+
+class NameAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The name's `NameGrant`; none on a fabric without signatures."""
+
+    grant: Signed | None = None
 
 
 class RetireModel(msgspec.Struct, frozen=True, kw_only=True):

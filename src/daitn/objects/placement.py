@@ -8,6 +8,7 @@ import msgspec
 
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.descriptors import ModelDescriptor
+from daitn.objects.grants import Signed
 from daitn.objects.identifiers import SiteId, Word
 
 __all__ = [
@@ -44,6 +45,8 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_per_1k_out: Price = 0.0
     askers: tuple[str, ...] = ("*",)
     """Query owners who may query it."""
+    grant: Signed | None = None
+    """The `DeploymentGrant` of the model's owner."""
 
     @property
     def automatic(self) -> bool:
@@ -68,6 +71,8 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     """Facilities that should serve it."""
     why: str = ""
     """Reason for these places."""
+    name_grant: Signed | None = None
+    """Signed by the control centre, if the bare name is this model's."""
 
 
 class PlaceView(msgspec.Struct, frozen=True, kw_only=True):

@@ -109,6 +109,9 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     sealed_to: Word | None = None
     """Of a packet: the class of receivers who alone can read it; empty: it is not sealed. None: as
     the gateway's file says."""
+    choose_only: bool = False
+    """Whether only to choose: the answer names the deployment and has its facility's sealing key.
+    Nobody is asked."""
     hedge: bool = True
     """Whether to ask a second deployment when the first is unusually late."""
 

@@ -21,9 +21,15 @@ class ErrorCode(NamedTuple):
 CODES: Final = (
     ErrorCode(400, "invalid_request", "The request is malformed; `param` names the field."),
     ErrorCode(400, "infeasible", "No deployment meets the constraints."),
-    ErrorCode(401, "invalid_api_key", "The API key is missing or unknown."),
+    ErrorCode(
+        401, "invalid_api_key", "The key is missing or unknown, or the token does not hold here."
+    ),
     ErrorCode(401, "invalid_pass", "The pass of a relaying gateway is invalid."),
-    ErrorCode(401, "not_admitted", "From a facility: the pass is missing or invalid."),
+    ErrorCode(
+        401,
+        "not_admitted",
+        "From a facility: the pass is missing or invalid, or the gateway may not ask in that name.",
+    ),
     ErrorCode(403, "not_allowed", "From a facility: the model's owner does not admit this owner."),
     ErrorCode(404, "model_not_found", "The model does not exist."),
     ErrorCode(404, "not_found", "The path does not exist."),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from immutables import Map
@@ -18,9 +20,11 @@ from daitn.objects.messages import Demand, Sensed, Serving
 from daitn.objects.readings import LinkReading
 from daitn.objects.wire import decode
 from daitn.tools import clock
+from daitn.tools.entitled import EntitledNodes
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Message, Registration
 from daitn.tools.membership import Membership
+from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
@@ -37,6 +41,8 @@ ATTESTED_TIMEOUT_S = 5.0
 ROUTES_LAST_S = 0.25
 """Paths are recomputed this long after a link changed, as links are measured every few seconds.
 Paths to rows that changed are recomputed at once."""
+LAPSES_WITHIN_S = 1.0
+"""A deployment whose signature ends answers no longer than this."""
 BROKEN_FOR_S = 5.0
 """A site that could not be reached directly is tried directly again after this time."""
 
@@ -44,14 +50,26 @@ BROKEN_FOR_S = 5.0
 class QrrtFeed:
     """Keeps a QRRT up to date, and the paths from the site `origin` to its rows."""
 
-    def __init__(self, fabric: Fabric, membership: Membership, origin: SiteId) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        membership: Membership,
+        origin: SiteId,
+        roster: LiveRoster | None = None,
+    ) -> None:
+        """`roster`: by which names and weights of deployments are checked; none: they are
+        believed."""
         self._fabric = fabric
         self._membership = membership
         self._origin = origin
-        self._state = QrrtState()
+        self._roster = roster
+        self._entitled = None if roster is None else EntitledNodes(roster.grants())
+        self._state = QrrtState(scoped=roster is not None)
         self._evidence = EvidenceFilter()
         self._registrations: list[Registration] = []
         self._asking = Tasks()
+        self._tasks = Tasks()
+        self._members_changed = asyncio.Event()
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
@@ -69,11 +87,16 @@ class QrrtFeed:
                 await self._fabric.subscribe(pattern, _reader(kind, take))  # type: ignore[arg-type]
             )
         self._membership.listen(self)
+        if self._roster is not None and self._entitled is not None:
+            # Not at once: a check may be what found out that the roster has changed.
+            self._roster.listen(self._members_changed.set)
+            self._tasks.spawn(self._check_forever(self._entitled), "signatures")
 
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
         await self._asking.close()
+        await self._tasks.close()
 
     def snapshot(self) -> Qrrt:
         """The current topology."""
@@ -107,7 +130,13 @@ class QrrtFeed:
         self._paths = None
 
     def described(self, node: NodeDescriptor) -> None:
-        self._state.described(self._evidence.well_signed(node), clock.now_s())
+        node = self._evidence.well_signed(node)
+        if self._entitled is None:
+            self._state.described(node, clock.now_s())
+            return
+        own, *others = self._entitled.described(node)
+        self._state.described(own, clock.now_s())
+        self._tell_entitled((own, *others))
 
     def came(self, site: SiteId) -> None:
         self._state.came(site, clock.now_s())
@@ -120,7 +149,23 @@ class QrrtFeed:
 
     def removed(self, site: SiteId) -> None:
         self._asking.end(site)
+        if self._entitled is not None:
+            self._tell_entitled(self._entitled.removed(site))
         self._state.removed(site, clock.now_s())
+
+    async def _check_forever(self, entitled: EntitledNodes) -> None:
+        """Check all deployments anew whenever the roster changes or a signature ends."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAPSES_WITHIN_S):
+                    await self._members_changed.wait()
+            if self._members_changed.is_set() or entitled.lapsed(clock.wall_s()):
+                self._members_changed.clear()
+                self._tell_entitled(entitled.checked_again())
+
+    def _tell_entitled(self, nodes: Iterable[NodeDescriptor]) -> None:
+        for node in nodes:
+            self._state.entitled(node, clock.now_s())
 
     async def _ask_attested(self, site: SiteId) -> None:
         """Request what the verifier found before this process subscribed."""

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from daitn.identity.grants import GrantBook
 from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, StorageFull, Unreachable
 from daitn.objects.messages import RosterAnswer, RosterQuestion
@@ -92,6 +93,10 @@ class LiveRoster:
     def version(self) -> int:
         """The highest version that was seen."""
         return self._roster.version
+
+    def grants(self) -> GrantBook:
+        """Checks what members of the network signed for others."""
+        return GrantBook(self.network, self.members, self._wall_s)
 
     def members(self) -> Mapping[str, Member]:
         """The members now, by public key; none where the roster has expired."""

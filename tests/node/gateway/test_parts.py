@@ -176,7 +176,7 @@ def test_the_last_message_of_a_user_is_what_is_asked() -> None:
     body = json.dumps({"model": "auto:medicine", "messages": messages, "temperature": 0}).encode()
 
     asked = read_request(Api.CHAT, body, [])
-    intent = asked.intent(SiteId("gw"), "", asked.topic)
+    intent = asked.intent(SiteId("gw"), "", asked.topic, asked.name)
 
     assert asked.text == "What is\nthis?"
     assert (intent.model, intent.topic, intent.repeatable) == ("auto", "medicine", True)

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import openai
 
+from daitn.identity.grants import GrantBook
 from daitn.learning.consultant import Consultant
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.facility import Facility
@@ -78,7 +79,12 @@ class Site:
     """A facility, and everybody who asks it."""
 
     def __init__(
-        self, network: MemoryNetwork, folder: Path, site: str = "mdf", **config: Any
+        self,
+        network: MemoryNetwork,
+        folder: Path,
+        site: str = "mdf",
+        grants: GrantBook | None = None,
+        **config: Any,
     ) -> None:
         node = {key: config.pop(key) for key in ("jurisdiction", "recipes") if key in config}
         recipes = node.pop("recipes", ("talker", "causal-lm", "broken"))
@@ -105,6 +111,7 @@ class Site:
             self._transport,
             _admit,
             self._changed,
+            grants=grants,
         )
         self.served: list[Serving] = []
 

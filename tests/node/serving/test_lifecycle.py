@@ -20,11 +20,12 @@ from daitn.node.config import UpstreamConfig
 from daitn.node.serving import lifecycle as hosting
 from daitn.objects.deployments import DeploymentState, ModelPolicy
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, StorageFull
-from daitn.objects.identifiers import Digest
+from daitn.objects.identifiers import Digest, OwnerId
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import encode
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.serving.scene import CHAT, HEADERS, Holder, Site, chat
+from tests.scenes.grants import NOW_S, Members, digest
 from tests.scenes.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("talker")]
@@ -385,3 +386,30 @@ async def test_what_cannot_be_read_of_its_memory_holds_up_no_other_model(
         assert [d.name for d in again.facility.descriptor().deployments] == ["singer"]
     finally:
         await again.close()
+
+
+async def test_a_facility_hosts_what_its_owner_signed(
+    network: MemoryNetwork, tmp_path: Path
+) -> None:
+    members = Members()
+    site = await Site(network, tmp_path, grants=members.book()).start()
+    model = ModelRef(manifest=digest("a"), size_bytes=10, holders=())
+    for grant in (
+        None,
+        members.grant("rival"),
+        members.grant("center"),
+        members.grant(name="other"),
+        members.grant(manifest=digest("b")),
+        members.grant(until_s=NOW_S),
+    ):
+        with pytest.raises((Refused, Corrupt)):
+            await site.deploy("doctor", model, owner="acme", grant=grant)
+        assert site.deployed("doctor") is None
+    await site.deploy("doctor", model, owner="acme", grant=members.grant())
+    deployed = site.deployed("doctor")
+    assert deployed is not None
+    assert deployed.grant == members.grant()
+    rivals = members.grant("rival", owner=OwnerId("rival"))
+    with pytest.raises(Refused, match="is acme's"):
+        await site.deploy("doctor", model, owner="rival", grant=rivals)
+    await site.close()

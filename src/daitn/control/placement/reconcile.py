@@ -153,6 +153,7 @@ def _lacks(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
         or found.price_usd_per_1k_in != wish.intent.price_usd_per_1k_in
         or found.price_usd_per_1k_out != wish.intent.price_usd_per_1k_out
         or found.policy.askers != wish.intent.askers
+        or (found.grant, found.name_grant) != (wish.intent.grant, wish.name_grant)
     )
 
 

@@ -182,7 +182,7 @@ def _ensemble(context: QueryContext, cut: QsQrrt, scores: Floats, rng: Rng) -> Q
 
 def _same_model(cut: QsQrrt, at: int) -> NDArray[np.intp]:
     """Positions of a row's replicas, in a cut of all rows."""
-    return cut.snapshot.rows_of[cut.snapshot.rows[at].name]
+    return cut.snapshot.rows_of[cut.snapshot.rows[at].key]
 
 
 def _plan(cut: QsQrrt, strategy: Strategy, order: list[int], members: int) -> QueryPlan:

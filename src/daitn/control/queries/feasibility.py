@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
 from daitn.topology.qrrt.filters import FILTERS, RESTED, Filter, FilterCause, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Flags
+from daitn.topology.qrrt.snapshot import Flags, Qrrt
 
 __all__ = ["REFUSED_ROWS", "TOLD_ROWS", "refuse", "rejections"]
 
@@ -96,12 +97,14 @@ def _late_by_load(cut: QsQrrt, fails: NDArray[np.bool_]) -> Flags:
 
 
 def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
-    intent, known = cut.intent, sorted(cut.snapshot.rows_of)
+    intent, known = cut.intent, sorted(_shortest(cut.snapshot))
     if intent.model == AUTO and intent.site is None:
         return _later("unavailable", "no model is deployed in the network", None, decision)
     if intent.site is not None and intent.model in cut.snapshot.rows_of:
         sites = sorted(cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model])
         reason = f"model {intent.model} is not at {intent.site}; it is at {_some(sites)}"
+    elif owned := [name for name in known if name.endswith(f"/{intent.model}")]:
+        reason = f"{intent.model} alone names no model here; there is {_some(owned)}"
     else:
         alike = known if len(known) <= _COMPARED else []
         near = difflib.get_close_matches(intent.model, alike, n=_NAMED) or known
@@ -114,6 +117,13 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
         decision=decision,
         relaxations=(),
     )
+
+
+def _shortest(snapshot: Qrrt) -> Iterator[str]:
+    """What each model is called: by its bare name if that means it, else as `owner/name`."""
+    for name, rows in snapshot.rows_of.items():
+        if snapshot.rows[int(rows[0])].called[-1] == name:
+            yield name
 
 
 def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:

@@ -10,10 +10,10 @@ __all__ = ["GatewayConfig", "KeyConfig"]
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A query owner known to a gateway."""
+    """A key that a gateway gives out for its own owner; other owners make tokens."""
 
     owner: str
-    """Owner of the key."""
+    """The site's owner. In a network without a roster: any owner."""
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     """SHA-256 of the API key, so that the file holds no secret: `printf %s KEY | sha256sum`."""
     per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
@@ -31,8 +31,12 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     advertise: str = ""
     """URL that clients and other gateways use, for instance `https://ai.example.org`; empty: the
     address of `listen`."""
+    needs_token: bool = False
+    """Whether a query must show an owner's token, or a key of `keys`. If not, and without `keys`,
+    everybody who reaches the gateway asks in the name of the site's owner."""
     keys: tuple[KeyConfig, ...] = ()
-    """Owners that may send queries, see below; empty: everybody."""
+    """Keys that this file gives out, see below; with any of them, no query goes without a key or
+    token."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
     """Largest request body."""
     autonomous: bool = False

@@ -73,7 +73,8 @@ def _offers(snapshot: Qrrt, row: int, deployed: Deployed) -> Iterator[Offer]:
     ]
     mean = sum(fit for _, fit, _, _ in fits) / len(fits) if fits else 0.0
     trust = min((trust for _, _, trust, _ in fits), default=0)
-    yield _offer(snapshot, row, deployed, f"{Capability.MODEL}:{deployed.name}", mean, trust, 0.0)
+    for name in deployed.called:
+        yield _offer(snapshot, row, deployed, f"{Capability.MODEL}:{name}", mean, trust, 0.0)
     for topic, fit, trusted, at_s in fits:
         key = f"{Capability.ANSWER}:{topic}"
         yield _offer(snapshot, row, deployed, key, fit, trusted, at_s)

@@ -12,10 +12,11 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.sealing import ReceiverKey, class_id, class_of
 from daitn.identity.tls import trusting
+from daitn.node.asking import Askers
 from daitn.node.forwarder.protection import check_packet, open_payload, seal_payload
 from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.deployments import Api
-from daitn.objects.errors import Corrupt, DaitnError
+from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import BAD_REQUEST_STATUSES, ApiError
 from daitn.openai.http import JSON
@@ -47,6 +48,8 @@ class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
     reply_to: str = ""
     """For a sealed question: the X25519 public key, base64, to which its answer is sealed. It
     serves this question alone."""
+    mandate: str = ""
+    """Shows that the query's owner lets the gateway ask in its name."""
 
 
 class PacketReply(msgspec.Struct, frozen=True, array_like=True):
@@ -86,10 +89,12 @@ class QueryService:
         key_of: Callable[[SiteId], str | None],
         receives: Iterable[ReceiverKey] = (),
         tls: str = "",
+        askers: Askers | None = None,
     ) -> None:
         """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
         `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
-        the site belongs; `tls`: the folder of its certificate, if it has one."""
+        the site belongs; `tls`: the folder of its certificate, if it has one; `askers`: checks in
+        whose name is asked, none in a network without a roster."""
         self._site = site
         self._key = key
         self._key_of = key_of
@@ -97,6 +102,7 @@ class QueryService:
         self._server = server
         self._offers = offers
         self._tls = tls
+        self._askers = askers
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -105,7 +111,7 @@ class QueryService:
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         """See `Service`."""
-        self._check_signer(packet)
+        signer = self._signer(packet)
         sealed = Flag.SEALED in packet.flags
         payload = self._open(packet) if sealed else packet.payload
         name = self._deployment(intent)
@@ -117,6 +123,7 @@ class QueryService:
         except (DaitnError, ApiError, msgspec.DecodeError, RecursionError) as error:
             # The refusal travels in the clear, so it must not quote what was sealed.
             raise _denied("the query cannot be read" + ("" if sealed else f": {error}")) from None
+        self._check_owner(signer, intent.owner, question.mandate)
         status, answer = await self._ask(question, intent.owner, body)
         if status != 200:
             raise NotServed(_refusal(status, b"" if sealed else answer))
@@ -126,10 +133,10 @@ class QueryService:
             return reply
         return seal_payload(answer_to(packet, reply), question.reply_to).payload
 
-    def _check_signer(self, packet: Packet) -> None:
-        """A signature must be valid, and the source's own if this site knows the source's key."""
+    def _signer(self, packet: Packet) -> SiteId | None:
+        """The source, if it signed and this site knows its key; a signature must be valid."""
         if Flag.SIGNED not in packet.flags:
-            return
+            return None
         try:
             signer = check_packet(packet)
         except Corrupt as error:
@@ -137,6 +144,18 @@ class QueryService:
         source = SiteId(packet.source())
         if self._key_of(source) not in (None, signer):
             raise _denied(f"the packet is not signed with the key of {source}")
+        return source if self._key_of(source) == signer else None
+
+    def _check_owner(self, signer: SiteId | None, owner: str, mandate: str) -> None:
+        """Only a source that signed may ask in an owner's name."""
+        if self._askers is None or not owner:
+            return
+        if signer is None:
+            raise _denied(f"nobody known here signed that {owner} asks")
+        try:
+            self._askers.check(signer, owner, mandate, clock.wall_s())
+        except Refused as error:
+            raise _denied(error.problem) from None
 
     def _open(self, packet: Packet) -> bytes:
         receiver = self._receives.get(class_of(packet.payload))

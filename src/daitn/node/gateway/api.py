@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
-from daitn.node.gateway.auth import ApiKeys
+from daitn.node.gateway.auth import Doorkeeper
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.headers import PeerHeader
@@ -44,15 +45,18 @@ class GatewayApi:
         tls: str,
         admit: Callable[[str, float], SiteId],
         serve: Serve,
-        models: Callable[[], Mapping[str, str]],
+        models: Callable[[str], Mapping[str, str]],
         health: Callable[[], dict[str, object]],
+        doorkeeper: Doorkeeper,
+        askers: Askers | None,
     ) -> None:
         self._config = config
         self._admit = admit
         self._serve = serve
         self._models = models
         self._health = health
-        self._keys = ApiKeys(config.keys)
+        self._doorkeeper = doorkeeper
+        self._askers = askers
         self._server = HttpServer(config.listen, "gateway.listen", self._handle, tls)
 
     @property
@@ -99,8 +103,7 @@ class GatewayApi:
             raise ApiError(404, "not_found", f"nothing is served at {path}")
         if request.method != "GET":
             raise _wrong_method(request, "GET")
-        self._caller(request)
-        models = {AUTO: "", **self._models()}
+        models = {AUTO: "", **self._models(self._caller(request).owner)}
         if path == _MODELS:
             return json_response(model_list(models))
         name = path.removeprefix(_MODELS + "/")
@@ -116,14 +119,20 @@ class GatewayApi:
         headers = request.headers
         gateway_pass = headers.get(PeerHeader.PASS)
         if gateway_pass is None:
-            return Caller(self._keys.admit(headers.get("authorization"), time.monotonic()))
+            return self._doorkeeper.admit(headers.get("authorization"))
+        owner, mandate = headers.get(PeerHeader.OWNER, ""), headers.get(PeerHeader.MANDATE, "")
+        now_s = clock.wall_s()
         try:
-            site = self._admit(gateway_pass, clock.wall_s())
+            site = self._admit(gateway_pass, now_s)
+            if self._askers is not None and owner:
+                self._askers.check(site, owner, mandate, now_s)
         except Refused as error:
             raise ApiError(401, "invalid_pass", error.problem, param=PeerHeader.PASS) from None
         return Caller(
-            owner=headers.get(PeerHeader.OWNER, ""),
+            owner=owner,
             relayed_by=site,
+            mandate=mandate,
+            origin_pass=headers.get(PeerHeader.ORIGIN_PASS, ""),
             query=headers.get(PeerHeader.QUERY, ""),
             asked_at=headers.get(PeerHeader.ASKED_AT, ""),
         )

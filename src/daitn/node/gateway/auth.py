@@ -1,16 +1,24 @@
-"""Authentication and rate limits of a gateway's API keys."""
+"""Who asks at a gateway, by API key or token, and how often."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 
+from daitn.identity.grants import TOKEN_PREFIX, split_token
+from daitn.node.asking import Askers
 from daitn.node.config import KeyConfig
+from daitn.node.gateway.context import Caller
+from daitn.objects.errors import Refused
+from daitn.objects.grants import Mandate
+from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError
 
-__all__ = ["ApiKeys"]
+__all__ = ["ApiKeys", "Doorkeeper", "Tokens"]
 
 _SCHEME = "bearer "
+_MOST_TOKENS = 10_000
 
 
 class _Bucket:
@@ -24,51 +32,129 @@ class _Bucket:
         self._tokens = float(burst)
         self._at_s = 0.0
 
-    def take(self, now_s: float) -> float:
-        """Take a token. Returns 0, or the seconds until one is available."""
+    def take(self, now_s: float, owner: str) -> None:
+        """Take a token. Raises `ApiError` (429) if there is none."""
         passed_s = max(0.0, now_s - self._at_s)
         self._tokens = min(self._burst, self._tokens + passed_s * self._per_s)
         self._at_s = now_s
         if self._tokens < 1.0:
-            return (1.0 - self._tokens) / self._per_s
-        self._tokens -= 1.0
-        return 0.0
-
-
-class ApiKeys:
-    """API keys and the query rates of their owners. Without any keys, everybody is admitted."""
-
-    def __init__(self, keys: tuple[KeyConfig, ...]) -> None:
-        self._keys = {key.sha256: key.owner for key in keys}
-        self._buckets = {key.owner: _Bucket(key.per_s, key.burst) for key in keys}
-
-    def admit(self, authorization: str | None, now_s: float) -> str:
-        """The owner of the key in an `authorization` header; empty if the gateway has no keys.
-
-        Raises `ApiError`: 401 for a missing or unknown key, 429 for an owner over its rate. `now_s`
-        is of any monotonic clock.
-        """
-        if not self._keys:
-            return ""
-        owner = self._owner_of(authorization or "")
-        wait_s = self._buckets[owner].take(now_s)
-        if wait_s > 0:
             raise ApiError(
                 429,
                 "rate_limited",
-                f"{owner} exceeds its query rate at this gateway",
-                retry_after_s=wait_s,
+                f"this key of {owner} exceeds its query rate at this gateway",
+                retry_after_s=(1.0 - self._tokens) / self._per_s,
             )
+        self._tokens -= 1.0
+
+
+class ApiKeys:
+    """API keys of the gateway's file, each with a query rate of its own."""
+
+    def __init__(self, keys: tuple[KeyConfig, ...]) -> None:
+        self._keys = {key.sha256: key.owner for key in keys}
+        self._buckets = {key.sha256: _Bucket(key.per_s, key.burst) for key in keys}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def admit(self, key: str, now_s: float) -> str:
+        """The owner of an API key.
+
+        Raises `ApiError`: 401 for an unknown key, 429 for one over its rate. `now_s` is of any
+        monotonic clock.
+        """
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        found = [known for known in self._keys if hmac.compare_digest(known, digest)]
+        if not found:
+            raise unknown_key()
+        owner = self._keys[found[0]]
+        self._buckets[found[0]].take(now_s, owner)
         return owner
 
-    def _owner_of(self, authorization: str) -> str:
-        token = authorization[len(_SCHEME) :].strip()
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-        found = [owner for known, owner in self._keys.items() if hmac.compare_digest(known, digest)]
-        if not authorization[: len(_SCHEME)].lower() == _SCHEME or not found:
-            raise ApiError(
-                401,
-                "invalid_api_key",
-                "the API key is missing or unknown: send `authorization: Bearer KEY`",
-            )
-        return found[0]
+
+class Tokens:
+    """Owners' tokens. Each is checked once, and again after the roster has changed."""
+
+    def __init__(self, site: SiteId, askers: Askers) -> None:
+        self._site = site
+        self._askers = askers
+        self._known: dict[str, tuple[str, str]] = {}
+        """Per token, the digest of its secret and its mandate."""
+        self._buckets: dict[str, _Bucket] = {}
+        """Per secret's digest."""
+
+    def admit(self, token: str, wall_s: float, now_s: float) -> Caller:
+        """Who asks with a token. Raises `ApiError` as `ApiKeys.admit` does."""
+        known = self._known.get(token)
+        try:
+            if known is None:
+                known = split_token(token)
+            mandate = self._askers.mandate(known[1], wall_s)
+            if not hmac.compare_digest(mandate.secret, known[0]):
+                raise Refused("its secret is wrong")
+            if self._site not in mandate.gateways:
+                raise Refused(f"it is for {', '.join(mandate.gateways)}, and not for {self._site}")
+        except Refused as error:
+            self._known.pop(token, None)
+            raise ApiError(401, "invalid_api_key", f"the token: {error.problem}") from None
+        self._remember(token, known)
+        self._bucket(mandate).take(now_s, mandate.owner)
+        return Caller(owner=mandate.owner, mandate=known[1])
+
+    def _remember(self, token: str, known: tuple[str, str]) -> None:
+        if token not in self._known:
+            if len(self._known) >= _MOST_TOKENS:
+                self._known.clear()
+            self._known[token] = known
+
+    def _bucket(self, mandate: Mandate) -> _Bucket:
+        bucket = self._buckets.get(mandate.secret)
+        if bucket is None:
+            if len(self._buckets) >= _MOST_TOKENS:
+                self._buckets.clear()
+            bucket = self._buckets[mandate.secret] = _Bucket(mandate.per_s, mandate.burst)
+        return bucket
+
+
+class Doorkeeper:
+    """Says who asks, by the `authorization` header of a request."""
+
+    def __init__(
+        self,
+        keys: ApiKeys,
+        owner: str,
+        tokens: Tokens | None,
+        *,
+        needs_token: bool,
+        clocks: tuple[Callable[[], float], Callable[[], float]],
+    ) -> None:
+        """`owner`: in whose name a query without a key is asked. `tokens`: none in a network
+        without a roster. `needs_token`: whether no query goes without one. `clocks`: seconds
+        since the epoch, and a monotonic clock."""
+        self._keys = keys
+        self._tokens = tokens
+        self._anyone = None if needs_token or len(keys) else Caller(owner)
+        self._wall_s, self._now_s = clocks
+
+    def admit(self, authorization: str | None) -> Caller:
+        """Who asks. Raises `ApiError`: 401 for a missing or invalid key, 429 for too many
+        queries."""
+        key = authorization or ""
+        bearer = key[: len(_SCHEME)].lower() == _SCHEME
+        key = key[len(_SCHEME) :].strip()
+        if bearer and self._tokens is not None and key.startswith(TOKEN_PREFIX):
+            return self._tokens.admit(key, self._wall_s(), self._now_s())
+        if self._anyone is not None:
+            return self._anyone
+        if not bearer:
+            raise unknown_key()
+        return Caller(self._keys.admit(key, self._now_s()))
+
+
+def unknown_key() -> ApiError:
+    """For a missing or unknown API key."""
+    return ApiError(
+        401,
+        "invalid_api_key",
+        "the API key is missing or unknown: send `authorization: Bearer KEY`",
+    )

@@ -32,6 +32,10 @@ class Caller(msgspec.Struct, frozen=True):
 
     owner: str
     relayed_by: SiteId | None = None
+    mandate: str = ""
+    """Shows that the owner lets this gateway, or the one that relays, ask in its name."""
+    origin_pass: str = ""
+    """The relaying gateway's pass for the facility."""
     query: str = ""
     asked_at: str = ""
 

@@ -17,10 +17,13 @@ from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
 from daitn.control.queries.retry_budget import RetryBudget
+from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
+from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.api import GatewayApi
+from daitn.node.gateway.auth import ApiKeys, Doorkeeper, Tokens
 from daitn.node.gateway.context import Caller, Decided, Outcome, RequestContext, Waiting
 from daitn.node.gateway.demand import DemandEstimator
 from daitn.node.gateway.errors import (
@@ -29,6 +32,7 @@ from daitn.node.gateway.errors import (
     internal,
     overloaded,
     status_of,
+    unavailable,
 )
 from daitn.node.gateway.failover import FailoverProxy
 from daitn.node.gateway.packet_queries import Packets, answer_by_packet, packet_plan
@@ -39,9 +43,11 @@ from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.http import Reply, Request
+from daitn.node.http.api import json_response
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
+from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
@@ -75,11 +81,15 @@ class Gateway:
         topic_of: Callable[[str], tuple[str, float]],
         packets: Packets | None = None,
         tls: str = "",
+        owner: str = "",
+        askers: Askers | None = None,
     ) -> None:
         """`admit` returns the site whose pass is shown (at seconds since the epoch), or raises
         `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
         sends autonomous queries; none: this node is no forwarder. `tls`: folder with the
-        certificates for `https://` addresses."""
+        certificates for `https://` addresses. `owner`: who runs the site. `askers`: checks in whose
+        name is asked; none in a network without a roster. Raises `InvalidInput` for keys of other
+        owners where there is one."""
         self._site = site
         self._config = config
         self._topology = topology
@@ -93,7 +103,16 @@ class Gateway:
         self._affinity = Affinity()
         self._load = GatewayLoad()
         self._budget = RetryBudget()
-        self._api = GatewayApi(config, tls, admit, self._serve, self._models, self._health)
+        self._api = GatewayApi(
+            config,
+            tls,
+            admit,
+            self._serve,
+            self._models,
+            self._health,
+            _doorkeeper(site, config, owner, askers),
+            askers,
+        )
         self._seed = zlib.crc32(site.encode()) << 32
         self._query_count = 0
         self._in_flight = 0
@@ -160,7 +179,7 @@ class Gateway:
             if full:
                 raise overloaded("this gateway is full")
             self._budget.deposit(time.monotonic())
-            if self._is_autonomous(query):
+            if self._is_autonomous(query) and not query.intent.constraints.choose_only:
                 pending = self._answer_by_packet(query)
             else:
                 if query.intent.constraints.sealed_to:
@@ -170,6 +189,8 @@ class Gateway:
                         fix="set autonomous too",
                     )
                 self._decide(query)
+                if query.intent.constraints.choose_only:
+                    return self._choose(query)
                 pending = self._plans.answer(query, writer)
             if deadline_s is None:
                 response = await pending
@@ -212,8 +233,11 @@ class Gateway:
         self._query_count += 1
         now_s = clock.now_s()
         topic = parsed.topic if full else self._topic(parsed)
-        intent = parsed.intent(self._site, caller.owner, topic)
         snapshot = self._topology.snapshot()
+        own = full_name(caller.owner, parsed.name)
+        # A bare name is first of all the asker's own.
+        name = own if own in snapshot.rows_of and parsed.site is None else parsed.name
+        intent = parsed.intent(self._site, caller.owner, topic, name)
         context = QueryContext(
             intent=intent,
             snapshot=snapshot,
@@ -254,6 +278,24 @@ class Gateway:
             raise infeasible(plan)
         query.decision.plan = plan
 
+    def _choose(self, query: RequestContext) -> Reply:
+        """The first deployment of the plan to which a query can be sealed. Raises `ApiError`."""
+        rows = query.snapshot.rows
+        row = next((row for row in query.plan.rows if rows[row].facility.sealing), None)
+        if row is None:
+            raise unavailable("no facility that may answer opens sealed queries")
+        chosen, sealing = rows[row], rows[row].facility.sealing
+        assert sealing is not None
+        self._record(query, QueryStatus.ANSWERED, 200, "it only chose")
+        return json_response(
+            {
+                "object": "daitn.choice",
+                "model": chosen.id,
+                "owner": chosen.descriptor.owner,
+                "sealing": signed_text(sealing),
+            }
+        )
+
     def _record(
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
@@ -290,15 +332,36 @@ class Gateway:
             )
         )
 
-    def _models(self) -> dict[str, str]:
-        """Models that can be queried now, with their owners."""
+    def _models(self, owner: str) -> dict[str, str]:
+        """Models that can be queried now, by the shortest name that an owner may use, with their
+        owners."""
         snapshot = self._topology.snapshot()
         available = snapshot.columns.there
         return {
-            row.name: row.descriptor.owner
+            row.name if row.descriptor.owner == owner else row.called[-1]: row.descriptor.owner
             for index, row in enumerate(snapshot.rows)
             if available[index]
         }
 
     def _health(self) -> dict[str, object]:
         return {"status": "ok", "site": self._site, "in_flight": self._in_flight}
+
+
+def _doorkeeper(
+    site: SiteId, config: GatewayConfig, owner: str, askers: Askers | None
+) -> Doorkeeper:
+    if askers is not None:
+        for position, key in enumerate(config.keys):
+            if key.owner != owner:
+                raise InvalidInput(
+                    f"a gateway of {owner} cannot give out keys of {key.owner}",
+                    field=f"gateway.keys[{position}].owner",
+                    fix=f"let {key.owner} make a token: `daitn token create --gateway {site}`",
+                )
+    return Doorkeeper(
+        ApiKeys(config.keys),
+        "" if askers is None else owner,
+        None if askers is None else Tokens(site, askers),
+        needs_token=config.needs_token,
+        clocks=(clock.wall_s, time.monotonic),
+    )

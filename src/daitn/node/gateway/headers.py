@@ -50,6 +50,11 @@ class PeerHeader:
     """Seconds since the epoch; becomes the answer's `created`, so that replicas of a deterministic
     model answer byte by byte alike."""
     OWNER = "daitn-owner"
-    """The query's owner."""
+    """The query's owner: that of the gateway's site, that of the mandate, or nobody."""
+    MANDATE = "daitn-mandate"
+    """The owner's signed statement that the gateway may ask in its name: a token without its
+    secret."""
+    ORIGIN_PASS = "daitn-origin-pass"  # noqa: S105
+    """Of a relayed query: the first gateway's pass for the facility."""
     PATH = "daitn-path"
     """Set by a gateway that relays through another one, which then relays no further."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
+import msgspec
+
 from daitn.control.queries.context import QueryPlan
 from daitn.node.forwarder.query_client import PacketAnswer
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
@@ -16,7 +18,7 @@ from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Response
-from daitn.objects.queries import QueryIntent, Strategy
+from daitn.objects.queries import AUTO, QueryIntent, Strategy
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import NotJson, as_events, read_usage
 from daitn.topology.qrrt.snapshot import deployment_id
@@ -56,10 +58,16 @@ def packet_plan(intent: QueryIntent) -> QueryPlan:
 async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
     """Send a query with a packet plan and return its answer. Raises `ApiError`."""
     body = query.parsed.body(query.parsed.model, {"stream": False, "stream_options": None})
-    question = PacketQuestion(query.parsed.api, body, query.id, query.asked_at_s)
+    question = PacketQuestion(
+        query.parsed.api, body, query.id, query.asked_at_s, mandate=query.caller.mandate
+    )
     query.attempts.count = query.plan.members
+    intent = query.intent
+    if query.caller.relayed_by is not None:
+        # Whoever answers sees that this gateway signed, and not the one that has the mandate.
+        intent = msgspec.structs.replace(intent, owner="")
     with query.waiting:
-        answers = await packets.ask(query.intent, question)
+        answers = await packets.ask(intent, question)
     query.outcome.first_token_s = time.perf_counter() - query.began_s
     votes = _votes(query, answers)
     best = winner(query, [(vote.row, vote.reply.body) for vote in votes])
@@ -76,6 +84,8 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
         except NotJson:
             continue
         row = query.snapshot.row_of.get(deployment_id(reply.deployment, reply.site))
+        if not _is_asked_for(query, row):
+            continue
         query.outcome.charge(
             query.snapshot,
             row,
@@ -84,8 +94,15 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
         )
         votes.setdefault((reply.site, reply.deployment), _Vote(answer, row))
     if not votes:
-        raise unavailable("no answer is valid JSON")
+        raise unavailable("no answer is valid JSON, and of the model that was asked for")
     return [*votes.values()]
+
+
+def _is_asked_for(query: RequestContext, row: int | None) -> bool:
+    """Whether a deployment may answer under the name that was asked for; of one that is not known
+    here, nobody can tell."""
+    model = query.intent.model
+    return row is None or model == AUTO or model in query.snapshot.rows[row].called
 
 
 def _response(query: RequestContext, winning: _Vote, votes: Sequence[_Vote]) -> Response:

@@ -92,7 +92,7 @@ class PlanExecutor:
             return ()
         relevant = relevant_to(
             query.snapshot,
-            msgspec.structs.replace(intent, model=broken.name),
+            msgspec.structs.replace(intent, model=rows[row].key),
             query.paths,
             self._load.of(query.snapshot),
             clock.now_s(),

@@ -79,15 +79,15 @@ class ParsedRequest:
             return content
         return "\n".join(part for part in content or () if isinstance(part, str))
 
-    def intent(self, origin: SiteId, owner: str, topic: str) -> QueryIntent:
-        """What the query's route depends on."""
+    def intent(self, origin: SiteId, owner: str, topic: str, name: str) -> QueryIntent:
+        """What the query's route depends on. `name`: the model's, as this owner means it."""
         fields = self._fields
         tokens_out = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
         return QueryIntent(
             origin=origin,
             owner=owner,
             api=self.api,
-            model=self.name,
+            model=name,
             site=self.site,
             topic=topic,
             tokens_in=self._tokens_in(),

@@ -155,12 +155,17 @@ class Upstream:
             PeerHeader.ASKED_AT: caller.asked_at or str(int(query.asked_at_s)),
             PeerHeader.OWNER: query.intent.owner,
         }
+        if caller.mandate:
+            headers[PeerHeader.MANDATE] = caller.mandate
         if relay is not None and node is not None and node.gateway is not None:
             headers[PeerHeader.PASS] = self._pass(relay)
             headers[PeerHeader.PATH] = self._site
+            headers[PeerHeader.ORIGIN_PASS] = self._pass(deployment.site)
             model = deployment_id(deployment.name, deployment.site)
             return _Target(relay, node.gateway.endpoint, model, headers)
         headers[PeerHeader.PASS] = self._pass(deployment.site)
+        if caller.origin_pass:
+            headers[PeerHeader.ORIGIN_PASS] = caller.origin_pass
         return _Target(deployment.site, deployment.facility.endpoint, deployment.name, headers)
 
     def _pass(self, audience: SiteId) -> str:

@@ -6,19 +6,29 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import msgspec
+
+from daitn.identity.grants import GrantBook, sign_statement
+from daitn.identity.keys import SigningKey
+from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
+from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle
+from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import FacilityDescriptor
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, Unreachable
+from daitn.objects.grants import NameGrant, SealingKey, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.messages import DeployModel, RetireModel, Serving
+from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -33,6 +43,10 @@ log = logging.getLogger(__name__)
 ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Roles whose passes the API server accepts."""
 REPORT_INTERVAL_S = 1.0
+SEALING_LASTS_S = 366 * 86400.0
+"""From the node's start."""
+NAME_TIMEOUT_S = 2.0
+NAME_RETRY_S, NAME_RENEWAL_S = 2.0, 86400.0
 POLL_INTERVAL_S = 0.1
 """Changes of load or free memory are published within this time."""
 
@@ -49,9 +63,13 @@ class Facility:
         transport: ModelTransport,
         admit: Callable[[str, float], SiteId],
         changed: Callable[[], None],
+        speaks_for: SpeaksFor = stated_owner,
+        grants: GrantBook | None = None,
+        key: SigningKey | None = None,
     ) -> None:
-        """`consultant` knows the recipes that may run here by the time `start` is called. `admit`:
-        see `ServingServer`."""
+        """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
+        and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
+        the site's, with which it signs where queries can be sealed to."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -60,8 +78,28 @@ class Facility:
             upstream.name: OpenAiBackend(upstream, config.owner, changed, config.tls)
             for upstream in config.facility.upstreams
         }
-        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed)
-        server = ServingServer(admit, self._backends)
+        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed, grants)
+        receiver = None
+        self._sealing: Signed | None = None
+        if grants is not None and key is not None:
+            receiver = ReceiverKey.at(Path(config.state) / "sealing-key")
+            self._sealing = sign_statement(
+                SealingKey(
+                    network=grants.network,
+                    site=config.site,
+                    public=receiver.public,
+                    until_s=clock.wall_s() + SEALING_LASTS_S,
+                ),
+                key,
+            )
+        sealed = None if receiver is None else Unsealer(config.site, receiver)
+        server = ServingServer(admit, self._backends, speaks_for, sealed)
+        self._changed = changed
+        self._grants = grants
+        self._names: dict[str, Signed] = {}
+        """Bare names of upstream servers, as the control centre gave them."""
+        self._refused: set[str] = set()
+        """Names whose refusal was logged."""
         self._server = HttpServer(
             config.facility.listen, "facility.listen", server.handle, config.tls
         )
@@ -76,6 +114,9 @@ class Facility:
         await asyncio.gather(*(upstream.start() for upstream in self._upstreams.values()))
         await self._lifecycle.start()
         self._tasks.repeat(self._report, "serving")
+        if self._grants is not None and self._upstreams:
+            await self._ask_names(self._grants)
+            self._tasks.repeat(partial(self._keep_names, self._grants), "names")
 
     async def close(self) -> None:
         """Stop serving, then stop the backends."""
@@ -100,8 +141,12 @@ class Facility:
             recipes=self._lifecycle.recipes if config.hosts else (),
             price_usd_per_hour=config.price_usd_per_hour,
             keeps_queries=config.keeps_queries,
+            sealing=self._sealing,
             deployments=(
-                *(upstream.descriptor for upstream in self._upstreams.values()),
+                *(
+                    msgspec.structs.replace(upstream.descriptor, name_grant=self._names.get(name))
+                    for name, upstream in self._upstreams.items()
+                ),
                 *self._lifecycle.descriptors(),
             ),
         )
@@ -121,6 +166,35 @@ class Facility:
         model."""
         self._lifecycle.retire(decode(payload, RetireModel).name)
         return b""
+
+    async def _keep_names(self, grants: GrantBook) -> None:
+        lacking = not self._names.keys() >= self._upstreams.keys()
+        await asyncio.sleep(NAME_RETRY_S if lacking else NAME_RENEWAL_S)
+        await self._ask_names(grants)
+
+    async def _ask_names(self, grants: GrantBook) -> None:
+        """Ask the control centre for bare names of upstream servers; `owner/name` needs none."""
+        for name in self._upstreams:
+            try:
+                question = encode(NameQuestion(name=name))
+                key = keys.center_do("name")
+                answer = await self._fabric.request(key, question, timeout_s=NAME_TIMEOUT_S)
+                signed = decode(answer, NameAnswer).grant
+                if signed is None or self._names.get(name) == signed:
+                    continue
+                grants.read(signed, NameGrant)
+                self._names[name] = signed
+                self._changed()
+            except Unreachable as error:
+                log.info("no bare names for now: %s", error)
+                return
+            except DaitnError as error:
+                if name not in self._refused:
+                    log.warning("queries find %s as %s: %s", name, self._full_name(name), error)
+                self._refused.add(name)
+
+    def _full_name(self, name: str) -> str:
+        return full_name(self._upstreams[name].descriptor.owner, name)
 
     def _backends(self) -> dict[str, Backend]:
         return {**self._upstreams, **self._lifecycle.backends()}

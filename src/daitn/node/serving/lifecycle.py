@@ -15,6 +15,7 @@ from msgspec import structs
 
 from daitn.files.atomic import make_folder
 from daitn.files.items import ItemStore
+from daitn.identity.grants import GrantBook
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.consultant import Consultant
@@ -40,6 +41,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import Digest, OwnerId, checked_name
 from daitn.objects.messages import DeployModel
+from daitn.tools.entitled import check_grant
 from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.tasks import Tasks
@@ -80,7 +82,10 @@ class ModelLifecycle:
         store: BlobStore,
         transport: ModelTransport,
         changed: Callable[[], None],
+        grants: GrantBook | None = None,
     ) -> None:
+        """`grants` checks what models' owners signed; none in a network without a roster."""
+        self._grants = grants
         assert config.facility is not None
         self._config = config
         self._facility: FacilityConfig = config.facility
@@ -199,6 +204,9 @@ class ModelLifecycle:
         checked_digest(desired.model.manifest)
         if desired.model.size_bytes < 1:
             raise InvalidInput("must be at least 1", field="model.size_bytes", fix="state the size")
+        if self._grants is not None:
+            model = desired.model
+            check_grant(self._grants, desired.grant, desired.owner, desired.name, model.manifest)
         if not self._facility.hosts:
             raise Refused(
                 f"{self._config.site} does not host models of others", field="facility.hosts"
@@ -223,6 +231,12 @@ class ModelLifecycle:
                 fix="rename it",
             )
         existing = self._deployments.get(desired.name)
+        if self._grants is not None and existing and existing.desired.owner != desired.owner:
+            raise Refused(
+                f"{desired.name} is {existing.desired.owner}'s at {self._config.site}",
+                field="name",
+                fix="retire that one first, or use another name",
+            )
         if existing is None and len(upstreams) + len(self._deployments) >= MOST_DEPLOYMENTS:
             raise StorageFull(
                 f"{self._config.site} has {MOST_DEPLOYMENTS} deployments", fix="retire one first"
@@ -343,4 +357,6 @@ class ModelLifecycle:
             deterministic=True,
             evidence=desired.evidence,
             policy=desired.policy,
+            grant=desired.grant,
+            name_grant=desired.name_grant,
         )

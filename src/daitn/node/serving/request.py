@@ -26,8 +26,6 @@ class ServingRequest:
     """Becomes the answer's `id`: replicas that get the same query answer byte by byte alike."""
     created_s: int
     """Becomes the answer's `created`, for the same reason."""
-    owner: str
-    """The query's owner, as the gateway states it."""
 
 
 def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequest:
@@ -40,7 +38,6 @@ def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequ
         body=body,
         id=headers.get("daitn-query", "")[:200],
         created_s=_created_s(headers.get("daitn-asked-at", "")),
-        owner=headers.get("daitn-owner", "")[:200],
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
+from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import error_response, json_response, read_body
 from daitn.node.serving.backends.protocol import Backend
-from daitn.node.serving.request import read_query
+from daitn.node.serving.request import ServingRequest, read_query
+from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
@@ -33,8 +36,17 @@ Admit = Callable[[str, float], SiteId]
 class ServingServer:
     """Handles the requests to one facility."""
 
-    def __init__(self, admit: Admit, backends: Callable[[], Mapping[str, Backend]]) -> None:
-        """`backends`: the deployments here, by name."""
+    def __init__(
+        self,
+        admit: Admit,
+        backends: Callable[[], Mapping[str, Backend]],
+        speaks_for: SpeaksFor = stated_owner,
+        unsealer: Unsealer | None = None,
+    ) -> None:
+        """`backends`: the deployments here, by name. `speaks_for`: in whose name a site asks;
+        raises `Refused`."""
+        self._speaks_for = speaks_for
+        self._unsealer = unsealer
         self._admit = admit
         self._backends = backends
 
@@ -56,7 +68,7 @@ class ServingServer:
         path = request.path
         if path == "/healthz":
             return Response(b"ok", headers={"content-type": "text/plain"})
-        self._check_pass(request)
+        owner = self._checked_owner(request)
         if path == "/v1/models":
             return self._models()
         api = PATHS.get(path)
@@ -70,7 +82,13 @@ class ServingServer:
             raise ApiError(
                 404, "model_not_found", f"this facility has no model {query.model}", param="model"
             )
-        self._check(backend, query.owner)
+        self._check(backend, owner)
+        if self._unsealer is not None and SEALED_MARK in query.body:
+            return await self._unsealer.answer(query, partial(self._answer, request, backend))
+        return await self._answer(request, backend, query)
+
+    async def _answer(self, request: Request, backend: Backend, query: ServingRequest) -> Reply:
+        api = query.api
         if api not in backend.descriptor.apis:
             raise ApiError(400, "invalid_request", f"{query.model} does not answer {api}")
         queued_s = time.perf_counter()
@@ -83,9 +101,11 @@ class ServingServer:
         finally:
             backend.admission.release()
 
-    def _check_pass(self, request: Request) -> None:
+    def _checked_owner(self, request: Request) -> str:
+        headers, now_s = request.headers, clock.wall_s()
         try:
-            self._admit(request.headers.get("daitn-pass", ""), clock.wall_s())
+            site = self._admit(headers.get("daitn-pass", ""), now_s)
+            return self._speaks_for(site, headers, now_s)
         except Refused as error:
             raise ApiError(401, "not_admitted", f"{error.problem}; {error.fix}") from None
 

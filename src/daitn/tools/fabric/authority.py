@@ -38,6 +38,7 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "relevant": _PEOPLE,
     "analysis": _PEOPLE,
     "report": _SITES,
+    "name": _SITES,
     "store": _PEOPLE,
     "deploy": _PEOPLE,
     "retire": _PEOPLE,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daitn.objects.queries import AUTO, QueryIntent, Trust
 from daitn.topology.qrrt.accuracy import accuracy_on, known_on
 from daitn.topology.qrrt.cache import cached
-from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt
+from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt, deployment_id
 
 __all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
 
@@ -51,7 +51,7 @@ def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
     """The rows that may be relevant. Computed once per model, and per pinned deployment."""
     columns = snapshot.columns
     parts = (
-        snapshot.row_of,
+        snapshot.rows_of,
         columns.slots,
         columns.queue,
         columns.price_in,
@@ -89,8 +89,11 @@ def _selected_rows(snapshot: Qrrt, rows: slice | NDArray[np.intp]) -> Selected:
 
 def _named(snapshot: Qrrt, intent: QueryIntent) -> slice | NDArray[np.intp]:
     if intent.site is not None:
-        row = snapshot.row_of.get(f"{intent.model}@{intent.site}")
-        return _NO_ROWS if row is None else np.array([row], np.intp)
+        owner, _, name = intent.model.rpartition("/")
+        row = snapshot.row_of.get(deployment_id(name, intent.site))
+        if row is None or (owner and snapshot.rows[row].key != intent.model):
+            return _NO_ROWS
+        return np.array([row], np.intp)
     if intent.model != AUTO:
         return snapshot.rows_of.get(intent.model, _NO_ROWS)
     return slice(None)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from daitn.objects.deployments import DeploymentDescriptor, FacilityDescriptor
 from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.grants import full_name
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.readings import LinkReading
@@ -36,6 +37,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+_NO_ROWS = np.zeros(0, np.intp)
 
 
 def deployment_id(name: str, site: str) -> str:
@@ -54,6 +56,10 @@ class Deployed:
     jurisdiction: str
     id: str
     """`<model>@<site>`"""
+    key: str
+    """What its replicas share: `<owner>/<model>`, or in a network without a roster the name."""
+    called: tuple[str, ...]
+    """The names by which queries ask for it, `key` first."""
 
     @property
     def name(self) -> str:
@@ -168,7 +174,7 @@ class Qrrt:
     row_of: Mapping[str, int]
     """`name@site` to row."""
     rows_of: Mapping[str, NDArray[np.intp]]
-    """Model name to its rows."""
+    """What a model is called to its rows: `owner/name`, and a bare name by whoever has it."""
     accuracies: Accuracies
     nodes: Map[SiteId, NodeDescriptor] = field(default_factory=Map)
     """Every live node: facilities, gateways, verifiers and all others."""
@@ -180,6 +186,11 @@ class Qrrt:
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Cache of derived values, which all versions share: each entry names what it is derived from
     (`daitn.topology.qrrt.cache`)."""
+
+    def replicas(self, owner: str, name: str) -> NDArray[np.intp]:
+        """The rows of an owner's model."""
+        rows = self.rows_of.get(full_name(owner, name))
+        return self.rows_of.get(name, _NO_ROWS) if rows is None else rows
 
     def apart(self) -> Qrrt:
         """The same version with caches of its own, for another thread."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.findings import Finding
+from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate, Serving
 from daitn.objects.readings import LinkReading
@@ -67,7 +68,10 @@ _NO_ROWS = np.zeros(0, np.intp)
 class QrrtState:
     """Absorbs what nodes publish and measure. Times are seconds since the Unix epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, scoped: bool = False) -> None:
+        """`scoped`: whether a model's name is its owner's, so that a bare name needs a
+        `name_grant`; else it means every deployment of that name."""
+        self._scoped = scoped
         self._version = 0
         self._changed_at_s = 0.0
         self._nodes: dict[SiteId, NodeDescriptor] = {}
@@ -130,9 +134,19 @@ class QrrtState:
 
     def described(self, node: NodeDescriptor, now_s: float) -> None:
         """A node described itself; later descriptors replace earlier ones."""
-        site, known = node.site, self._nodes.get(node.site)
+        known = self._nodes.get(node.site)
         if known is not None and not is_later(node, known):
             return
+        self._take(node, now_s)
+
+    def entitled(self, node: NodeDescriptor, now_s: float) -> None:
+        """Other deployments of a known node may answer now, though it described nothing new."""
+        known = self._nodes.get(node.site)
+        if known is not None and known != node and not is_later(known, node):
+            self._take(node, now_s)
+
+    def _take(self, node: NodeDescriptor, now_s: float) -> None:
+        site, known = node.site, self._nodes.get(node.site)
         self._nodes[site] = node
         if site in self._alive:
             self._tell_live(site, node)
@@ -252,7 +266,9 @@ class QrrtState:
     def _reconsider(self, site: SiteId) -> None:
         """Rebuild one site's rows from its descriptor; none if it is forgotten."""
         node = self._nodes.get(site)
-        own = {} if node is None else {row.id: row for row in sorted(_deployed(node), key=_name)}
+        own = (
+            {} if node is None else {row.id: row for row in sorted(self._deployed(node), key=_name)}
+        )
         for id_ in self._ids_at.pop(site, ()):
             if id_ not in own:
                 self._remove(id_)
@@ -292,8 +308,7 @@ class QrrtState:
         """New rows, behind the others."""
         for number, row in enumerate(rows, len(self._rows)):
             self._row_of = self._row_of.set(row.id, number)
-            replicas = self._rows_of.get(row.name, _NO_ROWS)
-            self._tell_replicas(row.name, np.append(replicas, number))
+            self._call(row.called, number)
         self._rows += rows
         for column in self._columns:
             column.add(len(rows))
@@ -304,13 +319,13 @@ class QrrtState:
         number, last = self._row_of[id_], len(self._rows) - 1
         row, moved = self._rows[number], self._rows.pop()
         self._row_of = self._row_of.delete(id_)
-        replicas = self._rows_of[row.name]
-        self._tell_replicas(row.name, replicas[replicas != number])
+        self._call_off(row.called, number)
         if number != last:
             self._rows[number] = moved
             self._row_of = self._row_of.set(moved.id, number)
-            replicas = self._rows_of[moved.name]
-            self._tell_replicas(moved.name, np.where(replicas == last, number, replicas))
+            for name in moved.called:
+                replicas = self._rows_of[name]
+                self._tell_replicas(name, np.where(replicas == last, number, replicas))
         for column in self._columns:
             column.remove(number)
         self._knowledge.remove(number, row)
@@ -318,12 +333,24 @@ class QrrtState:
         self._seen.pop(id_, None)
         self._shared_rows = None
 
+    def _call(self, names: tuple[str, ...], row: int) -> None:
+        for name in names:
+            self._tell_replicas(name, np.append(self._rows_of.get(name, _NO_ROWS), row))
+
+    def _call_off(self, names: tuple[str, ...], row: int) -> None:
+        for name in names:
+            replicas = self._rows_of[name]
+            self._tell_replicas(name, replicas[replicas != row])
+
     def _tell_replicas(self, name: str, rows: NDArray[np.intp]) -> None:
         rows.flags.writeable = False
         self._rows_of = self._rows_of.set(name, rows) if len(rows) else self._rows_of.delete(name)
 
     def _describe(self, row: int, deployed: Deployed) -> None:
-        said = deployed.descriptor
+        said, before = deployed.descriptor, self._rows[row]
+        if before.called != deployed.called:
+            self._call_off(before.called, row)
+            self._call(deployed.called, row)
         self._rows[row] = deployed
         self._shared_rows = None
         self._descriptors += 1
@@ -359,17 +386,28 @@ class QrrtState:
     def _know(self, row: int) -> None:
         self._flags["degraded"][row] = self._knowledge.know(row, self._rows[row])
 
-
-def _deployed(node: NodeDescriptor) -> Iterator[Deployed]:
-    facility = node.facility
-    if facility is None:
-        return
-    seen: set[str] = set()
-    for descriptor in facility.deployments:
-        if descriptor.name not in seen:
-            seen.add(descriptor.name)
-            id_ = deployment_id(descriptor.name, node.site)
-            yield Deployed(node.site, descriptor, facility, node.owner, node.jurisdiction, id_)
+    def _deployed(self, node: NodeDescriptor) -> Iterator[Deployed]:
+        facility = node.facility
+        if facility is None:
+            return
+        seen: set[str] = set()
+        for descriptor in facility.deployments:
+            name = descriptor.name
+            if name in seen:
+                continue
+            seen.add(name)
+            key = full_name(descriptor.owner, name) if self._scoped else name
+            bare = self._scoped and descriptor.name_grant is not None
+            yield Deployed(
+                site=node.site,
+                descriptor=descriptor,
+                facility=facility,
+                provider=node.owner,
+                jurisdiction=node.jurisdiction,
+                id=deployment_id(name, node.site),
+                key=key,
+                called=(key, name) if bare else (key,),
+            )
 
 
 def _told_of_rows(node: NodeDescriptor) -> object:

@@ -1,0 +1,65 @@
+"""Bare names of models: whom each one means in this network, first come, first served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daitn.identity.grants import sign_statement
+from daitn.identity.keys import SigningKey
+from daitn.objects.errors import Refused
+from daitn.objects.grants import NameGrant, Signed, full_name
+from daitn.objects.identifiers import OwnerId, checked_name
+from daitn.objects.wire import decode, encode
+from daitn.tools.journal.protocol import Journal
+
+__all__ = ["BareNames"]
+
+NAME_LASTS_S = 90 * 86400.0
+"""Facilities ask again long before; a name that nobody offers any more is free after this."""
+MOST_NAMES = 1024
+"""Bare names per owner: nobody takes them all."""
+_KIND = "name"
+
+
+@dataclass(frozen=True)
+class BareNames:
+    """Gives bare names to owners and keeps the list in the journal. `owner/name` needs none."""
+
+    journal: Journal
+    network: str
+    key: SigningKey
+    wall_s: Callable[[], float]
+
+    def give(self, owner: str, name: str, until_s: float = 0.0) -> Signed:
+        """Give a name to an owner until then, and for `NAME_LASTS_S` at least, or renew it.
+
+        Raises `Refused` while it is another owner's, or if the owner has very many.
+        """
+        checked_name(name, "name")
+        now_s = self.wall_s()
+        stored = self.journal.get(_KIND, name)
+        known = None if stored is None else decode(stored, NameGrant)
+        if known is not None and known.until_s <= now_s:
+            known = None
+        if known is not None and known.owner != owner:
+            raise Refused(
+                f"the name {name} is {known.owner}'s in this network",
+                field="name",
+                fix=f"queries find it as {full_name(owner, name)}; or choose another name",
+            )
+        if known is None and self._held(owner, now_s) >= MOST_NAMES:
+            raise Refused(f"{owner} has {MOST_NAMES} names", field="name", fix="use fewer")
+        granted = NameGrant(
+            network=self.network,
+            owner=OwnerId(owner),
+            name=name,
+            issued_at_s=known.issued_at_s if known else now_s,
+            until_s=max(until_s, now_s + NAME_LASTS_S, known.until_s if known else 0.0),
+        )
+        self.journal.put(_KIND, name, encode(granted))
+        return sign_statement(granted, self.key)
+
+    def _held(self, owner: str, now_s: float) -> int:
+        granted = (decode(stored, NameGrant) for stored in self.journal.all(_KIND).values())
+        return sum(one.owner == owner and one.until_s > now_s for one in granted)

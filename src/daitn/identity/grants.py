@@ -1,0 +1,151 @@
+"""Signs and checks grants of names and mandates, and makes the tokens that clients show."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from daitn.identity.keys import SigningKey, check_signature
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import Corrupt, Refused
+from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, SealingKey, Signed
+from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.roster import Kind, Member
+from daitn.objects.wire import canonical, decode
+
+__all__ = [
+    "TOKEN_PREFIX",
+    "GrantBook",
+    "new_token",
+    "read_signed",
+    "sign_statement",
+    "signed_text",
+    "split_token",
+]
+
+TOKEN_PREFIX: Final = "daitn-"  # noqa: S105
+_MOST_TEXT = 8192
+_SECRET_BYTES = 24
+
+_DOMAINS: Final[Mapping[type, bytes]] = {
+    DeploymentGrant: b"daitn deployment grant 1\0",
+    NameGrant: b"daitn name grant 1\0",
+    Mandate: b"daitn mandate 1\0",
+    SealingKey: b"daitn sealing key 1\0",
+}
+"""A signature of one is one of nothing else."""
+
+_SIGNERS: Final[Mapping[type, Kind]] = {
+    DeploymentGrant: Kind.OWNER,
+    NameGrant: Kind.CENTER,
+    Mandate: Kind.OWNER,
+    SealingKey: Kind.SITE,
+}
+
+T = TypeVar("T", DeploymentGrant, NameGrant, Mandate, SealingKey)
+
+
+def sign_statement(
+    statement: DeploymentGrant | NameGrant | Mandate | SealingKey, key: SigningKey
+) -> Signed:
+    """Sign one of them."""
+    text = canonical(statement)
+    signature = key.sign(_DOMAINS[type(statement)] + text)
+    return Signed(statement=text, public_key=key.public, signature=signature)
+
+
+@dataclass(frozen=True)
+class GrantBook:
+    """Checks grants and mandates against one network's roster."""
+
+    network: str
+    members: Callable[[], Mapping[str, Member]]
+    """The current members, by public key."""
+    wall_s: Callable[[], float]
+
+    def read(self, signed: Signed, kind: type[T]) -> T:
+        """The statement, if it is in force and signed by who may sign it.
+
+        An owner or a site signs for itself only. Raises `Refused` or `Corrupt`.
+        """
+        member = self.members().get(signed.public_key)
+        if member is None or member.kind is not _SIGNERS[kind]:
+            raise _refused(f"whoever signed it is no {_SIGNERS[kind]} in this network")
+        _check_once(signed.public_key, signed.signature, _DOMAINS[kind] + signed.statement)
+        statement = decode(signed.statement, kind)
+        if statement.network != self.network:
+            raise _refused("it is for another network")
+        if isinstance(statement, SealingKey):
+            if statement.site != member.name or Role.FACILITY not in member.roles:
+                raise _refused(f"{member.name} cannot sign for a facility {statement.site}")
+        elif member.kind is Kind.OWNER and statement.owner != member.name:
+            raise _refused(f"{member.name} cannot sign for {statement.owner}")
+        if not self.wall_s() < statement.until_s:
+            raise _refused("it has expired")
+        return statement
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _check_once(public_key: str, signature: str, message: bytes) -> None:
+    """Facilities repeat the same grants in every advert. Only valid ones are remembered."""
+    check_signature(public_key, signature, message)
+
+
+def new_token(
+    network: str,
+    owner: str,
+    gateways: tuple[SiteId, ...],
+    until_s: float,
+    limits: tuple[float, int],
+    key: SigningKey,
+) -> str:
+    """A token: a secret, and the owner's mandate for whoever shows it. `limits`: queries per second
+    and in a burst."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    mandate = Mandate(
+        network=network,
+        owner=OwnerId(owner),
+        gateways=gateways,
+        secret=_digest(secret),
+        until_s=until_s,
+        per_s=limits[0],
+        burst=limits[1],
+    )
+    return f"{TOKEN_PREFIX}{secret}.{signed_text(sign_statement(mandate, key))}"
+
+
+def split_token(token: str) -> tuple[str, str]:
+    """A token's digest of the secret, and its mandate as text. Raises `Refused`."""
+    secret, dot, text = token.removeprefix(TOKEN_PREFIX).partition(".")
+    if not token.startswith(TOKEN_PREFIX) or not dot or len(token) > _MOST_TEXT:
+        raise _refused("it is no token")
+    return _digest(secret), text
+
+
+def signed_text(signed: Signed) -> str:
+    """What is signed as text, for tokens, headers and JSON."""
+    return base64.urlsafe_b64encode(canonical(signed)).decode().rstrip("=")
+
+
+def read_signed(text: str) -> Signed:
+    """The reverse of `signed_text`. Raises `Refused`."""
+    try:
+        if len(text) > _MOST_TEXT:
+            raise ValueError
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return decode(raw, Signed)
+    except (ValueError, Corrupt):
+        raise _refused("it is not readable") from None
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _refused(why: str) -> Refused:
+    return Refused(why, field="grant", fix="have it signed with its owner's key")

@@ -1,0 +1,85 @@
+"""In whose name a site may ask: its own owner's, or that of an owner who gave it a mandate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from daitn.identity.grants import GrantBook, read_signed
+from daitn.identity.passes import PassBook
+from daitn.objects.errors import Corrupt, Refused
+from daitn.objects.grants import Mandate
+from daitn.objects.identifiers import SiteId
+
+__all__ = ["Askers", "SpeaksFor", "stated_owner"]
+
+_MOST_KNOWN = 10_000
+
+SpeaksFor = Callable[[SiteId, Mapping[str, str], float], str]
+"""The owner in whose name a site asks, by the headers of its request at seconds since the epoch;
+empty: nobody's. Raises `Refused`."""
+
+
+def stated_owner(site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
+    """Whom the request names, where nobody can sign: in a network without a roster."""
+    return headers.get("daitn-owner", "")[:200]
+
+
+class Askers:
+    """Checks in whose name sites ask; remembers mandates until they end or the roster changes."""
+
+    def __init__(
+        self,
+        site: SiteId,
+        grants: GrantBook,
+        passes: PassBook,
+        owner_of: Callable[[SiteId], str | None],
+    ) -> None:
+        """`owner_of`: who runs a site, by the roster."""
+        self._site = site
+        self._grants = grants
+        self._passes = passes
+        self._owner_of = owner_of
+        self._known: dict[str, Mandate] = {}
+
+    def forget(self) -> None:
+        """Check all mandates anew: the roster has changed."""
+        self._known.clear()
+
+    def speaks_for(self, site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
+        """See `SpeaksFor`. A relaying gateway shows the pass of the one before it as well."""
+        owner = headers.get("daitn-owner", "")
+        if not owner or site == self._site:
+            return owner
+        relayed = headers.get("daitn-origin-pass")
+        origin = site if relayed is None else self._passes.holder(relayed, now_s)
+        self.check(origin, owner, headers.get("daitn-mandate", ""), now_s)
+        return owner
+
+    def check(self, origin: SiteId, owner: str, mandate: str, now_s: float) -> None:
+        """Raise `Refused` unless `origin` may ask in the name of `owner`."""
+        if owner == self._owner_of(origin):
+            return
+        if not mandate:
+            raise _refused(f"{origin} has no mandate of {owner}")
+        known = self.mandate(mandate, now_s)
+        if known.owner != owner:
+            raise _refused(f"the mandate is {known.owner}'s, and not {owner}'s")
+        if origin not in known.gateways:
+            raise _refused(f"the mandate is not for {origin}")
+
+    def mandate(self, text: str, now_s: float) -> Mandate:
+        """The mandate, if it holds. Raises `Refused`."""
+        known = self._known.get(text)
+        if known is None or known.until_s <= now_s:
+            try:
+                known = self._grants.read(read_signed(text), Mandate)
+            except (Refused, Corrupt) as error:
+                raise _refused(f"the mandate does not hold: {error.problem}") from None
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[text] = known
+        return known
+
+
+def _refused(why: str) -> Refused:
+    return Refused(why, field="daitn-mandate", fix="ask with a token of that owner")

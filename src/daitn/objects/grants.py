@@ -1,0 +1,82 @@
+"""What members sign so that others can check it without asking: who may answer under a name, and
+who may ask in an owner's name.
+
+A deployment's name belongs to its owner: two owners may use the same, and `owner/name` says which
+is meant.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
+
+__all__ = ["DeploymentGrant", "Mandate", "NameGrant", "SealingKey", "Signed", "full_name"]
+
+
+def full_name(owner: str, name: str) -> str:
+    """`<owner>/<name>`: names a model where others may use its name too."""
+    return f"{owner}/{name}"
+
+
+class DeploymentGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner's word that these weights answer under this name of its own."""
+
+    network: Word
+    owner: OwnerId
+    name: Word
+    manifest: Digest
+    """Digest of the weights."""
+    issued_at_s: float
+    """Of two grants for one name, the later one counts."""
+    until_s: float
+    """No facility answers by it afterwards."""
+
+
+class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A control centre's word that a bare name means this owner's model, whoever asks."""
+
+    network: Word
+    owner: OwnerId
+    name: Word
+    issued_at_s: float
+    """When the owner first got it; where two control centres differ, the earlier one counts."""
+    until_s: float
+
+
+class Mandate(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner's word that these gateways may ask in its name for whoever shows a secret."""
+
+    network: Word
+    owner: OwnerId
+    gateways: Annotated[tuple[SiteId, ...], msgspec.Meta(min_length=1, max_length=16)]
+    secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the secret."""
+    until_s: float
+    per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
+    """Queries per second at each gateway, on average."""
+    burst: Annotated[int, msgspec.Meta(ge=1)] = 200
+    """Queries in a burst."""
+
+
+class SealingKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A facility's word that queries sealed to this key can be read at the site alone."""
+
+    network: Word
+    site: SiteId
+    public: Word
+    """X25519, base64."""
+    until_s: float
+
+
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """One of these as it is stored and sent."""
+
+    statement: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    """Its canonical MessagePack, as it was signed."""
+    public_key: Word
+    """The signer's, base64."""
+    signature: Word
+    """Base64."""

@@ -1,0 +1,132 @@
+"""Bare names are given once; deployments are what their owners signed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from daitn.center.names import MOST_NAMES, NAME_LASTS_S, BareNames
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.grants import NameGrant, Signed
+from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.messages import NameAnswer, NameQuestion
+from daitn.objects.placement import DeployIntent
+from daitn.objects.roster import Kind, Member
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric.caller import speaking
+from daitn.tools.journal.memory import MemoryJournal
+from tests.scenes.grants import NETWORK, NOW_S, Members, digest
+
+from .mdf import World, trained
+
+
+@pytest.fixture
+def members() -> Members:
+    return Members()
+
+
+@pytest.fixture
+def names(members: Members) -> BareNames:
+    return BareNames(MemoryJournal(), NETWORK, members.keys["center"], lambda: members.now_s)
+
+
+def test_who_comes_first_has_a_name_and_keeps_it(members: Members, names: BareNames) -> None:
+    first = members.book().read(names.give("acme", "doctor"), NameGrant)
+    assert (first.owner, first.name, first.issued_at_s) == ("acme", "doctor", NOW_S)
+    members.now_s += 100
+    for _ in range(2):
+        with pytest.raises(Refused, match="acme's"):
+            names.give("rival", "doctor")
+        again = members.book().read(names.give("acme", "doctor"), NameGrant)
+        assert (again.owner, again.issued_at_s) == ("acme", NOW_S)
+    # What is in the journal outlives the process.
+    with pytest.raises(Refused):
+        replace(names).give("rival", "doctor")
+
+
+def test_a_name_that_nobody_renews_is_free_again(members: Members, names: BareNames) -> None:
+    names.give("acme", "doctor")
+    names.give("acme", "model", NOW_S + 2 * NAME_LASTS_S)
+    members.now_s += NAME_LASTS_S
+    assert members.book().read(names.give("rival", "doctor"), NameGrant).owner == "rival"
+    with pytest.raises(Refused):
+        names.give("rival", "model")
+
+
+def test_nobody_takes_all_names(names: BareNames) -> None:
+    for number in range(MOST_NAMES):
+        names.give("rival", f"model-{number}")
+    with pytest.raises(Refused):
+        names.give("rival", "one-more")
+    names.give("rival", "model-0")
+    names.give("acme", "one-more")
+    for name in ("acme/doctor", "doctor@north", "", "auto:x", "x" * 64):
+        with pytest.raises(InvalidInput):
+            names.give("acme", name)
+
+
+@pytest.fixture
+async def world(members: Members, names: BareNames) -> AsyncIterator[World]:
+    world = World()
+    for name, owner, letter in (("doctor-1", "acme", "a"), ("quack-1", "rival", "b")):
+        model = msgspec.structs.replace(trained(name, letter), owner=OwnerId(owner))
+        world.journal.put("model", name, encode(model))
+    await world.add("east")
+    await world.start(members.book(), names)
+    await world.known("east")
+    yield world
+    await world.stop()
+
+
+def wish(grant: Signed | None, model: str = "doctor-1", name: str = "doctor") -> DeployIntent:
+    return DeployIntent(model=model, name=name, to=(SiteId("east"),), grant=grant)
+
+
+async def test_only_what_its_owner_signed_is_deployed(world: World, members: Members) -> None:
+    refused: list[Any] = [
+        None,
+        *(members.grant(by) for by in ("rival", "operator", "center", "stranger", "north")),
+        members.grant(name="another"),
+        members.grant(manifest=digest("b")),
+        members.grant("rival", owner=OwnerId("rival")),
+        members.grant(until_s=NOW_S),
+        members.grant(network="another"),
+    ]
+    for grant in refused:
+        with pytest.raises((Refused, Corrupt)):
+            world.service.deploy(wish(grant))
+    assert world.service.all().deployments == ()
+    world.service.deploy(wish(members.grant()))
+    rivals = members.grant("rival", owner=OwnerId("rival"), manifest=digest("b"))
+    with pytest.raises(Refused, match="acme has deployed"):
+        world.service.deploy(wish(rivals, "quack-1"))
+
+
+async def test_facilities_ask_names_for_their_owner(world: World, members: Members) -> None:
+    def site(owner: str, *roles: Role) -> Member:
+        return Member(
+            name=f"of-{owner}", kind=Kind.SITE, public_key="", until_s=1, roles=roles, owner=owner
+        )
+
+    async def asked(member: Member, name: str) -> str:
+        with speaking(member):
+            answer = await world.service.on_name("", encode(NameQuestion(name=name)))
+        signed = decode(answer, NameAnswer).grant
+        assert signed is not None
+        return members.book().read(signed, NameGrant).owner
+
+    world.service.deploy(wish(members.grant()))
+    assert await asked(site("rival", Role.FACILITY), "nurse") == "rival"
+    assert await asked(site("acme", Role.FACILITY), "doctor") == "acme"
+    for member, name in (
+        (site("rival", Role.FACILITY), "doctor"),
+        (site("acme", Role.FACILITY), "nurse"),
+        (site("acme", Role.GATEWAY, Role.DATA), "free"),
+    ):
+        with pytest.raises(Refused):
+            await asked(member, name)
