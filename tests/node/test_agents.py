@@ -157,12 +157,12 @@ async def host(
 
 def planning(*required: Requirement, order: SignedOrder | None = None) -> Agent:
     """A job of which the fresh model was measured."""
-    world = World(intent=msgspec.structs.replace(INTENT, requirements=required, budget=Budget()))
+    intent = msgspec.structs.replace(INTENT, requirements=required, budget=Budget())
+    world = World(intent=intent, order=order)
     while not (world.job.checkpoints and world.job.state is JobState.PLANNING):
         assert world.step()
-    facts = [DatedFact(at_s, event) for event, at_s in world.facts]
-    first = msgspec.structs.replace(facts[0].event, order=order)
-    return Agent(job=world.job.id, home=HOME, facts=(DatedFact(facts[0].at_s, first), *facts[1:]))
+    facts = tuple(DatedFact(at_s, event) for event, at_s in world.facts)
+    return Agent(job=world.job.id, home=HOME, facts=facts)
 
 
 ACME, CURIOUS = SigningKey.generate(), SigningKey.generate()

@@ -209,7 +209,7 @@ class ControlCenter:
         """Raise `Refused` or `Corrupt` unless the caller may submit what its owner ordered."""
         check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
         if self._orders is not None:
-            self._orders.check(request.order, request.intent)
+            self._orders.check(request.order, request.intent, request.start)
 
     def _check_quota(self, owner: OwnerId) -> None:
         """Raise `Refused` if the owner has as many open jobs as it may."""

@@ -7,6 +7,9 @@ of the model it received; a verification builds on the visit that made the model
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
 from blake3 import blake3
 
@@ -14,6 +17,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.wire import canonical
 
 __all__ = [
+    "MOST_VISITS",
     "Entry",
     "Lineage",
     "LineageFact",
@@ -21,12 +25,16 @@ __all__ = [
     "Verification",
     "Visit",
     "ancestry",
+    "descent",
     "given_to",
     "left_by",
 ]
 
+MOST_VISITS: Final = 4096
+"""Behind one model."""
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin", omit_defaults=True):
     """A fresh or imported model was created at `site`."""
 
     job: JobId
@@ -36,9 +44,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
     recipe: Word
     seed: int
     model: Digest
+    order: Digest = Digest("")
+    """By which it was made; empty on a fabric without signatures."""
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
+class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_defaults=True):
     """A model was trained at `site`."""
 
     job: JobId
@@ -61,6 +71,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     model_in: Digest
     model_out: Digest
     size_bytes: int
+    order: Digest = Digest("")
+    """As of an `Origin`."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):
@@ -131,3 +143,14 @@ def ancestry(lineage: Lineage, model: Digest) -> Lineage:
             wanted.update(entry.previous)
             entries.append(entry)
     return Lineage(job=lineage.job, entries=tuple(reversed(entries)))
+
+
+def descent(entries: Sequence[Entry], model: Digest) -> tuple[Entry, ...]:
+    """The entries, of these, that made a model, step by step; none of a model that was given."""
+    found = []
+    at: Digest | None = model
+    for entry in reversed(entries):
+        if not isinstance(entry.fact, Verification) and left_by(entry.fact) == at:
+            found.append(entry)
+            at = given_to(entry.fact)
+    return tuple(reversed(found))

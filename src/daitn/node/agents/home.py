@@ -40,7 +40,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.lineage import Lineage, ancestry
 from daitn.objects.messages import RecipeQuestion
-from daitn.objects.orders import SignedOrder
+from daitn.objects.orders import SignedOrder, same_order
 from daitn.objects.requests import (
     AssessIntent,
     DecisionList,
@@ -286,7 +286,7 @@ class AgentHome:
         name = checked_name(request.intent.name, "name")
         check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
         if self._orders is not None:
-            self._orders.check(request.order, request.intent)
+            self._orders.check(request.order, request.intent, request.start)
         if (known := self._ordered(request.order)) is not None:
             return encode(self._view(known))
         self._check_quota(request.intent.owner)
@@ -314,9 +314,8 @@ class AgentHome:
 
     def _ordered(self, order: SignedOrder | None) -> Agent | None:
         """The agent that an order has sent out, if it has."""
-        if order is None:
-            return None
-        return next((one for one in self._store.all() if _first(one).order == order), None)
+        agents = self._store.all()
+        return next((one for one in agents if same_order(_first(one).order, order)), None)
 
     async def _submitted(self, name: str, request: SubmitIntent) -> Agent:
         model = request.intent.model

@@ -131,7 +131,8 @@ class AgentHost:
         if self._orders is None:
             return
         try:
-            self._orders.check(itinerary.job.order, itinerary.job.intent)
+            job = itinerary.job
+            self._orders.check(job.order, job.intent, job.start)
         except DaitnError as error:
             raise NotServed(Refusal(Reason.FAILED, error.problem)) from None
 

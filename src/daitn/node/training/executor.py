@@ -10,9 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cachetools import LRUCache
-
-from daitn.control.jobs.ordered import check_ordered
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
@@ -25,6 +22,7 @@ from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
 from daitn.node.training.bounds import Capacity, check_estimate, within
+from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.descriptors import NodeDescriptor
@@ -48,8 +46,6 @@ RECENT_S = 600.0
 GRACE_S = 1800.0
 """A model stays this long after the control centre first leaves it out: a centre that lost its
 memory, or obeys another, empties no store before somebody notices."""
-
-_MOST_ORDERS = 10_000
 
 OnProgress = Callable[[WorkProgress], None]
 
@@ -86,10 +82,8 @@ class Executor:
         self._sandbox = Sandbox(limits=config.sandbox.limits)
         self._speed_flops = _SLOWEST_FLOPS
         self._on_progress = on_progress
-        self._orders = orders
+        self._ordered = OrderedWork(orders, Path(config.state) / "orders") if orders else None
         self._node: NodeDescriptor | None = None
-        self._trained: LRUCache[bytes, int] = LRUCache(_MOST_ORDERS)
-        """Examples of the visits begun for each order, since the start."""
         self._scratch = config.scratch
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
@@ -149,20 +143,15 @@ class Executor:
 
     def _check_order(self, work: Work) -> None:
         """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
-        if self._orders is None:
-            return
-        intent = self._orders.read(work.order).intent
-        assert work.order is not None
-        assert self._node is not None
-        check_ordered(work, intent, self._node, self._trained.get(work.order.order, 0))
+        if self._ordered is not None:
+            assert self._node is not None
+            self._ordered.check(work, self._node)
 
-    def _count_against_order(self, work: VisitWork) -> None:
-        """Count a visit's examples as it begins. Raises as `_check_order`: other visits for the
-        same order may have begun since the work arrived."""
-        self._check_order(work)
-        if work.order is not None:
-            done = self._trained.get(work.order.order, 0)
-            self._trained[work.order.order] = done + work.examples
+    def _begin_order(self, work: Work) -> None:
+        """Count work against its order. Raises as `OrderedWork.begin`."""
+        if self._ordered is not None:
+            assert self._node is not None
+            self._ordered.begin(work, self._node)
 
     async def prefetch(self, model: ModelRef) -> None:
         """Fetch a model ahead of its work; the transfer is charged to that work.
@@ -239,6 +228,7 @@ class Executor:
                 recipe=work.recipe,
                 seed=work.seed,
                 model=model.manifest,
+                order=_order_of(work),
             ),
             work,
             model,
@@ -257,7 +247,7 @@ class Executor:
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
             self._admission.begin(dataset, request_of(work), attempt)
-            self._count_against_order(work)
+            self._begin_order(work)
             with gate.failures():
                 trained = await self._trainer.train(
                     work.recipe,
@@ -289,6 +279,7 @@ class Executor:
                 model_in=model.manifest,
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
+                order=_order_of(work),
             ),
             work,
             result,
@@ -303,6 +294,7 @@ class Executor:
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
         async with self._turns.turn(place), within(self._config.longest_s):
             self._admission.begin(test, request_of(work), attempt)
+            self._begin_order(work)
             self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
             with test.disclosure.failures():
@@ -448,6 +440,10 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+def _order_of(work: Work) -> Digest:
+    return work.order.digest if work.order else Digest("")
 
 
 def _stamp(path: str) -> tuple[int, int]:
