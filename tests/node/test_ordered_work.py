@@ -14,8 +14,9 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import sign_entry
 from daitn.node.training.ordered import OrderedWork
+from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, DaitnError, Refused
-from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.identifiers import Digest
 from daitn.objects.intents import Budget, TrainingIntent
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import VerifyWork, VisitWork, Work
@@ -23,34 +24,32 @@ from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import encode
-from tests.control.jobs.world import INTENT, KEY, World, is_training, is_verification
+from tests.control.jobs.world import INTENT, KEYS, World, is_training, is_verification
 from tests.control.test_next_site import node
 
-ACME, STRANGER = SigningKey.generate(), SigningKey.generate()
+ACME, STRANGER, VERIFIER = (SigningKey.generate() for _ in range(3))
 HERE = node("clinic", "medicine", recipes=("classifier",))
 START = ModelRef(manifest=Digest("5" * 64), size_bytes=1, holders=())
 OTHER = ModelRef(manifest=Digest("6" * 64), size_bytes=1, holders=())
 
 
-def member(name: str, kind: Kind, key: SigningKey) -> Member:
-    return Member(name=name, kind=kind, public_key=key.public, until_s=2000.0)
+def member(name: str, kind: Kind, key: SigningKey, *roles: Role) -> Member:
+    return Member(name=name, kind=kind, public_key=key.public, until_s=2000.0, roles=roles)
 
 
-MEMBERS = {"acme": member("acme", Kind.OWNER, ACME), "sites": member("sites", Kind.SITE, KEY)}
-ORDERS = OrderBook("net", lambda: {m.public_key: m for m in MEMBERS.values()}, lambda: 1000.0)
+MEMBERS = [
+    member("acme", Kind.OWNER, ACME),
+    *(member(name, Kind.SITE, key, Role.DATA) for name, key in KEYS.items()),
+    member("verifier", Kind.SITE, VERIFIER, Role.VERIFIER),
+]
+ORDERS = OrderBook("net", lambda: {m.public_key: m for m in MEMBERS}, lambda: 1000.0)
 
 
 class Trained(World):
-    """A job whose sites are one member, called `sites`."""
+    """A job under an order."""
 
     def __init__(self, intent: TrainingIntent, start: ModelRef | None, order: SignedOrder) -> None:
         super().__init__(intent, start, order=order)
-
-    def fact(self, site: SiteId, work: Work) -> Any:
-        return msgspec.structs.replace(super().fact(site, work), site=SiteId("sites"))
-
-    def done(self, start: StartWork) -> Any:
-        return msgspec.structs.replace(super().done(start), site=start.site)
 
     def work(self, wanted: Callable[[Command], bool], nth: int) -> Any:
         """The nth work of a kind."""
@@ -66,12 +65,13 @@ def ordered(intent: TrainingIntent = INTENT, **terms: Any) -> SignedOrder:
     return sign_order(intent, "net", 2000.0, ACME, **terms)
 
 
-def altered(work: Work, *places: int, key: SigningKey = KEY, **changes: Any) -> Work:
+def altered(work: Work, *places: int, key: SigningKey | None = None, **changes: Any) -> Work:
     """The work, with facts of its lineage changed and signed anew."""
     entries = list(work.lineage)
     for place in places:
         fact = msgspec.structs.replace(entries[place].fact, **changes)
-        entries[place] = sign_entry(fact, entries[place].previous, key)
+        own = key or KEYS[entries[place].fact.site]
+        entries[place] = sign_entry(fact, entries[place].previous, own)
     return msgspec.structs.replace(work, lineage=tuple(entries))
 
 
@@ -107,7 +107,9 @@ def test_no_other_model_is_trained_or_measured(tmp_path: Path) -> None:
         ("a fresh one", msgspec.structs.replace(started, model=None, lineage=())),
         ("another order's", msgspec.structs.replace(another, order=fresh)),
         ("another job's", altered(visit, 1, job="qa-2")),
-        ("another site's", altered(visit, 1, site="another")),
+        ("a stranger site's", altered(visit, 1, site="another")),
+        ("another site's", altered(visit, 1, site="specialist")),
+        ("a verifier's", altered(visit, 1, key=VERIFIER, site="verifier")),
         ("a stranger's", altered(visit, 1, key=STRANGER)),
         ("an owner's", altered(visit, 1, key=ACME)),
         ("no site's", altered(visit, 1, key=ACME, site="acme")),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.signing import check_descent
+from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import TrainingIntent
@@ -98,17 +99,20 @@ class OrderBook:
         """
         order = self.read(work.order)
         assert work.order is not None
-        check_descent(work.lineage, work.job, work.order.digest, self.sites())
+        check_descent(work.lineage, work.job, work.order.digest, self.sites(Role.DATA))
         at = left_by(work.lineage[-1].fact) if work.lineage else order.start
         first = given_to(work.lineage[0].fact) if work.lineage else order.start
         if first != order.start or at != (work.model.manifest if work.model else None):
             raise self._refused("the model did not come of the order")
         return order
 
-    def sites(self) -> dict[SiteId, str]:
-        """The public keys of the network's sites."""
-        members = self.members().values()
-        return {SiteId(m.name): m.public_key for m in members if m.kind is Kind.SITE}
+    def sites(self, role: Role | None = None) -> dict[SiteId, str]:
+        """The public keys of the network's sites, or of those with a role."""
+        return {
+            SiteId(member.name): member.public_key
+            for member in self.members().values()
+            if member.kind is Kind.SITE and (role is None or role in member.roles)
+        }
 
     def _refused(self, why: str) -> Refused:
         return Refused(why, field="order", fix="submit the intent with its owner's key")

@@ -16,6 +16,7 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
 from daitn.node.config import NodeConfig
@@ -130,7 +131,7 @@ class Node:
                 self._transport,
                 self._executor,
                 self._described,
-                orders,
+                AgentGuard(orders, self._key) if orders else None,
             )
         self._work = WorkQueue(
             config.site, WorkLog(state / "work"), self._executor.perform, self._report

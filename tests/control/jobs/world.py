@@ -65,6 +65,9 @@ DECISION = Decision(
     policy="mtrce", chosen=None, ranking=(), rejections=(), snapshot_version=1, at_s=0.0
 )
 KEY = SigningKey.generate()
+KEYS = {name: SigningKey.generate() for name in ("general", "specialist")}
+"""Of data sites."""
+VERIFIERS = {name: SigningKey.generate() for name in ("mpvu-broad", "mpvu-expert")}
 
 
 def assessment(feasible: bool) -> Assessment:
@@ -155,6 +158,7 @@ class World:
 
     def done(self, start: StartWork) -> WorkOutcome:
         fact = self.fact(start.site, start.work)
+        key = {**KEYS, **VERIFIERS}.get(start.site, KEY)
         model = None
         if isinstance(fact, Origin):
             model = ModelRef(manifest=fact.model, size_bytes=1, holders=(start.site,))
@@ -165,7 +169,7 @@ class World:
             job=start.work.job,
             site=start.site,
             state=WorkState.DONE,
-            entry=sign_entry(fact, start.work.previous, KEY),
+            entry=sign_entry(fact, start.work.previous, key),
             model=model,
         )
 

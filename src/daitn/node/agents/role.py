@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from daitn.identity.orders import OrderBook
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.store import AgentStore
@@ -35,7 +35,7 @@ class AgentsRole:
         transport: ModelTransport,
         executor: Executor,
         descriptor: Callable[[], NodeDescriptor],
-        orders: OrderBook | None = None,
+        guard: AgentGuard | None = None,
     ) -> None:
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
@@ -45,7 +45,7 @@ class AgentsRole:
             executor.prefetch,
             perform,
             descriptor,
-            orders,
+            guard,
         )
         self._home = AgentHome(
             site,
@@ -55,7 +55,7 @@ class AgentsRole:
             self._host,
             transport,
             executor.needs,
-            orders,
+            guard,
         )
         role.provide(
             lambda: learning_offers(descriptor()),

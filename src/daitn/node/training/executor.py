@@ -21,7 +21,7 @@ from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
-from daitn.node.training.bounds import Capacity, check_estimate, within
+from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
@@ -153,11 +153,13 @@ class Executor:
             assert self._node is not None
             self._ordered.begin(work, self._node)
 
-    async def prefetch(self, model: ModelRef) -> None:
-        """Fetch a model ahead of its work; the transfer is charged to that work.
+    async def prefetch(self, model: ModelRef, of: RecipeQuestion) -> None:
+        """Fetch a model of a configuration ahead of its work; the transfer is charged to that work.
 
-        Raises as `ModelTransport.fetch` does.
+        Raises as `ModelTransport.fetch` does, and `InvalidInput` for a model that is too large.
         """
+        self._check_recipe(of.recipe)
+        check_size((await self._footprint(of.recipe, of.config)).size_bytes, model)
         moved = await self._transport.fetch(model, lambda done, total: None)
         self._touched_at_s[model.manifest] = time.monotonic()
         if moved.bytes_in:
