@@ -248,7 +248,7 @@ class AgentHome:
             self._to_back_up[agent.job] = agent
         shown = self._view(agent)
         try:
-            await self._fabric.publish(keys.job_event(agent.job), encode(shown))
+            await self._fabric.publish(keys.site_event(self._site, agent.job), encode(shown))
         except DaitnError as error:
             log.debug("the state of %s was not published: %s", agent.job, error)
 
