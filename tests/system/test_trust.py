@@ -30,6 +30,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobView
 from daitn.objects.messages import (
+    ChunkRequest,
     ModelsNeeded,
     Sensed,
     Serving,
@@ -311,6 +312,19 @@ async def test_not_even_a_control_centre_goes_beyond_what_an_owner_ordered(
             assert "order" in ended_.error.problem, ended_.error
         trained = await outcome(center, visit(19, order, **made))
         assert trained.state is WorkState.DONE, trained.error
+        assert trained.model is not None
+    await only_its_owner_gets(network, trained.model)
+
+
+async def only_its_owner_gets(network: Network, model: ModelRef) -> None:
+    """Any member could fetch any model whose digest it knew, and digests are published."""
+    key, wanted = keys.site_do(NORTH, "chunk"), encode(ChunkRequest(digest=model.manifest))
+    for who in (*OUTSIDERS, "curious", "center"):
+        async with speaking(network, who) as fabric:
+            await refusal(fabric, key, wanted)
+    for who in ("acme", "operator", "mpvu"):
+        async with speaking(network, who) as fabric:
+            assert await fabric.request(key, wanted, timeout_s=20)
 
 
 async def test_claims_of_others_are_not_heard(network: Network) -> None:

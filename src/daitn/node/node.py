@@ -45,6 +45,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.tools.roster import LiveRoster
@@ -97,6 +98,7 @@ class Node:
         self._consultant = Consultant(allowed_recipes(config), sandbox)
         self._audit = AuditLog(state / "audit", config.site, self._key)
         admission = Admission(self._audit, (*config.datasets, *config.tests))
+        releases = Releases(state / "releases", self._store)
         self._executor = Executor(
             config,
             self._trainer,
@@ -107,6 +109,7 @@ class Node:
             admission,
             self._publish_progress,
             orders,
+            releases,
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
@@ -120,6 +123,7 @@ class Node:
                 admission,
                 self._changed.set,
                 roster,
+                releases.record,
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
@@ -132,11 +136,12 @@ class Node:
                 self._executor,
                 self._described,
                 AgentGuard(orders, self._key) if orders else None,
+                releases.record,
             )
         self._work = WorkQueue(
             config.site, WorkLog(state / "work"), self._executor.perform, self._report
         )
-        self._chunks = ChunkServer(fabric, config.site, self._store)
+        self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []
         self._tasks = Tasks()
         self._progress = Newest(self._send_progress, self._tasks)

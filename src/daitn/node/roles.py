@@ -47,6 +47,7 @@ from daitn.tools.fabric.caller import caller, check_owner
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.mobility.releases import Release
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.topology.qrrt.export import export_query
@@ -74,9 +75,10 @@ class Roles:
         admission: Admission,
         changed: Callable[[], None],
         roster: LiveRoster | None,
+        released: Release,
     ) -> None:
         """`changed` is called when the result of `described` may have changed; `roster`: see
-        `Membership`."""
+        `Membership`; `released` is told of the models that are deployed here."""
         self._site = config.site
         self._fabric = fabric
         self._membership = Membership(
@@ -89,7 +91,7 @@ class Roles:
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
-                config, consultant, fabric, store, transport, passes.holder, changed
+                config, consultant, fabric, store, transport, passes.holder, changed, released
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:

@@ -7,7 +7,7 @@ of the model it received; a verification builds on the visit that made the model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ __all__ = [
     "descent",
     "given_to",
     "left_by",
+    "released",
 ]
 
 MOST_VISITS: Final = 4096
@@ -73,6 +74,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     size_bytes: int
     order: Digest = Digest("")
     """As of an `Origin`."""
+    release_to: tuple[Word, ...] = ("*",)
+    """Jurisdictions into which models that learned from this data may travel; `*`: all."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):
@@ -132,6 +135,13 @@ def given_to(fact: LineageFact) -> Digest | None:
 def left_by(fact: LineageFact) -> Digest:
     """The model that an entry leaves: the one that was made, or measured."""
     return fact.model_out if isinstance(fact, Visit) else fact.model
+
+
+def released(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Jurisdictions into which a model of these entries may travel; `*`: all."""
+    rules = [set(e.fact.release_to) for e in entries if isinstance(e.fact, Visit)]
+    bounds = [rule for rule in rules if "*" not in rule]
+    return tuple(sorted(set.intersection(*bounds))) if bounds else ("*",)
 
 
 def ancestry(lineage: Lineage, model: Digest) -> Lineage:

@@ -40,7 +40,7 @@ from daitn.objects.jobs import (
     Submitted,
     WorkNeeds,
 )
-from daitn.objects.lineage import Lineage, ancestry
+from daitn.objects.lineage import Lineage, ancestry, descent, released
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder, same_order
@@ -59,6 +59,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import check_owner, visible
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
+from daitn.tools.mobility.releases import Release
 
 __all__ = ["AgentHome"]
 
@@ -84,8 +85,11 @@ class AgentHome:
         transport: ModelTransport,
         needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
         guard: AgentGuard | None = None,
+        note: Release | None = None,
     ) -> None:
-        """`guard` checks orders, and what arrives; none on a fabric without signatures."""
+        """`guard` checks orders, and what arrives; none on a fabric without signatures. `note` is
+        told of the models that are kept here."""
+        self._note = note
         self._guard = guard
         self._site = site
         self._fabric = fabric
@@ -239,6 +243,9 @@ class AgentHome:
     async def _fetch(self, agent: Agent, model: ModelRef) -> None:
         """Fetch one of an agent's models. Raises `DaitnError`."""
         check_size(_first(agent).needs.size_bytes, model)
+        if self._note is not None:
+            made = descent(Itinerary.of(agent).job.lineage, model.manifest)
+            self._note(model.manifest, _first(agent).intent.owner, released(made))
         await self._transport.fetch(model, lambda done, total: None)
 
     async def _update(self, agent: Agent) -> None:

@@ -19,6 +19,7 @@ from daitn.objects.messages import Work
 from daitn.steering.wire.intent import Capability
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
+from daitn.tools.mobility.releases import Release
 
 __all__ = ["AgentsRole"]
 
@@ -36,6 +37,7 @@ class AgentsRole:
         executor: Executor,
         descriptor: Callable[[], NodeDescriptor],
         guard: AgentGuard | None = None,
+        note: Release | None = None,
     ) -> None:
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
@@ -56,6 +58,7 @@ class AgentsRole:
             transport,
             executor.needs,
             guard,
+            note,
         )
         role.provide(
             lambda: learning_offers(descriptor()),

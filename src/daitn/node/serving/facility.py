@@ -24,6 +24,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.mobility.releases import Release
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
 
@@ -48,6 +49,7 @@ class Facility:
         transport: ModelTransport,
         admit: Callable[[str, float], SiteId],
         changed: Callable[[], None],
+        released: Release | None = None,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`:
         see `ServingServer`."""
@@ -59,7 +61,7 @@ class Facility:
             upstream.name: OpenAiBackend(upstream, config.owner, changed, config.tls)
             for upstream in config.facility.upstreams
         }
-        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed)
+        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed, released)
         server = ServingServer(admit, self._backends)
         self._server = HttpServer(
             config.facility.listen, "facility.listen", server.handle, config.tls

@@ -25,15 +25,17 @@ from daitn.node.training.bounds import Capacity, check_estimate, check_size, wit
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
-from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.access import narrowed
+from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
+from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
+from daitn.tools.mobility.releases import Releases
 
 __all__ = ["Executor"]
 
@@ -64,8 +66,11 @@ class Executor:
         admission: Admission,
         on_progress: OnProgress,
         orders: OrderBook | None = None,
+        releases: Releases | None = None,
     ) -> None:
-        """`orders` checks the owners' orders; none: work needs none."""
+        """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
+        may go."""
+        self._releases = releases
         self._config = config
         self._trainer = trainer
         self._store = store
@@ -220,7 +225,7 @@ class Executor:
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
             await self._trainer.initialise(work.recipe, work.config, work.seed, out, limits=limits)
-        model, _ = await self._pack(work.recipe, out)
+        model, _ = await self._pack(work, out)
         return self._done(
             Origin(
                 job=work.job,
@@ -263,7 +268,8 @@ class Executor:
                     selection=dataset.selection,
                     limits=limits,
                 )
-        result, manifest = await self._pack(work.recipe, out)
+        release_to = dataset.terms.release_to
+        result, manifest = await self._pack(work, out, release_to)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -282,6 +288,7 @@ class Executor:
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
                 order=_order_of(work),
+                release_to=release_to,
             ),
             work,
             result,
@@ -333,6 +340,7 @@ class Executor:
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
         self._touched_at_s[model.manifest] = time.monotonic()
+        self._record(work, model.manifest)
         self._publish_progress(work, FETCHING, 0, model.size_bytes)
         moved = await self._transport.fetch(
             model, lambda done, total: self._publish_progress(work, FETCHING, done, total)
@@ -353,12 +361,21 @@ class Executor:
             moved = _sum(moved, again)
         return moved
 
-    async def _pack(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
+    async def _pack(
+        self, work: Work, folder: Path, release_to: tuple[str, ...] = (ANY,)
+    ) -> tuple[ModelRef, Manifest]:
         async with self._packing:
-            digest, manifest = await asyncio.to_thread(self._store.pack, recipe, folder)
+            digest, manifest = await asyncio.to_thread(self._store.pack, work.recipe, folder)
             self._touched_at_s[digest] = time.monotonic()
+        self._record(work, digest, release_to)
         ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))
         return ref, manifest
+
+    def _record(self, work: Work, model: Digest, release_to: tuple[str, ...] = (ANY,)) -> None:
+        """Note where a model may go by what it has learned from."""
+        if self._releases is not None:
+            release_to = narrowed(release_to, released(work.lineage))
+            self._releases.record(model, work.owner, release_to)
 
     def _done(self, fact: LineageFact, work: Work, model: ModelRef | None) -> WorkResult:
         return WorkResult(entry=sign_entry(fact, work.previous, self._key), model=model)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from cachetools import TTLCache
 
@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Members = Callable[[], Mapping[str, Member]]
-"""The current members, by public key."""
+"""The current members, by public key. It may be called on any thread."""
 Allowed = Callable[[Member, Purpose, str], bool]
 """Whether a member may send such a message at a key."""
 
@@ -66,8 +66,6 @@ class SignedFabric:
         self._key = key
         self._network = network
         self._members = members
-        self._latest: Mapping[str, Member] = {}
-        """The members when they were last looked at, on the event loop's thread."""
         self._wall_s = wall_s
         self._allowed = allowed
         self._logging = threading.Lock()
@@ -120,20 +118,29 @@ class SignedFabric:
         self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
     ) -> T:
         sent = self._enclosed(key, Purpose.REQUEST, payload)
-        members = self._members()
 
-        def checked(data: bytes) -> T:
+        def checked(data: bytes) -> Callable[[], T]:
+            """What comes of an answer; it raises nothing here, where errors may be anybody's."""
             try:
                 envelope = read_envelope(data)
-                self._check_answer(envelope, key, sent, members)
+                self._check_answer(envelope, key, sent)
             except DaitnError as error:
                 self._note("an answer", key, error)
-                raise _impostor(key, error) from None
-            return take(_given(envelope))
+                return partial(_raise, _impostor(key, error))
+            try:
+                return partial(_same, take(_given(envelope)))
+            except DaitnError as error:
+                return partial(_raise, error)
 
-        return await self._carrier.request_bulk(
-            key, encode(sent), timeout_s=timeout_s, take=checked
-        )
+        try:
+            outcome = await self._carrier.request_bulk(
+                key, encode(sent), timeout_s=timeout_s, take=checked
+            )
+        except Unreachable:
+            raise
+        except DaitnError as error:
+            raise _impostor(key, error) from None
+        return outcome()
 
     async def serve_bulk(self, key: str, give: Give) -> Registration:
         seen: dict[bytes, _Seen] = {}
@@ -143,14 +150,13 @@ class SignedFabric:
             envelope = _read_signed(data)
             try:
                 with one_at_a_time:
-                    # Not the roster itself: this is not the event loop's thread.
-                    self._check_request(envelope, key, seen, self._latest)
-                given = give(key, envelope.payload)
+                    sender = self._check_request(envelope, key, seen)
+                with speaking(sender):
+                    given = give(key, envelope.payload)
             except DaitnError as error:
                 return self._error_to(envelope, key, error)
             return self._answer_to(envelope, key, given)
 
-        self._latest = self._members()
         return await self._carrier.serve_bulk(key, answered)
 
     async def serve(self, key: str, handler: Handler) -> Registration:
@@ -193,11 +199,10 @@ class SignedFabric:
         envelope: Envelope,
         key: str,
         seen: dict[bytes, _Seen],
-        members: Mapping[str, Member] | None = None,
     ) -> Member:
         """The sender of a request that was not taken before. Logs and raises as `_checked`."""
         try:
-            sender = self._checked(envelope, key, Purpose.REQUEST, members=members)
+            sender = self._checked(envelope, key, Purpose.REQUEST)
             self._check_new(envelope, seen)
         except DaitnError as error:
             self._note("a request", key, error)
@@ -209,9 +214,8 @@ class SignedFabric:
         envelope: Envelope,
         key: str,
         sent: Envelope,
-        members: Mapping[str, Member] | None = None,
     ) -> None:
-        self._checked(envelope, key, Purpose.ANSWER, Purpose.ERROR, members=members)
+        self._checked(envelope, key, Purpose.ANSWER, Purpose.ERROR)
         if envelope.about != sent.signature:
             raise Refused("it answers another request", field="about")
 
@@ -220,18 +224,15 @@ class SignedFabric:
         envelope: Envelope,
         key: str,
         *purposes: Purpose,
-        members: Mapping[str, Member] | None = None,
     ) -> Member:
-        """The sender, of `members`, or else of the current ones.
+        """The sender.
 
         Raises the `DaitnError` that says why its message does not count. What is cheap to check
         comes first, so that strangers cost little.
         """
         if envelope.purpose not in purposes:
             raise Refused(f"it is meant as {envelope.purpose.name.lower()}", field="purpose")
-        if members is None:
-            members = self._latest = self._members()
-        sender = members.get(envelope.public_key)
+        sender = self._members().get(envelope.public_key)
         if sender is None:
             raise Refused(
                 "its sender is no member of the network",
@@ -298,6 +299,14 @@ def _given(envelope: Envelope) -> bytes:
     if envelope.purpose is Purpose.ERROR:
         raise decode(envelope.payload, ErrorReport).error()
     return envelope.payload
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _raise(error: DaitnError) -> NoReturn:
+    raise error
 
 
 def _read_signed(data: bytes) -> Envelope:
