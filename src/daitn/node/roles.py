@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from daitn.identity.keys import SigningKey
+from daitn.identity.links import LinkIdentity
 from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
@@ -80,6 +81,7 @@ class Roles:
         """`changed` is called when the result of `described` may have changed; `roster`: see
         `Membership`; `released` is told of the models that are deployed here."""
         self._site = config.site
+        self._roster = roster
         self._fabric = fabric
         self._membership = Membership(
             fabric,
@@ -127,7 +129,9 @@ class Roles:
     def _forwarder_role(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
     ) -> ForwarderRole:
-        role = ForwarderRole(config.site, forwarder, self._fabric, config.tls)
+        role = ForwarderRole(
+            config.site, forwarder, self._fabric, config.tls, self._link_identity(config.site, key)
+        )
         if self._facility is not None:
             facility = self._facility
             self._query_service = QueryService(
@@ -138,10 +142,30 @@ class Roles:
                 self._membership.key_of,
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
                 config.tls,
+                self._gateway_of if self._roster else None,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
             role.provide(self._offers, answers)
         return role
+
+    def _gateway_of(self, public_key: str) -> SiteId | None:
+        """The gateway with this key in the roster."""
+        member = self._roster.members().get(public_key) if self._roster else None
+        if member is None or member.kind is not Kind.SITE or Role.GATEWAY not in member.roles:
+            return None
+        return SiteId(member.name)
+
+    def _link_identity(self, site: SiteId, key: SigningKey) -> LinkIdentity | None:
+        roster = self._roster
+        if roster is None:
+            return None
+
+        def key_of(neighbour: SiteId) -> str | None:
+            member = roster.member(Kind.SITE, neighbour)
+            known = member is not None and Role.FORWARDER in member.roles
+            return member.public_key if member is not None and known else None
+
+        return LinkIdentity(site, key, roster.network, key_of, clock.now_s)
 
     def _query_client(
         self, config: ForwarderConfig | None, key: SigningKey

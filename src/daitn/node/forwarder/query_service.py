@@ -86,10 +86,13 @@ class QueryService:
         key_of: Callable[[SiteId], str | None],
         receives: Iterable[ReceiverKey] = (),
         tls: str = "",
+        gateway_of: Callable[[str], SiteId | None] | None = None,
     ) -> None:
         """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
         `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
-        the site belongs; `tls`: the folder of its certificate, if it has one."""
+        the site belongs; `tls`: the folder of its certificate, if it has one; `gateway_of`: the
+        gateway with a public key in the roster; without a roster, queries need no signature."""
+        self._gateway_of = gateway_of
         self._site = site
         self._key = key
         self._key_of = key_of
@@ -127,13 +130,18 @@ class QueryService:
         return seal_payload(answer_to(packet, reply), question.reply_to).payload
 
     def _check_signer(self, packet: Packet) -> None:
-        """A signature must be valid, and the source's own if this site knows the source's key."""
-        if Flag.SIGNED not in packet.flags:
+        """A signature must be valid, and the source's own if this site knows the source's key.
+
+        With a roster it must be there, and a gateway's.
+        """
+        if Flag.SIGNED not in packet.flags and self._gateway_of is None:
             return
         try:
             signer = check_packet(packet)
         except Corrupt as error:
             raise _denied(str(error)) from None
+        if self._gateway_of is not None and self._gateway_of(signer) is None:
+            raise _denied("whoever signed the packet is no gateway of this network")
         source = SiteId(packet.source())
         if self._key_of(source) not in (None, signer):
             raise _denied(f"the packet is not signed with the key of {source}")

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+from daitn.identity.links import LinkIdentity
 from daitn.node.config import ForwarderConfig
 from daitn.node.forwarder.offers import home
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, Service, new_id
@@ -61,8 +62,11 @@ class ForwarderRole:
         config: ForwarderConfig,
         fabric: Fabric,
         tls: str = "",
+        identity: LinkIdentity | None = None,
     ) -> None:
-        """`tls`: folder of the certificates for links that begin with `tls/`."""
+        """`tls`: folder of the certificates for links that begin with `tls/`; `identity`: see
+        `open_adjacency`."""
+        self._identity = identity
         self._site = site
         self._config = config
         self._fabric = fabric
@@ -98,7 +102,7 @@ class ForwarderRole:
             tls=self._tls,
         )
         self.runtime.offer((home(self._site),))
-        self._links = await open_adjacency(settings, self.runtime)
+        self._links = await open_adjacency(settings, self.runtime, self._identity)
         self.runtime.join(self._links)
         log.info("listening for neighbours at %s", ", ".join(self._links.endpoints))
         self._subscription = await self._fabric.subscribe(keys.center_advice(), self._on_advice)
