@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -130,7 +131,12 @@ class Roles:
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
     ) -> ForwarderRole:
         role = ForwarderRole(
-            config.site, forwarder, self._fabric, config.tls, self._link_identity(config.site, key)
+            config.site,
+            forwarder,
+            self._fabric,
+            config.tls,
+            self._link_identity(config.site, key),
+            partial(self._roster.member, Kind.SITE) if self._roster else None,
         )
         if self._facility is not None:
             facility = self._facility
