@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -260,14 +261,72 @@ async def test_a_request_that_was_heard_is_worth_nothing(members: Members) -> No
 
     key = keys.site_do(EAST, "retain")
     await east.serve(key, retain)
-    sent = enclose(
-        members.key("c", Kind.CENTER), "net", key, Purpose.REQUEST, b"[]", clock.wall_s()
-    )
-    for _ in range(2):
-        given = decode(await asked(plain, key, encode(sent)), Envelope)
+    center = members.key("c", Kind.CENTER)
+
+    async def told(session: bytes) -> tuple[bytes, Envelope]:
+        now_s = clock.wall_s()
+        sent = encode(enclose(center, "net", key, Purpose.REQUEST, b"[]", now_s, session))
+        return sent, decode(await asked(plain, key, sent), Envelope)
+
+    _, given = await told(b"")
+    assert given.purpose is Purpose.SESSION
+    sent, given = await told(given.payload)
+    assert given.purpose is Purpose.ANSWER
+    given = decode(await asked(plain, key, sent), Envelope)
     assert given.purpose is Purpose.ERROR
     assert decode(given.payload, ErrorReport).problem == "it was taken before"
     assert done == [b"[]"]
+
+
+async def test_a_request_is_worth_nothing_after_a_restart_either(members: Members) -> None:
+    """What was taken is in memory: a new process took all of the last two minutes once more."""
+    key, done = keys.site_do(EAST, "retain"), []
+
+    async def retain(key: str, payload: bytes) -> bytes:
+        done.append(payload)
+        return b""
+
+    crossed: list[bytes] = []
+    center = await members.open("c", Kind.CENTER)
+    carried = center._carrier.request
+
+    async def overheard(key: str, payload: bytes, **options: Any) -> bytes:
+        crossed.append(payload)
+        return await carried(key, payload, **options)
+
+    center._carrier.request = overheard  # type: ignore[method-assign]
+    east = await members.open("east", Kind.SITE)
+    await east.serve(key, retain)
+    await asked(center, key, b"[]")
+    await east.close()
+    plain = await members.carrier()
+    again = SignedFabric(
+        await members.carrier(), members.keys["east"], "net", lambda: members.current
+    )
+    await again.serve(key, retain)
+    for payload in crossed:
+        given = decode(await asked(plain, key, payload), Envelope)
+        assert given.purpose is Purpose.SESSION
+    assert done == [b"[]"]
+    await asked(center, key, b"anew")
+    assert done == [b"[]", b"anew"]
+
+
+async def test_whoever_has_run_for_a_while_is_asked_once(members: Members) -> None:
+    now_s = clock.wall_s()
+    clocks = iter([now_s - 3 * FRESH_S])
+    east = SignedFabric(
+        await members.carrier(),
+        members.key("east", Kind.SITE),
+        "net",
+        lambda: members.current,
+        wall_s=lambda: next(clocks, clock.wall_s()),
+    )
+    await east.serve(ECHO, echo)
+    plain, center = await members.carrier(), members.key("c", Kind.CENTER)
+    sent = enclose(center, "net", ECHO, Purpose.REQUEST, b"hello", clock.wall_s())
+    given = decode(await asked(plain, ECHO, encode(sent)), Envelope)
+    assert given.purpose is Purpose.ANSWER
 
 
 async def test_whoever_leaves_the_roster_is_heard_no_more(members: Members) -> None:

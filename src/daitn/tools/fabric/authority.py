@@ -108,7 +108,7 @@ def allowed(member: Member, purpose: Purpose, key: str) -> bool:
     match purpose:
         case Purpose.REQUEST:
             return member.kind in _senders(parts)
-        case Purpose.ANSWER | Purpose.ERROR:
+        case Purpose.ANSWER | Purpose.ERROR | Purpose.SESSION:
             return _serves(member, parts)
         case Purpose.PUBLICATION:
             return _publishes(member, parts)
