@@ -21,7 +21,7 @@ from daitn.objects.intents import Budget, TrainingIntent
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import SignedOrder
+from daitn.objects.orders import MOST_FRESH, SignedOrder
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import encode
 from tests.control.jobs.world import INTENT, KEYS, World, is_training, is_verification
@@ -141,6 +141,11 @@ def test_a_restart_forgets_nothing_that_was_done(tmp_path: Path) -> None:
                 continue
             begun[what] += 1
     assert begun == {"visits": 4, "measurements": 3}
+    fresh = msgspec.structs.replace(visit, model=None, lineage=(), examples=0)
+    for _ in range(MOST_FRESH):
+        OrderedWork(ORDERS, tmp_path).begin(fresh, HERE)
+    with pytest.raises(Refused, match="fresh models"):
+        OrderedWork(ORDERS, tmp_path).begin(fresh, HERE)
 
 
 def test_what_is_over_is_forgotten(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from blake3 import blake3
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
 
-__all__ = ["MOST_MEASUREMENTS", "Order", "SignedOrder", "Spent", "same_order"]
+__all__ = ["MOST_FRESH", "MOST_MEASUREMENTS", "Order", "SignedOrder", "Spent", "same_order"]
 
 MOST_MEASUREMENTS: Final = 4096
 """Of an order at one verifier, unless its owner says otherwise: more than the longest jobs take."""
+MOST_FRESH: Final = 100
+"""Models that one site makes for an order. A job gives up after fewer that come to nothing."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,3 +70,5 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """Of the visits begun."""
     measurements: int = 0
     """Begun."""
+    fresh: int = 0
+    """Models that it began to make."""

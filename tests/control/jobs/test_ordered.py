@@ -14,7 +14,7 @@ from daitn.objects.intents import Budget, PinnedVisit, Quantity, Requirement, Tr
 from daitn.objects.lineage import Entry, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import Order, Spent
+from daitn.objects.orders import MOST_FRESH, Order, Spent
 from tests.control.test_next_site import node
 
 from .world import INTENT
@@ -164,6 +164,12 @@ def test_a_visit_that_the_owner_fixed_is_made_once() -> None:
     with pytest.raises(Refused, match="order does not include") as refused:
         check_ordered(again, order, HERE, spent())
     assert refused.value.field == "route"
+
+
+def test_a_site_makes_no_models_without_end() -> None:
+    check_ordered(VISIT, ordered(INTENT), HERE, spent(fresh=MOST_FRESH - 1))
+    with pytest.raises(Refused, match="fresh models"):
+        check_ordered(VISIT, ordered(INTENT), HERE, spent(fresh=MOST_FRESH))
 
 
 def test_a_verifier_measures_no_more_than_ordered() -> None:

@@ -7,7 +7,7 @@ from daitn.objects.errors import Refused
 from daitn.objects.intents import Quantity, Requirement, TrainingIntent
 from daitn.objects.lineage import Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
-from daitn.objects.orders import Order, Spent
+from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
 
 __all__ = ["check_ordered"]
@@ -50,6 +50,8 @@ def _check_visit(
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     trained = max(spent.examples, sum(visit.examples for visit in visits))
     limit = intent.budget.examples
+    if work.model is None and spent.fresh >= MOST_FRESH:
+        raise _outside(f"more than {MOST_FRESH} fresh models", "model")
     if limit is not None and trained + work.examples > limit:
         raise _outside(f"{trained + work.examples} examples", "budget.examples")
     if intent.route:

@@ -224,6 +224,7 @@ class Executor:
         limits = await self._bounds(work, 0)
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
+            self._begin_order(work)
             await self._trainer.initialise(work.recipe, work.config, work.seed, out, limits=limits)
         model, _ = await self._pack(work, out)
         return self._done(

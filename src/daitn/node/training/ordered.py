@@ -41,7 +41,9 @@ class OrderedWork:
         """Check work again as it begins, since other work for the order may have begun meanwhile,
         and count it, whatever becomes of it. Raises as `check`, and `StorageFull`."""
         spent = self._checked(work, node)
-        if isinstance(work, VisitWork):
+        if work.model is None:
+            spent = msgspec.structs.replace(spent, fresh=spent.fresh + 1)
+        elif isinstance(work, VisitWork):
             spent = msgspec.structs.replace(spent, examples=spent.examples + work.examples)
         else:
             spent = msgspec.structs.replace(spent, measurements=spent.measurements + 1)
