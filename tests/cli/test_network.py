@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daitn.cli.founding import live_roster
+from daitn.cli.embedded import EmbeddedNetwork
+from daitn.cli.founding import found_network, live_roster
 from daitn.cli.network import read_center, read_node
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import NetworkFolder
@@ -291,3 +292,36 @@ def test_a_command_finds_no_network_that_nobody_made(
     assert "nowhere" in refused(2, "roster")
     with pytest.raises(NotFound):
         read_roster(Path("nowhere"))
+
+
+def test_up_speaks_as_the_operator_of_the_network_that_it_starts(folder: Path) -> None:
+    """`DAITN_NETWORK` names another one, for commands: `up` asked its own processes with that."""
+    Path("local.yaml").write_text(
+        yaml.safe_dump({"center": {"listen": ["tcp/127.0.0.1:7999"], "state": "own"}, "nodes": []})
+    )
+    network = EmbeddedNetwork(Path("local.yaml"), Path("logs"))
+    found_network(network.center, network.nodes)
+    identity = network._identity()
+    assert identity is not None
+    assert identity.network == "local"
+    assert identity.members()[identity.key.public].kind is Kind.OPERATOR
+
+
+def test_a_network_has_several_control_centres(folder: Path) -> None:
+    """Two could not be members: both were called alike."""
+    for name in ("root", "west"):
+        Path(f"{name}.yaml").write_text(
+            yaml.safe_dump(
+                {"name": name, "state": f"state/{name}", "listen": [f"tcp/[::1]:{len(name)}"]}
+            )
+        )
+        good("admit", f"{name}.yaml")
+    said("invite", "--control-center-name", "east")
+    asked = said("join", "east.invitation")
+    assert asked["folder"] == "state/east"
+    good("admit", "east.request")
+    centers = {name for name, member in members().items() if member.kind is Kind.CENTER}
+    assert centers == {"root", "west", "east"}
+    Path("bad.yaml").write_text(yaml.safe_dump({"name": "*"}))
+    with pytest.raises(InvalidInput):
+        read_center(Path("bad.yaml"))

@@ -13,7 +13,8 @@ from immutables import Map
 from daitn.control.jobs.view import algorithm
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
-from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent, narrowed
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent
+from daitn.objects.access import narrowed
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput

@@ -242,6 +242,7 @@ async def test_any_other_error_crosses_without_its_traceback(
     [
         ("babble", "sent a malformed reply"),
         ("mumble", "sent a malformed reply"),
+        ("hush", "closed its output"),
         pytest.param("stall", "began a reply and did not end it", marks=pytest.mark.slow),
     ],
 )

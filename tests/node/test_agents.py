@@ -14,19 +14,22 @@ import pytest
 from daitn.files import items
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
+from daitn.identity.signing import sign_entry
 from daitn.node.agents import host as host_module
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import CHECK_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
+from daitn.node.forwarder.protection import sign_packet
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
-from daitn.objects.descriptors import DataPolicy, NodeDescriptor
+from daitn.objects.descriptors import DataPolicy, NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import Budget, Quantity, Requirement
-from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Woke
+from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Reported, Woke
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -39,7 +42,7 @@ from daitn.steering.wire.replies import Reason, Refusal
 from daitn.tools import clock
 from daitn.tools.fabric.caller import speaking
 from daitn.tools.fabric.memory import MemoryNetwork
-from tests.control.jobs.world import DECISION, INTENT, NEEDS, World
+from tests.control.jobs.world import DECISION, INTENT, KEYS, NEEDS, VERIFIERS, World
 from tests.control.test_next_site import node
 from tests.scenes.waiting import until
 
@@ -72,14 +75,14 @@ async def needs(question: RecipeQuestion) -> object:
 
 @asynccontextmanager
 async def living(
-    folder: Path, orders: OrderBook | None = None
+    folder: Path, guard: AgentGuard | None = None
 ) -> AsyncIterator[tuple[AgentHome, Kept]]:
     """A home of which no neighbour is up, so that what sets out waits there."""
     fabric = MemoryNetwork().open("home")
     runtime, kept = ForwarderRuntime(HOME, Nobody()), Kept()
     host = AgentHost(HOME, runtime, AgentStore(folder / "here"), kept.fetch, needs, lambda: None)  # type: ignore[arg-type,return-value]
     ours = AgentStore(folder / "ours")
-    home = AgentHome(HOME, fabric, runtime, ours, host, kept, needs, orders)  # type: ignore[arg-type]
+    home = AgentHome(HOME, fabric, runtime, ours, host, kept, needs, guard)  # type: ignore[arg-type]
     home.start()
     try:
         yield home, kept
@@ -108,9 +111,9 @@ def with_facts(agent: Agent, *events: JobEvent) -> Agent:
     return msgspec.structs.replace(agent, facts=(*agent.facts, *facts))
 
 
-def measured(agent: Agent, visits: int) -> Agent:
+def measured(agent: Agent, visits: int, order: SignedOrder | None = None) -> Agent:
     """The same job, after so many visits that were measured."""
-    world = World(job=agent.job)
+    world = World(job=agent.job, order=order)
     while len(world.job.checkpoints) < visits:
         assert world.step()
     made = tuple(DatedFact(at_s, event) for event, at_s in world.facts[1:])
@@ -135,19 +138,19 @@ async def state(home: AgentHome, job: JobId) -> str:
 
 @asynccontextmanager
 async def host(
-    folder: Path, node: NodeDescriptor, orders: OrderBook | None = None
+    folder: Path, node: NodeDescriptor, guard: AgentGuard | None = None
 ) -> AsyncIterator[tuple[AgentHost, AgentStore]]:
     """A site to which weights come, and that never ends its work."""
     runtime, store = ForwarderRuntime(node.site, Nobody()), AgentStore(folder / "here")
 
-    async def bring(model: ModelRef) -> None:
+    async def bring(model: ModelRef, of: RecipeQuestion) -> None:
         return None
 
     async def perform(work: object) -> WorkResult:
         await asyncio.Event().wait()
         raise AssertionError
 
-    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node, orders)
+    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node, guard)
     try:
         yield built, store
     finally:
@@ -157,20 +160,35 @@ async def host(
 
 def planning(*required: Requirement, order: SignedOrder | None = None) -> Agent:
     """A job of which the fresh model was measured."""
-    world = World(intent=msgspec.structs.replace(INTENT, requirements=required, budget=Budget()))
+    intent = msgspec.structs.replace(INTENT, requirements=required, budget=Budget())
+    world = World(intent=intent, order=order, job="qa-home-1")
     while not (world.job.checkpoints and world.job.state is JobState.PLANNING):
         assert world.step()
-    facts = [DatedFact(at_s, event) for event, at_s in world.facts]
-    first = msgspec.structs.replace(facts[0].event, order=order)
-    return Agent(job=world.job.id, home=HOME, facts=(DatedFact(facts[0].at_s, first), *facts[1:]))
+    facts = tuple(DatedFact(at_s, event) for event, at_s in world.facts)
+    return Agent(job=world.job.id, home=HOME, facts=facts)
 
 
-ACME, CURIOUS = SigningKey.generate(), SigningKey.generate()
+ACME, CURIOUS, EAST, WEST = (SigningKey.generate() for _ in range(4))
 OWNERS = {
     key.public: Member(name=name, kind=Kind.OWNER, public_key=key.public, until_s=2000.0)
     for name, key in (("acme", ACME), ("curious", CURIOUS))
 }
-ORDERS = OrderBook("net", lambda: OWNERS, lambda: 1000.0)
+
+
+def sites(**keys: SigningKey) -> dict[str, Member]:
+    every = (Role.DATA, Role.VERIFIER)
+    return {
+        key.public: Member(
+            name=name, kind=Kind.SITE, public_key=key.public, until_s=2000.0, roles=every
+        )
+        for name, key in keys.items()
+    }
+
+
+HOME_KEY = SigningKey.generate()
+MEMBERS = {**OWNERS, **sites(east=EAST, west=WEST, home=HOME_KEY, **KEYS, **VERIFIERS)}
+ORDERS = OrderBook("net", lambda: MEMBERS, lambda: 1000.0)
+GUARD = AgentGuard(ORDERS, HOME_KEY)
 
 
 async def test_a_site_takes_over_no_model_that_its_owner_did_not_order(tmp_path: Path) -> None:
@@ -189,21 +207,185 @@ async def test_a_site_takes_over_no_model_that_its_owner_did_not_order(tmp_path:
         recipes=("classifier",),
         policy=DataPolicy(recipes=("classifier",)),
     )
-    async with host(tmp_path, found, ORDERS) as (here, store):
+    async with host(tmp_path, found, GUARD) as (here, store):
         for refused, order in orders.items():
+            packet, seeks = arrived(planning(order=order), "medicine")
             with pytest.raises(NotServed, match=refused):
-                await here.serve(*arrived(planning(order=order), "medicine"))
+                await here.serve(GUARD.sign(packet), seeks)
             assert store.all() == ()
         good = sign_order(intent, "net", 2000.0, ACME)
-        await here.serve(*arrived(planning(order=good), "medicine"))
+        packet, seeks = arrived(planning(order=good), "medicine")
+        await here.serve(GUARD.sign(packet), seeks)
         assert len(store.all()) == 1
+
+
+CLINIC = node(
+    "clinic",
+    "medicine",
+    data_schema=NEEDS.data_schema,
+    recipes=("classifier",),
+    policy=DataPolicy(recipes=("classifier",)),
+)
+
+
+def under_way() -> Agent:
+    intent = msgspec.structs.replace(INTENT, budget=Budget())
+    return planning(order=sign_order(intent, "net", 2000.0, ACME))
+
+
+def with_entry(agent: Agent, nth: int, key: SigningKey, **changes: Any) -> Agent:
+    """The agent, with the nth report about other facts, signed with another key."""
+    facts, found = list(agent.facts), -1
+    for place, fact in enumerate(facts):
+        event = fact.event
+        if isinstance(event, Reported) and event.outcome.entry is not None:
+            found += 1
+            if found == nth:
+                entry = event.outcome.entry
+                told = msgspec.structs.replace(entry.fact, **changes)
+                outcome = msgspec.structs.replace(
+                    event.outcome,
+                    site=told.site,
+                    entry=sign_entry(told, entry.previous, key),
+                )
+                facts[place] = DatedFact(fact.at_s, Reported(outcome))
+    return msgspec.structs.replace(agent, facts=tuple(facts))
+
+
+async def test_a_site_takes_a_model_from_whoever_has_it_only(tmp_path: Path) -> None:
+    packet, seeks = arrived(under_way(), "medicine")
+    refused = {
+        "not signed": packet,
+        "no site": sign_packet(packet, SigningKey.generate()),
+        "no site in": sign_packet(packet, ACME),
+        "east does not have": sign_packet(packet, EAST),
+        "specialist does not have": sign_packet(packet, KEYS["specialist"]),
+    }
+    async with host(tmp_path, CLINIC, GUARD) as (here, store):
+        for why, sent in refused.items():
+            with pytest.raises(NotServed, match=why):
+                await here.serve(sent, seeks)
+        assert store.all() == ()
+        await here.serve(sign_packet(packet, VERIFIERS["mpvu-broad"]), seeks)
+        assert len(store.all()) == 1
+
+
+async def test_a_site_takes_no_model_of_which_sites_did_not_sign_how_it_was_made(
+    tmp_path: Path,
+) -> None:
+    """The first report is about the fresh model, the next two are measurements."""
+    agent = under_way()
+    tampered = {
+        "signature of a stranger": with_entry(agent, 0, SigningKey.generate()),
+        "of another site": with_entry(agent, 0, EAST),
+        "measured by a stranger": with_entry(agent, 1, SigningKey.generate(), value=1.0),
+        "measured by an owner": with_entry(agent, 1, ACME, value=1.0),
+        "another home": msgspec.structs.replace(agent, home=SiteId("east")),
+    }
+    async with host(tmp_path, CLINIC, GUARD) as (here, store):
+        for what, sent in tampered.items():
+            packet, seeks = arrived(sent, "medicine")
+            with pytest.raises((NotServed, Corrupt)):
+                await here.serve(sign_packet(packet, VERIFIERS["mpvu-broad"]), seeks)
+            assert store.all() == (), what
+        without = {k: m for k, m in MEMBERS.items() if m.name != "mpvu-broad"}
+        for members in (without, {**without, **no_verifier("mpvu-broad")}):
+            guard = AgentGuard(OrderBook("net", members.copy, ORDERS.now_s), HOME_KEY)
+            with pytest.raises(Corrupt):
+                guard.check_models(Itinerary.of(agent))
+        GUARD.check_models(Itinerary.of(agent))
+
+
+def no_verifier(name: str) -> dict[str, Member]:
+    (member,) = sites(**{name: VERIFIERS[name]}).values()
+    return {member.public_key: msgspec.structs.replace(member, roles=(Role.DATA,))}
+
+
+async def test_a_home_hears_of_a_model_from_the_site_that_has_it_only(tmp_path: Path) -> None:
+    """Any member could call the true copy stale, or bring home another model."""
+    async with living(tmp_path, GUARD) as (home, _):
+        order = sign_order(INTENT, "net", 2000.0, ACME)
+        wanted = encode(SubmitIntent(intent=INTENT, insist=True, order=order))
+        with speaking(OWNERS[ACME.public]):
+            job = decode(await home.handlers()["submit"]("", wanted), JobView).job
+        start = AgentStore(tmp_path / "ours").get(job)
+        assert start is not None
+        true = measured(start, 1, order)
+
+        async def tell(
+            key: SigningKey | None, told: Agent, site: str = "mpvu-broad", **changes: Any
+        ) -> ReportReply:
+            report = AgentReport(
+                site=SiteId(site), agent=told, job=job, epoch=told.epoch, facts=len(told.facts)
+            )
+            packet = asked(PacketKind.QUERY, msgspec.structs.replace(report, **changes))
+            sent = sign_packet(packet, key) if key else packet
+            return decode(await home.serve(sent, WANT), ReportReply)
+
+        own, far = VERIFIERS["mpvu-broad"], 10**9
+        lies: list[tuple[SigningKey | None, Agent, dict[str, Any]]] = [
+            (None, true, {}),
+            (SigningKey.generate(), true, {}),
+            (ACME, true, {}),
+            (EAST, true, {}),
+            (EAST, true, {"site": "east"}),
+            (EAST, true, {"site": "east", "agent": None, "facts": far}),
+            (own, true, {"facts": far}),
+            (own, true, {"agent": None, "facts": far}),
+            (own, msgspec.structs.replace(true, epoch=7), {}),
+            (own, with_entry(true, 0, EAST), {}),
+            (own, with_entry(true, 2, own, value=1.0), {}),
+        ]
+        for key, agent, changes in lies:
+            with pytest.raises((Refused, Corrupt)):
+                await tell(key, agent, **changes)
+        assert await tell(own, true) is ReportReply.YES
+        assert await tell(own, true, agent=None) is ReportReply.YES
+        with pytest.raises(Refused):
+            await tell(EAST, true, agent=None)
+        ended = with_facts(true, CancelRequested())
+        back = asked(PacketKind.MODEL, ended)
+        for sent in (back, sign_packet(back, EAST), sign_packet(back, ACME)):
+            with pytest.raises((Refused, Corrupt)):
+                await home.serve(sent, WANT)
+        forged = asked(PacketKind.MODEL, with_entry(ended, 2, own, value=1.0))
+        with pytest.raises(Corrupt):
+            await home.serve(sign_packet(forged, own), WANT)
+        assert await home.serve(sign_packet(back, own), WANT) == b""
+
+
+async def test_whatever_fails_at_a_host_ends_in_a_state_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose work failed in an unforeseen way was stuck there, under way for ever."""
+
+    async def fails(*given: object) -> WorkResult:
+        raise ValueError("a secret")
+
+    async with host(tmp_path, CLINIC) as (here, store):
+        monkeypatch.setattr(here, "_perform", fails)
+        await here.serve(*arrived(planning(), "medicine"))
+
+        def failed() -> bool:
+            reports = [f.event for one in store.all() for f in one.facts[-6:]]
+            found = [e.outcome for e in reports if isinstance(e, Reported) and e.outcome.error]
+            return any("clinic failed at this work: ValueError" in str(o.error) for o in found)
+
+        await until(failed)
+        assert "a secret" not in str(store.all())
+    async with host(tmp_path / "other", CLINIC) as (here, store):
+        monkeypatch.setattr(here, "_to_data", fails)
+        here.send_out(planning())
+        await until(lambda: any(Itinerary.of(one).job.state.final for one in store.all()))
+        (agent,) = store.all()
+        assert Itinerary.of(agent).job.state is JobState.FAILED
 
 
 async def test_a_home_knows_its_owners(tmp_path: Path) -> None:
     acme, curious = OWNERS[ACME.public], OWNERS[CURIOUS.public]
     order = sign_order(INTENT, "net", 2000.0, ACME)
     wanted = encode(SubmitIntent(intent=INTENT, insist=True, order=order))
-    async with living(tmp_path, ORDERS) as (home, _):
+    async with living(tmp_path, GUARD) as (home, _):
         verbs = home.handlers()
         with speaking(curious), pytest.raises(Refused, match="not yours"):
             await verbs["submit"]("", wanted)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from daitn.identity.keys import SigningKey
@@ -27,7 +28,7 @@ from daitn.objects.descriptors import (
 )
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
-from daitn.objects.messages import ChunkRequest, VisitWork, Work, WorkProgress
+from daitn.objects.messages import ChunkRequest, RecipeQuestion, VisitWork, Work, WorkProgress
 from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef, Part
 from daitn.objects.wire import canonical, decode, encode
 from daitn.tools.fabric.keys import site_do
@@ -85,6 +86,9 @@ class Clinic:
             self._hear,
         )
         self._executor.offer(described(policy.published))
+
+    async def prefetch(self, model: ModelRef, of: RecipeQuestion) -> None:
+        await self._executor.prefetch(model, of)
 
     def _hear(self, progress: WorkProgress) -> None: ...
 
@@ -181,6 +185,25 @@ async def test_work_beyond_a_site_is_refused_before_anything_is_done_for_it(
         refused = await clinic.refusal(visit(**changes))
         assert isinstance(refused, InvalidInput)
         assert (refused.field, clinic.asked) == (field, [])
+
+
+async def test_a_model_that_arrives_by_itself_is_no_larger_than_its_configuration(
+    tmp_path: Path, consultant: Consultant
+) -> None:
+    clinic = Clinic(tmp_path, consultant)
+    await clinic.start()
+    large = ModelRef(manifest=MODEL.manifest, size_bytes=2**40, holders=(HOLDER,))
+    small = RecipeQuestion(recipe="classifier", config=CONFIG)
+    with pytest.raises(InvalidInput) as refused:
+        await clinic.prefetch(large, small)
+    assert refused.value.field == "model.size_bytes"
+    for of in (
+        msgspec.structs.replace(small, recipe="other"),
+        RecipeQuestion(recipe="classifier", config={}),
+    ):
+        with pytest.raises(DaitnError):
+            await clinic.prefetch(MODEL, of)
+    assert clinic.asked == []
 
 
 async def test_a_small_fetch_that_unpacks_to_much_is_refused_with_its_manifest(

@@ -23,6 +23,7 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.node.asking import Askers
 from daitn.node.config import check_node_config
 from daitn.node.forwarder.offers import home
+from daitn.node.forwarder.protection import sign_packet
 from daitn.node.forwarder.query_client import PacketAnswer, PacketQueryClient
 from daitn.node.forwarder.query_service import PacketQuestion, QueryService
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
@@ -245,6 +246,25 @@ async def test_a_sealed_query_is_protected_by_its_seal_too(scene: Scene) -> None
 async def test_a_key_that_is_not_the_source_sites_is_denied(scene: Scene) -> None:
     scene.known[SiteId("gate")] = SigningKey.generate().public
     with pytest.raises(ApiError, match="not signed with the key of gate"):
+        await scene.ask()
+
+
+async def test_in_a_network_with_a_roster_a_query_needs_its_gateways_signature(
+    scene: Scene,
+) -> None:
+    """Whoever took the signature away made it a query that nobody signed, which was served."""
+    gateways = {scene.key.public: SiteId("gate")}
+    for site in ("near", "clinic", "east"):
+        service = scene.runtimes[site]._service
+        assert isinstance(service, QueryService)
+        service._gateway_of = gateways.get
+    (answer,) = await scene.ask()
+    assert said(answer) == "says near"
+    scene.tap.change = unsigned
+    with pytest.raises(ApiError, match=r"DENIED: .*not signed"):
+        await scene.ask()
+    scene.tap.change = lambda packet: sign_packet(unsigned(packet), SigningKey.generate())
+    with pytest.raises(ApiError, match="no gateway of this network"):
         await scene.ask()
 
 

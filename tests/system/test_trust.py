@@ -30,6 +30,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobView
 from daitn.objects.messages import (
+    ChunkRequest,
     ModelsNeeded,
     Sensed,
     Serving,
@@ -119,10 +120,13 @@ def intent(**changes: object) -> TrainingIntent:
     return checked({**INTENT, **changes}, TrainingIntent, "intent")
 
 
-def ordered(network: Network, wanted: TrainingIntent, by: str) -> SignedOrder:
+def ordered(
+    network: Network, wanted: TrainingIntent, by: str, start: Digest | None = None
+) -> SignedOrder:
     member = identity(network, by)
     assert member is not None
-    return sign_order(wanted, member.network, clock.wall_s() + 3600, member.key)
+    until_s = clock.wall_s() + 3600
+    return sign_order(wanted, member.network, until_s, member.key, start=start)
 
 
 def submission(network: Network, wanted: TrainingIntent, by: str) -> bytes:
@@ -219,6 +223,22 @@ def visit(number: int, order: SignedOrder | None, **changes: Any) -> VisitWork:
     return msgspec.structs.replace(work, **changes)
 
 
+def measurement(number: int, order: SignedOrder | None, **changes: Any) -> VerifyWork:
+    work = VerifyWork(
+        visit=VisitId(f"tumour-99.{number}"),
+        job=JobId("tumour-99"),
+        recipe="classifier",
+        config=INTENT["model"]["config"],
+        topic="medicine",
+        metric="accuracy",
+        model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()),
+        previous=(),
+        owner="acme",
+        order=order,
+    )
+    return msgspec.structs.replace(work, **changes)
+
+
 async def outcome(fabric: Fabric, work: VisitWork | VerifyWork) -> WorkOutcome:
     """How a site ends work that a control centre gives it."""
     await fabric.request(keys.site_do(NORTH, "work"), encode(work), timeout_s=20)
@@ -249,7 +269,7 @@ async def test_not_even_a_control_centre_goes_beyond_what_an_owner_ordered(
     ended = sign_order(wanted, member.network, clock.wall_s() - 1, member.key)
     foreign = sign_order(wanted, "another", math.inf, member.key)
     config = {**INTENT["model"]["config"], "label": "mrn"}
-    refused: dict[str, VisitWork | VerifyWork] = {
+    refused = {
         "nobody ordered it": visit(1, None),
         "no owner": visit(2, ordered(network, wanted, "center")),
         "cannot order for": visit(3, ordered(network, wanted, "curious")),
@@ -262,18 +282,6 @@ async def test_not_even_a_control_centre_goes_beyond_what_an_owner_ordered(
         "the data set biopsies": visit(10, elsewhere),
         "data set": visit(11, excluding),
         "job": visit(12, order, job=JobId("other-1")),
-        "accuracy on medicine": VerifyWork(
-            visit=VisitId("tumour-99.13"),
-            job=JobId("tumour-99"),
-            recipe="classifier",
-            config=INTENT["model"]["config"],
-            topic="medicine",
-            metric="accuracy",
-            model=ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=()),
-            previous=(),
-            owner="acme",
-            order=order,
-        ),
     }
     async with speaking(network, "center") as center:
         for why, work in refused.items():
@@ -283,6 +291,41 @@ async def test_not_even_a_control_centre_goes_beyond_what_an_owner_ordered(
             assert why in ended_.error.problem, ended_.error
         within = await outcome(center, visit(14, order))
         assert within.state is WorkState.DONE, within.error
+        assert within.entry is not None
+        fresh = {"model": within.model, "examples": 1000}
+        assert within.model is not None
+        made = {**fresh, "lineage": (within.entry,)}
+        unordered = measurement(20, order, model=within.model, lineage=(within.entry,))
+        ended_ = await outcome(center, unordered)
+        assert ended_.error is not None
+        assert "accuracy on medicine" in ended_.error.problem
+        elsewhere_made = ordered(network, wanted, "acme")
+        for number, work in enumerate(
+            (
+                visit(15, order, **fresh),
+                visit(16, elsewhere_made, **made),
+                visit(17, ordered(network, wanted, "acme", start=Digest("0" * 64)), **made),
+                visit(18, ordered(network, wanted, "acme", start=Digest("0" * 64))),
+            )
+        ):
+            ended_ = await outcome(center, work)
+            assert ended_.error is not None, number
+            assert "order" in ended_.error.problem, ended_.error
+        trained = await outcome(center, visit(19, order, **made))
+        assert trained.state is WorkState.DONE, trained.error
+        assert trained.model is not None
+    await only_its_owner_gets(network, trained.model)
+
+
+async def only_its_owner_gets(network: Network, model: ModelRef) -> None:
+    """Any member could fetch any model whose digest it knew, and digests are published."""
+    key, wanted = keys.site_do(NORTH, "chunk"), encode(ChunkRequest(digest=model.manifest))
+    for who in (*OUTSIDERS, "curious", "center"):
+        async with speaking(network, who) as fabric:
+            await refusal(fabric, key, wanted)
+    for who in ("acme", "operator", "mpvu"):
+        async with speaking(network, who) as fabric:
+            assert await fabric.request(key, wanted, timeout_s=20)
 
 
 async def test_claims_of_others_are_not_heard(network: Network) -> None:

@@ -79,7 +79,7 @@ def test_every_publication_has_a_publisher() -> None:
     published = {
         keys.center_advice(): CENTER,
         keys.job_event(job): CENTER,
-        keys.job_event(JobId("tumour-home-1")): site("home", Role.FORWARDER),
+        keys.site_event(EAST, JobId("tumour-east-1")): site("east", Role.FORWARDER),
         keys.site_advert(EAST): site("east"),
         keys.site_sensed(EAST): site("east"),
         keys.site_progress(EAST, job): site("east"),
@@ -133,6 +133,61 @@ def test_only_operators_steer() -> None:
         assert allowed(OPERATOR, Purpose.REQUEST, key)
         for other in (OWNER, CENTER, site("east", *Role)):
             assert not allowed(other, Purpose.REQUEST, key)
+
+
+HOME = site("home", *Role)
+
+
+@pytest.mark.parametrize(
+    "job", ["tumour-home-1", "tumour-my-home-1", "home-1", "x-home-", "-home-1"]
+)
+def test_no_home_speaks_of_jobs_but_under_its_own_name(job: str) -> None:
+    """What a job is called says nothing: `my-home` ends as `home` does."""
+    for key in (f"daitn/center/event/{job}", f"daitn/site/my-home/event/{job}"):
+        assert not allowed(HOME, Purpose.PUBLICATION, key)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["*", "**", "$*", "ea$*", "e*t", "home*", "@home", "", "home ", "Home", "home/..", "h\u00f6me"],
+)
+def test_a_wildcard_is_nobodys_name(name: str) -> None:
+    """A publication at a wildcard reaches whoever listens to any key under it."""
+    known = [
+        keys.center_do("submit"),
+        keys.site_do(EAST, "work"),
+        keys.site_do(EAST, "chunk"),
+        keys.site_echo(EAST),
+        keys.job_event(JobId("j")),
+        keys.site_event(EAST, JobId("j")),
+        keys.site_advert(EAST),
+        keys.site_progress(EAST, JobId("j")),
+        keys.site_attested(EAST),
+        keys.center_advice(),
+    ]
+    members = [CENTER, OWNER, OPERATOR, HOME, site("east", *Role), site(name, *Role)]
+    for parts in (key.split("/") for key in known):
+        for place in range(len(parts)):
+            key = "/".join([*parts[:place], name, *parts[place + 1 :]])
+            for purpose in Purpose:
+                assert not any(allowed(member, purpose, key) for member in members), key
+
+
+@pytest.mark.parametrize("name", ["eas", "east-2", "west-east", "east.east", "e", "east0"])
+def test_names_that_begin_or_end_alike_are_others(name: str) -> None:
+    other = site(name, *Role)
+    for key in (
+        keys.site_advert(EAST),
+        keys.site_progress(EAST, JobId(f"{name}-1")),
+        keys.site_event(EAST, JobId(f"{name}-1")),
+        keys.site_serving(EAST),
+        keys.site_attested(EAST),
+        keys.site_demand(EAST),
+        keys.job_event(JobId(f"{name}-1")),
+    ):
+        assert not allowed(other, Purpose.PUBLICATION, key)
+    for verb in SITE_VERBS:
+        assert not allowed(other, Purpose.ANSWER, keys.site_do(EAST, verb))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from daitn.identity.envelopes import Envelope, Purpose, enclose
 from daitn.identity.keys import SigningKey
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import ErrorReport, Refused, Unreachable
+from daitn.objects.errors import ErrorReport, NotFound, Refused, StorageFull, Unreachable
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
@@ -260,14 +261,72 @@ async def test_a_request_that_was_heard_is_worth_nothing(members: Members) -> No
 
     key = keys.site_do(EAST, "retain")
     await east.serve(key, retain)
-    sent = enclose(
-        members.key("c", Kind.CENTER), "net", key, Purpose.REQUEST, b"[]", clock.wall_s()
-    )
-    for _ in range(2):
-        given = decode(await asked(plain, key, encode(sent)), Envelope)
+    center = members.key("c", Kind.CENTER)
+
+    async def told(session: bytes) -> tuple[bytes, Envelope]:
+        now_s = clock.wall_s()
+        sent = encode(enclose(center, "net", key, Purpose.REQUEST, b"[]", now_s, session))
+        return sent, decode(await asked(plain, key, sent), Envelope)
+
+    _, given = await told(b"")
+    assert given.purpose is Purpose.SESSION
+    sent, given = await told(given.payload)
+    assert given.purpose is Purpose.ANSWER
+    given = decode(await asked(plain, key, sent), Envelope)
     assert given.purpose is Purpose.ERROR
     assert decode(given.payload, ErrorReport).problem == "it was taken before"
     assert done == [b"[]"]
+
+
+async def test_a_request_is_worth_nothing_after_a_restart_either(members: Members) -> None:
+    """What was taken is in memory: a new process took all of the last two minutes once more."""
+    key, done = keys.site_do(EAST, "retain"), []
+
+    async def retain(key: str, payload: bytes) -> bytes:
+        done.append(payload)
+        return b""
+
+    crossed: list[bytes] = []
+    center = await members.open("c", Kind.CENTER)
+    carried = center._carrier.request
+
+    async def overheard(key: str, payload: bytes, **options: Any) -> bytes:
+        crossed.append(payload)
+        return await carried(key, payload, **options)
+
+    center._carrier.request = overheard  # type: ignore[method-assign]
+    east = await members.open("east", Kind.SITE)
+    await east.serve(key, retain)
+    await asked(center, key, b"[]")
+    await east.close()
+    plain = await members.carrier()
+    again = SignedFabric(
+        await members.carrier(), members.keys["east"], "net", lambda: members.current
+    )
+    await again.serve(key, retain)
+    for payload in crossed:
+        given = decode(await asked(plain, key, payload), Envelope)
+        assert given.purpose is Purpose.SESSION
+    assert done == [b"[]"]
+    await asked(center, key, b"anew")
+    assert done == [b"[]", b"anew"]
+
+
+async def test_whoever_has_run_for_a_while_is_asked_once(members: Members) -> None:
+    now_s = clock.wall_s()
+    clocks = iter([now_s - 3 * FRESH_S])
+    east = SignedFabric(
+        await members.carrier(),
+        members.key("east", Kind.SITE),
+        "net",
+        lambda: members.current,
+        wall_s=lambda: next(clocks, clock.wall_s()),
+    )
+    await east.serve(ECHO, echo)
+    plain, center = await members.carrier(), members.key("c", Kind.CENTER)
+    sent = enclose(center, "net", ECHO, Purpose.REQUEST, b"hello", clock.wall_s())
+    given = decode(await asked(plain, ECHO, encode(sent)), Envelope)
+    assert given.purpose is Purpose.ANSWER
 
 
 async def test_whoever_leaves_the_roster_is_heard_no_more(members: Members) -> None:
@@ -277,6 +336,78 @@ async def test_whoever_leaves_the_roster_is_heard_no_more(members: Members) -> N
     del members.current[members.keys["c"].public]
     with pytest.raises(Refused, match="no member"):
         await asked(center, ECHO)
+
+
+async def bulk(fabric: SignedFabric | Carrier, key: str, payload: bytes) -> bytes:
+    return await fabric.request_bulk(key, payload, timeout_s=20, take=bytes)
+
+
+CHUNK = keys.site_do(EAST, "chunk")
+
+
+async def test_who_gives_chunks_learns_who_asks(members: Members) -> None:
+    east, west = await members.open("east", Kind.SITE), await members.open("west", Kind.SITE)
+
+    def give(key: str, payload: bytes) -> bytes:
+        member = caller()
+        assert member is not None
+        return member.name.encode()
+
+    await east.serve_bulk(CHUNK, give)
+    await asked(west, CHUNK)
+    assert await bulk(west, CHUNK, b"") == b"west"
+    assert caller() is None
+
+
+async def test_whoever_is_revoked_gets_no_more_chunks(members: Members) -> None:
+    """Also where nothing else was heard since: the members are asked for each chunk."""
+    east, west = await members.open("east", Kind.SITE), await members.open("west", Kind.SITE)
+    await east.serve_bulk(CHUNK, lambda key, payload: payload)
+    await asked(west, CHUNK)
+    assert await bulk(west, CHUNK, b"1") == b"1"
+    del members.current[members.keys["west"].public]
+    with pytest.raises(Refused, match="no member"):
+        await bulk(west, CHUNK, b"2")
+
+
+async def test_only_a_members_error_counts_in_a_bulk_transfer(members: Members) -> None:
+    """Anybody could say that a holder has no such chunk, and it was not asked again."""
+
+    def lacks(key: str, payload: bytes) -> bytes:
+        raise NotFound("there is no such chunk")
+
+    west = await members.open("west", Kind.SITE)
+    for rival in (await members.carrier(), await members.open("rival", Kind.SITE)):
+        served = await rival.serve_bulk(CHUNK, lacks)
+        async with asyncio.timeout(20):
+            while True:
+                with pytest.raises(Unreachable) as caught:
+                    await bulk(west, CHUNK, b"")
+                if "is not taken" in caught.value.problem:
+                    break
+        await served.close()
+    east = await members.open("east", Kind.SITE)
+    await east.serve_bulk(CHUNK, lacks)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await bulk(west, CHUNK, b"")
+            except NotFound:
+                break
+            except Unreachable:
+                continue
+
+
+async def test_what_becomes_of_a_chunk_here_is_told_as_it_is(members: Members) -> None:
+    east, west = await members.open("east", Kind.SITE), await members.open("west", Kind.SITE)
+    await east.serve_bulk(CHUNK, lambda key, payload: payload)
+    await asked(west, CHUNK)
+
+    def full(data: bytes) -> bytes:
+        raise StorageFull("no room")
+
+    with pytest.raises(StorageFull):
+        await west.request_bulk(CHUNK, b"", timeout_s=20, take=full)
 
 
 async def test_memory_of_a_sender_is_bounded_and_forgets_nothing_that_may_return(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.identifiers import SiteId, checked_name
+from daitn.objects.identifiers import CENTER_SITE, SiteId, checked_name
 from daitn.objects.wire import checked
 
 __all__ = ["CenterConfig", "check_center_config"]
@@ -16,6 +16,8 @@ __all__ = ["CenterConfig", "check_center_config"]
 class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One control centre. Paths are relative to this file."""
 
+    name: str = CENTER_SITE
+    """What the roster calls it; each control centre of a network has its own."""
     listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tcp/127.0.0.1:7447",)
     """Endpoints at which nodes and owners reach it."""
     tls: str = ""
@@ -45,6 +47,7 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def check_center_config(plain: object, folder: Path) -> CenterConfig:
     """Check plain data from a file. Raises `InvalidInput` naming the field."""
     config = checked({} if plain is None else plain, CenterConfig, "center")
+    checked_name(config.name, "name")
     for position, site in enumerate(config.verifiers):
         checked_name(site, f"verifiers[{position}]")
     return msgspec.structs.replace(

@@ -40,7 +40,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.messages import WorkOutcome, WorkState, WorkStatus
-from daitn.objects.orders import SignedOrder
+from daitn.objects.orders import SignedOrder, same_order
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.journal.protocol import Journal
@@ -217,9 +217,7 @@ class JobService:
 
     def ordered(self, order: SignedOrder | None) -> JobView | None:
         """The job that an order has started, if it has."""
-        if order is None:
-            return None
-        found = (job.id for job in self._jobs.values() if job.order == order)
+        found = (job.id for job in self._jobs.values() if same_order(job.order, order))
         return next(map(self.view, found), None)
 
     def decisions(self, id_: JobId) -> tuple[Decided, ...]:

@@ -21,7 +21,7 @@ from daitn.files.atomic import make_folder
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import (
     CENTER_SITE,
     Digest,
@@ -52,15 +52,18 @@ from daitn.objects.requests import (
     SubmitIntent,
     TrainedModel,
 )
+from daitn.objects.roster import Kind
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import check_owner, check_site, visible
+from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.manifests import read_manifest
+from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
@@ -103,7 +106,8 @@ class ControlCenter:
         self._fabric = fabric
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
-        self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
+        self._releases = Releases(state / "releases", self._store)
+        self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
         self._witness = Witness(self._journal, SigningKey.at(state / "key"))
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
@@ -218,7 +222,9 @@ class ControlCenter:
         """Raise `Refused` or `Corrupt` unless the caller may submit what its owner ordered."""
         check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
         if self._orders is not None:
-            self._orders.check(request.order, request.intent)
+            self._orders.check(request.order, request.intent, request.start)
+            if request.start is not None:
+                self._releases.check_own(request.start.manifest, request.intent.owner)
 
     def _check_quota(self, owner: OwnerId) -> None:
         """Raise `Refused` if the owner has as many open jobs as it may."""
@@ -323,7 +329,11 @@ class ControlCenter:
                 field="payload",
                 fix="split it",
             )
-        return (await asyncio.to_thread(self._store.write, payload)).encode()
+        digest = await asyncio.to_thread(self._store.write, payload)
+        owner = caller()
+        if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
+            self._releases.record(digest, owner.name)
+        return digest.encode()
 
     async def _on_deploy(self, key: str, payload: bytes) -> bytes:
         """`DeployIntent` -> `DeploymentView`: deploy a trained model."""
@@ -460,3 +470,11 @@ class ControlCenter:
 
     def _awaited(self) -> set[SiteId]:
         return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}
+
+
+def _is_manifest(data: bytes) -> bool:
+    try:
+        read_manifest(data)
+    except Corrupt:
+        return False
+    return True

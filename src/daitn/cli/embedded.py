@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.cli.founding import found_network
-from daitn.cli.identity import person_identity
+from daitn.cli.identity import network_identity, person_identity
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
@@ -19,6 +19,7 @@ from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
 from daitn.objects.requests import JobQuery
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
@@ -104,8 +105,14 @@ class EmbeddedNetwork:
                 if time.monotonic() - began_s > READY_WITHIN_S:
                     raise
             else:
-                identity = person_identity(self.endpoint)
+                identity = self._identity()
                 return identity.signs(carrier) if identity else carrier
+
+    def _identity(self) -> Identity | None:
+        """With which it asks its own processes; none if they need no signature."""
+        if self.center.insecure:
+            return None
+        return network_identity(Path(self.center.roster)) or person_identity(self.endpoint)
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""

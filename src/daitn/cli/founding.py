@@ -18,7 +18,6 @@ from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
 from daitn.objects.errors import InvalidInput, NotFound
-from daitn.objects.identifiers import CENTER_SITE
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
 from daitn.tools.roster import LiveRoster
@@ -129,7 +128,7 @@ def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
 def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
     if isinstance(config, NodeConfig):
         return Kind.SITE, config.site
-    return Kind.CENTER, CENTER_SITE
+    return Kind.CENTER, config.name
 
 
 def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:

@@ -20,7 +20,7 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.roster import LiveRoster
 
-__all__ = ["owner_identity", "person_identity", "refresh_roster"]
+__all__ = ["network_identity", "owner_identity", "person_identity", "refresh_roster"]
 
 
 def person_identity(endpoint: str) -> Identity | None:
@@ -38,6 +38,18 @@ def person_identity(endpoint: str) -> Identity | None:
         raise NotFound(
             f"there is no key {path}", field="DAITN_KEY", fix="name the file of your key"
         )
+    return _identity(folder, SigningKey.at(path))
+
+
+def network_identity(roster: Path) -> Identity | None:
+    """The operator of the network with this roster, whatever network commands are for otherwise.
+
+    None if its folder has no key.
+    """
+    folder = roster.parent
+    path = _persons_key(folder)
+    if roster.name != ROSTER or not path.is_file():
+        return None
     return _identity(folder, SigningKey.at(path))
 
 

@@ -60,7 +60,7 @@ class _Follower:
     async def start(self) -> None:
         fabric = self._session.fabric
         self._registrations = [
-            await fabric.subscribe(keys.job_event(self._job), self._on_view),
+            await fabric.subscribe(self._session.events(self._job), self._on_view),
             await fabric.subscribe(keys.job_progress(self._job), self._on_progress),
         ]
         await self._look()
@@ -123,7 +123,9 @@ class _Follower:
         self._show(answer.jobs[0])
 
     async def _on_view(self, key: str, payload: bytes) -> None:
-        self._show(decode(payload, JobView))
+        view = decode(payload, JobView)
+        if view.job == self._job:
+            self._show(view)
 
     def _show(self, view: JobView) -> None:
         self._view = view
@@ -137,6 +139,8 @@ class _Follower:
         try:
             progress = decode(payload, WorkProgress)
         except DaitnError:
+            return
+        if (progress.job, progress.site) != (self._job, keys.site_of(key)):
             return
         if self._view is None or progress.site not in self._view.working:
             return

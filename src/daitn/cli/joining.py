@@ -76,6 +76,12 @@ def invite_command(
     control_center: Annotated[
         bool, typer.Option("--control-center", help="Invite the control centre.")
     ] = False,
+    center_name: Annotated[
+        str,
+        typer.Option(
+            "--control-center-name", help="Invite a further control centre, such as a domain's."
+        ),
+    ] = "",
     at: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,7 +111,9 @@ def invite_command(
     """
 
     async def work() -> _Done:
-        kind, name = _invited(site, owner_name, operator_name, control_center)
+        kind, name = _invited(
+            site, owner_name, operator_name, center_name or (CENTER_SITE if control_center else "")
+        )
         if kind is Kind.SITE:
             _check_site(role, owner, jurisdiction)
         folder = root_folder(network, center)
@@ -221,9 +229,7 @@ def admit(
             admit_local(folder, *configs)
             done = _Done(
                 kind=Kind.CENTER if isinstance(configs[0], CenterConfig) else Kind.SITE,
-                name=", ".join(
-                    CENTER_SITE if isinstance(c, CenterConfig) else c.site for c in configs
-                ),
+                name=", ".join(c.name if isinstance(c, CenterConfig) else c.site for c in configs),
                 version=folder.roster().version,
             )
             said = f"{done.name} belongs to the network: roster {done.version}"
@@ -240,19 +246,20 @@ def admit(
     _say(*run(work()), as_json)
 
 
-def _invited(site: str, owner: str, operator: str, center: bool) -> tuple[Kind, str]:
+def _invited(site: str, owner: str, operator: str, center: str) -> tuple[Kind, str]:
     stated = [
         (Kind.SITE, site, "--site"),
         (Kind.OWNER, owner, "--owner-name"),
         (Kind.OPERATOR, operator, "--operator-name"),
-        (Kind.CENTER, CENTER_SITE if center else "", "--control-center"),
+        (Kind.CENTER, center, "--control-center"),
     ]
     found = [one for one in stated if one[1]]
     if len(found) != 1:
         raise InvalidInput(
             "an invitation is for one member",
             field="--site",
-            fix="state one of --site, --owner-name, --operator-name and --control-center",
+            fix="state one of --site, --owner-name, --operator-name, --control-center and "
+            "--control-center-name",
         )
     ((kind, name, option),) = found
     return kind, checked_name(name, option)
@@ -371,7 +378,7 @@ def _default_folder(kind: Kind, name: str) -> Path:
         case Kind.SITE:
             return Path("state") / name
         case Kind.CENTER:
-            return Path(CenterConfig().state)
+            return Path(CenterConfig().state if name == CENTER_SITE else f"state/{name}")
     return Path(name)
 
 

@@ -24,7 +24,7 @@ from daitn.objects.errors import (
     Refused,
     Unreachable,
 )
-from daitn.objects.identifiers import SiteId, checked_name
+from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.text import escaped, escaped_json, hanging
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
@@ -125,6 +125,10 @@ class Session:
         self.identity = identity
         """Who asks; none on a fabric without signatures."""
         self._site = site
+
+    def events(self, job: JobId) -> str:
+        """The key at which whoever is asked publishes what happens to a job."""
+        return keys.site_event(self._site, job) if self._site else keys.job_event(job)
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
         """Raises the `DaitnError` in the reply, or `Unreachable`."""

@@ -28,6 +28,7 @@ from daitn.objects.errors import NotFound, Unreachable
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobState, JobView
+from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
 from daitn.objects.wire import checked, to_json
@@ -185,7 +186,7 @@ async def _train(
         start = None
         if intent.model.start:
             start = await upload(session, intent.model.recipe, folder / intent.model.start)
-        order = _ordered(session, intent)
+        order = _ordered(session, intent, start)
         wanted = SubmitIntent(intent=intent, start=start, insist=insist, order=order)
         job = await _submitted(session, wanted)
         if follow or out is not None:
@@ -195,11 +196,19 @@ async def _train(
         return job
 
 
-def _ordered(session: Session, intent: TrainingIntent) -> SignedOrder | None:
+def _ordered(
+    session: Session, intent: TrainingIntent, start: ModelRef | None
+) -> SignedOrder | None:
     if session.identity is None:
         return None
     until_s = clock.wall_s() + (intent.budget.duration_s or 0.0) + _ORDER_LASTS_S
-    return sign_order(intent, session.identity.network, until_s, session.identity.key)
+    return sign_order(
+        intent,
+        session.identity.network,
+        until_s,
+        session.identity.key,
+        start=start.manifest if start else None,
+    )
 
 
 async def _submitted(session: Session, wanted: SubmitIntent) -> JobView:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-
 import msgspec
 
-from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.keys import SigningKey, check_signature, raw_of
 from daitn.objects.audit import (
     AuditClaim,
     AuditEntry,
@@ -76,13 +74,12 @@ def read_record(line: bytes) -> AuditRecord:
 
 
 def _plain(record: AuditRecord) -> bool:
-    """Whether digest and signature are in the one form in which they are written, of several that
-    mean the same bytes."""
+    """Whether its digest is in the one form in which it is written, of several that mean the same
+    bytes. Raises `ValueError` for a key or a signature that is not."""
     previous = bytes.fromhex(record.previous)
-    encoded = (record.signature, record.public_key)
-    return (len(previous), previous.hex()) == (32, record.previous) and all(
-        base64.b64encode(base64.b64decode(text)).decode() == text for text in encoded
-    )
+    raw_of(record.signature)
+    raw_of(record.public_key)
+    return (len(previous), previous.hex()) == (32, record.previous)
 
 
 def followed(claim: AuditClaim) -> dict[int, Digest]:

@@ -35,6 +35,8 @@ class Purpose(enum.IntEnum):
     ERROR = 3
     """An answer that is an `ErrorReport`."""
     PUBLICATION = 4
+    SESSION = 5
+    """An answer that asks for the request again, with the answerer's session."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -51,7 +53,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     nonce: Annotated[bytes, msgspec.Meta(min_length=_NONCE, max_length=_NONCE)]
     """Random, different in each message."""
     about: Annotated[bytes, msgspec.Meta(max_length=64)]
-    """Of an answer: the request's signature."""
+    """Of an answer: the request's signature. Of a request: the answerer's session, if known."""
     payload: bytes
     """The message."""
     signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]

@@ -14,7 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["SigningKey", "check_raw_signature", "check_signature", "kept_private", "key_mark"]
+__all__ = [
+    "SigningKey",
+    "check_raw_signature",
+    "check_signature",
+    "kept_private",
+    "key_mark",
+    "raw_of",
+]
 
 _MARK_DIGITS = 16
 """64 bits: chance collisions are negligible, and the full key signs whatever matters."""
@@ -69,11 +76,22 @@ def key_mark(public: str) -> str:
     return hashlib.sha256(public.encode()).hexdigest()[:_MARK_DIGITS]
 
 
+def raw_of(text: str, altchars: bytes | None = None) -> bytes:
+    """The bytes that a key or a signature in base64 stands for. `altchars` as for `base64`.
+
+    Raises `ValueError` for any form but the one in which it is written: padding bits and white
+    space would give one signature several names.
+    """
+    raw = base64.b64decode(text, altchars, validate=True)
+    if base64.b64encode(raw, altchars).decode() != text:
+        raise ValueError("not in the form in which base64 is written")
+    return raw
+
+
 def check_signature(public: str, signature: str, message: bytes) -> None:
     """Raise `Corrupt` unless `signature` over `message` was made with the key of `public`."""
     try:
-        raw = base64.b64decode(public, validate=True)
-        check_raw_signature(raw, base64.b64decode(signature, validate=True), message)
+        check_raw_signature(raw_of(public), raw_of(signature), message)
     except ValueError:
         raise _mismatch() from None
 

@@ -7,9 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from daitn.identity.keys import SigningKey, check_signature
-from daitn.objects.errors import Refused
+from daitn.identity.signing import check_descent
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import Corrupt, Refused
+from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.orders import Order, SignedOrder
+from daitn.objects.lineage import given_to, left_by
+from daitn.objects.messages import Work
+from daitn.objects.models import ModelRef
+from daitn.objects.orders import MOST_MEASUREMENTS, Order, SignedOrder
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode
 
@@ -21,12 +27,25 @@ _NUMBER_BYTES = 12
 
 
 def sign_order(
-    intent: TrainingIntent, network: str, until_s: float, key: SigningKey
+    intent: TrainingIntent,
+    network: str,
+    until_s: float,
+    key: SigningKey,
+    *,
+    start: Digest | None = None,
+    measurements: int = MOST_MEASUREMENTS,
 ) -> SignedOrder:
-    """Order what an intent asks for, once."""
+    """Order what an intent asks for, once; see `Order`."""
     number = os.urandom(_NUMBER_BYTES).hex()
-    order = Order(network=network, intent=intent, until_s=until_s, number=number)
-    text = canonical(order)
+    order = Order(
+        network=network,
+        intent=intent,
+        start=start,
+        measurements=measurements,
+        until_s=until_s,
+        number=number,
+    )
+    text = canonical(decode(canonical(order), Order))  # As receivers will write it.
     return SignedOrder(order=text, public_key=key.public, signature=key.sign(_DOMAIN + text))
 
 
@@ -52,6 +71,8 @@ class OrderBook:
             raise self._refused("whoever signed the order is no owner in this network")
         check_signature(signed.public_key, signed.signature, _DOMAIN + signed.order)
         order = decode(signed.order, Order)
+        if canonical(order) != signed.order:
+            raise Corrupt("the order is not in canonical form", field="order", fix="sign it again")
         if order.network != self.network:
             raise self._refused("the order is for another network")
         if order.intent.owner != owner.name:
@@ -60,10 +81,38 @@ class OrderBook:
             raise self._refused("the order has expired")
         return order
 
-    def check(self, signed: SignedOrder | None, intent: TrainingIntent) -> None:
-        """Raise `Refused` or `Corrupt` unless the intent's owner ordered just this intent."""
-        if self.read(signed).intent != intent:
+    def check(
+        self, signed: SignedOrder | None, intent: TrainingIntent, start: ModelRef | None
+    ) -> None:
+        """Raise `Refused` or `Corrupt` unless the intent's owner ordered just this intent, from
+        just this model."""
+        order = self.read(signed)
+        if order.intent != intent:
             raise self._refused("the order is for another intent")
+        if order.start != (start.manifest if start else None):
+            raise self._refused("the order is for another start model")
+
+    def read_work(self, work: Work) -> Order:
+        """The order of a piece of work whose model came of it, or is the one that it starts from.
+
+        Sites of the network signed every step on the way. Raises `Refused` or `Corrupt`.
+        """
+        order = self.read(work.order)
+        assert work.order is not None
+        check_descent(work.lineage, work.job, work.order.digest, self.sites(Role.DATA))
+        at = left_by(work.lineage[-1].fact) if work.lineage else order.start
+        first = given_to(work.lineage[0].fact) if work.lineage else order.start
+        if first != order.start or at != (work.model.manifest if work.model else None):
+            raise self._refused("the model did not come of the order")
+        return order
+
+    def sites(self, role: Role | None = None) -> dict[SiteId, str]:
+        """The public keys of the network's sites, or of those with a role."""
+        return {
+            SiteId(member.name): member.public_key
+            for member in self.members().values()
+            if member.kind is Kind.SITE and (role is None or role in member.roles)
+        }
 
     def _refused(self, why: str) -> Refused:
         return Refused(why, field="order", fix="submit the intent with its owner's key")

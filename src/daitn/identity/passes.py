@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.keys import SigningKey, check_signature, raw_of
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.wire import canonical, decode
@@ -74,7 +74,7 @@ class PassBook:
             if len(shown) > _MOST_BYTES:
                 raise self._refused("it is too long")
             # Strict decoding: other spellings of the same pass must not fill the cache.
-            signed = decode(base64.b64decode(shown, altchars=b"-_", validate=True), _Pass)
+            signed = decode(raw_of(shown, b"-_"), _Pass)
         except (ValueError, Corrupt):
             raise self._refused("it is not readable") from None
         claim = signed.claim

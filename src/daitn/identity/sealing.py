@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from daitn.identity.keys import kept_private
+from daitn.identity.keys import kept_private, raw_of
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 
 __all__ = ["INFO", "SEALING_BYTES", "ReceiverKey", "class_id", "class_of", "open_sealed", "seal"]
@@ -116,7 +116,7 @@ def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
 
 def _raw_public(class_public: str) -> bytes:
     try:
-        raw = base64.b64decode(class_public, validate=True)
+        raw = raw_of(class_public)
     except ValueError:
         raise _no_public_key() from None
     if len(raw) != _PUBLIC:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,14 +11,15 @@ from daitn.objects.audit import AuditClaim
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.findings import Attestation, Finding
-from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.lineage import Entry, Lineage, LineageFact, given_to, left_by
+from daitn.objects.identifiers import Digest, JobId, SiteId
+from daitn.objects.lineage import Entry, Lineage, LineageFact, Verification, given_to, left_by
 from daitn.objects.messages import Advert, WorkOutcome, WorkReport
 from daitn.objects.wire import canonical
 
 __all__ = [
     "check_advert",
     "check_attestation",
+    "check_descent",
     "check_entry",
     "check_lineage",
     "check_model",
@@ -82,6 +83,27 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
                 fix="do not use this model; ask its owner where it comes from",
             )
         known[entry.digest] = left_by(entry.fact)
+
+
+def check_descent(
+    entries: Sequence[Entry], job: JobId, order: Digest, keys: Mapping[SiteId, str]
+) -> None:
+    """Raise `Corrupt` unless each entry made a model from the one before it, for a job and an order
+    (by its digest), and is signed with its site's key."""
+    at: Digest | None = None
+    for position, entry in enumerate(entries):
+        fact = entry.fact
+        if isinstance(fact, Verification) or (fact.job, fact.order) != (job, order):
+            problem = "belongs to another order"
+        elif keys.get(fact.site) != entry.public_key:
+            problem = f"signed with a key that is not {fact.site}'s"
+        elif position and given_to(fact) != at:
+            problem = "was given another model than the entry before it left"
+        else:
+            check_entry(entry)
+            at = left_by(fact)
+            continue
+        raise Corrupt(problem, field=f"lineage[{position}]", fix="train the model anew")
 
 
 def check_model(

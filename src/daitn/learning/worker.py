@@ -273,11 +273,12 @@ def _print(descriptor: int, kept: bytearray) -> bool:
 
 
 def _ended(visit: Visit, printed: bytearray) -> WorkerFailed:
-    """It has ended, and not answered."""
-    code = visit.wait()
+    """It has closed its replies, and not answered."""
+    code = visit.leave()
     while _print(visit.prints, printed):
         pass
-    return _failed(ending(code), printed.decode(errors="replace"))
+    how = "closed its output" if code is None else ending(code)
+    return _failed(how, printed.decode(errors="replace"))
 
 
 def _over(limit: DaitnError) -> WorkerFailed:

@@ -17,6 +17,7 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
 from daitn.node.config import NodeConfig
@@ -45,6 +46,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.tools.roster import LiveRoster
@@ -97,6 +99,7 @@ class Node:
         self._consultant = Consultant(allowed_recipes(config), sandbox)
         self._audit = AuditLog(state / "audit", config.site, self._key)
         admission = Admission(self._audit, (*config.datasets, *config.tests))
+        releases = Releases(state / "releases", self._store)
         self._executor = Executor(
             config,
             self._trainer,
@@ -107,6 +110,7 @@ class Node:
             admission,
             self._publish_progress,
             orders,
+            releases,
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
@@ -120,6 +124,7 @@ class Node:
                 admission,
                 self._changed.set,
                 roster,
+                releases.record,
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
@@ -131,12 +136,13 @@ class Node:
                 self._transport,
                 self._executor,
                 self._described,
-                orders,
+                AgentGuard(orders, self._key) if orders else None,
+                releases.record,
             )
         self._work = WorkQueue(
             config.site, WorkLog(state / "work"), self._executor.perform, self._report
         )
-        self._chunks = ChunkServer(fabric, config.site, self._store)
+        self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []
         self._tasks = Tasks()
         self._progress = Newest(self._send_progress, self._tasks)

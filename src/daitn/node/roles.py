@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from daitn.identity.keys import SigningKey
+from daitn.identity.links import LinkIdentity
 from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
@@ -49,6 +50,7 @@ from daitn.tools.fabric.caller import caller, check_owner
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.mobility.releases import Release
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
@@ -77,10 +79,12 @@ class Roles:
         admission: Admission,
         changed: Callable[[], None],
         roster: LiveRoster | None,
+        released: Release,
     ) -> None:
         """`changed` is called when the result of `described` may have changed; `roster`: see
-        `Membership`."""
+        `Membership`; `released` is told of the models that are deployed here."""
         self._site = config.site
+        self._roster = roster
         self._fabric = fabric
         self._membership = Membership(
             fabric,
@@ -107,6 +111,7 @@ class Roles:
                 self._askers.speaks_for if self._askers else stated_owner,
                 grants,
                 key,
+                released,
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
@@ -144,7 +149,14 @@ class Roles:
     def _forwarder_role(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
     ) -> ForwarderRole:
-        role = ForwarderRole(config.site, forwarder, self._fabric, config.tls)
+        role = ForwarderRole(
+            config.site,
+            forwarder,
+            self._fabric,
+            config.tls,
+            self._link_identity(config.site, key),
+            partial(self._roster.member, Kind.SITE) if self._roster else None,
+        )
         if self._facility is not None:
             facility = self._facility
             self._query_service = QueryService(
@@ -156,10 +168,30 @@ class Roles:
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
                 config.tls,
                 self._askers,
+                self._gateway_of if self._roster else None,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
             role.provide(self._offers, answers)
         return role
+
+    def _gateway_of(self, public_key: str) -> SiteId | None:
+        """The gateway with this key in the roster."""
+        member = self._roster.members().get(public_key) if self._roster else None
+        if member is None or member.kind is not Kind.SITE or Role.GATEWAY not in member.roles:
+            return None
+        return SiteId(member.name)
+
+    def _link_identity(self, site: SiteId, key: SigningKey) -> LinkIdentity | None:
+        roster = self._roster
+        if roster is None:
+            return None
+
+        def key_of(neighbour: SiteId) -> str | None:
+            member = roster.member(Kind.SITE, neighbour)
+            known = member is not None and Role.FORWARDER in member.roles
+            return member.public_key if member is not None and known else None
+
+        return LinkIdentity(site, key, roster.network, key_of, clock.now_s)
 
     def _query_client(
         self, config: ForwarderConfig | None, key: SigningKey

@@ -22,6 +22,7 @@ __all__ = [
     "Usage",
     "allows",
     "decide",
+    "narrowed",
     "published_rulings",
     "refusals",
     "rulings",
@@ -86,6 +87,15 @@ class Ruling(NamedTuple):
 def allows(listed: tuple[str, ...], name: str) -> bool:
     """Whether a policy's list contains `name` or the wildcard."""
     return ANY in listed or name in listed
+
+
+def narrowed(release_to: tuple[str, ...], further: tuple[str, ...]) -> tuple[str, ...]:
+    """Jurisdictions that both lists allow; each may contain `*`."""
+    if ANY in release_to:
+        return further
+    if ANY in further:
+        return release_to
+    return tuple(sorted(set(release_to) & set(further)))
 
 
 def published_rulings(policy: DataPolicy, request: Request, now_s: float) -> tuple[Ruling, ...]:

@@ -20,6 +20,7 @@ __all__ = [
     "VisitId",
     "Word",
     "checked_name",
+    "is_name",
 ]
 
 Word = Annotated[Line, msgspec.Meta(max_length=200)]
@@ -40,12 +41,17 @@ CENTER_SITE = SiteId("center")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
+def is_name(value: str) -> bool:
+    """Whether `value` is valid in a key expression, a file name and a URL."""
+    return _NAME.fullmatch(value) is not None
+
+
 def checked_name(value: str, field: str) -> str:
     """Return `value` if it is valid in a key expression, a file name and a URL.
 
     Raises `InvalidInput` naming `field` otherwise.
     """
-    if _NAME.fullmatch(value):
+    if is_name(value):
         return value
     raise InvalidInput(
         f"{value!r} is not a usable name",

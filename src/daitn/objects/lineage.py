@@ -7,6 +7,9 @@ of the model it received; a verification builds on the visit that made the model
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Final
+
 import msgspec
 from blake3 import blake3
 
@@ -14,6 +17,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.wire import canonical
 
 __all__ = [
+    "MOST_VISITS",
     "Entry",
     "Lineage",
     "LineageFact",
@@ -21,12 +25,17 @@ __all__ = [
     "Verification",
     "Visit",
     "ancestry",
+    "descent",
     "given_to",
     "left_by",
+    "released",
 ]
 
+MOST_VISITS: Final = 4096
+"""Behind one model."""
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin", omit_defaults=True):
     """A fresh or imported model was created at `site`."""
 
     job: JobId
@@ -36,9 +45,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin"):
     recipe: Word
     seed: int
     model: Digest
+    order: Digest = Digest("")
+    """By which it was made; empty on a fabric without signatures."""
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
+class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_defaults=True):
     """A model was trained at `site`."""
 
     job: JobId
@@ -61,6 +72,10 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     model_in: Digest
     model_out: Digest
     size_bytes: int
+    order: Digest = Digest("")
+    """As of an `Origin`."""
+    release_to: tuple[Word, ...] = ("*",)
+    """Jurisdictions into which models that learned from this data may travel; `*`: all."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):
@@ -122,6 +137,13 @@ def left_by(fact: LineageFact) -> Digest:
     return fact.model_out if isinstance(fact, Visit) else fact.model
 
 
+def released(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Jurisdictions into which a model of these entries may travel; `*`: all."""
+    rules = [set(e.fact.release_to) for e in entries if isinstance(e.fact, Visit)]
+    bounds = [rule for rule in rules if "*" not in rule]
+    return tuple(sorted(set.intersection(*bounds))) if bounds else ("*",)
+
+
 def ancestry(lineage: Lineage, model: Digest) -> Lineage:
     """The entries of one model: those that made or measured it, and all that they build on."""
     wanted: set[Digest] = set()
@@ -131,3 +153,14 @@ def ancestry(lineage: Lineage, model: Digest) -> Lineage:
             wanted.update(entry.previous)
             entries.append(entry)
     return Lineage(job=lineage.job, entries=tuple(reversed(entries)))
+
+
+def descent(entries: Sequence[Entry], model: Digest) -> tuple[Entry, ...]:
+    """The entries, of these, that made a model, step by step; none of a model that was given."""
+    found = []
+    at: Digest | None = model
+    for entry in reversed(entries):
+        if not isinstance(entry.fact, Verification) and left_by(entry.fact) == at:
+            found.append(entry)
+            at = given_to(entry.fact)
+    return tuple(reversed(found))

@@ -17,7 +17,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
-from daitn.objects.lineage import Entry
+from daitn.objects.lineage import MOST_VISITS, Entry
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
@@ -51,6 +51,9 @@ __all__ = [
     "WorkState",
     "WorkStatus",
 ]
+
+
+Descent = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=MOST_VISITS)]
 
 
 class Advert(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +92,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     """As the intent states it."""
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""
+    lineage: Descent = ()
+    """Of an order's model: the visits that made it, one after another."""
 
 
 class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
@@ -106,7 +111,8 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     purpose: Word = ""
     """As the intent states it."""
     order: SignedOrder | None = None
-    """As of a `VisitWork`."""
+    lineage: Descent = ()
+    """Both as of a `VisitWork`."""
 
 
 Work = VisitWork | VerifyWork

@@ -6,13 +6,20 @@ trained or measured that its owner did not order.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
+from blake3 import blake3
 
+from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
 
-__all__ = ["Order", "SignedOrder"]
+__all__ = ["MOST_FRESH", "MOST_MEASUREMENTS", "Order", "SignedOrder", "Spent", "same_order"]
+
+MOST_MEASUREMENTS: Final = 4096
+"""Of an order at one verifier, unless its owner says otherwise: more than the longest jobs take."""
+MOST_FRESH: Final = 100
+"""Models that one site makes for an order. A job gives up after fewer that come to nothing."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +28,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     """The network's name."""
     intent: TrainingIntent
+    start: Digest | None = None
+    """The model from which training starts; none: a fresh one."""
+    measurements: Annotated[int, msgspec.Meta(ge=1)] = MOST_MEASUREMENTS
+    """The most that one verifier measures for it."""
     until_s: float
     """No work starts afterwards, in seconds since the epoch."""
     number: Annotated[str, msgspec.Meta(max_length=64)]
@@ -37,3 +48,27 @@ class SignedOrder(msgspec.Struct, frozen=True, kw_only=True):
     """The owner's, base64."""
     signature: str
     """Base64."""
+
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3 of the order, which names it: there is one form of it, and one number in it."""
+        return Digest(blake3(self.order).hexdigest())
+
+
+def same_order(one: SignedOrder | None, other: SignedOrder | None) -> bool:
+    """Whether two are one order, whoever signed it how often; none is like no other."""
+    return one is not None and other is not None and one.order == other.order
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What one site has done for an order."""
+
+    order: Digest
+    until_s: float
+    """Of the order."""
+    examples: int = 0
+    """Of the visits begun."""
+    measurements: int = 0
+    """Begun."""
+    fresh: int = 0
+    """Models that it began to make."""

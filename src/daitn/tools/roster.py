@@ -13,6 +13,7 @@ import contextlib
 import enum
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,7 @@ class LiveRoster:
         Raises `NotFound` if there is neither a roster in `state` nor in `source`, and
         `InvalidInput` if one cannot be read or they are of different networks.
         """
+        self._thread = threading.get_ident()
         self._path = state / ROSTER
         self._source = source
         self._refresh_s = refresh_s
@@ -99,7 +101,12 @@ class LiveRoster:
         return GrantBook(self.network, self.members, self._wall_s)
 
     def members(self) -> Mapping[str, Member]:
-        """The members now, by public key; none where the roster has expired."""
+        """The members now, by public key; none where the roster has expired.
+
+        On another thread than this object's: as of its last look, `LOOK_S` ago at most.
+        """
+        if threading.get_ident() != self._thread:
+            return self._current
         self._look()
         if self._wall_s() >= self._until_s:
             self._reckon()

@@ -11,8 +11,10 @@ from daitn.control.jobs.ordered import check_ordered
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import Budget, PinnedVisit, Quantity, Requirement, TrainingIntent
+from daitn.objects.lineage import Entry, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import MOST_FRESH, Order, Spent
 from tests.control.test_next_site import node
 
 from .world import INTENT
@@ -43,6 +45,14 @@ MEASURE = VerifyWork(
 )
 
 
+def ordered(intent: TrainingIntent, **terms: Any) -> Order:
+    return Order(network="net", intent=intent, until_s=1.0, number="1", **terms)
+
+
+def spent(**done: int) -> Spent:
+    return Spent(order=Digest("o"), until_s=1.0, **done)
+
+
 def wanted(**changes: Any) -> TrainingIntent:
     return msgspec.structs.replace(INTENT, **changes)
 
@@ -69,7 +79,7 @@ def requiring(quantity: Quantity, **bound: Any) -> TrainingIntent:
     ],
 )
 def test_what_is_within_is_done(intent: TrainingIntent, trained: int) -> None:
-    check_ordered(VISIT, intent, HERE, trained)
+    check_ordered(VISIT, ordered(intent), HERE, spent(examples=trained))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_what_is_beyond_the_intent_is_refused(
     intent: TrainingIntent, trained: int, field: str
 ) -> None:
     with pytest.raises(Refused, match="order does not include") as refused:
-        check_ordered(VISIT, intent, HERE, trained)
+        check_ordered(VISIT, ordered(intent), HERE, spent(examples=trained))
     assert refused.value.field.startswith(field)
 
 
@@ -107,15 +117,15 @@ def test_what_is_beyond_the_intent_is_refused(
 )
 def test_other_work_is_refused(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(Refused) as refused:
-        check_ordered(msgspec.structs.replace(VISIT, **changes), INTENT, HERE, 0)
+        check_ordered(msgspec.structs.replace(VISIT, **changes), ordered(INTENT), HERE, spent())
     assert refused.value.field == field
 
 
 @pytest.mark.parametrize("changes", [{"topic": "finance"}, {"metric": "loss"}])
 def test_only_what_was_to_be_measured_is(changes: dict[str, Any]) -> None:
-    check_ordered(MEASURE, INTENT, HERE, 0)
+    check_ordered(MEASURE, ordered(INTENT), HERE, spent())
     with pytest.raises(Refused) as refused:
-        check_ordered(msgspec.structs.replace(MEASURE, **changes), INTENT, HERE, 0)
+        check_ordered(msgspec.structs.replace(MEASURE, **changes), ordered(INTENT), HERE, spent())
     assert refused.value.field == "objectives"
 
 
@@ -123,5 +133,47 @@ def test_only_what_was_to_be_measured_is(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("field", ["owner", "purpose"])
 def test_work_is_for_whom_and_what_the_order_says(work: Work, field: str) -> None:
     with pytest.raises(Refused) as refused:
-        check_ordered(msgspec.structs.replace(work, **{field: "another"}), INTENT, HERE, 0)
+        check_ordered(
+            msgspec.structs.replace(work, **{field: "another"}), ordered(INTENT), HERE, spent()
+        )
     assert refused.value.field == field
+
+
+def visited(site: str, examples: int) -> Entry:
+    fact = Visit(
+        job=VISIT.job, visit=VisitId("qa-1.9"), site=SiteId(site), dataset="qa", at_s=1.0,
+        seconds=1.0, transfer_s=0.0, overhead_s=0.0, bytes_in=0, examples=examples, loss=None,
+        model_in=Digest("a"), model_out=Digest("b"), size_bytes=1,
+    )  # fmt: skip
+    return Entry(fact=fact, previous=(), public_key="", signature="")
+
+
+def test_what_other_sites_trained_counts_too() -> None:
+    after = msgspec.structs.replace(VISIT, lineage=(visited("other", 60),))
+    check_ordered(after, ordered(wanted(budget=Budget(examples=160))), HERE, spent())
+    with pytest.raises(Refused, match="160 examples"):
+        check_ordered(after, ordered(wanted(budget=Budget(examples=159))), HERE, spent())
+
+
+def test_a_visit_that_the_owner_fixed_is_made_once() -> None:
+    order = ordered(route(("other", 100), ("clinic", 150)))
+    check_ordered(
+        msgspec.structs.replace(VISIT, lineage=(visited("other", 99),)), order, HERE, spent()
+    )
+    again = msgspec.structs.replace(VISIT, lineage=(visited("clinic", 51),))
+    with pytest.raises(Refused, match="order does not include") as refused:
+        check_ordered(again, order, HERE, spent())
+    assert refused.value.field == "route"
+
+
+def test_a_site_makes_no_models_without_end() -> None:
+    check_ordered(VISIT, ordered(INTENT), HERE, spent(fresh=MOST_FRESH - 1))
+    with pytest.raises(Refused, match="fresh models"):
+        check_ordered(VISIT, ordered(INTENT), HERE, spent(fresh=MOST_FRESH))
+
+
+def test_a_verifier_measures_no_more_than_ordered() -> None:
+    order = ordered(INTENT, measurements=3)
+    check_ordered(MEASURE, order, HERE, spent(measurements=2))
+    with pytest.raises(Refused, match="more than 3 measurements"):
+        check_ordered(MEASURE, order, HERE, spent(measurements=3))

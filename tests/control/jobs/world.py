@@ -40,6 +40,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
 
 INTENT = TrainingIntent(
     name="qa",
@@ -64,6 +65,9 @@ DECISION = Decision(
     policy="mtrce", chosen=None, ranking=(), rejections=(), snapshot_version=1, at_s=0.0
 )
 KEY = SigningKey.generate()
+KEYS = {name: SigningKey.generate() for name in ("general", "specialist")}
+"""Of data sites."""
+VERIFIERS = {name: SigningKey.generate() for name in ("mpvu-broad", "mpvu-expert")}
 
 
 def assessment(feasible: bool) -> Assessment:
@@ -81,7 +85,9 @@ class World:
         intent: TrainingIntent = INTENT,
         start: ModelRef | None = None,
         job: str = "qa-1",
+        order: SignedOrder | None = None,
     ) -> None:
+        self.order = order.digest if order else Digest("")
         self.now_s = 100.0
         self.facts: list[tuple[JobEvent, float]] = []
         self.pending: list[Command] = []
@@ -90,7 +96,7 @@ class World:
         self.started: list[StartWork] = []
         self.skill = {"broad": 0.25, "expert": 0.25}
         self.routes: Callable[[Job], Route | None] = self.next_route
-        event = Submitted(job=JobId(job), intent=intent, needs=NEEDS, start=start)
+        event = Submitted(job=JobId(job), intent=intent, needs=NEEDS, start=start, order=order)
         self.facts.append((event, self.now_s))
         self.job, commands = submit(event, self.now_s)
         self.pending.extend(commands)
@@ -152,6 +158,7 @@ class World:
 
     def done(self, start: StartWork) -> WorkOutcome:
         fact = self.fact(start.site, start.work)
+        key = {**KEYS, **VERIFIERS}.get(start.site, KEY)
         model = None
         if isinstance(fact, Origin):
             model = ModelRef(manifest=fact.model, size_bytes=1, holders=(start.site,))
@@ -162,7 +169,7 @@ class World:
             job=start.work.job,
             site=start.site,
             state=WorkState.DONE,
-            entry=sign_entry(fact, start.work.previous, KEY),
+            entry=sign_entry(fact, start.work.previous, key),
             model=model,
         )
 
@@ -178,6 +185,7 @@ class World:
             return Origin(
                 job=work.job, visit=work.visit, site=site, at_s=self.now_s,
                 recipe=work.recipe, seed=work.seed, model=Digest(f"{work.visit:0>64}"),
+                order=self.order,
             )  # fmt: skip
         learned = "broad" if site == "general" else "expert"
         self.skill[learned] = min(1.0, self.skill[learned] + 0.4)
@@ -185,7 +193,7 @@ class World:
             job=work.job, visit=work.visit, site=site, dataset=work.dataset, at_s=self.now_s,
             seconds=2.0, transfer_s=0.1, overhead_s=0.01, bytes_in=7, examples=work.examples,
             loss=1.0, model_in=work.model.manifest, model_out=Digest(f"{work.visit:0>64}"),
-            size_bytes=1,
+            size_bytes=1, order=self.order,
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
-from daitn.objects.lineage import Entry, Verification, Visit
+from daitn.objects.lineage import Entry, Verification, Visit, descent
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -180,6 +180,7 @@ class Job:
             previous=base.entries if base else (),
             purpose=self.intent.purpose,
             order=self.order,
+            lineage=self._descent(base.model) if base else (),
         )
 
     def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:
@@ -197,4 +198,9 @@ class Job:
             owner=self.intent.owner,
             purpose=self.intent.purpose,
             order=self.order,
+            lineage=self._descent(candidate.model),
         )
+
+    def _descent(self, model: ModelRef) -> tuple[Entry, ...]:
+        """What proves to a site that a model came of the order."""
+        return descent(self.lineage, model.manifest) if self.order else ()

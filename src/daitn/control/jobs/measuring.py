@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daitn.control.jobs.job import Job, ModelCandidate
-from daitn.control.route.question import narrowed
+from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
 from daitn.objects.jobs import Checkpoint, VisitView

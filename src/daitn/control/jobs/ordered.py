@@ -5,18 +5,21 @@ from __future__ import annotations
 from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
 from daitn.objects.errors import Refused
 from daitn.objects.intents import Quantity, Requirement, TrainingIntent
+from daitn.objects.lineage import Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
 
 __all__ = ["check_ordered"]
 
 
-def check_ordered(work: Work, intent: TrainingIntent, node: NodeDescriptor, trained: int) -> None:
-    """Raise `Refused` unless work at this node is within an intent.
+def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) -> None:
+    """Raise `Refused` unless work at this node is within an order.
 
-    `trained`: examples that the node has trained for it before. What depends on links or on the
-    moment is left to the planner.
+    `spent`: what the node has done for it before. What depends on links or on the moment is left
+    to the planner.
     """
+    intent = order.intent
     if not work.job.startswith(f"{intent.name}-"):
         raise _outside(f"the job {work.job}", "name")
     if work.recipe != intent.model.recipe:
@@ -28,26 +31,33 @@ def check_ordered(work: Work, intent: TrainingIntent, node: NodeDescriptor, trai
     if work.purpose != intent.purpose:
         raise _outside(f"work for the purpose {work.purpose!r}", "purpose")
     if isinstance(work, VerifyWork):
-        _check_measurement(work, intent)
+        _check_measurement(work, order, spent)
     else:
-        _check_visit(work, intent, node, trained)
+        _check_visit(work, intent, node, spent)
 
 
-def _check_measurement(work: VerifyWork, intent: TrainingIntent) -> None:
-    wanted = {(objective.topic, objective.metric) for objective in intent.objectives}
+def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
+    wanted = {(objective.topic, objective.metric) for objective in order.intent.objectives}
     if (work.topic, work.metric) not in wanted:
         raise _outside(f"{work.metric} on {work.topic}", "objectives")
+    if spent.measurements >= order.measurements:
+        raise _outside(f"more than {order.measurements} measurements", "measurements")
 
 
 def _check_visit(
-    work: VisitWork, intent: TrainingIntent, node: NodeDescriptor, trained: int
+    work: VisitWork, intent: TrainingIntent, node: NodeDescriptor, spent: Spent
 ) -> None:
+    visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
+    trained = max(spent.examples, sum(visit.examples for visit in visits))
     limit = intent.budget.examples
+    if work.model is None and spent.fresh >= MOST_FRESH:
+        raise _outside(f"more than {MOST_FRESH} fresh models", "model")
     if limit is not None and trained + work.examples > limit:
         raise _outside(f"{trained + work.examples} examples", "budget.examples")
     if intent.route:
         here = sum(visit.examples for visit in intent.route if visit.site == node.site)
-        if not here or work.examples > here:
+        done = sum(visit.examples for visit in visits if visit.site == node.site)
+        if not here or done + work.examples > here:
             raise _outside(f"{work.examples} examples at {node.site}", "route")
     dataset = next((one for one in node.datasets if one.name == work.dataset), None)
     if dataset is None:

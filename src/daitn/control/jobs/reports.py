@@ -22,6 +22,11 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
     if outcome.entry is None:
         return "it has no lineage entry"
     fact = outcome.entry.fact
+    order = given.work.order.digest if given.work.order else ""
+    if not isinstance(fact, Verification) and fact.order != order:
+        return "its entry is about another order"
+    if fact.site != outcome.site:
+        return "its entry is another site's"
     if (fact.job, fact.visit) != (given.work.job, given.work.visit):
         return "its entry is about other work"
     if outcome.entry.previous != given.work.previous:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.control.route.question import RouteQuestion, narrowed
+from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import PlanOutcomes, expected
 from daitn.control.route.task import Task
+from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, MsDrrt

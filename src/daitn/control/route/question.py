@@ -19,7 +19,6 @@ __all__ = [
     "RouteQuestion",
     "RouteStart",
     "Spent",
-    "narrowed",
 ]
 
 DEFAULT_VERIFY_S = 10.0
@@ -118,12 +117,3 @@ class RouteQuestion:
     @property
     def snapshot_version(self) -> int:
         return self.topology.snapshot.version
-
-
-def narrowed(release_to: tuple[str, ...], further: tuple[str, ...]) -> tuple[str, ...]:
-    """Jurisdictions that both lists allow; each may contain `*`."""
-    if ANY in release_to:
-        return further
-    if ANY in further:
-        return release_to
-    return tuple(sorted(set(release_to) & set(further)))

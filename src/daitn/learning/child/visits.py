@@ -40,6 +40,9 @@ _ANSWERS = 3
 """The descriptor on which a visit answers: the first after its standard streams."""
 _GO = b"!"
 _BY_SIGNAL = 128
+_ENDS_WITHIN_S = 1.0
+_LOOKS_EVERY_S = 0.005
+"""Of a visit that closed its replies, which is about to end if it is honest."""
 _FIRST = 1
 """The first process of a namespace adopts and may end all others there."""
 
@@ -97,6 +100,17 @@ class Visit:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         return self.wait()
+
+    def leave(self) -> int | None:
+        """After it closed its replies: its exit code as `end` gives it, if it ends by itself, as it
+        should at once; none if it did not, and was ended."""
+        until_s = time.monotonic() + _ENDS_WITHIN_S
+        while time.monotonic() < until_s:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return self.wait()
+            time.sleep(_LOOKS_EVERY_S)
+        self.end()
+        return None
 
     def wait(self) -> int:
         """Wait for its end, as `end` does."""

@@ -12,15 +12,16 @@ import msgspec
 from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
 from daitn.control.route.next_site import check_travels
-from daitn.identity.orders import OrderBook
 from daitn.identity.signing import check_lineage, check_model
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime
+from daitn.node.training.bounds import check_size
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.decisions import Assessment
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import (
     Digest,
     JobId,
@@ -30,6 +31,7 @@ from daitn.objects.identifiers import (
     checked_name,
 )
 from daitn.objects.jobs import (
+    ActionFailed,
     Assessed,
     CancelRequested,
     JobState,
@@ -38,9 +40,10 @@ from daitn.objects.jobs import (
     Submitted,
     WorkNeeds,
 )
-from daitn.objects.lineage import Lineage, ancestry
+from daitn.objects.lineage import Lineage, ancestry, descent, released
 from daitn.objects.messages import RecipeQuestion
-from daitn.objects.orders import SignedOrder
+from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder, same_order
 from daitn.objects.requests import (
     AssessIntent,
     DecisionList,
@@ -56,6 +59,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import check_owner, visible
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
+from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks
 
 __all__ = ["AgentHome"]
@@ -81,10 +85,13 @@ class AgentHome:
         host: AgentHost,
         transport: ModelTransport,
         needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
-        orders: OrderBook | None = None,
+        guard: AgentGuard | None = None,
+        note: Release | None = None,
     ) -> None:
-        """`orders` checks the owners' orders; none on a fabric without signatures."""
-        self._orders = orders
+        """`guard` checks orders, and what arrives; none on a fabric without signatures. `note` is
+        told of the models that are kept here."""
+        self._note = note
+        self._guard = guard
         self._site = site
         self._fabric = fabric
         self._runtime = runtime
@@ -140,37 +147,68 @@ class AgentHome:
         """See `Service`."""
         if packet.kind is PacketKind.MODEL:
             agent = decode(packet.payload, Agent)
-            await self._arrived(agent)
+            await self._arrived(packet, agent)
             return b""
         report = decode(packet.payload, AgentReport)
-        return encode(await self._report(report))
+        return encode(await self._report(packet, report))
 
     # Reports
 
-    async def _report(self, report: AgentReport) -> ReportReply:
+    async def _report(self, packet: Packet, report: AgentReport) -> ReportReply:
         known = self._open.get(report.job)
         if known is None:
             self._get(report.job)
             return ReportReply.STALE
         if report.epoch < known.epoch:
             return ReportReply.STALE
+        itinerary = self._reported(packet, report, known)
         stage, at = self._whereabouts.get(report.job, (report.stage(), report.site))
         if report.site != at and report.stage() <= stage:
             return ReportReply.STALE
         self._whereabouts[report.job] = report.stage(), report.site
         self._reported_at_s[report.job] = time.monotonic()
-        agent = report.agent
-        if agent is None or agent.stage() < known.stage():
+        if itinerary is None or itinerary.agent.stage() < known.stage():
             return ReportReply.YES
-        told = (agent.job, agent.home, agent.epoch, _first(agent))
-        if told != (report.job, self._site, report.epoch, _first(known)):
-            raise Corrupt(f"the report on {report.job} is about another agent", field="agent")
         # An agent that ended elsewhere is not home yet: its weights have yet to arrive.
-        if not Itinerary.of(agent).job.state.final:
-            await self._update(agent)
+        if not itinerary.job.state.final:
+            await self._update(itinerary.agent)
         return ReportReply.YES
 
-    async def _arrived(self, agent: Agent) -> None:
+    def _reported(self, packet: Packet, report: AgentReport, known: Agent) -> Itinerary | None:
+        """The agent of a report, if there is something new of it.
+
+        Raises `Refused` or `Corrupt` unless the site that reports sent it, and has this agent.
+        """
+        agent = report.agent
+        if agent is None:
+            self._check_repeated(packet, report, known)
+            return None
+        told = (agent.job, agent.home, agent.stage(), _first(agent))
+        if told != (report.job, self._site, report.stage(), _first(known)):
+            raise Corrupt(f"the report on {report.job} is about another agent", field="agent")
+        if agent.epoch > known.epoch:
+            raise Corrupt(f"{report.job} was not sent out so often", field="epoch")
+        itinerary = Itinerary.of(agent)
+        if self._guard is not None:
+            self._guard.check_models(itinerary)
+            self._guard.check_sender(packet, agent, report.site)
+        return itinerary
+
+    def _check_repeated(self, packet: Packet, report: AgentReport, known: Agent) -> None:
+        """Raise unless a report without an agent says what its site said before."""
+        seen = self._whereabouts.get(report.job)
+        if seen is None and report.stage() <= known.stage():
+            seen = report.stage(), report.site  # This home has restarted.
+        if seen is None or report.stage() > seen[0]:
+            raise Refused(f"nothing is known here of {report.job} at that stage", field="agent")
+        if self._guard is None:
+            return
+        if report.job not in self._whereabouts:
+            self._guard.check_sender(packet, known, report.site)
+        elif self._guard.signer(packet) != report.site:
+            raise Refused(f"{report.site} did not send this report", field="site")
+
+    async def _arrived(self, packet: Packet, agent: Agent) -> None:
         """Accept an agent that returned for good; of several copies, the first."""
         if not self._awaits(agent):
             return
@@ -178,12 +216,15 @@ class AgentHome:
         known = self._open[agent.job]
         if _first(agent) != _first(known):
             raise Corrupt(f"{agent.job} returns as another job", field="facts")
+        if self._guard is not None:
+            self._guard.check_models(itinerary)
+            self._guard.check_sender(packet, agent)
         lineage = Lineage(job=agent.job, entries=tuple(itinerary.job.lineage))
         check_lineage(lineage)
         if itinerary.job.best is not None:
             best = itinerary.job.best.model
             check_model(ancestry(lineage, best.manifest), best.manifest)
-            await self._transport.fetch(best, lambda done, total: None)
+            await self._fetch(agent, best)
         if not self._awaits(agent):
             return  # Cancelled or restarted meanwhile.
         await self._update(agent)
@@ -194,7 +235,15 @@ class AgentHome:
         if known is None:
             self._get(agent.job)
             return False
-        return known.epoch <= agent.epoch
+        return known.epoch == agent.epoch
+
+    async def _fetch(self, agent: Agent, model: ModelRef) -> None:
+        """Fetch one of an agent's models. Raises `DaitnError`."""
+        check_size(_first(agent).needs.size_bytes, model)
+        if self._note is not None:
+            made = descent(Itinerary.of(agent).job.lineage, model.manifest)
+            self._note(model.manifest, _first(agent).intent.owner, released(made))
+        await self._transport.fetch(model, lambda done, total: None)
 
     async def _update(self, agent: Agent) -> None:
         self._store.put(agent)
@@ -203,7 +252,7 @@ class AgentHome:
             self._to_back_up[agent.job] = agent
         shown = self._view(agent)
         try:
-            await self._fabric.publish(keys.job_event(agent.job), encode(shown))
+            await self._fabric.publish(keys.site_event(self._site, agent.job), encode(shown))
         except DaitnError as error:
             log.debug("the state of %s was not published: %s", agent.job, error)
 
@@ -250,7 +299,7 @@ class AgentHome:
         backed_up = self._backed_up.setdefault(agent.job, set())
         for model in Itinerary.of(agent).measured_models():
             if model.manifest not in backed_up:
-                await self._transport.fetch(model, lambda done, total: None)
+                await self._fetch(agent, model)
                 backed_up.add(model.manifest)
 
     async def _restart_safely(self, agent: Agent) -> None:
@@ -263,6 +312,14 @@ class AgentHome:
     async def _restart(self, agent: Agent) -> None:
         """Restart a lost agent from its last reported facts, without the site that lost it."""
         itinerary = Itinerary.of(agent)
+        try:
+            if self._guard is not None:
+                self._guard.check_models(itinerary)
+        except DaitnError as error:  # A site that made its models may be revoked.
+            log.warning("%s cannot go on: %s", agent.job, error)
+            itinerary.take(ActionFailed(ErrorReport.of(error)), self._runtime.now_s())
+            await self._update(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
+            return
         log.warning("%s is lost and is restarted", agent.job)
         for outstanding in tuple(itinerary.job.outstanding.values()):
             itinerary.take(SiteLost(outstanding.site), self._runtime.now_s())
@@ -280,8 +337,8 @@ class AgentHome:
         request = decode(payload, SubmitIntent)
         name = checked_name(request.intent.name, "name")
         check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
-        if self._orders is not None:
-            self._orders.check(request.order, request.intent)
+        if self._guard is not None:
+            self._guard.orders.check(request.order, request.intent, request.start)
         if (known := self._ordered(request.order)) is not None:
             return encode(self._view(known))
         self._check_quota(request.intent.owner)
@@ -309,9 +366,8 @@ class AgentHome:
 
     def _ordered(self, order: SignedOrder | None) -> Agent | None:
         """The agent that an order has sent out, if it has."""
-        if order is None:
-            return None
-        return next((one for one in self._store.all() if _first(one).order == order), None)
+        agents = self._store.all()
+        return next((one for one in agents if same_order(_first(one).order, order)), None)
 
     async def _submitted(self, name: str, request: SubmitIntent) -> Agent:
         model = request.intent.model

@@ -15,16 +15,17 @@ from functools import partial
 import msgspec
 
 from daitn.control.jobs.machine import RETRY_AT_MOST_S
-from daitn.identity.orders import OrderBook
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
 from daitn.objects.agents import Agent, AgentReport, ReportReply
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull
+from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId
 from daitn.objects.jobs import (
+    ActionFailed,
     CandidateLost,
     DeadlinePassed,
     JobEvent,
@@ -34,7 +35,7 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     Woke,
 )
-from daitn.objects.messages import Work, WorkOutcome, WorkState
+from daitn.objects.messages import RecipeQuestion, Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.text import without_folders
 from daitn.objects.wire import decode, encode
@@ -69,13 +70,13 @@ class AgentHost:
         site: SiteId,
         runtime: ForwarderRuntime,
         store: AgentStore,
-        prefetch: Callable[[ModelRef], Awaitable[None]],
+        prefetch: Callable[[ModelRef, RecipeQuestion], Awaitable[None]],
         perform: Callable[[Work], Awaitable[WorkResult]],
         descriptor: Callable[[], NodeDescriptor],
-        orders: OrderBook | None = None,
+        guard: AgentGuard | None = None,
     ) -> None:
-        """`orders` checks the owners' orders; none: models need none."""
-        self._orders = orders
+        """`guard` checks and signs packets; none on a fabric without signatures."""
+        self._guard = guard
         self._site = site
         self._runtime = runtime
         self._store = store
@@ -114,10 +115,10 @@ class AgentHost:
         if known is not None and known.stage() > agent.stage():
             return b""
         itinerary = Itinerary.of(agent)
-        self._check_order(itinerary)
+        self._check(packet, itinerary)
         event = await self._arrival(itinerary, intent)
         for model in itinerary.models():
-            await self._prefetch(model)
+            await self._bring(itinerary, model)
         known = self._store.get(agent.job)
         if known is not None and known.stage() > agent.stage():
             return b""
@@ -127,14 +128,21 @@ class AgentHost:
         self._spawn(agent.job, partial(self._travel, itinerary))
         return b""
 
-    def _check_order(self, itinerary: Itinerary) -> None:
-        """Raise `NotServed` unless the model's owner ordered the job that its facts make up."""
-        if self._orders is None:
+    def _check(self, packet: Packet, itinerary: Itinerary) -> None:
+        """Raise `NotServed` unless a site that has the agent sent it, and its owner ordered it."""
+        if self._guard is None:
             return
         try:
-            self._orders.check(itinerary.job.order, itinerary.job.intent)
+            self._guard.check_order(itinerary)
+            self._guard.check_models(itinerary)
+            self._guard.check_sender(packet, itinerary.agent)
         except DaitnError as error:
             raise NotServed(Refusal(Reason.FAILED, error.problem)) from None
+
+    async def _bring(self, itinerary: Itinerary, model: ModelRef) -> None:
+        """Fetch one of its models. Raises `DaitnError`."""
+        wanted = itinerary.job.intent.model
+        await self._prefetch(model, RecipeQuestion(recipe=wanted.recipe, config=wanted.config))
 
     async def _arrival(
         self, itinerary: Itinerary, intent: PacketIntent
@@ -199,12 +207,25 @@ class AgentHost:
         """Do the work for this site, then move on to where the rest can be done."""
         reporting = asyncio.create_task(self._report_forever(itinerary))
         try:
-            while not await self._step(itinerary):
+            while not await self._step_safely(itinerary):
                 pass
         finally:
             reporting.cancel()
             await asyncio.gather(reporting, return_exceptions=True)
         self._store.drop(itinerary.agent)
+
+    async def _step_safely(self, itinerary: Itinerary) -> bool:
+        """Do the next step; a job whose host fails at it has failed, and says so at home."""
+        try:
+            return await self._step(itinerary)
+        except Exception as error:
+            log.exception("%s failed here", itinerary.job.id)
+            if itinerary.job.state.final:
+                await asyncio.sleep(itinerary.pause_s())
+            else:
+                failed = ErrorReport.of(_failure(self._site, error))
+                await self._record(itinerary, ActionFailed(failed))
+            return False
 
     async def _step(self, itinerary: Itinerary) -> bool:
         """Do the next step. Returns whether another host has taken over."""
@@ -233,7 +254,7 @@ class AgentHost:
         assert candidate is not None
         try:
             # The weights are here, unless the site that held them was lost.
-            await self._prefetch(candidate.model)
+            await self._bring(itinerary, candidate.model)
         except DaitnError as error:
             log.warning("the weights of %s are unavailable: %s", itinerary.job.id, error)
             itinerary.missed += 1
@@ -295,7 +316,7 @@ class AgentHost:
         )
         for site in [site for site in avoided if site != self._site][:MOST_AVOIDED]:
             packet = packet.stepped(site, int(1000 * self._runtime.now_s()), Action.TRIED, 0)
-        back = await self._runtime.send(packet)
+        back = await self._send(packet)
         if back.kind is PacketKind.ANSWER:
             return True
         refusal = read_refusal(back)
@@ -336,6 +357,10 @@ class AgentHost:
         except DaitnError as error:
             log.warning("%s failed: %s", work.visit, error)
             outcome = msgspec.structs.replace(outcome, error=ErrorReport.of(error))
+        except Exception as error:
+            log.exception("%s failed", work.visit)
+            failed = ErrorReport.of(_failure(self._site, error))
+            outcome = msgspec.structs.replace(outcome, error=failed)
         await self._record(itinerary, Reported(outcome))
 
     # Reports to the home
@@ -358,8 +383,7 @@ class AgentHost:
                 self._store.drop(itinerary.agent)
                 self._tasks.end(agent.job)
                 return
-            if reply is ReportReply.YES:
-                reported = agent
+            reported = agent if reply is ReportReply.YES else None
             await asyncio.sleep(REPORT_EVERY_S if reported is itinerary.agent else RETRY_S)
 
     async def _report(self, home: SiteId, report: AgentReport) -> ReportReply | None:
@@ -371,8 +395,22 @@ class AgentHost:
             encode(report),
             deadline_ms=int(1000 * (self._runtime.now_s() + REPORT_TIMEOUT_S)),
         )
-        back = await self._runtime.send(packet)
         try:
+            back = await self._send(packet)
             return decode(back.payload, ReportReply) if back.kind is PacketKind.ANSWER else None
         except DaitnError:
             return None
+        except Exception:
+            log.exception("reporting to %s failed", home)
+            return None
+
+    async def _send(self, packet: Packet) -> Packet:
+        return await self._runtime.send(self._guard.sign(packet) if self._guard else packet)
+
+
+def _failure(site: SiteId, error: Exception) -> DaitnError:
+    if isinstance(error, DaitnError):
+        return error
+    return WorkFailed(
+        f"{site} failed at this work: {type(error).__name__}", fix="the site's log says more"
+    )

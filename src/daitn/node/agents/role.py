@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from daitn.identity.orders import OrderBook
+from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.store import AgentStore
@@ -19,6 +19,7 @@ from daitn.objects.messages import Work
 from daitn.steering.wire.intent import Capability
 from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.mobility.protocol import ModelTransport
+from daitn.tools.mobility.releases import Release
 
 __all__ = ["AgentsRole"]
 
@@ -35,7 +36,8 @@ class AgentsRole:
         transport: ModelTransport,
         executor: Executor,
         descriptor: Callable[[], NodeDescriptor],
-        orders: OrderBook | None = None,
+        guard: AgentGuard | None = None,
+        note: Release | None = None,
     ) -> None:
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
@@ -45,7 +47,7 @@ class AgentsRole:
             executor.prefetch,
             perform,
             descriptor,
-            orders,
+            guard,
         )
         self._home = AgentHome(
             site,
@@ -55,7 +57,8 @@ class AgentsRole:
             self._host,
             transport,
             executor.needs,
-            orders,
+            guard,
+            note,
         )
         role.provide(
             lambda: learning_offers(descriptor()),

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from daitn.objects.descriptors import NodeDescriptor
+import msgspec
+
+from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.identifiers import SiteId
+from daitn.objects.roster import Member
+from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.wire.intent import Capability
-from daitn.steering.wire.offers import Offer
+from daitn.steering.wire.offers import Offer, Update
 from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 
-__all__ = ["home", "learning_offers", "serving_offers"]
+__all__ = ["granted", "home", "learning_offers", "serving_offers"]
+
+_ROLES = {
+    Capability.ANSWER: Role.FACILITY,
+    Capability.MODEL: Role.FACILITY,
+    Capability.DATA: Role.DATA,
+    Capability.VERIFY: Role.VERIFIER,
+    Capability.HOME: Role.FORWARDER,
+}
+"""The role without which a site offers no such thing."""
 
 UNMEASURED = "unmeasured"
 """Topic of deployments without a known accuracy: they serve queries that accept any."""
@@ -34,6 +47,36 @@ def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...
         for row, deployed in enumerate(snapshot.rows)
         if deployed.site == site and snapshot.columns.there[row]
         for offer in _offers(snapshot, row, deployed)
+    )
+
+
+def granted(update: Update, member_of: Callable[[SiteId], Member | None]) -> Update:
+    """What counts of an update in a network with a roster, whoever passes it on.
+
+    Of each origin that the roster knows, the offers that its roles, owner and jurisdiction allow.
+    `member_of` gives a site's member. A domain's offers are those of several sites, of which the
+    border site speaks: it must be known.
+    """
+    routes = []
+    for entry in update.routes:
+        member = member_of(SiteId(site_of(entry.origin)))
+        if member is None:
+            continue
+        if entry.offers is not None and domain_of(entry.origin) is None:
+            true = tuple(offer for offer in entry.offers if _is_granted(offer, member))
+            entry = msgspec.structs.replace(entry, offers=true)
+        routes.append(entry)
+    return msgspec.structs.replace(update, routes=tuple(routes))
+
+
+def _is_granted(offer: Offer, member: Member) -> bool:
+    capability, _, subject = offer.key.partition(":")
+    role = _ROLES.get(capability)
+    return (
+        role in member.roles
+        and (capability != Capability.HOME or subject == member.name)
+        and offer.jurisdiction in ("", member.jurisdiction)
+        and offer.owner in ("", member.owner)
     )
 
 

@@ -7,7 +7,7 @@ import struct
 
 import msgspec
 
-from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.keys import SigningKey, check_raw_signature
 from daitn.identity.sealing import ReceiverKey, open_sealed, seal
 from daitn.objects.errors import Corrupt
 from daitn.steering.wire.packet import Flag, Packet
@@ -20,11 +20,10 @@ _CONTEXT = struct.Struct("!16sHB")
 
 def sign_packet(packet: Packet, key: SigningKey) -> Packet:
     """The packet with its sender's key and signature; forwarders pass both on unchanged."""
-    signature = base64.b64decode(key.sign(packet.signed_bytes()))
     return msgspec.structs.replace(
         packet,
         flags=packet.flags | Flag.SIGNED,
-        seal=base64.b64decode(key.public) + signature,
+        seal=key.public_raw + key.sign_raw(packet.signed_bytes()),
     )
 
 
@@ -35,13 +34,12 @@ def check_packet(packet: Packet) -> str:
     """
     if Flag.SIGNED not in packet.flags:
         raise Corrupt("the packet is not signed", field="seal", fix="have its sender sign it")
-    public = base64.b64encode(packet.seal[:_PUBLIC_BYTES]).decode()
-    signature = base64.b64encode(packet.seal[_PUBLIC_BYTES:]).decode()
+    public, signature = packet.seal[:_PUBLIC_BYTES], packet.seal[_PUBLIC_BYTES:]
     try:
-        check_signature(public, signature, packet.signed_bytes())
+        check_raw_signature(public, signature, packet.signed_bytes())
     except Corrupt as error:
         raise Corrupt(error.problem, field="seal", fix=error.fix) from None
-    return public
+    return base64.b64encode(public).decode()
 
 
 def sealing_context(packet: Packet) -> bytes:

@@ -90,11 +90,14 @@ class QueryService:
         receives: Iterable[ReceiverKey] = (),
         tls: str = "",
         askers: Askers | None = None,
+        gateway_of: Callable[[str], SiteId | None] | None = None,
     ) -> None:
         """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
         `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
         the site belongs; `tls`: the folder of its certificate, if it has one; `askers`: checks in
-        whose name is asked, none in a network without a roster."""
+        whose name is asked; `gateway_of`: the gateway with a public key in the roster. Without a
+        roster there are neither, and queries need no signature."""
+        self._gateway_of = gateway_of
         self._site = site
         self._key = key
         self._key_of = key_of
@@ -134,13 +137,18 @@ class QueryService:
         return seal_payload(answer_to(packet, reply), question.reply_to).payload
 
     def _signer(self, packet: Packet) -> SiteId | None:
-        """The source, if it signed and this site knows its key; a signature must be valid."""
-        if Flag.SIGNED not in packet.flags:
+        """The source, if it signed and this site knows its key; a signature must be valid.
+
+        With a roster it must be there, and a gateway's.
+        """
+        if Flag.SIGNED not in packet.flags and self._gateway_of is None:
             return None
         try:
             signer = check_packet(packet)
         except Corrupt as error:
             raise _denied(str(error)) from None
+        if self._gateway_of is not None and self._gateway_of(signer) is None:
+            raise _denied("whoever signed the packet is no gateway of this network")
         source = SiteId(packet.source())
         if self._key_of(source) not in (None, signer):
             raise _denied(f"the packet is not signed with the key of {source}")

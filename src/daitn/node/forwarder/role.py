@@ -7,13 +7,16 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
+from daitn.identity.links import LinkIdentity
 from daitn.node.config import ForwarderConfig
-from daitn.node.forwarder.offers import home
+from daitn.node.forwarder.offers import granted, home
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, Service, new_id
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Preference
+from daitn.objects.roster import Member
 from daitn.objects.steering import (
     ADVICE_LASTS_S,
     Advice,
@@ -61,8 +64,12 @@ class ForwarderRole:
         config: ForwarderConfig,
         fabric: Fabric,
         tls: str = "",
+        identity: LinkIdentity | None = None,
+        member_of: Callable[[SiteId], Member | None] | None = None,
     ) -> None:
-        """`tls`: folder of the certificates for links that begin with `tls/`."""
+        """`tls`: folder of the certificates for links that begin with `tls/`; `identity`: see
+        `open_adjacency`; `member_of`: the sites of the roster, if there is one."""
+        self._identity = identity
         self._site = site
         self._config = config
         self._fabric = fabric
@@ -71,6 +78,8 @@ class ForwarderRole:
         self._services: dict[str, Service] = {}
         settings = ForwarderSettings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
         self.runtime = ForwarderRuntime(site, self, settings)
+        if member_of is not None:
+            self.runtime.granted = partial(granted, member_of=member_of)
         self._mode = config.mode
         self._own_prefer: dict[str, float] = {}
         """Weights that the operator of this site set."""
@@ -98,7 +107,7 @@ class ForwarderRole:
             tls=self._tls,
         )
         self.runtime.offer((home(self._site),))
-        self._links = await open_adjacency(settings, self.runtime)
+        self._links = await open_adjacency(settings, self.runtime, self._identity)
         self.runtime.join(self._links)
         log.info("listening for neighbours at %s", ", ".join(self._links.endpoints))
         self._subscription = await self._fabric.subscribe(keys.center_advice(), self._on_advice)

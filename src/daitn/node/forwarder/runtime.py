@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 from daitn.objects.errors import DaitnError, InvalidInput
@@ -20,6 +21,7 @@ from daitn.steering.wire.offers import (
     Greeting,
     Offer,
     Summary,
+    Update,
     decode_advertised,
     encode_summary,
 )
@@ -75,6 +77,8 @@ class ForwarderRuntime:
     def __init__(
         self, site: SiteId, service: Service, settings: ForwarderSettings | None = None
     ) -> None:
+        self.granted: Callable[[Update], Update] = lambda update: update
+        """Leaves of an update what counts."""
         # Seconds since the epoch that never go back. They need not follow those of an earlier
         # process: packets have deadlines by the wall clocks of other sites.
         self._epoch_s = clock.wall_s() - clock.elapsed_s()
@@ -200,7 +204,8 @@ class ForwarderRuntime:
     ) -> list[Command]:
         if isinstance(message, Greeting):
             return self._greeted(neighbour, message)
-        self.core.receive_summary(neighbour, message, now_s)
+        summary = self.granted(message) if isinstance(message, Update) else message
+        self.core.receive_summary(neighbour, summary, now_s)
         return []
 
     # From the core

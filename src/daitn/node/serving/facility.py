@@ -34,6 +34,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
@@ -66,6 +67,7 @@ class Facility:
         speaks_for: SpeaksFor = stated_owner,
         grants: GrantBook | None = None,
         key: SigningKey | None = None,
+        released: Release | None = None,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
         and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
@@ -78,7 +80,9 @@ class Facility:
             upstream.name: OpenAiBackend(upstream, config.owner, changed, config.tls)
             for upstream in config.facility.upstreams
         }
-        self._lifecycle = ModelLifecycle(config, consultant, store, transport, changed, grants)
+        self._lifecycle = ModelLifecycle(
+            config, consultant, store, transport, changed, grants, released
+        )
         receiver = None
         self._sealing: Signed | None = None
         if grants is not None and key is not None:

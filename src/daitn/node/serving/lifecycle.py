@@ -44,6 +44,7 @@ from daitn.objects.messages import DeployModel
 from daitn.tools.entitled import check_grant
 from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
+from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ModelLifecycle"]
@@ -83,6 +84,7 @@ class ModelLifecycle:
         transport: ModelTransport,
         changed: Callable[[], None],
         grants: GrantBook | None = None,
+        released: Release | None = None,
     ) -> None:
         """`grants` checks what models' owners signed; none in a network without a roster."""
         self._grants = grants
@@ -92,6 +94,7 @@ class ModelLifecycle:
         self._store = store
         self._transport = transport
         self._changed = changed
+        self._released = released
         self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
         make_folder(config.scratch)
@@ -298,6 +301,8 @@ class ModelLifecycle:
         name = f"{desired.name}-{next(self._load_count)}"
         folder = self._folder / name
         await self._host.start()
+        if self._released is not None:
+            self._released(desired.model.manifest, desired.owner, desired.policy.release_to)
         await self._transport.fetch(desired.model, lambda done, total: None)
         manifest = self._store.manifest(desired.model.manifest)
         try:

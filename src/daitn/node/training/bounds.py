@@ -15,7 +15,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import InvalidInput, WorkFailed
 from daitn.objects.models import ModelRef
 
-__all__ = ["Capacity", "check_estimate", "within"]
+__all__ = ["Capacity", "check_estimate", "check_size", "within"]
 
 MOST_MODEL_BYTES = 10**14
 _SIZE_MARGIN = 2
@@ -41,11 +41,7 @@ class Capacity(NamedTuple):
         return cls(compute.memory_bytes, compute.speed_flops, longest_s)
 
     def check(self, needed: Footprint, model: ModelRef | None, examples: int) -> None:
-        """Raise `InvalidInput` for work that does not fit here.
-
-        The model's declared size must be plausible for its configuration; the transport then
-        refuses a model of any other size.
-        """
+        """Raise `InvalidInput` for work that does not fit here."""
         if needed.memory_bytes > self.memory_bytes:
             raise InvalidInput(
                 f"the model needs {needed.memory_bytes} bytes of memory, the site has "
@@ -53,14 +49,8 @@ class Capacity(NamedTuple):
                 field="model.config",
                 fix="configure a smaller model, or a smaller batch",
             )
-        most_bytes = _SIZE_MARGIN * needed.size_bytes + _SIZE_SLACK_BYTES
-        if model is not None and not 0 < model.size_bytes <= most_bytes:
-            raise InvalidInput(
-                f"the model has {model.size_bytes} bytes; one of this configuration has "
-                f"{needed.size_bytes}",
-                field="model.size_bytes",
-                fix="use the configuration that the model was made with",
-            )
+        if model is not None:
+            check_size(needed.size_bytes, model)
         example_s = max(_LEAST_EXAMPLE_S, needed.flops_per_example / max(1.0, self.speed_flops))
         if examples * example_s > self.longest_s:
             raise InvalidInput(
@@ -69,6 +59,18 @@ class Capacity(NamedTuple):
                 field="examples",
                 fix=f"train on at most {int(self.longest_s / example_s)} in one visit",
             )
+
+
+def check_size(estimated_bytes: int, model: ModelRef) -> None:
+    """Raise `InvalidInput` unless a model's declared size is plausible for its configuration, by
+    the recipe's estimate. The transport then refuses a model of any other size."""
+    if not 0 < model.size_bytes <= _SIZE_MARGIN * estimated_bytes + _SIZE_SLACK_BYTES:
+        raise InvalidInput(
+            f"the model has {model.size_bytes} bytes; one of this configuration has "
+            f"{estimated_bytes}",
+            field="model.size_bytes",
+            fix="use the configuration that the model was made with",
+        )
 
 
 def check_estimate(recipe: str, footprint: Footprint) -> Footprint:

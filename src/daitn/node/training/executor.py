@@ -11,9 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachetools import LRUCache
-
-from daitn.control.jobs.ordered import check_ordered
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
@@ -24,18 +21,21 @@ from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate, TrainingStep
-from daitn.node.training.bounds import Capacity, check_estimate, within
+from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
+from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
-from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.access import narrowed
+from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
+from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
+from daitn.tools.mobility.releases import Releases
 
 __all__ = ["Executor"]
 
@@ -48,8 +48,6 @@ RECENT_S = 600.0
 GRACE_S = 1800.0
 """A model stays this long after the control centre first leaves it out: a centre that lost its
 memory, or obeys another, empties no store before somebody notices."""
-
-_MOST_ORDERS = 10_000
 
 OnProgress = Callable[[WorkProgress], None]
 
@@ -68,8 +66,11 @@ class Executor:
         admission: Admission,
         on_progress: OnProgress,
         orders: OrderBook | None = None,
+        releases: Releases | None = None,
     ) -> None:
-        """`orders` checks the owners' orders; none: work needs none."""
+        """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
+        may go."""
+        self._releases = releases
         self._config = config
         self._trainer = trainer
         self._store = store
@@ -86,10 +87,8 @@ class Executor:
         self._sandbox = Sandbox(limits=config.sandbox.limits)
         self._speed_flops = _SLOWEST_FLOPS
         self._on_progress = on_progress
-        self._orders = orders
+        self._ordered = OrderedWork(orders, Path(config.state) / "orders") if orders else None
         self._node: NodeDescriptor | None = None
-        self._trained: LRUCache[bytes, int] = LRUCache(_MOST_ORDERS)
-        """Examples of the visits begun for each order, since the start."""
         self._scratch = config.scratch
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
@@ -154,26 +153,23 @@ class Executor:
 
     def _check_order(self, work: Work) -> None:
         """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
-        if self._orders is None:
-            return
-        intent = self._orders.read(work.order).intent
-        assert work.order is not None
-        assert self._node is not None
-        check_ordered(work, intent, self._node, self._trained.get(work.order.order, 0))
+        if self._ordered is not None:
+            assert self._node is not None
+            self._ordered.check(work, self._node)
 
-    def _count_against_order(self, work: VisitWork) -> None:
-        """Count a visit's examples as it begins. Raises as `_check_order`: other visits for the
-        same order may have begun since the work arrived."""
-        self._check_order(work)
-        if work.order is not None:
-            done = self._trained.get(work.order.order, 0)
-            self._trained[work.order.order] = done + work.examples
+    def _begin_order(self, work: Work) -> None:
+        """Count work against its order. Raises as `OrderedWork.begin`."""
+        if self._ordered is not None:
+            assert self._node is not None
+            self._ordered.begin(work, self._node)
 
-    async def prefetch(self, model: ModelRef) -> None:
-        """Fetch a model ahead of its work; the transfer is charged to that work.
+    async def prefetch(self, model: ModelRef, of: RecipeQuestion) -> None:
+        """Fetch a model of a configuration ahead of its work; the transfer is charged to that work.
 
-        Raises as `ModelTransport.fetch` does.
+        Raises as `ModelTransport.fetch` does, and `InvalidInput` for a model that is too large.
         """
+        self._check_recipe(of.recipe)
+        check_size((await self._footprint(of.recipe, of.config)).size_bytes, model)
         moved = await self._transport.fetch(model, lambda done, total: None)
         self._touched_at_s[model.manifest] = time.monotonic()
         if moved.bytes_in:
@@ -233,8 +229,9 @@ class Executor:
         limits = await self._bounds(work, 0)
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
+            self._begin_order(work)
             await self._trainer.initialise(work.recipe, work.config, work.seed, out, limits=limits)
-        model, _ = await self._pack(work.recipe, out)
+        model, _ = await self._pack(work, out)
         return self._done(
             Origin(
                 job=work.job,
@@ -244,6 +241,7 @@ class Executor:
                 recipe=work.recipe,
                 seed=work.seed,
                 model=model.manifest,
+                order=_order_of(work),
             ),
             work,
             model,
@@ -264,7 +262,7 @@ class Executor:
         out = _new_folder(folder / "out")
         async with self._turns.turn(place), within(self._config.longest_s):
             self._admission.begin(dataset, request_of(work), attempt)
-            self._count_against_order(work)
+            self._begin_order(work)
             with gate.failures():
                 trained = await self._trainer.train(
                     work.recipe,
@@ -278,7 +276,8 @@ class Executor:
                     selection=dataset.selection,
                     limits=limits,
                 )
-        result, manifest = await self._pack(work.recipe, out)
+        release_to = dataset.terms.release_to
+        result, manifest = await self._pack(work, out, release_to)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -296,6 +295,8 @@ class Executor:
                 model_in=model.manifest,
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
+                order=_order_of(work),
+                release_to=release_to,
             ),
             work,
             result,
@@ -310,6 +311,7 @@ class Executor:
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
         async with self._turns.turn(place), within(self._config.longest_s):
             self._admission.begin(test, request_of(work), attempt)
+            self._begin_order(work)
             self._publish_progress(work, "measuring", 0, 0)
             began = time.perf_counter()
             with test.disclosure.failures():
@@ -347,6 +349,7 @@ class Executor:
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
         self._touched_at_s[model.manifest] = time.monotonic()
+        self._record(work, model.manifest)
         self._publish_progress(work, FETCHING, 0, model.size_bytes)
         moved = await self._transport.fetch(
             model, lambda done, total: self._publish_progress(work, FETCHING, done, total)
@@ -367,12 +370,21 @@ class Executor:
             moved = _sum(moved, again)
         return moved
 
-    async def _pack(self, recipe: str, folder: Path) -> tuple[ModelRef, Manifest]:
+    async def _pack(
+        self, work: Work, folder: Path, release_to: tuple[str, ...] = (ANY,)
+    ) -> tuple[ModelRef, Manifest]:
         async with self._packing:
-            digest, manifest = await asyncio.to_thread(self._store.pack, recipe, folder)
+            digest, manifest = await asyncio.to_thread(self._store.pack, work.recipe, folder)
             self._touched_at_s[digest] = time.monotonic()
+        self._record(work, digest, release_to)
         ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))
         return ref, manifest
+
+    def _record(self, work: Work, model: Digest, release_to: tuple[str, ...] = (ANY,)) -> None:
+        """Note where a model may go by what it has learned from."""
+        if self._releases is not None:
+            release_to = narrowed(release_to, released(work.lineage))
+            self._releases.record(model, work.owner, release_to)
 
     def _done(self, fact: LineageFact, work: Work, model: ModelRef | None) -> WorkResult:
         return WorkResult(entry=sign_entry(fact, work.previous, self._key), model=model)
@@ -464,6 +476,10 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+def _order_of(work: Work) -> Digest:
+    return work.order.digest if work.order else Digest("")
 
 
 _File = tuple[str, str]

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from daitn.objects.errors import Corrupt
+from daitn.identity.links import PROOF_KIND, LinkKeys
+from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import SiteId
 from daitn.tools.adjacency.framing import FRAME_BYTES, Frame, Hello, decode
 from daitn.tools.adjacency.link import Link
@@ -20,11 +21,26 @@ __all__ = ["End"]
 
 _LOG = logging.getLogger(__name__)
 
+_PROVE_S: Final = 1.0
+"""Interval of proofs while a link is up: its other end may have restarted unnoticed."""
+
 
 class End:
     """State of the link to one neighbour. Runs on the event loop, except `arrive`."""
 
-    def __init__(self, neighbour: SiteId, neighbours: Neighbours, sender: FrameSender) -> None:
+    def __init__(
+        self,
+        neighbour: SiteId,
+        neighbours: Neighbours,
+        sender: FrameSender,
+        keys: LinkKeys | None = None,
+    ) -> None:
+        """`keys` prove both ends to each other; none: a neighbour is who it says."""
+        self._keys = keys
+        self._proved_s = float("-inf")
+        """When the proof was last sent."""
+        self._hello_us = -1
+        """When the neighbour's latest hello was sent, by its clock."""
         self.neighbour: Final = neighbour
         self.link: Final = Link(lambda: 1 + secrets.randbelow(2**64 - 1))
         self.outbox: Outbox | None = None
@@ -53,8 +69,12 @@ class End:
             self.link.skip()
         for arrived_s, payload in taken:
             try:
-                self._take(decode(payload), arrived_s)
-            except Corrupt as error:
+                message = self._opened(payload)
+                if message is not None:
+                    said = decode(message)
+                    if not self._repeated(said):
+                        self._take(said, arrived_s)
+            except DaitnError as error:
                 self._malformed += 1
                 if self._malformed == 1:
                     _LOG.warning("%s: %s", self.neighbour, error.problem)
@@ -66,8 +86,17 @@ class End:
             self.link.lose()
             self._fell(why)
 
+    def check_proof(self) -> None:
+        """Take the link down if its other end is no member any more."""
+        if self._keys is not None and not self._keys.holds():
+            self.lose("it is no forwarder of this network any more")
+
     def say_hello(self) -> None:
-        """Send a hello now."""
+        """Send a hello now, and before it the proof, while the other end may need one."""
+        now_s = time.monotonic()
+        if self._keys is not None and not (self.link.up and now_s < self._proved_s + _PROVE_S):
+            self._proved_s = now_s
+            self.sender.prove(self._keys.proof)
         self.sender.hello(self.link.hello(time.monotonic()))
 
     def close(self) -> None:
@@ -87,6 +116,26 @@ class End:
             dropped_out=self._dropped_out + (outbox.dropped if outbox is not None else 0),
             malformed=self._malformed,
         )
+
+    def _opened(self, payload: bytes) -> bytes | None:
+        """The message in a payload; none if it was a proof. Raises `DaitnError`."""
+        if self._keys is None:
+            return payload
+        if payload[:1] != bytes((PROOF_KIND,)):
+            return self._keys.open(payload)
+        if self._keys.hear(payload):
+            self.lose("its other end restarted")
+            self._hello_us = -1
+            self._proved_s = float("-inf")
+            self.say_hello()
+        return None
+
+    def _repeated(self, said: Hello | Frame) -> bool:
+        """Whether somebody repeats an old hello, which would take the link down."""
+        if self._keys is None or not isinstance(said, Hello):
+            return False
+        old, self._hello_us = said.sent_us <= self._hello_us, max(self._hello_us, said.sent_us)
+        return old
 
     def _take(self, said: Hello | Frame, arrived_s: float) -> None:
         link = self.link

@@ -16,6 +16,8 @@ from daitn.tools.adjacency.framing import Frame, Hello, Nonces
 __all__ = ["LEAST_COST_S", "Link"]
 
 LEAST_COST_S: Final = 1e-4
+_BEHIND: Final = 1 << 31
+"""Numbers count modulo 2^32: what is further behind is ahead."""
 _SMOOTHING: Final = 1 / 8
 """Weight of the newest round trip, as in TCP (RFC 6298)."""
 
@@ -65,8 +67,9 @@ class Link:
             self.nonces = Nonces(self.nonces.sender, sender)
             self._rise()
         if self._expected is not None and frame.number != self._expected:
-            self.lose()
-            return False
+            if (self._expected - frame.number) & 0xFFFFFFFF > _BEHIND:
+                self.lose()
+            return False  # One that was there before is no loss.
         self._expected = (frame.number + 1) & 0xFFFFFFFF
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import zenoh
@@ -62,8 +63,15 @@ class FrameSender:
     hence the thread. Hellos do not wait: the next one is as good.
     """
 
-    def __init__(self, session: zenoh.Session, key: str) -> None:
+    def __init__(
+        self,
+        session: zenoh.Session,
+        key: str,
+        seal: Callable[[bytes], bytes | None] = lambda message: message,
+    ) -> None:
+        """`seal` gives a message as it is sent, or none where it may not be."""
         self._session = session
+        self._seal = seal
         self._key: Final = key
         self._hellos: zenoh.Publisher | None = None
         self._wakes: queue.SimpleQueue[Outbox | None] = queue.SimpleQueue()
@@ -72,10 +80,14 @@ class FrameSender:
 
     def hello(self, hello: Hello) -> None:
         """Send a hello, ahead of all frames. Thread-safe; waits 1 ms at most."""
+        self.prove(self._seal(encode_hello(hello)))
+
+    def prove(self, proof: bytes | None) -> None:
+        """Send a proof as it is, in the same way."""
         publisher = self._hellos
-        if publisher is not None:
+        if publisher is not None and proof is not None:
             with contextlib.suppress(zenoh.ZError):  # The session is closed.
-                publisher.put(encode_hello(hello))
+                publisher.put(proof)
 
     def wake(self, outbox: Outbox) -> None:
         """Wake the thread, as there may be something to send."""
@@ -98,7 +110,9 @@ class FrameSender:
             self._hellos = self._publisher(zenoh.CongestionControl.DROP, zenoh.Priority.REAL_TIME)
             while (outbox := self._wakes.get()) is not None:
                 while (frame := outbox.frame()) is not None:
-                    frames.put(frame)
+                    sealed = self._seal(frame)
+                    if sealed is not None:
+                        frames.put(sealed)
         # Zenoh undeclares what is forgotten; undeclaring explicitly fails while another thread says
         # hello.
         self._hellos = None

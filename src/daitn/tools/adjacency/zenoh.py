@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import zenoh
 
+from daitn.identity.links import LinkIdentity
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId, checked_name
 from daitn.tools.adjacency.end import End
@@ -40,14 +41,20 @@ __all__ = ["ZenohAdjacency", "open_adjacency"]
 _LOG = logging.getLogger(__name__)
 
 _STUCK_S: Final = 1.0
+_CHECK_S: Final = 1.0
+"""How soon a link to a revoked neighbour goes down."""
 _FORGET_S: Final = 10.0
 """How long a neighbour that is not configured is remembered after its last message."""
 _MOST_STRANGERS: Final = 256
 _MOST_ENDS: Final = 1024
 
 
-async def open_adjacency(settings: AdjacencySettings, neighbours: Neighbours) -> ZenohAdjacency:
+async def open_adjacency(
+    settings: AdjacencySettings, neighbours: Neighbours, identity: LinkIdentity | None = None
+) -> ZenohAdjacency:
     """Listen, and connect to neighbours whenever they are reachable.
+
+    With `identity` both ends of a link prove who they are; without, a neighbour is who it says.
 
     Raises `InvalidInput` if an endpoint or the scouting group is invalid, or an endpoint cannot be
     listened on.
@@ -63,7 +70,7 @@ async def open_adjacency(settings: AdjacencySettings, neighbours: Neighbours) ->
         ),
         None,
     )
-    adjacency = ZenohAdjacency(session, endpoints, settings, neighbours)
+    adjacency = ZenohAdjacency(session, endpoints, settings, neighbours, identity)
     try:
         await asyncio.to_thread(adjacency.declare)
     except BaseException:
@@ -81,7 +88,11 @@ class ZenohAdjacency:
         endpoints: tuple[str, ...],
         settings: AdjacencySettings,
         neighbours: Neighbours,
+        identity: LinkIdentity | None = None,
     ) -> None:
+        self._identity = identity
+        self._checked_s = time.monotonic()
+        """When it was last asked who is a member."""
         self.endpoints = endpoints
         self._session = session
         self._settings = settings
@@ -154,7 +165,12 @@ class ZenohAdjacency:
 
     def _meet(self, neighbour: SiteId) -> None:
         key = f"daitn/adjacent/{neighbour}/from/{self._settings.site}"
-        self._ends[neighbour] = End(neighbour, self._neighbours, FrameSender(self._session, key))
+        if self._identity is None:
+            sender, keys = FrameSender(self._session, key), None
+        else:
+            keys = self._identity.link_to(neighbour)
+            sender = FrameSender(self._session, key, keys.seal)
+        self._ends[neighbour] = End(neighbour, self._neighbours, sender, keys)
 
     def _flush(self) -> None:
         ends, self._flushing = self._flushing, []
@@ -219,7 +235,12 @@ class ZenohAdjacency:
         now_s = time.monotonic()
         late_s = max(0.0, now_s - self._ticked_s - self._settings.hello_s)
         self._ticked_s = now_s
+        checks = now_s >= self._checked_s + _CHECK_S
+        if checks:
+            self._checked_s = now_s
         for end in tuple(self._ends.values()):
+            if checks:
+                end.check_proof()
             end.heard_s += late_s
             silent_s = now_s - end.heard_s
             if silent_s > self._settings.dead_s:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from daitn.identity.envelopes import Purpose
 from daitn.objects.descriptors import Role
-from daitn.objects.identifiers import CENTER_SITE
+from daitn.objects.identifiers import CENTER_SITE, is_name
 from daitn.objects.roster import Kind, Member
 
 __all__ = ["CENTER_VERBS", "SITE_VERBS", "SiteVerb", "allowed"]
@@ -90,20 +90,26 @@ _PUBLISHED: Final[Mapping[str, Role | None]] = {
     "advert": None,
     "sensed": None,
     "progress": None,
+    "event": Role.FORWARDER,
     "serving": Role.FACILITY,
     "attested": Role.VERIFIER,
     "demand": Role.GATEWAY,
 }
-"""What a site publishes of itself, and the role that it needs for this."""
+"""What a site publishes of itself, and the role that it needs for this. Events are of the models
+whose home it is."""
+_OF_JOBS: Final = ("event", "progress")
+"""Of these, what is published by job."""
 
 
 def allowed(member: Member, purpose: Purpose, key: str) -> bool:
     """Whether a member may send such a message at a key: ask, answer, or publish."""
     parts = key.split("/")
+    if not all(map(is_name, parts)):
+        return False  # A wildcard is nobody's name.
     match purpose:
         case Purpose.REQUEST:
             return member.kind in _senders(parts)
-        case Purpose.ANSWER | Purpose.ERROR:
+        case Purpose.ANSWER | Purpose.ERROR | Purpose.SESSION:
             return _serves(member, parts)
         case Purpose.PUBLICATION:
             return _publishes(member, parts)
@@ -137,11 +143,11 @@ def _publishes(member: Member, parts: list[str]) -> bool:
     match parts:
         case ["daitn", "center", "advice"]:
             return member.kind is Kind.CENTER
-        case ["daitn", "center", "event", job]:
-            return member.kind is Kind.CENTER or _is_home(member, job)
-        case ["daitn", "site", site, "progress", _]:
-            return _is(member, site, _PUBLISHED["progress"])
-        case ["daitn", "site", site, what] if what in _PUBLISHED and what != "progress":
+        case ["daitn", "center", "event", _]:
+            return member.kind is Kind.CENTER
+        case ["daitn", "site", site, what, _] if what in _OF_JOBS:
+            return _is(member, site, _PUBLISHED[what])
+        case ["daitn", "site", site, what] if what in _PUBLISHED and what not in _OF_JOBS:
             return _is(member, site, _PUBLISHED[what])
     return False
 
@@ -149,9 +155,3 @@ def _publishes(member: Member, parts: list[str]) -> bool:
 def _is(member: Member, site: str, role: Role | None) -> bool:
     own = member.kind is Kind.SITE and member.name == site != CENTER_SITE
     return own and (role is None or role in member.roles)
-
-
-def _is_home(member: Member, job: str) -> bool:
-    """A home publishes the state of its own travelling models, which are called after it."""
-    name, _, _ = job.rpartition("-")
-    return _is(member, member.name, Role.FORWARDER) and name.endswith(f"-{member.name}")

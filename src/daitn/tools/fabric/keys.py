@@ -13,6 +13,7 @@
     daitn/site/{site}/advert               publication: `Advert`, the site's signed descriptor
     daitn/site/{site}/sensed               publication: `Sensed`, the links and load it measured
     daitn/site/{site}/progress/{job}       publication: `WorkProgress`, how far a piece of work is
+    daitn/site/{site}/event/{job}          publication: `JobView`, a travelling model at its home
     daitn/site/{site}/serving              publication: `Serving`, how its deployments do
     daitn/site/{site}/attested             publication: `Attestation`, a verifier's signed finding
     daitn/site/{site}/demand               publication: `Demand`, what is asked at its gateway
@@ -55,6 +56,7 @@ __all__ = [
     "site_demand",
     "site_do",
     "site_echo",
+    "site_event",
     "site_of",
     "site_progress",
     "site_sensed",
@@ -141,6 +143,11 @@ def site_demand(site: SiteId) -> str:
     return f"{_site(site)}/demand"
 
 
+def site_event(site: SiteId, job: JobId) -> str:
+    """Publications about one travelling model by its home."""
+    return f"{_site(site)}/event/{checked_name(job, 'job')}"
+
+
 def site_progress(site: SiteId, job: JobId) -> str:
     """Publications of a site's progress with work for a job."""
     return f"{_site(site)}/progress/{checked_name(job, 'job')}"
@@ -170,7 +177,7 @@ def mark_of(key: str) -> str:
 def job_of(key: str) -> JobId:
     """The job in a key. Raises `InvalidInput` if there is none."""
     match key.split("/"):
-        case ["daitn", "center", "event", job] | ["daitn", "site", _, "progress", job]:
+        case ["daitn", "center", "event", job] | ["daitn", "site", _, "event" | "progress", job]:
             return JobId(checked_name(job, "job"))
     raise _unreadable(key, "job")
 

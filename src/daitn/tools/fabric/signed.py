@@ -3,18 +3,24 @@
 It wraps a carrier. A receiver takes a message whose sender is a member of the network now, may send
 it by the table (`authority.py`), signed it for this network, key and purpose, lately, and once. An
 answer must come from whom the key names: who else serves a key is not listened to.
+
+A process that has just started does not know what was sent to an earlier run. So while requests to
+that one may still be fresh, it takes only those that name its session, a random number, and tells
+that to a member who asks without.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from daitn.identity.envelopes import Envelope, Purpose, check_envelope, enclose, read_envelope
 from daitn.identity.keys import SigningKey
@@ -34,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Members = Callable[[], Mapping[str, Member]]
-"""The current members, by public key."""
+"""The current members, by public key. It may be called on any thread."""
 Allowed = Callable[[Member, Purpose, str], bool]
 """Whether a member may send such a message at a key."""
 
@@ -43,6 +49,8 @@ FRESH_S: Final = 120.0
 _MOST_SEEN: Final = 4096
 """Messages of one sender at one registration that are told apart. Of a sender that sends more
 within `FRESH_S`, messages older than the last so many are refused: far fewer are ever under way."""
+_SESSION: Final = 16
+_MOST_SESSIONS: Final = 4096
 _LOG_AGAIN_S: Final = 60.0
 _MOST_LOGGED: Final = 256
 """Kinds of refusals that are logged once in that time: a flood must not fill the log."""
@@ -66,10 +74,12 @@ class SignedFabric:
         self._key = key
         self._network = network
         self._members = members
-        self._latest: Mapping[str, Member] = {}
-        """The members when they were last looked at, on the event loop's thread."""
         self._wall_s = wall_s
         self._allowed = allowed
+        self._session = os.urandom(_SESSION)
+        self._began_ms = int(1000 * wall_s())
+        self._sessions: LRUCache[str, bytes] = LRUCache(_MOST_SESSIONS)
+        """Of those who were asked, as they told it."""
         self._logging = threading.Lock()
         self._logged: TTLCache[str, None] = TTLCache(_MOST_LOGGED, _LOG_AGAIN_S)
 
@@ -94,7 +104,14 @@ class SignedFabric:
         return await self._carrier.subscribe(pattern, take)
 
     async def request(self, key: str, payload: bytes, *, timeout_s: float) -> bytes:
-        sent = self._enclosed(key, Purpose.REQUEST, payload)
+        given = await self._requested(key, payload, timeout_s)
+        if self._is_session(key, given):
+            given = await self._requested(key, payload, timeout_s)
+        return _given(given)
+
+    async def _requested(self, key: str, payload: bytes, timeout_s: float) -> Envelope:
+        """The answer to one request."""
+        sent = self._asking(key, payload)
         given: list[Envelope] = []
         trouble: list[DaitnError] = []
 
@@ -114,26 +131,61 @@ class SignedFabric:
         except Unreachable as error:
             raise _impostor(key, trouble[-1]) if trouble else error from None
         (envelope,) = given
-        return _given(envelope)
+        return envelope
+
+    def _asking(self, key: str, payload: bytes) -> Envelope:
+        about = self._sessions.get(_server(key), b"")
+        return self._enclosed(key, Purpose.REQUEST, payload, about)
+
+    def _is_session(self, key: str, answer: Envelope) -> bool:
+        """Whether an answer asks for the request again; keeps the session in it."""
+        if answer.purpose is not Purpose.SESSION:
+            return False
+        self._sessions[_server(key)] = answer.payload[:_SESSION]
+        return True
 
     async def request_bulk(
         self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
     ) -> T:
-        sent = self._enclosed(key, Purpose.REQUEST, payload)
-        members = self._members()
+        try:
+            return await self._requested_bulk(key, payload, timeout_s, take)
+        except _OtherSession:
+            return await self._requested_bulk(key, payload, timeout_s, take)
 
-        def checked(data: bytes) -> T:
+    async def _requested_bulk(
+        self, key: str, payload: bytes, timeout_s: float, take: Callable[[bytes], T]
+    ) -> T:
+        """What comes of one request. Raises `_OtherSession` if it is to be sent again."""
+        sent = self._asking(key, payload)
+
+        def checked(data: bytes) -> Callable[[], T]:
+            """What comes of an answer; it raises nothing here, where errors may be anybody's."""
             try:
                 envelope = read_envelope(data)
-                self._check_answer(envelope, key, sent, members)
+                self._check_answer(envelope, key, sent)
             except DaitnError as error:
                 self._note("an answer", key, error)
-                raise _impostor(key, error) from None
-            return take(_given(envelope))
+                return partial(_raise, _impostor(key, error))
+            if envelope.purpose is Purpose.SESSION:
+                return partial(self._again, key, envelope)
+            try:
+                return partial(_same, take(_given(envelope)))
+            except DaitnError as error:
+                return partial(_raise, error)
 
-        return await self._carrier.request_bulk(
-            key, encode(sent), timeout_s=timeout_s, take=checked
-        )
+        try:
+            outcome = await self._carrier.request_bulk(
+                key, encode(sent), timeout_s=timeout_s, take=checked
+            )
+        except Unreachable:
+            raise
+        except DaitnError as error:
+            raise _impostor(key, error) from None
+        return outcome()
+
+    def _again(self, key: str, answer: Envelope) -> NoReturn:
+        self._is_session(key, answer)
+        raise _OtherSession
 
     async def serve_bulk(self, key: str, give: Give) -> Registration:
         seen: dict[bytes, _Seen] = {}
@@ -143,14 +195,15 @@ class SignedFabric:
             envelope = _read_signed(data)
             try:
                 with one_at_a_time:
-                    # Not the roster itself: this is not the event loop's thread.
-                    self._check_request(envelope, key, seen, self._latest)
-                given = give(key, envelope.payload)
+                    sender = self._check_request(envelope, key, seen)
+                with speaking(sender):
+                    given = give(key, envelope.payload)
+            except _OtherSession:
+                return self._session_to(envelope, key)
             except DaitnError as error:
                 return self._error_to(envelope, key, error)
             return self._answer_to(envelope, key, given)
 
-        self._latest = self._members()
         return await self._carrier.serve_bulk(key, answered)
 
     async def serve(self, key: str, handler: Handler) -> Registration:
@@ -164,6 +217,8 @@ class SignedFabric:
         try:
             with speaking(self._check_request(envelope, key, seen)):
                 given = await answer(handler, key, envelope.payload)
+        except _OtherSession:
+            return self._session_to(envelope, key)
         except DaitnError as error:
             return self._error_to(envelope, key, error)
         return self._answer_to(envelope, key, given)
@@ -184,6 +239,9 @@ class SignedFabric:
     def _answer_to(self, request: Envelope, key: str, payload: bytes) -> bytes:
         return encode(self._enclosed(key, Purpose.ANSWER, payload, request.signature))
 
+    def _session_to(self, request: Envelope, key: str) -> bytes:
+        return encode(self._enclosed(key, Purpose.SESSION, self._session, request.signature))
+
     def _error_to(self, request: Envelope, key: str, error: DaitnError) -> bytes:
         report = encode(ErrorReport.of(error))
         return encode(self._enclosed(key, Purpose.ERROR, report, request.signature))
@@ -193,11 +251,14 @@ class SignedFabric:
         envelope: Envelope,
         key: str,
         seen: dict[bytes, _Seen],
-        members: Mapping[str, Member] | None = None,
     ) -> Member:
-        """The sender of a request that was not taken before. Logs and raises as `_checked`."""
+        """The sender of a request that was not taken before. Logs and raises as `_checked`, and
+        raises `_OtherSession` for one that an earlier run may have taken."""
         try:
-            sender = self._checked(envelope, key, Purpose.REQUEST, members=members)
+            sender = self._checked(envelope, key, Purpose.REQUEST)
+            early = envelope.at_ms <= self._began_ms + 1000 * FRESH_S
+            if early and not hmac.compare_digest(envelope.about, self._session):
+                raise _OtherSession
             self._check_new(envelope, seen)
         except DaitnError as error:
             self._note("a request", key, error)
@@ -209,9 +270,8 @@ class SignedFabric:
         envelope: Envelope,
         key: str,
         sent: Envelope,
-        members: Mapping[str, Member] | None = None,
     ) -> None:
-        self._checked(envelope, key, Purpose.ANSWER, Purpose.ERROR, members=members)
+        self._checked(envelope, key, Purpose.ANSWER, Purpose.ERROR, Purpose.SESSION)
         if envelope.about != sent.signature:
             raise Refused("it answers another request", field="about")
 
@@ -220,18 +280,15 @@ class SignedFabric:
         envelope: Envelope,
         key: str,
         *purposes: Purpose,
-        members: Mapping[str, Member] | None = None,
     ) -> Member:
-        """The sender, of `members`, or else of the current ones.
+        """The sender.
 
         Raises the `DaitnError` that says why its message does not count. What is cheap to check
         comes first, so that strangers cost little.
         """
         if envelope.purpose not in purposes:
             raise Refused(f"it is meant as {envelope.purpose.name.lower()}", field="purpose")
-        if members is None:
-            members = self._latest = self._members()
-        sender = members.get(envelope.public_key)
+        sender = self._members().get(envelope.public_key)
         if sender is None:
             raise Refused(
                 "its sender is no member of the network",
@@ -272,6 +329,16 @@ class SignedFabric:
             _LOG.warning("%s at %s is not taken: %s", what, key, error.problem)
 
 
+class _OtherSession(Exception):
+    """A request is to be sent again, with the session of whoever answers it."""
+
+
+def _server(key: str) -> str:
+    """Whom a key is of, `daitn/center` or `daitn/site/{site}`."""
+    parts = key.split("/")
+    return "/".join(parts[: 2 if parts[1:2] == ["center"] else 3])
+
+
 @dataclass(eq=False)
 class _Seen:
     """The messages of one sender that were taken, so that none is taken twice."""
@@ -295,9 +362,19 @@ class _Seen:
 
 def _given(envelope: Envelope) -> bytes:
     """The answer. Raises the error that was answered."""
+    if envelope.purpose is Purpose.SESSION:
+        raise Unreachable("who answers has restarted again and again", fix="ask again")
     if envelope.purpose is Purpose.ERROR:
         raise decode(envelope.payload, ErrorReport).error()
     return envelope.payload
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _raise(error: DaitnError) -> NoReturn:
+    raise error
 
 
 def _read_signed(data: bytes) -> Envelope:

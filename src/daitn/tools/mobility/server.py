@@ -5,9 +5,11 @@ from __future__ import annotations
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import ChunkRequest
 from daitn.objects.wire import decode
+from daitn.tools.fabric.caller import caller
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.mobility.protocol import BlobStore
+from daitn.tools.mobility.releases import Releases
 
 __all__ = ["ChunkServer"]
 
@@ -19,10 +21,14 @@ class ChunkServer:
     chunk is asked for it is checked here, and dropped if the disk changed it.
     """
 
-    def __init__(self, fabric: Fabric, site: SiteId, store: BlobStore) -> None:
+    def __init__(
+        self, fabric: Fabric, site: SiteId, store: BlobStore, releases: Releases | None = None
+    ) -> None:
+        """`releases`: who may have what, of members; none: everybody may have everything."""
         self._fabric = fabric
         self._key = site_do(site, "chunk")
         self._store = store
+        self._releases = releases
         self._served: Registration | None = None
         self._unchecked: set[Digest] = set()
         """Sent last without a check."""
@@ -38,8 +44,11 @@ class ChunkServer:
             await served.close()
 
     def _answer(self, key: str, payload: bytes) -> bytes:
-        """Raises `NotFound` and `Corrupt` at the requester, as the store does here."""
+        """Raises `Refused`, and `NotFound` and `Corrupt` as the store does, at the requester."""
         digest = decode(payload, ChunkRequest).digest
+        member = caller()
+        if member is not None and self._releases is not None:
+            self._releases.check(digest, member)
         checked = digest in self._unchecked
         data = self._store.read(digest, checked=checked)
         (self._unchecked.discard if checked else self._unchecked.add)(digest)

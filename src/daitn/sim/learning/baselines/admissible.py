@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from daitn.control.route.question import RouteQuestion, RouteStart, narrowed
-from daitn.objects.access import allows
+from daitn.control.route.question import RouteQuestion, RouteStart
+from daitn.objects.access import allows, narrowed
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.policy import VisitChosen
 from daitn.topology.snapshot import DataOption

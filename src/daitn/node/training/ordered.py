@@ -1,0 +1,64 @@
+"""What a site does for owners' orders: within them, and no more of it, also after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from daitn.control.jobs.ordered import check_ordered
+from daitn.files.items import ItemStore
+from daitn.identity.orders import OrderBook
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.identifiers import Digest
+from daitn.objects.messages import VisitWork, Work
+from daitn.objects.orders import Spent
+
+__all__ = ["OrderedWork"]
+
+_KEPT_S = 86_400.0
+"""After an order's end: clocks may be set."""
+
+
+class OrderedWork:
+    """Checks work against its order, and counts on disk what was begun for each order."""
+
+    def __init__(self, orders: OrderBook, folder: Path) -> None:
+        self._orders = orders
+        self._store = ItemStore(folder, Spent)
+        self._spent: dict[Digest, Spent] = {}
+        for spent in self._store:
+            if orders.now_s() < spent.until_s + _KEPT_S:
+                self._spent[spent.order] = spent
+            else:
+                self._store.forget(_name(spent.order))
+
+    def check(self, work: Work, node: NodeDescriptor) -> None:
+        """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
+        self._checked(work, node)
+
+    def begin(self, work: Work, node: NodeDescriptor) -> None:
+        """Check work again as it begins, since other work for the order may have begun meanwhile,
+        and count it, whatever becomes of it. Raises as `check`, and `StorageFull`."""
+        spent = self._checked(work, node)
+        if work.model is None:
+            spent = msgspec.structs.replace(spent, fresh=spent.fresh + 1)
+        elif isinstance(work, VisitWork):
+            spent = msgspec.structs.replace(spent, examples=spent.examples + work.examples)
+        else:
+            spent = msgspec.structs.replace(spent, measurements=spent.measurements + 1)
+        self._store.put(_name(spent.order), spent)
+        self._spent[spent.order] = spent
+
+    def _checked(self, work: Work, node: NodeDescriptor) -> Spent:
+        order = self._orders.read_work(work)
+        assert work.order is not None
+        name = work.order.digest
+        spent = self._spent.get(name) or Spent(order=name, until_s=order.until_s)
+        check_ordered(work, order, node, spent)
+        return spent
+
+
+def _name(order: Digest) -> str:
+    """Of its file; 160 bits."""
+    return order[:40]

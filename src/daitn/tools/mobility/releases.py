@@ -1,0 +1,97 @@
+"""To whom a holder gives a model: its owner, operators, and sites into which it may travel.
+
+A model is given by its manifest. Without that nobody knows its chunks, whose digests are as good as
+secrets, so chunks themselves are given to every member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from daitn.files.items import ItemStore
+from daitn.objects.access import allows, narrowed
+from daitn.objects.descriptors import ANY, Role
+from daitn.objects.errors import NotFound, Refused
+from daitn.objects.identifiers import Digest, OwnerId
+from daitn.objects.roster import Kind, Member
+from daitn.tools.mobility.protocol import BlobStore
+
+__all__ = ["Release", "Releases"]
+
+Release = Callable[[Digest, str, tuple[str, ...]], None]
+"""Notes whose a model is and where it may go, see `Releases.record`."""
+
+_WORKS: Final = frozenset(Role) - {Role.GATEWAY}
+"""A site with none of these roles works on no model."""
+
+
+class _Released(msgspec.Struct, frozen=True):
+    """What is known of one model here."""
+
+    model: Digest
+    owners: tuple[str, ...]
+    release_to: tuple[str, ...]
+    """Jurisdictions, or `*`."""
+
+
+class Releases:
+    """The release rules of the models that a process holds. A restart forgets none.
+
+    `check` may be called on any thread.
+    """
+
+    def __init__(self, folder: Path, store: BlobStore) -> None:
+        """Rules of models that are not in the store any more are forgotten."""
+        self._items = ItemStore(folder, _Released)
+        self._known: dict[Digest, _Released] = {}
+        for released in self._items:
+            if store.has(released.model):
+                self._known[released.model] = released
+            else:
+                self._items.forget(_name(released.model))
+
+    def record(self, model: Digest, owner: str, release_to: tuple[str, ...] = (ANY,)) -> None:
+        """Note whose a model is and where it may go. Rules add up. Raises `StorageFull`."""
+        before = self._known.get(model) or _Released(model, (), (ANY,))
+        owners = tuple(dict.fromkeys((*before.owners, owner)))
+        released = _Released(model, owners, narrowed(before.release_to, release_to))
+        if released != before:
+            self._items.put(_name(model), released)
+            self._known[model] = released
+
+    def check_own(self, model: Digest, owner: OwnerId) -> None:
+        """Raise `NotFound` unless a model is known to be this owner's."""
+        known = self._known.get(model)
+        if known is None or owner not in known.owners:
+            raise NotFound(
+                f"{owner} has no model {model}", field="model.start", fix="name weights of your own"
+            )
+
+    def check(self, blob: Digest, member: Member) -> None:
+        """Raise `Refused` unless a member may have a blob."""
+        known = self._known.get(blob)
+        if member.kind is Kind.SITE and not _WORKS & set(member.roles):
+            raise _refused(f"{member.name} works on no models")
+        if known is None or member.kind is Kind.OPERATOR:
+            return
+        if member.kind is not Kind.SITE:
+            if member.name not in known.owners or member.kind is not Kind.OWNER:
+                raise _refused(f"the model is not {member.name}'s")
+        elif not allows(known.release_to, member.jurisdiction):
+            raise _refused(
+                f"the model may travel to {', '.join(known.release_to) or 'nowhere'} only, and "
+                f"{member.name} is in {member.jurisdiction}"
+            )
+
+
+def _name(model: Digest) -> str:
+    """Of its file; 160 bits."""
+    return model[:40]
+
+
+def _refused(why: str) -> Refused:
+    return Refused(why, field="model", fix="ask a holder that may give it, or its owner")
