@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from daitn.center.config import CenterConfig
+from daitn.cli.exposure import check_alone, check_encrypted
 from daitn.cli.network import own_network
 from daitn.files.atomic import make_folder
 from daitn.identity.keys import SigningKey
@@ -96,13 +96,14 @@ def network_of(endpoint: str) -> Path:
 def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
     """The roster of a process; none if its file does without one.
 
-    Raises `InvalidInput` for a process without a roster that others could reach, and as
-    `LiveRoster` does.
+    Raises `InvalidInput` for a process without a roster that others could reach, for one that
+    reaches other machines unencrypted, and as `LiveRoster` does.
     """
     if config.insecure:
-        _check_alone(config)
+        check_alone(config)
         log.warning("no roster: everybody who reaches this process may do anything")
         return None
+    check_encrypted(config)
     state = Path(config.state)
     roster = LiveRoster(state, Path(config.roster) if config.roster else None)
     own, known = _member(config, now_s=0.0), roster.member(*_identity(config))
@@ -152,47 +153,6 @@ def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
 def _covers(known: Member, own: Member) -> bool:
     same = (known.owner, known.jurisdiction) == (own.owner, own.jurisdiction)
     return same and set(own.roles) <= set(known.roles)
-
-
-def _check_alone(config: CenterConfig | NodeConfig) -> None:
-    """Raise `InvalidInput` if the process listens to other machines."""
-    if config.roster:
-        raise InvalidInput(
-            "a process has a roster, or is insecure",
-            field="insecure",
-            fix="remove one of roster and insecure",
-        )
-    for field, endpoint in _listens(config):
-        if not _is_loopback(endpoint):
-            raise InvalidInput(
-                f"without a roster, a process may not be reached from outside at {endpoint}",
-                field=field,
-                fix="listen at 127.0.0.1; or remove insecure, and make a roster: `daitn network "
-                "init FOLDER`, then `daitn network admit` this file",
-            )
-
-
-def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
-    yield from (("listen", endpoint) for endpoint in config.listen)
-    if isinstance(config, CenterConfig):
-        return
-    if config.facility is not None:
-        yield "facility.listen", config.facility.listen
-    if config.gateway is not None:
-        yield "gateway.listen", config.gateway.listen
-    if config.forwarder is not None:
-        yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
-        if config.forwarder.scout:
-            yield "forwarder.scout", config.forwarder.scout
-
-
-def _is_loopback(endpoint: str) -> bool:
-    """Of `tcp/127.0.0.1:7447`, `https://localhost:7480` or `[::1]:0`."""
-    host = endpoint.rpartition("/")[2].rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _link(config: CenterConfig | NodeConfig, folder: Path) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from daitn.cli.exposure import check_endpoint
 from daitn.cli.session import errors, print_json, run
 from daitn.identity.tls import trusting
 from daitn.objects.errors import (
@@ -119,6 +120,8 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
     # Imported here, because it would delay the start of every other command by a tenth of a second.
     import aiohttp
 
+    if key:
+        check_endpoint("--gateway (DAITN_GATEWAY)", gateway)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     trusted = _trusted()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)

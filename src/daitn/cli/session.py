@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
+from daitn.cli.exposure import check_endpoint
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster
 from daitn.objects.errors import (
     DaitnError,
@@ -155,6 +156,7 @@ async def carrier(center: str) -> AsyncIterator[ZenohFabric]:
     except InvalidInput as error:
         field = "DAITN_TLS" if error.field == "tls" else "--center (DAITN_CENTER)"
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None
+    check_endpoint("--center (DAITN_CENTER)", center)
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
         yield fabric

@@ -33,7 +33,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Roles of the node. `data` needs `datasets`, `verifier` needs `tests`, and the last three need
     the section of their name."""
     center: tuple[str, ...] = ()
-    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder may name
+    """Endpoints of the control centre, for instance `tls/10.0.0.1:7447`. A forwarder may name
     another node's `listen`, or none; every other node needs one."""
     listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
     """Endpoints for other sites; port 0 picks a free one. Empty: nobody can connect, and the
