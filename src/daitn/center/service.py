@@ -17,6 +17,7 @@ from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.files.atomic import make_folder
+from daitn.identity.certificates import Issuer
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
@@ -34,6 +35,8 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import (
+    CertificateAnswer,
+    CertificateQuestion,
     ModelsNeeded,
     RecipeQuestion,
     WorkReceipt,
@@ -54,7 +57,7 @@ from daitn.objects.requests import (
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import check_owner, check_site, visible
+from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
@@ -96,6 +99,7 @@ class ControlCenter:
         """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
         `fabric`; none on one without signatures."""
         self._orders = identity.orders() if identity else None
+        self._config = config
         self._open_jobs = config.open_jobs
         state = Path(config.state)
         make_folder(state)
@@ -103,7 +107,8 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store)
-        self._witness = Witness(self._journal, SigningKey.at(state / "key"))
+        self._key = SigningKey.at(state / "key")
+        self._witness = Witness(self._journal, self._key)
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
         )
@@ -181,7 +186,24 @@ class ControlCenter:
             "served": self._on_served,
             "qrrt": self._on_qrrt,
             "steer": self._advisor.on_steer,
+            "certify": self._on_certify,
         }
+
+    async def _on_certify(self, key: str, payload: bytes) -> bytes:
+        """`CertificateQuestion` -> `CertificateAnswer`: certificates of the member who asks."""
+        member = caller()
+        if member is None:
+            raise Refused("certificates are for members", field="sender", fix="join the network")
+        issuer = Issuer.center(Path(self._config.tls), self._key)
+        lasts_s = 3600.0 * self._config.certificate_hours
+        issued = issuer.certify(decode(payload, CertificateQuestion).request, member, lasts_s)
+        return encode(
+            CertificateAnswer(
+                authority=issued.authority,
+                membership=issued.membership,
+                certificate=issued.certificate,
+            )
+        )
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
         """`SubmitIntent` -> `JobView`: start a job; the same order again is the same job."""

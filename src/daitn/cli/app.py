@@ -9,7 +9,6 @@ import typer
 from daitn import __version__
 from daitn.cli import (
     audit,
-    certificates,
     data,
     deploy,
     describe,
@@ -57,7 +56,6 @@ app.command()(steering.traceroute)
 app.command()(steering.trace)
 app.command()(steering.steer)
 app.command()(keys.key)
-app.command()(certificates.certificate)
 app.add_typer(joining.app, name="network")
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import urlsplit
 
 from daitn.center.config import CenterConfig
 from daitn.node.config import NodeConfig
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["check_alone", "check_encrypted", "check_endpoint"]
+__all__ = ["LOCAL_HOSTS", "check_alone", "check_encrypted", "check_endpoint", "reached_at"]
+
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - none of them is an address to reach.
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,16 @@ def check_endpoint(field: str, address: str) -> None:
     )
 
 
+def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
+    """The hosts at which others reach a process, as far as its file names them."""
+    addresses = [address for _, address in _listens(config)]
+    if isinstance(config, NodeConfig):
+        addresses += [
+            part.advertise for part in (config.facility, config.gateway) if part and part.advertise
+        ]
+    return tuple(host for host in map(_host, addresses) if host and host not in _ANY)
+
+
 def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
     yield from (("listen", endpoint) for endpoint in config.listen)
     if isinstance(config, CenterConfig):
@@ -100,9 +114,16 @@ def _is_encrypted(address: str) -> bool:
 
 def _is_loopback(address: str) -> bool:
     """Of `tcp/127.0.0.1:7447`, `http://localhost:7480` or `[::1]:0`."""
-    rest = address.partition("://")[2] or address.partition("/")[2] or address
-    host = urlsplit(f"//{rest}").hostname or ""
+    host = _host(address)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _host(address: str) -> str:
+    rest = address.partition("://")[2] or address.partition("/")[2] or address
+    try:
+        return urlsplit(f"//{rest}").hostname or ""
+    except ValueError:
+        return ""

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from daitn.center.config import CenterConfig
-from daitn.cli.exposure import check_alone, check_encrypted
+from daitn.cli.exposure import LOCAL_HOSTS, check_alone, check_encrypted, reached_at
 from daitn.cli.network import own_network
 from daitn.files.atomic import make_folder
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import CENTER_SITE
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
@@ -59,19 +59,27 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     own: list[CenterConfig | NodeConfig] = [center]
     own += [node for node in nodes if node.roster == center.roster and not node.insecure]
     network.admit(*(_member(config, now_s) for config in own), now_s=now_s)
+    for config in own:
+        _equip(config, network)
     roster = network.roster()
     if roster.until_s - now_s < (roster.until_s - roster.issued_at_s) / 2:
         network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
+    network.equip(Kind.OPERATOR, OPERATOR)
     for config in own:
         _link(config, folder)
 
 
-def admit_local(network: NetworkFolder, *configs: CenterConfig | NodeConfig) -> None:
+def admit_local(
+    network: NetworkFolder, *configs: CenterConfig | NodeConfig, hosts: Iterable[str] = ()
+) -> None:
     """Admit processes of this machine as their files describe them: make their keys, and put the
-    roster into their state folders."""
+    roster and certificates into their state folders. `hosts`: see `Member`; besides those that
+    their files name."""
     now_s = clock.wall_s()
-    network.admit(*(_member(config, now_s) for config in configs), now_s=now_s)
+    more = tuple(hosts)
+    network.admit(*(_member(config, now_s, more) for config in configs), now_s=now_s)
     for config in configs:
+        _equip(config, network)
         write_roster(Path(config.state) / ROSTER, network.file())
         _link(config, network.path)
 
@@ -133,12 +141,18 @@ def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
     return Kind.CENTER, CENTER_SITE
 
 
-def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
+def _equip(config: CenterConfig | NodeConfig, network: NetworkFolder) -> None:
+    """Give a process of this machine its certificates, unless it has good ones."""
+    network.equip(*_identity(config), Path(config.tls))
+
+
+def _member(config: CenterConfig | NodeConfig, now_s: float, hosts: tuple[str, ...] = ()) -> Member:
     kind, name = _identity(config)
     key = SigningKey.at(Path(config.state) / "key")
     until_s = now_s + MEMBER_DAYS * DAY_S
+    hosts = tuple(dict.fromkeys((*LOCAL_HOSTS, *reached_at(config), *hosts)))
     if isinstance(config, CenterConfig):
-        return Member(name=name, kind=kind, public_key=key.public, until_s=until_s)
+        return Member(name=name, kind=kind, public_key=key.public, until_s=until_s, hosts=hosts)
     return Member(
         name=name,
         kind=kind,
@@ -147,6 +161,7 @@ def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
         roles=config.roles,
         owner=config.owner,
         jurisdiction=config.jurisdiction,
+        hosts=hosts,
     )
 
 

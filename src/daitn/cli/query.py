@@ -13,7 +13,8 @@ import typer
 from rich.text import Text
 
 from daitn.cli.exposure import check_endpoint
-from daitn.cli.session import errors, print_json, run
+from daitn.cli.identity import tls_folder
+from daitn.cli.session import DEFAULT_CENTER, errors, print_json, run
 from daitn.identity.tls import trusting
 from daitn.objects.errors import (
     DaitnError,
@@ -158,7 +159,7 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
             f"the gateway at {gateway} presents an untrusted certificate: "
             f"{error.certificate_error}",
             field="--gateway (DAITN_GATEWAY)",
-            fix="set DAITN_TLS to the folder of your certificate for this network",
+            fix="set DAITN_NETWORK to your folder of the network that it belongs to",
         ) from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
         raise Unreachable(
@@ -175,10 +176,8 @@ async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) ->
 
 
 def _trusted() -> ssl.SSLContext:
-    try:
-        return trusting(os.environ.get("DAITN_TLS", ""))
-    except InvalidInput as error:
-        raise InvalidInput(error.problem, field="DAITN_TLS", fix=error.fix) from None
+    """The authority of the network that commands speak to is trusted too."""
+    return trusting(tls_folder(os.environ.get("DAITN_CENTER", DEFAULT_CENTER)))
 
 
 async def _pieces(stream: StreamReader) -> AsyncIterator[str]:

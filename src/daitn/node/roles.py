@@ -79,6 +79,7 @@ class Roles:
         `Membership`."""
         self._site = config.site
         self._fabric = fabric
+        self._listed = roster.lists if roster is not None else None
         self._membership = Membership(
             fabric,
             FileKeys(Path(config.state) / "known-keys"),
@@ -125,7 +126,7 @@ class Roles:
     def _forwarder_role(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
     ) -> ForwarderRole:
-        role = ForwarderRole(config.site, forwarder, self._fabric, config.tls)
+        role = ForwarderRole(config.site, forwarder, self._fabric, config.tls, self._listed)
         if self._facility is not None:
             facility = self._facility
             self._query_service = QueryService(

@@ -61,12 +61,15 @@ class ForwarderRole:
         config: ForwarderConfig,
         fabric: Fabric,
         tls: str = "",
+        listed: Callable[[str], bool] | None = None,
     ) -> None:
-        """`tls`: folder of the certificates for links that begin with `tls/`."""
+        """`tls`: folder of the certificates for links that begin with `tls/`; `listed`: see
+        `AdjacencySettings`."""
         self._site = site
         self._config = config
         self._fabric = fabric
         self._tls = tls
+        self._listed = listed
         self._offers: list[Callable[[], tuple[Offer, ...]]] = []
         self._services: dict[str, Service] = {}
         settings = ForwarderSettings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
@@ -96,6 +99,7 @@ class ForwarderRole:
             anybody=self._config.anybody,
             scout=self._config.scout,
             tls=self._tls,
+            listed=self._listed,
         )
         self.runtime.offer((home(self._site),))
         self._links = await open_adjacency(settings, self.runtime)

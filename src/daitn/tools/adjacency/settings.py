@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from daitn.objects.errors import InvalidInput
@@ -27,6 +27,8 @@ class AdjacencySettings:
     empty: none."""
     tls: str = ""
     """Folder with certificates; see `FabricSettings`."""
+    listed: Callable[[str], bool] | None = None
+    """Whether the roster has a key: encrypted links to others are ended. None: all are members."""
     hello_s: float = 0.05
     dead_s: float = 0.15
     """A neighbour that is silent for this long is down."""

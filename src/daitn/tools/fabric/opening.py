@@ -94,7 +94,7 @@ def _config(
             "period_max_ms": 500 if settings.direct else 2000,
             "period_increase_factor": 2,
         },
-        **_tls(settings.tls),
+        **(_tls(settings.tls) if settings.encrypted else {}),
         "scouting/multicast/enabled": bool(settings.scout),
         **({"scouting/multicast/address": settings.scout} if settings.scout else {}),
         "scouting/multicast/autoconnect": {"peer": ["peer"]},
@@ -116,14 +116,14 @@ def _tls(folder: str) -> dict[str, object]:
     """Both ends present certificates (mutual TLS), and the client verifies the host's name."""
     if not folder:
         return {}
-    authority, certificate, key = certificate_files(folder)
+    files = certificate_files(folder)
     return {
         "transport/link/tls": {
-            "root_ca_certificate": authority,
-            "listen_certificate": certificate,
-            "listen_private_key": key,
-            "connect_certificate": certificate,
-            "connect_private_key": key,
+            "root_ca_certificate": files.authority,
+            "listen_certificate": files.membership,
+            "listen_private_key": files.key,
+            "connect_certificate": files.certificate,
+            "connect_private_key": files.key,
             "enable_mtls": True,
             "verify_name_on_connect": True,
         }

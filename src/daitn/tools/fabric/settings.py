@@ -30,11 +30,17 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether this peer communicates only with the peers it is connected to, and exchanges no
     gossip. It retries broken connections more often."""
     tls: str = ""
-    """Folder with `authority.pem`, `certificate.pem` and `key.pem`: on endpoints that begin with
-    `tls/` or `quic/`, both ends present certificates of this authority. Empty: none."""
+    """Folder as described in `identity/certificates.py`: on endpoints that begin with `tls/` or
+    `quic/`, both ends present certificates of the network's authority. Empty: none."""
     scout: str = ""
     """Multicast group, for instance `224.0.0.225:7448`: peers of a local network with the same
     group find each other and connect. Empty: none."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether any endpoint needs certificates."""
+        endpoints = (*self.listen, *self.connect)
+        return bool(self.scout) or not all(one.startswith("tcp/") for one in endpoints)
 
     def __post_init__(self) -> None:
         for endpoint in (*self.listen, *self.connect):
@@ -49,7 +55,7 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise InvalidInput(
                     f"there is no certificate for {endpoint!r}",
                     field="tls",
-                    fix="name a folder as `daitn certificate` makes them (an operator: DAITN_TLS)",
+                    fix="join a network; a command finds its folder in DAITN_NETWORK",
                 )
         for endpoint in self.connect:
             if endpoint.endswith(":0"):
