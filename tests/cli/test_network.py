@@ -72,10 +72,12 @@ def test_a_site_joins_and_leaves(folder: Path) -> None:
         "authority.pem",
         "certificate.pem",
         "key.pem",
+        "membership.pem",
     }
     assert stat.S_IMODE((state / "key").stat().st_mode) == 0o600
     ghr = members()["ghr"]
     assert ghr.public_key == SigningKey.at(state / "key").public
+    assert ghr.hosts == ("ghr.example.org", "10.0.0.9")
     assert (ghr.roles, ghr.owner, ghr.jurisdiction) == (("data", "compute"), "nih", "US")
     secret = (state / "key").read_text(), (state / "tls/key.pem").read_text()
     for sent in ("ghr.request", "ghr.admission"):
@@ -276,7 +278,7 @@ GATEWAY = {"roles": ["forwarder", "gateway"]}
 def test_nobody_speaks_in_the_open_beyond_the_machine(
     folder: Path, changes: dict[str, Any], field: str
 ) -> None:
-    config = read_node(written("node.yaml", {**NODE, "tls": "tls", **changes}), "")
+    config = read_node(written("node.yaml", {**NODE, **changes}), "")
     with pytest.raises(InvalidInput) as raised:
         live_roster(config)
     assert raised.value.field == field

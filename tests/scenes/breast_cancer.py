@@ -33,7 +33,7 @@ INTENT: dict[str, Any] = {
 def write_network(folder: Path, *, verifiers: tuple[str, ...] = ("mpvu",)) -> Path:
     """Write data, node entries and the network file; returns the file."""
     _write_data(folder)
-    endpoint = f"tls/127.0.0.1:{free_port()}"
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
     network = {
         "center": {"listen": [endpoint], "state": "state/center"},
         "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},

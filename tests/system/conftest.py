@@ -74,7 +74,7 @@ def running(folder: Path, config: Path) -> Network:
 
 def build(folder: Path, nodes: list[dict[str, Any]]) -> Network:
     """Start a network of these nodes."""
-    endpoint = f"tls/127.0.0.1:{free_port()}"
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
     plain = {
         "center": {"listen": [endpoint], "state": "state/center"},
         "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},

@@ -13,6 +13,7 @@ from daitn.center.config import CenterConfig
 from daitn.cli.exposure import LOCAL_HOSTS, check_alone, check_encrypted, reached_at
 from daitn.cli.network import own_network
 from daitn.files.atomic import make_folder
+from daitn.identity.certificates import LASTS_S
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
@@ -60,7 +61,7 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     own += [node for node in nodes if node.roster == center.roster and not node.insecure]
     network.admit(*(_member(config, now_s) for config in own), now_s=now_s)
     for config in own:
-        _equip(config, network)
+        _equip(config, network, 3600.0 * center.certificate_hours)
     roster = network.roster()
     if roster.until_s - now_s < (roster.until_s - roster.issued_at_s) / 2:
         network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
@@ -141,9 +142,11 @@ def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
     return Kind.CENTER, CENTER_SITE
 
 
-def _equip(config: CenterConfig | NodeConfig, network: NetworkFolder) -> None:
+def _equip(
+    config: CenterConfig | NodeConfig, network: NetworkFolder, lasts_s: float = LASTS_S
+) -> None:
     """Give a process of this machine its certificates, unless it has good ones."""
-    network.equip(*_identity(config), Path(config.tls))
+    network.equip(*_identity(config), Path(config.tls), lasts_s)
 
 
 def _member(config: CenterConfig | NodeConfig, now_s: float, hosts: tuple[str, ...] = ()) -> Member:

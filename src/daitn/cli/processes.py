@@ -20,10 +20,11 @@ from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
-from daitn.identity.certificates import Issuer, keep, requested
+from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.node.config import NodeConfig
 from daitn.objects.errors import Unreachable
+from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
@@ -140,6 +141,7 @@ async def _serve(
     if os.environ.get(LIFELINE):
         loop.add_reader(sys.stdin, told.set)
     lock = FolderLock(Path(config.state))
+    fall_back(Path(config.tls), clock.wall_s())
     carrier = await _opened(settings, told)
     if carrier is None:
         lock.release()

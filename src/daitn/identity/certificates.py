@@ -47,9 +47,11 @@ __all__ = [
     "CERTIFICATE",
     "ENTRY",
     "KEY",
+    "LASTS_S",
     "MEMBERSHIP",
     "Certificates",
     "Issuer",
+    "fall_back",
     "found_authority",
     "has_entered",
     "holds",
@@ -227,6 +229,19 @@ def keep(folder: Path, certificates: Certificates, *, issuer: str = "") -> None:
         replace_file(folder / ISSUER, issuer.encode())
     replace_file(folder / MEMBERSHIP, certificates.membership.encode())
     replace_file(folder / CERTIFICATE, certificates.certificate.encode())
+
+
+def fall_back(folder: Path, now_s: float) -> None:
+    """Present the membership's certificate again, if the one of the day has ended.
+
+    Else whoever was away for too long could not connect to get a new one.
+    """
+    try:
+        ended = _current(folder).not_valid_after_utc.timestamp() <= now_s
+        if ended and has_entered(folder):
+            replace_file(folder / CERTIFICATE, (folder / MEMBERSHIP).read_bytes())
+    except FileNotFoundError:
+        return
 
 
 def has_entered(folder: Path) -> bool:

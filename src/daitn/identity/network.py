@@ -21,7 +21,7 @@ import msgspec
 
 from daitn.files.atomic import make_folder, replace_file
 from daitn.files.lock import FolderLock
-from daitn.identity.certificates import Issuer, found_authority, holds, keep, requested
+from daitn.identity.certificates import LASTS_S, Issuer, found_authority, holds, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, write_roster
 from daitn.objects.errors import InvalidInput, NotFound, Refused
@@ -136,7 +136,9 @@ class NetworkFolder:
 
         return self._change(change, now_s)
 
-    def equip(self, kind: Kind, name: str, tls: Path | None = None) -> None:
+    def equip(
+        self, kind: Kind, name: str, tls: Path | None = None, lasts_s: float = LASTS_S
+    ) -> None:
         """Put a member's certificates into the folder `tls`, unless it has good ones.
 
         By default the network's own, with which commands connect. Raises `NotFound` if there is no
@@ -148,7 +150,7 @@ class NetworkFolder:
             return
         make_folder(folder)
         authority = Issuer.authority(self.authority)
-        issued = authority.certify(requested(folder), member)
+        issued = authority.certify(requested(folder), member, lasts_s)
         issuer = authority.delegate(member) if kind is Kind.CENTER else ""
         keep(folder, issued, issuer=issuer)
 

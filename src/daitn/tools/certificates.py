@@ -14,6 +14,7 @@ from typing import Final
 
 from daitn.identity.certificates import (
     Certificates,
+    fall_back,
     has_entered,
     keep,
     renewal_after_s,
@@ -38,7 +39,11 @@ _MOST_WAIT_S: Final = 60.0
 
 
 def is_due(folder: Path) -> bool:
-    """Whether more than half of the time of the folder's certificate is over."""
+    """Whether more than half of the time of the folder's certificate is over.
+
+    One that has ended is no longer presented.
+    """
+    fall_back(folder, clock.wall_s())
     return renewal_after_s(folder, clock.wall_s()) <= 0
 
 
@@ -79,6 +84,7 @@ class CertificateRenewal:
     async def _renew_forever(self) -> None:
         said = ""
         while True:
+            fall_back(self._folder, clock.wall_s())
             after_s = renewal_after_s(self._folder, clock.wall_s())
             if after_s > 0:
                 await asyncio.sleep(min(after_s, _MOST_WAIT_S))
