@@ -19,6 +19,7 @@ from rich.text import Text
 
 from daitn.cli.exposure import check_endpoint
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
+from daitn.identity.tls import certificate_files
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -170,6 +171,8 @@ async def carrier(center: str) -> AsyncIterator[ZenohFabric]:
     try:
         tls = tls_folder(center)
         settings = FabricSettings(mode="client", connect=(center,), tls=tls)
+        if settings.encrypted:
+            certificate_files(tls)
     except InvalidInput as error:
         field = "DAITN_NETWORK" if error.field == "tls" else "--center (DAITN_CENTER)"
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None

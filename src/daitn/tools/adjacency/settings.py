@@ -17,7 +17,7 @@ class AdjacencySettings:
 
     site: SiteId
     listen: tuple[str, ...] = ()
-    """Endpoints to accept connections on, like `tcp/[::]:7448`; port 0 takes a free one."""
+    """Endpoints to accept connections on, like `tls/[::]:7448`; port 0 takes a free one."""
     neighbours: Mapping[SiteId, tuple[str, ...]] = field(default_factory=dict)
     """Endpoints to connect to, per neighbour; none for one that connects to this site."""
     anybody: bool = False

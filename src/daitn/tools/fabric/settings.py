@@ -16,7 +16,7 @@ _ENDPOINT = re.compile(r"(tcp|tls|quic)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1
 
 
 class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Role and endpoints of one session, for instance `tcp/control.example.org:7447`."""
+    """Role and endpoints of one session, for instance `tls/control.example.org:7447`."""
 
     mode: Literal["router", "peer", "client"] = "peer"
     """A control centre is a router. A site is a peer: it connects directly to other sites. Routers
@@ -49,7 +49,7 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise InvalidInput(
                     f"{endpoint!r} is not an endpoint",
                     field="endpoint",
-                    fix="write it like tcp/control.example.org:7447",
+                    fix="write it like tls/control.example.org:7447",
                 )
             if not (self.tls or endpoint.startswith("tcp/")):
                 raise InvalidInput(
