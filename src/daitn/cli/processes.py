@@ -90,7 +90,9 @@ async def _run_center(config: Path | None) -> None:
     from daitn.center.service import ControlCenter
 
     center = read_center(config)
-    settings = FabricSettings(mode="router", listen=center.listen, tls=center.tls)
+    settings = FabricSettings(
+        mode="router", listen=center.listen, tls=center.tls, fenced=not center.insecure
+    )
     name = f"control centre at {center.listen[0]}"
     roster = live_roster(center)
     identity = _identity(roster, center.state)

@@ -10,6 +10,7 @@ import zenoh
 
 from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
+from daitn.tools.fabric.fence import access_control
 from daitn.tools.fabric.settings import FabricSettings
 
 __all__ = ["open_session", "plain"]
@@ -95,6 +96,7 @@ def _config(
             "period_increase_factor": 2,
         },
         **(_tls(settings.tls) if settings.encrypted else {}),
+        **({"access_control": access_control()} if settings.fenced else {}),
         "scouting/multicast/enabled": bool(settings.scout),
         **({"scouting/multicast/address": settings.scout} if settings.scout else {}),
         "scouting/multicast/autoconnect": {"peer": ["peer"]},

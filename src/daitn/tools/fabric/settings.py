@@ -32,6 +32,9 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tls: str = ""
     """Folder as described in `identity/certificates.py`: on endpoints that begin with `tls/` or
     `quic/`, both ends present certificates of the network's authority. Empty: none."""
+    fenced: bool = False
+    """Whether others may say through this session what sites say, and nothing else; see
+    `fence.py`. Of a control centre."""
     scout: str = ""
     """Multicast group, for instance `224.0.0.225:7448`: peers of a local network with the same
     group find each other and connect. Empty: none."""
