@@ -452,8 +452,8 @@ async def test_certificates_that_are_none_are_named(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match=problem) as refused:
             await HttpServer("https://localhost:0", "gateway.listen", _never, tls).start()
         assert refused.value.field == "tls"
-        with pytest.raises(InvalidInput, match=problem):
-            HttpClient(connect_timeout_s=1.0, keepalive_s=1.0, tls=tls)
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        HttpClient(connect_timeout_s=1.0, keepalive_s=1.0, tls=str(tmp_path / "site"))
 
 
 async def _never(request: Request) -> Response:
