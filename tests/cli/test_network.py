@@ -106,6 +106,8 @@ def test_owners_operators_and_the_control_centre_join_too(folder: Path) -> None:
         good("admit", f"{name}.request")
         good("join", f"{name}.admission")
         assert members()[name].public_key == SigningKey.at(Path(key)).public
+    assert Path("daitn-center/tls/issuer.pem").is_file()
+    assert not Path("acme/tls/issuer.pem").exists()
     assert {m.kind for m in members().values()} == {Kind.OPERATOR, Kind.OWNER, Kind.CENTER}
 
 

@@ -121,25 +121,49 @@ def test_strangers_do_not_connect(network: Network, tmp_path: Path) -> None:
     assert "Traceback" not in other.stderr
 
 
+def test_whoever_joined_elsewhere_gets_a_certificate_with_the_first_command(
+    network: Network, tmp_path: Path
+) -> None:
+    root = ["--network", str(own_network(network.processes.center))]
+    own = tmp_path / "acme"
+    letters = [str(tmp_path / f"acme.{kind}") for kind in ("invitation", "request", "admission")]
+    for command in (
+        ["invite", "--owner-name", "acme", "-o", letters[0], *root],
+        ["join", letters[0], "--to", str(own), "-o", letters[1]],
+        ["admit", letters[1], "-o", letters[2], *root],
+        ["join", letters[2], "--to", str(own)],
+    ):
+        ended = network.daitn("network", *command)
+        assert ended.returncode == 0, ended.stderr
+    assert not has_entered(own / "tls")
+    environment = {"DAITN_CENTER": network.processes.endpoint, "DAITN_NETWORK": str(own)}
+    ended = daitn("get", "nodes", **environment)
+    assert ended.returncode == 0, ended.stderr
+    assert has_entered(own / "tls")
+
+
 def test_a_revoked_site_loses_its_links_and_gets_no_certificate(network: Network) -> None:
     folder = NetworkFolder(own_network(network.processes.center))
-    known = renewals(network, "north")
-    wait_until(lambda: renewals(network, "north") > known)
-    folder.revoke(Kind.SITE, "north", clock.wall_s())
+    known = renewals(network, "west")
+    wait_until(lambda: renewals(network, "west") > known)
+    wait_until(lambda: linked(network))
+    folder.revoke(Kind.SITE, "west", clock.wall_s())
 
-    def refused() -> bool:
-        log = (network.folder / "logs/center.log").read_text()
+    def refused_by(name: str) -> bool:
+        log = (network.folder / f"logs/{name}.log").read_text()
         return "ends: its certificate's holder is no member" in log
 
-    wait_until(refused)
-    north = Path(next(node.tls for node in network.processes.nodes if node.site == "north"))
-    known = renewals(network, "north")
+    wait_until(lambda: refused_by("center"))
+    wait_until(lambda: refused_by("east"))
+    wait_until(lambda: not network.json("steer", "--site", "east")["links"][0]["up"])
+    west = Path(next(node.tls for node in network.processes.nodes if node.site == "west"))
+    known = renewals(network, "west")
     others = renewals(network, "east")
     wait_until(lambda: renewals(network, "east") > others + 2)
-    assert renewals(network, "north") == known
-    assert renewal_after_s(north, clock.wall_s()) <= 0
+    assert renewals(network, "west") == known
+    assert renewal_after_s(west, clock.wall_s()) <= 0
     nodes = {node["descriptor"]["site"] for node in network.json("get", "nodes")}
-    assert nodes == {"east", "west", "mpvu"}
+    assert nodes == {"east", "north", "mpvu"}
 
 
 def queried(exam: Path, server: OpenAiServer) -> list[dict[str, Any]]:
