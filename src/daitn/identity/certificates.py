@@ -57,6 +57,7 @@ __all__ = [
     "holds",
     "hosts_of",
     "keep",
+    "membership_ends_at_s",
     "renewal_after_s",
     "requested",
 ]
@@ -248,6 +249,11 @@ def has_entered(folder: Path) -> bool:
     """Whether the folder's certificate is from a control centre, and not the membership's."""
     (name,) = _current(folder).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return not str(name.value).startswith(ENTRY)
+
+
+def membership_ends_at_s(folder: Path) -> float:
+    """When the membership's certificate ends. Raises `OSError` and `ValueError` without one."""
+    return _read(folder / MEMBERSHIP).not_valid_after_utc.timestamp()
 
 
 def renewal_after_s(folder: Path, now_s: float) -> float:

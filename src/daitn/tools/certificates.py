@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from daitn.identity.certificates import (
     fall_back,
     has_entered,
     keep,
+    membership_ends_at_s,
     renewal_after_s,
     requested,
 )
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _ASK_TIMEOUT_S: Final = 10.0
 _AGAIN_S: Final = 1.0
+_WARN_S: Final = 7 * 86400.0
+"""How long before it ends the log says so of the certificate that was read once."""
 _MOST_WAIT_S: Final = 60.0
 """Time passes while a machine sleeps, so the wait for a renewal is taken in steps."""
 
@@ -82,8 +86,11 @@ class CertificateRenewal:
         await self._tasks.close()
 
     async def _renew_forever(self) -> None:
-        said = ""
+        said, ends_at_s = "", membership_ends_at_s(self._folder)
         while True:
+            if clock.wall_s() > ends_at_s - _WARN_S:
+                log.warning("what this process shows to who connects ends soon: restart it")
+                ends_at_s = math.inf
             fall_back(self._folder, clock.wall_s())
             after_s = renewal_after_s(self._folder, clock.wall_s())
             if after_s > 0:
