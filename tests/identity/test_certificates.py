@@ -22,12 +22,13 @@ from daitn.identity.certificates import (
     found_authority,
     has_entered,
     holds,
+    hosts_of,
     keep,
     renewal_after_s,
     requested,
 )
 from daitn.identity.keys import SigningKey
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.roster import Kind
 from daitn.tools import clock
 from tests.scenes.certificates import certified_member
@@ -129,6 +130,12 @@ def test_a_bad_host_is_named(tmp_path: Path, host: str) -> None:
         requested(tmp_path / "a", [host])
     assert refused.value.field == "--host"
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("hosts", [["a.example.org"] * 33, ["a." * 127]])
+def test_nobody_has_countless_hosts(tmp_path: Path, hosts: list[str]) -> None:
+    with pytest.raises(Corrupt, match="hosts"):
+        hosts_of(requested(tmp_path / "a", hosts))
 
 
 def test_a_damaged_authority_is_named(tmp_path: Path) -> None:

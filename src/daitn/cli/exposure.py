@@ -109,7 +109,7 @@ def _connects(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
 
 
 def _is_encrypted(address: str) -> bool:
-    return address.startswith(("tls/", "quic/", "https://"))
+    return address.startswith(("tls/", "https://"))
 
 
 def _is_loopback(address: str) -> bool:

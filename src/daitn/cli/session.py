@@ -146,7 +146,7 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
     """
     identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
-    if identity is not None and center.startswith(("tls/", "quic/")):
+    if identity is not None and center.startswith("tls/"):
         await _certify(center, identity)
     async with carrier(center) as fabric:
         await refresh_roster(center, fabric, tell=bool(owner))

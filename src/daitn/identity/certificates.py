@@ -72,6 +72,9 @@ _AUTHORITY_KEY = "authority-key.pem"
 _AUTHORITY_DAYS = 3650
 _BACKDATED = datetime.timedelta(hours=1)
 """Tolerates clocks that differ."""
+_MOST_HOSTS = 32
+_LONGEST_HOST = 253
+"""Characters of a name in the DNS (RFC 1035)."""
 _LATEST_S = 253402300799.0
 """The last second that X.509 can tell: 9999-12-31."""
 _CONNECTS = (ExtendedKeyUsageOID.CLIENT_AUTH,)
@@ -220,7 +223,12 @@ def requested(folder: Path, hosts: Sequence[str] = ()) -> str:
 def hosts_of(request: str) -> tuple[str, ...]:
     """The hosts that a request is for. Raises `Corrupt` if it is no request that its key signed."""
     _, names = _read_request(request)
-    return tuple(str(name.value) for name in names)
+    hosts = tuple(str(name.value) for name in names)
+    if len(hosts) > _MOST_HOSTS or any(len(host) > _LONGEST_HOST for host in hosts):
+        raise Corrupt(
+            f"it is for {len(hosts)} hosts", field="certificate", fix="ask for fewer, shorter ones"
+        )
+    return hosts
 
 
 def keep(folder: Path, certificates: Certificates, *, issuer: str = "") -> None:

@@ -9,9 +9,9 @@ both ends take it for broken. Measured: 0.6 ms until it is gone.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
-import re
 import socket
 import stat
 import time
@@ -22,6 +22,7 @@ import zenoh
 
 from daitn.identity.certificates import ENTRY
 from daitn.tools.fabric.delivery import call_on
+from daitn.tools.tasks import Tasks
 
 __all__ = ["LinkGuard"]
 
@@ -31,7 +32,10 @@ _CHECK_S: Final = 1.0
 _ENTRY_S: Final = 60.0
 """How long a control centre keeps a link of who has not asked for a certificate yet."""
 _DESCRIPTORS: Final = "/dev/fd"
-_ENCRYPTED: Final = re.compile(r"(tls|quic)/(.*):(\d+)")
+_ENCRYPTED: Final = "tls/"
+
+_End = tuple[str, int]
+"""IP address and port."""
 
 
 class LinkGuard:
@@ -59,18 +63,18 @@ class LinkGuard:
         self._events = self._info.declare_link_events_listener(
             lambda event: call_on(loop, lambda: self._happened(event))
         )
-        self._task = loop.create_task(self._check_forever(), name="links")
+        self._tasks = Tasks()
+        self._tasks.spawn(self._check_forever(), "links")
 
     async def close(self) -> None:
         """Guard no longer."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
         self._events.undeclare()  # type: ignore[no-untyped-call]
 
     def renew(self) -> None:
         """End the links that this process made, which it makes again with its new certificate."""
         for link in self._info.links():
-            if _ENCRYPTED.fullmatch(link.src) and not self._is_accepted(link):
+            if link.src.startswith(_ENCRYPTED) and not self._is_accepted(link):
                 _end(link)
 
     def _happened(self, event: zenoh.LinkEvent) -> None:
@@ -86,7 +90,7 @@ class LinkGuard:
             await asyncio.sleep(_CHECK_S)
 
     def _check(self, link: zenoh.Link) -> None:
-        if _ENCRYPTED.fullmatch(link.src) is None:
+        if not link.src.startswith(_ENCRYPTED):
             return
         name = link.auth_identifier or ""
         key = name.removeprefix(ENTRY)
@@ -113,13 +117,16 @@ class LinkGuard:
 
 def _end(link: zenoh.Link) -> bool:
     """Shut a link's socket down. Returns whether it was there."""
-    ports = tuple(int(address.rpartition(":")[2]) for address in (link.src, link.dst))
+    try:
+        ends = _read(link.src), _read(link.dst)
+    except ValueError:
+        return False
     for name in os.listdir(_DESCRIPTORS):
         try:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             with socket.socket(fileno=os.dup(int(name))) as found:
-                if found.type == socket.SOCK_STREAM and _ports_of(found) == ports:
+                if found.type == socket.SOCK_STREAM and _ends(found) == ends:
                     found.shutdown(socket.SHUT_RDWR)
                     return True
         except OSError:  # It was closed meanwhile, or is no connection.
@@ -127,7 +134,22 @@ def _end(link: zenoh.Link) -> bool:
     return False
 
 
-def _ports_of(connection: socket.socket) -> tuple[int, ...]:
+def _ends(connection: socket.socket) -> tuple[_End, ...]:
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return ()
-    return connection.getsockname()[1], connection.getpeername()[1]
+    return tuple(
+        (_address(end[0]), end[1]) for end in (connection.getsockname(), connection.getpeername())
+    )
+
+
+def _read(endpoint: str) -> _End:
+    """Of `tls/127.0.0.1:7447` or `tls/[::1]:7447`."""
+    host, _, port = endpoint.partition("/")[2].rpartition(":")
+    return _address(host.strip("[]")), int(port)
+
+
+def _address(text: str) -> str:
+    """Raises `ValueError` for no IP address."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

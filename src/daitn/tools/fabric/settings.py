@@ -12,7 +12,7 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["FabricSettings"]
 
 _GROUP = re.compile(r"(22[4-9]|23\d)(\.\d{1,3}){3}:(\d{1,5})")
-_ENDPOINT = re.compile(r"(tcp|tls|quic)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
+_ENDPOINT = re.compile(r"(tcp|tls)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
 
 class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,8 +30,8 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether this peer communicates only with the peers it is connected to, and exchanges no
     gossip. It retries broken connections more often."""
     tls: str = ""
-    """Folder as described in `identity/certificates.py`: on endpoints that begin with `tls/` or
-    `quic/`, both ends present certificates of the network's authority. Empty: none."""
+    """Folder as described in `identity/certificates.py`: on endpoints that begin with
+    `tls/`, both ends present certificates of the network's authority. Empty: none."""
     fenced: bool = False
     """Whether others may say through this session what sites say, and nothing else; see
     `fence.py`. Of a control centre."""
