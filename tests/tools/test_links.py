@@ -30,8 +30,10 @@ def members(tmp_path: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def hub(folder: Path, roster: set[str], *, brief: bool = False) -> AsyncIterator[ZenohFabric]:
-    settings = FabricSettings(mode="router", listen=("tls/127.0.0.1:0",), tls=str(folder / "hub"))
+async def hub(
+    folder: Path, roster: set[str], *, brief: bool = False, listen: str = "tls/127.0.0.1:0"
+) -> AsyncIterator[ZenohFabric]:
+    settings = FabricSettings(mode="router", listen=(listen,), tls=str(folder / "hub"))
     fabric = await open_zenoh(settings)
     guard = fabric.guarded(roster.__contains__, brief=brief)
     try:
@@ -42,7 +44,11 @@ async def hub(folder: Path, roster: set[str], *, brief: bool = False) -> AsyncIt
 
 
 async def client(folder: Path, name: str, at: ZenohFabric) -> ZenohFabric:
-    settings = FabricSettings(mode="client", connect=at.endpoints, tls=str(folder / name))
+    settings = FabricSettings(
+        mode="client",
+        connect=(at.endpoints[0].replace("[::]", "127.0.0.1"),),
+        tls=str(folder / name),
+    )
     return await open_zenoh(settings, connect_timeout_s=5.0)
 
 
@@ -73,11 +79,12 @@ async def until(answers: bool, fabric: ZenohFabric) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("listen", ["tls/127.0.0.1:0", "tls/[::]:0"])
 async def test_the_links_of_a_revoked_member_end_and_others_stay(
-    tmp_path: Path, members: dict[str, str]
+    tmp_path: Path, members: dict[str, str], listen: str
 ) -> None:
     roster = set(members.values())
-    async with hub(tmp_path, roster) as center:
+    async with hub(tmp_path, roster, listen=listen) as center:
         await center.serve("daitn/echo", echo)
         north, south = [await client(tmp_path, name, center) for name in ("north", "south")]
         try:
