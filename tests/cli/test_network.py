@@ -73,10 +73,12 @@ def test_a_site_joins_and_leaves(folder: Path) -> None:
         "authority.pem",
         "certificate.pem",
         "key.pem",
+        "membership.pem",
     }
     assert stat.S_IMODE((state / "key").stat().st_mode) == 0o600
     ghr = members()["ghr"]
     assert ghr.public_key == SigningKey.at(state / "key").public
+    assert ghr.hosts == ("ghr.example.org", "10.0.0.9")
     assert (ghr.roles, ghr.owner, ghr.jurisdiction) == (("data", "compute"), "nih", "US")
     secret = (state / "key").read_text(), (state / "tls/key.pem").read_text()
     for sent in ("ghr.request", "ghr.admission"):
@@ -105,6 +107,8 @@ def test_owners_operators_and_the_control_centre_join_too(folder: Path) -> None:
         good("admit", f"{name}.request")
         good("join", f"{name}.admission")
         assert members()[name].public_key == SigningKey.at(Path(key)).public
+    assert Path("daitn-center/tls/issuer.pem").is_file()
+    assert not Path("acme/tls/issuer.pem").exists()
     assert {m.kind for m in members().values()} == {Kind.OPERATOR, Kind.OWNER, Kind.CENTER}
 
 
@@ -250,6 +254,77 @@ def test_insecure_is_alone_on_its_machine(
         live_roster(config)
     assert raised.value.field == field
     assert raised.value.fix
+
+
+FACILITY = {"roles": ["forwarder", "facility"]}
+GATEWAY = {"roles": ["forwarder", "gateway"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"listen": ["tcp/0.0.0.0:0"]}, "listen"),
+        ({"listen": ["tls/0.0.0.0:0", "tcp/[::]:0"]}, "listen"),
+        ({"listen": ["tcp/127.0.0.1.example.org:0"]}, "listen"),
+        ({"center": ["tls/10.0.0.1:7447", "tcp/10.0.0.1:7447"]}, "center"),
+        ({"forwarder": {"listen": ["tcp/10.0.0.1:0"]}}, "forwarder.listen"),
+        (
+            {"forwarder": {"neighbours": {"south": ["tcp/south.example.org:7"]}}},
+            "forwarder.neighbours.south",
+        ),
+        ({**GATEWAY, "gateway": {"listen": "0.0.0.0:0"}}, "gateway.listen"),
+        ({**GATEWAY, "gateway": {"advertise": "http://10.0.0.1:80/"}}, "gateway.advertise"),
+        ({**FACILITY, "facility": {"listen": "[::]:0"}}, "facility.listen"),
+        ({**FACILITY, "facility": {"advertise": "http://mdf.example.org"}}, "facility.advertise"),
+    ],
+)
+def test_nobody_speaks_in_the_open_beyond_the_machine(
+    folder: Path, changes: dict[str, Any], field: str
+) -> None:
+    config = read_node(written("node.yaml", {**NODE, **changes}), "")
+    with pytest.raises(InvalidInput) as raised:
+        live_roster(config)
+    assert raised.value.field == field
+    assert "not encrypted" in raised.value.problem
+    assert "tls/" in raised.value.fix or "https://" in raised.value.fix
+
+
+def test_a_control_centre_does_not_speak_in_the_open_either(folder: Path) -> None:
+    for field in ("listen", "root"):
+        path = written("center.yaml", {"state": "c", field: ["tcp/10.0.0.1:7447"]})
+        with pytest.raises(InvalidInput) as raised:
+            live_roster(read_center(path))
+        assert raised.value.field == field
+    ended = daitn("center", "-c", "center.yaml")
+    assert ended.returncode == 2
+    assert "not encrypted" in ended.stderr
+
+
+def test_a_command_does_not_speak_in_the_open_beyond_the_machine(folder: Path) -> None:
+    ended = daitn("get", "nodes", DAITN_CENTER="tcp/10.0.0.1:7447", DAITN_NETWORK="network")
+    assert ended.returncode == 2, ended.stderr
+    assert "DAITN_CENTER" in ended.stderr
+    assert "tls/10.0.0.1:7447" in ended.stderr
+    ended = daitn("query", "hello", "--key", "secret", "--gateway", "http://10.0.0.1:7480")
+    assert ended.returncode == 2, ended.stderr
+    assert "not encrypted" in ended.stderr
+
+
+def test_a_key_that_goes_to_its_server_in_the_open_is_warned_of(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned(**upstream: str) -> bool:
+        caplog.clear()
+        facility = {"upstreams": [{"name": "doctor", **upstream}]}
+        config = read_node(written("f.yaml", {**NODE, **FACILITY, "facility": facility}), "")
+        with pytest.raises(NotFound):  # No roster, which is asked for afterwards.
+            live_roster(config)
+        return "travels unencrypted" in caplog.text
+
+    assert warned(url="http://10.0.0.1:8000/v1", key_env="KEY")
+    assert not warned(url="http://10.0.0.1:8000/v1")
+    assert not warned(url="https://models.example.org/v1", key_env="KEY")
+    assert not warned(url="http://127.0.0.1:8000/v1", key_env="KEY")
 
 
 @pytest.mark.parametrize(

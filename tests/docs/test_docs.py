@@ -185,7 +185,7 @@ def test_a_reader_encrypts_the_network(tmp_path: Path) -> None:
     told = _walk(ENCRYPTED_WALK, tmp_path)
     assert re.search(r"lab +alive", told)
     assert "exit code 2" in told
-    assert "DAITN_TLS" in told
+    assert "not encrypted" in told
 
 
 @pytest.mark.processes
@@ -223,7 +223,7 @@ def _walk(walk: Sequence[str], folder: Path) -> str:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DAITN_CENTER": f"tcp/127.0.0.1:{ports['7447']}",
+        "DAITN_CENTER": f"tls/127.0.0.1:{ports['7447']}",
         "DAITN_GATEWAY": f"http://127.0.0.1:{ports['7480']}",
         # `pip install` of a reader's recipe: into the test's folder, and from no index.
         "PIP_TARGET": installed,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from daitn.identity.certificates import AUTHORITY, certify, hosts_of, keep, requested
+from daitn.identity.certificates import AUTHORITY, Issuer, hosts_of, keep, requested
 from daitn.identity.invitations import (
     Claim,
     Invitation,
@@ -100,16 +100,18 @@ def test_an_invited_site_joins(network: NetworkFolder, tmp_path: Path) -> None:
     csr = requested(tmp_path / "tls", ["ghr.example.org", "10.0.0.9"])
     request = answer_invitation(invitation, key, csr)
     claim = check_request(request, "clinics", network.root.public, NOW_S)
-    roster = network.admit_invited(claim.id, claim.member(key.public, NOW_S), NOW_S)
+    hosts = hosts_of(request.certificate)
+    assert hosts == ("ghr.example.org", "10.0.0.9")
+    roster = network.admit_invited(claim.id, claim.member(key.public, NOW_S, hosts), NOW_S)
     member = roster.current(NOW_S)[key.public]
+    assert member.hosts == hosts
     assert (member.name, member.roles, member.owner) == ("ghr", GHR.roles, "nih")
     assert member.until_s == NOW_S + 30 * DAY_S
     assert roster.version == 2
 
-    assert hosts_of(request.certificate) == ("ghr.example.org", "10.0.0.9")
-    issued = certify(request.certificate, network.authority, 30)
+    issued = Issuer.authority(network.authority).certify(request.certificate, member)
     keep(tmp_path / "tls", issued)
-    certificate = x509.load_pem_x509_certificate(issued.certificate.encode())
+    certificate = x509.load_pem_x509_certificate(issued.membership.encode())
     certificate.verify_directly_issued_by(
         x509.load_pem_x509_certificate((network.authority / AUTHORITY).read_bytes())
     )
@@ -177,7 +179,7 @@ def test_garbage_is_no_letter(tmp_path_factory: pytest.TempPathFactory, content:
 def test_what_is_no_request_for_a_certificate_is_refused(network: NetworkFolder) -> None:
     for text in ("", "garbage", "-----BEGIN CERTIFICATE REQUEST-----\n"):
         with pytest.raises(Corrupt, match="no request for a certificate"):
-            certify(text, network.authority, 30)
+            Issuer.authority(network.authority).certify(text, site("ghr"))
 
 
 def test_who_is_revoked_is_gone_and_who_is_unknown_is_named(network: NetworkFolder) -> None:

@@ -43,24 +43,20 @@ def forwarder(site: str, **changes: Any) -> dict[str, Any]:
 
 
 class Scene:
-    """Two forwarders under TLS, and whoever else comes."""
+    """Two forwarders, and whoever else comes.
+
+    Without TLS, so that signatures alone keep strangers out.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tls = str(folder / "tls")
-        options = ["--host", "127.0.0.1", "--authority", str(folder / "authority")]
-        assert daitn("certificate", self.tls, *options).returncode == 0
-        self.center = f"tls/127.0.0.1:{free_port()}"
-        self.shared = {
-            "center": [self.center],
-            "listen": ["tls/127.0.0.1:0"],
-            "tls": self.tls,
-        }
+        self.center = f"tcp/127.0.0.1:{free_port()}"
+        self.shared = {"center": [self.center], "listen": ["tcp/127.0.0.1:0"]}
         plain = {
-            "center": {"listen": [self.center], "state": "state/center", "tls": self.tls},
+            "center": {"listen": [self.center], "state": "state/center"},
             "defaults": self.shared,
             "nodes": [
-                forwarder(site, forwarder={"listen": ["tls/127.0.0.1:0"]}) for site in sorted(SITES)
+                forwarder(site, forwarder={"listen": ["tcp/127.0.0.1:0"]}) for site in sorted(SITES)
             ],
         }
         path = folder / "network.yaml"
@@ -100,15 +96,14 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setenv("DAITN_TLS", str(tmp_path / "tls"))
+def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
     yield made
     made.end()
 
 
-def test_a_certificate_is_no_membership_and_a_member_has_its_roles_only(scene: Scene) -> None:
-    part = {"listen": ["tls/127.0.0.1:0"]}
+def test_a_stranger_is_no_member_and_a_member_has_its_roles_only(scene: Scene) -> None:
+    part = {"listen": ["tcp/127.0.0.1:0"]}
     scene.start(forwarder("stranger", forwarder=part))
     wait_until(lambda: "stranger is not admitted: it is not in the roster" in scene.log("center"))
     assert "nobody listens to it until the operator admits it" in scene.log("stranger")

@@ -18,8 +18,12 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from daitn.cli import identity as identities
+from daitn.identity.certificates import ENTRY, requested
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.orders import sign_order
 from daitn.identity.signing import sign_advert, sign_attestation, sign_report
@@ -30,6 +34,8 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobView
 from daitn.objects.messages import (
+    CertificateAnswer,
+    CertificateQuestion,
     ChunkRequest,
     ModelsNeeded,
     Sensed,
@@ -163,8 +169,28 @@ async def test_a_member_commands_no_site(network: Network, who: str) -> None:
 @pytest.mark.parametrize("who", ["north", "mpvu"])
 async def test_a_site_is_no_owner_and_no_operator(network: Network, who: str) -> None:
     async with speaking(network, who) as fabric:
-        for verb in sorted(set(CENTER_VERBS) - {"report", "name"}):
+        for verb in sorted(set(CENTER_VERBS) - {"report", "name", "certify"}):
             assert "may not do this" in await refusal(fabric, keys.center_do(verb))
+
+
+@pytest.mark.parametrize("who", ["north", "curious", "operator"])
+async def test_a_member_gets_certificates_of_its_own_only(
+    network: Network, who: str, tmp_path: Path
+) -> None:
+    """Whatever it asks for: the roster says who it is, and at which hosts."""
+    question = CertificateQuestion(request=requested(tmp_path, ["control.example.org"]))
+    async with speaking(network, who) as fabric:
+        reply = await fabric.request(keys.center_do("certify"), encode(question), timeout_s=20)
+    given = decode(reply, CertificateAnswer)
+    asked = identity(network, who)
+    assert asked is not None
+    for pem in (given.membership, given.certificate):
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        assert str(name.value).removeprefix(ENTRY) == asked.key.public
+        assert b"control.example.org" not in certificate.public_bytes(Encoding.DER)
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert not constraints.value.ca
 
 
 async def test_an_owner_does_not_steer(network: Network) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from daitn.files.items import ItemStore
 from daitn.files.lock import FolderLock
-from daitn.identity.certificates import issue
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.corpora.records import QaPair, write_records
@@ -28,6 +27,7 @@ from daitn.objects.models import ModelRef
 from daitn.tools.membership import FileKeys
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import chunk_sizes
+from tests.scenes.certificates import certified_member
 
 SOURCE = Path(__file__).parents[2] / "src" / "daitn"
 MAY_RENAME = {"files/atomic.py", "tools/mobility/disk.py", "cli/founding.py"}
@@ -98,7 +98,7 @@ KEEPS: dict[str, Callable[[Path], object]] = {
     "keys of others": lambda at: FileKeys(at / "known").put(SiteId("ghr"), "key"),
     "its own key": lambda at: SigningKey.at(at / "new" / "key"),
     "a class's key": lambda at: ReceiverKey.at(at / "new" / "class"),
-    "a certificate": lambda at: issue(at / "new" / "a", at / "authority", ["localhost"], 1),
+    "a certificate": lambda at: certified_member(at / "new" / "a", at / "authority"),
     "its start": lambda at: started_at_s(at, 1.0),
     "records": lambda at: write_records(at / "new" / "qa.jsonl", [PAIR]),
     "its state folder": lambda at: FolderLock(at / "new" / "state").release(),

@@ -18,10 +18,8 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str = CENTER_SITE
     """What the roster calls it; each control centre of a network has its own."""
-    listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tcp/127.0.0.1:7447",)
+    listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tls/127.0.0.1:7447",)
     """Endpoints at which nodes and owners reach it."""
-    tls: str = ""
-    """Folder that `daitn certificate` made, for endpoints that begin with `tls/`."""
     state: str = "daitn-center"
     """Folder for the key, the roster, jobs, and weights that owners bring."""
     roster: str = ""
@@ -42,10 +40,19 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     database: str = ""
     """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
     folder."""
+    certificate_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 24.0
+    """How long the certificates hold that it issues to members; they are renewed half-way."""
+
+    @property
+    def tls(self) -> str:
+        """Folder of its certificates; none without a roster."""
+        return "" if self.insecure else str(Path(self.state, "tls"))
 
 
 def check_center_config(plain: object, folder: Path) -> CenterConfig:
     """Check plain data from a file. Raises `InvalidInput` naming the field."""
+    if isinstance(plain, dict) and plain.get("insecure") is True:
+        plain = {"listen": ["tcp/127.0.0.1:7447"], **plain}
     config = checked({} if plain is None else plain, CenterConfig, "center")
     checked_name(config.name, "name")
     for position, site in enumerate(config.verifiers):
@@ -53,6 +60,5 @@ def check_center_config(plain: object, folder: Path) -> CenterConfig:
     return msgspec.structs.replace(
         config,
         state=str((folder / config.state).resolve()),
-        tls=str((folder / config.tls).resolve()) if config.tls else "",
         roster=str((folder / config.roster).resolve()) if config.roster else "",
     )

@@ -18,6 +18,7 @@ from daitn.center.jobs import JobService
 from daitn.center.names import BareNames
 from daitn.control.jobs.job import Job
 from daitn.files.atomic import make_folder
+from daitn.identity.certificates import Issuer
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
@@ -35,6 +36,8 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import (
+    CertificateAnswer,
+    CertificateQuestion,
     ModelsNeeded,
     RecipeQuestion,
     WorkReceipt,
@@ -100,6 +103,7 @@ class ControlCenter:
         """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
         `fabric`; none on one without signatures."""
         self._orders = identity.orders() if identity else None
+        self._config = config
         self._open_jobs = config.open_jobs
         state = Path(config.state)
         make_folder(state)
@@ -108,7 +112,8 @@ class ControlCenter:
         self._store = DiskBlobStore(state / "models")
         self._releases = Releases(state / "releases", self._store)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
-        self._witness = Witness(self._journal, SigningKey.at(state / "key"))
+        self._key = SigningKey.at(state / "key")
+        self._witness = Witness(self._journal, self._key)
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
         )
@@ -194,7 +199,24 @@ class ControlCenter:
             "served": self._on_served,
             "qrrt": self._on_qrrt,
             "steer": self._advisor.on_steer,
+            "certify": self._on_certify,
         }
+
+    async def _on_certify(self, key: str, payload: bytes) -> bytes:
+        """`CertificateQuestion` -> `CertificateAnswer`: certificates of the member who asks."""
+        member = caller()
+        if member is None:
+            raise Refused("certificates are for members", field="sender", fix="join the network")
+        issuer = Issuer.center(Path(self._config.tls), self._key)
+        lasts_s = 3600.0 * self._config.certificate_hours
+        issued = issuer.certify(decode(payload, CertificateQuestion).request, member, lasts_s)
+        return encode(
+            CertificateAnswer(
+                authority=issued.authority,
+                membership=issued.membership,
+                certificate=issued.certificate,
+            )
+        )
 
     async def _on_submit(self, key: str, payload: bytes) -> bytes:
         """`SubmitIntent` -> `JobView`: start a job; the same order again is the same job."""

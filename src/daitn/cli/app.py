@@ -9,7 +9,6 @@ import typer
 from daitn import __version__
 from daitn.cli import (
     audit,
-    certificates,
     data,
     deploy,
     describe,
@@ -58,7 +57,6 @@ app.command()(steering.traceroute)
 app.command()(steering.trace)
 app.command()(steering.steer)
 app.command()(keys.key)
-app.command()(certificates.certificate)
 app.add_typer(joining.app, name="network")
 app.add_typer(tokens.app, name="token")
 app.add_typer(models.app, name="model")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.cli.founding import found_network
-from daitn.cli.identity import network_identity, person_identity
+from daitn.cli.identity import network_identity, person_identity, tls_folder
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
@@ -95,7 +95,9 @@ class EmbeddedNetwork:
         Attempts are short, so that an early exit of a process, or an interrupt, is noticed between
         them.
         """
-        settings = FabricSettings(mode="client", connect=(self.endpoint,), tls=self.center.tls)
+        settings = FabricSettings(
+            mode="client", connect=(self.endpoint,), tls=tls_folder(self.endpoint)
+        )
         began_s = time.monotonic()
         while True:
             self.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import re
@@ -11,13 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from daitn.center.config import CenterConfig
+from daitn.cli.exposure import LOCAL_HOSTS, check_alone, check_encrypted, reached_at
 from daitn.cli.network import own_network
 from daitn.files.atomic import make_folder
+from daitn.identity.certificates import LASTS_S
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.errors import NotFound
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
 from daitn.tools.roster import LiveRoster
@@ -58,19 +59,27 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     own: list[CenterConfig | NodeConfig] = [center]
     own += [node for node in nodes if node.roster == center.roster and not node.insecure]
     network.admit(*(_member(config, now_s) for config in own), now_s=now_s)
+    for config in own:
+        _equip(config, network, 3600.0 * center.certificate_hours)
     roster = network.roster()
     if roster.until_s - now_s < (roster.until_s - roster.issued_at_s) / 2:
         network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
+    network.equip(Kind.OPERATOR, OPERATOR)
     for config in own:
         _link(config, folder)
 
 
-def admit_local(network: NetworkFolder, *configs: CenterConfig | NodeConfig) -> None:
+def admit_local(
+    network: NetworkFolder, *configs: CenterConfig | NodeConfig, hosts: Iterable[str] = ()
+) -> None:
     """Admit processes of this machine as their files describe them: make their keys, and put the
-    roster into their state folders."""
+    roster and certificates into their state folders. `hosts`: see `Member`; besides those that
+    their files name."""
     now_s = clock.wall_s()
-    network.admit(*(_member(config, now_s) for config in configs), now_s=now_s)
+    more = tuple(hosts)
+    network.admit(*(_member(config, now_s, more) for config in configs), now_s=now_s)
     for config in configs:
+        _equip(config, network)
         write_roster(Path(config.state) / ROSTER, network.file())
         _link(config, network.path)
 
@@ -95,13 +104,14 @@ def network_of(endpoint: str) -> Path:
 def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
     """The roster of a process; none if its file does without one.
 
-    Raises `InvalidInput` for a process without a roster that others could reach, and as
-    `LiveRoster` does.
+    Raises `InvalidInput` for a process without a roster that others could reach, for one that
+    reaches other machines unencrypted, and as `LiveRoster` does.
     """
     if config.insecure:
-        _check_alone(config)
+        check_alone(config)
         log.warning("no roster: everybody who reaches this process may do anything")
         return None
+    check_encrypted(config)
     state = Path(config.state)
     roster = LiveRoster(state, Path(config.roster) if config.roster else None)
     own, known = _member(config, now_s=0.0), roster.member(*_identity(config))
@@ -131,12 +141,20 @@ def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
     return Kind.CENTER, config.name
 
 
-def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
+def _equip(
+    config: CenterConfig | NodeConfig, network: NetworkFolder, lasts_s: float = LASTS_S
+) -> None:
+    """Give a process of this machine its certificates, unless it has good ones."""
+    network.equip(*_identity(config), Path(config.tls), lasts_s)
+
+
+def _member(config: CenterConfig | NodeConfig, now_s: float, hosts: tuple[str, ...] = ()) -> Member:
     kind, name = _identity(config)
     key = SigningKey.at(Path(config.state) / "key")
     until_s = now_s + MEMBER_DAYS * DAY_S
+    hosts = tuple(dict.fromkeys((*LOCAL_HOSTS, *reached_at(config), *hosts)))
     if isinstance(config, CenterConfig):
-        return Member(name=name, kind=kind, public_key=key.public, until_s=until_s)
+        return Member(name=name, kind=kind, public_key=key.public, until_s=until_s, hosts=hosts)
     return Member(
         name=name,
         kind=kind,
@@ -145,53 +163,13 @@ def _member(config: CenterConfig | NodeConfig, now_s: float) -> Member:
         roles=config.roles,
         owner=config.owner,
         jurisdiction=config.jurisdiction,
+        hosts=hosts,
     )
 
 
 def _covers(known: Member, own: Member) -> bool:
     same = (known.owner, known.jurisdiction) == (own.owner, own.jurisdiction)
     return same and set(own.roles) <= set(known.roles)
-
-
-def _check_alone(config: CenterConfig | NodeConfig) -> None:
-    """Raise `InvalidInput` if the process listens to other machines."""
-    if config.roster:
-        raise InvalidInput(
-            "a process has a roster, or is insecure",
-            field="insecure",
-            fix="remove one of roster and insecure",
-        )
-    for field, endpoint in _listens(config):
-        if not _is_loopback(endpoint):
-            raise InvalidInput(
-                f"without a roster, a process may not be reached from outside at {endpoint}",
-                field=field,
-                fix="listen at 127.0.0.1; or remove insecure, and make a roster: `daitn network "
-                "init FOLDER`, then `daitn network admit` this file",
-            )
-
-
-def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
-    yield from (("listen", endpoint) for endpoint in config.listen)
-    if isinstance(config, CenterConfig):
-        return
-    if config.facility is not None:
-        yield "facility.listen", config.facility.listen
-    if config.gateway is not None:
-        yield "gateway.listen", config.gateway.listen
-    if config.forwarder is not None:
-        yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
-        if config.forwarder.scout:
-            yield "forwarder.scout", config.forwarder.scout
-
-
-def _is_loopback(endpoint: str) -> bool:
-    """Of `tcp/127.0.0.1:7447`, `https://localhost:7480` or `[::1]:0`."""
-    host = endpoint.rpartition("/")[2].rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _link(config: CenterConfig | NodeConfig, folder: Path) -> None:

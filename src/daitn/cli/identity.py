@@ -9,7 +9,7 @@ from pathlib import Path
 
 from daitn.cli.founding import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
-from daitn.identity.network import key_path, own_key
+from daitn.identity.network import key_path, own_key, persons_certificates
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.roster import Kind
@@ -20,7 +20,22 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.roster import LiveRoster
 
-__all__ = ["network_identity", "owner_identity", "person_identity", "refresh_roster"]
+__all__ = [
+    "network_identity",
+    "owner_identity",
+    "person_identity",
+    "refresh_roster",
+    "tls_folder",
+]
+
+
+def tls_folder(endpoint: str) -> str:
+    """The folder of certificates with which commands connect to an endpoint; none if no network is
+    known there."""
+    folder = _folder(endpoint)
+    if folder is None:
+        return ""
+    return str(persons_certificates(folder))
 
 
 def person_identity(endpoint: str) -> Identity | None:

@@ -14,7 +14,7 @@ from daitn.cli.network import read_center, read_network, read_node
 from daitn.cli.roster import NetworkOption, TellOption, app, root_folder, tell
 from daitn.cli.session import DEFAULT_CENTER, CenterOption, JsonOption, print_json, run, screen
 from daitn.files.atomic import make_folder
-from daitn.identity.certificates import Issued, certify, hosts_of, keep, requested
+from daitn.identity.certificates import Certificates, Issuer, hosts_of, keep, requested
 from daitn.identity.invitations import (
     Admission,
     Claim,
@@ -27,7 +27,7 @@ from daitn.identity.invitations import (
     write_letter,
 )
 from daitn.identity.keys import SigningKey, key_mark
-from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder, key_path
+from daitn.identity.network import DAY_S, MEMBER_DAYS, TLS, NetworkFolder, key_path
 from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
 from daitn.node.config import NodeConfig, read_yaml
 from daitn.objects.descriptors import Role
@@ -206,6 +206,14 @@ def admit(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The admission; default NAME.admission.")
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host",
+            help="Of a file: name or IP address by which others reach the processes, besides "
+            "those that it names; repeatable.",
+        ),
+    ] = None,
     network: NetworkOption = None,
     to: TellOption = "",
     center: CenterOption = DEFAULT_CENTER,
@@ -226,7 +234,7 @@ def admit(
         folder = root_folder(network, center)
         if file.suffix in (".yaml", ".yml"):
             configs = _described(file)
-            admit_local(folder, *configs)
+            admit_local(folder, *configs, hosts=host or ())
             done = _Done(
                 kind=Kind.CENTER if isinstance(configs[0], CenterConfig) else Kind.SITE,
                 name=", ".join(c.name if isinstance(c, CenterConfig) else c.site for c in configs),
@@ -278,7 +286,7 @@ def _answer(invitation: Invitation, to: Path | None, hosts: list[str], out: Path
     folder = to or _default_folder(claim.kind, claim.name)
     _keep_roster(folder, invitation.roster)
     key = SigningKey.at(_member_key(folder, claim.kind, claim.name))
-    request = answer_invitation(invitation, key, requested(folder / "tls", hosts))
+    request = answer_invitation(invitation, key, requested(folder / TLS, hosts))
     path = out or Path(f"{claim.name}.request")
     write_letter(path, request)
     return _Done(
@@ -302,8 +310,9 @@ def _admitted(folder: NetworkFolder, file: Path, out: Path | None) -> _Done:
     now_s = clock.wall_s()
     claim = check_request(request, folder.roster().network, folder.root.public, now_s)
     hosts = hosts_of(request.certificate)
-    issued = certify(request.certificate, folder.authority, round(claim.member_days))
-    member = claim.member(request.public_key, now_s)
+    authority = Issuer.authority(folder.authority)
+    member = claim.member(request.public_key, now_s, hosts)
+    issued = authority.certify(request.certificate, member)
     roster = folder.admit_invited(claim.id, member, now_s)
     path = out or Path(f"{claim.name}.admission")
     write_letter(
@@ -312,7 +321,8 @@ def _admitted(folder: NetworkFolder, file: Path, out: Path | None) -> _Done:
             public_key=request.public_key,
             roster=folder.file(),
             authority=issued.authority,
-            certificate=issued.certificate,
+            membership=issued.membership,
+            issuer=authority.delegate(member) if member.kind is Kind.CENTER else "",
         ),
     )
     return _Done(
@@ -336,7 +346,9 @@ def _enter(admission: Admission, to: Path | None) -> _Done:
             fix="name the folder that the invitation was answered with",
         )
     roster = _keep_roster(folder, admission.roster)
-    keep(folder / "tls", Issued(admission.authority, admission.certificate))
+    # It asks for a certificate of the day when it connects for the first time.
+    entry = Certificates(admission.authority, admission.membership, admission.membership)
+    keep(folder / TLS, entry, issuer=admission.issuer)
     return _Done(
         kind=member.kind,
         name=member.name,

@@ -13,14 +13,19 @@ from typing import Annotated, Protocol
 
 import typer
 
+from daitn.center.config import CenterConfig
 from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.founding import live_roster
 from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
+from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
+from daitn.node.config import NodeConfig
 from daitn.objects.errors import Unreachable
+from daitn.tools import clock
+from daitn.tools.certificates import CertificateRenewal, certified, is_due
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
@@ -85,15 +90,19 @@ async def _run_center(config: Path | None) -> None:
     from daitn.center.service import ControlCenter
 
     center = read_center(config)
-    settings = FabricSettings(mode="router", listen=center.listen, tls=center.tls)
+    settings = FabricSettings(
+        mode="router", listen=center.listen, tls=center.tls, fenced=not center.insecure
+    )
     name = f"control centre at {center.listen[0]}"
     roster = live_roster(center)
     identity = _identity(roster, center.state)
+    if roster is not None:
+        _certify_self(center, roster)
 
     def make(carrier: Carrier) -> ControlCenter:
         return ControlCenter(center, _signed(carrier, identity), roster, identity)
 
-    await _serve(name, center.state, settings, make, roster, leads=True)
+    await _serve(name, center, settings, make, roster, identity)
 
 
 async def _run_node(path: Path, site: str) -> None:
@@ -115,50 +124,97 @@ async def _run_node(path: Path, site: str) -> None:
         orders = identity.orders() if identity else None
         return Node(node, _signed(carrier, identity), roster, orders)
 
-    await _serve(f"site {node.site}", node.state, settings, make, roster)
+    await _serve(f"site {node.site}", node, settings, make, roster, identity)
 
 
 async def _serve(
     name: str,
-    state: str,
+    config: CenterConfig | NodeConfig,
     settings: FabricSettings,
     make: Callable[[ZenohFabric], _Service],
     roster: LiveRoster | None,
-    *,
-    leads: bool = False,
+    identity: Identity | None,
 ) -> None:
-    """Start the service, run until SIGINT or SIGTERM, and clean up.
-
-    `leads`: whether others ask this process for the roster.
-    """
+    """Start the service, run until SIGINT or SIGTERM, and clean up."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     if os.environ.get(LIFELINE):
         loop.add_reader(sys.stdin, told.set)
-    lock = FolderLock(Path(state))
+    lock = FolderLock(Path(config.state))
+    fall_back(Path(config.tls), clock.wall_s())
     carrier = await _opened(settings, told)
     if carrier is None:
         lock.release()
         return
     try:
         service = make(carrier)
+        secured = _Secured(carrier, config, roster, identity) if roster and identity else None
         try:
-            if roster is not None:
-                # Rosters prove themselves, and reach whoever is no member yet.
-                await roster.start(carrier, serves=leads)
+            if secured is not None:
+                await secured.start()
             await _until(told, service.start())
             if not told.is_set():
                 errors.print(f"{name} is ready", highlight=False)
                 await told.wait()
         finally:
             await service.close()
-            if roster is not None:
-                await roster.close()
+            if secured is not None:
+                await secured.close()
     finally:
         await carrier.close()
         lock.release()
+
+
+class _Secured:
+    """What keeps a process and its links within the roster."""
+
+    def __init__(
+        self,
+        carrier: ZenohFabric,
+        config: CenterConfig | NodeConfig,
+        roster: LiveRoster,
+        identity: Identity,
+    ) -> None:
+        self._carrier = carrier
+        self._roster = roster
+        self._leads = isinstance(config, CenterConfig)
+        """Whether others ask this process for rosters and certificates."""
+        tls = Path(config.tls)
+        self._guard = carrier.guarded(roster.lists, brief=self._leads)
+        signed = identity.signs(carrier)
+
+        async def renew() -> None:
+            if isinstance(config, CenterConfig):
+                _certify_self(config, roster)
+            else:
+                await certified(tls, signed)
+
+        self._renewal: CertificateRenewal | None = None
+        if tls.is_dir():
+            self._renewal = CertificateRenewal(tls, renew, self._guard.renew)
+
+    async def start(self) -> None:
+        # Rosters prove themselves, and reach whoever is no member yet.
+        await self._roster.start(self._carrier, serves=self._leads)
+        if self._renewal is not None:
+            self._renewal.start()
+
+    async def close(self) -> None:
+        if self._renewal is not None:
+            await self._renewal.close()
+        await self._roster.close()
+        await self._guard.close()
+
+
+def _certify_self(config: CenterConfig, roster: LiveRoster) -> None:
+    """Renew a control centre's own certificates, where it is an issuer and a member."""
+    tls, key = Path(config.tls), SigningKey.at(Path(config.state) / "key")
+    member = roster.members().get(key.public)
+    if member is not None and tls.is_dir() and is_due(tls):
+        issuer = Issuer.center(tls, key)
+        keep(tls, issuer.certify(requested(tls), member, 3600.0 * config.certificate_hours))
 
 
 def _identity(roster: LiveRoster | None, state: str) -> Identity | None:

@@ -13,7 +13,9 @@ import msgspec
 import typer
 from rich.text import Text
 
+from daitn.cli.exposure import check_endpoint
 from daitn.cli.founding import network_of
+from daitn.cli.identity import tls_folder
 from daitn.cli.sealed import choosing
 from daitn.cli.sealed import sealed as seal_for
 from daitn.cli.session import DEFAULT_CENTER, CenterOption, errors, print_json, run
@@ -184,6 +186,8 @@ async def _asking(gateway: str, key: str) -> AsyncIterator[Post]:
     # Imported here, because it would delay the start of every other command by a tenth of a second.
     import aiohttp
 
+    if key:
+        check_endpoint("--gateway (DAITN_GATEWAY)", gateway)
     headers = {"content-type": JSON, **({"authorization": f"Bearer {key}"} if key else {})}
     trusted = _trusted()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
@@ -207,7 +211,7 @@ async def _asking(gateway: str, key: str) -> AsyncIterator[Post]:
             f"the gateway at {gateway} presents an untrusted certificate: "
             f"{error.certificate_error}",
             field="--gateway (DAITN_GATEWAY)",
-            fix="set DAITN_TLS to the folder of your certificate for this network",
+            fix="set DAITN_NETWORK to your folder of the network that it belongs to",
         ) from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
         raise Unreachable(
@@ -224,10 +228,8 @@ async def _asking(gateway: str, key: str) -> AsyncIterator[Post]:
 
 
 def _trusted() -> ssl.SSLContext:
-    try:
-        return trusting(os.environ.get("DAITN_TLS", ""))
-    except InvalidInput as error:
-        raise InvalidInput(error.problem, field="DAITN_TLS", fix=error.fix) from None
+    """The authority of the network that commands speak to is trusted too."""
+    return trusting(tls_folder(os.environ.get("DAITN_CENTER", DEFAULT_CENTER)))
 
 
 async def _pieces(stream: StreamReader) -> AsyncIterator[str]:

@@ -25,7 +25,7 @@ from daitn.cli.session import (
 from daitn.cli.tables import plain_table
 from daitn.identity.network import MEMBER_DAYS, ROSTER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, read_roster
-from daitn.objects.errors import InvalidInput, Unreachable
+from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.objects.identifiers import JobId
 from daitn.objects.messages import RosterAnswer, RosterQuestion
 from daitn.objects.requests import JobQuery
@@ -288,11 +288,11 @@ def day(at_s: float) -> str:
 
 
 async def _connected(center: str) -> frozenset[str] | None:
-    """The sites that the control centre sees; none if it does not answer."""
+    """The sites that the control centre sees; none if it does not answer whoever asks."""
     try:
         async with connect(center) as session:
             found = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
-    except Unreachable:
+    except DaitnError:
         return None
     return frozenset(state.descriptor.public_key for state in found.nodes if state.alive)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
@@ -15,7 +17,9 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-from daitn.cli.identity import owner_identity, person_identity, refresh_roster
+from daitn.cli.exposure import check_endpoint
+from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
+from daitn.identity.tls import certificate_files
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -27,6 +31,7 @@ from daitn.objects.errors import (
 from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.text import escaped, escaped_json, hanging
 from daitn.objects.wire import decode, encode
+from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
@@ -79,7 +84,7 @@ errors = PlainConsole(stderr=True, width=_columns(sys.stderr))
 wide = PlainConsole(width=UNBROKEN)
 """For output whose lines must not be broken even on a terminal."""
 
-DEFAULT_CENTER = "tcp/127.0.0.1:7447"
+DEFAULT_CENTER = "tls/127.0.0.1:7447"
 ANSWER_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 
@@ -145,20 +150,37 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
     """
     identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
+    if identity is not None and center.startswith("tls/"):
+        await _certify(center, identity)
     async with carrier(center) as fabric:
         await refresh_roster(center, fabric, tell=bool(owner))
         yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
+
+
+async def _certify(center: str, identity: Identity) -> None:
+    """Ask for a new certificate, if the one in the network's folder should be renewed.
+
+    A command goes on with the old one as long as that holds.
+    """
+    tls = Path(tls_folder(center))
+    if is_due(tls):
+        async with carrier(center) as fabric:
+            with contextlib.suppress(DaitnError):
+                await certified(tls, identity.signs(fabric))
 
 
 @asynccontextmanager
 async def carrier(center: str) -> AsyncIterator[ZenohFabric]:
     """The bare fabric, reached at an endpoint. Raises `Unreachable`."""
     try:
-        tls = os.environ.get("DAITN_TLS", "")
+        tls = tls_folder(center)
         settings = FabricSettings(mode="client", connect=(center,), tls=tls)
+        if settings.encrypted:
+            certificate_files(tls)
     except InvalidInput as error:
-        field = "DAITN_TLS" if error.field == "tls" else "--center (DAITN_CENTER)"
+        field = "DAITN_NETWORK" if error.field == "tls" else "--center (DAITN_CENTER)"
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None
+    check_endpoint("--center (DAITN_CENTER)", center)
     fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
     try:
         yield fabric

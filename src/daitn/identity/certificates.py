@@ -1,49 +1,84 @@
-"""X.509 certificates (RFC 5280) of a network's own authority, which its processes use for TLS.
+"""X.509 certificates (RFC 5280), by which a network's members encrypt and know each other's links.
 
-A certificate proves membership of the network; the Ed25519 key identifies the site.
+::
+
+    authority.pem     the network's authority, which all trust
+    key.pem           the member's key for TLS
+    membership.pem    from the authority; holds as long as the membership
+    certificate.pem   from the control centre; holds for a day
+    issuer.pem        a control centre's only: makes its key in the roster an issuer
+
+A certificate's common name is the member's public key in the roster, and nobody but the authority
+and the control centre can put it there. Who listens presents `membership.pem`, since Zenoh reads a
+listener's certificate once; who connects presents `certificate.pem`, which it reads for every link.
+Until it has one, it presents `membership.pem`, whose name begins with `ENTRY`: with that a control
+centre keeps a link for a minute, which is enough to ask for a certificate.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from daitn.files.atomic import make_folder, replace_file
-from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.identity.keys import SigningKey
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.roster import Member
 
 __all__ = [
     "AUTHORITY",
     "CERTIFICATE",
+    "ENTRY",
     "KEY",
-    "Issued",
-    "certify",
+    "LASTS_S",
+    "MEMBERSHIP",
+    "Certificates",
+    "Issuer",
+    "fall_back",
     "found_authority",
+    "has_entered",
+    "holds",
     "hosts_of",
-    "issue",
     "keep",
+    "membership_ends_at_s",
+    "renewal_after_s",
     "requested",
 ]
 
-AUTHORITY, CERTIFICATE, KEY = "authority.pem", "certificate.pem", "key.pem"
-"""Files in a process's folder."""
+AUTHORITY, MEMBERSHIP, CERTIFICATE = "authority.pem", "membership.pem", "certificate.pem"
+ISSUER, KEY = "issuer.pem", "key.pem"
+ENTRY = "entry:"
+"""Begins the common name of a membership's certificate."""
+LASTS_S = 86400.0
+"""How long a certificate holds."""
 _AUTHORITY_KEY = "authority-key.pem"
 _AUTHORITY_DAYS = 3650
 _BACKDATED = datetime.timedelta(hours=1)
 """Tolerates clocks that differ."""
+_MOST_HOSTS = 32
+_LONGEST_HOST = 253
+"""Characters of a name in the DNS (RFC 1035)."""
+_LATEST_S = 253402300799.0
+"""The last second that X.509 can tell: 9999-12-31."""
+_CONNECTS = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+_BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 _SIGNS = x509.KeyUsage(
     key_cert_sign=True,
     crl_sign=True,
@@ -59,33 +94,112 @@ _SIGNS = x509.KeyUsage(
 
 
 @dataclass(frozen=True)
-class Issued:
-    """A certificate, and its authority's, as PEM."""
+class Certificates:
+    """What a member presents, with its issuers, and the authority that it trusts; PEM."""
 
     authority: str
+    membership: str
     certificate: str
 
 
-def issue(folder: Path, authority: Path, hosts: Sequence[str], days: int) -> None:
-    """Write a key, and a certificate for these host names and IP addresses, to `folder`.
+class Issuer:
+    """Makes members' certificates: the network's authority, or a control centre in its name."""
 
-    The authority in the folder `authority` signs it, and is created if missing. Raises
-    `InvalidInput` if `folder` already has a key, a host is invalid, or the authority is damaged.
-    """
-    names = [_host(host) for host in hosts]
-    if (folder / KEY).exists():
-        raise InvalidInput(
-            f"{folder} already has a key", field="FOLDER", fix="name another folder, or remove it"
+    def __init__(
+        self,
+        authority: str,
+        own: x509.Certificate,
+        sign: Callable[[x509.CertificateBuilder], x509.Certificate],
+        chain: str = "",
+    ) -> None:
+        """`chain`: the certificates between `authority` and what this issuer signs, PEM."""
+        self._authority = authority
+        self._own = own
+        self._sign = sign
+        self._chain = chain
+
+    @classmethod
+    def authority(cls, folder: Path) -> Issuer:
+        """The authority in a network's folder. Raises `InvalidInput` if it is damaged."""
+        own, key = _authority(folder)
+        return cls(_pem(own), own, lambda builder: builder.sign(key, hashes.SHA256()))
+
+    @classmethod
+    def center(cls, tls: Path, key: SigningKey) -> Issuer:
+        """A control centre with its key in the roster, and what its folder of certificates holds.
+
+        Raises `NotFound` if nobody made it an issuer.
+        """
+        try:
+            chain, authority = ((tls / name).read_text() for name in (ISSUER, AUTHORITY))
+        except FileNotFoundError:
+            raise NotFound(
+                f"{tls / ISSUER} is missing: this control centre issues no certificates",
+                field="state",
+                fix="admit it: `daitn network admit`",
+            ) from None
+        own = x509.load_pem_x509_certificate(chain.encode())
+        return cls(authority, own, key.sign_certificate, chain)
+
+    def certify(self, request: str, member: Member, lasts_s: float = LASTS_S) -> Certificates:
+        """The certificates of a member, for the key that made the request.
+
+        Raises `Corrupt` if it is no request that its key signed, `InvalidInput` for an invalid
+        host in the roster.
+        """
+        public, _ = _read_request(request)
+        now = datetime.datetime.now(datetime.UTC)
+        until = datetime.datetime.fromtimestamp(min(member.until_s, _LATEST_S), datetime.UTC)
+        until = min(until, self._own.not_valid_after_utc)
+        short = min(until, now + datetime.timedelta(seconds=lasts_s))
+        return Certificates(
+            authority=self._authority,
+            membership=self._issued(public, member, ENTRY, until, _BOTH),
+            certificate=self._issued(public, member, "", short, _CONNECTS),
         )
-    key = ec.generate_private_key(ec.SECP256R1())
-    issued = _certified(key.public_key(), names, hosts[0], authority, days)
-    make_folder(folder)
-    keep(folder, issued)
-    _write_key(folder / KEY, key)
+
+    def delegate(self, member: Member) -> str:
+        """A certificate that makes a control centre's key in the roster an issuer, PEM."""
+        public = Ed25519PublicKey.from_public_bytes(base64.b64decode(member.public_key))
+        until = datetime.datetime.fromtimestamp(min(member.until_s, _LATEST_S), datetime.UTC)
+        until = min(until, self._own.not_valid_after_utc)
+        name = _named(f"issuer {member.public_key}", member)
+        builder = (
+            _builder(name, self._own.subject, public, until)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_SIGNS, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        )
+        return _pem(self._sign(self._identified(builder)))
+
+    def _issued(
+        self,
+        public: ec.EllipticCurvePublicKey,
+        member: Member,
+        prefix: str,
+        until: datetime.datetime,
+        uses: Sequence[x509.ObjectIdentifier],
+    ) -> str:
+        name = _named(prefix + member.public_key, member)
+        builder = (
+            _builder(name, self._own.subject, public, until)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        )
+        if member.hosts:
+            hosts = x509.SubjectAlternativeName([_host(host) for host in member.hosts])
+            builder = builder.add_extension(hosts, critical=False)
+        return _pem(self._sign(self._identified(builder))) + self._chain
+
+    def _identified(self, builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+        by = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+            self._own.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        )
+        return builder.add_extension(by, critical=False)
 
 
-def requested(folder: Path, hosts: Sequence[str]) -> str:
-    """A request for a certificate, PEM, for the key in `folder`, which is made if missing.
+def requested(folder: Path, hosts: Sequence[str] = ()) -> str:
+    """A request for certificates, PEM, for the key in `folder`, which is made if missing.
 
     Raises `InvalidInput` for an invalid host.
     """
@@ -100,40 +214,113 @@ def requested(folder: Path, hosts: Sequence[str]) -> str:
         raise InvalidInput(
             f"{folder / KEY} holds no key: {error}", field="FOLDER", fix="restore or remove it"
         ) from None
-    builder = x509.CertificateSigningRequestBuilder(_named(hosts[0]))
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    builder = x509.CertificateSigningRequestBuilder(x509.Name([]))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 def hosts_of(request: str) -> tuple[str, ...]:
     """The hosts that a request is for. Raises `Corrupt` if it is no request that its key signed."""
     _, names = _read_request(request)
-    return tuple(str(name.value) for name in names)
+    hosts = tuple(str(name.value) for name in names)
+    if len(hosts) > _MOST_HOSTS or any(len(host) > _LONGEST_HOST for host in hosts):
+        raise Corrupt(
+            f"it is for {len(hosts)} hosts", field="certificate", fix="ask for fewer, shorter ones"
+        )
+    return hosts
 
 
-def certify(request: str, authority: Path, days: int) -> Issued:
-    """Issue what `requested` asked for. Raises as `issue` and `hosts_of` do."""
-    public, names = _read_request(request)
-    return _certified(public, names, str(names[0].value), authority, days)
+def keep(folder: Path, certificates: Certificates, *, issuer: str = "") -> None:
+    """Write a member's certificates beside its key. `issuer`: of a control centre."""
+    replace_file(folder / AUTHORITY, certificates.authority.encode())
+    if issuer:
+        replace_file(folder / ISSUER, issuer.encode())
+    replace_file(folder / MEMBERSHIP, certificates.membership.encode())
+    replace_file(folder / CERTIFICATE, certificates.certificate.encode())
 
 
-def keep(folder: Path, issued: Issued) -> None:
-    """Write a certificate beside its key."""
-    replace_file(folder / AUTHORITY, issued.authority.encode())
-    replace_file(folder / CERTIFICATE, issued.certificate.encode())
+def fall_back(folder: Path, now_s: float) -> None:
+    """Present the membership's certificate again, if the one of the day has ended.
+
+    Else whoever was away for too long could not connect to get a new one.
+    """
+    try:
+        ended = _current(folder).not_valid_after_utc.timestamp() <= now_s
+        if ended and has_entered(folder):
+            replace_file(folder / CERTIFICATE, (folder / MEMBERSHIP).read_bytes())
+    except FileNotFoundError:
+        return
+
+
+def has_entered(folder: Path) -> bool:
+    """Whether the folder's certificate is from a control centre, and not the membership's."""
+    (name,) = _current(folder).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return not str(name.value).startswith(ENTRY)
+
+
+def membership_ends_at_s(folder: Path) -> float:
+    """When the membership's certificate ends. Raises `OSError` and `ValueError` without one."""
+    return _read(folder / MEMBERSHIP).not_valid_after_utc.timestamp()
+
+
+def renewal_after_s(folder: Path, now_s: float) -> float:
+    """When the folder's certificate should be renewed: half its time before it ends.
+
+    Zero or less: now, as where there is none.
+    """
+    try:
+        if not has_entered(folder):
+            return 0.0
+        current = _current(folder)
+    except (OSError, ValueError):
+        return 0.0
+    end_s = current.not_valid_after_utc.timestamp()
+    start_s = (current.not_valid_before_utc + _BACKDATED).timestamp()
+    return (start_s + end_s) / 2 - now_s
+
+
+def holds(folder: Path, member: Member) -> bool:
+    """Whether the folder has certificates of this very member, of which none needs renewal."""
+    now_s = datetime.datetime.now(datetime.UTC).timestamp()
+    try:
+        membership = _read(folder / MEMBERSHIP)
+        names = membership.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        hosts = {str(name.value) for name in names}
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return False
+    until_s = membership.not_valid_after_utc.timestamp()
+    same = membership.subject == _named(ENTRY + member.public_key, member)
+    return (
+        same
+        and hosts == set(member.hosts)
+        and abs(until_s - member.until_s) < 1.0
+        and renewal_after_s(folder, now_s) > 0
+    )
+
+
+def _current(folder: Path) -> x509.Certificate:
+    return _read(folder / CERTIFICATE)
+
+
+def _read(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
 
 
 def _read_request(request: str) -> tuple[ec.EllipticCurvePublicKey, Sequence[x509.GeneralName]]:
     try:
         read = x509.load_pem_x509_csr(request.encode())
         public = read.public_key()
-        wanted = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         if not isinstance(public, ec.EllipticCurvePublicKey) or not read.is_signature_valid:
             raise ValueError("its key did not sign it")
+        try:
+            wanted = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return public, ()
         names = list(wanted)
-        if not names or not all(isinstance(n, x509.DNSName | x509.IPAddress) for n in names):
+        if not all(isinstance(n, x509.DNSName | x509.IPAddress) for n in names):
             raise ValueError("it names no hosts")
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (ValueError, x509.DuplicateExtension) as error:
         raise Corrupt(
             f"there is no request for a certificate: {error}",
             field="certificate",
@@ -142,31 +329,9 @@ def _read_request(request: str) -> tuple[ec.EllipticCurvePublicKey, Sequence[x50
     return public, names
 
 
-def _certified(
-    public: ec.EllipticCurvePublicKey,
-    names: Sequence[x509.GeneralName],
-    host: str,
-    authority: Path,
-    days: int,
-) -> Issued:
-    signer, signing = _authority(authority)
-    certificate = (
-        _builder(_named(host), signer.subject, public, days)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
-        )
-        .sign(signing, hashes.SHA256())
-    )
-    return Issued(
-        signer.public_bytes(Encoding.PEM).decode(), certificate.public_bytes(Encoding.PEM).decode()
-    )
-
-
 def found_authority(folder: Path) -> str:
     """The certificate of the authority in `folder`, PEM; an authority is made if missing."""
-    return _authority(folder)[0].public_bytes(Encoding.PEM).decode()
+    return _pem(_authority(folder)[0])
 
 
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -178,18 +343,19 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
     except (ValueError, TypeError) as error:
         raise InvalidInput(
             f"{folder} holds no authority: {error}",
-            field="--authority",
-            fix=f"restore {AUTHORITY} and {_AUTHORITY_KEY}, or name another folder",
+            field="--network",
+            fix=f"restore {AUTHORITY} and {_AUTHORITY_KEY} from your copy",
         ) from None
     return certificate, key
 
 
 def _make_authority(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _named("authority of a DA-ITN network")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {secrets.token_hex(8)}")])
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_AUTHORITY_DAYS)
     certificate = (
-        _builder(name, name, key.public_key(), _AUTHORITY_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        _builder(name, name, key.public_key(), until)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
         .add_extension(_SIGNS, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
@@ -200,22 +366,36 @@ def _make_authority(folder: Path) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey | Ed25519PublicKey,
+    until: datetime.datetime,
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    begin = datetime.datetime.now(datetime.UTC) - _BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(begin)
+        .not_valid_after(max(until, begin))
     )
 
 
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+def _named(common: str, member: Member) -> x509.Name:
+    """Readers of a certificate see who it is; only the common name counts."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, str(member.kind)),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, member.name[:64]),
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+        ]
+    )
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 def _host(host: str) -> x509.GeneralName:

@@ -53,7 +53,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     member_days: float
     """How long the membership lasts."""
 
-    def member(self, public_key: str, now_s: float) -> Member:
+    def member(self, public_key: str, now_s: float, hosts: tuple[str, ...] = ()) -> Member:
         """The member that holds this key."""
         return Member(
             name=self.name,
@@ -63,6 +63,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
             roles=self.roles,
             owner=self.owner,
             jurisdiction=self.jurisdiction,
+            hosts=hosts,
         )
 
 
@@ -107,8 +108,9 @@ class Admission(_Letter, frozen=True, kw_only=True, tag="admission"):
     public_key: str
     roster: RosterFile
     authority: str = ""
-    certificate: str = ""
-    """PEM."""
+    membership: str = ""
+    issuer: str = ""
+    """Certificates, PEM; the last of a control centre."""
 
 
 def invite(

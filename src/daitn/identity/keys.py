@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -69,6 +70,10 @@ class SigningKey:
     def sign_raw(self, message: bytes) -> bytes:
         """The signature of `message`, 64 bytes."""
         return self._key.sign(message)
+
+    def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """A certificate that this key issues."""
+        return builder.sign(self._key, None)
 
 
 def key_mark(public: str) -> str:

@@ -7,6 +7,7 @@
     keys/{kind}-{name}   keys of members that act from this folder, such as its operator
     used                 invitations that were answered, one id a line
     authority/           issues the members' TLS certificates, see `identity/certificates.py`
+    tls/                 the operator's
 """
 
 from __future__ import annotations
@@ -20,14 +21,23 @@ import msgspec
 
 from daitn.files.atomic import make_folder, replace_file
 from daitn.files.lock import FolderLock
-from daitn.identity.certificates import found_authority
+from daitn.identity.certificates import LASTS_S, Issuer, found_authority, holds, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, write_roster
 from daitn.objects.errors import InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import checked_name
 from daitn.objects.roster import Kind, Member, Roster
 
-__all__ = ["DAY_S", "MEMBER_DAYS", "ROSTER_DAYS", "NetworkFolder", "key_path", "own_key"]
+__all__ = [
+    "DAY_S",
+    "MEMBER_DAYS",
+    "ROSTER_DAYS",
+    "TLS",
+    "NetworkFolder",
+    "key_path",
+    "own_key",
+    "persons_certificates",
+]
 
 DAY_S: Final = 86400.0
 ROSTER_DAYS: Final = 90
@@ -35,6 +45,8 @@ ROSTER_DAYS: Final = 90
 believes it for this long at most, and the operator has this long to be away."""
 MEMBER_DAYS: Final = 365
 
+TLS = "tls"
+"""Folder of a member's certificates, in the one with its key."""
 _ROOT_KEY, _KEYS, _USED, _AUTHORITY = "root-key", "keys", "used", "authority"
 
 
@@ -88,7 +100,9 @@ class NetworkFolder:
             )
             file = RosterFile(root=root.public, signed=sign_roster(roster, root))
             write_roster(folder / ROSTER, file)
-        return cls(folder)
+        founded = cls(folder)
+        founded.equip(Kind.OPERATOR, operator)
+        return founded
 
     @property
     def authority(self) -> Path:
@@ -121,6 +135,24 @@ class NetworkFolder:
             return tuple(known.values())
 
         return self._change(change, now_s)
+
+    def equip(
+        self, kind: Kind, name: str, tls: Path | None = None, lasts_s: float = LASTS_S
+    ) -> None:
+        """Put a member's certificates into the folder `tls`, unless it has good ones.
+
+        By default the network's own, with which commands connect. Raises `NotFound` if there is no
+        such member.
+        """
+        folder = self.path / TLS if tls is None else tls
+        member = _member(self.roster(), kind, name)
+        if holds(folder, member):
+            return
+        make_folder(folder)
+        authority = Issuer.authority(self.authority)
+        issued = authority.certify(requested(folder), member, lasts_s)
+        issuer = authority.delegate(member) if kind is Kind.CENTER else ""
+        keep(folder, issued, issuer=issuer)
 
     def admit_invited(self, invitation: str, member: Member, now_s: float) -> Roster:
         """Add a member who answers the invitation with this id.
@@ -224,6 +256,21 @@ def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
             f"for an invitation: `daitn network invite --{kind} {name}`",
         )
     return SigningKey.at(path)
+
+
+def persons_certificates(folder: Path) -> Path:
+    """The folder of certificates with which commands connect that act from `folder`.
+
+    Whoever may read the root key renews them, as the network's operator.
+    """
+    if os.access(folder / _ROOT_KEY, os.R_OK):
+        network = NetworkFolder(folder)
+        for member in network.roster().members:
+            own = key_path(folder, member.kind, member.name)
+            if member.kind is Kind.OPERATOR and own.is_file():
+                network.equip(member.kind, member.name)
+                break
+    return folder / TLS
 
 
 def key_path(folder: Path, kind: Kind, name: str) -> Path:

@@ -86,6 +86,7 @@ class Roles:
         self._site = config.site
         self._roster = roster
         self._fabric = fabric
+        self._listed = roster.lists if roster is not None else None
         self._membership = Membership(
             fabric,
             FileKeys(Path(config.state) / "known-keys"),
@@ -156,6 +157,7 @@ class Roles:
             config.tls,
             self._link_identity(config.site, key),
             partial(self._roster.member, Kind.SITE) if self._roster else None,
+            self._listed,
         )
         if self._facility is not None:
             facility = self._facility

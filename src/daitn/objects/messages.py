@@ -26,6 +26,8 @@ from daitn.objects.roster import SignedRoster
 __all__ = [
     "Advert",
     "CancelWork",
+    "CertificateAnswer",
+    "CertificateQuestion",
     "ChunkRequest",
     "Demand",
     "DemandRate",
@@ -141,6 +143,21 @@ class RosterAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int
     newer: SignedRoster | None = None
+
+
+class CertificateQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the control centre for certificates of the member who asks."""
+
+    request: str
+    """A request for a certificate, PEM."""
+
+
+class CertificateAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A member's certificates and the authority's, PEM; see `identity/certificates.py`."""
+
+    authority: str
+    membership: str
+    certificate: str
 
 
 class RecipeQuestion(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from daitn.objects.identifiers import checked_name
 __all__ = ["Kind", "Member", "Roster", "SignedRoster", "ungranted"]
 
 _MOST_MEMBERS = 100_000
+_MOST_HOSTS = 64
 
 
 class Kind(enum.StrEnum):
@@ -49,6 +50,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """Of a site: who runs it, as in its descriptor."""
     jurisdiction: str = ""
     """Of a site: where it is, as in its descriptor."""
+    hosts: Annotated[tuple[str, ...], msgspec.Meta(max_length=_MOST_HOSTS)] = ()
+    """Names and IP addresses at which others reach it, for its certificates."""
 
 
 class Roster(msgspec.Struct, frozen=True, kw_only=True):

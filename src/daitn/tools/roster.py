@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import enum
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -80,6 +81,8 @@ class LiveRoster:
         self._file = self._first()
         self._roster = self._file.opened()
         self._current: Mapping[str, Member] = {}
+        self._ends: Mapping[str, float] = {}
+        """By public key, whether the roster has expired or not."""
         self._by_name: Mapping[tuple[Kind, str], Member] = {}
         self._until_s = 0.0
         """When the current members may change though the roster does not."""
@@ -116,6 +119,14 @@ class LiveRoster:
         """The member of this kind and name, if there is one now."""
         self.members()
         return self._by_name.get((kind, name))
+
+    def lists(self, public_key: str) -> bool:
+        """Whether the newest roster has this key, and its membership lasts.
+
+        Also of a roster that has expired: nobody is heard then, but a newer one can still come.
+        """
+        self.members()
+        return self._wall_s() < self._ends.get(public_key, -math.inf)
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever the members have changed."""
@@ -272,6 +283,7 @@ class LiveRoster:
         now_s = self._wall_s()
         ends = (self._roster.until_s, *(member.until_s for member in self._roster.members))
         self._until_s = min((end_s for end_s in ends if end_s > now_s), default=float("inf"))
+        self._ends = {member.public_key: member.until_s for member in self._roster.members}
         current = self._roster.current(now_s)
         if current == self._current:
             return

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.identity.certificates import AUTHORITY, CERTIFICATE, issue
+from daitn.identity.certificates import AUTHORITY, MEMBERSHIP
 from daitn.node.http import (
     Address,
     ClientResponse,
@@ -30,6 +30,7 @@ from daitn.node.http import (
 from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES
 from daitn.objects.errors import InvalidInput
 from tests.node.http.scene import Talk, client, talking
+from tests.scenes.certificates import certified_member
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
 ONE = HEAD + b"content-length: 1\r\n\r\nx"
@@ -416,8 +417,8 @@ async def test_closing_the_client_breaks_answers_off() -> None:
 
 async def test_https_is_spoken_and_certificates_are_checked(tmp_path: Path) -> None:
     for site, hosts in (("ours", ["localhost"]), ("elsewhere", ["elsewhere.example"])):
-        issue(tmp_path / site, tmp_path / "authority", hosts, days=1)
-    issue(tmp_path / "stranger", tmp_path / "other-authority", ["localhost"], days=1)
+        certified_member(tmp_path / site, tmp_path / "authority", hosts)
+    certified_member(tmp_path / "stranger", tmp_path / "other-authority", ["localhost"])
     big = bytes(1 << 20)
 
     async def handle(request: Request) -> Response:
@@ -443,16 +444,16 @@ async def test_https_is_spoken_and_certificates_are_checked(tmp_path: Path) -> N
 
 
 async def test_certificates_that_are_none_are_named(tmp_path: Path) -> None:
-    issue(tmp_path / "site", tmp_path / "authority", ["localhost"], days=1)
-    (tmp_path / "site" / CERTIFICATE).write_text("nothing")
+    certified_member(tmp_path / "site", tmp_path / "authority", ["localhost"])
+    (tmp_path / "site" / MEMBERSHIP).write_text("nothing")
     (tmp_path / "site" / AUTHORITY).write_text("nothing")
     for folder, problem in (("site", "cannot be used"), ("nowhere", "is missing")):
         tls = str(tmp_path / folder)
         with pytest.raises(InvalidInput, match=problem) as refused:
             await HttpServer("https://localhost:0", "gateway.listen", _never, tls).start()
         assert refused.value.field == "tls"
-        with pytest.raises(InvalidInput, match=problem):
-            HttpClient(connect_timeout_s=1.0, keepalive_s=1.0, tls=tls)
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        HttpClient(connect_timeout_s=1.0, keepalive_s=1.0, tls=str(tmp_path / "site"))
 
 
 async def _never(request: Request) -> Response:

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -62,6 +62,8 @@ async def adjacent(
     anybody: bool = False,
     scout: str = "",
     dead_s: float = 0.15,
+    tls: str = "",
+    listed: Callable[[str], bool] | None = None,
 ) -> AsyncIterator[ZenohAdjacency]:
     settings = AdjacencySettings(
         site=site,
@@ -70,6 +72,8 @@ async def adjacent(
         anybody=anybody,
         scout=scout,
         dead_s=dead_s,
+        tls=tls,
+        listed=listed,
     )
     opened = await open_adjacency(settings, heard)
     try:

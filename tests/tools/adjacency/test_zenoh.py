@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 import zenoh
@@ -14,6 +16,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
+from tests.scenes.certificates import certified_member
 from tests.scenes.ports import free_port
 from tests.scenes.relay import Relay
 from tests.scenes.waiting import PATIENCE_S, until
@@ -83,6 +86,36 @@ async def test_sites_of_a_local_network_find_each_other() -> None:
         await until(lambda: not at[A].is_up(B))
         async with adjacent(B, at[B], scout=group):
             await until(lambda: at[A].is_up(B) and at[B].is_up(A))
+
+
+async def test_members_find_each_other_and_nobody_else(tmp_path: Path) -> None:
+    """Links over TLS: a revoked neighbour loses its link, a stranger never has one."""
+    group = f"224.0.0.225:{free_port()}"
+    at = {site: Heard() for site in (A, B, C)}
+    authorities = {A: "ours", B: "ours", C: "other"}
+    members = {
+        site: certified_member(tmp_path / site, tmp_path / authority, name=site).public_key
+        for site, authority in authorities.items()
+    }
+    roster = set(members.values())
+
+    def joined(site: SiteId) -> AbstractAsyncContextManager[ZenohAdjacency]:
+        return adjacent(
+            site,
+            at[site],
+            listen="tls/127.0.0.1:0",
+            scout=group,
+            tls=str(tmp_path / site),
+            listed=roster.__contains__,
+        )
+
+    async with joined(A) as a, joined(B), joined(C):
+        await until(lambda: at[A].is_up(B) and at[B].is_up(A))
+        a.send(B, b"found")
+        await until(lambda: at[B].messages == [(A, b"found")])
+        roster.remove(members[B])
+        await until(lambda: not at[A].is_up(B))
+        assert not at[C].links, "another authority"
 
 
 @pytest.mark.parametrize("group", ["192.0.2.1:7448", "224.0.0.225", "224.0.0.225:70000"])

@@ -131,7 +131,7 @@ def _stated(intent: dict[str, Any], name: str, turn: list[_Stop], examples: int)
 
 
 def _network(data: Path, prepared: Prepared) -> dict[str, Any]:
-    endpoint = f"tcp/127.0.0.1:{_free_port()}"
+    endpoint = f"tls/127.0.0.1:{_free_port()}"
     nodes = [_institute(site, data) for site in prepared.sites]
     nodes.append(_verifier("mpvu-broad", "medicine", data / "tests" / "broad.jsonl"))
     nodes.append(_verifier("mpvu-expert", "medicine/neurology", data / "tests" / "expert.jsonl"))

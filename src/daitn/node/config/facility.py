@@ -51,9 +51,9 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     listen: str = "127.0.0.1:0"
     """`host:port` for the facility's API; port 0 picks a free one. `https://host:port` uses the
-    certificate in `tls`."""
+    site's certificate."""
     advertise: str = ""
-    """URL that gateways use, for instance `http://mdf.example.org:7490`; empty: the address of
+    """URL that gateways use, for instance `https://mdf.example.org:7490`; empty: the address of
     `listen`."""
     hosts: bool = True
     """Whether the control centre may place models here."""

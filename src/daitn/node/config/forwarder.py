@@ -18,8 +18,8 @@ __all__ = ["ForwarderConfig", "checked_sealing"]
 class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A site that forwards AI objects, and sends its own."""
 
-    listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
-    """Endpoints for neighbours, for instance `tcp/[::]:7449`; port 0 picks a free one. They differ
+    listen: tuple[str, ...] = ("tls/127.0.0.1:0",)
+    """Endpoints for neighbours, for instance `tls/[::]:7449`; port 0 picks a free one. They differ
     from the node's own `listen`."""
     neighbours: dict[SiteId, tuple[str, ...]] = {}
     """Neighbours and their endpoints; an empty list for a neighbour that connects here. The

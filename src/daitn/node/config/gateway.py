@@ -27,7 +27,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     listen: str = "127.0.0.1:7480"
     """`host:port` for OpenAI's API; port 0 picks a free one. `https://host:port` uses the
-    certificate in `tls`."""
+    site's certificate."""
     advertise: str = ""
     """URL that clients and other gateways use, for instance `https://ai.example.org`; empty: the
     address of `listen`."""

@@ -33,13 +33,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Roles of the node. `data` needs `datasets`, `verifier` needs `tests`, and the last three need
     the section of their name."""
     center: tuple[str, ...] = ()
-    """Endpoints of the control centre, for instance `tcp/10.0.0.1:7447`. A forwarder may name
+    """Endpoints of the control centre, for instance `tls/10.0.0.1:7447`. A forwarder may name
     another node's `listen`, or none; every other node needs one."""
-    listen: tuple[str, ...] = ("tcp/127.0.0.1:0",)
+    listen: tuple[str, ...] = ("tls/127.0.0.1:0",)
     """Endpoints for other sites; port 0 picks a free one. Empty: nobody can connect, and the
     control centre relays all traffic, models included."""
-    tls: str = ""
-    """Folder made by `daitn certificate`, for `tls/` endpoints and `https://` addresses."""
     state: str
     """Folder for the key, the roster, the models and the work log."""
     roster: str = ""
@@ -81,6 +79,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def scratch(self) -> Path:
         """The folder of work in progress; emptied when a node starts."""
         return Path(self.state) / "scratch"
+
+    @property
+    def tls(self) -> str:
+        """Folder of its certificates; none without a roster."""
+        return "" if self.insecure else str(Path(self.state) / "tls")
 
 
 class ReadNodeConfig(NodeConfig, frozen=True, kw_only=True):

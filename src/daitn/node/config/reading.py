@@ -63,6 +63,10 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
     """
     rejected: list[LeftOut] = []
     stated = dict(plain) if isinstance(plain, dict) else plain
+    if isinstance(stated, dict) and stated.get("insecure") is True:
+        stated.setdefault("listen", ["tcp/127.0.0.1:0"])
+        if isinstance(stated.get("forwarder"), dict):
+            stated["forwarder"] = {"listen": ["tcp/127.0.0.1:0"], **stated["forwarder"]}
     lists = (
         _checked_lists(stated, folder, rejected) if isinstance(stated, dict) else _Lists({}, {}, {})
     )
@@ -92,14 +96,12 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
         )
     for position, site in enumerate(config.verifiers):
         checked_name(site, f"verifiers[{position}]")
-    _check_tls(config)
     facility = config.facility and msgspec.structs.replace(
         config.facility, upstreams=tuple(lists.upstreams.values())
     )
     values = {name: getattr(config, name) for name in NodeConfig.__struct_fields__}
     values |= {
         "state": str((folder / config.state).resolve()),
-        "tls": str((folder / config.tls).resolve()) if config.tls else "",
         "roster": str((folder / config.roster).resolve()) if config.roster else "",
         "datasets": tuple(lists.datasets.values()),
         "dataset_positions": tuple(lists.datasets),
@@ -175,17 +177,6 @@ def _resolved(folder: Path, path: str) -> str:
         return os.path.realpath(folder / path)
     except ValueError:
         raise InvalidInput("is not a path", field="path", fix="state the path of a file") from None
-
-
-def _check_tls(config: NodeConfig) -> None:
-    servers = {"facility": config.facility, "gateway": config.gateway}
-    for field, server in servers.items():
-        if server is not None and server.listen.startswith("https://") and not config.tls:
-            raise InvalidInput(
-                f"{field}.listen {server.listen} needs a certificate",
-                field="tls",
-                fix="state a folder made by `daitn certificate`, or remove https://",
-            )
 
 
 def _check_roles(config: NodeConfig, plain: object) -> None:

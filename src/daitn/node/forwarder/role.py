@@ -66,14 +66,17 @@ class ForwarderRole:
         tls: str = "",
         identity: LinkIdentity | None = None,
         member_of: Callable[[SiteId], Member | None] | None = None,
+        listed: Callable[[str], bool] | None = None,
     ) -> None:
         """`tls`: folder of the certificates for links that begin with `tls/`; `identity`: see
-        `open_adjacency`; `member_of`: the sites of the roster, if there is one."""
+        `open_adjacency`; `member_of`: the sites of the roster, if there is one; `listed`: see
+        `AdjacencySettings`."""
         self._identity = identity
         self._site = site
         self._config = config
         self._fabric = fabric
         self._tls = tls
+        self._listed = listed
         self._offers: list[Callable[[], tuple[Offer, ...]]] = []
         self._services: dict[str, Service] = {}
         settings = ForwarderSettings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
@@ -105,6 +108,7 @@ class ForwarderRole:
             anybody=self._config.anybody,
             scout=self._config.scout,
             tls=self._tls,
+            listed=self._listed,
         )
         self.runtime.offer((home(self._site),))
         self._links = await open_adjacency(settings, self.runtime, self._identity)

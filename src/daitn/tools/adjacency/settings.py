@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from daitn.objects.errors import InvalidInput
@@ -17,7 +17,7 @@ class AdjacencySettings:
 
     site: SiteId
     listen: tuple[str, ...] = ()
-    """Endpoints to accept connections on, like `tcp/[::]:7448`; port 0 takes a free one."""
+    """Endpoints to accept connections on, like `tls/[::]:7448`; port 0 takes a free one."""
     neighbours: Mapping[SiteId, tuple[str, ...]] = field(default_factory=dict)
     """Endpoints to connect to, per neighbour; none for one that connects to this site."""
     anybody: bool = False
@@ -27,6 +27,8 @@ class AdjacencySettings:
     empty: none."""
     tls: str = ""
     """Folder with certificates; see `FabricSettings`."""
+    listed: Callable[[str], bool] | None = None
+    """Whether the roster has a key: encrypted links to others are ended. None: all are members."""
     hello_s: float = 0.05
     dead_s: float = 0.15
     """A neighbour that is silent for this long is down."""

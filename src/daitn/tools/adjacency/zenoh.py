@@ -33,6 +33,7 @@ from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES, LinkStats, Neighb
 from daitn.tools.adjacency.sending import FrameSender
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.fabric.delivery import call_on
+from daitn.tools.fabric.links import LinkGuard
 from daitn.tools.fabric.opening import open_session, plain
 from daitn.tools.fabric.settings import FabricSettings
 
@@ -111,6 +112,9 @@ class ZenohAdjacency:
         self._tick_handle = self._loop.call_later(settings.hello_s, self._tick)
         self._pulse_thread = threading.Thread(target=self._pulse, name="hellos", daemon=True)
         self._pulse_thread.start()
+        self._guard: LinkGuard | None = None
+        if settings.listed is not None:
+            self._guard = LinkGuard(session, endpoints, settings.listed)
 
     def declare(self) -> None:
         """Start to receive, and announce this site. Blocking."""
@@ -149,6 +153,8 @@ class ZenohAdjacency:
             return
         self._closed.set()
         self._tick_handle.cancel()
+        if self._guard is not None:
+            await self._guard.close()
         for end in self._ends.values():
             end.close()
         await asyncio.to_thread(self._end)

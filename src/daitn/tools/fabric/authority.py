@@ -47,6 +47,7 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "served": _PEOPLE,
     "qrrt": _PEOPLE,
     "steer": _OPERATORS,
+    "certify": _ALL,
 }
 """Who may send each request to a control centre."""
 

@@ -10,6 +10,7 @@ import zenoh
 
 from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
+from daitn.tools.fabric.fence import access_control
 from daitn.tools.fabric.settings import FabricSettings
 
 __all__ = ["open_session", "plain"]
@@ -94,7 +95,8 @@ def _config(
             "period_max_ms": 500 if settings.direct else 2000,
             "period_increase_factor": 2,
         },
-        **_tls(settings.tls),
+        **(_tls(settings.tls) if settings.encrypted else {}),
+        **({"access_control": access_control()} if settings.fenced else {}),
         "scouting/multicast/enabled": bool(settings.scout),
         **({"scouting/multicast/address": settings.scout} if settings.scout else {}),
         "scouting/multicast/autoconnect": {"peer": ["peer"]},
@@ -116,14 +118,14 @@ def _tls(folder: str) -> dict[str, object]:
     """Both ends present certificates (mutual TLS), and the client verifies the host's name."""
     if not folder:
         return {}
-    authority, certificate, key = certificate_files(folder)
+    files = certificate_files(folder)
     return {
         "transport/link/tls": {
-            "root_ca_certificate": authority,
-            "listen_certificate": certificate,
-            "listen_private_key": key,
-            "connect_certificate": certificate,
-            "connect_private_key": key,
+            "root_ca_certificate": files.authority,
+            "listen_certificate": files.membership,
+            "listen_private_key": files.key,
+            "connect_certificate": files.certificate,
+            "connect_private_key": files.key,
             "enable_mtls": True,
             "verify_name_on_connect": True,
         }

@@ -12,11 +12,11 @@ from daitn.objects.errors import InvalidInput
 __all__ = ["FabricSettings"]
 
 _GROUP = re.compile(r"(22[4-9]|23\d)(\.\d{1,3}){3}:(\d{1,5})")
-_ENDPOINT = re.compile(r"(tcp|tls|quic)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
+_ENDPOINT = re.compile(r"(tcp|tls)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
 
 class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Role and endpoints of one session, for instance `tcp/control.example.org:7447`."""
+    """Role and endpoints of one session, for instance `tls/control.example.org:7447`."""
 
     mode: Literal["router", "peer", "client"] = "peer"
     """A control centre is a router. A site is a peer: it connects directly to other sites. Routers
@@ -30,11 +30,20 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether this peer communicates only with the peers it is connected to, and exchanges no
     gossip. It retries broken connections more often."""
     tls: str = ""
-    """Folder with `authority.pem`, `certificate.pem` and `key.pem`: on endpoints that begin with
-    `tls/` or `quic/`, both ends present certificates of this authority. Empty: none."""
+    """Folder as described in `identity/certificates.py`: on endpoints that begin with
+    `tls/`, both ends present certificates of the network's authority. Empty: none."""
+    fenced: bool = False
+    """Whether others may say through this session what sites say, and nothing else; see
+    `fence.py`. Of a control centre."""
     scout: str = ""
     """Multicast group, for instance `224.0.0.225:7448`: peers of a local network with the same
     group find each other and connect. Empty: none."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether any endpoint needs certificates."""
+        endpoints = (*self.listen, *self.connect)
+        return bool(self.scout) or not all(one.startswith("tcp/") for one in endpoints)
 
     def __post_init__(self) -> None:
         for endpoint in (*self.listen, *self.connect):
@@ -43,13 +52,13 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise InvalidInput(
                     f"{endpoint!r} is not an endpoint",
                     field="endpoint",
-                    fix="write it like tcp/control.example.org:7447",
+                    fix="write it like tls/control.example.org:7447",
                 )
             if not (self.tls or endpoint.startswith("tcp/")):
                 raise InvalidInput(
                     f"there is no certificate for {endpoint!r}",
                     field="tls",
-                    fix="name a folder as `daitn certificate` makes them (an operator: DAITN_TLS)",
+                    fix="join a network; a command finds its folder in DAITN_NETWORK",
                 )
         for endpoint in self.connect:
             if endpoint.endswith(":0"):

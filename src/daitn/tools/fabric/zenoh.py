@@ -36,6 +36,7 @@ from daitn.tools.fabric.delivery import (
     silent,
     unserved,
 )
+from daitn.tools.fabric.links import LinkGuard
 from daitn.tools.fabric.opening import open_session, plain
 from daitn.tools.fabric.patterns import checked_key, checked_pattern
 from daitn.tools.fabric.protocol import Accepts, Alive, Give, Handler, Message, Registration
@@ -97,6 +98,10 @@ class ZenohFabric:
         self._asked: set[asyncio.Future[zenoh.Reply | None]] = set()
         self._taken: set[Taken[Any]] = set()
         self._closed = False
+
+    def guarded(self, listed: Callable[[str], bool], *, brief: bool) -> LinkGuard:
+        """See `LinkGuard`; close it before the fabric."""
+        return LinkGuard(self._session, self.endpoints, listed, brief=brief)
 
     async def publish(self, key: str, payload: bytes) -> None:
         put = partial(

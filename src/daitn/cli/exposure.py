@@ -1,0 +1,129 @@
+"""Whether a process may be reached, and reach others, in the way that its file says."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from daitn.center.config import CenterConfig
+from daitn.node.config import NodeConfig
+from daitn.objects.errors import InvalidInput
+
+__all__ = ["LOCAL_HOSTS", "check_alone", "check_encrypted", "check_endpoint", "reached_at"]
+
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - none of them is an address to reach.
+
+log = logging.getLogger(__name__)
+
+
+def check_alone(config: CenterConfig | NodeConfig) -> None:
+    """Raise `InvalidInput` if a process without a roster has one, or listens to other machines."""
+    if config.roster:
+        raise InvalidInput(
+            "a process has a roster, or is insecure",
+            field="insecure",
+            fix="remove one of roster and insecure",
+        )
+    for field, address in (*_listens(config), *_scouts(config)):
+        if not _is_loopback(address):
+            raise InvalidInput(
+                f"without a roster, a process may not be reached from outside at {address}",
+                field=field,
+                fix="listen at 127.0.0.1; or remove insecure, and make a roster: `daitn network "
+                "init FOLDER`, then `daitn network admit` this file",
+            )
+
+
+def check_encrypted(config: CenterConfig | NodeConfig) -> None:
+    """Raise `InvalidInput` for an address of another machine that is not encrypted.
+
+    An upstream server's is its facility's affair: the log warns of a key that travels in the open.
+    """
+    for field, address in (*_listens(config), *_connects(config)):
+        check_endpoint(field, address)
+    facility = config.facility if isinstance(config, NodeConfig) else None
+    for upstream in facility.upstreams if facility else ():
+        if upstream.key_env and not (_is_encrypted(upstream.url) or _is_loopback(upstream.url)):
+            log.warning("the key of %s travels unencrypted to its server", upstream.name)
+
+
+def check_endpoint(field: str, address: str) -> None:
+    """Raise `InvalidInput` that names `field` if an address is neither encrypted nor local."""
+    if _is_encrypted(address) or _is_loopback(address):
+        return
+    if address.startswith("tcp/"):
+        better = f"tls/{address.removeprefix('tcp/')}"
+    else:
+        better = f"https://{address.removeprefix('http://')}"
+    raise InvalidInput(
+        f"{address} is not encrypted, and beyond this machine",
+        field=field,
+        fix=f"write {better}, or an address of this machine like 127.0.0.1",
+    )
+
+
+def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
+    """The hosts at which others reach a process, as far as its file names them."""
+    addresses = [address for _, address in _listens(config)]
+    if isinstance(config, NodeConfig):
+        addresses += [
+            part.advertise for part in (config.facility, config.gateway) if part and part.advertise
+        ]
+    return tuple(host for host in map(_host, addresses) if host and host not in _ANY)
+
+
+def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
+    yield from (("listen", endpoint) for endpoint in config.listen)
+    if isinstance(config, CenterConfig):
+        return
+    if config.facility is not None:
+        yield "facility.listen", config.facility.listen
+    if config.gateway is not None:
+        yield "gateway.listen", config.gateway.listen
+    if config.forwarder is not None:
+        yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
+
+
+def _scouts(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
+    if isinstance(config, NodeConfig) and config.forwarder and config.forwarder.scout:
+        yield "forwarder.scout", config.forwarder.scout
+
+
+def _connects(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
+    """Where it connects to, and what it tells others to."""
+    if isinstance(config, CenterConfig):
+        yield from (("root", endpoint) for endpoint in config.root)
+        return
+    yield from (("center", endpoint) for endpoint in config.center)
+    if config.facility is not None and config.facility.advertise:
+        yield "facility.advertise", config.facility.advertise
+    if config.gateway is not None and config.gateway.advertise:
+        yield "gateway.advertise", config.gateway.advertise
+    if config.forwarder is not None:
+        for site, endpoints in config.forwarder.neighbours.items():
+            yield from ((f"forwarder.neighbours.{site}", endpoint) for endpoint in endpoints)
+
+
+def _is_encrypted(address: str) -> bool:
+    return address.startswith(("tls/", "https://"))
+
+
+def _is_loopback(address: str) -> bool:
+    """Of `tcp/127.0.0.1:7447`, `http://localhost:7480` or `[::1]:0`."""
+    host = _host(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host(address: str) -> str:
+    rest = address.partition("://")[2] or address.partition("/")[2] or address
+    try:
+        return urlsplit(f"//{rest}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,111 @@
+"""Renews a process's certificates while it runs.
+
+They come from the control centre, and from its own issuer at a control centre. New ones lie beside
+the key; whoever connects reads them for the next link, so that open links stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from daitn.identity.certificates import (
+    Certificates,
+    fall_back,
+    has_entered,
+    keep,
+    membership_ends_at_s,
+    renewal_after_s,
+    requested,
+)
+from daitn.objects.errors import DaitnError, Unreachable
+from daitn.objects.messages import CertificateAnswer, CertificateQuestion
+from daitn.objects.wire import decode, encode
+from daitn.tools import clock
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.tasks import Tasks
+
+__all__ = ["CertificateRenewal", "certified", "is_due"]
+
+log = logging.getLogger(__name__)
+
+_ASK_TIMEOUT_S: Final = 10.0
+_AGAIN_S: Final = 1.0
+_WARN_S: Final = 7 * 86400.0
+"""How long before it ends the log says so of the certificate that was read once."""
+_MOST_WAIT_S: Final = 60.0
+"""Time passes while a machine sleeps, so the wait for a renewal is taken in steps."""
+
+
+def is_due(folder: Path) -> bool:
+    """Whether more than half of the time of the folder's certificate is over.
+
+    One that has ended is no longer presented.
+    """
+    fall_back(folder, clock.wall_s())
+    return renewal_after_s(folder, clock.wall_s()) <= 0
+
+
+async def certified(folder: Path, fabric: Fabric) -> None:
+    """Ask the control centre for certificates and keep them in `folder`.
+
+    Raises `Refused` for who is no member, and `Unreachable`.
+    """
+    question = CertificateQuestion(request=requested(folder))
+    reply = await fabric.request(
+        keys.center_do("certify"), encode(question), timeout_s=_ASK_TIMEOUT_S
+    )
+    given = decode(reply, CertificateAnswer)
+    keep(folder, Certificates(given.authority, given.membership, given.certificate))
+
+
+class CertificateRenewal:
+    """Renews the certificates in a folder half-way through their time."""
+
+    def __init__(
+        self, folder: Path, renew: Callable[[], Awaitable[None]], entered: Callable[[], None]
+    ) -> None:
+        """`renew` puts new certificates into `folder`; `entered` is called when it is the first
+        time, after which links should be made anew."""
+        self._folder = folder
+        self._renew = renew
+        self._entered = entered
+        self._tasks = Tasks()
+
+    def start(self) -> None:
+        """Begin."""
+        self._tasks.spawn(self._renew_forever(), "certificates")
+
+    async def close(self) -> None:
+        """Renew no longer."""
+        await self._tasks.close()
+
+    async def _renew_forever(self) -> None:
+        said, ends_at_s = "", membership_ends_at_s(self._folder)
+        while True:
+            if clock.wall_s() > ends_at_s - _WARN_S:
+                log.warning("what this process shows to who connects ends soon: restart it")
+                ends_at_s = math.inf
+            fall_back(self._folder, clock.wall_s())
+            after_s = renewal_after_s(self._folder, clock.wall_s())
+            if after_s > 0:
+                await asyncio.sleep(min(after_s, _MOST_WAIT_S))
+                continue
+            try:
+                new = not has_entered(self._folder)
+                await self._renew()
+            except DaitnError as error:
+                if str(error) != said and not isinstance(error, Unreachable):
+                    log.warning("the certificate was not renewed: %s", error)
+                    said = str(error)
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            said = ""
+            log.info("the certificate was renewed")
+            if new:
+                self._entered()

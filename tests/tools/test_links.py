@@ -1,0 +1,179 @@
+"""Real sessions with certificates: whoever is no member has no link for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from daitn.identity.certificates import CERTIFICATE, MEMBERSHIP
+from daitn.objects.errors import Unreachable
+from daitn.tools.fabric import links
+from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from tests.scenes.certificates import certified_member
+from tests.scenes.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> dict[str, str]:
+    """Public keys of who has certificates of the network."""
+    return {
+        name: certified_member(tmp_path / name, tmp_path / "authority", name=name).public_key
+        for name in ("hub", "north", "south")
+    }
+
+
+@asynccontextmanager
+async def hub(
+    folder: Path, roster: set[str], *, brief: bool = False, listen: str = "tls/127.0.0.1:0"
+) -> AsyncIterator[ZenohFabric]:
+    settings = FabricSettings(mode="router", listen=(listen,), tls=str(folder / "hub"))
+    fabric = await open_zenoh(settings)
+    guard = fabric.guarded(roster.__contains__, brief=brief)
+    try:
+        yield fabric
+    finally:
+        await guard.close()
+        await fabric.close()
+
+
+async def client(folder: Path, name: str, at: ZenohFabric) -> ZenohFabric:
+    settings = FabricSettings(
+        mode="client",
+        connect=(at.endpoints[0].replace("[::]", "127.0.0.1"),),
+        tls=str(folder / name),
+    )
+    return await open_zenoh(settings, connect_timeout_s=5.0)
+
+
+class Heard:
+    """What is heard at a key."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def take(self, key: str, payload: bytes) -> None:
+        self.event.set()
+
+
+async def echo(key: str, payload: bytes) -> bytes:
+    return payload
+
+
+async def answered(fabric: ZenohFabric) -> bool:
+    try:
+        return await fabric.request("daitn/echo", b"x", timeout_s=0.5) == b"x"
+    except Unreachable:
+        return False
+
+
+async def until(answers: bool, fabric: ZenohFabric) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await answered(fabric) is not answers:  # noqa: ASYNC110 - nothing tells.
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("listen", ["tls/127.0.0.1:0", "tls/[::]:0"])
+async def test_the_links_of_a_revoked_member_end_and_others_stay(
+    tmp_path: Path, members: dict[str, str], listen: str
+) -> None:
+    roster = set(members.values())
+    async with hub(tmp_path, roster, listen=listen) as center:
+        await center.serve("daitn/echo", echo)
+        north, south = [await client(tmp_path, name, center) for name in ("north", "south")]
+        try:
+            await until(True, north)
+            await until(True, south)
+            heard = Heard()
+            await south.subscribe("daitn/news", heard.take)
+            roster.remove(members["north"])
+            await until(False, north)
+            # It connects again and again, for milliseconds.
+            asked = [(await answered(north), await answered(south)) for _ in range(20)]
+            assert all(others for _, others in asked)
+            assert not all(its for its, _ in asked)
+            await center.publish("daitn/news", b"still here")
+            async with asyncio.timeout(PATIENCE_S):
+                await heard.event.wait()
+            roster.add(members["north"])
+            await until(True, north)
+        finally:
+            await north.close()
+            await south.close()
+
+
+async def test_a_revoked_hub_is_left_and_an_unknown_one_is_not(
+    tmp_path: Path, members: dict[str, str]
+) -> None:
+    """A process with an old roster may not know the control centre that has the newer one."""
+    async with hub(tmp_path, set(members.values())) as center:
+        await center.serve("daitn/echo", echo)
+        north = await client(tmp_path, "north", center)
+        roster: set[str] = set()
+        guard = north.guarded(roster.__contains__, brief=False)
+        try:
+            await until(True, north)
+            await asyncio.sleep(2 * links._CHECK_S)
+            assert await answered(north)
+            roster.add(members["hub"])
+            await asyncio.sleep(2 * links._CHECK_S)
+            assert await answered(north)
+            roster.clear()
+            await until(False, north)
+        finally:
+            await guard.close()
+            await north.close()
+
+
+async def test_strangers_with_certificates_of_others_do_not_connect(
+    tmp_path: Path, members: dict[str, str]
+) -> None:
+    stranger = certified_member(tmp_path / "stranger", tmp_path / "other-authority")
+    async with hub(tmp_path, {*members.values(), stranger.public_key}) as center:
+        with pytest.raises(Unreachable):
+            await client(tmp_path, "stranger", center)
+
+
+async def test_who_has_only_a_membership_stays_for_a_moment(
+    tmp_path: Path, members: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "_ENTRY_S", 2.0)
+    (tmp_path / "north" / CERTIFICATE).write_bytes((tmp_path / "north" / MEMBERSHIP).read_bytes())
+    async with hub(tmp_path, set(members.values()), brief=True) as center:
+        await center.serve("daitn/echo", echo)
+        north, south = [await client(tmp_path, name, center) for name in ("north", "south")]
+        try:
+            await until(True, north)
+            await until(True, south)
+            await until(False, north)
+            assert await answered(south)
+        finally:
+            await north.close()
+            await south.close()
+
+
+async def test_new_certificates_count_from_the_next_link_on(
+    tmp_path: Path, members: dict[str, str]
+) -> None:
+    async with hub(tmp_path, set(members.values()), brief=True) as center:
+        await center.serve("daitn/echo", echo)
+        certified_member(tmp_path / "north", tmp_path / "authority", name="north", lasts_s=3.0)
+        north = await client(tmp_path, "north", center)
+        guard = north.guarded(lambda key: True, brief=False)
+        try:
+            await until(True, north)
+            await asyncio.sleep(4.0)
+            assert await answered(north), "an open link outlives its certificate"
+            guard.renew()
+            await until(False, north)
+            certified_member(tmp_path / "north", tmp_path / "authority", name="north")
+            await until(True, north)
+        finally:
+            await guard.close()
+            await north.close()
