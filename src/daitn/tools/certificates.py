@@ -75,37 +75,39 @@ class CertificateRenewal:
         self._folder = folder
         self._renew = renew
         self._entered = entered
+        self._warn_at_s = math.inf
+        self._said = ""
+        """The last complaint in the log."""
         self._tasks = Tasks()
 
     def start(self) -> None:
         """Begin."""
-        self._tasks.spawn(self._renew_forever(), "certificates")
+        self._warn_at_s = membership_ends_at_s(self._folder) - _WARN_S
+        self._tasks.repeat(self._renew_when_due, "certificates")
 
     async def close(self) -> None:
         """Renew no longer."""
         await self._tasks.close()
 
-    async def _renew_forever(self) -> None:
-        said, ends_at_s = "", membership_ends_at_s(self._folder)
-        while True:
-            if clock.wall_s() > ends_at_s - _WARN_S:
-                log.warning("what this process shows to who connects ends soon: restart it")
-                ends_at_s = math.inf
-            fall_back(self._folder, clock.wall_s())
-            after_s = renewal_after_s(self._folder, clock.wall_s())
-            if after_s > 0:
-                await asyncio.sleep(min(after_s, _MOST_WAIT_S))
-                continue
-            try:
-                new = not has_entered(self._folder)
-                await self._renew()
-            except DaitnError as error:
-                if str(error) != said and not isinstance(error, Unreachable):
-                    log.warning("the certificate was not renewed: %s", error)
-                    said = str(error)
-                await asyncio.sleep(_AGAIN_S)
-                continue
-            said = ""
-            log.info("the certificate was renewed")
-            if new:
-                self._entered()
+    async def _renew_when_due(self) -> None:
+        if clock.wall_s() > self._warn_at_s:
+            log.warning("what this process shows to who connects ends soon: restart it")
+            self._warn_at_s = math.inf
+        fall_back(self._folder, clock.wall_s())
+        after_s = renewal_after_s(self._folder, clock.wall_s())
+        if after_s > 0:
+            await asyncio.sleep(min(after_s, _MOST_WAIT_S))
+            return
+        try:
+            new = not has_entered(self._folder)
+            await self._renew()
+        except DaitnError as error:
+            if str(error) != self._said and not isinstance(error, Unreachable):
+                log.warning("the certificate was not renewed: %s", error)
+                self._said = str(error)
+            await asyncio.sleep(_AGAIN_S)
+            return
+        self._said = ""
+        log.info("the certificate was renewed")
+        if new:
+            self._entered()

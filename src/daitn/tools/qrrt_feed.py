@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from immutables import Map
@@ -90,7 +91,7 @@ class QrrtFeed:
         if self._roster is not None and self._entitled is not None:
             # Not at once: a check may be what found out that the roster has changed.
             self._roster.listen(self._members_changed.set)
-            self._tasks.spawn(self._check_forever(self._entitled), "signatures")
+            self._tasks.repeat(partial(self._check_when_due, self._entitled), "signatures")
 
     async def close(self) -> None:
         for registration in self._registrations:
@@ -153,15 +154,14 @@ class QrrtFeed:
             self._tell_entitled(self._entitled.removed(site))
         self._state.removed(site, clock.now_s())
 
-    async def _check_forever(self, entitled: EntitledNodes) -> None:
-        """Check all deployments anew whenever the roster changes or a signature ends."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAPSES_WITHIN_S):
-                    await self._members_changed.wait()
-            if self._members_changed.is_set() or entitled.lapsed(clock.wall_s()):
-                self._members_changed.clear()
-                self._tell_entitled(entitled.checked_again())
+    async def _check_when_due(self, entitled: EntitledNodes) -> None:
+        """Check all deployments anew if the roster changes or a signature ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAPSES_WITHIN_S):
+                await self._members_changed.wait()
+        if self._members_changed.is_set() or entitled.lapsed(clock.wall_s()):
+            self._members_changed.clear()
+            self._tell_entitled(entitled.checked_again())
 
     def _tell_entitled(self, nodes: Iterable[NodeDescriptor]) -> None:
         for node in nodes:

@@ -64,7 +64,7 @@ class LinkGuard:
             lambda event: call_on(loop, lambda: self._happened(event))
         )
         self._tasks = Tasks()
-        self._tasks.spawn(self._check_forever(), "links")
+        self._tasks.repeat(self._check_all, "links")
 
     async def close(self) -> None:
         """Guard no longer."""
@@ -83,11 +83,10 @@ class LinkGuard:
         else:
             self._since_s.pop((event.link.src, event.link.dst), None)
 
-    async def _check_forever(self) -> None:
-        while True:
-            for link in self._info.links():
-                self._check(link)
-            await asyncio.sleep(_CHECK_S)
+    async def _check_all(self) -> None:
+        for link in self._info.links():
+            self._check(link)
+        await asyncio.sleep(_CHECK_S)
 
     def _check(self, link: zenoh.Link) -> None:
         if not link.src.startswith(_ENCRYPTED):
