@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -91,11 +91,7 @@ class Recorder:
     """What is recorded already."""
 
     def __post_init__(self) -> None:
-        found = [(site, _described(self.case.recipe, site)) for site in self.case.sites]
-        # As in a network: a site with too few records of every label offers none.
-        offered = [(site, told) for site, told in found if told.samples >= LEAST_RECORDS]
-        self.case = replace(self.case, sites=tuple(site for site, _ in offered))
-        self._sites = tuple(told for _, told in offered)
+        self._sites = tuple(_described(self.case.recipe, site) for site in self.case.sites)
         # repetitions take the routes of what they repeat
         draws = self.case.repeats or self.case.name
         routes = planned(self._sites, self.case.expert, self.case.effort, draws)
