@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.worlds.recorder import Case, SiteData, TestData
 from benchmarks.worlds.routes import Effort
 from daitn.learning.classifier import Classifier
+from daitn.learning.recipe import Selection
 
 __all__ = ["TABLES", "table_cases"]
 
@@ -139,7 +140,7 @@ def _case(family: str, table: _Table, number: int, kind: str, data: Path, held_o
     config = {"classes": list(table.classes), "hidden": hidden, "learning_rate": rate}
     return Case(
         name=name,
-        recipe=Classifier(),
+        recipe=Classifier(Selection(least_records=1)),
         config=config,
         sites=tuple(sites),
         tests=tests,

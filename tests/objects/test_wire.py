@@ -103,8 +103,9 @@ def test_canonical_bytes_do_not_depend_on_the_order_of_insertion(labels: dict[st
 def test_errors_cross_the_network_whole(
     kind: type[DaitnError], problem: str, field: str, fix: str
 ) -> None:
-    report = decode(encode(ErrorReport.of(kind(problem, field=field, fix=fix))), ErrorReport)
-    error = report.error()
+    """Within a site; what others hear of it names no folder."""
+    made = kind(problem, field=field, fix=fix)
+    error = decode(encode(ErrorReport.inside(made)), ErrorReport).error()
     assert type(error) is kind
     assert (error.problem, error.field, error.fix) == (problem, field, fix)
 

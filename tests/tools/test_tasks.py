@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,24 @@ async def test_what_a_task_begins_as_its_owner_closes_is_ended_too() -> None:
     await asyncio.sleep(0)
     await tasks.close()
     assert (ended, len(tasks)) == (["first", "last"], 0)
+
+
+async def test_a_task_that_runs_out_of_time_as_it_is_ended_ends() -> None:
+    loop, tasks, limits = asyncio.get_running_loop(), Tasks(), list[asyncio.Timeout]()
+
+    async def wait_again_and_again() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3600) as limit:
+                limits.append(limit)
+                await asyncio.Event().wait()
+
+    task = tasks.repeat(wait_again_and_again, "waiting")
+    await asyncio.sleep(0)
+    limits[0].reschedule(loop.time())
+    await asyncio.sleep(0)
+    assert task.cancelling(), "its time is over, which it has not noticed yet"
+    await tasks.close()
+    assert task.cancelled()
 
 
 async def test_what_fails_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

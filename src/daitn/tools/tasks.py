@@ -12,6 +12,8 @@ __all__ = ["Newest", "Tasks"]
 FIRST_PAUSE_S = 1.0
 """Pause after a round that failed; it doubles from one failure to the next."""
 PAUSE_AT_MOST_S = 60.0
+_LOOKED_AT_S = 0.1
+"""Interval at which `close` looks whether a task goes on."""
 
 Value = TypeVar("Value")
 
@@ -77,7 +79,9 @@ class Tasks:
             for task in tasks:
                 if not task.cancelling():  # A second cancel would interrupt its clean-up.
                     task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Not until all have ended: `asyncio.timeout` cancels a task, too, and takes that back,
+            # so one that ran out of time just now goes on and must be cancelled again.
+            await asyncio.wait(tasks, timeout=_LOOKED_AT_S)
             # Callbacks of ended tasks run in the next iteration of the loop.
             await asyncio.sleep(0)
 
