@@ -12,8 +12,9 @@ __all__ = ["run_demo"]
 MOST_S = 2400.0
 
 
-def run_demo(folder: Path, *options: str) -> None:
-    """Run it, with its results in `folder`. It ends with 0 only where both targets are reached."""
+def run_demo(folder: Path, *options: str) -> str:
+    """Run it, with its results in `folder`, and return what it says. It ends with 0 only where both
+    targets are reached."""
     environment = {name: value for name, value in os.environ.items() if name != "DAITN_DATA"}
     environment["HOME"] = str(folder.parent)
     ended = subprocess.run(
@@ -25,3 +26,4 @@ def run_demo(folder: Path, *options: str) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    return ended.stdout

@@ -4,6 +4,7 @@ planned route with other ways to train the model."""
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ PLANNED, COMPARED = "--no-baselines", "--baselines"
 def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's folder, made from the corpus that the project brings."""
     folder = tmp_path_factory.mktemp("demo") / "out"
-    run_demo(folder, request.param)
+    (folder.parent / "said").write_text(run_demo(folder, request.param))
     return folder
 
 
 @pytest.fixture(scope="module")
 def report(out: Path) -> Any:
     return json.loads((out / "report.json").read_text())
+
+
+def test_the_demo_says_what_protects_it(out: Path) -> None:
+    said = " ".join((out.parent / "said").read_text().split())
+    assert re.search(r"protection: roster \(\d+ members\) and capabilities", said)
+    assert "mTLS on; sandbox on (" in said
 
 
 def test_the_planned_route_reaches_both_targets(report: Any) -> None:

@@ -18,6 +18,7 @@ from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.founding import live_roster
 from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
+from daitn.cli.protection import protection
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
@@ -274,6 +275,7 @@ async def _up(config: Path) -> None:
                     highlight=False,
                 )
         if not told.is_set():
+            screen.print(await protection(network.center, network.nodes), highlight=False)
             screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
         while not told.is_set():
             for ended in network.ended():

@@ -22,6 +22,7 @@ from daitn.cli.demo.pictures.queries import queries_picture
 from daitn.cli.demo.report import DemoReport, make_report
 from daitn.cli.demo.scenario import BASELINES, PLACES, write_scenario
 from daitn.cli.embedded import EmbeddedNetwork
+from daitn.cli.protection import protection
 from daitn.cli.session import ExitCode, connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
 from daitn.objects.errors import WorkFailed
@@ -79,6 +80,7 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
             await network.start(
                 lambda site, done, of: status.update(f"starting: {done}/{of} sites are connected")
             )
+        _say(quiet, await protection(network.center, network.nodes))
         job = await _train(network, out, "healthcare", ["-o", str(out / "model")], quiet)
         expected = await _expected(network, job)
         _say(quiet, sentence(expected))
