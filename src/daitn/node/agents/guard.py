@@ -52,7 +52,8 @@ class AgentGuard:
         """Raise `Refused` or `Corrupt` unless an agent's owner ordered its job, at its home."""
         job, home = itinerary.job, itinerary.agent.home
         self.orders.check(job.order, job.intent, job.start)
-        if not job.id.removeprefix(f"{job.intent.name}-{home}-").isdecimal():
+        own, number = f"{job.intent.name}-{home}-", job.id.rpartition("-")[2]
+        if job.id != own + number or not number.isdecimal():
             raise Refused(f"{job.id} is no job of {home}", field="home")
 
     def check_models(self, itinerary: Itinerary) -> None:
