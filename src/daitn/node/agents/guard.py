@@ -38,7 +38,7 @@ class AgentGuard:
         That is the site that its facts name last, or its home; and it is `site`, if given.
         """
         signer = self.signer(packet)
-        if signer not in (_seat(agent), agent.home) or site not in (None, signer):
+        if signer not in (_last_holder(agent), agent.home) or site not in (None, signer):
             raise Refused(f"{signer} does not have {agent.job}", field="site")
 
     def signer(self, packet: Packet) -> SiteId:
@@ -70,7 +70,7 @@ class AgentGuard:
                     raise Corrupt(f"{entry.fact.site} is no verifier", field="facts")
 
 
-def _seat(agent: Agent) -> SiteId:
+def _last_holder(agent: Agent) -> SiteId:
     """The site that took an agent over last, by its facts; at first, its home."""
     for fact in reversed(agent.facts):
         match fact.event:
