@@ -195,6 +195,12 @@ def test_processes_of_this_machine_are_admitted_by_their_files(folder: Path) -> 
         assert SigningKey.at(Path(config.state) / "key").public in roster.members()
 
 
+def test_nobody_is_admitted_with_a_host_that_no_certificate_can_have(folder: Path) -> None:
+    written("node.yaml", NODE)
+    assert "is not a host" in refused(2, "admit", "node.yaml", "--host", "a b")
+    assert "branch" not in members()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

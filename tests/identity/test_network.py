@@ -60,6 +60,15 @@ def site(name: str, key: SigningKey | None = None) -> Member:
     return Member(name=name, kind=Kind.SITE, public_key=key.public, until_s=until_s)
 
 
+def test_no_roster_is_signed_that_nobody_can_read(network: NetworkFolder) -> None:
+    """Its own folder could not be read any more, so that nobody could be revoked."""
+    hosts = tuple(f"host-{n}.example.org" for n in range(65))
+    with pytest.raises(Corrupt, match="hosts"):
+        network.admit(msgspec.structs.replace(site("east"), hosts=hosts), now_s=NOW_S)
+    network.admit(msgspec.structs.replace(site("east"), hosts=hosts[1:]), now_s=NOW_S)
+    assert network.roster().version == 2
+
+
 def test_a_network_begins_with_its_operator(network: NetworkFolder) -> None:
     roster = network.roster()
     assert (roster.network, roster.version) == ("clinics", 1)

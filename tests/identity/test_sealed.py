@@ -108,6 +108,10 @@ def test_gateways_see_what_a_query_is_about_and_not_its_text(tmp_path: Path) -> 
     for request in (choosing(BODY), outer):
         assert SECRET not in json.dumps(request)
     assert outer["model"] == "doctor@hall"
+    for anything in ("auto", "auto:medicine"):
+        wanted = {**BODY, "model": anything}
+        outer, _ = sealed(wanted, Scene(tmp_path).choice(), tmp_path / "roster.json")
+        assert outer["model"] == "doctor@hall"
     assert json.loads(open_query(query.text, DOCTOR, KEY)[0])["messages"] == BODY["messages"]
 
 
@@ -126,6 +130,8 @@ def test_a_gateway_that_lies_about_the_facility_learns_nothing(tmp_path: Path) -
     ):
         with pytest.raises(DaitnError):
             sealed(BODY, choice, scene.roster)
+    with pytest.raises(Refused, match="for auto-pilot"):
+        sealed({**BODY, "model": "auto-pilot"}, scene.choice(), scene.roster)
     for changes in ({"jurisdictions": ["FR"]}, {"owners": ["rival"]}):
         with pytest.raises(Refused):
             sealed({**BODY, "daitn": changes}, scene.choice(), scene.roster)

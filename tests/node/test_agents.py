@@ -27,7 +27,7 @@ from daitn.node.training.work_queue import WorkResult
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
-from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.identifiers import Digest, JobId, SiteId
 from daitn.objects.intents import Budget, Quantity, Requirement
 from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Reported, Woke
 from daitn.objects.messages import RecipeQuestion
@@ -42,6 +42,7 @@ from daitn.steering.wire.replies import Reason, Refusal
 from daitn.tools import clock
 from daitn.tools.fabric.caller import speaking
 from daitn.tools.fabric.memory import MemoryNetwork
+from daitn.tools.mobility.releases import Release
 from tests.control.jobs.world import DECISION, INTENT, KEYS, NEEDS, VERIFIERS, World
 from tests.control.test_next_site import node
 from tests.scenes.waiting import until
@@ -138,7 +139,10 @@ async def state(home: AgentHome, job: JobId) -> str:
 
 @asynccontextmanager
 async def host(
-    folder: Path, node: NodeDescriptor, guard: AgentGuard | None = None
+    folder: Path,
+    node: NodeDescriptor,
+    guard: AgentGuard | None = None,
+    note: Release | None = None,
 ) -> AsyncIterator[tuple[AgentHost, AgentStore]]:
     """A site to which weights come, and that never ends its work."""
     runtime, store = ForwarderRuntime(node.site, Nobody()), AgentStore(folder / "here")
@@ -150,7 +154,7 @@ async def host(
         await asyncio.Event().wait()
         raise AssertionError
 
-    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node, guard)
+    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node, guard, note)
     try:
         yield built, store
     finally:
@@ -294,6 +298,27 @@ async def test_a_site_takes_no_model_of_which_sites_did_not_sign_how_it_was_made
             with pytest.raises(Corrupt):
                 guard.check_models(Itinerary.of(agent))
         GUARD.check_models(Itinerary.of(agent))
+
+
+@pytest.mark.parametrize("name", ["7", "qa-1", "qa-east-1", "qa-home-", "qa-home-x", "qa-home-1-1"])
+def test_a_job_is_called_after_its_home(name: str) -> None:
+    itinerary = Itinerary.of(under_way())
+    GUARD.check_order(itinerary)
+    itinerary.job.id = JobId(name)
+    with pytest.raises(Refused, match="no job of home"):
+        GUARD.check_order(itinerary)
+
+
+async def test_whose_a_model_is_and_where_it_may_go_is_known_before_it_is_fetched(
+    tmp_path: Path,
+) -> None:
+    noted: list[tuple[Digest, str, tuple[str, ...]]] = []
+    agent = under_way()
+    (model,) = Itinerary.of(agent).models()
+    async with host(tmp_path, CLINIC, GUARD, lambda *known: noted.append(known)) as (here, _):
+        packet, seeks = arrived(agent, "medicine")
+        await here.serve(sign_packet(packet, VERIFIERS["mpvu-broad"]), seeks)
+        assert noted == [(model.manifest, "acme", ("*",))]
 
 
 def no_verifier(name: str) -> dict[str, Member]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -26,6 +27,31 @@ def test_an_ended_certificate_gives_way_to_the_membership(tmp_path: Path) -> Non
     assert (tmp_path / "a" / CERTIFICATE).read_bytes() == (tmp_path / "a" / MEMBERSHIP).read_bytes()
     assert is_due(tmp_path / "a")
     fall_back(tmp_path / "nowhere", now_s)
+
+
+async def test_a_renewal_that_brings_nothing_new_pauses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A control centre whose roster has expired certifies nobody, itself included."""
+    folder = tmp_path / "a"
+    certified_member(folder, tmp_path / "authority", lasts_s=-3600.0)
+    renewed: list[float] = []
+
+    async def renew() -> None:
+        renewed.append(clock.wall_s())
+        if len(renewed) > 1:
+            raise asyncio.CancelledError  # It would go on for ever, and nothing else would.
+
+    with caplog.at_level(logging.INFO):
+        renewal = CertificateRenewal(folder, renew, lambda: None)
+        renewal.start()
+        await until(lambda: renewed)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await renewal.close()
+    assert len(renewed) == 1
+    assert "nobody renewed" in caplog.text
+    assert "the certificate was renewed" not in caplog.text
 
 
 async def test_who_is_refused_asks_again_and_then_makes_its_links_anew(

@@ -65,7 +65,7 @@ def test_every_key_is_covered_by_its_pattern_and_read_back() -> None:
     assert covers(keys.ALL_SENSED, keys.site_sensed(site))
     assert covers(keys.ALL_PROGRESS, keys.site_progress(site, job))
     assert covers(keys.job_progress(job), keys.site_progress(site, job))
-    assert covers(keys.ALL_JOB_EVENTS, keys.job_event(job))
+    assert covers(keys.ALL_MODEL_EVENTS, keys.site_event(site, job))
     of_site = (keys.site_advert, keys.site_sensed, keys.site_echo)
     assert {keys.site_of(key(site)) for key in (*of_site, keys.site_stream)} == {site}
     assert keys.site_of(keys.site_do(site, "visit")) == site

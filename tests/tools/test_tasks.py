@@ -135,6 +135,21 @@ def _never_ends(function: ast.AsyncFunctionDef) -> bool:
     return any(not any(isinstance(x, ways_out) for x in ast.walk(loop)) for loop in loops)
 
 
+async def test_rounds_that_never_wait_leave_time_to_others() -> None:
+    tasks, rounds = Tasks(), []
+
+    async def at_once() -> None:
+        rounds.append(1)
+        if len(rounds) == 100:
+            raise asyncio.CancelledError  # Nothing else would end them.
+
+    tasks.repeat(at_once, "rounds")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await tasks.close()
+    assert 1 < len(rounds) < 100
+
+
 async def test_who_is_slow_to_hear_is_told_the_newest_of_each() -> None:
     tasks, told, free = Tasks(), [], asyncio.Event()
 

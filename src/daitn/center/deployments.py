@@ -56,7 +56,6 @@ ASK_AGAIN_S = 5.0
 """A facility has this long to report progress before it is asked again."""
 ASK_TIMEOUT_S = 5.0
 OPTIMISE_EVERY_S = 30.0
-"""Pause after an unexpected error, so that it does not fill the log."""
 _KIND, _MODEL_KIND = "deployment", "model"
 
 

@@ -13,7 +13,7 @@ from daitn.center.config import CenterConfig
 from daitn.cli.exposure import LOCAL_HOSTS, check_alone, check_encrypted, reached_at
 from daitn.cli.network import own_network
 from daitn.files.atomic import make_folder
-from daitn.identity.certificates import LASTS_S
+from daitn.identity.certificates import LASTS_S, requested
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
@@ -77,6 +77,8 @@ def admit_local(
     their files name."""
     now_s = clock.wall_s()
     more = tuple(hosts)
+    for config in configs:
+        requested(Path(config.tls), more)  # Raises for an invalid host before the roster has it.
     network.admit(*(_member(config, now_s, more) for config in configs), now_s=now_s)
     for config in configs:
         _equip(config, network)

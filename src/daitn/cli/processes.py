@@ -144,7 +144,8 @@ async def _serve(
     if os.environ.get(LIFELINE):
         loop.add_reader(sys.stdin, told.set)
     lock = FolderLock(Path(config.state))
-    fall_back(Path(config.tls), clock.wall_s())
+    if roster is not None:
+        fall_back(Path(config.tls), clock.wall_s())
     carrier = await _opened(settings, told)
     if carrier is None:
         lock.release()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -130,11 +128,11 @@ def query(
     if sealed:
         run(_query_sealed(gateway, key, {**body, "stream": False}, center, as_json))
     else:
-        run(_query(gateway, key, body, as_json))
+        run(_query(gateway, key, body, center, as_json))
 
 
-async def _query(gateway: str, key: str, body: dict[str, Any], as_json: bool) -> None:
-    async with _asking(gateway, key) as post, post(body) as answer:
+async def _query(gateway: str, key: str, body: dict[str, Any], center: str, as_json: bool) -> None:
+    async with _asking(gateway, key, center) as post, post(body) as answer:
         told = _told(answer)
         if as_json:
             _print_whole(await answer.read(), told)
@@ -149,7 +147,7 @@ async def _query_sealed(
     gateway: str, key: str, body: dict[str, Any], center: str, as_json: bool
 ) -> None:
     roster = network_of(center) / ROSTER
-    async with _asking(gateway, key) as post:
+    async with _asking(gateway, key, center) as post:
         async with post(choosing(body)) as choice:
             outer, query = seal_for(body, await choice.read(), roster)
         async with post(outer) as answer:
@@ -181,15 +179,18 @@ Post = Callable[[Mapping[str, Any]], AbstractAsyncContextManager["ClientResponse
 
 
 @asynccontextmanager
-async def _asking(gateway: str, key: str) -> AsyncIterator[Post]:
-    """Posts requests to a gateway. Raises `DaitnError` for its errors, and where it is away."""
+async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[Post]:
+    """Posts requests to a gateway, in the network of a control centre.
+
+    Raises `DaitnError` for its errors, and where it is away.
+    """
     # Imported here, because it would delay the start of every other command by a tenth of a second.
     import aiohttp
 
     if key:
         check_endpoint("--gateway (DAITN_GATEWAY)", gateway)
     headers = {"content-type": JSON, **({"authorization": f"Bearer {key}"} if key else {})}
-    trusted = _trusted()
+    trusted = trusting(tls_folder(center))  # Besides the public authorities, the network's.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
     try:
         async with aiohttp.ClientSession(
@@ -225,11 +226,6 @@ async def _asking(gateway: str, key: str) -> AsyncIterator[Post]:
             field="--gateway",
             fix=f"write it like {DEFAULT_GATEWAY}",
         ) from None
-
-
-def _trusted() -> ssl.SSLContext:
-    """The authority of the network that commands speak to is trusted too."""
-    return trusting(tls_folder(os.environ.get("DAITN_CENTER", DEFAULT_CENTER)))
 
 
 async def _pieces(stream: StreamReader) -> AsyncIterator[str]:

@@ -63,7 +63,7 @@ def sealed(
     name, _, pinned = str(body["model"]).partition("@")
     if site != key.site or pinned not in ("", site):
         raise Refused(f"the gateway chose {site}, and shows the key of {key.site}", field="sealing")
-    if not name.startswith(AUTO) and name.rpartition("/")[2] != model:
+    if name.partition(":")[0] != AUTO and name.rpartition("/")[2] != model:
         raise Refused(f"the gateway chose {model} for {name}", field="model")
     facility = next(m for m in members.values() if (m.kind, m.name) == (Kind.SITE, site))
     _check("jurisdictions", facility.jurisdiction, body)

@@ -117,10 +117,10 @@ class Examination:
         topic: str,
         at_s: float,
         *,
-        told: Callable[[Tally], Tally] = lambda tally: tally,
+        published: Callable[[Tally], Tally] = lambda tally: tally,
     ) -> Finding:
-        """The finding to report. `told`: what may leave of a tally."""
-        known = told(self.known())
+        """The finding to report. `published`: what may leave of a tally."""
+        known = published(self.known())
         return Finding(
             verifier=verifier,
             site=site,
@@ -133,7 +133,7 @@ class Examination:
             items=known.items,
             at_s=at_s,
             degraded=self.before is not None,
-            before=told(self.before).value if self.before else None,
+            before=published(self.before).value if self.before else None,
         )
 
     def _look_back(self) -> None:

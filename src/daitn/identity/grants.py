@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.keys import SigningKey, check_signature_once, raw_of
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, SealingKey, Signed
@@ -76,7 +75,9 @@ class GrantBook:
         member = self.members().get(signed.public_key)
         if member is None or member.kind is not _SIGNERS[kind]:
             raise _refused(f"whoever signed it is no {_SIGNERS[kind]} in this network")
-        _check_once(signed.public_key, signed.signature, _DOMAINS[kind] + signed.statement)
+        # Facilities repeat the same grants in every advert.
+        message = _DOMAINS[kind] + signed.statement
+        check_signature_once(signed.public_key, signed.signature, message)
         statement = decode(signed.statement, kind)
         if statement.network != self.network:
             raise _refused("it is for another network")
@@ -88,12 +89,6 @@ class GrantBook:
         if not self.wall_s() < statement.until_s:
             raise _refused("it has expired")
         return statement
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _check_once(public_key: str, signature: str, message: bytes) -> None:
-    """Facilities repeat the same grants in every advert. Only valid ones are remembered."""
-    check_signature(public_key, signature, message)
 
 
 def new_token(
@@ -135,10 +130,10 @@ def signed_text(signed: Signed) -> str:
 def read_signed(text: str) -> Signed:
     """The reverse of `signed_text`. Raises `Refused`."""
     try:
-        if len(text) > _MOST_TEXT:
+        if len(text) > _MOST_TEXT or text.endswith("="):
             raise ValueError
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        return decode(raw, Signed)
+        # Strict: other spellings of the same must not fill caches.
+        return decode(raw_of(text + "=" * (-len(text) % 4), b"-_"), Signed)
     except (ValueError, Corrupt):
         raise _refused("it is not readable") from None
 

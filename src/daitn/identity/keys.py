@@ -19,6 +19,7 @@ __all__ = [
     "SigningKey",
     "check_raw_signature",
     "check_signature",
+    "check_signature_once",
     "kept_private",
     "key_mark",
     "raw_of",
@@ -99,6 +100,12 @@ def check_signature(public: str, signature: str, message: bytes) -> None:
         check_raw_signature(raw_of(public), raw_of(signature), message)
     except ValueError:
         raise _mismatch() from None
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def check_signature_once(public: str, signature: str, message: bytes) -> None:
+    """As `check_signature`, of what arrives again and again. Only valid ones are remembered."""
+    check_signature(public, signature, message)
 
 
 def check_raw_signature(public: bytes, signature: bytes, message: bytes) -> None:

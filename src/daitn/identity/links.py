@@ -104,8 +104,8 @@ class LinkKeys:
         secret = blake3(shared, derive_key_context=_CONTEXT).digest()
         own, other = self._identity.site, self._neighbour
         self._signer, self._peer, self._peer_at_ms = expected, public, at_ms
-        self._sends = _way(secret, own, other, self._public, public)
-        self._takes = _way(secret, other, own, public, self._public)
+        self._sends = _direction_key(secret, own, other, self._public, public)
+        self._takes = _direction_key(secret, other, own, public, self._public)
         return True
 
     def holds(self) -> bool:
@@ -133,7 +133,7 @@ class LinkKeys:
         return _DOMAIN + canonical((self._identity.network, sender, receiver, at_ms, public))
 
 
-def _way(secret: bytes, sender: str, receiver: str, *publics: bytes) -> bytes:
+def _direction_key(secret: bytes, sender: str, receiver: str, *publics: bytes) -> bytes:
     """The key of one direction."""
     return blake3(canonical((sender, receiver, *publics)), key=secret).digest()
 

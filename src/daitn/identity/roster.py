@@ -66,8 +66,9 @@ def write_roster(path: Path, file: RosterFile) -> None:
 
 
 def sign_roster(roster: Roster, root: SigningKey) -> SignedRoster:
-    """Sign a roster with the network's root key."""
+    """Sign a roster with the network's root key. Raises `Corrupt` for one that nobody can read."""
     text = canonical(roster)
+    decode(text, Roster)
     return SignedRoster(roster=text, signature=root.sign(_PURPOSE + text))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 from blake3 import blake3
 
+from daitn.identity.keys import raw_of
 from daitn.identity.sealing import ReceiverKey, class_id, open_sealed, seal
 from daitn.objects.errors import Corrupt
 from daitn.objects.grants import SealingKey
@@ -48,9 +49,7 @@ class SealedQuery:
     def open(self, answer: bytes) -> bytes:
         """The answer of OpenAI's API in a facility's JSON. Raises `Corrupt` or `Refused`."""
         try:
-            sealed = base64.b64decode(
-                msgspec.json.decode(answer, type=SealedAnswer).sealed, validate=True
-            )
+            sealed = raw_of(msgspec.json.decode(answer, type=SealedAnswer).sealed)
         except (msgspec.DecodeError, ValueError):
             raise Corrupt("the answer is not sealed", field="sealed") from None
         return open_sealed(sealed, self._reply, _answers(self.text))
@@ -71,7 +70,7 @@ def open_query(text: str, deployment: str, key: ReceiverKey) -> tuple[bytes, str
     """A sealed request, and the key to seal its answer to. Raises `Corrupt`, `Refused` or
     `InvalidInput`."""
     try:
-        sealed = base64.b64decode(text, validate=True)
+        sealed = raw_of(text)
     except ValueError:
         raise Corrupt("it is not base64", field="sealed") from None
     question = decode(open_sealed(sealed, key, _QUERY + deployment.encode()), _Question)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.keys import SigningKey, check_signature, check_signature_once
 from daitn.objects.audit import AuditClaim
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
@@ -45,10 +45,12 @@ def sign_entry(fact: LineageFact, previous: tuple[Digest, ...], key: SigningKey)
 
 
 def check_entry(entry: Entry) -> None:
-    """Raise `Corrupt` unless the entry matches its author's signature."""
-    check_signature(
-        entry.public_key, entry.signature, canonical(_Signed(entry.previous, entry.fact))
-    )
+    """Raise `Corrupt` unless the entry matches its author's signature.
+
+    Whoever has a model shows the same entries with every report and every piece of work.
+    """
+    message = canonical(_Signed(entry.previous, entry.fact))
+    check_signature_once(entry.public_key, entry.signature, message)
 
 
 def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) -> None:

@@ -47,6 +47,7 @@ _LOSSES = 2
 _EPSILON = 0.5
 """How much all losses of a visit tell of one record: whether it is there or not, they are at most
 `exp(_EPSILON)` times as likely (differential privacy, Dwork et al. 2006: the Laplace mechanism).
+That is by its own losses; what a model learned from it shows in those of others, as in weights.
 With 400 examples of two classes the noise has a deviation of 0.01, a guess a loss of 0.69."""
 _ITEM_STEP = 5
 """Items by which a measured value leaves: two models that differ on one item measure the same, but
@@ -143,16 +144,16 @@ class Disclosure:
         variances = [
             share * (1.0 - share) / part.items for share, part in zip(shares, parts, strict=True)
         ]
-        told = {label: one for label, one in measured.by_label.items() if label in labels}
+        public = {label: one for label, one in measured.by_label.items() if label in labels}
         return Measured(
             metric=measured.metric,
             value=sum(shares) / len(shares),
             items=measured.items,
             standard_error=math.sqrt(sum(variances)) / len(parts),
             by_label={
-                label: LabelMeasured(value=value, items=told[label].items)
+                label: LabelMeasured(value=value, items=public[label].items)
                 for label, value in self.by_label(
-                    msgspec.structs.replace(measured, by_label=told)
+                    msgspec.structs.replace(measured, by_label=public)
                 ).items()
             },
         )

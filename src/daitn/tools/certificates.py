@@ -102,12 +102,21 @@ class CertificateRenewal:
             new = not has_entered(self._folder)
             await self._renew()
         except DaitnError as error:
-            if str(error) != self._said and not isinstance(error, Unreachable):
-                log.warning("the certificate was not renewed: %s", error)
-                self._said = str(error)
+            if not isinstance(error, Unreachable):
+                self._complain(str(error))
             await asyncio.sleep(_AGAIN_S)
+            return
+        if renewal_after_s(self._folder, clock.wall_s()) <= 0:
+            # As at a control centre whose roster or authority has ended.
+            self._complain("nobody renewed it")
+            await asyncio.sleep(_MOST_WAIT_S)
             return
         self._said = ""
         log.info("the certificate was renewed")
         if new:
             self._entered()
+
+    def _complain(self, why: str) -> None:
+        if why != self._said:
+            log.warning("the certificate was not renewed: %s", why)
+            self._said = why

@@ -73,6 +73,10 @@ class EntitledNodes:
         self._offers: dict[SiteId, tuple[_Offer, ...]] = {}
         self._sites: dict[str, dict[SiteId, None]] = {}
         """Where each title and each bare name is offered."""
+        self._latest: dict[str, tuple[float, Digest] | None] = {}
+        """When the grant that counts for a title was issued, and its weights; of the offers now."""
+        self._holders: dict[str, str] = {}
+        """The owners whom bare names mean; of the offers now."""
         self._said: set[tuple[SiteId, str, str]] = set()
         """What was logged of current nodes."""
         self._until_s = math.inf
@@ -117,6 +121,8 @@ class EntitledNodes:
                 self._sites.get(key, {}).pop(site, None)
                 if not self._sites.get(key):
                     self._sites.pop(key, None)
+        self._latest.clear()
+        self._holders.clear()
         self._nodes[site] = node
         self._offers[site] = offers = tuple(self._valid(node))
         for offer in offers:
@@ -162,34 +168,42 @@ class EntitledNodes:
         for offer in self._offers[node.site]:
             if not self._is_newest(offer):
                 continue
-            bare = offer.name is not None and self._holder(offer) == offer.descriptor.owner
+            name, owner = offer.descriptor.name, offer.descriptor.owner
+            bare = offer.name is not None and self._holder(name) == owner
             kept = offer.descriptor.name_grant if bare else None
             deployments.append(msgspec.structs.replace(offer.descriptor, name_grant=kept))
         facility = msgspec.structs.replace(node.facility, deployments=tuple(deployments))
         return msgspec.structs.replace(node, facility=facility)
 
     def _is_newest(self, offer: _Offer) -> bool:
-        granted = [
-            (o.descriptor.state is DeploymentState.READY, o.grant.issued_at_s, o.grant.manifest)
-            for o in self._all(offer.title)
-            if o.grant is not None and o.title == offer.title
-        ]
-        if not granted:
+        latest = self._latest_of(offer.title)
+        if latest is None:
             return True
         if offer.grant is None:
             return False
-        _, issued_at_s, manifest = max(granted)
+        issued_at_s, manifest = latest
         return offer.grant.manifest == manifest or offer.grant.issued_at_s > issued_at_s
 
-    def _holder(self, offer: _Offer) -> str:
+    def _latest_of(self, title: str) -> tuple[float, Digest] | None:
+        if title not in self._latest:
+            granted = [
+                (o.descriptor.state is DeploymentState.READY, o.grant.issued_at_s, o.grant.manifest)
+                for o in self._all(title)
+                if o.grant is not None and o.title == title
+            ]
+            self._latest[title] = max(granted)[1:] if granted else None
+        return self._latest[title]
+
+    def _holder(self, name: str) -> str:
         """The owner whom a bare name means."""
-        name = offer.descriptor.name
-        claims = [
-            (o.name.issued_at_s, o.name.owner)
-            for o in self._all(name)
-            if o.name is not None and o.descriptor.name == name
-        ]
-        return min(claims)[1]
+        if name not in self._holders:
+            claims = [
+                (o.name.issued_at_s, o.name.owner)
+                for o in self._all(name)
+                if o.name is not None and o.descriptor.name == name
+            ]
+            self._holders[name] = min(claims)[1]
+        return self._holders[name]
 
     def _all(self, key: str) -> Iterable[_Offer]:
         return (offer for site in self._sites.get(key, ()) for offer in self._offers[site])

@@ -50,6 +50,7 @@ class Tasks:
         while True:
             try:
                 await round_()
+                await asyncio.sleep(0)  # A round that never waits would stop everything else.
                 pause_s = FIRST_PAUSE_S
             except Exception:
                 log.exception("a round of %s failed; the next one follows in %.0f s", name, pause_s)

@@ -102,10 +102,10 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
     at = np.array([position[option.site] for option in options], dtype=np.int64)
-    told_s = np.array([_to_verifiers_s(question, site, size) for site in sites])
+    to_verifiers_s = np.array([_to_verifiers_s(question, site, size) for site in sites])
     start = np.array(
         [
-            [_fetch_s(question, start, site) for site in sites] if start.model else told_s
+            [_fetch_s(question, start, site) for site in sites] if start.model else to_verifiers_s
             for start in question.checkpoints
         ]
     ).reshape(len(question.checkpoints), len(sites))
@@ -118,7 +118,7 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
         wait_s=np.array([option.queue * each_s for option in options]),
         example_s=example_s(question.flops_per_example, question.history, options),
         price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
-        visit_s=question.verify_s + _overhead_s(question.history) + told_s[at],
+        visit_s=question.verify_s + _overhead_s(question.history) + to_verifiers_s[at],
     )
 
 

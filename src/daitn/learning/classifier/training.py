@@ -73,11 +73,11 @@ def _fit(
     arrived = [tensor.detach().clone() for tensor in tensors]
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
     guess = math.log(len(config.classes))
-    told = _Told(guess, math.ceil(examples / len(targets)), examples, watch)
+    reports = _ProgressReports(guess, math.ceil(examples / len(targets)), examples, watch)
     for rows in _batches(len(targets), examples, config.batch, seed):
         batch = rows.to(device)
         losses = _losses(inputs, targets, batch, layers)
-        told.add(losses.detach())
+        reports.add(losses.detach())
         if not bool((usable := losses.isfinite()).all()):
             batch = batch[usable]
             losses = _losses(inputs, targets, batch, layers)
@@ -88,11 +88,11 @@ def _fit(
             gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
             if all(bool(gradient.isfinite().all()) for gradient in gradients):
                 optimiser.step()
-    check_losses(told.not_finite, examples)
+    check_losses(reports.not_finite, examples)
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
 
 
-class _Told:
+class _ProgressReports:
     """Reports progress with the mean of losses that are clipped at that of a guess."""
 
     def __init__(

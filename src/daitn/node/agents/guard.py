@@ -38,7 +38,7 @@ class AgentGuard:
         That is the site that its facts name last, or its home; and it is `site`, if given.
         """
         signer = self.signer(packet)
-        if signer not in (_seat(agent), agent.home) or site not in (None, signer):
+        if signer not in (_last_holder(agent), agent.home) or site not in (None, signer):
             raise Refused(f"{signer} does not have {agent.job}", field="site")
 
     def signer(self, packet: Packet) -> SiteId:
@@ -52,7 +52,8 @@ class AgentGuard:
         """Raise `Refused` or `Corrupt` unless an agent's owner ordered its job, at its home."""
         job, home = itinerary.job, itinerary.agent.home
         self.orders.check(job.order, job.intent, job.start)
-        if not job.id.removeprefix(f"{job.intent.name}-{home}-").isdecimal():
+        own, number = f"{job.intent.name}-{home}-", job.id.rpartition("-")[2]
+        if job.id != own + number or not number.isdecimal():
             raise Refused(f"{job.id} is no job of {home}", field="home")
 
     def check_models(self, itinerary: Itinerary) -> None:
@@ -69,7 +70,7 @@ class AgentGuard:
                     raise Corrupt(f"{entry.fact.site} is no verifier", field="facts")
 
 
-def _seat(agent: Agent) -> SiteId:
+def _last_holder(agent: Agent) -> SiteId:
     """The site that took an agent over last, by its facts; at first, its home."""
     for fact in reversed(agent.facts):
         match fact.event:

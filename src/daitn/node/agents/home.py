@@ -40,7 +40,7 @@ from daitn.objects.jobs import (
     Submitted,
     WorkNeeds,
 )
-from daitn.objects.lineage import Lineage, ancestry, descent, released
+from daitn.objects.lineage import Lineage, ancestry
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder, same_order
@@ -241,8 +241,8 @@ class AgentHome:
         """Fetch one of an agent's models. Raises `DaitnError`."""
         check_size(_first(agent).needs.size_bytes, model)
         if self._note is not None:
-            made = descent(Itinerary.of(agent).job.lineage, model.manifest)
-            self._note(model.manifest, _first(agent).intent.owner, released(made))
+            release_to = Itinerary.of(agent).may_travel_to(model)
+            self._note(model.manifest, _first(agent).intent.owner, release_to)
         await self._transport.fetch(model, lambda done, total: None)
 
     async def _update(self, agent: Agent) -> None:

@@ -42,6 +42,7 @@ from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import MOST_HOPS, Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
+from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks
 
 __all__ = ["AgentHost"]
@@ -74,8 +75,11 @@ class AgentHost:
         perform: Callable[[Work], Awaitable[WorkResult]],
         descriptor: Callable[[], NodeDescriptor],
         guard: AgentGuard | None = None,
+        note: Release | None = None,
     ) -> None:
-        """`guard` checks and signs packets; none on a fabric without signatures."""
+        """`guard` checks and signs packets; none on a fabric without signatures. `note`: as of
+        `AgentHome`."""
+        self._note = note
         self._guard = guard
         self._site = site
         self._runtime = runtime
@@ -141,7 +145,9 @@ class AgentHost:
 
     async def _bring(self, itinerary: Itinerary, model: ModelRef) -> None:
         """Fetch one of its models. Raises `DaitnError`."""
-        wanted = itinerary.job.intent.model
+        wanted, owner = itinerary.job.intent.model, itinerary.job.intent.owner
+        if self._note is not None:
+            self._note(model.manifest, owner, itinerary.may_travel_to(model))
         await self._prefetch(model, RecipeQuestion(recipe=wanted.recipe, config=wanted.config))
 
     async def _arrival(

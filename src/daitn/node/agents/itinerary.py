@@ -31,6 +31,7 @@ from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
 from daitn.objects.intents import Quantity
 from daitn.objects.jobs import JobEvent, Planned, VerifierAssignment, VerifiersChosen
+from daitn.objects.lineage import descent, released
 from daitn.objects.messages import VerifyWork
 from daitn.objects.models import ModelRef
 from daitn.steering.routes.names import site_of
@@ -125,6 +126,10 @@ class Itinerary:
         found = [job.candidate.model] if job.candidate else []
         found += self.measured_models()
         return tuple({model.manifest: model for model in found}.values())
+
+    def may_travel_to(self, model: ModelRef) -> tuple[str, ...]:
+        """Jurisdictions into which one of its models may travel; `*`: all."""
+        return released(descent(self.job.lineage, model.manifest))
 
     def measured_models(self) -> tuple[ModelRef, ...]:
         """Measured models from which the job may continue."""

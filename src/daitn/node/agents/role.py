@@ -48,6 +48,7 @@ class AgentsRole:
             perform,
             descriptor,
             guard,
+            note,
         )
         self._home = AgentHome(
             site,

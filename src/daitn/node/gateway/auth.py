@@ -78,34 +78,22 @@ class Tokens:
     def __init__(self, site: SiteId, askers: Askers) -> None:
         self._site = site
         self._askers = askers
-        self._known: dict[str, tuple[str, str]] = {}
-        """Per token, the digest of its secret and its mandate."""
         self._buckets: dict[str, _Bucket] = {}
         """Per secret's digest."""
 
     def admit(self, token: str, wall_s: float, now_s: float) -> Caller:
         """Who asks with a token. Raises `ApiError` as `ApiKeys.admit` does."""
-        known = self._known.get(token)
         try:
-            if known is None:
-                known = split_token(token)
-            mandate = self._askers.mandate(known[1], wall_s)
-            if not hmac.compare_digest(mandate.secret, known[0]):
+            secret, text = split_token(token)
+            mandate = self._askers.mandate(text, wall_s)
+            if not hmac.compare_digest(mandate.secret, secret):
                 raise Refused("its secret is wrong")
             if self._site not in mandate.gateways:
                 raise Refused(f"it is for {', '.join(mandate.gateways)}, and not for {self._site}")
         except Refused as error:
-            self._known.pop(token, None)
             raise ApiError(401, "invalid_api_key", f"the token: {error.problem}") from None
-        self._remember(token, known)
         self._bucket(mandate).take(now_s, mandate.owner)
-        return Caller(owner=mandate.owner, mandate=known[1])
-
-    def _remember(self, token: str, known: tuple[str, str]) -> None:
-        if token not in self._known:
-            if len(self._known) >= _MOST_TOKENS:
-                self._known.clear()
-            self._known[token] = known
+        return Caller(owner=mandate.owner, mandate=text)
 
     def _bucket(self, mandate: Mandate) -> _Bucket:
         bucket = self._buckets.get(mandate.secret)

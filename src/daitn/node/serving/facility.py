@@ -47,7 +47,9 @@ REPORT_INTERVAL_S = 1.0
 SEALING_LASTS_S = 366 * 86400.0
 """From the node's start."""
 NAME_TIMEOUT_S = 2.0
-NAME_RETRY_S, NAME_RENEWAL_S = 2.0, 86400.0
+NAME_RETRY_S, NAME_REFUSED_S, NAME_RENEWAL_S = 2.0, 60.0, 86400.0
+"""Pauses between questions for bare names: while there was no answer to one, while one is another
+owner's, and when all were given."""
 POLL_INTERVAL_S = 0.1
 """Changes of load or free memory are published within this time."""
 
@@ -172,8 +174,11 @@ class Facility:
         return b""
 
     async def _keep_names(self, grants: GrantBook) -> None:
-        lacking = not self._names.keys() >= self._upstreams.keys()
-        await asyncio.sleep(NAME_RETRY_S if lacking else NAME_RENEWAL_S)
+        lacking = self._upstreams.keys() - self._names.keys()
+        if lacking <= self._refused:
+            await asyncio.sleep(NAME_REFUSED_S if lacking else NAME_RENEWAL_S)
+        else:
+            await asyncio.sleep(NAME_RETRY_S)
         await self._ask_names(grants)
 
     async def _ask_names(self, grants: GrantBook) -> None:

@@ -253,7 +253,7 @@ class DeploymentVerifier:
             target.deployment,
             target.topic,
             at_s,
-            told=coarse_tally,
+            published=coarse_tally,
         )
         if finding.degraded:
             log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)

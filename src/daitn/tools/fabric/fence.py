@@ -25,7 +25,7 @@ _PUBLISHED: Final = (
     keys.ALL_SERVING,
     keys.ALL_ATTESTED,
     keys.ALL_DEMAND,
-    keys.ALL_JOB_EVENTS,
+    keys.ALL_MODEL_EVENTS,
     keys.ROSTER,
 )
 _SERVED: Final = ("daitn/site/*/do/*", "daitn/site/*/echo", "daitn/site/*/stream")

@@ -36,7 +36,7 @@ __all__ = [
     "ALL_ADVERTS",
     "ALL_ATTESTED",
     "ALL_DEMAND",
-    "ALL_JOB_EVENTS",
+    "ALL_MODEL_EVENTS",
     "ALL_PROGRESS",
     "ALL_SENSED",
     "ALL_SERVING",
@@ -72,7 +72,7 @@ ALL_PROGRESS: Final = "daitn/site/*/progress/*"
 ALL_SERVING: Final = "daitn/site/*/serving"
 ALL_ATTESTED: Final = "daitn/site/*/attested"
 ALL_DEMAND: Final = "daitn/site/*/demand"
-ALL_JOB_EVENTS: Final = "daitn/center/event/*"
+ALL_MODEL_EVENTS: Final = "daitn/site/*/event/*"
 ROSTER: Final = "daitn/roster"
 NEWER_ROSTER: Final = "daitn/roster/newer"
 """Rosters need no envelope: the root key's signature is in them, whoever passes them on."""
