@@ -138,7 +138,7 @@ def test_a_model_finds_data_is_measured_and_comes_home(travels: Travels) -> None
 
 def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> None:
     """It never reaches its target, so that it is somewhere whenever a site dies."""
-    job, at = travels.unmeasured(duration_s=100)
+    job, at = travels.unmeasured(duration_s=600)
     for site in ("east", "north", "west"):
         travels.network.processes.kill(site)
         travels.network.processes.launch(site)
