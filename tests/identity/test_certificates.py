@@ -84,6 +84,20 @@ def test_a_control_centre_issues_in_the_authoritys_name(tmp_path: Path) -> None:
     assert use == ExtendedKeyUsageOID.CLIENT_AUTH, "who listens shows the membership"
 
 
+def test_a_control_centre_that_ends_soon_shortens_no_membership(tmp_path: Path) -> None:
+    center, site, authority = tmp_path / "center", tmp_path / "site", tmp_path / "authority"
+    certified_member(center, authority, kind=Kind.CENTER, name="center", member_s=7200.0)
+    member = certified_member(site, authority, member_s=864_000.0)
+    before = read(site / MEMBERSHIP)
+    issuer = Issuer.center(center, SigningKey.at(center / "roster-key"))
+    keep(site, issuer.certify(requested(site), member, 3600.0))
+    assert read(site / MEMBERSHIP) == before
+    assert has_entered(site), "it is renewed all the same"
+    moved = msgspec.structs.replace(member, hosts=("new.example.org",))
+    keep(site, issuer.certify(requested(site), moved, 3600.0))
+    assert read(site / MEMBERSHIP) != before, "with other hosts it is another one"
+
+
 def test_only_who_was_made_an_issuer_issues(tmp_path: Path) -> None:
     certified_member(tmp_path / "site", tmp_path / "authority")
     with pytest.raises(NotFound, match="issues no certificates"):

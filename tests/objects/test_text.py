@@ -50,6 +50,7 @@ def test_words_that_look_alike_count_once() -> None:
         ("free room for /srv/ward state/, soon", "free room for , soon"),
         ("`/etc/daitn.yaml`: no `site`", "`daitn.yaml`: no `site`"),
         ("cannot import name 'x' (/opt/lib/y.py)", "cannot import name 'x' (y.py)"),
+        ("error:/home/jane/ward/x.csv", "error:x.csv"),
     ],
 )
 def test_no_folder_of_a_site_leaves_with_an_error(written: str, told: str) -> None:
@@ -63,7 +64,8 @@ def test_no_folder_of_a_site_leaves_with_an_error(written: str, told: str) -> No
     [
         "data set ninds/notes, or ward/cases",
         "tcp/127.0.0.1:7447 and https://ward.example:8443/v1/models",
-        "12 / 40 of them",
+        "12 / 40 of them, and / or a/b",
+        "the mean +/- sd in m/s",
         "qa-pairs/1",
         " /" * 20_000,
     ],

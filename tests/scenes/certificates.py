@@ -27,6 +27,7 @@ def certified_member(
     name: str = "site",
     kind: Kind = Kind.SITE,
     lasts_s: float = LASTS_S,
+    member_s: float = 86400.0,
 ) -> Member:
     """A new member with certificates in `folder`; the authority is made if missing."""
     key = SigningKey.at(folder / "roster-key")
@@ -34,7 +35,7 @@ def certified_member(
         name=name,
         kind=kind,
         public_key=key.public,
-        until_s=clock.wall_s() + 86400.0,
+        until_s=clock.wall_s() + member_s,
         hosts=tuple(hosts),
     )
     found_authority(authority)

@@ -232,12 +232,43 @@ def hosts_of(request: str) -> tuple[str, ...]:
 
 
 def keep(folder: Path, certificates: Certificates, *, issuer: str = "") -> None:
-    """Write a member's certificates beside its key. `issuer`: of a control centre."""
+    """Write a member's certificates beside its key. `issuer`: of a control centre.
+
+    What a control centre issues ends with its own certificate, which may be long before the
+    membership does. So it replaces no membership of the authority's that lasts longer.
+    """
+    outlasts = _outlasts(folder, certificates)
     replace_file(folder / AUTHORITY, certificates.authority.encode())
     if issuer:
         replace_file(folder / ISSUER, issuer.encode())
-    replace_file(folder / MEMBERSHIP, certificates.membership.encode())
+    if not outlasts:
+        replace_file(folder / MEMBERSHIP, certificates.membership.encode())
     replace_file(folder / CERTIFICATE, certificates.certificate.encode())
+
+
+def _outlasts(folder: Path, new: Certificates) -> bool:
+    """Whether the folder's membership is that of `new`, which ends sooner with its issuer."""
+    try:
+        if (folder / AUTHORITY).read_text() != new.authority:
+            return False
+        old = x509.load_pem_x509_certificate((folder / MEMBERSHIP).read_bytes())
+    except (OSError, ValueError):
+        return False
+    other, *issuers = x509.load_pem_x509_certificates(new.membership.encode())
+    ends = other.not_valid_after_utc
+    if not any(ends >= issuer.not_valid_after_utc for issuer in issuers):
+        return False
+    same = _names(old) == _names(other) and old.public_key() == other.public_key()
+    return same and old.not_valid_after_utc > ends + datetime.timedelta(days=1)
+
+
+def _names(certificate: x509.Certificate) -> tuple[x509.Name, frozenset[x509.GeneralName]]:
+    """Whose it is, and its hosts."""
+    try:
+        hosts = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return certificate.subject, frozenset()
+    return certificate.subject, frozenset(hosts)
 
 
 def fall_back(folder: Path, now_s: float) -> None:

@@ -39,9 +39,9 @@ Line = Annotated[str, msgspec.Meta(pattern=LINE_PATTERN)]
 
 _UNSEEN_IN_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
 
-_FOLDERS = re.compile(r"(?<![\w:/.<])/(?:[^\n'\"`:;]{0,1000}/)?(?=[^\s/])")
-"""The folders of an absolute path, whose names may hold spaces: all up to its last slash. Before
-the slashes of an address and of `site/name` there is a letter or a colon."""
+_FOLDERS = re.compile(r"(?<![\w/.<+])(?<!:(?=//))/(?=[^\s/])(?:[^\n'\"`:;]{0,1000}/)?(?=[^\s/])")
+"""The folders of an absolute path, whose names may hold spaces: all up to its last slash. No path
+begins in an address, in `site/name`, in `+/-`, or with a space."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""

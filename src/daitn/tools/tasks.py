@@ -11,7 +11,7 @@ __all__ = ["Newest", "Tasks"]
 
 FIRST_PAUSE_S = 1.0
 """Pause after a round that failed; it doubles from one failure to the next."""
-PAUSE_AT_MOST_S = 60.0
+PAUSE_AT_MOST_S = 10.0
 _LOOKED_AT_S = 0.1
 """Interval at which `close` looks whether a task goes on."""
 
