@@ -84,7 +84,10 @@ async def one_job(
 ) -> dict[str, Any]:
     route = [{"site": HOSPITALS[n % len(HOSPITALS)], "examples": 64} for n in range(VISITS)]
     target = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
-    intent = write_intent(folder, name=f"hop{number}", route=route, objectives=target)
+    budget = {"duration_s": 3600}  # More than planners expect on a busy machine.
+    intent = write_intent(
+        folder, name=f"hop{number}", route=route, objectives=target, budget=budget
+    )
     job = JobId(f"hop{number}-1")
     first_step = asyncio.get_running_loop().create_future()
 
@@ -98,7 +101,8 @@ async def one_job(
     process = await asyncio.create_subprocess_exec(
         *command, "--center", network.endpoint, stdout=subprocess.DEVNULL
     )
-    await process.wait()
+    if await process.wait() not in (0, 1):
+        raise SystemExit(f"{job} was not accepted")
     first_step_s = await first_step - began
     view = await until_ended(session, job)
     await subscription.close()
