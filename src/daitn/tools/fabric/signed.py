@@ -126,9 +126,21 @@ class SignedFabric:
         try:
             await self._carrier.request(key, encode(sent), timeout_s=timeout_s, accepts=accepts)
         except Unreachable as error:
-            raise _impostor(key, trouble[-1]) if trouble else error from None
+            raise _impostor(key, trouble[-1]) if trouble else self._unheard(error) from None
         (envelope,) = given
         return envelope
+
+    def _unheard(self, error: Unreachable) -> Unreachable:
+        """Why nobody answered: whom the roster does not have is cut off, and told nothing."""
+        if self._key.public in self._members():
+            return error
+        return Unreachable(
+            f"the roster of {self._network} does not have this key, or it has ended: "
+            f"{error.problem}",
+            field="sender",
+            fix="ask the network's operator for an invitation: the key was revoked, replaced by "
+            "another one, or never admitted",
+        )
 
     def _asking(self, key: str, payload: bytes) -> Envelope:
         about = self._sessions.get(_server(key), b"")
@@ -174,8 +186,8 @@ class SignedFabric:
             outcome = await self._carrier.request_bulk(
                 key, encode(sent), timeout_s=timeout_s, take=checked
             )
-        except Unreachable:
-            raise
+        except Unreachable as error:
+            raise self._unheard(error) from None
         except DaitnError as error:
             raise _impostor(key, error) from None
         return outcome()
