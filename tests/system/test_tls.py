@@ -125,10 +125,10 @@ def test_whoever_joined_elsewhere_gets_a_certificate_with_the_first_command(
     network: Network, tmp_path: Path
 ) -> None:
     root = ["--network", str(own_network(network.processes.center))]
-    own = tmp_path / "acme"
-    letters = [str(tmp_path / f"acme.{kind}") for kind in ("invitation", "request", "admission")]
+    own = tmp_path / "ann"
+    letters = [str(tmp_path / f"ann.{kind}") for kind in ("invitation", "request", "admission")]
     for command in (
-        ["invite", "--owner-name", "acme", "-o", letters[0], *root],
+        ["invite", "--owner-name", "ann", "-o", letters[0], *root],
         ["join", letters[0], "--to", str(own), "-o", letters[1]],
         ["admit", letters[1], "-o", letters[2], *root],
         ["join", letters[2], "--to", str(own)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -75,6 +76,6 @@ class Turns:
             raise Refused(
                 f"too many requests in a minute: {verb} has to wait",
                 field="sender",
-                fix=f"ask again in {wait_s:.0f} s",
+                fix=f"ask again in {math.ceil(wait_s)} s",
             )
         self._due_s[who] = due_s
