@@ -44,7 +44,8 @@ async def test_a_minutes_requests_may_come_at_once_and_no_more() -> None:
     assert await _asked(turns, CURIOUS, "assess", 300) == 10
     now_s += 1000.0
     assert await _asked(turns, CURIOUS, "submit", 300) == 20, "a submission counts as three"
-    assert await _asked(turns, CURIOUS, "jobs", 300) == 300
+    for verb in ("jobs", "topology"):
+        assert await _asked(turns, CURIOUS, verb, 300) == 300
 
 
 async def test_whoever_asks_once_does_not_wait_for_anothers_queue() -> None:

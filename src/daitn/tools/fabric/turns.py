@@ -20,13 +20,14 @@ COSTS: Final[Mapping[str, int]] = {
     "submit": 3,
     "assess": 1,
     "relevant": 1,
-    "topology": 1,
     "analysis": 1,
     "deploy": 3,
     "retire": 3,
-    "placement": 1,
+    "topology": 0,
+    "placement": 0,
 }
-"""How many of a minute's requests each costly one counts as. A job stays in the journal."""
+"""How many of a minute's requests each costly one counts as. A job stays in the journal. What is
+looked at again and again counts as none, and waits for its turn."""
 _WINDOW_S: Final = 60.0
 _AT_ONCE: Final = 2
 """Of one member's; others of it wait, so that whoever asks once comes next but one or two."""
@@ -52,7 +53,7 @@ class Turns:
     def limited(self, verb: str, handler: Handler) -> Handler:
         """The handler, which refuses members that ask too often, and lets each do a few at a time.
 
-        Unchanged for a verb that costs nothing. A fabric without signatures has no members.
+        Unchanged for a verb that is not costly. A fabric without signatures has no members.
         """
         cost = COSTS.get(verb)
         if cost is None:
