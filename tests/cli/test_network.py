@@ -143,6 +143,12 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path) -> None:
     assert "--role" in refused(2, "invite", "--site", "ghr")
     assert "--owner" in refused(2, "invite", "--site", "ghr", "--role", "data")
     assert "not a usable name" in refused(2, "invite", "--site", "**", *SITE)
+    assert "control centre's name" in refused(2, "invite", "--site", "center", *SITE)
+    data = ("invite", "--site", "ghr", "--role", "data")
+    for owner in ("*", "a*", "center", "a\u200bb", "a\nb", "\u202eab", " "):
+        assert "owner" in refused(2, *data, "--owner", owner, "--jurisdiction", "US")
+    for law in ("*", "us", "U\u200b", "center"):
+        assert "jurisdiction" in refused(2, *data, "--owner", "nih", "--jurisdiction", law)
     assert "not a usable name" in refused(2, "init", "other", "--name", "a b")
     assert "holds a network already" in refused(2, "init", "network", "--name", "other")
     assert "no root key" in refused(2, "revoke", "site", "ghr", "--network", str(tmp_path))

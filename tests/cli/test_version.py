@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -21,6 +23,13 @@ def test_the_command_line_says_the_version() -> None:
     for words in ("version", "--version"):
         ended = command(words)
         assert (ended.returncode, ended.stdout) == (0, f"{daitn.__version__}\n")
+
+
+def test_the_package_runs_as_the_command_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "daitn", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == f"{daitn.__version__}\n"
 
 
 def test_the_changelog_knows_the_version() -> None:

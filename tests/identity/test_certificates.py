@@ -28,6 +28,7 @@ from daitn.identity.certificates import (
     requested,
 )
 from daitn.identity.keys import SigningKey
+from daitn.identity.network import TLS, NetworkFolder
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.roster import Kind
 from daitn.tools import clock
@@ -41,6 +42,17 @@ def read(path: Path) -> x509.Certificate:
 def common(certificate: x509.Certificate) -> str:
     (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(name.value)
+
+
+def uses(path: Path) -> set[x509.ObjectIdentifier]:
+    return set(read(path).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+
+
+def test_people_serve_nothing(tmp_path: Path) -> None:
+    network = NetworkFolder.found(tmp_path / "network", "clinics", "me", clock.wall_s())
+    assert uses(network.path / TLS / MEMBERSHIP) == {ExtendedKeyUsageOID.CLIENT_AUTH}
+    certified_member(tmp_path / "site", network.authority, [])
+    assert ExtendedKeyUsageOID.SERVER_AUTH in uses(tmp_path / "site" / MEMBERSHIP)
 
 
 def test_one_authority_signs_all(tmp_path: Path) -> None:

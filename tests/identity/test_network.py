@@ -232,6 +232,48 @@ def test_who_holds_the_root_key_may_be_any_owner_and_nobody_else(
             own_key(tmp_path / "elsewhere", kind, "acme", NOW_S)
 
 
+def test_no_key_takes_anothers_place_unasked(network: NetworkFolder) -> None:
+    first = site("ghr")
+    before = network.admit(first, now_s=NOW_S)
+    other = site("ghr")
+    with pytest.raises(Refused, match="the site ghr is a member with another key") as raised:
+        network.admit(other, now_s=NOW_S)
+    assert "--replace" in raised.value.fix
+    with pytest.raises(Refused, match="another key"):
+        network.admit_invited("one", other, NOW_S)
+    assert network.roster() == before
+    network.admit_invited("one", other, NOW_S, replace=True)
+    assert other.public_key in network.roster().current(NOW_S)
+    network.admit(first, now_s=NOW_S, replace=True)
+    assert first.public_key in network.roster().current(NOW_S)
+
+
+def test_the_operator_is_no_owner_who_joined(network: NetworkFolder) -> None:
+    ann = Member(
+        name="ann",
+        kind=Kind.OWNER,
+        public_key=SigningKey.generate().public,
+        until_s=NOW_S + DAY_S,
+    )
+    before = network.admit(ann, now_s=NOW_S)
+    for _ in range(2):  # The first refusal leaves no key that would be used by the second.
+        with pytest.raises(Refused, match="ann joined with a key that is not on this machine"):
+            own_key(network.path, Kind.OWNER, "ann", NOW_S)
+    assert network.roster() == before
+
+
+def test_a_host_is_one_owners(network: NetworkFolder) -> None:
+    def hosted(name: str, owner: str, *hosts: str) -> Member:
+        return msgspec.structs.replace(site(name), owner=owner, hosts=hosts)
+
+    network.admit(hosted("gate", "host", "localhost", "gate.example.org"), now_s=NOW_S)
+    thief = hosted("mallory", "mallory", "127.0.0.1", "GATE.example.org")
+    with pytest.raises(Refused, match="is that of the site gate"):
+        network.admit_invited("one", thief, NOW_S)
+    network.admit_invited("two", hosted("east", "mallory", "localhost", "127.0.0.1"), NOW_S)
+    network.admit_invited("three", hosted("next", "host", "gate.example.org"), NOW_S)
+
+
 def test_changes_at_once_are_all_kept(network: NetworkFolder) -> None:
     names = [f"s{number}" for number in range(20)]
     with ThreadPoolExecutor(8) as pool:
@@ -256,7 +298,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["a", "b", "c"]))
     def admit(self, name: str) -> None:
-        self.network.admit(site(name), now_s=NOW_S)
+        self.network.admit(site(name), now_s=NOW_S, replace=True)
 
     @rule(name=st.sampled_from(["a", "b", "me"]), kind=st.sampled_from([Kind.SITE, Kind.OPERATOR]))
     def revoke(self, name: str, kind: Kind) -> None:

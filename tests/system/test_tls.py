@@ -125,10 +125,10 @@ def test_whoever_joined_elsewhere_gets_a_certificate_with_the_first_command(
     network: Network, tmp_path: Path
 ) -> None:
     root = ["--network", str(own_network(network.processes.center))]
-    own = tmp_path / "acme"
-    letters = [str(tmp_path / f"acme.{kind}") for kind in ("invitation", "request", "admission")]
+    own = tmp_path / "ann"
+    letters = [str(tmp_path / f"ann.{kind}") for kind in ("invitation", "request", "admission")]
     for command in (
-        ["invite", "--owner-name", "acme", "-o", letters[0], *root],
+        ["invite", "--owner-name", "ann", "-o", letters[0], *root],
         ["join", letters[0], "--to", str(own), "-o", letters[1]],
         ["admit", letters[1], "-o", letters[2], *root],
         ["join", letters[2], "--to", str(own)],
@@ -218,6 +218,14 @@ def test_queries_and_answers_are_encrypted(tmp_path: Path) -> None:
             assert unknown.returncode == 4
             assert "DAITN_NETWORK" in unknown.stderr
             assert network.daitn(*command).stdout.strip() == "rest and water"
+            (hall,) = (
+                n["descriptor"]
+                for n in network.json("get", "nodes")
+                if n["descriptor"]["site"] == "hall"
+            )
+            other = network.daitn("query", "hello", "--gateway", hall["facility"]["endpoint"])
+            assert other.returncode == 4, "a facility's certificate passes for no gateway's"
+            assert "may not serve" in other.stderr
             port = int(url.rpartition(":")[2])
             with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
                 plain.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -182,6 +182,19 @@ async def test_an_answer_answers_one_request_only(members: Members) -> None:
         await asked(center, ECHO)
 
 
+async def test_whom_the_roster_does_not_have_is_told_so(members: Members) -> None:
+    """Nobody tells a stranger anything: it looks at its own roster."""
+    stranger = await members.open("x", None)
+    with pytest.raises(Unreachable, match="the roster of net does not have this key") as told:
+        await stranger.request(ECHO, b"?", timeout_s=5)
+    assert "invitation" in told.value.fix
+    with pytest.raises(Unreachable, match="does not have this key"):
+        await stranger.request_bulk(ECHO, b"?", timeout_s=5, take=bytes)
+    member = await members.open("c", Kind.CENTER)
+    with pytest.raises(Unreachable, match=f"^nobody serves {ECHO}"):
+        await member.request(ECHO, b"?", timeout_s=5)
+
+
 async def heard_by(members: Members, *sent: tuple[str, bytes]) -> list[tuple[str, bytes]]:
     """What a control centre hears of raw messages, sent after a true one and before another."""
     center, plain = await members.open("c", Kind.CENTER), await members.carrier()

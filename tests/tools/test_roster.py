@@ -228,6 +228,26 @@ async def test_a_site_tells_the_center_what_it_missed(network: Network, tmp_path
     await center.close()
 
 
+async def test_a_flood_of_rosters_does_not_fill_the_log(
+    network: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_roster(tmp_path / ROSTER, signed(2, SITE))
+    roster = live(tmp_path)
+    await roster.start(await network.open("hub"))
+    stranger = await network.open("stranger")
+    rival = SigningKey.generate()
+    for version in range(3, 500):
+        await stranger.publish(keys.ROSTER, encode(signed(version, OTHER, root=rival).signed))
+        await stranger.publish(keys.ROSTER, bytes([version % 256]) * version)
+    true = signed(1000, SITE, OTHER)
+    await until(lambda: "not taken" in caplog.text)
+    while roster.version != 1000:
+        await stranger.publish(keys.ROSTER, encode(true.signed))
+        await asyncio.sleep(SOON_S)
+    assert len([one for one in caplog.messages if "not taken" in one]) <= 8
+    await roster.close()
+
+
 async def test_what_a_stranger_publishes_changes_nothing(
     network: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from daitn.objects.identifiers import CENTER_SITE, SiteId, checked_name
 from daitn.objects.wire import checked
+from daitn.tools.fabric.turns import PER_MINUTE
 
 __all__ = ["CenterConfig", "check_center_config"]
 
@@ -37,6 +38,11 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     empty: all sites to which the roster grants that role."""
     open_jobs: Annotated[int, msgspec.Meta(ge=1)] = 32
     """Jobs of one owner that may be open at the same time."""
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = PER_MINUTE
+    """Costly requests of one member: assessments and analyses, and, as three each,
+    submissions and deployments. A minute's may come at once."""
+    stored_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 30
+    """Weights that one owner may bring. Those that nothing needs are deleted after a day."""
     database: str = ""
     """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
     folder."""

@@ -46,6 +46,7 @@ from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["DeploymentService"]
 
@@ -88,6 +89,7 @@ class DeploymentService:
         self._trouble: dict[tuple[str, SiteId], str] = {}
         self._optimised_at_s = 0.0
         self._tasks = Tasks()
+        self._dropped = ThrottledLog(log)
         self._subscription: Registration | None = None
 
     async def start(self) -> None:
@@ -364,7 +366,7 @@ class DeploymentService:
             if serving.site == keys.site_of(key):
                 self._free_bytes[serving.site] = serving.memory_free_bytes
         except DaitnError as error:
-            log.warning("the serving report at %s was rejected: %s", key, error)
+            self._dropped.warning(key, "the serving report at %s was rejected: %s", key, error)
 
     def _view(self, desired: DesiredDeployment) -> DeploymentView:
         found = {

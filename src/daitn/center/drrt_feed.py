@@ -17,6 +17,7 @@ from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
 from daitn.tools.roster import LiveRoster
+from daitn.tools.throttled import ThrottledLog
 from daitn.topology.snapshot import Drrt
 from daitn.topology.state import DrrtState
 
@@ -65,6 +66,7 @@ class DrrtFeed:
         self._on_joined = on_joined
         self._on_lost = on_lost
         self._state = DrrtState()
+        self._dropped = ThrottledLog(log)
         self._subscription: Registration | None = None
         self._started_s = 0.0
         self._known: frozenset[SiteId] = frozenset()
@@ -125,4 +127,4 @@ class DrrtFeed:
             if sensed.load is not None and sensed.load.site == site:
                 self._state.absorb(sensed.load, now_s)
         except DaitnError as error:
-            log.warning("readings at %s were rejected: %s", key, error)
+            self._dropped.warning(key, "readings at %s were rejected: %s", key, error)

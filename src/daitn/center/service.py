@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from pathlib import Path
 
 from daitn.center.advice import Advisor
@@ -16,6 +17,7 @@ from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.center.names import BareNames
+from daitn.center.uploads import Uploads
 from daitn.control.jobs.job import Job
 from daitn.files.atomic import make_folder
 from daitn.identity.certificates import Issuer
@@ -63,6 +65,7 @@ from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.fabric.turns import Turns
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import read_manifest
@@ -110,6 +113,8 @@ class ControlCenter:
         self._fabric = fabric
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
+        self._uploads = Uploads(self._store, config.stored_bytes)
+        self._turns = Turns(config.requests_per_minute)
         self._releases = Releases(state / "releases", self._store)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
         self._key = SigningKey.at(state / "key")
@@ -159,7 +164,8 @@ class ControlCenter:
         self._advisor.start()
         await self._chunks.start()
         for verb, handler in self._handlers().items():
-            self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
+            limited = self._turns.limited(verb, handler)
+            self._registrations.append(await self._fabric.serve(keys.center_do(verb), limited))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
         self._tasks.repeat(self._clean_up_when_due, "needed models")
@@ -351,8 +357,10 @@ class ControlCenter:
                 field="payload",
                 fix="split it",
             )
-        digest = await asyncio.to_thread(self._store.write, payload)
         owner = caller()
+        digest = await asyncio.to_thread(
+            self._uploads.write, "" if owner is None else owner.name, payload
+        )
         if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
             self._releases.record(digest, owner.name)
         return digest.encode()
@@ -460,7 +468,9 @@ class ControlCenter:
         await self._clean_up()
 
     async def _clean_up(self) -> None:
-        """Have every site delete the models that no job and no deployment needs any more."""
+        """Delete the models that no job and no deployment needs any more, here and at all sites."""
+        own = frozenset(self._needed() | self._starts())
+        await asyncio.to_thread(self._uploads.clean_up, own, time.monotonic())
         for site in self._feed.snapshot().alive():
             needed = ModelsNeeded(models=tuple(sorted(self._needed())))
             try:
@@ -479,6 +489,10 @@ class ControlCenter:
             if job.candidate is not None:
                 needed.add(job.candidate.model.manifest)
         return needed
+
+    def _starts(self) -> set[Digest]:
+        """Models that open jobs start from."""
+        return {job.start.manifest for job in self._jobs.unfinished() if job.start is not None}
 
     async def _recover(self) -> None:
         for job in self._jobs.all():

@@ -70,16 +70,20 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
 
 
 def admit_local(
-    network: NetworkFolder, *configs: CenterConfig | NodeConfig, hosts: Iterable[str] = ()
+    network: NetworkFolder,
+    *configs: CenterConfig | NodeConfig,
+    hosts: Iterable[str] = (),
+    replace: bool = False,
 ) -> None:
     """Admit processes of this machine as their files describe them: make their keys, and put the
     roster and certificates into their state folders. `hosts`: see `Member`; besides those that
-    their files name."""
+    their files name. `replace`: as of `NetworkFolder.admit`."""
     now_s = clock.wall_s()
     more = tuple(hosts)
     for config in configs:
         requested(Path(config.tls), more)  # Raises for an invalid host before the roster has it.
-    network.admit(*(_member(config, now_s, more) for config in configs), now_s=now_s)
+    members = (_member(config, now_s, more) for config in configs)
+    network.admit(*members, now_s=now_s, replace=replace)
     for config in configs:
         _equip(config, network)
         write_roster(Path(config.state) / ROSTER, network.file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, 
 from daitn.node.config import NodeConfig, read_yaml
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import InvalidInput, Refused
-from daitn.objects.identifiers import CENTER_SITE, checked_name
+from daitn.objects.identifiers import CENTER_SITE, checked_name, checked_owner
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import to_json
 from daitn.tools import clock
@@ -40,6 +41,8 @@ from daitn.tools import clock
 __all__ = ["app"]
 
 _INVITATION_DAYS = 7
+_JURISDICTION = re.compile("[A-Z]{2}")
+"""As in a node's file."""
 
 
 class _Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -214,6 +217,14 @@ def admit(
             "those that it names; repeatable.",
         ),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Let the key take the place of the one that the member has now, which is then "
+            "worth nothing.",
+        ),
+    ] = False,
     network: NetworkOption = None,
     to: TellOption = "",
     center: CenterOption = DEFAULT_CENTER,
@@ -234,7 +245,7 @@ def admit(
         folder = root_folder(network, center)
         if file.suffix in (".yaml", ".yml"):
             configs = _described(file)
-            admit_local(folder, *configs, hosts=host or ())
+            admit_local(folder, *configs, hosts=host or (), replace=replace)
             done = _Done(
                 kind=Kind.CENTER if isinstance(configs[0], CenterConfig) else Kind.SITE,
                 name=", ".join(c.name if isinstance(c, CenterConfig) else c.site for c in configs),
@@ -242,7 +253,7 @@ def admit(
             )
             said = f"{done.name} belongs to the network: roster {done.version}"
         else:
-            done = _admitted(folder, file, out)
+            done = _admitted(folder, file, out, replace=replace)
             said = (
                 f"{done.kind} {done.name} belongs to the network: roster {done.version}. Its key "
                 f"has the fingerprint {done.fingerprint}, its certificate is for "
@@ -270,6 +281,10 @@ def _invited(site: str, owner: str, operator: str, center: str) -> tuple[Kind, s
             "--control-center-name",
         )
     ((kind, name, option),) = found
+    if kind is not Kind.CENTER and name == CENTER_SITE:
+        raise InvalidInput(
+            f"{name} is the control centre's name", field=option, fix="use another name"
+        )
     return kind, checked_name(name, option)
 
 
@@ -279,6 +294,13 @@ def _check_site(roles: list[Role] | None, owner: str, jurisdiction: str) -> None
             raise InvalidInput(
                 f"a site needs {option}", field=option, fix="state what the site's file says"
             )
+    checked_owner(owner, "--owner")
+    if not _JURISDICTION.fullmatch(jurisdiction):
+        raise InvalidInput(
+            f"{jurisdiction!r} is no jurisdiction",
+            field="--jurisdiction",
+            fix="use the two capital letters of a country, such as CA",
+        )
 
 
 def _answer(invitation: Invitation, to: Path | None, hosts: list[str], out: Path | None) -> _Done:
@@ -299,7 +321,7 @@ def _answer(invitation: Invitation, to: Path | None, hosts: list[str], out: Path
     )
 
 
-def _admitted(folder: NetworkFolder, file: Path, out: Path | None) -> _Done:
+def _admitted(folder: NetworkFolder, file: Path, out: Path | None, *, replace: bool) -> _Done:
     request = read_letter(file)
     if not isinstance(request, JoinRequest):
         raise InvalidInput(
@@ -313,7 +335,7 @@ def _admitted(folder: NetworkFolder, file: Path, out: Path | None) -> _Done:
     authority = Issuer.authority(folder.authority)
     member = claim.member(request.public_key, now_s, hosts)
     issued = authority.certify(request.certificate, member)
-    roster = folder.admit_invited(claim.id, member, now_s)
+    roster = folder.admit_invited(claim.id, member, now_s, replace=replace)
     path = out or Path(f"{claim.name}.admission")
     write_letter(
         path,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -13,12 +15,13 @@ from rich.text import Text
 
 from daitn.cli.exposure import check_endpoint
 from daitn.cli.founding import network_of
-from daitn.cli.identity import tls_folder
+from daitn.cli.identity import refresh_roster, tls_folder
 from daitn.cli.sealed import choosing
 from daitn.cli.sealed import sealed as seal_for
-from daitn.cli.session import DEFAULT_CENTER, CenterOption, errors, print_json, run
-from daitn.identity.roster import ROSTER
-from daitn.identity.tls import trusting
+from daitn.cli.session import DEFAULT_CENTER, CenterOption, carrier, errors, print_json, run
+from daitn.identity.roster import ROSTER, read_roster
+from daitn.identity.tls import trusting_members
+from daitn.objects.descriptors import Role
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -34,6 +37,7 @@ from daitn.objects.wire import to_json
 from daitn.openai.errors import read_error
 from daitn.openai.http import JSON
 from daitn.openai.responses import answers
+from daitn.tools import clock
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, StreamReader
@@ -190,7 +194,8 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[Post]:
     if key:
         check_endpoint("--gateway (DAITN_GATEWAY)", gateway)
     headers = {"content-type": JSON, **({"authorization": f"Bearer {key}"} if key else {})}
-    trusted = trusting(tls_folder(center))  # Besides the public authorities, the network's.
+    # Besides the public authorities, the network's, of which a gateway's certificate counts alone.
+    trusted = trusting_members(tls_folder(center), partial(_is_gateway, center))
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
     try:
         async with aiohttp.ClientSession(
@@ -201,7 +206,13 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[Post]:
             async def post(body: Mapping[str, Any]) -> AsyncIterator[ClientResponse]:
                 url = f"{gateway.rstrip('/')}/v1/chat/completions"
                 data = msgspec.json.encode(body)
-                async with session.post(url, data=data, headers=headers) as answer:
+                send = partial(session.post, url, data=data, headers=headers)
+                try:
+                    answer = await send()
+                except aiohttp.ClientConnectorCertificateError:
+                    await _refresh(center)  # The gateway may have been admitted lately.
+                    answer = await send()
+                async with answer:
                     if answer.status != 200:
                         raise _refused(answer.status, await answer.read())
                     yield answer
@@ -212,7 +223,8 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[Post]:
             f"the gateway at {gateway} presents an untrusted certificate: "
             f"{error.certificate_error}",
             field="--gateway (DAITN_GATEWAY)",
-            fix="set DAITN_NETWORK to your folder of the network that it belongs to",
+            fix="set DAITN_NETWORK to your folder of the network that it belongs to, and see with "
+            "`daitn network roster` whether it is a gateway there",
         ) from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
         raise Unreachable(
@@ -226,6 +238,23 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[Post]:
             field="--gateway",
             fix=f"write it like {DEFAULT_GATEWAY}",
         ) from None
+
+
+def _is_gateway(center: str, key: str) -> bool:
+    """Whether the roster of the network's folder has this key, as a gateway's."""
+    try:
+        members = read_roster(network_of(center) / ROSTER).opened().current(clock.wall_s())
+    except NotFound:
+        return False
+    member = members.get(key)
+    return member is not None and Role.GATEWAY in member.roles
+
+
+async def _refresh(center: str) -> None:
+    """Ask the control centre for a newer roster, if it answers."""
+    with contextlib.suppress(DaitnError):
+        async with carrier(center) as fabric:
+            await refresh_roster(center, fabric, tell=False)
 
 
 async def _pieces(stream: StreamReader) -> AsyncIterator[str]:

@@ -40,7 +40,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from daitn.files.atomic import make_folder, replace_file
 from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
-from daitn.objects.roster import Member
+from daitn.objects.roster import Kind, Member
 
 __all__ = [
     "AUTHORITY",
@@ -154,7 +154,7 @@ class Issuer:
         short = min(until, now + datetime.timedelta(seconds=lasts_s))
         return Certificates(
             authority=self._authority,
-            membership=self._issued(public, member, ENTRY, until, _BOTH),
+            membership=self._issued(public, member, ENTRY, until, _uses(member)),
             certificate=self._issued(public, member, "", short, _CONNECTS),
         )
 
@@ -412,6 +412,11 @@ def _builder(
         .not_valid_before(begin)
         .not_valid_after(max(until, begin))
     )
+
+
+def _uses(member: Member) -> Sequence[x509.ObjectIdentifier]:
+    """People listen nowhere: a certificate of theirs passes for no server's."""
+    return _BOTH if member.kind in (Kind.SITE, Kind.CENTER) else _CONNECTS
 
 
 def _named(common: str, member: Member) -> x509.Name:

@@ -94,6 +94,14 @@ def raw_of(text: str, altchars: bytes | None = None) -> bytes:
     return raw
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is a public key as `SigningKey.public` writes it."""
+    try:
+        return len(raw_of(text)) == 32
+    except ValueError:
+        return False
+
+
 def check_signature(public: str, signature: str, message: bytes) -> None:
     """Raise `Corrupt` unless `signature` over `message` was made with the key of `public`."""
     try:

@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ import msgspec
 from daitn.files.atomic import make_folder, replace_file
 from daitn.files.lock import FolderLock
 from daitn.identity.certificates import LASTS_S, Issuer, found_authority, holds, keep, requested
-from daitn.identity.keys import SigningKey
+from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, write_roster
 from daitn.objects.errors import InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import checked_name
@@ -117,11 +118,12 @@ class NetworkFolder:
         """The current roster; it may have expired."""
         return self.file().opened()
 
-    def admit(self, *members: Member, now_s: float) -> Roster:
-        """Add members, each in place of an earlier one of its kind and name.
+    def admit(self, *members: Member, now_s: float, replace: bool = False) -> Roster:
+        """Add members, or update them: each name of a kind stays with the key that has it.
 
         Members that are there already, in everything but the end of their time, make no new
-        version. Raises `InvalidInput` for an unusable name or a key that another member has.
+        version. `replace`: a new key may take an earlier one's place. Raises `Refused` for another
+        key without it, and `InvalidInput` for an unusable name or a key that another member has.
         """
         for member in members:
             checked_name(member.name, "name")
@@ -130,6 +132,7 @@ class NetworkFolder:
             known = {(m.kind, m.name): m for m in roster.members}
             for member in members:
                 before = known.get((member.kind, member.name))
+                _check_key(before, member, replace)
                 if before is None or _is_due(before, member, now_s):
                     known[member.kind, member.name] = member
             return tuple(known.values())
@@ -154,10 +157,14 @@ class NetworkFolder:
         issuer = authority.delegate(member) if kind is Kind.CENTER else ""
         keep(folder, issued, issuer=issuer)
 
-    def admit_invited(self, invitation: str, member: Member, now_s: float) -> Roster:
+    def admit_invited(
+        self, invitation: str, member: Member, now_s: float, *, replace: bool = False
+    ) -> Roster:
         """Add a member who answers the invitation with this id.
 
-        Raises `Refused` if the invitation was answered before; its member may answer it again.
+        `replace`: its key may take an earlier one's place. Raises `Refused` for another key
+        without it, for a host that is another's, and if the invitation was answered before; its
+        member may answer it again.
         """
         used = self.path / _USED
 
@@ -165,6 +172,7 @@ class NetworkFolder:
             ids = used.read_text().split() if used.exists() else []
             others = tuple(m for m in roster.members if (m.kind, m.name) != _identity(member))
             known = next((m for m in roster.members if m not in others), None)
+            _check_hosts(member, others)
             if invitation in ids:
                 if known is not None and known.public_key == member.public_key:
                     return roster.members
@@ -173,6 +181,7 @@ class NetworkFolder:
                     field="invitation",
                     fix="make a new one: `daitn network invite`",
                 )
+            _check_key(known, member, replace)
             replace_file(used, "\n".join([*ids, invitation, ""]).encode())
             return (*others, member)
 
@@ -238,11 +247,19 @@ class NetworkFolder:
 def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
     """The key with which a member acts from this folder.
 
-    Whoever holds the root key may be any owner: the owner is made a member. Raises `Refused` if
-    the folder has no such key.
+    Whoever holds the root key may be any owner that nobody else is: the owner is made a member.
+    Raises `Refused` if the folder has no such key, or the owner has another one.
     """
     path = key_path(folder, kind, name)
     if kind is Kind.OWNER and os.access(folder / _ROOT_KEY, os.R_OK):
+        members = NetworkFolder(folder).roster().members
+        if not path.exists() and any((m.kind, m.name) == (kind, name) for m in members):
+            raise Refused(
+                f"{name} joined with a key that is not on this machine",
+                field="owner",
+                fix=f"have {name} give the command, with DAITN_NETWORK or DAITN_KEY set; or name "
+                "an owner of your own",
+            )
         key = SigningKey.at(path)
         until_s = now_s + MEMBER_DAYS * DAY_S
         member = Member(name=name, kind=kind, public_key=key.public, until_s=until_s)
@@ -288,6 +305,48 @@ def _member(roster: Roster, kind: Kind, name: str) -> Member:
             return member
     names = ", ".join(sorted(m.name for m in roster.members if m.kind is kind)) or "none"
     raise NotFound(f"the roster has no {kind} {name}", field="NAME", fix=f"use one of: {names}")
+
+
+def _check_key(before: Member | None, member: Member, replace: bool) -> None:
+    """Raise `Refused` unless a member's key is the one before, or may replace it."""
+    if replace or before is None or before.public_key == member.public_key:
+        return
+    raise Refused(
+        f"the {member.kind} {member.name} is a member with another key "
+        f"({key_mark(before.public_key)}), which the new one would cut off",
+        field="public_key",
+        fix="if it is the same member with a new key, admit it with `daitn network admit FILE "
+        "--replace`; if not, give the new member another name",
+    )
+
+
+def _check_hosts(member: Member, others: Iterable[Member]) -> None:
+    """Raise `Refused` for a host that belongs to a member of another owner.
+
+    Else whoever asks for it could pass for that member to clients that know hosts only.
+    """
+    taken = {
+        host.lower(): other
+        for other in others
+        for host in other.hosts
+        if (other.kind, other.owner) != (Kind.SITE, member.owner)
+    }
+    for host in member.hosts:
+        other = taken.get(host.lower())
+        if other is not None and not _is_loopback(host):
+            raise Refused(
+                f"the host {host} is that of the {other.kind} {other.name}",
+                field="--host",
+                fix="answer the invitation with another --host, or revoke the other member first",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host means the machine of whoever says it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _is_due(before: Member, member: Member, now_s: float) -> bool:

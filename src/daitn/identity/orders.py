@@ -15,7 +15,13 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.lineage import given_to, left_by
 from daitn.objects.messages import Work
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import MOST_MEASUREMENTS, Order, SignedOrder
+from daitn.objects.orders import (
+    MOST_EXAMPLES,
+    MOST_MEASUREMENTS,
+    MOST_VISITS,
+    Order,
+    SignedOrder,
+)
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode
 
@@ -24,6 +30,8 @@ __all__ = ["OrderBook", "sign_order"]
 _DOMAIN = b"daitn order 1\0"
 """A signature of an order is one of nothing else."""
 _NUMBER_BYTES = 12
+_TRIES = 3
+"""How often a visit of a fixed route may begin: sites and links fail."""
 
 
 def sign_order(
@@ -34,6 +42,7 @@ def sign_order(
     *,
     start: Digest | None = None,
     measurements: int = MOST_MEASUREMENTS,
+    visits: int = MOST_VISITS,
 ) -> SignedOrder:
     """Order what an intent asks for, once; see `Order`."""
     number = os.urandom(_NUMBER_BYTES).hex()
@@ -42,6 +51,8 @@ def sign_order(
         intent=intent,
         start=start,
         measurements=measurements,
+        visits=max(visits, _TRIES * len(intent.route)),
+        examples=intent.budget.examples or MOST_EXAMPLES,
         until_s=until_s,
         number=number,
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from daitn.identity.certificates import AUTHORITY, CERTIFICATE, KEY, MEMBERSHIP
+from daitn.identity.certificates import AUTHORITY, CERTIFICATE, ENTRY, KEY, MEMBERSHIP
+from daitn.identity.keys import is_key
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["certificate_files", "serving", "trusting"]
+__all__ = ["certificate_files", "serving", "trusting", "trusting_members"]
 
 
 class CertificateFiles(NamedTuple):
@@ -65,6 +67,12 @@ def trusting(folder: str, *, own: bool = False) -> ssl.SSLContext:
     made. Cached, because loading the authorities takes milliseconds. Raises `InvalidInput` if the
     authority's certificate cannot be used.
     """
+    context = _trusting(folder)
+    context.check_hostname = not own
+    return context
+
+
+def _trusting(folder: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority = Path(folder, AUTHORITY)
     if folder and authority.is_file():
@@ -72,8 +80,36 @@ def trusting(folder: str, *, own: bool = False) -> ssl.SSLContext:
             context.load_verify_locations(authority)
         except (ssl.SSLError, OSError) as error:
             raise _unusable(folder, error) from None
-    context.check_hostname = not own
     return context
+
+
+def trusting_members(folder: str, may_serve: Callable[[str], bool]) -> ssl.SSLContext:
+    """As `trusting`, but of the network's members it trusts those alone whose key `may_serve`.
+
+    Whoever else has a certificate of the network for the server's host is refused in the handshake,
+    before anything is sent. Servers with certificates of public authorities are not asked for keys.
+    """
+    context = _trusting(folder)
+
+    class Checked(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            key = _member_key(self.getpeercert())
+            if key is not None and not may_serve(key):
+                raise ssl.SSLCertVerificationError("its holder may not serve this in the network")
+
+    context.sslobject_class = Checked
+    return context
+
+
+def _member_key(certificate: Mapping[str, Any] | None) -> str | None:
+    """The public key that a member's certificate is for; none for one of a public authority.
+
+    The network's authority issues no other names, and public ones no such names.
+    """
+    names = (pair for pairs in (certificate or {}).get("subject", ()) for pair in pairs)
+    common = (str(value).removeprefix(ENTRY) for field, value in names if field == "commonName")
+    return next(filter(is_key, common), None)
 
 
 def _unusable(folder: str, error: Exception) -> InvalidInput:

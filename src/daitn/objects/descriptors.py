@@ -90,12 +90,16 @@ class TopicSketch(msgspec.Struct, frozen=True, kw_only=True):
     is worded and nothing about any single record. See `daitn.topology.topics`.
     """
 
-    texts: int
+    texts: Count
     """Number of records examined."""
-    buckets: Annotated[tuple[int, ...], msgspec.Meta(max_length=65_536)]
+    buckets: Annotated[tuple[Count, ...], msgspec.Meta(max_length=65_536)]
     """Hash buckets with at least one feature, ascending."""
-    counts: Annotated[tuple[int, ...], msgspec.Meta(max_length=65_536)]
+    counts: Annotated[tuple[Count, ...], msgspec.Meta(max_length=65_536)]
     """For each bucket, the number of records with one of its features."""
+
+    def __post_init__(self) -> None:
+        if len(self.buckets) != len(self.counts):
+            raise ValueError("each bucket has one count")
 
 
 class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +137,7 @@ class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A site's computing resources."""
 
     device: Word
-    memory_bytes: int
+    memory_bytes: Count
     speed_flops: Amount
     """Floating-point operations per second, measured by a short probe of the training engine."""
     recipes: Words

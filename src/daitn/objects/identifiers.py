@@ -20,6 +20,7 @@ __all__ = [
     "VisitId",
     "Word",
     "checked_name",
+    "checked_owner",
     "is_name",
 ]
 
@@ -38,6 +39,7 @@ Digest = NewType("Digest", Word)
 CENTER_SITE = SiteId("center")
 """The site name under which the control centre holds owners' weights; no real site has it."""
 
+_LONGEST_OWNER = 200
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -57,4 +59,20 @@ def checked_name(value: str, field: str) -> str:
         f"{value!r} is not a usable name",
         field=field,
         fix="use 1 to 63 of a-z, 0-9, '.', '_', '-', starting and ending with a letter or digit",
+    )
+
+
+def checked_owner(value: str, field: str) -> str:
+    """Return `value` if it may be the name of who runs a site.
+
+    It is shown and compared, and names no file: any visible text does, but `*`, which rules use
+    for everybody, and the control centre's name. Raises `InvalidInput` naming `field` otherwise.
+    """
+    visible = value.isprintable() and value == value.strip() != ""
+    if visible and len(value) <= _LONGEST_OWNER and "*" not in value and value != CENTER_SITE:
+        return value
+    raise InvalidInput(
+        f"{value!r} is not a usable owner",
+        field=field,
+        fix=f"use up to {_LONGEST_OWNER} visible characters without '*', and not {CENTER_SITE!r}",
     )

@@ -14,10 +14,24 @@ from blake3 import blake3
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
 
-__all__ = ["MOST_FRESH", "MOST_MEASUREMENTS", "Order", "SignedOrder", "Spent", "same_order"]
+__all__ = [
+    "MOST_EXAMPLES",
+    "MOST_FRESH",
+    "MOST_MEASUREMENTS",
+    "MOST_VISITS",
+    "Order",
+    "SignedOrder",
+    "Spent",
+    "same_order",
+]
 
 MOST_MEASUREMENTS: Final = 4096
 """Of an order at one verifier, unless its owner says otherwise: more than the longest jobs take."""
+MOST_VISITS: Final = 256
+"""Of an order at one site, unless its owner says otherwise: five times what the longest simulated
+jobs make at all sites."""
+MOST_EXAMPLES: Final = 100_000_000
+"""Of an order without `budget.examples`, unless its owner says otherwise."""
 MOST_FRESH: Final = 100
 """Models that one site makes for an order. A job gives up after fewer that come to nothing."""
 
@@ -32,6 +46,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The model from which training starts; none: a fresh one."""
     measurements: Annotated[int, msgspec.Meta(ge=1)] = MOST_MEASUREMENTS
     """The most that one verifier measures for it."""
+    visits: Annotated[int, msgspec.Meta(ge=1)] = MOST_VISITS
+    """The most that one site makes for it, and that a model has behind it."""
+    examples: Annotated[int, msgspec.Meta(ge=1)] = MOST_EXAMPLES
+    """The same of training examples; `budget.examples` where the intent states it."""
     until_s: float
     """No work starts afterwards, in seconds since the epoch."""
     number: Annotated[str, msgspec.Meta(max_length=64)]
@@ -66,6 +84,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     order: Digest
     until_s: float
     """Of the order."""
+    visits: int = 0
+    """Begun."""
     examples: int = 0
     """Of the visits begun."""
     measurements: int = 0

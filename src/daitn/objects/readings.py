@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from daitn.objects.identifiers import SiteId, Word
@@ -9,11 +11,17 @@ from daitn.objects.identifiers import SiteId, Word
 __all__ = ["LinkReading", "LoadReading", "Reading", "ServingReading"]
 
 
+Measured = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]
+Load = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Moment = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+"""All are finite: one NaN would spoil every sum that it is in."""
+
+
 class Reading(msgspec.Struct, frozen=True):
     """A measured quantity. The name of the field that holds it gives its unit."""
 
-    value: float
-    at_s: float
+    value: Measured
+    at_s: Moment
     """Time of the measurement, seconds since the Unix epoch on the clock of `origin`."""
     origin: SiteId
 
@@ -49,13 +57,13 @@ class ServingReading(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment's load and speed, measured by its facility."""
 
     deployment: Word
-    in_flight: int
+    in_flight: Load
     """Queries being answered."""
-    waiting: int
+    waiting: Load
     """Queries that wait for a slot."""
-    first_token_s: float | None = None
+    first_token_s: Measured | None = None
     """From taking a slot to the first piece of the answer, smoothed; excludes waiting."""
-    per_token_s: float | None = None
+    per_token_s: Measured | None = None
     """Per further token, smoothed."""
-    error_share: float = 0.0
+    error_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
     """Share of recent queries that failed, smoothed, in [0, 1]."""

@@ -20,6 +20,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.grants import DeploymentGrant, NameGrant, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId, checked_name
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["EntitledNodes", "check_grant"]
 
@@ -79,6 +80,7 @@ class EntitledNodes:
         """The owners whom bare names mean; of the offers now."""
         self._said: set[tuple[SiteId, str, str]] = set()
         """What was logged of current nodes."""
+        self._lapsed = ThrottledLog(log)
         self._until_s = math.inf
         """When the first signature ends."""
 
@@ -211,4 +213,6 @@ class EntitledNodes:
     def _say(self, site: SiteId, name: str, why: str) -> None:
         if (site, name, why) not in self._said:
             self._said.add((site, name, why))
-            log.warning("%s at %s does not answer here: %s", name, site, why)
+            self._lapsed.warning(
+                f"{name} at {site} {why}", "%s at %s does not answer here: %s", name, site, why
+            )

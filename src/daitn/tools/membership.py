@@ -31,6 +31,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["FileKeys", "KnownKeys", "Listener", "Membership"]
 
@@ -148,6 +149,7 @@ class Membership:
         self._marks: dict[SiteId, set[str]] = {}
         """The key marks of nodes that show a token, by the site that they claim to be."""
         self._tasks = Tasks()
+        self._strangers = ThrottledLog(log)
         """One for each site that came or went a moment ago."""
         self._coming: set[SiteId] = set()
         """Sites with a node that shows their token."""
@@ -196,12 +198,15 @@ class Membership:
     async def _on_alive(self, key: str, alive: bool) -> None:
         site, mark = keys.site_of(key), keys.mark_of(key)
         if alive and not self._has_room_for(site):
-            log.warning("%s is ignored: %d sites are present already", site, len(self._marks))
+            self._strangers.warning(
+                site, "%s is ignored: %d sites are present already", site, len(self._marks)
+            )
             return
         self._note_mark(site, mark, alive)
         if not self._is_own(site, mark):
             if alive:
-                log.warning("%s is not admitted: %s", site, self._why_not(site))
+                why = self._why_not(site)
+                self._strangers.warning(f"{site} {why}", "%s is not admitted: %s", site, why)
             return
         if alive:
             self._coming.add(site)

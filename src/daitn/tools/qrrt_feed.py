@@ -27,6 +27,7 @@ from daitn.tools.fabric.protocol import Fabric, Message, Registration
 from daitn.tools.membership import Membership
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -37,6 +38,7 @@ __all__ = ["QrrtFeed"]
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+_DROPPED = ThrottledLog(log)
 
 ATTESTED_TIMEOUT_S = 5.0
 ROUTES_LAST_S = 0.25
@@ -212,6 +214,6 @@ def _reader(kind: type[T], take: Callable[[SiteId, T], None]) -> Message:
         try:
             take(keys.site_of(key), decode(payload, kind))
         except DaitnError as error:
-            log.warning("dropping a message at %s: %s", key, error)
+            _DROPPED.warning(key, "dropping a message at %s: %s", key, error)
 
     return receive

@@ -30,6 +30,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["REFRESH_S", "LiveRoster"]
 
@@ -43,6 +44,8 @@ LOOK_S = 1.0
 _WARN_S = 7 * 86400.0
 """The log says so when less time is left to renew the roster."""
 _ASK_TIMEOUT_S = 5.0
+_MOST_REFUSALS = 8
+"""Kinds of published rosters that the log tells apart: anybody may publish them."""
 
 
 class _Validity(enum.Enum):
@@ -73,6 +76,7 @@ class LiveRoster:
         self._wall_s = wall_s
         self._listeners: list[Callable[[], None]] = []
         self._tasks = Tasks()
+        self._refused = ThrottledLog(log, most=_MOST_REFUSALS)
         self._registrations: list[Registration] = []
         self._news = asyncio.Event()
         """Set when the source brought a newer roster, until it is published."""
@@ -139,7 +143,7 @@ class LiveRoster:
             try:
                 self.take(decode(payload, SignedRoster))
             except DaitnError as error:
-                log.warning("a published roster is not taken: %s", error)
+                self._refused.warning(error.problem, "a published roster is not taken: %s", error)
 
         self._registrations.append(await fabric.subscribe(keys.ROSTER, published))
         if serves:

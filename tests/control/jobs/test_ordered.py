@@ -14,7 +14,7 @@ from daitn.objects.intents import Budget, PinnedVisit, Quantity, Requirement, Tr
 from daitn.objects.lineage import Entry, Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import MOST_FRESH, Order, Spent
+from daitn.objects.orders import MOST_EXAMPLES, MOST_FRESH, MOST_VISITS, Order, Spent
 from tests.control.test_next_site import node
 
 from .world import INTENT
@@ -170,6 +170,23 @@ def test_a_site_makes_no_models_without_end() -> None:
     check_ordered(VISIT, ordered(INTENT), HERE, spent(fresh=MOST_FRESH - 1))
     with pytest.raises(Refused, match="fresh models"):
         check_ordered(VISIT, ordered(INTENT), HERE, spent(fresh=MOST_FRESH))
+
+
+def test_a_site_is_visited_no_more_often_than_ordered() -> None:
+    """Without `budget.examples` too: each visit tells a little more of the records."""
+    order = ordered(INTENT, visits=3)
+    again = msgspec.structs.replace(VISIT, model=MEASURE.model)
+    check_ordered(again, order, HERE, spent(visits=2))
+    with pytest.raises(Refused, match="more than 3 visits") as refused:
+        check_ordered(again, order, HERE, spent(visits=3))
+    assert refused.value.field == "visits"
+    travelled = msgspec.structs.replace(again, lineage=(visited("other", 1),) * 3)
+    with pytest.raises(Refused, match="more than 3 visits"):
+        check_ordered(travelled, order, HERE, spent())
+    with pytest.raises(Refused, match="order does not include"):
+        check_ordered(VISIT, ordered(INTENT), HERE, spent(visits=MOST_VISITS))
+    with pytest.raises(Refused, match="examples"):
+        check_ordered(VISIT, ordered(INTENT), HERE, spent(examples=MOST_EXAMPLES))
 
 
 def test_a_verifier_measures_no_more_than_ordered() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
 from daitn.objects.errors import Refused
-from daitn.objects.intents import Quantity, Requirement, TrainingIntent
+from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Visit
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
@@ -33,7 +33,7 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
     if isinstance(work, VerifyWork):
         _check_measurement(work, order, spent)
     else:
-        _check_visit(work, intent, node, spent)
+        _check_visit(work, order, node, spent)
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
@@ -44,15 +44,16 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
         raise _outside(f"more than {order.measurements} measurements", "measurements")
 
 
-def _check_visit(
-    work: VisitWork, intent: TrainingIntent, node: NodeDescriptor, spent: Spent
-) -> None:
+def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spent) -> None:
+    intent = order.intent
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     trained = max(spent.examples, sum(visit.examples for visit in visits))
-    limit = intent.budget.examples
     if work.model is None and spent.fresh >= MOST_FRESH:
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
-    if limit is not None and trained + work.examples > limit:
+    if max(spent.visits, len(visits)) >= order.visits:
+        raise _outside(f"more than {order.visits} visits", "visits")
+    limit = min(order.examples, intent.budget.examples or order.examples)
+    if trained + work.examples > limit:
         raise _outside(f"{trained + work.examples} examples", "budget.examples")
     if intent.route:
         here = sum(visit.examples for visit in intent.route if visit.site == node.site)

@@ -58,6 +58,7 @@ from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import check_owner, visible
 from daitn.tools.fabric.protocol import Fabric, Handler
+from daitn.tools.fabric.turns import Turns
 from daitn.tools.mobility.protocol import ModelTransport
 from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks
@@ -111,6 +112,7 @@ class AgentHome:
         """Agents whose weights may not be backed up here yet."""
         self._naming: set[JobId] = set()
         """Ids of jobs that are being assessed and are not stored yet."""
+        self._turns = Turns()
         self._tasks = Tasks()
 
     def start(self) -> None:
@@ -134,7 +136,7 @@ class AgentHome:
 
     def handlers(self) -> dict[str, Handler]:
         """The control centre's verbs that a home offers for its own agents."""
-        return {
+        handlers: dict[str, Handler] = {
             "submit": self._on_submit,
             "assess": self._on_assess,
             "jobs": self._on_jobs,
@@ -142,6 +144,7 @@ class AgentHome:
             "lineage": self._on_lineage,
             "cancel": self._on_cancel,
         }
+        return {verb: self._turns.limited(verb, on) for verb, on in handlers.items()}
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         """See `Service`."""

@@ -36,6 +36,7 @@ from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.tools import clock
 from daitn.tools.adjacency.protocol import Adjacency
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
 
@@ -89,6 +90,7 @@ class ForwarderRuntime:
         self._links: Adjacency | None = None
         self._awaited: dict[Key, asyncio.Future[Packet]] = {}
         self._services_running = Tasks()
+        self._dropped = ThrottledLog(log)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._costs_s: dict[SiteId, float] = {}
@@ -196,7 +198,9 @@ class ForwarderRuntime:
                     commands += self._advertised(neighbour, decode_advertised(message), now_s)
             except DaitnError as error:
                 self.counts["malformed"] += 1
-                log.warning("a message from %s was dropped: %s", neighbour, error)
+                self._dropped.warning(
+                    neighbour, "a message from %s was dropped: %s", neighbour, error
+                )
         self._carry_out(commands)
 
     def _advertised(

@@ -41,6 +41,8 @@ class OrderedWork:
         """Check work again as it begins, since other work for the order may have begun meanwhile,
         and count it, whatever becomes of it. Raises as `check`, and `StorageFull`."""
         spent = self._checked(work, node)
+        if isinstance(work, VisitWork):
+            spent = msgspec.structs.replace(spent, visits=spent.visits + 1)
         if work.model is None:
             spent = msgspec.structs.replace(spent, fresh=spent.fresh + 1)
         elif isinstance(work, VisitWork):

@@ -165,7 +165,9 @@ def reported(key: str) -> Iterator[None]:
 def unserved(key: str) -> Unreachable:
     """The error when nobody serves a key."""
     return Unreachable(
-        f"nobody serves {key}", fix="check that the process that serves it runs and is connected"
+        f"nobody serves {key}",
+        fix="check that the process that serves it runs and is connected, and that you are still "
+        "a member: whoever is revoked, or whose key was replaced, is cut off",
     )
 
 

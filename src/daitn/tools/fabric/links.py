@@ -23,6 +23,7 @@ import zenoh
 from daitn.identity.certificates import ENTRY
 from daitn.tools.fabric.delivery import call_on
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["LinkGuard"]
 
@@ -52,6 +53,7 @@ class LinkGuard:
         """`endpoints`: at which the session listens; `listed`: whether the roster has a key;
         `brief`: whether who has no certificate of a control centre is kept for a minute only."""
         self._info = session.info
+        self._ended = ThrottledLog(_LOG)
         self._ports = {endpoint.rpartition(":")[2] for endpoint in endpoints}
         self._listed = listed
         self._brief = brief
@@ -111,7 +113,12 @@ class LinkGuard:
 
     def _refuse(self, link: zenoh.Link, why: str) -> None:
         if _end(link):
-            _LOG.warning("the link with %s ends: its certificate's holder %s", link.dst, why)
+            self._ended.warning(
+                f"{why} {link.auth_identifier}",
+                "the link with %s ends: its certificate's holder %s",
+                link.dst,
+                why,
+            )
 
 
 def _end(link: zenoh.Link) -> bool:

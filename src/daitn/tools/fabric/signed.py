@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from daitn.identity.envelopes import Envelope, Purpose, check_envelope, enclose, read_envelope
 from daitn.identity.keys import SigningKey
@@ -32,6 +32,7 @@ from daitn.tools.fabric.authority import allowed
 from daitn.tools.fabric.caller import speaking
 from daitn.tools.fabric.delivery import answer
 from daitn.tools.fabric.protocol import Alive, Carrier, Give, Handler, Message, Registration
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["FRESH_S", "Allowed", "Members", "SignedFabric"]
 
@@ -51,9 +52,6 @@ _MOST_SEEN: Final = 4096
 within `FRESH_S`, messages older than the last so many are refused: far fewer are ever under way."""
 _SESSION: Final = 16
 _MOST_SESSIONS: Final = 4096
-_LOG_AGAIN_S: Final = 60.0
-_MOST_LOGGED: Final = 256
-"""Kinds of refusals that are logged once in that time: a flood must not fill the log."""
 
 
 class SignedFabric:
@@ -80,8 +78,7 @@ class SignedFabric:
         self._began_ms = int(1000 * wall_s())
         self._sessions: LRUCache[str, bytes] = LRUCache(_MOST_SESSIONS)
         """Of those who were asked, as they told it."""
-        self._logging = threading.Lock()
-        self._logged: TTLCache[str, None] = TTLCache(_MOST_LOGGED, _LOG_AGAIN_S)
+        self._refused = ThrottledLog(_LOG)
 
     async def publish(self, key: str, payload: bytes) -> None:
         sent = self._enclosed(key, Purpose.PUBLICATION, payload)
@@ -129,9 +126,21 @@ class SignedFabric:
         try:
             await self._carrier.request(key, encode(sent), timeout_s=timeout_s, accepts=accepts)
         except Unreachable as error:
-            raise _impostor(key, trouble[-1]) if trouble else error from None
+            raise _impostor(key, trouble[-1]) if trouble else self._unheard(error) from None
         (envelope,) = given
         return envelope
+
+    def _unheard(self, error: Unreachable) -> Unreachable:
+        """Why nobody answered: whom the roster does not have is cut off, and told nothing."""
+        if self._key.public in self._members():
+            return error
+        return Unreachable(
+            f"the roster of {self._network} does not have this key, or it has ended: "
+            f"{error.problem}",
+            field="sender",
+            fix="ask the network's operator for an invitation: the key was revoked, replaced by "
+            "another one, or never admitted",
+        )
 
     def _asking(self, key: str, payload: bytes) -> Envelope:
         about = self._sessions.get(_server(key), b"")
@@ -177,8 +186,8 @@ class SignedFabric:
             outcome = await self._carrier.request_bulk(
                 key, encode(sent), timeout_s=timeout_s, take=checked
             )
-        except Unreachable:
-            raise
+        except Unreachable as error:
+            raise self._unheard(error) from None
         except DaitnError as error:
             raise _impostor(key, error) from None
         return outcome()
@@ -321,12 +330,7 @@ class SignedFabric:
 
     def _note(self, what: str, key: str, error: DaitnError) -> None:
         kind = f"{what} {error.problem}"
-        with self._logging:
-            new = kind not in self._logged
-            if new:  # Once set, it stays for its time: what goes on is logged again after that.
-                self._logged[kind] = None
-        if new:
-            _LOG.warning("%s at %s is not taken: %s", what, key, error.problem)
+        self._refused.warning(kind, "%s at %s is not taken: %s", what, key, error.problem)
 
 
 class _OtherSession(Exception):

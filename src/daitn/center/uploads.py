@@ -1,0 +1,62 @@
+"""What owners bring to a control centre's store: so much each, and no longer than it is needed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from daitn.objects.errors import Refused
+from daitn.objects.identifiers import Digest
+from daitn.tools.mobility.manifests import digest_of
+from daitn.tools.mobility.protocol import BlobStore
+
+__all__ = ["UNNEEDED_S", "Uploads"]
+
+UNNEEDED_S: Final = 86400.0
+"""Weights that no job, model or deployment needs stay for a day: an upload may take hours before
+its intent is submitted."""
+
+
+class Uploads:
+    """Which owner has brought which blobs since this process started."""
+
+    def __init__(self, store: BlobStore, most_bytes: int) -> None:
+        """`most_bytes`: of one owner."""
+        self._store = store
+        self._most_bytes = most_bytes
+        self._sizes: dict[str, dict[Digest, int]] = {}
+        self._lock = threading.Lock()
+        self._bytes: dict[str, int] = {}
+
+    def write(self, owner: str, data: bytes) -> Digest:
+        """Store a blob of an owner, on any thread. Raises `Refused` if it would have too much
+        here, and `StorageFull`. What it brought before counts once."""
+        digest = digest_of(data)
+        with self._lock:
+            sizes = self._sizes.setdefault(owner, {})
+            taken_bytes = self._bytes.get(owner, 0)
+            if digest not in sizes:
+                if taken_bytes + len(data) > self._most_bytes:
+                    raise _too_much(owner, taken_bytes, self._most_bytes)
+                sizes[digest] = len(data)
+                self._bytes[owner] = taken_bytes + len(data)
+        return self._store.write(data, digest)
+
+    def clean_up(self, needed: frozenset[Digest], now_s: float) -> int:
+        """Delete what is not of the `needed` models, and was not for a day. Returns the bytes."""
+        freed_bytes = self._store.retain(needed, now_s, UNNEEDED_S)
+        for owner, sizes in tuple(self._sizes.items()):
+            kept = {
+                digest: size for digest, size in tuple(sizes.items()) if self._store.has(digest)
+            }
+            self._sizes[owner], self._bytes[owner] = kept, sum(kept.values())
+        return freed_bytes
+
+
+def _too_much(owner: str, taken_bytes: int, most_bytes: int) -> Refused:
+    return Refused(
+        f"{owner} has {taken_bytes >> 20} MiB of weights here, and may have {most_bytes >> 20} MiB",
+        field="payload",
+        fix="submit the intents that they are for: what no job needs is deleted after a day. Or "
+        "ask the operator to raise stored_bytes in the control centre's file",
+    )

@@ -1,0 +1,82 @@
+"""Keeps one member's costly requests from crowding out those of others."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from daitn.objects.errors import Refused
+from daitn.tools import clock
+from daitn.tools.fabric.caller import caller
+from daitn.tools.fabric.protocol import Handler
+
+__all__ = ["COSTS", "PER_MINUTE", "Turns"]
+
+PER_MINUTE: Final = 120
+COSTS: Final[Mapping[str, int]] = {
+    "submit": 3,
+    "assess": 1,
+    "relevant": 1,
+    "analysis": 1,
+    "deploy": 3,
+    "retire": 3,
+    "topology": 0,
+    "placement": 0,
+}
+"""How many of a minute's requests each costly one counts as. A job stays in the journal. What is
+looked at again and again counts as none, and waits for its turn."""
+_WINDOW_S: Final = 60.0
+_AT_ONCE: Final = 2
+"""Of one member's; others of it wait, so that whoever asks once comes next but one or two."""
+
+
+class Turns:
+    """Requests of each member: so many in a minute, and a few at a time.
+
+    The rate is a generic cell rate algorithm (ITU-T I.371): a minute's requests may come at once.
+    """
+
+    def __init__(
+        self, per_minute: int = PER_MINUTE, *, now_s: Callable[[], float] = clock.elapsed_s
+    ) -> None:
+        self._each_s = _WINDOW_S / per_minute
+        self._now_s = now_s
+        self._due_s: dict[str, float] = {}
+        """By public key: when all that was asked would be done at the rate."""
+        self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_AT_ONCE)
+        )
+
+    def limited(self, verb: str, handler: Handler) -> Handler:
+        """The handler, which refuses members that ask too often, and lets each do a few at a time.
+
+        Unchanged for a verb that is not costly. A fabric without signatures has no members.
+        """
+        cost = COSTS.get(verb)
+        if cost is None:
+            return handler
+
+        async def handle(key: str, payload: bytes) -> bytes:
+            member = caller()
+            if member is None:
+                return await handler(key, payload)
+            self._spend(member.public_key, cost, verb)
+            async with self._at_once[member.public_key]:
+                return await handler(key, payload)
+
+        return handle
+
+    def _spend(self, who: str, cost: int, verb: str) -> None:
+        now_s = self._now_s()
+        due_s = max(now_s, self._due_s.get(who, now_s)) + cost * self._each_s
+        wait_s = due_s - now_s - _WINDOW_S
+        if wait_s > 0:
+            raise Refused(
+                f"too many requests in a minute: {verb} has to wait",
+                field="sender",
+                fix=f"ask again in {math.ceil(wait_s)} s",
+            )
+        self._due_s[who] = due_s

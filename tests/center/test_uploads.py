@@ -1,0 +1,45 @@
+"""What owners bring to a control centre is bounded, and does not stay for nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daitn.center.uploads import UNNEEDED_S, Uploads
+from daitn.objects.errors import Refused
+from daitn.objects.identifiers import Digest
+from daitn.tools.mobility.disk import DiskBlobStore
+
+
+def test_an_owner_fills_its_own_room_only(tmp_path: Path) -> None:
+    uploads = Uploads(DiskBlobStore(tmp_path), most_bytes=1000)
+    first = uploads.write("curious", bytes(600))
+    assert uploads.write("curious", bytes(600)) == first, "the same again takes no more room"
+    with pytest.raises(Refused, match="curious has") as raised:
+        uploads.write("curious", b"x" * 401)
+    assert "stored_bytes" in raised.value.fix
+    uploads.write("acme", b"x" * 1000)
+
+
+def test_what_no_job_needs_is_deleted_after_a_day_and_makes_room(tmp_path: Path) -> None:
+    store = DiskBlobStore(tmp_path / "store")
+    uploads = Uploads(store, most_bytes=10_000)
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "weights").write_bytes(b"w" * 500)
+    model, _ = DiskBlobStore(tmp_path / "own").pack("classifier", parts)
+    own = DiskBlobStore(tmp_path / "own")
+    needed = [uploads.write("acme", own.read(one)) for one in (model, *_chunks(own, model))]
+    idle = uploads.write("acme", b"x" * 9000)
+    uploads.clean_up(frozenset({model}), 0.0)
+    with pytest.raises(Refused):
+        uploads.write("acme", b"y" * 9000)
+    uploads.clean_up(frozenset({model}), UNNEEDED_S)
+    assert not store.has(idle)
+    assert all(map(store.has, needed))
+    uploads.write("acme", b"y" * 9000)
+
+
+def _chunks(store: DiskBlobStore, model: Digest) -> list[Digest]:
+    return [chunk for part in store.manifest(model).parts for chunk in part.chunks]
