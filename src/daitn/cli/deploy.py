@@ -109,7 +109,7 @@ def deploy(
     intent = DeployIntent(
         model=model,
         name=name,
-        to=tuple(SiteId(site) for site in to or ()),
+        to=tuple(dict.fromkeys(SiteId(site) for site in to or ())),
         replicas=_replicas(replicas),
         price_usd_per_1k_in=price_in,
         price_usd_per_1k_out=price_out,
@@ -158,13 +158,15 @@ async def _deploy(center: str, intent: DeployIntent, days: float, wait: bool) ->
 def _signed(
     intent: DeployIntent, model: ModelDescriptor, days: float, identity: Identity
 ) -> DeployIntent:
-    """The intent with the owner's word that these weights answer under this name."""
+    """The intent with the owner's word that these weights answer under this name, on its terms."""
     now_s = clock.wall_s()
     grant = DeploymentGrant(
         network=identity.network,
         owner=model.owner,
         name=intent.name or intent.model,
         manifest=model.manifest,
+        terms=intent.terms(model).digest,
+        sites=intent.to,
         issued_at_s=now_s,
         until_s=now_s + days * DAY_S,
     )

@@ -163,8 +163,8 @@ class NetworkFolder:
 
         def change(roster: Roster) -> tuple[Member, ...]:
             ids = used.read_text().split() if used.exists() else []
-            others = tuple(m for m in roster.members if (m.kind, m.name) != _identity(member))
-            known = next((m for m in roster.members if m not in others), None)
+            members = {_identity(m): m for m in roster.members}
+            known = members.get(_identity(member))
             if invitation in ids:
                 if known is not None and known.public_key == member.public_key:
                     return roster.members
@@ -174,7 +174,8 @@ class NetworkFolder:
                     fix="make a new one: `daitn network invite`",
                 )
             replace_file(used, "\n".join([*ids, invitation, ""]).encode())
-            return (*others, member)
+            # In an earlier one's place: the first control centre stays the first.
+            return tuple({**members, _identity(member): member}.values())
 
         return self._change(change, now_s)
 

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.moments import Moment
 
 __all__ = ["MOST_FRESH", "MOST_MEASUREMENTS", "Order", "SignedOrder", "Spent", "same_order"]
 
@@ -32,7 +33,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The model from which training starts; none: a fresh one."""
     measurements: Annotated[int, msgspec.Meta(ge=1)] = MOST_MEASUREMENTS
     """The most that one verifier measures for it."""
-    until_s: float
+    until_s: Moment
     """No work starts afterwards, in seconds since the epoch."""
     number: Annotated[str, msgspec.Meta(max_length=64)]
     """Random, so that an intent can be ordered twice; the same order handed in again is the same
