@@ -60,6 +60,11 @@ class Members:
     def book(self) -> GrantBook:
         return GrantBook(NETWORK, lambda: self.current, lambda: self.now_s)
 
+    def until(self, after_s: float) -> float:
+        """The time so long after `NOW_S`, which it is from now on."""
+        self.now_s = NOW_S + after_s
+        return self.now_s
+
     def revoke(self, name: str) -> None:
         del self.current[self.keys[name].public]
 
