@@ -14,7 +14,6 @@ import msgspec
 from daitn.identity.keys import SigningKey, check_signature, raw_of
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import SiteId
-from daitn.objects.moments import Moment
 from daitn.objects.wire import canonical, decode
 
 __all__ = ["PASS_LASTS_S", "PassBook", "sign_pass"]
@@ -28,7 +27,7 @@ _MOST_KNOWN = 10_000
 class _Claim(msgspec.Struct, frozen=True):
     holder: SiteId
     audience: SiteId
-    until_s: Moment
+    until_s: float
 
 
 class _Pass(msgspec.Struct, frozen=True):
