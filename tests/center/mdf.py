@@ -18,6 +18,7 @@ from daitn.objects.deployments import (
     DeploymentState,
     FacilityDescriptor,
     Runtime,
+    config_digest,
 )
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
@@ -56,6 +57,8 @@ class Mdf:
     def __init__(self, network: MemoryNetwork, site: str, seen: Seen) -> None:
         self.site = SiteId(site)
         self.hosted: dict[str, tuple[Digest, DeploymentState]] = {}
+        self.deployed: list[DeployModel] = []
+        """All that it was asked to deploy."""
         self.memory_bytes = 1000
         self.loads = True
         """Whether a model that it takes is ready at once; it stays `loading` otherwise."""
@@ -95,6 +98,7 @@ class Mdf:
         return manifest if state is DeploymentState.READY and self.fabric is not None else None
 
     def _advert(self) -> bytes:
+        asked = {wish.name: wish for wish in self.deployed}
         deployments = tuple(
             DeploymentDescriptor(
                 name=name,
@@ -103,6 +107,14 @@ class Mdf:
                 apis=(Api.CHAT,),
                 state=state,
                 manifest=manifest,
+                recipe=asked[name].recipe,
+                config=config_digest(asked[name].config),
+                policy=asked[name].policy,
+                price_usd_per_1k_in=asked[name].price_usd_per_1k_in,
+                price_usd_per_1k_out=asked[name].price_usd_per_1k_out,
+                grant=asked[name].grant,
+                name_grant=asked[name].name_grant,
+                place_grant=asked[name].place_grant,
                 size_bytes=100,
             )
             for name, (manifest, state) in self.hosted.items()
@@ -131,6 +143,7 @@ class Mdf:
 
     async def _on_deploy(self, key: str, payload: bytes) -> bytes:
         wish = decode(payload, DeployModel)
+        self.deployed.append(wish)
         self._seen("deploy", self.site, wish.name)
         if self.deaf:
             await asyncio.Event().wait()

@@ -17,6 +17,7 @@ from daitn.cli.models import export_model, verify_folder
 from daitn.cli.session import Session
 from daitn.control.jobs.view import view
 from daitn.identity.keys import SigningKey
+from daitn.identity.roster import ROSTER, RosterFile, sign_roster, write_roster
 from daitn.identity.signing import sign_advert, sign_entry
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, DaitnError, NotFound
@@ -24,8 +25,10 @@ from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
 from daitn.objects.lineage import Entry, Lineage, Origin, Visit
 from daitn.objects.models import Manifest, ModelRef
 from daitn.objects.requests import TrainedModel
+from daitn.objects.roster import Kind, Member, Roster
 from daitn.objects.wire import encode
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.server import ChunkServer
@@ -258,3 +261,35 @@ def test_the_command_verifies_a_folder_with_keys_that_the_reader_knows(tmp_path:
     assert run(app, ["model", "verify", str(out), "--keys", str(other)]).exit_code == 5
     other.write_text("[]")
     assert run(app, ["model", "verify", str(out), "--keys", str(other)]).exit_code == 2
+
+
+async def test_in_a_network_the_roster_says_whose_a_key_is(stage: Stage, tmp_path: Path) -> None:
+    """A control centre that lied about a key gave a lineage of its own for a true one."""
+    clinic = Member(
+        name=CLINIC, kind=Kind.SITE, public_key=stage.key.public, until_s=1e12, roles=(Role.DATA,)
+    )
+    identity = Identity(stage.key, "net", lambda: {clinic.public_key: clinic})
+    session = await stage.start()
+    session.identity = identity
+    await export_model(session, JOB, tmp_path / "true")
+    stage.entries = stage.signed(stage.liar, stage.model)
+    stage.directory = {CLINIC: stage.liar.public}
+    with pytest.raises(Corrupt, match="clinic"):
+        await export_model(session, JOB, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_folder_is_verified_by_the_roster(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    await export_model(await stage.start(), JOB, out)
+    for signer, code in ((stage.key, 0), (stage.liar, 5)):
+        clinic = Member(name=CLINIC, kind=Kind.SITE, public_key=signer.public, until_s=1e12)
+        roster = Roster(network="net", version=1, issued_at_s=0.0, until_s=1e12, members=(clinic,))
+        folder = tmp_path / signer.public[:4].replace("/", "_")
+        file = RosterFile(root=stage.key.public, signed=sign_roster(roster, stage.key))
+        write_roster(folder / ROSTER, file)
+        monkeypatch.setenv("DAITN_NETWORK", str(folder))
+        ended = await asyncio.to_thread(CliRunner().invoke, app, ["model", "verify", str(out)])
+        assert ended.exit_code == code, ended.output

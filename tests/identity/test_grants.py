@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from daitn.identity.grants import read_signed, signed_text, split_token
 from daitn.objects.errors import Corrupt, Refused
-from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, Signed
+from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, PlaceGrant, Signed
 from tests.scenes.grants import NOW_S, Members
 
 MEMBERS = Members()
@@ -32,8 +33,8 @@ def test_nobody_else_signs_for_an_owner(by: str) -> None:
         MEMBERS.book().read(MEMBERS.mandate(by), Mandate)
 
 
-@pytest.mark.parametrize("by", ["stranger", "acme", "rival", "operator", "north"])
-def test_control_centres_alone_give_names(by: str) -> None:
+@pytest.mark.parametrize("by", ["stranger", "acme", "rival", "operator", "north", "center2"])
+def test_the_first_control_centre_alone_gives_names(by: str) -> None:
     with pytest.raises(Refused):
         MEMBERS.book().read(MEMBERS.name(by), NameGrant)
 
@@ -51,8 +52,6 @@ def test_it_ends_with_its_time_its_network_and_its_signers_membership() -> None:
     assert members.book().read(signed, DeploymentGrant)
     with pytest.raises(Refused, match="another network"):
         members.book().read(members.grant(network="other"), DeploymentGrant)
-    with pytest.raises(Refused, match="expired"):
-        members.book().read(members.grant(until_s=float("nan")), DeploymentGrant)
     members.now_s = NOW_S + 100
     with pytest.raises(Refused, match="expired"):
         members.book().read(signed, DeploymentGrant)
@@ -60,6 +59,29 @@ def test_it_ends_with_its_time_its_network_and_its_signers_membership() -> None:
     members.revoke("acme")
     with pytest.raises(Refused, match="no owner"):
         members.book().read(signed, DeploymentGrant)
+
+
+@pytest.mark.parametrize("time_s", [math.nan, math.inf, -math.inf, -1.0, 1e300])
+def test_no_signed_time_is_endless_or_no_number(time_s: float) -> None:
+    book = MEMBERS.book()
+    with pytest.raises(Corrupt):
+        book.read(MEMBERS.grant(until_s=time_s), DeploymentGrant)
+    with pytest.raises(Corrupt):
+        book.read(MEMBERS.grant(issued_at_s=time_s), DeploymentGrant)
+    with pytest.raises(Corrupt):
+        book.read(MEMBERS.name(issued_at_s=time_s), NameGrant)
+    with pytest.raises(Corrupt):
+        book.read(MEMBERS.mandate(until_s=time_s), Mandate)
+    with pytest.raises(Corrupt):
+        book.read(MEMBERS.place(until_s=time_s), PlaceGrant)
+
+
+@pytest.mark.parametrize("by", ["stranger", "acme", "rival", "operator", "north"])
+def test_control_centres_alone_place(by: str) -> None:
+    with pytest.raises(Refused):
+        MEMBERS.book().read(MEMBERS.place(by), PlaceGrant)
+    for center in ("center", "center2"):
+        assert MEMBERS.book().read(MEMBERS.place(center), PlaceGrant).site == "north"
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))

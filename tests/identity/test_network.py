@@ -143,6 +143,20 @@ def test_an_invitation_is_answered_once(network: NetworkFolder) -> None:
         network.admit_invited(claim.id, claim.member(first.public, NOW_S), NOW_S)
 
 
+def test_who_is_invited_anew_keeps_its_place(network: NetworkFolder) -> None:
+    """The roster's first control centre gives bare names, also after it was invited again."""
+    keys = {name: SigningKey.generate().public for name in ("root", "domain", "again")}
+    members = [
+        Member(name=name, kind=Kind.CENTER, public_key=keys[name], until_s=NOW_S + DAY_S)
+        for name in ("root", "domain")
+    ]
+    network.admit(*members, now_s=NOW_S)
+    anew = msgspec.structs.replace(members[0], public_key=keys["again"])
+    roster = network.admit_invited("1", anew, NOW_S)
+    centers = [(m.name, m.public_key) for m in roster.members if m.kind is Kind.CENTER]
+    assert centers == [("root", keys["again"]), ("domain", keys["domain"])]
+
+
 def test_a_request_is_good_with_all_its_signatures_only(network: NetworkFolder) -> None:
     root, key, thief = network.root.public, SigningKey.generate(), SigningKey.generate()
     request = answer_invitation(invited(network), key)

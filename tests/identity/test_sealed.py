@@ -10,15 +10,16 @@ import msgspec
 import pytest
 
 from daitn.cli.sealed import choosing, sealed
-from daitn.identity.grants import sign_statement, signed_text
+from daitn.identity.grants import new_token, sign_statement, signed_text
 from daitn.identity.keys import SigningKey
 from daitn.identity.roster import RosterFile, sign_roster, write_roster
 from daitn.identity.sealed import open_query, seal_answer, seal_query
 from daitn.identity.sealing import ReceiverKey
+from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused
-from daitn.objects.grants import SealingKey
-from daitn.objects.identifiers import SiteId
+from daitn.objects.grants import DeploymentGrant, NameGrant, SealingKey, Signed
+from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.roster import Kind, Member, Roster
 from daitn.tools import clock
 
@@ -72,10 +73,12 @@ def test_nobody_else_does_and_nothing_of_it_can_be_changed() -> None:
 
 
 class Scene:
-    """The roster of a network with the facility `hall` in the US and the gateway `gate`."""
+    """The roster of a network with acme's facility `hall` in the US, the gateway `gate`, rival's
+    facility `evil`, a control centre and two owners."""
 
     def __init__(self, folder: Path) -> None:
-        self.keys = {site: SigningKey.generate() for site in ("hall", "gate")}
+        self.keys = {site: SigningKey.generate() for site in ("hall", "gate", "evil")}
+        self.others = {name: SigningKey.generate() for name in ("center", "acme", "rival")}
         now_s = clock.wall_s()
         members = tuple(
             Member(
@@ -83,11 +86,20 @@ class Scene:
                 kind=Kind.SITE,
                 public_key=key.public,
                 until_s=now_s + 1000,
-                roles=(Role.FACILITY if site == "hall" else Role.GATEWAY,),
-                owner="acme",
+                roles=(Role.GATEWAY if site == "gate" else Role.FACILITY,),
+                owner="rival" if site == "evil" else "acme",
                 jurisdiction="US",
             )
             for site, key in self.keys.items()
+        )
+        members += tuple(
+            Member(
+                name=name,
+                kind=Kind.CENTER if name == "center" else Kind.OWNER,
+                public_key=key.public,
+                until_s=now_s + 1000,
+            )
+            for name, key in self.others.items()
         )
         roster = Roster(
             network="test", version=1, issued_at_s=now_s, until_s=now_s + 1000, members=members
@@ -97,10 +109,55 @@ class Scene:
         file = RosterFile(root=root.public, signed=sign_roster(roster, root))
         write_roster(self.roster, file)
 
-    def choice(self, by: str = "hall", model: str = "doctor@hall", **said: Any) -> bytes:
+    def name(self, owner: str = "acme") -> Signed:
+        """The bare name `doctor`, given."""
+        given = NameGrant(
+            network="test", owner=OwnerId(owner), name="doctor", issued_at_s=0.0, until_s=1e12
+        )
+        return sign_statement(given, self.others["center"])
+
+    def deployment(self, owner: str = "acme", **said: Any) -> DeploymentDescriptor:
+        """An upstream server's."""
+        plain = DeploymentDescriptor(
+            name="doctor",
+            owner=OwnerId(owner),
+            runtime=Runtime.OPENAI,
+            apis=(Api.CHAT,),
+            state=DeploymentState.READY,
+        )
+        return msgspec.structs.replace(plain, **said)
+
+    def hosted(self, *sites: str) -> DeploymentDescriptor:
+        """acme's, which it placed at these facilities."""
+        plain = self.deployment(manifest=Digest("a" * 64), name_grant=self.name())
+        grant = DeploymentGrant(
+            network="test",
+            owner=plain.owner,
+            name=plain.name,
+            manifest=Digest("a" * 64),
+            terms=plain.terms.digest,
+            sites=tuple(SiteId(site) for site in sites),
+            issued_at_s=0.0,
+            until_s=1e12,
+        )
+        signed = sign_statement(grant, self.others["acme"])
+        return msgspec.structs.replace(plain, grant=signed)
+
+    def choice(
+        self,
+        by: str = "hall",
+        model: str = "doctor@hall",
+        deployment: DeploymentDescriptor | None = None,
+        **said: Any,
+    ) -> bytes:
         signing = self.keys.get(by) or SigningKey.generate()
         signed = signed_text(sign_statement(key(**said), signing))
-        return json.dumps({"model": model, "sealing": signed}).encode()
+        named = deployment or self.deployment(name_grant=self.name())
+        return msgspec.json.encode({"model": model, "sealing": signed, "deployment": named})
+
+    def evil(self, deployment: DeploymentDescriptor) -> bytes:
+        """The choice of a deployment at rival's facility."""
+        return self.choice("evil", "doctor@evil", deployment, site=SiteId("evil"))
 
 
 def test_gateways_see_what_a_query_is_about_and_not_its_text(tmp_path: Path) -> None:
@@ -135,6 +192,43 @@ def test_a_gateway_that_lies_about_the_facility_learns_nothing(tmp_path: Path) -
     for changes in ({"jurisdictions": ["FR"]}, {"owners": ["rival"]}):
         with pytest.raises(Refused):
             sealed({**BODY, "daitn": changes}, scene.choice(), scene.roster)
+
+
+def test_a_query_is_sealed_to_whom_its_owner_entitled(tmp_path: Path) -> None:
+    """A gateway chose a rival's model of the same name; another's grant; no grant."""
+    scene = Scene(tmp_path)
+    for deployment in (
+        scene.deployment("rival"),
+        scene.deployment("rival", name_grant=scene.name()),
+        scene.deployment("rival", name_grant=scene.name("rival")),
+        scene.deployment("acme"),
+        scene.hosted("hall"),
+        scene.hosted(),
+    ):
+        with pytest.raises(DaitnError):
+            sealed({**BODY, "model": "acme/doctor"}, scene.evil(deployment), scene.roster)
+    for deployment in (scene.deployment("rival"), scene.hosted("hall")):
+        with pytest.raises(DaitnError):
+            sealed(BODY, scene.evil(deployment), scene.roster)
+    for asked in ("auto", "doctor@evil", "acme/doctor@evil"):
+        with pytest.raises(DaitnError):
+            sealed({**BODY, "model": asked}, scene.evil(scene.hosted("hall")), scene.roster)
+    for asked in ("doctor", "acme/doctor", "auto", "doctor@evil", "acme/doctor@evil"):
+        body = {**BODY, "model": asked}
+        assert sealed(body, scene.evil(scene.hosted("evil")), scene.roster)[1]
+
+
+def test_an_owners_own_model_goes_by_its_bare_name(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    own = scene.evil(scene.deployment("rival"))
+    tokens = {
+        owner: new_token("test", owner, (SiteId("gate"),), 1e12, (1.0, 1), scene.others[owner])
+        for owner in ("acme", "rival")
+    }
+    assert sealed(BODY, own, scene.roster, tokens["rival"])[1]
+    for token in (tokens["acme"], "none", ""):
+        with pytest.raises(Refused):
+            sealed(BODY, own, scene.roster, token)
 
 
 def test_what_needs_several_facilities_cannot_be_sealed() -> None:

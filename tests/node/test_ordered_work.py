@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from daitn.objects.intents import Budget, TrainingIntent
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import MOST_FRESH, SignedOrder
+from daitn.objects.orders import MOST_FRESH, Order, SignedOrder
 from daitn.objects.roster import Kind, Member
-from daitn.objects.wire import encode
+from daitn.objects.wire import canonical, encode
 from tests.control.jobs.world import INTENT, KEYS, World, is_training, is_verification
 from tests.control.test_next_site import node
 
@@ -73,6 +74,16 @@ def altered(work: Work, *places: int, key: SigningKey | None = None, **changes: 
         own = key or KEYS[entries[place].fact.site]
         entries[place] = sign_entry(fact, entries[place].previous, own)
     return msgspec.structs.replace(work, lineage=tuple(entries))
+
+
+@pytest.mark.parametrize("time_s", [math.nan, math.inf, -math.inf, -1.0])
+def test_no_order_is_endless(time_s: float) -> None:
+    """One whose end was no number held for ever."""
+    order = Order(network="net", intent=INTENT, until_s=time_s, number="1")
+    text = canonical(order)
+    signature = ACME.sign(b"daitn order 1\0" + text)
+    with pytest.raises(Corrupt):
+        ORDERS.read(SignedOrder(order=text, public_key=ACME.public, signature=signature))
 
 
 @pytest.mark.parametrize("start", [None, START])

@@ -9,13 +9,23 @@ import msgspec
 
 from daitn.identity.grants import GrantBook, new_token, sign_statement
 from daitn.identity.keys import SigningKey
-from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, Signed
+from daitn.objects.deployments import DeploymentTerms, ModelPolicy
+from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, PlaceGrant, Signed
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.roster import Kind, Member
 
 __all__ = ["NETWORK", "NOW_S", "Members", "digest"]
 
 NETWORK, NOW_S = "test", 1_000_000.0
+SITES = tuple(SiteId(site) for site in ("north", "south", "east", "own", "hall", "mdf"))
+NO_TERMS = DeploymentTerms(
+    recipe="",
+    config=Digest(""),
+    policy=ModelPolicy(),
+    price_usd_per_1k_in=0.0,
+    price_usd_per_1k_out=0.0,
+)
+"""Of a descriptor that says nothing of them."""
 KINDS = {
     "acme": Kind.OWNER,
     "rival": Kind.OWNER,
@@ -50,6 +60,11 @@ class Members:
     def book(self) -> GrantBook:
         return GrantBook(NETWORK, lambda: self.current, lambda: self.now_s)
 
+    def until(self, after_s: float) -> float:
+        """The time so long after `NOW_S`, which it is from now on."""
+        self.now_s = NOW_S + after_s
+        return self.now_s
+
     def revoke(self, name: str) -> None:
         del self.current[self.keys[name].public]
 
@@ -59,6 +74,8 @@ class Members:
             owner=OwnerId("acme"),
             name="doctor",
             manifest=digest("a"),
+            terms=NO_TERMS.digest,
+            sites=SITES,
             issued_at_s=NOW_S,
             until_s=NOW_S + 100,
         )
@@ -71,6 +88,17 @@ class Members:
             name="doctor",
             issued_at_s=NOW_S,
             until_s=NOW_S + 100,
+        )
+        return sign_statement(msgspec.structs.replace(plain, **said), self.keys[by])
+
+    def place(self, by: str = "center", **said: Any) -> Signed:
+        plain = PlaceGrant(
+            network=NETWORK,
+            owner=OwnerId("acme"),
+            name="doctor",
+            manifest=digest("a"),
+            site=SiteId("north"),
+            until_s=NOW_S + 50,
         )
         return sign_statement(msgspec.structs.replace(plain, **said), self.keys[by])
 

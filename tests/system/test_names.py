@@ -151,7 +151,8 @@ def forgeries(scene: Scene) -> list[DeploymentDescriptor]:
     for who in ("stranger", "evil", "rival", "curious", "gate"):
         key = scene.key(who)
         for owner in (OwnerId("acme"), OwnerId(who)):
-            grant = DeploymentGrant(owner=owner, manifest=digest, **own)  # type: ignore[arg-type]
+            terms = true.terms.digest
+            grant = DeploymentGrant(owner=owner, manifest=digest, terms=terms, **own)  # type: ignore[arg-type]
             name = NameGrant(owner=owner, **own)  # type: ignore[arg-type]
             made.append(
                 msgspec.structs.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from daitn.objects.deployments import (
     DeploymentDescriptor,
     DeploymentState,
     FacilityDescriptor,
+    ModelPolicy,
     Runtime,
 )
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -125,8 +127,30 @@ def test_a_rivals_own_name_takes_nothing_from_others(members: Members) -> None:
         assert world.named("rival/doctor") == {"evil"}
 
 
-def test_where_two_control_centres_differ_the_first_owner_keeps_the_name(members: Members) -> None:
-    late = members.name("center2", owner="rival", issued_at_s=NOW_S + 1)
+@pytest.mark.parametrize("at_s", [NOW_S - 1, 0.0, -1e9, -math.inf, math.nan])
+def test_no_other_control_centre_moves_a_bare_name(members: Members, at_s: float) -> None:
+    """However early it says that it gave it."""
+    for by in ("center2", "center"):
+        if by == "center" and at_s >= 0:
+            continue
+        given = members.name(by, owner="rival", issued_at_s=at_s)
+        for order in itertools.permutations(("evil", "north")):
+            world = World(members)
+            for site in order:
+                if site == "evil":
+                    world.says("evil", "rival", deployment(owner="rival", name_grant=given))
+                else:
+                    world.says("north", "north", granted(members))
+            assert world.named("doctor") == {"north"}
+            world.removed("north")
+            assert world.named("doctor") == set()
+            assert world.named("rival/doctor") == {"evil"}
+
+
+def test_where_a_control_centre_gave_a_name_twice_the_first_owner_keeps_it(
+    members: Members,
+) -> None:
+    late = members.name(owner="rival", issued_at_s=NOW_S + 1)
     for order in itertools.permutations(("evil", "north")):
         world = World(members)
         for site in order:
@@ -137,6 +161,79 @@ def test_where_two_control_centres_differ_the_first_owner_keeps_the_name(members
         assert world.named("doctor") == {"north"}
         world.removed("north")
         assert world.named("doctor") == {"evil"}
+
+
+def test_a_copied_grant_answers_nowhere_else(members: Members) -> None:
+    """A facility that repeated another's advert got 29 of 60 queries, and all after it was
+    retired."""
+    new = granted(members, "b", NOW_S + 1)
+    world = World(members)
+    world.says("north", "north", granted(members))
+    world.says("evil", "rival", granted(members), new)
+    world.says(
+        "north",
+        "north",
+        granted(members),
+        msgspec.structs.replace(new, state=DeploymentState.LOADING),
+    )
+    assert world.named("doctor") == world.named("acme/doctor") == {"north"}
+    world.says("north", "north")
+    assert world.named("doctor") == world.named("acme/doctor") == set()
+
+
+def test_a_control_centre_places_what_its_owner_leaves_to_it(members: Members) -> None:
+    left = msgspec.structs.replace(granted(members), grant=members.grant(sites=()))
+    wrong: list[Signed | None] = [
+        None,
+        members.grant(),
+        *(members.place(by) for by in ("acme", "rival", "operator", "stranger", "north")),
+        members.place(site=SiteId("evil")),
+        members.place(manifest=digest("b")),
+        members.place(name="nurse"),
+        members.place(owner=OwnerId("rival")),
+        members.place(until_s=NOW_S),
+        members.place(until_s=math.nan),
+        members.place(network="other"),
+    ]
+    world = World(members)
+    for place in wrong:
+        world.says("north", "north", msgspec.structs.replace(left, place_grant=place))
+        assert world.named("acme/doctor") == set()
+    placed = msgspec.structs.replace(left, place_grant=members.place("center2"))
+    world.says("evil", "rival", placed)
+    world.says("north", "north", placed)
+    assert world.named("doctor") == {"north"}
+    # It is not renewed where the model was retired.
+    assert world.entitled.lapsed(members.until(50))
+    world.again()
+    assert world.named("acme/doctor") == set()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"recipe": "other"},
+        {"config": digest("c")},
+        {"policy": ModelPolicy(askers=("rival",))},
+        {"policy": ModelPolicy(release_to=("FR",))},
+        {"price_usd_per_1k_in": 1.0},
+        {"price_usd_per_1k_out": 1.0},
+    ],
+)
+def test_a_deployment_answers_on_the_terms_that_its_owner_signed(
+    members: Members, changed: dict[str, Any]
+) -> None:
+    world = World(members)
+    world.says("north", "north", granted(members, **changed))
+    assert world.named("acme/doctor") == set()
+
+
+def test_a_model_is_not_found_where_it_may_not_be_hosted(members: Members) -> None:
+    abroad = deployment(manifest=digest("a"), policy=ModelPolicy(release_to=("FR",)))
+    grant = members.grant(terms=abroad.terms.digest)
+    world = World(members)
+    world.says("north", "north", msgspec.structs.replace(abroad, grant=grant))
+    assert world.named("acme/doctor") == set()
 
 
 def test_an_upstream_server_is_its_facilitys_owners(members: Members) -> None:

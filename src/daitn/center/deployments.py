@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from daitn.center.backoff import Backoff
-from daitn.center.names import BareNames
+from daitn.center.names import PLACE_LASTS_S, BareNames
 from daitn.center.placement import placement
 from daitn.control.placement.reconcile import (
     Place,
     Retire,
+    answers,
     chosen_places,
     deployed_at,
     hindrance,
     next_steps,
 )
 from daitn.identity.grants import GrantBook
-from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, ModelPolicy
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.grants import Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId, checked_name
 from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
 from daitn.objects.models import ModelRef
@@ -72,8 +75,8 @@ class DeploymentService:
         grants: GrantBook | None = None,
         names: BareNames | None = None,
     ) -> None:
-        """`grants` checks what owners signed, `names` gives bare names; none in a network without a
-        roster."""
+        """`grants` checks what owners signed, `names` signs bare names and places; none in a
+        network without a roster."""
         self._grants = grants
         self._names = names
         self._fabric = fabric
@@ -87,6 +90,8 @@ class DeploymentService:
         self._backoff = Backoff()
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
         self._trouble: dict[tuple[str, SiteId], str] = {}
+        self._placed_at_s: dict[tuple[str, SiteId], float] = {}
+        """When a place was signed last (monotonic), where a control centre chooses it."""
         self._optimised_at_s = 0.0
         self._tasks = Tasks()
         self._dropped = ThrottledLog(log)
@@ -157,14 +162,35 @@ class DeploymentService:
     def _granted(self, desired: DesiredDeployment, grants: GrantBook) -> DesiredDeployment:
         """Check what the model's owner signed, and give it the bare name if that is free."""
         model, signed = desired.model, desired.intent.grant
-        until_s = check_grant(grants, signed, model.owner, desired.name, model.manifest).until_s
+        grant = check_grant(
+            grants, signed, model.owner, desired.name, model.manifest, desired.terms
+        )
+        if set(grant.sites) != set(desired.intent.to):
+            raise Refused(
+                f"{model.owner} signed other facilities than these",
+                field="to",
+                fix="deploy it with its owner's key: `daitn deploy`",
+            )
         name_grant = None
-        if self._names is not None:
-            try:
-                name_grant = self._names.give(model.owner, desired.name, until_s)
-            except Refused as error:
-                log.warning("%s: %s", desired.name, error)
+        try:
+            name_grant = self._bare_name(model.owner, desired.name, grant.until_s)
+        except Refused as error:
+            log.warning("%s: %s", desired.name, error)
         return msgspec.structs.replace(desired, name_grant=name_grant)
+
+    def _bare_name(self, owner: str, name: str, until_s: float = 0.0) -> Signed | None:
+        """Give a bare name; see `BareNames.give`. Raises `Refused` also where another control
+        centre gives them."""
+        if self._names is None:
+            return None
+        first = self._grants.naming() if self._grants else None
+        if first is not None and first.public_key != self._names.key.public:
+            raise Refused(
+                f"{first.name} gives the bare names of this network",
+                field="name",
+                fix=f"queries find it as {full_name(owner, name)}",
+            )
+        return self._names.give(owner, name, until_s)
 
     async def on_name(self, key: str, payload: bytes) -> bytes:
         """`NameQuestion` -> `NameAnswer`: give a bare name to what a facility's owner offers."""
@@ -175,7 +201,7 @@ class DeploymentService:
             raise Refused(f"{asker.name} is no facility", field="role")
         if name in self._desired and self._desired[name].model.owner != asker.owner:
             raise Refused(f"the name {name} is {self._desired[name].model.owner}'s", field="name")
-        return encode(NameAnswer(grant=self._names.give(asker.owner, name)))
+        return encode(NameAnswer(grant=self._bare_name(asker.owner, name)))
 
     def retire(self, intent: RetireIntent) -> DeploymentView:
         """Retire a deployment, everywhere or at one facility. Raises `NotFound`, `InvalidInput`,
@@ -335,7 +361,8 @@ class DeploymentService:
     def _request_steps(self) -> None:
         since_s = time.monotonic() - ASK_AGAIN_S
         self._asked_at_s = {what: at_s for what, at_s in self._asked_at_s.items() if at_s > since_s}
-        for step in next_steps(self._desired, self._retired, self._facilities()):
+        nodes = self._facilities()
+        for step in (*next_steps(self._desired, self._retired, nodes), *self._to_renew(nodes)):
             name = step.desired.name if isinstance(step, Place) else step.name
             what = step.desired.model.manifest if isinstance(step, Place) else "retire"
             if (name, step.site, what) in self._asked_at_s:
@@ -344,21 +371,62 @@ class DeploymentService:
             # A facility that is slow to answer must not delay the others.
             self._tasks.anew((name, step.site), self._ask(step, name), f"ask {step.site}")
 
+    def _to_renew(self, nodes: Iterable[NodeDescriptor]) -> Iterator[Place]:
+        """Places whose signature has lasted half of its time, where the model answers."""
+        since_s = time.monotonic() - PLACE_LASTS_S / 2
+        live = {node.site: node for node in nodes}
+        for desired in self._desired.values() if self._names is not None else ():
+            for site in () if desired.intent.to else desired.places:
+                if (
+                    site in live
+                    and answers(live[site], desired)
+                    and self._placed_at_s.get((desired.name, site), -math.inf) <= since_s
+                ):
+                    yield Place(desired, site)
+
     async def _ask(self, step: Place | Retire, name: str) -> None:
+        asked_at_s = time.monotonic()
         if isinstance(step, Place):
-            verb, payload = "deploy", encode(_deploy_request(step.desired))
+            verb, payload = "deploy", encode(self._deploy_request(step))
         else:
             verb, payload = "retire", encode(RetireModel(name=step.name))
         try:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
             self._trouble.pop((name, step.site), None)
+            if isinstance(step, Place):
+                self._placed_at_s[name, step.site] = asked_at_s
+            else:
+                self._placed_at_s.pop((name, step.site), None)
             self._backoff.accepted(name, step.site)
         except DaitnError as error:
             log.warning("%s did not %s %s: %s", step.site, verb, name, error)
             self._trouble[name, step.site] = error.problem
             if isinstance(step, Place) and not isinstance(error, Unreachable):
                 self._backoff.refused(name, step.site, time.monotonic())
+
+    def _deploy_request(self, step: Place) -> DeployModel:
+        desired = step.desired
+        model, intent = desired.model, desired.intent
+        place = None
+        if self._names is not None and not intent.to:
+            place = self._names.place(model.owner, desired.name, model.manifest, step.site)
+        return DeployModel(
+            name=desired.name,
+            owner=model.owner,
+            recipe=model.recipe,
+            config=model.config,
+            model=ModelRef(
+                manifest=model.manifest, size_bytes=model.size_bytes, holders=model.holders
+            ),
+            policy=desired.terms.policy,
+            evidence=model.evidence,
+            price_usd_per_1k_in=intent.price_usd_per_1k_in,
+            price_usd_per_1k_out=intent.price_usd_per_1k_out,
+            grant=intent.grant,
+            name_grant=desired.name_grant,
+            place_grant=place,
+        )
 
     async def _on_serving(self, key: str, payload: bytes) -> None:
         try:
@@ -397,20 +465,3 @@ class DeploymentService:
 
 _RETIRED = "retired"
 """`why` of the journal's record of a retired deployment."""
-
-
-def _deploy_request(desired: DesiredDeployment) -> DeployModel:
-    model, intent = desired.model, desired.intent
-    return DeployModel(
-        name=desired.name,
-        owner=model.owner,
-        recipe=model.recipe,
-        config=model.config,
-        model=ModelRef(manifest=model.manifest, size_bytes=model.size_bytes, holders=model.holders),
-        policy=ModelPolicy(release_to=model.release_to, askers=intent.askers),
-        evidence=model.evidence,
-        price_usd_per_1k_in=intent.price_usd_per_1k_in,
-        price_usd_per_1k_out=intent.price_usd_per_1k_out,
-        grant=intent.grant,
-        name_grant=desired.name_grant,
-    )

@@ -1,4 +1,4 @@
-"""Bare names of models: whom each one means in this network, first come, first served."""
+"""What a control centre signs of deployments: whom bare names mean, and where models are placed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from daitn.identity.grants import sign_statement
 from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Refused
-from daitn.objects.grants import NameGrant, Signed, full_name
-from daitn.objects.identifiers import OwnerId, checked_name
+from daitn.objects.grants import NameGrant, PlaceGrant, Signed, full_name
+from daitn.objects.identifiers import Digest, OwnerId, SiteId, checked_name
 from daitn.objects.wire import decode, encode
 from daitn.tools.journal.protocol import Journal
 
-__all__ = ["BareNames"]
+__all__ = ["PLACE_LASTS_S", "BareNames"]
 
 NAME_LASTS_S = 90 * 86400.0
 """Facilities ask again long before; a name that nobody offers any more is free after this."""
 MOST_NAMES = 1024
 """Bare names per owner: nobody takes them all."""
+PLACE_LASTS_S = 3600.0
+"""A facility that is to retire a model, and does not, answers no longer than this; all that a
+control centre placed answer this long, less the age of what they have, without it."""
 _KIND = "name"
 
 
 @dataclass(frozen=True)
 class BareNames:
-    """Gives bare names to owners and keeps the list in the journal. `owner/name` needs none."""
+    """Gives bare names to owners, first come, first served, and keeps the list in the journal.
+    `owner/name` needs none. Signs places, of which nothing is kept."""
 
     journal: Journal
     network: str
@@ -59,6 +63,18 @@ class BareNames:
         )
         self.journal.put(_KIND, name, encode(granted))
         return sign_statement(granted, self.key)
+
+    def place(self, owner: str, name: str, manifest: Digest, site: SiteId) -> Signed:
+        """Sign for `PLACE_LASTS_S` that a facility hosts an owner's model."""
+        place = PlaceGrant(
+            network=self.network,
+            owner=OwnerId(owner),
+            name=name,
+            manifest=manifest,
+            site=site,
+            until_s=self.wall_s() + PLACE_LASTS_S,
+        )
+        return sign_statement(place, self.key)
 
     def _held(self, owner: str, now_s: float) -> int:
         granted = (decode(stored, NameGrant) for stored in self.journal.all(_KIND).values())

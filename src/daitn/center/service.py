@@ -299,7 +299,7 @@ class ControlCenter:
                 f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
             )
         lineage = Lineage(job=job.id, entries=tuple(job.lineage))
-        return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage))
+        return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, order=job.order))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""

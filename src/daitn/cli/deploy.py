@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
 import typer
 
+from daitn.cli.identity import site_keys
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -22,10 +24,14 @@ from daitn.cli.session import (
 from daitn.cli.tables import deployment_table, placement_table
 from daitn.identity.grants import sign_statement
 from daitn.identity.network import DAY_S
+from daitn.identity.orders import OrderBook
+from daitn.identity.signing import check_model
+from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import InvalidInput, Unreachable
+from daitn.objects.errors import InvalidInput, Refused, Unreachable
 from daitn.objects.grants import DeploymentGrant
 from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.lineage import Origin, Visit, ancestry, descent, released
 from daitn.objects.placement import (
     AUTO_REPLICAS,
     DeployIntent,
@@ -34,12 +40,12 @@ from daitn.objects.placement import (
     PlacementView,
     RetireIntent,
 )
-from daitn.objects.requests import JobQuery, ModelList
+from daitn.objects.requests import JobQuery, ModelList, TrainedModel
 from daitn.objects.wire import to_json
 from daitn.tools import clock
 from daitn.tools.fabric.identity import Identity
 
-__all__ = ["deploy", "retire"]
+__all__ = ["check_trained", "deploy", "retire"]
 
 READY_WITHIN_S = 120.0
 GRANT_DAYS = 365.0
@@ -109,7 +115,7 @@ def deploy(
     intent = DeployIntent(
         model=model,
         name=name,
-        to=tuple(SiteId(site) for site in to or ()),
+        to=tuple(dict.fromkeys(SiteId(site) for site in to or ())),
         replicas=_replicas(replicas),
         price_usd_per_1k_in=price_in,
         price_usd_per_1k_out=price_out,
@@ -150,21 +156,58 @@ async def _deploy(center: str, intent: DeployIntent, days: float, wait: bool) ->
     owner = model.owner if model else ""
     async with connect(center, owner=owner) as session:
         if model is not None and session.identity is not None:
+            trained = await session.ask("lineage", JobQuery(job=JobId(model.name)), TrainedModel)
+            check_trained(model, trained, session.identity.orders(), site_keys(center))
             intent = _signed(intent, model, days, session.identity)
         view = await session.ask("deploy", intent, DeploymentView)
         return await _ready(session, view) if wait else view
 
 
+def check_trained(
+    model: ModelDescriptor,
+    trained: TrainedModel,
+    orders: OrderBook,
+    keys: Mapping[SiteId, str] | None = None,
+) -> None:
+    """Raise `Refused` or `Corrupt` unless a model came of its owner's order, as its lineage says,
+    which its sites signed. `keys`: theirs; without them, those of the sites that `orders` knows.
+
+    The control centre says what the model is, and its owner is about to sign that.
+    """
+    order = orders.read(trained.order, ended=True)
+    assert trained.order is not None
+    lineage = ancestry(trained.lineage, model.manifest)
+    check_model(lineage, model.manifest, keys or orders.sites())
+    steps = descent(lineage.entries, model.manifest)
+    last = steps[-1].fact if steps else None
+    ordered = order.intent
+    if (ordered.owner, ordered.model.recipe, ordered.model.config) != (
+        model.owner,
+        model.recipe,
+        model.config,
+    ):
+        problem = "was ordered with another recipe or configuration"
+    elif not isinstance(last, Visit | Origin) or last.order != trained.order.digest:
+        problem = "did not come of its owner's order"
+    elif set(narrowed(model.release_to, released(steps))) != set(model.release_to):
+        problem = "may not travel as far as the control centre says"
+    else:
+        return
+    raise Refused(f"{model.name} {problem}", field="model", fix="do not deploy it; train it anew")
+
+
 def _signed(
     intent: DeployIntent, model: ModelDescriptor, days: float, identity: Identity
 ) -> DeployIntent:
-    """The intent with the owner's word that these weights answer under this name."""
+    """The intent with the owner's word that these weights answer under this name, on its terms."""
     now_s = clock.wall_s()
     grant = DeploymentGrant(
         network=identity.network,
         owner=model.owner,
         name=intent.name or intent.model,
         manifest=model.manifest,
+        terms=intent.terms(model).digest,
+        sites=intent.to,
         issued_at_s=now_s,
         until_s=now_s + days * DAY_S,
     )

@@ -12,6 +12,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.network import key_path, own_key, persons_certificates
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, NotFound
+from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind
 from daitn.objects.wire import encode
 from daitn.tools import clock
@@ -25,6 +26,7 @@ __all__ = [
     "owner_identity",
     "person_identity",
     "refresh_roster",
+    "site_keys",
     "tls_folder",
 ]
 
@@ -66,6 +68,18 @@ def network_identity(roster: Path) -> Identity | None:
     if roster.name != ROSTER or not path.is_file():
         return None
     return _identity(folder, SigningKey.at(path))
+
+
+def site_keys(endpoint: str) -> dict[SiteId, str] | None:
+    """The sites' public keys, by the roster of the network at an endpoint; none if none is known.
+
+    A membership that ended counts: what a site signed before then, it signed.
+    """
+    folder = _folder(endpoint)
+    if folder is None:
+        return None
+    members = read_roster(folder / ROSTER).opened().members
+    return {SiteId(m.name): m.public_key for m in members if m.kind is Kind.SITE}
 
 
 def _persons_key(folder: Path) -> Path:

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from daitn.cli.card import model_card
+from daitn.cli.identity import site_keys
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -84,19 +85,24 @@ def export_command(
 def verify_command(
     folder: Annotated[Path, typer.Argument(help="What `daitn model export` wrote.")],
     keys_file: KeysOption = None,
+    center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
     """Check an exported model without a network: parts, manifest, lineage and signatures.
 
+    The roster in the network's folder says which key is whose; where there is none, or for sites
+    that have left, `--keys` does.
+
     Example: daitn model verify model/ --keys keys.json
     """
-    lineage = run(_verified(folder, keys_file))
+    pinned = run(_pinned(center, keys_file))
+    lineage = run(_verified(folder, pinned))
     if as_json:
         print_json(to_json(lineage))
         return
     signed = {entry.fact.site: entry.public_key for entry in lineage.entries}
     screen.print(f"{folder} is the model that its {len(lineage.entries)} signed entries made")
-    if keys_file is None:
+    if pinned is None:
         screen.print("compare these keys with your network's, or state them with --keys:")
         for site, key in sorted(signed.items()):
             screen.print(f"  {site} {key}")
@@ -135,8 +141,9 @@ async def export_model(
 ) -> TrainedModel:
     """Write the model's parts, its manifest, its checked lineage and its card to the folder `out`.
 
-    `keys_`: the sites' public keys. Without them the control centre's directory is asked for them,
-    and the sites that it does not know are asked themselves. Raises `Corrupt` for a model that is
+    `keys_`: the sites' public keys; without them, those in the session's roster. Only in a network
+    without a roster is the control centre's directory asked for them, and the sites that it does
+    not know are asked themselves. Raises `Corrupt` for a model that is
     not the one that its lineage ends with.
     """
     check_folder(out)
@@ -146,7 +153,11 @@ async def export_model(
         raise Corrupt(f"{job} has a lineage and no model", field="job.model", fix="ask again")
     lineage = ancestry(trained.lineage, model.manifest)
     sites = {entry.fact.site for entry in lineage.entries}
-    check_model(lineage, model.manifest, keys_ or await _keys(session.fabric, sites))
+    if keys_ is None and session.identity is not None:
+        keys_ = session.identity.orders().sites()
+    if keys_ is None:
+        keys_ = await _keys(session.fabric, sites)
+    check_model(lineage, model.manifest, keys_)
     trained = msgspec.structs.replace(trained, lineage=lineage)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
@@ -204,13 +215,17 @@ async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
 async def _export(
     center: str, site: str, job: JobId, out: Path, keys_file: Path | None
 ) -> TrainedModel:
-    pinned = read_keys(keys_file) if keys_file else None
+    pinned = await _pinned(center, keys_file)
     async with connect(center, site) as session:
         return await export_model(session, job, out, pinned)
 
 
-async def _verified(folder: Path, keys_file: Path | None) -> Lineage:
-    return verify_folder(folder, read_keys(keys_file) if keys_file else None)
+async def _pinned(center: str, keys_file: Path | None) -> dict[SiteId, str] | None:
+    return read_keys(keys_file) if keys_file else site_keys(center)
+
+
+async def _verified(folder: Path, keys_: Mapping[SiteId, str] | None) -> Lineage:
+    return verify_folder(folder, keys_)
 
 
 async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:

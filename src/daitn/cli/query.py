@@ -153,7 +153,7 @@ async def _query_sealed(
     roster = network_of(center) / ROSTER
     async with _asking(gateway, key, center) as post:
         async with post(choosing(body)) as choice:
-            outer, query = seal_for(body, await choice.read(), roster)
+            outer, query = seal_for(body, await choice.read(), roster, key)
         async with post(outer) as answer:
             told, opened = _told(answer), query.open(await answer.read())
     if as_json:

@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 
-from daitn.identity.grants import GrantBook, read_signed
+from daitn.identity.grants import GrantBook, read_signed, split_token
 from daitn.identity.roster import read_roster
 from daitn.identity.sealed import SealedQuery, seal_query
-from daitn.objects.errors import InvalidInput, Refused, WorkFailed
-from daitn.objects.grants import SealingKey
+from daitn.objects.deployments import DeploymentDescriptor
+from daitn.objects.errors import Corrupt, InvalidInput, Refused, WorkFailed
+from daitn.objects.grants import Mandate, SealingKey, full_name
 from daitn.objects.queries import AUTO
 from daitn.objects.roster import Kind
 from daitn.tools import clock
+from daitn.tools.entitled import check_bare_name, check_deployment
 
 __all__ = ["choosing", "sealed"]
 
@@ -25,6 +27,7 @@ _CONSTRAINTS = ("jurisdictions", "owners")
 class _Choice(msgspec.Struct):
     model: str
     sealing: str
+    deployment: DeploymentDescriptor
 
 
 def choosing(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,12 +47,14 @@ def choosing(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sealed(
-    body: Mapping[str, Any], choice: bytes, roster: Path
+    body: Mapping[str, Any], choice: bytes, roster: Path, token: str = ""
 ) -> tuple[dict[str, Any], SealedQuery]:
     """The request to send through the gateway, and what opens its answer.
 
     The facility's key is its own by the roster in this file, which also says whether it is where
-    and whose the constraints want. Raises `Refused`, `Corrupt`, `WorkFailed` or `NotFound`.
+    and whose the constraints want. What its owner signed entitles it to the name that is asked for.
+    `token`: with which the gateway is asked; its owner's own model may go by its bare name.
+    Raises `Refused`, `Corrupt`, `WorkFailed` or `NotFound`.
     """
     try:
         chosen = msgspec.json.decode(choice, type=_Choice)
@@ -58,14 +63,21 @@ def sealed(
     current = read_roster(roster).opened(now_s := clock.wall_s())
     members = current.current(now_s)
     signed = read_signed(chosen.sealing)
-    key = GrantBook(current.network, lambda: members, clock.wall_s).read(signed, SealingKey)
+    book = GrantBook(current.network, lambda: members, clock.wall_s)
+    key = book.read(signed, SealingKey)
     model, _, site = chosen.model.partition("@")
     name, _, pinned = str(body["model"]).partition("@")
     if site != key.site or pinned not in ("", site):
         raise Refused(f"the gateway chose {site}, and shows the key of {key.site}", field="sealing")
-    if name.partition(":")[0] != AUTO and name.rpartition("/")[2] != model:
-        raise Refused(f"the gateway chose {model} for {name}", field="model")
     facility = next(m for m in members.values() if (m.kind, m.name) == (Kind.SITE, site))
+    deployment = chosen.deployment
+    title = full_name(deployment.owner, model)
+    check_deployment(book, deployment, site, facility.owner, facility.jurisdiction)
+    asked_for = name.partition(":")[0] == AUTO or name in (model, title)
+    if deployment.name != model or not asked_for:
+        raise Refused(f"the gateway chose {title} for {name}", field="model")
+    if name == model and not pinned and _owner(book, token) != deployment.owner:
+        check_bare_name(book, deployment)
     _check("jurisdictions", facility.jurisdiction, body)
     _check("owners", facility.owner, body)
     inner = {name: value for name, value in body.items() if name != "daitn"}
@@ -80,6 +92,14 @@ def sealed(
         "sealed": query.text,
     }
     return outer, query
+
+
+def _owner(book: GrantBook, token: str) -> str:
+    """The owner whose token it is; empty: nobody's."""
+    try:
+        return book.read(read_signed(split_token(token)[1]), Mandate).owner
+    except (Refused, Corrupt):
+        return ""
 
 
 def _check(constraint: str, has: str, body: Mapping[str, Any]) -> None:

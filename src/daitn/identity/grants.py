@@ -12,7 +12,14 @@ from typing import Final, TypeVar
 from daitn.identity.keys import SigningKey, check_signature_once, raw_of
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
-from daitn.objects.grants import DeploymentGrant, Mandate, NameGrant, SealingKey, Signed
+from daitn.objects.grants import (
+    DeploymentGrant,
+    Mandate,
+    NameGrant,
+    PlaceGrant,
+    SealingKey,
+    Signed,
+)
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode
@@ -32,9 +39,10 @@ _MOST_TEXT = 8192
 _SECRET_BYTES = 24
 
 _DOMAINS: Final[Mapping[type, bytes]] = {
-    DeploymentGrant: b"daitn deployment grant 1\0",
+    DeploymentGrant: b"daitn deployment grant 2\0",
     NameGrant: b"daitn name grant 1\0",
     Mandate: b"daitn mandate 1\0",
+    PlaceGrant: b"daitn place grant 1\0",
     SealingKey: b"daitn sealing key 1\0",
 }
 """A signature of one is one of nothing else."""
@@ -43,14 +51,15 @@ _SIGNERS: Final[Mapping[type, Kind]] = {
     DeploymentGrant: Kind.OWNER,
     NameGrant: Kind.CENTER,
     Mandate: Kind.OWNER,
+    PlaceGrant: Kind.CENTER,
     SealingKey: Kind.SITE,
 }
 
-T = TypeVar("T", DeploymentGrant, NameGrant, Mandate, SealingKey)
+T = TypeVar("T", DeploymentGrant, NameGrant, Mandate, PlaceGrant, SealingKey)
 
 
 def sign_statement(
-    statement: DeploymentGrant | NameGrant | Mandate | SealingKey, key: SigningKey
+    statement: DeploymentGrant | NameGrant | Mandate | PlaceGrant | SealingKey, key: SigningKey
 ) -> Signed:
     """Sign one of them."""
     text = canonical(statement)
@@ -67,14 +76,25 @@ class GrantBook:
     """The current members, by public key."""
     wall_s: Callable[[], float]
 
+    def naming(self) -> Member | None:
+        """The control centre that gives bare names: the roster's first. None if there is none.
+
+        Others give none, so that none of them can move a name.
+        """
+        return next((m for m in self.members().values() if m.kind is Kind.CENTER), None)
+
     def read(self, signed: Signed, kind: type[T]) -> T:
         """The statement, if it is in force and signed by who may sign it.
 
-        An owner or a site signs for itself only. Raises `Refused` or `Corrupt`.
+        An owner or a site signs for itself only, and one control centre alone gives bare names.
+        Raises `Refused` or `Corrupt`.
         """
         member = self.members().get(signed.public_key)
         if member is None or member.kind is not _SIGNERS[kind]:
             raise _refused(f"whoever signed it is no {_SIGNERS[kind]} in this network")
+        if kind is NameGrant and member != (naming := self.naming()):
+            assert naming is not None
+            raise _refused(f"{naming.name} gives bare names, and {member.name} does not")
         # Facilities repeat the same grants in every advert.
         message = _DOMAINS[kind] + signed.statement
         check_signature_once(signed.public_key, signed.signature, message)

@@ -17,6 +17,7 @@ from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.roster import RosterFile
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
+from daitn.objects.moments import Moment
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode, to_json
 
@@ -41,7 +42,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     id: str
     """Of the invitation, which is good for one answer."""
-    until_s: float
+    until_s: Moment
     """When the invitation ends."""
     once: str
     """Public key of the invitation."""

@@ -170,9 +170,9 @@ class NetworkFolder:
 
         def change(roster: Roster) -> tuple[Member, ...]:
             ids = used.read_text().split() if used.exists() else []
-            others = tuple(m for m in roster.members if (m.kind, m.name) != _identity(member))
-            known = next((m for m in roster.members if m not in others), None)
-            _check_hosts(member, others)
+            members = {_identity(m): m for m in roster.members}
+            known = members.get(_identity(member))
+            _check_hosts(member, tuple(m for m in roster.members if m is not known))
             if invitation in ids:
                 if known is not None and known.public_key == member.public_key:
                     return roster.members
@@ -183,7 +183,8 @@ class NetworkFolder:
                 )
             _check_key(known, member, replace)
             replace_file(used, "\n".join([*ids, invitation, ""]).encode())
-            return (*others, member)
+            # In an earlier one's place: the first control centre stays the first.
+            return tuple({**members, _identity(member): member}.values())
 
         return self._change(change, now_s)
 

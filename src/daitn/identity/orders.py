@@ -70,8 +70,9 @@ class OrderBook:
     now_s: Callable[[], float]
     """The time that all machines share."""
 
-    def read(self, signed: SignedOrder | None) -> Order:
-        """The order, if it is in force and its intent's owner signed it.
+    def read(self, signed: SignedOrder | None, *, ended: bool = False) -> Order:
+        """The order, if it is in force and its intent's owner signed it. `ended`: it may have
+        ended.
 
         Raises `Refused` or `Corrupt`.
         """
@@ -88,7 +89,7 @@ class OrderBook:
             raise self._refused("the order is for another network")
         if order.intent.owner != owner.name:
             raise self._refused(f"{owner.name} cannot order for {order.intent.owner}")
-        if self.now_s() >= order.until_s:
+        if not ended and self.now_s() >= order.until_s:
             raise self._refused("the order has expired")
         return order
 

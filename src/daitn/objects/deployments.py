@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
+from blake3 import blake3
 
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
+from daitn.objects.wire import canonical
 
 __all__ = [
     "ANY_CONTEXT",
@@ -17,12 +20,14 @@ __all__ = [
     "Api",
     "DeploymentDescriptor",
     "DeploymentState",
+    "DeploymentTerms",
     "Evidence",
     "FacilityDescriptor",
     "GatewayDescriptor",
     "ModelPolicy",
     "Price",
     "Runtime",
+    "config_digest",
 ]
 
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
@@ -80,6 +85,28 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Query owners who may ask it; `*`: all."""
 
 
+class DeploymentTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a model's owner decides of a deployment besides its name, its weights and its
+    places."""
+
+    recipe: Word
+    config: Digest
+    """Of the recipe's configuration; see `config_digest`."""
+    policy: ModelPolicy
+    price_usd_per_1k_in: float
+    price_usd_per_1k_out: float
+
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3 of their canonical form, which the owner signs."""
+        return Digest(blake3(canonical(self)).hexdigest())
+
+
+def config_digest(config: Mapping[str, object]) -> Digest:
+    """BLAKE3 of a recipe's configuration."""
+    return Digest(blake3(canonical(config)).hexdigest())
+
+
 class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A model served at one facility. The same owner's name elsewhere is a replica."""
 
@@ -92,6 +119,8 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest | None = None
     """Digest of the weights; none when unknown to us."""
     recipe: Word = ""
+    config: Digest = Digest("")
+    """Of the recipe's configuration."""
     size_bytes: Count = 0
     context_tokens: Count = 4096
     """Context length: tokens of prompt and answer together."""
@@ -112,7 +141,20 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Its owner's `DeploymentGrant`. None: an upstream server, which counts as its facility's
     owner's."""
     name_grant: Signed | None = None
-    """A control centre's `NameGrant`: its bare name means this model. None: `owner/name` does."""
+    """A `NameGrant`: its bare name means this model. None: `owner/name` does."""
+    place_grant: Signed | None = None
+    """A control centre's `PlaceGrant`, where the grant names no facilities."""
+
+    @property
+    def terms(self) -> DeploymentTerms:
+        """On which it answers."""
+        return DeploymentTerms(
+            recipe=self.recipe,
+            config=self.config,
+            policy=self.policy,
+            price_usd_per_1k_in=self.price_usd_per_1k_in,
+            price_usd_per_1k_out=self.price_usd_per_1k_out,
+        )
 
 
 class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,17 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
+from daitn.objects.moments import Moment
 
-__all__ = ["DeploymentGrant", "Mandate", "NameGrant", "SealingKey", "Signed", "full_name"]
+__all__ = [
+    "DeploymentGrant",
+    "Mandate",
+    "NameGrant",
+    "PlaceGrant",
+    "SealingKey",
+    "Signed",
+    "full_name",
+]
 
 
 def full_name(owner: str, name: str) -> str:
@@ -22,28 +31,46 @@ def full_name(owner: str, name: str) -> str:
 
 
 class DeploymentGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner's word that these weights answer under this name of its own."""
+    """An owner's word that these weights answer under this name of its own, on these terms, and
+    where."""
 
     network: Word
     owner: OwnerId
     name: Word
     manifest: Digest
     """Digest of the weights."""
-    issued_at_s: float
+    terms: Digest
+    """Of the deployment's `DeploymentTerms`."""
+    sites: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=256)] = ()
+    """Facilities that may answer; empty: those for which a control centre signs a `PlaceGrant`."""
+    issued_at_s: Moment
     """Of two grants for one name, the later one counts."""
-    until_s: float
+    until_s: Moment
     """No facility answers by it afterwards."""
 
 
-class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """A control centre's word that a bare name means this owner's model, whoever asks."""
+class PlaceGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A control centre's word that a facility hosts these weights under this name, where their
+    owner leaves the choice to it. It lasts briefly and is renewed while it holds."""
 
     network: Word
     owner: OwnerId
     name: Word
-    issued_at_s: float
-    """When the owner first got it; where two control centres differ, the earlier one counts."""
-    until_s: float
+    manifest: Digest
+    site: SiteId
+    until_s: Moment
+
+
+class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """The word of the roster's first control centre that a bare name means this owner's model,
+    whoever asks."""
+
+    network: Word
+    owner: OwnerId
+    name: Word
+    issued_at_s: Moment
+    """When the owner first got it; of two owners that show one, the earlier counts."""
+    until_s: Moment
 
 
 class Mandate(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +81,7 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     gateways: Annotated[tuple[SiteId, ...], msgspec.Meta(min_length=1, max_length=16)]
     secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     """SHA-256 of the secret."""
-    until_s: float
+    until_s: Moment
     per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 100.0
     """Queries per second at each gateway, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
@@ -68,13 +95,13 @@ class SealingKey(msgspec.Struct, frozen=True, kw_only=True):
     site: SiteId
     public: Word
     """X25519, base64."""
-    until_s: float
+    until_s: Moment
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
     """One of these as it is stored and sent."""
 
-    statement: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    statement: Annotated[bytes, msgspec.Meta(max_length=1 << 15)]
     """Its canonical MessagePack, as it was signed."""
     public_key: Word
     """The signer's, base64."""

@@ -12,7 +12,13 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.audit import AuditClaim, CountersignedHead
-from daitn.objects.deployments import Evidence, ModelPolicy, Price
+from daitn.objects.deployments import (
+    DeploymentTerms,
+    Evidence,
+    ModelPolicy,
+    Price,
+    config_digest,
+)
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
@@ -268,6 +274,19 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
     grant: Signed | None = None
     """Its owner's; none on a fabric without signatures."""
     name_grant: Signed | None = None
+    place_grant: Signed | None = None
+    """The control centre's `PlaceGrant`, where the grant names no facilities."""
+
+    @property
+    def terms(self) -> DeploymentTerms:
+        """On which it is to answer."""
+        return DeploymentTerms(
+            recipe=self.recipe,
+            config=config_digest(self.config),
+            policy=self.policy,
+            price_usd_per_1k_in=self.price_usd_per_1k_in,
+            price_usd_per_1k_out=self.price_usd_per_1k_out,
+        )
 
 
 class NameQuestion(msgspec.Struct, frozen=True, kw_only=True):

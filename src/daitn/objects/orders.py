@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.moments import Moment
 
 __all__ = [
     "MOST_EXAMPLES",
@@ -50,7 +51,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The most that one site makes for it, and that a model has behind it."""
     examples: Annotated[int, msgspec.Meta(ge=1)] = MOST_EXAMPLES
     """The same of training examples; `budget.examples` where the intent states it."""
-    until_s: float
+    until_s: Moment
     """No work starts afterwards, in seconds since the epoch."""
     number: Annotated[str, msgspec.Meta(max_length=64)]
     """Random, so that an intent can be ordered twice; the same order handed in again is the same

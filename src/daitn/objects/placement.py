@@ -6,7 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.deployments import DeploymentState
+from daitn.objects.deployments import (
+    DeploymentState,
+    DeploymentTerms,
+    ModelPolicy,
+    config_digest,
+)
 from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import SiteId, Word
@@ -53,6 +58,16 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the optimiser chooses the places and their number."""
         return not self.to and self.replicas == AUTO_REPLICAS
 
+    def terms(self, model: ModelDescriptor) -> DeploymentTerms:
+        """On which a model answers by this intent."""
+        return DeploymentTerms(
+            recipe=model.recipe,
+            config=config_digest(model.config),
+            policy=ModelPolicy(release_to=model.release_to, askers=self.askers),
+            price_usd_per_1k_in=self.price_usd_per_1k_in,
+            price_usd_per_1k_out=self.price_usd_per_1k_out,
+        )
+
 
 class RetireIntent(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's request to retire a model, everywhere or at one facility."""
@@ -73,6 +88,11 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     """Reason for these places."""
     name_grant: Signed | None = None
     """Signed by the control centre, if the bare name is this model's."""
+
+    @property
+    def terms(self) -> DeploymentTerms:
+        """On which it answers."""
+        return self.intent.terms(self.model)
 
 
 class PlaceView(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,6 +78,8 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
     job: JobView
     lineage: Lineage
     """Of the whole job. Check it with keys from another source than this answer."""
+    order: SignedOrder | None = None
+    """The job's; none on a fabric without signatures."""
 
 
 class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):

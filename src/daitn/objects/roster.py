@@ -14,6 +14,7 @@ import msgspec
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import checked_name
+from daitn.objects.moments import Moment
 
 __all__ = ["Kind", "Member", "Roster", "SignedRoster", "ungranted"]
 
@@ -42,7 +43,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     public_key: str
     """Ed25519, base64."""
-    until_s: float
+    until_s: Moment
     """When the membership ends."""
     roles: tuple[Role, ...] = ()
     """Of a site: the roles it may play."""
@@ -61,8 +62,8 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the network: signatures made for one network are worth nothing in another."""
     version: Annotated[int, msgspec.Meta(ge=1)]
     """Rises with every change. A process takes no lower version than it has seen (rollback)."""
-    issued_at_s: float
-    until_s: float
+    issued_at_s: Moment
+    until_s: Moment
     """A roster is renewed before this; afterwards it is worth nothing (freeze)."""
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=_MOST_MEMBERS)]
 

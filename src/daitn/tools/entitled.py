@@ -15,14 +15,15 @@ from typing import NamedTuple
 import msgspec
 
 from daitn.identity.grants import GrantBook
-from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
+from daitn.objects.access import allows
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, DeploymentTerms
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, Refused
-from daitn.objects.grants import DeploymentGrant, NameGrant, Signed, full_name
+from daitn.objects.grants import DeploymentGrant, NameGrant, PlaceGrant, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId, checked_name
 from daitn.tools.throttled import ThrottledLog
 
-__all__ = ["EntitledNodes", "check_grant"]
+__all__ = ["EntitledNodes", "check_bare_name", "check_deployment", "check_grant", "check_place"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class _Offer(NamedTuple):
 
     descriptor: DeploymentDescriptor
     grant: DeploymentGrant | None
+    place: PlaceGrant | None
     name: NameGrant | None
 
     @property
@@ -40,14 +42,19 @@ class _Offer(NamedTuple):
 
     @property
     def until_s(self) -> float:
-        return min(s.until_s if s else math.inf for s in (self.grant, self.name))
+        return min(s.until_s if s else math.inf for s in (self.grant, self.place, self.name))
 
 
 def check_grant(
-    book: GrantBook, signed: Signed | None, owner: str, name: str, manifest: Digest | None
+    book: GrantBook,
+    signed: Signed | None,
+    owner: str,
+    name: str,
+    manifest: Digest | None,
+    terms: DeploymentTerms,
 ) -> DeploymentGrant:
     """The grant of a deployment. Raises `Refused` or `Corrupt` unless its owner signed it, for its
-    name and weights."""
+    name, weights and terms."""
     fix = "deploy it with its owner's key: `daitn deploy`"
     if signed is None:
         raise Refused(f"{owner} did not sign that it may answer as {name}", field="grant", fix=fix)
@@ -55,17 +62,87 @@ def check_grant(
     if (grant.owner, grant.name, grant.manifest) != (owner, name, manifest):
         what = f"{full_name(grant.owner, grant.name)} with the weights {grant.manifest[:12]}"
         raise Refused(f"what its owner signed is {what}", field="grant", fix=fix)
+    if grant.terms != terms.digest:
+        raise Refused(
+            "its owner signed another recipe, configuration, policy or price",
+            field="grant",
+            fix=fix,
+        )
     return grant
+
+
+def check_place(
+    book: GrantBook, grant: DeploymentGrant, signed: Signed | None, site: str
+) -> PlaceGrant | None:
+    """What places a deployment at a site; None: its owner does. Raises `Refused` or `Corrupt`
+    unless its owner names the site, or leaves that to a control centre, which does."""
+    title = full_name(grant.owner, grant.name)
+    if grant.sites:
+        if site not in grant.sites:
+            raise Refused(
+                f"{grant.owner} did not sign that {title} may answer at {site}", field="grant"
+            )
+        return None
+    if signed is None:
+        raise Refused(f"no control centre placed {title} at {site}", field="place_grant")
+    place = book.read(signed, PlaceGrant)
+    if (place.owner, place.name, place.manifest, place.site) != (
+        grant.owner,
+        grant.name,
+        grant.manifest,
+        site,
+    ):
+        raise Refused(
+            f"what a control centre placed is {full_name(place.owner, place.name)} with the "
+            f"weights {place.manifest[:12]} at {place.site}",
+            field="place_grant",
+        )
+    return place
+
+
+def check_deployment(
+    book: GrantBook, deployment: DeploymentDescriptor, site: str, owner: str, jurisdiction: str
+) -> tuple[DeploymentGrant | None, PlaceGrant | None]:
+    """What entitles a deployment to answer under its owner's name at a site. `owner` and
+    `jurisdiction`: the site's. Raises `Refused`, `Corrupt` or `InvalidInput` if nothing does."""
+    checked_name(deployment.name, "name")
+    if deployment.grant is None:
+        if deployment.owner != owner:
+            raise Refused(f"{deployment.owner} did not sign it", field="grant")
+        return None, None
+    grant = check_grant(
+        book,
+        deployment.grant,
+        deployment.owner,
+        deployment.name,
+        deployment.manifest,
+        deployment.terms,
+    )
+    if not allows(deployment.policy.release_to, jurisdiction):
+        raise Refused(f"it may not be hosted in {jurisdiction}", field="policy.release_to")
+    return grant, check_place(book, grant, deployment.place_grant, site)
+
+
+def check_bare_name(book: GrantBook, deployment: DeploymentDescriptor) -> NameGrant:
+    """What gives a deployment its bare name. Raises `Refused` or `Corrupt` if nothing does."""
+    if deployment.name_grant is None:
+        raise Refused(f"nobody gave it the name {deployment.name}", field="name_grant")
+    given = book.read(deployment.name_grant, NameGrant)
+    if (given.owner, given.name) != (deployment.owner, deployment.name):
+        raise Refused(f"the name {given.name} is {given.owner}'s", field="name_grant")
+    return given
 
 
 class EntitledNodes:
     """The nodes that are known, each with those of its deployments that may answer.
 
-    - A deployment with a grant answers under its owner's name if the owner signed name and weights.
+    - A deployment with a grant answers under its owner's name if the owner signed name, weights and
+      terms, and named its facility or left that to a control centre, which placed it there.
     - One without a grant counts as its facility's owner's, and only where that owner has signed
       nothing for the name.
     - Replicas have the same weights: those of the latest grant that is ready anywhere.
-    - A bare name means what a control centre says; where two differ, who got it first.
+    - A bare name means what the roster's first control centre says; if it said two things, the
+      first.
     """
 
     def __init__(self, book: GrantBook) -> None:
@@ -141,27 +218,16 @@ class EntitledNodes:
                 self._say(node.site, deployment.name, error.problem)
 
     def _offer(self, node: NodeDescriptor, deployment: DeploymentDescriptor) -> _Offer:
-        checked_name(deployment.name, "name")
-        grant = None
-        if deployment.grant is not None:
-            grant = check_grant(
-                self._book,
-                deployment.grant,
-                deployment.owner,
-                deployment.name,
-                deployment.manifest,
-            )
-        elif deployment.owner != node.owner:
-            raise Refused(f"{deployment.owner} did not sign it", field="grant")
+        grant, place = check_deployment(
+            self._book, deployment, node.site, node.owner, node.jurisdiction
+        )
         name = None
         if deployment.name_grant is not None:
             try:
-                name = self._book.read(deployment.name_grant, NameGrant)
+                name = check_bare_name(self._book, deployment)
             except DaitnError as error:
                 self._say(node.site, deployment.name, f"its bare name: {error.problem}")
-            if name and (name.owner, name.name) != (deployment.owner, deployment.name):
-                name = None
-        return _Offer(deployment, grant, name)
+        return _Offer(deployment, grant, place, name)
 
     def _entitled(self, node: NodeDescriptor) -> NodeDescriptor:
         if node.facility is None:

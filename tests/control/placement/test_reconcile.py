@@ -13,6 +13,7 @@ from daitn.objects.deployments import (
     DeploymentState,
     FacilityDescriptor,
     Runtime,
+    config_digest,
 )
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
@@ -44,7 +45,9 @@ def wish(*places: str, **intent: object) -> DesiredDeployment:
     )
 
 
-def deployed(manifest: Digest = NEW, state: str = "ready") -> DeploymentDescriptor:
+def deployed(
+    manifest: Digest = NEW, state: str = "ready", config: dict[str, object] | None = None
+) -> DeploymentDescriptor:
     return DeploymentDescriptor(
         name="doctor",
         owner=OwnerId("me"),
@@ -52,6 +55,8 @@ def deployed(manifest: Digest = NEW, state: str = "ready") -> DeploymentDescript
         apis=(Api.CHAT,),
         state=DeploymentState(state),
         manifest=manifest,
+        recipe="causal-lm",
+        config=config_digest(config or {}),
     )
 
 
@@ -91,6 +96,8 @@ def test_what_is_missing_is_placed_and_what_is_there_is_left() -> None:
 
 def test_other_weights_under_the_name_are_replaced() -> None:
     assert steps(wish("east"), mdf("east", deployed(OLD))) == [("place", "east")]
+    other = deployed(config={"classes": ["b", "a"]})
+    assert steps(wish("east"), mdf("east", other)) == [("place", "east")]
 
 
 def test_a_moved_model_goes_only_when_its_successor_is_ready() -> None:

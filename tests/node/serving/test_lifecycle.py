@@ -20,7 +20,8 @@ from daitn.node.config import UpstreamConfig
 from daitn.node.serving import lifecycle as hosting
 from daitn.objects.deployments import DeploymentState, ModelPolicy
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, StorageFull
-from daitn.objects.identifiers import Digest, OwnerId
+from daitn.objects.identifiers import Digest, OwnerId, SiteId
+from daitn.objects.messages import DeployModel
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import encode
 from daitn.tools.fabric.memory import MemoryNetwork
@@ -394,22 +395,44 @@ async def test_a_facility_hosts_what_its_owner_signed(
     members = Members()
     site = await Site(network, tmp_path, grants=members.book()).start()
     model = ModelRef(manifest=digest("a"), size_bytes=10, holders=())
-    for grant in (
+    asked: dict[str, Any] = {"owner": "acme", "recipe": "talker", "config": {"voice": 1}}
+    terms = DeployModel(name="doctor", model=model, **asked).terms.digest
+    grant = members.grant(terms=terms)
+    left = members.grant(terms=terms, sites=())
+    for changed in (
+        {"recipe": "causal-lm"},
+        {"config": {"voice": 2}},
+        {"policy": ModelPolicy(askers=("rival",))},
+        {"policy": ModelPolicy(release_to=("US",))},
+        {"price_usd_per_1k_in": 1.0},
+        {"price_usd_per_1k_out": 1.0},
+        {"grant": members.grant(terms=terms, sites=(SiteId("other"),))},
+        {"grant": left},
+        {"grant": left, "place_grant": members.place()},
+    ):
+        with pytest.raises(Refused):
+            await site.deploy("doctor", model, **{**asked, "grant": grant, **changed})
+        assert site.deployed("doctor") is None
+    for other in (
         None,
-        members.grant("rival"),
-        members.grant("center"),
-        members.grant(name="other"),
-        members.grant(manifest=digest("b")),
-        members.grant(until_s=NOW_S),
+        members.grant("rival", terms=terms),
+        members.grant("center", terms=terms),
+        members.grant(name="other", terms=terms),
+        members.grant(manifest=digest("b"), terms=terms),
+        members.grant(until_s=NOW_S, terms=terms),
     ):
         with pytest.raises((Refused, Corrupt)):
-            await site.deploy("doctor", model, owner="acme", grant=grant)
+            await site.deploy("doctor", model, **asked, grant=other)
         assert site.deployed("doctor") is None
-    await site.deploy("doctor", model, owner="acme", grant=members.grant())
-    deployed = site.deployed("doctor")
-    assert deployed is not None
-    assert deployed.grant == members.grant()
-    rivals = members.grant("rival", owner=OwnerId("rival"))
+    place = members.place(site=SiteId("mdf"))
+    for signed in ({"grant": members.grant(terms=terms)}, {"grant": left, "place_grant": place}):
+        await site.deploy("doctor", model, **asked, **signed)
+        deployed = site.deployed("doctor")
+        assert deployed is not None
+        assert deployed.grant == signed["grant"]
+        assert deployed.place_grant == signed.get("place_grant")
+        assert deployed.terms.digest == terms
+    rivals = members.grant("rival", owner=OwnerId("rival"), terms=terms)
     with pytest.raises(Refused, match="is acme's"):
-        await site.deploy("doctor", model, owner="rival", grant=rivals)
+        await site.deploy("doctor", model, **{**asked, "owner": "rival"}, grant=rivals)
     await site.close()

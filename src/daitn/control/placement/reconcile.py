@@ -14,7 +14,7 @@ from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import AUTO_REPLICAS, DesiredDeployment
 
-__all__ = ["Place", "Retire", "chosen_places", "deployed_at", "hindrance", "next_steps"]
+__all__ = ["Place", "Retire", "answers", "chosen_places", "deployed_at", "hindrance", "next_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def next_steps(
     steps: list[Place | Retire] = []
     for wish in desired.values():
         steps += [Place(wish, site) for site in wish.places if _lacks(live.get(site), wish)]
-        ready = [site for site in wish.places if _answers(live.get(site), wish)]
+        ready = [site for site in wish.places if answers(live.get(site), wish)]
         if len(ready) == len([site for site in wish.places if site in live]) and ready:
             steps += [
                 Retire(wish.name, site)
@@ -91,7 +91,7 @@ def chosen_places(
     if lacking <= 0:
         keep = len(staying) if wish.intent.replicas == AUTO_REPLICAS else wish.intent.replicas
         return tuple(staying[:keep])
-    there = {site for site, node in live.items() if _answers(node, wish)}
+    there = {site for site, node in live.items() if answers(node, wish)}
     candidates = [
         node
         for site, node in live.items()
@@ -150,14 +150,13 @@ def _lacks(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
         found is None
         or found.manifest != wish.model.manifest
         or found.state is DeploymentState.DRAINING
-        or found.price_usd_per_1k_in != wish.intent.price_usd_per_1k_in
-        or found.price_usd_per_1k_out != wish.intent.price_usd_per_1k_out
-        or found.policy.askers != wish.intent.askers
+        or found.terms != wish.terms
         or (found.grant, found.name_grant) != (wish.intent.grant, wish.name_grant)
     )
 
 
-def _answers(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
+def answers(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
+    """Whether a node answers with the weights of a deployment."""
     if node is None:
         return False
     found = deployed_at(node, wish.name)

@@ -13,6 +13,8 @@ import time
 import zlib
 from collections.abc import Callable, Collection
 
+from msgspec import structs
+
 from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
@@ -293,6 +295,8 @@ class Gateway:
                 "model": chosen.id,
                 "owner": chosen.descriptor.owner,
                 "sealing": signed_text(sealing),
+                # All by which its owner entitles it; the rest is long.
+                "deployment": structs.replace(chosen.descriptor, evidence=(), claimed={}),
             }
         )
 

@@ -30,6 +30,7 @@ from daitn.objects.deployments import (
     DeploymentDescriptor,
     DeploymentState,
     Runtime,
+    config_digest,
 )
 from daitn.objects.errors import (
     DaitnError,
@@ -41,7 +42,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import Digest, OwnerId, checked_name
 from daitn.objects.messages import DeployModel
-from daitn.tools.entitled import check_grant
+from daitn.tools.entitled import check_grant, check_place
 from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
@@ -208,8 +209,15 @@ class ModelLifecycle:
         if desired.model.size_bytes < 1:
             raise InvalidInput("must be at least 1", field="model.size_bytes", fix="state the size")
         if self._grants is not None:
-            model = desired.model
-            check_grant(self._grants, desired.grant, desired.owner, desired.name, model.manifest)
+            grant = check_grant(
+                self._grants,
+                desired.grant,
+                desired.owner,
+                desired.name,
+                desired.model.manifest,
+                desired.terms,
+            )
+            check_place(self._grants, grant, desired.place_grant, self._config.site)
         if not self._facility.hosts:
             raise Refused(
                 f"{self._config.site} does not host models of others", field="facility.hosts"
@@ -353,6 +361,7 @@ class ModelLifecycle:
             state=state,
             manifest=desired.model.manifest,
             recipe=desired.recipe,
+            config=config_digest(desired.config),
             size_bytes=desired.model.size_bytes,
             context_tokens=ANY_CONTEXT,
             slots=self._facility.slots,
@@ -364,4 +373,5 @@ class ModelLifecycle:
             policy=desired.policy,
             grant=desired.grant,
             name_grant=desired.name_grant,
+            place_grant=desired.place_grant,
         )
