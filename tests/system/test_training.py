@@ -155,4 +155,4 @@ def test_weights_that_an_owner_brings_go_on_learning(shared: Network, tmp_path: 
     )
     refused = shared.daitn("train", "-f", str(elsewhere), "--dry-run")
     assert refused.returncode == 3
-    assert "start_models" in refused.stdout + refused.stderr
+    assert "start from their owner's weights" in refused.stdout
