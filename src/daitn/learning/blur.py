@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["blur"]
 
-_BLUR = 1.0
+_BLUR = 0.3
 """Deviation of the noise on each weight, in learning rates. A step of Adam moves a weight by about
 one, however small the gradients are."""
 

@@ -1,9 +1,9 @@
 """What keeps a visit from being one step that carries its records away in the weights.
 
-A gradient is a sum over records. A network can be made so that it is one that can be solved for
-them, and a single step so small that it is linear shows it exactly. So a visit is several steps, a
-gradient has a greatest norm, and the weights leave with noise of the size of a fraction of a step.
-That is no differential privacy: what a model learned it can remember.
+A gradient is a sum over records, and a network can be made so that it can be solved for them: where
+a step is linear in it, the weights show it. So a visit is several steps, a gradient has a greatest
+norm, and the weights leave with noise (`daitn.learning.blur`). That is no differential privacy:
+what a model learned it can remember.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     question_tokens: int = 24
     """A question is cut after so many tokens, 4 to 1,024."""
     learning_rate: float = 1e-3
-    """Peak of the first visit, above 0 and at most 0.1. It rises over the first tenth of a visit and falls
-    to a tenth."""
+    """Peak of the first visit, above 0 and at most 0.1. It rises over the first tenth of a visit
+    and falls to a tenth."""
     batch: int = 16
     """Examples per step, 1 to 256; fewer where a visit would have less than eight steps."""
     learning_rate_halves_after: int = 6000
