@@ -250,7 +250,7 @@ def test_weights_that_an_owner_brought_learn_only_where_the_data_owner_agreed(si
     later = replace(made, lineage=(learned,))
     assert not site.takes(first)
     assert not site.takes(later), "learning elsewhere makes no fresh model of it"
-    agreed = replace(NOTES.policy, start_models=True)
+    agreed = PolicyConfig(recipes=("*",), start_models=True)
     for work in (first, later):
         site.admission.check(replace(NOTES, policy=agreed), request_of(work))
     assert site.takes(replace(first, model=None)), "a fresh model is made"
