@@ -233,7 +233,7 @@ def test_a_visit_uses_exactly_the_records_it_was_given(
     progress = visit(fresh, data, "ghr", 33, tmp_path / "out")
     done = [step.examples for step in progress]
     assert done[-1] == 33
-    assert len(done) >= 8, "a visit is several steps"
+    assert len(done) > 4, "a visit is several steps"
 
 
 def test_a_site_with_one_type_of_question_can_be_visited(
