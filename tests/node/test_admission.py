@@ -22,7 +22,7 @@ from daitn.objects.access import Limits
 from daitn.objects.audit import AuditEvent
 from daitn.objects.errors import DaitnError, InvalidInput, Refused, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
-from daitn.objects.lineage import Verification
+from daitn.objects.lineage import Origin, Verification, Visit
 from daitn.objects.messages import VerifyWork, VisitWork
 from daitn.objects.models import ModelRef
 
@@ -47,10 +47,21 @@ EXAM = ExamConfig(
 )
 
 
+MADE = sign_entry(
+    Origin(
+        job=JobId("j-1"), visit=VisitId("j-1.0"), site=SiteId("north"), at_s=MIDNIGHT_S,
+        recipe="classifier", seed=0, model=MODEL.manifest,
+    ),
+    (),
+    KEY,
+)  # fmt: skip
+
+
 def visit(owner: str = "acme", examples: int = 40, number: int = 1) -> VisitWork:
     return VisitWork(
         visit=VisitId(f"j-1.{number}"), job=JobId("j-1"), recipe="classifier", config={}, seed=0,
         owner=owner, dataset="notes", examples=examples, model=MODEL, previous=(),
+        lineage=(MADE,),
     )  # fmt: skip
 
 
@@ -220,3 +231,27 @@ def test_a_refusal_is_logged_with_its_reason(site: Site) -> None:
         last.reason == caught.value.problem == "the owner of test set t allows no more "
         "measurements of acme today"
     )
+
+
+def test_weights_that_an_owner_brought_learn_only_where_the_data_owner_agreed(site: Site) -> None:
+    """A start model whose units are thresholds carried every record of a site away in one step."""
+    made = visit()
+    first = replace(made, lineage=())
+    learned = sign_entry(
+        Visit(
+            job=JobId("j-1"), visit=VisitId("j-1.1"), site=SiteId("north"), dataset="notes",
+            at_s=MIDNIGHT_S, seconds=1.0, transfer_s=0.0, overhead_s=0.0,
+            bytes_in=0, examples=40, loss=None,
+            model_in=Digest("1" * 64), model_out=MODEL.manifest, size_bytes=1,
+        ),
+        (),
+        KEY,
+    )  # fmt: skip
+    later = replace(made, lineage=(learned,))
+    assert not site.takes(first)
+    assert not site.takes(later), "learning elsewhere makes no fresh model of it"
+    agreed = PolicyConfig(recipes=("*",), start_models=True)
+    for work in (first, later):
+        site.admission.check(replace(NOTES, policy=agreed), request_of(work))
+    assert site.takes(replace(first, model=None)), "a fresh model is made"
+    assert site.takes(made)

@@ -48,7 +48,7 @@ class Clinic:
         network = MemoryNetwork()
         data = folder / "data.csv"
         data.write_text("x,y,label\n" + "".join(f"{n},{-n},{'ab'[n % 2]}\n" for n in range(20)))
-        policy = PolicyConfig(recipes=("*",))
+        policy = PolicyConfig(recipes=("*",), start_models=True)
         config = NodeConfig(
             site=SITE,
             owner=OwnerId("clinic"),

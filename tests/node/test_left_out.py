@@ -40,7 +40,7 @@ def dataset(name: str, **changes: Any) -> dict[str, Any]:
         "data_schema": "table/1",
         "modality": "table",
         "topics": ["t"],
-        "policy": {"recipes": ["*"]},
+        "policy": {"recipes": ["*"], "start_models": True},
         **changes,
     }
 

@@ -160,3 +160,13 @@ def test_limits_count_what_they_are_about() -> None:
     assert allowed(POLICY, limits, measures, used, NOON_S)
     assert allowed(POLICY, limits, REQUEST._replace(examples=0), used, NOON_S), "it makes a model"
     assert not allowed(POLICY, limits, measures, Usage(measurements=1), NOON_S)
+
+
+def test_a_model_that_its_owner_brought_learns_only_where_the_data_owner_agreed() -> None:
+    brought = REQUEST._replace(brought=True)
+    agreed = msgspec.structs.replace(POLICY, start_models=True)
+    assert allowed(agreed, Limits(), brought, Usage(), NOON_S)
+    assert allowed(POLICY, Limits(), brought._replace(measures=True), Usage(), NOON_S)
+    no = decide(POLICY, Limits(), brought, Usage(), NOON_S, "data set notes")
+    assert no is not None
+    assert (no.field, "start_models" in no.fix) == ("model.start", True)

@@ -73,6 +73,7 @@ def test_conditions_stand_in_the_namespace_of_daitn() -> None:
         "daitn:releaseTo": ["US", "CA"],
         "daitn:hours": ["*"],
         "daitn:timeZone": "UTC",
+        "daitn:startModels": False,
     }
     assert document["daitn:labels"] == [
         {"@type": "daitn:Label", "daitn:label": "information: what is it?", "daitn:count": 300},

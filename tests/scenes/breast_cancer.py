@@ -65,7 +65,7 @@ def _hospital(name: str) -> dict[str, Any]:
                 "data_schema": "table/1",
                 "modality": "table",
                 "topics": ["oncology/breast"],
-                "policy": {"recipes": ["classifier"]},
+                "policy": {"recipes": ["classifier"], "start_models": name == "west"},
             }
         ],
     }

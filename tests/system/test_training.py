@@ -150,3 +150,9 @@ def test_weights_that_an_owner_brings_go_on_learning(shared: Network, tmp_path: 
     earlier = shared.json("describe", "job", "first-1")
     assert job["untrained"]["tumours"] == earlier["objectives"][0]["reached"]
     assert [visit["site"] for visit in job["route"]] == ["west"]
+    elsewhere = write_intent(
+        tmp_path, name="third", model=model, route=[{"site": "north", "examples": 500}]
+    )
+    refused = shared.daitn("train", "-f", str(elsewhere), "--dry-run")
+    assert refused.returncode == 3
+    assert "start from their owner's weights" in refused.stdout

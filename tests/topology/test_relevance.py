@@ -251,6 +251,27 @@ def test_data_of_another_purpose_or_outside_of_its_hours_is_out() -> None:
     assert "a" in {option.site for option in tomorrow.options}
 
 
+def test_a_start_model_is_left_out_where_the_data_owner_did_not_agree() -> None:
+    held = {
+        name: data_site(
+            name,
+            dataset(
+                name, "medicine", policy=DataPolicy(recipes=(RECIPE,), start_models=name == "open")
+            ),
+        )
+        for name in ("open", "shut")
+    }
+    snapshot = drrt([*held.values(), *nodes()])
+    brings = msgspec.structs.replace(
+        intent(), model=msgspec.structs.replace(intent().model, start="parts")
+    )
+    refused = told(cut(snapshot, brings), "shut/questions")
+    assert set(refused) == {"start-model"}
+    assert refused["start-model"].field == "model.start"
+    assert not told(cut(snapshot, brings), "open/questions")
+    assert not told(cut(snapshot, intent()), "shut/questions")
+
+
 def test_a_test_set_whose_policy_says_no_does_not_measure() -> None:
     policies = {
         "verifier-policy": DataPolicy(recipes=(RECIPE,), owners=("friends",)),

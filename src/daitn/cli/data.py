@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
@@ -235,7 +235,7 @@ def _counted(labels: Mapping[str, int], profile: DataProfile) -> Iterator[str]:
 
 def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile) -> Group:
     rows: list[tuple[str, str]] = [
-        ("records", f"{profile.samples:,}"),
+        ("records", f"{_records(published):,}"),
         ("labels", ", ".join(f"{name}: {n:,}" for name, n in published.labels.items()) or "-"),
     ]
     if isinstance(published, DatasetDescriptor):
@@ -243,6 +243,7 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
         if published.sketch is not None:
             told = len(published.sketch.buckets)
             rows.append(("wording", f"{told:,} hashed features, unless `sketch: false`"))
+    carried = _carried(published, profile)
     private = [("columns, whose names travel with models", ", ".join(profile.columns) or "-")]
     rare = {name: n for name, n in profile.labels.items() if name not in published.labels}
     if rare:
@@ -250,5 +251,22 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
     private += [("remark", remark) for remark in profile.remarks]
     return Group(
         plain_table("published", ("", ""), rows),
+        *carried,
         plain_table("not published", ("", ""), private),
     )
+
+
+def _records(published: DatasetDescriptor | TestSetDescriptor) -> int:
+    return published.samples if isinstance(published, DatasetDescriptor) else published.items
+
+
+def _carried(
+    published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
+) -> Iterator[RenderableType]:
+    """What goes along with each model that learns from a data set."""
+    if isinstance(published, TestSetDescriptor):
+        return
+    rows = [("weights", "they can remember records")]
+    if profile.columns:
+        rows.append(("of each column", "its name; mean, deviation and share of values, in steps"))
+    yield plain_table("leaves with a model", ("", ""), rows)

@@ -78,6 +78,7 @@ def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
         ("purposes", _listed(policy.purposes)),
         ("models may travel to", _listed(policy.release_to)),
         ("hours", "any" if ANY in policy.hours else f"{_listed(policy.hours)} {policy.time_zone}"),
+        ("start models of owners", "yes" if policy.start_models else "no"),
         (
             "wording is published",
             "no" if dataset.sketch is None else f"of {dataset.sketch.texts} texts",

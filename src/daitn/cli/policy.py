@@ -74,6 +74,9 @@ def explain(
     measure: Annotated[
         bool, typer.Option("--measure", help="It is a measurement on a test set.")
     ] = False,
+    start: Annotated[
+        bool, typer.Option("--start", help="It starts from weights that its owner brought.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a policy allows something, and which line of the file says so.
@@ -87,7 +90,7 @@ def explain(
       daitn policy explain policy.yaml --owner acme --recipe causal-lm \
 --purpose research --at "2026-11-27 22:00" --examples 5000
     """
-    request = Request(owner, recipe, purpose, examples or (0 if measure else 1), measure)
+    request = Request(owner, recipe, purpose, examples or (0 if measure else 1), measure, start)
     explanation = run(_explained(file, request, at, enough=examples == 0 or measure))
     if as_json:
         print_json(to_json(explanation))
@@ -176,6 +179,7 @@ def _page(policy: PolicyConfig) -> Group:
         ("recipes", _listed(policy.recipes)),
         ("models of", _listed(policy.owners)),
         ("purposes", _listed(policy.purposes)),
+        ("start models of their owners", "yes" if policy.start_models else "no"),
         ("work begins", hours),
         ("trained models may travel to", _listed(policy.release_to)),
     ]

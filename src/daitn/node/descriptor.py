@@ -22,6 +22,7 @@ from daitn.node.config import (
     ReadNodeConfig,
     TestSetConfig,
 )
+from daitn.node.disclosure import in_steps
 from daitn.node.entries import left_out
 from daitn.objects.access import allows
 from daitn.objects.descriptors import (
@@ -201,7 +202,7 @@ async def described_dataset(
             data_schema=dataset.data_schema,
             modality=dataset.modality,
             topics=dataset.topics,
-            samples=profile.samples,
+            samples=in_steps(profile.samples),
             labels=gate.labels(profile.labels, profile.different),
             quality=gate.quality(profile),
             fresh_at_s=_changed_at_s(path),

@@ -36,7 +36,15 @@ from daitn.objects.errors import (
 )
 from daitn.topology.topics import sketch
 
-__all__ = ["Disclosure", "LossGate", "TrainingStep", "coarse", "coarse_tally", "withheld"]
+__all__ = [
+    "Disclosure",
+    "LossGate",
+    "TrainingStep",
+    "coarse",
+    "coarse_tally",
+    "in_steps",
+    "withheld",
+]
 
 log = logging.getLogger(__name__)
 
@@ -110,17 +118,18 @@ class Disclosure:
     def labels(
         self, histogram: Mapping[str, int], different: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """The histogram of the labels with enough records, of which this many are `different`."""
+        """The histogram of the labels with enough records, of which this many are `different`, in
+        steps."""
         counted = different or histogram
         return {
-            label: n
+            label: in_steps(n)
             for label, n in histogram.items()
             if counted.get(label, 0) >= self.least_records
         }
 
     def quality(self, profile: DataProfile) -> float:
         """The share of usable records, in steps."""
-        return coarse(profile.quality, profile.samples)
+        return coarse(profile.quality, in_steps(profile.samples))
 
     def sketch(self, texts: Iterable[str]) -> TopicSketch:
         """How texts are worded, from features that occur in enough of them."""
@@ -254,6 +263,11 @@ class LossGate:
             return None
         noise = self._rng.expovariate(1.0) - self._rng.expovariate(1.0)
         return max(0.0, round(mean + scale * noise, -math.floor(math.log10(scale))))
+
+
+def in_steps(count: int) -> int:
+    """A number of records as it is published, rounded down: one record more seldom shows."""
+    return count - count % _ITEM_STEP
 
 
 def coarse_tally(tally: Tally) -> Tally:

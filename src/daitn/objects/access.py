@@ -58,6 +58,8 @@ class Request(NamedTuple):
     examples: int = 0
     """To train on; 0: the model is only made or measured."""
     measures: bool = False
+    brought: bool = False
+    """Whether the model started from parts that its owner brought."""
 
 
 class Usage(NamedTuple):
@@ -104,6 +106,7 @@ def published_rulings(policy: DataPolicy, request: Request, now_s: float) -> tup
         _recipe(policy, request),
         _owner(policy, request),
         _purpose(policy, request),
+        *_start(policy, request),
         _hours(policy, now_s),
     )
 
@@ -160,6 +163,19 @@ def _purpose(policy: DataPolicy, request: Request) -> Ruling:
     allowed = _listed(policy.purposes)
     no = f"does not allow {stated}; allowed: {allowed}"
     return Ruling(rule, False, no, field, f"state one that is true: {allowed}")
+
+
+def _start(policy: DataPolicy, request: Request) -> Iterator[Ruling]:
+    """A measurement takes nothing along in weights, so it may be of any model."""
+    if request.measures or not request.brought:
+        return
+    rule, field = "start_models", "model.start"
+    if policy.start_models:
+        yield Ruling(rule, True, "lets models learn that start from their owner's weights", field)
+        return
+    no = "lets no models learn that start from their owner's weights"
+    fix = "leave model.start out, or ask the data owner for `start_models: true`"
+    yield Ruling(rule, False, no, field, fix)
 
 
 def _hours(policy: DataPolicy, now_s: float) -> Ruling:

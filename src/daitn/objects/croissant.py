@@ -86,6 +86,7 @@ def to_croissant(dataset: DatasetDescriptor) -> dict[str, object]:
             "daitn:releaseTo": list(dataset.policy.release_to),
             "daitn:hours": list(dataset.policy.hours),
             "daitn:timeZone": dataset.policy.time_zone,
+            "daitn:startModels": dataset.policy.start_models,
         },
     }
 

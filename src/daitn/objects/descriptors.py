@@ -76,6 +76,10 @@ class DataPolicy(msgspec.Struct, frozen=True, kw_only=True):
     `*`: at any time."""
     time_zone: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_+/-]{1,64}$")] = "UTC"
     """Whose clock `hours` and limits by day mean, for instance `Europe/Berlin`."""
+    start_models: bool = False
+    """Whether models may learn here that started from weights, or with a tokenizer, that their
+    owner brought: such parts can be made to carry records away. Otherwise only models learn here
+    that a site of the network made."""
 
     def __post_init__(self) -> None:
         for text in self.hours:

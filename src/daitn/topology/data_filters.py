@@ -35,6 +35,7 @@ _RULES = {
     "recipes": "recipe-allowed",
     "owners": "owner-allowed",
     "purposes": "purpose-allowed",
+    "start_models": "start-model",
     "hours": "hours",
 }
 """Names of the filters that a data owner's policy stands for."""
@@ -155,7 +156,12 @@ def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """The published part of the data owner's policy, which the site enforces."""
     intent = wanted.intent
-    request = Request(owner=intent.owner, recipe=intent.model.recipe, purpose=intent.purpose)
+    request = Request(
+        owner=intent.owner,
+        recipe=intent.model.recipe,
+        purpose=intent.purpose,
+        brought=bool(intent.model.start),
+    )
     for no in refusals(published_rulings(candidate.dataset.policy, request, wanted.now_s)):
         yield Rejection(
             candidate=candidate.id,

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from daitn.learning.bounded import MOST_BATCH
 from daitn.learning.recipe import Config, Footprint
 from daitn.objects.errors import InvalidInput
 
@@ -49,7 +50,7 @@ _BOUNDS = {
     "vocabulary": (300, 300_000),
     "answer_tokens": (4, 1024),
     "question_tokens": (4, 1024),
-    "batch": (1, 4096),
+    "batch": (1, MOST_BATCH),
     "learning_rate_halves_after": (1, 10**12),
     "base_parameters": (0, 10**12),
     "adapter_rank": (1, 1024),
@@ -73,10 +74,10 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     question_tokens: int = 24
     """A question is cut after so many tokens, 4 to 1,024."""
     learning_rate: float = 1e-3
-    """Peak of the first visit, between 0 and 1. It rises over the first tenth of a visit and falls
-    to a tenth."""
+    """Peak of the first visit, above 0 and at most 0.1. It rises over the first tenth of a visit
+    and falls to a tenth."""
     batch: int = 16
-    """Examples per step, 1 to 4,096."""
+    """Examples per step, 1 to 256; fewer where a visit would have less than eight steps."""
     learning_rate_halves_after: int = 6000
     """Later visits peak at `learning_rate / (1 + seen / this)`, where `seen` counts the examples of
     all earlier visits, so that a late visit does not undo what early ones taught. 1 to 10^12."""
@@ -110,7 +111,9 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             within = least <= getattr(self, name) <= most
             self._require(name, within, f"must be from {least} to {most}")
         self._require("heads", self.width % (2 * self.heads) == 0, "width / heads must be even")
-        self._require("learning_rate", 0 < self.learning_rate < 1, "must be between 0 and 1")
+        self._require(
+            "learning_rate", 0 < self.learning_rate <= 0.1, "must be above 0 and at most 0.1"
+        )
         self._require("keep", 0 <= self.keep < 1, "must be at least 0 and below 1")
         self._require("generation_share", 0 <= self.generation_share <= 1, "must be from 0 to 1")
         self._require("base", self.base in (None, BASE), f"must be {BASE!r} or absent")

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from daitn.learning.blur import blur
+from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.causal_lm.models import Model
 from daitn.learning.causal_lm.rows import TokenRow, context_loss, continuation_scores, tensors
@@ -39,8 +41,6 @@ _FLOOR = 0.1
 _WEIGHT_DECAY = 0.01
 _BETAS = (0.9, 0.98)
 """As in Vaswani et al. 2017; the usual 0.999 remembers longer than a visit lasts."""
-_CLIP = 1.0
-"""Maximum norm of a gradient."""
 
 Group = Sequence[QaPair]
 
@@ -69,9 +69,10 @@ def train(
     )
     most_loss = math.log(codec.tokens)  # That of a guess.
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
+    batch = batch_of(examples, settings.batch)
     done, left_out = 0, 0
     while done < examples:
-        groups: Sequence[Group] = dealer.deal(settings.batch, most=examples - done)
+        groups: Sequence[Group] = dealer.deal(batch, most=examples - done)
         size = sum(map(len, groups))
         done += size
         for options in optimiser.param_groups:
@@ -88,6 +89,7 @@ def train(
         if 2 * left_out > examples:
             break
     check_losses(left_out, examples)
+    blur(weights, peak, seed)
     if model.seen and settings.keep:
         _average_in(weights, arrived, settings.keep)
     model.seen += done
@@ -142,7 +144,7 @@ def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> tuple[
 def _step(loss: Tensor, optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> None:
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    if bool(nn.utils.clip_grad_norm_(weights, _CLIP).isfinite()):
+    if bool(nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).isfinite()):
         optimiser.step()
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from daitn.learning.bounded import MOST_BATCH
 from daitn.learning.recipe import Config
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
@@ -37,7 +38,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     who name one offer no other."""
     hidden: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = (64,)
     """Sizes of the hidden layers."""
-    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=0.1)] = 1e-3
     """Of Adam, whose moments are reset at each visit."""
     proximal: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.03
     """Pull towards the weights that arrived (FedProx, Li et al. 2020), against forgetting.
@@ -45,8 +46,8 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Measured on digits, with 97 % of each class at one of three sites, after three rounds: mean
     accuracy over the last four visits 0.90 with it, 0.87 without; no loss at 80 %.
     """
-    batch: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 32
-    """Examples per step."""
+    batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)] = 32
+    """Examples per step; fewer where a visit would have less than eight steps."""
 
     def __post_init__(self) -> None:
         classes = tuple(map(plain, self.classes))

@@ -7,21 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
 
+from daitn.learning.blur import blur
+from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
-from daitn.learning.classifier.parts import Standard, State, settle
-from daitn.learning.classifier.table import Table, different_rows
+from daitn.learning.classifier.parts import State, settle
+from daitn.learning.classifier.scale import merged, scale_of, shared
+from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import Progress, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["merged", "train"]
+__all__ = ["train"]
 
 _REPORTS = 20
 """Progress reports per visit."""
@@ -46,8 +48,8 @@ def train(
         table = table.arranged(state.columns, data)
     settle(state, config, table.columns)
     targets = class_indices(table.labels, config, data)
-    features = _shared(table.features, least_records)
-    state.standard = merged(state.standard, features, examples)
+    features = shared(table.features, least_records)
+    state.standard = merged(state.standard, scale_of(features, examples))
     inputs = scaled(features, state.standard)
     _fit(state, config, inputs, targets, examples, seed, watch)
     return Trained(examples=examples, seconds=time.perf_counter() - started)
@@ -74,7 +76,7 @@ def _fit(
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
     guess = math.log(len(config.classes))
     reports = _ProgressReports(guess, math.ceil(examples / len(targets)), examples, watch)
-    for rows in _batches(len(targets), examples, config.batch, seed):
+    for rows in _batches(len(targets), examples, batch_of(examples, config.batch), seed):
         batch = rows.to(device)
         losses = _losses(inputs, targets, batch, layers)
         reports.add(losses.detach())
@@ -85,10 +87,13 @@ def _fit(
             optimiser.zero_grad()
             objective = losses.mean() + config.proximal / 2 * _distance(tensors, arrived)
             objective.backward()  # type: ignore[no-untyped-call]
-            gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
-            if all(bool(gradient.isfinite().all()) for gradient in gradients):
+            if bool(clip_grad_norm_(tensors, MOST_GRADIENT).isfinite()):
                 optimiser.step()
     check_losses(reports.not_finite, examples)
+    blur(tensors, config.learning_rate, seed)
+    with torch.no_grad():  # A column without values here keeps its weights, as its scale.
+        empty = ~inputs.any(dim=0)
+        tensors[0][:, empty] = arrived[0][:, empty]
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
 
 
@@ -146,51 +151,3 @@ def _batches(rows: int, examples: int, batch: int, seed: int) -> Iterator[Tensor
             order = torch.cat((order, torch.randperm(rows, generator=generator)))
         yield order[:size]
         order, examples = order[size:], examples - size
-
-
-def _shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.float32]:
-    """The features, without the values of columns that rest on too few records.
-
-    The scaling of a column travels with the model, exactly. It would tell the value of the only
-    record that has one, or how many records differ from all others.
-    """
-    kept = features.copy()
-    once = features[different_rows(features)]
-    for column, values in zip(kept.T, once.T, strict=True):
-        present = values[np.isfinite(values)]
-        _, counts = np.unique(present, return_counts=True)
-        usual = counts.max(initial=0)
-        unusual = len(present) - usual
-        if len(present) < least_records or 0 < unusual < min(least_records, usual):
-            column[:] = np.nan
-    return kept
-
-
-def merged(known: Standard | None, features: NDArray[np.float32], examples: int) -> Standard:
-    """Mean and variance of each column over what was known and this site's values, weighted by the
-    number of examples with a value (Chan, Golub and LeVeque 1979: pairwise update of variances).
-    """
-    present = np.isfinite(features)
-    filled = present.sum(axis=0)
-    rows = np.maximum(filled, 1)
-    values = np.where(present, features, 0.0).astype(np.float64)
-    mean = values.sum(axis=0) / rows
-    var = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0) / rows
-    seen = examples * (filled / len(features))
-    if known is None:
-        return Standard(mean=_single(mean), var=_single(var), count=torch.from_numpy(seen))
-    old_mean, old_var = known.mean.double().numpy(), known.var.double().numpy()
-    count = known.count.numpy() + seen
-    share = seen / np.where(count > 0.0, count, 1.0)
-    gap = mean - old_mean
-    return Standard(
-        mean=_single(old_mean + share * gap),
-        var=_single((1 - share) * old_var + share * var + share * (1 - share) * gap**2),
-        count=torch.from_numpy(count),
-    )
-
-
-def _single(values: NDArray[np.float64]) -> Tensor:
-    """As 32-bit floats, clipped: the square of a large value does not fit."""
-    most = np.finfo(np.float32).max
-    return torch.from_numpy(values.clip(-most, most).astype(np.float32))
