@@ -152,7 +152,7 @@ def test_who_is_invited_anew_keeps_its_place(network: NetworkFolder) -> None:
     ]
     network.admit(*members, now_s=NOW_S)
     anew = msgspec.structs.replace(members[0], public_key=keys["again"])
-    roster = network.admit_invited("1", anew, NOW_S)
+    roster = network.admit_invited("1", anew, NOW_S, replace=True)
     centers = [(m.name, m.public_key) for m in roster.members if m.kind is Kind.CENTER]
     assert centers == [("root", keys["again"]), ("domain", keys["domain"])]
 
