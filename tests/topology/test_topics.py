@@ -3,6 +3,7 @@ from __future__ import annotations
 import string
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,8 +99,9 @@ def test_a_sketch_fits_into_an_advert() -> None:
 
 
 def test_a_sketch_that_makes_no_sense_is_left_out() -> None:
+    with pytest.raises(ValueError, match="one count"):
+        TopicSketch(texts=5, buckets=(1, 2), counts=(1,))
     for bad in (
-        TopicSketch(texts=5, buckets=(1, 2), counts=(1,)),
         TopicSketch(texts=5, buckets=(BUCKETS,), counts=(1,)),
         TopicSketch(texts=5, buckets=(-1,), counts=(1,)),
         TopicSketch(texts=5, buckets=(1,), counts=(10,)),
