@@ -148,7 +148,12 @@ class AgentHost:
         wanted, owner = itinerary.job.intent.model, itinerary.job.intent.owner
         if self._note is not None:
             self._note(model.manifest, owner, itinerary.may_travel_to(model))
-        await self._prefetch(model, RecipeQuestion(recipe=wanted.recipe, config=wanted.config))
+        # Its home has copies of all that was measured, and facts name no home as a holder.
+        holders = tuple(dict.fromkeys((*model.holders, itinerary.agent.home)))
+        await self._prefetch(
+            msgspec.structs.replace(model, holders=holders),
+            RecipeQuestion(recipe=wanted.recipe, config=wanted.config),
+        )
 
     async def _arrival(
         self, itinerary: Itinerary, intent: PacketIntent
