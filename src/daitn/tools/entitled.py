@@ -155,9 +155,7 @@ class EntitledNodes:
         """When the grant that counts for a title was issued, and its weights; of the offers now."""
         self._holders: dict[str, str] = {}
         """The owners whom bare names mean; of the offers now."""
-        self._said: set[tuple[SiteId, str, str]] = set()
-        """What was logged of current nodes."""
-        self._lapsed = ThrottledLog(log)
+        self._left_out = ThrottledLog(log)
         self._until_s = math.inf
         """When the first signature ends."""
 
@@ -210,7 +208,6 @@ class EntitledNodes:
                 self._sites.setdefault(key, {})[site] = None
 
     def _valid(self, node: NodeDescriptor) -> Iterator[_Offer]:
-        self._said = {said for said in self._said if said[0] != node.site}
         for deployment in node.facility.deployments if node.facility else ():
             try:
                 yield self._offer(node, deployment)
@@ -277,8 +274,5 @@ class EntitledNodes:
         return (offer for site in self._sites.get(key, ()) for offer in self._offers[site])
 
     def _say(self, site: SiteId, name: str, why: str) -> None:
-        if (site, name, why) not in self._said:
-            self._said.add((site, name, why))
-            self._lapsed.warning(
-                f"{name} at {site} {why}", "%s at %s does not answer here: %s", name, site, why
-            )
+        kind = f"{name} at {site} {why}"
+        self._left_out.warning(kind, "%s at %s does not answer here: %s", name, site, why)
