@@ -102,7 +102,8 @@ def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
     at = np.array([position[option.site] for option in options], dtype=np.int64)
-    to_verifiers_s = np.array([_to_verifiers_s(question, site, size) for site in sites])
+    units = _verifiers(question)
+    to_verifiers_s = np.array([_to_verifiers_s(question, units, site, size) for site in sites])
     start = np.array(
         [
             [_fetch_s(question, start, site) for site in sites] if start.model else to_verifiers_s
@@ -136,17 +137,22 @@ def transfer_s(
     return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
 
 
-def _to_verifiers_s(question: RouteQuestion, site: SiteId, size_bytes: int) -> float:
+def _verifiers(question: RouteQuestion) -> frozenset[frozenset[SiteId]]:
+    """The verifiers of each objective; once where several objectives have the same."""
+    found = question.topology.verifiers.values()
+    return frozenset(frozenset(unit.site for unit in units) for units in found if units)
+
+
+def _to_verifiers_s(
+    question: RouteQuestion, units: frozenset[frozenset[SiteId]], site: SiteId, size_bytes: int
+) -> float:
     """Seconds until a verifier of each objective has a model that was trained at the site."""
     snapshot, now_s = question.topology.snapshot, question.now_s
-    return max(
-        (
-            min(transfer_s(snapshot, (site,), unit.site, size_bytes, now_s) for unit in units)
-            for units in question.topology.verifiers.values()
-            if units
-        ),
-        default=0.0,
-    )
+    seconds = {
+        unit: transfer_s(snapshot, (site,), unit, size_bytes, now_s)
+        for unit in frozenset[SiteId]().union(*units)
+    }
+    return max((min(seconds[unit] for unit in sites) for sites in units), default=0.0)
 
 
 def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId) -> float:
