@@ -406,6 +406,25 @@ async def test_whatever_fails_at_a_host_ends_in_a_state_that_says_so(
         assert Itinerary.of(agent).job.state is JobState.FAILED
 
 
+async def test_where_it_arrives_its_weights_come_from_its_home_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home has copies of what was measured, for when all who worked on it are gone."""
+    asked_for: list[ModelRef] = []
+
+    async def bring(model: ModelRef, of: RecipeQuestion) -> None:
+        asked_for.append(model)
+
+    agent = planning()
+    async with host(tmp_path, CLINIC) as (here, _):
+        monkeypatch.setattr(here, "_prefetch", bring)
+        await here.serve(*arrived(agent, "medicine"))
+    before = Itinerary.of(agent).models()
+    assert [one.manifest for one in asked_for] == [one.manifest for one in before]
+    for one, model in zip(asked_for, before, strict=True):
+        assert one.holders == (*model.holders, HOME), "home last, where it is no holder already"
+
+
 async def test_a_home_knows_its_owners(tmp_path: Path) -> None:
     acme, curious = OWNERS[ACME.public], OWNERS[CURIOUS.public]
     order = sign_order(INTENT, "net", 2000.0, ACME)
