@@ -187,6 +187,16 @@ async def test_work_beyond_a_site_is_refused_before_anything_is_done_for_it(
         assert (refused.field, clinic.asked) == (field, [])
 
 
+async def test_a_recipe_is_asked_once_what_a_configuration_needs() -> None:
+    asked = Consultant(("classifier",))
+    await asked.start()
+    first = await asked.estimate("classifier", CONFIG)
+    await asked.close()  # Nobody is left who could be asked.
+    assert await asked.estimate("classifier", dict(reversed(CONFIG.items()))) == first
+    with pytest.raises(WorkFailed):
+        await asked.estimate("classifier", CONFIG | {"hidden": [5]})
+
+
 async def test_a_model_that_arrives_by_itself_is_no_larger_than_its_configuration(
     tmp_path: Path, consultant: Consultant
 ) -> None:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Iterable
+from hashlib import sha256
 
 from daitn.learning.process import ConsultedProcess
 from daitn.learning.recipe import Config, Footprint, RecipeFacts
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import DaitnError, NotFound, WorkFailed
+from daitn.objects.wire import canonical
 
 __all__ = ["Consultant"]
 
 _log = logging.getLogger(__name__)
 
 _ALL_THERE_IS = Sandbox()
+_MOST_ESTIMATES = 256
 _WITHIN_S = 20.0
 """For an answer that needs no engine. Whoever waits for the site's answer waits longer."""
 
@@ -33,6 +37,7 @@ class Consultant:
         self._sandbox = sandbox
         self._names = tuple(recipes)
         self._facts: dict[str, RecipeFacts] = {}
+        self._estimates: OrderedDict[bytes, Footprint] = OrderedDict()
         self.broken: dict[str, DaitnError] = {}
         """Recipes that cannot be used, with the reasons."""
         self._asked = self._trainer()
@@ -72,8 +77,19 @@ class Consultant:
         return known
 
     async def estimate(self, recipe: str, config: Config) -> Footprint:
-        """What a model needs. Raises what the recipe raises, and `WorkFailed`."""
-        return await self._asked.estimate(recipe, config)
+        """What a model needs. Raises what the recipe raises, and `WorkFailed`.
+
+        Each piece of a job's work asks this of one configuration: the recipe is asked once.
+        """
+        asked = sha256(canonical((recipe, config))).digest()
+        known = self._estimates.get(asked)
+        if known is None:
+            known = await self._asked.estimate(recipe, config)
+        self._estimates[asked] = known
+        self._estimates.move_to_end(asked)
+        if len(self._estimates) > _MOST_ESTIMATES:
+            self._estimates.popitem(last=False)
+        return known
 
     def _trainer(self) -> Trainer:
         return Trainer(
