@@ -176,7 +176,7 @@ class Recorder:
         def watch(progress: Progress) -> None:
             losses.take(progress)
 
-        case.recipe.train(
+        trained = case.recipe.train(
             before,
             case.config,
             case.sites[index].path,
@@ -185,6 +185,8 @@ class Recorder:
             unfinished,
             watch,
         )
+        for name in trained.carried:
+            shutil.copyfile(before / name, unfinished / name)
         if out.exists():
             shutil.rmtree(out)
         unfinished.rename(out)

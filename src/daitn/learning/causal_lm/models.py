@@ -6,8 +6,6 @@ trained on is in the header of the file that training changes.
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -30,7 +28,7 @@ from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["Model", "carry", "load", "save", "write_fresh"]
+__all__ = ["Model", "load", "save", "write_fresh"]
 
 _SEEN = "examples_seen"
 _MOST_SEEN_DIGITS = 15
@@ -92,23 +90,14 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
     return Model(network, tokenizer, None, _seen(header))
 
 
-def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> None:
-    """Write the parts; links those that training does not change to the originals."""
+def save(model: Model, settings: CausalLmConfig, out: Path) -> tuple[str, ...]:
+    """Write the parts that training changes; returns the names of the others."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     _save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
     if settings.base:
-        for name in (BASE, BASE_CONFIG, TOKENIZER):
-            carry(came_from / name, out / name)
-    else:
-        model.tokenizer.save(str(out / TOKENIZER))
-
-
-def carry(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`; a copy if the file system cannot link."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+        return BASE, BASE_CONFIG, TOKENIZER
+    model.tokenizer.save(str(out / TOKENIZER))
+    return ()
 
 
 def _save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:

@@ -15,7 +15,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.consultant import Consultant
-from daitn.learning.recipe import Config, Footprint
+from daitn.learning.recipe import Config, Footprint, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
@@ -27,12 +27,12 @@ from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY, NodeDescriptor
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
-from daitn.objects.models import Manifest, ModelRef
+from daitn.objects.models import Manifest, ModelRef, Part
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 from daitn.tools.mobility.releases import Releases
@@ -277,7 +277,8 @@ class Executor:
                     limits=limits,
                 )
         release_to = dataset.terms.release_to
-        result, manifest = await self._pack(work, out, release_to)
+        carried = await self._carried(model, trained)
+        result, manifest = await self._pack(work, out, release_to, carried)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -357,24 +358,42 @@ class Executor:
         if (prefetched := self._prefetched.pop(model.manifest, None)) is not None:
             moved = _sum(prefetched, moved)
         try:
-            await asyncio.to_thread(
-                self._store.unpack, self._store.manifest(model.manifest), folder
-            )
+            await asyncio.to_thread(self._unpack, model, folder)
         except (Corrupt, NotFound):
             # The disk lost a chunk. The store has dropped it, so a second fetch restores it.
             shutil.rmtree(folder)
             again = await self._transport.fetch(model, lambda done, total: None)
-            await asyncio.to_thread(
-                self._store.unpack, self._store.manifest(model.manifest), _new_folder(folder)
-            )
+            await asyncio.to_thread(self._unpack, model, _new_folder(folder))
             moved = _sum(moved, again)
         return moved
 
+    def _unpack(self, model: ModelRef, folder: Path) -> None:
+        self._store.unpack(self._store.manifest(model.manifest), folder, link=True)
+
+    async def _carried(self, model: ModelRef, trained: Trained) -> tuple[Part, ...]:
+        """The parts that training left as they were."""
+        if not trained.carried:
+            return ()
+        manifest = await asyncio.to_thread(self._store.manifest, model.manifest)
+        parts = {part.name: part for part in manifest.parts}
+        if unknown := sorted(set(trained.carried) - parts.keys()):
+            raise WorkFailed(
+                f"the recipe left {unknown[0]} as it was, which is no part of the model",
+                fix="correct the recipe",
+            )
+        return tuple(parts[name] for name in sorted(set(trained.carried)))
+
     async def _pack(
-        self, work: Work, folder: Path, release_to: tuple[str, ...] = (ANY,)
+        self,
+        work: Work,
+        folder: Path,
+        release_to: tuple[str, ...] = (ANY,),
+        carried: tuple[Part, ...] = (),
     ) -> tuple[ModelRef, Manifest]:
         async with self._packing:
-            digest, manifest = await asyncio.to_thread(self._store.pack, work.recipe, folder)
+            digest, manifest = await asyncio.to_thread(
+                self._store.pack, work.recipe, folder, carried
+            )
             self._touched_at_s[digest] = time.monotonic()
         self._record(work, digest, release_to)
         ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))

@@ -3,6 +3,7 @@
 ::
 
     blobs/ab/cdef...    a blob; the 64 digits of its digest are its folder and its name
+    parts/              large parts that are kept whole; see `WholeParts`
     partial/            writes in progress; emptied at every start
 
 **What survives what.** A blob is written beside its place and renamed, so a killed process leaves
@@ -19,13 +20,13 @@ from __future__ import annotations
 import errno
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from daitn.files.atomic import make_folder, sync
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
-from daitn.objects.models import Manifest
+from daitn.objects.models import Manifest, Part
 from daitn.objects.wire import canonical
 from daitn.tools.mobility.leases import Leases
 from daitn.tools.mobility.manifests import (
@@ -35,7 +36,8 @@ from daitn.tools.mobility.manifests import (
     read_manifest,
     wrong_bytes,
 )
-from daitn.tools.mobility.parts import assemble, cut, is_full, storage_full
+from daitn.tools.mobility.parts import assemble, assemble_file, cut, is_full, storage_full
+from daitn.tools.mobility.whole import LEAST_CHUNKS, WholeParts
 
 __all__ = ["DiskBlobStore"]
 
@@ -54,6 +56,8 @@ class DiskBlobStore:
                 shutil.rmtree(self._partial)
             make_folder(self._blobs)
             self._partial.mkdir()
+            self._whole = WholeParts(folder / "parts")
+            self._drop_chunks(self._whole.chunks())  # A crash may have left them twice.
         except OSError as error:
             raise InvalidInput(
                 f"cannot keep models in {folder}: {error.strerror}",
@@ -62,12 +66,18 @@ class DiskBlobStore:
             ) from None
 
     def has(self, digest: Digest) -> bool:
-        return _size(self._path(digest)) is not None
+        return _size(self._path(digest)) is not None or digest in self._whole
+
+    def renew(self, digest: Digest) -> bool:
+        for kept in (digest, self._whole.holder(digest)):
+            if kept is not None:
+                self._leases.renew(kept)
+        return self.has(digest)
 
     def read(self, digest: Digest, *, checked: bool = True) -> bytes:
         path = self._path(digest)
         try:
-            data = path.read_bytes()
+            data = self._bytes(digest)
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is not here", fix="fetch the model again") from None
         except OSError as error:
@@ -76,6 +86,7 @@ class DiskBlobStore:
             data, checked = b"", True
         if checked and digest_of(data) != digest:
             path.unlink(missing_ok=True)
+            self._whole.split(digest, lambda whole, data: self._place(self._path(whole), data))
             raise Corrupt(
                 f"the disk changed blob {digest}; it was dropped",
                 fix="fetch the model again; when this repeats, replace the disk",
@@ -87,21 +98,28 @@ class DiskBlobStore:
         if expected is not None and digest != expected:
             raise wrong_bytes(expected, digest)
         path = self._path(digest)
-        self._leases.renew(digest)
+        self.renew(digest)
         # The existing blob may be rotten or truncated, and `data` the last good copy.
-        if not _holds(path, data):
+        if not self._holds(digest, data):
             self._place(path, data)
         return digest
 
-    def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
-        manifest = cut(recipe, folder, self.write)
-        self._flush(chunk_sizes(manifest))
+    def pack(
+        self, recipe: str, folder: Path, carried: Sequence[Part] = ()
+    ) -> tuple[Digest, Manifest]:
+        manifest = cut(recipe, folder, self.write, carried=carried)
+        self._flush(digest for digest in chunk_sizes(manifest) if digest not in self._whole)
         digest = self.write(canonical(manifest))
         self._flush([digest])
         return digest, manifest
 
-    def unpack(self, manifest: Manifest, folder: Path) -> None:
-        assemble(manifest, folder, self.read)
+    def unpack(self, manifest: Manifest, folder: Path, *, link: bool = False) -> None:
+        sizes = chunk_sizes(manifest)
+
+        def whole(part: Part) -> Path | None:
+            return self._kept_whole(part, sizes) if link else None
+
+        assemble(manifest, folder, self.read, whole)
 
     def manifest(self, digest: Digest) -> Manifest:
         return read_manifest(self.read(digest))
@@ -111,7 +129,10 @@ class DiskBlobStore:
             sizes = chunk_sizes(self.manifest(digest))
         except (NotFound, Corrupt):
             return False
-        return all(_size(self._path(chunk)) == size for chunk, size in sizes.items())
+        return all(
+            chunk in self._whole or _size(self._path(chunk)) == size
+            for chunk, size in sizes.items()
+        )
 
     def retain(self, manifests: frozenset[Digest], now_s: float = 0.0, grace_s: float = 0.0) -> int:
         kept = set(manifests)
@@ -121,12 +142,49 @@ class DiskBlobStore:
             except (NotFound, Corrupt):
                 continue
         freed_bytes = 0
-        unneeded = (digest for digest, _ in self._every() if digest not in kept)
+        unneeded = [digest for digest, _ in self._every() if digest not in kept]
+        unneeded += self._whole.unneeded(kept)
         for digest in self._leases.ended(unneeded, now_s, grace_s):
+            freed_bytes += self._whole.drop(digest)
             path = self._path(digest)
             freed_bytes += _size(path) or 0
             path.unlink(missing_ok=True)
         return freed_bytes
+
+    def _bytes(self, digest: Digest) -> bytes:
+        try:
+            return self._path(digest).read_bytes()
+        except FileNotFoundError:
+            data = self._whole.read(digest)
+            if data is None:
+                raise
+            return data
+
+    def _holds(self, digest: Digest, data: bytes) -> bool:
+        try:
+            return self._bytes(digest) == data
+        except OSError:
+            return False
+
+    def _kept_whole(self, part: Part, sizes: Mapping[Digest, int]) -> Path | None:
+        """The file of a large part; its chunks are no longer kept one by one."""
+        if len(part.chunks) < LEAST_CHUNKS:
+            return None
+        try:
+            found = self._whole.find(part)
+        except Corrupt as error:
+            self.read(Digest(error.field))  # Drops it.
+            raise
+        if found is None:
+            if part.size_bytes > shutil.disk_usage(self._blobs).free:
+                raise storage_full(self._blobs, part.size_bytes)
+            found = self._whole.add(part, lambda path: assemble_file(part, path, sizes, self.read))
+            self._drop_chunks(part.chunks)
+        return found
+
+    def _drop_chunks(self, digests: Iterable[Digest]) -> None:
+        for digest in digests:
+            self._path(digest).unlink(missing_ok=True)
 
     def _path(self, digest: Digest) -> Path:
         checked_digest(digest)
@@ -166,13 +224,6 @@ class DiskBlobStore:
             if is_full(error):
                 raise storage_full(self._blobs, sum(_size(p) or 0 for p in paths)) from None
             raise
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    try:
-        return _size(path) == len(data) and path.read_bytes() == data
-    except OSError:
-        return False
 
 
 def _size(path: Path) -> int | None:

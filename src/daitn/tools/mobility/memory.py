@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from daitn.objects.errors import Corrupt, NotFound, StorageFull
 from daitn.objects.identifiers import Digest
-from daitn.objects.models import Manifest
+from daitn.objects.models import Manifest, Part
 from daitn.objects.wire import canonical
 from daitn.tools.mobility.leases import Leases
 from daitn.tools.mobility.manifests import (
@@ -42,6 +43,10 @@ class MemoryBlobStore:
     def has(self, digest: Digest) -> bool:
         return checked_digest(digest) in self._blobs
 
+    def renew(self, digest: Digest) -> bool:
+        self._leases.renew(digest)
+        return self.has(digest)
+
     def read(self, digest: Digest, *, checked: bool = True) -> bytes:
         data = self._blobs.get(checked_digest(digest))
         if data is None:
@@ -63,11 +68,13 @@ class MemoryBlobStore:
             self._blobs[digest] = bytes(data)
         return digest
 
-    def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
-        manifest = cut(recipe, folder, self.write)
+    def pack(
+        self, recipe: str, folder: Path, carried: Sequence[Part] = ()
+    ) -> tuple[Digest, Manifest]:
+        manifest = cut(recipe, folder, self.write, carried=carried)
         return self.write(canonical(manifest)), manifest
 
-    def unpack(self, manifest: Manifest, folder: Path) -> None:
+    def unpack(self, manifest: Manifest, folder: Path, *, link: bool = False) -> None:
         assemble(manifest, folder, self.read)
 
     def manifest(self, digest: Digest) -> Manifest:

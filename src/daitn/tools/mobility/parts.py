@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from daitn.tools.mobility.manifests import (
     part_name_problem,
 )
 
-__all__ = ["assemble", "cut", "is_full", "storage_full"]
+__all__ = ["assemble", "assemble_file", "cut", "is_full", "storage_full"]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No room, quota used up, larger than the file system or the process's limit allows."""
@@ -40,29 +40,50 @@ def storage_full(folder: Path, needed_bytes: int) -> StorageFull:
     )
 
 
-def cut(recipe: str, folder: Path, write: Callable[[bytes], Digest]) -> Manifest:
+def cut(
+    recipe: str,
+    folder: Path,
+    write: Callable[[bytes], Digest],
+    leave_out: frozenset[str] = frozenset(),
+    carried: Sequence[Part] = (),
+) -> Manifest:
     """Pass every chunk of a folder's files to `write`, files in order of their names.
 
-    Raises `InvalidInput` for a folder that is empty or holds anything but plain files.
+    `leave_out`: names of files that are no parts; `carried`: further parts, as they were cut
+    before. Raises `InvalidInput` for a folder that is empty
+    or holds anything but plain files.
     """
-    paths = _files(folder)
-    return checked_manifest(
-        Manifest(recipe=recipe, parts=tuple(_cut_file(path, write) for path in paths))
-    )
+    paths = _files(folder, leave_out)
+    parts = [*carried, *(_cut_file(path, write) for path in paths)]
+    parts.sort(key=lambda part: part.name)
+    return checked_manifest(Manifest(recipe=recipe, parts=tuple(parts)))
 
 
-def assemble(manifest: Manifest, folder: Path, read: Callable[[Digest], bytes]) -> None:
-    """Write a model's parts to a new or empty folder; all of them or none."""
+def assemble(
+    manifest: Manifest,
+    folder: Path,
+    read: Callable[[Digest], bytes],
+    whole: Callable[[Part], Path | None] = lambda part: None,
+) -> None:
+    """Write a model's parts to a new or empty folder; all of them or none.
+
+    A part for which `whole` has a file becomes a link to it.
+    """
     checked_manifest(manifest)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InvalidInput(f"{folder} is not empty", field=str(folder), fix="name a new folder")
     sizes = chunk_sizes(manifest)
-    if manifest.size_bytes > shutil.disk_usage(folder).free:
-        raise storage_full(folder, manifest.size_bytes)
     try:
+        files = {part.name: whole(part) for part in manifest.parts}
+        needed_bytes = sum(p.size_bytes for p in manifest.parts if files[p.name] is None)
+        if needed_bytes > shutil.disk_usage(folder).free:
+            raise storage_full(folder, needed_bytes)
         for part in manifest.parts:
-            _assemble_file(part, folder / part.name, sizes, read)
+            if (file := files[part.name]) is not None:
+                (folder / part.name).symlink_to(file)
+            else:
+                assemble_file(part, folder / part.name, sizes, read)
     except BaseException as error:
         for part in manifest.parts:
             (folder / part.name).unlink(missing_ok=True)
@@ -71,10 +92,10 @@ def assemble(manifest: Manifest, folder: Path, read: Callable[[Digest], bytes]) 
         raise
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, leave_out: frozenset[str]) -> list[Path]:
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is no folder", field=str(folder), fix="name a folder")
-    paths = sorted(folder.iterdir())
+    paths = sorted(path for path in folder.iterdir() if path.name not in leave_out)
     if not 0 < len(paths) <= MAX_PARTS:
         raise InvalidInput(
             f"{folder} holds {len(paths)} files; a model has 1 to {MAX_PARTS}", field=str(folder)
@@ -130,9 +151,10 @@ def _reserve(descriptor: int, size_bytes: int) -> None:
             raise
 
 
-def _assemble_file(
-    part: Part, path: Path, sizes: dict[Digest, int], read: Callable[[Digest], bytes]
+def assemble_file(
+    part: Part, path: Path, sizes: Mapping[Digest, int], read: Callable[[Digest], bytes]
 ) -> None:
+    """Write one part to a new file. `sizes`: of its chunks, as its manifest gives them."""
     # "x" follows no link and overwrites nothing that appeared in the folder meanwhile.
     with path.open("xb", buffering=0) as file:
         _reserve(file.fileno(), part.size_bytes)

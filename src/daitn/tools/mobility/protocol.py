@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from daitn.objects.identifiers import Digest
-from daitn.objects.models import Manifest, ModelRef
+from daitn.objects.models import Manifest, ModelRef, Part
 
 __all__ = ["BlobStore", "ModelTransport", "Moved"]
 
@@ -29,6 +29,10 @@ class BlobStore(Protocol):
 
     def has(self, digest: Digest) -> bool: ...
 
+    def renew(self, digest: Digest) -> bool:
+        """Whether it is here; it then stays as long as if it had just been brought."""
+        ...
+
     def read(self, digest: Digest, *, checked: bool = True) -> bytes:
         """Raises `NotFound`; raises `Corrupt` and drops the blob if the disk changed it.
 
@@ -44,18 +48,22 @@ class BlobStore(Protocol):
         """
         ...
 
-    def pack(self, recipe: str, folder: Path) -> tuple[Digest, Manifest]:
+    def pack(
+        self, recipe: str, folder: Path, carried: Sequence[Part] = ()
+    ) -> tuple[Digest, Manifest]:
         """Cut a folder's files into chunks, and store them with the manifest that names them.
 
-        What it returns survives a power cut. Raises `InvalidInput` for a folder that is not a
-        model, and `StorageFull`.
+        `carried`: further parts of the model, from one that is here. What it returns survives a
+        power cut. Raises `InvalidInput` for a folder that is not a model, and `StorageFull`.
         """
         ...
 
-    def unpack(self, manifest: Manifest, folder: Path) -> None:
+    def unpack(self, manifest: Manifest, folder: Path, *, link: bool = False) -> None:
         """Write a model's parts to an empty folder, all of them or none.
 
-        Raises `NotFound` or `Corrupt` for a chunk that has to be fetched again, and `StorageFull`.
+        With `link`, large ones may be links to files of the store, only to be read, which are there
+        as long as the model is retained. Raises `NotFound` or `Corrupt` for a chunk that has to be
+        fetched again, and `StorageFull`.
         """
         ...
 
