@@ -23,6 +23,7 @@ from scripts.reference import commands as reference_commands
 from tests.docs import aats_picture
 from tests.docs.pages import DOCS, Block, blocks, pages, script
 from tests.scenes.ports import free_port
+from tests.scenes.pretrained import write_llama
 
 WALK = (
     "tutorial/first-training.md",
@@ -148,6 +149,7 @@ def test_every_command_of_the_readme_exists() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
+    write_llama(tmp_path / "the-model-folder")
     told = _walk(WALK, tmp_path)
     assert "metals-1  reached" in told
     assert "nearest-1  reached" in told
@@ -159,6 +161,7 @@ def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
     assert "tin, says metals-1" in told
     assert "gold, says cheap-1" in told
     assert (tmp_path / "model/weights.safetensors").is_file()
+    assert "base_parameters" in told
     assert "north" in told
 
 

@@ -50,6 +50,7 @@ from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.placement import DeployIntent, RetireIntent
 from daitn.objects.requests import (
     AssessIntent,
+    Blobs,
     DecisionList,
     JobList,
     JobQuery,
@@ -57,7 +58,7 @@ from daitn.objects.requests import (
     SubmitIntent,
     TrainedModel,
 )
-from daitn.objects.roster import Kind
+from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -197,6 +198,7 @@ class ControlCenter:
             "analysis": self._on_analysis,
             "report": self._on_report,
             "store": self._on_store,
+            "stored": self._on_stored,
             "deploy": self._on_deploy,
             "name": self._deployments.on_name,
             "retire": self._on_retire,
@@ -358,12 +360,16 @@ class ControlCenter:
                 fix="split it",
             )
         owner = caller()
-        digest = await asyncio.to_thread(
-            self._uploads.write, "" if owner is None else owner.name, payload
-        )
+        digest = await asyncio.to_thread(self._uploads.write, _name(owner), payload)
         if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
             self._releases.record(digest, owner.name)
         return digest.encode()
+
+    async def _on_stored(self, key: str, payload: bytes) -> bytes:
+        """`Blobs` -> `Blobs`: which of them the owner who asks has brought."""
+        asked = decode(payload, Blobs).digests
+        brought = await asyncio.to_thread(self._uploads.brought, _name(caller()), asked)
+        return encode(Blobs(digests=brought))
 
     async def _on_deploy(self, key: str, payload: bytes) -> bytes:
         """`DeployIntent` -> `DeploymentView`: deploy a trained model."""
@@ -506,6 +512,10 @@ class ControlCenter:
 
     def _awaited(self) -> set[SiteId]:
         return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}
+
+
+def _name(member: Member | None) -> str:
+    return "" if member is None else member.name
 
 
 def _is_manifest(data: bytes) -> bool:

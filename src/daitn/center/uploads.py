@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Final
 
 from daitn.objects.errors import Refused
@@ -41,6 +42,14 @@ class Uploads:
                 sizes[digest] = len(data)
                 self._bytes[owner] = taken_bytes + len(data)
         return self._store.write(data, digest)
+
+    def brought(self, owner: str, digests: Iterable[Digest]) -> tuple[Digest, ...]:
+        """Those of the blobs that this owner has brought and that are here; they stay for another
+        day."""
+        with self._lock:
+            sizes = self._sizes.get(owner, {})
+            known = [digest for digest in digests if digest in sizes]
+        return tuple(digest for digest in known if self._store.renew(digest))
 
     def clean_up(self, needed: frozenset[Digest], now_s: float) -> int:
         """Delete what is not of the `needed` models, and was not for a day. Returns the bytes."""

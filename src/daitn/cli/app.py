@@ -27,6 +27,7 @@ from daitn.cli import (
     train,
 )
 from daitn.cli.demo.command import demo
+from daitn.cli.importing import import_command
 from daitn.cli.session import screen
 
 __all__ = ["app", "main"]
@@ -59,6 +60,7 @@ app.command()(steering.steer)
 app.command()(keys.key)
 app.add_typer(joining.app, name="network")
 app.add_typer(tokens.app, name="token")
+models.app.command("import")(import_command)
 app.add_typer(models.app, name="model")
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,10 +25,10 @@ from daitn.cli.session import (
 )
 from daitn.identity.signing import check_advert, check_model
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Unreachable
-from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
+from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.lineage import Lineage, ancestry
 from daitn.objects.messages import Advert
-from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef
+from daitn.objects.models import CHUNK_BYTES, Manifest
 from daitn.objects.requests import JobQuery, TrainedModel
 from daitn.objects.wire import canonical, decode, to_json
 from daitn.tools.fabric import keys
@@ -39,7 +38,7 @@ from daitn.tools.mobility.manifests import checked_manifest, digest_of
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.topology.snapshot import NodeList
 
-__all__ = ["app", "check_folder", "export_model", "read_keys", "upload", "verify_folder"]
+__all__ = ["ADDED", "app", "check_folder", "export_model", "read_keys", "verify_folder"]
 
 T = TypeVar("T")
 
@@ -47,7 +46,8 @@ STORE_TIMEOUT_S = 30.0
 LINEAGE = "lineage.json"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-_ADDED = frozenset({LINEAGE, CARD, MANIFEST})
+ADDED = frozenset({LINEAGE, CARD, MANIFEST})
+"""What an export adds to a model's parts."""
 _MOST_KEYS_BYTES = 64 << 20
 
 app = typer.Typer(help="Trained models.", no_args_is_help=True)
@@ -117,7 +117,7 @@ def verify_folder(folder: Path, keys_: Mapping[SiteId, str] | None = None) -> Li
     lineage = _read(folder / LINEAGE, Lineage)
     checked_manifest(manifest)
     check_model(lineage, digest_of(canonical(manifest)), keys_)
-    parts = {path.name for path in folder.iterdir()} - _ADDED
+    parts = {path.name for path in folder.iterdir()} - ADDED
     if parts != {part.name for part in manifest.parts}:
         raise Corrupt(
             f"{folder} does not hold the parts that its manifest names",
@@ -168,7 +168,7 @@ async def export_model(
         finally:
             await transport.close()
         manifest = store.manifest(model.manifest)
-        if taken := sorted(_ADDED & {part.name for part in manifest.parts}):
+        if taken := sorted(ADDED & {part.name for part in manifest.parts}):
             raise Corrupt(
                 f"a part is called {taken[0]}, as what an export adds",
                 field="manifest",
@@ -185,31 +185,6 @@ def check_folder(out: Path) -> None:
     """Raise `InvalidInput` unless `out` is new or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput(f"{out} is not an empty folder", field="--out", fix="name a new folder")
-
-
-async def upload(session: Session, recipe: str, folder: Path) -> ModelRef:
-    """Upload a folder of parts to the control centre, which holds it for the first site.
-
-    Skips what an export adds to a model's parts, so that an exported folder can be used.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        parts = Path(scratch) / "parts"
-        parts.mkdir()
-        for part in sorted(folder.iterdir()):
-            if not part.is_file():
-                raise InvalidInput(
-                    f"{part} is no file", field="model.start", fix="name a folder of parts only"
-                )
-            if part.name not in _ADDED:
-                shutil.copyfile(part, parts / part.name)
-        store = DiskBlobStore(Path(scratch) / "blobs")
-        digest, manifest = store.pack(recipe, parts)
-        chunks = {chunk for part in manifest.parts for chunk in part.chunks}
-        for blob in (*sorted(chunks), digest):
-            await session.fabric.request(
-                keys.center_do("store"), store.read(blob), timeout_s=STORE_TIMEOUT_S
-            )
-    return ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(CENTER_SITE,))
 
 
 async def _export(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daitn.cli.job_progress import watch_job
-from daitn.cli.models import check_folder, export_model, upload
+from daitn.cli.models import ADDED, check_folder, export_model
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -21,6 +21,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import assessment_table, job_table
+from daitn.cli.uploads import upload
 from daitn.identity.orders import sign_order
 from daitn.node.config import read_yaml
 from daitn.objects.decisions import Assessment
@@ -185,7 +186,8 @@ async def _train(
     async with connect(center, site, intent.owner) as session:
         start = None
         if intent.model.start:
-            start = await upload(session, intent.model.recipe, folder / intent.model.start)
+            parts = folder / intent.model.start
+            start = await upload(session, intent.model.recipe, parts, leave_out=ADDED, quiet=quiet)
         order = _ordered(session, intent, start)
         wanted = SubmitIntent(intent=intent, start=start, insist=insist, order=order)
         job = await _submitted(session, wanted)

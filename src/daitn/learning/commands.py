@@ -19,6 +19,7 @@ __all__ = [
     "Describe",
     "EstimateFootprint",
     "Evaluate",
+    "ImportModel",
     "Initialise",
     "Inspect",
     "InspectTest",
@@ -84,6 +85,14 @@ class Initialise(msgspec.Struct, frozen=True, kw_only=True, tag="initialise"):
     out: str
 
 
+class ImportModel(msgspec.Struct, frozen=True, kw_only=True, tag="import"):
+    """`Importing.import_model`."""
+
+    recipe: str
+    folder: str
+    out: str
+
+
 class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     """`Recipe.train`."""
 
@@ -115,6 +124,7 @@ Command = (
     | Inspect
     | InspectTest
     | Initialise
+    | ImportModel
     | Train
     | Evaluate
 )

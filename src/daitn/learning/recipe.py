@@ -28,6 +28,8 @@ __all__ = [
     "DataProfile",
     "Fault",
     "Footprint",
+    "Imported",
+    "Importing",
     "LabelMeasured",
     "Measured",
     "Progress",
@@ -174,6 +176,8 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
     examples: int
     seconds: float
+    carried: tuple[str, ...] = ()
+    """Parts of the model that training left as they were, and that are not in `out`."""
 
 
 class LabelMeasured(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,12 +249,32 @@ class Recipe(Protocol):
     ) -> Trained:
         """Train the model in `model` on `examples` examples of `data`; write the parts to `out`.
 
+        Parts that stay as they are need not be written: `Trained.carried` names them.
         The same arguments give the same model on the same machine and thread count.
         """
         ...
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
         """Measure the model in `model` on the test set `test`."""
+        ...
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What an intent says of a model that was imported."""
+
+    config: dict[str, object]
+    """For `model.config`."""
+
+
+@runtime_checkable
+class Importing(Protocol):
+    """The part of a recipe that takes models from elsewhere."""
+
+    def import_model(self, folder: Path, out: Path) -> Imported:
+        """Write the parts of the model in `folder` into the empty folder `out`.
+
+        Raises `NotFound`, `InvalidInput` or `Corrupt` for a folder that holds no such model.
+        """
         ...
 
 

@@ -23,6 +23,7 @@ from daitn.learning.commands import (
     Describe,
     EstimateFootprint,
     Evaluate,
+    ImportModel,
     Initialise,
     Inspect,
     InspectTest,
@@ -35,6 +36,7 @@ from daitn.learning.commands import (
 )
 from daitn.learning.recipe import (
     DataFault,
+    Importing,
     Progress,
     Recipe,
     RecipeFacts,
@@ -43,7 +45,7 @@ from daitn.learning.recipe import (
 )
 from daitn.learning.sandbox.limits import exceeded
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.wire import encode
 
 __all__ = ["Service"]
@@ -102,6 +104,8 @@ class Service:
             case Initialise():
                 recipe.initialise(command.config, command.seed, Path(command.out))
                 return None
+            case ImportModel():
+                return _import(recipe, command)
             case Train():
                 return _train(_bound(recipe, command), command, self._advance)
             case Evaluate():
@@ -144,6 +148,16 @@ def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) ->
         return recipe.selecting(command.selection)
     check_no_columns(command.recipe, command.selection)
     return recipe
+
+
+def _import(recipe: Recipe, command: ImportModel) -> object:
+    if not isinstance(recipe, Importing):
+        raise InvalidInput(
+            f"the recipe {command.recipe} takes no models from elsewhere",
+            field="--recipe",
+            fix="name a recipe that does, such as causal-lm",
+        )
+    return recipe.import_model(Path(command.folder), Path(command.out))
 
 
 def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:

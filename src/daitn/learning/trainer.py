@@ -16,6 +16,7 @@ from daitn.learning.commands import (
     Describe,
     EstimateFootprint,
     Evaluate,
+    ImportModel,
     Initialise,
     Inspect,
     InspectTest,
@@ -30,6 +31,7 @@ from daitn.learning.recipe import (
     Config,
     DataProfile,
     Footprint,
+    Imported,
     Measured,
     Progress,
     RecipeFacts,
@@ -131,6 +133,10 @@ class Trainer:
     ) -> None:
         command = Initialise(recipe=recipe, config=dict(config), seed=seed, out=str(out))
         await self._call(command, NoneType, limits=limits)
+
+    async def import_model(self, recipe: str, folder: Path, out: Path) -> Imported:
+        command = ImportModel(recipe=recipe, folder=str(folder), out=str(out))
+        return await self._call(command, Imported)
 
     async def train(
         self,

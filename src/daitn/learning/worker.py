@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -31,6 +32,7 @@ from daitn.learning.commands import (
     Advanced,
     Command,
     Evaluate,
+    ImportModel,
     Initialise,
     Inspect,
     InspectTest,
@@ -254,12 +256,21 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return (test,), ()
         case Initialise(out=out):
             return (), (out,)
+        case ImportModel(folder=folder, out=out):
+            return _with_links(folder), (out,)
         case Train(model=model, data=data, out=out):
-            return (model, data), (out,)
+            return (*_with_links(model), data), (out,)
         case Evaluate(model=model, test=test):
-            return (model, test), ()
+            return (*_with_links(model), test), ()
         case _:
             return (), ()
+
+
+def _with_links(folder: str) -> tuple[str, ...]:
+    """A folder and what the links in it lead to: a store, and a hub's cache, keep their files
+    elsewhere."""
+    found = Path(folder).iterdir() if os.path.isdir(folder) else ()
+    return (folder, *(os.path.realpath(path) for path in found if path.is_symlink()))
 
 
 def _print(descriptor: int, kept: bytearray) -> bool:

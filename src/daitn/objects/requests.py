@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from daitn.objects.decisions import Decision
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.identifiers import JobId
+from daitn.objects.identifiers import Digest, JobId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobView
 from daitn.objects.lineage import Lineage
@@ -16,6 +18,7 @@ from daitn.objects.queries import QueryIntent, QueryRecord
 
 __all__ = [
     "AssessIntent",
+    "Blobs",
     "CutQuery",
     "DecisionList",
     "ExplainQuery",
@@ -46,6 +49,12 @@ class AssessIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Ask whether an intent is feasible, without starting anything."""
 
     intent: TrainingIntent
+
+
+class Blobs(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks which of these blobs an owner has brought to a control centre, and says which."""
+
+    digests: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=10_000)]
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
@@ -14,6 +16,7 @@ from daitn.learning.recipe import (
     Config,
     DataProfile,
     Footprint,
+    Imported,
     Measured,
     Progress,
     Selection,
@@ -88,6 +91,12 @@ class CausalLm:
 
         write_fresh(settings, seed, out)
 
+    def import_model(self, folder: Path, out: Path) -> Imported:
+        """See `Importing.import_model`. Takes a folder in the format of `transformers`."""
+        from daitn.learning.causal_lm.pretrained import import_pretrained
+
+        return Imported(config=import_pretrained(folder, out))
+
     def train(
         self,
         model: Path,
@@ -114,8 +123,8 @@ class CausalLm:
         trained = training.train(
             loaded, settings, pairs, examples, seed, watch, self._least_records
         )
-        models.save(loaded, settings, model, out)
-        return trained
+        carried = models.save(loaded, settings, out)
+        return msgspec.structs.replace(trained, carried=carried)
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
         """See `Recipe.evaluate`."""

@@ -40,6 +40,7 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "report": _SITES,
     "name": _SITES,
     "store": _PEOPLE,
+    "stored": _PEOPLE,
     "deploy": _PEOPLE,
     "retire": _PEOPLE,
     "deployments": _PEOPLE,

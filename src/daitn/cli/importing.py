@@ -1,0 +1,72 @@
+"""`daitn model import`: a model from elsewhere becomes the parts that an intent starts from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from daitn.cli.models import check_folder
+from daitn.cli.session import JsonOption, errors, print_json, run, screen
+from daitn.files.atomic import put_in_place
+from daitn.learning.process import ReadingProcess
+from daitn.learning.recipe import Imported
+from daitn.learning.trainer import Trainer
+from daitn.objects.errors import NotFound
+from daitn.objects.wire import to_json
+
+__all__ = ["import_command"]
+
+
+def import_command(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder in the format of `transformers`, on this machine.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder for its parts.")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="The recipe that is to train it.")
+    ] = "causal-lm",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a pretrained model into the parts that training starts from.
+
+    Prints what to write under `model` in an intent. Nothing is downloaded, and none of the model's
+    code is run.
+
+    Example: daitn model import Llama-3.2-1B/ -o parts/
+    """
+    imported = run(_import(recipe, folder, out))
+    if as_json:
+        print_json(to_json(imported))
+        return
+    model = {"recipe": recipe, "start": str(out.absolute()), "config": imported.config}
+    errors.print(f"{out} holds its parts. Write into the intent:")
+    screen.print(yaml.safe_dump({"model": model}, sort_keys=False), end="", highlight=False)
+
+
+async def _import(recipe: str, folder: Path, out: Path) -> Imported:
+    if not folder.is_dir():
+        raise NotFound(
+            f"there is no folder {folder}",
+            field="folder",
+            fix="name a folder that holds config.json, tokenizer.json and *.safetensors",
+        )
+    check_folder(out)
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(threads=1, process=ReadingProcess)
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=out.parent) as scratch,
+            errors.status(f"reading {folder}"),
+        ):
+            parts = Path(scratch) / "parts"
+            parts.mkdir()
+            imported = await trainer.import_model(recipe, folder.absolute(), parts)
+            put_in_place(parts, out)
+            return imported
+    finally:
+        await trainer.close()
