@@ -209,3 +209,27 @@ async def test_another_control_centre_gives_no_bare_names(members: Members) -> N
     with speaking(asker), pytest.raises(Refused, match="center gives"):
         await world.service.on_name("", encode(NameQuestion(name="nurse")))
     await world.stop()
+
+
+async def test_nobody_brings_back_what_its_owner_replaced_or_retired(
+    world: World, members: Members
+) -> None:
+    """Adverts show grants, so an operator had those of the year before."""
+    first, second = (granted(members, issued_at_s=NOW_S + n) for n in (1, 2))
+    world.service.deploy(wish(first))
+    world.service.deploy(wish(first))
+    world.service.deploy(wish(second))
+    with pytest.raises(Refused, match="later"):
+        world.service.deploy(wish(first))
+    world.service.deploy(wish(second))
+    world.service.retire(RetireIntent(name="doctor"))
+    for old in (first, second):
+        with pytest.raises(Refused, match="retired"):
+            world.service.deploy(wish(old))
+    world.service.deploy(wish(granted(members, issued_at_s=NOW_S + 3)))
+
+
+def test_no_name_is_taken_for_ever(names: BareNames, members: Members) -> None:
+    for until_s in (1e13, NOW_S + 1e9):
+        given = members.book().read(names.give("acme", "doctor", until_s), NameGrant)
+        assert given.until_s == NOW_S + 366 * 86_400

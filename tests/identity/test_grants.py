@@ -46,6 +46,15 @@ def test_one_is_not_taken_for_another() -> None:
         MEMBERS.book().read(MEMBERS.mandate(), DeploymentGrant)
 
 
+def test_an_owner_signs_nothing_in_the_future() -> None:
+    """It would count for longer than what the owner signs afterwards."""
+    book = MEMBERS.book()
+    assert book.read(MEMBERS.grant(issued_at_s=NOW_S + 60), DeploymentGrant)
+    for ahead_s in (600.0, 1e12):
+        with pytest.raises(Refused, match="in the future"):
+            book.read(MEMBERS.grant(issued_at_s=NOW_S + ahead_s), DeploymentGrant)
+
+
 def test_it_ends_with_its_time_its_network_and_its_signers_membership() -> None:
     members = Members()
     signed = members.grant()

@@ -99,6 +99,7 @@ def test_a_model_made_of_thresholds_carries_no_records_away(
 
     assert most("now") <= BY_CHANCE
     monkeypatch.setattr(blur, "_BLUR", 0.0)
+    monkeypatch.setattr(blur, "_ROUNDING", 0.0)
     assert most("without-noise") > RECORDS / 2, "many steps alone do not help"
     monkeypatch.setattr(bounded, "LEAST_STEPS", 1)
     assert most("in-one-step") > RECORDS / 2
@@ -107,6 +108,58 @@ def test_a_model_made_of_thresholds_carries_no_records_away(
 @pytest.mark.parametrize("rate", [1e-9, 1e-3, 0.1])
 def test_a_fresh_model_carries_no_records_away(rate: float, tmp_path: Path) -> None:
     assert rebuilt(tmp_path / "fresh", rate, None) <= BY_CHANCE
+
+
+def singled_out(folder: Path, seed: int) -> bool:
+    """Whether the weights of a fresh model tell a record that it learned from, among thousands of
+    others, by which of them moved by their last bit."""
+    start, out = folder / "start", folder / "out"
+    start.mkdir(parents=True)
+    out.mkdir()
+    records, recipe = table(folder / "data.csv"), Classifier()
+    settings = {**config(1.02 * 2.0**-26), "batch": 1}
+    recipe.initialise(settings, 1, start)
+    recipe.train(start, settings, folder / "data.csv", RECORDS, seed, out, lambda _: None)
+    before, after = (load_file(one / "weights.safetensors") for one in (start, out))
+    first, last = (before[f"layers.{n}.weight"].double().numpy() for n in (0, 1))
+    moved = after["layers.0.weight"].double().numpy() - first
+    moved = np.sign(moved) * (np.abs(first) >= 0.25) * (np.abs(first) < 0.5)
+    bias = before["layers.0.bias"].double().numpy()
+    mean, var = (after[f"standard.{name}"].double().numpy() for name in ("mean", "var"))
+    others = np.random.default_rng(0).normal(0.0, 1.0, (4000, len(COLUMNS)))
+    candidates = np.concatenate(((records - mean) / np.sqrt(var), others))
+
+    def fits(record: NDArray[np.float64]) -> float:
+        """How many weights it explains, with either label."""
+        units = (first @ record + bias > 0) * (last[0] - last[1])
+        return float(abs((np.sign(np.outer(units, record)) * moved).sum()))
+
+    return int(np.argmax([fits(one) for one in candidates])) < RECORDS
+
+
+def test_rounding_does_not_single_a_record_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first step is just over half of a weight's last bit, and later ones, as of Adam, under."""
+
+    def told(name: str) -> int:
+        return sum(singled_out(tmp_path / f"{name}-{seed}", seed) for seed in range(5))
+
+    assert told("now") <= 1
+    monkeypatch.setattr(blur, "_ROUNDING", 0.0)
+    assert told("rounded") >= 4
+
+
+def test_noise_takes_all_of_its_key() -> None:
+    """A generator that took 32 bits of it was found by trying them on weights that learned
+    nothing."""
+    key = bytes(range(40))
+    drawn = blur.normal(key, 200_001)
+    assert abs(float(drawn.mean())) < 0.01
+    assert float(drawn.std()) == pytest.approx(1.0, abs=0.01)
+    for at in range(len(key)):
+        other = blur.normal(key[:at] + b"\xff" + key[at + 1 :], 200_001)
+        assert abs(float((drawn * other).mean())) < 0.01
 
 
 def test_no_two_results_have_the_same_noise() -> None:

@@ -169,6 +169,19 @@ def test_what_is_over_is_forgotten(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_over_is_forgotten_without_a_restart(tmp_path: Path) -> None:
+    now_s = [1000.0]
+    book = OrderBook("net", ORDERS.members, lambda: now_s[0])
+    desk = OrderedWork(book, tmp_path)
+    for _ in range(3):
+        desk.begin(Trained(INTENT, None, ordered()).work(is_training, 1), HERE)
+    assert len(list(tmp_path.iterdir())) == 3
+    now_s[0] = 2000.0 + 100_000.0
+    later = sign_order(INTENT, "net", now_s[0] + 1000.0, ACME)
+    desk.begin(Trained(INTENT, None, later).work(is_training, 1), HERE)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def spellings(signature: str) -> list[str]:
     """Other texts that lenient decoders take for the same bytes."""
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

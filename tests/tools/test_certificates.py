@@ -77,3 +77,28 @@ async def test_who_is_refused_asks_again_and_then_makes_its_links_anew(
     assert not is_due(folder)
     assert caplog.text.count("not yet a member") == 1
     assert caplog.text.count("restart it") == 1, "the membership ends tomorrow"
+
+
+async def test_who_is_refused_again_and_again_asks_less_and_less_often(
+    tmp_path: Path,
+) -> None:
+    """A revoked member asked each second, for ever."""
+    folder = tmp_path / "a"
+    certified_member(folder, tmp_path / "authority", lasts_s=-3600.0)
+    pauses_s: list[float] = []
+    done = asyncio.Event()
+
+    async def renew() -> None:
+        raise Refused("no member")
+
+    async def pause(after_s: float) -> None:
+        pauses_s.append(after_s)
+        if len(pauses_s) == 9:
+            done.set()
+            await asyncio.Event().wait()
+
+    renewal = CertificateRenewal(folder, renew, lambda: None, pause=pause)
+    renewal.start()
+    await done.wait()
+    await renewal.close()
+    assert pauses_s == [1, 2, 4, 8, 16, 30, 30, 30, 30]

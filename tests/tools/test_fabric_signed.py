@@ -444,3 +444,24 @@ async def test_a_flood_of_forgeries_fills_no_log(
     sent = [(SENSED, encode(envelope(stranger))) for _ in range(flood)]
     assert await heard_by(members, *sent) == []
     assert sum("no member" in record.message for record in caplog.records) == 1
+
+
+async def test_nobody_makes_up_kinds_of_warnings_that_hide_those_about_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Keys, times and versions are the sender's choice, and a log tells 256 kinds apart."""
+    members = Members(InMemory())
+    west, south = members.key("west", Kind.SITE), members.key("south", Kind.SITE)
+    own, made_up = keys.site_sensed(SiteId("west")), []
+    for n in range(300):
+        key = keys.site_sensed(SiteId(f"s{n}"))
+        made_up += [
+            (key, envelope(west, key)),
+            (own, envelope(west, own, late_s=1000.0 + n)),
+            (own, msgspec.structs.replace(envelope(west), version=2 + n)),
+        ]
+    sent = [*made_up, (SENSED, envelope(south))]
+    assert await heard_by(members, *((key, encode(one)) for key, one in sent)) == []
+    assert sum("site west" in message for message in caplog.messages) == 2
+    assert sum("site south" in message for message in caplog.messages) == 1
+    assert sum("has version" in message for message in caplog.messages) == 1

@@ -83,3 +83,22 @@ def test_rules_of_models_that_are_gone_are_forgotten(tmp_path: Path, store: Disk
     releases.record(store.write(b"a manifest"), "acme", ("CA",))
     Releases(tmp_path / "rules", store)
     assert len(list((tmp_path / "rules").iterdir())) == 1
+
+
+def test_rules_go_a_day_after_their_model_and_not_before_it_comes(
+    tmp_path: Path, store: DiskBlobStore
+) -> None:
+    releases = Releases(tmp_path / "rules", store)
+    coming, gone, here = Digest("0" * 64), Digest("1" * 64), store.write(b"a manifest")
+    for model in (coming, gone, here):
+        releases.record(model, "acme", ("CA",))
+    releases.clean_up(0.0)
+    releases.clean_up(86_399.0)
+    assert len(list((tmp_path / "rules").iterdir())) == 3
+    releases.record(coming, "acme", ("CA",))  # It is to be fetched again.
+    releases.clean_up(86_400.0)
+    for model in (coming, here):
+        with pytest.raises(Refused):
+            releases.check(model, FAR)
+    releases.check(gone, FAR)
+    assert len(list((tmp_path / "rules").iterdir())) == 2

@@ -39,10 +39,11 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     open_jobs: Annotated[int, msgspec.Meta(ge=1)] = 32
     """Jobs of one owner that may be open at the same time."""
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = PER_MINUTE
-    """Costly requests of one member: assessments and analyses, and, as three each,
-    submissions and deployments. A minute's may come at once."""
+    """Costly requests of one member: assessments, analyses, certificates and names, and, as
+    three each, submissions and deployments. A minute's may come at once."""
     stored_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 30
-    """Weights that one owner may bring. Those that nothing needs are deleted after a day."""
+    """Weights that one owner may bring; each blob counts 16 KiB more than it has. Those that
+    nothing needs are deleted after a day."""
     database: str = ""
     """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
     folder."""

@@ -41,7 +41,7 @@ from daitn.objects.placement import (
 )
 from daitn.objects.queries import AUTO
 from daitn.objects.wire import decode, encode
-from daitn.tools.entitled import check_grant
+from daitn.tools.entitled import check_grant, check_latest
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import caller, check_owner
 from daitn.tools.fabric.protocol import Fabric, Registration
@@ -171,6 +171,9 @@ class DeploymentService:
                 field="to",
                 fix="deploy it with its owner's key: `daitn deploy`",
             )
+        if (stored := self._journal.get(_KIND, desired.name)) is not None:
+            before = decode(stored, DesiredDeployment)
+            check_latest(grant, before.intent.grant, retired=before.why == _RETIRED)
         name_grant = None
         try:
             name_grant = self._bare_name(model.owner, desired.name, grant.until_s)

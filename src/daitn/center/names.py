@@ -17,6 +17,8 @@ __all__ = ["PLACE_LASTS_S", "BareNames"]
 
 NAME_LASTS_S = 90 * 86400.0
 """Facilities ask again long before; a name that nobody offers any more is free after this."""
+NAME_LASTS_AT_MOST_S = 366 * 86400.0
+"""However long an owner's grant is: else a name that nobody offers were taken for ever."""
 MOST_NAMES = 1024
 """Bare names per owner: nobody takes them all."""
 PLACE_LASTS_S = 3600.0
@@ -59,7 +61,11 @@ class BareNames:
             owner=OwnerId(owner),
             name=name,
             issued_at_s=known.issued_at_s if known else now_s,
-            until_s=max(until_s, now_s + NAME_LASTS_S, known.until_s if known else 0.0),
+            until_s=max(
+                min(until_s, now_s + NAME_LASTS_AT_MOST_S),
+                now_s + NAME_LASTS_S,
+                known.until_s if known else 0.0,
+            ),
         )
         self.journal.put(_KIND, name, encode(granted))
         return sign_statement(granted, self.key)

@@ -477,6 +477,7 @@ class ControlCenter:
         """Delete the models that no job and no deployment needs any more, here and at all sites."""
         own = frozenset(self._needed() | self._starts())
         await asyncio.to_thread(self._uploads.clean_up, own, time.monotonic())
+        await asyncio.to_thread(self._releases.clean_up, time.monotonic())
         for site in self._feed.snapshot().alive():
             needed = ModelsNeeded(models=tuple(sorted(self._needed())))
             try:

@@ -16,6 +16,9 @@ __all__ = ["UNNEEDED_S", "Uploads"]
 UNNEEDED_S: Final = 86400.0
 """Weights that no job, model or deployment needs stay for a day: an upload may take hours before
 its intent is submitted."""
+_FILE_BYTES: Final = 16 << 10
+"""What each blob counts in addition: a file, of a manifest two, and its digest in memory. Else very
+many small ones would fill a disk."""
 
 
 class Uploads:
@@ -28,20 +31,26 @@ class Uploads:
         self._sizes: dict[str, dict[Digest, int]] = {}
         self._lock = threading.Lock()
         self._bytes: dict[str, int] = {}
+        self._writing: list[Digest] = []
 
     def write(self, owner: str, data: bytes) -> Digest:
         """Store a blob of an owner, on any thread. Raises `Refused` if it would have too much
         here, and `StorageFull`. What it brought before counts once."""
-        digest = digest_of(data)
+        digest, size = digest_of(data), len(data) + _FILE_BYTES
         with self._lock:
             sizes = self._sizes.setdefault(owner, {})
             taken_bytes = self._bytes.get(owner, 0)
             if digest not in sizes:
-                if taken_bytes + len(data) > self._most_bytes:
+                if taken_bytes + size > self._most_bytes:
                     raise _too_much(owner, taken_bytes, self._most_bytes)
-                sizes[digest] = len(data)
-                self._bytes[owner] = taken_bytes + len(data)
-        return self._store.write(data, digest)
+                sizes[digest] = size
+                self._bytes[owner] = taken_bytes + size
+            self._writing.append(digest)
+        try:
+            return self._store.write(data, digest)
+        finally:
+            with self._lock:
+                self._writing.remove(digest)
 
     def brought(self, owner: str, digests: Iterable[Digest]) -> tuple[Digest, ...]:
         """Those of the blobs that this owner has brought and that are here; they stay for another
@@ -55,10 +64,11 @@ class Uploads:
         """Delete what is not of the `needed` models, and was not for a day. Returns the bytes."""
         freed_bytes = self._store.retain(needed, now_s, UNNEEDED_S)
         for owner, sizes in tuple(self._sizes.items()):
-            kept = {
-                digest: size for digest, size in tuple(sizes.items()) if self._store.has(digest)
-            }
-            self._sizes[owner], self._bytes[owner] = kept, sum(kept.values())
+            gone = [digest for digest in tuple(sizes) if not self._store.has(digest)]
+            with self._lock:  # What is being written is not there yet, and counts.
+                for digest in gone:
+                    if digest not in self._writing and not self._store.has(digest):
+                        self._bytes[owner] -= sizes.pop(digest)
         return freed_bytes
 
 

@@ -37,6 +37,8 @@ __all__ = [
 TOKEN_PREFIX: Final = "daitn-"  # noqa: S105
 _MOST_TEXT = 8192
 _SECRET_BYTES = 24
+_AHEAD_S = 120.0
+"""Clocks differ by less, or nothing between their machines is taken."""
 
 _DOMAINS: Final[Mapping[type, bytes]] = {
     DeploymentGrant: b"daitn deployment grant 2\0",
@@ -108,6 +110,11 @@ class GrantBook:
             raise _refused(f"{member.name} cannot sign for {statement.owner}")
         if not self.wall_s() < statement.until_s:
             raise _refused("it has expired")
+        ahead = isinstance(statement, DeploymentGrant) and (
+            statement.issued_at_s - self.wall_s() > _AHEAD_S
+        )
+        if ahead:  # It would count until then, whatever its owner signs.
+            raise _refused("it was signed in the future: set the clocks of both machines")
         return statement
 
 

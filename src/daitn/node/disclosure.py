@@ -113,7 +113,7 @@ class Disclosure:
         A visitor who knew which records a mean is over could solve many means for single records.
         """
         secret = key.sign_raw(f"records of {self.name} drawn by {seed}".encode())
-        return int.from_bytes(hashlib.blake2b(secret, digest_size=7).digest())
+        return int.from_bytes(hashlib.blake2b(secret, digest_size=8).digest()) >> 1
 
     def labels(
         self, histogram: Mapping[str, int], different: Mapping[str, int] | None = None

@@ -35,7 +35,9 @@ __all__ = ["CertificateRenewal", "certified", "is_due"]
 log = logging.getLogger(__name__)
 
 _ASK_TIMEOUT_S: Final = 10.0
-_AGAIN_S: Final = 1.0
+_AGAIN_S, _AGAIN_MOST_S = 1.0, 30.0
+"""Pause after a failure; each is twice as long as the one before. Shorter at most than the minute
+for which a control centre keeps the link of who has not asked yet."""
 _WARN_S: Final = 7 * 86400.0
 """How long before it ends the log says so of the certificate that was read once."""
 _MOST_WAIT_S: Final = 60.0
@@ -68,14 +70,21 @@ class CertificateRenewal:
     """Renews the certificates in a folder half-way through their time."""
 
     def __init__(
-        self, folder: Path, renew: Callable[[], Awaitable[None]], entered: Callable[[], None]
+        self,
+        folder: Path,
+        renew: Callable[[], Awaitable[None]],
+        entered: Callable[[], None],
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`renew` puts new certificates into `folder`; `entered` is called when it is the first
         time, after which links should be made anew."""
         self._folder = folder
         self._renew = renew
+        self._pause = pause
         self._entered = entered
         self._warn_at_s = math.inf
+        self._again_s = _AGAIN_S
         self._said = ""
         """The last complaint in the log."""
         self._tasks = Tasks()
@@ -96,7 +105,7 @@ class CertificateRenewal:
         fall_back(self._folder, clock.wall_s())
         after_s = renewal_after_s(self._folder, clock.wall_s())
         if after_s > 0:
-            await asyncio.sleep(min(after_s, _MOST_WAIT_S))
+            await self._pause(min(after_s, _MOST_WAIT_S))
             return
         try:
             new = not has_entered(self._folder)
@@ -104,12 +113,14 @@ class CertificateRenewal:
         except DaitnError as error:
             if not isinstance(error, Unreachable):
                 self._complain(str(error))
-            await asyncio.sleep(_AGAIN_S)
+            pause_s, self._again_s = self._again_s, min(2.0 * self._again_s, _AGAIN_MOST_S)
+            await self._pause(pause_s)
             return
+        self._again_s = _AGAIN_S
         if renewal_after_s(self._folder, clock.wall_s()) <= 0:
             # As at a control centre whose roster or authority has ended.
             self._complain("nobody renewed it")
-            await asyncio.sleep(_MOST_WAIT_S)
+            await self._pause(_MOST_WAIT_S)
             return
         self._said = ""
         log.info("the certificate was renewed")

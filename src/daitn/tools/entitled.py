@@ -21,9 +21,17 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.grants import DeploymentGrant, NameGrant, PlaceGrant, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId, checked_name
+from daitn.objects.wire import decode
 from daitn.tools.throttled import ThrottledLog
 
-__all__ = ["EntitledNodes", "check_bare_name", "check_deployment", "check_grant", "check_place"]
+__all__ = [
+    "EntitledNodes",
+    "check_bare_name",
+    "check_deployment",
+    "check_grant",
+    "check_latest",
+    "check_place",
+]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +77,25 @@ def check_grant(
             fix=fix,
         )
     return grant
+
+
+def check_latest(grant: DeploymentGrant, before: Signed | None, *, retired: bool = False) -> None:
+    """Raise `Refused` if the grant that a deployment had `before` is later: whoever may deploy
+    brings nothing back that its owner replaced. `retired`: nor the same again."""
+    if before is None:
+        return
+    known = decode(before.statement, DeploymentGrant)
+    if known.owner != grant.owner:
+        return
+    if known.issued_at_s > grant.issued_at_s or (
+        retired and known.issued_at_s == grant.issued_at_s
+    ):
+        raise Refused(
+            f"{grant.owner} has signed another deployment of "
+            f"{full_name(grant.owner, grant.name)} later, or retired this one",
+            field="grant",
+            fix="deploy it anew, with its owner's key: `daitn deploy`",
+        )
 
 
 def check_place(

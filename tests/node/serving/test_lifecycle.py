@@ -432,6 +432,10 @@ async def test_a_facility_hosts_what_its_owner_signed(
         assert deployed.grant == signed["grant"]
         assert deployed.place_grant == signed.get("place_grant")
         assert deployed.terms.digest == terms
+    with pytest.raises(Refused, match="later"):
+        await site.deploy(
+            "doctor", model, **asked, grant=members.grant(terms=terms, issued_at_s=NOW_S - 1)
+        )
     rivals = members.grant("rival", owner=OwnerId("rival"), terms=terms)
     with pytest.raises(Refused, match="is acme's"):
         await site.deploy("doctor", model, **{**asked, "owner": "rival"}, grant=rivals)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -143,11 +144,11 @@ def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
 
 def _batches(rows: int, examples: int, batch: int, seed: int) -> Iterator[Tensor]:
     """The row of each example: consecutive shuffles of all rows, made as they are needed."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.int64)
+    rng = np.random.default_rng(seed)  # PyTorch's takes 32 bits of the seed, which can be tried.
+    order = np.zeros(0, np.int64)
     while examples > 0:
         size = min(batch, examples)
         while len(order) < size:
-            order = torch.cat((order, torch.randperm(rows, generator=generator)))
-        yield order[:size]
+            order = np.concatenate((order, rng.permutation(rows)))
+        yield torch.from_numpy(order[:size])
         order, examples = order[size:], examples - size

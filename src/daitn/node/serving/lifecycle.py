@@ -42,7 +42,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import Digest, OwnerId, checked_name
 from daitn.objects.messages import DeployModel
-from daitn.tools.entitled import check_grant, check_place
+from daitn.tools.entitled import check_grant, check_latest, check_place
 from daitn.tools.mobility.manifests import checked_digest
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
@@ -218,6 +218,8 @@ class ModelLifecycle:
                 desired.terms,
             )
             check_place(self._grants, grant, desired.place_grant, self._config.site)
+            if (known := self._deployments.get(desired.name)) is not None:
+                check_latest(grant, known.desired.grant)
         if not self._facility.hosts:
             raise Refused(
                 f"{self._config.site} does not host models of others", field="facility.hosts"

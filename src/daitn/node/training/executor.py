@@ -220,7 +220,10 @@ class Executor:
             recent = {m for m, at_s in self._touched_at_s.items() if now_s - at_s < RECENT_S}
             self._touched_at_s = {model: self._touched_at_s[model] for model in recent}
             kept = needed() | recent
-            return await asyncio.to_thread(self._store.retain, kept, now_s, GRACE_S)
+            freed_bytes = await asyncio.to_thread(self._store.retain, kept, now_s, GRACE_S)
+        if self._releases is not None:
+            await asyncio.to_thread(self._releases.clean_up, now_s)
+        return freed_bytes
 
     async def _originate(
         self, work: VisitWork, place: int, folder: Path, attempt: Attempt

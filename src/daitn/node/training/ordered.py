@@ -28,10 +28,8 @@ class OrderedWork:
         self._store = ItemStore(folder, Spent)
         self._spent: dict[Digest, Spent] = {}
         for spent in self._store:
-            if orders.now_s() < spent.until_s + _KEPT_S:
-                self._spent[spent.order] = spent
-            else:
-                self._store.forget(_name(spent.order))
+            self._spent[spent.order] = spent
+        self._forget_ended()
 
     def check(self, work: Work, node: NodeDescriptor) -> None:
         """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
@@ -41,6 +39,8 @@ class OrderedWork:
         """Check work again as it begins, since other work for the order may have begun meanwhile,
         and count it, whatever becomes of it. Raises as `check`, and `StorageFull`."""
         spent = self._checked(work, node)
+        if spent.order not in self._spent:
+            self._forget_ended()
         if isinstance(work, VisitWork):
             spent = msgspec.structs.replace(spent, visits=spent.visits + 1)
         if work.model is None:
@@ -51,6 +51,12 @@ class OrderedWork:
             spent = msgspec.structs.replace(spent, measurements=spent.measurements + 1)
         self._store.put(_name(spent.order), spent)
         self._spent[spent.order] = spent
+
+    def _forget_ended(self) -> None:
+        ended_s = self._orders.now_s() - _KEPT_S
+        for order in [name for name, spent in self._spent.items() if spent.until_s <= ended_s]:
+            self._store.forget(_name(order))
+            del self._spent[order]
 
     def _checked(self, work: Work, node: NodeDescriptor) -> Spent:
         order = self._orders.read_work(work)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ _MOST_SEEN: Final = 4096
 within `FRESH_S`, messages older than the last so many are refused: far fewer are ever under way."""
 _SESSION: Final = 16
 _MOST_SESSIONS: Final = 4096
+_NUMBER: Final = re.compile(r" -?\d+\b")
 
 
 class SignedFabric:
@@ -329,7 +331,8 @@ class SignedFabric:
             raise Refused("it was taken before", field="nonce", fix="send it anew")
 
     def _note(self, what: str, key: str, error: DaitnError) -> None:
-        kind = f"{what} {error.problem}"
+        # Whoever sends it chooses the key and the time, and could use up all kinds.
+        kind = _NUMBER.sub("", f"{what} {error.problem}".replace(key, ""))
         self._refused.warning(kind, "%s at %s is not taken: %s", what, key, error.problem)
 
 

@@ -23,6 +23,8 @@ COSTS: Final[Mapping[str, int]] = {
     "analysis": 1,
     "deploy": 3,
     "retire": 3,
+    "certify": 1,
+    "name": 1,
     "topology": 0,
     "placement": 0,
 }

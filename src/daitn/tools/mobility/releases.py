@@ -6,6 +6,7 @@ secrets, so chunks themselves are given to every member.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ Release = Callable[[Digest, str, tuple[str, ...]], None]
 
 _WORKS: Final = frozenset(Role) - {Role.GATEWAY}
 """A site with none of these roles works on no model."""
+_GONE_S: Final = 86400.0
+"""How long a model must be gone until its rules are: they are noted before it is fetched."""
 
 
 class _Released(msgspec.Struct, frozen=True):
@@ -46,6 +49,10 @@ class Releases:
 
     def __init__(self, folder: Path, store: BlobStore) -> None:
         """Rules of models that are not in the store any more are forgotten."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._gone_at_s: dict[Digest, float] = {}
+        """When models with rules were found gone."""
         self._items = ItemStore(folder, _Released)
         self._known: dict[Digest, _Released] = {}
         for released in self._items:
@@ -56,12 +63,25 @@ class Releases:
 
     def record(self, model: Digest, owner: str, release_to: tuple[str, ...] = (ANY,)) -> None:
         """Note whose a model is and where it may go. Rules add up. Raises `StorageFull`."""
-        before = self._known.get(model) or _Released(model, (), (ANY,))
-        owners = tuple(dict.fromkeys((*before.owners, owner)))
-        released = _Released(model, owners, narrowed(before.release_to, release_to))
-        if released != before:
-            self._items.put(_name(model), released)
-            self._known[model] = released
+        with self._lock:
+            self._gone_at_s.pop(model, None)
+            before = self._known.get(model) or _Released(model, (), (ANY,))
+            owners = tuple(dict.fromkeys((*before.owners, owner)))
+            released = _Released(model, owners, narrowed(before.release_to, release_to))
+            if released != before:
+                self._items.put(_name(model), released)
+                self._known[model] = released
+
+    def clean_up(self, now_s: float) -> None:
+        """Forget the rules of models that have been gone for a day, on any thread. `now_s`: of any
+        monotonic clock."""
+        for model in tuple(self._known):
+            with self._lock:
+                if self._store.has(model):
+                    self._gone_at_s.pop(model, None)
+                elif now_s - self._gone_at_s.setdefault(model, now_s) >= _GONE_S:
+                    del self._known[model], self._gone_at_s[model]
+                    self._items.forget(_name(model))
 
     def check_own(self, model: Digest, owner: OwnerId) -> None:
         """Raise `NotFound` unless a model is known to be this owner's."""
