@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -18,7 +19,10 @@ __all__ = ["HttpServer"]
 
 _BACKLOG = 1024
 _SHUTDOWN_TIMEOUT_S = 2
-"""Requests still running after this long are cut off; gateways then ask another facility."""
+"""What still runs this long after `close` is cut off; gateways then ask another facility."""
+_LOOKED_AT_S = 0.05
+"""Interval at which `drain` looks whether anything is under way."""
+_CLOSE = (b"connection", b"close")
 
 
 class _Uvicorn(uvicorn.Server):
@@ -27,18 +31,44 @@ class _Uvicorn(uvicorn.Server):
         """The node handles signals."""
         yield
 
+    def drain(self) -> None:
+        """Close each connection with its next response."""
+        self.config.encoded_headers.append(_CLOSE)  # Of all responses, within a second.
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        for connection in self._connections:
+            connection.drain()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any response is under way."""
+        return any(connection.busy for connection in self._connections)
+
+    @property
+    def _connections(self) -> list[ServerConnection]:
+        return [cast(ServerConnection, one) for one in self.server_state.connections]
+
 
 class HttpServer:
     """Serves `handler`, and cancels it when its client disconnects."""
 
-    def __init__(self, listen: str, field: str, handler: Handler, tls: str = "") -> None:
+    def __init__(
+        self,
+        listen: str,
+        field: str,
+        handler: Handler,
+        tls: str = "",
+        *,
+        write_timeout_s: float | None = None,
+    ) -> None:
         """`listen`: `host:port`, or `https://host:port` with TLS; port 0 picks a free one. `field`
-        names the setting in errors. `tls`: folder with the server's certificate."""
+        names the setting in errors. `tls`: folder with the server's certificate. `write_timeout_s`:
+        see `ServerConnection`."""
         self._listen = listen
         self._field = field
         self._handler = handler
         self._tls = tls
-        self._server: uvicorn.Server | None = None
+        self._connection = partial(ServerConnection, write_timeout_s=write_timeout_s)
+        self._server: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
         self.endpoint = ""
         """`http://host:port` or `https://host:port`, once it listens."""
@@ -63,6 +93,18 @@ class HttpServer:
         scheme = "https" if encrypted else "http"
         self.endpoint = f"{scheme}://{host}:{sockets[0].getsockname()[1]}"
 
+    async def drain(self, timeout_s: float) -> None:
+        """Return when nothing is under way, or after `timeout_s`.
+
+        From now on each response closes its connection; requests are answered until `close`.
+        """
+        if self._server is None:
+            return
+        self._server.drain()
+        until_s = asyncio.get_running_loop().time() + timeout_s
+        while self._server.busy and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOKED_AT_S)
+
     async def close(self) -> None:
         """Stop serving. Closing twice is harmless."""
         server, serving = self._server, self._serving
@@ -77,9 +119,9 @@ class HttpServer:
 
     def _config(self, tls: dict[str, Any]) -> uvicorn.Config:
         """One protocol and no middleware; `ServerConnection` logs failures."""
-        return uvicorn.Config(
+        config = uvicorn.Config(
             self._handler,  # `ServerConnection` takes it as its handler.
-            http=ServerConnection,
+            http=cast(type[asyncio.Protocol], self._connection),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -93,6 +135,8 @@ class HttpServer:
             timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
             **tls,
         )
+        config.load()
+        return config
 
     def _invalid(self, problem: str) -> InvalidInput:
         return InvalidInput(
