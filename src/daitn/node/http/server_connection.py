@@ -9,8 +9,12 @@ client has disconnected.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import socket
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -49,9 +53,9 @@ _DRAIN_S = 2.0
 """How long input is read and discarded after a response that ends the connection: closing at once
 would destroy the response for a client that is still sending."""
 
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.02, 2.0
-"""How long after a client's end of input it is first looked whether the client is still there, and
-the longest interval thereafter; intervals double."""
+_FIRST_LOOK_S = 0.02
+"""How long after a client's end of input it is looked whether the client is still there, for the
+first time; the intervals double."""
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -91,6 +95,8 @@ class ServerConnection(HttpToolsProtocol):
         """Bytes that awaited the client when it last took its share of them; 0: it takes all."""
         self._taken_at_s = 0.0
         """When that was."""
+        self._ended = False
+        """Whether the client has sent all."""
         self._look: asyncio.TimerHandle | None = None
         """The next look whether a client that has sent all is still there."""
         self._timer = self.loop.call_later(self._check_interval_s(), self._check_times)
@@ -166,8 +172,9 @@ class ServerConnection(HttpToolsProtocol):
         """A client that has sent all still gets its answers; true keeps the connection open.
 
         A client that has left looks the same at first. But its machine refuses whatever is sent
-        there, so the first byte of the answer is sent ahead.
+        there, so the answer's first bytes are sent ahead, one by one.
         """
+        self._ended = True
         if not self._answering or self.transport.is_closing() or self.scheme == "https":
             return False  # TLS has no half-open connections.
         if not self._receiving_body:
@@ -175,27 +182,26 @@ class ServerConnection(HttpToolsProtocol):
         elif self._fault is None:
             self._malformed(400, "the request ends in the middle of its body")
         if self._look is None and not self.transport.is_closing():
-            self._send_ahead()
-            self._look = self.loop.call_later(_FIRST_LOOK_S, self._look_for_client, _FIRST_LOOK_S)
+            self._look_for_client(_FIRST_LOOK_S)
         return True
-
-    def _send_ahead(self) -> None:
-        """Send a byte that changes nothing, unless the client is still to take others."""
-        cycle = self._answered
-        if cycle is None or self._wrapped.get_write_buffer_size():
-            return
-        if not cycle.response_started:
-            self._wrapped.begin(b"H")  # As all responses begin.
-        elif cycle.chunked_encoding and not cycle.response_complete:
-            self._wrapped.lead(b"0")  # A chunk's size may have leading zeros.
 
     def _look_for_client(self, interval_s: float) -> None:
         """Abort once the client's machine has refused something."""
         if self._wrapped.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.abort()
             return
-        interval_s = min(2 * interval_s, _LAST_LOOK_S)
-        self._look = self.loop.call_later(interval_s, self._look_for_client, interval_s)
+        self._send_ahead()
+        self._look = self.loop.call_later(interval_s, self._look_for_client, 2 * interval_s)
+
+    def _send_ahead(self) -> None:
+        """Send a byte early, unless others still await the client."""
+        cycle = self._answered
+        if cycle is None or self._wrapped.get_write_buffer_size():
+            return
+        if not cycle.response_started:
+            self._wrapped.begin(b"HTTP/1.1 ")  # As all responses do.
+        elif cycle.chunked_encoding and not cycle.response_complete:
+            self._wrapped.lead(b"0")  # A chunk's size may have leading zeros.
 
     def _without_upgrade(self) -> bytes:
         """Read an upgrade request as a plain one: this server speaks HTTP/1 only. llhttp leaves
@@ -287,14 +293,14 @@ class ServerConnection(HttpToolsProtocol):
 
     def _drain_input(self) -> bool:
         """Whether the client may still be sending; if so, read on and discard it."""
-        if self._fault is None and not self._receiving_body:
+        if self._ended or (self._fault is None and not self._receiving_body):
             return False
         self.flow.resume_reading()
         return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unsent, self._taken_at_s = self._wrapped.get_write_buffer_size(), self.loop.time()
+        self._unsent, self._taken_at_s = self._wrapped.unsent(), self.loop.time()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -321,7 +327,7 @@ class ServerConnection(HttpToolsProtocol):
 
     def _takes_too_little(self, now_s: float) -> bool:
         """Whether the client has hung. What awaits it grows only while it takes enough."""
-        unsent = self._wrapped.get_write_buffer_size()
+        unsent = self._wrapped.unsent()
         if not unsent or (self._task is not None and not self.flow.write_paused):
             self._unsent = 0
         elif not self._unsent or unsent <= self._unsent - WRITE_LEAST_BYTES:
@@ -350,6 +356,20 @@ class _Transport:
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
 
+    def unsent(self) -> int:
+        """Bytes that the client's machine has not taken; 0 once all are with this machine's kernel.
+
+        The kernel asks for more only when much of what it holds is gone: megabytes, that a slow
+        client takes minutes for. So its bytes count too, where it tells their number.
+        """
+        unsent = self._transport.get_write_buffer_size()
+        held = bytearray(4)
+        if unsent:
+            with contextlib.suppress(OSError):
+                sock = self._transport.get_extra_info("socket")
+                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+        return unsent + int.from_bytes(held, sys.byteorder)
+
     def cork(self) -> None:
         self.write = self._hold
 
@@ -362,11 +382,12 @@ class _Transport:
         self._transport.write((self._head + data)[self._begun :])
         self._head, self._begun = b"", 0
 
-    def begin(self, first: bytes) -> None:
-        """Send the first byte of the next write now."""
-        if not self._head:
-            self._transport.write(first)
-            self._begun, self.write = len(first), self._flush
+    def begin(self, start: bytes) -> None:
+        """Send one more byte of `start`, with which the next write begins."""
+        if not self._head and self._begun < len(start):
+            self._transport.write(start[self._begun : self._begun + 1])
+            self._begun += 1
+            self.write = self._flush
 
     def lead(self, byte: bytes) -> None:
         """Send a byte before the next write."""
