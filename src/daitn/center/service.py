@@ -171,6 +171,9 @@ class ControlCenter:
         self._tasks.spawn(self._recover(), "recovery")
         self._tasks.repeat(self._clean_up_when_due, "needed models")
 
+    async def drain(self) -> None:
+        """Nothing: jobs go on when a control centre is back, and requests are sent again."""
+
     async def close(self) -> None:
         for registration in reversed(self._registrations):
             await registration.close()

@@ -32,6 +32,7 @@ ATTEMPT_S = 1.0
 LIFELINE = "DAITN_LIFELINE"
 """In a child's environment: exit at the end of standard input, that is, when the parent is gone."""
 STOP_WITHIN_S = 10.0
+"""After the queries in progress, for which each node takes as long as its file says."""
 _TAIL_LINES = 12
 
 
@@ -177,9 +178,10 @@ class EmbeddedNetwork:
         """Ask all processes to end, and kill those that do not."""
         for process in self._processes.values():
             process.terminate()
+        drain_s = max((node_.drain_s for node_ in self.nodes), default=0.0)
         for process in self._processes.values():
             try:
-                process.wait(STOP_WITHIN_S)
+                process.wait(drain_s + STOP_WITHIN_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

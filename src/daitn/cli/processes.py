@@ -83,7 +83,30 @@ def up(
 
 class _Service(Protocol):
     async def start(self) -> None: ...
+    async def drain(self) -> None: ...
     async def close(self) -> None: ...
+
+
+class _Stop:
+    """What a process is told: SIGINT or SIGTERM once, to stop; twice, to stop at once."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.hurried = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        if os.environ.get(LIFELINE):
+            loop.add_reader(sys.stdin, self._orphaned)
+
+    def _signalled(self) -> None:
+        (self.hurried if self.told.is_set() else self.told).set()
+
+    def _orphaned(self) -> None:
+        """Nobody is left to wait for a process whose parent is gone."""
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        self.told.set()
+        self.hurried.set()
 
 
 async def _run_center(config: Path | None) -> None:
@@ -136,13 +159,9 @@ async def _serve(
     roster: LiveRoster | None,
     identity: Identity | None,
 ) -> None:
-    """Start the service, run until SIGINT or SIGTERM, and clean up."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
-    if os.environ.get(LIFELINE):
-        loop.add_reader(sys.stdin, told.set)
+    """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up."""
+    stop = _Stop()
+    told = stop.told
     lock = FolderLock(Path(config.state))
     if roster is not None:
         fall_back(Path(config.tls), clock.wall_s())
@@ -160,6 +179,7 @@ async def _serve(
             if not told.is_set():
                 errors.print(f"{name} is ready", highlight=False)
                 await told.wait()
+                await _until(stop.hurried, service.drain())
         finally:
             await service.close()
             if secured is not None:
@@ -286,6 +306,9 @@ async def _up(config: Path) -> None:
                 screen.print("the rest of the network goes on")
             await asyncio.sleep(0.5)
     finally:
+        # Who does not want to wait for the queries in progress ends this process, which ends all.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
         network.stop()
 
 

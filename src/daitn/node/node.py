@@ -63,7 +63,8 @@ PUBLISH_AFTER_S = 0.05
 
 
 class Node:
-    """A running node. `start` returns when it can take work; `close` leaves the network at once."""
+    """A running node. `start` returns when it can take work; `close` leaves the network at once:
+    `drain` before it spares queries in progress."""
 
     _work: WorkQueue
 
@@ -192,6 +193,11 @@ class Node:
             await self._consultant.start(self._trainer)
         elif {Role.FACILITY, Role.FORWARDER} & roles:
             await self._consultant.start()
+
+    async def drain(self) -> None:
+        """Finish the queries in progress, for at most `drain_s`, and take no new ones."""
+        if self._roles is not None:
+            await self._roles.drain(self._config.drain_s)
 
     async def close(self) -> None:
         """Leave the network. Unfinished work is lost; unsent reports stay on disk."""

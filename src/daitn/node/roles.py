@@ -238,6 +238,14 @@ class Roles:
         if self._verifier is not None:
             await self._verifier.start()
 
+    async def drain(self, timeout_s: float) -> None:
+        """Finish the queries in progress, for at most `timeout_s`, and take no new ones.
+
+        All of them go on meanwhile: a query of the gateway may still need the others.
+        """
+        parts = (self._gateway, self.forwarder, self._facility)
+        await asyncio.gather(*(part.drain(timeout_s) for part in parts if part is not None))
+
     async def close(self) -> None:
         await self._tasks.close()
         for part in (

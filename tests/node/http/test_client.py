@@ -206,6 +206,28 @@ async def test_a_kept_connection_that_ends_without_a_word_is_replaced(word: byte
         assert connections == (1 if word else 2)
 
 
+@pytest.mark.parametrize("closing", [b"", b"connection: close\r\n"])
+async def test_a_kept_connection_that_timed_out_is_replaced_once(closing: bytes) -> None:
+    kept = HEAD + b"content-length: 2\r\n\r\nok"
+    late = b"HTTP/1.1 408 Request Timeout\r\n" + closing + b"content-length: 4\r\n\r\nlate"
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await request(reader)
+        writer.write(kept if connections == 1 else late)
+        await request(reader)
+        writer.write(late)
+        await reader.read()
+
+    async with talking(talk) as address, client() as http:
+        assert await whole(await asked(http, address)) == b"ok"
+        answer = await asked(http, address)
+        assert (answer.status, await whole(answer)) == (408, b"late")
+        assert connections == 2
+
+
 async def test_a_new_connection_that_ends_without_a_word_is_not_replaced() -> None:
     connections = 0
 

@@ -27,6 +27,7 @@ from tests.node.http.scene import exchange, server
 
 MOST = 1 << 20
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+POST = b"POST /a HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
@@ -59,12 +60,12 @@ def bodies(said: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (b"POST /a HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi", b"POST /a hi"),
-        (b"POST /a HTTP/1.1\r\n" + CHUNKED + b"2\r\nhi\r\n0\r\n\r\n", b"POST /a hi"),
-        (b"GET /a%20b?c=d HTTP/1.1\r\n\r\n", b"GET /a b "),
-        (b"GET http://host/a?b HTTP/1.1\r\n\r\n", b"GET /a "),
-        (b"GET * HTTP/1.1\r\n\r\n", b"GET * "),
-        (b"DELETE / HTTP/1.1\r\n\r\n", b"DELETE / "),
+        (POST + b"content-length: 2\r\n\r\nhi", b"POST /a hi"),
+        (POST + CHUNKED + b"2\r\nhi\r\n0\r\n\r\n", b"POST /a hi"),
+        (b"GET /a%20b?c=d HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /a b "),
+        (b"GET http://host/a?b HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /a "),
+        (b"GET * HTTP/1.1\r\nhost: x\r\n\r\n", b"GET * "),
+        (b"DELETE / HTTP/1.1\r\nhost: x\r\n\r\n", b"DELETE / "),
     ],
 )
 @pytest.mark.parametrize("cut", [False, True])
@@ -81,7 +82,7 @@ async def test_an_answer_says_what_it_must() -> None:
             assert answer.headers["x-said"] == "grüß"
             assert answer.headers["content-length"] == "9"
             assert answer.headers["date"].endswith(" GMT")
-        said = await exchange(http, b"HEAD /a HTTP/1.1\r\n\r\n", LAST)
+        said = await exchange(http, b"HEAD /a HTTP/1.1\r\nhost: x\r\n\r\n", LAST)
         assert said.count(b"HTTP/1.1 200 OK") == 2
         assert b"content-length: 8" in said
         assert b"HEAD /a" not in said
@@ -99,7 +100,8 @@ async def test_requests_sent_ahead_are_answered_in_order() -> None:
         return await echo(request)
 
     sent = b"".join(
-        b"POST /%d HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi" % number for number in range(50)
+        b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi" % number
+        for number in range(50)
     )
     async with server(one_by_one) as http:
         said = bodies(await exchange(http, sent[:700], sent[700:] + LAST, pause_s=0.01))
@@ -113,16 +115,16 @@ async def test_requests_sent_ahead_are_answered_in_order() -> None:
         (b"GET / HTTP/2.0\r\n\r\n", 400),
         (b"GET /\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nhost: x\n\n", 400),
-        (b"GET / HTTP/1.1\r\na : b\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\na: b\r\n c\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\na", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nz\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: x\r\na : b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: x\r\na: b\r\n c\r\n\r\n", 400),
+        (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\nab", 400),
+        (POST + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\na", 400),
+        (POST + b"content-length: -1\r\n\r\n", 400),
+        (POST + b"transfer-encoding: gzip\r\n\r\n", 400),
+        (POST + b"transfer-encoding: chunked\r\n\r\nz\r\n", 400),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * (8 * MAX_HEAD_BYTES), 431),
         (b"GET /" + b"y" * (8 * MAX_HEAD_BYTES), 431),
-        (b"POST / HTTP/1.1\r\n" + CHUNKED + b"1;aaaaaaaaaaaa\r\nx\r\n" * 90_000, 400),
+        (POST + CHUNKED + b"1;aaaaaaaaaaaa\r\nx\r\n" * 90_000, 400),
     ],
 )
 async def test_what_is_no_request_is_told_and_ends_the_connection(sent: bytes, status: int) -> None:
@@ -137,9 +139,9 @@ async def test_what_is_no_request_is_told_and_ends_the_connection(sent: bytes, s
 
 async def test_a_body_that_is_too_large_is_refused_and_not_read() -> None:
     async with server(echo) as http:
-        said = await exchange(http, b"POST / HTTP/1.1\r\ncontent-length: 9999999\r\n\r\nx")
+        said = await exchange(http, POST + b"content-length: 9999999\r\n\r\nx")
         assert said.startswith(b"HTTP/1.1 413 ")
-        head = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = POST + b"transfer-encoding: chunked\r\n\r\n"
         chunk = b"%x\r\n%b\r\n" % (1 << 16, b"x" * (1 << 16))
         said = await exchange(http, head, *[chunk] * 32)
         assert said.startswith(b"HTTP/1.1 413 ")
@@ -155,7 +157,7 @@ async def test_a_body_that_nobody_reads_is_not_held() -> None:
         port = int(http.endpoint.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         size = 64 << 20
-        writer.write(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        writer.write(POST + b"content-length: %d\r\n\r\n" % size + b"x" * size)
         await asyncio.sleep(0.2)
         (connection,) = connections(http)
         assert len(connection.cycle.body) < 8 * HIGH_WATER
@@ -164,7 +166,7 @@ async def test_a_body_that_nobody_reads_is_not_held() -> None:
 
 
 async def test_who_waits_to_be_told_to_go_on_is_told() -> None:
-    head = b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+    head = POST + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n"
     async with server(echo) as http:
         said = await exchange(http, head, b"hi", LAST, pause_s=0.05)
         assert said.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
@@ -176,11 +178,11 @@ async def test_an_upgrade_is_not_made() -> None:
     upgrade = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
     async with server(echo) as http:
         for length, body in ((b"", b""), (b"content-length: 2\r\n", b"hi")):
-            sent = b"POST /a HTTP/1.1\r\n" + upgrade + length + b"\r\n" + body
+            sent = POST + upgrade + length + b"\r\n" + body
             for parts in ([sent + LAST], [sent[:30], sent[30:], LAST]):
                 said = await exchange(http, *parts, pause_s=0.01)
                 assert bodies(said) == [b"POST /a " + body, b"GET /last "]
-        many = (b"GET /a HTTP/1.1\r\n" + upgrade + b"\r\n") * 2000
+        many = (GET[:-2] + upgrade + b"\r\n") * 2000
         assert len(bodies(await exchange(http, many + LAST))) == 2001
         assert (await exchange(http, b"CONNECT a:1 HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 400")
 
@@ -324,7 +326,7 @@ async def test_half_a_head_is_given_up_sooner_than_an_idle_connection(
 
 async def test_half_a_body_is_told_and_its_handler_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_connection, "BODY_TIMEOUT_S", 0.2)
-    head = b"POST /a HTTP/1.1\r\ncontent-length: 900\r\n\r\n"
+    head = POST + b"content-length: 900\r\n\r\n"
     async with server(echo) as http:
         said = await exchange(http, head, *[b"x"] * 20, pause_s=0.03)
         assert said.startswith(b"HTTP/1.1 408 ")

@@ -8,6 +8,8 @@ import msgspec
 
 __all__ = ["GatewayConfig", "KeyConfig"]
 
+_ORIGIN = r"^(\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+)$"
+
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key that a gateway gives out for its own owner; other owners make tokens."""
@@ -44,3 +46,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Needs the role `forwarder`."""
     max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 2000
     """Queries in progress; more are rejected."""
+    origins: tuple[Annotated[str, msgspec.Meta(pattern=_ORIGIN)], ...] = ()
+    """Web pages whose scripts may ask (CORS), by their origin, for instance
+    `https://app.example.org`; `*`: all. Without `needs_token` or `keys` such a page asks in the
+    name of the site's owner from every browser that reaches the gateway."""

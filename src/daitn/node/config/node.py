@@ -54,6 +54,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     longest_s: Annotated[float, msgspec.Meta(gt=0.0)] = 86_400.0
     """Longest that one visit or measurement may take, in seconds. Work that is estimated to take
     longer is refused, and work that does is ended."""
+    drain_s: Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)] = 30.0
+    """Longest that a gateway, facility or forwarder which is told to stop (SIGTERM) still takes for
+    the queries in progress. A second SIGTERM ends it at once."""
     sandbox: SandboxConfig = SandboxConfig()
     """What recipes run in, see below."""
     recipes: tuple[str, ...] = ()

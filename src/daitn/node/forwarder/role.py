@@ -49,6 +49,7 @@ __all__ = ["ForwarderRole"]
 log = logging.getLogger(__name__)
 
 OFFERED_EVERY_S = 0.25
+DRAIN_LOOKED_AT_S = 0.05
 """How often the site's offers are refreshed."""
 TRACE_TIMEOUT_S = 2.0
 """For a forwarder on an object's path to report its entries."""
@@ -90,6 +91,7 @@ class ForwarderRole:
         self._advised_at_s = float("-inf")
         self._links: ZenohAdjacency | None = None
         self._subscription: Registration | None = None
+        self._draining = False
         self._tasks = Tasks()
 
     def provide(
@@ -116,6 +118,15 @@ class ForwarderRole:
         log.info("listening for neighbours at %s", ", ".join(self._links.endpoints))
         self._subscription = await self._fabric.subscribe(keys.center_advice(), self._on_advice)
         self._tasks.repeat(self._refresh_offers, "offers")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Offer nothing any more, and finish what is served here and what this site has sent, for
+        at most `timeout_s`. Objects that only pass through find another way."""
+        self._draining = True
+        self._offer()
+        until_s = time.monotonic() + timeout_s
+        while self.runtime.busy and time.monotonic() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_LOOKED_AT_S)
 
     async def close(self) -> None:
         """Close the links; neighbours notice at once."""
@@ -149,9 +160,12 @@ class ForwarderRole:
 
     async def _refresh_offers(self) -> None:
         self._apply()
-        offered = [offer for offers in self._offers for offer in offers()]
-        self.runtime.offer((home(self._site), *offered))
+        self._offer()
         await asyncio.sleep(OFFERED_EVERY_S)
+
+    def _offer(self) -> None:
+        offered = [] if self._draining else [offer for of in self._offers for offer in of()]
+        self.runtime.offer((home(self._site), *offered))
 
     # Advice and settings
 

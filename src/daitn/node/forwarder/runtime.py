@@ -107,6 +107,11 @@ class ForwarderRuntime:
         for neighbour in self._costs_s:  # Their links came up before.
             self._greet(neighbour)
 
+    @property
+    def busy(self) -> bool:
+        """Whether an object is served here, or an object of this site is under way."""
+        return bool(self._awaited) or len(self._services_running) > 0
+
     async def close(self) -> None:
         """Stop serving and waiting."""
         if self._timer is not None:

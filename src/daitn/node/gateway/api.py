@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.auth import Doorkeeper
 from daitn.node.gateway.context import Caller
+from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.headers import PeerHeader
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.http import HttpServer, Reply, Request, Response
-from daitn.node.http.api import error_response, json_response, read_body
+from daitn.node.http.api import (
+    error_response,
+    health_response,
+    json_response,
+    plain_path,
+    read_body,
+    wrong_method,
+)
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
@@ -32,8 +40,11 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 60.0
 """Time limit for a request body: 4 MiB at 70 kB/s."""
 _MODELS = "/v1/models"
+_HEALTH = ("/healthz", "/readyz")
 
 Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
+Health = Callable[[bool], tuple[Sequence[str], Mapping[str, object]]]
+"""What hinders the gateway, and its figures. Asked whether it is ready: to take queries now."""
 
 
 class GatewayApi:
@@ -46,7 +57,7 @@ class GatewayApi:
         admit: Callable[[str, float], SiteId],
         serve: Serve,
         models: Callable[[str], Mapping[str, str]],
-        health: Callable[[], dict[str, object]],
+        health: Health,
         doorkeeper: Doorkeeper,
         askers: Askers | None,
     ) -> None:
@@ -57,16 +68,23 @@ class GatewayApi:
         self._health = health
         self._doorkeeper = doorkeeper
         self._askers = askers
-        self._server = HttpServer(config.listen, "gateway.listen", self._handle, tls)
+        self._cors = Cors(config.origins)
+        self._server = HttpServer(
+            config.listen, "gateway.listen", self._handle, tls, advertise=config.advertise
+        )
 
     @property
     def url(self) -> str:
-        """The server's address, once it listens."""
-        return self._server.endpoint
+        """The server's address for others, once it listens."""
+        return self._server.published
 
     async def start(self) -> None:
         """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """See `HttpServer`."""
+        await self._server.drain(timeout_s)
 
     async def close(self) -> None:
         """Stop serving."""
@@ -74,10 +92,13 @@ class GatewayApi:
 
     async def _handle(self, request: Request) -> Reply:
         try:
-            api = PATHS.get(request.path)
+            if permission := self._cors.admit(request):
+                return permission
+            path = plain_path(request)
+            api = PATHS.get(path)
             if api is not None:
                 return await self._handle_query(request, api)
-            return self._handle_other(request)
+            return self._handle_other(request, path)
         except ApiError as error:
             return error_response(error)
         except (asyncio.CancelledError, ConnectionError):
@@ -88,21 +109,20 @@ class GatewayApi:
 
     async def _handle_query(self, request: Request, api: Api) -> Reply:
         if request.method != "POST":
-            raise _wrong_method(request, "POST")
+            raise wrong_method(request, "POST")
         caller = self._caller(request)
         body = await read_body(request, self._config.max_body_bytes, BODY_TIMEOUT_S)
         began_s = time.perf_counter()
         parsed = read_request(api, body, request.raw_headers)
         return await self._serve(request, caller, parsed, began_s)
 
-    def _handle_other(self, request: Request) -> Response:
-        path = request.path
-        if path == "/healthz":
-            return json_response(self._health())
-        if path != _MODELS and not path.startswith(_MODELS + "/"):
+    def _handle_other(self, request: Request, path: str) -> Response:
+        if path not in _HEALTH and path != _MODELS and not path.startswith(_MODELS + "/"):
             raise ApiError(404, "not_found", f"nothing is served at {path}")
-        if request.method != "GET":
-            raise _wrong_method(request, "GET")
+        if request.method not in ("GET", "HEAD"):
+            raise wrong_method(request, "GET", "HEAD")
+        if path in _HEALTH:
+            return health_response(*self._health(path == "/readyz"))
         models = {AUTO: "", **self._models(self._caller(request).owner)}
         if path == _MODELS:
             return json_response(model_list(models))
@@ -136,7 +156,3 @@ class GatewayApi:
             query=headers.get(PeerHeader.QUERY, ""),
             asked_at=headers.get(PeerHeader.ASKED_AT, ""),
         )
-
-
-def _wrong_method(request: Request, method: str) -> ApiError:
-    return ApiError(405, "method_not_allowed", f"{request.path} needs {method}")

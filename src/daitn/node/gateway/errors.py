@@ -12,6 +12,7 @@ __all__ = [
     "internal",
     "overloaded",
     "status_of",
+    "stopping",
     "unavailable",
 ]
 
@@ -37,6 +38,11 @@ def internal() -> ApiError:
 def unavailable(message: str) -> ApiError:
     """Every deployment that may answer failed or is unreachable."""
     return ApiError(503, "unavailable", message, retry_after_s=RETRY_AFTER_S)
+
+
+def stopping() -> ApiError:
+    """The gateway takes no more queries, or gives one up, because it stops."""
+    return unavailable("this gateway is stopping")
 
 
 def deadline_passed(deadline_s: float) -> ApiError:

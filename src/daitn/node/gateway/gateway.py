@@ -34,6 +34,7 @@ from daitn.node.gateway.errors import (
     internal,
     overloaded,
     status_of,
+    stopping,
     unavailable,
 )
 from daitn.node.gateway.failover import FailoverProxy
@@ -66,6 +67,10 @@ log = logging.getLogger(__name__)
 GC_THRESHOLDS = (10_000, 20, 20)
 """Garbage collection thresholds: allocations per young collection, and young and middle collections
 per collection of the next generation."""
+STUCK_AFTER_S = 60.0
+"""A full gateway in which no query ends for this long is stuck."""
+CUT_WITHIN_S = 2.0
+"""How long it may take to tell clients that their queries are cut, as the gateway stops."""
 MIN_TOPIC_CONFIDENCE = 0.5
 """A topic found with less confidence is more likely wrong than right."""
 
@@ -118,6 +123,11 @@ class Gateway:
         self._seed = zlib.crc32(site.encode()) << 32
         self._query_count = 0
         self._in_flight = 0
+        self._moved_at_s = time.monotonic()
+        """When a query last began or ended."""
+        self._timers: set[asyncio.Timeout] = set()
+        """Of the queries in progress."""
+        self._draining = self._cutting = False
         self._upstream: Upstream | None = None
         self._plans: PlanExecutor | None = None
 
@@ -133,6 +143,17 @@ class Gateway:
         gc.set_threshold(*GC_THRESHOLDS)
         keep_freed_arrays()
 
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new queries, and finish those in progress. What `timeout_s` does not suffice for
+        ends with an error."""
+        self._draining = True
+        await self._api.drain(timeout_s)
+        self._cutting = True
+        now_s = asyncio.get_running_loop().time()
+        for timer in tuple(self._timers):
+            timer.reschedule(now_s)
+        await self._api.drain(CUT_WITHIN_S)
+
     async def close(self) -> None:
         """Take no new queries, and close soon."""
         await self._api.close()
@@ -141,7 +162,7 @@ class Gateway:
 
     def descriptor(self) -> GatewayDescriptor:
         """The gateway's part of the node's descriptor, once it listens."""
-        return GatewayDescriptor(endpoint=self._config.advertise or self._api.url)
+        return GatewayDescriptor(endpoint=self._api.url)
 
     def demand(self, now_s: float) -> Demand:
         """The demand at this gateway, smoothed."""
@@ -165,6 +186,7 @@ class Gateway:
         query = self._new_query(caller, parsed, began_s, full)
         writer = ResponseWriter(request, query, self._topology)
         self._in_flight += 1
+        self._moved_at_s = time.monotonic()
         try:
             response = await self._answer(query, writer, full)
         except (asyncio.CancelledError, ConnectionError):
@@ -172,12 +194,16 @@ class Gateway:
             raise
         finally:
             self._in_flight -= 1
+            self._moved_at_s = time.monotonic()
         return response
 
     async def _answer(self, query: RequestContext, writer: ResponseWriter, full: bool) -> Reply:
         assert self._plans is not None
         deadline_s = query.intent.constraints.deadline_s
+        timer = asyncio.timeout(deadline_s)
         try:
+            if self._draining:
+                raise stopping()
             if full:
                 raise overloaded("this gateway is full")
             self._budget.deposit(time.monotonic())
@@ -194,20 +220,21 @@ class Gateway:
                 if query.intent.constraints.choose_only:
                     return self._choose(query)
                 pending = self._plans.answer(query, writer)
-            if deadline_s is None:
+            async with timer:
+                self._timers.add(timer)
                 response = await pending
-            else:
-                async with asyncio.timeout(deadline_s):
-                    response = await pending
         except ApiError as error:
             return await self._fail(query, writer, error)
         except TimeoutError:
-            return await self._fail(query, writer, deadline_passed(deadline_s or 0.0))
+            late = stopping() if self._cutting else deadline_passed(deadline_s or 0.0)
+            return await self._fail(query, writer, late)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("query %s failed", query.id)
             return await self._fail(query, writer, internal())
+        finally:
+            self._timers.discard(timer)
         answered, row = response.status == 200, query.outcome.row
         if answered and row >= 0:
             self._affinity.record(query.intent, query.snapshot.rows[row].id)
@@ -304,6 +331,9 @@ class Gateway:
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
         now_s, intent, outcome = clock.now_s(), query.intent, query.outcome
+        if outcome.recorded:  # A client may leave while it is told how its query ended.
+            return
+        outcome.recorded = True
         seconds = time.perf_counter() - query.began_s
         tokens_out = None if status is QueryStatus.SHED else outcome.tokens_out
         if query.caller.relayed_by is None:
@@ -347,8 +377,19 @@ class Gateway:
             if available[index]
         }
 
-    def _health(self) -> dict[str, object]:
-        return {"status": "ok", "site": self._site, "in_flight": self._in_flight}
+    def _health(self, ready: bool) -> tuple[list[str], dict[str, object]]:
+        in_flight, most = self._in_flight, self._config.max_in_flight
+        full, problems = in_flight >= most, []
+        still_s = time.monotonic() - self._moved_at_s
+        if full and still_s >= STUCK_AFTER_S:
+            problems.append(f"{in_flight} queries are in progress; none ended for {still_s:.0f} s")
+        if ready and self._draining:
+            problems.append("the gateway is stopping")
+        if ready and full:
+            problems.append(f"the gateway is full: {in_flight} queries are in progress")
+        if ready and self._packets is None and not self._topology.snapshot().columns.there.any():
+            problems.append("no deployment is available")
+        return problems, {"site": self._site, "in_flight": in_flight, "max_in_flight": most}
 
 
 def _doorkeeper(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -10,7 +12,38 @@ from daitn.node.http import BodyTooLarge, Request, Response
 from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 
-__all__ = ["error_response", "json_response", "read_body"]
+__all__ = [
+    "error_response",
+    "health_response",
+    "json_response",
+    "plain_path",
+    "read_body",
+    "wrong_method",
+]
+
+_SLASHES = re.compile("/+")
+
+
+def plain_path(request: Request) -> str:
+    """The path without the doubled and trailing slashes that come of joining it to a base URL."""
+    path = request.path
+    if "//" in path or path.endswith("/"):
+        return _SLASHES.sub("/", path).removesuffix("/") or "/"
+    return path
+
+
+def wrong_method(request: Request, *methods: str) -> ApiError:
+    """The path has these methods only."""
+    request.add_header("allow", ", ".join(methods))  # RFC 9110, 15.5.6.
+    return ApiError(405, "method_not_allowed", f"{plain_path(request)} needs {methods[0]}")
+
+
+def health_response(problems: Sequence[str], figures: Mapping[str, object]) -> Response:
+    """How a server is: 503 if it has `problems`. `figures` stand beside them."""
+    status = "failing" if problems else "ok"
+    response = json_response({"status": status, "problems": problems, **figures})
+    response.status = 503 if problems else 200
+    return response
 
 
 def error_response(error: ApiError) -> Response:

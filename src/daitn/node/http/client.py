@@ -29,6 +29,9 @@ __all__ = ["Address", "HttpClient", "read_address"]
 _SECOND_ADDRESS_AFTER_S = 0.25
 """Between attempts on a host with several addresses, as RFC 8305 recommends."""
 
+_REQUEST_TIMEOUT = 408
+"""The server did not get the request as a whole, so it may be repeated."""
+
 
 class Address(NamedTuple):
     """A server and the path prefix of its API."""
@@ -87,7 +90,8 @@ class HttpClient:
         object, then close it.
 
         `path` starts with a slash and holds printable ASCII only. A pooled connection that the
-        server has closed is stale; the request then goes out over a new one.
+        server has closed, or gives up as idle (408, RFC 9110, 15.5.9), is stale; the request then
+        goes out over a new one.
 
         Raises `ConnectError`, `ServerTimeout` if nothing arrives for `silence_timeout_s` or the
         server takes nothing of the request, `ConnectionBroken`, and `ValueError` for malformed
@@ -102,9 +106,13 @@ class HttpClient:
         pooled = self._pool.take(address[:3])
         if pooled is not None:
             try:
-                return await pooled.send(message, silence_timeout_s)
+                response = await pooled.send(message, silence_timeout_s)
             except StaleConnection:
                 pass  # The server usually closed it before the request arrived.
+            else:
+                if response.status != _REQUEST_TIMEOUT:
+                    return response
+                response.close()
         connection = await self._connect(address)
         return await connection.send(message, silence_timeout_s)
 

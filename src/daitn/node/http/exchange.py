@@ -45,6 +45,7 @@ class Request:
     """One request, whose body is still to be read."""
 
     __slots__ = (
+        "_added",
         "_headers",
         "_receive",
         "_scope",
@@ -69,6 +70,7 @@ class Request:
         self._scope = scope
         self._receive = receive
         self._headers: dict[str, str] | None = None
+        self._added: Headers = []
 
     @property
     def headers(self) -> dict[str, str]:
@@ -105,10 +107,15 @@ class Request:
             more = message["more_body"]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def add_header(self, name: str, value: str) -> None:
+        """Add a header to the response, whatever it will be."""
+        self._added += _encoded({name: value})
+
     async def respond(self, response: Response) -> None:
         """Send a whole response. Raises `ValueError` for malformed headers."""
         headers = _encoded(response.headers)
-        headers.append((b"content-length", b"%d" % len(response.body)))
+        if response.status != 204:  # RFC 9110, 8.6.
+            headers.append((b"content-length", b"%d" % len(response.body)))
         await self.start_response(response.status, headers)
         await self.send({"type": "http.response.body", "body": response.body})
 
@@ -119,6 +126,7 @@ class Request:
     async def start_response(self, status: int, headers: Headers) -> None:
         """Send the head of the response."""
         self.response_started = True
+        headers += self._added
         if not self.complete:
             headers.append(_CLOSE)
         if self.method != "HEAD":  # A response to HEAD has no body to wait for.

@@ -5,9 +5,18 @@ llhttp does the parsing, through `httptools`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["HIGH_WATER", "MAX_HEAD_BYTES", "OVERHEAD_PER_BODY_BYTE", "header_lines", "read_headers"]
+__all__ = [
+    "HIGH_WATER",
+    "MAX_HEAD_BYTES",
+    "OVERHEAD_PER_BODY_BYTE",
+    "BadRequest",
+    "check_head",
+    "header_lines",
+    "read_headers",
+]
 
 MAX_HEAD_BYTES = 1 << 16
 """A request here needs less than a tenth of it; nginx allows half."""
@@ -16,6 +25,59 @@ OVERHEAD_PER_BODY_BYTE = 9
 ends, with some slack. Any more is padding in extensions or trailers."""
 HIGH_WATER = 1 << 18
 """Received bytes that a slow reader may leave; at this limit the sender is paused."""
+
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]+)(:\d*)?", re.ASCII)
+"""`uri-host [":" port]` of RFC 9110, 7.2, not empty. What is in brackets may be no address."""
+
+
+class BadRequest(ValueError):
+    """A request that the server may not, or cannot, carry out. `status`: of the response."""
+
+    def __init__(self, problem: str, status: int = 400) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check what llhttp leaves to the server of HTTP `version`. Names are in lower case.
+
+    Raises `BadRequest`.
+    """
+    if version not in ("1.1", "1.0"):
+        raise BadRequest(f"HTTP/{version} is not supported")
+    hosts = 0
+    codings = expected = b""
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value):
+                raise BadRequest("the header host names no host")
+        elif name == b"transfer-encoding":
+            codings += b"," + value
+        elif name == b"expect":
+            expected += b"," + value
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise BadRequest("a request has one header host")
+    if codings:
+        _check_codings(version, _members(codings))
+    # RFC 9110, 10.1.1: a client of HTTP/1.0 expects nothing.
+    if version == "1.1" and set(_members(expected)) - {b"100-continue"}:
+        raise BadRequest("only 100-continue can be expected", 417)
+
+
+def _check_codings(version: str, codings: list[bytes]) -> None:
+    """RFC 9112, 6.1 and 6.3."""
+    if version == "1.0":
+        raise BadRequest("HTTP/1.0 has no transfer-encoding")
+    if codings[-1:] != [b"chunked"] or codings.count(b"chunked") > 1:
+        raise BadRequest("a transfer-encoding ends with chunked, once")
+    if len(codings) > 1:
+        raise BadRequest("only the transfer-encoding chunked is supported", 501)
+
+
+def _members(value: bytes) -> list[bytes]:
+    """The members of a list (RFC 9110, 5.6.1), in lower case."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
 
 
 def header_lines(headers: Mapping[str, str]) -> str:

@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from daitn.identity.tls import serving
+from daitn.node.http.client import read_address
 from daitn.node.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
 from daitn.objects.errors import InvalidInput
 
@@ -18,7 +22,10 @@ __all__ = ["HttpServer"]
 
 _BACKLOG = 1024
 _SHUTDOWN_TIMEOUT_S = 2
-"""Requests still running after this long are cut off; gateways then ask another facility."""
+"""What still runs this long after `close` is cut off; gateways then ask another facility."""
+_LOOKED_AT_S = 0.05
+"""Interval at which `drain` looks whether anything is under way."""
+_CLOSE = (b"connection", b"close")
 
 
 class _Uvicorn(uvicorn.Server):
@@ -27,41 +34,99 @@ class _Uvicorn(uvicorn.Server):
         """The node handles signals."""
         yield
 
+    def drain(self) -> None:
+        """Close each connection with its next response."""
+        self.config.encoded_headers.append(_CLOSE)  # Of all responses, within a second.
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        for connection in self._connections:
+            connection.drain()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any response is under way."""
+        return any(connection.busy for connection in self._connections)
+
+    @property
+    def _connections(self) -> list[ServerConnection]:
+        return [cast(ServerConnection, one) for one in self.server_state.connections]
+
 
 class HttpServer:
     """Serves `handler`, and cancels it when its client disconnects."""
 
-    def __init__(self, listen: str, field: str, handler: Handler, tls: str = "") -> None:
+    def __init__(
+        self,
+        listen: str,
+        field: str,
+        handler: Handler,
+        tls: str = "",
+        *,
+        advertise: str = "",
+        write_timeout_s: float | None = None,
+    ) -> None:
         """`listen`: `host:port`, or `https://host:port` with TLS; port 0 picks a free one. `field`
-        names the setting in errors. `tls`: folder with the server's certificate."""
+        names the setting in errors. `tls`: folder with the server's certificate. `advertise`: the
+        URL that others use, if `listen` does not tell it. `write_timeout_s`: see
+        `ServerConnection`."""
         self._listen = listen
         self._field = field
         self._handler = handler
         self._tls = tls
-        self._server: uvicorn.Server | None = None
+        self._connection = partial(ServerConnection, write_timeout_s=write_timeout_s)
+        self._advertise = advertise
+        self._server: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
         self.endpoint = ""
         """`http://host:port` or `https://host:port`, once it listens."""
+        self.published = ""
+        """The same for others: never an address that nobody can connect to."""
 
     async def start(self) -> None:
-        """Listen. Raises `InvalidInput` with the field for an address that it cannot use."""
+        """Listen. Raises `InvalidInput` with the field for an address that it, or others, cannot
+        use."""
         address = self._listen.removeprefix("https://")
         encrypted = address != self._listen
         host, _, port = address.rpartition(":")
         if not (host and port.isdecimal() and int(port) < 65536):
             raise self._invalid(f"{self._listen!r} is not an address")
+        host = host.strip("[]")
+        advertised = _checked(self._advertise, self._field)
         tls: dict[str, Any] = {}
         if encrypted:
             context = serving(self._tls)
             tls["ssl_context_factory"] = lambda *_: context
         try:
-            sockets = await _bind(host.strip("[]"), int(port))
+            sockets = await _bind(host, int(port))
         except OSError as error:
             raise self._invalid(f"cannot listen on {self._listen}: {error.strerror}") from None
+        bound_host, bound_port = sockets[0].getsockname()[:2]
+        if not advertised and ip_address(bound_host).is_unspecified:
+            for one in sockets:
+                one.close()
+            raise InvalidInput(
+                f"nobody can connect to {host}",
+                field=_advertise_field(self._field),
+                fix="state the URL at which others reach it, for instance "
+                f"http://{socket.gethostname()}:{bound_port}",
+            )
         self._server = _Uvicorn(self._config(tls))
         self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
         scheme = "https" if encrypted else "http"
-        self.endpoint = f"{scheme}://{host}:{sockets[0].getsockname()[1]}"
+        in_url = f"[{host}]" if ":" in host else host
+        self.endpoint = f"{scheme}://{in_url}:{bound_port}"
+        self.published = advertised or self.endpoint
+
+    async def drain(self, timeout_s: float) -> None:
+        """Return when nothing is under way, or after `timeout_s`.
+
+        From now on each response closes its connection; requests are answered until `close`.
+        """
+        if self._server is None:
+            return
+        self._server.drain()
+        until_s = asyncio.get_running_loop().time() + timeout_s
+        while self._server.busy and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOKED_AT_S)
 
     async def close(self) -> None:
         """Stop serving. Closing twice is harmless."""
@@ -77,9 +142,9 @@ class HttpServer:
 
     def _config(self, tls: dict[str, Any]) -> uvicorn.Config:
         """One protocol and no middleware; `ServerConnection` logs failures."""
-        return uvicorn.Config(
+        config = uvicorn.Config(
             self._handler,  # `ServerConnection` takes it as its handler.
-            http=ServerConnection,
+            http=cast(type[asyncio.Protocol], self._connection),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -93,6 +158,8 @@ class HttpServer:
             timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
             **tls,
         )
+        config.load()
+        return config
 
     def _invalid(self, problem: str) -> InvalidInput:
         return InvalidInput(
@@ -100,6 +167,36 @@ class HttpServer:
             field=self._field,
             fix="name a free address of this machine, for instance 127.0.0.1:0",
         )
+
+
+def _advertise_field(field: str) -> str:
+    return field.replace("listen", "advertise")
+
+
+def _checked(advertise: str, field: str) -> str:
+    """The URL, without a trailing slash. Raises `InvalidInput` if nobody can connect to it."""
+    if not advertise:
+        return ""
+    try:
+        address, parts = read_address(advertise), urlsplit(advertise)
+        usable = parts.port != 0 and not (parts.query or parts.fragment or "@" in parts.netloc)
+        usable = usable and not _is_unspecified(address.host)
+    except ValueError:
+        usable = False
+    if usable:
+        return advertise.rstrip("/")
+    raise InvalidInput(
+        f"nobody can connect to {advertise!r}",
+        field=_advertise_field(field),
+        fix="state the URL at which others reach the server, for instance https://ai.example.org",
+    )
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return not host.strip("0.")  # `0` and `0.0` are addresses too, to some.
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:

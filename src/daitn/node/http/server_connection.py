@@ -1,27 +1,38 @@
 """One connection of the HTTP server: uvicorn's, with limits that uvicorn lacks.
 
-uvicorn limits neither the size of a head nor the time that it takes, drops the body of an upgrade
-request, closes while the client is still sending, and lets a handler run on after its client has
-disconnected.
+uvicorn limits neither the size of a head, nor the time that it takes, nor the time that a client
+takes to read. It leaves parts of RFC 9112 unchecked, drops the body of an upgrade request, closes
+while the client is still sending or once it has sent all, and lets a handler run on after its
+client has disconnected.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import socket
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from daitn.node.http.exchange import Reply, Request, Response, Scope
-from daitn.node.http.framing import MAX_HEAD_BYTES, OVERHEAD_PER_BODY_BYTE
+from daitn.node.http.framing import (
+    MAX_HEAD_BYTES,
+    OVERHEAD_PER_BODY_BYTE,
+    BadRequest,
+    check_head,
+)
 
-__all__ = ["KEEPALIVE_S", "Handler", "ServerConnection"]
+__all__ = ["KEEPALIVE_S", "WRITE_TIMEOUT_S", "Handler", "ServerConnection"]
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +43,19 @@ HEAD_TIMEOUT_S = 10.0
 """How long a head may take from its first byte, and a connection to send that."""
 BODY_TIMEOUT_S = 120.0
 """How long a body may take: 10 MB at 0.1 MB/s."""
+WRITE_TIMEOUT_S = 30.0
+"""A client that takes less than `WRITE_LEAST_BYTES` of what awaits it in this time has hung."""
+WRITE_LEAST_BYTES = 1 << 14
+"""Or all that is left. 500 bytes a second: a tenth of the slowest mobile networks."""
 MOST_CONNECTIONS = 4096
 """Of one server. Beyond them, the one that has been idle or incomplete longest is closed."""
 _DRAIN_S = 2.0
 """How long input is read and discarded after a response that ends the connection: closing at once
 would destroy the response for a client that is still sending."""
+
+_FIRST_LOOK_S = 0.02
+"""How long after a client's end of input it is looked whether the client is still there, for the
+first time; the intervals double."""
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -50,13 +69,16 @@ class ServerConnection(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        write_timeout_s: float | None = None,
     ) -> None:
-        """`config.app`: the `Handler`."""
+        """`config.app`: the `Handler`. `write_timeout_s`: instead of `WRITE_TIMEOUT_S`."""
         super().__init__(config, server_state, app_state, _loop)
         self._handler = cast(Handler, config.app)
         self.app = self._answer
         self._task: asyncio.Task[Any] | None = None
-        self._answering_scope: Scope | None = None
+        self._answered: RequestResponseCycle | None = None
+        """The request that `_task` answers; `cycle` is the latest one."""
         self._receiving_body = False
         """Whether the latest request's body is still arriving."""
         self._fault: tuple[int, str] | None = None
@@ -68,7 +90,30 @@ class ServerConnection(HttpToolsProtocol):
         self._head_since_s: float | None = self._idle_since_s
         """When the head that is arriving began; none while none is. The first is awaited."""
         self._body_since_s = 0.0
-        self._timer = self.loop.call_later(_check_interval_s(), self._check_times)
+        self._write_timeout_s = write_timeout_s or WRITE_TIMEOUT_S
+        self._unsent = 0
+        """Bytes that awaited the client when it last took its share of them; 0: it takes all."""
+        self._taken_at_s = 0.0
+        """When that was."""
+        self._ended = False
+        """Whether the client has sent all."""
+        self._look: asyncio.TimerHandle | None = None
+        """The next look whether a client that has sent all is still there."""
+        self._timer = self.loop.call_later(self._check_interval_s(), self._check_times)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is still to be made, or to be sent."""
+        return self._answering or self._wrapped.get_write_buffer_size() > 0
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def drain(self) -> None:
+        """Close after the response under way, and tell the client so if it can still be told."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def complete(self, scope: Scope) -> bool:
         return not self._receiving_body or scope is not self.scope
@@ -96,6 +141,8 @@ class ServerConnection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._wrapped.end()
         self._timer.cancel()
+        if self._look is not None:
+            self._look.cancel()
         self.pipeline.clear()
         if self._task is not None:
             self._task.cancel()
@@ -113,23 +160,60 @@ class ServerConnection(HttpToolsProtocol):
                 except httptools.HttpParserUpgrade as upgrade:
                     data = self._without_upgrade() + data[upgrade.args[0] :]
         except (httptools.HttpParserError, ValueError) as error:
-            self._malformed(400, str(error))
+            # What a callback raises is the context of what the parser raises.
+            refused = error.__context__ if isinstance(error.__context__, BadRequest) else error
+            self._malformed(getattr(refused, "status", 400), str(refused))
         else:
             if self._overhead_left < 0:
                 status = 400 if self._receiving_body else 431
                 self._malformed(status, "head or padding is too long")
 
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's may; uvicorn's does not.
+        """A client that has sent all still gets its answers; true keeps the connection open.
+
+        A client that has left looks the same at first. But its machine refuses whatever is sent
+        there, so the answer's first bytes are sent ahead, one by one.
+        """
+        self._ended = True
+        if not self._answering or self.transport.is_closing() or self.scheme == "https":
+            return False  # TLS has no half-open connections.
+        if not self._receiving_body:
+            self.cycle.keep_alive = False
+        elif self._fault is None:
+            self._malformed(400, "the request ends in the middle of its body")
+        if self._look is None and not self.transport.is_closing():
+            self._look_for_client(_FIRST_LOOK_S)
+        return True
+
+    def _look_for_client(self, interval_s: float) -> None:
+        """Abort once the client's machine has refused something."""
+        if self._wrapped.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort()
+            return
+        self._send_ahead()
+        self._look = self.loop.call_later(interval_s, self._look_for_client, 2 * interval_s)
+
+    def _send_ahead(self) -> None:
+        """Send a byte early, unless others still await the client."""
+        cycle = self._answered
+        if cycle is None or self._wrapped.get_write_buffer_size():
+            return
+        if not cycle.response_started:
+            self._wrapped.begin(b"HTTP/1.1 ")  # As all responses do.
+        elif cycle.chunked_encoding and not cycle.response_complete:
+            self._wrapped.lead(b"0")  # A chunk's size may have leading zeros.
+
     def _without_upgrade(self) -> bytes:
-        """Read an upgrade request as a plain one: this server speaks HTTP/1.1 only. llhttp leaves
+        """Read an upgrade request as a plain one: this server speaks HTTP/1 only. llhttp leaves
         the body to the requested protocol, so a new parser gets the head without `upgrade`. Raises
         `ValueError`."""
-        method = self.parser.get_method()
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             raise ValueError("CONNECT is not supported")
         headers = [line for line in self.headers if line[0] != b"upgrade"]
         lines = b"".join([b"%b: %b\r\n" % line for line in headers])
         self.parser = httptools.HttpRequestParser(self)
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self.url, lines)
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines)
 
     def on_message_begin(self) -> None:
         self._head_since_s = self.loop.time()
@@ -141,8 +225,8 @@ class ServerConnection(HttpToolsProtocol):
         self._head_since_s = None
         self._body_since_s = self.loop.time()
         version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise ValueError(f"HTTP/{version} is not supported")
+        check_head(version, self.headers)
+        self.expect_100_continue &= version == "1.1"
         super().on_headers_complete()
         self._receiving_body = True
 
@@ -158,7 +242,7 @@ class ServerConnection(HttpToolsProtocol):
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application of this connection."""
-        self._task, self._answering_scope = asyncio.current_task(), scope
+        self._task, self._answered = asyncio.current_task(), send.__self__
         request = Request(scope, receive, send, self)
         try:
             if self._fault is not None and not request.complete:
@@ -181,7 +265,7 @@ class ServerConnection(HttpToolsProtocol):
             else:
                 await request.respond(Response(status=500))
         finally:
-            self._task = self._answering_scope = None
+            self._task = self._answered = None
             self._idle_since_s = self.loop.time()
 
     def _malformed(self, status: int, problem: str) -> None:
@@ -191,7 +275,7 @@ class ServerConnection(HttpToolsProtocol):
             self._reject(status, problem)
         elif not self._receiving_body:
             self.cycle.keep_alive = False
-        elif self._task is not None and self._answering_scope is self.scope:
+        elif self._task is not None and self._answered is self.cycle:
             if self.cycle.response_started:
                 self.abort()
             else:
@@ -209,13 +293,22 @@ class ServerConnection(HttpToolsProtocol):
 
     def _drain_input(self) -> bool:
         """Whether the client may still be sending; if so, read on and discard it."""
-        if self._fault is None and not self._receiving_body:
+        if self._ended or (self._fault is None and not self._receiving_body):
             return False
         self.flow.resume_reading()
         return True
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent, self._taken_at_s = self._wrapped.unsent(), self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unsent = 0
+
     def _check_times(self) -> None:
-        """Close a connection that has been idle, or slow with a head or a body, for too long.
+        """Close a connection that has been idle, or slow with a head, a body or an answer, for too
+        long.
 
         Each connection has one timer.
         """
@@ -228,12 +321,21 @@ class ServerConnection(HttpToolsProtocol):
             or (self._head_since_s is not None and now_s - self._head_since_s >= HEAD_TIMEOUT_S)
         ):
             self.transport.close()
-            return
-        self._timer = self.loop.call_later(_check_interval_s(), self._check_times)
+        if self._takes_too_little(now_s):
+            self.abort()
+        self._timer = self.loop.call_later(self._check_interval_s(), self._check_times)
 
+    def _takes_too_little(self, now_s: float) -> bool:
+        """Whether the client has hung. What awaits it grows only while it takes enough."""
+        unsent = self._wrapped.unsent()
+        if not unsent or (self._task is not None and not self.flow.write_paused):
+            self._unsent = 0
+        elif not self._unsent or unsent <= self._unsent - WRITE_LEAST_BYTES:
+            self._unsent, self._taken_at_s = unsent, now_s
+        return self._unsent > 0 and now_s - self._taken_at_s >= self._write_timeout_s
 
-def _check_interval_s() -> float:
-    return min(KEEPALIVE_S, HEAD_TIMEOUT_S, BODY_TIMEOUT_S)
+    def _check_interval_s(self) -> float:
+        return min(KEEPALIVE_S, HEAD_TIMEOUT_S, BODY_TIMEOUT_S, self._write_timeout_s)
 
 
 class _Transport:
@@ -245,11 +347,28 @@ class _Transport:
         self._transport = transport
         self._drain_input = drain_input
         self._head = b""
+        self._begun = 0
+        """Bytes of the next write that have been sent ahead."""
         self.write: Callable[[bytes], None] = transport.write
         self.is_closing: Callable[[], bool] = transport.is_closing
         self.get_extra_info = transport.get_extra_info
+        self.get_write_buffer_size = transport.get_write_buffer_size
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
+
+    def unsent(self) -> int:
+        """Bytes that the client's machine has not taken; 0 once all are with this machine's kernel.
+
+        The kernel asks for more only when much of what it holds is gone: megabytes, that a slow
+        client takes minutes for. So its bytes count too, where it tells their number.
+        """
+        unsent = self._transport.get_write_buffer_size()
+        held = bytearray(4)
+        if unsent:
+            with contextlib.suppress(OSError):
+                sock = self._transport.get_extra_info("socket")
+                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+        return unsent + int.from_bytes(held, sys.byteorder)
 
     def cork(self) -> None:
         self.write = self._hold
@@ -260,7 +379,20 @@ class _Transport:
 
     def _flush(self, data: bytes) -> None:
         self.write = self._transport.write
-        self._transport.write(self._head + data)
+        self._transport.write((self._head + data)[self._begun :])
+        self._head, self._begun = b"", 0
+
+    def begin(self, start: bytes) -> None:
+        """Send one more byte of `start`, with which the next write begins."""
+        if not self._head and self._begun < len(start):
+            self._transport.write(start[self._begun : self._begun + 1])
+            self._begun += 1
+            self.write = self._flush
+
+    def lead(self, byte: bytes) -> None:
+        """Send a byte before the next write."""
+        if not self._head:
+            self._transport.write(byte)
 
     def close(self) -> None:
         if self.is_closing():

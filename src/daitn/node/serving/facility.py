@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,11 @@ from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
-from daitn.objects.deployments import FacilityDescriptor
+from daitn.objects.deployments import (
+    DeploymentDescriptor,
+    DeploymentState,
+    FacilityDescriptor,
+)
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.grants import NameGrant, SealingKey, Signed, full_name
@@ -43,6 +47,9 @@ log = logging.getLogger(__name__)
 
 ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Roles whose passes the API server accepts."""
+WRITE_TIMEOUT_S = 600.0
+"""Of a gateway that takes no more of an answer. It takes no more than its own client does, whom it
+drops sooner."""
 REPORT_INTERVAL_S = 1.0
 SEALING_LASTS_S = 366 * 86400.0
 """From the node's start."""
@@ -99,7 +106,7 @@ class Facility:
                 key,
             )
         sealed = None if receiver is None else Unsealer(config.site, receiver)
-        server = ServingServer(admit, self._backends, speaks_for, sealed)
+        self._serving = ServingServer(admit, self._backends, speaks_for, sealed)
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}
@@ -107,7 +114,12 @@ class Facility:
         self._refused: set[str] = set()
         """Names whose refusal was logged."""
         self._server = HttpServer(
-            config.facility.listen, "facility.listen", server.handle, config.tls
+            config.facility.listen,
+            "facility.listen",
+            self._serving.handle,
+            config.tls,
+            advertise=config.facility.advertise,
+            write_timeout_s=WRITE_TIMEOUT_S,
         )
         self._reported: tuple[object, ...] = ()
         """The load that was published last, and when (monotonic)."""
@@ -123,6 +135,12 @@ class Facility:
         if self._grants is not None and self._upstreams:
             await self._ask_names(self._grants)
             self._tasks.repeat(partial(self._keep_names, self._grants), "names")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let gateways ask others, and finish the queries in progress, for at most `timeout_s`."""
+        self._serving.draining = True
+        self._changed()
+        await self._server.drain(timeout_s)
 
     async def close(self) -> None:
         """Stop serving, then stop the backends."""
@@ -141,21 +159,27 @@ class Facility:
         """The facility's descriptor now."""
         config = self._config
         return FacilityDescriptor(
-            endpoint=config.advertise or self._server.endpoint,
+            endpoint=self._server.published,
             hosts=config.hosts,
             memory_bytes=config.memory_bytes,
             recipes=self._lifecycle.recipes if config.hosts else (),
             price_usd_per_hour=config.price_usd_per_hour,
             keeps_queries=config.keeps_queries,
             sealing=self._sealing,
-            deployments=(
-                *(
-                    msgspec.structs.replace(upstream.descriptor, name_grant=self._names.get(name))
-                    for name, upstream in self._upstreams.items()
-                ),
-                *self._lifecycle.descriptors(),
-            ),
+            deployments=tuple(map(self._published, self._deployments())),
         )
+
+    def _deployments(self) -> Iterator[DeploymentDescriptor]:
+        for name, upstream in self._upstreams.items():
+            granted = self._names.get(name)
+            yield msgspec.structs.replace(upstream.descriptor, name_grant=granted)
+        yield from self._lifecycle.descriptors()
+
+    def _published(self, deployment: DeploymentDescriptor) -> DeploymentDescriptor:
+        """As others are to see it: a facility that stops wants no new queries."""
+        if self._serving.draining and deployment.state is DeploymentState.READY:
+            return msgspec.structs.replace(deployment, state=DeploymentState.DRAINING)
+        return deployment
 
     def models(self) -> frozenset[Digest]:
         """Manifests of weights that the site must keep."""

@@ -9,7 +9,14 @@ from functools import partial
 
 from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.http import Reply, Request, Response
-from daitn.node.http.api import error_response, json_response, read_body
+from daitn.node.http.api import (
+    error_response,
+    health_response,
+    json_response,
+    plain_path,
+    read_body,
+    wrong_method,
+)
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import ServingRequest, read_query
 from daitn.node.serving.sealed import SEALED_MARK, Unsealer
@@ -49,6 +56,8 @@ class ServingServer:
         self._unsealer = unsealer
         self._admit = admit
         self._backends = backends
+        self.draining = False
+        """Whether the facility is about to stop. Queries are answered until it has."""
 
     async def handle(self, request: Request) -> Reply:
         """Answer a request. Every error becomes an error body of OpenAI's API."""
@@ -65,9 +74,9 @@ class ServingServer:
             )
 
     async def _handle(self, request: Request) -> Reply:
-        path = request.path
-        if path == "/healthz":
-            return Response(b"ok", headers={"content-type": "text/plain"})
+        path = plain_path(request)
+        if path in ("/healthz", "/readyz"):
+            return self._health(path == "/readyz")
         owner = self._checked_owner(request)
         if path == "/v1/models":
             return self._models()
@@ -75,7 +84,7 @@ class ServingServer:
         if api is None:
             raise ApiError(404, "not_found", f"nothing is served at {path}")
         if request.method != "POST":
-            raise ApiError(405, "method_not_allowed", f"{path} needs POST")
+            raise wrong_method(request, "POST")
         query = read_query(api, await read_body(request, MAX_BODY_BYTES), request.headers)
         backend = self._backends().get(query.model)
         if backend is None:
@@ -117,6 +126,18 @@ class ServingServer:
         if not allows(descriptor.policy.askers, owner):
             message = f"the owner of {descriptor.name} does not admit {owner or 'unnamed owners'}"
             raise ApiError(403, "not_allowed", message)
+
+    def _health(self, ready: bool) -> Response:
+        states = {name: one.descriptor.state for name, one in sorted(self._backends().items())}
+        failed = [name for name, state in states.items() if state is DeploymentState.FAILED]
+        problems = []
+        if failed and len(failed) == len(states):
+            problems.append(f"all deployments have failed: {', '.join(failed)}")
+        elif ready and DeploymentState.READY not in states.values():
+            problems.append("no deployment is ready")
+        if ready and self.draining:
+            problems.append("the facility is stopping")
+        return health_response(problems, {"deployments": states})
 
     def _models(self) -> Response:
         owners = {
