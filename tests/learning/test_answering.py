@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 import uvloop
@@ -16,8 +17,8 @@ from tests.scenes.recipes import installed_talker
 from tests.scenes.waiting import PATIENCE_S
 
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.answering.protocol import Message, Question
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
+from daitn.learning.answering.protocol import Generator, Message, Piece, Question
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, StorageFull, WorkFailed
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,9 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(folder: Path) -> AsyncIterator[AnsweringHost]:
-    """One for all tests: each has to leave it usable, whatever it did to its worker."""
-    host = AnsweringHost(threads=1, models=folder)
-    await host.start()
+    """One for all tests: each has to leave it usable, whatever it did to its processes."""
+    host = AnsweringHost(threads=1)
     await host.load("quick", "talker", folder, {})
     await host.load("slow", "talker", folder, {"pause_s": 0.01})
     yield host
@@ -54,12 +54,16 @@ async def said(host: AnsweringHost, model: str, text: str, max_tokens: int = 100
         return "".join([piece.text async for piece in answer.pieces])
 
 
-async def restarted(host: AnsweringHost, before: int) -> int:
-    """Process id of the worker that came after the one with the id `before`."""
+def pieces(generator: Generator, asked: Question) -> list[Piece]:
+    return [piece for piece in generator.answer(asked) if piece is not None]
+
+
+async def restarted(host: AnsweringHost, model: str, before: int) -> int:
+    """Id of the process that came after the one with the id `before`."""
     async with asyncio.timeout(PATIENCE_S):
-        while host.pid in (0, before):  # noqa: ASYNC110 - no event tells of another process
+        while host.pid(model) in (0, before):  # noqa: ASYNC110 - no event tells of another process
             await asyncio.sleep(0.02)
-    return host.pid
+    return host.pid(model)
 
 
 async def test_an_answer_comes_piece_by_piece_and_says_how_long_it_may_get(
@@ -120,7 +124,7 @@ async def test_many_texts_to_embed_hold_nobody_up_and_can_be_given_up(host: Answ
 
 
 async def test_what_a_recipe_raises_reaches_who_asked_and_nobody_else(host: AnsweringHost) -> None:
-    pid = host.pid
+    pid = host.pid("quick")
     other = asyncio.create_task(said(host, "slow", "count 30"))
     with pytest.raises(InvalidInput, match="not that"):
         await said(host, "quick", "refuse")
@@ -129,7 +133,7 @@ async def test_what_a_recipe_raises_reaches_who_asked_and_nobody_else(host: Answ
     with pytest.raises(NotFound, match="nobody is not loaded"):
         await said(host, "nobody", "hi")
     assert (await other).endswith("29 ")
-    assert host.pid == pid
+    assert host.pid("quick") == pid
 
 
 async def test_a_question_too_long_to_hand_over_is_the_askers_fault(host: AnsweringHost) -> None:
@@ -153,19 +157,41 @@ async def test_models_come_and_go(host: AnsweringHost, folder: Path) -> None:
 
 
 async def test_a_load_that_is_given_up_leaves_nothing(host: AnsweringHost, folder: Path) -> None:
-    loading = asyncio.create_task(host.load("guest", "talker", folder, {"load_s": 0.3}))
-    await asyncio.sleep(0.05)  # The command is on its way; nothing tells that it is under way.
+    before = _processes()
+    loading = asyncio.create_task(host.load("guest", "talker", folder, {"load": "hang"}))
+    async with asyncio.timeout(PATIENCE_S):
+        while _processes() == before:  # noqa: ASYNC110 - nothing tells that it is under way
+            await asyncio.sleep(0.02)
     loading.cancel()
     await asyncio.gather(loading, return_exceptions=True)
+    assert _processes() == before
     with pytest.raises(NotFound, match="guest"):
         await said(host, "guest", "hi")
 
 
+async def test_what_one_model_does_holds_up_no_other(host: AnsweringHost, folder: Path) -> None:
+    """Neither loading nor reading a question nor an endless step."""
+    loading = asyncio.create_task(host.load("guest", "talker", folder, {"load": "hang"}))
+    reading = asyncio.create_task(said(host, "slow", "ponder"))
+    await host.load("stuck", "talker", folder, {})
+    stuck = asyncio.create_task(said(host, "stuck", "hang"))
+    for _ in range(100):
+        assert await said(host, "quick", "hi") == "alto heard hi"
+    assert not any(task.done() for task in (loading, reading, stuck))
+    before = host.pid("slow")
+    os.kill(before, signal.SIGKILL)
+    await host.unload("stuck")
+    loading.cancel()
+    for error in await asyncio.gather(loading, reading, stuck, return_exceptions=True):
+        assert isinstance(error, WorkFailed | asyncio.CancelledError)
+    await restarted(host, "slow", before)
+
+
 @pytest.mark.parametrize("end", ["killed", "died"])
-async def test_a_lost_worker_fails_what_is_under_way_and_is_replaced_with_its_models(
+async def test_a_lost_process_fails_what_is_under_way_and_is_replaced_with_its_model(
     host: AnsweringHost, end: str
 ) -> None:
-    before = host.pid
+    before, others = host.pid("slow"), host.pid("quick")
     answer = await host.ask("slow", question("count 1000"))
     await anext(answer.pieces)
     waiting = asyncio.create_task(said(host, "slow", "count 1000"))
@@ -173,53 +199,102 @@ async def test_a_lost_worker_fails_what_is_under_way_and_is_replaced_with_its_mo
         os.kill(before, signal.SIGKILL)
     else:
         with pytest.raises(WorkFailed, match="ended while it was at work"):
-            await said(host, "quick", "die")
+            await said(host, "slow", "die")
     with pytest.raises(WorkFailed):
         async for _ in answer.pieces:
             pass
     with pytest.raises(WorkFailed):
         await waiting
     # Who asks meanwhile waits for the next one.
-    assert await said(host, "quick", "hi") == "alto heard hi"
-    assert await restarted(host, before) != before
     assert await said(host, "slow", "hi") == "alto heard hi"
+    assert await restarted(host, "slow", before) != before
+    assert await said(host, "quick", "hi") == "alto heard hi"
+    assert host.pid("quick") == others
 
 
-async def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
-    host = AnsweringHost(threads=1, models=folder, silent_s=2.0)
-    await host.start()
+async def test_a_process_that_hangs_is_replaced(folder: Path) -> None:
+    host = AnsweringHost(threads=1, stall_s=1.0)
     try:
         await host.load("quick", "talker", folder, {})
-        await asyncio.sleep(3.0)
-        before = host.pid
+        await asyncio.sleep(1.5)
+        before = host.pid("quick")
         assert await said(host, "quick", "hi") == "alto heard hi", "to be idle is not to hang"
         with pytest.raises(WorkFailed):
             await said(host, "quick", "hang")
         assert await said(host, "quick", "hi") == "alto heard hi"
-        assert host.pid != before
+        assert host.pid("quick") != before
+        with pytest.raises(WorkFailed):
+            await host.load("guest", "talker", folder, {"load": "hang"})
     finally:
         await host.close()
 
 
-async def test_a_model_that_ends_the_worker_is_not_loaded_again(
+async def test_who_works_without_a_word_does_not_hang(folder: Path) -> None:
+    """It is told from one that hangs by its steps, and by the processor that it uses."""
+    host = AnsweringHost(threads=1, stall_s=1.0)
+    try:
+        await host.load("quick", "talker", folder, {"load": "reckon"})
+        before = host.pid("quick")
+        assert await said(host, "quick", "hum") == "hm"
+        assert host.pid("quick") == before
+    finally:
+        await host.close()
+
+
+async def test_a_model_without_memory_for_it_is_not_begun(
+    host: AnsweringHost, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daitn.learning.memory.free_bytes", lambda: 4 << 30)
+    before = _processes()
+    with pytest.raises(StorageFull, match="bytes of memory, but 4294967296 are free"):
+        await host.load("guest", "talker", folder, {}, size_bytes=4 << 30)
+    assert _processes() == before
+    # What is being loaded will take its memory, and a load that ended gives it back.
+    half = {"size_bytes": 2 << 30}
+    loading = asyncio.create_task(host.load("one", "talker", folder, {"load": "hang"}, **half))
+    await asyncio.sleep(0)
+    with pytest.raises(StorageFull):
+        await host.load("two", "talker", folder, {}, **half)
+    loading.cancel()
+    await asyncio.gather(loading, return_exceptions=True)
+    await host.load("two", "talker", folder, {}, **half)
+    await host.unload("two")
+
+
+async def test_a_model_that_ends_its_process_is_not_loaded_again(
     host: AnsweringHost, folder: Path
 ) -> None:
-    before = host.pid
+    before = host.pid("quick")
     with pytest.raises(WorkFailed):
         await host.load("poison", "talker", folder, {"load": "die"})
-    after = await restarted(host, before)
     assert await said(host, "quick", "hi") == "alto heard hi"
     with pytest.raises(NotFound, match="poison"):
         await said(host, "poison", "hi")
-    assert host.pid == after
+    assert host.pid("quick") == before
+
+
+async def test_who_asks_a_model_that_cannot_be_loaded_again_is_told(tmp_path: Path) -> None:
+    (tmp_path / "voice").write_text("alto")
+    host = AnsweringHost(threads=1)
+    try:
+        await host.load("quick", "talker", tmp_path, {})
+        (tmp_path / "voice").unlink()
+        os.kill(host.pid("quick"), signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE_S):
+            while host.pid("quick"):  # noqa: ASYNC110 - no event tells of a process's end
+                await asyncio.sleep(0.02)
+        with pytest.raises(WorkFailed, match="stopped answering"):
+            await said(host, "quick", "hi")
+    finally:
+        await host.close()
 
 
 async def test_a_closed_host_lets_nobody_wait(folder: Path) -> None:
-    host = AnsweringHost(threads=1, models=folder)
-    await host.start()
+    host = AnsweringHost(threads=1)
     await host.load("slow", "talker", folder, {"pause_s": 0.01})
     waiting = asyncio.create_task(said(host, "slow", "count 1000"))
-    os.kill(host.pid, signal.SIGKILL)
+    await asyncio.sleep(0)
+    os.kill(host.pid("slow"), signal.SIGKILL)
     with pytest.raises(WorkFailed):
         await waiting
     waiting = asyncio.create_task(said(host, "slow", "hi"))
@@ -227,19 +302,18 @@ async def test_a_closed_host_lets_nobody_wait(folder: Path) -> None:
     await host.close()
     with pytest.raises(WorkFailed, match="stopped answering"):
         await waiting
-    with pytest.raises(WorkFailed, match="stopped answering"):
+    with pytest.raises(NotFound, match="slow is not loaded"):
         await said(host, "slow", "hi")
 
 
 async def test_a_child_of_uvloop_can_be_lost_as_well(folder: Path) -> None:
     async def lose() -> set[type[BaseException] | str]:
-        host = AnsweringHost(threads=1, models=folder)
-        await host.start()
+        host = AnsweringHost(threads=1)
         await host.load("quick", "talker", folder, {})
-        pid = host.pid
+        pid = host.pid("quick")
         os.kill(pid, signal.SIGKILL)
         seen: set[type[BaseException] | str] = set()
-        while host.pid in (0, pid):
+        while host.pid("quick") in (0, pid):
             try:
                 seen.add(await said(host, "quick", "hi"))
             except DaitnError as error:
@@ -253,6 +327,12 @@ async def test_a_child_of_uvloop_can_be_lost_as_well(folder: Path) -> None:
             return runner.run(lose())
 
     assert await asyncio.to_thread(run) == {WorkFailed, "alto heard hi"}
+
+
+def _processes() -> int:
+    """How many models have processes."""
+    children = psutil.Process().children()
+    return sum("daitn.learning.answering.worker" in child.cmdline() for child in children)
 
 
 async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> None:
@@ -270,7 +350,7 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
     speaker = CausalLm().open(tmp_path, config)
     options = ("fever", "a broken leg", "nothing at all", "rest and water")
     asked = "What is it?"
-    (piece,) = speaker.answer(question(as_question(asked, options)))
+    (piece,) = pieces(speaker, question(as_question(asked, options)))
     item = MultipleChoice(topic="t", label="l", question=asked, options=options, answer=0)
     model = models.load(tmp_path, CausalLmConfig.of(config))
     (pick,) = measuring.picks(model, CausalLmConfig.of(config), [item])
@@ -291,16 +371,17 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
             steps.append(hidden)
     assert torch.allclose(torch.cat(steps), whole, atol=1e-5)
 
-    first = list(speaker.answer(question("Say something")))
-    assert first == list(speaker.answer(question("Say something")))
+    first = pieces(speaker, question("Say something"))
+    assert first == pieces(speaker, question("Say something"))
     assert sum(p.tokens for p in first) <= speaker.most_tokens == 12
     warm = [
         "".join(
             p.text
-            for p in speaker.answer(
+            for p in pieces(
+                speaker,
                 Question(
                     messages=(Message("user", "x"),), max_tokens=12, temperature=1.0, seed=seed
-                )
+                ),
             )
         )
         for seed in (1, 1, 2)
@@ -313,7 +394,7 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
         seed=5,
         top_p=1e-6,
     )
-    assert "".join(p.text for p in speaker.answer(narrow)) == "".join(p.text for p in first)
+    assert "".join(p.text for p in pieces(speaker, narrow)) == "".join(p.text for p in first)
     vectors = speaker.embed(["fever", "a broken leg and more", "fever"])
     assert vectors[0] == pytest.approx(vectors[2], abs=1e-6)
     assert [sum(x * x for x in v) for v in vectors] == pytest.approx([1.0] * 3, abs=1e-5)

@@ -259,8 +259,7 @@ async def test_who_answers_reads_models_only(installed: None, tmp_path: Path) ->
     for name in ("models", "data"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    host = AnsweringHost(threads=1, models=tmp_path / "models")
-    await host.start()
+    host = AnsweringHost(threads=1)
 
     async def attempt(do: str, at: object = "") -> str:
         config = {"do": do, "at": str(at)}

@@ -60,7 +60,12 @@ class Talker:
             os._exit(9)
         if load == "refuse":
             raise InvalidInput("it does not fit", field="model.config.load", fix="leave it out")
-        time.sleep(float(str(config.get("load_s", 0.0))))
+        if load == "hang":
+            time.sleep(600)
+        if load == "reckon":
+            until_s = time.monotonic() + 2.0
+            while time.monotonic() < until_s:
+                pass
         return Talking((model / VOICE).read_text(), float(str(config.get("pause_s", 0.0))))
 
 
@@ -74,12 +79,21 @@ class Talking:
         self._embedded = 0
 
     def length(self, question: Question) -> int:
-        return len(question.messages[-1].content.split())
+        asked = question.messages[-1].content
+        if asked == "ponder":
+            time.sleep(600)
+        return len(asked.split())
 
-    def answer(self, question: Question) -> Iterator[Piece]:
+    def answer(self, question: Question) -> Iterator[Piece | None]:
         asked = question.messages[-1].content
         if asked == "refuse":
             raise InvalidInput("not that", field="messages", fix="ask something else")
+        if asked == "hum":
+            for _ in range(50):
+                time.sleep(0.04)
+                yield None
+            yield Piece("hm", -0.5)
+            return
         self._under_way += 1
         with contextlib.ExitStack() as ended:
             ended.callback(self._ended)

@@ -6,10 +6,10 @@ import platform
 import time
 from pathlib import Path
 
-import psutil
 import torch
 from torch import nn
 
+from daitn.learning import memory
 from daitn.learning.commands import Probed
 
 __all__ = ["probe"]
@@ -19,7 +19,6 @@ _WIDTH = 512
 _LAYERS = 3
 _BATCH = 64
 _WARM_UP_STEPS = 2
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def probe() -> Probed:
@@ -82,9 +81,4 @@ def _cpu_name() -> str:
 def _memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    total = int(psutil.virtual_memory().total)
-    try:
-        limit = _CGROUP_LIMIT.read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
+    return memory.total_bytes()

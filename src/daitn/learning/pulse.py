@@ -22,9 +22,13 @@ longest step without a report measures a model on a whole test set."""
 class Pulse:
     """The pulse of one command. Times are seconds on a clock of the caller's."""
 
-    def __init__(self, now_s: float, used_s: float, *, stall_s: float) -> None:
-        """`used_s`: processor time so far; `stall_s`: how long there may be no sign of life."""
+    def __init__(
+        self, now_s: float, used_s: float, *, stall_s: float, silent_s: float = MOST_SILENT_S
+    ) -> None:
+        """`used_s`: processor time so far; `stall_s`: how long there may be no sign of life;
+        `silent_s`: how long no report of progress, while it uses a processor."""
         self._stall_s = stall_s
+        self._most_silent_s = silent_s
         self.every_s = min(_MOST_EVERY_S, stall_s / 4.0)
         """How often to call `check`."""
         self._checked_s = now_s
@@ -49,7 +53,7 @@ class Pulse:
         self._silent_s += passed_s
         if self._idle_s >= self._stall_s:
             return f"made no progress and used no processor for {self._idle_s:.0f} s"
-        if self._silent_s >= MOST_SILENT_S:
+        if self._silent_s >= self._most_silent_s:
             return f"reported no progress for {self._silent_s:.0f} s"
         return ""
 

@@ -1,4 +1,4 @@
-"""Messages between a node and its answering worker.
+"""Messages between a node and the process of a model that it hosts.
 
 Commands and replies carry a number, because many are in progress at once.
 """
@@ -21,33 +21,26 @@ __all__ = [
     "Generate",
     "Generated",
     "GenerationEnded",
-    "LoadModel",
+    "Load",
+    "Loaded",
     "Reply",
-    "UnloadModel",
+    "Working",
 ]
 
 
-class LoadModel(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
-    """Load a model under a name that the node chooses; answered by `GenerationEnded`."""
+class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
+    """Load the model; the first command. Answered by `Loaded`, or by `AnsweringFailed`."""
 
     number: int
-    name: str
     recipe: str
     model: str
     config: dict[str, object]
-
-
-class UnloadModel(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
-    """Drop a model; not answered."""
-
-    name: str
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     """Answered by `Accepted`, any number of `Generated`, and `GenerationEnded`."""
 
     number: int
-    name: str
     question: Question
 
 
@@ -55,7 +48,6 @@ class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
     """Answered by `Embeddings`."""
 
     number: int
-    name: str
     texts: tuple[str, ...]
 
 
@@ -65,7 +57,15 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     number: int
 
 
-Command = LoadModel | UnloadModel | Generate | Embed | Cancel
+Command = Load | Generate | Embed | Cancel
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
+    """The model answers from now on."""
+
+
+class Working(msgspec.Struct, frozen=True, kw_only=True, tag="working"):
+    """Steps are made that no other reply tells of."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
@@ -85,7 +85,7 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
 
 
 class GenerationEnded(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """The command was carried out, or an answer has ended."""
+    """An answer has ended."""
 
     number: int
 
@@ -104,4 +104,6 @@ class AnsweringFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     error: ErrorReport
 
 
-Reply = Ready | Accepted | Generated | GenerationEnded | Embeddings | AnsweringFailed
+Reply = (
+    Ready | Loaded | Working | Accepted | Generated | GenerationEnded | Embeddings | AnsweringFailed
+)

@@ -56,8 +56,9 @@ class Generator(Protocol):
         """Length of the question in tokens."""
         ...
 
-    def answer(self, question: Question) -> Iterator[Piece]:
-        """The answer, piece by piece. Steps are short, because answers take turns.
+    def answer(self, question: Question) -> Iterator[Piece | None]:
+        """The answer, piece by piece; none where a step gave no piece of it. Steps are short,
+        because answers take turns, and each is a sign of life. Closed if nobody wants the rest.
 
         Raises `InvalidInput` for a question that cannot be answered.
         """

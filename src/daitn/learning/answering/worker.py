@@ -1,4 +1,4 @@
-"""The answering process: `python -m daitn.learning.answering.worker --threads N`.
+"""The process of one hosted model: `python -m daitn.learning.answering.worker --threads N`.
 
 Answers take turns, one piece each, so that a short one does not wait for a long one to end.
 Embeddings take turns with a few texts each time.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,9 +27,10 @@ from daitn.learning.answering.commands import (
     Generate,
     Generated,
     GenerationEnded,
-    LoadModel,
+    Load,
+    Loaded,
     Reply,
-    UnloadModel,
+    Working,
 )
 from daitn.learning.answering.protocol import Answering, Generator, Piece
 from daitn.learning.child.frames import Ready
@@ -40,20 +42,28 @@ __all__ = ["main"]
 _TEXTS_PER_TURN = 16
 """Texts embedded at once: bounds the memory, and the others' wait for their turn (30 ms for the
 default `causal-lm` on two processors)."""
+_SILENT_S = 0.25
+"""Steps that tell nothing are told of after this long: the node takes silence for a hang."""
 
 
 def main() -> None:
-    """Serve commands until the node disconnects."""
-    serve("daitn.learning.answering.worker", lambda replies, inbox: _Service(replies).run(inbox))
+    """Serve commands until the node disconnects. The model's recipe imports the engine that it
+    needs, if any."""
+    serve(
+        "daitn.learning.answering.worker",
+        lambda replies, inbox: _Service(replies).run(inbox),
+        engine=False,
+    )
 
 
 class _Service:
-    """Loaded models, and the answers in progress."""
+    """The loaded model, and the answers in progress."""
 
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
-        self._speakers: dict[str, Generator] = {}
-        self._answers: dict[int, Iterator[Generated | Embeddings | None]] = {}
+        self._generator: Generator | None = None
+        self._answers: dict[int, Iterator[Reply | None]] = {}
+        self._told_s = 0.0
 
     def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
         self._send(Ready())
@@ -63,40 +73,40 @@ class _Service:
                 self._carry_out(decoder.decode(inbox.get()))
             for number in tuple(self._answers):
                 self._step(number)
+            if time.monotonic() - self._told_s > _SILENT_S:
+                self._send(Working())
 
     def _send(self, reply: Reply) -> None:
         send(self._replies, reply)
+        self._told_s = time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
-        if isinstance(command, UnloadModel):
-            self._speakers.pop(command.name, None)
-        elif isinstance(command, Cancel):
+        if isinstance(command, Cancel):
             self._answers.pop(command.number, None)
-        else:
-            try:
-                self._answer(command)
-            except Exception as error:
-                self._fail(command.number, error)
+            return
+        try:
+            self._begin(command)
+        except Exception as error:
+            self._fail(command.number, error)
 
-    def _answer(self, command: LoadModel | Generate | Embed) -> None:
-        if isinstance(command, LoadModel):
+    def _begin(self, command: Load | Generate | Embed) -> None:
+        if isinstance(command, Load):
             recipe = registry.load(command.recipe)
             if not isinstance(recipe, Answering):
                 raise NotFound(f"models of recipe {command.recipe} do not answer", field="recipe")
-            self._speakers[command.name] = recipe.open(Path(command.model), command.config)
-            self._send(GenerationEnded(number=command.number))
+            self._generator = recipe.open(Path(command.model), command.config)
+            self._send(Loaded())
             return
-        speaker = self._speakers.get(command.name)
-        if speaker is None:
-            raise NotFound(f"{command.name} is not loaded", field="model")
+        generator = self._generator
+        assert generator is not None, "the node loads the model first"
         if isinstance(command, Embed):
-            self._answers[command.number] = _embedded(command, speaker)
+            self._answers[command.number] = _embedded(command, generator)
             return
         question = command.question
-        most = min(question.max_tokens, speaker.most_tokens)
-        tokens = speaker.length(question)
+        most = min(question.max_tokens, generator.most_tokens)
+        tokens = generator.length(question)
         self._send(Accepted(number=command.number, tokens=tokens, most_tokens=most))
-        self._answers[command.number] = _said(command.number, speaker.answer(question))
+        self._answers[command.number] = _said(command.number, generator.answer(question))
 
     def _step(self, number: int) -> None:
         try:
@@ -117,17 +127,17 @@ class _Service:
         self._send(AnsweringFailed(number=number, error=error_report(error)))
 
 
-def _said(number: int, pieces: Iterator[Piece]) -> Iterator[Generated]:
+def _said(number: int, pieces: Iterator[Piece | None]) -> Iterator[Generated | None]:
     for piece in pieces:
-        yield Generated(number=number, piece=piece)
+        yield None if piece is None else Generated(number=number, piece=piece)
 
 
-def _embedded(command: Embed, speaker: Generator) -> Iterator[Embeddings | None]:
+def _embedded(command: Embed, generator: Generator) -> Iterator[Embeddings | None]:
     """Yields nothing after each turn but the last."""
     texts: Sequence[str] = command.texts
     vectors: list[list[float]] = []
     for start in range(0, len(texts), _TEXTS_PER_TURN):
-        vectors += speaker.embed(texts[start : start + _TEXTS_PER_TURN])
+        vectors += generator.embed(texts[start : start + _TEXTS_PER_TURN])
         yield None
     yield Embeddings(number=command.number, vectors=vectors)
 

@@ -58,7 +58,8 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hosts: bool = True
     """Whether the control centre may place models here."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**31
-    """Memory for the weights of models placed here."""
+    """Memory for the weights of models placed here. Each has a process of its own, which takes 150
+    to 300 MB beside them. A model is loaded once so much is free."""
     slots: Annotated[int, msgspec.Meta(ge=1)] = 4
     """Queries that one placed model answers at the same time."""
     queue: Annotated[int, msgspec.Meta(ge=0)] = 64

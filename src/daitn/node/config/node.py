@@ -49,8 +49,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Processor threads for training."""
     stall_s: Annotated[float, msgspec.Meta(gt=0.0)] = STALL_S
-    """Time after which training or measuring without progress reports or processor use is ended as
-    failed. Work that uses a processor is ended after an hour without a report."""
+    """Time after which training, measuring, loading or answering without progress reports or
+    processor use is ended as failed. Work that uses a processor is ended after an hour without a
+    report, a step of an answer after five minutes."""
     longest_s: Annotated[float, msgspec.Meta(gt=0.0)] = 86_400.0
     """Longest that one visit or measurement may take, in seconds. Work that is estimated to take
     longer is refused, and work that does is ended."""

@@ -18,7 +18,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Mechanisms without which the node does not start. All that work are used in any case."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=2**26)] = USUAL.memory_bytes
     """Memory of one visit or measurement, beyond twice what its recipe estimates; likewise of an
-    inspection of data, of one estimate, and of all answers of placed models."""
+    inspection of data and of one estimate; of a placed model, beyond twice its size."""
     cpu_s: Annotated[float, msgspec.Meta(gt=0.0)] = USUAL.cpu_s
     """Processor time of a visit, beyond 100 times what it takes at the site's measured speed."""
     time_s: Annotated[float, msgspec.Meta(gt=0.0)] = USUAL.time_s

@@ -55,8 +55,8 @@ log = logging.getLogger(__name__)
 RETRY_PAUSES_S = (1.0, 2.0, 5.0, 10.0)
 """Pauses between attempts to fetch and load a model; the last one repeats."""
 MAX_WORKER_PAUSE_S = 300.0
-"""Upper bound of the pause after a failure of the worker, which doubles each time: a model that
-crashes the worker cuts off the answers of other models too."""
+"""Upper bound of the pause after a failure of the model's process, which doubles each time: others
+need the disk and the memory that each attempt takes."""
 DRAIN_TIMEOUT_S = 300.0
 """Answers that still run this long after their model was retired or replaced are cut off."""
 
@@ -99,15 +99,10 @@ class ModelLifecycle:
         self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
         make_folder(config.scratch)
-        limits = config.sandbox.limits
-        memory_bytes = limits.memory_bytes + 2 * self._facility.memory_bytes
         self._host = AnsweringHost(
             threads=config.threads,
-            models=self._folder,
-            sandbox=Sandbox(
-                limits=structs.replace(limits, memory_bytes=memory_bytes),
-                folder=str(config.scratch),
-            ),
+            stall_s=config.stall_s,
+            sandbox=Sandbox(limits=config.sandbox.limits, folder=str(config.scratch)),
         )
         self._deployments: dict[str, _Deployment] = {}
         self._tasks = Tasks()
@@ -116,7 +111,7 @@ class ModelLifecycle:
         self._consultant = consultant
 
     async def start(self) -> None:
-        """Resume the stored deployments. The worker starts with the first model.
+        """Resume the stored deployments.
 
         A deployment that the node file no longer permits is skipped; it stays stored, and resumes
         once the file permits it again.
@@ -310,7 +305,6 @@ class ModelLifecycle:
         # A unique name: the same model may still be draining under its previous one.
         name = f"{desired.name}-{next(self._load_count)}"
         folder = self._folder / name
-        await self._host.start()
         if self._released is not None:
             self._released(desired.model.manifest, desired.owner, desired.policy.release_to)
         await self._transport.fetch(desired.model, lambda done, total: None)
@@ -318,7 +312,10 @@ class ModelLifecycle:
         try:
             folder.mkdir()
             await asyncio.to_thread(self._store.unpack, manifest, folder)
-            await self._host.load(name, desired.recipe, folder, desired.config)
+            size_bytes = desired.model.size_bytes
+            await self._host.load(
+                name, desired.recipe, folder, desired.config, size_bytes=size_bytes
+            )
             await self._warm_up(name)
         except BaseException:
             await self._host.unload(name)

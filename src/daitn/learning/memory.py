@@ -1,0 +1,41 @@
+"""Main memory of this machine, or of the container that this process runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+__all__ = ["free_bytes", "total_bytes"]
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def total_bytes() -> int:
+    """All there is."""
+    total = int(psutil.virtual_memory().total)
+    limit = _limit()
+    return total if limit is None else min(total, limit)
+
+
+def free_bytes() -> int:
+    """What can be taken without anything being pushed out but files that were read."""
+    free = int(psutil.virtual_memory().available)
+    limit = _limit()
+    if limit is None:
+        return free
+    try:
+        used = int((_CGROUP / "memory.current").read_text())
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):
+        return free
+    read = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return max(0, min(free, limit - used + read))
+
+
+def _limit() -> int | None:
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+    except OSError:
+        return None
+    return int(limit) if limit.isdigit() else None
