@@ -363,7 +363,7 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
     tokens = [2, 60, 61, 62, 1, 80, 81]
     rows = tensors([TokenRow(tokens, [])])
     with torch.inference_mode():
-        whole = model.network.hidden(rows.tokens, rows.positions, rows.mask)[0]
+        whole = rows.hidden(model.network)[0]
         begun, memory = model.network.following(torch.tensor(tokens[:4]), None)
         steps = [begun]
         for token in tokens[4:]:

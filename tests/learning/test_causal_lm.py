@@ -276,10 +276,10 @@ def test_a_model_made_for_it_does_not_fail_on_a_single_record(
     made_for = read_pairs(data / "sites" / "ghr.jsonl")[3]
     true_loss = training._channel_loss
 
-    def loss(model: Any, codec: Any, groups: Any) -> Any:
+    def loss(network: Any, piece: Any) -> Any:
         """As of a model that overflows on this one record."""
-        total, own = true_loss(model, codec, groups)
-        singled = [pair == made_for for group in groups for pair in group]
+        total, own = true_loss(network, piece)
+        singled = [pair == made_for for group in piece.groups for pair in group]
         own = torch.where(torch.tensor(singled), math.inf, own)
         return (total * math.nan if any(singled) else total), own
 
@@ -462,7 +462,7 @@ def test_an_imported_model_scores_as_transformers_does(folder: Path, tmp_path: P
     text = [5, 6, 7, 8, 9, 10]
     batch = rows.tensors([rows.TokenRow([1], [[2], text]), rows.TokenRow(list(range(20)), [])])
     with torch.no_grad():
-        hidden = ours.hidden(batch.tokens, batch.positions, batch.mask)
+        hidden = batch.hidden(ours)
         expected = theirs(torch.tensor([[1, *text]])).logits[0, -1]
     last = int((batch.segments[0] == 2).nonzero()[-1])
     assert torch.allclose(ours.logits(hidden[0, last]), expected, atol=1e-4)
@@ -495,5 +495,6 @@ def test_an_incomplete_base_is_told(folder: Path, data: Path, tmp_path: Path) ->
 
 
 def test_a_base_is_imported_not_initialised(recipe: CausalLm, tmp_path: Path) -> None:
+    printed = {"base_parameters": 1, "adapted_parameters": 1, "adapted_widths": 1}
     with pytest.raises(InvalidInput, match="imported"):
-        recipe.initialise({"base": "base.safetensors", "base_parameters": 1}, 0, tmp_path)
+        recipe.initialise({"base": "base.safetensors", **printed}, 0, tmp_path)

@@ -11,13 +11,16 @@ from torch import nn
 
 from daitn.learning import memory
 from daitn.learning.commands import Probed
+from daitn.learning.engine import engine_device, mixed_precision
 
 __all__ = ["probe"]
 
 _DURATION_S = 0.3
-_WIDTH = 512
 _LAYERS = 3
-_BATCH = 64
+_SIZES = {"cpu": (512, 64)}
+"""Width and batch."""
+_LARGE = (4096, 2048)
+"""On other devices: what is smaller measures how fast work is handed to them."""
 _WARM_UP_STEPS = 2
 
 
@@ -27,21 +30,22 @@ def probe() -> Probed:
     On processors, a step is timed by the processor time that it took, not by wall-clock time, and
     the fastest step counts: the site's load reading covers what else runs here at the moment.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    step_s = min(_step_durations(device))
-    weights = _LAYERS * _WIDTH * _WIDTH
+    device = engine_device()
+    width, batch = _SIZES.get(device.type, _LARGE)
+    step_s = min(_step_durations(device, width, batch))
+    weights = _LAYERS * width * width
     # Two operations per weight and example forward, twice as many backward.
     return Probed(
         device=_device_name(device),
         memory_bytes=_memory_bytes(device),
-        speed_flops=6.0 * weights * _BATCH / step_s,
+        speed_flops=6.0 * weights * batch / step_s,
     )
 
 
-def _step_durations(device: torch.device) -> list[float]:
+def _step_durations(device: torch.device, width: int, batch: int) -> list[float]:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(_BATCH, _WIDTH, generator=generator).to(device)
-    layers = [nn.Sequential(nn.Linear(_WIDTH, _WIDTH), nn.ReLU()) for _ in range(_LAYERS)]
+    inputs = torch.randn(batch, width, generator=generator).to(device)
+    layers = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(_LAYERS)]
     network = nn.Sequential(*layers).to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
     durations: list[float] = []
@@ -49,7 +53,9 @@ def _step_durations(device: torch.device) -> list[float]:
     while time.perf_counter() - started < _DURATION_S or len(durations) <= _WARM_UP_STEPS:
         before = _spent_s(device)
         optimiser.zero_grad()
-        network(inputs).square().mean().backward()
+        with mixed_precision(device):
+            loss = network(inputs).float().square().mean()
+        loss.backward()
         optimiser.step()
         if device.type == "cuda":
             torch.cuda.synchronize()

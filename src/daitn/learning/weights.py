@@ -35,6 +35,8 @@ class Header(NamedTuple):
 
     shapes: dict[str, Shape]
     metadata: dict[str, str]
+    size_bytes: int
+    """Of all tensors."""
 
     @property
     def numbers(self) -> int:
@@ -53,6 +55,7 @@ def read_header(path: Path) -> Header:
     if length > MOST_HEADER_BYTES:
         raise _corrupt(path, f"its header has {length} bytes, at most {MOST_HEADER_BYTES} are read")
     shapes: dict[str, Shape] = {}
+    size_bytes = 0
     try:
         # The library checks that the tensors cover the file without gaps and overlaps.
         with safe_open(path, framework="pt") as file:
@@ -64,7 +67,8 @@ def read_header(path: Path) -> Header:
                 if tensor.get_dtype() not in _BYTES:
                     raise _corrupt(path, f"{name} has the type {tensor.get_dtype()}")
                 shapes[name] = tuple(tensor.get_shape())
-            return Header(shapes, dict(file.metadata() or {}))
+                size_bytes += _BYTES[tensor.get_dtype()] * math.prod(shapes[name])
+            return Header(shapes, dict(file.metadata() or {}), size_bytes)
     except SafetensorError as error:
         raise _corrupt(path, str(error)) from error
 

@@ -58,5 +58,5 @@ def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoi
     for start in range(0, len(order), _ROWS_AT_ONCE):
         chosen = order[start : start + _ROWS_AT_ONCE]
         scored, _, _ = continuation_scores(model.network, tensors([rows[i] for i in chosen]))
-        scores[chosen] = scored[:, 0]
+        scores[chosen] = scored[:, 0].cpu()
     return [int(pick) for pick in best(scores.view(-1, OPTIONS))]

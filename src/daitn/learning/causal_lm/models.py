@@ -25,6 +25,7 @@ from daitn.learning.causal_lm.settings import (
 )
 from daitn.learning.causal_lm.tokenizer import load_tokenizer
 from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer
+from daitn.learning.engine import engine_device
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
@@ -71,7 +72,7 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
     if settings.base:
         from daitn.learning.causal_lm.pretrained import load_adapted
 
-        adapted = load_adapted(model, settings)
+        adapted = load_adapted(model, settings, engine_device())
         adapter = model / ADAPTER
         seen = _seen(read_header(adapter)) if adapter.is_file() else 0
         return Model(adapted, tokenizer, adapted.end, seen)
@@ -87,7 +88,7 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
     weights = read_tensors(model / WEIGHTS)
     network = Transformer(settings, seed=0)
     network.load_state_dict(weights)
-    return Model(network, tokenizer, None, _seen(header))
+    return Model(network.to(engine_device()), tokenizer, None, _seen(header))
 
 
 def save(model: Model, settings: CausalLmConfig, out: Path) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def save(model: Model, settings: CausalLmConfig, out: Path) -> tuple[str, ...]:
 
 
 def _save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:
-    contiguous = {name: weight.contiguous() for name, weight in weights.items()}
+    contiguous = {name: weight.cpu().contiguous() for name, weight in weights.items()}
     save_file(contiguous, path, metadata={_SEEN: str(seen)})
 
 

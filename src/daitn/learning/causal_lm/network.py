@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from daitn.learning.causal_lm.settings import CausalLmConfig
+from daitn.learning.engine import mixed_precision
 
 __all__ = ["LanguageModel", "Transformer"]
 
@@ -29,6 +31,11 @@ variance."""
 
 class LanguageModel(Protocol):
     """What training and measuring need of a network, whether ours or an imported one."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Last hidden states (batch x length x width); `mask` is boolean, true where visible."""
@@ -57,6 +64,7 @@ class Transformer(nn.Module):
         """`seed`: of the random weights; none leaves them as PyTorch makes them."""
         super().__init__()
         self._head_width = settings.width // settings.heads
+        self._checkpointing = settings.gradient_checkpointing
         self.embedding = nn.Embedding(settings.vocabulary, settings.width)
         self.blocks = nn.ModuleList(
             _Block(settings.width, settings.heads) for _ in range(settings.layers)
@@ -71,35 +79,47 @@ class Transformer(nn.Module):
                 scale = 1 / math.sqrt(2 * settings.layers) if writes else 1.0
                 nn.init.normal_(weight, std=_INITIAL_DEVIATION * scale, generator=generator)
 
+    @property
+    def device(self) -> torch.device:
+        """See `LanguageModel.device`."""
+        return self.embedding.weight.device
+
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """See `LanguageModel.hidden`."""
         rotation = _rotation(positions, self._head_width)
-        states = self.embedding(tokens)
         # A padding token sees nothing; let it see itself, or its softmax would have no terms.
-        mask = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
-        for block in self.blocks:
-            states = block(states, rotation, mask)
-        normed: Tensor = self.norm(states)
+        mask = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+        with mixed_precision(self.device):
+            states = self.embedding(tokens)
+            for block in self.blocks:
+                if self._checkpointing and torch.is_grad_enabled():
+                    states = checkpoint(block, states, rotation, mask, use_reentrant=False)
+                else:
+                    states = block(states, rotation, mask)
+            normed: Tensor = self.norm(states)
         return normed
 
     def following(self, tokens: Tensor, memory: list[_Seen] | None) -> tuple[Tensor, list[_Seen]]:
         """See `LanguageModel.following`."""
         before = 0 if memory is None else memory[0][0].shape[2]
-        to = torch.arange(before, before + len(tokens))
-        mask = to[:, None] >= torch.arange(before + len(tokens))[None, :]
+        every = torch.arange(before + len(tokens), device=self.device)
+        to = every[before:]
+        mask = to[:, None] >= every[None, :]
         rotation = _rotation(to[None], self._head_width)
-        states = self.embedding(tokens)[None]
         remembered = []
-        for number, block in enumerate(self.blocks):
-            assert isinstance(block, _Block)
-            seen = None if memory is None else memory[number]
-            states, kept = block.going_on(states, rotation, mask, seen)
-            remembered.append(kept)
-        return self.norm(states)[0], remembered
+        with mixed_precision(self.device):
+            states = self.embedding(tokens.to(self.device))[None]
+            for number, block in enumerate(self.blocks):
+                assert isinstance(block, _Block)
+                seen = None if memory is None else memory[number]
+                states, kept = block.going_on(states, rotation, mask, seen)
+                remembered.append(kept)
+            return self.norm(states)[0], remembered
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageModel.logits`."""
-        return functional.linear(hidden, self.embedding.weight)
+        with mixed_precision(self.device):
+            return functional.linear(hidden, self.embedding.weight)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """All parameters."""
@@ -127,11 +147,12 @@ class _Block(nn.Module):
         batch, length, width = states.shape
         shape = (batch, length, 3, self._heads, width // self._heads)
         query, key, value = self.qkv(self.norm_attention(states)).view(shape).permute(2, 0, 3, 1, 4)
-        key = _rotated(key, rotation)
+        key = _rotated(key, rotation).to(value.dtype)
         if seen is not None:
             key, value = torch.cat((seen[0], key), dim=2), torch.cat((seen[1], value), dim=2)
+        # Rotation is exact, in float32, also where all else is less.
         attended = functional.scaled_dot_product_attention(
-            _rotated(query, rotation), key, value, attn_mask=mask
+            _rotated(query, rotation).to(value.dtype), key, value, attn_mask=mask
         )
         states = states + self.out(attended.transpose(1, 2).reshape(batch, length, width))
         fed: Tensor = self.down(functional.gelu(self.up(self.norm_feed(states))))
@@ -139,7 +160,8 @@ class _Block(nn.Module):
 
 
 def _rotation(positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
-    frequencies = _ROTARY_BASE ** -(torch.arange(0, head_width, 2) / head_width)
+    pairs = torch.arange(0, head_width, 2, device=positions.device)
+    frequencies = _ROTARY_BASE ** -(pairs / head_width)
     angles = positions[:, None, :, None] * torch.cat((frequencies, frequencies))
     return angles.cos(), angles.sin()
 

@@ -8,25 +8,34 @@ the format of `transformers`; nothing is loaded from a hub and none of the model
 from __future__ import annotations
 
 import json
+import math
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from daitn.learning.causal_lm.architecture import check_shape, read_description, shape
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
     BASE,
     BASE_CONFIG,
+    NUMBER_BYTES,
     TOKENIZER,
     CausalLmConfig,
 )
 from daitn.learning.causal_lm.tokenizer import load_tokenizer
+from daitn.learning.engine import mixed_precision
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 __all__ = ["Adapted", "import_pretrained", "load_adapted"]
 
@@ -60,9 +69,33 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
     parameters = sum(weight.numel() for weight in weights.values())
-    config = {"base": BASE, "base_parameters": parameters, **sizes}
+    config = {
+        "base": BASE,
+        "base_parameters": parameters,
+        "base_dtype": str(network.dtype).removeprefix("torch."),
+        **_adapted_sizes(network),
+        **sizes,
+    }
     CausalLmConfig.of(config)
     return config
+
+
+def _adapted_sizes(network: Any) -> dict[str, int]:
+    """Of the layers that get adapters: parameters, and inputs and outputs."""
+    widths = [layer.weight.shape for layer in _adapted_layers(network)]
+    return {
+        "adapted_parameters": sum(map(math.prod, widths)),
+        "adapted_widths": sum(map(sum, widths)),
+    }
+
+
+def _adapted_layers(network: Any) -> list[Any]:
+    """Those that `peft` means by `all-linear`."""
+    from transformers.pytorch_utils import Conv1D
+
+    output = network.get_output_embeddings()
+    linear = (part for part in network.modules() if isinstance(part, nn.Linear | Conv1D))
+    return [layer for layer in linear if layer is not output]
 
 
 def _opened(folder: Path) -> Any:
@@ -96,27 +129,36 @@ class Adapted:
         self._network = network
         self.end = end
 
+    @property
+    def device(self) -> torch.device:
+        """See `LanguageModel.device`."""
+        found: torch.device = self._network.device
+        return found
+
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """See `LanguageModel.hidden`."""
         # A mask with four dimensions is used as it is.
-        states: Tensor = self._network.base_model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=_additive(mask, self._network.dtype),
-            use_cache=False,
-        ).last_hidden_state
+        with mixed_precision(self.device):
+            states: Tensor = self._network.base_model(
+                input_ids=tokens,
+                position_ids=positions,
+                attention_mask=_additive(mask, self._network.dtype),
+                use_cache=False,
+            ).last_hidden_state
         return states
 
     def following(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """See `LanguageModel.following`."""
-        read = self._network.base_model(
-            input_ids=tokens[None], past_key_values=memory, use_cache=True
-        )
+        with mixed_precision(self.device):
+            read = self._network.base_model(
+                input_ids=tokens[None].to(self.device), past_key_values=memory, use_cache=True
+            )
         return read.last_hidden_state[0], read.past_key_values
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageModel.logits`."""
-        scores: Tensor = self._network.get_output_embeddings()(hidden)
+        with mixed_precision(self.device):
+            scores: Tensor = self._network.get_output_embeddings()(hidden)
         return scores
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -125,18 +167,17 @@ class Adapted:
         return {name: weight for name, weight in named if weight.requires_grad}
 
 
-def load_adapted(model: Path, settings: CausalLmConfig) -> Adapted:
-    """Build the network in the folder `model`, with its frozen weights and its adapters.
+def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) -> Adapted:
+    """Build the network in the folder `model`, its frozen weights and its adapters, on `device`.
 
     Without adapters (never trained), creates adapters that change nothing. Nothing is allocated
     before description, weights and configuration agree. Raises `NotFound` for a missing part,
     `InvalidInput` if the parts do not have the configured shape, and `Corrupt`.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.pytorch_utils import Conv1D
+    from transformers.initialization import no_init_weights
 
     if not (model / BASE_CONFIG).is_file():
         raise NotFound(f"no part {model / BASE_CONFIG}", field=BASE_CONFIG, fix="fetch it again")
@@ -146,23 +187,49 @@ def load_adapted(model: Path, settings: CausalLmConfig) -> Adapted:
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
         _check_header(read_header(model / BASE), _made(make, architecture), settings)
+    with no_init_weights():
+        network = _made(make, architecture)
+    _set(network, read_tensors(model / BASE))
+    if network.dtype == torch.float16 and device.type == "cpu":
+        network.float()  # Small gradients would vanish.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # Every site creates the same initial adapters.
-        network = _made(make, architecture)
-        _set(network, read_tensors(model / BASE))
-        lora = LoraConfig(
-            r=settings.adapter_rank,
-            lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
-            target_modules="all-linear",
-            fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
-            task_type="CAUSAL_LM",
-        )
         # Without dropout, so that the same visit gives the same model.
-        network = inject_adapter_in_model(lora, network).eval()
+        network = inject_adapter_in_model(_lora(network, settings), network).eval()
     adapted = Adapted(network, _end_token(facts))
+    for weight in adapted.trainable().values():
+        # The steps of an optimiser are too small for shorter numbers.
+        weight.data = weight.data.float()
     if (model / ADAPTER).is_file():
         _fill(adapted, model / ADAPTER)
+    if settings.gradient_checkpointing:
+        _keep_little(network)
+    network.to(device)
     return adapted
+
+
+def _lora(network: Any, settings: CausalLmConfig) -> LoraConfig:
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    return LoraConfig(
+        r=settings.adapter_rank,
+        lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
+        target_modules="all-linear",
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _keep_little(network: Any) -> None:
+    """Have gradients recompute the inside of each layer."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for layer in network.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer.training = True  # Its parts are not: they would drop some of their inputs.
 
 
 def _made(make: Any, architecture: Any) -> Any:
@@ -196,6 +263,13 @@ def _check_header(header: Header, network: Any, settings: CausalLmConfig) -> Non
             field="model.config.base_parameters",
             fix="give the configuration that its import printed",
         )
+    sizes, most = _adapted_sizes(network), NUMBER_BYTES[settings.base_dtype] * header.numbers
+    if header.size_bytes > most or sizes != {name: getattr(settings, name) for name in sizes}:
+        raise InvalidInput(
+            f"the base has {header.size_bytes} bytes and adapts {sizes}, unlike the configuration",
+            field="model.config",
+            fix="give the configuration that its import printed",
+        )
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
     if buffers > _MOST_BUFFER_BYTES:
         raise InvalidInput(
@@ -206,8 +280,12 @@ def _check_header(header: Header, network: Any, settings: CausalLmConfig) -> Non
 
 
 def _set(network: Any, weights: dict[str, Tensor]) -> None:
-    """Give the network the weights of `BASE`, which names tied weights once."""
-    network.load_state_dict(weights, strict=False)
+    """Make the weights of `BASE`, which names tied weights once, those of the network."""
+    network.tie_weights()
+    tied = _tied(network)
+    shared = {name: weights[found] for name in tied for found in tied & weights.keys()}
+    network.load_state_dict(weights | shared, strict=False, assign=True)
+    network.tie_weights()
 
 
 def _fill(adapted: Adapted, path: Path) -> None:
@@ -233,11 +311,10 @@ def _tied(network: Any) -> set[str]:
 
 
 def _additive(mask: Tensor, dtype: Any) -> Tensor:
-    import torch
-
     # Padding sees nothing; let it see itself, or its softmax would have no terms.
-    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+    nothing = torch.zeros(seen.shape, dtype=dtype, device=mask.device)
+    return nothing.masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def _end_token(facts: dict[str, Any]) -> int | None:

@@ -11,13 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from daitn.learning.causal_lm.network import LanguageModel
 
-__all__ = ["Rows", "TokenRow", "context_loss", "continuation_scores", "tensors"]
+__all__ = [
+    "Rows",
+    "TokenRow",
+    "context_loss",
+    "continuation_scores",
+    "placed",
+    "tensors",
+]
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -31,37 +40,80 @@ class TokenRow(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """A batch of rows, padded on the right."""
+    """A batch of rows, padded on the right, on the CPU.
+
+    All that is looked up and counted in it is known there, so that nothing waits for a GPU.
+    """
 
     tokens: Tensor
     positions: Tensor
     segments: Tensor
     """0 in the context, k in the k-th continuation, -1 in the padding."""
-    mask: Tensor
-    """Boolean, batch x 1 x to x from: what each token sees."""
+    read: Tensor
+    """Where, in the flattened batch, a token is followed by another of the context."""
+    scored: Tensor
+    """Where a token is followed by another of its continuation."""
+    cells: Tensor
+    """Of each of those: which continuation, numbered over all rows."""
+    continuations: int
+    """The most of a row."""
+
+    def hidden(self, network: LanguageModel) -> Tensor:
+        """Last hidden states (batch x length x width), where the network computes."""
+        device = network.device
+        mask = _mask(placed(self.segments, device))
+        return network.hidden(placed(self.tokens, device), placed(self.positions, device), mask)
+
+    def log_likelihoods(self, network: LanguageModel, hidden: Tensor, places: Tensor) -> Tensor:
+        """Of the tokens that follow those at `places` of the flattened batch."""
+        targets = placed(self.tokens.flatten()[places + 1], hidden.device)
+        logits = network.logits(hidden.flatten(0, 1)[placed(places, hidden.device)]).float()
+        return -functional.cross_entropy(logits, targets, reduction="none")
 
 
 def tensors(rows: Sequence[TokenRow]) -> Rows:
     """Lay rows out as a padded batch."""
     length = max(map(len, rows))
-    tokens = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.zeros_like(tokens)
-    segments = torch.full_like(tokens, -1)
+    tokens = np.zeros((len(rows), length), dtype=np.int64)
+    positions = np.zeros_like(tokens)
+    segments = np.full_like(tokens, -1)
     for index, row in enumerate(rows):
-        start, place = len(row.context), len(row)
-        parts = [row.context, *row.continuations]
-        tokens[index, :place] = torch.tensor([token for part in parts for token in part])
-        counted = [*range(start)]
-        for part in row.continuations:
-            counted.extend(range(start, start + len(part)))
-        positions[index, :place] = torch.tensor(counted)
-        numbers = [number for number, part in enumerate(parts) for _ in part]
-        segments[index, :place] = torch.tensor(numbers)
-    return Rows(tokens, positions, segments, _mask(segments))
+        end = context = len(row.context)
+        tokens[index, :end] = row.context
+        positions[index, :end] = np.arange(end)
+        segments[index, :end] = 0
+        for number, part in enumerate(row.continuations, start=1):
+            begin, end = end, end + len(part)
+            tokens[index, begin:end] = part
+            positions[index, begin:end] = np.arange(context, context + len(part))
+            segments[index, begin:end] = number
+    before, after = segments[:, :-1], segments[:, 1:]
+    at, column = np.nonzero((before > 0) & (before == after))
+    most = int(segments.max())
+    return Rows(
+        tokens=torch.from_numpy(tokens),
+        positions=torch.from_numpy(positions),
+        segments=torch.from_numpy(segments),
+        read=_flat(np.nonzero((before == 0) & (after == 0)), length),
+        scored=_flat((at, column), length),
+        cells=torch.from_numpy(at * most + segments[at, column] - 1),
+        continuations=most,
+    )
+
+
+def _flat(places: tuple[NDArray[np.int64], ...], length: int) -> Tensor:
+    row, column = places
+    return torch.from_numpy(row * length + column)
+
+
+def placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`, without waiting for what computes there."""
+    return tensor.to(device, non_blocking=True)
 
 
 def _mask(segments: Tensor) -> Tensor:
-    order = torch.arange(segments.shape[1])
+    """Boolean, batch x 1 x to x from: what each token sees."""
+    order = torch.arange(segments.shape[1], device=segments.device)
     earlier = order[:, None] >= order[None, :]
     to, origin = segments[:, :, None], segments[:, None, :]
     seen = earlier & ((to == origin) | ((origin == 0) & (to > 0)))
@@ -71,28 +123,19 @@ def _mask(segments: Tensor) -> Tensor:
 def continuation_scores(network: LanguageModel, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """Log-likelihoods (natural) of the continuations given their context.
 
-    Returns (scores, lengths, hidden): scores and token counts as rows x continuations, and the last
-    hidden states. The first token of a continuation, its mark, is given and not scored.
+    Returns (scores, lengths, hidden), where the network computes: scores and token counts as rows x
+    continuations, and the last hidden states. The first token of a continuation, its mark, is given
+    and not scored.
     """
-    hidden = network.hidden(rows.tokens, rows.positions, rows.mask)
-    segments = rows.segments
-    scored = (segments[:, :-1] > 0) & (segments[:, :-1] == segments[:, 1:])
-    log_likelihoods = -functional.cross_entropy(
-        network.logits(hidden[:, :-1][scored]).float(), rows.tokens[:, 1:][scored], reduction="none"
-    )
-    most = int(segments.max())
-    row, column = scored.nonzero(as_tuple=True)
-    cell = row * most + segments[row, column] - 1
-    empty = torch.zeros(segments.shape[0] * most)
-    scores = empty.index_add(0, cell, log_likelihoods)
-    lengths = empty.index_add(0, cell, torch.ones_like(log_likelihoods))
+    hidden = rows.hidden(network)
+    log_likelihoods = rows.log_likelihoods(network, hidden, rows.scored)
+    most, cells = rows.continuations, placed(rows.cells, hidden.device)
+    empty = torch.zeros(len(rows.tokens) * most, device=hidden.device)
+    scores = empty.index_add(0, cells, log_likelihoods)
+    lengths = empty.index_add(0, cells, torch.ones_like(log_likelihoods))
     return scores.view(-1, most), lengths.view(-1, most), hidden
 
 
 def context_loss(network: LanguageModel, rows: Rows) -> Tensor:
-    """Mean negative log-likelihood per token of the contexts themselves."""
-    hidden = network.hidden(rows.tokens, rows.positions, rows.mask)
-    scored = (rows.segments[:, :-1] == 0) & (rows.segments[:, 1:] == 0)
-    return functional.cross_entropy(
-        network.logits(hidden[:, :-1][scored]).float(), rows.tokens[:, 1:][scored]
-    )
+    """Sum of the negative log-likelihoods of the contexts' own tokens but the first."""
+    return -rows.log_likelihoods(network, rows.hidden(network), rows.read).sum()

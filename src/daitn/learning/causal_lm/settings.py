@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,7 @@ __all__ = [
     "BASE",
     "BASE_CONFIG",
     "LARGEST_GROUP",
+    "NUMBER_BYTES",
     "TOKENIZER",
     "WEIGHTS",
     "CausalLmConfig",
@@ -32,6 +34,7 @@ BASE_CONFIG = "base_config.json"
 ADAPTER = "adapter.safetensors"
 """Part: the low-rank adapters trained on top of an imported model."""
 
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _BYTES_PER_NUMBER = 4
 _TOKENIZER_BYTES_PER_ENTRY = 65
 """Measured: a tokenizer of 4,000 entries learnt on MedQuAD takes 260 kB."""
@@ -53,9 +56,15 @@ _BOUNDS = {
     "batch": (1, MOST_BATCH),
     "learning_rate_halves_after": (1, 10**12),
     "base_parameters": (0, 10**12),
+    "adapted_parameters": (0, 10**12),
+    "adapted_widths": (0, 10**9),
     "adapter_rank": (1, 1024),
+    "gradient_accumulation": (1, MOST_BATCH),
 }
 """Least and most of every whole number: no configuration makes an estimate, or a loop, endless."""
+
+
+_PRINTED = ("base_parameters", "adapted_parameters", "adapted_widths")
 
 
 class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,8 +102,23 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     base_parameters: int = 0
     """Parameters of the imported model, as its import printed them; at most 10^12. What the model
     needs is estimated from them, and other weights are refused."""
+    base_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number type of the imported weights, as the import printed it. Adapters are float32 always.
+    A GPU multiplies in bfloat16, a processor in this type, or in float32 instead of float16."""
+    adapted_parameters: int = 0
+    """Parameters of the imported layers that get adapters, as the import printed them; at most
+    10^12."""
+    adapted_widths: int = 0
+    """Inputs and outputs of these layers, all together, as the import printed them; at most 10^9.
+    Adapters have `adapter_rank` times as many parameters."""
     adapter_rank: int = 8
     """Rank of the adapters on an imported model, 1 to 1,024: Hu et al. 2021, arXiv:2106.09685."""
+    gradient_accumulation: int = 1
+    """A step reads its batch in so many pieces, one after the other, which takes less memory and
+    gives the same gradient; 1 to 256."""
+    gradient_checkpointing: bool = False
+    """Whether a step computes the inside of each layer twice instead of keeping it, which takes
+    much less memory: Chen et al. 2016, arXiv:1604.06174."""
 
     @classmethod
     def of(cls, config: Config) -> CausalLmConfig:
@@ -117,8 +141,9 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         self._require("keep", 0 <= self.keep < 1, "must be at least 0 and below 1")
         self._require("generation_share", 0 <= self.generation_share <= 1, "must be from 0 to 1")
         self._require("base", self.base in (None, BASE), f"must be {BASE!r} or absent")
-        stated = bool(self.base) == bool(self.base_parameters)
-        self._require("base_parameters", stated, "must be what the import of `base` printed")
+        for name in _PRINTED:
+            stated = bool(self.base) == bool(getattr(self, name))
+            self._require(name, stated, "must be what the import of `base` printed")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:

@@ -56,7 +56,7 @@ class CausalGenerator:
         """The mean of the last hidden states of each text, scaled to length 1."""
         codec = self._model.codec(self._settings)
         rows = tensors([TokenRow(codec.answer(text), []) for text in texts])
-        hidden = self._model.network.hidden(rows.tokens, rows.positions, rows.mask)
+        hidden = rows.hidden(self._model.network).float().cpu()
         read = (rows.segments == 0).unsqueeze(-1)
         mean = (hidden * read).sum(dim=1) / read.sum(dim=1)
         vectors: list[list[float]] = torch.nn.functional.normalize(mean, dim=-1).tolist()
@@ -67,7 +67,7 @@ class CausalGenerator:
         codec = self._model.codec(self._settings)
         rows = [TokenRow(codec.answer(option), [codec.question(question)]) for option in options]
         scores, _, _ = continuation_scores(self._model.network, tensors(rows))
-        chances = torch.log_softmax(_SHARPNESS * scores[:, 0], dim=0)
+        chances = torch.log_softmax(_SHARPNESS * scores[:, 0].cpu(), dim=0)
         best = int(chances.argmax())
         return Piece(LETTERS[best], float(chances[best]))
 
@@ -79,7 +79,7 @@ class CausalGenerator:
         for _ in range(min(question.max_tokens, self.most_tokens)):
             with torch.inference_mode():
                 hidden, memory = network.following(torch.tensor(fresh), memory)
-                scores = network.logits(hidden[-1]).float()
+                scores = network.logits(hidden[-1]).float().cpu()
             token, chance = _drawn(scores, question, generator)
             if codec.ends(token):
                 break

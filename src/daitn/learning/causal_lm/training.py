@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,14 @@ from daitn.learning.blur import blur
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.causal_lm.models import Model
-from daitn.learning.causal_lm.rows import TokenRow, context_loss, continuation_scores, tensors
+from daitn.learning.causal_lm.network import LanguageModel
+from daitn.learning.causal_lm.rows import (
+    Rows,
+    TokenRow,
+    context_loss,
+    continuation_scores,
+    tensors,
+)
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
@@ -61,7 +69,7 @@ def train(
     began_s = time.perf_counter()
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
     dealer, codec = Dealer(pairs, rng, least_records), model.codec(settings)
-    weights = list(model.network.trainable().values())
+    network, weights = model.network, list(model.network.trainable().values())
     arrived = [weight.detach().clone() for weight in weights]
     peak = settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
     optimiser = torch.optim.AdamW(
@@ -69,25 +77,26 @@ def train(
     )
     most_loss = math.log(codec.tokens)  # That of a guess.
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
-    batch = batch_of(examples, settings.batch)
-    done, left_out = 0, 0
-    while done < examples:
-        groups: Sequence[Group] = dealer.deal(batch, most=examples - done)
-        size = sum(map(len, groups))
-        done += size
+    layout = _Layout(codec, settings.gradient_accumulation)
+    batches = _batches(dealer, layout, settings, examples, rng)
+    batch, done, left_out = next(batches, None), 0, 0
+    while batch is not None and 2 * left_out <= examples:
+        done += batch.records
         for options in optimiser.param_groups:
             options["lr"] = peak * _schedule(done / examples)
-        loss, own = _loss(model, codec, groups, settings.generation_share, rng)
+        optimiser.zero_grad()
+        loss, own = _descend(network, batch)
+        following = next(batches, None)  # Laid out while a GPU is busy with this one.
         if not math.isfinite(loss.item()):
-            groups = _usable(model, codec, groups)
-            left_out += size - sum(map(len, groups))
-            loss = _loss(model, codec, groups, 0.0, rng)[0] if groups else torch.zeros(())
-        if groups:
-            _step(loss, optimiser, weights)
+            groups = _usable(network, layout, batch.groups)
+            left_out += batch.records - sum(map(len, groups))
+            optimiser.zero_grad()
+            if groups:
+                _descend(network, layout.batch(groups))
+        _step(optimiser, weights)
         told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
         watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
-        if 2 * left_out > examples:
-            break
+        batch = following
     check_losses(left_out, examples)
     blur(weights, peak, seed)
     if model.seen and settings.keep:
@@ -101,49 +110,119 @@ def _schedule(done: float) -> float:
     return min(1.0, done / _WARM) * max(_FLOOR, 1 - (1 - _FLOOR) * done)
 
 
-def _loss(
-    model: Model, codec: Codec, groups: Sequence[Group], generation_share: float, rng: random.Random
-) -> tuple[Tensor, Tensor]:
-    """The loss to learn from, and each question's own: its part that no other record has in it."""
-    pairs = [pair for group in groups for pair in group]
-    loss, own = _channel_loss(model, codec, groups)
-    spoken = [pair for pair in pairs if rng.random() < generation_share]
-    if spoken:
-        dialogues = [TokenRow(codec.dialogue(pair.question, pair.answer), []) for pair in spoken]
-        loss = loss + context_loss(model.network, tensors(dialogues))
-    return loss, own
+class _Piece(NamedTuple):
+    """What is read at once."""
+
+    groups: Sequence[Group]
+    rows: Rows
+    dialogues: Rows | None
+    """Of the records that are also read question first."""
+
+
+class _Batch(NamedTuple):
+    """What a step learns from."""
+
+    pieces: Sequence[_Piece]
+    records: int
+    spoken: int
+    """Tokens in dialogues that are predicted."""
+
+    @property
+    def groups(self) -> list[Group]:
+        return [group for piece in self.pieces for group in piece.groups]
+
+
+class _Layout:
+    """Lays groups out as tensors."""
+
+    def __init__(self, codec: Codec, pieces: int) -> None:
+        self._codec = codec
+        self._pieces = pieces
+
+    def batch(self, groups: Sequence[Group], spoken: Callable[[], bool] = lambda: False) -> _Batch:
+        """`spoken`: whether a record is also read question first."""
+        records = sum(map(len, groups))
+        pieces, piece, begun = list[_Piece](), list[Group](), 0
+        for number, group in enumerate(groups, start=1):
+            piece.append(group)
+            begun += len(group)
+            if begun * self._pieces >= (len(pieces) + 1) * records or number == len(groups):
+                pieces.append(self._piece(piece, spoken))
+                piece = []
+        predicted = sum(len(p.dialogues.read) for p in pieces if p.dialogues is not None)
+        return _Batch(pieces, records, predicted)
+
+    def _piece(self, groups: Sequence[Group], spoken: Callable[[], bool]) -> _Piece:
+        codec, rows, dialogues = self._codec, list[TokenRow](), list[TokenRow]()
+        for group in groups:
+            questions = [codec.question(pair.question) for pair in group]
+            rows.extend(TokenRow(codec.answer(pair.answer), questions) for pair in group)
+            dialogues.extend(
+                TokenRow(codec.dialogue(pair.question, pair.answer), [])
+                for pair in group
+                if spoken()
+            )
+        return _Piece(groups, tensors(rows), tensors(dialogues) if dialogues else None)
+
+
+def _batches(
+    dealer: Dealer, layout: _Layout, settings: CausalLmConfig, examples: int, rng: random.Random
+) -> Iterator[_Batch]:
+    size, dealt = batch_of(examples, settings.batch), 0
+    while dealt < examples:
+        groups = dealer.deal(size, most=examples - dealt)
+        dealt += sum(map(len, groups))
+        yield layout.batch(groups, lambda: rng.random() < settings.generation_share)
+
+
+def _descend(network: LanguageModel, batch: _Batch) -> tuple[Tensor, Tensor]:
+    """Add the gradient of a batch's loss to the weights'.
+
+    Returns that loss, and each question's own: its part that no other record has in it. In how many
+    pieces a batch is read changes neither, but for rounding.
+    """
+    losses, each = [], []
+    for piece in batch.pieces:
+        summed, own = _channel_loss(network, piece)
+        loss = summed / batch.records
+        if piece.dialogues is not None and batch.spoken:
+            loss = loss + context_loss(network, piece.dialogues) / batch.spoken
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        each.append(own)
+    return torch.stack(losses).sum(), torch.cat(each)
 
 
 @torch.no_grad()
-def _usable(model: Model, codec: Codec, groups: Sequence[Group]) -> list[Group]:
+def _usable(network: LanguageModel, layout: _Layout, groups: Sequence[Group]) -> list[Group]:
     """The groups with a finite loss: a model made for it would fail visibly on one record."""
-    return [group for group in groups if bool(_channel_loss(model, codec, [group])[0].isfinite())]
+
+    def finite(group: Group) -> bool:
+        (piece,) = layout.batch([group]).pieces
+        return bool(_channel_loss(network, piece)[0].isfinite())
+
+    return [group for group in groups if finite(group)]
 
 
-def _channel_loss(model: Model, codec: Codec, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
-    """Mean of both channel terms over the records, and the first of each; reads every answer once
+def _channel_loss(network: LanguageModel, piece: _Piece) -> tuple[Tensor, Tensor]:
+    """Sum of both channel terms over the records, and the first of each; reads every answer once
     per group."""
-    rows: list[TokenRow] = []
-    for group in groups:
-        questions = [codec.question(pair.question) for pair in group]
-        rows.extend(TokenRow(codec.answer(pair.answer), questions) for pair in group)
-    scores, lengths, _ = continuation_scores(model.network, tensors(rows))
-    total, start, each = torch.zeros(()), 0, []
-    for group in groups:
+    scores, lengths, hidden = continuation_scores(network, piece.rows)
+    total, start, each = torch.zeros((), device=hidden.device), 0, []
+    for group in piece.groups:
         size = len(group)
         square = scores[start : start + size, :size]
         own_length = lengths[start : start + size, :size].diagonal()
         each.append(-square.diagonal() / own_length)
         total = total + each[-1].sum()
         # A column is a question: which answer makes it most likely?
-        total = total + functional.cross_entropy(square.T, torch.arange(size), reduction="sum")
+        right = torch.arange(size, device=hidden.device)
+        total = total + functional.cross_entropy(square.T, right, reduction="sum")
         start += size
-    return total / start, torch.cat(each).detach()
+    return total, torch.cat(each).detach()
 
 
-def _step(loss: Tensor, optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> None:
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+def _step(optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> None:
     if bool(nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).isfinite()):
         optimiser.step()
 

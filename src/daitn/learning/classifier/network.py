@@ -16,17 +16,12 @@ from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.parts import Standard
 from daitn.learning.recipe import DataFault, Fault
 
-__all__ = ["class_indices", "engine_device", "forward", "scaled"]
+__all__ = ["class_indices", "forward", "scaled"]
 
 _MIN_DEVIATION = 1e-3
 """The least deviation of a column: one that hardly varies is not magnified beyond this."""
 _MAX_DEVIATIONS = 5.0
 """Values are clipped here, so that no outlier decides a class."""
-
-
-def engine_device() -> torch.device:
-    """The GPU if PyTorch sees one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def scaled(features: NDArray[np.float32], standard: Standard) -> Tensor:

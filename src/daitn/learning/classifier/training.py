@@ -16,10 +16,11 @@ from torch.nn.utils import clip_grad_norm_
 from daitn.learning.blur import blur
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
-from daitn.learning.classifier.network import class_indices, engine_device, forward, scaled
+from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import State, settle
 from daitn.learning.classifier.scale import merged, scale_of, shared
 from daitn.learning.classifier.table import Table
+from daitn.learning.engine import engine_device
 from daitn.learning.recipe import Progress, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
