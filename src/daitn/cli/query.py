@@ -160,7 +160,7 @@ async def _query_sealed(
         _print_whole(opened, told)
         return
     for choice_ in answers(opened) or ():
-        sys.stdout.write(escaped((choice_.message and choice_.message.content) or ""))
+        sys.stdout.write(escaped((choice_.message and choice_.message.text) or ""))
     _end_text(told)
 
 
@@ -266,7 +266,7 @@ async def _pieces(stream: StreamReader) -> AsyncIterator[str]:
         if (failure := read_error(data)) is not None:
             raise WorkFailed(failure.message or "the answer broke off")
         for choice in answers(data) or ():
-            yield (choice.delta and choice.delta.content) or ""
+            yield (choice.delta and choice.delta.text) or ""
 
 
 def _refused(status: int, body: bytes) -> DaitnError:

@@ -21,6 +21,7 @@ __all__ = [
     "ApiError",
     "Error",
     "bad_request",
+    "error_of",
     "from_daitn_error",
     "from_decode_error",
     "read_error",
@@ -49,16 +50,56 @@ class _Body(msgspec.Struct):
     error: Error
 
 
-_BODY = msgspec.json.Decoder(_Body)
+class _AnyBody(msgspec.Struct):
+    """An error body in one of the forms in use."""
+
+    error: Any = None
+    object: Any = None
+    type: Any = None
+    message: Any = None
+    detail: Any = None
+    """Of FastAPI."""
+    code: Any = None
+    param: Any = None
+
+
+_ANY_BODY = msgspec.json.Decoder(_AnyBody)
 _ENCODER = msgspec.json.Encoder()
 
 
 def read_error(body: bytes) -> Error | None:
-    """Decode an error body; none if it is not one of OpenAI's API."""
+    """Decode an error body; none if it says no error in any form that is known."""
     try:
-        return _BODY.decode(body).error
+        told = _ANY_BODY.decode(body)
     except DECODE_ERRORS:
         return None
+    if told.error:
+        return error_of(told.error)
+    if told.detail:
+        return error_of({"message": told.detail})
+    if "error" in (told.object, told.type):
+        return error_of(msgspec.structs.asdict(told))
+    return None
+
+
+def error_of(told: Any) -> Error:
+    """An error as a server says it: OpenAI's object, or another, or a text."""
+    if not isinstance(told, dict):
+        return Error(_text(told))
+    code, daitn = told.get("code"), told.get("daitn")
+    return Error(
+        message=_text(told.get("message")),
+        type=_text(told.get("type")) or None,
+        param=_text(told.get("param")) or None,
+        code=code if isinstance(code, int) else _text(code) or None,
+        daitn=daitn if isinstance(daitn, dict) else msgspec.UNSET,
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return _ENCODER.encode(value).decode()
 
 
 class ApiError(Exception):

@@ -1,96 +1,114 @@
-"""Reads a streamed answer, cut into server-sent events (WHATWG HTML, section 9.2)."""
+"""Cuts a stream into server-sent events and reads them (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
-import zlib
+import re
+from typing import NamedTuple
 
-from daitn.openai.responses import NotJson, Usage, read_usage
+__all__ = ["AnswerBroken", "Event", "EventCutter", "looks_like_events", "read_event"]
 
-__all__ = ["AnswerBroken", "EventReader"]
-
-_MAX_EVENT_BYTES = 1 << 22
-_USAGE_FIELD = b'"completion_tokens"'
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_BOM = b"\xef\xbb\xbf"
 
 
 class AnswerBroken(Exception):
-    """An answer is incomplete."""
+    """An answer is incomplete, or none."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-class EventReader:
-    """Cuts a stream into whole events, and counts what they report.
+class Event(NamedTuple):
+    """What an event says. `others`: its lines that are no data, as they arrived."""
 
-    When an answer breaks off and a replica starts it anew, the reader drops the events that were
-    already sent, after checking that they are the same.
-    """
+    name: bytes
+    data: bytes
+    others: tuple[bytes, ...]
+
+
+class EventCutter:
+    """Cuts bytes into whole events, each with the blank line that ends it."""
 
     def __init__(self) -> None:
-        self.sent_bytes = 0
-        """Bytes sent on so far; ends with an event."""
-        self.event_count = 0
-        self.usage: Usage | None = None
-        self.resumed = False
-        self._crc = 0
-        self._buffer = b""
-        self._skip_bytes = 0
-        self._skipped_crc = 0
+        self._buffer = bytearray()
+        self._searched = 0
+        self._after_cr = False
+        """Whether the last event ended with a CR, to which an LF may belong."""
+        self._first = True
 
-    def restart(self) -> None:
-        """Expect the answer from its start."""
-        self.resumed = True
-        self._buffer = b""
-        self._skip_bytes, self._skipped_crc = self.sent_bytes, 0
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of an event that has not ended yet."""
+        return len(self._buffer)
 
-    def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes in; return the whole events to send on. Raises `AnswerBroken`."""
-        data = self._buffer + piece
-        end = max(_end(data, b"\n\n"), _end(data, b"\r\n\r\n"))
-        self._buffer = data[end:]
-        if len(self._buffer) > _MAX_EVENT_BYTES:
-            raise AnswerBroken(f"one of its events is longer than {_MAX_EVENT_BYTES} bytes")
-        return self._advance(data[:end])
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Take the next bytes in; return the events that end with them."""
+        if self._after_cr:
+            piece, self._after_cr = piece.removeprefix(b"\n"), not piece
+        if not self._buffer and _is_one_event(piece):
+            return self._cleaned([piece])
+        self._buffer += piece
+        start = max(0, self._searched - 3)
+        ends = [match.end() for match in _BLANK_LINE.finditer(self._buffer, start)]
+        self._searched = len(self._buffer)
+        if not ends:
+            return []
+        blocks = [bytes(self._buffer[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+        del self._buffer[: ends[-1]]
+        self._searched = len(self._buffer)
+        self._after_cr = not self._buffer and blocks[-1].endswith(b"\r")
+        return self._cleaned(blocks)
 
     def finish(self) -> bytes:
-        """Return what follows the last whole event, at a clean end. Raises `AnswerBroken`."""
-        data, self._buffer = self._buffer, b""
-        new = self._advance(data)
-        if self._skip_bytes:
-            raise AnswerBroken("a replica's answer is shorter")
-        return new
+        """What follows the last blank line, at the end."""
+        rest = bytes(self._buffer).lstrip(b"\r\n")
+        self._buffer.clear()
+        return rest.removeprefix(_BOM) if self._first else rest
 
-    def _advance(self, data: bytes) -> bytes:
-        if self._skip_bytes:
-            repeated, data = data[: self._skip_bytes], data[self._skip_bytes :]
-            self._skip_bytes -= len(repeated)
-            self._skipped_crc = zlib.crc32(repeated, self._skipped_crc)
-            if not self._skip_bytes and self._skipped_crc != self._crc:
-                raise AnswerBroken("a replica's answer differs")
-        if data:
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                raise AnswerBroken("its answer is not UTF-8") from None
-            self.sent_bytes += len(data)
-            self._crc = zlib.crc32(data, self._crc)
-            self.event_count += data.count(b"data:")
-            if _USAGE_FIELD in data:
-                self.usage = _usage(data) or self.usage
-        return data
+    def _cleaned(self, blocks: list[bytes]) -> list[bytes]:
+        """Without empty lines before an event, and without a byte order mark."""
+        if self._first and blocks:
+            self._first = False
+            blocks[0] = blocks[0].removeprefix(_BOM)
+        return [block.lstrip(b"\r\n") for block in blocks if block.strip(b"\r\n")]
 
 
-def _end(data: bytes, mark: bytes) -> int:
-    at = data.rfind(mark)
-    return at + len(mark) if at >= 0 else 0
+def read_event(block: bytes) -> Event | None:
+    """Read an event; none for one without data, as a comment is. llama.cpp says errors in a field
+    `error` of their own."""
+    if block.startswith(b"data: {") and block.find(b"\n") == len(block) - 2 and b"\r" not in block:
+        return Event(b"", block[len(b"data: ") : -2], ())
+    name, data, others = b"", list[bytes](), list[bytes]()
+    for line in _LINE_END.split(block):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"error":
+            name = b"error"
+            data.append(value)
+        elif line:
+            name = value if field == b"event" else name
+            others.append(line)
+    return Event(name, b"\n".join(data), tuple(others)) if data else None
 
 
-def _usage(data: bytes) -> Usage | None:
-    for line in reversed(data.splitlines()):
-        if line.startswith(b"data:") and _USAGE_FIELD in line:
-            try:
-                return read_usage(line[len(b"data:") :].strip())
-            except NotJson:
-                return None
-    return None
+def _is_one_event(piece: bytes) -> bool:
+    """Whether a piece is just one event with plain line ends, as most are."""
+    return piece.endswith(b"\n\n") and piece.find(b"\n\n") == len(piece) - 2 and b"\r" not in piece
+
+
+def looks_like_events(head: bytes) -> bool | None:
+    """Whether a body that begins so is a stream of events, whatever its content type says; none:
+    more of it is needed."""
+    text = head.removeprefix(_BOM).lstrip()
+    if text[:1] in (b"{", b"["):
+        return False
+    if not text or _BOM.startswith(head):
+        return None
+    starts = (b":", b"data", b"event", b"id", b"retry", b"error")
+    if any(text.startswith(start) for start in starts):
+        return True
+    return None if any(start.startswith(text) for start in starts) else False

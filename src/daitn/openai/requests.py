@@ -7,7 +7,7 @@ byte for byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -61,6 +61,12 @@ class ModelFields(msgspec.Struct):
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     stream: bool | None = None
+    n: Any = None
+
+    @property
+    def choices(self) -> int:
+        """Choices that the answer has, at least."""
+        return self.n if isinstance(self.n, int) and self.n > 0 else 1
 
 
 class Query(ModelFields):
@@ -74,6 +80,13 @@ class Query(ModelFields):
     temperature: Temperature | None = None
     seed: int | None = None
     logprobs: bool | int | None = None
+    stream_options: Any = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream shall end with its token counts."""
+        options = self.stream_options
+        return isinstance(options, dict) and options.get("include_usage") is True
 
 
 class StreamOptions(msgspec.Struct):

@@ -4,67 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS
-from daitn.openai.http import DONE, as_event
 
 __all__ = [
     "NotJson",
-    "Outline",
     "Usage",
     "answers",
-    "as_events",
     "confidence",
     "model_list",
     "model_object",
-    "read_outline",
     "read_usage",
     "text_of",
+    "usage_of",
     "with_logprobs",
     "without_logprobs",
 ]
 
 
 _NOTHING = msgspec.Raw(b"null")
-Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+_MAX_COUNT = 10_000_000
 """No context in use is longer. Owners are charged by these counts."""
 
 
 class Usage(msgspec.Struct):
-    """Token counts, as the deployment reported them."""
+    """Token counts, as the deployment reported them; none: it did not, or the count is
+    impossible."""
 
-    prompt_tokens: Count = 0
-    completion_tokens: Count = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Counts(msgspec.Struct):
+    """What stands in `usage`, each count by itself: one that is bad takes nothing from others."""
+
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
 
 
 class _WithUsage(msgspec.Struct):
     usage: msgspec.Raw = _NOTHING
 
-    @property
-    def counts(self) -> Usage | None:
-        """The token counts; none if they are missing or impossible."""
-        try:
-            return _USAGE.decode(self.usage)
-        except DECODE_ERRORS:
-            return None
-
-
-class Outline(_WithUsage):
-    """Whether a response holds an answer, and its token counts."""
-
-    choices: list[msgspec.Raw] = []
-    data: list[msgspec.Raw] = []
-    """Of embeddings."""
-
 
 class Token(msgspec.Struct):
     """One token of a chat's answer."""
 
-    logprob: float = -math.inf
+    logprob: float | None = None
 
 
 class Logprobs(msgspec.Struct):
@@ -76,10 +66,23 @@ class Logprobs(msgspec.Struct):
     """Of a completion."""
 
 
+class ContentPart(msgspec.Struct):
+    """A part of a chat's answer; only text parts have `text`."""
+
+    text: str = ""
+
+
 class ChatContent(msgspec.Struct):
     """A chat's answer, or a piece of it."""
 
-    content: str | None = None
+    content: str | list[ContentPart] | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The text; none if it is no text."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content
 
 
 class Choice(msgspec.Struct):
@@ -91,16 +94,16 @@ class Choice(msgspec.Struct):
     """Of a chat."""
     delta: ChatContent | None = None
     """Of a chat that streams."""
-    logprobs: Logprobs | None = None
+    logprobs: msgspec.Raw = _NOTHING
 
 
 class _WithChoices(msgspec.Struct):
     choices: list[Choice] = []
 
 
-_USAGE: msgspec.json.Decoder[Usage | None] = msgspec.json.Decoder(Usage | None)
+_COUNTS = msgspec.json.Decoder(_Counts)
+_LOGPROBS: msgspec.json.Decoder[Logprobs | None] = msgspec.json.Decoder(Logprobs | None)
 _WITH_USAGE = msgspec.json.Decoder(_WithUsage)
-_OUTLINE = msgspec.json.Decoder(Outline)
 _CHOICES = msgspec.json.Decoder(_WithChoices)
 
 
@@ -113,18 +116,27 @@ def read_usage(body: bytes) -> Usage | None:
     body that is not UTF-8."""
     try:
         body.decode()  # Values that are not read would pass.
-        return _WITH_USAGE.decode(body).counts
+        return usage_of(_WITH_USAGE.decode(body).usage)
     except DECODE_ERRORS:
         raise NotJson from None
 
 
-def read_outline(body: bytes) -> Outline:
-    """Read the outline of a response; an empty one if the body is not a response in UTF-8."""
+def usage_of(usage: msgspec.Raw) -> Usage | None:
+    """The token counts in a field `usage`; none if all are missing or impossible."""
     try:
-        body.decode()
-        return _OUTLINE.decode(body)
+        told = _COUNTS.decode(usage)
     except DECODE_ERRORS:
-        return Outline()
+        return None
+    tokens_in, tokens_out = _count(told.prompt_tokens), _count(told.completion_tokens)
+    total = _count(told.total_tokens)
+    if tokens_in is not None and tokens_out is None and total is not None and total >= tokens_in:
+        tokens_out = total - tokens_in
+    return None if tokens_in is None and tokens_out is None else Usage(tokens_in, tokens_out)
+
+
+def _count(value: Any) -> int | None:
+    possible = type(value) is int and 0 <= value <= _MAX_COUNT
+    return value if possible else None
 
 
 def with_logprobs(api: Api) -> dict[str, object]:
@@ -140,11 +152,14 @@ def confidence(body: bytes) -> float | None:
     translation", WMT 2018.
     """
     answer = _first(body)
-    if answer is None or answer.logprobs is None:
+    try:
+        logprobs = None if answer is None else _LOGPROBS.decode(answer.logprobs)
+    except DECODE_ERRORS:
         return None
-    logprobs = answer.logprobs
-    chat = [token.logprob for token in logprobs.content or ()]
-    values = chat or [value for value in logprobs.token_logprobs or () if value is not None]
+    if logprobs is None:
+        return None
+    told = [token.logprob for token in logprobs.content or ()] or logprobs.token_logprobs or ()
+    values = [value for value in told if value is not None]
     if not values:
         return None
     mean = sum(values) / len(values)
@@ -156,7 +171,7 @@ def text_of(body: bytes) -> str | None:
     answer = _first(body)
     if answer is None:
         return None
-    return answer.text if answer.message is None else answer.message.content
+    return answer.text if answer.message is None else answer.message.text
 
 
 def without_logprobs(body: bytes) -> bytes:
@@ -166,17 +181,6 @@ def without_logprobs(body: bytes) -> bytes:
         if "logprobs" in choice:
             choice["logprobs"] = None
     return msgspec.json.encode(answer)
-
-
-def as_events(body: bytes, api: Api) -> bytes:
-    """A whole answer as a stream of one piece."""
-    answer: dict[str, Any] = msgspec.json.decode(body)
-    answer.pop("usage", None)
-    if api is Api.CHAT:
-        answer["object"] = "chat.completion.chunk"
-        for choice in answer.get("choices", ()):
-            choice["delta"] = choice.pop("message", {})
-    return as_event(msgspec.json.encode(answer)) + DONE
 
 
 def answers(body: bytes) -> list[Choice] | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.engine import Qirce
 from daitn.node.gateway.affinity import Affinity
+from daitn.node.gateway.continuation import Continuation
 from daitn.node.gateway.demand import TIME_CONSTANT_S, DemandEstimator
 from daitn.node.gateway.query_log import MAX_DECISIONS, MAX_RECORDS, QueryLog
 from daitn.node.gateway.request import read_request
@@ -24,25 +25,27 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
+from daitn.openai.answers import StreamReader, as_events, read_whole
 from daitn.openai.errors import ApiError
-from daitn.openai.events import AnswerBroken, EventReader
-from daitn.openai.responses import (
-    NotJson,
-    Usage,
-    as_events,
-    read_outline,
-    read_usage,
-    without_logprobs,
-)
+from daitn.openai.events import AnswerBroken, EventCutter, read_event
+from daitn.openai.http import DONE, as_event
+from daitn.openai.responses import NotJson, Usage, read_usage, without_logprobs
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import paths_from
 from tests.node.gateway.scene import Network, deployment
 
 lines = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)
 streams = st.lists(lines, min_size=1, max_size=8).map(
-    lambda said: b"".join(b"data: " + line.encode() + b"\n\n" for line in said)
+    lambda said: (
+        b"".join(
+            as_event(msgspec.json.encode({"choices": [{"delta": {"content": line or "."}}]}))
+            for line in said
+        )
+        + DONE
+    )
 )
-cuts = st.lists(st.integers(min_value=0, max_value=200), max_size=10)
+cuts = st.lists(st.integers(min_value=0, max_value=500), max_size=10)
+BOUND = 1 << 20
 
 
 def pieces(data: bytes, at: list[int]) -> list[bytes]:
@@ -52,35 +55,57 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 
 @given(streams, cuts)
 def test_events_come_out_whole_and_unchanged(stream: bytes, at: list[int]) -> None:
-    events = EventReader()
+    events = StreamReader(BOUND, "bound")
     given_out = [events.feed(piece) for piece in pieces(stream, at)]
 
     assert all(part == b"" or part.endswith(b"\n\n") for part in given_out)
-    assert b"".join(given_out) + events.finish() == stream
+    assert b"".join(given_out) + events.end() == stream
+
+
+@given(streams, cuts, st.sampled_from([b"\r\n", b"\r", b"\n"]), st.booleans())
+def test_events_are_found_whatever_ends_their_lines(
+    stream: bytes, at: list[int], line_end: bytes, marked: bool
+) -> None:
+    told = (b"\xef\xbb\xbf" if marked else b"") + stream.replace(b"\n", line_end)
+    cutter = EventCutter()
+
+    blocks = [block for piece in pieces(told, at) for block in cutter.feed(piece)]
+
+    assert [read_event(block) for block in blocks] == [
+        read_event(block) for block in EventCutter().feed(stream)
+    ]
+    assert not cutter.finish().strip()
 
 
 @given(streams, cuts, cuts, st.integers(min_value=0))
 def test_an_answer_that_is_begun_again_goes_on_where_it_broke_off(
     stream: bytes, at: list[int], again: list[int], broke: int
 ) -> None:
-    events = EventReader()
-    given_out = [events.feed(piece) for piece in pieces(stream[: broke % len(stream)], at)]
+    first, sent = StreamReader(BOUND, "bound"), Continuation()
+    given_out = [
+        sent.take(first.feed(piece)) for piece in pieces(stream[: broke % len(stream)], at)
+    ]
 
-    events.restart()
-    given_out += [events.feed(piece) for piece in pieces(stream, again)]
+    second = StreamReader(BOUND, "bound")
+    sent.restart()
+    given_out += [sent.take(second.feed(piece)) for piece in pieces(stream, again)]
+    given_out.append(sent.take(second.end()))
+    sent.end()
 
-    assert b"".join(given_out) + events.finish() == stream
+    assert b"".join(given_out) == stream
 
 
 @given(streams, streams, cuts)
 def test_another_answer_is_never_mixed_in(first: bytes, other: bytes, at: list[int]) -> None:
-    events = EventReader()
-    told = events.feed(first)
-    events.restart()
+    sent = Continuation()
+    told = sent.take(StreamReader(BOUND, "bound").feed(first))
+    sent.restart()
+    events = StreamReader(BOUND, "bound")
     try:
         for piece in pieces(other, at):
-            told += events.feed(piece)
-        told += events.finish()
+            told += sent.take(events.feed(piece))
+        told += sent.take(events.end())
+        sent.end()
     except AnswerBroken:
         assert not other.startswith(first)
     else:
@@ -287,7 +312,7 @@ def test_records_are_a_ring_and_decisions_are_told_again() -> None:
             records.explain(forgotten)
 
 
-def test_a_whole_answer_becomes_a_stream_of_one_piece() -> None:
+def test_a_whole_answer_becomes_a_stream() -> None:
     whole = {
         "id": "x",
         "object": "chat.completion",
@@ -303,11 +328,17 @@ def test_a_whole_answer_becomes_a_stream_of_one_piece() -> None:
     }
     body = without_logprobs(json.dumps(whole).encode())
 
-    first, done, end = as_events(body, Api.CHAT).split(b"\n\n")
+    first, last, counts, done, end = as_events(body, Api.CHAT, usage=True).split(b"\n\n")
 
     piece = json.loads(first.removeprefix(b"data: "))
     assert piece["object"] == "chat.completion.chunk"
     assert piece["choices"][0]["delta"] == {"role": "assistant", "content": "B"}
+    assert piece["choices"][0]["finish_reason"] is None
+    ended = json.loads(last.removeprefix(b"data: "))["choices"][0]
+    assert (ended["delta"], ended["finish_reason"]) == ({}, "stop")
+    told = json.loads(counts.removeprefix(b"data: "))
+    assert (told["choices"], told["usage"]) == ([], whole["usage"])
+    assert b"usage" not in as_events(body, Api.CHAT)
     assert piece["choices"][0]["logprobs"] is None
     assert (done, end) == (b"data: [DONE]", b"")
 
@@ -319,21 +350,38 @@ def test_a_whole_answer_becomes_a_stream_of_one_piece() -> None:
 def test_no_owner_is_charged_by_an_absurd_count(count: str, name: str) -> None:
     usage = b'{"%s": %s}' % (name.encode(), count.encode())
     whole = b'{"choices": [{"text": "yes"}], "usage": %s}' % usage
-    assert len(read_outline(whole).choices) == (0 if count == "NaN" else 1)
-    assert read_outline(whole).counts is None
+    assert read_whole(whole, BOUND, "bound").usage is None
     with contextlib.suppress(NotJson):
         assert read_usage(whole) is None
-    events = EventReader()
+    events = StreamReader(BOUND, "bound")
     events.feed(b'data: {"usage": {"completion_tokens": 3}}\n\n')
     events.feed(b'data: {"usage": {"completion_tokens": 3, %s}}\n\n' % usage[1:-1])
     assert events.usage == Usage(completion_tokens=3)
 
 
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": None}, Usage(5, None)),
+        ({"prompt_tokens": 5, "completion_tokens": None, "total_tokens": 7}, Usage(5, 2)),
+        ({"prompt_tokens": [5], "completion_tokens": 2}, Usage(None, 2)),
+        ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": "x"}, Usage(5, 2)),
+        ([], None),
+        ("many", None),
+    ],
+)
+def test_a_bad_count_takes_nothing_from_the_others(usage: Any, counted: Usage | None) -> None:
+    whole = json.dumps({"choices": [{"text": "yes"}], "usage": usage}).encode()
+
+    assert read_whole(whole, BOUND, "bound").usage == counted
+
+
 @pytest.mark.parametrize("bad", [b"\xff", b"\xc3(", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80"])
 def test_an_answer_that_is_not_utf_8_is_no_answer(bad: bytes) -> None:
     whole = b'{"choices": [{"text": "%s"}], "usage": {"completion_tokens": 3}}' % bad
-    assert not read_outline(whole).choices
+    with pytest.raises(AnswerBroken, match="UTF-8"):
+        read_whole(whole, BOUND, "bound")
     with pytest.raises(NotJson):
         read_usage(whole)
     with pytest.raises(AnswerBroken, match="UTF-8"):
-        EventReader().feed(b"data: " + whole + b"\n\n")
+        StreamReader(BOUND, "bound").feed(b"data: " + whole + b"\n\n")

@@ -78,10 +78,13 @@ async def test_a_cascade_streams_and_tells_logprobs_where_they_are_wished(
     stream = await ask.create(
         model="auto", stream=True, stream_options={"include_usage": True}, **CASCADE
     )
-    pieces = [chunk.choices[0].delta.content async for chunk in stream]
+    chunks = [chunk async for chunk in stream]
+    pieces = [choice.delta.content for chunk in chunks for choice in chunk.choices]
     told = await ask.create(model="auto", logprobs=True, **CASCADE)
 
-    assert pieces == ["cheap words"]
+    assert pieces == ["cheap words", None]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 2
     logprobs = told.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content is not None

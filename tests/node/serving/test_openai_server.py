@@ -36,10 +36,17 @@ def doctor(url: str, **changes: Any) -> UpstreamConfig:
 
 
 @asynccontextmanager
-async def before(url: str, folder: Path, **changes: Any) -> AsyncIterator[Site]:
+async def before(
+    url: str, folder: Path, max_answer_bytes: int = 1 << 26, **changes: Any
+) -> AsyncIterator[Site]:
     """A facility before the server at `url`."""
     site = Site(
-        MemoryNetwork(), folder, upstreams=(doctor(url, **changes),), hosts=False, recipes=()
+        MemoryNetwork(),
+        folder,
+        upstreams=(doctor(url, **changes),),
+        max_answer_bytes=max_answer_bytes,
+        hosts=False,
+        recipes=(),
     )
     await site.start()
     try:
@@ -165,14 +172,14 @@ async def test_a_server_that_fails_before_it_says_anything_is_a_clean_error(
 
 @pytest.mark.parametrize("fault", [{"cut_after": 3}, {"huge": True}])
 async def test_a_stream_that_breaks_is_not_taken_for_whole(
-    site: Site, server: OpenAiServer, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    server: OpenAiServer, tmp_path: Path, fault: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(bounds, "_MAX_ANSWER_BYTES", 1 << 16)
-    server.control(**fault)
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await site.post(CHAT, STREAM)
-    await until(lambda: site.reading.error_share > 0.0)
-    await until(lambda: server.control()["in_flight"] == 0)
+    async with before(server.url, tmp_path, 1 << 16) as site:
+        server.control(**fault)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await site.post(CHAT, STREAM)
+        await until(lambda: site.reading.error_share > 0.0)
+        await until(lambda: server.control()["in_flight"] == 0)
 
 
 async def test_a_server_that_falls_silent_is_given_up(
@@ -241,7 +248,7 @@ async def odd_server(answer: Answers) -> AsyncIterator[str]:
     [
         (200, b"{}", "application/json", (502, "upstream_failed")),
         (200, b'{"choices": 1}', "application/json", (502, "upstream_failed")),
-        (200, b'{"error": {"message": "no"}}', "application/json", (502, "upstream_failed")),
+        (200, b'{"error": {"message": "no"}}', "application/json", (502, "upstream_refused")),
         (200, b"[" * 100_000, "application/json", (502, "upstream_failed")),
         (200, b"\xff\xfe", "text/event-stream", (502, "upstream_failed")),
         (302, b"", "text/html", (502, "upstream_refused")),
@@ -266,8 +273,9 @@ async def test_whatever_a_server_answers_an_asker_gets_openais_errors(
 async def test_the_name_of_the_model_is_replaced_wherever_the_bytes_are_cut(
     tmp_path: Path,
 ) -> None:
-    text = 'he said \\"model\\": \\"in-house-7b\\" to me'
-    event = b'data: {"model": "in-house-7b", "choices": [{"text": "%s"}]}\n\n' % text.encode()
+    text = 'he said "model": "in-house-7b" to me'
+    plain = {"model": "in-house-7b", "choices": [{"text": text, "model": "in-house-7b"}]}
+    event = b"data: %s\n\n" % json.dumps(plain).encode()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -275,15 +283,16 @@ async def test_the_name_of_the_model_is_replaced_wherever_the_bytes_are_cut(
         for position in range(0, len(event), 7):
             await response.write(event[position : position + 7])
             await asyncio.sleep(0)
-        await response.write(b'data: {"model":"in-house-7b"}')
+        await response.write(b'data: {"\\u006dodel":null}\n\ndata: [DONE]')
         return response
 
     async with odd_server(answer) as url, before(url, tmp_path) as site:
         _, said, _ = await site.post(CHAT, STREAM)
-    assert said == (
-        event.replace(b'"model": "in-house-7b", ', b'"model":"doctor", ')
-        + b'data: {"model":"doctor"}'
-    )
+    first, second, done, end = said.split(b"\n\n")
+    # Only the answer's own field is replaced.
+    assert json.loads(first.removeprefix(b"data: ")) == {**plain, "model": "doctor"}
+    assert second == b'data: {"model":"doctor"}'
+    assert (done, end) == (b"data: [DONE]", b"")
 
 
 async def test_only_who_shows_a_pass_and_may_ask_comes_in(

@@ -43,7 +43,9 @@ async def test_it_is_there_once_it_has_loaded(
 ) -> None:
     monkeypatch.setattr(bounds, "PROBE_DOWN_S", 0.05)
     changed = asyncio.Event()
-    model = OpenAiBackend(UpstreamConfig(name="llama", url=says.url), OwnerId("acme"), changed.set)
+    model = OpenAiBackend(
+        UpstreamConfig(name="llama", url=says.url), OwnerId("acme"), changed.set, 1 << 26
+    )
     states = []
     await model.start()
     try:

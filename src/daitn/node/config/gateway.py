@@ -41,6 +41,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     token."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
     """Largest request body."""
+    max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 2**26
+    """Largest answer, whole or all events of a stream together; a longer one breaks off."""
     autonomous: bool = False
     """Default for queries that do not set `autonomous`: whether they find their own way as packets.
     Needs the role `forwarder`."""

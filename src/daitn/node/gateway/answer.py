@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.headers import AnswerHeader
-from daitn.node.http import ClientResponse, HttpError, ServerTimeout
-from daitn.openai.events import AnswerBroken
+from daitn.node.http import ClientResponse
+from daitn.node.http.answers import IncomingAnswer
+from daitn.openai.answers import StreamReader
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import Usage
 
 __all__ = ["Answer"]
 
-MAX_ANSWER_BYTES = 1 << 25
-"""Largest buffered answer: 2,048 embeddings of 1,024 numbers with 16 characters each."""
+BOUND = "gateway.max_answer_bytes"
 _MAX_REPORTED_S = 1e6
 
 
 class Answer:
-    """Either buffered whole in `body`, or a stream that is read chunk by chunk."""
+    """Either buffered whole in `body`, or a stream that has begun."""
 
     def __init__(
         self,
@@ -29,13 +28,14 @@ class Answer:
         response: ClientResponse,
         asked_s: float,
         started_s: float,
+        max_bytes: int,
     ) -> None:
-        """Times are of `time.perf_counter`."""
+        """Times are of `time.perf_counter`. `max_bytes`: of the whole answer."""
         self.query = query
         self.row = row
         headers = response.headers
         self.status = response.status
-        self.content_type = headers.get("content-type", JSON)
+        self.content_type = JSON if self.status == 200 else headers.get("content-type", JSON)
         self.asked_s = asked_s
         self.started_s = started_s
         self.ended_s = started_s
@@ -47,49 +47,44 @@ class Answer:
         self.body = b""
         self.usage: Usage | None = None
         """Token counts, as a buffered answer reports them."""
-        self.streams = False
         self.on_close: Callable[[], None] | None = None
-        self._first = b""
-        self._response = response
+        self._incoming = IncomingAnswer(response, max_bytes, BOUND, choices=query.parsed.choices)
 
     @property
-    def is_events(self) -> bool:
-        return self.content_type.startswith(EVENTS)
+    def streams(self) -> bool:
+        return self.events is not None
 
-    async def read_whole(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
-        """Buffer the answer in `body`. Raises `AnswerBroken`, also for more than `max_bytes`."""
-        chunks, size = [], 0
-        while chunk := await self.read_chunk():
-            size += len(chunk)
-            if size > max_bytes:
-                raise AnswerBroken(f"its answer is longer than {max_bytes} bytes")
-            chunks.append(chunk)
-        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    @property
+    def events(self) -> StreamReader | None:
+        """What was read of a stream."""
+        return self._incoming.events
 
-    async def read_first(self) -> None:
-        """Wait for the first chunk of a stream. Raises `AnswerBroken`."""
-        self._first = await self.read_chunk()
-        self.started_s = self.ended_s
-        if not self._first:
-            raise AnswerBroken("its answer is empty")
+    async def read(self, *, stream: bool) -> None:
+        """Wait for the whole answer, or where `stream` is wanted and comes, until it says
+        something. Raises `AnswerBroken`."""
+        incoming = self._incoming
+        if stream and await incoming.begin():
+            self.started_s = self.ended_s = incoming.read_at_s
+            self.content_type = EVENTS
+            return
+        whole = await incoming.read_whole()
+        self.ended_s = incoming.read_at_s
+        self.body, self.usage = whole.body, whole.usage
 
-    async def read_chunk(self) -> bytes:
-        """The next bytes; empty at the end. Raises `AnswerBroken`."""
-        if self._first:
-            chunk, self._first = self._first, b""
-            return chunk
-        try:
-            chunk = await self._response.read_chunk()
-        except ServerTimeout:
-            raise AnswerBroken("it was silent for too long") from None
-        except HttpError as error:
-            raise AnswerBroken(f"its answer broke off: {error}") from None
-        self.ended_s = time.perf_counter()
-        return chunk
+    async def read_error(self, max_bytes: int) -> None:
+        """Buffer the first `max_bytes` of an error's body. Raises `AnswerBroken`."""
+        self.body = await self._incoming.read_start(max_bytes)
+        self.ended_s = self._incoming.read_at_s
+
+    async def read_events(self) -> bytes:
+        """The next events of a stream; empty once it is complete. Raises `AnswerBroken`."""
+        events = await self._incoming.read_events()
+        self.ended_s = self._incoming.read_at_s
+        return events
 
     def close(self) -> None:
         """Discard what has not arrived yet. Closing twice is harmless."""
-        self._response.close()
+        self._incoming.close()
         if self.on_close is not None:
             self.on_close()
             self.on_close = None

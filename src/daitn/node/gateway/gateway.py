@@ -133,7 +133,9 @@ class Gateway:
 
     async def start(self) -> None:
         """Start serving. Raises `InvalidInput` for an address that it cannot use."""
-        self._upstream = Upstream(self._site, self._key, self._load, self._tls)
+        self._upstream = Upstream(
+            self._site, self._key, self._load, self._tls, self._config.max_answer_bytes
+        )
         proxy = FailoverProxy(self._upstream, self._topology, self._budget)
         self._plans = PlanExecutor(proxy, self._budget, self._load)
         await self._api.start()
@@ -190,7 +192,10 @@ class Gateway:
         try:
             response = await self._answer(query, writer, full)
         except (asyncio.CancelledError, ConnectionError):
-            self._record(query, QueryStatus.ABANDONED, 499, "the client disconnected")
+            if writer.delivered:  # The client had all of it, and did not wait for the last bytes.
+                self._record(query, QueryStatus.ANSWERED, 200, "")
+            else:
+                self._record(query, QueryStatus.ABANDONED, 499, "the client disconnected")
             raise
         finally:
             self._in_flight -= 1
@@ -389,7 +394,13 @@ class Gateway:
             problems.append(f"the gateway is full: {in_flight} queries are in progress")
         if ready and self._packets is None and not self._topology.snapshot().columns.there.any():
             problems.append("no deployment is available")
-        return problems, {"site": self._site, "in_flight": in_flight, "max_in_flight": most}
+        return problems, {
+            "site": self._site,
+            "in_flight": in_flight,
+            "max_in_flight": most,
+            "max_body_bytes": self._config.max_body_bytes,
+            "max_answer_bytes": self._config.max_answer_bytes,
+        }
 
 
 def _doorkeeper(

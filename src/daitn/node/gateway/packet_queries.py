@@ -16,11 +16,14 @@ from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.headers import AnswerHeader
+from daitn.node.gateway.response import counted
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Response
 from daitn.objects.queries import AUTO, QueryIntent, Strategy
+from daitn.openai.answers import as_events, read_whole
+from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, JSON
-from daitn.openai.responses import NotJson, as_events, read_usage
+from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["Packets", "answer_by_packet", "packet_plan"]
@@ -41,6 +44,8 @@ class _Vote:
     packet_answer: PacketAnswer
     row: int | None
     """None for a facility unknown to this gateway, whose price is unknown too."""
+    body: bytes
+    """The answer, as it was read."""
 
     @property
     def reply(self) -> PacketReply:
@@ -70,18 +75,20 @@ async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
         answers = await packets.ask(intent, question)
     query.outcome.first_token_s = time.perf_counter() - query.began_s
     votes = _votes(query, answers)
-    best = winner(query, [(vote.row, vote.reply.body) for vote in votes])
+    best = winner(query, [(vote.row, vote.body) for vote in votes])
     return _response(query, votes[best], votes)
 
 
 def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote]:
     """The valid answers, one per deployment. All that can be read are charged."""
     votes: dict[tuple[str, str], _Vote] = {}
+    reasons: list[str] = []
     for answer in answers:
         reply = answer.answered
         try:
-            usage = read_usage(reply.body)
-        except NotJson:
+            whole = read_whole(reply.body, MOST_PAYLOAD_BYTES, "a packet")
+        except AnswerBroken as broken:
+            reasons.append(f"{reply.deployment}@{reply.site}: {broken.reason}")
             continue
         row = query.snapshot.row_of.get(deployment_id(reply.deployment, reply.site))
         if not _is_asked_for(query, row):
@@ -89,12 +96,12 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
         query.outcome.charge(
             query.snapshot,
             row,
-            usage.prompt_tokens if usage else query.intent.tokens_in,
-            usage.completion_tokens if usage else 0,
+            *counted(query, whole.usage, whole.body),
         )
-        votes.setdefault((reply.site, reply.deployment), _Vote(answer, row))
+        votes.setdefault((reply.site, reply.deployment), _Vote(answer, row, whole.body))
     if not votes:
-        raise unavailable("no answer is valid JSON, and of the model that was asked for")
+        why = "; ".join(reasons) or "none is of the model that was asked for"
+        raise unavailable(f"no answer can be given: {why}")
     return [*votes.values()]
 
 
@@ -125,8 +132,8 @@ def _response(query: RequestContext, winning: _Vote, votes: Sequence[_Vote]) -> 
     if query.plan.strategy is Strategy.ENSEMBLE:
         headers[AnswerHeader.STRATEGY] = "packet, ensemble"
         headers[AnswerHeader.FACILITIES] = ",".join(quote(vote.reply.site) for vote in votes)
-    body = reply.body
+    body = winning.body
     if query.parsed.stream:
-        body = as_events(body, query.parsed.api)
+        body = as_events(body, query.parsed.api, usage=query.parsed.include_usage)
         headers["content-type"] = EVENTS
     return Response(body, 200, headers)

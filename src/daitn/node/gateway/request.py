@@ -15,7 +15,7 @@ from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import bad_request
 from daitn.openai.requests import Query, raw_fields, read_query, rewritten
 
-__all__ = ["ParsedRequest", "read_request"]
+__all__ = ["ParsedRequest", "read_request", "rough_tokens"]
 
 DEFAULT_TOKENS_OUT = 64
 """Expected length of an answer without a stated bound; the model's own bound applies to it. Small,
@@ -62,6 +62,16 @@ class ParsedRequest:
         return bool(self._fields.stream) and self.api is not Api.EMBEDDINGS
 
     @property
+    def choices(self) -> int:
+        """Choices that the answer has, at least."""
+        return self._fields.choices
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream shall end with its token counts."""
+        return self._fields.include_usage
+
+    @property
     def logprobs(self) -> bool:
         """Whether the client wants log-probabilities; 0 in the completions API means those of the
         chosen tokens."""
@@ -105,7 +115,7 @@ class ParsedRequest:
     def _tokens_in(self) -> int:
         messages = self._fields.messages
         if messages is not None:
-            return sum(len(message.text) // _CHARACTERS_PER_TOKEN + 1 for message in messages)
+            return sum(rough_tokens(message.text) for message in messages)
         content = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
         parts = [content] if isinstance(content, str) else content or ()
         return sum(_tokens(part) for part in parts)
@@ -118,7 +128,12 @@ class ParsedRequest:
 def _tokens(part: str | int | list[int]) -> int:
     if isinstance(part, int):
         return 1
-    return len(part) if isinstance(part, list) else len(part) // _CHARACTERS_PER_TOKEN + 1
+    return len(part) if isinstance(part, list) else rough_tokens(part)
+
+
+def rough_tokens(text: str) -> int:
+    """About how many tokens a text has, where nobody has counted them."""
+    return len(text) // _CHARACTERS_PER_TOKEN + 1
 
 
 def read_request(api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> ParsedRequest:

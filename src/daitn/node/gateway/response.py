@@ -8,18 +8,21 @@ from urllib.parse import quote
 
 from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext, price_usd
+from daitn.node.gateway.continuation import Continuation
 from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.gateway.observations import observed_stream, observed_whole
+from daitn.node.gateway.request import rough_tokens
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream
 from daitn.node.http.api import error_response
+from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError
-from daitn.openai.events import AnswerBroken, EventReader
+from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, as_event
-from daitn.openai.responses import as_events
+from daitn.openai.responses import Usage, text_of
 from daitn.topology.qrrt.observation import Observation
 
-__all__ = ["ResponseWriter"]
+__all__ = ["ResponseWriter", "counted"]
 
 _OK = Observation(failed=False)
 Resume = Callable[[Answer, AnswerBroken], Awaitable[Answer]]
@@ -35,6 +38,8 @@ class ResponseWriter:
         self._topology = topology
         self._stream: Stream | None = None
         self._blocked_s = 0.0
+        self.delivered = False
+        """Whether a streamed answer has been sent up to its end."""
 
     @property
     def started(self) -> bool:
@@ -47,10 +52,9 @@ class ResponseWriter:
 
     def record(self, answer: Answer) -> None:
         """Record the cost of a buffered answer, and the observation of its deployment."""
-        query, usage = self._query, answer.usage
-        tokens_in = usage.prompt_tokens if usage else query.intent.tokens_in
-        tokens_out = usage.completion_tokens if usage else 0
+        query = self._query
         if answer.status == 200:
+            tokens_in, tokens_out = counted(query, answer.usage, answer.body)
             query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
             deployment = query.snapshot.rows[answer.row]
             observation = observed_whole(answer, tokens_out)
@@ -63,25 +67,29 @@ class ResponseWriter:
         self._set_answered_by(answer)
         query.outcome.first_token_s = answer.ended_s - query.began_s
         headers = self._headers(answer, query.outcome.cost_usd)
-        if query.parsed.stream and not answer.is_events and answer.status == 200:
-            body = as_events(body, query.parsed.api)
+        if query.parsed.stream and answer.status == 200:
+            body = as_events(body, query.parsed.api, usage=query.parsed.include_usage)
             headers["content-type"] = EVENTS
         return Response(body, answer.status, headers)
 
     async def stream(self, answer: Answer, resume: Resume) -> Reply:
-        """Pass events on as they arrive. Raises `ApiError` if the answer breaks off for good."""
-        events = EventReader()
+        """Pass events on as they arrive. Raises `ApiError` if the answer breaks off for good.
+
+        A client that has the whole answer may go before its last event: `delivered` tells.
+        """
+        sent = Continuation()
         while True:
             try:
-                await self._forward(answer, events)
+                await self._forward(answer, sent)
                 break
             except AnswerBroken as why:
                 broken = why
             finally:
+                if self.delivered:
+                    self._record_stream(answer, sent)
                 answer.close()
             answer = await resume(answer, broken)
-            events.restart()
-        self._record_stream(answer, events)
+            sent.restart()
         assert self._stream is not None
         await self._stream.end()
         return self._stream
@@ -101,18 +109,18 @@ class ResponseWriter:
         await self._stream.end(close=True)
         return self._stream
 
-    async def _forward(self, answer: Answer, events: EventReader) -> None:
-        while chunk := await self._read_chunk(answer):
-            if data := events.feed(chunk):
-                await self._write(answer, data)
-        if remainder := events.finish():
-            await self._write(answer, remainder)
-        if not events.sent_bytes:
-            raise AnswerBroken("its answer is empty")
+    async def _forward(self, answer: Answer, sent: Continuation) -> None:
+        events = answer.events
+        assert events is not None
+        while data := await self._read_events(answer):
+            if new := sent.take(data):
+                await self._write(answer, new)
+                self.delivered = events.finished
+        sent.end()
 
-    async def _read_chunk(self, answer: Answer) -> bytes:
+    async def _read_events(self, answer: Answer) -> bytes:
         with self._query.waiting:
-            return await answer.read_chunk()
+            return await answer.read_events()
 
     async def _write(self, answer: Answer, data: bytes) -> None:
         """Send events on. The head goes out with the first ones, so that it names the deployment
@@ -125,17 +133,16 @@ class ResponseWriter:
         await self._stream.write(data)
         self._blocked_s += time.perf_counter() - began_s
 
-    def _record_stream(self, answer: Answer, events: EventReader) -> None:
-        query, usage = self._query, events.usage
+    def _record_stream(self, answer: Answer, sent: Continuation) -> None:
+        query, events = self._query, answer.events
+        assert events is not None
         self._set_answered_by(answer)
-        # An event carries about one token; the last two carry the finish reason and the end.
-        tokens_out = usage.completion_tokens if usage else max(0, events.event_count - 2)
-        tokens_in = usage.prompt_tokens if usage else query.intent.tokens_in
+        usage = events.usage or Usage()
+        tokens_in = _known(usage.prompt_tokens, query.intent.tokens_in)
+        tokens_out = _known(usage.completion_tokens, events.pieces)
         query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
         deployment = query.snapshot.rows[answer.row]
-        observation = (
-            _OK if events.resumed else observed_stream(answer, tokens_out, self._blocked_s)
-        )
+        observation = _OK if sent.resumed else observed_stream(answer, tokens_out, self._blocked_s)
         self._topology.observe(deployment.site, deployment.name, observation)
 
     def _set_answered_by(self, answer: Answer) -> None:
@@ -169,3 +176,18 @@ class ResponseWriter:
         if answer.reported_first_token_s is not None:
             headers[AnswerHeader.FIRST_TOKEN_S] = f"{answer.reported_first_token_s:.6f}"
         return headers
+
+
+def counted(query: RequestContext, usage: Usage | None, body: bytes) -> tuple[int, int]:
+    """Tokens read and written for an answer in one piece: as its deployment counted them, or else
+    estimated from the texts."""
+    usage = usage or Usage()
+    tokens_in = _known(usage.prompt_tokens, query.intent.tokens_in)
+    if usage.completion_tokens is not None:
+        return tokens_in, usage.completion_tokens
+    text = text_of(body)
+    return tokens_in, rough_tokens(text) if text else 0
+
+
+def _known(count: int | None, estimate: int) -> int:
+    return estimate if count is None else count

@@ -22,10 +22,10 @@ from daitn.node.http import (
 )
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
+from daitn.openai.answers import AnswerFailed
 from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, Error, read_error
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import JSON
-from daitn.openai.responses import NotJson, read_usage
 from daitn.tools import clock
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import deployment_id
@@ -71,11 +71,14 @@ class _Target(NamedTuple):
 class Upstream:
     """Holds connections and passes; `close()` drops them."""
 
-    def __init__(self, site: SiteId, key: SigningKey, load: GatewayLoad, tls: str) -> None:
+    def __init__(
+        self, site: SiteId, key: SigningKey, load: GatewayLoad, tls: str, max_answer_bytes: int
+    ) -> None:
         """`tls`: see `HttpClient`."""
         self._site = site
         self._key = key
         self._load = load
+        self._max_answer_bytes = max_answer_bytes
         self._passes: dict[SiteId, tuple[str, float]] = {}
         self._addresses: dict[str, Address] = {}
         self._client = HttpClient(
@@ -118,7 +121,7 @@ class Upstream:
             )
         except (HttpError, ValueError) as error:
             raise _connection_failed(error, target.site) from None
-        answer = Answer(query, row, response, asked_s, time.perf_counter())
+        answer = Answer(query, row, response, asked_s, time.perf_counter(), self._max_answer_bytes)
         try:
             await self._check(answer, target, stream)
         except BaseException:
@@ -128,20 +131,15 @@ class Upstream:
 
     async def _check(self, answer: Answer, target: _Target, stream: bool) -> None:
         """Accept a valid answer; raise `AttemptFailed` for anything else."""
-        answer.streams = stream and answer.status == 200 and answer.is_events
         try:
             if answer.status == 200:
-                if answer.streams:
-                    await answer.read_first()
-                    return
-                await answer.read_whole()
-                answer.usage = read_usage(answer.body)
+                await answer.read(stream=stream)
                 return
-            await answer.read_whole(_MAX_ERROR_BYTES)
+            await answer.read_error(_MAX_ERROR_BYTES)
+        except AnswerFailed as failed:
+            raise AttemptFailed(Cause.REFUSED, failed.reason, target.site) from None
         except AnswerBroken as broken:
             raise AttemptFailed(Cause.FAILED, broken.reason, target.site) from None
-        except NotJson:
-            raise AttemptFailed(Cause.FAILED, "its answer is not valid JSON", target.site) from None
         if answer.status not in BAD_REQUEST_STATUSES:
             raise _error_answer(answer, target.site)
 

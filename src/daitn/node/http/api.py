@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from daitn.node.http import BodyTooLarge, Request, Response
+from daitn.node.http.content_coding import CODINGS, BadCoding, Decoder
 from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 
@@ -45,6 +46,8 @@ def health_response(problems: Sequence[str], figures: Mapping[str, object]) -> R
     response.status = 503 if problems else 200
     return response
 
+_PIECE_BYTES = 1 << 14
+
 
 def error_response(error: ApiError) -> Response:
     """`error` as an HTTP response."""
@@ -57,18 +60,41 @@ def json_response(value: object) -> Response:
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float | None = None) -> bytes:
-    """Read the whole body.
+    """Read the whole body, and decode it if it is compressed.
 
-    Raises `ApiError` for a body of more than `max_bytes` (413) or one that does not arrive within
-    `timeout_s` (408), and `ConnectionError`.
+    Raises `ApiError` for a body of more than `max_bytes` (413), one that does not arrive within
+    `timeout_s` (408) or is coded as nobody here can read (415), and `ConnectionError`.
     """
     try:
         if request.complete:  # Most bodies arrive with the head; they need no timer.
-            return await request.body(max_bytes)
-        async with asyncio.timeout(timeout_s):
-            return await request.body(max_bytes)
+            body = await request.body(max_bytes)
+        else:
+            async with asyncio.timeout(timeout_s):
+                body = await request.body(max_bytes)
+        coding = request.headers.get("content-encoding")
+        return body if coding is None else _decoded(body, coding, max_bytes)
     except BodyTooLarge:
         raise bad_request(f"has more than {max_bytes} bytes", "body", status=413) from None
     except TimeoutError:
         message = f"the request body did not arrive within {timeout_s:g} s"
         raise ApiError(408, "request_timeout", message) from None
+
+
+def _decoded(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """Raises `ApiError` and `BodyTooLarge`."""
+    try:
+        decoder = Decoder(coding)
+        parts, size = [], 0
+        # Small pieces: a bomb is noticed before it has grown.
+        for start in range(0, len(body), _PIECE_BYTES):
+            parts.append(decoder.feed(body[start : start + _PIECE_BYTES]))
+            size += len(parts[-1])
+            if size > max_bytes:
+                raise BodyTooLarge
+        decoder.finish()
+    except BadCoding as bad:
+        fix = f"send it plain, or as {' or '.join(CODINGS)}"
+        raise bad_request(
+            str(bad), "content-encoding", fix=fix, status=415 if bad.unknown else 400
+        ) from None
+    return b"".join(parts)

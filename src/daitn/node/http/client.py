@@ -100,7 +100,7 @@ class HttpClient:
         lines = header_lines(headers)
         head = (
             f"{method} {address.prefix}{path} HTTP/1.1\r\nhost: {address.host_header}\r\n"
-            f"content-length: {len(body)}\r\n{lines}\r\n"
+            f"accept-encoding: identity\r\ncontent-length: {len(body)}\r\n{lines}\r\n"
         )
         message = head.encode("utf-8", "surrogateescape") + body
         pooled = self._pool.take(address[:3])

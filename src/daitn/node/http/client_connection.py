@@ -7,6 +7,7 @@ from typing import cast
 
 import httptools
 
+from daitn.node.http.content_coding import BadCoding, Decoder
 from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES, OVERHEAD_PER_BODY_BYTE, read_headers
 
 __all__ = [
@@ -27,6 +28,9 @@ interchangeable."""
 _STATUSES_WITHOUT_BODY = frozenset({204, 304})
 ANSWER_TIMEOUT_S = 3600.0
 """No response takes longer, however steadily it trickles."""
+RELEASE_S = 1.0
+"""How long the rest of a response may take of which nobody reads more. A server that is in order
+ends it at once, and its connection is kept."""
 WRITE_TIMEOUT_S = 10.0
 """A server that takes nothing of a request for this long hangs. TCP resends a lost segment within 3
 s, then within 7 s (RFC 6298)."""
@@ -65,6 +69,7 @@ class ClientResponse:
         "_done",
         "_failure",
         "_pieces",
+        "_released",
         "_size",
         "_waiter",
         "headers",
@@ -79,6 +84,7 @@ class ClientResponse:
         self._pieces: list[bytes] = []
         self._size = 0
         self._done = False
+        self._released = False
         self._failure: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -109,6 +115,14 @@ class ClientResponse:
         if not self._done and self._failure is None:
             self._connection.abort()
 
+    def release(self) -> None:
+        """Read no more: what matters has arrived. The connection is kept if the response ends
+        soon."""
+        if not self._done and self._failure is None:
+            self._released = True
+            self._pieces, self._size = [], 0
+            self._connection.end_soon()
+
     async def _wait_for_event(self) -> None:
         """Wait for the next event. A cancelled reader abandons the response."""
         self._waiter = asyncio.get_running_loop().create_future()
@@ -124,6 +138,8 @@ class ClientResponse:
 
     def feed(self, piece: bytes) -> bool:
         """Add a piece of the body. True if the reader has fallen behind `HIGH_WATER`."""
+        if self._released:
+            return False
         self._pieces.append(piece)
         self._size += len(piece)
         self._wake()
@@ -183,6 +199,8 @@ class ClientConnection(asyncio.Protocol):
         self._reading = True
         self._keepalive = False
         self._until_eof = False
+        self._decoder: Decoder | None = None
+        """Decodes the body, if the response names a coding."""
         self._overhead_left = MAX_HEAD_BYTES
         """Bytes that may still arrive outside a body."""
         self._response_started = False
@@ -218,6 +236,12 @@ class ClientConnection(asyncio.Protocol):
             self._reading = True
             self._active_at_s = self._loop.time()
             self._transport.resume_reading()
+
+    def end_soon(self) -> None:
+        """Nobody reads on: the response ends within `RELEASE_S`, or the connection is closed."""
+        self._ends_at_s = min(self._ends_at_s, self._loop.time() + RELEASE_S)
+        self._schedule_check(self._ends_at_s)
+        self.resume()
 
     def abort(self) -> None:
         """Close at once; a response under way fails."""
@@ -280,10 +304,28 @@ class ClientConnection(asyncio.Protocol):
         self._until_eof = not framed and status not in _STATUSES_WITHOUT_BODY
         self._keepalive = self._parser.should_keep_alive() and not self._until_eof
         self._active_at_s = self._loop.time()
+        self._decoder = None
+        if "content-encoding" in headers and not self._decode_as(headers["content-encoding"]):
+            return
         response.set_head(status, headers)
+
+    def _decode_as(self, coding: str) -> bool:
+        """Decode the body from now on; false for a coding that is not known here."""
+        try:
+            self._decoder = Decoder(coding) or None
+        except BadCoding as bad:
+            self._fail(ConnectionBroken(f"its body cannot be read: {bad}"))
+        return self._response is not None
 
     def on_body(self, body: bytes) -> None:
         self._overhead_left += OVERHEAD_PER_BODY_BYTE * len(body)
+        if self._decoder is not None and self._response is not None:
+            try:
+                body = self._decoder.feed(body)
+            except BadCoding as bad:
+                self._fail(ConnectionBroken(f"its body cannot be read: {bad}"))
+            if not body:
+                return
         if self._response is not None and self._response.feed(body) and self._reading:
             self._reading = False
             self._transport.pause_reading()
@@ -295,6 +337,12 @@ class ClientConnection(asyncio.Protocol):
     def _complete(self) -> None:
         """The response is complete; the connection may be reused."""
         assert self._response is not None
+        if self._decoder is not None:
+            try:
+                self._decoder.finish()
+            except BadCoding as bad:
+                self._fail(ConnectionBroken(f"its body cannot be read: {bad}"))
+                return
         self._response.finish()
         self._response = None
         self._until_eof = False

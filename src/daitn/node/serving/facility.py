@@ -86,7 +86,9 @@ class Facility:
         self._config = config.facility
         self._fabric = fabric
         self._upstreams = {
-            upstream.name: OpenAiBackend(upstream, config.owner, changed, config.tls)
+            upstream.name: OpenAiBackend(
+                upstream, config.owner, changed, config.facility.max_answer_bytes, config.tls
+            )
             for upstream in config.facility.upstreams
         }
         self._lifecycle = ModelLifecycle(

@@ -20,6 +20,8 @@ class ServingRequest:
     api: Api
     model: str
     stream: bool
+    choices: int
+    """How many the answer has, at least."""
     body: bytes
     """The request, byte for byte."""
     id: str
@@ -35,6 +37,7 @@ def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequ
         api=api,
         model=fields.model,
         stream=bool(fields.stream) and api is not Api.EMBEDDINGS,
+        choices=fields.choices,
         body=body,
         id=headers.get("daitn-query", "")[:200],
         created_s=_created_s(headers.get("daitn-asked-at", "")),

@@ -360,7 +360,7 @@ class DeploymentVerifier:
         choices = answers(received)
         if choices is None or (choices and choices[0].message is None):
             return None
-        content = choices[0].message.content if choices and choices[0].message else None
+        content = choices[0].message.text if choices and choices[0].message else None
         picked = chosen(content or "", len(order))
         return picked is not None and order[picked] == item.answer
 

@@ -18,16 +18,17 @@ from daitn.node.http import (
     Response,
     read_address,
 )
+from daitn.node.http.answers import IncomingAnswer
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
-from daitn.node.serving.backends.renaming import ModelRenamer
 from daitn.node.serving.request import ServingRequest
-from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
+from daitn.openai.answers import AnswerFailed
 from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, ApiError, read_error
-from daitn.openai.http import EVENTS, JSON
+from daitn.openai.events import AnswerBroken
+from daitn.openai.http import JSON, as_event
 from daitn.openai.requests import raw_fields, rewritten
-from daitn.openai.responses import read_outline
 from daitn.tools.tasks import Tasks
 
 __all__ = ["OpenAiBackend"]
@@ -44,7 +45,7 @@ PROBE_DOWN_S, PROBE_UP_S = 1.0, 10.0
 """Between two probes of a server that is down, and of one that is up."""
 _KEEPALIVE_S = 15.0
 """aiohttp's default."""
-_MAX_ANSWER_BYTES = 1 << 26
+_BOUND = "facility.max_answer_bytes"
 _MAX_ERROR_BYTES = 1 << 16
 _MAX_QUOTED_BYTES = 300
 """Quoted bytes of an error body that is not one of OpenAI's API."""
@@ -66,12 +67,14 @@ class OpenAiBackend:
         config: UpstreamConfig,
         owner: OwnerId,
         changed: Callable[[], None],
+        max_answer_bytes: int,
         tls: str = "",
     ) -> None:
-        """`tls`: see `HttpClient`."""
+        """`max_answer_bytes`: of an answer, whole or streamed. `tls`: see `HttpClient`."""
         self._config = config
         self._owner = owner
         self._changed = changed
+        self._max_answer_bytes = max_answer_bytes
         self._state = DeploymentState.LOADING
         self._client = HttpClient(
             connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
@@ -111,15 +114,29 @@ class OpenAiBackend:
         """See `Backend.answer`."""
         began_s = time.perf_counter()
         try:
-            answer = await self._forward(query)
+            response = await self._forward(query)
+            if response.status != 200:
+                return await self._error(response)
+            answer = IncomingAnswer(
+                response,
+                self._max_answer_bytes,
+                _BOUND,
+                choices=query.choices,
+                model=query.model,
+            )
             try:
-                if answer.status != 200:
-                    return await self._error(answer)
-                if query.stream and _content_type(answer) == EVENTS:
-                    return await self._stream(request, query, answer, waited_s, began_s)
-                return await self._whole(query, answer, waited_s, began_s)
+                if query.stream and await answer.begin():
+                    return await self._stream(request, answer, waited_s, began_s)
+                return await self._whole(answer, waited_s, began_s)
             finally:
                 answer.close()
+        except AnswerFailed as failed:
+            self._log(failed.reason)
+            self.admission.record_failure()
+            raise _upstream_refused("reported an error in its answer") from None
+        except AnswerBroken as broken:
+            self._suspect()
+            raise _upstream_failed(broken.reason) from None
         except _UpstreamFailed as broken:
             self._suspect()
             raise _upstream_failed(str(broken)) from None
@@ -143,60 +160,54 @@ class OpenAiBackend:
             raise _UpstreamFailed(str(error)) from None
 
     async def _stream(
-        self,
-        request: Request,
-        query: ServingRequest,
-        answer: ClientResponse,
-        waited_s: float,
-        began_s: float,
+        self, request: Request, answer: IncomingAnswer, waited_s: float, began_s: float
     ) -> Reply:
-        piece = await _read_chunk(answer)
-        if not piece:
-            raise _UpstreamFailed("the stream is empty")
+        events = answer.events
+        assert events is not None
         first_s = time.perf_counter() - began_s
         stream = begin_stream(request, waited_s, first_s)
-        rename, tokens, size = ModelRenamer(query.model), 0, 0
+        delivered = False
         try:
-            while piece:
-                tokens += piece.count(b"data:")
-                size += len(piece)
-                if size > _MAX_ANSWER_BYTES:
-                    raise _UpstreamFailed("the stream is too long")
-                if renamed := rename(piece):
-                    await stream.write(renamed)
-                piece = await _read_chunk(answer)
-        except _UpstreamFailed:
-            self._suspect()
+            while data := await answer.read_events():
+                await stream.write(data)
+                delivered = events.finished
+        except AnswerBroken as broken:
+            self._log(broken.reason)
+            if isinstance(broken, AnswerFailed):
+                self.admission.record_failure()
+                error = _upstream_refused("reported an error in its answer")
+            else:
+                self._suspect()
+                error = _upstream_failed(broken.reason)
+            await stream.write(as_event(error.body))
             request.abort()
-            return stream
-        if rest := rename.finish():
-            await stream.write(rest)
-        self.admission.record_answer(first_s, time.perf_counter() - began_s, tokens)
+        finally:
+            if delivered:  # The asker may go before the last bytes.
+                seconds = time.perf_counter() - began_s
+                self.admission.record_answer(first_s, seconds, events.pieces)
         return stream
 
-    async def _whole(
-        self, query: ServingRequest, answer: ClientResponse, waited_s: float, began_s: float
-    ) -> Reply:
-        body = await _read_whole(answer, _MAX_ANSWER_BYTES)
-        outline = read_outline(body)
-        if not (outline.data if query.api is Api.EMBEDDINGS else outline.choices):
-            self.admission.record_failure()
-            raise _upstream_failed("its response holds no answer")
-        usage = outline.counts
-        tokens = usage.completion_tokens if usage is not None else 0
+    async def _whole(self, answer: IncomingAnswer, waited_s: float, began_s: float) -> Reply:
+        whole = await answer.read_whole()
+        tokens = (whole.usage.completion_tokens if whole.usage else None) or 0
         self.admission.record_answer(None, time.perf_counter() - began_s, tokens)
-        rename = ModelRenamer(query.model)
-        body = rename(body) + rename.finish()
-        return Response(body, headers={"content-type": JSON, **timing(waited_s, None)})
+        return Response(whole.body, headers={"content-type": JSON, **timing(waited_s, None)})
+
+    def _log(self, problem: str) -> None:
+        log.warning("upstream server %s: %s", self._config.name, problem)
 
     def _suspect(self) -> None:
         """Record a failure, and probe the server at once."""
         self.admission.record_failure()
         self._probe_now.set()
 
-    async def _error(self, answer: ClientResponse) -> Reply:
-        body = await _read_whole(answer, _MAX_ERROR_BYTES)
-        status = 400 if answer.status == _NOT_IMPLEMENTED else answer.status
+    async def _error(self, response: ClientResponse) -> Reply:
+        answer = IncomingAnswer(response, _MAX_ERROR_BYTES, _BOUND)
+        try:
+            body = await answer.read_start(_MAX_ERROR_BYTES)
+        finally:
+            response.release()
+        status = 400 if response.status == _NOT_IMPLEMENTED else response.status
         if status in BAD_REQUEST_STATUSES:  # The client gets the server's own error.
             if read_error(body) is None:
                 text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
@@ -209,7 +220,7 @@ class OpenAiBackend:
         text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
         log.warning("upstream server %s answered %d: %s", self._config.name, status, text)
         self.admission.record_failure()
-        raise ApiError(502, UPSTREAM_REFUSED, f"the upstream server answered {status}")
+        raise _upstream_refused(f"answered {status}")
 
     @property
     def _model(self) -> str:
@@ -251,28 +262,9 @@ class OpenAiBackend:
             self._changed()
 
 
-def _content_type(answer: ClientResponse) -> str:
-    """The content type without parameters."""
-    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def _read_chunk(answer: ClientResponse) -> bytes:
-    """The next bytes; empty at the end. Raises `_UpstreamFailed`."""
-    try:
-        return await answer.read_chunk()
-    except HttpError as error:
-        raise _UpstreamFailed(str(error)) from None
-
-
-async def _read_whole(answer: ClientResponse, max_bytes: int) -> bytes:
-    parts, size = [], 0
-    while part := await _read_chunk(answer):
-        size += len(part)
-        if size > max_bytes:
-            raise _UpstreamFailed(f"the answer is longer than {max_bytes} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _upstream_failed(why: str) -> ApiError:
     return ApiError(502, "upstream_failed", f"the upstream server failed: {why}")
+
+
+def _upstream_refused(what: str) -> ApiError:
+    return ApiError(502, UPSTREAM_REFUSED, f"the upstream server {what}")

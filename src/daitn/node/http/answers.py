@@ -1,0 +1,122 @@
+"""Reads answers of OpenAI's API from responses, whole or event by event, up to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from daitn.node.http.client_connection import ClientResponse, HttpError, ServerTimeout
+from daitn.openai.answers import StreamReader, WholeAnswer, read_whole, too_long
+from daitn.openai.events import AnswerBroken, looks_like_events
+
+__all__ = ["IncomingAnswer"]
+
+LINGER_S = 2.0
+"""How long a finished stream is read on for token counts. Servers send them at once."""
+
+
+class IncomingAnswer:
+    """One response that holds an answer. Every method that reads raises `AnswerBroken`."""
+
+    def __init__(
+        self,
+        response: ClientResponse,
+        max_bytes: int,
+        bound: str,
+        *,
+        choices: int = 1,
+        model: str | None = None,
+    ) -> None:
+        """For the arguments see `StreamReader`."""
+        self._response = response
+        self._max_bytes = max_bytes
+        self._bound = bound
+        self._choices = choices
+        self._model = model
+        self._head = b""
+        self._ready = b""
+        self.events: StreamReader | None = None
+        """Of a stream that has begun."""
+        self.read_at_s = 0.0
+        """When the latest bytes came, on the clock of `time.perf_counter`."""
+
+    async def begin(self) -> bool:
+        """Wait until a stream says something; false if the answer comes whole, whatever was asked
+        for and whatever the response is called."""
+        events: bool | None = None
+        while events is None and (chunk := await self._read()):
+            self._head += chunk
+            events = looks_like_events(self._head)
+        if not self._head:
+            raise AnswerBroken("its answer is empty")
+        if not events:
+            return False
+        reader = self.events = StreamReader(
+            self._max_bytes, self._bound, choices=self._choices, model=self._model
+        )
+        self._ready = reader.feed(self._head)
+        while not reader.said:
+            chunk = await self._read()
+            self._ready += reader.feed(chunk) if chunk else reader.end()
+        return True
+
+    async def read_events(self) -> bytes:
+        """The next events; empty once the stream is complete."""
+        reader = self.events
+        assert reader is not None
+        if self._ready:
+            events, self._ready = self._ready, b""
+            return events
+        while not reader.done:
+            why = ""
+            try:
+                chunk = await self._read_on() if reader.finished else await self._read()
+            except AnswerBroken as broken:
+                chunk, why = b"", broken.reason
+            if events := reader.feed(chunk) if chunk else reader.end(why):
+                return events
+        return b""
+
+    async def read_whole(self) -> WholeAnswer:
+        """The answer in one piece."""
+        parts, size = [self._head], len(self._head)
+        while chunk := await self._read():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > self._max_bytes:
+                raise too_long(self._max_bytes, self._bound)
+        return read_whole(
+            b"".join(parts), self._max_bytes, self._bound, choices=self._choices, model=self._model
+        )
+
+    async def read_start(self, max_bytes: int) -> bytes:
+        """The body as it is, of an error, without what exceeds `max_bytes`."""
+        parts, size = [], 0
+        while size < max_bytes and (chunk := await self._read()):
+            parts.append(chunk)
+            size += len(chunk)
+        return b"".join(parts)[:max_bytes]
+
+    def close(self) -> None:
+        """Discard what has not arrived yet. Closing twice is harmless."""
+        if self.events is not None and self.events.done:
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def _read(self) -> bytes:
+        try:
+            chunk = await self._response.read_chunk()
+        except ServerTimeout:
+            raise AnswerBroken("it was silent for too long") from None
+        except HttpError as error:
+            raise AnswerBroken(f"its answer broke off: {error}") from None
+        self.read_at_s = time.perf_counter()
+        return chunk
+
+    async def _read_on(self) -> bytes:
+        try:
+            async with asyncio.timeout(LINGER_S):
+                return await self._read()
+        except TimeoutError:
+            return b""

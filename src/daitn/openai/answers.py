@@ -1,0 +1,410 @@
+"""What an answer is: reads the bytes that a server sends, whole or as a stream.
+
+An answer of a stream has begun when it says something: text, a tool call, or that it is finished.
+Comments, a role and empty choices say nothing, and are held back until then, so that another
+deployment can still be asked. It is complete when all choices have a `finish_reason` or `[DONE]`
+came, whatever the connection does after that; before, it has broken off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from daitn.objects.deployments import Api
+from daitn.openai.errors import DECODE_ERRORS, Error, error_of
+from daitn.openai.events import AnswerBroken, Event, EventCutter, looks_like_events, read_event
+from daitn.openai.http import DONE, as_event
+from daitn.openai.requests import rewritten
+from daitn.openai.responses import Usage, usage_of
+
+__all__ = ["AnswerFailed", "StreamReader", "WholeAnswer", "as_events", "read_whole", "too_long"]
+
+_NOTHING: Final = msgspec.Raw(b"null")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_LIST = re.compile(rb"\s*\[\s*[^\]\s]")
+"""A JSON list with something in it."""
+_EMPTY = "its answer is empty"
+_FAILED = "error"
+"""The `finish_reason` of OpenRouter and vLLM for a choice that failed."""
+_REPLACED = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
+"""Fields of a piece that are said anew; texts of others are joined."""
+
+
+class AnswerFailed(AnswerBroken):
+    """The server says in its answer that it failed."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(f"the server said: {error.message or error.code or 'an error'}"[:500])
+        self.error = error
+
+
+class _Piece(msgspec.Struct):
+    """An event of a stream, or a whole answer: the fields that are read. Any of them may be
+    anything."""
+
+    model: msgspec.Raw = _NOTHING
+    error: Any = None
+    choices: Any = None
+    data: msgspec.Raw = _NOTHING
+    """Of embeddings: millions of numbers."""
+    sealed: Any = None
+    usage: msgspec.Raw = _NOTHING
+    type: Any = None
+    object: Any = None
+    message: Any = None
+    code: Any = None
+    param: Any = None
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The choices that are objects."""
+        choices = self.choices if isinstance(self.choices, list) else []
+        return [choice for choice in choices if isinstance(choice, dict)]
+
+
+_PIECE = msgspec.json.Decoder(_Piece)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _read(data: bytes) -> tuple[_Piece, bytes] | None:
+    """An object, and its JSON: that of servers that write NaN or half a surrogate pair is mended.
+    None for anything else. Raises `AnswerBroken` if it is not UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise AnswerBroken("its answer is not UTF-8") from None
+    try:
+        return _PIECE.decode(data), data
+    except DECODE_ERRORS:
+        pass
+    try:
+        plain = json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
+        mended = _HALF_PAIR.sub("\ufffd", json.dumps(plain, ensure_ascii=False)).encode()
+        return _PIECE.decode(mended), mended
+    except (*DECODE_ERRORS, ValueError):
+        return None
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+def _failure(name: bytes, piece: _Piece) -> Error | None:
+    """The error in an event or a whole answer, in any of the forms in use; none if there is
+    none."""
+    if piece.error:
+        return error_of(piece.error)
+    if name == b"error" or _FAILED in (piece.type, piece.object):
+        return error_of(
+            {"message": piece.message, "type": piece.type, "code": piece.code, "param": piece.param}
+        )
+    for choice in piece.objects:
+        if choice.get("error"):
+            return error_of(choice["error"])
+        if choice.get("finish_reason") == _FAILED:
+            return Error("a choice of its answer failed")
+    return None
+
+
+class StreamReader:
+    """Reads one stream. Bytes go in, and whole events come out once something has been said."""
+
+    __slots__ = (
+        "_bound",
+        "_calls",
+        "_choices",
+        "_cutter",
+        "_ended",
+        "_max_bytes",
+        "_model",
+        "_out",
+        "_seen",
+        "_size",
+        "done",
+        "pieces",
+        "said",
+        "usage",
+    )
+
+    def __init__(
+        self, max_bytes: int, bound: str, *, choices: int = 1, model: str | None = None
+    ) -> None:
+        """`max_bytes`: of the whole stream; `bound`: what the bound is called. `choices`: how many
+        are expected. `model`: name to put in place of the server's own; none: it stays."""
+        self._max_bytes = max_bytes
+        self._bound = bound
+        self._choices = choices
+        self._model = model
+        self._cutter = EventCutter()
+        self._size = 0
+        self._out: list[bytes] = []
+        self._seen: set[int] = set()
+        self._ended: set[int] = set()
+        self._calls = False
+        self.said = False
+        """Whether the answer has begun."""
+        self.done = False
+        """Whether nothing follows any more."""
+        self.pieces = 0
+        """Events that said something: about as many as tokens."""
+        self.usage: Usage | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete, though token counts may follow."""
+        return self.done or (len(self._ended) >= self._choices and self._ended >= self._seen)
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes in; return the events to send on. Raises `AnswerBroken`."""
+        if self.done:
+            return b""
+        self._size += len(piece)
+        for block in self._cutter.feed(piece):
+            self._take(block)
+            if self.done:
+                break
+        if self._size > self._max_bytes and not self.done:
+            if not self.finished:
+                raise too_long(self._max_bytes, self._bound)
+            self._end()
+        return self._released()
+
+    def end(self, why: str = "") -> bytes:
+        """The stream has ended, or broken off for the reason `why`; return the events to send on.
+        Raises `AnswerBroken` if the answer is incomplete."""
+        if self.done:
+            return b""
+        if (rest := self._cutter.finish()) and not why:
+            self._take(rest + b"\n\n", last=True)
+        if not self.done:
+            if not self.finished:
+                raise AnswerBroken(why or ("it ended too early" if self.said else _EMPTY))
+            self._end()
+        return self._released()
+
+    def _take(self, block: bytes, *, last: bool = False) -> None:
+        event = read_event(block)
+        if event is None:
+            if self.said:  # It keeps connections alive; before, nothing is sent that it could.
+                self._out.append(block)
+            return
+        if event.data.strip() == b"[DONE]":
+            self._take_done()
+            return
+        read = _read(event.data)
+        if read is None:
+            self._take_text(event, last)
+            return
+        piece, data = read
+        if (error := _failure(event.name, piece)) is not None:
+            if not self.finished:
+                raise AnswerFailed(error)
+            return  # All was said before.
+        self._take_piece(piece)
+        if self._model is not None and piece.model is not _NOTHING:
+            data = _renamed(data, self._model)
+        self._out.append(block if data is event.data else _rebuilt(event, data))
+
+    def _take_text(self, event: Event, last: bool) -> None:
+        """An event that holds no object."""
+        if event.name == b"error" and not self.finished:
+            raise AnswerFailed(Error(event.data[:500].decode(errors="replace")))
+        if self.finished or not event.data or event.name not in (b"", b"message"):
+            return
+        raise AnswerBroken("it ended within an event" if last else "an event is not a JSON object")
+
+    def _take_piece(self, piece: _Piece) -> None:
+        says = False
+        for position, choice in enumerate(piece.objects):
+            index = choice.get("index", position)
+            index = index if isinstance(index, int) else position
+            self._seen.add(index)
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                says = says or any(delta[name] for name in delta if name != "role")
+                self._calls = self._calls or bool(delta.get("tool_calls"))
+            says = says or bool(choice.get("text"))
+            if choice.get("finish_reason"):
+                self._ended.add(index)
+                self.said = True
+        if says:
+            self.said = True
+            self.pieces += 1
+        if piece.usage is not _NOTHING:
+            self.usage = usage_of(piece.usage) or self.usage
+
+    def _take_done(self) -> None:
+        """Some servers never name a `finish_reason`; theirs ends here. Where one choice has it and
+        another does not, that one was cut off, and a tool call without it may have been."""
+        if not self.said:
+            raise AnswerBroken(_EMPTY)
+        if not self._ended >= self._seen and (self._ended or self._calls):
+            raise AnswerBroken("one of its choices has no end")
+        self._end()
+
+    def _end(self) -> None:
+        self._out.append(DONE)
+        self.done = True
+
+    def _released(self) -> bytes:
+        if not self.said or not self._out:
+            return b""
+        out = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return out
+
+
+def too_long(max_bytes: int, bound: str) -> AnswerBroken:
+    """An answer exceeds its bound."""
+    return AnswerBroken(f"its answer is longer than {max_bytes} bytes ({bound})")
+
+
+class WholeAnswer(msgspec.Struct, frozen=True):
+    """An answer in one piece."""
+
+    body: bytes
+    usage: Usage | None = None
+
+
+def read_whole(
+    body: bytes, max_bytes: int, bound: str, *, choices: int = 1, model: str | None = None
+) -> WholeAnswer:
+    """Read an answer in one piece; a stream that was not asked for is put together. The arguments
+    are those of `StreamReader`. Raises `AnswerBroken`."""
+    if len(body) > max_bytes:
+        raise too_long(max_bytes, bound)
+    if looks_like_events(body):
+        reader = StreamReader(max_bytes, bound, choices=choices)
+        body = _folded(reader.feed(body) + reader.end())
+    read = _read(body.removeprefix(b"\xef\xbb\xbf"))
+    if read is None:
+        raise AnswerBroken("its answer is not valid JSON")
+    piece, body = read
+    if (error := _failure(b"", piece)) is not None:
+        raise AnswerFailed(error)
+    if not _holds_answer(piece):
+        raise AnswerBroken("its response holds no answer")
+    if model is not None and piece.model is not _NOTHING:
+        body = _renamed(body, model)
+    usage = usage_of(piece.usage) if piece.usage is not _NOTHING else None
+    return WholeAnswer(body, usage)
+
+
+def _holds_answer(piece: _Piece) -> bool:
+    if isinstance(piece.choices, list) and piece.choices:
+        return len(piece.objects) == len(piece.choices)
+    return bool(_LIST.match(piece.data)) or isinstance(piece.sealed, str)
+
+
+def _renamed(data: bytes, model: str) -> bytes:
+    """The object with another value of its own field `model`; all else stays, byte for byte."""
+    return rewritten(_FIELDS.decode(data), {"model": model})
+
+
+def _rebuilt(event: Event, data: bytes) -> bytes:
+    return b"".join(line + b"\n" for line in event.others) + as_event(data)
+
+
+def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
+    """A whole answer as a stream: a piece with all that each choice says, one with its end, and the
+    token counts if `usage` says that they are wanted."""
+    answer: dict[str, Any] = msgspec.json.decode(body)
+    counts = answer.pop("usage", None)
+    choices = answer.pop("choices", [])
+    if api is Api.CHAT:
+        answer["object"] = "chat.completion.chunk"
+    events = []
+    for position, choice in enumerate(choices):
+        index = choice.pop("index", None)
+        reason = choice.pop("finish_reason", None) or "stop"
+        end: dict[str, Any] = {"text": ""}
+        if api is Api.CHAT:
+            end = {"delta": {}}
+            choice["delta"] = _delta(choice.pop("message", None) or {})
+        head = {"index": position if index is None else index}
+        events.append([{**head, **choice, "finish_reason": None}])
+        events.append([{**head, **end, "logprobs": None, "finish_reason": reason}])
+    pieces = [{**answer, "choices": choices} for choices in events]
+    if usage and counts is not None:
+        pieces.append({**answer, "choices": [], "usage": counts})
+    return b"".join(as_event(msgspec.json.encode(piece)) for piece in pieces) + DONE
+
+
+def _delta(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as the only piece of it. Clients join calls by their index."""
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        numbered = [{"index": at, **call} for at, call in enumerate(calls)]
+        message = {**message, "tool_calls": numbered}
+    return {"role": "assistant", **message}
+
+
+def _folded(stream: bytes) -> bytes:
+    """The pieces of a complete stream as one answer."""
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for piece in _objects(stream):
+        for position, choice in enumerate(piece.pop("choices", None) or ()):
+            index = choice.get("index", position)
+            into = choices.setdefault(index, {"index": index, "finish_reason": None})
+            if "delta" in choice:
+                choice["message"] = choice.pop("delta")
+            _merge(into, choice)
+        answer.update({name: value for name, value in piece.items() if value is not None})
+    if answer.get("object") == "chat.completion.chunk":
+        answer["object"] = "chat.completion"
+    for choice in choices.values():
+        message = choice.get("message")
+        if message is not None:
+            message.setdefault("role", "assistant")
+            message.setdefault("content", None)
+            for call in message.get("tool_calls") or ():
+                call.pop("index", None)
+    answer["choices"] = [choices[index] for index in sorted(choices)]
+    return msgspec.json.encode(answer)
+
+
+def _objects(stream: bytes) -> Iterable[dict[str, Any]]:
+    for block in EventCutter().feed(stream):
+        event = read_event(block)
+        if event is not None and event.data != b"[DONE]":
+            yield msgspec.json.decode(event.data)
+
+
+def _merge(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Add a piece of an object: texts are joined, lists are continued, and entries of calls are
+    found by their index."""
+    for name, value in piece.items():
+        old = into.get(name)
+        if value is None:
+            into.setdefault(name, None)
+        elif isinstance(value, str) and isinstance(old, str) and name not in _REPLACED:
+            into[name] = old + value
+        elif isinstance(value, dict) and isinstance(old, dict):
+            _merge(old, value)
+        elif isinstance(value, list):
+            into[name] = _continued(old if isinstance(old, list) else [], value)
+        else:
+            into[name] = value
+
+
+def _continued(entries: list[Any], more: list[Any]) -> list[Any]:
+    known = {
+        entry["index"]: entry for entry in entries if isinstance(entry, dict) and "index" in entry
+    }
+    for entry in more:
+        old = known.get(entry.get("index")) if isinstance(entry, dict) else None
+        if old is not None:
+            _merge(old, entry)
+        else:
+            entries.append(entry)
+            if isinstance(entry, dict) and "index" in entry:
+                known[entry["index"]] = entry
+    return entries
