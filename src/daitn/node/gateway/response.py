@@ -134,7 +134,7 @@ class ResponseWriter:
         query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
         deployment = query.snapshot.rows[answer.row]
         observation = (
-            _OK if events.resumed else observed_stream(answer, tokens_out, self._blocked_s)
+            _OK if events.resumed else observed_stream(answer, tokens_out, self._blocked_s, usage)
         )
         self._topology.observe(deployment.site, deployment.name, observation)
 
