@@ -18,7 +18,7 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import DesiredDeployment, PlacementView
 from daitn.objects.queries import AUTO, Trust
-from daitn.topology.qrrt.accuracy import known_on
+from daitn.topology.qrrt.accuracy import expected_on
 from daitn.topology.qrrt.paths import ASSUMED_RTT_S
 from daitn.topology.qrrt.snapshot import Qrrt, deployment_id
 
@@ -134,9 +134,9 @@ def _fit(snapshot: Qrrt, deployments: list[DesiredDeployment], topic: str) -> li
 
     A model without a replica is included: nothing shows that it is worse.
     """
-    known = known_on(snapshot, topic, Trust.WEIGHTS)
+    expected = expected_on(snapshot, topic, Trust.WEIGHTS)
     places = [snapshot.replicas(one.model.owner, one.name) for one in deployments]
-    values = [max((float(known[row]) for row in rows), default=inf) for rows in places]
+    values = [max((float(expected[row]) for row in rows), default=inf) for rows in places]
     best = max((value for value in values if value < inf), default=0.0)
     return [at for at, value in enumerate(values) if value >= best - _ALIKE]
 

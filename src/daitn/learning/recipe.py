@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from daitn.objects.abilities import Abilities
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 
@@ -37,6 +38,7 @@ __all__ = [
     "RecipeFacts",
     "Selecting",
     "Selection",
+    "StatingAbilities",
     "Trained",
     "check_no_columns",
 ]
@@ -101,6 +103,8 @@ class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[str, ...]
     apis: tuple[Api, ...] = ()
     """The APIs through which its models answer; empty: they do not."""
+    abilities: Abilities = Abilities()
+    """What its models read and say."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,6 +292,14 @@ class Selecting(Protocol):
         Raises `InvalidInput` for terms that it cannot follow.
         """
         ...
+
+
+@runtime_checkable
+class StatingAbilities(Protocol):
+    """The part of a recipe that says what its models read and say. Without it, they read text and
+    answer in text."""
+
+    abilities: Abilities
 
 
 def check_no_columns(recipe: str, selection: Selection) -> None:

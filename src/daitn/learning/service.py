@@ -41,10 +41,12 @@ from daitn.learning.recipe import (
     Recipe,
     RecipeFacts,
     Selecting,
+    StatingAbilities,
     check_no_columns,
 )
 from daitn.learning.sandbox.limits import exceeded
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
+from daitn.objects.abilities import Abilities
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.wire import encode
 
@@ -139,6 +141,7 @@ def _facts(recipe: Recipe) -> RecipeFacts:
         test_schema=recipe.test_schema,
         metrics=recipe.metrics,
         apis=recipe.apis if isinstance(recipe, Answering) else (),
+        abilities=recipe.abilities if isinstance(recipe, StatingAbilities) else Abilities(),
     )
 
 

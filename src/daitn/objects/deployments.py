@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from blake3 import blake3
 
+from daitn.objects.abilities import Abilities, Need, mask_of
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
@@ -33,6 +34,7 @@ __all__ = [
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
 Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Rate = Annotated[float, msgspec.Meta(ge=0.0, le=4.0)]
 Evidence = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=32)]
 
 ANY_CONTEXT = 1 << 31
@@ -55,6 +57,9 @@ class Api(enum.StrEnum):
     def path(self) -> str:
         """Path below the base of OpenAI's API, which is `/v1` at gateways and facilities."""
         return "/chat/completions" if self is Api.CHAT else f"/{self}"
+
+
+_OF_API = {Need(api.value): api for api in Api}
 
 
 class Runtime(enum.StrEnum):
@@ -123,7 +128,12 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Of the recipe's configuration."""
     size_bytes: Count = 0
     context_tokens: Count = 4096
-    """Context length: tokens of prompt and answer together."""
+    """Context length in its own tokens: prompt and answer together."""
+    abilities: Abilities = Abilities()
+    """What it reads and says."""
+    tokens_per_character: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=4)] = ()
+    """Measured with its own tokenizer, for characters of one to four bytes in UTF-8; empty:
+    unknown."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     """Queries it answers concurrently; further ones wait."""
     queue: Count = 64
@@ -144,6 +154,17 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """A `NameGrant`: its bare name means this model. None: `owner/name` does."""
     place_grant: Signed | None = None
     """A control centre's `PlaceGrant`, where the grant names no facilities."""
+
+    def meets(self, need: Need) -> bool:
+        """Whether a query that needs this may be put to it."""
+        if need in _OF_API:
+            return _OF_API[need] in self.apis
+        return self.abilities.meets(need)
+
+    @property
+    def mask(self) -> int:
+        """All needs that it meets, as bits."""
+        return mask_of(need for need in Need if self.meets(need))
 
     @property
     def terms(self) -> DeploymentTerms:

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.abilities import Need
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId, Word
 from daitn.objects.text import plain_fields
+from daitn.objects.tokens import Characters
 
 __all__ = [
     "AUTO",
@@ -83,6 +85,9 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Longest time until the answer has ended; the gateway gives up then."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None = None
     """Highest expected cost."""
+    language: Name = ""
+    """ISO 639 code of a language that the model must know; empty: any. Models that state no
+    languages count as knowing it."""
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     """ISO 3166-1 alpha-2 codes of where it may be answered; empty: any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
@@ -134,9 +139,16 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     topic: Word = ""
     """Empty: unknown."""
     tokens_in: int
-    """Estimated."""
+    """Estimated for a usual tokenizer."""
     tokens_out: int
     """Upper limit."""
+    characters: Characters | None = None
+    """Of the prompt, so that tokens can be estimated by each model's own rates; none: `tokens_in`
+    holds for every model."""
+    tokens_apart: int = 0
+    """Tokens in `tokens_in` that are no characters: pictures, marks around messages."""
+    needs: tuple[Need, ...] = ()
+    """What it needs of a model besides `api`, in the order of `Need`."""
     repeatable: bool = False
     """Temperature 0: replicas of a deterministic model give the same answer."""
     prefix: int = 0

@@ -14,9 +14,11 @@ import msgspec
 from daitn.openai.errors import DECODE_ERRORS, from_decode_error
 
 __all__ = [
+    "NOTHING",
     "GenerationRequest",
     "Message",
     "ModelFields",
+    "Part",
     "Prompt",
     "Query",
     "StreamOptions",
@@ -37,10 +39,15 @@ _PositiveCount = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
+NOTHING = msgspec.Raw(b"null")
+
+
 class Part(msgspec.Struct):
     """A part of a message; only text parts have `text`."""
 
     text: str = ""
+    type: str = "text"
+    image_url: msgspec.Raw = NOTHING
 
 
 class Message(msgspec.Struct):
@@ -48,6 +55,8 @@ class Message(msgspec.Struct):
 
     role: str
     content: str | list[Part] | None = None
+    tool_calls: msgspec.Raw = NOTHING
+    function_call: msgspec.Raw = NOTHING
 
     @property
     def text(self) -> str:
@@ -70,7 +79,7 @@ class ModelFields(msgspec.Struct):
 
 
 class Query(ModelFields):
-    """The fields that decide a query's route."""
+    """The fields that decide a query's route. What is raw is the model's to judge."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)] | None = None
     prompt: Prompt | None = None
@@ -87,6 +96,11 @@ class Query(ModelFields):
         """Whether a stream shall end with its token counts."""
         options = self.stream_options
         return isinstance(options, dict) and options.get("include_usage") is True
+
+    tools: msgspec.Raw = NOTHING
+    functions: msgspec.Raw = NOTHING
+    response_format: msgspec.Raw = NOTHING
+    modalities: msgspec.Raw = NOTHING
 
 
 class StreamOptions(msgspec.Struct):

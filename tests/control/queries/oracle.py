@@ -9,10 +9,12 @@ from functools import cached_property
 
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
+from daitn.objects.abilities import Abilities, Need, Reads, Says
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.intents import Preference
 from daitn.objects.queries import AUTO, Privacy, Trust
+from daitn.topology.qrrt.accuracy import UNMEASURED_ACCURACY
 from daitn.topology.qrrt.snapshot import Deployed
 from tests.policy.plain import PlainPolicy
 
@@ -35,6 +37,7 @@ class Candidate:
     wait_s: float
     usual_wait_s: float
     """With answers of usual length ahead."""
+    tokens_in: float
     cost_usd: float
     accuracy: float | None
     """With the trust that is wished."""
@@ -104,7 +107,8 @@ class Question:
             first_s=first_s,
             wait_s=ahead * service_s,
             usual_wait_s=ahead * (per_token_s * self._usual_tokens() + first_s),
-            cost_usd=said.price_usd_per_1k_in / 1000 * intent.tokens_in
+            tokens_in=(tokens_in := _tokens_in(asked, number)),
+            cost_usd=said.price_usd_per_1k_in / 1000 * tokens_in
             + said.price_usd_per_1k_out / 1000 * intent.tokens_out,
             accuracy=self._accuracy(number),
         )
@@ -129,6 +133,16 @@ class Question:
             return sum(told.values()) / len(told) if told else None
         covering = [topic for topic in told if covers_topic(topic, intent.topic)]
         return told[max(covering, key=len)] if covering else None
+
+
+def _tokens_in(asked: QueryContext, row: int) -> float:
+    intent, rates = asked.intent, asked.snapshot.columns.token_rates
+    if intent.characters is None:
+        return intent.tokens_in
+    tokens = float(intent.tokens_apart)
+    for length in range(4):
+        tokens += intent.characters[length] * float(rates[length][row])
+    return tokens
 
 
 def _listed(listed: tuple[str, ...], name: str) -> bool:
@@ -156,8 +170,32 @@ def _accurate(asked: QueryContext, candidate: Candidate) -> bool:
     return candidate.accuracy is not None and candidate.accuracy >= least
 
 
+NEEDS: dict[Need, Callable[[Abilities], bool]] = {
+    Need.TEXT: lambda a: Reads.TEXT in a.reads,
+    Need.RECORD: lambda a: bool({Reads.TEXT, Reads.TABLE} & {*a.reads}),
+    Need.IMAGE: lambda a: Reads.IMAGE in a.reads,
+    Need.AUDIO: lambda a: Reads.AUDIO in a.reads,
+    Need.VIDEO: lambda a: Reads.VIDEO in a.reads,
+    Need.FILE: lambda a: Reads.FILE in a.reads,
+    Need.TALK: lambda a: Says.TEXT in a.says,
+    Need.VOICE: lambda a: Says.AUDIO in a.says,
+    Need.TOOLS: lambda a: a.tools in (True, None),
+    Need.JSON: lambda a: a.json_schema in (True, None),
+}
+
+
+def _needed(need: Need) -> Callable[[QueryContext, Candidate], bool]:
+    return lambda q, c: need not in q.intent.needs or NEEDS[need](c.deployed.descriptor.abilities)
+
+
 HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
     "api": lambda q, c: q.intent.api in c.deployed.descriptor.apis,
+    **{need: _needed(need) for need in NEEDS},
+    "language": lambda q, c: (
+        (wanted := q.intent.constraints.language) == ""
+        or not c.deployed.descriptor.abilities.languages
+        or wanted in c.deployed.descriptor.abilities.languages
+    ),
     "release": lambda q, c: _listed(
         c.deployed.descriptor.policy.release_to, c.deployed.jurisdiction
     ),
@@ -172,7 +210,7 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
     "privacy": lambda q, c: _private(q, c.deployed),
     "accuracy": _accurate,
     "context": lambda q, c: (
-        q.intent.tokens_in + q.intent.tokens_out <= c.deployed.descriptor.context_tokens
+        c.tokens_in + q.intent.tokens_out <= c.deployed.descriptor.context_tokens
     ),
     "there": lambda q, c: bool(q.snapshot.columns.there[c.row]),
     "sound": lambda q, c: q.intent.site is not None or not q.snapshot.columns.degraded[c.row],
@@ -214,7 +252,7 @@ SCALAR: PlainPolicy[Question, Candidate] = PlainPolicy(
     propose=lambda question: question.candidates,
     identify=lambda candidate: candidate.deployed.id,
     scorers={
-        "accuracy": lambda q, c: c.accuracy or 0.0,
+        "accuracy": lambda q, c: UNMEASURED_ACCURACY if c.accuracy is None else c.accuracy,
         "latency": lambda q, c: q.least(_slow_s(q)) / _slow_s(q)(c),
         "cost": lambda q, c: q.least(_dear_usd) / _dear_usd(c),
         "affinity": lambda q, c: float(c.row == q.asked.affinity),

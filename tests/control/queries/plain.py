@@ -15,7 +15,7 @@ from daitn.control.queries.engine import LATE_TIMES, NEAR
 from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.objects.randomness import Rng
-from daitn.topology.qrrt.accuracy import accuracy_on
+from daitn.topology.qrrt.accuracy import UNMEASURED_ACCURACY, accuracy_on
 from daitn.topology.qrrt.snapshot import Accuracies, Flags, Floats
 
 from .oracle import HOLDS, Question
@@ -46,9 +46,9 @@ class Plain:
         wait_s = ahead * self.service_s / slots
         self.first_token_s: Floats = self.rtt_s + wait_s + first_s
         self.seconds: Floats = self.rtt_s + wait_s + self.service_s
+        tokens_in = np.array([each.tokens_in for each in question.candidates], float)
         self.cost_usd: Floats = (
-            columns.price_in[rows] * self.intent.tokens_in
-            + columns.price_out[rows] * self.intent.tokens_out
+            columns.price_in[rows] * tokens_in + columns.price_out[rows] * self.intent.tokens_out
         )
         self.usual_wait_s = wait_s
         usual = _usual_tokens(context, self.intent)
@@ -56,7 +56,7 @@ class Plain:
             self.usual_wait_s = ahead * (columns.per_token_s[rows] * usual + first_s) / slots
         fresh = replace(context.snapshot, accuracies=Accuracies(context.snapshot.accuracies.topics))
         known = accuracy_on(fresh, self.intent.topic, self.intent.constraints.trust).value[rows]
-        self.accuracy: Floats = np.nan_to_num(known, nan=0.0)
+        self.accuracy: Floats = np.nan_to_num(known, nan=UNMEASURED_ACCURACY)
         self.passes = self._bounds(known)
         for name in HOLDS.keys() - MEASURED:
             here = [HOLDS[name](context, each) for each in question.candidates]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from daitn.control.queries.context import QueryContext
+from daitn.objects.abilities import Abilities, Need, Reads, Says
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, ModelPolicy
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
@@ -82,6 +83,9 @@ class World:
             topic=self.rng.choice(["", "m", "m/n", "m/n/o", "x"]),
             tokens_in=self.rng.choice([0, 50]),
             tokens_out=self.rng.choice([0, 20, 100]),
+            characters=self.usually(None, (40, 0, 0, 0), (8, 0, 40, 1)),
+            tokens_apart=self.rng.choice([0, 4]),
+            needs=self.usually((), (Need.TEXT, Need.TALK), (Need.RECORD,), (Need.IMAGE, Need.JSON)),
             constraints=self._wishes(strategy),
         )
 
@@ -97,6 +101,7 @@ class World:
             max_cost_usd=choose([None, None, None, 0.005, 0.02]),
             jurisdictions=choose([(), (), (), (), self.usually(("US",), ("FR",))]),
             owners=choose([(), (), (), ("who",), ("nih", "who")]),
+            language=self.usually("", "de"),
             privacy=self.usually(Privacy.ANY, Privacy.UNKEPT, Privacy.SITE),
             attempts=self.rng.randint(1, 4),
             prefer={scorer: choose([0.0, 1.0, 5.0]) for scorer in scorers},
@@ -128,6 +133,13 @@ class World:
             apis=self.usually((Api.CHAT,), (Api.EMBEDDINGS,), ()),
             state=self.usually(DeploymentState.READY, DeploymentState.LOADING),
             context_tokens=self.usually(4096, 60),
+            abilities=self.usually(
+                Abilities(),
+                Abilities(reads=(Reads.TABLE,), says=(Says.CLASS,), tools=False),
+                Abilities(reads=(Reads.TEXT, Reads.IMAGE), json_schema=False),
+                Abilities(languages=("en",)),
+            ),
+            tokens_per_character=self.usually((), (0.5, 0.5, 0.5, 0.5)),
             slots=choose([1, 2]),
             queue=choose([0, 1, 2]),
             price_usd_per_1k_in=choose([0.0, 0.1]),

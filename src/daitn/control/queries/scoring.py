@@ -63,8 +63,9 @@ def _usual_wait_s(cut: QsQrrt) -> Floats:
 
 
 def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
-    """The accuracy on the topic; 0 if unknown at the required trust, so claims earn nothing."""
-    return weighed.cut.known_accuracy
+    """The accuracy on the topic; that of an unmeasured deployment if unknown at the required trust,
+    so claims earn nothing."""
+    return weighed.cut.expected_accuracy
 
 
 def _latency(weighed: Weighed, passes: Flags) -> Floats:

@@ -23,6 +23,7 @@ from daitn.learning.recipe import (
     Trained,
     check_no_columns,
 )
+from daitn.objects.abilities import Abilities, Says
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 
@@ -44,6 +45,7 @@ class CausalLm:
     test_schema = "multiple-choice/1"
     metrics: tuple[str, ...] = ("accuracy",)
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
+    abilities = Abilities(says=(Says.TEXT, Says.VECTOR), tools=False, json_schema=False)
 
     def __init__(self, least_records: int = LEAST_RECORDS) -> None:
         """A tokenizer is learned from words that occur in at least `least_records` records."""

@@ -24,6 +24,7 @@ from daitn.learning.recipe import (
     Selection,
     Trained,
 )
+from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api
 
 __all__ = ["Classifier"]
@@ -60,6 +61,7 @@ class Classifier:
     test_schema = "table/1"
     metrics: tuple[str, ...] = METRICS
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS)
+    abilities = Abilities(reads=(Reads.TABLE,), says=(Says.CLASS,), tools=False, json_schema=False)
 
     def __init__(self, selection: Selection | None = None) -> None:
         """`selection`: how the owner of the data limits its columns."""

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.abilities import Reads, Says
 from daitn.objects.deployments import Api, ModelPolicy
 from daitn.objects.descriptors import Share
+from daitn.objects.identifiers import Word
 from daitn.objects.text import plain
 
 __all__ = ["FacilityConfig", "UpstreamConfig"]
@@ -26,8 +28,21 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """APIs that the server supports."""
     key_env: str = ""
     """Environment variable that holds the server's API key. The key is never published."""
-    context_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4096
-    """Context length in tokens, prompt and answer together."""
+    context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Context length in tokens, prompt and answer together; absent: as the server tells, else
+    4096."""
+    reads: tuple[Reads, ...] | None = None
+    """What the model reads; absent: as the server tells, else text."""
+    says: tuple[Says, ...] | None = None
+    """What it answers with; absent: as the server tells, else text, and vectors with the API
+    `embeddings`."""
+    tools: bool | None = None
+    """Whether it calls tools; absent: as the server tells, else it may be asked to."""
+    json_schema: bool | None = None
+    """Whether its answers can be held to a JSON schema; absent: as the server tells, else it may be
+    asked to."""
+    languages: tuple[Word, ...] = ()
+    """ISO 639 codes of the languages that it knows, for instance `[en, fr]`; empty: any."""
     slots: Annotated[int, msgspec.Meta(ge=1)] = 8
     """Queries that it answers at the same time."""
     queue: Annotated[int, msgspec.Meta(ge=0)] = 64

@@ -13,15 +13,14 @@ from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import bad_request
+from daitn.openai.needs import length_of, needs_of
 from daitn.openai.requests import Query, raw_fields, read_query, rewritten
 
-__all__ = ["ParsedRequest", "read_request", "rough_tokens"]
+__all__ = ["ParsedRequest", "read_request"]
 
 DEFAULT_TOKENS_OUT = 64
 """Expected length of an answer without a stated bound; the model's own bound applies to it. Small,
 so that a guess does not exclude models with a short context."""
-_CHARACTERS_PER_TOKEN = 4
-"""For English text and common vocabularies: OpenAI's rule of thumb."""
 _PREFIX_BYTES = 1024
 """The prefix that identifies a prompt; a model reads shorter prompts as fast as it looks up a
 cache."""
@@ -92,6 +91,7 @@ class ParsedRequest:
     def intent(self, origin: SiteId, owner: str, topic: str, name: str) -> QueryIntent:
         """What the query's route depends on. `name`: the model's, as this owner means it."""
         fields = self._fields
+        length = length_of(fields)
         tokens_out = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
         return QueryIntent(
             origin=origin,
@@ -100,8 +100,11 @@ class ParsedRequest:
             model=name,
             site=self.site,
             topic=topic,
-            tokens_in=self._tokens_in(),
+            tokens_in=length.tokens,
             tokens_out=0 if self.api is Api.EMBEDDINGS else tokens_out,
+            characters=length.characters,
+            tokens_apart=length.apart,
+            needs=needs_of(self.api, fields, open_to_all=name == AUTO),
             repeatable=fields.temperature == 0.0,
             prefix=self._prefix(),
             constraints=self.constraints,
@@ -112,28 +115,9 @@ class ParsedRequest:
         byte."""
         return rewritten(self._raw, {**changes, "model": model})
 
-    def _tokens_in(self) -> int:
-        messages = self._fields.messages
-        if messages is not None:
-            return sum(rough_tokens(message.text) for message in messages)
-        content = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
-        parts = [content] if isinstance(content, str) else content or ()
-        return sum(_tokens(part) for part in parts)
-
     def _prefix(self) -> int:
         raw = bytes(self._raw[_TEXT_FIELD[self.api]])
         return zlib.crc32(raw[:_PREFIX_BYTES]) if len(raw) >= _PREFIX_BYTES else 0
-
-
-def _tokens(part: str | int | list[int]) -> int:
-    if isinstance(part, int):
-        return 1
-    return len(part) if isinstance(part, list) else rough_tokens(part)
-
-
-def rough_tokens(text: str) -> int:
-    """About how many tokens a text has, where nobody has counted them."""
-    return len(text) // _CHARACTERS_PER_TOKEN + 1
 
 
 def read_request(api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> ParsedRequest:

@@ -11,10 +11,10 @@ from daitn.node.gateway.context import RequestContext, price_usd
 from daitn.node.gateway.continuation import Continuation
 from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.gateway.observations import observed_stream, observed_whole
-from daitn.node.gateway.request import rough_tokens
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream
 from daitn.node.http.api import error_response
+from daitn.objects.tokens import characters_of, tokens_of
 from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
@@ -142,7 +142,11 @@ class ResponseWriter:
         tokens_out = _known(usage.completion_tokens, events.pieces)
         query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
         deployment = query.snapshot.rows[answer.row]
-        observation = _OK if sent.resumed else observed_stream(answer, tokens_out, self._blocked_s)
+        observation = (
+            _OK
+            if sent.resumed
+            else observed_stream(answer, tokens_out, self._blocked_s, events.usage)
+        )
         self._topology.observe(deployment.site, deployment.name, observation)
 
     def _set_answered_by(self, answer: Answer) -> None:
@@ -186,7 +190,7 @@ def counted(query: RequestContext, usage: Usage | None, body: bytes) -> tuple[in
     if usage.completion_tokens is not None:
         return tokens_in, usage.completion_tokens
     text = text_of(body)
-    return tokens_in, rough_tokens(text) if text else 0
+    return tokens_in, round(tokens_of(characters_of(text))) if text else 0
 
 
 def _known(count: int | None, estimate: int) -> int:

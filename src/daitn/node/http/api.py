@@ -46,6 +46,7 @@ def health_response(problems: Sequence[str], figures: Mapping[str, object]) -> R
     response.status = 503 if problems else 200
     return response
 
+
 _PIECE_BYTES = 1 << 14
 
 

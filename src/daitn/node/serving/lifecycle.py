@@ -352,11 +352,13 @@ class ModelLifecycle:
         shutil.rmtree(self._folder / model.loaded_name, ignore_errors=True)
 
     def _descriptor(self, desired: DeployModel, state: DeploymentState) -> DeploymentDescriptor:
+        facts = self._consultant.facts(desired.recipe)
         return DeploymentDescriptor(
             name=desired.name,
             owner=OwnerId(desired.owner),
             runtime=Runtime.EMBEDDED,
-            apis=self._consultant.facts(desired.recipe).apis,
+            apis=facts.apis,
+            abilities=facts.abilities,
             state=state,
             manifest=desired.model.manifest,
             recipe=desired.recipe,

@@ -23,16 +23,21 @@ from daitn.topology.qrrt.snapshot import Accuracy, Floats, Qrrt
 __all__ = [
     "METRIC",
     "TRUSTED",
+    "UNMEASURED_ACCURACY",
     "AccuracyEstimate",
     "accuracy_on",
     "estimate",
-    "known_on",
+    "expected_on",
     "narrowest",
 ]
 
 METRIC = "accuracy"
 TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 """Levels of trust as numbers, for columns."""
+UNMEASURED_ACCURACY = 0.25
+"""Accuracy at which a deployment is compared if nobody measured it: what guessing gets among four
+options, the usual number in tests. So to be measured pays, unless by less than chance. It meets no
+`min_accuracy`."""
 _CONTRADICTS = 3.0
 """Measurements that differ by more standard errors of the difference than this contradict each
 other; by chance that happens once in 370."""
@@ -77,15 +82,15 @@ def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
     return known
 
 
-def known_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
-    """Value of `accuracy_on`, 0 where unknown."""
+def expected_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
+    """Value of `accuracy_on`, `UNMEASURED_ACCURACY` where unknown."""
     key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
-    memo = snapshot.accuracies.known
-    known = memo.get(key)
-    if known is None:
+    memo = snapshot.accuracies.expected
+    expected = memo.get(key)
+    if expected is None:
         value = accuracy_on(snapshot, topic, least).value
-        known = memo[key] = np.nan_to_num(value, nan=0.0)
-    return known
+        expected = memo[key] = np.nan_to_num(value, nan=UNMEASURED_ACCURACY)
+    return expected
 
 
 def narrowest(topics: Mapping[str, Accuracy], topic: str) -> str | None:

@@ -6,12 +6,13 @@ Load, time and measurements do not change the result of these filters.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daitn.objects.abilities import Need
 from daitn.objects.access import allows
 from daitn.objects.queries import Privacy
 from daitn.topology.qrrt.cache import Kept, cached
@@ -74,6 +75,8 @@ def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
         intent.model,
         intent.site,
         intent.api,
+        intent.needs,
+        constraints.language,
         intent.owner if _any_restricted(cut.snapshot) else "",
         intent.origin,
         constraints.jurisdictions,
@@ -146,6 +149,39 @@ def _private_told(cut: QsQrrt, position: int) -> Told:
     return Told(f"{row.site} is not the gateway's own site", relax_to=as_value(wider))
 
 
+def _meets(need: Need, field: str, reason: str) -> Filter:
+    """The filter of one need."""
+    return Filter(
+        need,
+        field,
+        FilterCause.WISH,
+        lambda cut: need not in cut.intent.needs or _each(cut, lambda r: r.descriptor.meets(need)),
+        lambda cut, at: Told(f"{reason}; {_abilities_told(deployed_at(cut, at))}"),
+    )
+
+
+def _abilities_told(row: Deployed) -> str:
+    abilities = row.descriptor.abilities
+    return f"it reads {_some(abilities.reads)} and says {_some(abilities.says)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+_NEEDS = (
+    _meets(Need.TEXT, "messages", "it does not read text"),
+    _meets(Need.RECORD, "messages", "it does not read a record of numbers"),
+    _meets(Need.IMAGE, "messages", "it does not read images"),
+    _meets(Need.AUDIO, "messages", "it does not read audio"),
+    _meets(Need.VIDEO, "messages", "it does not read video"),
+    _meets(Need.FILE, "messages", "it does not read documents"),
+    _meets(Need.TALK, "model", "it does not answer in free text"),
+    _meets(Need.VOICE, "modalities", "it does not answer with audio"),
+    _meets(Need.TOOLS, "tools", "it does not call tools"),
+    _meets(Need.JSON, "response_format", "its answers cannot be held to a JSON schema"),
+)
+
 SAID = (
     Filter(
         "api",
@@ -153,6 +189,17 @@ SAID = (
         FilterCause.WISH,
         lambda cut: _each(cut, lambda row: cut.intent.api in row.descriptor.apis),
         _api_told,
+    ),
+    *_NEEDS,
+    Filter(
+        "language",
+        "daitn.language",
+        FilterCause.WISH,
+        lambda cut: (
+            not (wanted := cut.intent.constraints.language)
+            or _each(cut, lambda row: row.descriptor.abilities.speaks(wanted))
+        ),
+        lambda cut, at: Told(f"knows {_some(deployed_at(cut, at).descriptor.abilities.languages)}"),
     ),
     Filter(
         "release",

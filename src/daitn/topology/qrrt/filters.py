@@ -7,12 +7,14 @@ only where load, time or the query's length may change it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from daitn.objects.decisions import Rejection
-from daitn.objects.queries import Trust
+from daitn.objects.queries import QueryIntent, Trust
+from daitn.objects.tokens import most_tokens
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
 from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.descriptor_filters import (
@@ -54,7 +56,7 @@ def passing(cut: QsQrrt) -> Flags:
     # Skip the check per row if all rows meet a bound.
     if cut.now_s < standing.rested_at_s:
         passes = passes & RESTED.passes(cut)
-    if intent.tokens_in + intent.tokens_out > cut.selected.least_context:
+    if _most_tokens(intent) > cut.selected.least_context:
         passes = passes & _CONTEXT.passes(cut)
     if not cut.paths.everywhere:
         passes = passes & _PATH.passes(cut)
@@ -151,18 +153,25 @@ def _accurate_told(cut: QsQrrt, position: int) -> Told:
 
 def _context_told(cut: QsQrrt, position: int) -> Told:
     holds = deployed_at(cut, position).descriptor.context_tokens
-    wanted = cut.intent.tokens_in + cut.intent.tokens_out
+    tokens_in = math.ceil(np.broadcast_to(cut.tokens_in, cut.numbers.shape)[position])
+    wanted = tokens_in + cut.intent.tokens_out
     return Told(
         f"holds {holds} tokens of prompt and answer, {wanted} are needed",
         shortfall=float(wanted - holds),
         unit="tokens",
-        relax_to=as_value(left) if (left := holds - cut.intent.tokens_in) > 0 else "",
+        relax_to=as_value(left) if (left := holds - tokens_in) > 0 else "",
     )
 
 
+def _most_tokens(intent: QueryIntent) -> int:
+    """No tokenizer makes more of prompt and answer."""
+    if intent.characters is None:
+        return intent.tokens_in + intent.tokens_out
+    return most_tokens(intent.characters) + intent.tokens_apart + intent.tokens_out
+
+
 def _context(cut: QsQrrt) -> Flags:
-    wanted = cut.intent.tokens_in + cut.intent.tokens_out
-    fits: Flags = cut.selected.context_tokens >= wanted
+    fits: Flags = cut.tokens_in + cut.intent.tokens_out <= cut.selected.context_tokens
     return fits
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["MOST_S", "Observation", "Seen", "averaged", "figures"]
+from daitn.objects.tokens import Characters
+
+__all__ = ["MOST_S", "Observation", "PromptSize", "Seen", "averaged", "figures"]
 
 NEWEST_WEIGHT = 0.2
 """Weight of the newest query in the moving averages: they follow a change within some ten
@@ -20,6 +22,14 @@ MOST_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
+class PromptSize:
+    """A prompt, and the tokens that the deployment reported of its characters."""
+
+    characters: Characters
+    tokens: float
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Observation of one query. Absent figures were not observed."""
 
@@ -28,6 +38,7 @@ class Observation:
     first_token_s: float | None = None
     """From taking a slot to the first piece, without waiting and the network."""
     per_token_s: float | None = None
+    prompt: PromptSize | None = None
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daitn.objects.queries import AUTO, QueryIntent, Trust
-from daitn.topology.qrrt.accuracy import accuracy_on, known_on
+from daitn.topology.qrrt.accuracy import accuracy_on, expected_on
 from daitn.topology.qrrt.cache import cached
-from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt, deployment_id
+from daitn.topology.qrrt.snapshot import Accuracy, Columns, Floats, Paths, Qrrt, deployment_id
 
 __all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
 
@@ -99,6 +99,18 @@ def _named(snapshot: Qrrt, intent: QueryIntent) -> slice | NDArray[np.intp]:
     return slice(None)
 
 
+def _tokens_in(
+    columns: Columns, rows: slice | NDArray[np.intp], intent: QueryIntent
+) -> Floats | float:
+    if intent.characters is None:
+        return float(intent.tokens_in)
+    tokens: Floats | float = float(intent.tokens_apart)
+    for count, rate in zip(intent.characters, columns.token_rates, strict=True):
+        if count:
+            tokens = rate[rows] * count + tokens
+    return tokens
+
+
 class QsQrrt:
     """One query's view of a QRRT; do not modify. Arrays have the length of `rows`."""
 
@@ -134,8 +146,10 @@ class QsQrrt:
         """Queries there: the larger of the facility's last report and this gateway's estimate."""
         self.ahead: Floats = np.maximum(self.load + 1.0 - selected.slots, 0.0)
         """Queries that must finish before this one gets a slot."""
+        self.tokens_in: Floats | float = _tokens_in(columns, rows, intent)
+        """Of the prompt, by each row's own rates."""
         self.cost_usd: Floats = (
-            selected.price_in * intent.tokens_in + selected.price_out * intent.tokens_out
+            selected.price_in * self.tokens_in + selected.price_out * intent.tokens_out
         )
 
     @cached_property
@@ -182,9 +196,11 @@ class QsQrrt:
         )
 
     @property
-    def known_accuracy(self) -> Floats:
-        """On the query's topic, 0 where unknown at the trust that the query requires."""
-        return known_on(self.snapshot, self.intent.topic, self.intent.constraints.trust)[self.rows]
+    def expected_accuracy(self) -> Floats:
+        """On the query's topic; that of an unmeasured deployment where it is unknown at the trust
+        that the query requires."""
+        trust = self.intent.constraints.trust
+        return expected_on(self.snapshot, self.intent.topic, trust)[self.rows]
 
     def _begun_s(self, position: int) -> np.float64:
         wait_s = self.ahead[position] * self.service_s[position] / self.selected.slots[position]

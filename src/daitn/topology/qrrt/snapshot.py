@@ -92,9 +92,19 @@ class Columns:
     """USD per token."""
     price_out: Floats
     context_tokens: NDArray[np.int64]
-    """Maximum for prompt and answer together."""
+    """Maximum for prompt and answer together, in its own tokens."""
+    tokens_per_1: Floats
+    """Its tokens per character of one byte in UTF-8."""
+    tokens_per_2: Floats
+    tokens_per_3: Floats
+    tokens_per_4: Floats
     restricted: Flags
     """Its owner does not let everybody ask it."""
+
+    @property
+    def token_rates(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Tokens per character of one to four bytes."""
+        return self.tokens_per_1, self.tokens_per_2, self.tokens_per_3, self.tokens_per_4
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +129,10 @@ class Accuracies:
         default_factory=dict, compare=False, repr=False
     )
     """Cache of `daitn.topology.qrrt.accuracy`, by topic of `topics` and level of trust."""
-    known: dict[tuple[str | None, int], Floats] = field(
+    expected: dict[tuple[str | None, int], Floats] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """The same, with 0 where unknown."""
+    """The same, with the prior where unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,11 +24,12 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate, Serving
 from daitn.objects.readings import LinkReading
+from daitn.objects.tokens import BYTES, USUAL_RATES, learned_rates
 from daitn.topology.network import is_later
 from daitn.topology.qrrt.columns import Column
 from daitn.topology.qrrt.knowledge import Knowledge
 from daitn.topology.qrrt.links import Links
-from daitn.topology.qrrt.observation import MOST_S, Observation, Seen, averaged, figures
+from daitn.topology.qrrt.observation import MOST_S, Observation, PromptSize, Seen, averaged, figures
 from daitn.topology.qrrt.snapshot import Columns, Deployed, Qrrt, deployment_id
 
 __all__ = ["QrrtState"]
@@ -45,6 +46,7 @@ FORGET_AFTER_S = 3600.0
 MOST_RATES = 256
 """Kinds of queries per gateway; a gateway itself distinguishes no more."""
 
+_RATES = dict(zip([f"tokens_per_{size}" for size in BYTES], USUAL_RATES, strict=True))
 _FLOATS = {
     "suspended_until_s": 0.0,
     "first_token_s": ASSUMED_FIRST_TOKEN_S,
@@ -57,11 +59,14 @@ _FLOATS = {
     "queue": 0.0,
     "price_in": 0.0,
     "price_out": 0.0,
+    **_RATES,
 }
 """What a new row has in each column."""
 _FLAGS = ("there", "degraded", "restricted")
 _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
 """Figures that facilities report of their deployments, and their upper bounds."""
+_RATE_STEP = 0.01
+"""A rate of tokens changes by at least this share, so that columns are not copied for less."""
 _NO_ROWS = np.zeros(0, np.intp)
 
 
@@ -92,6 +97,7 @@ class QrrtState:
         }
         self._flags = {name: Column[np.bool_](np.bool_, False) for name in _FLAGS}
         self._context_tokens = Column[np.int64](np.int64, 0)
+        self._token_rates = tuple(self._floats[name] for name in _RATES)
         self._described = Column[np.int64](np.int64, 0)
         self._columns: tuple[Column[Any], ...] = (
             *self._floats.values(),
@@ -255,8 +261,20 @@ class QrrtState:
             assumed = not measured and figure != "error_share"
             column[row] = value if assumed else averaged(column[row], value)
         floats["measured_at_s"][row] = now_s
+        if seen.prompt is not None:
+            self._learn_rates(row, seen.prompt)
         self._seen.setdefault(id_, Seen()).take(seen, now_s)
         self._changed(now_s)
+
+    def _learn_rates(self, row: int, prompt: PromptSize) -> None:
+        one, two, three, four = (float(column[row]) for column in self._token_rates)
+        learned = learned_rates((one, two, three, four), prompt.characters, prompt.tokens)
+        self._rate(row, learned)
+
+    def _rate(self, row: int, rates: Iterable[float]) -> None:
+        for column, rate in zip(self._token_rates, rates, strict=True):
+            if abs(rate - column[row]) > _RATE_STEP * rate:
+                column[row] = rate
 
     def _changed(self, now_s: float) -> None:
         self._version += 1
@@ -312,6 +330,8 @@ class QrrtState:
         self._rows += rows
         for column in self._columns:
             column.add(len(rows))
+        for number, row in enumerate(rows, len(self._rows) - len(rows)):
+            self._rate(number, row.descriptor.tokens_per_character or USUAL_RATES)
         self._knowledge.add(len(rows))
 
     def _remove(self, id_: str) -> None:
@@ -351,6 +371,8 @@ class QrrtState:
         if before.called != deployed.called:
             self._call_off(before.called, row)
             self._call(deployed.called, row)
+        if before.descriptor.tokens_per_character != said.tokens_per_character:
+            self._rate(row, said.tokens_per_character or USUAL_RATES)
         self._rows[row] = deployed
         self._shared_rows = None
         self._descriptors += 1

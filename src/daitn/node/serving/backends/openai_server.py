@@ -7,6 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
 
 from daitn.node.config import UpstreamConfig
 from daitn.node.http import (
@@ -21,8 +24,15 @@ from daitn.node.http import (
 from daitn.node.http.answers import IncomingAnswer
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
+from daitn.node.serving.backends.server_facts import (
+    NO_FACTS,
+    ServerFacts,
+    listed_model,
+    server_facts,
+)
 from daitn.node.serving.request import ServingRequest
-from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, Runtime
+from daitn.objects.abilities import Abilities, Reads, Says
+from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
 from daitn.openai.answers import AnswerFailed
 from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, ApiError, read_error
@@ -34,6 +44,8 @@ from daitn.tools.tasks import Tasks
 __all__ = ["OpenAiBackend"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 SILENT_TIMEOUT_S = 120.0
@@ -47,6 +59,8 @@ _KEEPALIVE_S = 15.0
 """aiohttp's default."""
 _BOUND = "facility.max_answer_bytes"
 _MAX_ERROR_BYTES = 1 << 16
+_MAX_FACTS_BYTES = 1 << 22
+"""Lists of models, and what is told of one."""
 _MAX_QUOTED_BYTES = 300
 """Quoted bytes of an error body that is not one of OpenAI's API."""
 _NOT_READY = frozenset({502, 503, 504})
@@ -76,6 +90,7 @@ class OpenAiBackend:
         self._changed = changed
         self._max_answer_bytes = max_answer_bytes
         self._state = DeploymentState.LOADING
+        self._facts = NO_FACTS
         self._client = HttpClient(
             connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
         )
@@ -92,7 +107,9 @@ class OpenAiBackend:
             runtime=Runtime.OPENAI,
             apis=config.apis,
             state=self._state,
-            context_tokens=config.context_tokens,
+            context_tokens=_first(config.context_tokens, self._facts.context_tokens, 4096),
+            abilities=_abilities(config, self._facts),
+            tokens_per_character=self._facts.rates or (),
             slots=config.slots,
             queue=config.queue,
             price_usd_per_1k_in=config.price_usd_per_1k_in,
@@ -147,11 +164,13 @@ class OpenAiBackend:
         return await self._request("POST", query.api.path, body, silence_timeout_s)
 
     async def _request(
-        self, method: str, path: str, body: bytes, silence_timeout_s: float
+        self, method: str, path: str, body: bytes, silence_timeout_s: float, *, root: bool = False
     ) -> ClientResponse:
-        """Raises `_UpstreamFailed`."""
+        """`root`: whether the path is below the server's root, and not OpenAI's API. Raises
+        `_UpstreamFailed`."""
         try:
-            address = read_address(self._config.url)
+            url = self._config.url.rstrip("/")
+            address = read_address(url.removesuffix("/v1") if root else url)
             headers = self._headers()
             return await self._client.request(
                 method, address, path, headers, body, silence_timeout_s=silence_timeout_s
@@ -240,26 +259,77 @@ class OpenAiBackend:
                 await (self._probe_now.wait() if is_up else asyncio.Event().wait())
         except TimeoutError:
             pass
+        suspected = self._probe_now.is_set()
         self._probe_now.clear()
-        await self._probe()
+        await self._probe(anew=suspected or not is_up)
 
-    async def _probe(self) -> None:
+    async def _probe(self, *, anew: bool = True) -> None:
         """Probe the server. Any answer means that it is up, except one that says it is not
-        ready."""
-        state = DeploymentState.READY
+        ready. `anew`: it may serve something else than before."""
+        state, facts = DeploymentState.READY, self._facts
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 answer = await self._request("GET", "/models", b"", PROBE_TIMEOUT_S)
-            answer.close()
+                models = await _read_small(answer)
             if answer.status in _NOT_READY:
                 state = DeploymentState.FAILED
+            else:
+                facts = await self._learn(models or b"", anew=anew)
         except (_UpstreamFailed, TimeoutError):
             state = DeploymentState.FAILED
-        if state is not self._state:
-            if state is DeploymentState.READY:
+        if state is not self._state or facts != self._facts:
+            if state is DeploymentState.READY and state is not self._state:
                 self.admission.reset_errors()
-            self._state = state
+            self._state, self._facts = state, facts
             self._changed()
+
+    async def _learn(self, models: bytes, *, anew: bool) -> ServerFacts:
+        """What the server tells of the model; `models`: its list of them."""
+        listed = listed_model(models, self._model)
+        facts = self._facts
+        if anew:
+            facts = await server_facts(self._fetch, self._model, listed)
+        if listed is not None and (listed.max_model_len or 0) > 0:
+            facts = msgspec.structs.replace(facts, context_tokens=listed.max_model_len)
+        return facts
+
+    async def _fetch(self, method: str, path: str, body: object) -> bytes | None:
+        """An answer of the server's own API, beside OpenAI's."""
+        content = b"" if body is None else msgspec.json.encode(body)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                answer = await self._request(method, path, content, PROBE_TIMEOUT_S, root=True)
+                return await _read_small(answer)
+        except (_UpstreamFailed, TimeoutError):
+            return None
+
+
+def _abilities(config: UpstreamConfig, facts: ServerFacts) -> Abilities:
+    """What the file states counts, then what the server tells."""
+    spoken = {Says.VECTOR if api is Api.EMBEDDINGS else Says.TEXT for api in config.apis}
+    return Abilities(
+        reads=_first(config.reads, facts.reads, (Reads.TEXT,)),
+        says=_first(config.says, facts.says, tuple(sorted(spoken))),
+        tools=facts.tools if config.tools is None else config.tools,
+        json_schema=facts.json_schema if config.json_schema is None else config.json_schema,
+        languages=config.languages,
+    )
+
+
+def _first(stated: T | None, told: T | None, usual: T) -> T:
+    return stated if stated is not None else told if told is not None else usual
+
+
+async def _read_small(answer: ClientResponse) -> bytes | None:
+    """The body of an answer about the server, or its start; none if it has another status than 200.
+    Raises `_UpstreamFailed`."""
+    try:
+        body = await IncomingAnswer(answer, _MAX_FACTS_BYTES, _BOUND).read_start(_MAX_FACTS_BYTES)
+    except AnswerBroken as broken:
+        raise _UpstreamFailed(broken.reason) from None
+    finally:
+        answer.close()
+    return body if answer.status == 200 else None
 
 
 def _upstream_failed(why: str) -> ApiError:

@@ -1,0 +1,189 @@
+"""What a request needs of the model that answers it, and how long its prompt is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from daitn.objects.abilities import Need
+from daitn.objects.deployments import Api
+from daitn.objects.tokens import Characters, added, characters_of, tokens_of
+from daitn.openai.requests import Part, Prompt, Query
+
+__all__ = ["PromptLength", "is_record", "length_of", "needs_of"]
+
+_READ = {
+    "image_url": Need.IMAGE,
+    "input_image": Need.IMAGE,
+    "image": Need.IMAGE,
+    "input_audio": Need.AUDIO,
+    "audio_url": Need.AUDIO,
+    "audio": Need.AUDIO,
+    "video_url": Need.VIDEO,
+    "input_video": Need.VIDEO,
+    "video": Need.VIDEO,
+    "file": Need.FILE,
+    "input_file": Need.FILE,
+    "document": Need.FILE,
+}
+"""Types of parts, by what reads them: those of OpenAI, vLLM and Anthropic."""
+_TOKENS_PER_PART = {Need.IMAGE: 1000, Need.AUDIO: 1000, Need.VIDEO: 4000, Need.FILE: 4000}
+"""A picture of a megapixel takes 765 tokens at OpenAI and 1,300 at Qwen2.5-VL; sound takes 10 to 25
+a second, and a page of a document some 1,000. Models differ, and lengths are not looked into."""
+_TOKENS_PER_LOW_DETAIL = 85
+"""At OpenAI, for an image with `detail: low`."""
+_TOKENS_PER_MESSAGE = 4
+"""Marks around a message, as in ChatML."""
+_RECORD = msgspec.json.Decoder(dict[str, float | None])
+_NO_CHARACTERS: Characters = (0, 0, 0, 0)
+_NOT_GIVEN = (b"", b"null", b"[]")
+
+
+class _Picture(msgspec.Struct):
+    detail: str | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str = "text"
+
+
+T = TypeVar("T")
+
+_ANY_PICTURE, _ANY_FORMAT = _Picture(), _Format()
+_PICTURE = msgspec.json.Decoder(_Picture)
+_FORMAT = msgspec.json.Decoder(_Format)
+_MODALITIES = msgspec.json.Decoder(list[str])
+_JSON_FORMATS = frozenset({"json_schema", "json_object"})
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLength:
+    """How long a prompt is."""
+
+    characters: Characters
+    apart: int
+    """Tokens of what is no text."""
+
+    @property
+    def tokens(self) -> int:
+        """With a usual tokenizer."""
+        return round(tokens_of(self.characters)) + self.apart
+
+
+def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:
+    """What a request needs besides its API, in the order of `Need`.
+
+    `open_to_all`: whether it names no model, so that it does not count on the kind of answer that
+    some model gives: it is answered in words, unless it is a record.
+    """
+    found = {_READ[part.type] for part in _parts(query) if part.type in _READ}
+    record = api is not Api.EMBEDDINGS and not found and is_record(_asked(query))
+    found.add(Need.RECORD if record else Need.TEXT)
+    if _calls_tools(query):
+        found.add(Need.TOOLS)
+    if _read(_FORMAT, query.response_format, _ANY_FORMAT).type in _JSON_FORMATS:
+        found.add(Need.JSON)
+    if "audio" in _read(_MODALITIES, query.modalities, []):
+        found.add(Need.VOICE)
+    if open_to_all and not record and api is not Api.EMBEDDINGS:
+        found.add(Need.TALK)
+    return tuple(need for need in Need if need in found)
+
+
+def length_of(query: Query) -> PromptLength:
+    """The length of a request's prompt."""
+    characters, apart = _NO_CHARACTERS, 0
+    for message in query.messages or ():
+        characters = added(characters, characters_of(message.text))
+        for calls in (message.tool_calls, message.function_call):
+            characters = added(characters, _characters_of_json(calls))
+        apart += _TOKENS_PER_MESSAGE
+        for part in message.content if isinstance(message.content, list) else ():
+            apart += _tokens_of_part(part)
+    for prompt in (query.prompt, query.input):
+        for text in _texts(prompt):
+            characters = added(characters, characters_of(text))
+            apart += 1
+        apart += _given_tokens(prompt)
+    for field in (query.tools, query.functions, query.response_format):
+        characters = added(characters, _characters_of_json(field))
+    return PromptLength(characters, apart)
+
+
+def is_record(text: str) -> bool:
+    """Whether a text is a JSON object of numbers, as tables' models read it."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        return bool(_RECORD.decode(text.encode()))
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return False
+
+
+def _asked(query: Query) -> str:
+    """The text that a model of tables would read."""
+    if query.messages is not None:
+        users = (message for message in reversed(query.messages) if message.role == "user")
+        last = next(users, None)
+        return "" if last is None else last.text
+    texts = _texts(query.prompt)
+    return texts[0] if len(texts) == 1 else ""
+
+
+def _parts(query: Query) -> list[Part]:
+    contents = [message.content for message in query.messages or ()]
+    return [part for content in contents if isinstance(content, list) for part in content]
+
+
+def _tokens_of_part(part: Part) -> int:
+    need = _READ.get(part.type)
+    if need is None:
+        return 0
+    if need is Need.IMAGE and _read(_PICTURE, part.image_url, _ANY_PICTURE).detail == "low":
+        return _TOKENS_PER_LOW_DETAIL
+    return _TOKENS_PER_PART[need]
+
+
+def _calls_tools(query: Query) -> bool:
+    if _is_given(query.tools) or _is_given(query.functions):
+        return True
+    return any(
+        message.role in ("tool", "function")
+        or _is_given(message.tool_calls)
+        or _is_given(message.function_call)
+        for message in query.messages or ()
+    )
+
+
+def _is_given(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in _NOT_GIVEN
+
+
+def _read(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw, otherwise: T) -> T:
+    """A field that only the model has to understand."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError:
+        return otherwise
+
+
+def _characters_of_json(raw: msgspec.Raw) -> Characters:
+    """The characters of a field as it arrived."""
+    return characters_of(bytes(raw).decode(errors="replace")) if _is_given(raw) else _NO_CHARACTERS
+
+
+def _texts(prompt: Prompt | None) -> list[str]:
+    if isinstance(prompt, str):
+        return [prompt]
+    return [part for part in prompt or () if isinstance(part, str)]
+
+
+def _given_tokens(prompt: Prompt | None) -> int:
+    """Tokens that a prompt states as numbers."""
+    if prompt is None or isinstance(prompt, str):
+        return 0
+    return sum(
+        len(part) if isinstance(part, list) else 1 for part in prompt if not isinstance(part, str)
+    )
