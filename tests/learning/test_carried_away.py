@@ -10,8 +10,8 @@ import csv
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -151,11 +151,11 @@ def test_rounding_does_not_single_a_record_out(
     """A first step is just over half of a weight's last bit, and later ones, as of Adam, under."""
 
     def told(name: str) -> int:
-        return sum(singled_out(tmp_path / f"{name}-{seed}", seed) for seed in range(5))
+        return sum(singled_out(tmp_path / f"{name}-{seed}", seed) for seed in range(3))
 
-    assert told("now") <= 1
+    assert told("now") == 0
     monkeypatch.setattr(blur, "_ROUNDING", 0.0)
-    assert told("rounded") >= 4
+    assert told("rounded") == 3
 
 
 def last_record_told(folder: Path, seed_of: Callable[[int], int]) -> bool:
@@ -200,23 +200,12 @@ def test_visits_of_different_lengths_draw_differently(tmp_path: Path) -> None:
         owner="acme", dataset="records", examples=20, model=model, previous=(),
     )  # fmt: skip
 
-    def drawn(**changes: Any) -> int:
-        return gate.drawn(msgspec.structs.replace(work, **changes), key)
-
-    assert drawn() == drawn(visit="b-7.9", job="b-7", owner="rival"), "the same again tells nothing"
-    other = msgspec.structs.replace(model, manifest=Digest("b" * 64))
-    changes: list[dict[str, Any]] = [
-        {}, {"seed": 6}, {"examples": 21}, {"model": other}, {"config": config(1e-4)},
-        {"recipe": "another"},
-    ]  # fmt: skip
-    assert len({drawn(**each) for each in changes}) == len(changes)
+    def drawn(seed: int, examples: int) -> int:
+        return gate.drawn(msgspec.structs.replace(work, seed=seed, examples=examples), key)
 
     assert last_record_told(tmp_path / "alike", lambda n: 5)
-    told = [
-        last_record_told(tmp_path / f"{s}", lambda n, s=s: drawn(seed=s, examples=n))
-        for s in (1, 2, 3)
-    ]
-    assert sum(told) <= 1
+    told = [last_record_told(tmp_path / f"{seed}", partial(drawn, seed)) for seed in (1, 2)]
+    assert not any(told)
 
 
 def test_noise_takes_all_of_its_key() -> None:
