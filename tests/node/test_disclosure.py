@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,6 +33,9 @@ from daitn.objects.errors import (
     StorageFull,
     WorkFailed,
 )
+from daitn.objects.identifiers import Digest, JobId, VisitId
+from daitn.objects.messages import VisitWork
+from daitn.objects.models import ModelRef
 
 SECRET = "MRN-4711"
 GATE = Disclosure("data set notes", 10)
@@ -218,10 +223,29 @@ GUESS = math.log(2)
 
 def test_which_records_a_visit_draws_is_the_sites_secret() -> None:
     here, there = SigningKey.generate(), SigningKey.generate()
-    assert GATE.drawn(7, here) == GATE.drawn(7, here), "the same work is the same work again"
-    others = {GATE.drawn(7, there), GATE.drawn(8, here), Disclosure("other", 10).drawn(7, here), 7}
-    assert GATE.drawn(7, here) not in others
-    assert len(others) == 4
+    work = VisitWork(
+        visit=VisitId("a-1.1"), job=JobId("a-1"), recipe="classifier", config={"batch": 8}, seed=7,
+        owner="acme", dataset="notes", examples=20, model=None, previous=(),
+    )  # fmt: skip
+
+    def drawn(**changes: Any) -> int:
+        return GATE.drawn(msgspec.structs.replace(work, **changes), here)
+
+    assert drawn() == drawn(), "the same work is the same work again"
+    assert drawn() == drawn(visit="b-7.9", job="b-7", owner="rival"), "it tells nothing new"
+    model = ModelRef(manifest=Digest("a" * 64), size_bytes=1, holders=())
+    others = {
+        GATE.drawn(work, there),
+        Disclosure("other", 10).drawn(work, here),
+        drawn(seed=8),
+        drawn(examples=21),
+        drawn(model=model),
+        drawn(config={"batch": 9}),
+        drawn(recipe="another"),
+        7,
+    }
+    assert drawn() not in others
+    assert len(others) == 8
     assert all(0 <= seed < 2**63 for seed in others)
 
 

@@ -34,6 +34,8 @@ from daitn.objects.errors import (
     StorageFull,
     WorkFailed,
 )
+from daitn.objects.messages import VisitWork
+from daitn.objects.wire import canonical
 from daitn.topology.topics import sketch
 
 __all__ = [
@@ -107,12 +109,16 @@ class Disclosure:
                 fix=f"train on at least {least}",
             )
 
-    def drawn(self, seed: int, key: SigningKey) -> int:
-        """The seed by which a visit of this seed draws records, a secret of the site.
+    def drawn(self, work: VisitWork, key: SigningKey) -> int:
+        """The seed by which a visit draws records, a secret of the site.
 
         A visitor who knew which records a mean is over could solve many means for single records.
+        It follows from all that decides what a visit makes: of two that drew alike, and one of them
+        one record more, the difference of the weights would show that record.
         """
-        secret = key.sign_raw(f"records of {self.name} drawn by {seed}".encode())
+        model = work.model.manifest if work.model else ""
+        visit = canonical((work.recipe, work.config, work.seed, work.examples, model))
+        secret = key.sign_raw(f"records of {self.name} drawn by ".encode() + visit)
         return int.from_bytes(hashlib.blake2b(secret, digest_size=8).digest()) >> 1
 
     def labels(

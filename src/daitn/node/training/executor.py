@@ -273,7 +273,7 @@ class Executor:
                     work.config,
                     Path(dataset.path),
                     work.examples,
-                    gate.drawn(work.seed, self._key),
+                    gate.drawn(work, self._key),
                     out,
                     lambda progress: self._publish_training(work, losses.take(progress)),
                     selection=dataset.selection,
