@@ -124,6 +124,7 @@ async def test_what_takes_too_long_for_a_gateway_that_stops_ends_with_an_error(
     gateway._packets = held
     query = await under_way(kind, network, gateway, servers[0], held)
     await gateway.drain(0.0)
+    await gateway.close()
 
     status, said, _ = await query
     assert (status, json.loads(said)["error"]["code"]) == (503, "unavailable")
@@ -149,6 +150,7 @@ async def test_a_stream_that_has_begun_is_told_why_it_ends(
     ):
         assert b"The " in await answer.content.readany()
         await gateway.drain(0.0)
+        await gateway.close()
         if relayed:  # The relaying gateway lets others go on with the answer.
             with pytest.raises(aiohttp.ClientError):
                 await answer.read()
