@@ -67,8 +67,8 @@ log = logging.getLogger(__name__)
 GC_THRESHOLDS = (10_000, 20, 20)
 """Garbage collection thresholds: allocations per young collection, and young and middle collections
 per collection of the next generation."""
-STUCK_AFTER_S = 60.0
-"""A full gateway in which no query ends for this long is stuck."""
+STUCK_AFTER_S = 600.0
+"""A full gateway in which no query ends for this long is stuck: answers take less."""
 MIN_TOPIC_CONFIDENCE = 0.5
 """A topic found with less confidence is more likely wrong than right."""
 
