@@ -340,6 +340,41 @@ def test_a_key_that_goes_to_its_server_in_the_open_is_warned_of(
 
 
 @pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"listen": ["tls/127.0.0.1:0"]}, ()),
+        ({"listen": ["tls/[::]:7450"]}, ("facility",)),
+        ({"center": ["tls/control.example.org:7447"]}, ("facility",)),
+        ({"listen": ["tls/[::]:7450"], "facility": {"listen": "https://[::]:7490"}}, ()),
+        ({"listen": ["tls/[::]:7450"], "facility": {"advertise": "https://mdf.example.org"}}, ()),
+        (
+            {
+                "listen": ["tls/[::]:7450"],
+                "facility": {"advertise": "https://localhost:7490"},
+                "roles": ["forwarder", "facility", "gateway"],
+                "gateway": {},
+            },
+            ("facility", "gateway"),
+        ),
+    ],
+)
+def test_a_server_that_only_its_own_machine_reaches_is_warned_of(
+    folder: Path, changes: dict[str, Any], warned: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = read_node(written("f.yaml", {**NODE, **FACILITY, "facility": {}, **changes}), "")
+    with pytest.raises(NotFound):  # No roster, which is asked for afterwards.
+        live_roster(config)
+    for name in ("facility", "gateway"):
+        assert (f"only this machine reaches the {name}" in caplog.text) == (name in warned)
+
+
+@pytest.mark.parametrize("at", ["tls/0.0.0.0:7447", "tls/[::]:7447", "tls/a.example.org:0"])
+def test_nobody_is_invited_to_an_address_that_nobody_reaches(folder: Path, at: str) -> None:
+    assert "nobody can connect" in refused(2, "invite", "--site", "ghr", *SITE, "--at", at)
+    assert not Path("ghr.invitation").exists()
+
+
+@pytest.mark.parametrize(
     "listen", [["tcp/127.0.0.1:0"], ["tcp/localhost:0"], ["tcp/[::1]:0", "tcp/127.0.0.9:7"], []]
 )
 def test_insecure_on_loopback_is_allowed(folder: Path, listen: list[str]) -> None:

@@ -10,12 +10,20 @@ from urllib.parse import urlsplit
 
 from daitn.center.config import CenterConfig
 from daitn.node.config import NodeConfig
+from daitn.node.http import is_unspecified
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["LOCAL_HOSTS", "check_alone", "check_encrypted", "check_endpoint", "reached_at"]
+__all__ = [
+    "LOCAL_HOSTS",
+    "check_alone",
+    "check_encrypted",
+    "check_endpoint",
+    "check_reachable",
+    "reached_at",
+    "warn_unreachable",
+]
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
-_ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - none of them is an address to reach.
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +74,33 @@ def check_endpoint(field: str, address: str) -> None:
     )
 
 
+def check_reachable(field: str, endpoint: str) -> None:
+    """Raise `InvalidInput` that names `field` if nobody can connect to an endpoint."""
+    if is_unspecified(_host(endpoint)) or endpoint.rpartition(":")[2].strip("0") == "":
+        raise InvalidInput(
+            f"nobody can connect to {endpoint}",
+            field=field,
+            fix="name the host and the port at which others reach it",
+        )
+
+
+def warn_unreachable(config: NodeConfig) -> None:
+    """Log which servers of a node only its own machine reaches, though its network is larger."""
+    fabric = (*config.listen, *config.center)
+    if all(map(_is_loopback, fabric)):
+        return
+    for name, part in (("facility", config.facility), ("gateway", config.gateway)):
+        if part is not None and _is_loopback(address := part.advertise or part.listen):
+            log.warning(
+                "only this machine reaches the %s at %s: for others, set %s.listen, or "
+                "%s.advertise where it is reached at another address",
+                name,
+                address,
+                name,
+                name,
+            )
+
+
 def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
     """The hosts at which others reach a process, as far as its file names them."""
     addresses = [address for _, address in _listens(config)]
@@ -73,7 +108,7 @@ def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
         addresses += [
             part.advertise for part in (config.facility, config.gateway) if part and part.advertise
         ]
-    return tuple(host for host in map(_host, addresses) if host and host not in _ANY)
+    return tuple(host for host in map(_host, addresses) if not is_unspecified(host))
 
 
 def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:

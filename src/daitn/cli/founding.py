@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from daitn.center.config import CenterConfig
-from daitn.cli.exposure import LOCAL_HOSTS, check_alone, check_encrypted, reached_at
+from daitn.cli.exposure import (
+    LOCAL_HOSTS,
+    check_alone,
+    check_encrypted,
+    reached_at,
+    warn_unreachable,
+)
 from daitn.cli.network import own_network
 from daitn.files.atomic import make_folder
 from daitn.identity.certificates import LASTS_S, requested
@@ -118,6 +124,8 @@ def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
         log.warning("no roster: everybody who reaches this process may do anything")
         return None
     check_encrypted(config)
+    if isinstance(config, NodeConfig):
+        warn_unreachable(config)
     state = Path(config.state)
     roster = LiveRoster(state, Path(config.roster) if config.roster else None)
     own, known = _member(config, now_s=0.0), roster.member(*_identity(config))

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from daitn.center.config import CenterConfig
+from daitn.cli.exposure import check_reachable
 from daitn.cli.founding import admit_local
 from daitn.cli.network import read_center, read_network, read_node
 from daitn.cli.roster import NetworkOption, TellOption, app, root_folder, tell
@@ -119,6 +120,8 @@ def invite_command(
         )
         if kind is Kind.SITE:
             _check_site(role, owner, jurisdiction)
+        for endpoint in at or ():
+            check_reachable("--at", endpoint)
         folder = root_folder(network, center)
         now_s = clock.wall_s()
         claim = Claim(

@@ -197,6 +197,7 @@ class Node:
     async def drain(self) -> None:
         """Finish the queries in progress, for at most `drain_s`, and take no new ones."""
         if self._roles is not None:
+            log.info("finishing queries in progress, within %g s", self._config.drain_s)
             await self._roles.drain(self._config.drain_s)
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from daitn.node.http import Address, HttpClient, HttpServer, Reply, Request, read_address
 
@@ -51,8 +52,9 @@ async def server(handler: Callable[[Request], Awaitable[Reply]]) -> AsyncIterato
 
 async def exchange(server: HttpServer, *parts: bytes, pause_s: float = 0.0) -> bytes:
     """Send these bytes over one connection; all that comes until the server closes it."""
-    port = int(server.endpoint.rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    at = urlsplit(server.endpoint)
+    assert at.hostname is not None
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
     for part in parts:
         writer.write(part)
         await asyncio.sleep(pause_s)

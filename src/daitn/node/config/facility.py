@@ -69,7 +69,7 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     site's certificate."""
     advertise: str = ""
     """URL that gateways use, for instance `https://mdf.example.org:7490`; empty: the address of
-    `listen`."""
+    `listen`, which is then one that they can connect to, not `0.0.0.0`."""
     hosts: bool = True
     """Whether the control centre may place models here."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**31

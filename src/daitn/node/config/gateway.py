@@ -32,7 +32,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     site's certificate."""
     advertise: str = ""
     """URL that clients and other gateways use, for instance `https://ai.example.org`; empty: the
-    address of `listen`."""
+    address of `listen`, which is then one that others can connect to, not `0.0.0.0`."""
     needs_token: bool = False
     """Whether a query must show an owner's token, or a key of `keys`. If not, and without `keys`,
     everybody who reaches the gateway asks in the name of the site's owner."""

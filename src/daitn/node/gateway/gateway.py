@@ -67,10 +67,8 @@ log = logging.getLogger(__name__)
 GC_THRESHOLDS = (10_000, 20, 20)
 """Garbage collection thresholds: allocations per young collection, and young and middle collections
 per collection of the next generation."""
-STUCK_AFTER_S = 60.0
-"""A full gateway in which no query ends for this long is stuck."""
-CUT_WITHIN_S = 2.0
-"""How long it may take to tell clients that their queries are cut, as the gateway stops."""
+STUCK_AFTER_S = 600.0
+"""A full gateway in which no query ends for this long is stuck: answers take less."""
 MIN_TOPIC_CONFIDENCE = 0.5
 """A topic found with less confidence is more likely wrong than right."""
 
@@ -146,18 +144,17 @@ class Gateway:
         keep_freed_arrays()
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new queries, and finish those in progress. What `timeout_s` does not suffice for
-        ends with an error."""
+        """Take no new queries, and return when those in progress have ended, or after
+        `timeout_s`."""
         self._draining = True
         await self._api.drain(timeout_s)
-        self._cutting = True
-        now_s = asyncio.get_running_loop().time()
-        for timer in tuple(self._timers):
-            timer.reschedule(now_s)
-        await self._api.drain(CUT_WITHIN_S)
 
     async def close(self) -> None:
-        """Take no new queries, and close soon."""
+        """Take no new queries, end those in progress with an error, and close."""
+        self._draining = self._cutting = True
+        now_s = asyncio.get_running_loop().time()
+        for timer in self._timers:
+            timer.reschedule(now_s)
         await self._api.close()
         if self._upstream is not None:
             self._upstream.close()

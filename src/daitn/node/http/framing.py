@@ -26,6 +26,7 @@ ends, with some slack. Any more is padding in extensions or trailers."""
 HIGH_WATER = 1 << 18
 """Received bytes that a slow reader may leave; at this limit the sender is paused."""
 
+_CHECKED = frozenset({b"host", b"transfer-encoding", b"expect"})
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]+)(:\d*)?", re.ASCII)
 """`uri-host [":" port]` of RFC 9110, 7.2, not empty. What is in brackets may be no address."""
 
@@ -45,23 +46,18 @@ def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """
     if version not in ("1.1", "1.0"):
         raise BadRequest(f"HTTP/{version} is not supported")
-    hosts = 0
-    codings = expected = b""
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            if not _HOST.fullmatch(value):
-                raise BadRequest("the header host names no host")
-        elif name == b"transfer-encoding":
-            codings += b"," + value
-        elif name == b"expect":
-            expected += b"," + value
-    if hosts > 1 or (not hosts and version == "1.1"):
+    found = [line for line in headers if line[0] in _CHECKED]
+    hosts = [value for name, value in found if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise BadRequest("a request has one header host")
-    if codings:
-        _check_codings(version, _members(codings))
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise BadRequest("the header host names no host")
+    if len(found) == len(hosts):
+        return
+    if codings := _members(found, b"transfer-encoding"):
+        _check_codings(version, codings)
     # RFC 9110, 10.1.1: a client of HTTP/1.0 expects nothing.
-    if version == "1.1" and set(_members(expected)) - {b"100-continue"}:
+    if version == "1.1" and {*_members(found, b"expect")} - {b"100-continue"}:
         raise BadRequest("only 100-continue can be expected", 417)
 
 
@@ -75,9 +71,10 @@ def _check_codings(version: str, codings: list[bytes]) -> None:
         raise BadRequest("only the transfer-encoding chunked is supported", 501)
 
 
-def _members(value: bytes) -> list[bytes]:
-    """The members of a list (RFC 9110, 5.6.1), in lower case."""
-    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
+def _members(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    """The members of a header that is a list (RFC 9110, 5.6.1), in lower case."""
+    value = b",".join([value for name, value in headers if name == wanted]).lower()
+    return [member for part in value.split(b",") if (member := part.strip(b" \t"))]
 
 
 def header_lines(headers: Mapping[str, str]) -> str:

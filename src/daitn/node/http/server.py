@@ -18,7 +18,7 @@ from daitn.node.http.client import read_address
 from daitn.node.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["HttpServer"]
+__all__ = ["HttpServer", "is_unspecified"]
 
 _BACKLOG = 1024
 _SHUTDOWN_TIMEOUT_S = 2
@@ -180,7 +180,7 @@ def _checked(advertise: str, field: str) -> str:
     try:
         address, parts = read_address(advertise), urlsplit(advertise)
         usable = parts.port != 0 and not (parts.query or parts.fragment or "@" in parts.netloc)
-        usable = usable and not _is_unspecified(address.host)
+        usable = usable and not is_unspecified(address.host)
     except ValueError:
         usable = False
     if usable:
@@ -192,7 +192,8 @@ def _checked(advertise: str, field: str) -> str:
     )
 
 
-def _is_unspecified(host: str) -> bool:
+def is_unspecified(host: str) -> bool:
+    """Whether `host` stands for all addresses of a machine: one can listen there, not connect."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:

@@ -213,6 +213,7 @@ class ServerConnection(HttpToolsProtocol):
         headers = [line for line in self.headers if line[0] != b"upgrade"]
         lines = b"".join([b"%b: %b\r\n" % line for line in headers])
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
         return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines)
 
     def on_message_begin(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -128,16 +129,16 @@ class ServingServer:
             raise ApiError(403, "not_allowed", message)
 
     def _health(self, ready: bool) -> Response:
-        states = {name: one.descriptor.state for name, one in sorted(self._backends().items())}
-        failed = [name for name, state in states.items() if state is DeploymentState.FAILED]
+        """Everybody may ask, so it names no deployment."""
+        states = [backend.descriptor.state for backend in self._backends().values()]
         problems = []
-        if failed and len(failed) == len(states):
-            problems.append(f"all deployments have failed: {', '.join(failed)}")
-        elif ready and DeploymentState.READY not in states.values():
+        if states and set(states) == {DeploymentState.FAILED}:
+            problems.append("all deployments have failed")
+        elif ready and DeploymentState.READY not in states:
             problems.append("no deployment is ready")
         if ready and self.draining:
             problems.append("the facility is stopping")
-        return health_response(problems, {"deployments": states})
+        return health_response(problems, {"deployments": Counter(states)})
 
     def _models(self) -> Response:
         owners = {
