@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from daitn.objects.deployments import ANY_CONTEXT
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Member
@@ -151,4 +152,7 @@ def _offer(
         owner=deployed.provider,
         keeps=deployed.facility.keeps_queries,
         at_s=max(0.0, at_s),
+        abilities=(descriptor.mask,),
+        context_tokens=descriptor.context_tokens if descriptor.context_tokens < ANY_CONTEXT else 0,
+        languages=descriptor.abilities.languages,
     )

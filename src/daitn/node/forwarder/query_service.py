@@ -21,6 +21,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import BAD_REQUEST_STATUSES, ApiError
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
+from daitn.steering.next_hops import is_suited
 from daitn.steering.wire.intent import PacketIntent
 from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Flag, Packet
@@ -184,6 +185,7 @@ class QueryService:
             for name, offer in self._offers()
             if (offer.key == wanted or (wanted.endswith(":") and offer.key.startswith(wanted)))
             and (offer.fit if offer.trust >= intent.trust else 0.0) >= intent.min_fit
+            and is_suited(offer, intent)
         ]
         if not found:
             raise NotServed(Refusal(Reason.FAILED, f"{wanted} is no longer served here"))

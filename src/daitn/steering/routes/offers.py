@@ -67,9 +67,8 @@ def change(before: Mapping[str, Offer], after: Mapping[str, Offer]) -> Change:
 
 
 def _changed(old: Offer, new: Offer) -> Change:
-    terms = (old.trust, old.jurisdiction, old.owner, old.keeps)
     if (
-        terms != (new.trust, new.jurisdiction, new.owner, new.keeps)
+        _terms(old) != _terms(new)
         or abs(new.fit - old.fit) >= FIT_STEP
         or far_apart(old.price_usd, new.price_usd, share=0.05, least=0.0)
         or far_apart(old.amount, new.amount, share=0.05, least=0.0)
@@ -79,6 +78,18 @@ def _changed(old: Offer, new: Offer) -> Change:
     if far_apart(old.wait_s, new.wait_s, share=0.25, least=0.1) or new.at_s >= old.at_s + FRESH_S:
         return Change.LOAD
     return Change.NONE
+
+
+def _terms(offer: Offer) -> tuple[object, ...]:
+    return (
+        offer.trust,
+        offer.jurisdiction,
+        offer.owner,
+        offer.keeps,
+        offer.abilities,
+        offer.context_tokens,
+        offer.languages,
+    )
 
 
 def far_apart(old: float, new: float, *, share: float, least: float) -> bool:

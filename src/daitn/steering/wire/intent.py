@@ -10,10 +10,11 @@ from daitn.objects.identifiers import Word
 from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import MOST_INTENT_BYTES
 
-__all__ = ["Capability", "PacketIntent", "decode_intent", "encode_intent"]
+__all__ = ["Capability", "Mask", "PacketIntent", "decode_intent", "encode_intent"]
 
 Name = Word
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Mask = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 
 
@@ -64,6 +65,11 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     """Examples of data that the object would learn from."""
     prefer: Annotated[dict[Name, Amount], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight; replaces the forwarders' own weight."""
+    needs: Mask = 0
+    """What the model must meet: the sum of 2^n over the needs, which are numbered from 0 in the
+    table of needs."""
+    language: Name = ""
+    """ISO 639 code of a language that the model must know; empty: any."""
 
 
 _DECODER = msgspec.msgpack.Decoder(PacketIntent)
