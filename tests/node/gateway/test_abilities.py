@@ -117,12 +117,13 @@ async def test_where_nobody_can_the_error_names_the_field(
 ) -> None:
     network.facility("near", servers[0].url, deployment("plain", abilities=PLAIN))
     gateway = await network.gateway()
-    for param, fields in {
+    lacking: dict[str, dict[str, Any]] = {
         "messages": {"messages": seeing(PICTURE)},
         "tools": {"tools": TOOLS},
         "response_format": {"response_format": SCHEMA},
         "modalities": {"modalities": ["audio"]},
-    }.items():
+    }
+    for param, fields in lacking.items():
         status, _, error = await post(gateway, **fields)
         assert (status, error["code"], error["param"]) == (400, "infeasible", param)
 

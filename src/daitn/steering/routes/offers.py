@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.names import check_origin
+from daitn.steering.wire.intent import UNMEASURED, Capability
 from daitn.steering.wire.offers import INFINITE, Offer, Summary, Update
 
 __all__ = ["Change", "Offers", "change", "check", "checked_cost", "far_apart", "wider"]
 
 FIT_STEP = 0.01
+_ANY_ANSWER = f"{Capability.ANSWER}:{UNMEASURED}"
 FRESH_S = 60.0
 """An unchanged offer gets a new date this often."""
 
@@ -112,6 +114,10 @@ def wider(key: str) -> Iterator[str]:
     yield f"{capability}:*"
 
 
+def _may_be_unmeasured(key: str) -> bool:
+    return key.startswith(f"{Capability.ANSWER}:") and key != _ANY_ANSWER
+
+
 class Offers:
     """An index of offers by origin and key."""
 
@@ -169,11 +175,12 @@ class Offers:
 
     def versions(self, key: str) -> tuple[int | None, ...]:
         """Changes whenever `matching` may, or the routes to one of its origins."""
-        return tuple(map(self._changed.get, (key, *wider(key))))
+        return tuple(map(self._changed.get, (key, *wider(key), _ANY_ANSWER)))
 
     def matching(self, key: str) -> tuple[tuple[str, Offer], ...]:
-        """The offers of that key, or else of the narrowest aggregate of it that an origin offers.
-        An empty subject matches all of the capability. Sorted by origin."""
+        """The offers of that key, or else of the narrowest aggregate of it that an origin offers;
+        beside those of a topic, the offers of deployments that nobody measured. An empty subject
+        matches all of the capability. Sorted by origin."""
         capability, _, subject = key.partition(":")
         if not subject:
             keys = sorted(self._keys.get(capability, ()))
@@ -185,4 +192,5 @@ class Offers:
         for aggregate in wider(key):
             for origin, offer in self.by_key.get(aggregate, {}).items():
                 found.setdefault(origin, offer)
-        return tuple(sorted(found.items(), key=lambda item: item[0]))
+        also = self.by_key.get(_ANY_ANSWER, {}) if _may_be_unmeasured(key) else {}
+        return tuple(sorted((*found.items(), *also.items()), key=lambda item: item[0]))

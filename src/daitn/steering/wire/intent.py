@@ -10,7 +10,7 @@ from daitn.objects.identifiers import Word
 from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import MOST_INTENT_BYTES
 
-__all__ = ["Capability", "Mask", "PacketIntent", "decode_intent", "encode_intent"]
+__all__ = ["UNMEASURED", "Capability", "Mask", "PacketIntent", "decode_intent", "encode_intent"]
 
 Name = Word
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -31,6 +31,11 @@ class Capability:
     """A private test set on a topic."""
     HOME = "home"
     """The owner of objects that set out from the named site."""
+
+
+UNMEASURED = "unmeasured"
+"""The topic under which deployments are offered of which no accuracy is known: they serve queries
+on any topic that demand none."""
 
 
 class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False):
