@@ -12,6 +12,7 @@ import pytest
 from daitn.node.gateway import Gateway
 from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import DeploymentDescriptor
+from daitn.topology.qrrt.observation import PromptSize
 from tests.node.gateway.scene import Network, client, deployment
 from tests.scenes.openai_server import OpenAiServer
 
@@ -214,3 +215,16 @@ async def test_a_models_own_tokenizer_counts(network: Network, servers: Servers)
     network.facility("far", servers[1].url, deployment("usual"))
     async with client(gateway) as asking:
         assert await asking.chat.completions.create(model="usual", messages=letters)
+
+
+async def test_what_answers_report_teaches_how_long_prompts_are(
+    network: Network, servers: Servers
+) -> None:
+    network.facility("near", servers[0].url, deployment("m"))
+    gateway = await network.gateway()
+    for fields in ({}, {"messages": seeing(PICTURE)}):
+        network.facility("near", servers[0].url, deployment("m", abilities=SEES))
+        assert (await post(gateway, model="m", **fields))[0] == 200
+    text, picture = (seen.prompt for _, _, seen in network.seen())
+    assert text == PromptSize((34, 0, 0, 0), 3), "7 tokens, of which 4 are a message's marks"
+    assert picture is None
