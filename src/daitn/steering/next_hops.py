@@ -320,8 +320,8 @@ def is_suited(offer: Offer, intent: PacketIntent) -> bool:
 
 
 def _is_able(offer: Offer, intent: PacketIntent) -> bool:
-    needs = intent.needs
-    return not needs or any(mask & needs == needs for mask in offer.abilities)
+    needs, masks = intent.needs, offer.abilities
+    return not needs or not masks or any(mask & needs == needs for mask in masks)
 
 
 def _speaks(offer: Offer, intent: PacketIntent) -> bool:

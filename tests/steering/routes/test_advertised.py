@@ -125,9 +125,9 @@ def test_an_aggregate_is_able_to_what_any_of_its_offers_is() -> None:
     both = best_of((text, table), "answer:*")
     assert both.abilities == (0b1001, 0b10001), "one number for each kind, and none within another"
     assert (both.fit, both.context_tokens, both.languages) == (0.9, 0, ("de", "en"))
-    any_language = Offer("answer:c", context_tokens=8192)
-    both = best_of((text, any_language), "answer:*")
-    assert (both.context_tokens, both.languages) == (8192, ())
+    unknown = Offer("answer:c", context_tokens=8192)
+    both = best_of((text, unknown), "answer:*")
+    assert (both.abilities, both.context_tokens, both.languages) == ((), 8192, ())
 
 
 def test_more_homes_than_may_be_told_are_left_out_and_come_back() -> None:

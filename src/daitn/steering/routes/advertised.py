@@ -91,22 +91,24 @@ def best_of(offers: Iterable[Offer], key: str) -> Offer:
         return offers[0]
     best = min(offers, key=lambda offer: (balance(offer), offer.key))
     contexts = [offer.context_tokens for offer in offers]
+    masks = [offer.abilities for offer in offers]
     languages = {language for offer in offers for language in offer.languages}
     known = () if not all(offer.languages for offer in offers) else tuple(sorted(languages))
     return msgspec.structs.replace(
         best,
         key=key,
         at_s=min(offer.at_s for offer in offers),
-        abilities=_kinds(mask for offer in offers for mask in offer.abilities),
+        abilities=_kinds(masks) if all(masks) else (),
         context_tokens=0 if 0 in contexts else max(contexts),
         languages=known[:_MOST_LANGUAGES],
     )
 
 
-def _kinds(masks: Iterable[int]) -> tuple[int, ...]:
+def _kinds(abilities: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     """The kinds of abilities that no other one includes, those of most abilities first."""
     kept: list[int] = []
-    for mask in sorted(set(masks), key=lambda mask: (-mask.bit_count(), mask)):
+    masks = {mask for each in abilities for mask in each}
+    for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask)):
         if not _covered(mask, kept):
             kept.append(mask)
     return tuple(kept[:MOST_KINDS])

@@ -62,7 +62,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     """When this was known: seconds since the Unix epoch, by the origin's clock."""
     abilities: Annotated[tuple[Mask, ...], msgspec.Meta(max_length=MOST_KINDS)] = ()
     """Of deployments: the needs that one of them meets, as in `needs` of an intent; one number for
-    each kind of deployment that the offer stands for."""
+    each kind of deployment that the offer stands for; empty: unknown, so any."""
     context_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     """Of deployments: the longest context in tokens; 0: any."""
     languages: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
