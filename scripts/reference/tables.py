@@ -67,6 +67,13 @@ def _members(name: str) -> list[Row]:
     return [*rows, *((f"`{m.name}`", str(int(m)), docs[m.name]) for m in kind)]
 
 
+def _numbered(name: str) -> list[Row]:
+    """The members of an enumeration of texts, numbered from 0."""
+    kind, docs = named(name), field_docs(named(name))
+    rows: list[Row] = [("number", "value", "meaning")]
+    return [*rows, *((str(n), f"`{m.value}`", docs[m.name]) for n, m in enumerate(kind))]
+
+
 def _constants(name: str) -> list[Row]:
     """The constants of a class that holds nothing else."""
     kind = named(name)
@@ -115,6 +122,7 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "array": _array,
     "map": functools.partial(_fields, wire=True),
     "members": _members,
+    "numbered": _numbered,
     "constants": _constants,
     "errors": _errors,
     "codes": _codes,

@@ -337,6 +337,8 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
             each.known.name,
             each.known.site,
             ", ".join(each.said.apis),
+            ", ".join(each.said.abilities.reads),
+            ", ".join(each.said.abilities.says),
             f"{each.said.price_usd_per_1k_in:g} / {each.said.price_usd_per_1k_out:g}",
             "any" if each.said.context_tokens == ANY_CONTEXT else each.said.context_tokens,
             each.said.queue,
@@ -346,7 +348,16 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
     ]
     of = ("model", "facility")
     doing_columns = (*of, "state", "accuracy", "load", "first token", "tokens/s", "errors")
-    terms_columns = (*of, "asked by", "USD/1k in / out", "context", "may wait", "size")
+    terms_columns = (
+        *of,
+        "asked by",
+        "reads",
+        "says",
+        "USD/1k in / out",
+        "context",
+        "may wait",
+        "size",
+    )
     return Group(
         plain_table("deployments", doing_columns, doing),
         plain_table("terms", terms_columns, terms),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
 
 from daitn.objects.identifiers import Word
 
-__all__ = ["Abilities", "Need", "Reads", "Says", "mask_of"]
+__all__ = ["Abilities", "Need", "Reads", "Says", "knows_language", "mask_of", "needs_in"]
 
 
 class Reads(enum.StrEnum):
@@ -77,6 +77,11 @@ def mask_of(needs: Iterable[Need]) -> int:
     return sum(_BITS[need] for need in set(needs))
 
 
+def needs_in(mask: int) -> tuple[Need, ...]:
+    """The needs of some bits."""
+    return tuple(need for need, bit in _BITS.items() if mask & bit)
+
+
 class Abilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model reads and says."""
 
@@ -109,8 +114,14 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def speaks(self, language: str) -> bool:
         """Whether it knows a language, whatever the region (`de-CH`); an empty one is any."""
-        wanted = _primary(language)
-        return not wanted or not self.languages or wanted in map(_primary, self.languages)
+        return knows_language(self.languages, language)
+
+
+def knows_language(languages: Sequence[str], language: str) -> bool:
+    """Whether a language is among some, whatever the region; an empty one is any, and so are no
+    languages."""
+    wanted = _primary(language)
+    return not wanted or not languages or wanted in map(_primary, languages)
 
 
 def _primary(language: str) -> str:

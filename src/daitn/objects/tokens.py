@@ -34,8 +34,9 @@ BYTES: Characters = (1, 2, 3, 4)
 USUAL_RATES: Rates = (0.25, 0.5, 1.0, 2.0)
 """OpenAI's rule of thumb for English; the others are rounded from vocabularies of 100,000 entries,
 in which a Russian letter takes half a token and a Chinese character about one."""
-_LEAST_RATE = 1 / 32
-"""No vocabulary in use has words that long, on average."""
+_LEAST_RATES: Rates = (0.08, 0.16, 0.33, 0.66)
+"""A third of the usual: no vocabulary in use needs fewer. Servers that report only the tokens which
+they had not cached teach no less."""
 _LEARNS = 0.2
 """Share of an observed difference that is learned from one answer, as of times
 (`daitn.topology.qrrt.observation`)."""
@@ -80,9 +81,10 @@ def tokens_of(characters: Sequence[int], rates: Sequence[float] = USUAL_RATES) -
     return sum(count * rate for count, rate in zip(characters, rates, strict=True))
 
 
-def most_tokens(characters: Sequence[int]) -> int:
+def most_tokens(characters: Characters) -> int:
     """The most tokens that any tokenizer makes of them: one per byte."""
-    return sum(count * size for count, size in zip(characters, BYTES, strict=True))
+    one, two, three, four = characters
+    return one + 2 * two + 3 * three + 4 * four
 
 
 def learned_rates(rates: Rates, characters: Characters, reported: float) -> Rates:
@@ -96,8 +98,8 @@ def learned_rates(rates: Rates, characters: Characters, reported: float) -> Rate
         return rates
     step = _LEARNS * math.log(min(max(reported / expected, 0.25), 4.0)) / expected
     one, two, three, four = (
-        min(max(rate * math.exp(step * count * rate), _LEAST_RATE), float(size))
-        for rate, count, size in zip(rates, characters, BYTES, strict=True)
+        min(max(rate * math.exp(step * count * rate), least), float(size))
+        for rate, count, least, size in zip(rates, characters, _LEAST_RATES, BYTES, strict=True)
     )
     return one, two, three, four
 
@@ -110,7 +112,7 @@ def measured_rates(counts: Sequence[int]) -> Rates:
         others = sum(rate * characters[at] for at, rate in enumerate(rates))
         here = characters[size - 1]
         measured = (count - others) / here if count > 0 else usual
-        rates.append(min(max(measured, _LEAST_RATE), float(size)))
+        rates.append(min(max(measured, _LEAST_RATES[size - 1]), float(size)))
     one, two, three, four = rates
     return one, two, three, four
 

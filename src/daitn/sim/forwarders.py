@@ -56,6 +56,7 @@ def _waiting(offer: Offer, wait_s: float) -> Offer:
     return Offer(
         offer.key, offer.fit, offer.trust, offer.serve_s, wait_s, offer.price_usd, offer.amount,
         offer.jurisdiction, offer.owner, offer.keeps, offer.at_s,
+        offer.abilities, offer.context_tokens, offer.languages,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ This is a forwarder's view of what matters to one intent, as QS-QRRT is a gatewa
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -13,11 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from daitn.objects.abilities import knows_language, needs_in
 from daitn.objects.decisions import Rejection
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent
 from daitn.steering.wire.offers import Offer
+from daitn.topology.qrrt.accuracy import UNMEASURED_ACCURACY
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "cost_class",
     "cost_usd",
     "id_of",
+    "is_suited",
     "next_hops_for",
     "priced",
     "reach_of",
@@ -94,6 +97,12 @@ class Reach:
     price_usd: Floats
     prices_usd: tuple[float, ...]
     """The distinct prices, the lowest first."""
+    contexts: tuple[int, ...]
+    """The distinct lengths of bounded contexts in tokens, the shortest first."""
+
+    def too_short(self, intent: PacketIntent) -> int:
+        """How many of the distinct contexts are too short for the intent."""
+        return bisect_left(self.contexts, intent.tokens_in + intent.tokens_out)
 
     def affordable(self, intent: PacketIntent) -> int:
         """How many of the distinct prices are within the intent's limit."""
@@ -119,6 +128,8 @@ class NextHops:
     passes: Flags
     known_fit: Floats
     """0 where it rests on less than the intent trusts."""
+    expected_fit: Floats
+    """That of an unmeasured deployment there."""
     expected_s: Floats
     """Until the answer is back, as far as this forwarder knows."""
     weighted_s: Floats
@@ -178,16 +189,25 @@ def reach_of(key: str, routes: RouteTable) -> Reach:
         2.0 * remaining_s + service_s,
         np.array([offer.price_usd for offer in offers], float),
         tuple(sorted({offer.price_usd for offer in offers})),
+        tuple(sorted({offer.context_tokens for offer in offers} - {0})),
     )
 
 
 def next_hops_for(intent: PacketIntent, reach: Reach) -> NextHops:
     """All next hops for an intent, and which of them it admits, by what summaries say."""
     remaining_s = reach.remaining_s
+    known = reach.trust >= intent.trust
+    known_fit = np.where(known, reach.fit, 0.0)
+    expected_fit = known_fit
+    if intent.capability in (Capability.ANSWER, Capability.MODEL):
+        # Nothing at all is known of a deployment whose accuracy nobody claims.
+        measured = known & ((reach.trust > 0) | (reach.fit > 0))
+        expected_fit = np.where(measured, reach.fit, UNMEASURED_ACCURACY)
     hops = NextHops(
         reach.rows,
         np.ones(len(reach.rows), bool),
-        np.where(reach.trust >= intent.trust, reach.fit, 0.0),
+        known_fit,
+        expected_fit,
         remaining_s,
         remaining_s,
         remaining_s,
@@ -219,6 +239,7 @@ def rows_of(hops: NextHops, kept: NDArray[np.intp]) -> NextHops:
         tuple(hops.rows[i] for i in kept.tolist()),
         hops.passes[kept],
         hops.known_fit[kept],
+        hops.expected_fit[kept],
         hops.expected_s[kept],
         hops.weighted_s[kept],
         hops.remaining_s[kept],
@@ -284,7 +305,31 @@ def _failed(hops: NextHops, intent: PacketIntent) -> dict[str, Flags]:
         failed["owners"] = np.array([offer.owner not in intent.owners for offer in offers], bool)
     if intent.unkept:
         failed["unkept"] = np.array([hop.offer.keeps for hop in hops.rows], bool)
+    if intent.needs:
+        failed["needs"] = ~np.array([_is_able(hop.offer, intent) for hop in hops.rows], bool)
+    if intent.language:
+        failed["language"] = ~np.array([_speaks(hop.offer, intent) for hop in hops.rows], bool)
+    if intent.capability in (Capability.ANSWER, Capability.MODEL):
+        failed["context"] = ~np.array([_holds(hop.offer, intent) for hop in hops.rows], bool)
     return failed
+
+
+def is_suited(offer: Offer, intent: PacketIntent) -> bool:
+    """Whether an offered model reads and says what the intent needs."""
+    return _is_able(offer, intent) and _speaks(offer, intent) and _holds(offer, intent)
+
+
+def _is_able(offer: Offer, intent: PacketIntent) -> bool:
+    needs, masks = intent.needs, offer.abilities
+    return not needs or not masks or any(mask & needs == needs for mask in masks)
+
+
+def _speaks(offer: Offer, intent: PacketIntent) -> bool:
+    return knows_language(offer.languages, intent.language)
+
+
+def _holds(offer: Offer, intent: PacketIntent) -> bool:
+    return not 0 < offer.context_tokens < intent.tokens_in + intent.tokens_out
 
 
 def rejections(hops: NextHops, intent: PacketIntent) -> Iterator[Rejection]:
@@ -314,6 +359,16 @@ def _rejection(name: str, hops: NextHops, intent: PacketIntent, row: int) -> Rej
             reason = f"{hop.offer.jurisdiction or 'nowhere'} is not admitted"
         case "owners":
             reason = f"{hop.offer.owner or 'nobody'} is not admitted"
+        case "needs":
+            lacking = [needs_in(intent.needs & ~mask) for mask in hop.offer.abilities]
+            least = min(lacking, key=len, default=needs_in(intent.needs))
+            reason = f"does not meet {', '.join(least)}"
+        case "language":
+            reason = f"knows {', '.join(hop.offer.languages)}"
+        case "context":
+            wanted = intent.tokens_in + intent.tokens_out
+            reason = f"holds {hop.offer.context_tokens} tokens, {wanted} are needed"
+            shortfall, unit = float(wanted - hop.offer.context_tokens), "tokens"
         case _:
             reason = "queries are kept there"
     return Rejection(

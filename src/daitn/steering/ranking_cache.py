@@ -2,9 +2,10 @@
 
 A class is a key, the requirements that decide which next hops are admitted, and the preferences.
 Packets that differ in length, owner or cost limit share it, unless a price is within one's limit
-and beyond another's. A class is valid until the routes towards its key change. The cost of each
-packet is added on top (`ranking`). If there are so many next hops that only some are ranked, the
-class depends on the packet's length too, in steps (`next_hops.cost_class`).
+and beyond another's, or a context is too short for one of them. A class is valid until the routes
+towards its key change. The cost of each packet is added on top (`ranking`). If there are so many
+next hops that only some are ranked, the class depends on the packet's length too, in steps
+(`next_hops.cost_class`).
 """
 
 from __future__ import annotations
@@ -104,6 +105,9 @@ class _ParsedIntent:
                 intent.jurisdictions,
                 intent.owners,
                 intent.unkept,
+                intent.needs,
+                intent.language,
+                reach.too_short(intent),
                 tuple(sorted(intent.prefer.items())),
                 reach.affordable(intent),
                 reach.cost_class(intent),

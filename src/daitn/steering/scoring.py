@@ -26,8 +26,9 @@ HALF_USD = 1e-3
 
 
 def _accuracy(hops: NextHops, passes: Flags) -> Floats:
-    """What verifiers measured on the topic; 0 if that rests on less than the intent trusts."""
-    return hops.known_fit
+    """What verifiers measured on the topic; that of an unmeasured deployment if it rests on less
+    than the intent trusts."""
+    return hops.expected_fit
 
 
 def _latency(hops: NextHops, passes: Flags) -> Floats:

@@ -86,6 +86,50 @@ def test_places_go_to_the_balanced_the_fittest_the_soonest_and_the_cheapest() ->
     assert choose(some, far_s, "elsewhere", 1) == ("good",)
 
 
+def test_many_of_one_kind_hide_none_of_another() -> None:
+    table, text, sees = 0b10001, 0b1001, 0b101001
+    some = {
+        f"table-{n}": Offer("answer:a", fit=0.9, trust=2, abilities=(table,), context_tokens=2048)
+        for n in range(9)
+    }
+    some["text"] = Offer("answer:a", serve_s=9.0, abilities=(text,), context_tokens=2048)
+    some["worse"] = Offer("answer:a", serve_s=99.0, abilities=(text,), context_tokens=2048)
+    some["sees"] = Offer("answer:a", serve_s=99.0, abilities=(sees, table), context_tokens=2048)
+    some["holds"] = Offer("answer:a", serve_s=999.0, abilities=(table,), context_tokens=32768)
+    near_s = dict.fromkeys(some, 0.1)
+    chosen = choose(some, near_s, "mine", 4)
+    assert [*chosen[:4]] == [f"table-{n}" for n in range(4)]
+    assert chosen[4:] == ("text", "sees", "holds")
+    some["all"] = Offer("answer:a", serve_s=9999.0, abilities=(table,))
+    assert choose(some, near_s | {"all": 0.1}, "mine", 4)[4:] == ("text", "sees", "all")
+
+
+def test_kinds_beyond_the_bound_are_not_told() -> None:
+    some = {f"{n:02}": Offer("answer:a", abilities=(1 << n,)) for n in range(20)}
+    limits = AggregationLimits()
+    chosen = choose(some, dict.fromkeys(some, 0.1), "mine", limits.best)
+    assert len(chosen) == limits.best + 8 < limits.most_chosen
+
+
+def test_an_aggregate_is_able_to_what_any_of_its_offers_is() -> None:
+    text = Offer("answer:a", fit=0.4, abilities=(0b1001,), context_tokens=4096, languages=("de",))
+    table = Offer(
+        "answer:b",
+        fit=0.9,
+        abilities=(
+            0b10001,
+            0b1,
+        ),
+        languages=("en",),
+    )
+    both = best_of((text, table), "answer:*")
+    assert both.abilities == (0b1001, 0b10001), "one number for each kind, and none within another"
+    assert (both.fit, both.context_tokens, both.languages) == (0.9, 0, ("de", "en"))
+    unknown = Offer("answer:c", context_tokens=8192)
+    both = best_of((text, unknown), "answer:*")
+    assert (both.abilities, both.context_tokens, both.languages) == ((), 8192, ())
+
+
 def test_more_homes_than_may_be_told_are_left_out_and_come_back() -> None:
     here = Aggregation("me", AggregationLimits(most_keys=2))
     for site in "abc":

@@ -63,6 +63,8 @@ WANTS = st.builds(
     tokens_out=st.integers(0, 2**31),
     examples=st.integers(0, 2**53),
     prefer=st.dictionaries(_NAMES, _AMOUNTS, max_size=4),
+    needs=st.integers(0, 2**32 - 1),
+    language=_NAMES,
 )
 
 _OFFERS = st.builds(
@@ -78,6 +80,9 @@ _OFFERS = st.builds(
     owner=_NAMES,
     keeps=st.booleans(),
     at_s=_AMOUNTS,
+    abilities=st.lists(st.integers(0, 2**32 - 1), max_size=8).map(tuple),
+    context_tokens=st.integers(0, 2**53),
+    languages=st.lists(_NAMES, max_size=3).map(tuple),
 )
 _ROUTES = st.builds(
     RouteEntry,

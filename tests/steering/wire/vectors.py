@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import INFO, ReceiverKey, class_id
 from daitn.node.forwarder.protection import sealing_context, sign_packet
+from daitn.objects.abilities import Need, mask_of
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
 from daitn.steering.wire.offers import (
     INFINITE,
@@ -70,6 +71,8 @@ WANTS = {
         tokens_in=120,
         tokens_out=400,
         prefer={"price": 0.5, "delay": 1.0},
+        needs=mask_of((Need.CHAT, Need.TEXT, Need.TALK)),
+        language="de",
     ),
     "data": PacketIntent(Capability.DATA, "medicine/gard", "nih", examples=20_000),
     "home": PacketIntent(Capability.HOME, "ninds"),
@@ -139,6 +142,9 @@ OFFERS = (
         owner="charite",
         keeps=True,
         at_s=1_767_225_580.0,
+        abilities=(mask_of((Need.CHAT, Need.TEXT, Need.TALK)), mask_of((Need.CHAT, Need.RECORD))),
+        context_tokens=8192,
+        languages=("de", "en"),
     ),
     Offer("data:medicine/gard", fit=0.5, amount=20_000, jurisdiction="US", owner="nih"),
 )

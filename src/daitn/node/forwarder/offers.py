@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from daitn.objects.deployments import ANY_CONTEXT
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Member
 from daitn.steering.routes.names import domain_of, site_of
-from daitn.steering.wire.intent import Capability
+from daitn.steering.wire.intent import UNMEASURED, Capability
 from daitn.steering.wire.offers import Offer, Update
 from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 
@@ -25,8 +26,6 @@ _ROLES = {
 }
 """The role without which a site offers no such thing."""
 
-UNMEASURED = "unmeasured"
-"""Topic of deployments without a known accuracy: they serve queries that accept any."""
 HALF_EXAMPLES = 1000.0
 USUAL_TOKENS = 128
 """Tokens of a typical answer, for times that hold for all answers."""
@@ -151,4 +150,7 @@ def _offer(
         owner=deployed.provider,
         keeps=deployed.facility.keeps_queries,
         at_s=max(0.0, at_s),
+        abilities=(descriptor.mask,),
+        context_tokens=descriptor.context_tokens if descriptor.context_tokens < ANY_CONTEXT else 0,
+        languages=descriptor.abilities.languages,
     )

@@ -13,6 +13,7 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.node.forwarder.protection import open_payload, seal_payload, sign_packet
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply, read_reply
 from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
+from daitn.objects.abilities import Need, mask_of
 from daitn.objects.errors import DaitnError
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
 from daitn.openai.errors import ApiError, bad_request
@@ -193,4 +194,6 @@ def _packet_intent(intent: QueryIntent) -> PacketIntent:
         tokens_in=intent.tokens_in,
         tokens_out=intent.tokens_out,
         prefer=known,
+        needs=mask_of((Need(intent.api.value), *intent.needs)),
+        language=constraints.language,
     )

@@ -21,7 +21,8 @@ from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import BAD_REQUEST_STATUSES, ApiError
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
-from daitn.steering.wire.intent import PacketIntent
+from daitn.steering.next_hops import is_suited
+from daitn.steering.wire.intent import UNMEASURED, Capability, PacketIntent
 from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Flag, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
@@ -182,8 +183,9 @@ class QueryService:
         found = [
             (offer.fit, -offer.price_usd, name)
             for name, offer in self._offers()
-            if (offer.key == wanted or (wanted.endswith(":") and offer.key.startswith(wanted)))
+            if _is_of(offer.key, wanted)
             and (offer.fit if offer.trust >= intent.trust else 0.0) >= intent.min_fit
+            and is_suited(offer, intent)
         ]
         if not found:
             raise NotServed(Refusal(Reason.FAILED, f"{wanted} is no longer served here"))
@@ -216,6 +218,14 @@ class QueryService:
             raise NotServed(
                 Refusal(Reason.FAILED, f"the facility did not answer: {error}"[:500])
             ) from None
+
+
+def _is_of(key: str, wanted: str) -> bool:
+    """Whether an offer is one of those wanted, or of a deployment that nobody measured on any
+    topic."""
+    if wanted.startswith(f"{Capability.ANSWER}:") and key == f"{Capability.ANSWER}:{UNMEASURED}":
+        return True
+    return key == wanted or (wanted.endswith(":") and key.startswith(wanted))
 
 
 def _denied(why: str) -> NotServed:

@@ -1,8 +1,10 @@
 """Which offers a forwarder advertises, so that summaries stay small in networks of any size.
 
-Of each key it advertises at most `BEST` origins. Places are filled in turn, each with an origin
-that has none yet: this site itself; the best balanced offer, the most trusted and fittest, the
-soonest, the cheapest; then the next best balanced ones. The balance is in seconds: distance, wait,
+Of each key it advertises `BEST` origins. Places are filled in turn, each with an origin that has
+none yet: this site itself; the best balanced offer, the most trusted and fittest, the soonest, the
+cheapest; then the next best balanced ones. Beside them it advertises the best balanced origins that
+have abilities which none of them has, up to `MOST_KINDS`, and that of the longest context, so that
+many deployments of one kind hide none of another. The balance is in seconds: distance, wait,
 service, `SECONDS_PER_USD`, `SECONDS_PER_FIT` and `SECONDS_PER_TRUST`. Every order grows by the same
 amount with each link, whichever the origin, so neighbours agree on it and the selection settles, as
 shortest paths do (strictly increasing and isotone in the sense of Sobrinho, "An algebraic theory of
@@ -19,14 +21,16 @@ of the bound. Homes are never folded; beyond the bound they are left out in the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import nsmallest
+from math import inf
+from typing import Any
 
 import msgspec
 
 from daitn.steering.routes.offers import Offers, wider
-from daitn.steering.wire.offers import Offer
+from daitn.steering.wire.offers import MOST_KINDS, Offer
 
 __all__ = [
     "BEST",
@@ -48,6 +52,7 @@ SECONDS_PER_USD = 1000.0
 """A tenth of a cent per 1,000 tokens weighs as much as a second."""
 SECONDS_PER_FIT = 10.0
 """A hundredth of accuracy weighs as much as a tenth of a second."""
+_MOST_LANGUAGES = 64
 SECONDS_PER_TRUST = 5.0
 
 
@@ -59,6 +64,11 @@ class AggregationLimits:
     most_keys: int = MOST_KEYS
     most_origins: int = MOST_ORIGINS
     most_offers: int = MOST_OFFERS
+
+    @property
+    def most_chosen(self) -> int:
+        """Origins that are advertised of one key, at most."""
+        return self.best + MOST_KINDS + 1
 
 
 def balance(offer: Offer, distance_s: float = 0.0) -> float:
@@ -74,12 +84,38 @@ def balance(offer: Offer, distance_s: float = 0.0) -> float:
 
 
 def best_of(offers: Iterable[Offer], key: str) -> Offer:
-    """The best balanced offer, under another key and with the date of the oldest."""
+    """The best balanced offer, under another key, with the date of the oldest, and for what any of
+    them is able to do."""
     offers = tuple(offers)
     if len(offers) == 1 and offers[0].key == key:
         return offers[0]
     best = min(offers, key=lambda offer: (balance(offer), offer.key))
-    return msgspec.structs.replace(best, key=key, at_s=min(offer.at_s for offer in offers))
+    contexts = [offer.context_tokens for offer in offers]
+    masks = [offer.abilities for offer in offers]
+    languages = {language for offer in offers for language in offer.languages}
+    known = () if not all(offer.languages for offer in offers) else tuple(sorted(languages))
+    return msgspec.structs.replace(
+        best,
+        key=key,
+        at_s=min(offer.at_s for offer in offers),
+        abilities=_kinds(masks) if all(masks) else (),
+        context_tokens=0 if 0 in contexts else max(contexts),
+        languages=known[:_MOST_LANGUAGES],
+    )
+
+
+def _kinds(abilities: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The kinds of abilities that no other one includes, those of most abilities first."""
+    kept: list[int] = []
+    masks = {mask for each in abilities for mask in each}
+    for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask)):
+        if not _covered(mask, kept):
+            kept.append(mask)
+    return tuple(kept[:MOST_KINDS])
+
+
+def _covered(mask: int, masks: Iterable[int]) -> bool:
+    return any(mask & other == mask for other in masks)
 
 
 def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
@@ -93,7 +129,8 @@ def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
 def choose(
     offers: Mapping[str, Offer], distances_s: Mapping[str, float], site: str, best: int
 ) -> tuple[str, ...]:
-    """The origins to advertise, of all that offer a key."""
+    """The origins to advertise, of all that offer a key: `best`, and those that do what none of
+    them does."""
     if len(offers) <= best:
         return tuple(offers)
 
@@ -113,7 +150,34 @@ def choose(
     places.append(min(offers, key=lambda origin: (soonness(origin), origin)))
     places.append(min(offers, key=lambda o: (offers[o].price_usd, soonness(o), o)))
     places += nsmallest(best, offers, key=balanced)
-    return tuple(dict.fromkeys(places))[:best]
+    chosen = tuple(dict.fromkeys(places))[:best]
+    return (*chosen, *_others_able(offers, chosen, balanced))
+
+
+def _others_able(
+    offers: Mapping[str, Offer], chosen: Iterable[str], balanced: Callable[[str], Any]
+) -> Iterator[str]:
+    """The origins without which a kind of abilities, or the longest context, would be lost."""
+    covered = {mask for origin in chosen for mask in offers[origin].abilities}
+    unlike = {offer.abilities for offer in offers.values()}
+    unlike = {masks for masks in unlike if not all(_covered(mask, covered) for mask in masks)}
+    left = MOST_KINDS
+    if unlike:
+        able = (origin for origin, offer in offers.items() if offer.abilities in unlike)
+        for origin in sorted(able, key=balanced):
+            masks = offers[origin].abilities
+            if left and not all(_covered(mask, covered) for mask in masks):
+                covered.update(masks)
+                left -= 1
+                yield origin
+                chosen = (*chosen, origin)
+    longest = max(map(_context, offers.values()))
+    if all(_context(offers[origin]) < longest for origin in chosen):
+        yield min((o for o, offer in offers.items() if _context(offer) == longest), key=balanced)
+
+
+def _context(offer: Offer) -> float:
+    return offer.context_tokens or inf
 
 
 def fold(keys: Iterable[str], most: int, folded: frozenset[str] = frozenset()) -> frozenset[str]:

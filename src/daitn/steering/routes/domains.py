@@ -47,7 +47,7 @@ class Domain:
         self.name = checked_name(name, "domain") if name else name
         self.origins = {
             domain_origin(name, site, number): OwnOffers(now_s)
-            for number in range(1, limits.best + 1)
+            for number in range(1, limits.most_chosen + 1)
         }
         """By name. Those without offers are not advertised."""
         self._inside = Aggregation(_NO_SITE, limits)

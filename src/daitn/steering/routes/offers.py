@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.steering.routes.names import check_origin
+from daitn.steering.wire.intent import UNMEASURED, Capability
 from daitn.steering.wire.offers import INFINITE, Offer, Summary, Update
 
 __all__ = ["Change", "Offers", "change", "check", "checked_cost", "far_apart", "wider"]
 
 FIT_STEP = 0.01
+_ANY_ANSWER = f"{Capability.ANSWER}:{UNMEASURED}"
 FRESH_S = 60.0
 """An unchanged offer gets a new date this often."""
 
@@ -67,9 +69,8 @@ def change(before: Mapping[str, Offer], after: Mapping[str, Offer]) -> Change:
 
 
 def _changed(old: Offer, new: Offer) -> Change:
-    terms = (old.trust, old.jurisdiction, old.owner, old.keeps)
     if (
-        terms != (new.trust, new.jurisdiction, new.owner, new.keeps)
+        _terms(old) != _terms(new)
         or abs(new.fit - old.fit) >= FIT_STEP
         or far_apart(old.price_usd, new.price_usd, share=0.05, least=0.0)
         or far_apart(old.amount, new.amount, share=0.05, least=0.0)
@@ -79,6 +80,18 @@ def _changed(old: Offer, new: Offer) -> Change:
     if far_apart(old.wait_s, new.wait_s, share=0.25, least=0.1) or new.at_s >= old.at_s + FRESH_S:
         return Change.LOAD
     return Change.NONE
+
+
+def _terms(offer: Offer) -> tuple[object, ...]:
+    return (
+        offer.trust,
+        offer.jurisdiction,
+        offer.owner,
+        offer.keeps,
+        offer.abilities,
+        offer.context_tokens,
+        offer.languages,
+    )
 
 
 def far_apart(old: float, new: float, *, share: float, least: float) -> bool:
@@ -99,6 +112,10 @@ def wider(key: str) -> Iterator[str]:
     for size in range(len(parts) - 1, 0, -1):
         yield f"{capability}:{'/'.join(parts[:size])}/*"
     yield f"{capability}:*"
+
+
+def _may_be_unmeasured(key: str) -> bool:
+    return key.startswith(f"{Capability.ANSWER}:") and key != _ANY_ANSWER
 
 
 class Offers:
@@ -158,11 +175,12 @@ class Offers:
 
     def versions(self, key: str) -> tuple[int | None, ...]:
         """Changes whenever `matching` may, or the routes to one of its origins."""
-        return tuple(map(self._changed.get, (key, *wider(key))))
+        return tuple(map(self._changed.get, (key, *wider(key), _ANY_ANSWER)))
 
     def matching(self, key: str) -> tuple[tuple[str, Offer], ...]:
-        """The offers of that key, or else of the narrowest aggregate of it that an origin offers.
-        An empty subject matches all of the capability. Sorted by origin."""
+        """The offers of that key, or else of the narrowest aggregate of it that an origin offers;
+        beside those of a topic, the offers of deployments that nobody measured. An empty subject
+        matches all of the capability. Sorted by origin."""
         capability, _, subject = key.partition(":")
         if not subject:
             keys = sorted(self._keys.get(capability, ()))
@@ -174,4 +192,5 @@ class Offers:
         for aggregate in wider(key):
             for origin, offer in self.by_key.get(aggregate, {}).items():
                 found.setdefault(origin, offer)
-        return tuple(sorted(found.items(), key=lambda item: item[0]))
+        also = self.by_key.get(_ANY_ANSWER, {}) if _may_be_unmeasured(key) else {}
+        return tuple(sorted((*found.items(), *also.items()), key=lambda item: item[0]))

@@ -10,10 +10,11 @@ from daitn.objects.identifiers import Word
 from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import MOST_INTENT_BYTES
 
-__all__ = ["Capability", "PacketIntent", "decode_intent", "encode_intent"]
+__all__ = ["UNMEASURED", "Capability", "Mask", "PacketIntent", "decode_intent", "encode_intent"]
 
 Name = Word
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Mask = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 
 
@@ -30,6 +31,11 @@ class Capability:
     """A private test set on a topic."""
     HOME = "home"
     """The owner of objects that set out from the named site."""
+
+
+UNMEASURED = "unmeasured"
+"""The topic under which deployments are offered of which no accuracy is known: they serve queries
+on any topic that demand none."""
 
 
 class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False):
@@ -64,6 +70,11 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     """Examples of data that the object would learn from."""
     prefer: Annotated[dict[Name, Amount], msgspec.Meta(max_length=16)] = {}
     """Scorer to weight; replaces the forwarders' own weight."""
+    needs: Mask = 0
+    """What the model must meet: the sum of 2^n over the needs, which are numbered from 0 in the
+    table of needs."""
+    language: Name = ""
+    """ISO 639 code of a language that the model must know; empty: any."""
 
 
 _DECODER = msgspec.msgpack.Decoder(PacketIntent)

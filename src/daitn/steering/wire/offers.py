@@ -11,11 +11,12 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.steering.wire.intent import Amount, Name, Share
+from daitn.steering.wire.intent import Amount, Mask, Name, Share
 from daitn.steering.wire.malformed import decoded
 
 __all__ = [
     "INFINITE",
+    "MOST_KINDS",
     "MOST_UPDATE_BYTES",
     "Greeting",
     "Offer",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 INFINITE = float("inf")
+MOST_KINDS = 8
 MOST_UPDATE_BYTES = 1 << 22
 
 
@@ -58,6 +60,13 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     """Whether queries are kept there."""
     at_s: Amount = 0.0
     """When this was known: seconds since the Unix epoch, by the origin's clock."""
+    abilities: Annotated[tuple[Mask, ...], msgspec.Meta(max_length=MOST_KINDS)] = ()
+    """Of deployments: the needs that one of them meets, as in `needs` of an intent; one number for
+    each kind of deployment that the offer stands for; empty: unknown, so any."""
+    context_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    """Of deployments: the longest context in tokens; 0: any."""
+    languages: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
+    """Of deployments: ISO 639 codes of the languages that one of them knows; empty: any."""
 
 
 class RouteEntry(msgspec.Struct, frozen=True, array_like=True):

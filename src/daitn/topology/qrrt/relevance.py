@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daitn.objects.queries import AUTO, QueryIntent, Trust
 from daitn.topology.qrrt.accuracy import accuracy_on, expected_on
 from daitn.topology.qrrt.cache import cached
-from daitn.topology.qrrt.snapshot import Accuracy, Columns, Floats, Paths, Qrrt, deployment_id
+from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt, deployment_id
 
 __all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
 
@@ -40,6 +40,8 @@ class Selected:
     """Slots plus queue places."""
     price_in: Floats
     """USD per token."""
+    prices_in: bool
+    """Whether a prompt costs anything at any row."""
     price_out: Floats
     context_tokens: NDArray[np.int64]
     """Maximum for prompt and answer together."""
@@ -75,12 +77,14 @@ def _selected(snapshot: Qrrt, intent: QueryIntent) -> Selected:
 def _selected_rows(snapshot: Qrrt, rows: slice | NDArray[np.intp]) -> Selected:
     columns = snapshot.columns
     slots, context_tokens = columns.slots[rows], columns.context_tokens[rows]
+    price_in = columns.price_in[rows]
     return Selected(
         rows=rows,
         numbers=np.arange(len(snapshot.rows))[rows],
         slots=slots,
         room=slots + columns.queue[rows],
-        price_in=columns.price_in[rows],
+        price_in=price_in,
+        prices_in=bool(price_in.any()),
         price_out=columns.price_out[rows],
         context_tokens=context_tokens,
         least_context=int(context_tokens.min()) if len(context_tokens) else 0,
@@ -97,18 +101,6 @@ def _named(snapshot: Qrrt, intent: QueryIntent) -> slice | NDArray[np.intp]:
     if intent.model != AUTO:
         return snapshot.rows_of.get(intent.model, _NO_ROWS)
     return slice(None)
-
-
-def _tokens_in(
-    columns: Columns, rows: slice | NDArray[np.intp], intent: QueryIntent
-) -> Floats | float:
-    if intent.characters is None:
-        return float(intent.tokens_in)
-    tokens: Floats | float = float(intent.tokens_apart)
-    for count, rate in zip(intent.characters, columns.token_rates, strict=True):
-        if count:
-            tokens = rate[rows] * count + tokens
-    return tokens
 
 
 class QsQrrt:
@@ -146,11 +138,21 @@ class QsQrrt:
         """Queries there: the larger of the facility's last report and this gateway's estimate."""
         self.ahead: Floats = np.maximum(self.load + 1.0 - selected.slots, 0.0)
         """Queries that must finish before this one gets a slot."""
-        self.tokens_in: Floats | float = _tokens_in(columns, rows, intent)
-        """Of the prompt, by each row's own rates."""
-        self.cost_usd: Floats = (
-            selected.price_in * self.tokens_in + selected.price_out * intent.tokens_out
-        )
+        self.cost_usd: Floats = selected.price_out * intent.tokens_out
+        if selected.prices_in:
+            self.cost_usd = selected.price_in * self.tokens_in + self.cost_usd
+
+    @cached_property
+    def tokens_in(self) -> Floats | float:
+        """Tokens of the prompt, by each row's own rates."""
+        intent = self.intent
+        if intent.characters is None:
+            return float(intent.tokens_in)
+        tokens: Floats | float = float(intent.tokens_apart)
+        for count, rates in zip(intent.characters, self.snapshot.columns.token_rates, strict=True):
+            if count:
+                tokens = rates[self.rows] * count + tokens
+        return tokens
 
     @cached_property
     def wait_s(self) -> Floats:

@@ -65,7 +65,7 @@ _FLOATS = {
 _FLAGS = ("there", "degraded", "restricted")
 _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
 """Figures that facilities report of their deployments, and their upper bounds."""
-_RATE_STEP = 0.01
+_RATE_STEP = 0.002
 """A rate of tokens changes by at least this share, so that columns are not copied for less."""
 _NO_ROWS = np.zeros(0, np.intp)
 
