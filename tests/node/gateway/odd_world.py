@@ -9,7 +9,7 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,12 @@ MODES = ("whole", "stream", "hedged", "cascade", "ensemble", "packet", "relay", 
 _ANSWERS = {"odd": "odd", "well": "fine", "slow": "fine"}
 
 
+OFFERS = {
+    "odd": Offer("model:m", fit=0.9, trust=2),
+    "well": Offer("model:m", fit=0.5, trust=2),
+}
+
+
 @dataclass(frozen=True)
 class Odd:
     """What an odd server sends. `stream` is what it says where a stream is wanted, in parts between
@@ -72,6 +78,14 @@ class World:
     stack: AsyncExitStack
     scenes: dict[tuple[str, bool], tuple[Network, Gateway]] = field(default_factory=dict)
     """Gateways that were opened, by the mode in which they ask."""
+
+    async def offer(self, offers: Mapping[str, Offer]) -> None:
+        """Offer the model as a packet finds it, at these sites only."""
+        for name in OFFERS:
+            own = (offers[name],) if name in offers else ()
+            self.runtimes[name].offer((home(SiteId(name)), *own))
+        known = self.runtimes["gw"].core.routes
+        await until(lambda: len(known.offering("model:m")) == len(offers))
 
     def tell(self, odd: Odd) -> None:
         """Tell the odd server what to send."""
@@ -137,8 +151,7 @@ async def _forwarders(
     stack: AsyncExitStack, sites: dict[str, Site], key: SigningKey
 ) -> dict[str, ForwarderRuntime]:
     links, runtimes = MemoryLinks(), {"gw": ForwarderRuntime(SiteId("gw"), _Nobody())}
-    offers = {"odd": Offer("model:m", fit=0.9, trust=2), "well": Offer("model:m", fit=0.5, trust=2)}
-    for name, offer in offers.items():
+    for name, offer in OFFERS.items():
         service = QueryService(
             SiteId(name),
             SigningKey.generate(),
@@ -149,12 +162,11 @@ async def _forwarders(
         stack.push_async_callback(service.close)
         runtimes[name] = ForwarderRuntime(SiteId(name), service)
     for name, runtime in runtimes.items():
-        runtime.offer((home(SiteId(name)), *((offers[name],) if name in offers else ())))
+        runtime.offer((home(SiteId(name)),))
         runtime.join(links.open(SiteId(name), runtime))
         stack.push_async_callback(runtime.close)
     links.join(SiteId("gw"), SiteId("odd"), cost_s=0.001)
     links.join(SiteId("gw"), SiteId("well"), cost_s=0.02)
-    await until(lambda: len(runtimes["gw"].core.routes.offering("model:m")) == len(offers))
     return runtimes
 
 
@@ -226,6 +238,8 @@ async def scene(world: World, mode: str, *, alone: bool = False) -> tuple[Networ
         packets = PacketQueryClient(world.runtimes["gw"], world.key, {}, "")
         world.scenes[mode, alone] = network, await network.gateway("gw", packets=packets)
     network, gateway = world.scenes[mode, alone]
+    if mode == "packet":
+        await world.offer({"odd": OFFERS["odd"]} if alone else OFFERS)
     _forget(network)
     _describe(network, world, mode, alone=alone)
     return network, gateway
@@ -273,7 +287,7 @@ async def ask(network: Network, gateway: Gateway, mode: str, **changes: Any) -> 
     if mode == "cascade":
         wishes = {"min_accuracy": 0.9, "escalate_below": 0.0, **wishes}
     if mode == "packet":
-        wishes = {"autonomous": True, **wishes}
+        wishes = {"autonomous": True, "deadline_s": 60.0, **wishes}
     if mode != "hedged":
         wishes = {"hedge": False, **wishes}
     coding = changes.pop("coding", "")
