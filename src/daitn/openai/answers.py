@@ -18,12 +18,20 @@ import msgspec
 
 from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS, Error, error_of
-from daitn.openai.events import AnswerBroken, Event, EventCutter, looks_like_events, read_event
+from daitn.openai.events import BOM, AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import DONE, as_event
 from daitn.openai.requests import rewritten
 from daitn.openai.responses import Usage, usage_of
 
-__all__ = ["AnswerFailed", "StreamReader", "WholeAnswer", "as_events", "read_whole", "too_long"]
+__all__ = [
+    "AnswerFailed",
+    "StreamReader",
+    "WholeAnswer",
+    "as_events",
+    "folded",
+    "read_whole",
+    "too_long",
+]
 
 _NOTHING: Final = msgspec.Raw(b"null")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -273,17 +281,12 @@ class WholeAnswer(msgspec.Struct, frozen=True):
     usage: Usage | None = None
 
 
-def read_whole(
-    body: bytes, max_bytes: int, bound: str, *, choices: int = 1, model: str | None = None
-) -> WholeAnswer:
-    """Read an answer in one piece; a stream that was not asked for is put together. The arguments
-    are those of `StreamReader`. Raises `AnswerBroken`."""
+def read_whole(body: bytes, max_bytes: int, bound: str, *, model: str | None = None) -> WholeAnswer:
+    """Read an answer in one piece. The arguments are those of `StreamReader`. Raises
+    `AnswerBroken`."""
     if len(body) > max_bytes:
         raise too_long(max_bytes, bound)
-    if looks_like_events(body):
-        reader = StreamReader(max_bytes, bound, choices=choices)
-        body = _folded(reader.feed(body) + reader.end())
-    read = _read(body.removeprefix(b"\xef\xbb\xbf"))
+    read = _read(body.removeprefix(BOM))
     if read is None:
         raise AnswerBroken("its answer is not valid JSON")
     piece, body = read
@@ -309,6 +312,8 @@ def _renamed(data: bytes, model: str) -> bytes:
 
 
 def _rebuilt(event: Event, data: bytes) -> bytes:
+    # Between its tokens JSON may have line ends, which would end the field.
+    data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     return b"".join(line + b"\n" for line in event.others) + as_event(data)
 
 
@@ -339,14 +344,17 @@ def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
 
 def _delta(message: dict[str, Any]) -> dict[str, Any]:
     """A message as the only piece of it. Clients join calls by their index."""
-    calls = message.get("tool_calls")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        message = {**message, "content": "".join(text for text in texts if isinstance(text, str))}
     if isinstance(calls, list):
         numbered = [{"index": at, **call} for at, call in enumerate(calls)]
         message = {**message, "tool_calls": numbered}
     return {"role": "assistant", **message}
 
 
-def _folded(stream: bytes) -> bytes:
+def folded(stream: bytes) -> bytes:
     """The pieces of a complete stream as one answer."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}

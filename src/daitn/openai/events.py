@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["AnswerBroken", "Event", "EventCutter", "looks_like_events", "read_event"]
+__all__ = ["BOM", "AnswerBroken", "Event", "EventCutter", "looks_like_events", "read_event"]
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, with which some bodies begin."""
 
 
 class AnswerBroken(Exception):
@@ -65,13 +66,13 @@ class EventCutter:
         """What follows the last blank line, at the end."""
         rest = bytes(self._buffer).lstrip(b"\r\n")
         self._buffer.clear()
-        return rest.removeprefix(_BOM) if self._first else rest
+        return rest.removeprefix(BOM) if self._first else rest
 
     def _cleaned(self, blocks: list[bytes]) -> list[bytes]:
         """Without empty lines before an event, and without a byte order mark."""
         if self._first and blocks:
             self._first = False
-            blocks[0] = blocks[0].removeprefix(_BOM)
+            blocks[0] = blocks[0].removeprefix(BOM)
         return [block.lstrip(b"\r\n") for block in blocks if block.strip(b"\r\n")]
 
 
@@ -103,10 +104,10 @@ def _is_one_event(piece: bytes) -> bool:
 def looks_like_events(head: bytes) -> bool | None:
     """Whether a body that begins so is a stream of events, whatever its content type says; none:
     more of it is needed."""
-    text = head.removeprefix(_BOM).lstrip()
+    text = head.removeprefix(BOM).lstrip()
     if text[:1] in (b"{", b"["):
         return False
-    if not text or _BOM.startswith(head):
+    if not text or BOM.startswith(head):
         return None
     starts = (b":", b"data", b"event", b"id", b"retry", b"error")
     if any(text.startswith(start) for start in starts):

@@ -12,6 +12,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway import Gateway
+from daitn.node.gateway.packet_queries import Packets
 from daitn.objects.deployments import (
     Api,
     DeploymentDescriptor,
@@ -57,6 +58,7 @@ class View:
         self.origin = origin
         self.seen: list[Seen] = []
         self.broken: frozenset[SiteId] = frozenset()
+        self.gateway: Gateway | None = None
 
     def snapshot(self) -> Qrrt:
         return self.state.snapshot()
@@ -109,7 +111,12 @@ class Network:
         self.state.absorb_finding(finding, time.time())
 
     async def gateway(
-        self, site: str = "gw", *, topic: tuple[str, float] = ("", 0.0), **config: Any
+        self,
+        site: str = "gw",
+        *,
+        topic: tuple[str, float] = ("", 0.0),
+        packets: Packets | None = None,
+        **config: Any,
     ) -> Gateway:
         """A started gateway."""
         name = SiteId(site)
@@ -122,11 +129,18 @@ class Network:
             key,
             PassBook(name, self._key_of).holder,
             lambda text: topic,
+            packets,
         )
         await gateway.start()
+        view.gateway = gateway
         self.gateways.append(gateway)
-        self._describe(site, Role.GATEWAY, gateway=gateway.descriptor())
+        self.describe_gateway(gateway)
         return gateway
+
+    def describe_gateway(self, gateway: Gateway) -> None:
+        """Tell the topology of a gateway."""
+        site = next(site for site, view in self.views.items() if view.gateway is gateway)
+        self._describe(site, Role.GATEWAY, gateway=gateway.descriptor())
 
     async def close(self) -> None:
         for gateway in self.gateways:

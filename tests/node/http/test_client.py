@@ -87,8 +87,8 @@ async def test_a_request_is_sent_as_it_was_given() -> None:
         assert (answer.status, answer.headers["content-type"]) == (200, "text/plain")
         assert answer.headers["x-two"] == "1"
     assert seen == [
-        b"POST /base/say HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-length: 2\r\nx-a: b\r\n\r\nhi"
-        % address.port
+        b"POST /base/say HTTP/1.1\r\nhost: 127.0.0.1:%d\r\naccept-encoding: identity\r\n"
+        b"content-length: 2\r\nx-a: b\r\n\r\nhi" % address.port
     ]
 
 

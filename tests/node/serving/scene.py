@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class Site:
         folder: Path,
         site: str = "mdf",
         grants: GrantBook | None = None,
+        admit: Callable[[str, float], SiteId] | None = None,
         **config: Any,
     ) -> None:
         node = {key: config.pop(key) for key in ("jurisdiction", "recipes") if key in config}
@@ -109,7 +111,7 @@ class Site:
             self.fabric,
             store,
             self._transport,
-            _admit,
+            admit or _admit,
             self._changed,
             grants=grants,
         )

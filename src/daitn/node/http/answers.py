@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from daitn.node.http.client_connection import ClientResponse, HttpError, ServerTimeout
-from daitn.openai.answers import StreamReader, WholeAnswer, read_whole, too_long
+from daitn.openai.answers import StreamReader, WholeAnswer, folded, read_whole
 from daitn.openai.events import AnswerBroken, looks_like_events
 
 __all__ = ["IncomingAnswer"]
@@ -42,7 +42,9 @@ class IncomingAnswer:
 
     async def begin(self) -> bool:
         """Wait until a stream says something; false if the answer comes whole, whatever was asked
-        for and whatever the response is called."""
+        for and whatever the response is called. Beginning twice is harmless."""
+        if self._head:
+            return self.events is not None
         events: bool | None = None
         while events is None and (chunk := await self._read()):
             self._head += chunk
@@ -78,16 +80,28 @@ class IncomingAnswer:
         return b""
 
     async def read_whole(self) -> WholeAnswer:
-        """The answer in one piece."""
+        """The answer in one piece; a stream that was not asked for is put together."""
+        if await self.begin():
+            events = []
+            while part := await self.read_events():
+                events.append(part)
+            body = folded(b"".join(events))
+        else:
+            body = await self._read_rest()
+        return read_whole(body, self._max_bytes, self._bound, model=self._model)
+
+    async def _read_rest(self) -> bytes:
         parts, size = [self._head], len(self._head)
-        while chunk := await self._read():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > self._max_bytes:
-                raise too_long(self._max_bytes, self._bound)
-        return read_whole(
-            b"".join(parts), self._max_bytes, self._bound, choices=self._choices, model=self._model
-        )
+        try:
+            while chunk := await self._read():
+                parts.append(chunk)
+                size += len(chunk)
+                if size > self._max_bytes:
+                    break
+        except AnswerBroken:
+            if not parts[-1].rstrip().endswith(b"}"):
+                raise  # Otherwise what counts is whether the object is whole, not how it was sent.
+        return b"".join(parts)
 
     async def read_start(self, max_bytes: int) -> bytes:
         """The body as it is, of an error, without what exceeds `max_bytes`."""

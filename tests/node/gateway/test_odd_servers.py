@@ -1,0 +1,430 @@
+"""Odd servers, asked in every way: what is an answer, what is none, and what has broken off."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from daitn.node.http import answers as http_answers
+from daitn.objects.queries import QueryStatus
+from tests.node.gateway.odd_world import BOUND, MODES, Odd, World, ask, opened_world, scene
+from tests.node.gateway.scene import client
+from tests.scenes.raw_server import chunked, event, piece, response, whole
+from tests.scenes.waiting import until
+
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+
+DONE = b"data: [DONE]\n\n"
+ERROR = {"message": "CUDA out of memory", "type": "server_error", "code": 500}
+ROLE = piece(role="assistant", delta={"role": "assistant", "content": ""})
+STOP = piece(reason="stop")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with opened_world(tmp_path_factory.mktemp("odd")) as world:
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_answers, "LINGER_S", 0.2)
+
+
+def coded(coding: str, compress: Any) -> Odd:
+    stream = piece("odd") + STOP + DONE
+    return Odd(
+        chunked(compress(stream), content_encoding=coding),
+        response(compress(whole("odd")), content_encoding=coding),
+        keeps=True,
+    )
+
+
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data)[2:-4]
+
+
+BEGUN = chunked(piece("odd"), ends=False)
+
+
+def broken(*parts: bytes) -> Odd:
+    """A stream that says something, and later this."""
+    return Odd((BEGUN, chunked(*parts).partition(b"\r\n\r\n")[2]))
+
+
+NONE = {
+    "error first": Odd(
+        chunked(event({"error": ERROR}), DONE), response(b'{"error": {"message": "no"}}')
+    ),
+    "error beside empty choices": Odd(
+        chunked(event({"error": ERROR, "choices": []}), DONE),
+        response(json.dumps({"choices": [], "error": "no"}).encode()),
+    ),
+    "error beside a choice": Odd(
+        chunked(event({"error": ERROR, "choices": [{"index": 0, "delta": {"content": "x"}}]})),
+        response(whole("x", error=ERROR)),
+    ),
+    "error as text": Odd(chunked(event({"error": "no"}), DONE), response(b'{"error": "no"}')),
+    "error event": Odd(
+        chunked(b"event: error\n" + event(ERROR)),
+        response(b'{"object": "error", "message": "no", "code": 400}'),
+    ),
+    "error event of text": Odd(chunked(b"event: error\ndata: it is broken\n\n")),
+    "error by its type": Odd(
+        chunked(event({"type": "error", "error": ERROR})),
+        response(b'{"type": "error", "message": "x"}'),
+    ),
+    "error field of llama.cpp": Odd(chunked(b"error: " + json.dumps(ERROR).encode() + b"\n\n")),
+    "error after the role": Odd(chunked(ROLE, event({"error": ERROR}))),
+    "finished by an error": Odd(
+        chunked(ROLE, piece(reason="error")),
+        response(
+            whole(choices=[{"index": 0, "message": {"content": ""}, "finish_reason": "error"}])
+        ),
+    ),
+    "error of a choice": Odd(
+        chunked(piece("x", error=ERROR)), response(whole(choices=[{"index": 0, "error": ERROR}]))
+    ),
+    "only the end": Odd(chunked(DONE), response(whole(choices=[]))),
+    "comments, then death": Odd(chunked(b": keep-alive\n\n", ends=False), response(whole())[:-9]),
+    "nothing but bookkeeping": Odd(
+        chunked(
+            b"retry: 3000\n\n",
+            b"event: ping\ndata: {}\n\n",
+            ROLE,
+            event({"choices": []}),
+            b"id: 7\n\n",
+        )
+    ),
+    "bookkeeping, then the end": Odd(chunked(ROLE, DONE)),
+    "half an event": Odd(chunked(b'data: {"choices": [{"del'), response(b'{"choices": [{"mess')),
+    "not UTF-8": Odd(chunked(b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n')),
+    "no JSON": Odd(chunked(b"data: hello\n\n"), response(b"<html>hello</html>")),
+    "choices as an object": Odd(response(b'{"choices": {"0": {}}}')),
+    "choices of nothing": Odd(response(b'{"choices": [null]}')),
+    "empty": Odd(chunked(), response(b"")),
+    "gzip by name only": Odd(
+        chunked(piece("odd"), DONE, content_encoding="gzip"),
+        response(whole(), content_encoding="gzip"),
+    ),
+    "gzip cut short": Odd(
+        chunked(gzip.compress(piece("odd"))[:-12], content_encoding="gzip"),
+        response(gzip.compress(whole())[:-30], content_encoding="gzip"),
+    ),
+    "an unknown coding": Odd(
+        chunked(b"\x0b\x02\x80", content_encoding="br"),
+        response(b"\x0b\x02", content_encoding="br"),
+    ),
+    "a bomb": Odd(response(gzip.compress(b" " * (1 << 25)), content_encoding="gzip")),
+    "too long": Odd(chunked(piece("x" * BOUND)), response(whole("x" * BOUND))),
+}
+"""Nothing of an answer: another deployment is asked."""
+
+BROKEN = {
+    "an error in the middle": broken(event({"error": ERROR}), DONE),
+    "one of two has no end": broken(piece("two", index=1), STOP, DONE),
+    "no end": broken(),
+    "half an event later": broken(piece("much more")[:-9]),
+    "death": Odd((BEGUN, b"")),
+    "a call without its end": broken(
+        piece(delta={"tool_calls": [{"index": 0, "function": {"arguments": '{"a'}}]}), DONE
+    ),
+    "no JSON later": broken(b"data: hello\n\n", STOP, DONE),
+    "too long in all": broken(*(piece("x" * (BOUND // 3)),) * 4),
+}
+"""It begins, and does not come to its end."""
+
+GOOD = {
+    "no [DONE]": Odd(chunked(piece("odd"), STOP)),
+    "no finish_reason": Odd(chunked(piece("odd"), DONE)),
+    "no last chunk": Odd(chunked(piece("odd"), STOP, DONE, ends=False)),
+    "open after [DONE]": Odd(
+        chunked(piece("odd"), STOP, DONE, ends=False), response(whole("odd")), keeps=True
+    ),
+    "open after the reason": Odd(
+        chunked(piece("odd"), STOP, ends=False), response(whole("odd")), keeps=True
+    ),
+    "no line end after [DONE]": Odd(chunked(piece("odd") + STOP + b"data: [DONE]")),
+    "one line end after the last": Odd(chunked(piece("odd"), STOP[:-1])),
+    "an error after the end": Odd(chunked(piece("odd"), STOP, event({"error": ERROR}))),
+    "a comment first": Odd(chunked(b": hello\n\n", ROLE, piece("odd"), STOP, DONE)),
+    "carriage returns": Odd(chunked((piece("odd") + STOP + DONE).replace(b"\n", b"\r"))),
+    "mixed line ends": Odd(
+        chunked(piece("odd").replace(b"\n", b"\r\n"), STOP[:-1] + b"\r\n", DONE)
+    ),
+    "several lines of data": Odd(chunked(piece("odd").replace(b", ", b",\ndata: "), STOP, DONE)),
+    "a byte order mark": Odd(
+        chunked(b"\xef\xbb\xbf" + piece("odd"), STOP, DONE),
+        response(b"\xef\xbb\xbf" + whole("odd")),
+    ),
+    "as text": Odd(chunked(piece("odd"), STOP, DONE, kind="text/plain")),
+    "as NDJSON": Odd(chunked(piece("odd"), STOP, DONE, kind="application/x-ndjson")),
+    "whole": Odd(response(whole("odd"))),
+    "whole, until the connection ends": Odd(b"HTTP/1.1 200 OK\r\n\r\n" + whole("odd")),
+    "bytes one by one": Odd(chunked(*(bytes([byte]) for byte in piece("odd") + STOP + DONE))),
+    "no counts": Odd(
+        chunked(piece("odd"), STOP, event({"choices": [], "usage": None}), DONE),
+        response(whole("odd", usage={"prompt_tokens": 5, "completion_tokens": None})),
+    ),
+    "counts as text": Odd(response(whole("odd", usage="none"))),
+    "no id": Odd(response(whole("odd", id=None, created=None))),
+    "content in parts": Odd(
+        response(whole(None, message={"content": [{"type": "text", "text": "odd"}]}))
+    ),
+    "NaN": Odd(
+        chunked(
+            piece("odd", logprobs={"content": [{"token": "a", "logprob": float("nan")}]}),
+            STOP,
+            DONE,
+        ),
+        response(whole("odd", usage={"prompt_tokens": float("inf")})),
+    ),
+    "half a surrogate pair": Odd(response(whole("odd", note="\ud83d"))),
+    "as long as may be": Odd(response(whole("odd", pad="x" * (BOUND - 400)))),
+    "gzip": coded("gzip", gzip.compress),
+    "x-gzip in two members": coded(
+        "x-gzip", lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:])
+    ),
+    "deflate": coded("deflate", zlib.compress),
+    "raw deflate": coded("deflate", raw_deflate),
+    "gzip twice": coded("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+    "identity": coded("identity", lambda data: data),
+}
+"""Answers, said in odd ways."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("odd", [*NONE.values(), *BROKEN.values()], ids=[*NONE, *BROKEN])
+async def test_what_is_no_answer_is_answered_elsewhere(world: World, odd: Odd, mode: str) -> None:
+    if odd in BROKEN.values() and "stream" in mode:
+        pytest.skip("what was said cannot be taken back")
+    world.tell(odd)
+    asked = await ask(*await scene(world, mode), mode)
+
+    assert asked.status == 200, asked.body
+    assert asked.text == "fine"
+    assert asked.record.status is QueryStatus.ANSWERED
+    if mode not in ("packet", "ensemble", "hedged"):
+        assert asked.record.site == "well"
+        assert mode == "cascade" or asked.failed == {"odd"}
+
+
+@pytest.mark.parametrize("mode", ["stream", "relayed stream"])
+@pytest.mark.parametrize("odd", BROKEN.values(), ids=BROKEN)
+async def test_what_breaks_off_ends_with_an_error(world: World, odd: Odd, mode: str) -> None:
+    world.tell(odd)
+    asked = await ask(*await scene(world, mode), mode)
+
+    assert asked.status == 200
+    assert asked.error["code"] == "broken_off"
+    assert b"[DONE]" not in asked.body
+    assert b"fine" not in asked.body
+    assert (asked.record.status, asked.record.site) == (QueryStatus.FAILED, "odd")
+    assert asked.failed == {"odd"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("odd", GOOD.values(), ids=GOOD)
+async def test_an_answer_counts_however_it_is_said(world: World, odd: Odd, mode: str) -> None:
+    world.tell(odd)
+    if mode == "hedged":
+        pytest.skip("asked as if it were not")
+    asked = await ask(*await scene(world, mode, alone=mode not in ("ensemble", "cascade")), mode)
+
+    assert asked.status == 200, asked.body
+    # A cascade needs to know how sure the answer is, and these do not say.
+    assert asked.text == ("fine" if mode in ("ensemble", "cascade") else "odd")
+    assert asked.record.status is QueryStatus.ANSWERED
+    assert not asked.failed
+
+
+CALLS = [
+    {"id": f"call-{at}", "type": "function", "function": {"name": "f", "arguments": '{"model": 1}'}}
+    for at in range(2)
+]
+TOOLS: Any = [{"type": "function", "function": {"name": "f"}}]
+HELLO: Any = [{"role": "user", "content": "hi"}]
+
+
+async def test_a_whole_answer_streams_as_openais_client_reads_it(world: World) -> None:
+    said = {"tool_calls": CALLS, "reasoning_content": "so"}
+    world.tell(Odd(response(whole(None, message=said))))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with (
+        client(gateway) as asking,
+        asking.chat.completions.stream(
+            model="m", messages=HELLO, tools=TOOLS, stream_options={"include_usage": True}
+        ) as stream,
+    ):
+        answer = await stream.get_final_completion()
+
+    calls = answer.choices[0].message.tool_calls or []
+    assert [(call.id, call.function.arguments) for call in calls] == [
+        (call["id"], '{"model": 1}') for call in CALLS
+    ]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 2
+    assert answer.model == "m"
+
+
+async def test_a_stream_that_was_not_asked_for_is_put_together(world: World) -> None:
+    parts = [
+        piece(delta={"role": "assistant", "reasoning_content": "s"}),
+        piece(
+            delta={"reasoning_content": "o"}, logprobs={"content": [{"token": "o", "logprob": -1}]}
+        ),
+        piece("o", index=1),
+        piece("dd", index=1, logprobs={"content": [{"token": "dd", "logprob": -2}]}),
+    ]
+    for at, call in enumerate(CALLS):
+        first = {"index": at, **call, "function": {"name": "f", "arguments": ""}}
+        rest = {"index": at, "function": {"arguments": '{"model"'}}
+        last = {"index": at, "function": {"arguments": ": 1}"}}
+        parts += [piece(delta={"tool_calls": [one]}) for one in (first, rest, last)]
+    usage = event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}})
+    ends = piece(reason="tool_calls"), piece(reason="stop", index=1)
+    world.tell(Odd(chunked(*parts, *ends, usage, DONE)))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with client(gateway) as asking:
+        answer = await asking.chat.completions.create(model="m", messages=HELLO, n=2)
+
+    called, told = answer.choices
+    assert called.message.to_dict()["tool_calls"] == CALLS
+    assert called.message.to_dict()["reasoning_content"] == "so"
+    assert (called.finish_reason, told.finish_reason) == ("tool_calls", "stop")
+    assert told.message.content == "odd"
+    assert told.logprobs is not None
+    assert [one.token for one in told.logprobs.content or ()] == ["dd"]
+    assert answer.object == "chat.completion"
+    assert gateway.queries(1)[0].tokens_out == 9
+
+
+@pytest.mark.parametrize("wanted", [None, {"include_usage": True}])
+@pytest.mark.parametrize("mode", ["stream", "cascade", "ensemble", "packet"])
+async def test_counts_follow_where_they_are_wished(world: World, mode: str, wanted: Any) -> None:
+    world.tell(Odd(response(whole("odd"))))
+    network, gateway = await scene(world, mode, alone=mode == "stream")
+
+    asked = await ask(network, gateway, mode, stream=True, stream_options=wanted)
+
+    counted = [told["usage"] for told in asked.events if told.get("usage")]
+    assert bool(counted) == (wanted is not None)
+    if counted:
+        assert counted[0]["completion_tokens"] == 2
+        assert asked.events[-1]["choices"] == []
+
+
+@pytest.mark.parametrize("mode", ["whole", "packet", "stream"])
+async def test_what_was_counted_is_charged_and_the_rest_estimated(world: World, mode: str) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": None}
+    text = "eight letters"
+    stream = chunked(piece(text), STOP, event({"choices": [], "usage": usage}), DONE)
+    world.tell(Odd(stream, response(whole(text, usage=usage))))
+
+    asked = await ask(*await scene(world, mode, alone=True), mode)
+
+    tokens_out = 1 if mode == "stream" else len(text) // 4 + 1
+    assert (asked.record.tokens_in, asked.record.tokens_out) == (50, tokens_out)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_only_the_answers_own_model_is_renamed(world: World, stream: bool) -> None:
+    tool = {"model": "inner", "deep": {"model": "up"}}
+    said = {"content": json.dumps(tool), "model": "in"}
+    world.tell(
+        Odd(chunked(piece(delta=said, model="up"), STOP, DONE), response(whole(message=said)))
+    )
+    network, gateway = await scene(world, "whole", alone=True)
+
+    asked = await ask(network, gateway, "whole", stream=stream)
+
+    told = asked.events[0] if stream else json.loads(asked.body)
+    choice = told["choices"][0]
+    assert told["model"] == "m"
+    assert choice["delta" if stream else "message"]["model"] == "in"
+    assert json.loads(choice["delta" if stream else "message"]["content"]) == tool
+    assert (told["id"], told["created"]) == ("x", 1)
+
+
+@pytest.mark.parametrize("mode", ["whole", "stream", "relay"])
+async def test_the_bound_of_an_answer_is_named(world: World, mode: str) -> None:
+    world.tell(Odd(chunked(piece("x" * BOUND)), response(whole("x" * BOUND))))
+
+    asked = await ask(*await scene(world, mode, alone=True), mode)
+
+    assert asked.status >= 500
+    assert f"{BOUND} bytes (facility.max_answer_bytes)" in asked.error["message"]
+
+
+async def test_a_gateway_has_a_bound_of_its_own(world: World) -> None:
+    world.tell(Odd(response(whole("odd"))))
+    network, wide = await scene(world, "bounded", alone=True)
+    longest = len((await ask(network, wide, "whole")).body)
+    gateway = await network.gateway("narrow", max_answer_bytes=longest)
+    fits = await ask(network, gateway, "whole")
+    world.tell(Odd(response(whole("oddl"))))
+
+    exceeds = await ask(network, gateway, "whole")
+
+    assert fits.text == "odd"
+    assert "(gateway.max_answer_bytes)" in exceeds.error["message"]
+
+
+@pytest.mark.parametrize("mode", ["stream", "relayed stream"])
+async def test_a_client_that_stops_at_the_end_of_the_answer_has_got_it(
+    world: World, mode: str
+) -> None:
+    world.tell(Odd(chunked(piece("odd"), STOP, ends=False), keeps=True))
+    _, gateway = await scene(world, mode, alone=True)
+    before = len(gateway.queries(1 << 20))
+
+    async with client(gateway) as asking:
+        stream = await asking.chat.completions.create(model="m", messages=HELLO, stream=True)
+        async for chunk in stream:
+            if chunk.choices[0].finish_reason:
+                break
+        await stream.close()
+    await until(lambda: len(gateway.queries(1 << 20)) > before)
+
+    record = gateway.queries(1)[0]
+    assert (record.status, record.http_status) == (QueryStatus.ANSWERED, 200)
+    assert record.tokens_out == 1
+    assert len(gateway.queries(1 << 20)) == before + 1
+
+
+async def test_connections_are_kept_over_streams_that_end_well(world: World) -> None:
+    world.tell(Odd(chunked(piece("odd"), STOP, DONE), keeps=True))
+    scene_ = await scene(world, "stream", alone=True)
+    await ask(*scene_, "stream")
+    before = world.servers["odd"].connections
+
+    for _ in range(3):
+        await ask(*scene_, "stream")
+
+    assert world.servers["odd"].connections == before
+
+
+async def test_servers_are_asked_for_answers_that_are_not_compressed(world: World) -> None:
+    world.tell(Odd(response(whole("odd"))))
+    await ask(*await scene(world, "whole", alone=True), "whole")
+
+    head, _ = world.servers["odd"].requests[-1]
+
+    assert b"\r\naccept-encoding: identity\r\n" in head
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "gzip, deflate", "identity"])
+async def test_a_compressed_request_is_read(world: World, coding: str) -> None:
+    world.tell(Odd(response(whole("odd"))))
+
+    asked = await ask(*await scene(world, "whole", alone=True), "whole", coding=coding)
+
+    assert asked.text == "odd"
