@@ -53,9 +53,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Import:
     return made
 
 
-def gradient(
-    parts: Path, config: dict[str, object], device: str = "cpu"
-) -> tuple[Any, float, Any]:
+def gradient(parts: Path, config: dict[str, object], device: str = "cpu") -> tuple[Any, float, Any]:
     """The network, a batch's loss and its gradient."""
     from daitn.learning.causal_lm import models, training
 
