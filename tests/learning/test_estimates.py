@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from daitn.learning.recipe import Footprint
 
 torch = pytest.importorskip("torch")
 
-LAYERS = 3
+LAYERS = 2
 RECORDS = 15
 QUESTIONS = 5
 SHAPES: dict[str, dict[str, Any]] = {
@@ -103,12 +104,14 @@ def peak_bytes(work: Any, network: Any) -> int:
     alive: dict[int, Any] = {}
     now = peak = 0
 
-    def gone(key: int, size: int) -> None:
+    def gone(key: int, size: int, _: object) -> None:
         nonlocal now
         now -= size
         del alive[key]
 
-    class Watching(TorchDispatchMode):
+    mode: Any = TorchDispatchMode
+
+    class Watching(mode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal now, peak
             made = func(*args, **(kwargs or {}))
@@ -121,7 +124,7 @@ def peak_bytes(work: Any, network: Any) -> int:
                     continue
                 now += size
                 peak = max(peak, now)
-                alive[key] = weakref.ref(storage, lambda _, k=key, n=size: gone(k, n))
+                alive[key] = weakref.ref(storage, partial(gone, key, size))
             return made
 
     with Watching():
@@ -181,8 +184,10 @@ def needed(facts: dict[str, Any], change: dict[str, object], dtype: str) -> tupl
     )
 
 
-@pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "checkpointing"),
+    [*((name, False) for name in SHAPES), ("Llama 3.1 8B", True), ("Phi 3 mini", True)],
+)
 def test_an_estimate_is_true_within_a_fifth(
     monkeypatch: pytest.MonkeyPatch, name: str, checkpointing: bool
 ) -> None:
