@@ -153,7 +153,7 @@ def test_both_networks_compute_in_mixed_precision(
     _, exact, reference = gradient(parts, config)
     for module in (network, pretrained):
         monkeypatch.setattr(
-            module, "mixed_precision", lambda _: torch.autocast("cpu", dtype=torch.bfloat16)
+            module, "mixed_precision", lambda *_: torch.autocast("cpu", dtype=torch.bfloat16)
         )
     computed, loss, grad = gradient(parts, config)
     assert loss == pytest.approx(exact, rel=0.01)
@@ -167,11 +167,13 @@ def test_both_networks_compute_in_mixed_precision(
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
-def test_on_a_processor_nothing_is_cast() -> None:
+def test_a_processor_casts_for_short_weights_only() -> None:
     from daitn.learning.engine import mixed_precision
 
-    assert isinstance(mixed_precision(torch.device("cpu")), contextlib.nullcontext)
-    assert isinstance(mixed_precision(torch.device("cuda")), torch.autocast)
+    cpu, gpu, whole, half = torch.device("cpu"), torch.device("cuda"), torch.float32, torch.bfloat16
+    assert isinstance(mixed_precision(cpu, whole), contextlib.nullcontext)
+    assert isinstance(mixed_precision(cpu, half), torch.autocast)
+    assert isinstance(mixed_precision(gpu, whole), torch.autocast)
 
 
 def test_a_base_is_what_its_configuration_says(imported: Import) -> None:

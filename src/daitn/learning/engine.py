@@ -9,7 +9,7 @@ import contextlib
 
 import torch
 
-__all__ = ["engine_device", "mixed_precision"]
+__all__ = ["engine_device", "is_mixed", "mixed_precision"]
 
 
 def engine_device() -> torch.device:
@@ -20,13 +20,22 @@ def engine_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Multiply in bfloat16 on a GPU, whatever the weights are stored in.
+def is_mixed(device: torch.device, weights: torch.dtype) -> bool:
+    """Whether `mixed_precision` applies: on a GPU, and anywhere to weights in bfloat16.
+
+    Few processors multiply bfloat16 faster than float32.
+    """
+    return device.type == "cuda" or weights == torch.bfloat16
+
+
+def mixed_precision(
+    device: torch.device, weights: torch.dtype
+) -> contextlib.AbstractContextManager[object]:
+    """Multiply in bfloat16, whatever the weights are stored in.
 
     What training changes stays float32, and so do losses: Micikevicius et al. 2018,
-    arXiv:1710.03740. bfloat16 has the range of float32 and needs no scaling of losses. Processors
-    compute in the numbers of the weights: few of them multiply bfloat16 faster.
+    arXiv:1710.03740. bfloat16 has the range of float32 and needs no scaling of losses.
     """
-    if device.type != "cuda":
+    if not is_mixed(device, weights):
         return contextlib.nullcontext()
-    return torch.autocast("cuda", dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -53,7 +53,7 @@ def _step_durations(device: torch.device, width: int, batch: int) -> list[float]
     while time.perf_counter() - started < _DURATION_S or len(durations) <= _WARM_UP_STEPS:
         before = _spent_s(device)
         optimiser.zero_grad()
-        with mixed_precision(device):
+        with mixed_precision(device, torch.float32):
             loss = network(inputs).float().square().mean()
         loss.backward()
         optimiser.step()

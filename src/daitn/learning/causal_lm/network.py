@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         rotation = _rotation(positions, self._head_width)
         # A padding token sees nothing; let it see itself, or its softmax would have no terms.
         mask = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-        with mixed_precision(self.device):
+        with mixed_precision(self.device, self.embedding.weight.dtype):
             states = self.embedding(tokens)
             for block in self.blocks:
                 if self._checkpointing and torch.is_grad_enabled():
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
         mask = to[:, None] >= every[None, :]
         rotation = _rotation(to[None], self._head_width)
         remembered = []
-        with mixed_precision(self.device):
+        with mixed_precision(self.device, self.embedding.weight.dtype):
             states = self.embedding(tokens.to(self.device))[None]
             for number, block in enumerate(self.blocks):
                 assert isinstance(block, _Block)
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageModel.logits`."""
-        with mixed_precision(self.device):
+        with mixed_precision(self.device, self.embedding.weight.dtype):
             return functional.linear(hidden, self.embedding.weight)
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -30,14 +30,14 @@ from daitn.learning.causal_lm.settings import (
     CausalLmConfig,
 )
 from daitn.learning.causal_lm.tokenizer import load_tokenizer
-from daitn.learning.engine import mixed_precision
+from daitn.learning.engine import is_mixed, mixed_precision
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-__all__ = ["Adapted", "import_pretrained", "load_adapted"]
+__all__ = ["Adapted", "adapt", "import_pretrained", "load_adapted"]
 
 _ADAPTER_SCALE = 2
 """alpha / rank: the usual choice of the paper's successors and of peft's examples."""
@@ -138,7 +138,7 @@ class Adapted:
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """See `LanguageModel.hidden`."""
         # A mask with four dimensions is used as it is.
-        with mixed_precision(self.device):
+        with mixed_precision(self.device, self._network.dtype):
             states: Tensor = self._network.base_model(
                 input_ids=tokens,
                 position_ids=positions,
@@ -149,7 +149,7 @@ class Adapted:
 
     def following(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """See `LanguageModel.following`."""
-        with mixed_precision(self.device):
+        with mixed_precision(self.device, self._network.dtype):
             read = self._network.base_model(
                 input_ids=tokens[None].to(self.device), past_key_values=memory, use_cache=True
             )
@@ -157,7 +157,7 @@ class Adapted:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageModel.logits`."""
-        with mixed_precision(self.device):
+        with mixed_precision(self.device, self._network.dtype):
             scores: Tensor = self._network.get_output_embeddings()(hidden)
         return scores
 
@@ -175,7 +175,6 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     `InvalidInput` if the parts do not have the configured shape, and `Corrupt`.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from peft import inject_adapter_in_model
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
@@ -192,19 +191,31 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     _set(network, read_tensors(model / BASE))
     if network.dtype == torch.float16 and device.type == "cpu":
         network.float()  # Small gradients would vanish.
+    adapted = adapt(network, _end_token(facts), settings)
+    if (model / ADAPTER).is_file():
+        _fill(adapted, model / ADAPTER)
+    network.to(device)
+    if is_mixed(device, network.dtype):
+        for layer in network.modules():
+            # Or each adapter would get a float32 copy of its input, and multiply in bfloat16.
+            layer.cast_input_dtype_enabled = False
+    return adapted
+
+
+def adapt(network: Any, end: int | None, settings: CausalLmConfig) -> Adapted:
+    """Give a network adapters that change nothing yet, the same at every site."""
+    from peft import inject_adapter_in_model
+
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # Every site creates the same initial adapters.
+        torch.manual_seed(0)
         # Without dropout, so that the same visit gives the same model.
         network = inject_adapter_in_model(_lora(network, settings), network).eval()
-    adapted = Adapted(network, _end_token(facts))
+    adapted = Adapted(network, end)
     for weight in adapted.trainable().values():
         # The steps of an optimiser are too small for shorter numbers.
         weight.data = weight.data.float()
-    if (model / ADAPTER).is_file():
-        _fill(adapted, model / ADAPTER)
     if settings.gradient_checkpointing:
         _keep_little(network)
-    network.to(device)
     return adapted
 
 
@@ -234,7 +245,7 @@ def _keep_little(network: Any) -> None:
 
 def _made(make: Any, architecture: Any) -> Any:
     try:
-        return make(architecture, attn_implementation="sdpa")
+        return make(architecture)
     except Exception as error:  # Each architecture checks in its own way.
         raise InvalidInput(
             f"the architecture cannot be built: {str(error)[:300]}",

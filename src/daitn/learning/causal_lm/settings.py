@@ -35,15 +35,19 @@ ADAPTER = "adapter.safetensors"
 """Part: the low-rank adapters trained on top of an imported model."""
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_BYTES_PER_NUMBER = 4
+_HELD_BYTES = {"float32": 4, "bfloat16": 2, "float16": 4}
+"""Bytes per number in memory: processors compute in float32 what is stored in float16."""
+_BYTES_PER_ADAPTER = 4
+_BYTES_PER_TRAINED = 20
+"""A float32 weight, its gradient, two moments, and the weight that arrived."""
+_BYTES_PER_SCORE = 12
+"""Of a token of the vocabulary: its logarithm, and two gradients while they are computed."""
 _TOKENIZER_BYTES_PER_ENTRY = 65
 """Measured: a tokenizer of 4,000 entries learnt on MedQuAD takes 260 kB."""
 _QUESTIONS_PER_ANSWER = 5
 """Questions read behind one answer; the median disease at a MedQuAD institute has 4 or 5."""
 LARGEST_GROUP = 6
 """Records per group; work grows with its square. GARD, the broadest large site, has six labels."""
-_FLOPS_PER_WEIGHT = 6
-"""Per weight and token, forward and backward: Kaplan et al. 2020, arXiv:2001.08361, section 2.1."""
 
 
 _BOUNDS = {
@@ -151,29 +155,50 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def footprint(settings: CausalLmConfig) -> Footprint:
-    """Estimate what a model needs, from its shape alone."""
-    width = settings.width
-    per_layer = 12 * width * width + 2 * width
-    formed = settings.vocabulary * width + settings.layers * per_layer + width
+    """Estimate what a model needs, from its shape and that of its examples.
+
+    Operations per weight and token: 2 forward, 2 for the gradient of its input and 2 for its own,
+    as in Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
+    """
+    width, layers = settings.width, settings.layers
+    formed = settings.vocabulary * width + layers * (12 * width * width + 2 * width) + width
     weights = settings.base_parameters or formed
-    adapters = settings.layers * settings.adapter_rank * 18 * width
-    trained = adapters if settings.base else weights
-    tokens = (
-        settings.answer_tokens
-        + _QUESTIONS_PER_ANSWER * (settings.question_tokens + 2)
-        + settings.generation_share * (settings.answer_tokens + settings.question_tokens)
+    inside = settings.adapted_parameters or layers * 12 * width * width
+    widths = settings.adapted_widths or layers * 16 * width
+    adapters = settings.adapter_rank * widths if settings.base else 0
+    own = adapters or weights
+    forward_again = 2 if settings.gradient_checkpointing else 0
+    # Nobody asks for the gradient of a frozen weight.
+    of_weight = (4 if settings.base else 6) + forward_again
+    question = settings.question_tokens + 2
+    row = settings.answer_tokens + _QUESTIONS_PER_ANSWER * question
+    spoken = settings.generation_share * (settings.answer_tokens + settings.question_tokens)
+    tokens, scored = row + spoken, _QUESTIONS_PER_ANSWER * (question - 1) + spoken
+    attended = 6 * (2 + forward_again) * row * width * layers
+    flops = (
+        tokens * (of_weight * inside + (6 + forward_again) * adapters + attended)
+        + scored * (of_weight - forward_again) * settings.vocabulary * width
     )
-    # An imported model may have wider blocks than ours.
-    inside = max(settings.layers * 24 * width, 2 * settings.base_parameters / width)
-    numbers_per_token = inside + 3 * settings.vocabulary
-    row = settings.answer_tokens + LARGEST_GROUP * (settings.question_tokens + 2)
-    activations = settings.batch * (tokens * numbers_per_token + row * row)
+    piece = max(settings.batch / settings.gradient_accumulation, _QUESTIONS_PER_ANSWER)
+    number = NUMBER_BYTES[settings.base_dtype]
+    held = _HELD_BYTES[settings.base_dtype]
+    # Inputs of layers and of what stands between them; normalisation works in float32.
+    kept = 1.1 * held * widths + 8 * width * layers
+    heads = _BYTES_PER_SCORE * scored * settings.vocabulary
+    if settings.gradient_checkpointing:
+        activations = tokens * held * width * layers + max(heads, tokens * kept / layers)
+    else:
+        activations = tokens * kept + heads
     return Footprint(
-        parameters=weights + (adapters if settings.base else 0),
-        flops_per_example=_FLOPS_PER_WEIGHT * weights * tokens,
-        # Weights, and for trained ones also gradient, two moments and the incoming copy.
-        memory_bytes=int(_BYTES_PER_NUMBER * (weights + 4 * trained + activations)),
-        size_bytes=_BYTES_PER_NUMBER * (weights + (adapters if settings.base else 0))
+        parameters=weights + adapters,
+        flops_per_example=flops,
+        memory_bytes=int(
+            held * (weights if settings.base else 0)
+            + _BYTES_PER_TRAINED * own
+            + min(piece, settings.batch) * activations
+        ),
+        size_bytes=number * weights
+        + _BYTES_PER_ADAPTER * adapters
         + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
         learning=_learning(settings),
     )
