@@ -21,6 +21,7 @@ from daitn.learning.causal_lm.settings import (
     ADAPTER,
     BASE,
     BASE_CONFIG,
+    CHAT,
     TOKENIZER,
     WEIGHTS,
     CausalLmConfig,
@@ -97,8 +98,9 @@ def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> 
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     _save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
     if settings.base:
-        for name in (BASE, BASE_CONFIG, TOKENIZER):
-            carry(came_from / name, out / name)
+        for name in (BASE, BASE_CONFIG, TOKENIZER, CHAT):
+            if (came_from / name).is_file():
+                carry(came_from / name, out / name)
     else:
         model.tokenizer.save(str(out / TOKENIZER))
 

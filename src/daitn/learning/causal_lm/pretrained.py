@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from daitn.learning.answering.protocol import Room
 from daitn.learning.causal_lm.architecture import check_shape, read_description, shape
+from daitn.learning.causal_lm.chat import chat_of_folder, read_chat
+from daitn.learning.causal_lm.placing import Place, placed
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
     BASE,
     BASE_CONFIG,
+    CHAT,
     TOKENIZER,
     CausalLmConfig,
 )
@@ -28,7 +35,7 @@ from daitn.learning.causal_lm.tokenizer import load_tokenizer
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
-__all__ = ["Adapted", "import_pretrained", "load_adapted"]
+__all__ = ["Adapted", "Answerer", "import_pretrained", "load_adapted", "load_answering"]
 
 _ADAPTER_SCALE = 2
 """alpha / rank: the usual choice of the paper's successors and of peft's examples."""
@@ -38,6 +45,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     """Turn a model folder into the parts of a model, in the empty folder `out`.
 
     Needs what `save_pretrained` writes: `config.json`, `*.safetensors`, and a `tokenizer.json`.
+    Chat templates and special tokens are taken along.
     Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file,
     `InvalidInput` for an architecture that sites do not build, and `Corrupt` for weights or a
     tokenizer that do not belong to it.
@@ -59,13 +67,16 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     save_file(weights, out / BASE, metadata={"format": "pt"})
     (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
+    chat = chat_of_folder(folder, facts.get("eos_token_id"))
+    (out / CHAT).write_bytes(msgspec.json.format(msgspec.json.encode(chat)))
+    read_chat(out, sizes["vocabulary"])
     parameters = sum(weight.numel() for weight in weights.values())
     config = {"base": BASE, "base_parameters": parameters, **sizes}
     CausalLmConfig.of(config)
     return config
 
 
-def _opened(folder: Path) -> Any:
+def _opened(folder: Path, **how: object) -> Any:
     """The network as read by transformers, which also knows older names of weights."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM
@@ -73,7 +84,7 @@ def _opened(folder: Path) -> Any:
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
         network, facts = read(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
         )
     except OSError as error:
         raise _absent(folder / "model.safetensors") from error
@@ -132,11 +143,63 @@ def load_adapted(model: Path, settings: CausalLmConfig) -> Adapted:
     before description, weights and configuration agree. Raises `NotFound` for a missing part,
     `InvalidInput` if the parts do not have the configured shape, and `Corrupt`.
     """
+    import torch
+
+    facts, make, architecture = _checked(model, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # Every site creates the same initial adapters.
+        network = _made(make, architecture)
+        _set(network, read_tensors(model / BASE))
+        network = _with_adapters(network, settings)
+    adapted = Adapted(network, _end_token(facts))
+    if (model / ADAPTER).is_file():
+        _fill(adapted, model / ADAPTER)
+    return adapted
+
+
+class Answerer(NamedTuple):
+    """A network that only answers."""
+
+    network: Any
+    """Of transformers."""
+    adapted: Adapted
+    place: Place
+
+
+def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answerer:
+    """As `load_adapted`, to answer with: where there is room for it, its adapters merged into its
+    weights. Raises also `StorageFull`."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    facts, _, architecture = _checked(model, settings)
+    place = placed(settings.base_parameters, _stored(model / BASE), room)
+    with tempfile.TemporaryDirectory() as folder:
+        # The form that transformers loads, one weight after the other, from the file itself.
+        Path(folder, "config.json").write_text(json.dumps(architecture.to_dict()))
+        os.symlink((model / BASE).absolute(), Path(folder, "model.safetensors"))
+        network = _opened(Path(folder), dtype=place.dtype, attn_implementation="sdpa").eval()
+    for name, weight in network.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise Corrupt(f"{BASE}: {name} has values that are not finite", field=BASE)
+    adapted = Adapted(network, _end_token(facts))
+    if (model / ADAPTER).is_file():
+        adapted = Adapted(_with_adapters(network, settings), adapted.end)
+        _fill(adapted, model / ADAPTER)
+        for part in network.modules():
+            if isinstance(part, BaseTunerLayer):
+                part.merge()
+    for weight in network.parameters():
+        weight.requires_grad_(False)
+    network.to(place.device)
+    return Answerer(network, adapted, place)
+
+
+def _checked(model: Path, settings: CausalLmConfig) -> tuple[dict[str, Any], Any, Any]:
+    """The description of a network, how to make it, and of what, once its parts agree."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
-    from peft import LoraConfig, inject_adapter_in_model
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.pytorch_utils import Conv1D
 
     if not (model / BASE_CONFIG).is_file():
         raise NotFound(f"no part {model / BASE_CONFIG}", field=BASE_CONFIG, fix="fetch it again")
@@ -146,23 +209,33 @@ def load_adapted(model: Path, settings: CausalLmConfig) -> Adapted:
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
         _check_header(read_header(model / BASE), _made(make, architecture), settings)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # Every site creates the same initial adapters.
-        network = _made(make, architecture)
-        _set(network, read_tensors(model / BASE))
-        lora = LoraConfig(
-            r=settings.adapter_rank,
-            lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
-            target_modules="all-linear",
-            fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
-            task_type="CAUSAL_LM",
-        )
-        # Without dropout, so that the same visit gives the same model.
-        network = inject_adapter_in_model(lora, network).eval()
-    adapted = Adapted(network, _end_token(facts))
-    if (model / ADAPTER).is_file():
-        _fill(adapted, model / ADAPTER)
-    return adapted
+    return facts, make, architecture
+
+
+def _with_adapters(network: Any, settings: CausalLmConfig) -> Any:
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
+
+    lora = LoraConfig(
+        r=settings.adapter_rank,
+        lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
+        target_modules="all-linear",
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
+        task_type="CAUSAL_LM",
+    )
+    # Without dropout, so that the same visit gives the same model.
+    return inject_adapter_in_model(lora, network).eval()
+
+
+def _stored(path: Path) -> Any:
+    """The number type of most weights in a file."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        kinds = Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+    ((kind, _),) = kinds.most_common(1)
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get(kind, torch.float32)
 
 
 def _made(make: Any, architecture: Any) -> Any:
@@ -236,8 +309,9 @@ def _additive(mask: Tensor, dtype: Any) -> Tensor:
     import torch
 
     # Padding sees nothing; let it see itself, or its softmax would have no terms.
-    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool)
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+    nothing = torch.zeros(seen.shape, dtype=dtype, device=mask.device)
+    return nothing.masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def _end_token(facts: dict[str, Any]) -> int | None:

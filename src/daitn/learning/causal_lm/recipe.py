@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from daitn.learning.answering.protocol import Generator
+from daitn.learning.answering.protocol import Generator, Room
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
 from daitn.learning.recipe import (
@@ -133,7 +133,15 @@ class CausalLm:
 
     def open(self, model: Path, config: Config) -> Generator:
         """See `Answering.open`."""
+        return self.host(model, config, Room())
+
+    def host(self, model: Path, config: Config, room: Room) -> Generator:
+        """See `Hosting.host`."""
         settings = CausalLmConfig.of(config)
+        if settings.base:
+            from daitn.learning.causal_lm.conversing import PretrainedGenerator
+
+            return PretrainedGenerator(model, settings, room)
         from daitn.learning.causal_lm import models
         from daitn.learning.causal_lm.speaking import CausalGenerator
 

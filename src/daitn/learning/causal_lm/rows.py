@@ -40,6 +40,11 @@ class Rows(msgspec.Struct, frozen=True):
     mask: Tensor
     """Boolean, batch x 1 x to x from: what each token sees."""
 
+    def on(self, device: torch.device) -> Rows:
+        """The same, where a network is."""
+        parts = (self.tokens, self.positions, self.segments, self.mask)
+        return Rows(*(part.to(device) for part in parts))
+
 
 def tensors(rows: Sequence[TokenRow]) -> Rows:
     """Lay rows out as a padded batch."""
@@ -83,7 +88,7 @@ def continuation_scores(network: LanguageModel, rows: Rows) -> tuple[Tensor, Ten
     most = int(segments.max())
     row, column = scored.nonzero(as_tuple=True)
     cell = row * most + segments[row, column] - 1
-    empty = torch.zeros(segments.shape[0] * most)
+    empty = torch.zeros(segments.shape[0] * most, device=hidden.device)
     scores = empty.index_add(0, cell, log_likelihoods)
     lengths = empty.index_add(0, cell, torch.ones_like(log_likelihoods))
     return scores.view(-1, most), lengths.view(-1, most), hidden

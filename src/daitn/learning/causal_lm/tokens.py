@@ -119,6 +119,18 @@ class Codec:
         """As `prompt`, of the whole question."""
         return [*self._marks.question, *self.whole(text), *self._marks.answer]
 
+    def turn(self, role: str, said: list[int]) -> list[int]:
+        """A turn of a conversation whose text is `said`; a question and its answer, as trained."""
+        if role == "user":
+            return [*self._marks.question, *said]
+        if role == "assistant":
+            return [*self._marks.answer, *said, *self._marks.end]
+        return said
+
+    def before_answer(self, tokens: list[int]) -> list[int]:
+        """A conversation that continues with an answer."""
+        return [*tokens, *self._marks.answer]
+
     def whole(self, text: str) -> list[int]:
         """A text, not cut."""
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
