@@ -25,7 +25,11 @@ CHAT_TEMPLATE = (
 
 
 def write_folder(
-    folder: Path, *, context: int = 256, template: str | None = CHAT_TEMPLATE, dtype: str = "float32"
+    folder: Path,
+    *,
+    context: int = 256,
+    template: str | None = CHAT_TEMPLATE,
+    dtype: str = "float32",
 ) -> None:
     """As `save_pretrained` leaves a model that reads `context` tokens."""
     import torch

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +75,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     return config
 
 
-def _opened(folder: Path, **how: object) -> Any:
+def _opened(folder: Path) -> Any:
     """The network as read by transformers, which also knows older names of weights."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM
@@ -84,7 +83,7 @@ def _opened(folder: Path, **how: object) -> Any:
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
         network, facts = read(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except OSError as error:
         raise _absent(folder / "model.safetensors") from error
@@ -172,16 +171,17 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    facts, _, architecture = _checked(model, settings)
+    facts, make, architecture = _checked(model, settings)
     place = placed(settings.base_parameters, _stored(model / BASE), room)
-    with tempfile.TemporaryDirectory() as folder:
-        # The form that transformers loads, one weight after the other, from the file itself.
-        Path(folder, "config.json").write_text(json.dumps(architecture.to_dict()))
-        os.symlink((model / BASE).absolute(), Path(folder, "model.safetensors"))
-        network = _opened(Path(folder), dtype=place.dtype, attn_implementation="sdpa").eval()
-    for name, weight in network.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise Corrupt(f"{BASE}: {name} has values that are not finite", field=BASE)
+    with torch.device("meta"):
+        kind: Any = type(_made(make, architecture))
+    network = kind.from_pretrained(
+        None,
+        config=architecture,
+        state_dict=read_tensors(model / BASE),
+        dtype=place.dtype,
+        attn_implementation="sdpa",
+    ).eval()
     adapted = Adapted(network, _end_token(facts))
     if (model / ADAPTER).is_file():
         adapted = Adapted(_with_adapters(network, settings), adapted.end)
