@@ -84,7 +84,7 @@ def test_adapters_are_float32_on_any_base(imported: Import, tmp_path: Path, dtyp
     settings = CausalLmConfig.of(config)
     model = models.load(parts, settings)
     assert {weight.dtype for weight in model.network.trainable().values()} == {torch.float32}
-    models.save(model, settings, tmp_path)
+    models.save(model, settings, parts, tmp_path)
     assert {tensor.dtype for tensor in load_file(tmp_path / "adapter.safetensors").values()} == {
         torch.float32
     }

@@ -196,9 +196,17 @@ def test_visits_of_different_lengths_draw_differently(tmp_path: Path) -> None:
     gate, key = Disclosure("data set records", 10), SigningKey.of(bytes(32))
     model = ModelRef(manifest=Digest("a" * 64), size_bytes=1, holders=())
     work = VisitWork(
-        visit=VisitId("a-1.1"), job=JobId("a-1"), recipe="classifier", config=dict(config(1e-3)), seed=5,
-        owner="acme", dataset="records", examples=20, model=model, previous=(),
-    )  # fmt: skip
+        visit=VisitId("a-1.1"),
+        job=JobId("a-1"),
+        recipe="classifier",
+        seed=5,
+        config=dict(config(1e-3)),
+        owner="acme",
+        dataset="records",
+        examples=20,
+        model=model,
+        previous=(),
+    )
 
     def drawn(seed: int, examples: int) -> int:
         return gate.drawn(msgspec.structs.replace(work, seed=seed, examples=examples), key)

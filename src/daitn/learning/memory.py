@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["free_bytes", "total_bytes"]
+__all__ = ["free_bytes", "own_bytes", "total_bytes"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,6 +31,12 @@ def free_bytes() -> int:
         return free
     read = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
     return max(0, min(free, limit - used + read))
+
+
+def own_bytes() -> int:
+    """What this process takes, as far as it shares it with nobody."""
+    used = psutil.Process().memory_info()
+    return int(used.rss - used.shared)
 
 
 def _limit() -> int | None:

@@ -4,6 +4,7 @@
 
     DaitnError                a promise was broken; carries problem, field and fix
     ├── InvalidInput          an intent, a node file, a recipe configuration or data is malformed
+    │   └── ContextExceeded   a question is longer than a model reads
     ├── NotFound              no such job, site, model, recipe or file
     ├── Infeasible            no route can satisfy an intent as it stands
     ├── Refused               a data owner's policy says no
@@ -27,6 +28,7 @@ from daitn.objects.text import without_folders
 
 __all__ = [
     "KINDS",
+    "ContextExceeded",
     "Corrupt",
     "DaitnError",
     "ErrorReport",
@@ -63,6 +65,10 @@ class DaitnError(Exception):
 
 class InvalidInput(DaitnError):
     """An intent, a file, a recipe configuration or data is malformed."""
+
+
+class ContextExceeded(InvalidInput):
+    """A question has more tokens than a model reads."""
 
 
 class NotFound(DaitnError):
@@ -137,7 +143,11 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
         return kind(self.problem, field=self.field, fix=self.fix)
 
 
-KINDS: tuple[type[DaitnError], ...] = (*DaitnError.__subclasses__(), *WorkFailed.__subclasses__())
+KINDS: tuple[type[DaitnError], ...] = (
+    *DaitnError.__subclasses__(),
+    *InvalidInput.__subclasses__(),
+    *WorkFailed.__subclasses__(),
+)
 """All that cross the network under their own names."""
 
 

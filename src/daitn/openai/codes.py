@@ -20,6 +20,11 @@ class ErrorCode(NamedTuple):
 
 CODES: Final = (
     ErrorCode(400, "invalid_request", "The request is malformed; `param` names the field."),
+    ErrorCode(
+        400,
+        "context_length_exceeded",
+        "From a facility: the prompt has more tokens than the model reads.",
+    ),
     ErrorCode(400, "infeasible", "No deployment meets the constraints."),
     ErrorCode(
         401, "invalid_api_key", "The key is missing or unknown, or the token does not hold here."

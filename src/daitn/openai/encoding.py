@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -41,6 +43,30 @@ class RequestInfo(Protocol):
     def created_s(self) -> int: ...
 
 
+class TextToken(Protocol):
+    """A token of an answer."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def whole(self) -> bool: ...
+    @property
+    def top(self) -> Sequence[TextToken]: ...
+
+
+class Call(Protocol):
+    """A tool that an answer asks for."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def arguments(self) -> str: ...
+
+
 class TextPiece(Protocol):
     """A piece of an answer."""
 
@@ -50,14 +76,26 @@ class TextPiece(Protocol):
     def logprob(self) -> float: ...
     @property
     def tokens(self) -> int: ...
+    @property
+    def each(self) -> Sequence[TextToken]: ...
+    @property
+    def calls(self) -> Sequence[Call]: ...
 
 
-def piece_event(query: RequestInfo, piece: TextPiece, first: bool, logprobs: bool) -> bytes:
-    """A piece of a streamed answer, as an event."""
+def piece_event(
+    query: RequestInfo, piece: TextPiece, first: bool, logprobs: bool, *, calls_before: int = 0
+) -> bytes:
+    """A piece of a streamed answer, as an event; `calls_before`: how many tools were asked for
+    before it."""
     choice: dict[str, Any] = {"text": piece.text}
     if query.api is Api.CHAT:
-        role = {"role": "assistant"} if first else {}
-        choice = {"delta": {**role, "content": piece.text}}
+        delta: dict[str, Any] = {"role": "assistant"} if first else {}
+        if piece.text or not piece.calls:
+            delta["content"] = piece.text
+        if piece.calls:
+            calls = enumerate(piece.calls, calls_before)
+            delta["tool_calls"] = [{"index": index, **_call(call)} for index, call in calls]
+        choice = {"delta": delta}
     return _event(query, {**choice, "logprobs": _logprobs(query, [piece], logprobs)}, None)
 
 
@@ -80,7 +118,10 @@ def completion(
     text = "".join(piece.text for piece in pieces)
     content: dict[str, Any] = {"text": text}
     if query.api is Api.CHAT:
-        content = {"message": {"role": "assistant", "content": text}}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls := [_call(call) for piece in pieces for call in piece.calls]:
+            message |= {"content": text or None, "tool_calls": calls}
+        content = {"message": message}
     tokens_out = sum(piece.tokens for piece in pieces)
     choice = {
         "index": 0,
@@ -97,16 +138,27 @@ def completion(
     )
 
 
-def embeddings(query: RequestInfo, vectors: list[list[float]], tokens_in: int) -> bytes:
-    """One vector per text."""
+def embeddings(
+    query: RequestInfo, vectors: list[list[float]], tokens_in: int, *, packed: bool = False
+) -> bytes:
+    """One vector per text; `packed`: in base64, of floats of four bytes, little-endian."""
     data = [
-        {"object": "embedding", "index": index, "embedding": vector}
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if packed else vector}
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens_in, "total_tokens": tokens_in}
     return msgspec.json.encode(
         {"object": "list", "data": data, "model": query.model, "usage": usage}
     )
+
+
+def _packed(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _event(query: RequestInfo, choice: dict[str, Any], reason: str | None) -> bytes:
@@ -134,15 +186,35 @@ def _usage(tokens_in: int, tokens_out: int) -> dict[str, int]:
 def _logprobs(
     query: RequestInfo, pieces: Sequence[TextPiece], enabled: bool
 ) -> dict[str, Any] | None:
-    if not enabled:
+    if not enabled or not pieces:
         return None
+    tokens: list[TextToken] = []
+    for piece in pieces:
+        # A piece whose tokens are not known stands for one.
+        tokens += piece.each or [_Token(piece.text, piece.logprob)]
     if query.api is Api.COMPLETIONS:
         return {
-            "tokens": [piece.text for piece in pieces],
-            "token_logprobs": [piece.logprob for piece in pieces],
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [_likeliest(token) for token in tokens] if tokens[0].top else None,
         }
-    tokens: list[dict[str, Any]] = [
-        {"token": piece.text, "logprob": piece.logprob, "bytes": None, "top_logprobs": []}
-        for piece in pieces
+    content = [
+        {**_scored(token), "top_logprobs": [_scored(one) for one in token.top]} for token in tokens
     ]
-    return {"content": tokens}
+    return {"content": content}
+
+
+def _likeliest(token: TextToken) -> dict[str, float]:
+    return {one.text: one.logprob for one in token.top}
+
+
+def _scored(token: TextToken) -> dict[str, Any]:
+    read = list(token.text.encode()) if token.whole else None
+    return {"token": token.text, "logprob": token.logprob, "bytes": read}
+
+
+class _Token(NamedTuple):
+    text: str
+    logprob: float
+    whole: bool = False
+    top: tuple[TextToken, ...] = ()

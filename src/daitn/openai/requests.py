@@ -7,7 +7,7 @@ byte for byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -36,6 +36,9 @@ Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
 Prompt = str | list[str | int | list[int]]
 """One text or several; each may be given as tokens."""
 _PositiveCount = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+_Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
+_Bias = Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
 _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
@@ -50,19 +53,22 @@ class Part(msgspec.Struct):
     image_url: msgspec.Raw = NOTHING
 
 
-class Message(msgspec.Struct):
-    """One turn of a chat."""
-
+class _Said(msgspec.Struct):
     role: str
     content: str | list[Part] | None = None
-    tool_calls: msgspec.Raw = NOTHING
-    function_call: msgspec.Raw = NOTHING
 
     @property
     def text(self) -> str:
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content or () if part.text)
+
+
+class Message(_Said):
+    """One turn of a chat."""
+
+    tool_calls: msgspec.Raw = NOTHING
+    function_call: msgspec.Raw = NOTHING
 
 
 class ModelFields(msgspec.Struct):
@@ -90,17 +96,16 @@ class Query(ModelFields):
     seed: int | None = None
     logprobs: bool | int | None = None
     stream_options: Any = None
+    tools: msgspec.Raw = NOTHING
+    functions: msgspec.Raw = NOTHING
+    response_format: msgspec.Raw = NOTHING
+    modalities: msgspec.Raw = NOTHING
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream shall end with its token counts."""
         options = self.stream_options
         return isinstance(options, dict) and options.get("include_usage") is True
-
-    tools: msgspec.Raw = NOTHING
-    functions: msgspec.Raw = NOTHING
-    response_format: msgspec.Raw = NOTHING
-    modalities: msgspec.Raw = NOTHING
 
 
 class StreamOptions(msgspec.Struct):
@@ -109,16 +114,31 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
-class ResponseFormat(msgspec.Struct):
-    """The form of the answer."""
+class CalledFunction(msgspec.Struct):
+    """What an assistant asked of a tool."""
 
-    type: str = "text"
+    name: str
+    arguments: str = "{}"
+
+
+class Call(msgspec.Struct):
+    """A tool that an assistant asked for."""
+
+    function: CalledFunction
+    id: str = ""
+
+
+class Turn(_Said):
+    """One turn of a chat, with its calls of tools."""
+
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
 
 
 class GenerationRequest(msgspec.Struct):
     """The fields that a model placed by the network reads, narrower than OpenAI's."""
 
-    messages: Annotated[list[Message], msgspec.Meta(max_length=10_000)] = []
+    messages: Annotated[list[Turn], msgspec.Meta(max_length=10_000)] = []
     prompt: str | list[str] = ""
     input: str | list[str] = ""
     max_tokens: _PositiveCount | None = None
@@ -127,11 +147,19 @@ class GenerationRequest(msgspec.Struct):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     logprobs: bool | int | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, msgspec.Meta(ge=1)] | None = None
     stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=4)] | None = None
     top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
-    tools: list[msgspec.Raw] | None = None
-    response_format: ResponseFormat | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31)] | None = None
+    min_p: _Share | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None
+    logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=1024)] | None = None
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**20)] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=1024)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:

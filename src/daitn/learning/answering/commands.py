@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.learning.answering.protocol import Piece, Question
+from daitn.learning.answering.protocol import Facts, Piece, Question, Room
 from daitn.learning.child.frames import Ready
 from daitn.objects.errors import ErrorReport
 
@@ -35,6 +35,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
     recipe: str
     model: str
     config: dict[str, object]
+    room: Room
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
@@ -62,6 +63,8 @@ Command = Load | Generate | Embed | Cancel
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """The model answers from now on."""
+
+    facts: Facts
 
 
 class Working(msgspec.Struct, frozen=True, kw_only=True, tag="working"):

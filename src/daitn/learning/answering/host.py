@@ -10,7 +10,7 @@ from pathlib import Path
 from daitn.learning import memory
 from daitn.learning.answering.commands import Load
 from daitn.learning.answering.hosted import AnsweringProcess, Generation, HostedModel
-from daitn.learning.answering.protocol import Question
+from daitn.learning.answering.protocol import Facts, Question, Room
 from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Config
 from daitn.learning.sandbox.policy import Limits, Sandbox
@@ -57,18 +57,27 @@ class AnsweringHost:
         return 0 if model is None else model.pid
 
     async def load(
-        self, name: str, recipe: str, folder: Path, config: Config, *, size_bytes: int = 0
-    ) -> None:
-        """Load the model in `folder`, the only data that its process may read.
+        self,
+        name: str,
+        recipe: str,
+        folder: Path,
+        config: Config,
+        *,
+        size_bytes: int = 0,
+        slots: int = 1,
+    ) -> Facts:
+        """Load the model in `folder`, the only data that its process may read, to be asked `slots`
+        questions at the same time. What it says of itself.
 
         Raises what the recipe raises, `WorkFailed`, and `StorageFull` unless there is memory for
         its `size_bytes`.
         """
-        load = Load(number=0, recipe=recipe, model=str(folder), config=dict(config))
+        limits = self._sandbox.limits
+        memory_bytes = limits.memory_bytes and limits.memory_bytes + _SIZES * size_bytes
+        room = Room(memory_bytes=memory_bytes, slots=slots)
+        load = Load(number=0, recipe=recipe, model=str(folder), config=dict(config), room=room)
 
         async def start() -> AnsweringProcess:
-            limits = self._sandbox.limits
-            memory_bytes = limits.memory_bytes and limits.memory_bytes + _SIZES * size_bytes
             return await AnsweringProcess.start(
                 self._threads,
                 await fences(self._sandbox),
@@ -81,6 +90,7 @@ class AnsweringHost:
         with self._memory_for(name, size_bytes):
             await model.open()
         self._models[name] = model
+        return model.facts
 
     async def unload(self, name: str) -> None:
         """Unload a model, if it is loaded; its answers in progress fail."""

@@ -24,7 +24,7 @@ from daitn.learning.answering.commands import (
     Reply,
     Working,
 )
-from daitn.learning.answering.protocol import Piece, Question
+from daitn.learning.answering.protocol import Facts, Piece, Question
 from daitn.learning.child.outside import ChildProcess
 from daitn.learning.pulse import MOST_SILENT_S, Pulse, processor_s
 from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput, WorkFailed
@@ -88,6 +88,8 @@ class HostedModel:
         self._settled = asyncio.Event()
         """Set unless a process is about to come."""
         self._running: asyncio.Task[None] | None = None
+        self.facts = Facts()
+        """What it says of itself, once it is open."""
 
     async def open(self) -> None:
         """Load it. Raises what its recipe raises, and `WorkFailed`."""
@@ -186,6 +188,7 @@ class HostedModel:
                 raise reply.error.error()
             if not isinstance(reply, Loaded):
                 raise WorkFailed("the answering worker spoke of something else than its model")
+            self.facts = reply.facts
         except BaseException:
             await process.kill()
             raise

@@ -32,10 +32,17 @@ from daitn.learning.answering.commands import (
     Reply,
     Working,
 )
-from daitn.learning.answering.protocol import Answering, Generator, Piece
+from daitn.learning.answering.protocol import (
+    Answering,
+    Describing,
+    Facts,
+    Generator,
+    Hosting,
+    Piece,
+)
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.inside import error_report, send, serve
-from daitn.objects.errors import DaitnError, NotFound
+from daitn.objects.errors import ContextExceeded, DaitnError, NotFound
 
 __all__ = ["main"]
 
@@ -62,6 +69,7 @@ class _Service:
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
         self._generator: Generator | None = None
+        self._facts = Facts()
         self._answers: dict[int, Iterator[Reply | None]] = {}
         self._told_s = 0.0
 
@@ -94,8 +102,15 @@ class _Service:
             recipe = registry.load(command.recipe)
             if not isinstance(recipe, Answering):
                 raise NotFound(f"models of recipe {command.recipe} do not answer", field="recipe")
-            self._generator = recipe.open(Path(command.model), command.config)
-            self._send(Loaded())
+            model = Path(command.model)
+            self._generator = (
+                recipe.host(model, command.config, command.room)
+                if isinstance(recipe, Hosting)
+                else recipe.open(model, command.config)
+            )
+            if isinstance(self._generator, Describing):
+                self._facts = self._generator.facts
+            self._send(Loaded(facts=self._facts))
             return
         generator = self._generator
         assert generator is not None, "the node loads the model first"
@@ -103,8 +118,19 @@ class _Service:
             self._answers[command.number] = _embedded(command, generator)
             return
         question = command.question
-        most = min(question.max_tokens, generator.most_tokens)
         tokens = generator.length(question)
+        context = self._facts.context_tokens
+        if tokens >= context:
+            raise ContextExceeded(
+                f"this model's maximum context length is {context} tokens, and the prompt has "
+                f"{tokens}",
+                field="messages",
+                fix="shorten it",
+            )
+        most = min(generator.most_tokens, context - tokens)
+        if question.max_tokens is not None:
+            most = min(most, question.max_tokens)
+        question = msgspec.structs.replace(question, max_tokens=most)
         self._send(Accepted(number=command.number, tokens=tokens, most_tokens=most))
         self._answers[command.number] = _said(command.number, generator.answer(question))
 

@@ -19,6 +19,7 @@ from daitn.learning.causal_lm.settings import (
     ADAPTER,
     BASE,
     BASE_CONFIG,
+    CHAT,
     TOKENIZER,
     WEIGHTS,
     CausalLmConfig,
@@ -91,12 +92,13 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
     return Model(network.to(engine_device()), tokenizer, None, _seen(header))
 
 
-def save(model: Model, settings: CausalLmConfig, out: Path) -> tuple[str, ...]:
+def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> tuple[str, ...]:
     """Write the parts that training changes; returns the names of the others."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     _save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
     if settings.base:
-        return BASE, BASE_CONFIG, TOKENIZER
+        kept = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
+        return tuple(name for name in kept if (came_from / name).is_file())
     model.tokenizer.save(str(out / TOKENIZER))
     return ()
 

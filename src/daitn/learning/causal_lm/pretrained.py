@@ -12,19 +12,24 @@ import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from daitn.learning.answering.protocol import Room
 from daitn.learning.causal_lm.architecture import check_shape, read_description, shape
+from daitn.learning.causal_lm.chat import chat_of_folder, read_chat
+from daitn.learning.causal_lm.placing import Place, placed
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
     BASE,
     BASE_CONFIG,
+    CHAT,
     NUMBER_BYTES,
     TOKENIZER,
     CausalLmConfig,
@@ -37,7 +42,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-__all__ = ["Adapted", "adapt", "import_pretrained", "load_adapted"]
+__all__ = ["Adapted", "Answerer", "import_pretrained", "load_adapted", "load_answering"]
 
 _ADAPTER_SCALE = 2
 """alpha / rank: the usual choice of the paper's successors and of peft's examples."""
@@ -47,6 +52,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     """Turn a model folder into the parts of a model, in the empty folder `out`.
 
     Needs what `save_pretrained` writes: `config.json`, `*.safetensors`, and a `tokenizer.json`.
+    Chat templates and special tokens are taken along.
     Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file,
     `InvalidInput` for an architecture that sites do not build, and `Corrupt` for weights or a
     tokenizer that do not belong to it.
@@ -68,6 +74,9 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     save_file(weights, out / BASE, metadata={"format": "pt"})
     (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
+    chat = chat_of_folder(folder, facts.get("eos_token_id"))
+    (out / CHAT).write_bytes(msgspec.json.format(msgspec.json.encode(chat)))
+    read_chat(out, sizes["vocabulary"])
     parameters = sum(weight.numel() for weight in weights.values())
     config = {
         "base": BASE,
@@ -174,9 +183,69 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     before description, weights and configuration agree. Raises `NotFound` for a missing part,
     `InvalidInput` if the parts do not have the configured shape, and `Corrupt`.
     """
+    from transformers.initialization import no_init_weights
+
+    facts, make, architecture = _checked(model, settings)
+    with no_init_weights():
+        network = _made(make, architecture)
+    _set(network, read_tensors(model / BASE))
+    if network.dtype == torch.float16 and device.type == "cpu":
+        network.float()  # Small gradients would vanish.
+    adapted = adapt(network, _end_token(facts), settings)
+    if (model / ADAPTER).is_file():
+        _fill(adapted, model / ADAPTER)
+    if settings.gradient_checkpointing:
+        _keep_little(network)
+    network.to(device)
+    if is_mixed(device, network.dtype):
+        for layer in network.modules():
+            # Or each adapter would get a float32 copy of its input, and multiply in bfloat16.
+            layer.cast_input_dtype_enabled = False
+    return adapted
+
+
+class Answerer(NamedTuple):
+    """A network that only answers."""
+
+    network: Any
+    """Of transformers."""
+    adapted: Adapted
+    place: Place
+
+
+def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answerer:
+    """As `load_adapted`, to answer with: where there is room for it, its adapters merged into its
+    weights. Raises also `StorageFull`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    facts, make, architecture = _checked(model, settings)
+    place = placed(settings.base_parameters, getattr(torch, settings.base_dtype), room)
+    with torch.device("meta"):
+        kind: Any = type(_made(make, architecture))
+    network = kind.from_pretrained(
+        None,
+        config=architecture,
+        state_dict=read_tensors(model / BASE),
+        dtype=place.dtype,
+        attn_implementation="sdpa",
+    ).eval()
+    adapted = Adapted(network, _end_token(facts))
+    if (model / ADAPTER).is_file():
+        adapted = adapt(network, adapted.end, settings)
+        _fill(adapted, model / ADAPTER)
+        for part in network.modules():
+            if isinstance(part, BaseTunerLayer):
+                part.merge()
+    for weight in network.parameters():
+        weight.requires_grad_(False)
+    network.to(place.device)
+    return Answerer(network, adapted, place)
+
+
+def _checked(model: Path, settings: CausalLmConfig) -> tuple[dict[str, Any], Any, Any]:
+    """The description of a network, how to make it, and of what, once its parts agree."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
 
     if not (model / BASE_CONFIG).is_file():
         raise NotFound(f"no part {model / BASE_CONFIG}", field=BASE_CONFIG, fix="fetch it again")
@@ -186,20 +255,7 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
         _check_header(read_header(model / BASE), _made(make, architecture), settings)
-    with no_init_weights():
-        network = _made(make, architecture)
-    _set(network, read_tensors(model / BASE))
-    if network.dtype == torch.float16 and device.type == "cpu":
-        network.float()  # Small gradients would vanish.
-    adapted = adapt(network, _end_token(facts), settings)
-    if (model / ADAPTER).is_file():
-        _fill(adapted, model / ADAPTER)
-    network.to(device)
-    if is_mixed(device, network.dtype):
-        for layer in network.modules():
-            # Or each adapter would get a float32 copy of its input, and multiply in bfloat16.
-            layer.cast_input_dtype_enabled = False
-    return adapted
+    return facts, make, architecture
 
 
 def adapt(network: Any, end: int | None, settings: CausalLmConfig) -> Adapted:
@@ -214,8 +270,6 @@ def adapt(network: Any, end: int | None, settings: CausalLmConfig) -> Adapted:
     for weight in adapted.trainable().values():
         # The steps of an optimiser are too small for shorter numbers.
         weight.data = weight.data.float()
-    if settings.gradient_checkpointing:
-        _keep_little(network)
     return adapted
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from daitn.learning.answering.protocol import Generator
+from daitn.learning.answering.protocol import Generator, Room
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
 from daitn.learning.recipe import (
@@ -125,7 +125,7 @@ class CausalLm:
         trained = training.train(
             loaded, settings, pairs, examples, seed, watch, self._least_records
         )
-        carried = models.save(loaded, settings, out)
+        carried = models.save(loaded, settings, model, out)
         return msgspec.structs.replace(trained, carried=carried)
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
@@ -144,7 +144,15 @@ class CausalLm:
 
     def open(self, model: Path, config: Config) -> Generator:
         """See `Answering.open`."""
+        return self.host(model, config, Room())
+
+    def host(self, model: Path, config: Config, room: Room) -> Generator:
+        """See `Hosting.host`."""
         settings = CausalLmConfig.of(config)
+        if settings.base:
+            from daitn.learning.causal_lm.conversing import PretrainedGenerator
+
+            return PretrainedGenerator(model, settings, room)
         from daitn.learning.causal_lm import models
         from daitn.learning.causal_lm.speaking import CausalGenerator
 

@@ -15,6 +15,7 @@ __all__ = [
     "ADAPTER",
     "BASE",
     "BASE_CONFIG",
+    "CHAT",
     "LARGEST_GROUP",
     "NUMBER_BYTES",
     "TOKENIZER",
@@ -31,6 +32,8 @@ BASE = "base.safetensors"
 """Part: the frozen weights of an imported model. Never changes, so it travels once."""
 BASE_CONFIG = "base_config.json"
 """Part: the architecture of an imported model (a `config.json` of transformers)."""
+CHAT = "chat.json"
+"""Part: the chat template and the special tokens of an imported model."""
 ADAPTER = "adapter.safetensors"
 """Part: the low-rank adapters trained on top of an imported model."""
 

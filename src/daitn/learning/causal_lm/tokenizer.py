@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 from daitn.learning.causal_lm.settings import TOKENIZER
 from daitn.objects.errors import Corrupt, NotFound
 
-__all__ = ["MOST_TOKENIZER_BYTES", "load_tokenizer", "read_tokenizer"]
+__all__ = ["MOST_TOKENIZER_BYTES", "MOST_TOKEN_CHARS", "load_tokenizer", "read_tokenizer"]
 
 MOST_TOKENIZER_BYTES = 64 << 20
 """Twice as much as the largest in use, of 262,000 entries."""
 MOST_ENTRIES = 300_000
 _MOST_MERGES = 4 * MOST_ENTRIES
-_MOST_TOKEN_CHARS = 512
+MOST_TOKEN_CHARS = 512
 _MOST_COMPONENTS = 32
 """Normalizers, pre-tokenizers and decoders, nested ones included."""
 _MOST_GROWTH = 64
@@ -82,12 +82,12 @@ _DECODERS = frozenset(
 )
 _NESTED = ("normalizers", "pretokenizers", "decoders")
 
-Token = Annotated[str, msgspec.Meta(max_length=_MOST_TOKEN_CHARS)]
+Token = Annotated[str, msgspec.Meta(max_length=MOST_TOKEN_CHARS)]
 Id = Annotated[int, msgspec.Meta(ge=0, lt=MOST_ENTRIES)]
 Mark = Annotated[str, msgspec.Meta(max_length=16)]
 Vocabulary = Annotated[dict[Token, Id], msgspec.Meta(max_length=MOST_ENTRIES)]
 Merge = (
-    Annotated[str, msgspec.Meta(max_length=2 * _MOST_TOKEN_CHARS)]
+    Annotated[str, msgspec.Meta(max_length=2 * MOST_TOKEN_CHARS)]
     | Annotated[list[Token], msgspec.Meta(min_length=2, max_length=2)]
 )
 
@@ -120,7 +120,7 @@ class _Unigram(msgspec.Struct, tag="Unigram", forbid_unknown_fields=True):
 
 class _AddedToken(msgspec.Struct, forbid_unknown_fields=True):
     id: Id
-    content: Annotated[str, msgspec.Meta(min_length=1, max_length=_MOST_TOKEN_CHARS)]
+    content: Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_TOKEN_CHARS)]
     single_word: bool = False
     lstrip: bool = False
     rstrip: bool = False

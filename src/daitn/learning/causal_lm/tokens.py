@@ -115,19 +115,55 @@ class Codec:
         """The question as the start of a text that continues with its answer."""
         return [*self._asked(question), *self._marks.answer]
 
+    def asked(self, text: str) -> list[int]:
+        """As `prompt`, of the whole question."""
+        return [*self._marks.question, *self.whole(text), *self._marks.answer]
+
+    def turn(self, role: str, said: list[int]) -> list[int]:
+        """A turn of a conversation whose text is `said`; a question and its answer, as trained."""
+        if role == "user":
+            return [*self._marks.question, *said]
+        if role == "assistant":
+            return [*self._marks.answer, *said, *self._marks.end]
+        return said
+
+    def before_answer(self, tokens: list[int]) -> list[int]:
+        """A conversation that continues with an answer."""
+        return [*tokens, *self._marks.answer]
+
+    def whole(self, text: str) -> list[int]:
+        """A text, not cut."""
+        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return tokens
+
+    def text_alone(self, text: str) -> list[int]:
+        """As `answer`, not cut."""
+        return [*self._marks.answer, *self.whole(text)]
+
+    @property
+    def most_tokens(self) -> int:
+        """Length of the longest text that a model of its own sees when it is trained."""
+        cut = self._settings.question_tokens + self._settings.answer_tokens
+        return cut + len(self._marks.question) + len(self._marks.answer)
+
     def dialogue(self, question: str, answer: str) -> list[int]:
         """The question, then its answer; ended if the answer was not cut."""
         tokens = self._cut(answer, self._settings.answer_tokens)
         whole = len(tokens) < self._settings.answer_tokens
         return [*self.prompt(question), *tokens, *(self._marks.end if whole else ())]
 
-    def ends(self, token: int) -> bool:
-        """Whether this token ends a text."""
-        return token == self._marks.end[-1]
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return frozenset(self._marks.end[-1:])
 
     def text(self, tokens: list[int]) -> str:
         """The text of some tokens."""
         return self._tokenizer.decode(tokens)
+
+    def name(self, token: int) -> str:
+        """What the tokenizer calls a token."""
+        return self._tokenizer.id_to_token(token) or ""
 
     def _asked(self, text: str) -> list[int]:
         return [*self._marks.question, *self._cut(text, self._settings.question_tokens)]

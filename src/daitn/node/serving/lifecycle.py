@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from daitn.files.atomic import make_folder
 from daitn.files.items import ItemStore
 from daitn.identity.grants import GrantBook
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.answering.protocol import Message, Question
+from daitn.learning.answering.protocol import Facts, Message, Question
 from daitn.learning.consultant import Consultant
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import FacilityConfig, NodeConfig
@@ -25,7 +26,6 @@ from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
 from daitn.objects.access import allows
 from daitn.objects.deployments import (
-    ANY_CONTEXT,
     MOST_DEPLOYMENTS,
     DeploymentDescriptor,
     DeploymentState,
@@ -57,6 +57,8 @@ RETRY_PAUSES_S = (1.0, 2.0, 5.0, 10.0)
 MAX_WORKER_PAUSE_S = 300.0
 """Upper bound of the pause after a failure of the model's process, which doubles each time: others
 need the disk and the memory that each attempt takes."""
+_UNKNOWN = Facts()
+"""Of a model that is not loaded."""
 DRAIN_TIMEOUT_S = 300.0
 """Answers that still run this long after their model was retired or replaced are cut off."""
 
@@ -271,7 +273,7 @@ class ModelLifecycle:
         """Fetch, load and try the model, until it works."""
         desired, previous = deployment.desired, deployment.backend
         if previous is not None and previous.matches(desired):
-            previous.descriptor = self._descriptor(desired, DeploymentState.READY)
+            previous.descriptor = self._descriptor(desired, DeploymentState.READY, previous.facts)
         else:
             deployment.backend = await self._load_until_ready(deployment)
             log.info("deployment %s is ready", desired.name)
@@ -313,16 +315,22 @@ class ModelLifecycle:
             folder.mkdir()
             await asyncio.to_thread(self._store.unpack, manifest, folder)
             size_bytes = desired.model.size_bytes
-            await self._host.load(
-                name, desired.recipe, folder, desired.config, size_bytes=size_bytes
+            facts = await self._host.load(
+                name,
+                desired.recipe,
+                folder,
+                desired.config,
+                size_bytes=size_bytes,
+                slots=self._facility.slots,
             )
+            log.info("%s is loaded%s", desired.name, facts.runs_on and f": {facts.runs_on}")
             await self._warm_up(name)
         except BaseException:
             await self._host.unload(name)
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        descriptor = self._descriptor(desired, DeploymentState.READY)
-        return EmbeddedBackend(desired, descriptor, name, self._host, admission)
+        descriptor = self._descriptor(desired, DeploymentState.READY, facts)
+        return EmbeddedBackend(desired, descriptor, name, self._host, admission, facts)
 
     async def _warm_up(self, name: str) -> None:
         """Ask a first question, so that no query owner pays for lazy set-up."""
@@ -351,25 +359,30 @@ class ModelLifecycle:
         await self._host.unload(model.loaded_name)
         shutil.rmtree(self._folder / model.loaded_name, ignore_errors=True)
 
-    def _descriptor(self, desired: DeployModel, state: DeploymentState) -> DeploymentDescriptor:
-        facts = self._consultant.facts(desired.recipe)
+    def _descriptor(
+        self, desired: DeployModel, state: DeploymentState, facts: Facts = _UNKNOWN
+    ) -> DeploymentDescriptor:
+        of_recipe = self._consultant.facts(desired.recipe)
+        abilities = msgspec.structs.replace(
+            of_recipe.abilities, tools=of_recipe.abilities.tools or "tools" in facts.honours
+        )
         return DeploymentDescriptor(
             name=desired.name,
             owner=OwnerId(desired.owner),
             runtime=Runtime.EMBEDDED,
-            apis=facts.apis,
-            abilities=facts.abilities,
+            apis=of_recipe.apis,
+            abilities=abilities,
             state=state,
             manifest=desired.model.manifest,
             recipe=desired.recipe,
             config=config_digest(desired.config),
             size_bytes=desired.model.size_bytes,
-            context_tokens=ANY_CONTEXT,
+            context_tokens=facts.context_tokens,
             slots=self._facility.slots,
             queue=self._facility.queue,
             price_usd_per_1k_in=desired.price_usd_per_1k_in,
             price_usd_per_1k_out=desired.price_usd_per_1k_out,
-            deterministic=True,
+            deterministic=facts.deterministic,
             evidence=desired.evidence,
             policy=desired.policy,
             grant=desired.grant,

@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator
 
 from daitn.learning.answering.host import AnsweringHost, Generation
-from daitn.learning.answering.protocol import Message, Piece, Question
+from daitn.learning.answering.protocol import Facts, Message, Piece, Question, ToolCall
 from daitn.node.http import Reply, Request, Response, Stream
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
 from daitn.node.serving.backends.stop_sequences import stop_before
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor
-from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.errors import ContextExceeded, DaitnError, InvalidInput
 from daitn.objects.messages import DeployModel
 from daitn.objects.text import without_folders
 from daitn.openai.encoding import (
@@ -25,12 +25,12 @@ from daitn.openai.encoding import (
     usage_event,
 )
 from daitn.openai.errors import ApiError, bad_request
+from daitn.openai.honoured import check_honoured
 from daitn.openai.http import DONE, JSON
-from daitn.openai.requests import GenerationRequest, StreamOptions, read_generation
+from daitn.openai.requests import GenerationRequest, StreamOptions, Turn, read_generation
 
 __all__ = ["EmbeddedBackend"]
 
-DEFAULT_TOKENS_OUT = 256
 _MAX_TEXTS = 2048
 """Texts per request for embeddings, as at OpenAI."""
 
@@ -45,9 +45,11 @@ class EmbeddedBackend:
         loaded_name: str,
         host: AnsweringHost,
         admission: AdmissionQueue,
+        facts: Facts,
     ) -> None:
         """`desired`: the deployment that it serves. `loaded_name`: the name of the weights in
-        `host`."""
+        `host`, and `facts` what they say of themselves."""
+        self.facts = facts
         self._desired = desired
         self.descriptor = descriptor
         self.loaded_name = loaded_name
@@ -72,10 +74,16 @@ class EmbeddedBackend:
         self._in_flight += 1
         self.finished.clear()
         try:
-            fields = _read(query)
+            fields = read_generation(query.body)
+            check_honoured(query.body, self.facts.honours)
             if query.api is Api.EMBEDDINGS:
                 return await self._embed(query, fields, waited_s)
             return await self._generate(request, query, fields, waited_s)
+        except ContextExceeded as error:
+            field = "prompt" if query.api is Api.COMPLETIONS else error.field
+            raise ApiError(
+                400, "context_length_exceeded", f"{error.problem}; {error.fix}", param=field
+            ) from None
         except InvalidInput as error:
             raise bad_request(error.problem, error.field, fix=error.fix) from None
         except DaitnError as error:
@@ -98,7 +106,9 @@ class EmbeddedBackend:
         self.admission.record_answer(seconds, seconds, 1)
         tokens_in = sum(len(text.split()) for text in texts)
         headers = {"content-type": JSON, **timing(waited_s, seconds)}
-        return Response(embeddings(query, vectors, tokens_in), headers=headers)
+        packed = fields.encoding_format == "base64"
+        body = embeddings(query, vectors, tokens_in, packed=packed)
+        return Response(body, headers=headers)
 
     async def _generate(
         self, request: Request, query: ServingRequest, fields: GenerationRequest, waited_s: float
@@ -152,6 +162,8 @@ class _Answer:
     @property
     def reason(self) -> str:
         """OpenAI's `finish_reason`."""
+        if any(piece.calls for piece in self.pieces):
+            return "tool_calls"
         return "length" if self.tokens >= self.generation.most_tokens else "stop"
 
 
@@ -167,8 +179,10 @@ async def _stream(
         for piece in answer.pieces:
             await stream.write(piece_event(answer.query, piece, True, logprobs))
         async for piece in answer.rest:
+            calls = sum(len(said.calls) for said in answer.pieces)
             answer.pieces.append(piece)
-            await stream.write(piece_event(answer.query, piece, False, logprobs))
+            event = piece_event(answer.query, piece, False, logprobs, calls_before=calls)
+            await stream.write(event)
     except DaitnError:
         request.abort()
         raise
@@ -178,20 +192,9 @@ async def _stream(
     await stream.write(end + DONE)
 
 
-def _read(query: ServingRequest) -> GenerationRequest:
-    fields = read_generation(query.body)
-    if fields.n not in (None, 1):
-        raise bad_request("this model gives one answer per query", "n", fix="send several queries")
-    if fields.tools:
-        raise bad_request("this model cannot call tools", "tools", fix="leave them out")
-    if fields.response_format is not None and fields.response_format.type != "text":
-        raise bad_request("this model answers in plain text", "response_format", fix="leave it out")
-    return fields
-
-
 def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
     if query.api is Api.CHAT:
-        messages = tuple(Message(turn.role, turn.text) for turn in fields.messages)
+        messages = tuple(_message(turn, place) for place, turn in enumerate(fields.messages))
     else:
         prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
         if len(prompts) != 1:
@@ -199,13 +202,58 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
                 "this model takes one prompt per query", "prompt", fix="send several queries"
             )
         messages = (Message("user", prompts[0]),)
-    if not any(message.role == "user" and message.content.strip() for message in messages):
+    asked = (message for message in messages if message.role in ("user", "tool"))
+    if not any(message.content.strip() for message in asked):
         field = "messages" if query.api is Api.CHAT else "prompt"
         raise bad_request("has no text", field)
+    choice = fields.tool_choice
+    if choice not in (None, "auto", "none"):
+        raise bad_request("this model chooses itself", "tool_choice", fix="leave it out")
     return Question(
         messages=messages,
-        max_tokens=fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT,
+        max_tokens=fields.max_completion_tokens or fields.max_tokens,
         temperature=1.0 if fields.temperature is None else fields.temperature,
         top_p=1.0 if fields.top_p is None else fields.top_p,
+        top_k=max(0, fields.top_k or 0),
+        min_p=fields.min_p or 0.0,
+        frequency_penalty=fields.frequency_penalty or 0.0,
+        presence_penalty=fields.presence_penalty or 0.0,
+        repetition_penalty=fields.repetition_penalty or 1.0,
+        logit_bias=_biases(fields),
+        min_tokens=fields.min_tokens or 0,
+        top_logprobs=_top_logprobs(query, fields),
         seed=fields.seed or 0,
+        continues=query.api is Api.COMPLETIONS,
+        tools=() if choice == "none" else tuple(fields.tools or ()),
     )
+
+
+def _message(turn: Turn, place: int) -> Message:
+    for number, part in enumerate(turn.content if isinstance(turn.content, list) else ()):
+        if part.type != "text":
+            field = f"messages[{place}].content[{number}]"
+            raise bad_request(f"this model reads text, and no {part.type[:100]}", field)
+    calls = tuple(
+        ToolCall(call.id, call.function.name, call.function.arguments)
+        for call in turn.tool_calls or ()
+    )
+    return Message(turn.role, turn.text, calls, turn.tool_call_id or "")
+
+
+def _biases(fields: GenerationRequest) -> dict[int, float]:
+    try:
+        return {int(token): bias for token, bias in (fields.logit_bias or {}).items()}
+    except ValueError:
+        raise bad_request("a token is a number", "logit_bias") from None
+
+
+def _top_logprobs(query: ServingRequest, fields: GenerationRequest) -> int | None:
+    """How many of the likeliest tokens are named; none: not even the chosen ones."""
+    if query.api is Api.COMPLETIONS:
+        asked = fields.logprobs
+        return None if asked is None or isinstance(asked, bool) else min(max(asked, 0), 20)
+    if not fields.logprobs:
+        if fields.top_logprobs:
+            raise bad_request("goes with `logprobs: true`", "top_logprobs")
+        return None
+    return fields.top_logprobs or 0

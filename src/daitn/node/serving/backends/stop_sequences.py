@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from daitn.learning.answering.protocol import Piece
+from daitn.learning.answering.protocol import Piece, Token
 
 __all__ = ["stop_before"]
 
@@ -42,6 +42,16 @@ def _ends_in_prefix(text: str, stops: tuple[str, ...]) -> bool:
 
 
 def _join(pieces: list[Piece], text: str) -> Piece:
+    each, length = list[Token](), 0
+    for token in (token for piece in pieces for token in piece.each):
+        if length >= len(text):
+            break
+        each.append(token)
+        length += len(token.text)
     return Piece(
-        text, sum(piece.logprob for piece in pieces), sum(piece.tokens for piece in pieces)
+        text,
+        sum(piece.logprob for piece in pieces),
+        sum(piece.tokens for piece in pieces),
+        tuple(each),
+        tuple(call for piece in pieces for call in piece.calls),
     )

@@ -1,0 +1,109 @@
+"""Where a pretrained model answers, in which numbers, and how much it remembers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import torch
+
+from daitn.learning import memory
+from daitn.learning.answering.protocol import Room
+from daitn.objects.errors import StorageFull
+
+__all__ = ["Place", "cache_tokens", "numbers_of", "placed"]
+
+_log = logging.getLogger(__name__)
+
+_BESIDE_WEIGHTS_BYTES = 1 << 30
+"""Of main memory, or of a GPU's: the engine, and what a step computes."""
+_CACHE_SHARE = 0.5
+"""Of the memory that is left beside the weights."""
+_LEAST_CACHE_TOKENS = 512
+"""With less room than for a short conversation a model is not worth loading."""
+_FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+"""Processors that have one of these compute in bf16 at least as fast as in fp32."""
+
+
+class Place(NamedTuple):
+    """A device, and the numbers in which a model is kept there."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        name = self.device.type
+        if name == "cuda":
+            name = f"{self.device}, {torch.cuda.get_device_name(self.device)}"
+        return f"{name}, {numbers_of(self.dtype)}"
+
+
+def numbers_of(dtype: torch.dtype) -> str:
+    """A number type in words."""
+    return str(dtype).removeprefix("torch.")
+
+
+def placed(parameters: int, stored: torch.dtype, room: Room) -> Place:
+    """Where a model of so many parameters goes: to the GPU with the most memory free, else to the
+    processor. Raises `StorageFull` if it fits nowhere.
+
+    GPUs compute in half precision. Processors that are slow at that keep wide numbers, unless there
+    is no memory for them.
+    """
+    if (gpu := _gpu()) is not None:
+        half = stored in (torch.bfloat16, torch.float32) and torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if half else torch.float16
+        needed, free = _needed(parameters, dtype), torch.cuda.mem_get_info(gpu)[0]
+        if needed <= free:
+            return Place(gpu, dtype)
+        _log.warning("the model needs %d bytes, and %s has %d free", needed, gpu, free)
+    free = memory.free_bytes()
+    if room.memory_bytes:
+        free = min(free, room.memory_bytes)
+    wide = stored is torch.float32 or not (stored is torch.bfloat16 and _fast_bf16())
+    for dtype in (torch.float32, stored) if wide else (stored,):
+        if _needed(parameters, dtype) <= free:
+            return Place(torch.device("cpu"), dtype)
+    raise StorageFull(
+        f"the model needs {_needed(parameters, stored)} bytes of memory, but {free} are free",
+        field="facility.memory_bytes",
+        fix="retire another model, or host it elsewhere",
+    )
+
+
+def cache_tokens(place: Place, per_token_bytes: int, context: int, room: Room) -> int:
+    """How many tokens the model can remember, of all its answers in progress: enough for as many
+    full contexts as it has slots, if there is memory for it.
+
+    To be asked once the weights are loaded. Raises `StorageFull` if there is next to none.
+    """
+    if place.device.type == "cuda":
+        free = torch.cuda.mem_get_info(place.device)[0]
+    else:
+        free = memory.free_bytes()
+        if room.memory_bytes:
+            free = min(free, room.memory_bytes - memory.own_bytes())
+    tokens = int(_CACHE_SHARE * max(0, free) / per_token_bytes)
+    if tokens < min(_LEAST_CACHE_TOKENS, context):
+        raise StorageFull(
+            f"there is memory for a conversation of {tokens} tokens",
+            field="facility.memory_bytes",
+            fix="retire another model, or host it elsewhere",
+        )
+    return min(tokens, context * room.slots)
+
+
+def _needed(parameters: int, dtype: torch.dtype) -> int:
+    return parameters * dtype.itemsize + _BESIDE_WEIGHTS_BYTES
+
+
+def _gpu() -> torch.device | None:
+    if not torch.cuda.is_available():
+        return None
+    free = [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
+    return torch.device("cuda", free.index(max(free)))
+
+
+def _fast_bf16() -> bool:
+    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in _FAST_BF16)

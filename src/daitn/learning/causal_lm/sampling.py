@@ -1,0 +1,169 @@
+"""Draws tokens from a model's scores, as each question asks, and makes text of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+import torch
+from torch import Tensor
+
+from daitn.learning.answering.protocol import Piece, Question, Token
+from daitn.objects.errors import InvalidInput, WorkFailed
+
+__all__ = ["Drawn", "Sampler", "Speech", "draw"]
+
+_MOST_HELD = 4
+"""A character has at most four bytes, and so at most so many tokens."""
+
+
+class Drawn(msgspec.Struct, frozen=True):
+    """A token of an answer."""
+
+    token: int
+    logprob: float
+    """Under the model, whatever shaped the draw."""
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """How the tokens of one answer are drawn; the same seed and scores give the same tokens."""
+
+    def __init__(self, question: Question, ends: Collection[int], vocabulary: int) -> None:
+        """`ends`: tokens that end an answer. Raises `InvalidInput` for tokens that are none."""
+        if foreign := [token for token in question.logit_bias if not 0 <= token < vocabulary]:
+            raise InvalidInput(
+                f"{foreign[0]} is not one of {vocabulary} tokens",
+                field="logit_bias",
+                fix="name tokens of this model",
+            )
+        self.question = question
+        self.ends = frozenset(ends)
+        self._said: Counter[int] = Counter()
+        self._generator = torch.Generator().manual_seed(question.seed)
+
+    def shaped(self, scores: Tensor) -> Tensor:
+        """The scores of the next token (one dimension), as the question wants them."""
+        asked = self.question
+        early = self._said.total() < asked.min_tokens
+        if not (early or asked.logit_bias or (self._said and self._penalised)):
+            return scores
+        scores = scores.clone()
+        if self._said and self._penalised:
+            tokens = torch.tensor(list(self._said), device=scores.device)
+            times = torch.tensor(list(self._said.values()), device=scores.device)
+            found = scores[tokens]
+            repeated = asked.repetition_penalty
+            found = torch.where(found > 0, found / repeated, found * repeated)
+            scores[tokens] = found - asked.presence_penalty - times * asked.frequency_penalty
+        for token, bias in asked.logit_bias.items():
+            scores[token] += bias
+        if early:
+            scores[list(self.ends)] = -torch.inf
+        return scores
+
+    def pick(self, scores: Tensor) -> int:
+        """The next token, of shaped scores."""
+        asked = self.question
+        if asked.temperature <= 0:
+            return int(scores.argmax())
+        chances = torch.softmax(scores.double() / asked.temperature, -1)
+        tokens = None
+        if asked.top_p < 1.0 or asked.top_k or asked.min_p:
+            chances, tokens = chances.sort(descending=True, stable=True)
+            # The likeliest token that passes the mark is the last one in: Holtzman et al., "The
+            # Curious Case of Neural Text Degeneration", ICLR 2020.
+            kept = (chances.cumsum(-1) - chances < asked.top_p) & (
+                chances >= asked.min_p * chances[0]
+            )
+            if asked.top_k:
+                kept[asked.top_k :] = False
+            kept[0] = True
+            chances = chances * kept
+        sums = chances.cumsum(-1)
+        # On the processor, so that a seed means the same on every device.
+        drawn = torch.rand((), generator=self._generator, dtype=torch.float64).item() * sums[-1]
+        place = int(torch.searchsorted(sums, drawn, right=True).clamp(max=len(sums) - 1))
+        return place if tokens is None else int(tokens[place])
+
+    def said(self, token: int) -> None:
+        """Remember a token of the answer."""
+        self._said[token] += 1
+
+    @property
+    def _penalised(self) -> bool:
+        asked = self.question
+        penalties = (asked.frequency_penalty, asked.presence_penalty, asked.repetition_penalty)
+        return penalties != (0.0, 0.0, 1.0)
+
+
+def draw(scores: Tensor, samplers: Sequence[Sampler]) -> list[Drawn]:
+    """The next token of each answer, from its row of scores (answers x vocabulary).
+
+    Raises `WorkFailed` for scores that are not finite.
+    """
+    chances = torch.log_softmax(scores.float(), -1)
+    tokens = [
+        sampler.pick(sampler.shaped(row)) for sampler, row in zip(samplers, scores, strict=True)
+    ]
+    own = chances.gather(1, torch.tensor(tokens, device=scores.device)[:, None])[:, 0].tolist()
+    drawn = []
+    for row, sampler, token, logprob in zip(chances, samplers, tokens, own, strict=True):
+        if logprob != logprob:
+            raise WorkFailed("the model's scores are not finite", field="model")
+        sampler.said(token)
+        drawn.append(Drawn(token, logprob, _likeliest(row, sampler.question.top_logprobs or 0)))
+    return drawn
+
+
+def _likeliest(chances: Tensor, count: int) -> tuple[tuple[int, float], ...]:
+    if count == 0:
+        return ()
+    best = chances.topk(min(count, len(chances)))
+    return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+class Speech:
+    """Tokens as they become text."""
+
+    def __init__(
+        self, text: Callable[[list[int]], str], name: Callable[[int], str], *, each: bool
+    ) -> None:
+        """`text`: of tokens. `name`: of a token that is no text. `each`: whether pieces name their
+        tokens."""
+        self._text = text
+        self._name = name
+        self._each = each
+        self._before: list[int] = []
+        """Said with the last piece: how tokens become text depends on what precedes them."""
+        self._held: list[Drawn] = []
+
+    def add(self, drawn: Drawn) -> Piece | None:
+        """The piece that a token completes, if it does."""
+        self._held.append(drawn)
+        # A character of several tokens shows as U+FFFD until the last one arrives.
+        if self._new().endswith("\ufffd") and len(self._held) < _MOST_HELD:
+            return None
+        return self.rest()
+
+    def rest(self) -> Piece | None:
+        """The piece that is incomplete, if any, at the end."""
+        if not self._held:
+            return None
+        held, text = self._held, self._new()
+        self._before, self._held = [drawn.token for drawn in held], []
+        named = held if self._each else ()
+        each = tuple(self._named(one.token, one.logprob, one.top) for one in named)
+        return Piece(text, sum(drawn.logprob for drawn in held), len(held), each)
+
+    def _new(self) -> str:
+        before = self._text(self._before)
+        whole = self._text([*self._before, *(drawn.token for drawn in self._held)])
+        return whole.removeprefix(before)
+
+    def _named(self, token: int, logprob: float, top: tuple[tuple[int, float], ...] = ()) -> Token:
+        text = self._text([token])
+        whole = bool(text) and "\ufffd" not in text
+        likeliest = tuple(self._named(*one) for one in top)
+        return Token(text if whole else self._name(token), logprob, whole, likeliest)
