@@ -112,15 +112,15 @@ async def gate(server: OpenAiServer) -> AsyncIterator[Asking]:
 
 
 async def test_no_table_is_asked_about_the_weather(gate: Asking) -> None:
-    assert await gate.answered_by() == "talker@both"
-    assert await gate.answered_by(model="auto:medicine") == "talker@both"
+    for model in ("auto", "auto:medicine"):
+        assert await gate.answered_by(model=model) in {"talker@both", "seer@dc"}
     answers = await gate.ask(daitn={"strategy": "ensemble", "hedge": False})
     assert {answer.answered.deployment for answer in answers} == {"talker", "seer"}
 
 
 async def test_a_record_is_put_to_the_model_that_is_best_at_it(gate: Asking) -> None:
     record = [{"role": "user", "content": '{"radius": 14.2}'}]
-    assert await gate.answered_by(messages=record) == "tumours@clinic"
+    assert await gate.answered_by(messages=record) in {"tumours@clinic", "tumours@both"}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,14 @@ from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.offers import Offer, RouteEntry, SeqnoRequest, Update
 
 TOPIC = "medicine/neurology"
-KEYS = ("answer:medicine/neurology", "answer:medicine/*", "answer:law", "data:law", "model:m")
+KEYS = (
+    "answer:medicine/neurology",
+    "answer:medicine/*",
+    "answer:law",
+    "answer:unmeasured",
+    "data:law",
+    "model:m",
+)
 NEIGHBOURS = ("n0", "n1", "n2")
 ORIGINS = ("o0", "o1", "o2", "o3", "n0", "domain:x@n0/1", "domain:y@o1/1")
 
@@ -68,6 +75,9 @@ offers = st.builds(
     owner=st.sampled_from(("ana", "ben")),
     amount=st.integers(1, 8),
     keeps=st.booleans(),
+    abilities=st.sampled_from(((), (1,), (1, 2), (3,))),
+    context_tokens=st.sampled_from((0, 0, 100, 500)),
+    languages=st.sampled_from(((), ("de",), ("en", "fr"))),
 )
 intents = st.builds(
     PacketIntent,
@@ -86,6 +96,8 @@ intents = st.builds(
     prefer=st.dictionaries(
         st.sampled_from(("accuracy", "latency", "cost")), st.sampled_from((0.0, 1.0, 3.0))
     ),
+    needs=st.sampled_from((0, 0, 1, 3)),
+    language=st.sampled_from(("", "", "de")),
 )
 
 
