@@ -10,7 +10,7 @@ import msgspec
 from daitn.objects.abilities import Need
 from daitn.objects.deployments import Api
 from daitn.objects.tokens import Characters, added, characters_of, tokens_of
-from daitn.openai.requests import Part, Prompt, Query
+from daitn.openai.requests import NOTHING, Part, Prompt, Query
 
 __all__ = ["PromptLength", "is_record", "length_of", "needs_of"]
 
@@ -38,6 +38,7 @@ _TOKENS_PER_MESSAGE = 4
 """Marks around a message, as in ChatML."""
 _RECORD = msgspec.json.Decoder(dict[str, float | None])
 _NO_CHARACTERS: Characters = (0, 0, 0, 0)
+_ORDER = {need: at for at, need in enumerate(Need)}
 _NOT_GIVEN = (b"", b"null", b"[]")
 
 
@@ -89,7 +90,7 @@ def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:
         found.add(Need.VOICE)
     if open_to_all and not record and api is not Api.EMBEDDINGS:
         found.add(Need.TALK)
-    return tuple(need for need in Need if need in found)
+    return tuple(sorted(found, key=_ORDER.__getitem__))
 
 
 def length_of(query: Query) -> PromptLength:
@@ -98,7 +99,8 @@ def length_of(query: Query) -> PromptLength:
     for message in query.messages or ():
         characters = added(characters, characters_of(message.text))
         for calls in (message.tool_calls, message.function_call):
-            characters = added(characters, _characters_of_json(calls))
+            if calls is not NOTHING:
+                characters = added(characters, _characters_of_json(calls))
         apart += _TOKENS_PER_MESSAGE
         for part in message.content if isinstance(message.content, list) else ():
             apart += _tokens_of_part(part)
@@ -108,7 +110,8 @@ def length_of(query: Query) -> PromptLength:
             apart += 1
         apart += _given_tokens(prompt)
     for field in (query.tools, query.functions, query.response_format):
-        characters = added(characters, _characters_of_json(field))
+        if field is not NOTHING:
+            characters = added(characters, _characters_of_json(field))
     return PromptLength(characters, apart)
 
 
@@ -158,11 +161,13 @@ def _calls_tools(query: Query) -> bool:
 
 
 def _is_given(raw: msgspec.Raw) -> bool:
-    return bytes(raw) not in _NOT_GIVEN
+    return raw is not NOTHING and bytes(raw) not in _NOT_GIVEN
 
 
 def _read(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw, otherwise: T) -> T:
     """A field that only the model has to understand."""
+    if raw is NOTHING:
+        return otherwise
     try:
         return decoder.decode(raw)
     except msgspec.DecodeError:

@@ -71,7 +71,7 @@ def counted(per_character: float) -> Callable[[Any], Any]:
 VLLM: Told = {
     "/v1/models": models(owned_by="vllm", max_model_len=32768),
     "/version": {"version": "0.33.0"},
-    "/tokenize": counted(0.5),
+    "/tokenize": counted(0.8),
 }
 PROPS = {
     "default_generation_settings": {"n_ctx": 8192, "params": {"seed": 1}},
@@ -82,7 +82,7 @@ PROPS = {
 LLAMA_CPP: Told = {
     "/v1/models": models(owned_by="llamacpp", meta={"n_ctx_train": 131072}),
     "/props": PROPS,
-    "/tokenize": counted(0.4),
+    "/tokenize": counted(0.7),
 }
 SHOWN = {
     "capabilities": ["completion", "tools", "vision"],
@@ -100,7 +100,7 @@ async def test_vllm_tells_its_context_and_counts_tokens() -> None:
     found = await described(VLLM)
     assert found.context_tokens == 32768
     assert found.abilities == Abilities(json_schema=True)
-    assert found.tokens_per_character == pytest.approx((0.5, 0.5, 0.5, 0.5), abs=0.02)
+    assert found.tokens_per_character == pytest.approx((0.8, 0.8, 0.8, 0.8), abs=0.03)
 
 
 async def test_llama_cpp_tells_what_its_model_reads() -> None:
@@ -109,7 +109,7 @@ async def test_llama_cpp_tells_what_its_model_reads() -> None:
     assert found.abilities == Abilities(
         reads=(Reads.TEXT, Reads.IMAGE), tools=False, json_schema=True
     )
-    assert found.tokens_per_character == pytest.approx((0.4, 0.4, 0.4, 0.4), abs=0.02)
+    assert found.tokens_per_character == pytest.approx((0.7, 0.7, 0.7, 0.7), abs=0.03)
 
 
 async def test_ollama_tells_what_its_model_can_do() -> None:
