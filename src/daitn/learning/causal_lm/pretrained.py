@@ -194,8 +194,6 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     adapted = adapt(network, _end_token(facts), settings)
     if (model / ADAPTER).is_file():
         _fill(adapted, model / ADAPTER)
-    if settings.gradient_checkpointing:
-        _keep_little(network)
     network.to(device)
     if is_mixed(device, network.dtype):
         for layer in network.modules():
@@ -231,7 +229,8 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     ).eval()
     adapted = Adapted(network, _end_token(facts))
     if (model / ADAPTER).is_file():
-        adapted = adapt(network, adapted.end, settings)
+        whole = msgspec.structs.replace(settings, gradient_checkpointing=False)
+        adapted = adapt(network, adapted.end, whole)
         _fill(adapted, model / ADAPTER)
         for part in network.modules():
             if isinstance(part, BaseTunerLayer):
@@ -270,6 +269,8 @@ def adapt(network: Any, end: int | None, settings: CausalLmConfig) -> Adapted:
     for weight in adapted.trainable().values():
         # The steps of an optimiser are too small for shorter numbers.
         weight.data = weight.data.float()
+    if settings.gradient_checkpointing:
+        _keep_little(network)
     return adapted
 
 
