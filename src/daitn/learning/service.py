@@ -23,6 +23,7 @@ from daitn.learning.commands import (
     Describe,
     EstimateFootprint,
     Evaluate,
+    ExportModel,
     Initialise,
     Inspect,
     InspectTest,
@@ -35,6 +36,7 @@ from daitn.learning.commands import (
 )
 from daitn.learning.recipe import (
     DataFault,
+    Exporting,
     Progress,
     Recipe,
     RecipeFacts,
@@ -43,7 +45,7 @@ from daitn.learning.recipe import (
 )
 from daitn.learning.sandbox.limits import exceeded
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.wire import encode
 
 __all__ = ["Service"]
@@ -102,6 +104,8 @@ class Service:
             case Initialise():
                 recipe.initialise(command.config, command.seed, Path(command.out))
                 return None
+            case ExportModel():
+                return _export(recipe, command)
             case Train():
                 return _train(_bound(recipe, command), command, self._advance)
             case Evaluate():
@@ -144,6 +148,16 @@ def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) ->
         return recipe.selecting(command.selection)
     check_no_columns(command.recipe, command.selection)
     return recipe
+
+
+def _export(recipe: Recipe, command: ExportModel) -> object:
+    if not isinstance(recipe, Exporting):
+        raise InvalidInput(
+            f"the recipe {command.recipe} has no other form of its models than their parts",
+            field="--format",
+            fix="leave out --format",
+        )
+    return recipe.export_model(Path(command.model), command.config, command.form, Path(command.out))
 
 
 def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:

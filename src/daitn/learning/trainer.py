@@ -16,6 +16,7 @@ from daitn.learning.commands import (
     Describe,
     EstimateFootprint,
     Evaluate,
+    ExportModel,
     Initialise,
     Inspect,
     InspectTest,
@@ -29,7 +30,9 @@ from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    Exported,
     Footprint,
+    Form,
     Measured,
     Progress,
     RecipeFacts,
@@ -131,6 +134,14 @@ class Trainer:
     ) -> None:
         command = Initialise(recipe=recipe, config=dict(config), seed=seed, out=str(out))
         await self._call(command, NoneType, limits=limits)
+
+    async def export_model(
+        self, recipe: str, model: Path, config: Config, form: Form, out: Path
+    ) -> Exported:
+        command = ExportModel(
+            recipe=recipe, model=str(model), config=dict(config), form=form, out=str(out)
+        )
+        return await self._call(command, Exported)
 
     async def train(
         self,

@@ -31,6 +31,7 @@ from daitn.learning.commands import (
     Advanced,
     Command,
     Evaluate,
+    ExportModel,
     Initialise,
     Inspect,
     InspectTest,
@@ -256,6 +257,8 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return (), (out,)
         case Train(model=model, data=data, out=out):
             return (model, data), (out,)
+        case ExportModel(model=model, out=out):
+            return (model,), (out,)
         case Evaluate(model=model, test=test):
             return (model, test), ()
         case _:
