@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.recipe import Fault, Progress, Selection
+from daitn.learning.recipe import Fault, Form, Progress, Selection
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.objects.errors import ErrorReport
 
@@ -19,6 +19,7 @@ __all__ = [
     "Describe",
     "EstimateFootprint",
     "Evaluate",
+    "ExportModel",
     "ImportModel",
     "Initialise",
     "Inspect",
@@ -93,6 +94,16 @@ class ImportModel(msgspec.Struct, frozen=True, kw_only=True, tag="import"):
     out: str
 
 
+class ExportModel(msgspec.Struct, frozen=True, kw_only=True, tag="export"):
+    """`Exporting.export_model`."""
+
+    recipe: str
+    model: str
+    config: dict[str, object]
+    form: Form
+    out: str
+
+
 class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     """`Recipe.train`."""
 
@@ -125,6 +136,7 @@ Command = (
     | InspectTest
     | Initialise
     | ImportModel
+    | ExportModel
     | Train
     | Evaluate
 )

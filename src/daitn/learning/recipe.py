@@ -27,8 +27,11 @@ __all__ = [
     "Config",
     "DataFault",
     "DataProfile",
+    "Exported",
+    "Exporting",
     "Fault",
     "Footprint",
+    "Form",
     "Imported",
     "Importing",
     "LabelMeasured",
@@ -278,6 +281,39 @@ class Importing(Protocol):
         """Write the parts of the model in `folder` into the empty folder `out`.
 
         Raises `NotFound`, `InvalidInput` or `Corrupt` for a folder that holds no such model.
+        """
+        ...
+
+
+class Form(enum.StrEnum):
+    """What a model is exported as."""
+
+    PARTS = "parts"
+    """As it travels."""
+    HF = "hf"
+    """A folder of `transformers` with the whole model."""
+    PEFT = "peft"
+    """Adapters as a folder of `peft`, and their base as one of `transformers`."""
+    MERGED = "merged"
+    """As `hf`, of a model with adapters only: they are merged into its weights."""
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe says of a model that it exported."""
+
+    usage: str
+    """How to use it without DA-ITN, in Markdown."""
+
+
+@runtime_checkable
+class Exporting(Protocol):
+    """The part of a recipe that gives models away to other programs."""
+
+    def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
+        """Write the model in `model` in another form into the empty folder `out`; for `parts` no
+        more than what is of use beside them.
+
+        Raises `InvalidInput` for a form that it does not have.
         """
         ...
 

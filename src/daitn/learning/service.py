@@ -23,6 +23,7 @@ from daitn.learning.commands import (
     Describe,
     EstimateFootprint,
     Evaluate,
+    ExportModel,
     ImportModel,
     Initialise,
     Inspect,
@@ -36,6 +37,7 @@ from daitn.learning.commands import (
 )
 from daitn.learning.recipe import (
     DataFault,
+    Exporting,
     Importing,
     Progress,
     Recipe,
@@ -108,6 +110,8 @@ class Service:
                 return None
             case ImportModel():
                 return _import(recipe, command)
+            case ExportModel():
+                return _export(recipe, command)
             case Train():
                 return _train(_bound(recipe, command), command, self._advance)
             case Evaluate():
@@ -161,6 +165,16 @@ def _import(recipe: Recipe, command: ImportModel) -> object:
             fix="name a recipe that does, such as causal-lm",
         )
     return recipe.import_model(Path(command.folder), Path(command.out))
+
+
+def _export(recipe: Recipe, command: ExportModel) -> object:
+    if not isinstance(recipe, Exporting):
+        raise InvalidInput(
+            f"the recipe {command.recipe} has no other form of its models than their parts",
+            field="--format",
+            fix="leave out --format",
+        )
+    return recipe.export_model(Path(command.model), command.config, command.form, Path(command.out))
 
 
 def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:

@@ -16,6 +16,7 @@ from daitn.learning.commands import (
     Describe,
     EstimateFootprint,
     Evaluate,
+    ExportModel,
     ImportModel,
     Initialise,
     Inspect,
@@ -30,7 +31,9 @@ from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    Exported,
     Footprint,
+    Form,
     Imported,
     Measured,
     Progress,
@@ -137,6 +140,14 @@ class Trainer:
     async def import_model(self, recipe: str, folder: Path, out: Path) -> Imported:
         command = ImportModel(recipe=recipe, folder=str(folder), out=str(out))
         return await self._call(command, Imported)
+
+    async def export_model(
+        self, recipe: str, model: Path, config: Config, form: Form, out: Path
+    ) -> Exported:
+        command = ExportModel(
+            recipe=recipe, model=str(model), config=dict(config), form=form, out=str(out)
+        )
+        return await self._call(command, Exported)
 
     async def train(
         self,

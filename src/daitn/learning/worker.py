@@ -32,6 +32,7 @@ from daitn.learning.commands import (
     Advanced,
     Command,
     Evaluate,
+    ExportModel,
     ImportModel,
     Initialise,
     Inspect,
@@ -260,6 +261,8 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return _with_links(folder), (out,)
         case Train(model=model, data=data, out=out):
             return (*_with_links(model), data), (out,)
+        case ExportModel(model=model, out=out):
+            return _with_links(model), (out,)
         case Evaluate(model=model, test=test):
             return (*_with_links(model), test), ()
         case _:

@@ -305,6 +305,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     owner: str
     recipe: str
+    config: dict[str, object]
+    """The recipe's configuration."""
     state: JobState
     sentence: str
     detail: str

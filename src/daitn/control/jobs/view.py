@@ -44,6 +44,7 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         name=job.intent.name,
         owner=job.intent.owner,
         recipe=job.intent.model.recipe,
+        config=job.intent.model.config,
         state=job.state,
         sentence=job.state.sentence,
         detail=_detail(job, news),

@@ -30,7 +30,7 @@ from daitn.learning.engine import engine_device
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["Model", "load", "save", "write_fresh"]
+__all__ = ["Model", "load", "load_on", "save", "write_fresh"]
 
 _SEEN = "examples_seen"
 _MOST_SEEN_DIGITS = 15
@@ -64,7 +64,12 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
 
 
 def load(model: Path, settings: CausalLmConfig) -> Model:
-    """Load the model in the folder `model`, once its parts are known to be what `settings` say.
+    """Load the model in the folder `model` to where the engine computes. Raises as `load_on`."""
+    return load_on(engine_device(), model, settings)
+
+
+def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Model:
+    """Load a model on `device`, once its parts are known to be what `settings` say.
 
     Raises `NotFound` for a missing part, `Corrupt` for one that is unreadable or holds values that
     are not finite, and `InvalidInput` if the weights do not have the configured shape.
@@ -73,7 +78,7 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
     if settings.base:
         from daitn.learning.causal_lm.pretrained import load_adapted
 
-        adapted = load_adapted(model, settings, engine_device())
+        adapted = load_adapted(model, settings, device)
         adapter = model / ADAPTER
         seen = _seen(read_header(adapter)) if adapter.is_file() else 0
         return Model(adapted, tokenizer, adapted.end, seen)
@@ -89,7 +94,7 @@ def load(model: Path, settings: CausalLmConfig) -> Model:
     weights = read_tensors(model / WEIGHTS)
     network = Transformer(settings, seed=0)
     network.load_state_dict(weights)
-    return Model(network.to(engine_device()), tokenizer, None, _seen(header))
+    return Model(network.to(device), tokenizer, None, _seen(header))
 
 
 def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from daitn.learning.causal_lm.chat import chat_of_folder, read_chat
 from daitn.learning.causal_lm.placing import Place, placed
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
+    ADAPTER_SCALE,
     BASE,
     BASE_CONFIG,
     CHAT,
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 __all__ = ["Adapted", "Answerer", "import_pretrained", "load_adapted", "load_answering"]
-
-_ADAPTER_SCALE = 2
-"""alpha / rank: the usual choice of the paper's successors and of peft's examples."""
 
 
 def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
@@ -137,6 +135,13 @@ class Adapted:
     def __init__(self, network: Any, end: int | None) -> None:
         self._network = network
         self.end = end
+        self.stored: torch.dtype = network.dtype
+        """Number type of its weights in their file."""
+
+    @property
+    def network(self) -> Any:
+        """As transformers made it, with layers of peft."""
+        return self._network
 
     @property
     def device(self) -> torch.device:
@@ -189,9 +194,11 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     with no_init_weights():
         network = _made(make, architecture)
     _set(network, read_tensors(model / BASE))
-    if network.dtype == torch.float16 and device.type == "cpu":
+    stored = network.dtype
+    if stored == torch.float16 and device.type == "cpu":
         network.float()  # Small gradients would vanish.
     adapted = adapt(network, _end_token(facts), settings)
+    adapted.stored = stored
     if (model / ADAPTER).is_file():
         _fill(adapted, model / ADAPTER)
     network.to(device)
@@ -280,7 +287,7 @@ def _lora(network: Any, settings: CausalLmConfig) -> LoraConfig:
 
     return LoraConfig(
         r=settings.adapter_rank,
-        lora_alpha=_ADAPTER_SCALE * settings.adapter_rank,
+        lora_alpha=ADAPTER_SCALE * settings.adapter_rank,
         target_modules="all-linear",
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in network.modules()),
         task_type="CAUSAL_LM",

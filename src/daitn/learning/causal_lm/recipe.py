@@ -15,7 +15,9 @@ from daitn.learning.recipe import (
     LEAST_RECORDS,
     Config,
     DataProfile,
+    Exported,
     Footprint,
+    Form,
     Imported,
     Measured,
     Progress,
@@ -141,6 +143,17 @@ class CausalLm:
         from daitn.learning.causal_lm import measuring, models
 
         return measuring.accuracy(models.load(model, settings), settings, choices)
+
+    def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
+        """See `Exporting.export_model`."""
+        settings = CausalLmConfig.of(config)
+        if form is Form.PARTS:
+            from daitn.learning.causal_lm.usage import parts_usage
+
+            return Exported(usage=parts_usage(settings))
+        from daitn.learning.causal_lm import export
+
+        return Exported(usage=export.export_model(model, settings, form, out))
 
     def open(self, model: Path, config: Config) -> Generator:
         """See `Answering.open`."""

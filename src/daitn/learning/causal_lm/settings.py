@@ -13,6 +13,7 @@ from daitn.objects.errors import InvalidInput
 
 __all__ = [
     "ADAPTER",
+    "ADAPTER_SCALE",
     "BASE",
     "BASE_CONFIG",
     "CHAT",
@@ -38,6 +39,8 @@ ADAPTER = "adapter.safetensors"
 """Part: the low-rank adapters trained on top of an imported model."""
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ADAPTER_SCALE = 2
+"""alpha / rank: the usual choice of the paper's successors and of peft's examples."""
 _HELD_BYTES = {"float32": 4, "bfloat16": 2, "float16": 4}
 """Bytes per number in memory: processors compute in float32 what is stored in float16."""
 _BYTES_PER_ADAPTER = 4

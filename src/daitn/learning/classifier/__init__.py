@@ -18,7 +18,9 @@ from daitn.learning.classifier.table import LABEL, profile, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    Exported,
     Footprint,
+    Form,
     Measured,
     Progress,
     Selection,
@@ -130,6 +132,11 @@ class Classifier:
         evaluation.check_metric(metric)
         table = read_table(test, settings.label, self._selection)
         return evaluation.evaluate(parts.read(model, settings), settings, table, test, metric)
+
+    def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
+        from daitn.learning.classifier import export
+
+        return export.export_model(model, parse_config(config), form, out)
 
     def open(self, model: Path, config: Config) -> Generator:
         from daitn.learning.classifier import parts

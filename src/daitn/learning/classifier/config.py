@@ -12,10 +12,15 @@ from daitn.learning.recipe import Config
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
 
-__all__ = ["METRICS", "ClassifierConfig", "parse_config"]
+__all__ = ["LEAST_DEVIATION", "METRICS", "MOST_DEVIATIONS", "ClassifierConfig", "parse_config"]
 
 METRICS = ("accuracy", "balanced_accuracy")
 """Metrics by which a classifier can be measured; `evaluation` computes them."""
+
+LEAST_DEVIATION = 1e-3
+"""Of a column: one that hardly varies is not magnified beyond this."""
+MOST_DEVIATIONS = 5.0
+"""Values are clipped here, so that no outlier decides a class."""
 
 # The bounds keep a visiting model from exhausting a site.
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]

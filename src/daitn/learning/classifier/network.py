@@ -12,16 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from daitn.learning.classifier.complaints import some
-from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.config import (
+    LEAST_DEVIATION,
+    MOST_DEVIATIONS,
+    ClassifierConfig,
+)
 from daitn.learning.classifier.parts import Standard
 from daitn.learning.recipe import DataFault, Fault
 
 __all__ = ["class_indices", "forward", "scaled"]
-
-_MIN_DEVIATION = 1e-3
-"""The least deviation of a column: one that hardly varies is not magnified beyond this."""
-_MAX_DEVIATIONS = 5.0
-"""Values are clipped here, so that no outlier decides a class."""
 
 
 def scaled(features: NDArray[np.float32], standard: Standard) -> Tensor:
@@ -29,10 +28,10 @@ def scaled(features: NDArray[np.float32], standard: Standard) -> Tensor:
 
     So does any value of a column that had no values at any site: its mean is unknown.
     """
-    deviation = standard.var.sqrt().clamp_min(_MIN_DEVIATION)
+    deviation = standard.var.sqrt().clamp_min(LEAST_DEVIATION)
     inputs = (torch.from_numpy(features) - standard.mean) / deviation
     inputs[:, standard.count == 0.0] = 0.0
-    return inputs.nan_to_num(0.0).clamp(-_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+    return inputs.nan_to_num(0.0).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
 
 
 def forward(inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

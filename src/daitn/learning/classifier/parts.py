@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import torch
@@ -19,25 +18,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.features import (
+    FEATURES,
+    WEIGHTS,
+    Features,
+    mismatch,
+    read_features,
+)
 from daitn.learning.recipe import DataFault, Fault
 from daitn.learning.weights import Shape, read_header, read_tensors
-from daitn.objects.errors import Corrupt, DaitnError
+from daitn.objects.errors import DaitnError
 from daitn.objects.text import plain
 
 __all__ = ["Standard", "State", "fresh", "read", "settle", "write"]
 
-_WEIGHTS = "weights.safetensors"
-_FEATURES = "features.json"
-_MOST_FEATURES_BYTES = 16 << 20
 _SCALE = frozenset({"standard.mean", "standard.var", "standard.count"})
-
-
-class _Features(msgspec.Struct, frozen=True, kw_only=True):
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    columns: Annotated[
-        tuple[Annotated[str, msgspec.Meta(max_length=10_000)], ...],
-        msgspec.Meta(max_length=100_000),
-    ] = ()
 
 
 @dataclass
@@ -99,28 +94,26 @@ def write(state: State, out: Path) -> None:
         tensors["standard.mean"] = state.standard.mean
         tensors["standard.var"] = state.standard.var
         tensors["standard.count"] = state.standard.count
-    save_file(tensors, out / _WEIGHTS)
-    features = _Features(seed=state.seed, columns=state.columns)
-    (out / _FEATURES).write_bytes(msgspec.json.encode(features))
+    save_file(tensors, out / WEIGHTS)
+    features = Features(seed=state.seed, columns=state.columns)
+    (out / FEATURES).write_bytes(msgspec.json.encode(features))
 
 
 def read(model: Path, config: ClassifierConfig) -> State:
     """Read a model's parts. Raises `Corrupt` if they do not fit the configuration."""
+    features = read_features(model / FEATURES)
     try:
-        if (model / _FEATURES).stat().st_size > _MOST_FEATURES_BYTES:
-            raise _mismatch(f"{_FEATURES} has more than {_MOST_FEATURES_BYTES} bytes")
-        features = msgspec.json.decode((model / _FEATURES).read_bytes(), type=_Features)
-        shapes = read_header(model / _WEIGHTS).shapes
-    except (OSError, msgspec.DecodeError, DaitnError) as error:
-        raise _mismatch(f"{error}") from error
+        shapes = read_header(model / WEIGHTS).shapes
+    except (OSError, DaitnError) as error:
+        raise mismatch(f"{error}") from error
     if not shapes and not features.columns:
         return fresh(config, features.seed)
     width = len(features.columns) or config.features
     if not isinstance(width, int):
-        raise _mismatch("it has weights but names no columns")
+        raise mismatch("it has weights but names no columns")
     sizes = config.layer_sizes(width)
     _check_shapes(shapes, sizes)
-    tensors = read_tensors(model / _WEIGHTS)
+    tensors = read_tensors(model / WEIGHTS)
     columns = tuple(map(plain, features.columns))
     state = State(seed=features.seed, columns=columns, layers=[], standard=None)
     state.layers = [
@@ -147,9 +140,9 @@ def _tensor(
 ) -> Tensor:
     tensor = tensors.get(name)
     if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != kind:
-        raise _mismatch(f"{name} is not a {kind} tensor of shape {shape}")
+        raise mismatch(f"{name} is not a {kind} tensor of shape {shape}")
     if not bool(torch.isfinite(tensor).all()):
-        raise _mismatch(f"{name} has values that are not finite")
+        raise mismatch(f"{name} has values that are not finite")
     return tensor
 
 
@@ -167,7 +160,7 @@ def _check_shapes(shapes: Mapping[str, Shape], sizes: tuple[int, ...]) -> None:
         else:
             fits = name in _SCALE and shape in ((width,), (1,))
         if not fits:
-            raise _mismatch(f"{name} is not a tensor of shape {expected.get(name, (width,))}")
+            raise mismatch(f"{name} is not a tensor of shape {expected.get(name, (width,))}")
 
 
 def _counts(tensors: dict[str, Tensor], width: int) -> Tensor:
@@ -175,7 +168,7 @@ def _counts(tensors: dict[str, Tensor], width: int) -> Tensor:
     shape = (1,) if tuple(tensors["standard.count"].shape) == (1,) else (width,)
     counts = _tensor(tensors, "standard.count", shape, torch.float64)
     if bool((counts < 0.0).any()):
-        raise _mismatch("standard.count has negative values")
+        raise mismatch("standard.count has negative values")
     return counts.expand(width).contiguous()
 
 
@@ -189,11 +182,3 @@ def _random_layers(sizes: tuple[int, ...], seed: int) -> list[tuple[Tensor, Tens
         )
         for before, after in itertools.pairwise(sizes)
     ]
-
-
-def _mismatch(problem: str) -> Corrupt:
-    return Corrupt(
-        f"the parts are not those of a classifier of this configuration: {problem}",
-        field="model.config",
-        fix="use the configuration that the model was made with",
-    )

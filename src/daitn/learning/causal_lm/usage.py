@@ -1,0 +1,65 @@
+"""How an exported language model is used without DA-ITN, in words for its card."""
+
+from __future__ import annotations
+
+from daitn.learning.causal_lm.settings import ADAPTER_SCALE, CausalLmConfig
+
+__all__ = ["folder_usage", "parts_usage", "peft_usage"]
+
+
+def parts_usage(settings: CausalLmConfig) -> str:
+    """Of the parts, which no other program reads as they are."""
+    if not settings.base:
+        return (
+            "No other program reads these parts as they are: `daitn model export` with "
+            "`--format hf` writes a folder of `transformers`.\n\n" + _prompts(settings)
+        )
+    alpha = ADAPTER_SCALE * settings.adapter_rank
+    return (
+        f"`adapter.safetensors` holds low-rank adapters (rank {settings.adapter_rank}, alpha "
+        f"{alpha}) for every linear layer of `base.safetensors` but the last. No other program "
+        "reads them as they are: `daitn model export` with `--format peft` writes a folder of "
+        "`peft`, and with `--format merged` one of `transformers`.\n\n" + _prompts(settings)
+    )
+
+
+def folder_usage(settings: CausalLmConfig) -> str:
+    """Of a folder of `transformers`."""
+    return f"""\
+It is a folder of `transformers`, which other programs read too:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = (kind.from_pretrained(".") for kind in (AutoModelForCausalLM, AutoTokenizer))
+```
+
+{_prompts(settings)}"""
+
+
+def peft_usage(settings: CausalLmConfig) -> str:
+    """Of a folder of `peft`."""
+    return f"""\
+It is a folder of `peft`, with the model that it was trained on in `base`:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), ".")
+tokenizer = AutoTokenizer.from_pretrained("base")
+```
+
+vLLM serves both: `vllm serve base --enable-lora --lora-modules trained=.`.
+
+{_prompts(settings)}"""
+
+
+def _prompts(settings: CausalLmConfig) -> str:
+    prompt = (
+        r"\nQuestion: {question}\nAnswer: " if settings.base else "<question>{question}<answer>"
+    )
+    return (
+        f'It was taught to go on from `f"{prompt}"` with an answer; questions were cut after '
+        f"{settings.question_tokens} tokens and answers after {settings.answer_tokens}.\n"
+    )
