@@ -165,7 +165,7 @@ def test_probabilities_are_the_models(generator: Any, theirs: Any) -> None:
     best = chances.topk(3)
     question = structs.replace(TALKS[0], top_logprobs=3, max_tokens=4, logit_bias={70: 100.0})
     first = pieces(generator, question)[0].each[0]
-    assert [logprob for _, logprob in first.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert [token.logprob for token in first.top] == pytest.approx(best.values.tolist(), abs=1e-4)
     assert first.logprob == pytest.approx(float(chances[70]), abs=1e-4)
 
 

@@ -53,7 +53,7 @@ class TextToken(Protocol):
     @property
     def whole(self) -> bool: ...
     @property
-    def top(self) -> Sequence[tuple[str, float]]: ...
+    def top(self) -> Sequence[TextToken]: ...
 
 
 class Call(Protocol):
@@ -196,25 +196,25 @@ def _logprobs(
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [dict(token.top) for token in tokens] if tokens[0].top else None,
+            "top_logprobs": [_likeliest(token) for token in tokens] if tokens[0].top else None,
         }
     content = [
-        {
-            "token": token.text,
-            "logprob": token.logprob,
-            "bytes": list(token.text.encode()) if token.whole else None,
-            "top_logprobs": [
-                {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-                for text, logprob in token.top
-            ],
-        }
-        for token in tokens
+        {**_scored(token), "top_logprobs": [_scored(one) for one in token.top]} for token in tokens
     ]
     return {"content": content}
+
+
+def _likeliest(token: TextToken) -> dict[str, float]:
+    return {one.text: one.logprob for one in token.top}
+
+
+def _scored(token: TextToken) -> dict[str, Any]:
+    read = list(token.text.encode()) if token.whole else None
+    return {"token": token.text, "logprob": token.logprob, "bytes": read}
 
 
 class _Token(NamedTuple):
     text: str
     logprob: float
     whole: bool = False
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[TextToken, ...] = ()

@@ -108,9 +108,10 @@ class Token(msgspec.Struct, frozen=True):
     text: str
     logprob: float
     whole: bool = True
-    """Whether the text is all of it, rather than a part of a character's bytes."""
-    top: tuple[tuple[str, float], ...] = ()
-    """The likeliest tokens in its place, and the logarithms of their probabilities."""
+    """Whether it is the text, rather than the name of a special token or of a part of
+    a character."""
+    top: tuple[Token, ...] = ()
+    """The likeliest tokens in its place."""
 
 
 class Piece(msgspec.Struct, frozen=True):

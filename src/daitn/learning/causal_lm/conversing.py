@@ -120,7 +120,7 @@ class PretrainedGenerator:
         def text(said: list[int]) -> str:
             return str(self._tokenizer.decode(said, skip_special_tokens=plain))
 
-        speech = Speech(text, each=question.top_logprobs is not None)
+        speech = Speech(text, self._codec.name, each=question.top_logprobs is not None)
         most = min(question.max_tokens or self.most_tokens, self.most_tokens - len(tokens))
         answer = self._turns if self._batcher is None else self._batcher.answer
         drawn = answer(tokens, sampler, most)

@@ -127,9 +127,13 @@ def _likeliest(chances: Tensor, count: int) -> tuple[tuple[int, float], ...]:
 class Speech:
     """Tokens as they become text."""
 
-    def __init__(self, text: Callable[[list[int]], str], *, each: bool) -> None:
-        """`text`: of tokens. `each`: whether pieces name their tokens."""
+    def __init__(
+        self, text: Callable[[list[int]], str], name: Callable[[int], str], *, each: bool
+    ) -> None:
+        """`text`: of tokens. `name`: of a token that is no text. `each`: whether pieces name their
+        tokens."""
         self._text = text
+        self._name = name
         self._each = each
         self._before: list[int] = []
         """Said with the last piece: how tokens become text depends on what precedes them."""
@@ -149,7 +153,8 @@ class Speech:
             return None
         held, text = self._held, self._new()
         self._before, self._held = [drawn.token for drawn in held], []
-        each = tuple(map(self._token, held)) if self._each else ()
+        named = held if self._each else ()
+        each = tuple(self._named(one.token, one.logprob, one.top) for one in named)
         return Piece(text, sum(drawn.logprob for drawn in held), len(held), each)
 
     def _new(self) -> str:
@@ -157,7 +162,8 @@ class Speech:
         whole = self._text([*self._before, *(drawn.token for drawn in self._held)])
         return whole.removeprefix(before)
 
-    def _token(self, drawn: Drawn) -> Token:
-        text = self._text([drawn.token])
-        top = tuple((self._text([token]), logprob) for token, logprob in drawn.top)
-        return Token(text, drawn.logprob, not text.endswith("\ufffd"), top)
+    def _named(self, token: int, logprob: float, top: tuple[tuple[int, float], ...] = ()) -> Token:
+        text = self._text([token])
+        whole = bool(text) and "\ufffd" not in text
+        likeliest = tuple(self._named(*one) for one in top)
+        return Token(text if whole else self._name(token), logprob, whole, likeliest)

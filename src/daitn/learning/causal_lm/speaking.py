@@ -98,7 +98,7 @@ class CausalGenerator:
     def _generate(self, fresh: list[int], question: Question) -> Iterator[Piece]:
         codec, network, memory = self._codec, self._model.network, None
         sampler = Sampler(question, codec.ends, codec.tokens)
-        speech = Speech(codec.text, each=question.top_logprobs is not None)
+        speech = Speech(codec.text, codec.name, each=question.top_logprobs is not None)
         room = self.facts.context_tokens - len(fresh)
         for _ in range(min(question.max_tokens or room, room)):
             with torch.inference_mode():
