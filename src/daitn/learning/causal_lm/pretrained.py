@@ -170,7 +170,9 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     weights. Raises also `StorageFull`."""
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     facts, make, architecture = _checked(model, settings)
     place = placed(settings.base_parameters, _stored(model / BASE), room)
     with torch.device("meta"):
