@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_breast_cancer, load_digits
 
+from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.classifier import Classifier
 from daitn.learning.classifier import parts as classifier_parts
 from daitn.learning.classifier.parts import Standard
@@ -709,6 +710,31 @@ def test_a_model_that_has_learned_nothing_can_be_measured(tmp_path: Path) -> Non
     for number, config in enumerate([TWO, TWO | {"features": 2}]):
         measured = accuracy(initialise(tmp_path / f"{number}", config), config, test)
         assert 0.0 <= measured.value <= 1.0
+
+
+def test_a_record_is_read_whole_or_refused(tmp_path: Path) -> None:
+    visit(initialise(tmp_path / "new", TWO), TWO, separable(tmp_path / "a.csv"), tmp_path / "model")
+    generator = Classifier().open(tmp_path / "model", TWO)
+
+    def said(*turns: tuple[str, str]) -> str:
+        messages = tuple(Message(role, text) for role, text in turns)
+        question = Question(messages=messages, max_tokens=2, temperature=0.0, seed=0)
+        (piece,) = generator.answer(question)
+        assert piece is not None
+        return piece.text
+
+    assert said(("user", '{"age": 60, "noise": 0}')) == "yes"
+    assert said(("user", '{"age": 40, "noise": null}')) == "no"
+    for record, told in (
+        ('{"age": 60}', "lacks noise"),
+        ("{}", "lacks age, noise"),
+        ('{"age": 60, "noise": 0, "mood": 1}', "no such columns: mood"),
+        ("60 years", "JSON object"),
+    ):
+        with pytest.raises(InvalidInput, match=told):
+            said(("user", record))
+    with pytest.raises(InvalidInput, match="reads one message"):
+        said(("system", "be kind"), ("user", '{"age": 60, "noise": 0}'))
 
 
 def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:

@@ -180,9 +180,9 @@ async def test_what_changes_nothing_is_no_fault(site: Site) -> None:
         parallel_tool_calls=True,
     )
     assert said == plain
-    assert await site.ask(
-        "llama", "hi", temperature=0, max_tokens=90, presence_penalty=2
-    ) != await site.ask("llama", "hi", temperature=0, max_tokens=90)
+    long = {"temperature": 0, "max_tokens": 90}
+    penalised = await site.ask("llama", "hi", presence_penalty=2, **long)
+    assert penalised != await site.ask("llama", "hi", **long)
 
 
 async def test_pictures_are_refused_where_they_stand(site: Site) -> None:

@@ -15,8 +15,8 @@ __all__ = ["Place", "cache_tokens", "numbers_of", "placed"]
 
 _log = logging.getLogger(__name__)
 
-_BESIDE_WEIGHTS_BYTES = 1 << 30
-"""Of main memory, or of a GPU's: the engine, and what a step computes."""
+_BESIDE_WEIGHTS_BYTES = 1 << 29
+"""Of main memory, or of a GPU's: the engine (300 MB), and what a step computes."""
 _CACHE_SHARE = 0.5
 """Of the memory that is left beside the weights."""
 _LEAST_CACHE_TOKENS = 512
@@ -51,7 +51,7 @@ def placed(parameters: int, stored: torch.dtype, room: Room) -> Place:
     is no memory for them.
     """
     if (gpu := _gpu()) is not None:
-        half = stored in (torch.bfloat16, torch.float32) and torch.cuda.is_bf16_supported()
+        half = stored in (torch.bfloat16, torch.float32) and torch.cuda.is_bf16_supported(False)
         dtype = torch.bfloat16 if half else torch.float16
         needed, free = _needed(parameters, dtype), torch.cuda.mem_get_info(gpu)[0]
         if needed <= free:

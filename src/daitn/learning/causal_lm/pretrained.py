@@ -222,7 +222,9 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     """As `load_adapted`, to answer with: where there is room for it, its adapters merged into its
     weights. Raises also `StorageFull`."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     facts, make, architecture = _checked(model, settings)
     place = placed(settings.base_parameters, getattr(torch, settings.base_dtype), room)
     with torch.device("meta"):

@@ -89,9 +89,11 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     vocabulary: int = 4000
     """Entries of the tokenizer that is learnt at the first visited site, 300 to 300,000."""
     answer_tokens: int = 64
-    """An answer is cut after so many tokens, 4 to 1,024."""
+    """An answer is cut after so many tokens when the model is trained or measured, 4 to 1,024. At a
+    facility, a model from scratch reads and says as many as a question and an answer together; an
+    imported one, what its description says."""
     question_tokens: int = 24
-    """A question is cut after so many tokens, 4 to 1,024."""
+    """A question is cut after so many tokens when the model is trained or measured, 4 to 1,024."""
     learning_rate: float = 1e-3
     """Peak of the first visit, above 0 and at most 0.1. It rises over the first tenth of a visit
     and falls to a tenth."""

@@ -162,8 +162,8 @@ class Codec:
         return self._tokenizer.decode(tokens)
 
     def name(self, token: int) -> str:
-        """What the tokenizer calls a token."""
-        return self._tokenizer.id_to_token(token) or ""
+        """What the tokenizer calls a token; a vocabulary may have room for more than it knows."""
+        return self._tokenizer.id_to_token(token) or f"<{token}>"
 
     def _asked(self, text: str) -> list[int]:
         return [*self._marks.question, *self._cut(text, self._settings.question_tokens)]

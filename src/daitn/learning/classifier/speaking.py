@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import torch
 
-from daitn.learning.answering.protocol import Piece, Question
+from daitn.learning.answering.protocol import Piece, Question, only_message
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import forward, scaled
 from daitn.learning.classifier.parts import State
@@ -24,8 +24,8 @@ _RECORD = msgspec.json.Decoder(dict[str, float | None])
 class ClassifierGenerator:
     """See `daitn.learning.answering.protocol.Generator`.
 
-    A question is the last message of the role `user`: a JSON object of columns and numbers. A
-    column that is absent or null counts as missing. The answer is the most likely class.
+    A question is one message: a JSON object of columns and numbers. A column that is null counts as
+    missing; one that is absent may have been forgotten. The answer is the most likely class.
     """
 
     most_tokens = 2
@@ -44,7 +44,7 @@ class ClassifierGenerator:
         record = self._record(question)
         standard = self._state.standard
         assert standard is not None, "a model that knows its columns has seen data"
-        values = [record.get(column, math.nan) for column in self._state.columns]
+        values = [record[column] for column in self._state.columns]
         features = np.array([[math.nan if v is None else v for v in values]], np.float32)
         with torch.inference_mode():
             logits = forward(scaled(features, standard), self._state.layers)
@@ -58,7 +58,7 @@ class ClassifierGenerator:
 
     def _record(self, question: Question) -> dict[str, float | None]:
         columns = self._state.columns
-        content = next((m.content for m in reversed(question.messages) if m.role == "user"), "")
+        content = only_message(question)
         try:
             record = _RECORD.decode(content.encode())
         except msgspec.DecodeError as error:
@@ -68,11 +68,16 @@ class ClassifierGenerator:
                 fix=f'ask, for instance, {{"{columns[0] if columns else "column"}": 1.5}}',
             ) from None
         record = {plain(column): value for column, value in record.items()}
-        unknown = sorted(record.keys() - set(columns))
-        if unknown or not record:
+        if unknown := sorted(record.keys() - set(columns)):
             raise InvalidInput(
-                f"no such columns: {', '.join(unknown[:5])}" if unknown else "no column is given",
+                f"no such columns: {', '.join(unknown[:5])}",
                 field="messages",
                 fix=f"use {', '.join(columns[:10])}",
+            )
+        if absent := [column for column in columns if column not in record]:
+            raise InvalidInput(
+                f"the record lacks {', '.join(absent[:5])}",
+                field="messages",
+                fix="give null where a number is missing",
             )
         return record
