@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from daitn.openai.errors import DECODE_ERRORS, from_decode_error
+from daitn.openai.http import BOM
 
 __all__ = [
     "GenerationRequest",
@@ -40,7 +41,7 @@ _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 class Part(msgspec.Struct):
     """A part of a message; only text parts have `text`."""
 
-    text: str = ""
+    text: str | None = None
 
 
 class Message(msgspec.Struct):
@@ -131,9 +132,9 @@ def _reader(kind: type[T]) -> Callable[[bytes], T]:
 
     def read(body: bytes) -> T:
         try:
-            return decode(body)
+            return decode(body.removeprefix(BOM))
         except DECODE_ERRORS as error:
-            raise from_decode_error(error) from None
+            raise from_decode_error(error, body=body) from None
 
     return read
 

@@ -74,6 +74,8 @@ class Outcome(msgspec.Struct):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+    recorded: bool = False
+    """Whether the query's one record was made."""
 
     def charge(self, snapshot: Qrrt, row: int | None, tokens_in: int, tokens_out: int) -> None:
         """Charge an answer of `row`, whether given or only compared; none: a deployment unknown

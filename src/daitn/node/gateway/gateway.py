@@ -207,6 +207,9 @@ class Gateway:
         except ApiError as error:
             return await self._fail(query, writer, error)
         except TimeoutError:
+            if writer.delivered:
+                self._record(query, QueryStatus.ANSWERED, 200, "")
+                return await writer.conclude()
             return await self._fail(query, writer, deadline_passed(deadline_s or 0.0))
         except (asyncio.CancelledError, ConnectionError):
             raise
@@ -309,6 +312,9 @@ class Gateway:
         self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
     ) -> None:
         now_s, intent, outcome = clock.now_s(), query.intent, query.outcome
+        if outcome.recorded:  # It ended before, and its client went while it was told.
+            return
+        outcome.recorded = True
         seconds = time.perf_counter() - query.began_s
         tokens_out = None if status is QueryStatus.SHED else outcome.tokens_out
         if query.caller.relayed_by is None:

@@ -24,7 +24,7 @@ from daitn.openai.encoding import (
     piece_event,
     usage_event,
 )
-from daitn.openai.errors import ApiError, bad_request
+from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.http import DONE, JSON
 from daitn.openai.requests import GenerationRequest, StreamOptions, read_generation
 
@@ -77,7 +77,7 @@ class EmbeddedBackend:
                 return await self._embed(query, fields, waited_s)
             return await self._generate(request, query, fields, waited_s)
         except InvalidInput as error:
-            raise bad_request(error.problem, error.field, fix=error.fix) from None
+            raise unsupported(error.problem, error.field, fix=error.fix) from None
         except DaitnError as error:
             self.admission.record_failure()
             raise ApiError(502, "model_failed", without_folders(error.problem)) from None
@@ -181,11 +181,11 @@ async def _stream(
 def _read(query: ServingRequest) -> GenerationRequest:
     fields = read_generation(query.body)
     if fields.n not in (None, 1):
-        raise bad_request("this model gives one answer per query", "n", fix="send several queries")
+        raise unsupported("this model gives one answer per query", "n", fix="send several queries")
     if fields.tools:
-        raise bad_request("this model cannot call tools", "tools", fix="leave them out")
+        raise unsupported("this model cannot call tools", "tools", fix="leave them out")
     if fields.response_format is not None and fields.response_format.type != "text":
-        raise bad_request("this model answers in plain text", "response_format", fix="leave it out")
+        raise unsupported("this model answers in plain text", "response_format", fix="leave it out")
     return fields
 
 
@@ -195,7 +195,7 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
     else:
         prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
         if len(prompts) != 1:
-            raise bad_request(
+            raise unsupported(
                 "this model takes one prompt per query", "prompt", fix="send several queries"
             )
         messages = (Message("user", prompts[0]),)
