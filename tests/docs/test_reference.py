@@ -162,7 +162,7 @@ def _pairs(node: ast.AST) -> Iterator[tuple[int, str]]:
             yield 400, "unsupported"
         case ast.Call(
             func=ast.Name(id="bad_request"),
-            keywords=[ast.keyword(arg="status", value=ast.Constant(value=int(status)))],
+            keywords=[*_, ast.keyword(arg="status", value=ast.Constant(value=int(status)))],
         ):
             yield status, "invalid_request"
         case ast.Tuple(elts=[ast.Constant(value=int(status)), ast.Constant(value=str(code))]):

@@ -101,7 +101,8 @@ FULL: Final = Failure(
 )
 UNREADY: Final = Failure(
     "not ready",
-    "The server is loading or down: 408, 409, 425, 502, 503, 504, 520 to 529.",
+    "The server is loading or down: 408, 409, 425, 502, 503, 504, 520 to 529. Or the facility has "
+    "the model no more.",
     ((503, "unavailable"), (502, "upstream_failed"), (404, "model_not_found"), (504, "deadline")),
     Cause.FAILED,
     "503 `unavailable`",

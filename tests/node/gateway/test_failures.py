@@ -7,6 +7,7 @@ import email.utils
 import json
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -14,9 +15,13 @@ import openai
 import pytest
 import pytest_asyncio
 
+from daitn.identity.passes import PassBook
 from daitn.node.forwarder.query_client import PacketQueryClient
+from daitn.node.gateway import upstream
+from daitn.node.serving import server
 from daitn.node.serving.backends import openai_server as backend
 from daitn.objects.deployments import DeploymentState
+from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryStatus
 from daitn.openai.errors import Error
 from daitn.openai.failures import (
@@ -33,6 +38,7 @@ from daitn.openai.failures import (
 )
 from daitn.openai.hints import retry_after_s
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
+from daitn.tools.throttled import ThrottledLog
 from tests.node.gateway.odd_world import Odd, World, ask, opened_world, scene
 from tests.node.gateway.scene import client, deployment
 from tests.scenes.raw_server import chunked, event, piece, response, whole
@@ -203,16 +209,16 @@ async def test_a_deployment_whose_key_is_bad_is_not_offered(
 ) -> None:
     await ready(world)
     upstreams = world.sites["odd"].facility._upstreams
-    for upstream in upstreams.values():
-        upstream._problems._logged.clear()
+    for behind in upstreams.values():
+        behind._problems._logged.clear()
     monkeypatch.setattr(backend, "HELD_S", 1e9)
     world.tell(refuses(401, error("bad key")))
 
     await ask(*await scene(world, "whole", alone=True), "whole")
 
     state = world.sites["odd"].state("m")
-    for upstream in upstreams.values():
-        upstream._held_until_s = 0.0
+    for behind in upstreams.values():
+        behind._held_until_s = 0.0
     await ready(world)
     assert state is DeploymentState.FAILED
     assert "misconfigured, it answered 401" in caplog.text
@@ -464,3 +470,38 @@ async def test_a_coding_that_nobody_knows_is_415(world: World) -> None:
 
     assert unknown.value.status_code == 415
     assert unknown.value.param == "content-encoding"
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "named"),
+    [
+        (-300.0, "the clock of gw is about 300 s behind that of odd"),
+        (300.0, "the clock of gw is about 300 s ahead of that of odd"),
+    ],
+)
+async def test_a_clock_that_is_wrong_is_named_to_all(
+    world: World,
+    ahead_s: float,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network, gateway = await scene(world, "clocks", alone=True)
+    monkeypatch.setattr(gateway._upstream, "_not_admitted", ThrottledLog(upstream.log))
+    site = world.sites["odd"]
+    book = PassBook(SiteId("odd"), lambda holder: network.keys[holder].public)
+    admit: Any = site.facility._server._handler
+    admit = admit.__self__
+    monkeypatch.setattr(admit, "_admit", book.holder)
+    monkeypatch.setattr(admit, "_problems", ThrottledLog(server.log))
+    wrong = SimpleNamespace(wall_s=lambda: time.time() + ahead_s)
+    monkeypatch.setattr(upstream, "clock", wrong)
+
+    asked = await ask(network, gateway, "whole")
+
+    assert (asked.status, asked.error["code"]) == (502, "misconfigured")
+    assert named in asked.error["message"]
+    assert "Retry-After" not in asked.headers
+    assert not asked.failed
+    told = [record for record in caplog.records if named in record.getMessage()]
+    assert {record.name for record in told} == {upstream.__name__, server.__name__}

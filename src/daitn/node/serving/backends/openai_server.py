@@ -324,11 +324,11 @@ class OpenAiBackend:
 
 def _passed_on(status: int, error: Error, failure: Failure) -> ApiError:
     """The server's own error, in OpenAI's form whatever the server's is."""
-    code = error.code if isinstance(error.code, str) and error.code else ""
+    code = error.code if isinstance(error.code, str) else ""
     if status == _NOT_IMPLEMENTED:
-        status, code = 400, ""
-    if not code:
-        code = "unsupported" if failure is UNSUITED else "invalid_request"
+        status = 400
+        code = ""
+    code = code or ("unsupported" if failure is UNSUITED else "invalid_request")
     message = error.message or f"the upstream server answered {status}"
     return ApiError(status, code, message, param=error.param, type_=error.type)
 
