@@ -13,12 +13,22 @@ import msgspec
 from daitn.cli.field_docs import field_docs
 from daitn.objects.errors import KINDS
 from daitn.openai.codes import CODES
+from daitn.openai.failures import FAILURES, Cause
 from daitn.steering.wire import packet
 from scripts.reference import commands, fabric
 from scripts.reference.rows import Row
 from scripts.reference.words import default_words, type_words
 
 __all__ = ["TABLES", "named"]
+
+_HEALTH: Final[dict[Cause | None, str]] = {
+    None: "no",
+    Cause.FULL: "no",
+    Cause.UNSUITED: "no",
+    Cause.FAILED: "yes",
+    Cause.REFUSED: "if another answers",
+    Cause.UNREACHABLE: "yes, where no path is left",
+}
 
 
 def named(name: str) -> Any:
@@ -94,6 +104,35 @@ def _codes() -> list[Row]:
     ]
 
 
+def _failures() -> list[Row]:
+    """What can go wrong at a deployment, and what follows."""
+    rows: list[Row] = [
+        (
+            "failure",
+            "when",
+            "the facility says",
+            "another asked",
+            "health suffers",
+            "the client gets",
+            "`Retry-After`",
+        )
+    ]
+    for failure in FAILURES:
+        said = ", ".join(f"{status} `{code}`" for status, code in failure.said)
+        rows.append(
+            (
+                failure.name,
+                failure.when,
+                said,
+                "yes" if failure.asks_other else "no",
+                _HEALTH[failure.cause],
+                failure.client,
+                "none" if failure.permanent else "the hint, or 1 s",
+            )
+        )
+    return rows
+
+
 def _header() -> list[Row]:
     """The head of a packet, byte by byte."""
     rows: list[Row] = [("offset", "bytes", "field", "mutable", "meaning")]
@@ -126,6 +165,7 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "constants": _constants,
     "errors": _errors,
     "codes": _codes,
+    "failures": _failures,
     "packet-header": _header,
     "packet-bounds": _bounds,
     "keys": fabric.keys_table,

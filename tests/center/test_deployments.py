@@ -222,6 +222,16 @@ async def test_wishes_of_one_moment_do_not_fill_one_facility(world: World) -> No
     await until(lambda: world.view("d").ready)
 
 
+async def test_a_model_that_learned_nothing_is_not_deployed(world: World) -> None:
+    fresh = msgspec.structs.replace(trained("fresh-1", "9"), untrained=True)
+    world.journal.put("model", "fresh-1", encode(fresh))
+
+    with pytest.raises(Refused, match="fresh-1 learned nothing") as refused:
+        world.service.deploy(wish("fresh-1"))
+
+    assert refused.value.field == "model"
+
+
 async def test_what_cannot_be_is_refused_with_its_field(world: World) -> None:
     with pytest.raises(NotFound, match="no trained model") as unknown:
         world.service.deploy(wish("nobody-1"))

@@ -21,7 +21,6 @@ from daitn.node.gateway.headers import AnswerHeader, PeerHeader
 from daitn.objects import agents, messages, requests, steering
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
-from daitn.openai.errors import UPSTREAM_REFUSED
 from daitn.steering.wire import intent, offers, replies
 from daitn.tools.fabric import keys
 from scripts.reference import commands
@@ -159,14 +158,11 @@ def _pairs(node: ast.AST) -> Iterator[tuple[int, str]]:
             args=[ast.Constant(value=int(status)), ast.Constant(value=str(code)), *_],
         ):
             yield status, code
-        case ast.Call(
-            func=ast.Name(id="ApiError"),
-            args=[ast.Constant(value=int(status)), ast.Name(id="UPSTREAM_REFUSED"), *_],
-        ):
-            yield status, UPSTREAM_REFUSED
+        case ast.Call(func=ast.Name(id="unsupported")):
+            yield 400, "unsupported"
         case ast.Call(
             func=ast.Name(id="bad_request"),
-            keywords=[ast.keyword(arg="status", value=ast.Constant(value=int(status)))],
+            keywords=[*_, ast.keyword(arg="status", value=ast.Constant(value=int(status)))],
         ):
             yield status, "invalid_request"
         case ast.Tuple(elts=[ast.Constant(value=int(status)), ast.Constant(value=str(code))]):

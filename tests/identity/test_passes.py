@@ -30,7 +30,8 @@ def refusal(shown: str, at_s: float = NOW_S, at: PassBook | None = None) -> str:
         (at or book()).holder(shown, at_s)
     assert raised.value.field == "daitn-pass"
     assert raised.value.fix
-    return raised.value.problem.partition(": ")[2]
+    # What follows names the clocks, see below.
+    return raised.value.problem.partition(": ")[2].partition(";")[0]
 
 
 def claimed(**said: object) -> str:
@@ -63,6 +64,18 @@ def test_clocks_may_differ(ahead_s: float) -> None:
 def test_clocks_that_differ_too_much_are_told_apart() -> None:
     assert refusal(sign_pass(GW, MDF, NOW_S + PASS_LASTS_S + 1, KEY)) == "it lasts too long"
     assert refusal(sign_pass(GW, MDF, NOW_S - PASS_LASTS_S, KEY)) == "it has ended"
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "told"),
+    [
+        (-300.0, "the clock of gw is about 300 s behind that of mdf"),
+        (300.0, "the clock of gw is about 300 s ahead of that of mdf"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_named(ahead_s: float, told: str) -> None:
+    with pytest.raises(Refused, match=told):
+        book().holder(sign_pass(GW, MDF, NOW_S + ahead_s, KEY), NOW_S)
 
 
 def test_a_pass_for_another_site_is_none_here() -> None:

@@ -124,7 +124,8 @@ class DeploymentService:
         """Accept an intent; it is on disk when this returns.
 
         Raises `NotFound` for an unknown model or facility, `InvalidInput` for a reserved or
-        malformed name, `Refused` if no facility may host the model now, or the caller may not.
+        malformed name, `Refused` if the model learned nothing, no facility may host it now, or the
+        caller may not.
         """
         stored = self._journal.get(_MODEL_KIND, intent.model)
         if stored is None:
@@ -135,6 +136,12 @@ class DeploymentService:
             )
         model = decode(stored, ModelDescriptor)
         check_owner(model.owner, f"the model {intent.model}")
+        if model.untrained:
+            raise Refused(
+                f"{intent.model} learned nothing: none of its job's visits made it better",
+                field="model",
+                fix="see its job in `daitn get jobs`; train it longer, or on other data",
+            )
         name = checked_name(intent.name or intent.model, "name")
         if name == AUTO:
             raise InvalidInput(

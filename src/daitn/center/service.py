@@ -463,6 +463,7 @@ class ControlCenter:
                 holders=best.model.holders,
                 created_at_s=job.ended_at_s or clock.now_s(),
                 config=job.intent.model.config,
+                untrained=not job.learned,
                 release_to=best.release_to,
                 evidence=tuple(e for e in job.lineage if e.digest in best.entries),
             )

@@ -284,6 +284,8 @@ def _refused(status: int, body: bytes) -> DaitnError:
         return NotFound(failure.message, field=field, fix="see `daitn get models`")
     if status in (401, 403, 429):
         return Refused(failure.message, field=field, fix=fix or "give a valid --key, or wait")
+    if failure.code == "misconfigured":
+        return Unreachable(failure.message, field=field, fix="tell the owner of the deployment")
     if status >= 500:
         return Unreachable(failure.message, field=field, fix="try again later")
     return InvalidInput(failure.message, field=field, fix=fix or "correct it, see --help")

@@ -64,7 +64,11 @@ class PassBook:
         claim, public = known
         if claim.until_s <= now_s:
             self._known.pop(shown, None)
-            raise self._refused("it has ended")
+            behind_s = now_s - claim.until_s + PASS_LASTS_S
+            raise self._refused(
+                f"it has ended; unless it is old, the clock of {claim.holder} is about "
+                f"{behind_s:.0f} s behind that of {self._audience}"
+            )
         if self._key_of(claim.holder) != public:
             raise self._refused(f"{claim.holder} is not known here any more")
         return claim.holder
@@ -81,7 +85,11 @@ class PassBook:
         if claim.audience != self._audience:
             raise self._refused(f"it is for {claim.audience}")
         if not claim.until_s <= now_s + 2 * PASS_LASTS_S:
-            raise self._refused("it lasts too long")
+            ahead_s = claim.until_s - PASS_LASTS_S - now_s
+            raise self._refused(
+                f"it lasts too long; the clock of {claim.holder} is about {ahead_s:.0f} s ahead of "
+                f"that of {self._audience}"
+            )
         public = self._key_of(claim.holder)
         if public is None:
             raise self._refused(f"{claim.holder} is not known here")

@@ -213,6 +213,8 @@ class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     created_at_s: float
     config: dict[str, object] = {}
     """Its recipe configuration."""
+    untrained: bool = False
+    """Whether it is as its recipe made it, and learned nothing."""
     release_to: tuple[str, ...] = (ANY,)
     """Jurisdictions into which it may travel, given all the data it learned from."""
     evidence: tuple[Entry, ...] = ()

@@ -18,8 +18,8 @@ import msgspec
 
 from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS, Error, error_of
-from daitn.openai.events import BOM, AnswerBroken, Event, EventCutter, read_event
-from daitn.openai.http import DONE, as_event
+from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
+from daitn.openai.http import BOM, DONE, as_event
 from daitn.openai.requests import rewritten
 from daitn.openai.responses import Usage, usage_of
 

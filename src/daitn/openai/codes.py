@@ -25,6 +25,12 @@ CODES: Final = (
         "context_length_exceeded",
         "From a facility: the prompt has more tokens than the model reads.",
     ),
+    ErrorCode(
+        400,
+        "unsupported",
+        "From a facility: this model cannot answer such a query, though another may; `param` names "
+        "the field.",
+    ),
     ErrorCode(400, "infeasible", "No deployment meets the constraints."),
     ErrorCode(
         401, "invalid_api_key", "The key is missing or unknown, or the token does not hold here."
@@ -41,6 +47,7 @@ CODES: Final = (
     ErrorCode(405, "method_not_allowed", "The path needs another method."),
     ErrorCode(408, "request_timeout", "The request body did not arrive in time."),
     ErrorCode(413, "invalid_request", "The body exceeds `max_body_bytes`."),
+    ErrorCode(415, "invalid_request", "The body is coded as nobody here can read."),
     ErrorCode(429, "rate_limited", "The key's query rate is exceeded; see `Retry-After`."),
     ErrorCode(429, "facility_full", "From a facility: its queue is full; see `Retry-After`."),
     ErrorCode(500, "internal", "The gateway failed; see its log."),
@@ -49,6 +56,16 @@ CODES: Final = (
     ErrorCode(502, "model_failed", "From a facility: the model failed while answering."),
     ErrorCode(502, "upstream_failed", "From a facility: the upstream server did not answer."),
     ErrorCode(502, "upstream_refused", "From a facility: the upstream server reported an error."),
+    ErrorCode(
+        502,
+        "upstream_misconfigured",
+        "From a facility: the upstream server needs its operator, for instance for a key.",
+    ),
+    ErrorCode(
+        502,
+        "misconfigured",
+        "Every deployment that may answer needs its operator first; asking again is useless.",
+    ),
     ErrorCode(
         503,
         "overloaded",

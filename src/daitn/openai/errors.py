@@ -6,18 +6,18 @@ error, `param` the request field to change, and `daitn` lists the reasons.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from typing import Any
 
 import msgspec
 
 from daitn.objects.errors import DaitnError
-from daitn.openai.http import JSON
+from daitn.openai.http import BOM, JSON
 
 __all__ = [
-    "BAD_REQUEST_STATUSES",
     "DECODE_ERRORS",
-    "UPSTREAM_REFUSED",
     "ApiError",
     "Error",
     "bad_request",
@@ -25,14 +25,14 @@ __all__ = [
     "from_daitn_error",
     "from_decode_error",
     "read_error",
+    "unsupported",
 ]
 
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What decoding untrusted JSON may raise."""
-BAD_REQUEST_STATUSES = frozenset({400, 413, 415, 422})
-"""Statuses that blame the request itself: every other server would reject it too."""
-UPSTREAM_REFUSED = "upstream_refused"
-"""The server behind a facility is up, and reported an error."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Error(msgspec.Struct):
@@ -103,7 +103,9 @@ def _text(value: Any) -> str:
 
 
 class ApiError(Exception):
-    """An error response. `retry_after_s`: when a retry may succeed, in seconds."""
+    """An error response. `retry_after_s`: when a retry may succeed, in seconds; `permanent`: it
+    will not soon, though the status lets clients try; `type_`: OpenAI's `type`, if it is not that
+    of the status."""
 
     def __init__(
         self,
@@ -114,6 +116,8 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
         daitn: dict[str, Any] | None = None,
+        permanent: bool = False,
+        type_: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -122,12 +126,14 @@ class ApiError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.daitn = daitn
+        self.permanent = permanent
+        self.type = type_ or _error_type(status)
 
     @property
     def body(self) -> bytes:
         """The error as JSON."""
         daitn = msgspec.UNSET if self.daitn is None else self.daitn
-        error = Error(self.message, _error_type(self.status), self.param, self.code, daitn)
+        error = Error(self.message, self.type, self.param, self.code, daitn)
         return _ENCODER.encode(_Body(error))
 
     @property
@@ -137,6 +143,8 @@ class ApiError(Exception):
             # RFC 9110 has whole seconds only; OpenAI's clients read the milliseconds.
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
             headers["retry-after-ms"] = str(max(1, math.ceil(self.retry_after_s * 1e3)))
+        if self.permanent:  # OpenAI's clients heed it.
+            headers["x-should-retry"] = "false"
         return headers
 
 
@@ -152,13 +160,22 @@ def bad_request(problem: str, param: str, *, fix: str = "", status: int = 400) -
     return ApiError(status, "invalid_request", message, param=param)
 
 
+def unsupported(problem: str, param: str, *, fix: str = "") -> ApiError:
+    """What this deployment cannot answer, though another may."""
+    message = f"{param}: {problem}" + (f" ({fix})" if fix else "")
+    return ApiError(400, "unsupported", message, param=param)
+
+
 def from_daitn_error(error: DaitnError, prefix: str = "") -> ApiError:
     """An input error from below the API; `prefix` goes before its field."""
     return bad_request(error.problem, f"{prefix}{error.field}", fix=error.fix)
 
 
-def from_decode_error(error: Exception, within: str = "") -> ApiError:
-    """msgspec's error as a 400 that names the field by its path below `within`."""
+def from_decode_error(error: Exception, within: str = "", body: bytes | None = None) -> ApiError:
+    """msgspec's error as a 400 that names the field by its path below `within`. With the `body`, a
+    person is told what is wrong with its JSON."""
+    if body is not None and (told := _json_problem(body)) is not None:
+        return bad_request(*told)
     problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
     if "unknown field" in problem or "missing required field" in problem:
@@ -166,3 +183,48 @@ def from_decode_error(error: Exception, within: str = "") -> ApiError:
         field = f"{field}.{name}" if field else name
     param = ".".join(part for part in (within, field) if part) or "body"
     return bad_request(problem, param)
+
+
+def _json_problem(body: bytes) -> tuple[str, str] | None:
+    """What is wrong with a body as JSON, and where; none if it is JSON."""
+    if not body.removeprefix(BOM).strip():
+        return "is empty", "body"
+    try:
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 at byte {error.start}", "body"
+    except RecursionError:
+        return "is nested too deeply", "body"
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        return f"is not valid JSON: {_lower(error.msg)} at {place}", "body"
+    except ValueError as error:
+        return f"is not valid JSON: {error}", "body"
+    path = _half_pair(value)
+    if path is None:
+        return None
+    return "has half of a surrogate pair, which is no character", path.removeprefix(".") or "body"
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"it has no {name}")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _half_pair(value: object) -> str | None:
+    """The path to the first text that has half a surrogate pair; none: all are whole."""
+    todo = [("", value)]
+    while todo:
+        path, value = todo.pop()
+        if isinstance(value, str) and _SURROGATE.search(value):
+            return path
+        if isinstance(value, list):
+            todo += [(f"{path}[{at}]", entry) for at, entry in reversed([*enumerate(value)])]
+        elif isinstance(value, dict):
+            if any(_SURROGATE.search(name) for name in value):
+                return path
+            todo += [(f"{path}.{name}", entry) for name, entry in reversed(value.items())]
+    return None

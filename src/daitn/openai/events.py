@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["BOM", "AnswerBroken", "Event", "EventCutter", "looks_like_events", "read_event"]
+from daitn.openai.http import BOM
+
+__all__ = ["AnswerBroken", "Event", "EventCutter", "looks_like_events", "read_event"]
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-BOM = b"\xef\xbb\xbf"
-"""A byte order mark, with which some bodies begin."""
 
 
 class AnswerBroken(Exception):

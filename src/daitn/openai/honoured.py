@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from daitn.openai.errors import bad_request
+from daitn.openai.errors import unsupported
 from daitn.openai.requests import raw_fields
 
 __all__ = ["check_honoured"]
@@ -67,4 +67,4 @@ def check_honoured(body: bytes, honours: Collection[str]) -> None:
             for usual in _CHANGE_NOTHING.get(name, ())
         ):
             continue
-        raise bad_request("this model does not honour it", name[:100], fix="leave it out")
+        raise unsupported("this model does not honour it", name[:100], fix="leave it out")

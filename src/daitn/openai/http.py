@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from daitn.objects.deployments import Api
 
-__all__ = ["DONE", "EVENTS", "JSON", "PATHS", "as_event"]
+__all__ = ["BOM", "DONE", "EVENTS", "JSON", "PATHS", "as_event"]
 
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, with which some bodies begin."""
 JSON = "application/json"
 EVENTS = "text/event-stream"
 PATHS = {f"/v1{api.path}": api for api in Api}

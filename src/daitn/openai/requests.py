@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from daitn.openai.errors import DECODE_ERRORS, from_decode_error
+from daitn.openai.http import BOM
 
 __all__ = [
     "NOTHING",
@@ -48,7 +49,7 @@ NOTHING = msgspec.Raw(b"null")
 class Part(msgspec.Struct):
     """A part of a message; only text parts have `text`."""
 
-    text: str = ""
+    text: str | None = None
     type: str = "text"
     image_url: msgspec.Raw = NOTHING
 
@@ -173,9 +174,9 @@ def _reader(kind: type[T]) -> Callable[[bytes], T]:
 
     def read(body: bytes) -> T:
         try:
-            return decode(body)
+            return decode(body.removeprefix(BOM))
         except DECODE_ERRORS as error:
-            raise from_decode_error(error) from None
+            raise from_decode_error(error, body=body) from None
 
     return read
 

@@ -59,6 +59,9 @@ def test_a_job_goes_from_submission_to_its_targets() -> None:
     assert [made.site for made in job.made] == ["general", "specialist"] * 2
     assert job.best is not None
     assert job.best.values == {"broad": 1.0, "expert": 1.0}
+    assert job.learned
+    job.checkpoints = job.checkpoints[:1]  # That of the fresh model.
+    assert not job.learned
     assert world.settled == 1
     shown = view(job, world.now_s)
     assert shown.untrained == {"broad": 0.25, "expert": 0.25}

@@ -291,6 +291,33 @@ def test_it_gives_up_for_load_where_all_are_full() -> None:
     assert not empty.given_up.full
 
 
+def test_who_is_not_suited_is_not_unwell_and_does_not_hide_load() -> None:
+    scene = Scene(rows=(0, 1))
+    scene.take(Begun())
+    assert scene.take(Failed(0, Cause.UNSUITED, permanent=True)) == (Ask(1),)
+    scene.take(Failed(1, Cause.FULL, retry_after_s=7.0))
+
+    assert scene.given_up is not None
+    assert (scene.given_up.full, scene.given_up.permanent) == (True, False)
+
+    alone = Scene(rows=(0,))
+    alone.take(Begun())
+    alone.take(Failed(0, Cause.UNSUITED, permanent=True))
+    assert alone.given_up is not None
+    assert (alone.given_up.full, alone.given_up.permanent) == (False, True)
+
+
+def test_it_tells_why_an_answer_broke_off() -> None:
+    scene = Scene(rows=(0,))
+    scene.take(Begun())
+    scene.take(Answered(0))
+
+    scene.take(BrokenOff(0, reason="it ended too early"))
+
+    assert scene.given_up is not None
+    assert [failed.reason for failed in scene.given_up.failures] == ["it ended too early"]
+
+
 def test_it_says_how_many_it_was_not_allowed_to_ask() -> None:
     few = Scene(rows=(0, 1, 2), most=1)
     few.take(Begun())

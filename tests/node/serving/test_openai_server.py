@@ -96,7 +96,7 @@ async def test_the_servers_key_is_added_here(
         monkeypatch.setenv("DOCTOR_KEY", "wrong")
         with pytest.raises(openai.InternalServerError, match="401") as refused:
             await site.ask("doctor")
-    assert refused.value.code == "upstream_refused"
+    assert refused.value.code == "upstream_misconfigured"
 
 
 async def test_an_answer_tells_what_a_gateway_cannot_see(site: Site, server: OpenAiServer) -> None:
@@ -251,8 +251,8 @@ async def odd_server(answer: Answers) -> AsyncIterator[str]:
         (200, b'{"error": {"message": "no"}}', "application/json", (502, "upstream_refused")),
         (200, b"[" * 100_000, "application/json", (502, "upstream_failed")),
         (200, b"\xff\xfe", "text/event-stream", (502, "upstream_failed")),
-        (302, b"", "text/html", (502, "upstream_refused")),
-        (404, b'{"error": {"code": "x"}}', "application/json", (502, "upstream_refused")),
+        (302, b"", "text/html", (502, "upstream_misconfigured")),
+        (404, b'{"error": {"code": "x"}}', "application/json", (502, "upstream_misconfigured")),
         (503, b'{"error": {"code": "x"}}', "application/json", (503, "unavailable")),
         (429, b"", "text/html", (429, "facility_full")),
         (400, b'{"error": {"code": "too_hot"}}', "application/json", (400, "too_hot")),

@@ -150,6 +150,14 @@ class Job:
         return min(reversed(self.checkpoints), key=self.shortfall)
 
     @property
+    def learned(self) -> bool:
+        """Whether the best checkpoint learned anything, in this job or before it."""
+        best = self.best
+        if best is None:
+            return False
+        return self.start is not None or any(self.made[at].work for at in best.visits)
+
+    @property
     def latest(self) -> Checkpoint | None:
         return self.checkpoints[-1] if self.checkpoints else None
 

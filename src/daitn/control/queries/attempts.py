@@ -6,11 +6,11 @@ simulated one, hand in the facts and carry out the commands.
 
 from __future__ import annotations
 
-import enum
 import math
 
 import msgspec
 
+from daitn.openai.failures import Cause
 from daitn.topology.qrrt.snapshot import Paths
 
 __all__ = [
@@ -43,17 +43,6 @@ class Attempts(msgspec.Struct):
     """Rows that were asked and failed."""
 
 
-class Cause(enum.Enum):
-    """Why a deployment did not answer."""
-
-    FULL = "full"
-    FAILED = "failed"
-    REFUSED = "refused"
-    """The server behind the facility is there and says that it failed, at this query at least."""
-    UNREACHABLE = "unreachable"
-    """There was no connection: another path may lead there."""
-
-
 class Begun(msgspec.Struct, frozen=True):
     """Somebody wants an answer."""
 
@@ -74,6 +63,8 @@ class Failed(msgspec.Struct, frozen=True):
     """When it may go better, as the deployment says."""
     paths: Paths | None = None
     """Those that are left, where it could not be reached."""
+    permanent: bool = False
+    """Whether asking again soon is useless."""
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -88,6 +79,7 @@ class BrokenOff(msgspec.Struct, frozen=True):
     row: int
     rows: tuple[int, ...] | None = None
     """The only ones that may still answer; none: those that are left."""
+    reason: str = ""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -127,12 +119,20 @@ class GiveUp(msgspec.Struct, frozen=True):
 
     @property
     def full(self) -> bool:
-        """Whether it was for nothing but load."""
-        return bool(self.failures) and all(one.cause is Cause.FULL for one in self.failures)
+        """Whether load is all that stands in the way."""
+        causes = {one.cause for one in self.failures}
+        return Cause.FULL in causes and causes <= {Cause.FULL, Cause.UNSUITED}
+
+    @property
+    def permanent(self) -> bool:
+        """Whether asking again soon is useless."""
+        return (
+            bool(self.failures) and not self.untried and all(one.permanent for one in self.failures)
+        )
 
     @property
     def retry_after_s(self) -> float | None:
-        """When the first of them may have room, as far as they say."""
+        """When the first of them may answer, as far as they say."""
         waits_s = [one.retry_after_s for one in self.failures if one.retry_after_s is not None]
         return min(waits_s, default=None)
 

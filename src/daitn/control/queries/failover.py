@@ -51,6 +51,8 @@ __all__ = ["Failover"]
 
 Commands = tuple[Command, ...]
 _NOTHING: Final[Commands] = ()
+_HARMLESS: Final = (Cause.FULL, Cause.UNSUITED)
+"""They say nothing of a row's health."""
 
 
 class _State(enum.StrEnum):
@@ -173,6 +175,7 @@ class Failover:
         self._state = _State.ASKING
         self._hedged = -1
         self._account.failed.add(fact.row)
+        self._failures[fact.row] = Failed(fact.row, Cause.FAILED, fact.reason)
         if fact.rows is not None:
             self._rows = deque(fact.rows)
         ask = self._next(now_s)
@@ -195,7 +198,7 @@ class Failover:
         if failed.cause is Cause.REFUSED:
             self._refused += (row,)
             return _NOTHING
-        return _NOTHING if failed.cause is Cause.FULL else (TellFailed(row),)
+        return _NOTHING if failed.cause in _HARMLESS else (TellFailed(row),)
 
     def _next(self, now_s: float) -> Ask | None:
         """The next row to which there is a path, where a retry is left for it."""

@@ -19,7 +19,7 @@ from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, 
 from daitn.openai.errors import ApiError, bad_request
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.steering.wire.packet import Packet, PacketKind
+from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, read_refusal
 
 __all__ = ["PacketAnswer", "PacketQueryClient"]
@@ -80,6 +80,14 @@ class PacketQueryClient:
             msgspec.msgpack.encode(question),
             deadline_ms=int(1000 * (self._runtime.now_s() + deadline_s)) if deadline_s else 0,
         )
+        if len(packet.payload) > MOST_PAYLOAD_BYTES:
+            raise bad_request(
+                f"a packet has room for {MOST_PAYLOAD_BYTES} bytes, and this needs "
+                f"{len(packet.payload)}",
+                "body",
+                fix="ask without `daitn.autonomous`",
+                status=413,
+            )
         # Copies are made only here, so a stranger's packet cannot multiply.
         copies = [
             self._protected(msgspec.structs.replace(packet, branch=branch), class_public)

@@ -18,7 +18,9 @@ from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.identifiers import SiteId
-from daitn.openai.errors import BAD_REQUEST_STATUSES, ApiError
+from daitn.openai.errors import ApiError, Error, read_error
+from daitn.openai.failures import FULL, of_facility
+from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.steering.next_hops import is_suited
@@ -32,7 +34,8 @@ __all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_reply"]
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 600.0
-_TRANSIENT = frozenset({429, 503})
+RETRY_AFTER_S = 1.0
+"""Assumed of a facility that does not say when asking again may succeed."""
 
 
 class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
@@ -128,9 +131,9 @@ class QueryService:
             # The refusal travels in the clear, so it must not quote what was sealed.
             raise _denied("the query cannot be read" + ("" if sealed else f": {error}")) from None
         self._check_owner(signer, intent.owner, question.mandate)
-        status, answer = await self._ask(question, intent.owner, body)
+        status, answer, headers = await self._ask(question, intent.owner, body)
         if status != 200:
-            raise NotServed(_refusal(status, b"" if sealed else answer))
+            raise NotServed(_refusal(status, answer, headers, tells=not sealed))
         path = tuple(hop.site for hop in packet.hops() if hop.action is not Action.TRIED)
         reply = msgspec.msgpack.encode(PacketReply(self._site, name, answer, path))
         if not sealed:
@@ -191,7 +194,10 @@ class QueryService:
             raise NotServed(Refusal(Reason.FAILED, f"{wanted} is no longer served here"))
         return max(found)[2]
 
-    async def _ask(self, question: PacketQuestion, owner: str, body: bytes) -> tuple[int, bytes]:
+    async def _ask(
+        self, question: PacketQuestion, owner: str, body: bytes
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers, by names in lower case. Raises `NotServed`."""
         asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
         headers = {
             "content-type": JSON,
@@ -213,7 +219,8 @@ class QueryService:
             async with self._session.post(
                 url, data=body, headers=headers, timeout=timeout
             ) as response:
-                return response.status, await response.read()
+                told = {name.lower(): value for name, value in response.headers.items()}
+                return response.status, await response.read(), told
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise NotServed(
                 Refusal(Reason.FAILED, f"the facility did not answer: {error}"[:500])
@@ -232,9 +239,16 @@ def _denied(why: str) -> NotServed:
     return NotServed(Refusal(Reason.DENIED, why[:500]))
 
 
-def _refusal(status: int, body: bytes) -> Refusal:
-    text = body[:300].decode("utf-8", "replace")
+def _refusal(status: int, body: bytes, headers: dict[str, str], *, tells: bool) -> Refusal:
+    """What is said of an error of the facility. `tells`: whether its text may be read by all."""
+    error = read_error(body) or Error()
+    hint_s = retry_after_s(headers, "", clock.wall_s())
+    failure = of_facility(status, error, hint_s)
+    text = body[:300].decode("utf-8", "replace") if tells else ""
     detail = f"the facility answered {status}: {text}".rstrip(": ")
-    if status in BAD_REQUEST_STATUSES:
+    if not failure.asks_other:
         return Refusal(Reason.DENIED, detail)
-    return Refusal(Reason.FULL if status in _TRANSIENT else Reason.FAILED, detail, 1.0)
+    if failure.permanent:
+        return Refusal(Reason.FAILED, detail)
+    reason = Reason.FULL if failure is FULL else Reason.FAILED
+    return Refusal(reason, detail, RETRY_AFTER_S if hint_s is None else hint_s)

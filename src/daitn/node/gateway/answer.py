@@ -9,8 +9,10 @@ from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.http import ClientResponse
 from daitn.node.http.answers import IncomingAnswer
 from daitn.openai.answers import StreamReader
+from daitn.openai.hints import retry_after_s
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import Usage
+from daitn.tools import clock
 
 __all__ = ["Answer"]
 
@@ -34,6 +36,7 @@ class Answer:
         self.query = query
         self.row = row
         headers = response.headers
+        self._headers = headers
         self.status = response.status
         self.content_type = JSON if self.status == 200 else headers.get("content-type", JSON)
         self.asked_s = asked_s
@@ -42,7 +45,8 @@ class Answer:
         self.waited_s = _seconds(headers.get(AnswerHeader.WAITED_S)) or 0.0
         """Wait for a slot, as the deployment reports it."""
         self.reported_first_token_s = _seconds(headers.get(AnswerHeader.FIRST_TOKEN_S))
-        self.retry_after_s = _seconds(headers.get("retry-after"))
+        self.retry_after_s: float | None = None
+        """When asking again may succeed, as the deployment says."""
         self.path = query.path_to(row)
         self.body = b""
         self.usage: Usage | None = None
@@ -75,6 +79,9 @@ class Answer:
         """Buffer the first `max_bytes` of an error's body. Raises `AnswerBroken`."""
         self.body = await self._incoming.read_start(max_bytes)
         self.ended_s = self._incoming.read_at_s
+        self.retry_after_s = retry_after_s(
+            self._headers, self.body.decode(errors="replace"), clock.wall_s()
+        )
 
     async def read_events(self) -> bytes:
         """The next events of a stream; empty once it is complete. Raises `AnswerBroken`."""

@@ -32,6 +32,7 @@ from daitn.openai.errors import ApiError
 from daitn.openai.http import PATHS
 from daitn.openai.responses import model_list, model_object
 from daitn.tools import clock
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["GatewayApi"]
 
@@ -68,6 +69,7 @@ class GatewayApi:
         self._health = health
         self._doorkeeper = doorkeeper
         self._askers = askers
+        self._problems = ThrottledLog(log)
         self._cors = Cors(config.origins)
         self._server = HttpServer(
             config.listen, "gateway.listen", self._handle, tls, advertise=config.advertise
@@ -147,6 +149,7 @@ class GatewayApi:
             if self._askers is not None and owner:
                 self._askers.check(site, owner, mandate, now_s)
         except Refused as error:
+            self._problems.warning("pass", "a relayed query was not admitted: %a", error.problem)
             raise ApiError(401, "invalid_pass", error.problem, param=PeerHeader.PASS) from None
         return Caller(
             owner=owner,

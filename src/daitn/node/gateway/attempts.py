@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from daitn.control.queries.attempts import (
     Answered,
@@ -75,10 +75,10 @@ class AttemptRunner:
         self._hedge_row = -1
         self._failure: GiveUp | None = None
 
-    async def replace(self, row: int, rows: tuple[int, ...] | None) -> Answer:
-        """Another answer after that of `row` broke off: from `rows` only, or from those not asked
-        yet. Raises the target's error."""
-        return await self.answer(BrokenOff(row, rows))
+    async def replace(self, row: int, reason: str, rows: tuple[int, ...] | None) -> Answer:
+        """Another answer after that of `row` broke off for a reason: from `rows` only, or from
+        those not asked yet. Raises the target's error."""
+        return await self.answer(BrokenOff(row, rows, reason))
 
     async def answer(self, fact: Fact = _BEGUN) -> Answer:
         """The first answer. `fact`: why it is needed. Raises the target's error."""
@@ -181,7 +181,9 @@ class AttemptRunner:
             self._interrupt()
 
 
-def close_unused(task: asyncio.Task[Answer | None]) -> None:
+def close_unused(task: asyncio.Task[Any]) -> None:
     """Close the answer of a task that nobody waits for."""
-    if not task.cancelled() and task.exception() is None and (answer := task.result()) is not None:
+    if task.cancelled() or task.exception() is not None:
+        return
+    if isinstance(answer := task.result(), Answer):
         answer.close()

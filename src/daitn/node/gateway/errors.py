@@ -10,6 +10,7 @@ __all__ = [
     "deadline_passed",
     "infeasible",
     "internal",
+    "misconfigured",
     "overloaded",
     "status_of",
     "stopping",
@@ -35,9 +36,17 @@ def internal() -> ApiError:
     return ApiError(500, "internal", "the gateway failed; see its log")
 
 
-def unavailable(message: str) -> ApiError:
-    """Every deployment that may answer failed or is unreachable."""
-    return ApiError(503, "unavailable", message, retry_after_s=RETRY_AFTER_S)
+def unavailable(message: str, after_s: float | None = None) -> ApiError:
+    """Every deployment that may answer failed or is unreachable; `after_s`: when a retry may
+    succeed, in seconds."""
+    return ApiError(
+        503, "unavailable", message, retry_after_s=RETRY_AFTER_S if after_s is None else after_s
+    )
+
+
+def misconfigured(message: str) -> ApiError:
+    """Every deployment that may answer needs its operator first."""
+    return ApiError(502, "misconfigured", message, permanent=True)
 
 
 def stopping() -> ApiError:

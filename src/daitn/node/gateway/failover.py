@@ -12,11 +12,11 @@ from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.attempts import AttemptRunner
 from daitn.node.gateway.context import RequestContext
-from daitn.node.gateway.errors import overloaded, unavailable
+from daitn.node.gateway.errors import misconfigured, overloaded, unavailable
 from daitn.node.gateway.observations import observed_late
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import AttemptFailed, Upstream
-from daitn.openai.errors import ApiError
+from daitn.openai.errors import ApiError, Error, read_error
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import permitted
 
@@ -64,7 +64,7 @@ class FailoverProxy:
 class _Deployments:
     """The rows of a query's snapshot, asked for this query."""
 
-    __slots__ = ("_changes", "_query", "_stream", "_topology", "_upstream")
+    __slots__ = ("_changes", "_errors", "_query", "_stream", "_topology", "_upstream")
 
     def __init__(
         self,
@@ -79,6 +79,8 @@ class _Deployments:
         self._query = query
         self._stream = stream
         self._changes = changes
+        self._errors: dict[int, Answer] = {}
+        """What rows answered that are not suited for the query."""
 
     async def ask(self, row: int) -> Answer | Failed:
         try:
@@ -103,12 +105,33 @@ class _Deployments:
         problem = f"no deployment could answer: {reasons or 'none is left to ask'}"
         if why.untried:
             problem += f"; {why.untried} more not asked, as attempts or retries are used up"
-        return unavailable(problem)
+        if self._errors and all(one.permanent for one in why.failures):
+            return _as_answered(next(iter(self._errors.values())), problem)
+        if why.permanent:
+            return misconfigured(problem)
+        return unavailable(problem, why.retry_after_s)
 
     def _failed(self, row: int, failed: AttemptFailed) -> Failed:
-        paths = None
-        if failed.cause is Cause.UNREACHABLE:
+        failure, answer, paths = failed.failure, failed.answer, None
+        assert failure.cause is not None
+        if failure.cause is Cause.UNSUITED and answer is not None:
+            self._errors[row] = answer
+        if failure.cause is Cause.UNREACHABLE:
             query, topology = self._query, self._topology
             topology.unreachable(failed.site)
             paths = permitted(topology.paths(query.snapshot), query.snapshot, query.intent)
-        return Failed(row, failed.cause, failed.reason, failed.retry_after_s, paths)
+        hint_s = None if answer is None or failure.permanent else answer.retry_after_s
+        return Failed(row, failure.cause, failed.reason, hint_s, paths, failure.permanent)
+
+
+def _as_answered(answer: Answer, problem: str) -> ApiError:
+    """The error of a deployment that is not suited, as nobody is; what else was tried is told."""
+    error = read_error(answer.body) or Error()
+    code = error.code if isinstance(error.code, str) and error.code else "unsupported"
+    return ApiError(
+        answer.status,
+        code,
+        error.message or problem,
+        param=error.param,
+        daitn={"tried": problem},
+    )

@@ -228,6 +228,9 @@ class Gateway:
         except ApiError as error:
             return await self._fail(query, writer, error)
         except TimeoutError:
+            if writer.delivered:
+                self._record(query, QueryStatus.ANSWERED, 200, "")
+                return await writer.conclude()
             late = stopping() if self._cutting else deadline_passed(deadline_s or 0.0)
             return await self._fail(query, writer, late)
         except (asyncio.CancelledError, ConnectionError):

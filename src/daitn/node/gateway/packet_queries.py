@@ -19,8 +19,10 @@ from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.gateway.response import counted
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Response
+from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.queries import AUTO, QueryIntent, Strategy
 from daitn.openai.answers import as_events, read_whole
+from daitn.openai.errors import from_daitn_error
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, JSON
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
@@ -71,8 +73,13 @@ async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
     if query.caller.relayed_by is not None:
         # Whoever answers sees that this gateway signed, and not the one that has the mandate.
         intent = msgspec.structs.replace(intent, owner="")
-    with query.waiting:
-        answers = await packets.ask(intent, question)
+    try:
+        with query.waiting:
+            answers = await packets.ask(intent, question)
+    except InvalidInput as error:
+        raise from_daitn_error(error) from None
+    except DaitnError as error:
+        raise unavailable(error.problem) from None
     query.outcome.first_token_s = time.perf_counter() - query.began_s
     votes = _votes(query, answers)
     best = winner(query, [(vote.row, vote.body) for vote in votes])

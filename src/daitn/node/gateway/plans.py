@@ -77,7 +77,7 @@ class PlanExecutor:
         rows = self._replicas(query, row) if writer.started else None
         try:
             with query.waiting:
-                answer = await attempts.replace(row, rows)
+                answer = await attempts.replace(row, why.reason, rows)
         except ApiError as error:
             raise broken_off if writer.started else error from None
         if answer.streams:
@@ -130,20 +130,21 @@ class PlanExecutor:
 
     async def _ensemble(self, query: RequestContext, writer: ResponseWriter) -> Reply:
         with query.waiting:
-            answers = await self._members(query)
+            ended = await self._members(query)
+        answers = [one for one in ended if isinstance(one, Answer)]
         valid = [answer for answer in answers if answer.status == 200]
         if not valid:
             if answers:
                 return writer.respond_whole(answers[0])
-            raise unavailable("no member of the ensemble answered")
+            raise _most_hopeful([one for one in ended if isinstance(one, ApiError)])
         for answer in valid:
             writer.record(answer)
         best = winner(query, [(answer.row, answer.body) for answer in valid])
         return writer.respond(valid[best], valid[best].body)
 
-    async def _members(self, query: RequestContext) -> list[Answer]:
-        """The members' answers. A member that fails is replaced; once most have answered, members
-        that are unusually late are not waited for."""
+    async def _members(self, query: RequestContext) -> list[Answer | ApiError]:
+        """The members' answers, or errors. A member that fails is replaced; once most have
+        answered, members that are unusually late are not waited for."""
         plan, constraints = query.plan, query.intent.constraints
         spare = deque(plan.rows[plan.members :])
         first = plan.rows[: plan.members]
@@ -151,23 +152,33 @@ class PlanExecutor:
         late_s = max(late_after_s(plan, query.context, row, stream=False) for row in first)
         try:
             done, late = await asyncio.wait(tasks, timeout=late_s if constraints.hedge else None)
-            while late and 2 * sum(task.result() is not None for task in done) <= plan.members:
+            while (
+                late and 2 * sum(isinstance(task.result(), Answer) for task in done) <= plan.members
+            ):
                 more, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
                 done |= more
             # In the order of the plan, so that ties are always resolved alike.
-            ended = [task.result() for task in tasks if task in done]
-            return [answer for answer in ended if answer is not None]
+            return [task.result() for task in tasks if task in done]
         finally:
             for task in tasks:
                 task.cancel()
                 task.add_done_callback(close_unused)
 
-    async def _member(self, query: RequestContext, row: int, spare: deque[int]) -> Answer | None:
+    async def _member(
+        self, query: RequestContext, row: int, spare: deque[int]
+    ) -> Answer | ApiError:
         while True:
             attempts = self._proxy.begin(query, (row,), stream=False, changes=_UNSTREAMED)
             try:
                 return await attempts.answer()
-            except ApiError:
+            except ApiError as error:
                 if not spare or not self._budget.spend(time.monotonic()):
-                    return None
+                    return error
                 row = spare.popleft()
+
+
+def _most_hopeful(errors: Sequence[ApiError]) -> ApiError:
+    """The error to give where no member answered: one after which asking again may succeed, if
+    there is one."""
+    passing = [error for error in errors if error.retry_after_s is not None]
+    return next(iter([*passing, *errors]), unavailable("no member of the ensemble answered"))

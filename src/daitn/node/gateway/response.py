@@ -18,7 +18,7 @@ from daitn.objects.tokens import characters_of, tokens_of
 from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
-from daitn.openai.http import EVENTS, as_event
+from daitn.openai.http import DONE, EVENTS, as_event
 from daitn.openai.responses import Usage, text_of
 from daitn.topology.qrrt.observation import Observation
 
@@ -92,6 +92,13 @@ class ResponseWriter:
             sent.restart()
         assert self._stream is not None
         await self._stream.end()
+        return self._stream
+
+    async def conclude(self) -> Reply:
+        """End a stream that was delivered, without what may still follow."""
+        assert self._stream is not None
+        await self._stream.write(DONE)
+        await self._stream.end(close=True)
         return self._stream
 
     async def fail(self, error: ApiError) -> Reply:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from daitn.control.queries.attempts import Cause
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.node.gateway.answer import Answer
@@ -23,14 +23,25 @@ from daitn.node.http import (
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.openai.answers import AnswerFailed
-from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, Error, read_error
+from daitn.openai.errors import Error, read_error
 from daitn.openai.events import AnswerBroken
+from daitn.openai.failures import (
+    BROKEN,
+    CANNOT_REACH,
+    FAILED,
+    NOT_ADMITTED,
+    Failure,
+    of_facility,
+)
 from daitn.openai.http import JSON
 from daitn.tools import clock
+from daitn.tools.throttled import ThrottledLog
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["AttemptFailed", "Upstream"]
+
+log = logging.getLogger(__name__)
 
 _PATHS = {api: f"/v1{api.path}" for api in Api}
 CONNECT_TIMEOUT_S = 3.0
@@ -52,13 +63,14 @@ class AttemptFailed(Exception):
     """A deployment did not answer. `site`: the site that was connected to."""
 
     def __init__(
-        self, cause: Cause, reason: str, site: SiteId, retry_after_s: float | None = None
+        self, failure: Failure, reason: str, site: SiteId, answer: Answer | None = None
     ) -> None:
+        """`answer`: the error that it answered, if it did."""
         super().__init__(reason)
-        self.cause = cause
+        self.failure = failure
         self.reason = reason
         self.site = site
-        self.retry_after_s = retry_after_s
+        self.answer = answer
 
 
 class _Target(NamedTuple):
@@ -81,6 +93,7 @@ class Upstream:
         self._max_answer_bytes = max_answer_bytes
         self._passes: dict[SiteId, tuple[str, float]] = {}
         self._addresses: dict[str, Address] = {}
+        self._not_admitted = ThrottledLog(log)
         self._client = HttpClient(
             connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
         )
@@ -137,11 +150,17 @@ class Upstream:
                 return
             await answer.read_error(_MAX_ERROR_BYTES)
         except AnswerFailed as failed:
-            raise AttemptFailed(Cause.REFUSED, failed.reason, target.site) from None
+            raise AttemptFailed(FAILED, failed.reason, target.site) from None
         except AnswerBroken as broken:
-            raise AttemptFailed(Cause.FAILED, broken.reason, target.site) from None
-        if answer.status not in BAD_REQUEST_STATUSES:
-            raise _error_answer(answer, target.site)
+            raise AttemptFailed(BROKEN, broken.reason, target.site) from None
+        error = read_error(answer.body) or Error()
+        failure = of_facility(answer.status, error, answer.retry_after_s)
+        if failure.asks_other:
+            code = error.code or ""
+            reason = f"it answered {answer.status} {code} {error.message[:300]}".strip()
+            if failure is NOT_ADMITTED:
+                self._not_admitted.warning(target.site, "%s: %s", target.site, reason)
+            raise AttemptFailed(failure, reason, target.site, answer)
 
     def _target(self, query: RequestContext, row: int) -> _Target:
         deployment, relay = query.snapshot.rows[row], query.relay(row)
@@ -195,19 +214,8 @@ def _connection_failed(error: Exception, site: SiteId) -> AttemptFailed:
     if isinstance(error, ConnectError):
         if error.refused:
             # The machine is up and nothing listens: no other path would help.
-            return AttemptFailed(Cause.FAILED, "the connection was refused", site)
-        return AttemptFailed(Cause.UNREACHABLE, "it cannot be reached", site)
+            return AttemptFailed(BROKEN, "the connection was refused", site)
+        return AttemptFailed(CANNOT_REACH, "it cannot be reached", site)
     if isinstance(error, ServerTimeout):
-        return AttemptFailed(Cause.FAILED, "it was silent for too long", site)
-    return AttemptFailed(Cause.FAILED, f"the connection broke: {error}", site)
-
-
-def _error_answer(answer: Answer, site: SiteId) -> AttemptFailed:
-    error = read_error(answer.body) or Error()
-    reason = f"it answered {answer.status} {error.code or ''} {error.message[:200]}".strip()
-    cause = Cause.FAILED
-    if answer.status == 429 or error.code == "overloaded":
-        cause = Cause.FULL
-    elif error.code == UPSTREAM_REFUSED:
-        cause = Cause.REFUSED
-    return AttemptFailed(cause, reason, site, answer.retry_after_s)
+        return AttemptFailed(BROKEN, "it was silent for too long", site)
+    return AttemptFailed(BROKEN, f"the connection broke: {error}", site)

@@ -95,7 +95,7 @@ def _decoded(body: bytes, coding: str, max_bytes: int) -> bytes:
         decoder.finish()
     except BadCoding as bad:
         fix = f"send it plain, or as {' or '.join(CODINGS)}"
-        raise bad_request(
-            str(bad), "content-encoding", fix=fix, status=415 if bad.unknown else 400
-        ) from None
+        if bad.unknown:
+            raise bad_request(str(bad), "content-encoding", fix=fix, status=415) from None
+        raise bad_request(str(bad), "content-encoding", fix=fix) from None
     return b"".join(parts)

@@ -107,12 +107,11 @@ class HttpClient:
         if pooled is not None:
             try:
                 response = await pooled.send(message, silence_timeout_s)
-            except StaleConnection:
-                pass  # The server usually closed it before the request arrived.
-            else:
-                if response.status != _REQUEST_TIMEOUT:
+                if not _is_idle_timeout(response):
                     return response
                 response.close()
+            except StaleConnection:
+                pass  # The server usually closed it before the request arrived.
         connection = await self._connect(address)
         return await connection.send(message, silence_timeout_s)
 
@@ -138,3 +137,10 @@ class HttpClient:
             refused = isinstance(error, ConnectionRefusedError)
             raise ConnectError(str(error), refused=refused) from None
         return connection
+
+
+def _is_idle_timeout(response: ClientResponse) -> bool:
+    """Whether the server closes an idle connection with words, as the request arrives: it did not
+    read it (RFC 9110, section 15.5.9)."""
+    connection = response.headers.get("connection", "")
+    return response.status == 408 and "close" in connection.lower()

@@ -25,10 +25,11 @@ from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
-from daitn.openai.errors import ApiError
+from daitn.openai.errors import ApiError, unsupported
 from daitn.openai.http import PATHS
 from daitn.openai.responses import model_list
 from daitn.tools import clock
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["ServingServer"]
 
@@ -59,6 +60,7 @@ class ServingServer:
         self._backends = backends
         self.draining = False
         """Whether the facility is about to stop. Queries are answered until it has."""
+        self._problems = ThrottledLog(log)
 
     async def handle(self, request: Request) -> Reply:
         """Answer a request. Every error becomes an error body of OpenAI's API."""
@@ -100,7 +102,7 @@ class ServingServer:
     async def _answer(self, request: Request, backend: Backend, query: ServingRequest) -> Reply:
         api = query.api
         if api not in backend.descriptor.apis:
-            raise ApiError(400, "invalid_request", f"{query.model} does not answer {api}")
+            raise unsupported(f"{query.model} does not answer {api}", "model")
         queued_s = time.perf_counter()
         await backend.admission.acquire()
         try:
@@ -117,6 +119,7 @@ class ServingServer:
             site = self._admit(headers.get("daitn-pass", ""), now_s)
             return self._speaks_for(site, headers, now_s)
         except Refused as error:
+            self._problems.warning("pass", "a query was not admitted: %a", error.problem)
             raise ApiError(401, "not_admitted", f"{error.problem}; {error.fix}") from None
 
     def _check(self, backend: Backend, owner: str) -> None:

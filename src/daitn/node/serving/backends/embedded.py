@@ -24,7 +24,7 @@ from daitn.openai.encoding import (
     piece_event,
     usage_event,
 )
-from daitn.openai.errors import ApiError, bad_request
+from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.honoured import check_honoured
 from daitn.openai.http import DONE, JSON
 from daitn.openai.requests import GenerationRequest, StreamOptions, Turn, read_generation
@@ -85,7 +85,7 @@ class EmbeddedBackend:
                 400, "context_length_exceeded", f"{error.problem}; {error.fix}", param=field
             ) from None
         except InvalidInput as error:
-            raise bad_request(error.problem, error.field, fix=error.fix) from None
+            raise unsupported(error.problem, error.field, fix=error.fix) from None
         except DaitnError as error:
             self.admission.record_failure()
             raise ApiError(502, "model_failed", without_folders(error.problem)) from None
@@ -198,7 +198,7 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
     else:
         prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
         if len(prompts) != 1:
-            raise bad_request(
+            raise unsupported(
                 "this model takes one prompt per query", "prompt", fix="send several queries"
             )
         messages = (Message("user", prompts[0]),)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -35,11 +35,24 @@ from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
 from daitn.openai.answers import AnswerFailed
-from daitn.openai.errors import BAD_REQUEST_STATUSES, UPSTREAM_REFUSED, ApiError, read_error
+from daitn.openai.errors import ApiError, Error, read_error
 from daitn.openai.events import AnswerBroken
+from daitn.openai.failures import (
+    CLIENTS,
+    FULL,
+    MISCONFIGURED,
+    UNREADY,
+    UNSUITED,
+    Failure,
+    of_server,
+    status_said,
+)
+from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON, as_event
 from daitn.openai.requests import raw_fields, rewritten
+from daitn.tools import clock
 from daitn.tools.tasks import Tasks
+from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["OpenAiBackend"]
 
@@ -65,6 +78,13 @@ _MAX_QUOTED_BYTES = 300
 """Quoted bytes of an error body that is not one of OpenAI's API."""
 _NOT_READY = frozenset({502, 503, 504})
 """llama.cpp answers so while it loads its model, and a proxy in front of a server that is down."""
+_KEY_REFUSED = frozenset({401, 403})
+_ITS_OPERATORS = frozenset({401, 402, 429})
+"""What no query causes: a bad key, a bill, a used-up quota."""
+HELD_S = 30.0
+"""How long a deployment is not offered after one of these."""
+FULL_RETRY_AFTER_S = 1.0
+"""Assumed of a server that is full and does not say for how long."""
 _NOT_IMPLEMENTED = 501
 """llama.cpp answers so to embeddings if it was started without them; other queries succeed."""
 
@@ -95,6 +115,9 @@ class OpenAiBackend:
             connect_timeout_s=CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
         )
         self._tasks = Tasks()
+        self._problems = ThrottledLog(log)
+        self._held_until_s = 0.0
+        """Until when no probe makes it ready (monotonic)."""
         self._probe_now = asyncio.Event()
         self.admission = AdmissionQueue(config.slots, config.queue)
 
@@ -148,9 +171,8 @@ class OpenAiBackend:
             finally:
                 answer.close()
         except AnswerFailed as failed:
-            self._log(failed.reason)
-            self.admission.record_failure()
-            raise _upstream_refused("reported an error in its answer") from None
+            status = status_said(failed.error)
+            return self._failed(status, failed.error, {}, failed.reason)
         except AnswerBroken as broken:
             self._suspect()
             raise _upstream_failed(broken.reason) from None
@@ -226,20 +248,45 @@ class OpenAiBackend:
             body = await answer.read_start(_MAX_ERROR_BYTES)
         finally:
             response.release()
-        status = 400 if response.status == _NOT_IMPLEMENTED else response.status
-        if status in BAD_REQUEST_STATUSES:  # The client gets the server's own error.
-            if read_error(body) is None:
-                text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
-                raise ApiError(status, "invalid_request", text)
-            return Response(body, status, {"content-type": JSON})
-        if status == 429:
-            raise ApiError(429, "facility_full", "the upstream server is full", retry_after_s=1.0)
-        if status in _NOT_READY:
-            raise _UpstreamFailed(f"it answered {status}")
         text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
-        log.warning("upstream server %s answered %d: %s", self._config.name, status, text)
+        error = read_error(body) or Error(text)
+        return self._failed(response.status, error, response.headers, text)
+
+    def _failed(self, status: int, error: Error, headers: Mapping[str, str], text: str) -> Reply:
+        """What the facility answers where the server says an error. Raises `ApiError`."""
+        hint_s = retry_after_s(headers, error.message, clock.wall_s())
+        failure = of_server(status, error, hint_s)
+        if failure in (CLIENTS, UNSUITED):  # The client gets the server's own error.
+            raise _passed_on(status, error, failure)
+        if failure is FULL:
+            hint_s = FULL_RETRY_AFTER_S if hint_s is None else hint_s
+            raise ApiError(
+                429, "facility_full", "the upstream server is full", retry_after_s=hint_s
+            )
         self.admission.record_failure()
-        raise _upstream_refused(f"answered {status}")
+        if failure is UNREADY:
+            self._probe_now.set()
+            raise _upstream_failed(f"it answered {status}", hint_s)
+        kind = f"{status} {failure.name}"
+        self._problems.warning(
+            kind,
+            "upstream server %s is %s, it answered %d: %s",
+            self._config.name,
+            failure.name,
+            status,
+            text,
+        )
+        if failure is MISCONFIGURED:
+            if status in _ITS_OPERATORS:
+                self._hold(status)
+            raise ApiError(502, "upstream_misconfigured", f"the upstream server answered {status}")
+        raise _upstream_refused(f"answered {status}", hint_s)
+
+    def _hold(self, status: int) -> None:
+        """No query can succeed: offer the deployment no more, and see again in a while."""
+        self._held_until_s = time.monotonic() + HELD_S
+        self._set_state(DeploymentState.FAILED, self._facts)
+        self._probe_now.set()
 
     @property
     def _model(self) -> str:
@@ -273,10 +320,23 @@ class OpenAiBackend:
                 models = await _read_small(answer)
             if answer.status in _NOT_READY:
                 state = DeploymentState.FAILED
+            elif answer.status in _KEY_REFUSED:
+                state = DeploymentState.FAILED
+                self._problems.warning(
+                    "key",
+                    "upstream server %s refuses its key (%d): see `key_env`",
+                    self._config.name,
+                    answer.status,
+                )
             else:
                 facts = await self._learn(models or b"", anew=anew)
         except (_UpstreamFailed, TimeoutError):
             state = DeploymentState.FAILED
+        if state is DeploymentState.READY and time.monotonic() < self._held_until_s:
+            state = self._state
+        self._set_state(state, facts)
+
+    def _set_state(self, state: DeploymentState, facts: ServerFacts) -> None:
         if state is not self._state or facts != self._facts:
             if state is DeploymentState.READY and state is not self._state:
                 self.admission.reset_errors()
@@ -332,9 +392,22 @@ async def _read_small(answer: ClientResponse) -> bytes | None:
     return body if answer.status == 200 else None
 
 
-def _upstream_failed(why: str) -> ApiError:
-    return ApiError(502, "upstream_failed", f"the upstream server failed: {why}")
+def _passed_on(status: int, error: Error, failure: Failure) -> ApiError:
+    """The server's own error, in OpenAI's form whatever the server's is."""
+    code = error.code if isinstance(error.code, str) else ""
+    if status == _NOT_IMPLEMENTED:
+        status = 400
+        code = ""
+    code = code or ("unsupported" if failure is UNSUITED else "invalid_request")
+    message = error.message or f"the upstream server answered {status}"
+    return ApiError(status, code, message, param=error.param, type_=error.type)
 
 
-def _upstream_refused(what: str) -> ApiError:
-    return ApiError(502, UPSTREAM_REFUSED, f"the upstream server {what}")
+def _upstream_failed(why: str, hint_s: float | None = None) -> ApiError:
+    return ApiError(
+        502, "upstream_failed", f"the upstream server failed: {why}", retry_after_s=hint_s
+    )
+
+
+def _upstream_refused(what: str, hint_s: float | None = None) -> ApiError:
+    return ApiError(502, "upstream_refused", f"the upstream server {what}", retry_after_s=hint_s)

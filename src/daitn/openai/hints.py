@@ -1,0 +1,101 @@
+"""When a server says that asking again may succeed, in all the forms in use."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+__all__ = ["retry_after_s"]
+
+_MAX_S = 7 * 86400.0
+"""A longer wait is no hint."""
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
+_TEXT = re.compile(
+    r"(?:try again|retry|wait)[^.\d]{0,40}?(?:in|after|for)?\s*"
+    r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|minutes?|mins?|hours?|h|m|s)\s*)+)",
+    re.IGNORECASE,
+)
+_RETRY_DELAY = re.compile(r'"?retryDelay"?\s*:\s*"?((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)')
+_RESETS = re.compile(r"^(?:x-|anthropic-)?ratelimit-(?:(.*)-)?reset(?:-(.*))?$")
+
+
+def retry_after_s(headers: Mapping[str, str], text: str, now_s: float) -> float | None:
+    """Seconds until a retry may succeed, as headers (names in lower case) or the error's text say;
+    none if they do not. `now_s`: seconds since the epoch, for dates."""
+    if (milliseconds := _number(headers.get("retry-after-ms", ""))) is not None:
+        return _bounded(milliseconds / 1e3)
+    if (told := _moment(headers.get("retry-after", ""), now_s)) is not None:
+        return _bounded(told)
+    if (told := _reset(headers, now_s)) is not None:
+        return _bounded(told)
+    found = _RETRY_DELAY.search(text) or _TEXT.search(text)
+    return None if found is None else _bounded(_duration(_short(found.group(1))))
+
+
+def _reset(headers: Mapping[str, str], now_s: float) -> float | None:
+    """The last of the limits that are used up; where nothing says which are, the first that
+    resets."""
+    used_up: list[float] = []
+    others: list[float] = []
+    for name, value in headers.items():
+        match = _RESETS.match(name)
+        told = _moment(value, now_s) if match else None
+        if match is None or told is None:
+            continue
+        left = headers.get(_remaining(name))
+        (used_up if _number(left or "") == 0 else others).append(told)
+    return max(used_up) if used_up else min(others, default=None)
+
+
+def _remaining(name: str) -> str:
+    return name.replace("reset", "remaining")
+
+
+def _moment(value: str, now_s: float) -> float | None:
+    """Seconds from now: a number of seconds, an epoch, a duration as `6m0s`, or a date."""
+    value = value.strip()
+    if (number := _number(value)) is not None:
+        return number - now_s if number > 1e9 else number
+    if (duration := _duration(value)) is not None:
+        return duration
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        try:
+            date = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=dt.UTC)
+    return date.timestamp() - now_s
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _duration(value: str) -> float | None:
+    if not _DURATION.fullmatch(value):
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+
+
+def _short(words: str) -> str:
+    """`2 minutes 3 seconds` as `2m3s`."""
+    words = re.sub(r"\s+", "", words.lower())
+    for long, short in (("milliseconds?", "ms"), ("seconds?|secs?", "s"), ("minutes?|mins?", "m")):
+        words = re.sub(rf"(?<=\d)(?:{long})", short, words)
+    return re.sub(r"(?<=\d)hours?", "h", words)
+
+
+def _bounded(seconds: float | None) -> float | None:
+    return None if seconds is None or seconds > _MAX_S else max(0.0, seconds)
