@@ -75,7 +75,6 @@ class World:
     sites: dict[str, Site]
     runtimes: dict[str, ForwarderRuntime]
     key: SigningKey
-    stack: AsyncExitStack
     scenes: dict[tuple[str, bool], tuple[Network, Gateway]] = field(default_factory=dict)
     """Gateways that were opened, by the mode in which they ask."""
 
@@ -144,7 +143,11 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
             await site.start()
             stack.push_async_callback(site.close)
         runtimes = await _forwarders(stack, sites, key)
-        yield World(servers, sites, runtimes, key, stack)
+        world = World(servers, sites, runtimes, key)
+        try:
+            yield world
+        finally:
+            await asyncio.gather(*(network.close() for network, _ in world.scenes.values()))
 
 
 async def _forwarders(
@@ -232,7 +235,6 @@ async def scene(world: World, mode: str, *, alone: bool = False) -> tuple[Networ
     gateway. `alone`: no other has the model."""
     if (mode, alone) not in world.scenes:
         network = Network()
-        world.stack.push_async_callback(network.close)
         if "relay" in mode:
             await network.gateway("hub")
         packets = PacketQueryClient(world.runtimes["gw"], world.key, {}, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,8 +144,7 @@ class Network:
         self._describe(site, Role.GATEWAY, gateway=gateway.descriptor())
 
     async def close(self) -> None:
-        for gateway in self.gateways:
-            await gateway.close()
+        await asyncio.gather(*(gateway.close() for gateway in self.gateways))
 
     def seen(self, site: str = "gw") -> list[Seen]:
         """What the gateway at `site` told the topology."""

@@ -73,7 +73,7 @@ NONE = {
     "error as text": Odd(chunked(event({"error": "no"}), DONE), response(b'{"error": "no"}')),
     "error event": Odd(
         chunked(b"event: error\n" + event(ERROR)),
-        response(b'{"object": "error", "message": "no", "code": 400}'),
+        response(b'{"object": "error", "message": "no", "code": 500}'),
     ),
     "error event of text": Odd(chunked(b"event: error\ndata: it is broken\n\n")),
     "error by its type": Odd(

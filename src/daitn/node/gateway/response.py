@@ -108,11 +108,11 @@ class ResponseWriter:
             response.headers["x-request-id"] = self._query.id
             response.headers[AnswerHeader.DECISION] = self._query.id
             return response
+        await self._stream.write(as_event(error.body))
         if self._query.caller.relayed_by is not None:
             # The relaying gateway then asks a replica to resume the answer.
             self._request.abort()
             return self._stream
-        await self._stream.write(as_event(error.body))
         await self._stream.end(close=True)
         return self._stream
 

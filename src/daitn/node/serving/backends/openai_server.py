@@ -320,11 +320,10 @@ class OpenAiBackend:
                 models = await _read_small(answer)
             if answer.status in _NOT_READY:
                 state = DeploymentState.FAILED
-            elif answer.status in _KEY_REFUSED:
-                state = DeploymentState.FAILED
+            elif answer.status in _KEY_REFUSED:  # Some keys may answer queries and list no models.
                 self._problems.warning(
                     "key",
-                    "upstream server %s refuses its key (%d): see `key_env`",
+                    "upstream server %s answers %d to its key: see `key_env`",
                     self._config.name,
                     answer.status,
                 )
