@@ -7,7 +7,7 @@ confined process that answers with the model, in the sandbox of Jinja that trans
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,8 +102,9 @@ def read_chat(model: Path, vocabulary: int) -> Chat:
     return chat
 
 
-def chat_of_folder(folder: Path, ends: object) -> Chat:
+def chat_of_folder(folder: Path, ends: object, vocabulary: int) -> Chat:
     """What the files of a folder of transformers say. `ends`: `eos_token_id` of its description.
+    Tokens beyond the vocabulary, as architectures have them by default, are left out.
 
     Raises `Corrupt` for files that are malformed.
     """
@@ -123,8 +124,8 @@ def chat_of_folder(folder: Path, ends: object) -> Chat:
         "template": templates.get("default"),
         "tool_template": templates.get("tool_use"),
         "tokens": tokens,
-        "begins": list(_begins(tokenizer.get("post_processor"))),
-        "ends": sorted({end for source in (ends, stated, own) for end in _numbers(source)}),
+        "begins": _within(vocabulary, _begins(tokenizer.get("post_processor"))),
+        "ends": sorted({end for some in (ends, stated, own) for end in _within(vocabulary, some)}),
     }
     try:
         return msgspec.convert(facts, Chat)
@@ -172,13 +173,13 @@ def _text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _numbers(value: object) -> Iterator[int]:
-    for one in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(one, int) and not isinstance(one, bool) and one >= 0:
-            yield one
+def _within(vocabulary: int, value: object) -> list[int]:
+    """One token or several, of those that there are."""
+    stated = value if isinstance(value, Iterable) else (value,)
+    return [one for one in stated if type(one) is int and 0 <= one < vocabulary]
 
 
-def _begins(processor: object) -> Iterator[int]:
+def _begins(processor: object) -> Iterator[object]:
     """The special tokens that the post-processor of a `tokenizer.json` puts before a text."""
     if not isinstance(processor, dict):
         return

@@ -72,7 +72,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     save_file(weights, out / BASE, metadata={"format": "pt"})
     (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
-    chat = chat_of_folder(folder, facts.get("eos_token_id"))
+    chat = chat_of_folder(folder, facts.get("eos_token_id"), sizes["vocabulary"])
     (out / CHAT).write_bytes(msgspec.json.format(msgspec.json.encode(chat)))
     read_chat(out, sizes["vocabulary"])
     parameters = sum(weight.numel() for weight in weights.values())

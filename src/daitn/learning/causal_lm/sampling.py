@@ -14,6 +14,9 @@ from daitn.objects.errors import InvalidInput, WorkFailed
 
 __all__ = ["Drawn", "Sampler", "Speech", "draw"]
 
+_FEW = 512
+"""Tokens among which most draws are made; to sort a whole vocabulary takes as long as a step of a
+small model."""
 _MOST_HELD = 4
 """A character has at most four bytes, and so at most so many tokens."""
 
@@ -68,24 +71,30 @@ class Sampler:
         asked = self.question
         if asked.temperature <= 0:
             return int(scores.argmax())
-        chances = torch.softmax(scores.double() / asked.temperature, -1)
+        chances = torch.softmax(scores / asked.temperature, -1)
         tokens = None
         if asked.top_p < 1.0 or asked.top_k or asked.min_p:
-            chances, tokens = chances.sort(descending=True, stable=True)
-            # The likeliest token that passes the mark is the last one in: Holtzman et al., "The
-            # Curious Case of Neural Text Degeneration", ICLR 2020.
-            kept = (chances.cumsum(-1) - chances < asked.top_p) & (
-                chances >= asked.min_p * chances[0]
-            )
-            if asked.top_k:
-                kept[asked.top_k :] = False
-            kept[0] = True
-            chances = chances * kept
-        sums = chances.cumsum(-1)
+            chances, tokens = self._likely(chances)
+        sums = chances.double().cumsum(-1)
         # On the processor, so that a seed means the same on every device.
         drawn = torch.rand((), generator=self._generator, dtype=torch.float64).item() * sums[-1]
         place = int(torch.searchsorted(sums, drawn, right=True).clamp(max=len(sums) - 1))
         return place if tokens is None else int(tokens[place])
+
+    def _likely(self, chances: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities of the tokens that may be drawn, the likeliest first, and which."""
+        asked = self.question
+        best, tokens = chances.topk(min(_FEW, len(chances)))
+        enough = 0 < asked.top_k <= len(best)
+        if not (enough or best[-1] < asked.min_p * best[0] or best.sum() >= asked.top_p):
+            best, tokens = chances.sort(descending=True)
+        # The likeliest token that passes the mark is the last one in: Holtzman et al., "The
+        # Curious Case of Neural Text Degeneration", ICLR 2020.
+        kept = (best.cumsum(-1) - best < asked.top_p) & (best >= asked.min_p * best[0])
+        if asked.top_k:
+            kept[asked.top_k :] = False
+        kept[0] = True
+        return best * kept, tokens
 
     def said(self, token: int) -> None:
         """Remember a token of the answer."""
