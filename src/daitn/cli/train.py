@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daitn.cli.job_progress import watch_job
-from daitn.cli.models import check_folder, export_model, upload
+from daitn.cli.models import check_folder, export_model, recipes_here, upload
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -192,7 +192,8 @@ async def _train(
         if follow or out is not None:
             job = await watch_job(session, job.job, quiet)
         if out is not None and job.model is not None:
-            await export_model(session, job.job, out)
+            async with recipes_here() as recipes:
+                await export_model(session, job.job, out, recipes=recipes)
         return job
 
 
