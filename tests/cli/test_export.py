@@ -13,14 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from daitn.cli.app import app
-from daitn.cli.models import export_model, verify_folder
+from daitn.cli.models import added_in, export_model, recipes_here, verify_folder
 from daitn.cli.session import Session
 from daitn.control.jobs.view import view
 from daitn.identity.keys import SigningKey
 from daitn.identity.roster import ROSTER, RosterFile, sign_roster, write_roster
 from daitn.identity.signing import sign_advert, sign_entry
+from daitn.learning.recipe import Form
 from daitn.objects.descriptors import NodeDescriptor, Role
-from daitn.objects.errors import Corrupt, DaitnError, NotFound
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
 from daitn.objects.lineage import Entry, Lineage, Origin, Visit
 from daitn.objects.models import Manifest, ModelRef
@@ -293,3 +294,84 @@ async def test_a_folder_is_verified_by_the_roster(
         monkeypatch.setenv("DAITN_NETWORK", str(folder))
         ended = await asyncio.to_thread(CliRunner().invoke, app, ["model", "verify", str(out)])
         assert ended.exit_code == code, ended.output
+
+
+CLASSIFIER = {"classes": ["a", "b"], "hidden": [4]}
+
+
+@pytest.fixture
+def learnt(stage: Stage, tmp_path: Path) -> Stage:
+    """A site that holds a classifier which has learnt from a table."""
+    pytest.importorskip("torch")
+    from daitn.learning.classifier import Classifier
+
+    rows = "".join(f"{n % 5},{n % 3},{'ab'[n % 2]}\n" for n in range(60))
+    (tmp_path / "data.csv").write_text("x,y,label\n" + rows)
+    made, left = tmp_path / "made", tmp_path / "left"
+    for folder in (made, left):
+        folder.mkdir()
+    Classifier().initialise(CLASSIFIER, 0, made)
+    Classifier().train(made, CLASSIFIER, tmp_path / "data.csv", 60, 0, left, lambda _: None)
+    parts = {path.name: path.read_bytes() for path in left.iterdir()}
+    stage.model, stage.manifest = stage.packed(tmp_path / "parts", parts)
+    stage.entries = stage.signed(stage.key, stage.model)
+    shown = stage.trained(stage.model, stage.entries)
+    job = msgspec.structs.replace(shown.job, recipe="classifier", config=CLASSIFIER)
+    stage.answer = lambda: msgspec.structs.replace(shown, job=job)
+    return stage
+
+
+@pytest.mark.processes
+async def test_an_exported_classifier_brings_what_asks_it(learnt: Stage, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    async with recipes_here() as recipes:
+        await export_model(await learnt.start(), JOB, out, recipes=recipes)
+        assert verify_folder(out).entries == learnt.entries
+        assert json.loads((out / "config.json").read_text())["classes"] == ["a", "b"]
+        assert "## Use" in (out / "README.md").read_text()
+        assert "predict.py" in (out / "README.md").read_text()
+        added = {path.name for path in out.iterdir()} & added_in(out)
+        assert added == {"README.md", "lineage.json", "manifest.json", "config.json", "predict.py"}
+        with pytest.raises(InvalidInput, match="no model of peft"):
+            await export_model(
+                await elsewhere(learnt).start(), JOB, tmp_path / "peft", form=Form.PEFT,
+                recipes=recipes,
+            )  # fmt: skip
+    assert not any((tmp_path / "peft").iterdir())
+
+
+@pytest.mark.processes
+async def test_a_model_that_no_recipe_here_reads_is_exported_as_it_is(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    async with recipes_here() as recipes:
+        await export_model(await stage.start(), JOB, out, recipes=recipes)
+    assert verify_folder(out).entries == stage.entries
+    assert "## Use" not in (out / "README.md").read_text()
+    assert "the parts are all that is exported" in capsys.readouterr().err
+
+
+async def test_a_part_called_as_what_a_recipe_may_add_is_a_part(
+    stage: Stage, tmp_path: Path
+) -> None:
+    stage.model, _ = stage.packed(tmp_path / "odd", {"config.json": b"{}", "weights": b"1"})
+    stage.entries = stage.signed(stage.key, stage.model)
+    out = tmp_path / "out"
+    await export_model(await stage.start(), JOB, out)
+    assert "config.json" not in added_in(out)
+    (out / "config.json").write_text("[]")
+    with pytest.raises(Corrupt):
+        verify_folder(out)
+
+
+async def test_the_card_tells_of_the_exported_model_alone(stage: Stage, tmp_path: Path) -> None:
+    first, second = stage.entries
+    assert isinstance(second.fact, Visit)
+    other = msgspec.structs.replace(second.fact, model_out=Digest("c" * 64), examples=99)
+    stage.entries = (first, second, sign_entry(other, (first.digest,), stage.key))
+    await export_model(await stage.start(), JOB, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "over 1 visit to 1 site" in card
+    assert "| clinic | notes | 20 |" in card
+    assert "99" not in card.split("## Where it learned")[1]

@@ -160,6 +160,7 @@ def job_of(stops: tuple[Stop, ...], name: str = "healthcare") -> JobView:
         name=name,
         owner="health-ai",
         recipe="causal-lm",
+        config={},
         state=JobState.REACHED,
         sentence="every objective holds",
         detail="",

@@ -8,17 +8,23 @@ from daitn.objects.requests import TrainedModel
 __all__ = ["model_card"]
 
 
-def model_card(trained: TrainedModel) -> str:
-    """Markdown: what the model is, its verified measurements, and where it learned."""
+def model_card(trained: TrainedModel, usage: str = "") -> str:
+    """Markdown: what the model is, its verified measurements, and where it learned.
+
+    The lineage must hold the model's ancestors only. `usage`: how to use it, as its recipe says.
+    """
     job = trained.job
     assert job.model is not None
+    facts = [entry.fact for entry in trained.lineage.entries]
+    visits = [fact for fact in facts if isinstance(fact, Visit)]
     lines = [
         f"# {job.job}",
         "",
         f"Trained by DA-ITN for {job.owner} with the recipe `{job.recipe}` "
         f"({job.needs.parameters:,} parameters, {job.model.size_bytes:,} bytes), "
-        f"{job.algorithm} over {len(job.route)} visits. State of the job: {job.state}.",
+        f"{_counted(visits)}. State of the job: {job.state}.",
         "",
+        *(["## Use", "", usage.rstrip(), ""] if usage else []),
         "## Measured",
         "",
         "| objective | metric | topic | reached | standard error | items | target | verifier |",
@@ -40,17 +46,27 @@ def model_card(trained: TrainedModel) -> str:
         "| site | data set | examples | loss |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {v.site} | {v.dataset} | {v.work} | {_loss(v.loss)} |" for v in job.route]
+    lines += [f"| {v.site} | {v.dataset} | {v.examples} | {_loss(v.loss)} |" for v in visits]
     lines += [
+        "",
+        "The loss is the mean over the last tenth of a visit, blurred and rounded by the site. "
+        "Losses of different sites and recipes are not to be compared: what the model can do is "
+        "measured above.",
         "",
         "## Lineage",
         "",
         f"Model digest `{job.model.manifest}` (BLAKE3 of its manifest). `lineage.json` holds "
-        f"{len(trained.lineage.entries)} entries, each signed by its site:",
+        f"{len(facts)} entries, each signed by its site:",
         "",
     ]
-    lines += [f"- {_entry_line(entry.fact)}" for entry in trained.lineage.entries]
+    lines += [f"- {_entry_line(fact)}" for fact in facts]
     return "\n".join(lines) + "\n"
+
+
+def _counted(visits: list[Visit]) -> str:
+    """As `over 2 visits to 1 site`."""
+    sites = len({visit.site for visit in visits})
+    return f"over {len(visits)} visit{'s' * (len(visits) != 1)} to {sites} site{'s' * (sites != 1)}"
 
 
 def _loss(loss: float | None) -> str:
@@ -60,7 +76,10 @@ def _loss(loss: float | None) -> str:
 def _entry_line(fact: Origin | Visit | Verification) -> str:
     match fact:
         case Origin():
-            return f"`{fact.visit}` made at {fact.site}, seed {fact.seed}"
+            return (
+                f"`{fact.visit}` made at {fact.site}, seed {fact.seed} (the intent's and "
+                "the number of the piece of work, added)"
+            )
         case Visit():
             return f"`{fact.visit}` trained at {fact.site} on {fact.examples} examples"
         case Verification():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -19,13 +19,18 @@ from daitn.cli.session import (
     JsonOption,
     Session,
     connect,
+    errors,
     print_json,
     run,
     screen,
 )
 from daitn.identity.signing import check_advert, check_model
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Unreachable
+from daitn.learning.process import ReadingProcess
+from daitn.learning.recipe import Form
+from daitn.learning.trainer import Trainer
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Lineage, ancestry
 from daitn.objects.messages import Advert
 from daitn.objects.models import CHUNK_BYTES, Manifest
@@ -38,7 +43,15 @@ from daitn.tools.mobility.manifests import checked_manifest, digest_of
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.topology.snapshot import NodeList
 
-__all__ = ["ADDED", "app", "check_folder", "export_model", "read_keys", "verify_folder"]
+__all__ = [
+    "added_in",
+    "app",
+    "check_folder",
+    "export_model",
+    "read_keys",
+    "recipes_here",
+    "verify_folder",
+]
 
 T = TypeVar("T")
 
@@ -46,8 +59,9 @@ STORE_TIMEOUT_S = 30.0
 LINEAGE = "lineage.json"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-ADDED = frozenset({LINEAGE, CARD, MANIFEST})
-"""What an export adds to a model's parts."""
+_ADDED = frozenset({LINEAGE, CARD, MANIFEST})
+_BESIDE = frozenset({"config.json", "predict.py"})
+"""What recipes may add to their parts."""
 _MOST_KEYS_BYTES = 64 << 20
 
 app = typer.Typer(help="Trained models.", no_args_is_help=True)
@@ -66,15 +80,24 @@ def export_command(
     site: Annotated[
         str, typer.Option("--site", help="Its origin, if the model travelled on its own.")
     ] = "",
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            help="`parts`: as it travels, to verify and to train on; `hf`: a folder "
+            "of transformers; `peft`: adapters for peft and vLLM, with their base; `merged`: "
+            "transformers, the adapters merged in.",
+        ),
+    ] = Form.PARTS,
     keys_file: KeysOption = None,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a job's best verified model from its holders, with lineage and model card.
 
-    Example: daitn model export healthcare-1 -o model/
+    Example: daitn model export healthcare-1 -o model/ --format peft
     """
-    trained = run(_export(center, site, JobId(job), out, keys_file))
+    trained = run(_export(center, site, JobId(job), out, form, keys_file))
     if as_json:
         print_json(to_json(trained))
     else:
@@ -117,8 +140,8 @@ def verify_folder(folder: Path, keys_: Mapping[SiteId, str] | None = None) -> Li
     lineage = _read(folder / LINEAGE, Lineage)
     checked_manifest(manifest)
     check_model(lineage, digest_of(canonical(manifest)), keys_)
-    parts = {path.name for path in folder.iterdir()} - ADDED
-    if parts != {part.name for part in manifest.parts}:
+    named = {part.name for part in manifest.parts}
+    if {path.name for path in folder.iterdir()} - _ADDED - (_BESIDE - named) != named:
         raise Corrupt(
             f"{folder} does not hold the parts that its manifest names",
             field="manifest",
@@ -137,14 +160,23 @@ def verify_folder(folder: Path, keys_: Mapping[SiteId, str] | None = None) -> Li
 
 
 async def export_model(
-    session: Session, job: JobId, out: Path, keys_: Mapping[SiteId, str] | None = None
+    session: Session,
+    job: JobId,
+    out: Path,
+    keys_: Mapping[SiteId, str] | None = None,
+    *,
+    form: Form = Form.PARTS,
+    recipes: Trainer | None = None,
 ) -> TrainedModel:
     """Write the model's parts, its manifest, its checked lineage and its card to the folder `out`.
+    In another `form` than parts there is no manifest.
 
+    `recipes` runs recipes: without it, parts are all that can be had, and nothing is added to them.
     `keys_`: the sites' public keys; without them, those in the session's roster. Only in a network
     without a roster is the control centre's directory asked for them, and the sites that it does
     not know are asked themselves. Raises `Corrupt` for a model that is
-    not the one that its lineage ends with.
+    not the one that its lineage ends with, and `InvalidInput` for a form that its recipe does not
+    have.
     """
     check_folder(out)
     trained = await session.ask("lineage", JobQuery(job=job), TrainedModel)
@@ -174,11 +206,56 @@ async def export_model(
                 field="manifest",
                 fix="do not use this model; ask its owner where it comes from",
             )
-        store.unpack(manifest, out)
-    (out / MANIFEST).write_text(to_json(manifest) + "\n")
+        parts, formed = Path(scratch) / "parts", Path(scratch) / "formed"
+        for folder in (parts, formed):
+            folder.mkdir()
+        store.unpack(manifest, parts)
+        usage = await _formed(trained.job, form, recipes, parts, formed)
+        if form is Form.PARTS:
+            for path in formed.iterdir():
+                if path.name in _BESIDE - {part.name for part in manifest.parts}:
+                    path.rename(parts / path.name)
+            (parts / MANIFEST).write_text(to_json(manifest) + "\n")
+            formed = parts
+        for path in formed.iterdir():
+            path.rename(out / path.name)
     (out / LINEAGE).write_text(to_json(trained.lineage) + "\n")
-    (out / CARD).write_text(model_card(trained))
+    (out / CARD).write_text(model_card(trained, usage))
     return trained
+
+
+@contextlib.asynccontextmanager
+async def recipes_here() -> AsyncIterator[Trainer]:
+    """What runs recipes for a command."""
+    recipes = Trainer(threads=1, process=ReadingProcess)
+    try:
+        yield recipes
+    finally:
+        await recipes.close()
+
+
+async def _formed(job: JobView, form: Form, recipes: Trainer | None, parts: Path, out: Path) -> str:
+    """Have the recipe write another form, or what belongs beside the parts; returns how it is
+    used."""
+    try:
+        if recipes is not None:
+            exported = await recipes.export_model(
+                job.recipe, parts.absolute(), job.config, form, out.absolute()
+            )
+            return exported.usage
+    except DaitnError as error:
+        if form is not Form.PARTS:
+            raise
+        errors.print(f"the parts are all that is exported: {error.problem}")
+    return ""
+
+
+def added_in(folder: Path) -> frozenset[str]:
+    """Names in a folder of parts that an export has added to them."""
+    named = set[str]()
+    with contextlib.suppress(NotFound, Corrupt):
+        named = {part.name for part in _read(folder / MANIFEST, Manifest).parts}
+    return _ADDED | (_BESIDE - named) if named else _ADDED
 
 
 def check_folder(out: Path) -> None:
@@ -188,11 +265,11 @@ def check_folder(out: Path) -> None:
 
 
 async def _export(
-    center: str, site: str, job: JobId, out: Path, keys_file: Path | None
+    center: str, site: str, job: JobId, out: Path, form: Form, keys_file: Path | None
 ) -> TrainedModel:
     pinned = await _pinned(center, keys_file)
-    async with connect(center, site) as session:
-        return await export_model(session, job, out, pinned)
+    async with connect(center, site) as session, recipes_here() as recipes:
+        return await export_model(session, job, out, pinned, form=form, recipes=recipes)
 
 
 async def _pinned(center: str, keys_file: Path | None) -> dict[SiteId, str] | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daitn.cli.job_progress import watch_job
-from daitn.cli.models import ADDED, check_folder, export_model
+from daitn.cli.models import added_in, check_folder, export_model, recipes_here
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -187,14 +187,17 @@ async def _train(
         start = None
         if intent.model.start:
             parts = folder / intent.model.start
-            start = await upload(session, intent.model.recipe, parts, leave_out=ADDED, quiet=quiet)
+            start = await upload(
+                session, intent.model.recipe, parts, leave_out=added_in(parts), quiet=quiet
+            )
         order = _ordered(session, intent, start)
         wanted = SubmitIntent(intent=intent, start=start, insist=insist, order=order)
         job = await _submitted(session, wanted)
         if follow or out is not None:
             job = await watch_job(session, job.job, quiet)
         if out is not None and job.model is not None:
-            await export_model(session, job.job, out)
+            async with recipes_here() as recipes:
+                await export_model(session, job.job, out, recipes=recipes)
         return job
 
 

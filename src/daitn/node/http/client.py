@@ -107,7 +107,7 @@ class HttpClient:
         if pooled is not None:
             try:
                 response = await pooled.send(message, silence_timeout_s)
-                if not _is_idle_timeout(response):
+                if response.status != _REQUEST_TIMEOUT:
                     return response
                 response.close()
             except StaleConnection:
@@ -137,10 +137,3 @@ class HttpClient:
             refused = isinstance(error, ConnectionRefusedError)
             raise ConnectError(str(error), refused=refused) from None
         return connection
-
-
-def _is_idle_timeout(response: ClientResponse) -> bool:
-    """Whether the server closes an idle connection with words, as the request arrives: it did not
-    read it (RFC 9110, section 15.5.9)."""
-    connection = response.headers.get("connection", "")
-    return response.status == 408 and "close" in connection.lower()
