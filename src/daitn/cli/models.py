@@ -200,7 +200,7 @@ async def export_model(
         finally:
             await transport.close()
         manifest = store.manifest(model.manifest)
-        if taken := sorted(ADDED & {part.name for part in manifest.parts}):
+        if taken := sorted(_ADDED & {part.name for part in manifest.parts}):
             raise Corrupt(
                 f"a part is called {taken[0]}, as what an export adds",
                 field="manifest",
