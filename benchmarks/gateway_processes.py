@@ -1,14 +1,16 @@
 """Processes that `benchmarks.gateway` measures: `... ROLE URL ROWS`.
 
 Each listens at a free port of 127.0.0.1 and prints it. `upstream` answers every request alike, as
-fast as Python can; `bare` is a reverse proxy in front of `URL`, Starlette and aiohttp on uvicorn;
-`gateway` is DA-ITN's, with `ROWS` deployments in its topology that are all at `URL`.
+fast as Python can, and of a stream says the first piece only; `bare` is a reverse proxy in front of
+`URL`, Starlette and aiohttp on uvicorn; `gateway` is DA-ITN's, with `ROWS` deployments in its
+topology that are all at `URL`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import socket
 import sys
 import time
@@ -49,6 +51,14 @@ ANSWER = (
     b'"message":{"role":"assistant","content":"B"},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":10,"completion_tokens":1,"total_tokens":11}}'
 )
+EVENT = (
+    b'data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index"'
+    b':0,"delta":{"role":"assistant","content":"B"},"finish_reason":null}]}\n\n'
+)
+BEGUN = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
+)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 ORIGIN = SiteId("gw")
 DEPLOYMENTS_PER_SITE = 10
@@ -71,8 +81,9 @@ class Upstream(asyncio.Protocol):
             size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
             if len(self._got) < end + 4 + size:
                 return
-            self._got = self._got[end + 4 + size :]
-            self._transport.write(HEAD % len(ANSWER) + ANSWER)
+            body, self._got = self._got[end + 4 :][:size], self._got[end + 4 + size :]
+            begins = b'"stream":true' in body.replace(b" ", b"")
+            self._transport.write(BEGUN if begins else HEAD % len(ANSWER) + ANSWER)
 
 
 async def upstream() -> None:
@@ -200,7 +211,7 @@ def nobody(shown: str, now_s: float) -> SiteId:
 async def gateway(url: str, rows: int) -> None:
     serving = Gateway(
         ORIGIN,
-        GatewayConfig(listen="127.0.0.1:0"),
+        GatewayConfig(listen="127.0.0.1:0", max_in_flight=10_000),
         View(topology(url, rows)),
         SigningKey.generate(),
         nobody,
@@ -212,6 +223,8 @@ async def gateway(url: str, rows: int) -> None:
 
 
 def main() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     role, url, rows = sys.argv[1:4]
     if role == "upstream":
         uvloop.run(upstream())
