@@ -11,11 +11,9 @@ from daitn.sim.attempt import Attempt, Served
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
 from daitn.sim.network import DeploymentSpec
+from daitn.topology.qrrt.observation import averaged
 
 __all__ = ["Station"]
-
-NEWEST_WEIGHT = 0.2
-"""Weight of the newest answer in a facility's reports, as in those of real facilities."""
 
 
 class Station:
@@ -31,6 +29,7 @@ class Station:
         self._waiting: deque[Attempt] = deque()
         self._first_token_s: float | None = None
         self._per_token_s: float | None = None
+        self._measured_at_s = 0.0
 
     @property
     def load(self) -> tuple[int, int]:
@@ -140,10 +139,12 @@ class Station:
             self._begin(self._waiting.popleft())
 
     def _measure(self, first_s: float, seconds: float, tokens: int) -> None:
-        self._first_token_s = _smoothed(self._first_token_s, first_s)
+        now_s = self._clock.now_s
+        age_s, self._measured_at_s = now_s - self._measured_at_s, now_s
+        self._first_token_s = averaged(self._first_token_s, first_s, age_s)
         if tokens > 1:
             per_token_s = (seconds - first_s) / (tokens - 1)
-            self._per_token_s = _smoothed(self._per_token_s, per_token_s)
+            self._per_token_s = averaged(self._per_token_s, per_token_s, age_s)
 
     def _tell(self, attempt: Attempt, told: Served | Cause) -> None:
         self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, told))
@@ -151,7 +152,3 @@ class Station:
 
 def _reaches(attempt: Attempt) -> float:
     return attempt.reaches_at_s
-
-
-def _smoothed(before: float | None, sample: float) -> float:
-    return sample if before is None else before + NEWEST_WEIGHT * (sample - before)

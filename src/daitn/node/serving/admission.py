@@ -9,12 +9,10 @@ from collections import deque
 
 from daitn.objects.readings import ServingReading
 from daitn.openai.errors import ApiError
+from daitn.topology.qrrt.observation import averaged
 
 __all__ = ["AdmissionQueue"]
 
-NEWEST_WEIGHT = 0.2
-"""Weight of the newest answer in the moving averages, which follow a change within about ten
-answers."""
 ERROR_HALF_LIFE_S = 10.0
 """Half-life of the error share. It decays without queries: somebody has to try whether the
 deployment works again."""
@@ -36,6 +34,7 @@ class AdmissionQueue:
         self.idle.set()
         self._first_token_s: float | None = None
         self._per_token_s: float | None = None
+        self._answered_at_s = 0.0
         self._answer_s: float | None = None
         self._error_share = 0.0
         self._error_share_at_s = time.monotonic()
@@ -78,13 +77,15 @@ class AdmissionQueue:
     def record_answer(self, first_token_s: float | None, seconds: float, tokens: int) -> None:
         """Record a whole answer of `tokens`, `seconds` after it got its slot."""
         self._record_outcome(failed=0.0)
-        self._answer_s = _smoothed(self._answer_s, seconds)
+        now_s = time.monotonic()
+        age_s, self._answered_at_s = now_s - self._answered_at_s, now_s
+        self._answer_s = averaged(self._answer_s, seconds)
         if first_token_s is not None:
-            self._first_token_s = _smoothed(self._first_token_s, first_token_s)
+            self._first_token_s = averaged(self._first_token_s, first_token_s, age_s)
         first_s = first_token_s if first_token_s is not None else self._first_token_s
         if tokens > 1 and first_s is not None:
             per_token_s = max(0.0, seconds - first_s) / (tokens - 1)
-            self._per_token_s = _smoothed(self._per_token_s, per_token_s)
+            self._per_token_s = averaged(self._per_token_s, per_token_s, age_s)
         elif first_s is None:
             self._first_token_s = seconds
 
@@ -97,7 +98,7 @@ class AdmissionQueue:
         self._error_share = 0.0
 
     def _record_outcome(self, failed: float) -> None:
-        self._error_share = _smoothed(self._decayed_error_share(), failed)
+        self._error_share = averaged(self._decayed_error_share(), failed)
         self._error_share_at_s = time.monotonic()
 
     def _decayed_error_share(self) -> float:
@@ -124,7 +125,3 @@ class AdmissionQueue:
             f"{self.in_flight} queries are running and {len(self._waiters)} are waiting",
             retry_after_s=min(max(wait_s, _MIN_RETRY_AFTER_S), _MAX_RETRY_AFTER_S),
         )
-
-
-def _smoothed(before: float | None, sample: float) -> float:
-    return sample if before is None else before + NEWEST_WEIGHT * (sample - before)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from daitn.objects.tokens import Characters
 
-__all__ = ["MOST_S", "Observation", "PromptSize", "Seen", "averaged", "figures"]
+__all__ = ["MOST_S", "Observation", "PromptSize", "Seen", "age_of", "averaged", "figures"]
 
 NEWEST_WEIGHT = 0.2
 """Weight of the newest query in the moving averages: they follow a change within some ten
 queries."""
+FORGOTTEN_HALF_S = 2.0
+"""In so much time, the weight of earlier queries halves: after a pause the first one tells most."""
 COUNTS_S = 30.0
 """Observations count for this long, then the descriptor does again, so that a deployment that
 recovered is tried again. A liar gains one query in that time."""
@@ -48,11 +50,15 @@ class Seen:
     at_s: float = 0.0
     averages: dict[str, float] = field(default_factory=dict)
 
+    def age_s(self, now_s: float) -> float:
+        """How long ago the last observation was; 0 if there was none."""
+        return now_s - self.at_s if self.averages else 0.0
+
     def take(self, seen: Observation, now_s: float) -> None:
-        self.at_s = now_s
+        age_s, self.at_s = self.age_s(now_s), now_s
         for name, value in figures(seen):
             before = self.averages.get(name, 0.0 if name == "error_share" else value)
-            self.averages[name] = averaged(before, value)
+            self.averages[name] = averaged(before, value, age_of(name, age_s))
 
     def believed(self, name: str, said: float, now_s: float) -> float:
         """The reported figure, unless the gateway recently observed a far larger one."""
@@ -67,6 +73,15 @@ def figures(seen: Observation) -> list[tuple[str, float]]:
     return [("error_share", float(seen.failed)), *sensible]
 
 
-def averaged(before: float, sample: float) -> float:
-    """The exponentially weighted moving average after one more sample."""
-    return before + NEWEST_WEIGHT * (sample - before)
+def age_of(figure: str, age_s: float) -> float:
+    """How old a figure is that was last told of `age_s` ago: failures are not forgotten."""
+    return 0.0 if figure == "error_share" else age_s
+
+
+def averaged(before: float | None, sample: float, age_s: float = 0.0) -> float:
+    """The exponentially weighted moving average after one more sample, which came `age_s` after the
+    last one: the longer ago that is, the less it counts."""
+    if before is None:
+        return sample
+    kept: float = (1.0 - NEWEST_WEIGHT) * 0.5 ** (max(0.0, age_s) / FORGOTTEN_HALF_S)
+    return sample + kept * (before - sample)

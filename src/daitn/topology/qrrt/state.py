@@ -29,7 +29,16 @@ from daitn.topology.network import is_later
 from daitn.topology.qrrt.columns import Column
 from daitn.topology.qrrt.knowledge import Knowledge
 from daitn.topology.qrrt.links import Links
-from daitn.topology.qrrt.observation import MOST_S, Observation, PromptSize, Seen, averaged, figures
+from daitn.topology.qrrt.observation import (
+    MOST_S,
+    Observation,
+    PromptSize,
+    Seen,
+    age_of,
+    averaged,
+    figures,
+)
+from daitn.topology.qrrt.recovery import Recovery
 from daitn.topology.qrrt.snapshot import Columns, Deployed, Qrrt, deployment_id
 
 __all__ = ["QrrtState"]
@@ -110,6 +119,7 @@ class QrrtState:
         self._memo: dict[Any, Any] = {}
         self._failures: dict[str, int] = {}
         self._seen: dict[str, Seen] = {}
+        self._recoveries: dict[str, dict[str, Recovery]] = {}
         self._knowledge = Knowledge()
         self._snapshot: Qrrt | None = None
 
@@ -236,11 +246,19 @@ class QrrtState:
             for name, most in _SERVED:
                 said = getattr(reading, name)
                 if said is not None and 0.0 <= said <= most:
+                    if name != "error_share":
+                        said = self._expected(id_, name, said, now_s)
                     believed = said if seen is None else seen.believed(name, said, now_s)
                     floats[name][row] = believed
                     if name == "first_token_s":
                         floats["measured_at_s"][row] = now_s
         self._changed(now_s)
+
+    def _expected(self, id_: str, figure: str, said: float, now_s: float) -> float:
+        known = self._recoveries.setdefault(id_, {})
+        if figure not in known:
+            known[figure] = Recovery(said, now_s)
+        return known[figure].expected(said, now_s)
 
     def observe(self, site: str, name: str, seen: Observation, now_s: float) -> None:
         """This process's gateway observed how a deployment served a query."""
@@ -256,14 +274,16 @@ class QrrtState:
         elif self._failures.pop(id_, 0):
             floats["suspended_until_s"][row] = 0.0
         measured = floats["measured_at_s"][row] > 0
+        own = self._seen.setdefault(id_, Seen())
         for figure, value in figures(seen):
             column = floats[figure]
             assumed = not measured and figure != "error_share"
-            column[row] = value if assumed else averaged(column[row], value)
+            age_s = age_of(figure, own.age_s(now_s))
+            column[row] = value if assumed else averaged(column[row], value, age_s)
         floats["measured_at_s"][row] = now_s
         if seen.prompt is not None:
             self._learn_rates(row, seen.prompt)
-        self._seen.setdefault(id_, Seen()).take(seen, now_s)
+        own.take(seen, now_s)
         self._changed(now_s)
 
     def _learn_rates(self, row: int, prompt: PromptSize) -> None:
@@ -351,6 +371,7 @@ class QrrtState:
         self._knowledge.remove(number, row)
         self._failures.pop(id_, None)
         self._seen.pop(id_, None)
+        self._recoveries.pop(id_, None)
         self._shared_rows = None
 
     def _call(self, names: tuple[str, ...], row: int) -> None:
