@@ -88,7 +88,7 @@ def export_command(
             "--format",
             help="`parts`: as it travels, to verify and to train on; `hf`: a folder "
             "of transformers; `peft`: adapters for peft and vLLM, with their base; `merged`: "
-            "transformers, the adapters merged in.",
+            "transformers, the adapters merged in; `gguf`: the same for llama.cpp.",
         ),
     ] = Form.PARTS,
     keys_file: KeysOption = None,
