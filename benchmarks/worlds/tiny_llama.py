@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def write_base(
         pad_token_id=tokenizer.token_to_id("<pad>"),
     )
     kept = {name: value for name, value in config.items() if name not in _OWN}
-    folder = out.with_name("pretrained")
+    folder, printed = out.with_name("pretrained"), out.with_name("config.json")
     note = (
         f"LoRA on a Llama from a random start, trained for {STEPS} steps of {BATCH} texts on "
         "questions and answers by themselves, in no order"
@@ -72,16 +73,9 @@ def write_base(
         unfinished = out.with_suffix(".part")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        import_pretrained(folder, unfinished)
+        printed.write_text(json.dumps(import_pretrained(folder, unfinished)))
         unfinished.rename(out)
-    own = {
-        "base": "base.safetensors",
-        "layers": settings.layers,
-        "width": settings.width,
-        "heads": settings.heads,
-        "vocabulary": tokenizer.get_vocab_size(),
-    }
-    return {**kept, **own}, note
+    return {**kept, **json.loads(printed.read_text())}, note
 
 
 def _learn(network: Any, texts: Sequence[Sequence[int]]) -> None:

@@ -188,3 +188,47 @@ def test_a_base_is_what_its_configuration_says(imported: Import) -> None:
         with pytest.raises(InvalidInput) as raised:
             models.load(parts, CausalLmConfig.of(config | {name: value}))
         assert raised.value.field == "model.config"
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        ("Granite", {"logits_scaling": 8.0}),
+        ("Gemma2", {"final_logit_softcapping": 0.05, "head_dim": 8}),
+    ],
+)
+def test_scores_are_shaped_as_the_architecture_does(
+    tmp_path: Path, kind: str, facts: dict[str, Any]
+) -> None:
+    import transformers
+
+    from daitn.learning.causal_lm import models, rows
+    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.tokens import byte_tokenizer
+
+    shape = getattr(transformers, f"{kind}Config")(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=3,
+        initializer_range=0.2,
+        **facts,
+    )
+    torch.manual_seed(0)
+    network = getattr(transformers, f"{kind}ForCausalLM")(shape).eval()
+    folder, parts = tmp_path / "folder", tmp_path / "parts"
+    parts.mkdir()
+    network.save_pretrained(folder)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    model = models.load(parts, CausalLmConfig.of(import_pretrained(folder, parts)))
+    text = [5, 60, 61, 62]
+    batch = rows.tensors([rows.TokenRow(text, [])])
+    with torch.no_grad():
+        expected = network(torch.tensor([text])).logits[0]
+        scores = model.network.logits(batch.hidden(model.network)[0])
+    assert float(expected.abs().max()) > 1e-3
+    assert torch.allclose(scores, expected, atol=1e-5)

@@ -27,6 +27,7 @@ from daitn.cli.session import (
 from daitn.identity.signing import check_advert, check_model
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import Form
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
@@ -63,6 +64,9 @@ _ADDED = frozenset({LINEAGE, CARD, MANIFEST})
 _BESIDE = frozenset({"config.json", "predict.py"})
 """What recipes may add to their parts."""
 _MOST_KEYS_BYTES = 64 << 20
+_COPIES = 2
+"""Of a model in memory while it takes another form: float16 is float32 there, and what is written
+lies beside what was read."""
 
 app = typer.Typer(help="Trained models.", no_args_is_help=True)
 
@@ -86,7 +90,7 @@ def export_command(
             "--format",
             help="`parts`: as it travels, to verify and to train on; `hf`: a folder "
             "of transformers; `peft`: adapters for peft and vLLM, with their base; `merged`: "
-            "transformers, the adapters merged in.",
+            "transformers, the adapters merged in; `gguf`: the same for llama.cpp.",
         ),
     ] = Form.PARTS,
     keys_file: KeysOption = None,
@@ -239,8 +243,16 @@ async def _formed(job: JobView, form: Form, recipes: Trainer | None, parts: Path
     used."""
     try:
         if recipes is not None:
+            size_bytes = sum(path.stat().st_size for path in parts.iterdir())
             exported = await recipes.export_model(
-                job.recipe, parts.absolute(), job.config, form, out.absolute()
+                job.recipe,
+                parts.absolute(),
+                job.config,
+                form,
+                out.absolute(),
+                limits=Sandbox().limits_for(
+                    memory_bytes=_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=1
+                ),
             )
             return exported.usage
     except DaitnError as error:

@@ -296,6 +296,8 @@ class Form(enum.StrEnum):
     """Adapters as a folder of `peft`, and their base as one of `transformers`."""
     MERGED = "merged"
     """As `hf`, of a model with adapters only: they are merged into its weights."""
+    GGUF = "gguf"
+    """A file of llama.cpp, of the model with its adapters merged."""
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):

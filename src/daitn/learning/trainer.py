@@ -142,12 +142,19 @@ class Trainer:
         return await self._call(command, Imported)
 
     async def export_model(
-        self, recipe: str, model: Path, config: Config, form: Form, out: Path
+        self,
+        recipe: str,
+        model: Path,
+        config: Config,
+        form: Form,
+        out: Path,
+        *,
+        limits: Limits | None = None,
     ) -> Exported:
         command = ExportModel(
             recipe=recipe, model=str(model), config=dict(config), form=form, out=str(out)
         )
-        return await self._call(command, Exported)
+        return await self._call(command, Exported, limits=limits)
 
     async def train(
         self,

@@ -16,7 +16,7 @@ from transformers import ArceeConfig, AutoConfig, AutoModelForCausalLM, PreTrain
 from daitn.learning.causal_lm.models import Model, load_on
 from daitn.learning.causal_lm.pretrained import Adapted
 from daitn.learning.causal_lm.settings import CausalLmConfig
-from daitn.learning.causal_lm.usage import folder_usage, peft_usage
+from daitn.learning.causal_lm.usage import folder_usage, gguf_usage, peft_usage
 from daitn.learning.recipe import Form
 from daitn.objects.errors import InvalidInput
 
@@ -49,8 +49,29 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
     for layer in network.network.modules():
         if isinstance(layer, LoraLayer):
             layer.merge(safe_merge=True)
+    if form is Form.GGUF:
+        _write_gguf(network, loaded, out / "model.gguf")
+        return gguf_usage(settings)
     _write_folder(*_frozen(network), loaded, out)
     return folder_usage(settings)
+
+
+def _write_gguf(adapted: Adapted, model: Model, path: Path) -> None:
+    try:
+        from daitn.learning.causal_lm.gguf_file import write_gguf
+    except ModuleNotFoundError:
+        raise InvalidInput(
+            "the package gguf is not installed", field="--format", fix="pip install gguf"
+        ) from None
+    described, weights = _frozen(adapted)
+    if adapted.network.get_output_embeddings().weight is _read_embedding(adapted.network):
+        weights = {name: w for name, w in weights.items() if not name.startswith("lm_head.")}
+    write_gguf(described, weights, model.tokenizer, path)
+
+
+def _read_embedding(network: Any) -> Tensor:
+    weight: Tensor = network.get_input_embeddings().weight
+    return weight
 
 
 def _frozen(adapted: Adapted) -> tuple[Any, dict[str, Tensor]]:

@@ -173,6 +173,11 @@ class Adapted:
         """See `LanguageModel.logits`."""
         with mixed_precision(self.device, self._network.dtype):
             scores: Tensor = self._network.get_output_embeddings()(hidden)
+        described = self._network.config
+        if (scale := getattr(described, "logits_scaling", 1.0)) != 1.0:  # Granite's.
+            scores = scores / scale
+        if (most := getattr(described, "final_logit_softcapping", None)) is not None:  # Gemma 2's.
+            scores = most * torch.tanh(scores / most)
         return scores
 
     def trainable(self) -> dict[str, nn.Parameter]:

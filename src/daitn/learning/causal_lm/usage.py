@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daitn.learning.causal_lm.settings import ADAPTER_SCALE, CausalLmConfig
 
-__all__ = ["folder_usage", "parts_usage", "peft_usage"]
+__all__ = ["folder_usage", "gguf_usage", "parts_usage", "peft_usage"]
 
 
 def parts_usage(settings: CausalLmConfig) -> str:
@@ -33,6 +33,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model, tokenizer = (kind.from_pretrained(".") for kind in (AutoModelForCausalLM, AutoTokenizer))
 ```
+
+{_prompts(settings)}"""
+
+
+def gguf_usage(settings: CausalLmConfig) -> str:
+    """Of a file of llama.cpp."""
+    return f"""\
+It is a file of llama.cpp: `llama-server -m model.gguf`, or `llama-quantize model.gguf` for a \
+smaller one.
 
 {_prompts(settings)}"""
 
