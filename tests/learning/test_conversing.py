@@ -116,6 +116,24 @@ def test_answers_are_those_of_transformers_however_many_are_under_way(
     assert generator.facts.context_tokens == 256
 
 
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_neox", "mistral", "phi3", "qwen2", "qwen3"])
+def test_other_architectures_answer_as_they_do_in_transformers(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    write_folder(tmp_path / "folder", kind=kind)
+    config = imported(tmp_path / "folder", tmp_path / "parts")
+    generator: Any = CausalLm().host(tmp_path / "parts", config, Room(slots=2))
+    load: Any = AutoModelForCausalLM.from_pretrained
+    network = load(tmp_path / "folder").eval()
+    expected = []
+    for talk in TALKS[:3]:
+        tokens = generator._tokens(talk)
+        said = network.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)
+        expected.append(generator._tokenizer.decode(said[0, len(tokens) :].tolist()))
+    assert side_by_side([generator.answer(talk) for talk in TALKS[:3]]) == expected
+    assert generator.facts.deterministic == (kind == "gemma2")
+
+
 def test_an_architecture_that_cannot_be_batched_answers_the_same_in_turn(
     model: tuple[Path, dict[str, object]], generator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,14 +176,18 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     facts, make, architecture = _checked(model, settings)
     place = placed(settings.base_parameters, _stored(model / BASE), room)
     with torch.device("meta"):
-        kind: Any = type(_made(make, architecture))
-    network = kind.from_pretrained(
-        None,
-        config=architecture,
-        state_dict=read_tensors(model / BASE),
-        dtype=place.dtype,
-        attn_implementation="sdpa",
-    ).eval()
+        made = _made(make, architecture)
+    network = (
+        type(made)
+        .from_pretrained(
+            None,
+            config=architecture,
+            state_dict=read_tensors(model / BASE),
+            dtype=place.dtype,
+            attn_implementation=made.config._attn_implementation,
+        )
+        .eval()
+    )
     adapted = Adapted(network, _end_token(facts))
     if (model / ADAPTER).is_file():
         adapted = Adapted(_with_adapters(network, settings), adapted.end)
@@ -241,14 +245,17 @@ def _stored(path: Path) -> Any:
 
 
 def _made(make: Any, architecture: Any) -> Any:
-    try:
-        return make(architecture, attn_implementation="sdpa")
-    except Exception as error:  # Each architecture checks in its own way.
-        raise InvalidInput(
-            f"the architecture cannot be built: {str(error)[:300]}",
-            field=BASE_CONFIG,
-            fix="use the description that the model was published with",
-        ) from None
+    problem = ""
+    for attention in ("sdpa", "eager"):  # Some architectures have the plain form alone.
+        try:
+            return make(architecture, attn_implementation=attention)
+        except Exception as error:  # Each architecture checks in its own way.
+            problem = problem or str(error)[:300]
+    raise InvalidInput(
+        f"the architecture cannot be built: {problem}",
+        field=BASE_CONFIG,
+        fix="use the description that the model was published with",
+    )
 
 
 def _check_header(header: Header, network: Any, settings: CausalLmConfig) -> None:
