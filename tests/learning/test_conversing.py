@@ -389,6 +389,35 @@ def test_numbers_and_memory_are_chosen_from_what_is_there(monkeypatch: pytest.Mo
         placing.cache_tokens(place, 1 << 30, 8192, Room(slots=2))
 
 
+def test_a_gpu_with_room_is_taken_and_computes_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from daitn.learning.causal_lm import placing
+
+    free = [4 << 30, 20 << 30]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free[_number(gpu)], 1 << 40))
+    monkeypatch.setattr("daitn.learning.memory.free_bytes", lambda: 1 << 40)
+    for known, stored, expected in (
+        (True, torch.bfloat16, torch.bfloat16),
+        (True, torch.float32, torch.bfloat16),
+        (True, torch.float16, torch.float16),
+        (False, torch.bfloat16, torch.float16),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda _, known=known: known)
+        place = placing.placed(8 * 10**9, stored, Room())
+        assert place == (torch.device("cuda", 1), expected)
+    assert placing.cache_tokens(place, 1 << 17, 8192, Room(slots=4)) == 4 * 8192
+    assert placing.cache_tokens(place, 1 << 20, 8192, Room(slots=4)) == 10 << 10
+    # What no GPU has room for is computed on the processor.
+    assert placing.placed(20 * 10**9, torch.bfloat16, Room()).device.type == "cpu"
+
+
+def _number(gpu: Any) -> int:
+    return int(gpu if isinstance(gpu, int) else gpu.index)
+
+
 HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
