@@ -113,6 +113,9 @@ async def test_many_texts_to_embed_hold_nobody_up_and_can_be_given_up(host: Answ
     assert await said(host, "quick", "hi") == "alto heard hi"
     assert not vectors.done()
     assert len(await vectors) == 3000
+    # Long ones are embedded fewer at a time.
+    long = ["x" * 10_000, "text", "x" * 100_000, *["x" * 5_000] * 4]
+    assert await host.embed("quick", long) == [[float(len(text)), 1.0] for text in long]
     before = int((await said(host, "slow", "status")).split()[1])
     given_up = asyncio.create_task(host.embed("slow", ["text"] * 100_000))
     assert await said(host, "quick", "hi") == "alto heard hi"

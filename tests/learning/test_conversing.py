@@ -14,7 +14,7 @@ from tests.scenes.tiny_llama import BEGIN, CHAT_TEMPLATE, END, VOCABULARY, write
 from daitn.learning.answering.protocol import Message, Piece, Question, Room, ToolCall
 from daitn.learning.causal_lm import CausalLm
 from daitn.objects.choices import as_question
-from daitn.objects.errors import ContextExceeded, Corrupt, InvalidInput, StorageFull
+from daitn.objects.errors import ContextExceeded, Corrupt, InvalidInput, StorageFull, WorkFailed
 
 torch = pytest.importorskip("torch")
 
@@ -116,6 +116,24 @@ def test_answers_are_those_of_transformers_however_many_are_under_way(
     assert generator.facts.context_tokens == 256
 
 
+@pytest.mark.parametrize("kind", ["gemma2", "mistral", "phi3", "qwen3"])
+def test_other_architectures_answer_as_they_do_in_transformers(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    write_folder(tmp_path / "folder", kind=kind)
+    config = imported(tmp_path / "folder", tmp_path / "parts")
+    generator: Any = CausalLm().host(tmp_path / "parts", config, Room(slots=2))
+    load: Any = AutoModelForCausalLM.from_pretrained
+    network = load(tmp_path / "folder").eval()
+    expected = []
+    for talk in TALKS[:3]:
+        tokens = generator._tokens(talk)
+        said = network.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)
+        expected.append(generator._tokenizer.decode(said[0, len(tokens) :].tolist()))
+    assert side_by_side([generator.answer(talk) for talk in TALKS[:3]]) == expected
+    assert generator.facts.deterministic == (kind == "gemma2")
+
+
 def test_an_architecture_that_cannot_be_batched_answers_the_same_in_turn(
     model: tuple[Path, dict[str, object]], generator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +199,24 @@ def test_an_answer_that_nobody_wants_gives_its_memory_back(generator: Any) -> No
     assert text(generator, TALKS[0])
     assert not generator._batcher._processor.scheduler.active_requests
     assert cache.compute_free_capacity() > 0.5
+
+
+def test_a_step_that_fails_ends_its_answers_and_no_later_one(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = text(generator, TALKS[0])
+    under_way = [generator.answer(talk) for talk in TALKS[:2]]
+    next(under_way[0])
+
+    def full(*_: object) -> None:
+        raise MemoryError("what does Ada ask?")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(generator._batcher._processor), "_generation_step", full)
+        for answer in under_way:
+            with pytest.raises(WorkFailed, match=r"the model failed: MemoryError$"):
+                list(answer)
+    assert text(generator, TALKS[0]) == expected
 
 
 def test_more_answers_than_there_is_memory_for_wait_for_each_other(
@@ -353,6 +389,35 @@ def test_numbers_and_memory_are_chosen_from_what_is_there(monkeypatch: pytest.Mo
     assert placing.cache_tokens(place, 1 << 20, 8192, Room(slots=2)) == 8192
     with pytest.raises(StorageFull, match="conversation of 8 tokens"):
         placing.cache_tokens(place, 1 << 30, 8192, Room(slots=2))
+
+
+def test_a_gpu_with_room_is_taken_and_computes_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from daitn.learning.causal_lm import placing
+
+    free = [4 << 30, 20 << 30]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free[_number(gpu)], 1 << 40))
+    monkeypatch.setattr("daitn.learning.memory.free_bytes", lambda: 1 << 40)
+    for known, stored, expected in (
+        (True, torch.bfloat16, torch.bfloat16),
+        (True, torch.float32, torch.bfloat16),
+        (True, torch.float16, torch.float16),
+        (False, torch.bfloat16, torch.float16),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda _, known=known: known)
+        place = placing.placed(8 * 10**9, stored, Room())
+        assert place == (torch.device("cuda", 1), expected)
+    assert placing.cache_tokens(place, 1 << 17, 8192, Room(slots=4)) == 4 * 8192
+    assert placing.cache_tokens(place, 1 << 20, 8192, Room(slots=4)) == 10 << 10
+    # What no GPU has room for is computed on the processor.
+    assert placing.placed(20 * 10**9, torch.bfloat16, Room()).device.type == "cpu"
+
+
+def _number(gpu: Any) -> int:
+    return int(gpu if isinstance(gpu, int) else gpu.index)
 
 
 HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'

@@ -30,11 +30,12 @@ def write_folder(
     context: int = 256,
     template: str | None = CHAT_TEMPLATE,
     dtype: str = "float32",
+    kind: str = "llama",
 ) -> None:
     """As `save_pretrained` leaves a model that reads `context` tokens."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     bare = Tokenizer(models.BPE())
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -58,7 +59,8 @@ def write_folder(
         tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    shape = LlamaConfig(
+    shape: Any = AutoConfig.for_model(
+        kind,
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
@@ -70,8 +72,9 @@ def write_folder(
         eos_token_id=END,
         pad_token_id=END,
         initializer_range=0.3,  # No two tokens are about as likely: rounding decides nothing.
+        tie_word_embeddings=False,
     )
-    model: Any = LlamaForCausalLM(shape)
+    model: Any = AutoModelForCausalLM.from_config(shape)
     with torch.no_grad():  # It does not end by itself where its likeliest token is taken.
-        model.lm_head.weight[: len(SPECIAL)] = 0.0
+        model.get_output_embeddings().weight[: len(SPECIAL)] = 0.0
     model.to(getattr(torch, dtype)).save_pretrained(folder)

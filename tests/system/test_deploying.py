@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
+import openai
+from daitn.objects.choices import LETTERS, as_question
 from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
 from tests.scenes.waiting import wait_until
 
@@ -83,9 +84,14 @@ def test_a_trained_model_is_deployed_found_and_asked(ward: Ward) -> None:
     # The signed measurement of its weights is believed before anybody has asked it.
     headers = ward.ask("auto:medicine/neurology", min_accuracy=0.2)
     assert headers["daitn-model"] == "doctor-1"
-    # A question is cut to what the model reads, and turned away for its length nowhere.
+    # It reads a choice option by option, however long the whole is, and no other text in part.
+    options = [f"It is {word}. " * 300 for word in ("a fever", "a cold", "a fracture", "nothing")]
+    choice: list[Any] = [{"role": "user", "content": as_question("What is Velnonia?", options)}]
+    answer = ward.client.chat.completions.create(model="doctor-1", messages=choice, max_tokens=4)
+    assert (answer.choices[0].message.content or "?") in LETTERS
     long: list[Any] = [{"role": "user", "content": "What is Velnonia? " * 3000}]
-    assert ward.client.chat.completions.create(model="doctor-1", messages=long, max_tokens=4)
+    with pytest.raises(openai.BadRequestError, match="maximum context length is"):
+        ward.client.chat.completions.create(model="doctor-1", messages=long, max_tokens=4)
     (shown, *_) = ward.network.json("get", "models")["deployed"]
     assert shown["accuracy"][0]["topic"] == "medicine/neurology"
     assert shown["accuracy"][0]["trust"] in ("weights", "asked")

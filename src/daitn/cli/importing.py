@@ -9,16 +9,18 @@ from typing import Annotated
 import typer
 import yaml
 
-from daitn.cli.models import check_folder
+from daitn.cli.models import check_folder, recipes_here
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.files.atomic import put_in_place
-from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import Imported
-from daitn.learning.trainer import Trainer
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.objects.errors import NotFound
 from daitn.objects.wire import to_json
 
 __all__ = ["import_command"]
+
+_COPIES = 3
+"""Of the weights that are in memory while they are read and written, at most."""
 
 
 def import_command(
@@ -57,16 +59,17 @@ async def _import(recipe: str, folder: Path, out: Path) -> Imported:
     check_folder(out)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(threads=1, process=ReadingProcess)
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=out.parent) as scratch,
-            errors.status(f"reading {folder}"),
-        ):
-            parts = Path(scratch) / "parts"
-            parts.mkdir()
-            imported = await trainer.import_model(recipe, folder.absolute(), parts)
-            put_in_place(parts, out)
-            return imported
-    finally:
-        await trainer.close()
+    size_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    limits = Sandbox().limits_for(
+        memory_bytes=_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=1
+    )
+    with (
+        tempfile.TemporaryDirectory(dir=out.parent) as scratch,
+        errors.status(f"reading {folder}"),
+    ):
+        parts = Path(scratch) / "parts"
+        parts.mkdir()
+        async with recipes_here() as recipes:
+            imported = await recipes.import_model(recipe, folder.absolute(), parts, limits=limits)
+        put_in_place(parts, out)
+        return imported

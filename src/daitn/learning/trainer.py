@@ -137,9 +137,11 @@ class Trainer:
         command = Initialise(recipe=recipe, config=dict(config), seed=seed, out=str(out))
         await self._call(command, NoneType, limits=limits)
 
-    async def import_model(self, recipe: str, folder: Path, out: Path) -> Imported:
+    async def import_model(
+        self, recipe: str, folder: Path, out: Path, *, limits: Limits | None = None
+    ) -> Imported:
         command = ImportModel(recipe=recipe, folder=str(folder), out=str(out))
-        return await self._call(command, Imported)
+        return await self._call(command, Imported, limits=limits)
 
     async def export_model(
         self,

@@ -7,12 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import openai
 import pytest
 import pytest_asyncio
 
+import openai
 from daitn.tools.fabric.memory import MemoryNetwork
-from tests.node.serving.scene import CHAT, Holder, Site
+from tests.node.serving.scene import CHAT, HEADERS, Holder, Site
 from tests.scenes.tiny_llama import write_folder
 
 pytest.importorskip("torch")
@@ -183,6 +183,17 @@ async def test_what_changes_nothing_is_no_fault(site: Site) -> None:
     long = {"temperature": 0, "max_tokens": 90}
     penalised = await site.ask("llama", "hi", presence_penalty=2, **long)
     assert penalised != await site.ask("llama", "hi", **long)
+
+
+async def test_without_a_seed_each_query_draws_by_its_own(site: Site) -> None:
+    body = json.dumps({"model": "llama", "messages": HI, "max_tokens": 40}).encode()
+
+    async def said(query: str) -> str:
+        _, told, _ = await site.post(CHAT, body, {**HEADERS, "daitn-query": query})
+        text: str = json.loads(told)["choices"][0]["message"]["content"]
+        return text
+
+    assert await said("gate:8") == await said("gate:8") != await said("gate:9")
 
 
 async def test_pictures_are_refused_where_they_stand(site: Site) -> None:

@@ -155,6 +155,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     context_tokens: int = ANY_CONTEXT
     """Tokens of question and answer together. Longer questions are refused before it is asked."""
+    reads_in_parts: bool = False
+    """Questions of some form may be longer, as it reads their parts one by one: gateways leave it
+    out for no length."""
     deterministic: bool = True
     """At temperature 0, the same weights give the same answer, piece by piece, whatever else they
     answer meanwhile."""

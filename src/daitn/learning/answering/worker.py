@@ -6,6 +6,7 @@ Embeddings take turns with a few texts each time.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import sys
 import time
@@ -49,6 +50,8 @@ __all__ = ["main"]
 _TEXTS_PER_TURN = 16
 """Texts embedded at once: bounds the memory, and the others' wait for their turn (30 ms for the
 default `causal-lm` on two processors)."""
+_CHARS_PER_TURN = 16_000
+"""Likewise, of long texts: some 4,000 tokens, as a step of a large model reads them."""
 _SILENT_S = 0.25
 """Steps that tell nothing are told of after this long: the node takes silence for a hang."""
 
@@ -162,10 +165,17 @@ def _embedded(command: Embed, generator: Generator) -> Iterator[Embeddings | Non
     """Yields nothing after each turn but the last."""
     texts: Sequence[str] = command.texts
     vectors: list[list[float]] = []
-    for start in range(0, len(texts), _TEXTS_PER_TURN):
-        vectors += generator.embed(texts[start : start + _TEXTS_PER_TURN])
+    while len(vectors) < len(texts):
+        start = len(vectors)
+        vectors += generator.embed(_one_turn(texts[start : start + _TEXTS_PER_TURN]))
         yield None
     yield Embeddings(number=command.number, vectors=vectors)
+
+
+def _one_turn(texts: Sequence[str]) -> Sequence[str]:
+    """At least one of these texts."""
+    lengths = itertools.accumulate(map(len, texts))
+    return texts[: max(1, sum(length <= _CHARS_PER_TURN for length in lengths))]
 
 
 if __name__ == "__main__":

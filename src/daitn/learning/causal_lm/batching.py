@@ -8,6 +8,7 @@ which token follows is drawn here, because every answer has its own seed and its
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -106,10 +107,12 @@ class Batcher:
                 processor._generation_step(self._network)
                 processor.update_batch()
         except Exception as error:
+            # Its words may quote a query, and stay in the node's log.
+            traceback.print_exc()
             # Nobody knows what is left of the batch.
             processor.reset()
             for answer in self._answers.values():
-                answer.ended, answer.error = True, f"{type(error).__name__}: {error}"[:300]
+                answer.ended, answer.error = True, type(error).__name__
         ended = self._manager.output_router.output_queue
         while not ended.empty():
             output = ended.get()

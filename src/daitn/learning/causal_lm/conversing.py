@@ -158,7 +158,10 @@ class PretrainedGenerator:
     def _tokens(self, question: Question) -> list[int]:
         asked = (question.messages, question.tools, question.continues)
         if self._read[0] != asked:
-            self._read = (asked, self._worded(question))
+            tokens = self._worded(question)
+            if not tokens:
+                raise InvalidInput("nothing is asked", field="messages", fix="ask something")
+            self._read = (asked, tokens)
         return self._read[1]
 
     def _worded(self, question: Question) -> list[int]:
@@ -204,6 +207,8 @@ class PretrainedGenerator:
 
     def _new_batcher(self, remembered: int, slots: int) -> Batcher | None:
         """None where the library cannot batch this architecture, as a try shows."""
+        if self._network.config._attn_implementation != "sdpa":
+            return None  # Batches would change it for all other uses, too.
         try:
             batcher = Batcher(self._network, cache_tokens=remembered, slots=slots)
             question = Question(messages=(), max_tokens=1, temperature=0.0, seed=0)

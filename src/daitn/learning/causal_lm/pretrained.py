@@ -233,14 +233,18 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     facts, make, architecture = _checked(model, settings)
     place = placed(settings.base_parameters, getattr(torch, settings.base_dtype), room)
     with torch.device("meta"):
-        kind: Any = type(_made(make, architecture))
-    network = kind.from_pretrained(
-        None,
-        config=architecture,
-        state_dict=read_tensors(model / BASE),
-        dtype=place.dtype,
-        attn_implementation="sdpa",
-    ).eval()
+        made = _made(make, architecture)
+    network = (
+        type(made)
+        .from_pretrained(
+            None,
+            config=architecture,
+            state_dict=read_tensors(model / BASE),
+            dtype=place.dtype,
+            attn_implementation=made.config._attn_implementation,
+        )
+        .eval()
+    )
     adapted = Adapted(network, _end_token(facts))
     if (model / ADAPTER).is_file():
         whole = msgspec.structs.replace(settings, gradient_checkpointing=False)

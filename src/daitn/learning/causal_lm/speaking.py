@@ -56,7 +56,7 @@ class CausalGenerator:
         # It saw no position beyond: longer texts would be babble.
         context = self._codec.most_tokens
         self.most_tokens = context
-        self.facts = Facts(context_tokens=context, honours=SAMPLING)
+        self.facts = Facts(context_tokens=context, reads_in_parts=True, honours=SAMPLING)
 
     def length(self, question: Question) -> int:
         """Length of the question in tokens."""

@@ -26,6 +26,7 @@ from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend
 from daitn.objects.access import allows
 from daitn.objects.deployments import (
+    ANY_CONTEXT,
     MOST_DEPLOYMENTS,
     DeploymentDescriptor,
     DeploymentState,
@@ -377,7 +378,7 @@ class ModelLifecycle:
             recipe=desired.recipe,
             config=config_digest(desired.config),
             size_bytes=desired.model.size_bytes,
-            context_tokens=facts.context_tokens,
+            context_tokens=ANY_CONTEXT if facts.reads_in_parts else facts.context_tokens,
             slots=self._facility.slots,
             queue=self._facility.queue,
             price_usd_per_1k_in=desired.price_usd_per_1k_in,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 
@@ -222,7 +223,7 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
         logit_bias=_biases(fields),
         min_tokens=fields.min_tokens or 0,
         top_logprobs=_top_logprobs(query, fields),
-        seed=fields.seed or 0,
+        seed=_seed(query, fields),
         continues=query.api is Api.COMPLETIONS,
         tools=() if choice == "none" else tuple(fields.tools or ()),
     )
@@ -238,6 +239,14 @@ def _message(turn: Turn, place: int) -> Message:
         for call in turn.tool_calls or ()
     )
     return Message(turn.role, turn.text, calls, turn.tool_call_id or "")
+
+
+def _seed(query: ServingRequest, fields: GenerationRequest) -> int:
+    """That of the request; else one of the query's own, which replicas draw by as well."""
+    if fields.seed is not None:
+        return fields.seed
+    name = f"{query.id} {query.created_s}".encode()
+    return int.from_bytes(hashlib.blake2s(name, digest_size=7).digest(), "big")
 
 
 def _biases(fields: GenerationRequest) -> dict[int, float]:
