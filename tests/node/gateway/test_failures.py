@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -190,6 +191,16 @@ async def test_what_needs_its_operator_is_no_passing_trouble(
     assert beside.failed == {"odd"}
 
 
+@pytest.mark.parametrize("mode", ["cascade", "ensemble"])
+async def test_who_refuses_what_others_answer_is_unwell(world: World, mode: str) -> None:
+    world.tell(refuses(500, error("CUDA out of memory")))
+
+    asked = await ask(*await scene(world, mode), mode)
+
+    assert asked.text == "fine"
+    assert asked.failed == {"odd"}
+
+
 async def test_a_deployment_whose_key_is_bad_is_not_offered(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,6 +227,7 @@ FULL_HINTS = [
     ({"retry_after": email.utils.formatdate(time.time() + 10_000, usegmt=True)}, b"", 10_000),
     ({"x_ratelimit_reset_requests": "6m0s", "x_ratelimit_remaining_requests": "0"}, b"", 360),
     ({}, error("Rate limit reached. Please try again in 6m0s."), 360),
+    ({"content_encoding": "gzip"}, gzip.compress(error("Please try again in 6m0s.")), 360),
     ({}, error("slow down"), 1),
     ({"retry_after": "soon"}, b"", 1),
 ]
