@@ -48,7 +48,7 @@ class AnswerFailed(AnswerBroken):
     """The server says in its answer that it failed."""
 
     def __init__(self, error: Error) -> None:
-        super().__init__(f"the server said: {error.message or error.code or 'an error'}"[:500])
+        super().__init__(f"{error.message or error.code or 'it reported an error'}"[:500])
         self.error = error
 
 

@@ -218,7 +218,7 @@ async def test_a_deployment_whose_key_is_bad_is_not_offered(
         behind._held_until_s = 0.0
     await ready(world)
     assert state is DeploymentState.FAILED
-    assert "misconfigured, it answered 401" in caplog.text
+    assert "(misconfigured) answered 401" in caplog.text
 
 
 FULL_HINTS = [
@@ -246,6 +246,27 @@ async def test_the_servers_hint_is_passed_on(
     hint_s = float(asked.headers["Retry-After"])
     assert told_s - 60 < hint_s <= told_s + 1 if told_s > 1000 else hint_s == told_s
     assert not asked.failed
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ((400, error(TOO_LONG)), (400, "unsupported")),
+        ((401, error("bad key")), (502, "misconfigured")),
+        ((422, error("too hot")), (400, "invalid_request")),
+        ((500, error("boom")), (503, "unavailable")),
+    ],
+)
+async def test_a_packet_says_whose_fault_it_was(
+    world: World, said: tuple[int, bytes], told: tuple[int, str]
+) -> None:
+    await ready(world)
+    world.tell(refuses(*said))
+
+    asked = await ask(*await scene(world, "packet", alone=True), "packet")
+
+    assert (asked.status, asked.error["code"]) == told
+    assert ("Retry-After" in asked.headers) == (told[0] == 503)
 
 
 async def test_a_packet_brings_the_hint_back(world: World) -> None:
