@@ -25,7 +25,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
-from daitn.openai.answers import StreamReader, as_events, read_whole
+from daitn.openai.answers import StreamReader, as_events, folded, read_whole
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken, EventCutter, read_event
 from daitn.openai.http import DONE, as_event
@@ -341,6 +341,58 @@ def test_a_whole_answer_becomes_a_stream() -> None:
     assert b"usage" not in as_events(body, Api.CHAT)
     assert piece["choices"][0]["logprobs"] is None
     assert (done, end) == (b"data: [DONE]", b"")
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+LOGPROBS = {"content": [{"token": "B", "logprob": -1.0, "top_logprobs": []}]}
+
+
+@pytest.mark.parametrize(
+    ("api", "choices"),
+    [
+        (Api.CHAT, [{"message": {"role": "assistant", "content": "B"}, "logprobs": LOGPROBS}]),
+        (Api.CHAT, [{"message": {"role": "assistant", "content": text}} for text in "AB"]),
+        (
+            Api.CHAT,
+            [{"message": {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}}],
+        ),
+        (Api.CHAT, [{"message": {"role": "assistant", "content": None, "refusal": "no"}}]),
+        (
+            Api.CHAT,
+            [
+                {
+                    "message": {
+                        "role": "assistant",
+                        "content": "",
+                        "reasoning_content": "so",
+                        "audio": {"id": "a", "data": "xx"},
+                        "function_call": {"name": "f", "arguments": "{}"},
+                    }
+                }
+            ],
+        ),
+        (Api.COMPLETIONS, [{"text": text, "logprobs": {"tokens": [text]}} for text in "AB"]),
+    ],
+)
+def test_what_became_a_stream_can_become_whole_again(api: Api, choices: list[Any]) -> None:
+    kind = "chat.completion" if api is Api.CHAT else "text_completion"
+    whole = {
+        "id": "x",
+        "object": kind,
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {"index": at, "logprobs": None, "finish_reason": "length", **choice}
+            for at, choice in enumerate(choices)
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+    stream = as_events(json.dumps(whole).encode(), api, usage=True)
+
+    reader = StreamReader(BOUND, "bound", choices=len(choices))
+    assert reader.feed(stream) == stream
+    assert reader.done
+    assert json.loads(folded(stream)) == whole
 
 
 @pytest.mark.parametrize(
