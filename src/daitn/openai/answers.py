@@ -235,13 +235,16 @@ class StreamReader:
             index = index if isinstance(index, int) else position
             self._seen.add(index)
             delta = choice.get("delta")
+            said = bool(choice.get("text"))
             if isinstance(delta, dict):
-                says = says or any(delta[name] for name in delta if name != "role")
+                said = said or any(delta[name] for name in delta if name != "role")
                 self._calls = self._calls or bool(delta.get("tool_calls"))
-            says = says or bool(choice.get("text"))
             if choice.get("finish_reason"):
                 self._ended.add(index)
                 self.said = True
+            elif said:
+                self._ended.discard(index)  # Some servers end a choice, and go on.
+            says = says or said
         if says:
             self.said = True
             self.pieces += 1

@@ -142,6 +142,8 @@ BROKEN = {
 """It begins, and does not come to its end."""
 
 GOOD = {
+    "ended by every piece": Odd(chunked(piece("o", "stop"), piece("dd", "stop"), DONE)),
+    "ended too early": Odd(chunked(STOP, piece("o"), STOP, piece("dd"), STOP, DONE)),
     "no [DONE]": Odd(chunked(piece("odd"), STOP)),
     "no finish_reason": Odd(chunked(piece("odd"), DONE)),
     "no last chunk": Odd(chunked(piece("odd"), STOP, DONE, ends=False)),
@@ -423,6 +425,20 @@ async def test_several_choices_are_waited_for(world: World, several: Any) -> Non
         texts = [chunk.choices[0].text async for chunk in stream]
 
     assert texts == ["one", "two"]
+
+
+async def test_a_deadline_after_the_end_of_the_answer_fails_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_answers, "LINGER_S", 600.0)
+    world.tell(Odd(chunked(piece("odd"), STOP, ends=False), keeps=True))
+
+    asked = await ask(
+        *await scene(world, "stream", alone=True), "stream", daitn={"deadline_s": 0.5}
+    )
+
+    assert asked.text == "odd"
+    assert (asked.record.status, asked.record.http_status) == (QueryStatus.ANSWERED, 200)
 
 
 async def test_connections_are_kept_over_streams_that_end_well(world: World) -> None:
