@@ -343,6 +343,32 @@ def test_a_whole_answer_becomes_a_stream() -> None:
     assert (done, end) == (b"data: [DONE]", b"")
 
 
+names = st.sampled_from(
+    ["index", "delta", "message", "text", "finish_reason", "error", "content", "tool_calls", "type"]
+)
+wild = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+answers_ = st.fixed_dictionaries({"choices": st.lists(wild, max_size=3) | wild}) | wild
+
+
+@given(st.lists(answers_, min_size=1, max_size=4), st.booleans())
+def test_whatever_a_server_says_is_an_answer_or_none(said: list[Any], done: bool) -> None:
+    events = [as_event(json.dumps(one).encode()) for one in said]
+    reader = StreamReader(BOUND, "bound", model="m")
+    with contextlib.suppress(AnswerBroken):
+        given_out = b"".join(map(reader.feed, [*events, DONE] if done else events)) + reader.end()
+        assert given_out.endswith(DONE)
+        read_whole(folded(given_out), BOUND, "bound")
+    for one in said:
+        with contextlib.suppress(AnswerBroken):
+            whole = read_whole(json.dumps(one).encode(), BOUND, "bound", model="m")
+            for api in (Api.CHAT, Api.COMPLETIONS):
+                as_events(whole.body, api, usage=True)
+
+
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 LOGPROBS = {"content": [{"token": "B", "logprob": -1.0, "top_logprobs": []}]}
 
