@@ -48,7 +48,7 @@ class AnswerFailed(AnswerBroken):
     """The server says in its answer that it failed."""
 
     def __init__(self, error: Error) -> None:
-        super().__init__(f"the server said: {error.message or error.code or 'an error'}"[:500])
+        super().__init__(f"{error.message or error.code or 'it reported an error'}"[:500])
         self.error = error
 
 
@@ -72,8 +72,7 @@ class _Piece(msgspec.Struct):
     @property
     def objects(self) -> list[dict[str, Any]]:
         """The choices that are objects."""
-        choices = self.choices if isinstance(self.choices, list) else []
-        return [choice for choice in choices if isinstance(choice, dict)]
+        return _dicts(self.choices)
 
 
 _PIECE = msgspec.json.Decoder(_Piece)
@@ -231,17 +230,19 @@ class StreamReader:
     def _take_piece(self, piece: _Piece) -> None:
         says = False
         for position, choice in enumerate(piece.objects):
-            index = choice.get("index", position)
-            index = index if isinstance(index, int) else position
+            index = _index(choice, position)
             self._seen.add(index)
             delta = choice.get("delta")
+            said = bool(choice.get("text"))
             if isinstance(delta, dict):
-                says = says or any(delta[name] for name in delta if name != "role")
+                said = said or any(delta[name] for name in delta if name != "role")
                 self._calls = self._calls or bool(delta.get("tool_calls"))
-            says = says or bool(choice.get("text"))
             if choice.get("finish_reason"):
                 self._ended.add(index)
                 self.said = True
+            elif said:
+                self._ended.discard(index)  # Some servers end a choice, and go on.
+            says = says or said
         if says:
             self.said = True
             self.pieces += 1
@@ -332,7 +333,8 @@ def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
         end: dict[str, Any] = {"text": ""}
         if api is Api.CHAT:
             end = {"delta": {}}
-            choice["delta"] = _delta(choice.pop("message", None) or {})
+            message = choice.pop("message", None)
+            choice["delta"] = _delta(message if isinstance(message, dict) else {})
         head = {"index": position if index is None else index}
         events.append([{**head, **choice, "finish_reason": None}])
         events.append([{**head, **end, "logprobs": None, "finish_reason": reason}])
@@ -349,7 +351,8 @@ def _delta(message: dict[str, Any]) -> dict[str, Any]:
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         message = {**message, "content": "".join(text for text in texts if isinstance(text, str))}
     if isinstance(calls, list):
-        numbered = [{"index": at, **call} for at, call in enumerate(calls)]
+        objects = [call for call in calls if isinstance(call, dict)]
+        numbered = [{"index": at, **call} for at, call in enumerate(objects)]
         message = {**message, "tool_calls": numbered}
     return {"role": "assistant", **message}
 
@@ -359,9 +362,9 @@ def folded(stream: bytes) -> bytes:
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for piece in _objects(stream):
-        for position, choice in enumerate(piece.pop("choices", None) or ()):
-            index = choice.get("index", position)
-            into = choices.setdefault(index, {"index": index, "finish_reason": None})
+        for position, choice in enumerate(_dicts(piece.pop("choices", None))):
+            index = choice["index"] = _index(choice, position)
+            into = choices.setdefault(index, {"finish_reason": None})
             if "delta" in choice:
                 choice["message"] = choice.pop("delta")
             _merge(into, choice)
@@ -370,10 +373,10 @@ def folded(stream: bytes) -> bytes:
         answer["object"] = "chat.completion"
     for choice in choices.values():
         message = choice.get("message")
-        if message is not None:
+        if isinstance(message, dict):
             message.setdefault("role", "assistant")
             message.setdefault("content", None)
-            for call in message.get("tool_calls") or ():
+            for call in _dicts(message.get("tool_calls")):
                 call.pop("index", None)
     answer["choices"] = [choices[index] for index in sorted(choices)]
     return msgspec.json.encode(answer)
@@ -404,15 +407,29 @@ def _merge(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
 
 
 def _continued(entries: list[Any], more: list[Any]) -> list[Any]:
-    known = {
-        entry["index"]: entry for entry in entries if isinstance(entry, dict) and "index" in entry
-    }
+    known = {_entry_index(entry): entry for entry in entries}
     for entry in more:
-        old = known.get(entry.get("index")) if isinstance(entry, dict) else None
-        if old is not None:
-            _merge(old, entry)
+        index = _entry_index(entry)
+        if index is not None and index in known:
+            _merge(known[index], entry)
         else:
             entries.append(entry)
-            if isinstance(entry, dict) and "index" in entry:
-                known[entry["index"]] = entry
+            known[index] = entry
     return entries
+
+
+def _entry_index(entry: Any) -> int | None:
+    index = entry.get("index") if isinstance(entry, dict) else None
+    return index if isinstance(index, int) else None
+
+
+def _index(choice: Mapping[str, Any], position: int) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else position
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    """The objects of what should be a list of them."""
+    return (
+        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+    )

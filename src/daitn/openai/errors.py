@@ -59,6 +59,7 @@ class _AnyBody(msgspec.Struct):
     message: Any = None
     detail: Any = None
     """Of FastAPI."""
+    choices: msgspec.Raw | None = None
     code: Any = None
     param: Any = None
 
@@ -75,10 +76,12 @@ def read_error(body: bytes) -> Error | None:
         return None
     if told.error:
         return error_of(told.error)
-    if told.detail:
+    if told.detail and told.choices is None:
         return error_of({"message": told.detail})
     if "error" in (told.object, told.type):
-        return error_of(msgspec.structs.asdict(told))
+        return error_of(
+            {"message": told.message, "type": told.type, "code": told.code, "param": told.param}
+        )
     return None
 
 

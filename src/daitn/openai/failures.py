@@ -78,7 +78,7 @@ UNSUITED: Final = Failure(
     "unsuited",
     "This deployment cannot answer this query: it is too long for its context, its body too large "
     "(413), or tools, images or another feature are unsupported (also 501).",
-    ((400, "unsupported"),),
+    ((400, "unsupported"), (400, "infeasible")),
     Cause.UNSUITED,
     "the server's own error",
     permanent=True,

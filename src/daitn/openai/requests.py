@@ -78,11 +78,14 @@ class ModelFields(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     stream: bool | None = None
     n: Any = None
+    prompt: Any = None
 
     @property
     def choices(self) -> int:
-        """Choices that the answer has, at least."""
-        return self.n if isinstance(self.n, int) and self.n > 0 else 1
+        """Choices that the answer has: `n` for each prompt."""
+        each = self.n if isinstance(self.n, int) and self.n > 0 else 1
+        prompts = self.prompt if isinstance(self.prompt, list) else []
+        return each * max(1, sum(isinstance(prompt, (str, list)) for prompt in prompts))
 
 
 class Query(ModelFields):

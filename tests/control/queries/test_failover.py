@@ -276,6 +276,19 @@ def test_who_refuses_is_told_of_once_another_row_answered() -> None:
     assert alone.take(refused) == (GiveUp((refused,)),)
 
 
+def test_who_refuses_is_told_of_where_another_machine_of_the_query_had_an_answer() -> None:
+    first, second, third = (Scene(rows=(row,)) for row in (0, 1, 2))
+    for scene in (second, third):
+        scene.account = first.account
+        scene.machine._account = first.account
+    for scene in (first, second, third):
+        scene.machine.handle(Begun(), 0.0)
+    first.machine.handle(Failed(0, Cause.REFUSED), 0.0)
+
+    assert second.machine.handle(Answered(1), 0.0) == (TellFailed(0),)
+    assert third.machine.handle(Failed(2, Cause.REFUSED), 0.0)[0] == TellFailed(2)
+
+
 def test_it_gives_up_for_load_where_all_are_full() -> None:
     scene = Scene(rows=(0, 1))
     scene.take(Begun())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -190,6 +191,16 @@ async def test_what_needs_its_operator_is_no_passing_trouble(
     assert beside.failed == {"odd"}
 
 
+@pytest.mark.parametrize("mode", ["cascade", "ensemble"])
+async def test_who_refuses_what_others_answer_is_unwell(world: World, mode: str) -> None:
+    world.tell(refuses(500, error("CUDA out of memory")))
+
+    asked = await ask(*await scene(world, mode), mode)
+
+    assert asked.text == "fine"
+    assert asked.failed == {"odd"}
+
+
 async def test_a_deployment_whose_key_is_bad_is_not_offered(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,7 +218,7 @@ async def test_a_deployment_whose_key_is_bad_is_not_offered(
         behind._held_until_s = 0.0
     await ready(world)
     assert state is DeploymentState.FAILED
-    assert "misconfigured, it answered 401" in caplog.text
+    assert "(misconfigured) answered 401" in caplog.text
 
 
 FULL_HINTS = [
@@ -216,6 +227,7 @@ FULL_HINTS = [
     ({"retry_after": email.utils.formatdate(time.time() + 10_000, usegmt=True)}, b"", 10_000),
     ({"x_ratelimit_reset_requests": "6m0s", "x_ratelimit_remaining_requests": "0"}, b"", 360),
     ({}, error("Rate limit reached. Please try again in 6m0s."), 360),
+    ({"content_encoding": "gzip"}, gzip.compress(error("Please try again in 6m0s.")), 360),
     ({}, error("slow down"), 1),
     ({"retry_after": "soon"}, b"", 1),
 ]
@@ -234,6 +246,27 @@ async def test_the_servers_hint_is_passed_on(
     hint_s = float(asked.headers["Retry-After"])
     assert told_s - 60 < hint_s <= told_s + 1 if told_s > 1000 else hint_s == told_s
     assert not asked.failed
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ((400, error(TOO_LONG)), (400, "unsupported")),
+        ((401, error("bad key")), (502, "misconfigured")),
+        ((422, error("too hot")), (400, "invalid_request")),
+        ((500, error("boom")), (503, "unavailable")),
+    ],
+)
+async def test_a_packet_says_whose_fault_it_was(
+    world: World, said: tuple[int, bytes], told: tuple[int, str]
+) -> None:
+    await ready(world)
+    world.tell(refuses(*said))
+
+    asked = await ask(*await scene(world, "packet", alone=True), "packet")
+
+    assert (asked.status, asked.error["code"]) == told
+    assert ("Retry-After" in asked.headers) == (told[0] == 503)
 
 
 async def test_a_packet_brings_the_hint_back(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -141,6 +142,8 @@ BROKEN = {
 """It begins, and does not come to its end."""
 
 GOOD = {
+    "ended by every piece": Odd(chunked(piece("o", "stop"), piece("dd", "stop"), DONE)),
+    "ended too early": Odd(chunked(STOP, piece("o"), STOP, piece("dd"), STOP, DONE)),
     "no [DONE]": Odd(chunked(piece("odd"), STOP)),
     "no finish_reason": Odd(chunked(piece("odd"), DONE)),
     "no last chunk": Odd(chunked(piece("odd"), STOP, DONE, ends=False)),
@@ -212,7 +215,7 @@ async def test_what_is_no_answer_is_answered_elsewhere(world: World, odd: Odd, m
     assert asked.record.status is QueryStatus.ANSWERED
     if mode not in ("packet", "ensemble", "hedged"):
         assert asked.record.site == "well"
-        assert mode == "cascade" or asked.failed == {"odd"}
+        assert asked.failed == {"odd"}
 
 
 @pytest.mark.parametrize("mode", ["stream", "relayed stream"])
@@ -398,6 +401,44 @@ async def test_a_client_that_stops_at_the_end_of_the_answer_has_got_it(
     assert (record.status, record.http_status) == (QueryStatus.ANSWERED, 200)
     assert record.tokens_out == 1
     assert len(gateway.queries(1 << 20)) == before + 1
+
+
+@pytest.mark.parametrize("several", [{"prompt": ["a", "b"]}, {"prompt": "a", "n": 2}])
+async def test_several_choices_are_waited_for(world: World, several: Any) -> None:
+    """The second begins long after the first has ended."""
+
+    async def behave(head: bytes, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+        first, second = (
+            event({"choices": [{"index": at, "text": text, "finish_reason": "stop"}]})
+            for at, text in enumerate(("one", "two"))
+        )
+        writer.write(chunked(first, ends=False))
+        await asyncio.sleep(2 * http_answers.LINGER_S)
+        writer.write(chunked(second, DONE).partition(b"\r\n\r\n")[2])
+        return True
+
+    world.servers["odd"].behave = behave
+    _, gateway = await scene(world, "stream", alone=True)
+
+    async with client(gateway) as asking:
+        stream = await asking.completions.create(model="m", stream=True, **several)
+        texts = [chunk.choices[0].text async for chunk in stream]
+
+    assert texts == ["one", "two"]
+
+
+async def test_a_deadline_after_the_end_of_the_answer_fails_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_answers, "LINGER_S", 600.0)
+    world.tell(Odd(chunked(piece("odd"), STOP, ends=False), keeps=True))
+
+    asked = await ask(
+        *await scene(world, "stream", alone=True), "stream", daitn={"deadline_s": 0.5}
+    )
+
+    assert asked.text == "odd"
+    assert (asked.record.status, asked.record.http_status) == (QueryStatus.ANSWERED, 200)
 
 
 async def test_connections_are_kept_over_streams_that_end_well(world: World) -> None:

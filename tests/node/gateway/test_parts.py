@@ -25,7 +25,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
-from daitn.openai.answers import StreamReader, as_events, read_whole
+from daitn.openai.answers import StreamReader, as_events, folded, read_whole
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken, EventCutter, read_event
 from daitn.openai.http import DONE, as_event
@@ -341,6 +341,84 @@ def test_a_whole_answer_becomes_a_stream() -> None:
     assert b"usage" not in as_events(body, Api.CHAT)
     assert piece["choices"][0]["logprobs"] is None
     assert (done, end) == (b"data: [DONE]", b"")
+
+
+names = st.sampled_from(
+    ["index", "delta", "message", "text", "finish_reason", "error", "content", "tool_calls", "type"]
+)
+wild = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+answers_ = st.fixed_dictionaries({"choices": st.lists(wild, max_size=3) | wild}) | wild
+
+
+@given(st.lists(answers_, min_size=1, max_size=4), st.booleans())
+def test_whatever_a_server_says_is_an_answer_or_none(said: list[Any], done: bool) -> None:
+    events = [as_event(json.dumps(one).encode()) for one in said]
+    reader = StreamReader(BOUND, "bound", model="m")
+    with contextlib.suppress(AnswerBroken):
+        given_out = b"".join(map(reader.feed, [*events, DONE] if done else events)) + reader.end()
+        assert given_out.endswith(DONE)
+        read_whole(folded(given_out), BOUND, "bound")
+    for one in said:
+        with contextlib.suppress(AnswerBroken):
+            whole = read_whole(json.dumps(one).encode(), BOUND, "bound", model="m")
+            for api in (Api.CHAT, Api.COMPLETIONS):
+                as_events(whole.body, api, usage=True)
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+LOGPROBS = {"content": [{"token": "B", "logprob": -1.0, "top_logprobs": []}]}
+
+
+@pytest.mark.parametrize(
+    ("api", "choices"),
+    [
+        (Api.CHAT, [{"message": {"role": "assistant", "content": "B"}, "logprobs": LOGPROBS}]),
+        (Api.CHAT, [{"message": {"role": "assistant", "content": text}} for text in "AB"]),
+        (
+            Api.CHAT,
+            [{"message": {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}}],
+        ),
+        (Api.CHAT, [{"message": {"role": "assistant", "content": None, "refusal": "no"}}]),
+        (
+            Api.CHAT,
+            [
+                {
+                    "message": {
+                        "role": "assistant",
+                        "content": "",
+                        "reasoning_content": "so",
+                        "audio": {"id": "a", "data": "xx"},
+                        "function_call": {"name": "f", "arguments": "{}"},
+                    }
+                }
+            ],
+        ),
+        (Api.COMPLETIONS, [{"text": text, "logprobs": {"tokens": [text]}} for text in "AB"]),
+    ],
+)
+def test_what_became_a_stream_can_become_whole_again(api: Api, choices: list[Any]) -> None:
+    kind = "chat.completion" if api is Api.CHAT else "text_completion"
+    whole = {
+        "id": "x",
+        "object": kind,
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {"index": at, "logprobs": None, "finish_reason": "length", **choice}
+            for at, choice in enumerate(choices)
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+    stream = as_events(json.dumps(whole).encode(), api, usage=True)
+
+    reader = StreamReader(BOUND, "bound", choices=len(choices))
+    assert reader.feed(stream) == stream
+    assert reader.done
+    assert json.loads(folded(stream)) == whole
 
 
 @pytest.mark.parametrize(

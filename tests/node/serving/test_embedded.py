@@ -94,7 +94,7 @@ async def test_an_answer_ends_before_a_text_that_its_asker_names(
 
 async def test_a_question_too_long_for_the_worker_is_told(singer: Site) -> None:
     status, said, _ = await singer.post(CHAT, chat("singer", "x" * (17 << 20)))
-    assert (status, json.loads(said)["error"]["code"]) == (400, "invalid_request")
+    assert (status, json.loads(said)["error"]["code"]) == (400, "unsupported")
 
 
 async def test_a_recipe_says_what_can_be_asked_of_its_models(singer: Site) -> None:

@@ -41,6 +41,10 @@ class Attempts(msgspec.Struct):
     hedged: bool = False
     failed: set[int] = set()
     """Rows that were asked and failed."""
+    refused: tuple[int, ...] = ()
+    """Rows that did, of which the topology was not told yet."""
+    answered: bool = False
+    """Whether any row answered."""
 
 
 class Begun(msgspec.Struct, frozen=True):

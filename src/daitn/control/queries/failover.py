@@ -74,7 +74,6 @@ class Failover:
         "_history",
         "_late_after_s",
         "_left",
-        "_refused",
         "_relays",
         "_rows",
         "_state",
@@ -108,8 +107,6 @@ class Failover:
         self._cut_off: tuple[tuple[int, SiteId | None], ...] = ()
         """Rows, and the gateways through which they could not be reached; none: directly."""
         self._failures: dict[int, Failed] = {}
-        self._refused: tuple[int, ...] = ()
-        """Rows that did, of which the topology was not told yet."""
         self._watched = -1
         """The row that is under way alone, and of which `Late` is awaited."""
         self._hedged = -1
@@ -141,7 +138,9 @@ class Failover:
         if self._under_way.pop(fact.row, None) is None:
             return _NOTHING
         self._state = _State.ANSWERED
-        if not self._under_way and not self._refused:
+        account = self._account
+        account.answered = True
+        if not self._under_way and not account.refused:
             return _NOTHING
         commands: list[Command] = []
         for row, (asked_at_s, _) in self._under_way.items():
@@ -151,8 +150,8 @@ class Failover:
         self._under_way.clear()
         # Another row answered this very query, so it was not the query's fault: with bad queries
         # alone, nobody takes a deployment away from others.
-        commands += map(TellFailed, self._refused)
-        self._refused = ()
+        commands += map(TellFailed, account.refused)
+        account.refused = ()
         return tuple(commands)
 
     def _on_failed(self, fact: Failed, now_s: float) -> Commands:
@@ -195,8 +194,8 @@ class Failover:
                 return _NOTHING
         account.failed.add(row)
         self._failures[row] = failed
-        if failed.cause is Cause.REFUSED:
-            self._refused += (row,)
+        if failed.cause is Cause.REFUSED and not account.answered:
+            account.refused += (row,)
             return _NOTHING
         return _NOTHING if failed.cause in _HARMLESS else (TellFailed(row),)
 

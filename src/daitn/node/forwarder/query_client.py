@@ -35,6 +35,8 @@ _STATUS = {
     Reason.HOPS: (503, "unavailable"),
     Reason.DEADLINE: (504, "deadline"),
     Reason.MALFORMED: (400, "invalid_request"),
+    Reason.UNSUITED: (400, "unsupported"),
+    Reason.MISCONFIGURED: (502, "misconfigured"),
 }
 
 
@@ -163,6 +165,7 @@ def _read_answer(back: Packet, reply: ReceiverKey | None) -> PacketAnswer:
             f"{refusal.reason.name}: {refusal.detail}".rstrip(": "),
             retry_after_s=refusal.retry_after_s or None,
             daitn={"object": object_id},
+            permanent=refusal.reason is Reason.MISCONFIGURED,
         )
     try:
         payload = back.payload if reply is None else open_payload(back, reply)

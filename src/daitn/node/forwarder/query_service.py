@@ -19,7 +19,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError, Error, read_error
-from daitn.openai.failures import FULL, of_facility
+from daitn.openai.failures import FULL, Cause, of_facility
 from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
@@ -244,11 +244,13 @@ def _refusal(status: int, body: bytes, headers: dict[str, str], *, tells: bool) 
     error = read_error(body) or Error()
     hint_s = retry_after_s(headers, "", clock.wall_s())
     failure = of_facility(status, error, hint_s)
-    text = body[:300].decode("utf-8", "replace") if tells else ""
+    text = (error.message or body.decode("utf-8", "replace"))[:300] if tells else ""
     detail = f"the facility answered {status}: {text}".rstrip(": ")
     if not failure.asks_other:
         return Refusal(Reason.DENIED, detail)
+    if failure.cause is Cause.UNSUITED:
+        return Refusal(Reason.UNSUITED, detail)
     if failure.permanent:
-        return Refusal(Reason.FAILED, detail)
+        return Refusal(Reason.MISCONFIGURED, detail)
     reason = Reason.FULL if failure is FULL else Reason.FAILED
     return Refusal(reason, detail, RETRY_AFTER_S if hint_s is None else hint_s)

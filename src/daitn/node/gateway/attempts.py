@@ -182,8 +182,8 @@ class AttemptRunner:
 
 
 def close_unused(task: asyncio.Task[Any]) -> None:
-    """Close the answer of a task that nobody waits for."""
+    """Close the answer of a task that nobody waits for, if it has one."""
     if task.cancelled() or task.exception() is not None:
         return
-    if isinstance(answer := task.result(), Answer):
+    if (answer := task.result()) is not None and not isinstance(answer, Exception):
         answer.close()

@@ -73,7 +73,9 @@ class PlanExecutor:
         """Replace an answer that broke off. If part of it was sent already, the replacement must be
         the same answer, byte by byte."""
         query, row = broken.query, broken.row
-        broken_off = ApiError(502, "broken_off", f"{query.snapshot.rows[row].id}: {why.reason}")
+        id_ = query.snapshot.rows[row].id
+        reason = why.reason.removeprefix(f"{id_}: ")  # A gateway that relays names it, too.
+        broken_off = ApiError(502, "broken_off", f"{id_}: {reason}")
         rows = self._replicas(query, row) if writer.started else None
         try:
             with query.waiting:

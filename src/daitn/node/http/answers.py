@@ -11,8 +11,9 @@ from daitn.openai.events import AnswerBroken, looks_like_events
 
 __all__ = ["IncomingAnswer"]
 
-LINGER_S = 2.0
-"""How long a finished stream is read on for token counts. Servers send them at once."""
+LINGER_S = 5.0
+"""How long a finished stream is read on for token counts and `[DONE]`. Servers send them at once;
+some say with every piece that it is the last."""
 
 
 class IncomingAnswer:

@@ -19,7 +19,8 @@ _PLAIN = Flag(0)
 
 
 class Reason(enum.IntEnum):
-    """Why an object cannot go on. After the last four, a forwarder tries no other next hop."""
+    """Why an object cannot go on. After `DENIED`, `HOPS`, `DEADLINE` and `MALFORMED`, a forwarder
+    tries no other next hop."""
 
     NO_WAY = 1
     """Nothing that can be reached from there meets its intent."""
@@ -39,6 +40,11 @@ class Reason(enum.IntEnum):
     """It came after its deadline, or was not answered before it."""
     MALFORMED = 9
     """Its intent or trace cannot be read."""
+    UNSUITED = 10
+    """It was delivered, and cannot be served there, though it may be elsewhere: for a query, it is
+    too long, or needs what the deployment lacks."""
+    MISCONFIGURED = 11
+    """It was delivered, and whoever runs that site must mend it first."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):

@@ -70,6 +70,7 @@ PROBE_DOWN_S, PROBE_UP_S = 1.0, 10.0
 """Between two probes of a server that is down, and of one that is up."""
 _KEEPALIVE_S = 15.0
 """aiohttp's default."""
+_WITHIN = "reported an error in its answer"
 _BOUND = "facility.max_answer_bytes"
 _MAX_ERROR_BYTES = 1 << 16
 _MAX_FACTS_BYTES = 1 << 22
@@ -172,7 +173,7 @@ class OpenAiBackend:
                 answer.close()
         except AnswerFailed as failed:
             status = status_said(failed.error)
-            return self._failed(status, failed.error, {}, failed.reason)
+            return self._failed(status, failed.error, {}, _WITHIN, failed.reason)
         except AnswerBroken as broken:
             self._suspect()
             raise _upstream_failed(broken.reason) from None
@@ -216,7 +217,7 @@ class OpenAiBackend:
             self._log(broken.reason)
             if isinstance(broken, AnswerFailed):
                 self.admission.record_failure()
-                error = _upstream_refused("reported an error in its answer")
+                error = _upstream_refused(_WITHIN)
             else:
                 self._suspect()
                 error = _upstream_failed(broken.reason)
@@ -250,10 +251,14 @@ class OpenAiBackend:
             response.release()
         text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
         error = read_error(body) or Error(text)
-        return self._failed(response.status, error, response.headers, text)
+        what = f"answered {response.status}"
+        return self._failed(response.status, error, response.headers, what, text)
 
-    def _failed(self, status: int, error: Error, headers: Mapping[str, str], text: str) -> Reply:
-        """What the facility answers where the server says an error. Raises `ApiError`."""
+    def _failed(
+        self, status: int, error: Error, headers: Mapping[str, str], what: str, text: str
+    ) -> Reply:
+        """What the facility answers where the server says an error; `what` it did, and the `text`
+        for the log. Raises `ApiError`."""
         hint_s = retry_after_s(headers, error.message, clock.wall_s())
         failure = of_server(status, error, hint_s)
         if failure in (CLIENTS, UNSUITED):  # The client gets the server's own error.
@@ -266,23 +271,22 @@ class OpenAiBackend:
         self.admission.record_failure()
         if failure is UNREADY:
             self._probe_now.set()
-            raise _upstream_failed(f"it answered {status}", hint_s)
-        kind = f"{status} {failure.name}"
+            raise _upstream_failed(f"it {what}", hint_s)
         self._problems.warning(
-            kind,
-            "upstream server %s is %s, it answered %d: %s",
+            f"{status} {failure.name}",
+            "upstream server %s (%s) %s: %s",
             self._config.name,
             failure.name,
-            status,
+            what,
             text,
         )
         if failure is MISCONFIGURED:
             if status in _ITS_OPERATORS:
-                self._hold(status)
-            raise ApiError(502, "upstream_misconfigured", f"the upstream server answered {status}")
-        raise _upstream_refused(f"answered {status}", hint_s)
+                self._hold()
+            raise ApiError(502, "upstream_misconfigured", f"the upstream server {what}")
+        raise _upstream_refused(what, hint_s)
 
-    def _hold(self, status: int) -> None:
+    def _hold(self) -> None:
         """No query can succeed: offer the deployment no more, and see again in a while."""
         self._held_until_s = time.monotonic() + HELD_S
         self._set_state(DeploymentState.FAILED, self._facts)
