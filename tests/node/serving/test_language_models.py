@@ -159,7 +159,7 @@ async def test_what_it_does_not_honour_is_refused_by_name(
     body = {"model": "llama", "messages": HI, field: value}
     status, said, _ = await site.post(CHAT, json.dumps(body).encode())
     error = json.loads(said)["error"]
-    assert (status, error["code"], error["param"]) == (400, "invalid_request", field)
+    assert (status, error["code"], error["param"]) == (400, "unsupported", field)
 
 
 async def test_what_changes_nothing_is_no_fault(site: Site) -> None:
