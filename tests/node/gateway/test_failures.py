@@ -227,7 +227,7 @@ FULL_HINTS = [
     ({"retry_after": email.utils.formatdate(time.time() + 10_000, usegmt=True)}, b"", 10_000),
     ({"x_ratelimit_reset_requests": "6m0s", "x_ratelimit_remaining_requests": "0"}, b"", 360),
     ({}, error("Rate limit reached. Please try again in 6m0s."), 360),
-    ({"content_encoding": "gzip"}, gzip.compress(error("Please try again in 6m0s.")), 360),
+    ({"content_encoding": "gzip"}, gzip.compress(error("Please try again in 6m0s."), mtime=0), 360),
     ({}, error("slow down"), 1),
     ({"retry_after": "soon"}, b"", 1),
 ]
