@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from typing import Any
 
 import msgspec
@@ -253,7 +252,7 @@ def losses(
     batches: list[tuple[int, float]], least: int = 10, sensitivity: float = 1e-9, seed: int = 0
 ) -> tuple[list[TrainingStep], LossGate]:
     """What leaves of batches of so many examples with such a loss."""
-    gate = LossGate(least, random.Random(seed))
+    gate = LossGate(least, b"%d" % seed)
     total, done, told = sum(n for n, _ in batches), 0, []
     for examples, loss in batches:
         done += examples

@@ -1,0 +1,114 @@
+"""What a site keeps of visits that have begun and not ended, so that they go on after a crash.
+
+A savepoint holds weights without the noise with which they leave. So it stays in the site's state
+folder, readable to the node alone, and goes when its visit is done, has failed or is cancelled, or
+a day later.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daitn.files.atomic import make_folder
+from daitn.files.items import ItemStore
+from daitn.learning.saving import savepoint_file
+from daitn.node.disclosure import LossState
+from daitn.objects.errors import StorageFull
+from daitn.objects.identifiers import VisitId, checked_name
+from daitn.tools import clock
+
+__all__ = ["BegunVisit", "BegunVisits"]
+
+log = logging.getLogger(__name__)
+
+KEPT_S = 86_400.0
+"""Since the last savepoint: a site that is away for longer begins anew."""
+
+
+class BegunVisit(msgspec.Struct, frozen=True, kw_only=True):
+    """A visit as of its latest savepoint."""
+
+    made_of: str
+    """A digest of all that decides its result."""
+    counted_at_s: float
+    """When it last counted against its order and the data's policy."""
+    savepoint: int = 0
+    """Its number; 0: none yet."""
+    resumed_at: int = 0
+    """The savepoint from which the latest attempt began."""
+    worked_s: float = 0.0
+    losses: LossState = LossState()
+    """What the gate had summed up by then."""
+    told: tuple[float | None, ...] = ()
+    """The losses that left, with those after the savepoint."""
+    at_s: float = 0.0
+    """When it was kept."""
+
+    @property
+    def got_on(self) -> bool:
+        """Whether the latest attempt came further than it began. Going on from there repeats
+        nothing that was counted; other attempts count again, as their failures can tell
+        something."""
+        return self.savepoint > self.resumed_at
+
+
+class BegunVisits:
+    """Visits with a savepoint, on disk in `folder`."""
+
+    def __init__(self, folder: Path, now_s: Callable[[], float] = clock.now_s) -> None:
+        self._files = folder / "files"
+        self._store = ItemStore(folder / "begun", BegunVisit)
+        self._now_s = now_s
+        make_folder(self._files)
+        self._files.chmod(0o700)
+        known = {name for name in self._store.names() if self.get(VisitId(name)) is not None}
+        for found in self._files.iterdir():
+            if found.name not in known:
+                shutil.rmtree(found, ignore_errors=True)
+
+    def get(self, visit: VisitId) -> BegunVisit | None:
+        """What is kept of a visit; none for one that has no savepoint, or an old one."""
+        begun = self._store.get(visit)
+        if begun is not None and abs(self._now_s() - begun.at_s) > KEPT_S:
+            log.info("the savepoint of %s is too old and goes", visit)
+            self.forget(visit)
+            return None
+        return begun
+
+    def put(self, visit: VisitId, begun: BegunVisit) -> BegunVisit:
+        """Keep a visit that has a savepoint. Raises `StorageFull`."""
+        begun = msgspec.structs.replace(begun, at_s=self._now_s())
+        self._store.put(visit, begun)
+        for number in range(max(1, begun.savepoint - 2), begun.savepoint):
+            savepoint_file(self.folder(visit), number).unlink(missing_ok=True)
+        return begun
+
+    def folder(self, visit: VisitId) -> Path:
+        """The folder of a visit's savepoints, made if it is not there. Raises `StorageFull`."""
+        folder = self._folder(visit)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageFull(
+                f"{folder} cannot be made: {error.strerror}",
+                fix="free room in the site's state folder, and check that it may be written",
+            ) from None
+        return folder
+
+    def forget(self, visit: VisitId) -> None:
+        """Delete what is kept of a visit. Forgetting twice is harmless."""
+        self._store.forget(visit)
+        shutil.rmtree(self._folder(visit), ignore_errors=True)
+
+    def forget_old(self) -> None:
+        """Delete what is too old to be gone on from."""
+        for name in self._store.names():
+            self.get(VisitId(name))
+
+    def _folder(self, visit: VisitId) -> Path:
+        return self._files / checked_name(visit, "visit")
