@@ -113,10 +113,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def saving(folder: Path, number: int = 0, **changes: Any) -> Saving:
-    return Saving(
-        **{"folder": str(folder), "made_of": "a", "every_s": 0.0, "number": number} | changes
-    )
+def saving(folder: Path, number: int = 0, *, made_of: str = "a", every_s: float = 0.0) -> Saving:
+    return Saving(folder=str(folder), made_of=made_of, every_s=every_s, number=number)
 
 
 def test_a_visit_that_is_cut_off_twice_gives_the_same_model(visit: Visit, tmp_path: Path) -> None:

@@ -87,9 +87,7 @@ def train(
     if savepoints is not None and (state := savepoints.latest()) is not None:
         before = restore(state, _SoFar, weights, optimiser)
         steps, done, left_out = before.steps, before.done, before.left_out
-    # What was dealt before is dealt again, as it follows from the seed.
-    dealt = islice(_dealt(dealer, settings, examples, rng), steps, None)
-    batches = (layout.batch(groups, iter(spoken).__next__) for groups, spoken in dealt)
+    batches = _batches(dealer, layout, settings, examples, rng, steps)
     batch = next(batches, None)
     while batch is not None and 2 * left_out <= examples:
         done += batch.records
@@ -186,6 +184,19 @@ class _Layout:
                 if spoken()
             )
         return _Piece(groups, tensors(rows), tensors(dialogues) if dialogues else None)
+
+
+def _batches(
+    dealer: Dealer,
+    layout: _Layout,
+    settings: CausalLmConfig,
+    examples: int,
+    rng: random.Random,
+    after: int = 0,
+) -> Iterator[_Batch]:
+    """The batch of each step after so many, which are dealt again, as they follow from the seed."""
+    for groups, spoken in islice(_dealt(dealer, settings, examples, rng), after, None):
+        yield layout.batch(groups, iter(spoken).__next__)
 
 
 def _dealt(
