@@ -301,7 +301,8 @@ def test_a_visit_that_goes_on_tells_every_loss_once(cut: int) -> None:
     for kept in range(cut + 1):
         persisted: list[tuple[float | None, ...]] = [()]
         first = LossGate(10, b"0", tell=persisted.append)
-        steps, state = {}, first.state
+        steps: dict[int, TrainingStep] = {}
+        state = first.state
         for number in range(cut):
             if number == kept:
                 state = first.state

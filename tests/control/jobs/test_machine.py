@@ -143,7 +143,6 @@ def test_a_lost_site_goes_on_only_with_the_visit_that_it_had() -> None:
         assert isinstance(second, StartWork)
         assert second.work.model == first.work.model
         assert second.work.visit != first.work.visit
-        assert second.work.seed != first.work.seed
 
 
 def test_what_a_lost_site_finished_meanwhile_is_not_done_again() -> None:
