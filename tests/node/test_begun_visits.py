@@ -108,6 +108,7 @@ def begun(**changes: object) -> BegunVisit:
 def test_what_is_kept_goes_with_its_visit_and_after_a_day(tmp_path: Path) -> None:
     now_s = [1000.0]
     visits = BegunVisits(tmp_path, lambda: now_s[0])
+    assert tmp_path.stat().st_mode & 0o077 == 0
     for visit in ("a.1", "b.1", "c.1"):
         folder = visits.folder(VisitId(visit))
         assert folder.stat().st_mode & 0o077 == 0

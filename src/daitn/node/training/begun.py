@@ -61,11 +61,12 @@ class BegunVisits:
     """Visits with a savepoint, on disk in `folder`."""
 
     def __init__(self, folder: Path, now_s: Callable[[], float] = clock.now_s) -> None:
+        make_folder(folder)
+        folder.chmod(0o700)
         self._files = folder / "files"
         self._store = ItemStore(folder / "begun", BegunVisit)
         self._now_s = now_s
         make_folder(self._files)
-        self._files.chmod(0o700)
         known = {name for name in self._store.names() if self.get(VisitId(name)) is not None}
         for found in self._files.iterdir():
             if found.name not in known:
