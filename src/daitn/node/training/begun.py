@@ -7,22 +7,30 @@ a day later.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from daitn import __version__
 from daitn.files.atomic import make_folder
 from daitn.files.items import ItemStore
-from daitn.learning.saving import savepoint_file
-from daitn.node.disclosure import LossState
+from daitn.learning.saving import Saving, savepoint_file
+from daitn.node.config import DatasetConfig
+from daitn.node.disclosure import LossGate, LossState
 from daitn.objects.errors import StorageFull
 from daitn.objects.identifiers import VisitId, checked_name
+from daitn.objects.messages import VisitWork
+from daitn.objects.wire import canonical
 from daitn.tools import clock
 
-__all__ = ["BegunVisit", "BegunVisits"]
+__all__ = ["BegunVisit", "BegunVisits", "UnderWay", "digest_of"]
 
 log = logging.getLogger(__name__)
 
@@ -113,3 +121,62 @@ class BegunVisits:
 
     def _folder(self, visit: VisitId) -> Path:
         return self._files / checked_name(visit, "visit")
+
+
+class UnderWay:
+    """A visit while one process trains it: what is kept of it."""
+
+    def __init__(self, work: VisitWork, begun: BegunVisit, visits: BegunVisits | None) -> None:
+        self.begun = msgspec.structs.replace(begun, resumed_at=begun.savepoint)
+        self._visit = work.visit
+        self._visits = visits
+        self._worked_before_s = begun.worked_s
+        self._began_s = time.monotonic()
+        if begun.savepoint and visits is not None:
+            visits.put(self._visit, self.begun)
+
+    def saving(self, every_s: float) -> Saving | None:
+        """Where the process keeps savepoints. Raises `StorageFull`."""
+        if self._visits is None:
+            return None
+        return Saving(
+            folder=str(self._visits.folder(self._visit)),
+            made_of=self.begun.made_of,
+            every_s=every_s,
+            number=self.begun.savepoint,
+        )
+
+    def kept(self, losses: LossGate, number: int) -> None:
+        """There is a savepoint: it counts once this is on disk, with what the gate has by then."""
+        if self._visits is None or number <= self.begun.savepoint:
+            return
+        kept = msgspec.structs.replace(
+            self.begun,
+            savepoint=number,
+            worked_s=self._worked_before_s + time.monotonic() - self._began_s,
+            losses=losses.state,
+            told=losses.told,
+        )
+        try:
+            self.begun = self._visits.put(self._visit, kept)
+        except StorageFull as error:
+            log.warning("the savepoint of %s does not count: %s", self._visit, error)
+
+    def told(self, losses: tuple[float | None, ...]) -> None:
+        """Losses are about to leave. Raises `StorageFull`."""
+        self.begun = msgspec.structs.replace(self.begun, told=losses)
+        if self.begun.savepoint and self._visits is not None:
+            self._visits.put(self._visit, self.begun)
+
+
+def digest_of(work: VisitWork, dataset: DatasetConfig, seed: int) -> str:
+    """A digest of all that decides a visit's result: by the seed, a secret of the site's, too."""
+    data = ""
+    with contextlib.suppress(OSError):  # Its recipe says what is wrong with it.
+        if os.path.isfile(dataset.path):
+            with open(dataset.path, "rb") as file:
+                data = hashlib.file_digest(file, "blake2b").hexdigest()
+    model = work.model.manifest if work.model else ""
+    facts = (work.visit, work.job, work.owner, work.recipe, work.config, work.examples, model)
+    terms = (dataset.name, data, dataset.selection, seed, __version__)
+    return hashlib.blake2b(canonical((facts, terms))).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 
-from daitn import __version__
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
@@ -23,12 +21,11 @@ from daitn.learning.child.outside import ProcessFailed, ProcessOverLimit
 from daitn.learning.consultant import Consultant
 from daitn.learning.recipe import Config, Footprint, Progress, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
-from daitn.learning.saving import Saving
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
-from daitn.node.training.begun import BegunVisit, BegunVisits
+from daitn.node.training.begun import BegunVisit, BegunVisits, UnderWay, digest_of
 from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
@@ -40,7 +37,6 @@ from daitn.objects.errors import (
     DaitnError,
     InvalidInput,
     NotFound,
-    StorageFull,
     WorkFailed,
 )
 from daitn.objects.identifiers import Digest, SiteId
@@ -48,7 +44,6 @@ from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
 from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
 from daitn.objects.models import Manifest, ModelRef, Part
-from daitn.objects.wire import canonical
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 from daitn.tools.mobility.releases import Releases
@@ -291,8 +286,8 @@ class Executor:
         gate.check_examples(work.examples, self._offered[_file(dataset)].least_examples)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         seed = gate.drawn(work, self._key)
-        made_of = await asyncio.to_thread(_made_of, work, dataset, seed)
         async with self._turns.turn(place):
+            made_of = await asyncio.to_thread(digest_of, work, dataset, seed) if self._begun else ""
             begun = self._begin(work, dataset, made_of, attempt)
             async with within(self._config.longest_s, begun.worked_s):
                 trained, losses = await self._train(work, dataset, begun, seed, folder, limits)
@@ -357,7 +352,7 @@ class Executor:
         trains dies or hangs after it kept one."""
         gate, resumed = dataset.disclosure, 0
         while True:
-            under_way = _UnderWay(work, begun, self._begun)
+            under_way = UnderWay(work, begun, self._begun)
             losses = LossGate(
                 self._offered[_file(dataset)].least_examples,
                 gate.noise_secret(work, self._key),
@@ -584,71 +579,6 @@ class Executor:
                 loss=loss,
             )
         )
-
-
-class _UnderWay:
-    """A visit while one process trains it: what is kept of it."""
-
-    def __init__(self, work: VisitWork, begun: BegunVisit, visits: BegunVisits | None) -> None:
-        self.begun = msgspec.structs.replace(begun, resumed_at=begun.savepoint)
-        self._visit = work.visit
-        self._visits = visits
-        self._worked_before_s = begun.worked_s
-        self._began_s = time.monotonic()
-        if begun.savepoint and visits is not None:
-            visits.put(self._visit, self.begun)
-
-    def saving(self, every_s: float) -> Saving | None:
-        """Where the process keeps savepoints. Raises `StorageFull`."""
-        if self._visits is None:
-            return None
-        return Saving(
-            folder=str(self._visits.folder(self._visit)),
-            made_of=self.begun.made_of,
-            every_s=every_s,
-            number=self.begun.savepoint,
-        )
-
-    def kept(self, losses: LossGate, number: int) -> None:
-        """There is a savepoint: it counts once this is on disk, with what the gate has by then."""
-        if self._visits is None or number <= self.begun.savepoint:
-            return
-        kept = msgspec.structs.replace(
-            self.begun,
-            savepoint=number,
-            worked_s=self._worked_before_s + time.monotonic() - self._began_s,
-            losses=losses.state,
-            told=losses.told,
-        )
-        try:
-            self.begun = self._visits.put(self._visit, kept)
-        except StorageFull as error:
-            log.warning("the savepoint of %s does not count: %s", self._visit, error)
-
-    def told(self, losses: tuple[float | None, ...]) -> None:
-        """Losses are about to leave. Raises `StorageFull`."""
-        self.begun = msgspec.structs.replace(self.begun, told=losses)
-        if self.begun.savepoint and self._visits is not None:
-            self._visits.put(self._visit, self.begun)
-
-
-def _made_of(work: VisitWork, dataset: DatasetConfig, seed: int) -> str:
-    """A digest of all that decides a visit's result: by the seed, a secret of the site's, too.
-
-    Raises `InvalidInput` for data that cannot be read.
-    """
-    try:
-        with open(dataset.path, "rb") as file:
-            data = hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError as error:
-        log.error("%s cannot be read: %s", dataset.path, error.strerror)
-        raise InvalidInput(
-            "the data cannot be read", field="dataset", fix="see the site's log"
-        ) from None
-    model = work.model.manifest if work.model else ""
-    facts = (work.visit, work.job, work.owner, work.recipe, work.config, work.examples, model)
-    terms = (dataset.name, data, dataset.selection, seed, __version__)
-    return hashlib.blake2b(canonical((facts, terms))).hexdigest()
 
 
 def _order_of(work: Work) -> Digest:
