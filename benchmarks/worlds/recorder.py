@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import shutil
 import statistics
 import time
@@ -171,7 +170,7 @@ class Recorder:
         unfinished = _emptied(out)
         index, examples = route[-1]
         began_s = time.process_time()
-        losses = LossGate(LEAST_RECORDS, random.Random(0))
+        losses = LossGate(LEAST_RECORDS, b"recorder")
 
         def watch(progress: Progress) -> None:
             losses.take(progress)

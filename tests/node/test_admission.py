@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -138,6 +139,31 @@ def test_what_an_owner_used_today_counts(site: Site, restarted: bool) -> None:
     again()
     assert not site.takes(verify())
     assert site.takes(verify("clinic"))
+
+
+def test_a_visit_that_goes_on_counts_once(site: Site) -> None:
+    """Even where it uses up the day, and on another day, or outside of the hours."""
+
+    def resume(counted_at_s: float, work: VisitWork) -> None:
+        with site.admission.attempt(work) as attempt:
+            attempt.about["data"] = NOTES.disclosure.name
+            site.admission.check(NOTES, request_of(work), counted_at_s)
+            site.admission.resume(NOTES, request_of(work), attempt, counted_at_s)
+
+    began_s = site.now_s
+    assert site.takes(visit(examples=100))
+    assert not site.takes(visit(examples=10))
+    for restarted in (False, True):
+        if restarted:
+            site.restart()
+        resume(began_s, visit(examples=100))
+    site.now_s += 86_400.0
+    resume(began_s, visit(examples=100))
+    assert site.takes(visit(examples=100)), "none of it counts on that day"
+    closed = msgspec.structs.replace(NOTES, policy=PolicyConfig(recipes=("other",)))
+    with pytest.raises(Refused):
+        site.admission.check(closed, request_of(visit()), began_s)
+    assert site.events().count(AuditEvent.RESUMED) == 3
 
 
 def test_a_failure_counts_as_a_visit(site: Site) -> None:

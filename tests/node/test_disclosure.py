@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from typing import Any
 
 import msgspec
@@ -253,7 +252,7 @@ def losses(
     batches: list[tuple[int, float]], least: int = 10, sensitivity: float = 1e-9, seed: int = 0
 ) -> tuple[list[TrainingStep], LossGate]:
     """What leaves of batches of so many examples with such a loss."""
-    gate = LossGate(least, random.Random(seed))
+    gate = LossGate(least, b"%d" % seed)
     total, done, told = sum(n for n, _ in batches), 0, []
     for examples, loss in batches:
         done += examples
@@ -292,6 +291,58 @@ def test_the_loss_of_one_record_never_leaves() -> None:
     assert [left.loss for left in told] == pytest.approx([None, None, 14.5, 14.5, 14.5, 44.5])
     assert gate.loss() == pytest.approx(44.5)
     assert losses([(1, 3.0)] * 9)[1].loss() is None
+
+
+@pytest.mark.parametrize("cut", range(1, 20))
+def test_a_visit_that_goes_on_tells_every_loss_once(cut: int) -> None:
+    """Wherever its latest savepoint was, and whatever was told after it."""
+    batches = [(20, 0.4 + n / 100) for n in range(20)]
+    whole, gate = losses(batches, sensitivity=GUESS)
+    for kept in range(cut + 1):
+        persisted: list[tuple[float | None, ...]] = [()]
+        first = LossGate(10, b"0", tell=persisted.append)
+        steps: dict[int, TrainingStep] = {}
+        state = first.state
+        for number in range(cut):
+            if number == kept:
+                state = first.state
+            steps |= {step.examples: step for step in taken(first, batches, number)}
+        state = first.state if kept == cut else state
+        # On a GPU nothing comes out twice: the means differ, and what was told stays.
+        again = [(examples, loss + 1e-4) for examples, loss in batches]
+        second = LossGate(10, b"0", state, persisted[-1], persisted.append)
+        for number in range(kept, 20):
+            for step in taken(second, again if number < cut else batches, number):
+                assert steps.setdefault(step.examples, step) == step
+        assert len(persisted) == 3, "nothing at first, and two losses"
+        assert second.loss() == persisted[-1][1]
+        if kept == cut:
+            assert list(steps.values()) == whole
+            assert second.loss() == gate.loss()
+
+
+def taken(gate: LossGate, batches: list[tuple[int, float]], number: int) -> list[TrainingStep]:
+    """The step that a batch makes a gate publish."""
+    done, total = (sum(n for n, _ in part) for part in (batches[: number + 1], batches))
+    progress = Progress(
+        examples=done, of_examples=total, loss=batches[number][1], sensitivity=GUESS
+    )
+    step = gate.take(progress)
+    return [] if step is None else [step]
+
+
+def test_the_same_mean_has_the_same_noise_and_no_other() -> None:
+    """Neither repeating a visit averages its noise out, nor is it in the difference of two."""
+
+    def told(loss: float, secret: bytes = b"0") -> float | None:
+        gate = LossGate(10, secret)
+        taken(gate, [(400, loss)], 0)
+        return gate.loss()
+
+    assert told(0.4) == told(0.4)
+    gaps = {round((told(0.4 + n / 1000) or 0.0) - n / 1000, 3) for n in range(50)}
+    assert len(gaps) > 10
+    assert len({told(0.4, b"%d" % n) for n in range(50)}) > 10
 
 
 def test_a_loss_without_a_bound_does_not_leave() -> None:

@@ -159,6 +159,21 @@ def test_a_restart_forgets_nothing_that_was_done(tmp_path: Path) -> None:
         OrderedWork(ORDERS, tmp_path).begin(fresh, HERE)
 
 
+def test_work_that_goes_on_is_within_its_order_by_what_it_counted(tmp_path: Path) -> None:
+    intent = msgspec.structs.replace(INTENT, budget=Budget(examples=100))
+    visit = Trained(intent, None, ordered(intent)).work(is_training, 1)
+    desk = OrderedWork(ORDERS, tmp_path)
+    desk.begin(visit, HERE)
+    for _ in range(2):
+        desk.check(visit, HERE, counted=True)
+        with pytest.raises(Refused):
+            desk.check(visit, HERE)
+        desk = OrderedWork(ORDERS, tmp_path)
+    for changes in ({"examples": 101}, {"model": OTHER}, {"order": None}):
+        with pytest.raises((Refused, Corrupt)):
+            desk.check(msgspec.structs.replace(visit, **changes), HERE, counted=True)
+
+
 def test_what_is_over_is_forgotten(tmp_path: Path) -> None:
     order = ordered()
     work = Trained(INTENT, None, order).work(is_training, 1)

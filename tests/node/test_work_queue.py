@@ -9,6 +9,7 @@ import pytest
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_entry
+from daitn.node.training.begun import BegunVisit, BegunVisits
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue, WorkResult
 from daitn.objects.errors import InvalidInput, Refused, Unreachable, WorkFailed
@@ -57,9 +58,12 @@ class Center:
 
 
 def work_queue(
-    folder: Path, center: Center, perform: Callable[[Work], Awaitable[WorkResult]] = done
+    folder: Path,
+    center: Center,
+    perform: Callable[[Work], Awaitable[WorkResult]] = done,
+    begun: BegunVisits | None = None,
 ) -> WorkQueue:
-    return WorkQueue(SITE, WorkLog(folder), perform, center.report)
+    return WorkQueue(SITE, WorkLog(folder), perform, center.report, begun)
 
 
 async def heard(center: Center) -> WorkOutcome:
@@ -139,6 +143,69 @@ async def test_what_was_cut_off_is_forgotten_after_a_restart(tmp_path: Path) -> 
     after = work_queue(tmp_path, Center())
     after.resume()
     assert after.status(VisitId("qa-1.1")).state is WorkState.UNKNOWN
+
+
+async def never(work: Work) -> WorkResult:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def keep(begun: BegunVisits, visit: str = "qa-1.1") -> Path:
+    """Keep a savepoint of a visit."""
+    begun.put(VisitId(visit), BegunVisit(made_of="a", counted_at_s=1.0, savepoint=1))
+    file = begun.folder(VisitId(visit)) / "1.savepoint"
+    file.write_bytes(b"weights")
+    return file
+
+
+async def test_what_was_cut_off_after_a_savepoint_goes_on_when_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    begun = BegunVisits(tmp_path / "visits")
+    before = work_queue(tmp_path / "work", Center(), never, begun)
+    for visit in ("qa-1.1", "qa-1.2"):
+        before.start(work(visit))
+    file = keep(begun)
+    await before.close()
+    assert file.exists()
+    center = Center()
+    after = work_queue(tmp_path / "work", center, done, begun)
+    after.resume()
+    assert after.queue == 0, "others may do it by now"
+    for visit in ("qa-1.1", "qa-1.2"):
+        assert after.status(VisitId(visit)).state is WorkState.UNKNOWN
+    assert [logged.work.visit for logged in WorkLog(tmp_path / "work").all()] == ["qa-1.1"]
+    assert after.start(work()).state is WorkState.RUNNING
+    assert (await heard(center)).state is WorkState.DONE
+    assert not file.exists()
+    await after.close()
+
+
+@pytest.mark.parametrize("ends", ["stopped", "failed", "old"])
+async def test_a_savepoint_goes_with_its_work(tmp_path: Path, ends: str) -> None:
+    now_s = [0.0]
+    begun = BegunVisits(tmp_path / "visits", lambda: now_s[0])
+    file = keep(begun)
+
+    async def fails(work: Work) -> WorkResult:
+        raise WorkFailed("the loss is no longer finite", fix="lower the learning rate")
+
+    center = Center()
+    there = work_queue(tmp_path / "work", center, fails if ends == "failed" else never, begun)
+    there.start(work())
+    match ends:
+        case "stopped":
+            await there.stop(VisitId("qa-1.1"))
+        case "failed":
+            await heard(center)
+        case "old":
+            await there.close()
+            there = work_queue(tmp_path / "work", center, never, begun)
+            now_s[0] = 100_000.0
+            assert there.models() == frozenset()
+    assert not file.exists()
+    assert begun.get(VisitId("qa-1.1")) is None
+    await there.close()
 
 
 async def test_a_failure_is_reported_with_its_reason(tmp_path: Path) -> None:

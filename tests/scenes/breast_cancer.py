@@ -30,13 +30,20 @@ INTENT: dict[str, Any] = {
 }
 
 
-def write_network(folder: Path, *, verifiers: tuple[str, ...] = ("mpvu",)) -> Path:
+def write_network(
+    folder: Path, *, verifiers: tuple[str, ...] = ("mpvu",), save_every_s: float = 30.0
+) -> Path:
     """Write data, node entries and the network file; returns the file."""
     _write_data(folder)
     endpoint = f"tcp/127.0.0.1:{free_port()}"
     network = {
         "center": {"listen": [endpoint], "state": "state/center"},
-        "defaults": {"center": [endpoint], "jurisdiction": "US", "threads": 1},
+        "defaults": {
+            "center": [endpoint],
+            "jurisdiction": "US",
+            "threads": 1,
+            "save_every_s": save_every_s,
+        },
         "nodes": [_hospital(name) for name in HOSPITALS] + [_verifier(name) for name in verifiers],
     }
     path = folder / "network.yaml"

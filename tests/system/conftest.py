@@ -95,7 +95,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 @pytest.fixture(scope="session")
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    network = started(tmp_path_factory.mktemp("network"), verifiers=("mpvu", "mpvu2"))
+    folder = tmp_path_factory.mktemp("network")
+    network = started(folder, verifiers=("mpvu", "mpvu2"), save_every_s=0.2)
     yield network
     network.processes.stop()
 

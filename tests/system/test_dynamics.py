@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from daitn.node.audit import entries
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.waiting import PATIENCE_S, wait_until
 
@@ -71,9 +72,7 @@ def expected_s(network: Network, folder: Path, route: list[dict[str, Any]]) -> f
     return float(sum(visit["expected_s"] for visit in visits))
 
 
-def test_the_death_of_the_site_that_trains_costs_its_visit_alone(
-    own: Network, tmp_path: Path
-) -> None:
+def test_the_site_that_trains_goes_on_after_its_death(own: Network, tmp_path: Path) -> None:
     route = [
         {"site": "west", "examples": 200},
         {"site": "east", "examples": 800},
@@ -81,6 +80,8 @@ def test_the_death_of_the_site_that_trains_costs_its_visit_alone(
     ]
     submit(own, tmp_path, name="death", model=SLOW_MODEL, route=route, budget={})
     wait_for(own, "death", training("east"))
+    state = own.folder / "state" / "east"
+    wait_until(lambda: any((state / "visits" / "begun").glob("*.msgpack")))
     own.processes.kill("east")
     waiting = wait_for(own, "death", lambda job: job["state"] == "waiting")
     assert "east" in waiting["detail"]
@@ -89,6 +90,10 @@ def test_the_death_of_the_site_that_trains_costs_its_visit_alone(
     ended = wait_for(own, "death", lambda job: job["state"] in ("reached", "exhausted", "failed"))
     assert ended["state"] != "failed"
     assert [visit["site"] for visit in ended["route"]][:2] == ["west", "east"]
+    events = [(e.event, e.visit) for e in entries(state / "audit") if e.job == "death-1"]
+    assert [event for event, _ in events] == ["begun", "resumed", "visited"]
+    assert len({visit for _, visit in events}) == 1
+    assert not any(path.is_file() for path in (state / "visits").rglob("*"))
 
 
 def test_another_site_goes_on_from_the_last_verified_model(own: Network, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _row(entry: AuditEntry) -> tuple[str, ...]:
 
 def _what(entry: AuditEntry) -> str:
     told = [f"{name} {value:.4g}" for name, value in entry.values.items()]
-    if entry.event is AuditEvent.BEGUN and entry.examples:
+    if entry.event in (AuditEvent.BEGUN, AuditEvent.RESUMED) and entry.examples:
         told.append(f"{entry.examples:,} examples for {entry.recipe}")
     if entry.event in (AuditEvent.MADE, AuditEvent.VISITED):
         told.append(f"model {entry.model[:_SHOWN_DIGITS]}, {size(entry.size_bytes)}")

@@ -1,6 +1,6 @@
 """What a node and its training worker say to each other.
 
-The node sends one `Task`; the worker answers with any number of `Advanced` and then one
+The node sends one `Task`; the worker answers with any number of `Advanced` and `Kept` and then one
 `WorkerFinished` or `WorkerFailed`.
 """
 
@@ -11,6 +11,7 @@ import msgspec
 from daitn.learning.child.frames import Ready
 from daitn.learning.recipe import Fault, Form, Progress, Selection
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
+from daitn.learning.saving import Saving
 from daitn.objects.errors import ErrorReport
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Initialise",
     "Inspect",
     "InspectTest",
+    "Kept",
     "ProbeSpeed",
     "Probed",
     "Reply",
@@ -115,6 +117,8 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     seed: int
     out: str
     selection: Selection = Selection()
+    saving: Saving | None = None
+    """None: it keeps no savepoints."""
 
 
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
@@ -155,6 +159,13 @@ class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
     progress: Progress
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
+    """The running visit is on disk as of the progress that was told before."""
+
+    number: int
+    """Of the savepoint."""
+
+
 class WorkerFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """The command is done. `result` is the MessagePack of what the recipe's method returned."""
 
@@ -174,4 +185,4 @@ class WorkerFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """For the node's own log, where the failure was not foreseen. It never leaves the site."""
 
 
-Reply = Ready | Advanced | WorkerFinished | WorkerFailed
+Reply = Ready | Advanced | Kept | WorkerFinished | WorkerFailed

@@ -11,7 +11,7 @@ import msgspec
 
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.outside import ChildProcess, ProcessFailed, ProcessOverLimit
-from daitn.learning.commands import Advanced, Reply, Task, WorkerFailed, WorkerFinished
+from daitn.learning.commands import Advanced, Kept, Reply, Task, WorkerFailed, WorkerFinished
 from daitn.learning.pulse import Pulse, processor_s
 from daitn.learning.recipe import DataFault, Progress
 from daitn.objects.errors import DaitnError, LimitExceeded
@@ -48,14 +48,18 @@ class WorkerProcess(ChildProcess[Reply]):
         )
 
     async def ask(
-        self, task: Task, watch: Callable[[Progress], None], *, stall_s: float
+        self,
+        task: Task,
+        watch: Callable[[Progress], None],
+        *,
+        stall_s: float,
+        kept: Callable[[int], None] = lambda _: None,
     ) -> msgspec.Raw:
         """Carry out a command; returns its result as MessagePack.
 
         Raises what the recipe raised, or `ProcessFailed`, as where there is no sign of life for
-        `stall_s`. Whatever else ends the wait, be it a
-        cancellation or an exception out of `watch`, ends the worker too: it is busy with
-        something that nobody waits for.
+        `stall_s`. Whatever else ends the wait, be it a cancellation or an exception out of `watch`
+        or `kept`, ends the worker too: it is busy with something that nobody waits for.
         """
         used_s = processor_s(self.pid, below=self.watchers)
         pulse = Pulse(time.monotonic(), used_s, stall_s=stall_s)
@@ -69,6 +73,8 @@ class WorkerProcess(ChildProcess[Reply]):
                     case Advanced(progress=progress):
                         pulse.progressed()
                         watch(progress)
+                    case Kept(number=number):
+                        kept(number)
                     case WorkerFinished(result=result):
                         return result
                     case WorkerFailed() as failed:

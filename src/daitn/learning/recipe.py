@@ -39,6 +39,8 @@ __all__ = [
     "Progress",
     "Recipe",
     "RecipeFacts",
+    "Resuming",
+    "Savepoints",
     "Selecting",
     "Selection",
     "StatingAbilities",
@@ -328,6 +330,37 @@ class Selecting(Protocol):
         """The same recipe, whose methods that read data follow these terms.
 
         Raises `InvalidInput` for terms that it cannot follow.
+        """
+        ...
+
+
+class Savepoints(Protocol):
+    """Where a visit keeps how far it is, at its site, until it has ended."""
+
+    def latest(self) -> bytes | None:
+        """What was kept last of this visit, by a process that ended before the visit did; none: it
+        begins. What was kept of another visit, other data, another model or configuration, or is
+        damaged, is not given."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time to keep the next."""
+        ...
+
+    def keep(self, state: bytes) -> None:
+        """Keep all that training needs to go on from here, and does not find in its arguments. To
+        be called after the progress so far was reported."""
+        ...
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """The part of a recipe that goes on training where an earlier process ended."""
+
+    def resuming(self, savepoints: Savepoints) -> Recipe:
+        """The same recipe, whose `train` keeps savepoints and begins at the latest.
+
+        Where training is deterministic, the model is that of an uninterrupted visit.
         """
         ...
 

@@ -28,6 +28,7 @@ from daitn.learning.commands import (
     Initialise,
     Inspect,
     InspectTest,
+    Kept,
     ProbeSpeed,
     Reply,
     Task,
@@ -42,12 +43,14 @@ from daitn.learning.recipe import (
     Progress,
     Recipe,
     RecipeFacts,
+    Resuming,
     Selecting,
     StatingAbilities,
     check_no_columns,
 )
 from daitn.learning.sandbox.limits import exceeded
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
+from daitn.learning.saving import FileSavepoints
 from daitn.objects.abilities import Abilities
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.wire import encode
@@ -113,7 +116,7 @@ class Service:
             case ExportModel():
                 return _export(recipe, command)
             case Train():
-                return _train(_bound(recipe, command), command, self._advance)
+                return _train(self._resumed(recipe, command), command, self._advance)
             case Evaluate():
                 return _bound(recipe, command).evaluate(
                     Path(command.model), command.config, Path(command.test), command.metric
@@ -124,8 +127,21 @@ class Service:
             self._recipes[name] = registry.load(name)
         return self._recipes[name]
 
+    def _resumed(self, recipe: Recipe, command: Train) -> Recipe:
+        """The recipe, bound to the owner's terms and, if it can resume, to the visit's savepoints.
+
+        Raises `InvalidInput` as `_bound`.
+        """
+        bound = _bound(recipe, command)
+        if command.saving is None or not isinstance(bound, Resuming):
+            return bound
+        return bound.resuming(FileSavepoints(command.saving, self._keep))
+
     def _advance(self, progress: Progress) -> None:
         self._send(Advanced(progress=progress))
+
+    def _keep(self, number: int) -> None:
+        self._send(Kept(number=number))
 
 
 def _limit(error: Exception, limits: Limits) -> str:

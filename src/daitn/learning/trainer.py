@@ -43,6 +43,7 @@ from daitn.learning.recipe import (
 )
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.sandbox.probe import fences
+from daitn.learning.saving import Saving
 from daitn.objects.errors import Corrupt, WorkFailed
 from daitn.objects.wire import decode
 
@@ -171,9 +172,12 @@ class Trainer:
         selection: Selection = _ALL,
         *,
         limits: Limits | None = None,
+        saving: Saving | None = None,
+        kept: Callable[[int], None] = lambda _: None,
     ) -> Trained:
         """Train, calling `watch` on the event loop as training advances. `limits`: what it may
-        take, where that is not the usual."""
+        take, where that is not the usual. `saving`: the savepoints of a recipe that can resume;
+        `kept` is told the number of each, after `watch` was told all that is in it."""
         command = Train(
             recipe=recipe,
             model=str(model),
@@ -183,8 +187,9 @@ class Trainer:
             seed=seed,
             out=str(out),
             selection=selection,
+            saving=saving,
         )
-        return await self._call(command, Trained, watch, limits)
+        return await self._call(command, Trained, watch, limits, kept)
 
     async def evaluate(
         self,
@@ -213,6 +218,7 @@ class Trainer:
         kind: type[T],
         watch: Callable[[Progress], None] = lambda _: None,
         limits: Limits | None = None,
+        kept: Callable[[int], None] = lambda _: None,
     ) -> T:
         self._waiting += 1
         try:
@@ -223,7 +229,7 @@ class Trainer:
             worker = await self._ready_worker()
             task = Task(command=command, limits=limits or self._sandbox.limits)
             async with asyncio.timeout(self._within_s):
-                result = await worker.ask(task, watch, stall_s=self._stall_s)
+                result = await worker.ask(task, watch, stall_s=self._stall_s, kept=kept)
         except TimeoutError:
             raise ProcessFailed(
                 f"the recipe was not done after {self._within_s:g} s",

@@ -37,6 +37,7 @@ from daitn.learning.commands import (
     Initialise,
     Inspect,
     InspectTest,
+    Kept,
     ProbeSpeed,
     Reply,
     Task,
@@ -208,8 +209,8 @@ class Worker:
         """
         for frame in frames:
             match self._decoder.decode(frame):
-                case Advanced() as advanced:
-                    self._send(advanced)
+                case Advanced() | Kept() as told:
+                    self._send(told)
                 case _Imported() if not _is_ours(task.command, self._ours):
                     raise ValueError("another recipe's visit imports nothing for others")
                 case _Imported(modules=modules):
@@ -259,10 +260,11 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return (), (out,)
         case ImportModel(folder=folder, out=out):
             return _with_links(folder), (out,)
-        case Train(model=model, data=data, out=out):
-            return (*_with_links(model), data), (out,)
         case ExportModel(model=model, out=out):
             return _with_links(model), (out,)
+        case Train(model=model, data=data, out=out, saving=saving):
+            kept = () if saving is None else (saving.folder,)
+            return (*_with_links(model), data), (out, *kept)
         case Evaluate(model=model, test=test):
             return (*_with_links(model), test), ()
         case _:

@@ -111,11 +111,24 @@ class Admission:
             if entry.data in zones:
                 self._day(entry.data, day_of(zones[entry.data], entry.at_s)).count(entry)
 
-    def check(self, data: DatasetConfig | TestSetConfig, request: Request) -> None:
-        """Raise `Refused` unless the data's policy allows the request now."""
+    def check(
+        self,
+        data: DatasetConfig | TestSetConfig,
+        request: Request,
+        counted_at_s: float | None = None,
+    ) -> None:
+        """Raise `Refused` unless the data's policy allows the request now.
+
+        `counted_at_s`: when work that goes on counted. It is within that day's limits and hours,
+        and goes on beyond them.
+        """
         terms, name = data.terms, data.disclosure.name
-        usage = self._today(name, terms.time_zone).usage(request.owner[:NAME_CHARS])
-        no = decide(terms, terms.limits, request, usage, self._now_s(), name)
+        if counted_at_s is None:
+            usage = self._today(name, terms.time_zone).usage(request.owner[:NAME_CHARS])
+        else:
+            usage = Usage()
+        at_s = self._now_s() if counted_at_s is None else counted_at_s
+        no = decide(terms, terms.limits, request, usage, at_s, name)
         if no is not None:
             raise no
 
@@ -132,6 +145,18 @@ class Admission:
         entry = self._append(attempt, AuditEvent.BEGUN)
         attempt.began_s = clock.elapsed_s()
         self._today(name, data.terms.time_zone).count(entry)
+
+    def resume(
+        self,
+        data: DatasetConfig | TestSetConfig,
+        request: Request,
+        attempt: Attempt,
+        counted_at_s: float,
+    ) -> None:
+        """Let work go on that counted before. Raises as `begin`."""
+        self.check(data, request, counted_at_s)
+        self._append(attempt, AuditEvent.RESUMED)
+        attempt.began_s = clock.elapsed_s()
 
     @contextmanager
     def attempt(self, work: Work) -> Iterator[Attempt]:

@@ -13,9 +13,11 @@ import contextlib
 import hashlib
 import logging
 import math
+import os
 import random
+import struct
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +43,7 @@ from daitn.topology.topics import sketch
 __all__ = [
     "Disclosure",
     "LossGate",
+    "LossState",
     "TrainingStep",
     "coarse",
     "coarse_tally",
@@ -116,10 +119,18 @@ class Disclosure:
         It follows from all that decides what a visit makes: of two that drew alike, and one of them
         one record more, the difference of the weights would show that record.
         """
+        secret = self._secret("records of {} drawn by ", work, key)
+        return int.from_bytes(hashlib.blake2b(secret, digest_size=8).digest()) >> 1
+
+    def noise_secret(self, work: VisitWork, key: SigningKey) -> bytes:
+        """From which a visit's `LossGate` draws its noise."""
+        return self._secret("noise on losses on {} of ", work, key)
+
+    def _secret(self, purpose: str, work: VisitWork, key: SigningKey) -> bytes:
+        """Known to this site alone, and the same for the same visit."""
         model = work.model.manifest if work.model else ""
         visit = canonical((work.recipe, work.config, work.seed, work.examples, model))
-        secret = key.sign_raw(f"records of {self.name} drawn by ".encode() + visit)
-        return int.from_bytes(hashlib.blake2b(secret, digest_size=8).digest()) >> 1
+        return key.sign_raw(purpose.format(self.name).encode() + visit)
 
     def labels(
         self, histogram: Mapping[str, int], different: Mapping[str, int] | None = None
@@ -225,49 +236,93 @@ class TrainingStep(NamedTuple):
     """The latest mean; none until enough was trained for the first."""
 
 
+class LossState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `LossGate` has summed up."""
+
+    done: int = 0
+    """Examples."""
+    summed: float = 0.0
+    since: int = 0
+    """Examples since the last mean."""
+    unsaid: int = 0
+    """Examples since the last step."""
+    means: int = 0
+    """Number of means so far."""
+
+
+_NOTHING = LossState()
+
+
 class LossGate:
     """Turns a recipe's progress into coarse steps, with means over enough records.
 
     A visitor who knows the records and chooses which of them a mean is over, or brings a model made
     to single one out, could solve means for the loss of that record. So noise is added: as much
     as one record can add to a mean, and more.
+
+    A mean is told once: a visit that goes on from a savepoint repeats what it said, and the same
+    mean has the same noise, which more draws would average out.
     """
 
-    def __init__(self, least_examples: int, rng: random.Random | None = None) -> None:
-        """`rng`: where the noise comes from; none: the system."""
+    def __init__(
+        self,
+        least_examples: int,
+        secret: bytes = b"",
+        state: LossState = _NOTHING,
+        told: tuple[float | None, ...] = (),
+        tell: Callable[[tuple[float | None, ...]], None] = lambda _: None,
+    ) -> None:
+        """`secret`: from which the noise is drawn; empty: the system's randomness. `state` and
+        `told`: of an interrupted visit. `tell` is called with all losses before the latest one
+        leaves."""
         self._least = least_examples
-        self._rng = rng or random.SystemRandom()
-        self._summed, self._since, self._unsaid = 0.0, 0, 0
-        self._done = 0
-        self._loss: float | None = None
+        self._secret = secret or os.urandom(32)
+        self.state = state
+        self.told = told
+        self._tell = tell
 
     def take(self, progress: Progress) -> TrainingStep | None:
         """The progress to publish, if enough was trained since the last time."""
-        examples = max(0, progress.examples - self._done)
-        self._done += examples
-        self._summed += progress.loss * examples
-        self._since += examples
-        self._unsaid += examples
-        if self._since >= max(self._least, progress.of_examples / _LOSSES):
-            self._loss = self._blurred(progress.sensitivity)
-            self._summed, self._since = 0.0, 0
-        if self._unsaid < max(self._least, progress.of_examples / _STEPS):
-            return None
-        self._unsaid = 0
-        return TrainingStep(self._done, progress.of_examples, self._loss)
+        before = self.state
+        examples = max(0, progress.examples - before.done)
+        now = LossState(
+            done=before.done + examples,
+            summed=before.summed + progress.loss * examples,
+            since=before.since + examples,
+            unsaid=before.unsaid + examples,
+            means=before.means,
+        )
+        if now.since >= max(self._least, progress.of_examples / _LOSSES):
+            self._mean(now, progress.sensitivity)
+            now = msgspec.structs.replace(now, summed=0.0, since=0, means=now.means + 1)
+        said = now.unsaid >= max(self._least, progress.of_examples / _STEPS)
+        self.state = msgspec.structs.replace(now, unsaid=0) if said else now
+        return TrainingStep(now.done, progress.of_examples, self.loss()) if said else None
 
     def loss(self) -> float | None:
         """The visit's loss: the mean over its last half; none if too few records reported one,
         or without a bound."""
-        return self._loss
+        return self.told[self.state.means - 1] if self.state.means else None
 
-    def _blurred(self, sensitivity: float) -> float | None:
-        """The mean with noise, in as many digits as the noise leaves a meaning."""
-        mean = self._summed / self._since
-        scale = sensitivity / (self._since * _EPSILON)
+    def _mean(self, now: LossState, sensitivity: float) -> None:
+        """Tell the next mean, unless it was told before."""
+        if now.means < len(self.told):
+            return
+        mean = self._blurred(now.summed / now.since, now.since, sensitivity)
+        self.told = (*self.told, mean)
+        self._tell(self.told)
+
+    def _blurred(self, mean: float, examples: int, sensitivity: float) -> float | None:
+        """The mean with noise, in as many digits as the noise leaves a meaning.
+
+        No two different means have the same noise, of which their difference would be free.
+        """
+        scale = sensitivity / (examples * _EPSILON)
         if not (math.isfinite(mean) and 0.0 < scale < math.inf):
             return None
-        noise = self._rng.expovariate(1.0) - self._rng.expovariate(1.0)
+        # S311: nobody can try all secrets.
+        rng = random.Random(self._secret + struct.pack(">dd", mean, scale))  # noqa: S311
+        noise = rng.expovariate(1.0) - rng.expovariate(1.0)
         return max(0.0, round(mean + scale * noise, -math.floor(math.log10(scale))))
 
 

@@ -25,6 +25,7 @@ from daitn.node.descriptor import allowed_recipes, describe
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
+from daitn.node.training.begun import BegunVisits
 from daitn.node.training.executor import Executor
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
@@ -101,6 +102,7 @@ class Node:
         self._audit = AuditLog(state / "audit", config.site, self._key)
         admission = Admission(self._audit, (*config.datasets, *config.tests))
         releases = Releases(state / "releases", self._store)
+        begun = BegunVisits(state / "visits")
         self._executor = Executor(
             config,
             self._trainer,
@@ -112,6 +114,7 @@ class Node:
             self._publish_progress,
             orders,
             releases,
+            begun,
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
@@ -139,9 +142,10 @@ class Node:
                 self._described,
                 AgentGuard(orders, self._key) if orders else None,
                 releases.record,
+                begun.forget,
             )
         self._work = WorkQueue(
-            config.site, WorkLog(state / "work"), self._executor.perform, self._report
+            config.site, WorkLog(state / "work"), self._executor.perform, self._report, begun
         )
         self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []
@@ -201,7 +205,8 @@ class Node:
             await self._roles.drain(self._config.drain_s)
 
     async def close(self) -> None:
-        """Leave the network. Unfinished work is lost; unsent reports stay on disk."""
+        """Leave the network. Visits stop at their savepoints, other unfinished work is lost; unsent
+        reports stay on disk."""
         for registration in reversed(self._registrations):
             await registration.close()
         if self._agents is not None:

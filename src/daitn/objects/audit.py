@@ -42,6 +42,8 @@ class AuditEvent(enum.StrEnum):
     """The site's process started."""
     BEGUN = "begun"
     """A visit or a measurement was let in and begins to read records."""
+    RESUMED = "resumed"
+    """A visit whose process ended goes on from its savepoint. It counted as it began."""
     MADE = "made"
     """A fresh model was made, without any record."""
     VISITED = "visited"

@@ -122,12 +122,45 @@ def test_a_second_visit_goes_on_from_the_last_verified_model() -> None:
     third = world.run_until(is_training)
     assert isinstance(third, StartWork)
     assert third.work.model == second.work.model
-    assert third.work.visit != second.work.visit
+    assert third.work == second.work, "the same site goes on with the same work"
     assert set(third.work.model.holders if third.work.model else ()) == {
         "general",
         "mpvu-broad",
         "mpvu-expert",
     }
+
+
+def test_a_lost_site_goes_on_only_with_the_visit_that_it_had() -> None:
+    for changes in ({"site": "specialist"}, {"examples": 99}):
+        world = World()
+        first = world.run_until(is_training)
+        assert isinstance(first, StartWork)
+        world.feed(SiteLost(first.site))
+        asked = {"site": "general", **changes}
+        world.routes = lambda job, asked=asked: Route(  # type: ignore[misc]
+            start=job.latest.model.manifest if job.latest else None,
+            visits=(stop(**asked),),
+            reaches=True,
+        )
+        second = world.run_until(is_training)
+        assert isinstance(second, StartWork)
+        assert second.work.model == first.work.model
+        assert second.work.visit != first.work.visit
+
+
+def test_what_a_lost_site_finished_meanwhile_is_not_done_again() -> None:
+    world = World()
+    first = world.run_until(is_training)
+    assert isinstance(first, StartWork)
+    finished = world.done(first)
+    world.feed(SiteLost(first.site))
+    world.feed(Reported(finished))
+    assert not world.job.made, "nobody expects it yet"
+    again = world.run_until(is_training)
+    assert again == first
+    world.feed(Reported(finished))
+    world.run()
+    assert state_of(world) is JobState.REACHED
 
 
 def test_a_site_that_fails_twice_is_not_asked_again() -> None:

@@ -108,6 +108,8 @@ class Job:
     verifier_failures: dict[SiteId, int] = field(default_factory=dict)
     losses: dict[SiteId, int] = field(default_factory=dict)
     """Losses of a site during work since it last finished any."""
+    interrupted: dict[SiteId, VisitWork] = field(default_factory=dict)
+    """The latest visit to each site that was lost during it."""
     problems: dict[SiteId, str] = field(default_factory=dict)
     """The latest problem at a site."""
     cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
@@ -174,7 +176,13 @@ class Job:
         return VisitId(f"{self.id}.{self.works}")
 
     def visit_work(self, stop: PlannedVisit, base: Checkpoint | None) -> VisitWork:
-        """The work of a stop: training from `base`, or making the fresh model if there is none."""
+        """The work of a stop: training from `base`, or making the fresh model if there is none.
+
+        A site that was lost during the same work gets that again, and goes on with it.
+        """
+        before = self.interrupted.pop(stop.site, None)
+        if before is not None and _is_again(before, stop, base):
+            return before
         return VisitWork(
             visit=self.next_visit_id(),
             job=self.id,
@@ -212,3 +220,10 @@ class Job:
     def _descent(self, model: ModelRef) -> tuple[Entry, ...]:
         """What proves to a site that a model came of the order."""
         return descent(self.lineage, model.manifest) if self.order else ()
+
+
+def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:
+    if base is None:
+        return work.model is None and work.dataset == stop.dataset
+    asked = (stop.dataset, stop.examples, base.model, base.entries)
+    return (work.dataset, work.examples, work.model, work.previous) == asked

@@ -61,7 +61,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Verification
-from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
+from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState
 
 __all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
 
@@ -207,9 +207,13 @@ def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
 
 def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
+    given = [o.work for o in job.outstanding.values() if o.site == event.site]
     stops = _drop(job, event.site)
     if not stops:
         return ()
+    for work in given:
+        if isinstance(work, VisitWork):
+            job.interrupted[event.site] = work
     note_loss(job, event.site)
     job.detail = f"{event.site} was lost; continuing from the last verified checkpoint"
     return (*stops, *_plan(job))

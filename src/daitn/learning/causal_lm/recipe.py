@@ -21,6 +21,7 @@ from daitn.learning.recipe import (
     Imported,
     Measured,
     Progress,
+    Savepoints,
     Selection,
     Trained,
     check_no_columns,
@@ -49,14 +50,21 @@ class CausalLm:
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
     abilities = Abilities(says=(Says.TEXT, Says.VECTOR), tools=False, json_schema=False)
 
-    def __init__(self, least_records: int = LEAST_RECORDS) -> None:
+    def __init__(
+        self, least_records: int = LEAST_RECORDS, savepoints: Savepoints | None = None
+    ) -> None:
         """A tokenizer is learned from words that occur in at least `least_records` records."""
         self._least_records = least_records
+        self._savepoints = savepoints
 
     def selecting(self, selection: Selection) -> CausalLm:
         """See `Selecting`."""
         check_no_columns(self.name, selection)
-        return CausalLm(selection.least_records)
+        return CausalLm(selection.least_records, self._savepoints)
+
+    def resuming(self, savepoints: Savepoints) -> CausalLm:
+        """See `Resuming`."""
+        return CausalLm(self._least_records, savepoints)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
@@ -125,7 +133,14 @@ class CausalLm:
                 records, settings.vocabulary, self._least_records
             )
         trained = training.train(
-            loaded, settings, pairs, examples, seed, watch, self._least_records
+            loaded,
+            settings,
+            pairs,
+            examples,
+            seed,
+            watch,
+            self._least_records,
+            self._savepoints,
         )
         carried = models.save(loaded, settings, model, out)
         return msgspec.structs.replace(trained, carried=carried)

@@ -16,8 +16,10 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,7 +39,8 @@ from daitn.learning.causal_lm.rows import (
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
-from daitn.learning.recipe import Progress, Trained
+from daitn.learning.optimising import restore, state_bytes
+from daitn.learning.recipe import Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
 
 __all__ = ["train"]
@@ -61,8 +64,10 @@ def train(
     seed: int,
     watch: Callable[[Progress], None],
     least_records: int,
+    savepoints: Savepoints | None = None,
 ) -> Trained:
-    """Train `model` in place on `examples` records drawn from `pairs`.
+    """Train `model` in place on `examples` records drawn from `pairs`, from the latest of the
+    visit's savepoints on.
 
     Raises `DataFault` if the losses of most records are not finite.
     """
@@ -78,8 +83,12 @@ def train(
     most_loss = math.log(codec.tokens)  # That of a guess.
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
     layout = _Layout(codec, settings.gradient_accumulation)
-    batches = _batches(dealer, layout, settings, examples, rng)
-    batch, done, left_out = next(batches, None), 0, 0
+    steps, done, left_out = 0, 0, 0
+    if savepoints is not None and (state := savepoints.latest()) is not None:
+        before = restore(state, _SoFar, weights, optimiser)
+        steps, done, left_out = before.steps, before.done, before.left_out
+    batches = _batches(dealer, layout, settings, examples, rng, steps)
+    batch = next(batches, None)
     while batch is not None and 2 * left_out <= examples:
         done += batch.records
         for options in optimiser.param_groups:
@@ -96,13 +105,25 @@ def train(
         _step(optimiser, weights)
         told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
         watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
-        batch = following
+        batch, steps = following, steps + 1
+        if savepoints is not None and savepoints.due():
+            so_far = _SoFar(steps=steps, done=done, left_out=left_out)
+            savepoints.keep(state_bytes(so_far, weights, optimiser))
     check_losses(left_out, examples)
     blur(weights, peak, seed)
     if model.seen and settings.keep:
         _average_in(weights, arrived, settings.keep)
     model.seen += done
     return Trained(examples=done, seconds=time.perf_counter() - began_s)
+
+
+class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a visit was at a savepoint."""
+
+    steps: int
+    done: int
+    """Records."""
+    left_out: int
 
 
 def _schedule(done: float) -> float:
@@ -166,13 +187,28 @@ class _Layout:
 
 
 def _batches(
-    dealer: Dealer, layout: _Layout, settings: CausalLmConfig, examples: int, rng: random.Random
+    dealer: Dealer,
+    layout: _Layout,
+    settings: CausalLmConfig,
+    examples: int,
+    rng: random.Random,
+    after: int = 0,
 ) -> Iterator[_Batch]:
+    """The batch of each step after so many, which are dealt again, as they follow from the seed."""
+    for groups, spoken in islice(_dealt(dealer, settings, examples, rng), after, None):
+        yield layout.batch(groups, iter(spoken).__next__)
+
+
+def _dealt(
+    dealer: Dealer, settings: CausalLmConfig, examples: int, rng: random.Random
+) -> Iterator[tuple[list[list[QaPair]], list[bool]]]:
+    """The groups of each step, and which of their records are also read question first."""
     size, dealt = batch_of(examples, settings.batch), 0
     while dealt < examples:
         groups = dealer.deal(size, most=examples - dealt)
-        dealt += sum(map(len, groups))
-        yield layout.batch(groups, lambda: rng.random() < settings.generation_share)
+        records = sum(map(len, groups))
+        dealt += records
+        yield groups, [rng.random() < settings.generation_share for _ in range(records)]
 
 
 def _descend(network: LanguageModel, batch: _Batch) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from daitn.learning.recipe import (
     Form,
     Measured,
     Progress,
+    Savepoints,
     Selection,
     Trained,
 )
@@ -65,13 +66,20 @@ class Classifier:
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS)
     abilities = Abilities(reads=(Reads.TABLE,), says=(Says.CLASS,), tools=False, json_schema=False)
 
-    def __init__(self, selection: Selection | None = None) -> None:
+    def __init__(
+        self, selection: Selection | None = None, savepoints: Savepoints | None = None
+    ) -> None:
         """`selection`: how the owner of the data limits its columns."""
         self._selection = selection or Selection()
+        self._savepoints = savepoints
 
     def selecting(self, selection: Selection) -> Classifier:
         """See `Selecting`."""
-        return Classifier(selection)
+        return Classifier(selection, self._savepoints)
+
+    def resuming(self, savepoints: Savepoints) -> Classifier:
+        """See `Resuming`."""
+        return Classifier(self._selection, savepoints)
 
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
@@ -120,7 +128,15 @@ class Classifier:
         state = parts.read(model, settings)
         table = read_table(data, settings.label, self._selection)
         trained = training.train(
-            state, settings, table, data, examples, seed, watch, self._selection.least_records
+            state,
+            settings,
+            table,
+            data,
+            examples,
+            seed,
+            watch,
+            self._selection.least_records,
+            self._savepoints,
         )
         parts.write(state, out)
         return trained

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ from daitn.learning.classifier.parts import State, settle
 from daitn.learning.classifier.scale import merged, scale_of, shared
 from daitn.learning.classifier.table import Table
 from daitn.learning.engine import engine_device
-from daitn.learning.recipe import Progress, Trained
+from daitn.learning.optimising import restore, state_bytes
+from daitn.learning.recipe import Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
 
@@ -40,9 +43,10 @@ def train(
     seed: int,
     watch: Callable[[Progress], None],
     least_records: int,
+    savepoints: Savepoints | None = None,
 ) -> Trained:
-    """Train `state` in place on `examples` rows of the table from the file `data`. The rows are
-    shuffled anew whenever all were used."""
+    """Train `state` in place on `examples` rows of the table from the file `data`, from the latest
+    of the visit's savepoints on. The rows are shuffled anew whenever all were used."""
     started = time.perf_counter()
     if examples < 1:
         raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
@@ -53,7 +57,7 @@ def train(
     features = shared(table.features, least_records)
     state.standard = merged(state.standard, scale_of(features, examples))
     inputs = scaled(features, state.standard)
-    _fit(state, config, inputs, targets, examples, seed, watch)
+    _fit(state, config, inputs, targets, examples, seed, watch, savepoints)
     return Trained(examples=examples, seconds=time.perf_counter() - started)
 
 
@@ -65,6 +69,7 @@ def _fit(
     examples: int,
     seed: int,
     watch: Callable[[Progress], None],
+    savepoints: Savepoints | None,
 ) -> None:
     """Train on so many examples in batches."""
     device = engine_device()
@@ -78,7 +83,13 @@ def _fit(
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
     guess = math.log(len(config.classes))
     reports = _ProgressReports(guess, math.ceil(examples / len(targets)), examples, watch)
-    for rows in _batches(len(targets), examples, batch_of(examples, config.batch), seed):
+    steps = 0
+    if savepoints is not None and (kept := savepoints.latest()) is not None:
+        before = restore(kept, _SoFar, tensors, optimiser)
+        steps, reports.so_far = before.steps, before.reports
+    # What was drawn before is drawn again, as it follows from the seed.
+    batches = _batches(len(targets), examples, batch_of(examples, config.batch), seed)
+    for step, rows in enumerate(islice(batches, steps, None), start=steps + 1):
         batch = rows.to(device)
         losses = _losses(inputs, targets, batch, layers)
         reports.add(losses.detach())
@@ -91,12 +102,33 @@ def _fit(
             objective.backward()  # type: ignore[no-untyped-call]
             if bool(clip_grad_norm_(tensors, MOST_GRADIENT).isfinite()):
                 optimiser.step()
-    check_losses(reports.not_finite, examples)
+        if savepoints is not None and savepoints.due():
+            so_far = _SoFar(steps=step, reports=reports.so_far)
+            savepoints.keep(state_bytes(so_far, tensors, optimiser))
+    check_losses(reports.so_far.not_finite, examples)
     blur(tensors, config.learning_rate, seed)
     with torch.no_grad():  # A column without values here keeps its weights, as its scale.
         empty = ~inputs.any(dim=0)
         tensors[0][:, empty] = arrived[0][:, empty]
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
+
+
+class _Reported(msgspec.Struct, kw_only=True):
+    """What progress reports are made of."""
+
+    done: int = 0
+    summed: float = 0.0
+    """Of the losses since the last report."""
+    since: int = 0
+    """Examples since then."""
+    not_finite: int = 0
+
+
+class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a visit was at a savepoint."""
+
+    steps: int
+    reports: _Reported
 
 
 class _ProgressReports:
@@ -110,24 +142,24 @@ class _ProgressReports:
         self._sensitivity = guess * uses
         self._examples = examples
         self._watch = watch
-        self._done, self._summed, self._since = 0, 0.0, 0
-        self.not_finite = 0
+        self.so_far = _Reported()
 
     def add(self, losses: Tensor) -> None:
-        self.not_finite += int((~losses.isfinite()).sum())
+        now = self.so_far
+        now.not_finite += int((~losses.isfinite()).sum())
         clipped = losses.nan_to_num(self._guess, self._guess).clamp(0.0, self._guess)
-        self._summed, self._since = self._summed + float(clipped.sum()), self._since + len(losses)
-        before, self._done = self._done, self._done + len(losses)
-        if before * _REPORTS // self._examples != self._done * _REPORTS // self._examples:
+        now.summed, now.since = now.summed + float(clipped.sum()), now.since + len(losses)
+        before, now.done = now.done, now.done + len(losses)
+        if before * _REPORTS // self._examples != now.done * _REPORTS // self._examples:
             self._watch(
                 Progress(
-                    examples=self._done,
+                    examples=now.done,
                     of_examples=self._examples,
-                    loss=self._summed / self._since,
+                    loss=now.summed / now.since,
                     sensitivity=self._sensitivity,
                 )
             )
-            self._summed, self._since = 0.0, 0
+            now.summed, now.since = 0.0, 0
 
 
 def _losses(

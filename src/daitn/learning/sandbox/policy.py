@@ -69,15 +69,21 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """In which private folders are made; empty: that of temporary files."""
 
     def limits_for(
-        self, *, memory_bytes: int, size_bytes: int, seconds: float, threads: int
+        self,
+        *,
+        memory_bytes: int,
+        size_bytes: int,
+        seconds: float,
+        threads: int,
+        kept_bytes: int = 0,
     ) -> Limits:
-        """Of work with a model that is estimated to take so much."""
+        """Of work with a model that is estimated to take so much. `kept_bytes`: of savepoints."""
         usual = self.limits
         return Limits(
             memory_bytes=_more(usual.memory_bytes, _MEMORY_MARGIN * memory_bytes),
             cpu_s=_more(usual.cpu_s, _TIME_MARGIN * seconds * threads),
             time_s=_more(usual.time_s, _TIME_MARGIN * seconds),
-            file_bytes=_more(usual.file_bytes, _FILE_MARGIN * size_bytes),
+            file_bytes=_more(usual.file_bytes, _FILE_MARGIN * size_bytes + kept_bytes),
         )
 
 

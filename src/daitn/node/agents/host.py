@@ -23,7 +23,7 @@ from daitn.node.training.work_queue import WorkResult
 from daitn.objects.agents import Agent, AgentReport, ReportReply
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull, WorkFailed
-from daitn.objects.identifiers import Digest, JobId, SiteId
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.jobs import (
     ActionFailed,
     CandidateLost,
@@ -76,10 +76,12 @@ class AgentHost:
         descriptor: Callable[[], NodeDescriptor],
         guard: AgentGuard | None = None,
         note: Release | None = None,
+        ended: Callable[[VisitId], None] = lambda _: None,
     ) -> None:
         """`guard` checks and signs packets; none on a fabric without signatures. `note`: as of
-        `AgentHome`."""
+        `AgentHome`. `ended` is told of work whose outcome is on disk."""
         self._note = note
+        self._ended = ended
         self._guard = guard
         self._site = site
         self._runtime = runtime
@@ -373,6 +375,7 @@ class AgentHost:
             failed = ErrorReport.of(_failure(self._site, error))
             outcome = msgspec.structs.replace(outcome, error=failed)
         await self._record(itinerary, Reported(outcome))
+        self._ended(work.visit)
 
     # Reports to the home
 

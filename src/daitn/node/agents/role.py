@@ -14,7 +14,7 @@ from daitn.node.forwarder.role import ForwarderRole
 from daitn.node.training.executor import Executor
 from daitn.node.training.work_queue import WorkResult
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.messages import Work
 from daitn.steering.wire.intent import Capability
 from daitn.tools.fabric.protocol import Fabric, Handler
@@ -38,7 +38,9 @@ class AgentsRole:
         descriptor: Callable[[], NodeDescriptor],
         guard: AgentGuard | None = None,
         note: Release | None = None,
+        ended: Callable[[VisitId], None] = lambda _: None,
     ) -> None:
+        """`ended`: see `AgentHost`."""
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
             site,
@@ -49,6 +51,7 @@ class AgentsRole:
             descriptor,
             guard,
             note,
+            ended,
         )
         self._home = AgentHome(
             site,

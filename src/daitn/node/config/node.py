@@ -52,6 +52,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Time after which training, measuring, loading or answering without progress reports or
     processor use is ended as failed. Work that uses a processor is ended after an hour without a
     report, a step of an answer after five minutes."""
+    save_every_s: Annotated[float, msgspec.Meta(ge=0.0)] = 30.0
+    """How often a visit keeps a savepoint, in seconds of work: it goes on from the latest after its
+    process or its node has ended. Savepoints lie in `state` until the visit ends, for a day at
+    most. 0: never; a visit that is cut off begins anew."""
     longest_s: Annotated[float, msgspec.Meta(gt=0.0)] = 86_400.0
     """Longest that one visit or measurement may take, in seconds. Work that is estimated to take
     longer is refused, and work that does is ended."""

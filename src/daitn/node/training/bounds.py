@@ -93,10 +93,11 @@ def check_estimate(recipe: str, footprint: Footprint) -> Footprint:
 
 
 @asynccontextmanager
-async def within(longest_s: float) -> AsyncIterator[None]:
-    """End work that takes longer. Raises `WorkFailed`."""
+async def within(longest_s: float, before_s: float = 0.0) -> AsyncIterator[None]:
+    """End work that takes longer, with what it took before it was interrupted. Raises
+    `WorkFailed`."""
     try:
-        async with asyncio.timeout(longest_s):
+        async with asyncio.timeout(longest_s - before_s):
             yield
     except TimeoutError:
         raise WorkFailed(

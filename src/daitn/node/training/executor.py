@@ -9,25 +9,36 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
+from daitn.learning.child.outside import ProcessFailed, ProcessOverLimit
 from daitn.learning.consultant import Consultant
-from daitn.learning.recipe import Config, Footprint, Trained
+from daitn.learning.recipe import Config, Footprint, Progress, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
-from daitn.node.disclosure import LossGate, TrainingStep
+from daitn.node.disclosure import LossGate
+from daitn.node.training.begun import BegunVisit, BegunVisits, UnderWay, digest_of
 from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY, NodeDescriptor
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
+from daitn.objects.errors import (
+    Corrupt,
+    DaitnError,
+    InvalidInput,
+    NotFound,
+    WorkFailed,
+)
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
@@ -41,6 +52,10 @@ __all__ = ["Executor"]
 
 log = logging.getLogger(__name__)
 
+_MOST_RESUMED = 3
+"""Times that a visit goes on after the process that trains has died, while its node lives."""
+_KEPT_AT_ONCE = 2
+"""Savepoints on disk: one, and the next while it is written."""
 _SLOWEST_FLOPS = 1e9
 """Assumed of a site that has not measured its speed."""
 RECENT_S = 600.0
@@ -67,10 +82,12 @@ class Executor:
         on_progress: OnProgress,
         orders: OrderBook | None = None,
         releases: Releases | None = None,
+        begun: BegunVisits | None = None,
     ) -> None:
         """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
-        may go."""
+        may go. `begun` keeps savepoints of visits; none: there are none."""
         self._releases = releases
+        self._begun = begun if config.save_every_s else None
         self._config = config
         self._trainer = trainer
         self._store = store
@@ -155,7 +172,13 @@ class Executor:
         """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
         if self._ordered is not None:
             assert self._node is not None
-            self._ordered.check(work, self._node)
+            counted = self._counted_at_s(work) is not None
+            self._ordered.check(work, self._node, counted=counted)
+
+    def _counted_at_s(self, work: Work) -> float | None:
+        """When work that goes on counted against order and policy; none: it will."""
+        begun = self._begun.get(work.visit) if self._begun is not None else None
+        return begun.counted_at_s if begun is not None and begun.got_on else None
 
     def _begin_order(self, work: Work) -> None:
         """Count work against its order. Raises as `OrderedWork.begin`."""
@@ -206,6 +229,8 @@ class Executor:
         return self._sandbox.limits_for(
             memory_bytes=footprint.memory_bytes,
             size_bytes=footprint.size_bytes,
+            # A savepoint has no more than training holds in memory.
+            kept_bytes=_KEPT_AT_ONCE * footprint.memory_bytes if self._begun else 0,
             seconds=footprint.flops_per_example * examples / self._speed_flops,
             threads=self._config.threads,
         )
@@ -258,30 +283,17 @@ class Executor:
         gate = dataset.disclosure
         limits = await self._bounds(work, work.examples)
         await self._inspect_changed(work.recipe, dataset)
-        least_examples = self._offered[_file(dataset)].least_examples
-        gate.check_examples(work.examples, least_examples)
-        losses = LossGate(least_examples)
+        gate.check_examples(work.examples, self._offered[_file(dataset)].least_examples)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
-        out = _new_folder(folder / "out")
-        async with self._turns.turn(place), within(self._config.longest_s):
-            self._admission.begin(dataset, request_of(work), attempt)
-            self._begin_order(work)
-            with gate.failures():
-                trained = await self._trainer.train(
-                    work.recipe,
-                    folder / "in",
-                    work.config,
-                    Path(dataset.path),
-                    work.examples,
-                    gate.drawn(work, self._key),
-                    out,
-                    lambda progress: self._publish_training(work, losses.take(progress)),
-                    selection=dataset.selection,
-                    limits=limits,
-                )
+        seed = gate.drawn(work, self._key)
+        async with self._turns.turn(place):
+            made_of = await asyncio.to_thread(digest_of, work, dataset, seed) if self._begun else ""
+            begun = self._begin(work, dataset, made_of, attempt)
+            async with within(self._config.longest_s, begun.worked_s):
+                trained, losses = await self._train(work, dataset, begun, seed, folder, limits)
         release_to = dataset.terms.release_to
         carried = await self._carried(model, trained)
-        result, manifest = await self._pack(work, out, release_to, carried)
+        result, manifest = await self._pack(work, folder / "out", release_to, carried)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -305,6 +317,76 @@ class Executor:
             work,
             result,
         )
+
+    def _begin(
+        self, work: VisitWork, dataset: DatasetConfig, made_of: str, attempt: Attempt
+    ) -> BegunVisit:
+        """Count a visit, unless it goes on and has counted. Raises as `Admission.begin` and
+        `OrderedWork.begin`."""
+        begun = self._begun.get(work.visit) if self._begun is not None else None
+        if begun is not None and begun.made_of != made_of:
+            log.warning("the savepoint of %s is of other data or work: it goes", work.visit)
+            begun = None
+        if begun is not None and begun.got_on:
+            self._admission.resume(dataset, request_of(work), attempt, begun.counted_at_s)
+            return begun
+        self._admission.begin(dataset, request_of(work), attempt)
+        self._begin_order(work)
+        now_s = clock.now_s()
+        if begun is not None:
+            return msgspec.structs.replace(begun, counted_at_s=now_s)
+        if self._begun is not None:
+            self._begun.forget(work.visit)
+        return BegunVisit(made_of=made_of, counted_at_s=now_s)
+
+    async def _train(
+        self,
+        work: VisitWork,
+        dataset: DatasetConfig,
+        begun: BegunVisit,
+        seed: int,
+        folder: Path,
+        limits: Limits,
+    ) -> tuple[Trained, LossGate]:
+        """Train, from the visit's savepoint on, and again from the latest if the process that
+        trains dies or hangs after it kept one."""
+        gate, resumed = dataset.disclosure, 0
+        while True:
+            under_way = UnderWay(work, begun, self._begun)
+            losses = LossGate(
+                self._offered[_file(dataset)].least_examples,
+                gate.noise_secret(work, self._key),
+                begun.losses,
+                begun.told,
+                under_way.told,
+            )
+            out = _new_folder(folder / f"out-{resumed}")
+            try:
+                with gate.failures():
+                    trained = await self._trainer.train(
+                        work.recipe,
+                        folder / "in",
+                        work.config,
+                        Path(dataset.path),
+                        work.examples,
+                        seed,
+                        out,
+                        partial(self._publish_training, work, losses),
+                        selection=dataset.selection,
+                        limits=limits,
+                        saving=under_way.saving(self._config.save_every_s),
+                        kept=partial(under_way.kept, losses),
+                    )
+            except ProcessFailed as error:
+                begun, resumed = under_way.begun, resumed + 1
+                over = isinstance(error, ProcessOverLimit)
+                if over or not begun.got_on or resumed > _MOST_RESUMED:
+                    raise
+                log.warning("%s goes on from its savepoint: %s", work.visit, error.problem)
+            else:
+                seconds = trained.seconds + begun.worked_s
+                out.rename(folder / "out")
+                return msgspec.structs.replace(trained, seconds=seconds), losses
 
     async def _verify(
         self, work: VerifyWork, place: int, folder: Path, attempt: Attempt
@@ -476,13 +558,12 @@ class Executor:
 
     def _admit(self, data: DatasetConfig | TestSetConfig, work: Work, attempt: Attempt) -> None:
         attempt.about["data"] = data.disclosure.name
-        self._admission.check(data, request_of(work))
+        self._admission.check(data, request_of(work), self._counted_at_s(work))
 
-    def _publish_training(self, work: Work, progress: TrainingStep | None) -> None:
-        if progress is not None:
-            self._publish_progress(
-                work, "training", progress.examples, progress.of_examples, progress.loss
-            )
+    def _publish_training(self, work: Work, losses: LossGate, progress: Progress) -> None:
+        step = losses.take(progress)
+        if step is not None:
+            self._publish_progress(work, "training", step.examples, step.of_examples, step.loss)
 
     def _publish_progress(
         self, work: Work, phase: str, done: int, total: int, loss: float | None = None

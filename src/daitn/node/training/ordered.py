@@ -11,7 +11,7 @@ from daitn.files.items import ItemStore
 from daitn.identity.orders import OrderBook
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import Digest
-from daitn.objects.messages import VisitWork, Work
+from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.orders import Spent
 
 __all__ = ["OrderedWork"]
@@ -31,9 +31,10 @@ class OrderedWork:
             self._spent[spent.order] = spent
         self._forget_ended()
 
-    def check(self, work: Work, node: NodeDescriptor) -> None:
-        """Raise `Refused` or `Corrupt` unless the work's owner ordered it."""
-        self._checked(work, node)
+    def check(self, work: Work, node: NodeDescriptor, *, counted: bool = False) -> None:
+        """Raise `Refused` or `Corrupt` unless the work's owner ordered it. `counted`: it goes on
+        and is among what was begun."""
+        self._checked(work, node, counted=counted)
 
     def begin(self, work: Work, node: NodeDescriptor) -> None:
         """Check work again as it begins, since other work for the order may have begun meanwhile,
@@ -41,14 +42,7 @@ class OrderedWork:
         spent = self._checked(work, node)
         if spent.order not in self._spent:
             self._forget_ended()
-        if isinstance(work, VisitWork):
-            spent = msgspec.structs.replace(spent, visits=spent.visits + 1)
-        if work.model is None:
-            spent = msgspec.structs.replace(spent, fresh=spent.fresh + 1)
-        elif isinstance(work, VisitWork):
-            spent = msgspec.structs.replace(spent, examples=spent.examples + work.examples)
-        else:
-            spent = msgspec.structs.replace(spent, measurements=spent.measurements + 1)
+        spent = _with(spent, work)
         self._store.put(_name(spent.order), spent)
         self._spent[spent.order] = spent
 
@@ -58,13 +52,32 @@ class OrderedWork:
             self._store.forget(_name(order))
             del self._spent[order]
 
-    def _checked(self, work: Work, node: NodeDescriptor) -> Spent:
+    def _checked(self, work: Work, node: NodeDescriptor, *, counted: bool = False) -> Spent:
         order = self._orders.read_work(work)
         assert work.order is not None
         name = work.order.digest
         spent = self._spent.get(name) or Spent(order=name, until_s=order.until_s)
-        check_ordered(work, order, node, spent)
+        check_ordered(work, order, node, _with(spent, work, -1) if counted else spent)
         return spent
+
+
+def _with(spent: Spent, work: Work, times: int = 1) -> Spent:
+    """What is spent with some work, or without it: -1 times."""
+    visits = fresh = examples = measurements = 0
+    match work:
+        case VerifyWork():
+            measurements = times
+        case VisitWork(model=None):
+            visits = fresh = times
+        case VisitWork():
+            visits, examples = times, times * work.examples
+    return msgspec.structs.replace(
+        spent,
+        visits=spent.visits + visits,
+        fresh=spent.fresh + fresh,
+        examples=spent.examples + examples,
+        measurements=spent.measurements + measurements,
+    )
 
 
 def _name(order: Digest) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from daitn.node.training.begun import BegunVisits
 from daitn.node.training.work_log import LoggedWork, WorkLog
 from daitn.objects.errors import (
     Corrupt,
@@ -53,11 +54,14 @@ class WorkQueue:
         work_log: WorkLog,
         perform: Callable[[Work], Awaitable[WorkResult]],
         report: Callable[[WorkOutcome], Awaitable[None]],
+        begun: BegunVisits | None = None,
     ) -> None:
+        """`begun`: visits that `perform` can go on with; none: interrupted work is lost."""
         self._site = site
         self._log = work_log
         self._perform = perform
         self._report = report
+        self._begun = begun
         self._running: dict[VisitId, asyncio.Task[None]] = {}
         """In order of acceptance."""
         self._progress: dict[VisitId, WorkProgress] = {}
@@ -77,15 +81,26 @@ class WorkQueue:
     def models(self) -> frozenset[Digest]:
         """Models that work here still needs, or that are not reported yet."""
         self._log.forget_reported()
+        self._forget_interrupted()
         return self._log.models()
 
     def resume(self) -> None:
-        """After a start: report finished work that is unreported; forget interrupted work."""
+        """After a start: report finished work that is unreported; forget interrupted work, unless
+        it can go on. It does once it is submitted again: others may do it by now."""
+        self._forget_interrupted()
         for logged in self._log.all():
-            if logged.outcome is None:
-                self._log.forget(logged.work.visit)
-            elif not logged.reported:
+            if logged.outcome is not None and not logged.reported:
                 self._start_report(logged)
+
+    def _forget_interrupted(self) -> None:
+        if self._begun is not None:
+            self._begun.forget_old()
+        for logged in self._log.all():
+            visit = logged.work.visit
+            if logged.outcome is not None or visit in self._running:
+                continue
+            if self._begun is None or self._begun.get(visit) is None:
+                self._log.forget(visit)
 
     def start(self, work: Work) -> WorkStatus:
         """Accept work. Raises `StorageFull` if it cannot be logged."""
@@ -107,7 +122,7 @@ class WorkQueue:
 
     def status(self, visit: VisitId) -> WorkStatus:
         logged = self._log.get(visit)
-        if logged is None:
+        if logged is None or (logged.outcome is None and visit not in self._running):
             return WorkStatus(state=WorkState.UNKNOWN)
         if logged.outcome is None:
             return self._running_status(visit)
@@ -141,9 +156,12 @@ class WorkQueue:
         await asyncio.gather(*stopped, return_exceptions=True)
         self._progress.pop(visit, None)
         self._log.forget(visit)
+        if self._begun is not None:
+            self._begun.forget(visit)
 
     async def close(self) -> None:
-        """Stop everything. Unfinished work is lost; unreported outcomes stay in the log."""
+        """Stop everything. Work without a savepoint is lost; unreported outcomes stay in the
+        log."""
         tasks = [*self._running.values(), *self._reporting.values()]
         for task in tasks:
             task.cancel()
@@ -162,6 +180,8 @@ class WorkQueue:
     async def _run(self, work: Work) -> None:
         logged = LoggedWork(work=work, outcome=await self._outcome(work))
         self._log_outcome(logged)
+        if self._begun is not None:
+            self._begun.forget(work.visit)
         self._start_report(logged)
 
     def _log_outcome(self, logged: LoggedWork) -> None:
