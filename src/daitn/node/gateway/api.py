@@ -1,4 +1,4 @@
-"""A gateway's API server: OpenAI's paths, API keys and passes."""
+"""A gateway's API server: paths of OpenAI and Anthropic, API keys and passes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.headers import PeerHeader
+from daitn.node.gateway.messages import MESSAGES, Messages, is_messages, messages_response
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.http import HttpServer, Reply, Request, Response
 from daitn.node.http.api import (
@@ -24,7 +25,6 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
-from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
@@ -43,6 +43,8 @@ _MODELS = "/v1/models"
 _HEALTH = ("/healthz", "/readyz")
 
 Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
+CountTokens = Callable[[Caller, ParsedRequest], int]
+"""About how many tokens a prompt has for the model that it names."""
 Health = Callable[[bool], tuple[Sequence[str], Mapping[str, object]]]
 """What hinders the gateway, and its figures. Asked whether it is ready: to take queries now."""
 
@@ -56,6 +58,7 @@ class GatewayApi:
         tls: str,
         admit: Callable[[str, float], SiteId],
         serve: Serve,
+        count_tokens: CountTokens,
         models: Callable[[str], Mapping[str, str]],
         health: Health,
         doorkeeper: Doorkeeper,
@@ -63,6 +66,7 @@ class GatewayApi:
     ) -> None:
         self._config = config
         self._admit = admit
+        self._messages = Messages(serve, count_tokens)
         self._serve = serve
         self._models = models
         self._health = health
@@ -95,10 +99,9 @@ class GatewayApi:
             if permission := self._cors.admit(request):
                 return permission
             path = plain_path(request)
-            api = PATHS.get(path)
-            if api is not None:
-                return await self._handle_query(request, api)
-            return self._handle_other(request, path)
+            if is_messages(request, path):
+                return await self._handle_messages(request, path)
+            return await self._handle_path(request, path)
         except ApiError as error:
             return error_response(error)
         except (asyncio.CancelledError, ConnectionError):
@@ -107,14 +110,31 @@ class GatewayApi:
             log.exception("request to %s failed", request.path)
             return error_response(internal())
 
-    async def _handle_query(self, request: Request, api: Api) -> Reply:
+    async def _handle_path(self, request: Request, path: str) -> Reply:
+        api = PATHS.get(path)
+        if api is None:
+            return self._handle_other(request, path)
+        caller, body, began_s = await self._read(request)
+        parsed = read_request(api, body, request.raw_headers)
+        return await self._serve(request, caller, parsed, began_s)
+
+    async def _handle_messages(self, request: Request, path: str) -> Reply:
+        """Answer in the form of Anthropic's API, whatever it is."""
+        try:
+            if path in MESSAGES:
+                return await self._messages.answer(request, path, *await self._read(request))
+            reply = await self._handle_path(request, path)
+        except ApiError as error:
+            reply = error_response(error)
+        return messages_response(reply) if isinstance(reply, Response) else reply
+
+    async def _read(self, request: Request) -> tuple[Caller, bytes, float]:
+        """Who asks, the body, and when it had arrived. Raises `ApiError`."""
         if request.method != "POST":
             raise wrong_method(request, "POST")
         caller = self._caller(request)
         body = await read_body(request, self._config.max_body_bytes, BODY_TIMEOUT_S)
-        began_s = time.perf_counter()
-        parsed = read_request(api, body, request.raw_headers)
-        return await self._serve(request, caller, parsed, began_s)
+        return caller, body, time.perf_counter()
 
     def _handle_other(self, request: Request, path: str) -> Response:
         if path not in _HEALTH and path != _MODELS and not path.startswith(_MODELS + "/"):
@@ -139,7 +159,7 @@ class GatewayApi:
         headers = request.headers
         gateway_pass = headers.get(PeerHeader.PASS)
         if gateway_pass is None:
-            return self._doorkeeper.admit(headers.get("authorization"))
+            return self._doorkeeper.admit(headers.get("authorization"), headers.get("x-api-key"))
         owner, mandate = headers.get(PeerHeader.OWNER, ""), headers.get(PeerHeader.MANDATE, "")
         now_s = clock.wall_s()
         try:
