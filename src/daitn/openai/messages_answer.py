@@ -166,7 +166,13 @@ def messages_models(body: bytes) -> bytes:
 def _model(model: dict[str, Any]) -> dict[str, Any]:
     # When it was made is unknown, as in OpenAI's form.
     made = "1970-01-01T00:00:00Z"
-    return {"type": "model", "id": model["id"], "display_name": model["id"], "created_at": made}
+    return {
+        "type": "model",
+        "id": model["id"],
+        "display_name": model["id"],
+        "created_at": made,
+        "lifecycle": "active",
+    }
 
 
 def _full(block: Block) -> dict[str, Any]:

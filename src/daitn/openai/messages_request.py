@@ -124,7 +124,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Thinking(msgspec.Struct):
-    type: Literal["enabled", "disabled", "adaptive"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: _Count | None = None
     display: str | None = None
 

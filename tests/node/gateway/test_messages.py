@@ -140,11 +140,10 @@ async def test_what_is_asked_reaches_the_model_as_a_chat(world: World) -> None:
         tools=[WEATHER],
         tool_choice={"type": "any", "disable_parallel_tool_use": True},
         stop_sequences=["END"],
-        temperature=0.5,
-        top_k=5,
         metadata={"user_id": "u"},
         thinking={"type": "adaptive"},
-        extra_body={"seed": 7},
+        # The newest client has lost the first two, and older ones send them.
+        extra_body={"temperature": 0.5, "top_k": 5, "seed": 7},
     )
 
     body = sent(world)
@@ -507,7 +506,8 @@ async def test_a_full_gateway_says_when_to_come_back(world: World) -> None:
 
     world.servers["odd"].behave = behave
     first = asyncio.create_task(client(full).messages.create(**ASK, **ALONE))
-    await begun.wait()
+    async with asyncio.timeout(20):
+        await begun.wait()
     with pytest.raises(anthropic.APIStatusError) as shed:
         await client(full).messages.create(**ASK)
     first.cancel()
@@ -546,4 +546,5 @@ async def post(gateway: Gateway, body: Any) -> tuple[int, dict[str, str], bytes]
     url = f"{gateway.descriptor().endpoint}/v1/messages"
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with aiohttp.ClientSession() as session, session.post(url, data=data) as answer:
-        return answer.status, dict(answer.headers), await answer.read()
+        named = {name.lower(): value for name, value in answer.headers.items()}
+        return answer.status, named, await answer.read()

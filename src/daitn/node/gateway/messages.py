@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -20,8 +21,10 @@ __all__ = ["MESSAGES", "Messages", "is_messages", "messages_response"]
 _ASK: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
 MESSAGES = frozenset({_ASK, _COUNT})
-VERSION = "2023-06-01"
-"""The only version of Anthropic's API whose streams have named events."""
+OLDEST_VERSION = "2023-06-01"
+"""Since this version of Anthropic's API streams have named events. What newer ones removed is still
+understood."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _VERSION_HEADER = "anthropic-version"
 
 
@@ -41,9 +44,9 @@ class Messages:
         self, request: Request, path: str, caller: Caller, body: bytes, began_s: float
     ) -> Reply:
         """Answer a query. Raises `ApiError` for one that cannot be read."""
-        version = request.headers.get(_VERSION_HEADER, VERSION)
-        if version != VERSION:
-            raise bad_request(f"this gateway speaks {VERSION}", _VERSION_HEADER)
+        version = request.headers.get(_VERSION_HEADER, OLDEST_VERSION)
+        if not _DATE.fullmatch(version) or version < OLDEST_VERSION:
+            raise bad_request(f"this gateway speaks {OLDEST_VERSION} and later", _VERSION_HEADER)
         chat = as_chat(body, counting=path == _COUNT)
         parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
         tokens_in = self._count_tokens(caller, parsed)
