@@ -6,7 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
-from daitn.openai.chat_blocks import Block, BlockKind, ChatBlocks, Step, StepKind, call_input
+from daitn.openai.chat_blocks import (
+    Block,
+    BlockKind,
+    ChatBlocks,
+    Step,
+    StepKind,
+    TokenCounts,
+    call_input,
+)
 from daitn.openai.codes import CODES
 from daitn.openai.errors import Error, read_error
 from daitn.openai.messages_request import AsChat
@@ -30,6 +38,14 @@ _TYPES = {
 _STATUSES = {error.code: error.status for error in CODES}
 _STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
 _CONTEXT_EXCEEDED = "context_length_exceeded"
+_STOPPED: dict[str, Any] = {
+    "stop_reason": None,
+    "stop_sequence": None,
+    "stop_details": None,
+    "container": None,
+}
+_NO_COUNTS = {"cache_creation": None, "inference_geo": None, "service_tier": None}
+"""Fields that an answer must have, and about which there is nothing to say."""
 _TOO_LONG = "prompt is too long"
 """Words of Anthropic's own error, by which Claude Code knows that it has to shorten its history."""
 
@@ -51,16 +67,17 @@ class MessagesAnswer:
         self._chat.read_whole(body)
         shown = (block for block in self._chat.blocks if self._is_shown(block))
         content = [_full(block) for block in shown]
-        message = {**self._head(), "content": content, **self._stop(), "usage": self._usage()}
+        usage = {**_NO_COUNTS, **self._usage()}
+        message = {**self._head(), "content": content, **self._stop(), "usage": usage}
         return msgspec.json.encode(message)
 
     def events(self, events: bytes) -> bytes:
         """The next events, as those of a message."""
         return b"".join(self._step(step) for step in self._chat.feed(events))
 
-    def error(self, status: int, body: bytes) -> tuple[int, bytes]:
+    def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
         """An error's status and body, with the names of the request's fields."""
-        return messages_error(status, body, self._request.names)
+        return messages_error(status, body, request_id, self._request.names)
 
     def _step(self, step: Step) -> bytes:
         if step.kind is StepKind.FAILED:
@@ -92,9 +109,8 @@ class MessagesAnswer:
         message = {
             **self._head(),
             "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": _usage(self._tokens_in, 0, 0),
+            **_STOPPED,
+            "usage": {**_NO_COUNTS, **_usage(TokenCounts(self._tokens_in, 0))},
         }
         return _event({"type": "message_start", "message": message})
 
@@ -124,15 +140,17 @@ class MessagesAnswer:
             reason = "stop_sequence"
         if reason == "end_turn" and any(block.kind is BlockKind.CALL for block in chat.blocks):
             reason = "tool_use"
-        return {"stop_reason": reason, "stop_sequence": sequence}
+        return {**_STOPPED, "stop_reason": reason, "stop_sequence": sequence}
 
     def _usage(self) -> dict[str, Any]:
-        counts = self._chat.counts
-        return _usage(counts.tokens_in, counts.tokens_out, counts.cached_in)
+        return _usage(self._chat.counts)
 
 
 def messages_error(
-    status: int, body: bytes, names: dict[str, str] | None = None
+    status: int,
+    body: bytes,
+    request_id: str | None = None,
+    names: dict[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """An error of OpenAI's API: its status and body in Anthropic's. `names`: what the request calls
     the fields that are named."""
@@ -150,7 +168,8 @@ def messages_error(
     said: dict[str, Any] = {"type": _TYPES.get(status, usual), "message": message}
     if error.daitn is not msgspec.UNSET and error.daitn:
         said["daitn"] = error.daitn
-    return status, msgspec.json.encode({"type": "error", "error": said})
+    told = {"type": "error", "error": said, "request_id": request_id}
+    return status, msgspec.json.encode(told)
 
 
 def messages_models(body: bytes) -> bytes:
@@ -188,10 +207,11 @@ def _full(block: Block) -> dict[str, Any]:
 
 def _empty(block: Block) -> dict[str, Any]:
     if block.kind is BlockKind.CALL:
-        return {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
+        named = {"id": block.id, "name": block.name}
+        return {"type": "tool_use", **named, "input": {}, "caller": {"type": "direct"}}
     if block.kind is BlockKind.REASONING:
         return {"type": "thinking", "thinking": "", "signature": ""}
-    return {"type": "text", "text": ""}
+    return {"type": "text", "text": "", "citations": None}
 
 
 def _delta(block: Block, text: str) -> dict[str, Any]:
@@ -202,12 +222,14 @@ def _delta(block: Block, text: str) -> dict[str, Any]:
     return {"type": "text_delta", "text": text}
 
 
-def _usage(tokens_in: int, tokens_out: int, cached_in: int) -> dict[str, Any]:
+def _usage(counts: TokenCounts) -> dict[str, Any]:
     return {
-        "input_tokens": tokens_in - cached_in,
+        "input_tokens": counts.tokens_in - counts.cached_in,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached_in,
-        "output_tokens": tokens_out,
+        "cache_read_input_tokens": counts.cached_in,
+        "output_tokens": counts.tokens_out,
+        "output_tokens_details": {"thinking_tokens": counts.reasoning_out},
+        "server_tool_use": None,
     }
 
 

@@ -58,7 +58,9 @@ class Messages:
         if not isinstance(reply, Response):
             return reply
         if reply.status != 200:
-            reply.status, reply.body = answer.error(reply.status, reply.body)
+            reply.status, reply.body = answer.error(
+                reply.status, reply.body, reply.headers.get("x-request-id")
+            )
         elif reply.headers.get("content-type") == EVENTS:
             reply.body = answer.events(reply.body)
         elif not parsed.constraints.choose_only:
