@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
@@ -15,7 +15,8 @@ from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.headers import PeerHeader
 from daitn.node.gateway.messages import MESSAGES, Messages, is_messages, messages_response
-from daitn.node.gateway.request import ParsedRequest, read_request
+from daitn.node.gateway.request import read_request
+from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.http import HttpServer, Reply, Request, Response
 from daitn.node.http.api import (
     error_response,
@@ -25,12 +26,15 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
+from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
 from daitn.openai.errors import ApiError
 from daitn.openai.http import PATHS
 from daitn.openai.responses import model_list, model_object
+from daitn.openai.responses_answer import ResponsesAnswer
+from daitn.openai.responses_request import read_responses
 from daitn.tools import clock
 
 __all__ = ["GatewayApi"]
@@ -40,11 +44,9 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 60.0
 """Time limit for a request body: 4 MiB at 70 kB/s."""
 _MODELS = "/v1/models"
+_RESPONSES = "/v1/responses"
 _HEALTH = ("/healthz", "/readyz")
 
-Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
-CountTokens = Callable[[Caller, ParsedRequest], int]
-"""About how many tokens a prompt has for the model that it names."""
 Health = Callable[[bool], tuple[Sequence[str], Mapping[str, object]]]
 """What hinders the gateway, and its figures. Asked whether it is ready: to take queries now."""
 
@@ -67,6 +69,7 @@ class GatewayApi:
         self._config = config
         self._admit = admit
         self._messages = Messages(serve, count_tokens)
+        self._count_tokens = count_tokens
         self._serve = serve
         self._models = models
         self._health = health
@@ -111,12 +114,22 @@ class GatewayApi:
             return error_response(internal())
 
     async def _handle_path(self, request: Request, path: str) -> Reply:
+        if path == _RESPONSES:
+            return await self._answer_response(request)
         api = PATHS.get(path)
         if api is None:
             return self._handle_other(request, path)
         caller, body, began_s = await self._read(request)
         parsed = read_request(api, body, request.raw_headers)
         return await self._serve(request, caller, parsed, began_s)
+
+    async def _answer_response(self, request: Request) -> Reply:
+        """Answer in the form of OpenAI's Responses API."""
+        caller, body, began_s = await self._read(request)
+        chat = read_responses(body)
+        parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
+        answer = ResponsesAnswer(chat, self._count_tokens(caller, parsed))
+        return await translated(self._serve, answer, request, caller, parsed, began_s)
 
     async def _handle_messages(self, request: Request, path: str) -> Reply:
         """Answer in the form of Anthropic's API, whatever it is."""

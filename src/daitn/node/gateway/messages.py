@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from daitn.node.gateway.context import Caller
-from daitn.node.gateway.request import ParsedRequest, read_request
+from daitn.node.gateway.request import read_request
+from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import json_response
 from daitn.objects.deployments import Api
 from daitn.openai.errors import bad_request
-from daitn.openai.http import EVENTS, JSON
+from daitn.openai.http import JSON
 from daitn.openai.messages_answer import MessagesAnswer, messages_error, messages_models
 from daitn.openai.messages_request import as_chat
 
 __all__ = ["MESSAGES", "Messages", "is_messages", "messages_response"]
+
+T = TypeVar("T")
 
 _ASK: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
@@ -33,8 +35,8 @@ class Messages:
 
     def __init__(
         self,
-        serve: Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]],
-        count_tokens: Callable[[Caller, ParsedRequest], int],
+        serve: Serve,
+        count_tokens: CountTokens,
     ) -> None:
         """`serve` answers a chat; `count_tokens`: about how many tokens a prompt has."""
         self._serve = serve
@@ -53,19 +55,7 @@ class Messages:
         if path == _COUNT:
             return json_response({"input_tokens": tokens_in})
         answer = MessagesAnswer(chat, tokens_in)
-        request.translate = answer.events
-        reply = await self._serve(request, caller, parsed, began_s)
-        if not isinstance(reply, Response):
-            return reply
-        if reply.status != 200:
-            reply.status, reply.body = answer.error(
-                reply.status, reply.body, reply.headers.get("x-request-id")
-            )
-        elif reply.headers.get("content-type") == EVENTS:
-            reply.body = answer.events(reply.body)
-        elif not parsed.constraints.choose_only:
-            reply.body = answer.whole(reply.body)
-        return _identified(reply)
+        return identified(await translated(self._serve, answer, request, caller, parsed, began_s))
 
 
 def is_messages(request: Request, path: str) -> bool:
@@ -83,11 +73,11 @@ def messages_response(response: Response) -> Response:
         response.headers["content-type"] = JSON
     else:
         response.body = messages_models(response.body)
-    return _identified(response)
+    return identified(response)
 
 
-def _identified(response: Response) -> Response:
+def identified(reply: T) -> T:
     """Anthropic's clients look for the query's id here."""
-    if (id_ := response.headers.get("x-request-id")) is not None:
-        response.headers["request-id"] = id_
-    return response
+    if isinstance(reply, Response) and "x-request-id" in reply.headers:
+        reply.headers["request-id"] = reply.headers["x-request-id"]
+    return reply
