@@ -54,6 +54,9 @@ ask = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 assert client.chat.completions.create(**ask).choices[0].message.content == "fine"
 stream = client.chat.completions.create(**ask, stream=True)
 assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "fine"
+assert client.responses.create(model="m", input="hi").output_text == "fine"
+with client.responses.stream(model="m", input="hi") as stream:
+    assert stream.get_final_response().output_text == "fine"
 assert [model.id for model in client.models.list()] == ["auto", "m"]
 try:
     client.chat.completions.create(**{**ask, "model": "nobody"})
@@ -146,7 +149,7 @@ async def test_a_client_of_a_year_ago_is_answered(
 
 @pytest.mark.parametrize(
     ("form", "headers"),
-    [("anthropic", ("-H", "anthropic-version:2023-06-01"))],
+    [("anthropic", ("-H", "anthropic-version:2023-06-01")), ("open-responses", ())],
 )
 async def test_an_api_complies_with_its_specification(
     world: World, tmp_path: Path, form: str, headers: tuple[str, ...]

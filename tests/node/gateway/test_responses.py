@@ -151,14 +151,14 @@ async def test_what_a_model_says_becomes_items(
     assert [event.sequence_number for event in events] == list(range(len(events)))
     for answer in (final.response, answered):
         items = [
-            (item.type, item.arguments if item.type == "function_call" else item.content[0].text)  # type: ignore[union-attr,index]
+            (item.type, item.arguments if item.type == "function_call" else item.content[0].text)
             for item in answer.output
         ]
         assert items == said
         assert answer.status == status
         assert answer.id.startswith("resp_")
         assert answer.model == "m"
-    deltas = [event.delta for event in events if event.type.endswith(".delta")]  # type: ignore[union-attr]
+    deltas = [event.delta for event in events if event.type.endswith(".delta")]
     assert deltas == [text for _, text in said]
 
 
