@@ -295,8 +295,7 @@ def _messages(request: _Request) -> list[dict[str, Any]]:
         elif role == "assistant":
             messages.append(_assistant(placed))
         else:
-            texts = (block.text for _, block in placed if isinstance(block, _Text))
-            messages.append({"role": "system", "content": "\n".join(texts)})
+            messages.append(_system(placed))
     return messages
 
 
@@ -335,6 +334,15 @@ def _result(place: str, block: _ToolResult) -> tuple[str, list[dict[str, Any]]]:
     if block.is_error:
         text = f"Error: {text}"  # Tools of a chat cannot say it otherwise.
     return text, [part for part in parts if part["type"] != "text"]
+
+
+def _system(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:
+    texts = list[str]()
+    for place, block in placed:
+        if not isinstance(block, _Text):
+            raise bad_request("is no block of the system", place)
+        texts.append(block.text)
+    return {"role": "system", "content": "\n".join(texts)}
 
 
 def _assistant(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:

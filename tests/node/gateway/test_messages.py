@@ -414,6 +414,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         },
         "messages[0].content[0]",
     ),
+    (
+        {"messages": [{"role": "system", "content": [{"type": "redacted_thinking"}]}]},
+        "messages[0].content[0]",
+    ),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
     ({"tool_choice": {"type": "perhaps"}}, "tool_choice.type"),
     ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
