@@ -7,11 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anthropic
 import pytest
 import pytest_asyncio
 
 import openai
+from daitn.objects.identifiers import SiteId
 from daitn.tools.fabric.memory import MemoryNetwork
+from tests.node.gateway.scene import Network
 from tests.node.serving.scene import CHAT, HEADERS, Holder, Site
 from tests.scenes.tiny_llama import write_folder
 
@@ -35,7 +38,9 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     config = import_pretrained(folder / "folder", folder / "parts")
     holder = Holder(network, folder)
     await holder.start()
-    site = await Site(network, folder, recipes=("causal-lm",)).start()
+    site = await Site(
+        network, folder, recipes=("causal-lm",), admit=lambda shown, now_s: SiteId("gw")
+    ).start()
     model = holder.packed("causal-lm", folder / "parts")
     await site.ready("llama", model, recipe="causal-lm", config=config)
     yield site
@@ -228,3 +233,36 @@ async def test_a_client_that_goes_ends_its_answer(site: Site) -> None:
         while (await site.told_anew()).in_flight:
             pass
     assert await site.ask("llama", "hi", max_tokens=3)
+
+
+async def test_anthropics_client_asks_it_through_a_gateway(site: Site) -> None:
+    network, deployed = Network(), site.deployed("llama")
+    assert deployed is not None
+    network.facility("mdf", f"{site.url}/v1", deployed)
+    gateway = await network.gateway()
+    client = anthropic.AsyncAnthropic(
+        base_url=gateway.descriptor().endpoint, api_key="none", max_retries=0
+    )
+    tools: Any = [{"name": "weather", "input_schema": {"type": "object"}}]
+    try:
+        async with client.messages.stream(
+            model="llama", max_tokens=9, system="be brief", messages=HI, tools=tools
+        ) as stream:
+            streamed = await stream.get_final_message()
+        with pytest.raises(anthropic.BadRequestError, match=r"thinking: .* does not honour"):
+            await client.messages.create(
+                model="llama",
+                max_tokens=9,
+                messages=HI,
+                thinking={"type": "enabled", "budget_tokens": 5000},
+            )
+        with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long|by context"):
+            await client.messages.create(
+                model="llama", max_tokens=9, messages=[{"role": "user", "content": "hi " * 300}]
+            )
+    finally:
+        await network.close()
+
+    assert streamed.stop_reason == "max_tokens"
+    assert streamed.usage.output_tokens == 9
+    assert streamed.usage.input_tokens > 9

@@ -29,7 +29,7 @@ async def test_queries_in_progress_and_queued_are_finished(
     server: OpenAiServer, tmp_path: Path, body: bytes
 ) -> None:
     server.control(slots=0)
-    async with before(server.url, tmp_path, slots=1, queue=1) as site:
+    async with before(server.url, tmp_path, slots=1, queue=2) as site:
         assert await health(site, "/readyz") == (200, [])
         queries = [asyncio.create_task(site.post(CHAT, body)) for _ in range(2)]
         await until(lambda: server.control()["in_flight"])

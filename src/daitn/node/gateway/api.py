@@ -1,11 +1,11 @@
-"""A gateway's API server: OpenAI's paths, API keys and passes."""
+"""A gateway's API server: paths of OpenAI and Anthropic, API keys and passes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
@@ -14,7 +14,9 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.headers import PeerHeader
-from daitn.node.gateway.request import ParsedRequest, read_request
+from daitn.node.gateway.messages import MESSAGES, Messages, is_messages, messages_response
+from daitn.node.gateway.request import read_request
+from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.http import HttpServer, Reply, Request, Response
 from daitn.node.http.api import (
     error_response,
@@ -31,6 +33,8 @@ from daitn.objects.queries import AUTO
 from daitn.openai.errors import ApiError
 from daitn.openai.http import PATHS
 from daitn.openai.responses import model_list, model_object
+from daitn.openai.responses_answer import ResponsesAnswer
+from daitn.openai.responses_request import read_responses
 from daitn.tools import clock
 from daitn.tools.throttled import ThrottledLog
 
@@ -41,9 +45,9 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 60.0
 """Time limit for a request body: 4 MiB at 70 kB/s."""
 _MODELS = "/v1/models"
+_RESPONSES = "/v1/responses"
 _HEALTH = ("/healthz", "/readyz")
 
-Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
 Health = Callable[[bool], tuple[Sequence[str], Mapping[str, object]]]
 """What hinders the gateway, and its figures. Asked whether it is ready: to take queries now."""
 
@@ -57,6 +61,7 @@ class GatewayApi:
         tls: str,
         admit: Callable[[str, float], SiteId],
         serve: Serve,
+        count_tokens: CountTokens,
         models: Callable[[str], Mapping[str, str]],
         health: Health,
         doorkeeper: Doorkeeper,
@@ -64,6 +69,8 @@ class GatewayApi:
     ) -> None:
         self._config = config
         self._admit = admit
+        self._messages = Messages(serve, count_tokens)
+        self._count_tokens = count_tokens
         self._serve = serve
         self._models = models
         self._health = health
@@ -97,10 +104,9 @@ class GatewayApi:
             if permission := self._cors.admit(request):
                 return permission
             path = plain_path(request)
-            api = PATHS.get(path)
-            if api is not None:
-                return await self._handle_query(request, api)
-            return self._handle_other(request, path)
+            if is_messages(request, path):
+                return await self._handle_messages(request, path)
+            return await self._handle_path(request, path)
         except ApiError as error:
             return error_response(error)
         except (asyncio.CancelledError, ConnectionError):
@@ -109,14 +115,41 @@ class GatewayApi:
             log.exception("request to %s failed", request.path)
             return error_response(internal())
 
-    async def _handle_query(self, request: Request, api: Api) -> Reply:
+    async def _handle_path(self, request: Request, path: str) -> Reply:
+        if path == _RESPONSES:
+            return await self._answer_response(request)
+        api = PATHS.get(path)
+        if api is None:
+            return self._handle_other(request, path)
+        caller, body, began_s = await self._read(request)
+        parsed = read_request(api, body, request.raw_headers)
+        return await self._serve(request, caller, parsed, began_s)
+
+    async def _answer_response(self, request: Request) -> Reply:
+        """Answer in the form of OpenAI's Responses API."""
+        caller, body, began_s = await self._read(request)
+        chat = read_responses(body)
+        parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
+        answer = ResponsesAnswer(chat, self._count_tokens(caller, parsed))
+        return await translated(self._serve, answer, request, caller, parsed, began_s)
+
+    async def _handle_messages(self, request: Request, path: str) -> Reply:
+        """Answer in the form of Anthropic's API, whatever it is."""
+        try:
+            if path in MESSAGES:
+                return await self._messages.answer(request, path, *await self._read(request))
+            reply = await self._handle_path(request, path)
+        except ApiError as error:
+            reply = error_response(error)
+        return messages_response(reply) if isinstance(reply, Response) else reply
+
+    async def _read(self, request: Request) -> tuple[Caller, bytes, float]:
+        """Who asks, the body, and when it had arrived. Raises `ApiError`."""
         if request.method != "POST":
             raise wrong_method(request, "POST")
         caller = self._caller(request)
         body = await read_body(request, self._config.max_body_bytes, BODY_TIMEOUT_S)
-        began_s = time.perf_counter()
-        parsed = read_request(api, body, request.raw_headers)
-        return await self._serve(request, caller, parsed, began_s)
+        return caller, body, time.perf_counter()
 
     def _handle_other(self, request: Request, path: str) -> Response:
         if path not in _HEALTH and path != _MODELS and not path.startswith(_MODELS + "/"):
@@ -141,7 +174,7 @@ class GatewayApi:
         headers = request.headers
         gateway_pass = headers.get(PeerHeader.PASS)
         if gateway_pass is None:
-            return self._doorkeeper.admit(headers.get("authorization"))
+            return self._doorkeeper.admit(headers.get("authorization"), headers.get("x-api-key"))
         owner, mandate = headers.get(PeerHeader.OWNER, ""), headers.get(PeerHeader.MANDATE, "")
         now_s = clock.wall_s()
         try:

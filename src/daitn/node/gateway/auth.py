@@ -105,7 +105,7 @@ class Tokens:
 
 
 class Doorkeeper:
-    """Says who asks, by the `authorization` header of a request."""
+    """Says who asks, by the headers `authorization` or `x-api-key` of a request."""
 
     def __init__(
         self,
@@ -124,10 +124,10 @@ class Doorkeeper:
         self._anyone = None if needs_token or len(keys) else Caller(owner)
         self._wall_s, self._now_s = clocks
 
-    def admit(self, authorization: str | None) -> Caller:
-        """Who asks. Raises `ApiError`: 401 for a missing or invalid key, 429 for too many
-        queries."""
-        key = authorization or ""
+    def admit(self, authorization: str | None, api_key: str | None = None) -> Caller:
+        """Who asks. `api_key`: where Anthropic's clients have it. Raises `ApiError`: 401 for a
+        missing or invalid key, 429 for too many queries."""
+        key = authorization or (f"{_SCHEME}{api_key}" if api_key else "")
         bearer = key[: len(_SCHEME)].lower() == _SCHEME
         key = key[len(_SCHEME) :].strip()
         if bearer and self._tokens is not None and key.startswith(TOKEN_PREFIX):
@@ -144,5 +144,5 @@ def unknown_key() -> ApiError:
     return ApiError(
         401,
         "invalid_api_key",
-        "the API key is missing or unknown: send `authorization: Bearer KEY`",
+        "the API key is missing or unknown: send `authorization: Bearer KEY` or `x-api-key: KEY`",
     )

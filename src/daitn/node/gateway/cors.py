@@ -14,6 +14,7 @@ PERMISSION_LASTS_S = 7200
 _READABLE = (
     *(value for name, value in vars(AnswerHeader).items() if name.isupper()),
     "x-request-id",
+    "request-id",
     "retry-after",
     "retry-after-ms",
 )

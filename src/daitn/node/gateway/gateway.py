@@ -1,4 +1,4 @@
-"""The gateway role: OpenAI's HTTP API in front of the network.
+"""The gateway role: the HTTP APIs of OpenAI and Anthropic in front of the network.
 
 The gateway reads a query, lets QIRCE decide on the QRRT, asks the deployments of the plan, and
 passes the answer on. It stores nothing of a query's text.
@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import structs
 
@@ -54,6 +54,7 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
+from daitn.objects.tokens import USUAL_RATES, tokens_of
 from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
@@ -113,6 +114,7 @@ class Gateway:
             tls,
             admit,
             self._serve,
+            self._count_tokens,
             self._models,
             self._health,
             _doorkeeper(site, config, owner, askers),
@@ -300,6 +302,15 @@ class Gateway:
             return parsed.topic
         topic, confidence = self._topic_of(parsed.text)
         return topic if confidence >= MIN_TOPIC_CONFIDENCE else ""
+
+    def _count_tokens(self, caller: Caller, parsed: ParsedRequest) -> int:
+        """By the rates of the model's first deployment, or else the usual ones."""
+        snapshot, length = self._topology.snapshot(), parsed.length
+        rows = snapshot.replicas(caller.owner, parsed.name)
+        rates: Sequence[float] = USUAL_RATES
+        if len(rows):
+            rates = tuple(float(column[rows[0]]) for column in snapshot.columns.token_rates)
+        return round(tokens_of(length.characters, rates)) + length.apart
 
     def _decide(self, query: RequestContext) -> None:
         seed = self._seed + self._query_count

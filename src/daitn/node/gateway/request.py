@@ -13,7 +13,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import bad_request
-from daitn.openai.needs import length_of, needs_of
+from daitn.openai.needs import PromptLength, length_of, needs_of
 from daitn.openai.requests import Query, raw_fields, read_query, rewritten
 
 __all__ = ["ParsedRequest", "read_request"]
@@ -77,6 +77,11 @@ class ParsedRequest:
         return self._fields.logprobs is not None and self._fields.logprobs is not False
 
     @property
+    def length(self) -> PromptLength:
+        """The prompt's length."""
+        return length_of(self._fields)
+
+    @property
     def text(self) -> str:
         """The question: the user's last message, the prompt or the input."""
         messages = self._fields.messages
@@ -91,7 +96,7 @@ class ParsedRequest:
     def intent(self, origin: SiteId, owner: str, topic: str, name: str) -> QueryIntent:
         """What the query's route depends on. `name`: the model's, as this owner means it."""
         fields = self._fields
-        length = length_of(fields)
+        length = self.length
         tokens_out = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
         return QueryIntent(
             origin=origin,

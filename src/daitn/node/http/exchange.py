@@ -55,6 +55,7 @@ class Request:
         "raw_headers",
         "response_started",
         "send",
+        "translate",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, connection: Connection) -> None:
@@ -67,6 +68,8 @@ class Request:
         self.connection = connection
         self.response_started = False
         """Whether the head of the response has been sent."""
+        self.translate: Callable[[bytes], bytes] | None = None
+        """What becomes of each piece of a stream before it is sent."""
         self._scope = scope
         self._receive = receive
         self._headers: dict[str, str] | None = None
@@ -168,6 +171,8 @@ class Stream:
 
     async def write(self, data: bytes) -> None:
         """Send, and wait while the client is slow."""
+        if self._request.translate is not None:
+            data = self._request.translate(data)
         if self._buffered is not None:
             self._buffered.append(data)
         elif data:

@@ -1,0 +1,83 @@
+"""Anthropic's Messages API at a gateway: queries in its form are answered as chats."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+from daitn.node.gateway.context import Caller
+from daitn.node.gateway.request import read_request
+from daitn.node.gateway.translation import CountTokens, Serve, translated
+from daitn.node.http import Reply, Request, Response
+from daitn.node.http.api import json_response
+from daitn.objects.deployments import Api
+from daitn.openai.errors import bad_request
+from daitn.openai.http import JSON
+from daitn.openai.messages_answer import MessagesAnswer, messages_error, messages_models
+from daitn.openai.messages_request import as_chat
+
+__all__ = ["MESSAGES", "Messages", "is_messages", "messages_response"]
+
+T = TypeVar("T")
+
+_ASK: Final = "/v1/messages"
+_COUNT: Final = "/v1/messages/count_tokens"
+MESSAGES = frozenset({_ASK, _COUNT})
+OLDEST_VERSION = "2023-06-01"
+"""Since this version of Anthropic's API streams have named events. What newer ones removed is still
+understood."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_VERSION_HEADER = "anthropic-version"
+
+
+class Messages:
+    """Answers the paths of the Messages API."""
+
+    def __init__(
+        self,
+        serve: Serve,
+        count_tokens: CountTokens,
+    ) -> None:
+        """`serve` answers a chat; `count_tokens`: about how many tokens a prompt has."""
+        self._serve = serve
+        self._count_tokens = count_tokens
+
+    async def answer(
+        self, request: Request, path: str, caller: Caller, body: bytes, began_s: float
+    ) -> Reply:
+        """Answer a query. Raises `ApiError` for one that cannot be read."""
+        version = request.headers.get(_VERSION_HEADER, OLDEST_VERSION)
+        if not _DATE.fullmatch(version) or version < OLDEST_VERSION:
+            raise bad_request(f"this gateway speaks {OLDEST_VERSION} and later", _VERSION_HEADER)
+        chat = as_chat(body, counting=path == _COUNT)
+        parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
+        tokens_in = self._count_tokens(caller, parsed)
+        if path == _COUNT:
+            return json_response({"input_tokens": tokens_in})
+        answer = MessagesAnswer(chat, tokens_in)
+        return identified(await translated(self._serve, answer, request, caller, parsed, began_s))
+
+
+def is_messages(request: Request, path: str) -> bool:
+    """Whether a client of Anthropic's API asks, by the path, or about models, by the header of all
+    its requests."""
+    if path == _ASK or path.startswith(f"{_ASK}/"):
+        return True
+    return path.startswith("/v1/models") and _VERSION_HEADER in request.headers
+
+
+def messages_response(response: Response) -> Response:
+    """A response about models, or an error, in Anthropic's form."""
+    if response.status >= 400:
+        response.status, response.body = messages_error(response.status, response.body)
+        response.headers["content-type"] = JSON
+    else:
+        response.body = messages_models(response.body)
+    return identified(response)
+
+
+def identified(reply: T) -> T:
+    """Anthropic's clients look for the query's id here."""
+    if isinstance(reply, Response) and "x-request-id" in reply.headers:
+        reply.headers["request-id"] = reply.headers["x-request-id"]
+    return reply

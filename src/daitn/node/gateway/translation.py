@@ -1,0 +1,57 @@
+"""Answers chats in the form of another API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from daitn.node.gateway.context import Caller
+from daitn.node.gateway.request import ParsedRequest
+from daitn.node.http import Reply, Request, Response
+from daitn.openai.http import EVENTS
+
+__all__ = ["CountTokens", "Serve", "Translation", "translated"]
+
+Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
+"""Answers a query."""
+CountTokens = Callable[[Caller, ParsedRequest], int]
+"""About how many tokens a prompt has for the model that it names."""
+
+
+class Translation(Protocol):
+    """Translates one answer of a chat."""
+
+    def whole(self, body: bytes) -> bytes:
+        """A whole answer."""
+        ...
+
+    def events(self, events: bytes) -> bytes:
+        """The next events of a stream."""
+        ...
+
+    def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
+        """An error's status and body."""
+        ...
+
+
+async def translated(
+    serve: Serve,
+    answer: Translation,
+    request: Request,
+    caller: Caller,
+    parsed: ParsedRequest,
+    began_s: float,
+) -> Reply:
+    """Answer a chat, and translate the answer."""
+    request.translate = answer.events
+    reply = await serve(request, caller, parsed, began_s)
+    if not isinstance(reply, Response):
+        return reply
+    if reply.status != 200:
+        id_ = reply.headers.get("x-request-id")
+        reply.status, reply.body = answer.error(reply.status, reply.body, id_)
+    elif reply.headers.get("content-type") == EVENTS:
+        reply.body = answer.events(reply.body)
+    elif not parsed.constraints.choose_only:
+        reply.body = answer.whole(reply.body)
+    return reply

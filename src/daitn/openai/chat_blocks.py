@@ -1,0 +1,279 @@
+"""Reads an answer to a chat as a sequence of blocks: reasoning, texts and calls of tools.
+
+The newer APIs of OpenAI and Anthropic answer in blocks, of which one begins when the one before has
+ended; in a chat the pieces of calls may alternate.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from daitn.objects.tokens import characters_of, tokens_of
+from daitn.openai.errors import DECODE_ERRORS, Error, error_of
+from daitn.openai.events import EventCutter, read_event
+from daitn.openai.responses import usage_of
+
+__all__ = ["Block", "BlockKind", "ChatBlocks", "Step", "StepKind", "TokenCounts", "call_input"]
+
+
+class BlockKind(enum.Enum):
+    """What a block holds."""
+
+    REASONING = "reasoning"
+    TEXT = "text"
+    REFUSAL = "refusal"
+    CALL = "call"
+
+
+class Block:
+    """A part of an answer, as far as it has arrived."""
+
+    __slots__ = ("_parts", "id", "kind", "name", "number")
+
+    def __init__(self, kind: BlockKind, number: int, id_: str, name: str) -> None:
+        self.kind = kind
+        self.number = number
+        """Counts from 0 in the answer."""
+        self.id = id_
+        """Of a call."""
+        self.name = name
+        """Of the function that is called."""
+        self._parts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The text, or a call's arguments."""
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+    def add(self, text: str) -> None:
+        self._parts.append(text)
+
+
+class StepKind(enum.Enum):
+    """What happens next in an answer."""
+
+    OPENED = "opened"
+    ADDED = "added"
+    CLOSED = "closed"
+    WAITED = "waited"
+    """The server says that it is still there."""
+    FAILED = "failed"
+    ENDED = "ended"
+
+
+class Step(NamedTuple):
+    """Something that happens in an answer. `text`: what is added to the block."""
+
+    kind: StepKind
+    block: Block | None = None
+    text: str = ""
+
+
+class TokenCounts(NamedTuple):
+    """Tokens of an answer; `cached_in` and `reasoning_out` are parts of the other two."""
+
+    tokens_in: int
+    tokens_out: int
+    cached_in: int = 0
+    reasoning_out: int = 0
+
+
+class _Piece(NamedTuple):
+    key: object
+    kind: BlockKind
+    text: str
+    id: str = ""
+    name: str = ""
+
+
+class ChatBlocks:
+    """Reads one answer; its first choice counts."""
+
+    def __init__(self, tokens_in: int) -> None:
+        """`tokens_in`: an estimate of the prompt's tokens, should the server not count them."""
+        self.id = ""
+        self.model = ""
+        self.created_s = 0
+        self.finish_reason = ""
+        self.stop_text: str | None = None
+        """The text of `stop` that ended the answer, where the server tells it."""
+        self.error: Error | None = None
+        self.blocks: list[Block] = []
+        self._usage: msgspec.Raw | None = None
+        self._tokens_in = tokens_in
+        self._cutter = EventCutter()
+        self._open: Block | None = None
+        self._open_key: object = None
+        self._ended_calls: set[object] = set()
+        self._held: list[_Piece] = []
+        self._calls: dict[object, str] = {}
+        """The latest call's id at each index: some servers number all calls 0."""
+
+    @property
+    def counts(self) -> TokenCounts:
+        """As the server counted, or else estimated."""
+        told = None if self._usage is None else usage_of(self._usage)
+        tokens_in = tokens_out = None
+        if told is not None:
+            tokens_in, tokens_out = told.prompt_tokens, told.completion_tokens
+        if tokens_in is None:
+            tokens_in = self._tokens_in
+        if tokens_out is None:
+            tokens_out = sum(round(tokens_of(characters_of(block.text))) for block in self.blocks)
+        cached = self._detail("prompt_tokens_details", "cached_tokens")
+        reasoning = self._detail("completion_tokens_details", "reasoning_tokens")
+        return TokenCounts(
+            tokens_in, tokens_out, min(cached, tokens_in), min(reasoning, tokens_out)
+        )
+
+    def read_whole(self, body: bytes) -> list[Step]:
+        """All steps of an answer in one piece."""
+        return [*self._take(msgspec.json.decode(body)), *self._end()]
+
+    def feed(self, events: bytes) -> list[Step]:
+        """Take the next events of a stream in, as `StreamReader` lets them pass; return what
+        happens in them."""
+        steps: list[Step] = []
+        for block in self._cutter.feed(events):
+            event = read_event(block)
+            if event is None:
+                steps.append(Step(StepKind.WAITED))
+            elif event.data == b"[DONE]":
+                steps += self._end()
+            else:
+                steps += self._take(msgspec.json.decode(event.data))
+        return steps
+
+    def _take(self, answer: Any) -> list[Step]:
+        if not isinstance(answer, dict):
+            return []
+        if answer.get("error"):
+            self.error = error_of(answer["error"])
+            return [Step(StepKind.FAILED)]
+        self.id = self.id or _string(answer.get("id"))
+        self.model = self.model or _string(answer.get("model"))
+        created = answer.get("created")
+        self.created_s = self.created_s or (created if type(created) is int else 0)
+        if answer.get("usage"):
+            self._usage = msgspec.Raw(msgspec.json.encode(answer["usage"]))
+        choices = answer.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(first, dict) or first.get("index") not in (None, 0):
+            return []
+        said = first.get("delta") or first.get("message")
+        steps: list[Step] = []
+        for piece in self._pieces(said) if isinstance(said, dict) else ():
+            steps += self._say(piece)
+        self.finish_reason = _string(first.get("finish_reason")) or self.finish_reason
+        stop = first.get("stop_reason")  # vLLM tells it here.
+        self.stop_text = stop if isinstance(stop, str) and stop else self.stop_text
+        return steps
+
+    def _pieces(self, said: dict[str, Any]) -> list[_Piece]:
+        # DeepSeek and llama.cpp call it `reasoning_content`, newer vLLM and Ollama `reasoning`.
+        reasoning = said.get("reasoning_content") or said.get("reasoning")
+        pieces = [
+            _Piece(kind, kind, text)
+            for kind, value in (
+                (BlockKind.REASONING, reasoning),
+                (BlockKind.TEXT, said.get("content")),
+                (BlockKind.REFUSAL, said.get("refusal")),
+            )
+            if (text := _text(value))
+        ]
+        calls = said.get("tool_calls")
+        for position, call in enumerate(calls if isinstance(calls, list) else ()):
+            if isinstance(call, dict):
+                pieces.append(self._call(call, call.get("index", position)))
+        if isinstance(said.get("function_call"), dict):
+            pieces.append(self._call({"function": said["function_call"]}, "function_call"))
+        return pieces
+
+    def _call(self, call: dict[str, Any], index: Any) -> _Piece:
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        index = index if isinstance(index, int | str) else 0
+        id_ = _string(call.get("id")) or self._calls.get(index, "")
+        if not id_:
+            id_ = f"call_{self.id}_{index}".replace(":", "_")
+        self._calls[index] = id_
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict):
+            arguments = msgspec.json.encode(arguments).decode()
+        name = _string(function.get("name"))
+        return _Piece((index, id_), BlockKind.CALL, _string(arguments), id_, name)
+
+    def _say(self, piece: _Piece, *, ending: bool = False) -> list[Step]:
+        steps: list[Step] = []
+        if self._open is None or piece.key != self._open_key:
+            if piece.key in self._ended_calls:
+                return []
+            if not ending and self._open is not None and not _may_end(self._open):
+                self._held.append(piece)
+                return []
+            steps += self._close()
+            self._open = Block(piece.kind, len(self.blocks), piece.id, piece.name)
+            self._open_key = piece.key
+            self.blocks.append(self._open)
+            steps.append(Step(StepKind.OPENED, self._open))
+        if piece.text:
+            self._open.add(piece.text)
+            steps.append(Step(StepKind.ADDED, self._open, piece.text))
+        if self._held and not ending and _may_end(self._open):
+            held, self._held = self._held, []
+            for later in held:
+                steps += self._say(later)
+        return steps
+
+    def _close(self) -> list[Step]:
+        if self._open is None:
+            return []
+        if self._open.kind is BlockKind.CALL:
+            self._ended_calls.add(self._open_key)
+        closed, self._open, self._open_key = self._open, None, None
+        return [Step(StepKind.CLOSED, closed)]
+
+    def _end(self) -> list[Step]:
+        steps: list[Step] = []
+        for key in dict.fromkeys(piece.key for piece in self._held):
+            for piece in self._held:
+                if piece.key == key:
+                    steps += self._say(piece, ending=True)
+        self._held.clear()
+        return [*steps, *self._close(), Step(StepKind.ENDED)]
+
+    def _detail(self, within: str, name: str) -> int:
+        usage = None if self._usage is None else msgspec.json.decode(self._usage)
+        details = usage.get(within) if isinstance(usage, dict) else None
+        count = details.get(name) if isinstance(details, dict) else None
+        return count if type(count) is int and count > 0 else 0
+
+
+def call_input(block: Block) -> dict[str, Any] | None:
+    """A call's arguments; none if they are no JSON object."""
+    try:
+        value = msgspec.json.decode(block.text.encode() or b"{}")
+    except (*DECODE_ERRORS, UnicodeEncodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _may_end(block: Block) -> bool:
+    """Whether another block may follow: a call whose arguments are incomplete goes on."""
+    return block.kind is not BlockKind.CALL or (bool(block.text) and call_input(block) is not None)
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        parts = (part.get("text") for part in value if isinstance(part, dict))
+        return "".join(_string(part) for part in parts)
+    return _string(value)

@@ -1,0 +1,393 @@
+"""Requests of Anthropic's Messages API, as requests for a chat.
+
+What a chat cannot say is refused by name. Fields that this module does not know go on to the model
+as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
+from daitn.openai.requests import NOTHING, raw_fields
+
+__all__ = ["AsChat", "as_chat"]
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+_Schema = dict[str, Any]
+
+
+class _Tagged(msgspec.Struct, tag_field="type"):
+    pass
+
+
+class _Base64(_Tagged, tag="base64"):
+    media_type: str
+    data: str
+
+
+class _Url(_Tagged, tag="url"):
+    url: str
+
+
+class _PlainText(_Tagged, tag="text"):
+    data: str
+
+
+class _Text(_Tagged, tag="text"):
+    text: str
+
+
+class _Image(_Tagged, tag="image"):
+    source: _Base64 | _Url
+
+
+class _Content(_Tagged, tag="content"):
+    content: str | list[_Text | _Image]
+
+
+class _Citations(msgspec.Struct):
+    enabled: bool = False
+
+
+class _Document(_Tagged, tag="document"):
+    source: _Base64 | _PlainText | _Content
+    title: str | None = None
+    context: str | None = None
+    citations: _Citations | None = None
+
+
+class _SearchResult(_Tagged, tag="search_result"):
+    source: str
+    title: str
+    content: list[_Text]
+
+
+class _ToolUse(_Tagged, tag="tool_use"):
+    id: str
+    name: str
+    input: _Schema
+
+
+class _ToolResult(_Tagged, tag="tool_result"):
+    tool_use_id: str
+    content: str | list[_Text | _Image | _Document | _SearchResult] | None = None
+    is_error: bool | None = None
+
+
+class _Thought(_Tagged, tag="thinking"):
+    """Of an earlier answer; models are not shown it again, as Anthropic's are not."""
+
+
+class _RedactedThought(_Tagged, tag="redacted_thinking"):
+    pass
+
+
+_Readable = _Text | _Image | _Document | _SearchResult
+_AnyBlock = (
+    _Text
+    | _Image
+    | _Document
+    | _SearchResult
+    | _ToolUse
+    | _ToolResult
+    | _Thought
+    | _RedactedThought
+)
+
+
+class _Message(msgspec.Struct):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[_AnyBlock]
+
+    @property
+    def blocks(self) -> list[_AnyBlock]:
+        return [_Text(self.content)] if isinstance(self.content, str) else self.content
+
+
+class _Tool(msgspec.Struct):
+    name: str = ""
+    type: str | None = None
+    description: str | None = None
+    input_schema: _Schema = {}
+    strict: bool | None = None
+
+
+class _Choice(msgspec.Struct):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str = ""
+    disable_parallel_tool_use: bool = False
+
+
+class _Thinking(msgspec.Struct):
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: _Count | None = None
+    display: str | None = None
+
+
+class _Format(msgspec.Struct):
+    type: Literal["json_schema"]
+    schema: _Schema
+
+
+class _OutputConfig(msgspec.Struct):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: _Format | None = None
+
+
+class _Edit(msgspec.Struct):
+    type: str
+
+
+class _ContextManagement(msgspec.Struct):
+    edits: list[_Edit] = []
+
+
+class _Request(msgspec.Struct):
+    model: str
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=100_000)]
+    max_tokens: _Count | None = None
+    system: str | list[_Text] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: _Choice | None = None
+    stop_sequences: list[str] | None = None
+    thinking: _Thinking | None = None
+    output_config: _OutputConfig | None = None
+    output_format: _Format | None = None
+    stream: bool | None = None
+    context_management: _ContextManagement | None = None
+    cache_control: msgspec.Raw = NOTHING
+    metadata: msgspec.Raw = NOTHING
+    service_tier: msgspec.Raw = NOTHING
+
+
+_DECODER = msgspec.json.Decoder(_Request)
+_NOT_HERE = ("container", "fallbacks", "inference_geo", "mcp_servers", "n")
+"""Fields that no chat has, or that would change what an answer is."""
+_FORGETS_THOUGHTS = "clear_thinking"
+"""Edits of the context of this kind ask for what happens anyhow."""
+_EFFORTS = ((10_000, "high"), (5_000, "medium"), (0, "low"))
+"""Effort by the tokens that thinking may take, as LiteLLM translates them. A chat knows no
+budget."""
+
+
+class AsChat(msgspec.Struct, frozen=True):
+    """A request, as one for a chat."""
+
+    body: bytes
+    names: dict[str, str]
+    """Fields of the chat, under the names that the request had for them."""
+    thinking: bool
+    """Whether the answer is to say what the model thought."""
+
+
+def as_chat(body: bytes, *, counting: bool = False) -> AsChat:
+    """Translate a request. `counting`: it asks for the number of its tokens only. Raises `ApiError`
+    (400) with the field at fault."""
+    try:
+        request = _DECODER.decode(body)
+    except DECODE_ERRORS as error:
+        raise from_decode_error(error) from None
+    raw = raw_fields(body)
+    for name in _NOT_HERE:
+        if bytes(raw.get(name, NOTHING)) not in (b"null", b"[]"):
+            raise bad_request("models of this network have no such thing", name, fix="leave it out")
+    if request.max_tokens is None and not counting:
+        raise bad_request("is missing", "max_tokens")
+    _check_edits(request.context_management)
+    rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}
+    chat: dict[str, Any] = {**rest, "model": request.model, "messages": _messages(request)}
+    names = dict[str, str]()
+
+    def put(field: str, value: Any, of: str) -> None:
+        if value is not None:
+            chat[field] = value
+            names[field] = of
+
+    put("max_tokens", request.max_tokens, "max_tokens")
+    put("stop", request.stop_sequences or None, "stop_sequences")
+    put("tools", _tools(request.tools), "tools")
+    _put_choice(request.tool_choice, put)
+    config = request.output_config or _OutputConfig()
+    thinking = request.thinking or _Thinking("disabled")
+    put("reasoning_effort", _effort(thinking), "thinking")
+    put("reasoning_effort", "xhigh" if config.effort == "max" else config.effort, "output_config")
+    form = config.format or request.output_format
+    where = "output_format" if config.format is None else "output_config.format"
+    put("response_format", None if form is None else _response_format(form), where)
+    if request.messages[-1].role == "assistant":
+        # vLLM goes on with the message only if told; llama.cpp does so by itself.
+        put("continue_final_message", True, "messages")
+        put("add_generation_prompt", False, "messages")
+    if request.stream:
+        chat["stream"] = True
+        chat["stream_options"] = {"include_usage": True}
+    shown = thinking.type != "disabled" and thinking.display != "omitted"
+    return AsChat(msgspec.json.encode(chat), names, shown)
+
+
+def _check_edits(management: _ContextManagement | None) -> None:
+    for position, edit in enumerate([] if management is None else management.edits):
+        if not edit.type.startswith(_FORGETS_THOUGHTS):
+            raise bad_request(
+                "messages go to the model as they are", f"context_management.edits[{position}]"
+            )
+
+
+def _effort(thinking: _Thinking) -> str | None:
+    if thinking.type != "enabled":
+        return None
+    if thinking.budget_tokens is None:
+        raise bad_request("is missing", "thinking.budget_tokens")
+    budget = thinking.budget_tokens
+    return next(effort for least, effort in _EFFORTS if budget >= least)
+
+
+def _response_format(form: _Format) -> dict[str, Any]:
+    schema = {"name": "output", "schema": form.schema, "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
+    functions = []
+    for position, tool in enumerate(tools or ()):
+        if tool.type not in (None, "custom"):
+            field = f"tools[{position}].type"
+            raise bad_request(
+                f"this network has no {tool.type[:100]}; only tools of the client", field
+            )
+        function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+        if tool.description is not None:
+            function["description"] = tool.description
+        if tool.strict is not None:
+            function["strict"] = tool.strict
+        functions.append({"type": "function", "function": function})
+    return functions or None
+
+
+def _put_choice(choice: _Choice | None, put: Any) -> None:
+    if choice is None:
+        return
+    wanted: Any = {"any": "required"}.get(choice.type, choice.type)
+    if choice.type == "tool":
+        wanted = {"type": "function", "function": {"name": choice.name}}
+    put("tool_choice", wanted, "tool_choice")
+    if choice.disable_parallel_tool_use:
+        put("parallel_tool_calls", False, "tool_choice.disable_parallel_tool_use")
+
+
+def _messages(request: _Request) -> list[dict[str, Any]]:
+    messages = list[dict[str, Any]]()
+    system = request.system
+    if isinstance(system, list):
+        system = "\n".join(block.text for block in system)
+    if system:
+        messages.append({"role": "system", "content": system})
+    # Turns of one role that follow each other are one turn.
+    for role, turns in groupby(enumerate(request.messages), lambda turn: turn[1].role):
+        placed = list(_placed(turns))
+        if role == "user":
+            messages += _user(placed)
+        elif role == "assistant":
+            messages.append(_assistant(placed))
+        else:
+            messages.append(_system(placed))
+    return messages
+
+
+def _placed(turns: Iterable[tuple[int, _Message]]) -> Iterator[tuple[str, _AnyBlock]]:
+    """The blocks of turns, each with the name of its place."""
+    for number, message in turns:
+        for position, block in enumerate(message.blocks):
+            yield f"messages[{number}].content[{position}]", block
+
+
+def _user(placed: list[tuple[str, _AnyBlock]]) -> list[dict[str, Any]]:
+    results, parts = list[dict[str, Any]](), list[dict[str, Any]]()
+    for place, block in placed:
+        if isinstance(block, _ToolResult):
+            text, others = _result(place, block)
+            results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
+            parts += others
+        elif isinstance(block, _Readable):
+            parts += _parts(place, block)
+        else:
+            raise bad_request("is no block of a user", place)
+    if not parts:
+        return results
+    content: Any = parts
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        content = parts[0]["text"]
+    return [*results, {"role": "user", "content": content}]
+
+
+def _result(place: str, block: _ToolResult) -> tuple[str, list[dict[str, Any]]]:
+    """What a tool answered: its text, and what else it showed, which tools of a chat cannot."""
+    content = block.content or ""
+    read: list[_Readable] = [_Text(content)] if isinstance(content, str) else list(content)
+    parts = [part for inner in read for part in _parts(f"{place}.content", inner)]
+    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    if block.is_error:
+        text = f"Error: {text}"  # Tools of a chat cannot say it otherwise.
+    return text, [part for part in parts if part["type"] != "text"]
+
+
+def _system(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:
+    texts = list[str]()
+    for place, block in placed:
+        if not isinstance(block, _Text):
+            raise bad_request("is no block of the system", place)
+        texts.append(block.text)
+    return {"role": "system", "content": "\n".join(texts)}
+
+
+def _assistant(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:
+    texts, calls = list[str](), list[dict[str, Any]]()
+    for place, block in placed:
+        if isinstance(block, _Text):
+            texts.append(block.text)
+        elif isinstance(block, _ToolUse):
+            arguments = msgspec.json.encode(block.input).decode()
+            function = {"name": block.name, "arguments": arguments}
+            calls.append({"id": block.id, "type": "function", "function": function})
+        elif not isinstance(block, _Thought | _RedactedThought):
+            raise bad_request("is no block of an assistant", place)
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+    if calls:
+        message["content"] = message["content"] or None
+        message["tool_calls"] = calls
+    return message
+
+
+def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
+    """A block as parts of a chat's message."""
+    if isinstance(block, _Text):
+        return [{"type": "text", "text": block.text}]
+    if isinstance(block, _Image):
+        source = block.source
+        url = source.url if isinstance(source, _Url) else _data_url(source)
+        return [{"type": "image_url", "image_url": {"url": url}}]
+    if isinstance(block, _SearchResult):
+        texts = [block.title, block.source, *(part.text for part in block.content)]
+        return [{"type": "text", "text": "\n".join(texts)}]
+    if block.citations is not None and block.citations.enabled:
+        raise bad_request("models of this network cite nothing", f"{place}.citations")
+    about = [
+        {"type": "text", "text": text} for text in (block.title, block.context) if text is not None
+    ]
+    if isinstance(block.source, _PlainText):
+        return [*about, {"type": "text", "text": block.source.data}]
+    if isinstance(block.source, _Content):
+        inner = block.source.content
+        blocks = [_Text(inner)] if isinstance(inner, str) else inner
+        return [*about, *(part for within in blocks for part in _parts(place, within))]
+    file = {"filename": block.title or "document", "file_data": _data_url(block.source)}
+    return [*about, {"type": "file", "file": file}]
+
+
+def _data_url(source: _Base64) -> str:
+    return f"data:{source.media_type};base64,{source.data}"

@@ -1,0 +1,171 @@
+"""Answers to chats in the form of OpenAI's Responses API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from daitn.openai.chat_blocks import Block, BlockKind, ChatBlocks, Step, StepKind
+from daitn.openai.errors import Error, read_error
+from daitn.openai.http import DONE
+from daitn.openai.responses_request import ResponsesRequest
+
+__all__ = ["ResponsesAnswer"]
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_PARTS = {
+    BlockKind.TEXT: ("output_text", "text"),
+    BlockKind.REFUSAL: ("refusal", "refusal"),
+    BlockKind.REASONING: ("reasoning_text", "text"),
+}
+"""The type of a block's part, and the field of its text."""
+_PREFIXES = {BlockKind.CALL: "fc", BlockKind.REASONING: "rs"}
+
+
+class ResponsesAnswer:
+    """Translates one answer, whole or event by event."""
+
+    def __init__(self, request: ResponsesRequest, tokens_in: int) -> None:
+        """`tokens_in`: an estimate of the prompt's tokens, should the server not count them."""
+        self._request = request
+        self._chat = ChatBlocks(tokens_in)
+        self._begun = False
+        self._sequence = 0
+
+    def whole(self, body: bytes) -> bytes:
+        """The whole answer as a response."""
+        self._chat.read_whole(body)
+        return msgspec.json.encode(self._response(self._status()))
+
+    def events(self, events: bytes) -> bytes:
+        """The next events, as those of a response."""
+        return b"".join(self._step(step) for step in self._chat.feed(events))
+
+    def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
+        """An error's status and body, with the names of the request's fields."""
+        error = read_error(body)
+        if error is None or error.param not in self._request.names:
+            return status, body
+        assert error.param is not None
+        name = self._request.names[error.param]
+        error.message = f"{name}: {error.message.removeprefix(f'{error.param}: ')}"
+        error.param = name
+        return status, msgspec.json.encode({"error": error})
+
+    def _step(self, step: Step) -> bytes:
+        out = b"" if self._begun else self._start()
+        block = step.block
+        if step.kind is StepKind.WAITED:
+            return out + b": waiting\n\n"
+        if step.kind is StepKind.FAILED:
+            failed = {**self._response("failed"), "error": _failure(self._chat.error or Error())}
+            return out + self._event("response.failed", response=failed) + DONE
+        if step.kind is StepKind.ENDED:
+            status = self._status()
+            return out + self._event(f"response.{status}", response=self._response(status)) + DONE
+        assert block is not None
+        if step.kind is StepKind.OPENED:
+            return out + self._opened(block)
+        if step.kind is StepKind.ADDED:
+            return out + self._added(block, step.text)
+        return out + self._closed(block)
+
+    def _start(self) -> bytes:
+        self._begun = True
+        response = self._response("in_progress")
+        created = self._event("response.created", response=response)
+        return created + self._event("response.in_progress", response=response)
+
+    def _opened(self, block: Block) -> bytes:
+        item = self._item(block, "in_progress", empty=True)
+        out = self._event("response.output_item.added", output_index=block.number, item=item)
+        if block.kind is not BlockKind.CALL:
+            place = self._place(block)
+            out += self._event("response.content_part.added", **place, part=_part(block, ""))
+        return out
+
+    def _added(self, block: Block, text: str) -> bytes:
+        place = self._place(block)
+        if block.kind is BlockKind.CALL:
+            return self._event("response.function_call_arguments.delta", **place, delta=text)
+        more: dict[str, Any] = {"logprobs": []} if block.kind is BlockKind.TEXT else {}
+        return self._event(f"response.{_PARTS[block.kind][0]}.delta", **place, delta=text, **more)
+
+    def _closed(self, block: Block) -> bytes:
+        place, text = self._place(block), block.text
+        if block.kind is BlockKind.CALL:
+            named = {"arguments": text, "name": block.name}
+            out = self._event("response.function_call_arguments.done", **place, **named)
+        else:
+            kind, field = _PARTS[block.kind]
+            more: dict[str, Any] = {"logprobs": []} if block.kind is BlockKind.TEXT else {}
+            out = self._event(f"response.{kind}.done", **place, **{field: text}, **more)
+            part = _part(block, text)
+            out += self._event("response.content_part.done", **place, part=part)
+        item = self._item(block, "completed")
+        return out + self._event("response.output_item.done", output_index=block.number, item=item)
+
+    def _event(self, kind: str, **said: Any) -> bytes:
+        event = {"type": kind, "sequence_number": self._sequence, **said}
+        self._sequence += 1
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
+
+    def _place(self, block: Block) -> dict[str, Any]:
+        place = {"item_id": self._item_id(block), "output_index": block.number}
+        return place if block.kind is BlockKind.CALL else {**place, "content_index": 0}
+
+    def _item_id(self, block: Block) -> str:
+        return f"{_PREFIXES.get(block.kind, 'msg')}_{self._chat.id}_{block.number}"
+
+    def _status(self) -> str:
+        return "incomplete" if self._chat.finish_reason in _INCOMPLETE else "completed"
+
+    def _item(self, block: Block, status: str, *, empty: bool = False) -> dict[str, Any]:
+        text = "" if empty else block.text
+        head: dict[str, Any] = {"id": self._item_id(block), "status": status}
+        if block.kind is BlockKind.CALL:
+            called = {"call_id": block.id, "name": block.name, "arguments": text}
+            return {"type": "function_call", **head, **called}
+        content = [] if empty else [_part(block, text)]
+        if block.kind is BlockKind.REASONING:
+            return {"type": "reasoning", **head, "summary": [], "content": content}
+        return {"type": "message", **head, "role": "assistant", "content": content}
+
+    def _response(self, status: str) -> dict[str, Any]:
+        chat, ended = self._chat, status in ("completed", "incomplete")
+        reason = _INCOMPLETE.get(chat.finish_reason) if status == "incomplete" else None
+        output = [self._item(block, "completed") for block in chat.blocks] if ended else []
+        return {
+            "id": f"resp_{chat.id}",
+            "object": "response",
+            "created_at": chat.created_s,
+            "completed_at": chat.created_s if status == "completed" else None,
+            "status": status,
+            "error": None,
+            "incomplete_details": None if reason is None else {"reason": reason},
+            "model": chat.model,
+            "output": output,
+            "usage": self._usage() if ended else None,
+            **self._request.said,
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        counts = self._chat.counts
+        return {
+            "input_tokens": counts.tokens_in,
+            "input_tokens_details": {"cached_tokens": counts.cached_in},
+            "output_tokens": counts.tokens_out,
+            "output_tokens_details": {"reasoning_tokens": counts.reasoning_out},
+            "total_tokens": counts.tokens_in + counts.tokens_out,
+        }
+
+
+def _part(block: Block, text: str) -> dict[str, Any]:
+    kind, field = _PARTS[block.kind]
+    part: dict[str, Any] = {"type": kind, field: text}
+    return {**part, "annotations": [], "logprobs": []} if block.kind is BlockKind.TEXT else part
+
+
+def _failure(error: Error) -> dict[str, Any]:
+    return {"code": str(error.code or "server_error"), "message": error.message}

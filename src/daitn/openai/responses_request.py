@@ -1,0 +1,308 @@
+"""Requests of OpenAI's Responses API, as requests for a chat.
+
+What a chat cannot say is refused by name. Fields that this module does not know go on to the model
+as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
+from daitn.openai.requests import NOTHING, raw_fields
+
+__all__ = ["ResponsesRequest", "read_responses"]
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+
+
+class _Part(msgspec.Struct):
+    """A part of a message or of a tool's output."""
+
+    type: Literal["input_text", "output_text", "refusal", "input_image", "input_file", "text"]
+    text: str = ""
+    refusal: str = ""
+    image_url: str | None = None
+    detail: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class _Item(msgspec.Struct):
+    """An item of `input`; which fields count depends on its type."""
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    role: Literal["user", "assistant", "system", "developer"] = "user"
+    content: str | list[_Part] | None = None
+    call_id: str = ""
+    name: str = ""
+    arguments: str = "{}"
+    output: str | list[_Part] = ""
+
+
+class _Tool(msgspec.Struct):
+    type: str
+    name: str = ""
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Choice(msgspec.Struct):
+    type: Literal["function"]
+    name: str
+
+
+class _Format(msgspec.Struct, frozen=True):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str = "output"
+    schema: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class _Text(msgspec.Struct):
+    format: _Format = _Format()
+    verbosity: str | None = None
+
+
+class _Reasoning(msgspec.Struct):
+    effort: str | None = None
+    summary: str | None = None
+
+
+class _Request(msgspec.Struct):
+    model: str
+    input: str | list[_Item]
+    instructions: str | None = None
+    max_output_tokens: _Count | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | _Choice | None = None
+    parallel_tool_calls: bool | None = None
+    text: _Text | None = None
+    reasoning: _Reasoning | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    store: bool | None = None
+    include: msgspec.Raw = NOTHING
+    metadata: dict[str, str] | None = None
+    service_tier: msgspec.Raw = NOTHING
+    stream_options: msgspec.Raw = NOTHING
+    background: bool | None = None
+    previous_response_id: str | None = None
+    conversation: msgspec.Raw = NOTHING
+    prompt: msgspec.Raw = NOTHING
+    max_tool_calls: int | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Request)
+_PASSED = ("temperature", "top_p", "parallel_tool_calls")
+_NOT_HERE = ("background", "conversation", "max_tool_calls", "previous_response_id", "prompt")
+"""Fields for which somebody would have to keep something, or run tools."""
+_NOT_GIVEN = (b"null", b"false")
+
+
+class ResponsesRequest(msgspec.Struct, frozen=True):
+    """A request, as one for a chat."""
+
+    body: bytes
+    names: dict[str, str]
+    """Fields of the chat, under the names that the request has for them."""
+    said: dict[str, Any]
+    """Fields of the request that its answer repeats."""
+
+
+def read_responses(body: bytes) -> ResponsesRequest:
+    """Translate a request. Raises `ApiError` (400) with the field at fault."""
+    try:
+        request = _DECODER.decode(body)
+    except DECODE_ERRORS as error:
+        raise from_decode_error(error) from None
+    raw = raw_fields(body)
+    for name in _NOT_HERE:
+        if bytes(raw.get(name, NOTHING)) not in _NOT_GIVEN:
+            fix = "send the whole conversation as `input`" if name.endswith("_id") else ""
+            raise bad_request("this network keeps no responses", name, fix=fix or "leave it out")
+    if request.truncation == "auto":
+        raise bad_request("prompts are never cut", "truncation", fix="leave it out")
+    rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}
+    rest |= {name: raw[name] for name in _PASSED if name in raw}
+    chat: dict[str, Any] = {**rest, "model": request.model, "messages": _messages(request)}
+    names = {"messages": "input"}
+
+    def put(field: str, value: Any, of: str) -> None:
+        if value is not None:
+            chat[field] = value
+            names[field] = of
+
+    put("max_tokens", request.max_output_tokens, "max_output_tokens")
+    put("tools", _tools(request.tools), "tools")
+    choice: Any = request.tool_choice
+    if isinstance(choice, _Choice):
+        choice = {"type": "function", "function": {"name": choice.name}}
+    put("tool_choice", choice, "tool_choice")
+    reasoning, text = request.reasoning or _Reasoning(), request.text or _Text()
+    put("reasoning_effort", reasoning.effort, "reasoning.effort")
+    put("verbosity", text.verbosity, "text.verbosity")
+    put("response_format", _response_format(text.format), "text.format")
+    if request.stream:
+        chat["stream"] = True
+        chat["stream_options"] = {"include_usage": True}
+    return ResponsesRequest(msgspec.json.encode(chat), names, _repeated(request, raw))
+
+
+def _repeated(request: _Request, raw: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    tools = [
+        {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "strict": bool(tool.strict),
+        }
+        for tool in request.tools or ()
+    ]
+    text = request.text or _Text()
+    form: dict[str, Any] = {"type": text.format.type}
+    if text.format.type == "json_schema":
+        form |= {"name": text.format.name, "schema": text.format.schema, "description": None}
+        form["strict"] = bool(text.format.strict)
+    reasoning = request.reasoning or _Reasoning()
+    return {
+        "background": False,
+        "frequency_penalty": raw.get("frequency_penalty", 0.0),
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": None,
+        "metadata": request.metadata or {},
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "presence_penalty": raw.get("presence_penalty", 0.0),
+        "previous_response_id": None,
+        "prompt_cache_key": raw.get("prompt_cache_key"),
+        "reasoning": {"effort": reasoning.effort, "summary": None},
+        "safety_identifier": raw.get("safety_identifier"),
+        "service_tier": "default",
+        "store": False,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "text": {"format": form},
+        "tool_choice": request.tool_choice or "auto",
+        "tools": tools,
+        "top_logprobs": raw.get("top_logprobs", 0),
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "truncation": "disabled",
+        "user": raw.get("user"),
+    }
+
+
+def _response_format(form: _Format) -> dict[str, Any] | None:
+    if form.type == "text":
+        return None
+    if form.type == "json_object":
+        return {"type": "json_object"}
+    schema: dict[str, Any] = {"name": form.name, "schema": form.schema}
+    if form.strict is not None:
+        schema["strict"] = form.strict
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
+    functions = []
+    for position, tool in enumerate(tools or ()):
+        if tool.type != "function":
+            what = f"this network has no {tool.type[:100]}; only functions of the client"
+            raise bad_request(what, f"tools[{position}].type")
+        function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters or {}}
+        if tool.description is not None:
+            function["description"] = tool.description
+        if tool.strict is not None:
+            function["strict"] = tool.strict
+        functions.append({"type": "function", "function": function})
+    return functions or None
+
+
+def _messages(request: _Request) -> list[dict[str, Any]]:
+    messages = list[dict[str, Any]]()
+    if request.instructions:
+        messages.append({"role": "system", "content": request.instructions})
+    if isinstance(request.input, str):
+        return [*messages, {"role": "user", "content": request.input}]
+    if not request.input:
+        raise bad_request("is missing", "input")
+    placed = [(f"input[{at}]", item) for at, item in enumerate(request.input)]
+    seen = [(place, item) for place, item in placed if item.type != "reasoning"]
+    # A message of the assistant and the calls after it are one message of a chat.
+    for said, grouped in groupby(seen, lambda one: _by_assistant(one[1])):
+        items = list(grouped)
+        messages += [_assistant(items)] if said else _others(items)
+    return messages
+
+
+def _by_assistant(item: _Item) -> bool:
+    return item.type == "function_call" or (item.type == "message" and item.role == "assistant")
+
+
+def _assistant(placed: list[tuple[str, _Item]]) -> dict[str, Any]:
+    calls = [
+        {
+            "id": item.call_id,
+            "type": "function",
+            "function": {"name": item.name, "arguments": item.arguments},
+        }
+        for _, item in placed
+        if item.type == "function_call"
+    ]
+    texts = [
+        part["text"]
+        for place, item in placed
+        if item.type == "message"
+        for part in _parts(f"{place}.content", item.content)
+        if part["type"] == "text"
+    ]
+    message: dict[str, Any] = {"role": "assistant", "content": "\n".join(texts)}
+    if calls:
+        message["content"] = message["content"] or None
+        message["tool_calls"] = calls
+    return message
+
+
+def _others(items: list[tuple[str, _Item]]) -> Iterator[dict[str, Any]]:
+    for place, item in items:
+        if item.type == "function_call_output":
+            parts = _parts(f"{place}.output", item.output)
+            text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+            yield {"role": "tool", "tool_call_id": item.call_id, "content": text}
+            if others := [part for part in parts if part["type"] != "text"]:
+                yield {"role": "user", "content": others}
+            continue
+        content: Any = item.content
+        if not isinstance(content, str):
+            content = _parts(f"{place}.content", content)
+        role = "system" if item.role == "developer" else item.role
+        yield {"role": role, "content": content}
+
+
+def _parts(place: str, content: str | list[_Part] | None) -> list[dict[str, Any]]:
+    """Content as parts of a chat's message."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    parts = list[dict[str, Any]]()
+    for position, part in enumerate(content or ()):
+        if part.type == "input_image":
+            if part.image_url is None:
+                raise bad_request("this network keeps no files", f"{place}[{position}].file_id")
+            url = {"url": part.image_url}
+            image = url if part.detail is None else {**url, "detail": part.detail}
+            parts.append({"type": "image_url", "image_url": image})
+        elif part.type == "input_file":
+            if part.file_data is None:
+                raise bad_request("send it as `file_data`", f"{place}[{position}]")
+            file = {"filename": part.filename or "document", "file_data": part.file_data}
+            parts.append({"type": "file", "file": file})
+        else:
+            parts.append({"type": "text", "text": part.text or part.refusal})
+    return parts
