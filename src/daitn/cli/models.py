@@ -197,7 +197,7 @@ async def export_model(
     trained = msgspec.structs.replace(trained, lineage=lineage)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        store = DiskBlobStore(Path(scratch))
+        store = DiskBlobStore(Path(scratch) / "store")
         transport = ChunkTransport(session.fabric, SiteId("owner"), store)
         try:
             await transport.fetch(model, lambda done, total: None)
