@@ -157,6 +157,20 @@ def test_an_overdue_query_is_sent_again_to_another() -> None:
     assert answers(network) == {1: "d"}
 
 
+def test_an_overdue_query_that_nobody_else_can_serve_is_waited_for() -> None:
+    """As where a site is about to stop: it offers nothing, and answers what it has."""
+    network = built([("a", "b"), ("b", "c")], {"c": able()})
+    network.stations["c"].serve_s = lambda packet: 30.0
+    network.send("a", query(1))
+    network.run(0.5)
+    network.offer("c", ())
+    network.run(20.0)
+    assert answers(network) == {}
+    network.run(20.0)
+    assert answers(network) == {1: "c"}
+    assert len(network.delivered) == 1
+
+
 def test_a_site_that_cannot_do_what_it_offers_is_passed_over() -> None:
     network = built([("a", "b"), ("b", "c"), ("b", "d")], {"c": able(0.9), "d": able(0.8)})
     break_site(network, "c")

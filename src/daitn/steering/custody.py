@@ -284,15 +284,23 @@ class Custody:
 
     def _retry(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
         """Send an object again from where it set out. An overdue one avoids the sites to which it
-        went before, if another can serve it; a refused one may go there again."""
+        went before, if another can serve it; a refused one may go there again.
+
+        If nobody offers to serve an overdue one any more, it is waited for: a site that is about to
+        stop offers nothing, and answers what it has.
+        """
         attempt = entry.packet.attempt + 1
         fresh = msgspec.structs.replace(entry.first, attempt=attempt)
         if entry.phase is Phase.UNDER_WAY:
+            taken = self._taken(key)
+            ranking = self.rankings.ranking(fresh.intent, now_s)
+            if ranking.choose(0, fresh.visited, True, taken) is None:
+                self.pending.wake(key, entry, overdue_s(entry, self.settings, now_s))
+                return
             self.statistics.answered(entry.via, entry.origin, key, entry.expected_s, now_s)
             used = {step.choice.site for step in entry.steps if step.choice is not None}
             other = avoiding(fresh, used - {self.site}, now_s)
-            ranking = self.rankings.ranking(fresh.intent, now_s)
-            if ranking.choose(0, other.visited, True, self._taken(key)) is not None:
+            if ranking.choose(0, other.visited, True, taken) is not None:
                 fresh = other
         self.pending.pass_on(entry, fresh)
         entry.failed_here = False
