@@ -249,9 +249,9 @@ def test_a_classifier_is_asked_without_pytorch(
     usage = Classifier().export_model(parts, config, Form.PARTS, parts).usage
     assert "predict.py" in usage
     records: list[dict[str, float | None]] = [
-        {"x": 1.0, "größe_é": 3.0},
+        {"x": 1.0, "größe_é": 3.0, "empty": None},
         {"x": 6.0, "größe_é": None, "empty": 5.0},
-        {"x": 1e9},
+        {"x": 1e9, "größe_é": None, "empty": None},
     ]
     program = (
         "import json, sys; from predict import Model\n"
@@ -272,6 +272,18 @@ def test_a_classifier_is_asked_without_pytorch(
             float(torch.tensor(piece.logprob).exp()), abs=1e-4
         )
         assert sum(likely.values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_its_program_refuses_a_record_without_all_columns_too(
+    table: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    parts, config = table
+    Classifier().export_model(parts, config, Form.PARTS, parts)
+    (tmp_path / "short.csv").write_text("x,empty\n1,\n")
+    command = [sys.executable, str(parts / "predict.py"), str(tmp_path / "short.csv")]
+    said = subprocess.run(command, capture_output=True, text=True, env={})
+    assert said.returncode
+    assert "lacks the column größe_é" in said.stderr
 
 
 def test_its_program_reads_a_file(table: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
