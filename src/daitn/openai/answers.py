@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from daitn.objects.deployments import Api
-from daitn.openai.errors import DECODE_ERRORS, Error, error_of
+from daitn.openai.errors import DECODE_ERRORS, HALF_PAIR, Error, error_of
 from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import BOM, DONE, as_event
 from daitn.openai.requests import rewritten
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 _NOTHING: Final = msgspec.Raw(b"null")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _LIST = re.compile(rb"\s*\[\s*[^\]\s]")
 """A JSON list with something in it."""
 _EMPTY = "its answer is empty"
@@ -92,7 +91,7 @@ def _read(data: bytes) -> tuple[_Piece, bytes] | None:
         pass
     try:
         plain = json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
-        mended = _HALF_PAIR.sub("\ufffd", json.dumps(plain, ensure_ascii=False)).encode()
+        mended = HALF_PAIR.sub("\ufffd", json.dumps(plain, ensure_ascii=False)).encode()
         return _PIECE.decode(mended), mended
     except (*DECODE_ERRORS, ValueError):
         return None

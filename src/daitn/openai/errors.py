@@ -18,6 +18,7 @@ from daitn.openai.http import BOM, JSON
 
 __all__ = [
     "DECODE_ERRORS",
+    "HALF_PAIR",
     "ApiError",
     "Error",
     "bad_request",
@@ -31,8 +32,8 @@ __all__ = [
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What decoding untrusted JSON may raise."""
 
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which is no character, though JSON can say it."""
 
 
 class Error(msgspec.Struct):
@@ -222,12 +223,12 @@ def _half_pair(value: object) -> str | None:
     todo = [("", value)]
     while todo:
         path, value = todo.pop()
-        if isinstance(value, str) and _SURROGATE.search(value):
+        if isinstance(value, str) and HALF_PAIR.search(value):
             return path
         if isinstance(value, list):
             todo += [(f"{path}[{at}]", entry) for at, entry in reversed([*enumerate(value)])]
         elif isinstance(value, dict):
-            if any(_SURROGATE.search(name) for name in value):
+            if any(HALF_PAIR.search(name) for name in value):
                 return path
             todo += [(f"{path}.{name}", entry) for name, entry in reversed(value.items())]
     return None

@@ -23,10 +23,10 @@ from daitn.openai.chat_parts import (
     text_part,
     texts_of,
 )
-from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
-from daitn.openai.requests import NOTHING, raw_fields
+from daitn.openai.errors import bad_request
+from daitn.openai.requests import NOTHING, raw_fields, reader
 
-__all__ = ["AsChat", "as_chat"]
+__all__ = ["MessagesRequest", "read_messages"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Schema = dict[str, Any]
@@ -176,7 +176,7 @@ class _Request(msgspec.Struct):
     service_tier: msgspec.Raw = NOTHING
 
 
-_DECODER = msgspec.json.Decoder(_Request)
+_read = reader(_Request)
 _NOT_HERE = ("container", "fallbacks", "inference_geo", "mcp_servers", "n")
 """Fields that no chat has, or that would change what an answer is."""
 _FORGETS_THOUGHTS = "clear_thinking"
@@ -186,7 +186,7 @@ _EFFORTS = ((10_000, "high"), (5_000, "medium"), (0, "low"))
 budget."""
 
 
-class AsChat(msgspec.Struct, frozen=True):
+class MessagesRequest(msgspec.Struct, frozen=True):
     """A request, as one for a chat."""
 
     body: bytes
@@ -196,13 +196,10 @@ class AsChat(msgspec.Struct, frozen=True):
     """Whether the answer is to say what the model thought."""
 
 
-def as_chat(body: bytes, *, counting: bool = False) -> AsChat:
+def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
     """Translate a request. `counting`: it asks for the number of its tokens only. Raises `ApiError`
     (400) with the field at fault."""
-    try:
-        request = _DECODER.decode(body)
-    except DECODE_ERRORS as error:
-        raise from_decode_error(error) from None
+    request = _read(body)
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in (b"null", b"[]"):
@@ -239,7 +236,7 @@ def as_chat(body: bytes, *, counting: bool = False) -> AsChat:
         chat["stream"] = True
         chat["stream_options"] = {"include_usage": True}
     shown = thinking.type != "disabled" and thinking.display != "omitted"
-    return AsChat(msgspec.json.encode(chat), names, shown)
+    return MessagesRequest(msgspec.json.encode(chat), names, shown)
 
 
 def _check_edits(management: _ContextManagement | None) -> None:

@@ -23,8 +23,8 @@ from daitn.openai.chat_parts import (
     text_part,
     texts_of,
 )
-from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
-from daitn.openai.requests import NOTHING, raw_fields
+from daitn.openai.errors import bad_request
+from daitn.openai.requests import NOTHING, raw_fields, reader
 
 __all__ = ["ResponsesRequest", "read_responses"]
 
@@ -111,7 +111,7 @@ class _Request(msgspec.Struct):
     max_tool_calls: int | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Request)
+_read = reader(_Request)
 _PASSED = ("temperature", "top_p", "parallel_tool_calls")
 _NOT_HERE = ("background", "conversation", "max_tool_calls", "previous_response_id", "prompt")
 """Fields for which somebody would have to keep something, or run tools."""
@@ -130,10 +130,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
 
 def read_responses(body: bytes) -> ResponsesRequest:
     """Translate a request. Raises `ApiError` (400) with the field at fault."""
-    try:
-        request = _DECODER.decode(body)
-    except DECODE_ERRORS as error:
-        raise from_decode_error(error) from None
+    request = _read(body)
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in _NOT_GIVEN:
