@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from daitn.objects.deployments import Api
-from daitn.openai.errors import DECODE_ERRORS, HALF_PAIR, Error, error_of
+from daitn.openai.errors import DECODE_ERRORS, HALF_PAIR, Error, ErrorFields, error_of
 from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import BOM, DONE, as_event
 from daitn.openai.requests import rewritten
@@ -51,22 +51,15 @@ class AnswerFailed(AnswerBroken):
         self.error = error
 
 
-class _Piece(msgspec.Struct):
-    """An event of a stream, or a whole answer: the fields that are read. Any of them may be
-    anything."""
+class _Piece(ErrorFields):
+    """An event of a stream, or a whole answer: the fields that are read."""
 
     model: msgspec.Raw = _NOTHING
-    error: Any = None
     choices: Any = None
     data: msgspec.Raw = _NOTHING
     """Of embeddings: millions of numbers."""
     sealed: Any = None
     usage: msgspec.Raw = _NOTHING
-    type: Any = None
-    object: Any = None
-    message: Any = None
-    code: Any = None
-    param: Any = None
 
     @property
     def objects(self) -> list[dict[str, Any]]:
@@ -105,12 +98,8 @@ def _finite(number: str) -> float | None:
 def _failure(name: bytes, piece: _Piece) -> Error | None:
     """The error in an event or a whole answer, in any of the forms in use; none if there is
     none."""
-    if piece.error:
-        return error_of(piece.error)
-    if name == b"error" or _FAILED in (piece.type, piece.object):
-        return error_of(
-            {"message": piece.message, "type": piece.type, "code": piece.code, "param": piece.param}
-        )
+    if (error := piece.said(named=name == b"error")) is not None:
+        return error
     for choice in piece.objects:
         if choice.get("error"):
             return error_of(choice["error"])
