@@ -11,16 +11,17 @@ import yaml
 from typer.testing import CliRunner
 
 from daitn.cli.app import app
-from tests.scenes.pretrained import WIDTH, write_llama
+from tests.scenes.tiny_llama import WIDTH, write_folder
 
-PARTS = {"base.safetensors", "base_config.json", "tokenizer.json"}
+PARTS = {"base.safetensors", "base_config.json", "chat.json", "tokenizer.json"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama as a hub's cache has it: links to files that lie elsewhere."""
     root = tmp_path_factory.mktemp("hub")
-    blobs, snapshot = write_llama(root / "blobs"), root / "snapshot"
+    blobs, snapshot = root / "blobs", root / "snapshot"
+    write_folder(blobs)
     snapshot.mkdir()
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(path)

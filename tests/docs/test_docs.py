@@ -23,7 +23,7 @@ from scripts.reference import commands as reference_commands
 from tests.docs import aats_picture
 from tests.docs.pages import DOCS, Block, blocks, pages, script
 from tests.scenes.ports import free_port
-from tests.scenes.pretrained import write_llama
+from tests.scenes.tiny_llama import write_folder
 
 WALK = (
     "tutorial/first-training.md",
@@ -149,7 +149,7 @@ def test_every_command_of_the_readme_exists() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
-    write_llama(tmp_path / "the-model-folder")
+    write_folder(tmp_path / "the-model-folder")
     told = _walk(WALK, tmp_path)
     assert "metals-1  reached" in told
     assert "nearest-1  reached" in told

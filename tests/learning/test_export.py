@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scenes.tiny_llama import BEGIN, CHAT_TEMPLATE, END, SPECIAL, write_folder
 
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.causal_lm import CausalLm
@@ -186,6 +187,43 @@ def test_half_precision_stays(tmp_path: Path) -> None:
     assert {w.dtype for w in adapters.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("form", [Form.MERGED, Form.PEFT, Form.GGUF])
+def test_it_is_spoken_to_as_before(tmp_path: Path, form: Form) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    from daitn.learning.causal_lm.pretrained import import_pretrained
+
+    folder, parts, out = (tmp_path / name for name in ("folder", "parts", "out"))
+    write_folder(folder)
+    templates = {"default": "{{ bos_token }}{{ messages[0].content }}", "tool_use": CHAT_TEMPLATE}
+    tokenize: Any = AutoTokenizer.from_pretrained
+    theirs = tokenize(folder)
+    theirs.chat_template = templates
+    theirs.save_pretrained(folder)
+    ends = [END, SPECIAL.index("<|user|>")]
+    GenerationConfig(eos_token_id=ends).save_pretrained(folder)
+    parts.mkdir()
+    config = import_pretrained(folder, parts)
+    exported(parts, config, form, out)
+    if form is Form.GGUF:
+        from gguf import GGUFReader
+
+        fields = GGUFReader(out / "model.gguf").fields
+        said = {name.removeprefix("tokenizer."): f.contents() for name, f in fields.items()}
+        assert said["chat_template"] == templates["default"]
+        assert said["chat_template.tool_use"] == CHAT_TEMPLATE
+        assert said["ggml.bos_token_id"] == BEGIN
+        assert [said["ggml.eos_token_id"], said["ggml.eot_token_id"]] == ends
+        return
+    whole = out / "base" if form is Form.PEFT else out
+    ours = tokenize(whole)
+    assert ours.chat_template == templates
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert len(ours) == len(theirs)
+    told: Any = GenerationConfig.from_pretrained(whole)
+    assert told.eos_token_id == ends
+
+
 # --------------------------------------------------------------------------------- classifiers
 
 
@@ -211,9 +249,9 @@ def test_a_classifier_is_asked_without_pytorch(
     usage = Classifier().export_model(parts, config, Form.PARTS, parts).usage
     assert "predict.py" in usage
     records: list[dict[str, float | None]] = [
-        {"x": 1.0, "größe_é": 3.0},
+        {"x": 1.0, "größe_é": 3.0, "empty": None},
         {"x": 6.0, "größe_é": None, "empty": 5.0},
-        {"x": 1e9},
+        {"x": 1e9, "größe_é": None, "empty": None},
     ]
     program = (
         "import json, sys; from predict import Model\n"
@@ -234,6 +272,18 @@ def test_a_classifier_is_asked_without_pytorch(
             float(torch.tensor(piece.logprob).exp()), abs=1e-4
         )
         assert sum(likely.values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_its_program_refuses_a_record_without_all_columns_too(
+    table: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    parts, config = table
+    Classifier().export_model(parts, config, Form.PARTS, parts)
+    (tmp_path / "short.csv").write_text("x,empty\n1,\n")
+    command = [sys.executable, str(parts / "predict.py"), str(tmp_path / "short.csv")]
+    said = subprocess.run(command, capture_output=True, text=True, env={})
+    assert said.returncode
+    assert "lacks the column größe_é" in said.stderr
 
 
 def test_its_program_reads_a_file(table: tuple[Path, dict[str, object]], tmp_path: Path) -> None:

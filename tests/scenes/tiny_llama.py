@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHAT_TEMPLATE", "END", "write_folder"]
+__all__ = ["BEGIN", "CHAT_TEMPLATE", "END", "SPECIAL", "VOCABULARY", "WIDTH", "write_folder"]
 
-VOCABULARY = 400
+VOCABULARY, WIDTH = 400, 32
 SPECIAL = ["<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>", "<|tool|>"]
 BEGIN, END = 0, 1
 CHAT_TEMPLATE = (
@@ -62,8 +62,8 @@ def write_folder(
     shape: Any = AutoConfig.for_model(
         kind,
         vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
-import openai
 from daitn.objects.choices import LETTERS, as_question
 from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
 from tests.scenes.waiting import wait_until

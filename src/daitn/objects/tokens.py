@@ -18,6 +18,7 @@ __all__ = [
     "Rates",
     "added",
     "characters_of",
+    "expected_tokens",
     "learned_rates",
     "measured_rates",
     "most_tokens",
@@ -79,6 +80,11 @@ def added(one: Characters, other: Characters) -> Characters:
 def tokens_of(characters: Sequence[int], rates: Sequence[float] = USUAL_RATES) -> float:
     """Expected tokens."""
     return sum(count * rate for count, rate in zip(characters, rates, strict=True))
+
+
+def expected_tokens(text: str) -> int:
+    """Expected tokens of a text, with a usual tokenizer."""
+    return round(tokens_of(characters_of(text)))
 
 
 def most_tokens(characters: Characters) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from daitn.objects.deployments import Api
-from daitn.openai.errors import DECODE_ERRORS, Error, error_of
+from daitn.openai.errors import DECODE_ERRORS, HALF_PAIR, Error, ErrorFields, error_of
 from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import BOM, DONE, as_event
 from daitn.openai.requests import rewritten
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 _NOTHING: Final = msgspec.Raw(b"null")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _LIST = re.compile(rb"\s*\[\s*[^\]\s]")
 """A JSON list with something in it."""
 _EMPTY = "its answer is empty"
@@ -52,22 +51,15 @@ class AnswerFailed(AnswerBroken):
         self.error = error
 
 
-class _Piece(msgspec.Struct):
-    """An event of a stream, or a whole answer: the fields that are read. Any of them may be
-    anything."""
+class _Piece(ErrorFields):
+    """An event of a stream, or a whole answer: the fields that are read."""
 
     model: msgspec.Raw = _NOTHING
-    error: Any = None
     choices: Any = None
     data: msgspec.Raw = _NOTHING
     """Of embeddings: millions of numbers."""
     sealed: Any = None
     usage: msgspec.Raw = _NOTHING
-    type: Any = None
-    object: Any = None
-    message: Any = None
-    code: Any = None
-    param: Any = None
 
     @property
     def objects(self) -> list[dict[str, Any]]:
@@ -92,7 +84,7 @@ def _read(data: bytes) -> tuple[_Piece, bytes] | None:
         pass
     try:
         plain = json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
-        mended = _HALF_PAIR.sub("\ufffd", json.dumps(plain, ensure_ascii=False)).encode()
+        mended = HALF_PAIR.sub("\ufffd", json.dumps(plain, ensure_ascii=False)).encode()
         return _PIECE.decode(mended), mended
     except (*DECODE_ERRORS, ValueError):
         return None
@@ -106,12 +98,8 @@ def _finite(number: str) -> float | None:
 def _failure(name: bytes, piece: _Piece) -> Error | None:
     """The error in an event or a whole answer, in any of the forms in use; none if there is
     none."""
-    if piece.error:
-        return error_of(piece.error)
-    if name == b"error" or _FAILED in (piece.type, piece.object):
-        return error_of(
-            {"message": piece.message, "type": piece.type, "code": piece.code, "param": piece.param}
-        )
+    if (error := piece.said(named=name == b"error")) is not None:
+        return error
     for choice in piece.objects:
         if choice.get("error"):
             return error_of(choice["error"])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daitn.objects.tokens import characters_of, tokens_of
+from daitn.objects.tokens import expected_tokens
 from daitn.openai.errors import DECODE_ERRORS, Error, error_of
 from daitn.openai.events import EventCutter, read_event
 from daitn.openai.responses import usage_of
@@ -124,7 +124,7 @@ class ChatBlocks:
         if tokens_in is None:
             tokens_in = self._tokens_in
         if tokens_out is None:
-            tokens_out = sum(round(tokens_of(characters_of(block.text))) for block in self.blocks)
+            tokens_out = sum(expected_tokens(block.text) for block in self.blocks)
         cached = self._detail("prompt_tokens_details", "cached_tokens")
         reasoning = self._detail("completion_tokens_details", "reasoning_tokens")
         return TokenCounts(

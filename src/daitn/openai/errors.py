@@ -18,8 +18,10 @@ from daitn.openai.http import BOM, JSON
 
 __all__ = [
     "DECODE_ERRORS",
+    "HALF_PAIR",
     "ApiError",
     "Error",
+    "ErrorFields",
     "bad_request",
     "error_of",
     "from_daitn_error",
@@ -31,8 +33,8 @@ __all__ = [
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What decoding untrusted JSON may raise."""
 
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which is no character, though JSON can say it."""
 
 
 class Error(msgspec.Struct):
@@ -50,18 +52,31 @@ class _Body(msgspec.Struct):
     error: Error
 
 
-class _AnyBody(msgspec.Struct):
-    """An error body in one of the forms in use."""
+class ErrorFields(msgspec.Struct):
+    """Fields by which an answer may say an error, in the forms in use. Any may be anything."""
 
     error: Any = None
     object: Any = None
     type: Any = None
     message: Any = None
+    code: Any = None
+    param: Any = None
+
+    def said(self, *, named: bool = False) -> Error | None:
+        """The error; none if there is none. `named`: what is around the fields says that it is
+        one."""
+        if self.error:
+            return error_of(self.error)
+        if named or "error" in (self.object, self.type):
+            fields = {"message": self.message, "type": self.type}
+            return error_of({**fields, "code": self.code, "param": self.param})
+        return None
+
+
+class _AnyBody(ErrorFields):
     detail: Any = None
     """Of FastAPI."""
     choices: msgspec.Raw | None = None
-    code: Any = None
-    param: Any = None
 
 
 _ANY_BODY = msgspec.json.Decoder(_AnyBody)
@@ -74,15 +89,10 @@ def read_error(body: bytes) -> Error | None:
         told = _ANY_BODY.decode(body)
     except DECODE_ERRORS:
         return None
-    if told.error:
-        return error_of(told.error)
-    if told.detail and told.choices is None:
+    error = told.said()
+    if error is None and told.detail and told.choices is None:
         return error_of({"message": told.detail})
-    if "error" in (told.object, told.type):
-        return error_of(
-            {"message": told.message, "type": told.type, "code": told.code, "param": told.param}
-        )
-    return None
+    return error
 
 
 def error_of(told: Any) -> Error:
@@ -222,12 +232,12 @@ def _half_pair(value: object) -> str | None:
     todo = [("", value)]
     while todo:
         path, value = todo.pop()
-        if isinstance(value, str) and _SURROGATE.search(value):
+        if isinstance(value, str) and HALF_PAIR.search(value):
             return path
         if isinstance(value, list):
             todo += [(f"{path}[{at}]", entry) for at, entry in reversed([*enumerate(value)])]
         elif isinstance(value, dict):
-            if any(_SURROGATE.search(name) for name in value):
+            if any(HALF_PAIR.search(name) for name in value):
                 return path
             todo += [(f"{path}.{name}", entry) for name, entry in reversed(value.items())]
     return None

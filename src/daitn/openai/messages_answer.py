@@ -17,7 +17,7 @@ from daitn.openai.chat_blocks import (
 )
 from daitn.openai.codes import CODES
 from daitn.openai.errors import Error, read_error
-from daitn.openai.messages_request import AsChat
+from daitn.openai.messages_request import MessagesRequest
 
 __all__ = ["MessagesAnswer", "messages_error", "messages_models"]
 
@@ -53,7 +53,7 @@ _TOO_LONG = "prompt is too long"
 class MessagesAnswer:
     """Translates one answer, whole or event by event."""
 
-    def __init__(self, request: AsChat, tokens_in: int) -> None:
+    def __init__(self, request: MessagesRequest, tokens_in: int) -> None:
         """`tokens_in`: an estimate of the prompt's tokens, for the start of a stream."""
         self._request = request
         self._tokens_in = tokens_in

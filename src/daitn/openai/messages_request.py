@@ -12,10 +12,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
-from daitn.openai.requests import NOTHING, raw_fields
+from daitn.openai.chat_parts import (
+    assistant_message,
+    called,
+    file_part,
+    function_choice,
+    function_tool,
+    image_part,
+    schema_format,
+    text_part,
+    texts_of,
+)
+from daitn.openai.errors import bad_request
+from daitn.openai.requests import NOTHING, raw_fields, reader
 
-__all__ = ["AsChat", "as_chat"]
+__all__ = ["MessagesRequest", "read_messages"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Schema = dict[str, Any]
@@ -165,7 +176,7 @@ class _Request(msgspec.Struct):
     service_tier: msgspec.Raw = NOTHING
 
 
-_DECODER = msgspec.json.Decoder(_Request)
+_read = reader(_Request)
 _NOT_HERE = ("container", "fallbacks", "inference_geo", "mcp_servers", "n")
 """Fields that no chat has, or that would change what an answer is."""
 _FORGETS_THOUGHTS = "clear_thinking"
@@ -175,7 +186,7 @@ _EFFORTS = ((10_000, "high"), (5_000, "medium"), (0, "low"))
 budget."""
 
 
-class AsChat(msgspec.Struct, frozen=True):
+class MessagesRequest(msgspec.Struct, frozen=True):
     """A request, as one for a chat."""
 
     body: bytes
@@ -185,13 +196,10 @@ class AsChat(msgspec.Struct, frozen=True):
     """Whether the answer is to say what the model thought."""
 
 
-def as_chat(body: bytes, *, counting: bool = False) -> AsChat:
+def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
     """Translate a request. `counting`: it asks for the number of its tokens only. Raises `ApiError`
     (400) with the field at fault."""
-    try:
-        request = _DECODER.decode(body)
-    except DECODE_ERRORS as error:
-        raise from_decode_error(error) from None
+    request = _read(body)
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in (b"null", b"[]"):
@@ -218,7 +226,8 @@ def as_chat(body: bytes, *, counting: bool = False) -> AsChat:
     put("reasoning_effort", "xhigh" if config.effort == "max" else config.effort, "output_config")
     form = config.format or request.output_format
     where = "output_format" if config.format is None else "output_config.format"
-    put("response_format", None if form is None else _response_format(form), where)
+    # Anthropic holds every such answer to its schema.
+    put("response_format", form and schema_format("output", form.schema, True), where)
     if request.messages[-1].role == "assistant":
         # vLLM goes on with the message only if told; llama.cpp does so by itself.
         put("continue_final_message", True, "messages")
@@ -227,7 +236,7 @@ def as_chat(body: bytes, *, counting: bool = False) -> AsChat:
         chat["stream"] = True
         chat["stream_options"] = {"include_usage": True}
     shown = thinking.type != "disabled" and thinking.display != "omitted"
-    return AsChat(msgspec.json.encode(chat), names, shown)
+    return MessagesRequest(msgspec.json.encode(chat), names, shown)
 
 
 def _check_edits(management: _ContextManagement | None) -> None:
@@ -247,11 +256,6 @@ def _effort(thinking: _Thinking) -> str | None:
     return next(effort for least, effort in _EFFORTS if budget >= least)
 
 
-def _response_format(form: _Format) -> dict[str, Any]:
-    schema = {"name": "output", "schema": form.schema, "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
-
-
 def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
     functions = []
     for position, tool in enumerate(tools or ()):
@@ -260,12 +264,7 @@ def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
             raise bad_request(
                 f"this network has no {tool.type[:100]}; only tools of the client", field
             )
-        function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
-        if tool.description is not None:
-            function["description"] = tool.description
-        if tool.strict is not None:
-            function["strict"] = tool.strict
-        functions.append({"type": "function", "function": function})
+        functions.append(function_tool(tool.name, tool.input_schema, tool.description, tool.strict))
     return functions or None
 
 
@@ -274,7 +273,7 @@ def _put_choice(choice: _Choice | None, put: Any) -> None:
         return
     wanted: Any = {"any": "required"}.get(choice.type, choice.type)
     if choice.type == "tool":
-        wanted = {"type": "function", "function": {"name": choice.name}}
+        wanted = function_choice(choice.name)
     put("tool_choice", wanted, "tool_choice")
     if choice.disable_parallel_tool_use:
         put("parallel_tool_calls", False, "tool_choice.disable_parallel_tool_use")
@@ -330,7 +329,7 @@ def _result(place: str, block: _ToolResult) -> tuple[str, list[dict[str, Any]]]:
     content = block.content or ""
     read: list[_Readable] = [_Text(content)] if isinstance(content, str) else list(content)
     parts = [part for inner in read for part in _parts(f"{place}.content", inner)]
-    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    text = texts_of(parts)
     if block.is_error:
         text = f"Error: {text}"  # Tools of a chat cannot say it otherwise.
     return text, [part for part in parts if part["type"] != "text"]
@@ -352,41 +351,33 @@ def _assistant(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:
             texts.append(block.text)
         elif isinstance(block, _ToolUse):
             arguments = msgspec.json.encode(block.input).decode()
-            function = {"name": block.name, "arguments": arguments}
-            calls.append({"id": block.id, "type": "function", "function": function})
+            calls.append(called(block.id, block.name, arguments))
         elif not isinstance(block, _Thought | _RedactedThought):
             raise bad_request("is no block of an assistant", place)
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
-    if calls:
-        message["content"] = message["content"] or None
-        message["tool_calls"] = calls
-    return message
+    return assistant_message("".join(texts), calls)
 
 
 def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
     """A block as parts of a chat's message."""
     if isinstance(block, _Text):
-        return [{"type": "text", "text": block.text}]
+        return [text_part(block.text)]
     if isinstance(block, _Image):
         source = block.source
         url = source.url if isinstance(source, _Url) else _data_url(source)
-        return [{"type": "image_url", "image_url": {"url": url}}]
+        return [image_part(url)]
     if isinstance(block, _SearchResult):
         texts = [block.title, block.source, *(part.text for part in block.content)]
-        return [{"type": "text", "text": "\n".join(texts)}]
+        return [text_part("\n".join(texts))]
     if block.citations is not None and block.citations.enabled:
         raise bad_request("models of this network cite nothing", f"{place}.citations")
-    about = [
-        {"type": "text", "text": text} for text in (block.title, block.context) if text is not None
-    ]
+    about = [text_part(text) for text in (block.title, block.context) if text is not None]
     if isinstance(block.source, _PlainText):
-        return [*about, {"type": "text", "text": block.source.data}]
+        return [*about, text_part(block.source.data)]
     if isinstance(block.source, _Content):
         inner = block.source.content
         blocks = [_Text(inner)] if isinstance(inner, str) else inner
         return [*about, *(part for within in blocks for part in _parts(place, within))]
-    file = {"filename": block.title or "document", "file_data": _data_url(block.source)}
-    return [*about, {"type": "file", "file": file}]
+    return [*about, file_part(block.title, _data_url(block.source))]
 
 
 def _data_url(source: _Base64) -> str:

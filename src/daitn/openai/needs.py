@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ import msgspec
 
 from daitn.objects.abilities import Need
 from daitn.objects.deployments import Api
-from daitn.objects.tokens import Characters, added, characters_of, tokens_of
+from daitn.objects.tokens import USUAL_RATES, Characters, added, characters_of, tokens_of
 from daitn.openai.requests import NOTHING, Part, Prompt, Query
 
 __all__ = ["PromptLength", "is_record", "length_of", "needs_of"]
@@ -67,10 +68,9 @@ class PromptLength:
     apart: int
     """Tokens of what is no text."""
 
-    @property
-    def tokens(self) -> int:
-        """With a usual tokenizer."""
-        return round(tokens_of(self.characters)) + self.apart
+    def tokens(self, rates: Sequence[float] = USUAL_RATES) -> int:
+        """Expected tokens, with a tokenizer of these rates."""
+        return round(tokens_of(self.characters, rates)) + self.apart
 
 
 def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:

@@ -27,6 +27,7 @@ __all__ = [
     "read_generation",
     "read_model_fields",
     "read_query",
+    "reader",
     "rewritten",
 ]
 
@@ -171,7 +172,7 @@ class GenerationRequest(msgspec.Struct):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-def _reader(kind: type[T]) -> Callable[[bytes], T]:
+def reader(kind: type[T]) -> Callable[[bytes], T]:
     """A decoder that raises `ApiError` (400) that names the bad field."""
     decode = msgspec.json.Decoder(kind).decode
 
@@ -184,10 +185,10 @@ def _reader(kind: type[T]) -> Callable[[bytes], T]:
     return read
 
 
-read_model_fields = _reader(ModelFields)
-read_query = _reader(Query)
-read_generation = _reader(GenerationRequest)
-raw_fields = _reader(dict[str, msgspec.Raw])
+read_model_fields = reader(ModelFields)
+read_query = reader(Query)
+read_generation = reader(GenerationRequest)
+raw_fields = reader(dict[str, msgspec.Raw])
 """Fields of a request, as they arrived."""
 
 _ENCODER = msgspec.json.Encoder()

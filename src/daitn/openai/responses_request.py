@@ -12,8 +12,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
-from daitn.openai.requests import NOTHING, raw_fields
+from daitn.openai.chat_parts import (
+    assistant_message,
+    called,
+    file_part,
+    function_choice,
+    function_tool,
+    image_part,
+    schema_format,
+    text_part,
+    texts_of,
+)
+from daitn.openai.errors import bad_request
+from daitn.openai.requests import NOTHING, raw_fields, reader
 
 __all__ = ["ResponsesRequest", "read_responses"]
 
@@ -100,7 +111,7 @@ class _Request(msgspec.Struct):
     max_tool_calls: int | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Request)
+_read = reader(_Request)
 _PASSED = ("temperature", "top_p", "parallel_tool_calls")
 _NOT_HERE = ("background", "conversation", "max_tool_calls", "previous_response_id", "prompt")
 """Fields for which somebody would have to keep something, or run tools."""
@@ -119,10 +130,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
 
 def read_responses(body: bytes) -> ResponsesRequest:
     """Translate a request. Raises `ApiError` (400) with the field at fault."""
-    try:
-        request = _DECODER.decode(body)
-    except DECODE_ERRORS as error:
-        raise from_decode_error(error) from None
+    request = _read(body)
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in _NOT_GIVEN:
@@ -144,7 +152,7 @@ def read_responses(body: bytes) -> ResponsesRequest:
     put("tools", _tools(request.tools), "tools")
     choice: Any = request.tool_choice
     if isinstance(choice, _Choice):
-        choice = {"type": "function", "function": {"name": choice.name}}
+        choice = function_choice(choice.name)
     put("tool_choice", choice, "tool_choice")
     reasoning, text = request.reasoning or _Reasoning(), request.text or _Text()
     put("reasoning_effort", reasoning.effort, "reasoning.effort")
@@ -204,10 +212,7 @@ def _response_format(form: _Format) -> dict[str, Any] | None:
         return None
     if form.type == "json_object":
         return {"type": "json_object"}
-    schema: dict[str, Any] = {"name": form.name, "schema": form.schema}
-    if form.strict is not None:
-        schema["strict"] = form.strict
-    return {"type": "json_schema", "json_schema": schema}
+    return schema_format(form.name, form.schema, form.strict)
 
 
 def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
@@ -216,12 +221,9 @@ def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
         if tool.type != "function":
             what = f"this network has no {tool.type[:100]}; only functions of the client"
             raise bad_request(what, f"tools[{position}].type")
-        function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters or {}}
-        if tool.description is not None:
-            function["description"] = tool.description
-        if tool.strict is not None:
-            function["strict"] = tool.strict
-        functions.append({"type": "function", "function": function})
+        functions.append(
+            function_tool(tool.name, tool.parameters or {}, tool.description, tool.strict)
+        )
     return functions or None
 
 
@@ -248,34 +250,24 @@ def _by_assistant(item: _Item) -> bool:
 
 def _assistant(placed: list[tuple[str, _Item]]) -> dict[str, Any]:
     calls = [
-        {
-            "id": item.call_id,
-            "type": "function",
-            "function": {"name": item.name, "arguments": item.arguments},
-        }
+        called(item.call_id, item.name, item.arguments)
         for _, item in placed
         if item.type == "function_call"
     ]
-    texts = [
-        part["text"]
+    parts = [
+        part
         for place, item in placed
         if item.type == "message"
         for part in _parts(f"{place}.content", item.content)
-        if part["type"] == "text"
     ]
-    message: dict[str, Any] = {"role": "assistant", "content": "\n".join(texts)}
-    if calls:
-        message["content"] = message["content"] or None
-        message["tool_calls"] = calls
-    return message
+    return assistant_message(texts_of(parts), calls)
 
 
 def _others(items: list[tuple[str, _Item]]) -> Iterator[dict[str, Any]]:
     for place, item in items:
         if item.type == "function_call_output":
             parts = _parts(f"{place}.output", item.output)
-            text = "\n".join(part["text"] for part in parts if part["type"] == "text")
-            yield {"role": "tool", "tool_call_id": item.call_id, "content": text}
+            yield {"role": "tool", "tool_call_id": item.call_id, "content": texts_of(parts)}
             if others := [part for part in parts if part["type"] != "text"]:
                 yield {"role": "user", "content": others}
             continue
@@ -289,20 +281,17 @@ def _others(items: list[tuple[str, _Item]]) -> Iterator[dict[str, Any]]:
 def _parts(place: str, content: str | list[_Part] | None) -> list[dict[str, Any]]:
     """Content as parts of a chat's message."""
     if isinstance(content, str):
-        return [{"type": "text", "text": content}]
+        return [text_part(content)]
     parts = list[dict[str, Any]]()
     for position, part in enumerate(content or ()):
         if part.type == "input_image":
             if part.image_url is None:
                 raise bad_request("this network keeps no files", f"{place}[{position}].file_id")
-            url = {"url": part.image_url}
-            image = url if part.detail is None else {**url, "detail": part.detail}
-            parts.append({"type": "image_url", "image_url": image})
+            parts.append(image_part(part.image_url, part.detail))
         elif part.type == "input_file":
             if part.file_data is None:
                 raise bad_request("send it as `file_data`", f"{place}[{position}]")
-            file = {"filename": part.filename or "document", "file_data": part.file_data}
-            parts.append({"type": "file", "file": file})
+            parts.append(file_part(part.filename, part.file_data))
         else:
-            parts.append({"type": "text", "text": part.text or part.refusal})
+            parts.append(text_part(part.text or part.refusal))
     return parts

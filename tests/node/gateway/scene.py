@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import openai
+
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.node.config import GatewayConfig

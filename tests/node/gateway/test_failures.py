@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 import pytest_asyncio
 
-import openai
 from daitn.identity.passes import PassBook
 from daitn.node.forwarder.query_client import PacketQueryClient
 from daitn.node.gateway import upstream

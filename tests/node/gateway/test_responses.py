@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 import pytest_asyncio
 
-import openai
 from daitn.node.gateway import Gateway
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 import pytest_asyncio
 
-import openai
 from daitn.objects.identifiers import SiteId
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.gateway.scene import Network

@@ -16,8 +16,6 @@ from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
 __all__ = ["QueryContext", "QueryPlan", "QueryRefusal"]
 
-_NOBODY: NDArray[np.float64] = np.zeros(0)
-
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:

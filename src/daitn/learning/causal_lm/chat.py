@@ -45,6 +45,12 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens that end an answer."""
 
     @property
+    def templates(self) -> dict[str, str]:
+        """By the names that transformers gives them."""
+        both = {"default": self.template, "tool_use": self.tool_template}
+        return {name: template for name, template in both.items() if template is not None}
+
+    @property
     def knows_tools(self) -> bool:
         """Whether it tells the model of tools."""
         return "tools" in (self.tool_template or self.template or "")

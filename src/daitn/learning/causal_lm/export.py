@@ -11,8 +11,15 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import ArceeConfig, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    ArceeConfig,
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
 
+from daitn.learning.causal_lm.chat import Chat, read_chat
 from daitn.learning.causal_lm.models import Model, load_on
 from daitn.learning.causal_lm.pretrained import Adapted
 from daitn.learning.causal_lm.settings import CausalLmConfig
@@ -36,27 +43,28 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
             "a model made from scratch has no adapters", field="--format", fix="use --format hf"
         )
     loaded = load_on(_CPU, model, settings)
+    chat = read_chat(model, settings.vocabulary)
     network = loaded.network
     if not isinstance(network, Adapted):
         described, weights = _as_arcee(dict(network.trainable()), settings)
-        _write_folder(described, weights, loaded, out)
+        _write_folder(described, weights, loaded, chat, out)
         return folder_usage(settings)
     if form is Form.PEFT:
         (out / _BASE).mkdir()
-        _write_folder(*_frozen(network), loaded, out / _BASE)
+        _write_folder(*_frozen(network), loaded, chat, out / _BASE)
         _write_adapters(network, out)
         return peft_usage(settings)
     for layer in network.network.modules():
         if isinstance(layer, LoraLayer):
             layer.merge(safe_merge=True)
     if form is Form.GGUF:
-        _write_gguf(network, loaded, out / "model.gguf")
+        _write_gguf(network, loaded, chat, out / "model.gguf")
         return gguf_usage(settings)
-    _write_folder(*_frozen(network), loaded, out)
+    _write_folder(*_frozen(network), loaded, chat, out)
     return folder_usage(settings)
 
 
-def _write_gguf(adapted: Adapted, model: Model, path: Path) -> None:
+def _write_gguf(adapted: Adapted, model: Model, chat: Chat, path: Path) -> None:
     try:
         from daitn.learning.causal_lm.gguf_file import write_gguf
     except ModuleNotFoundError:
@@ -66,7 +74,7 @@ def _write_gguf(adapted: Adapted, model: Model, path: Path) -> None:
     described, weights = _frozen(adapted)
     if adapted.network.get_output_embeddings().weight is _read_embedding(adapted.network):
         weights = {name: w for name, w in weights.items() if not name.startswith("lm_head.")}
-    write_gguf(described, weights, model.tokenizer, path)
+    write_gguf(described, weights, model.tokenizer, chat, path)
 
 
 def _read_embedding(network: Any) -> Tensor:
@@ -145,8 +153,10 @@ def _as_arcee(
     return described, renamed
 
 
-def _write_folder(described: Any, weights: dict[str, Tensor], model: Model, out: Path) -> None:
-    """A folder as `save_pretrained` leaves it, with the tokenizer."""
+def _write_folder(
+    described: Any, weights: dict[str, Tensor], model: Model, chat: Chat, out: Path
+) -> None:
+    """A folder as `save_pretrained` leaves it, with tokenizer and chat template."""
     described = AutoConfig.for_model(**described.to_dict())
     with torch.device("meta"):
         network: Any = AutoModelForCausalLM.from_config(described)
@@ -167,11 +177,19 @@ def _write_folder(described: Any, weights: dict[str, Tensor], model: Model, out:
                 kept[first] = weight
     contiguous = {name: weight.contiguous() for name, weight in kept.items()}
     save_file(contiguous, out / "model.safetensors", metadata={"format": "pt"})
-    _write_tokenizer(model.tokenizer, end, out)
+    _write_tokenizer(model.tokenizer, end, chat, out)
+    if chat.ends:
+        GenerationConfig(eos_token_id=list(chat.ends)).save_pretrained(out)
 
 
-def _write_tokenizer(tokenizer: Tokenizer, end: int | None, out: Path) -> None:
-    written = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    if end is not None:
-        written.eos_token = tokenizer.id_to_token(end)
+def _write_tokenizer(tokenizer: Tokenizer, end: int | None, chat: Chat, out: Path) -> None:
+    ends = {} if end is None else {"eos_token": tokenizer.id_to_token(end)}
+    # One that the tokenizer does not have would be added to it, beyond the weights.
+    named = {
+        name: token
+        for name, token in chat.tokens.items()
+        if tokenizer.token_to_id(token) is not None
+    }
+    written = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends | named)
+    written.chat_template = chat.templates if chat.tool_template else chat.template
     written.save_pretrained(out)

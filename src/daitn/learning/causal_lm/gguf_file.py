@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from daitn.learning.causal_lm.chat import Chat
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["write_gguf"]
@@ -42,9 +43,9 @@ _SPLITS = {_WORDS % "{1,3}": "llama-bpe", _WORDS % "": "qwen2"}
 
 
 def write_gguf(
-    described: Any, weights: Mapping[str, Tensor], tokenizer: Tokenizer, path: Path
+    described: Any, weights: Mapping[str, Tensor], tokenizer: Tokenizer, chat: Chat, path: Path
 ) -> None:
-    """Write `weights`, as transformers names them, to `path`.
+    """Write `weights`, as transformers names them, and how the model is spoken to, to `path`.
 
     Raises `InvalidInput` for a model whose layout is not known here.
     """
@@ -58,6 +59,7 @@ def write_gguf(
     writer.add_file_type(file_type)
     _add_shape(writer, described)
     _add_tokenizer(writer, described, tokenizer, split)
+    _add_chat(writer, described, tokenizer, chat)
     if frequencies is not None:
         writer.add_tensor("rope_freqs.weight", frequencies)
     names = gguf.get_tensor_name_map(family, described.num_hidden_layers)
@@ -117,10 +119,29 @@ def _add_tokenizer(
     writer.add_token_types(types)
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
     writer.add_add_bos_token(False)  # It was trained without.
-    if isinstance(described.bos_token_id, int):
-        writer.add_bos_token_id(described.bos_token_id)
-    if isinstance(described.eos_token_id, int):
-        writer.add_eos_token_id(described.eos_token_id)
+
+
+def _add_chat(writer: gguf.GGUFWriter, described: Any, tokenizer: Tokenizer, chat: Chat) -> None:
+    first = _token(tokenizer, chat, "bos_token", described.bos_token_id)
+    if first is not None:
+        writer.add_bos_token_id(first)
+    last = _token(tokenizer, chat, "eos_token", described.eos_token_id)
+    if last is not None:
+        writer.add_eos_token_id(last)
+    for other in [end for end in chat.ends if end != last][:1]:  # The format has room for one.
+        writer.add_eot_token_id(other)
+    writer.add_chat_template(
+        [{"name": name, "template": text} for name, text in chat.templates.items()]
+    )
+
+
+def _token(tokenizer: Tokenizer, chat: Chat, name: str, described: object) -> int | None:
+    """As the tokenizer's files say, which go before the description."""
+    said = tokenizer.token_to_id(chat.tokens.get(name, ""))
+    if said is not None:
+        return int(said)
+    one = described[0] if isinstance(described, list) and described else described
+    return one if isinstance(one, int) else None
 
 
 def _split(tokenizer: Tokenizer) -> str:

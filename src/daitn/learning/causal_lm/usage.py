@@ -68,7 +68,9 @@ def _prompts(settings: CausalLmConfig) -> str:
     prompt = (
         r"\nQuestion: {question}\nAnswer: " if settings.base else "<question>{question}<answer>"
     )
+    template = " Its chat template, if it has one, is that of the imported model."
     return (
         f'It was taught to go on from `f"{prompt}"` with an answer; questions were cut after '
-        f"{settings.question_tokens} tokens and answers after {settings.answer_tokens}.\n"
+        f"{settings.question_tokens} tokens and answers after {settings.answer_tokens}."
+        f"{template if settings.base else ''}\n"
     )

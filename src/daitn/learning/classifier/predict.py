@@ -33,10 +33,12 @@ class Model:
     def probabilities(
         self, records: Iterable[Mapping[str, float | None]]
     ) -> list[dict[str, float]]:
-        """The probability of each class for each record; a column that is absent or null counts as
-        missing."""
+        """The probability of each class for each record; null is a missing number.
+
+        Raises `ValueError` for a record without all columns.
+        """
         columns, classes = self.config["columns"], self.config["classes"]
-        read = [[_number(record.get(column)) for column in columns] for record in records]
+        read = [[_number(_value(record, column)) for column in columns] for record in records]
         values = self._scaled(np.array(read, np.float32).reshape(-1, len(columns)))
         for layer in range(self.config["layers"]):
             if layer:
@@ -59,6 +61,12 @@ class Model:
         return clipped.astype(np.float32)
 
 
+def _value(record: Mapping[str, float | None], column: str) -> float | None:
+    if column not in record:
+        raise ValueError(f"a record lacks the column {column}")
+    return record[column]
+
+
 def _number(value: float | str | None) -> float:
     return math.nan if value is None or value == "" else float(value)
 
@@ -71,7 +79,7 @@ def main() -> None:
         records = list(csv.DictReader(file))
     model = Model(Path(__file__).parent)
     known = [
-        {column: _number(record.get(column)) for column in model.config["columns"]}
+        {column: _number(record[column]) for column in model.config["columns"] if column in record}
         for record in records
     ]
     for likely in model.probabilities(known):

@@ -54,7 +54,7 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
-from daitn.objects.tokens import USUAL_RATES, tokens_of
+from daitn.objects.tokens import USUAL_RATES
 from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
@@ -310,7 +310,7 @@ class Gateway:
         rates: Sequence[float] = USUAL_RATES
         if len(rows):
             rates = tuple(float(column[rows[0]]) for column in snapshot.columns.token_rates)
-        return round(tokens_of(length.characters, rates)) + length.apart
+        return length.tokens(rates)
 
     def _decide(self, query: RequestContext) -> None:
         seed = self._seed + self._query_count

@@ -14,7 +14,7 @@ from daitn.objects.deployments import Api
 from daitn.openai.errors import bad_request
 from daitn.openai.http import JSON
 from daitn.openai.messages_answer import MessagesAnswer, messages_error, messages_models
-from daitn.openai.messages_request import as_chat
+from daitn.openai.messages_request import read_messages
 
 __all__ = ["MESSAGES", "Messages", "is_messages", "messages_response"]
 
@@ -49,7 +49,7 @@ class Messages:
         version = request.headers.get(_VERSION_HEADER, OLDEST_VERSION)
         if not _DATE.fullmatch(version) or version < OLDEST_VERSION:
             raise bad_request(f"this gateway speaks {OLDEST_VERSION} and later", _VERSION_HEADER)
-        chat = as_chat(body, counting=path == _COUNT)
+        chat = read_messages(body, counting=path == _COUNT)
         parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
         tokens_in = self._count_tokens(caller, parsed)
         if path == _COUNT:

@@ -105,7 +105,7 @@ class ParsedRequest:
             model=name,
             site=self.site,
             topic=topic,
-            tokens_in=length.tokens,
+            tokens_in=length.tokens(),
             tokens_out=0 if self.api is Api.EMBEDDINGS else tokens_out,
             characters=length.characters,
             tokens_apart=length.apart,

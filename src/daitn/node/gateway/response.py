@@ -14,7 +14,7 @@ from daitn.node.gateway.observations import observed_stream, observed_whole
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream
 from daitn.node.http.api import error_response
-from daitn.objects.tokens import characters_of, tokens_of
+from daitn.objects.tokens import expected_tokens
 from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
@@ -197,7 +197,7 @@ def counted(query: RequestContext, usage: Usage | None, body: bytes) -> tuple[in
     if usage.completion_tokens is not None:
         return tokens_in, usage.completion_tokens
     text = text_of(body)
-    return tokens_in, round(tokens_of(characters_of(text))) if text else 0
+    return tokens_in, expected_tokens(text or "")
 
 
 def _known(count: int | None, estimate: int) -> int:

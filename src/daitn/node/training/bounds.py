@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-import psutil
-
+from daitn.learning import memory
 from daitn.learning.recipe import Footprint
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import InvalidInput, WorkFailed
@@ -37,7 +36,7 @@ class Capacity(NamedTuple):
     def of(cls, descriptor: NodeDescriptor, longest_s: float) -> Capacity:
         compute = descriptor.compute
         if compute is None:  # A verifier that does not train; its speed is unknown.
-            return cls(psutil.virtual_memory().total, math.inf, longest_s)
+            return cls(memory.total_bytes(), math.inf, longest_s)
         return cls(compute.memory_bytes, compute.speed_flops, longest_s)
 
     def check(self, needed: Footprint, model: ModelRef | None, examples: int) -> None:

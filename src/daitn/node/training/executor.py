@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,18 +26,13 @@ from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
 from daitn.node.training.begun import BegunVisit, BegunVisits, UnderWay, digest_of
 from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
+from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY, NodeDescriptor
-from daitn.objects.errors import (
-    Corrupt,
-    DaitnError,
-    InvalidInput,
-    NotFound,
-    WorkFailed,
-)
+from daitn.objects.errors import Corrupt, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
@@ -95,12 +89,7 @@ class Executor:
         self._key = key
         self._consultant = consultant
         self._admission = admission
-        self._datasets: tuple[DatasetConfig, ...] = ()
-        self._tests: tuple[TestSetConfig, ...] = ()
-        self._inspected: dict[_File, tuple[int, int]] = {}
-        """Stamps of files when they last passed inspection."""
-        self._offered: dict[_File, _Offered] = {}
-        """What the gate must know of each file."""
+        self._data = OfferedData(config, trainer)
         self._sandbox = Sandbox(limits=config.sandbox.limits)
         self._speed_flops = _SLOWEST_FLOPS
         self._on_progress = on_progress
@@ -120,30 +109,9 @@ class Executor:
         """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
         self._capacity = Capacity.of(descriptor, self._config.longest_s)
         self._node = descriptor
-        names = {dataset.name for dataset in descriptor.datasets}
-        offered_tests = {
-            (test.topic, test.test_schema)
-            for test in (descriptor.verifier.tests if descriptor.verifier else ())
-        }
-        self._datasets = tuple(d for d in self._config.datasets if d.name in names)
-        self._tests = tuple(
-            t for t in self._config.tests if (t.topic, t.test_schema) in offered_tests
-        )
-        self._offered = {
-            _file(test): _Offered(items=described.items, labels=frozenset(described.labels))
-            for described in (descriptor.verifier.tests if descriptor.verifier else ())
-            for test in self._tests
-            if (test.topic, test.test_schema) == (described.topic, described.test_schema)
-        } | {
-            _file(dataset): _Offered(least_examples=described.least_examples)
-            for described in descriptor.datasets
-            for dataset in self._datasets
-            if dataset.name == described.name
-        }
+        self._data.offer(descriptor)
         if descriptor.compute is not None:
             self._speed_flops = descriptor.compute.speed_flops
-        offered: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
-        self._inspected = {_file(each): _stamp(each.path) for each in offered}
 
     @property
     def site(self) -> SiteId:
@@ -282,8 +250,8 @@ class Executor:
         dataset = self._dataset(work, attempt)
         gate = dataset.disclosure
         limits = await self._bounds(work, work.examples)
-        await self._inspect_changed(work.recipe, dataset)
-        gate.check_examples(work.examples, self._offered[_file(dataset)].least_examples)
+        await self._data.inspect_changed(work.recipe, dataset)
+        gate.check_examples(work.examples, self._data.facts(dataset).least_examples)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         seed = gate.drawn(work, self._key)
         async with self._turns.turn(place):
@@ -354,7 +322,7 @@ class Executor:
         while True:
             under_way = UnderWay(work, begun, self._begun)
             losses = LossGate(
-                self._offered[_file(dataset)].least_examples,
+                self._data.facts(dataset).least_examples,
                 gate.noise_secret(work, self._key),
                 begun.losses,
                 begun.told,
@@ -392,8 +360,8 @@ class Executor:
         self, work: VerifyWork, place: int, folder: Path, attempt: Attempt
     ) -> WorkResult:
         test = self._test_set(work, attempt)
-        limits = await self._bounds(work, self._offered[_file(test)].items)
-        await self._inspect_changed(work.recipe, test)
+        limits = await self._bounds(work, self._data.facts(test).items)
+        await self._data.inspect_changed(work.recipe, test)
         moved = await self._fetch(work, work.model, _new_folder(folder / "in"))
         async with self._turns.turn(place), within(self._config.longest_s):
             self._admission.begin(test, request_of(work), attempt)
@@ -410,7 +378,7 @@ class Executor:
                     selection=test.selection,
                     limits=limits,
                 )
-                told = test.disclosure.measured(measured, self._offered[_file(test)].labels)
+                told = test.disclosure.measured(measured, self._data.facts(test).labels)
             seconds = time.perf_counter() - began
         return self._done(
             Verification(
@@ -501,60 +469,18 @@ class Executor:
                 fix=f"use one of: {', '.join(self._consultant.recipes)}",
             )
 
-    async def _inspect_changed(self, recipe: str, changed: DatasetConfig | TestSetConfig) -> None:
-        """Inspect a file again if it changed since it last passed.
-
-        The details stay in the log: the descriptor does not contain them, and whoever sends work
-        here does not own the file.
-        """
-        stamp, path = _stamp(changed.path), Path(changed.path)
-        if stamp == self._inspected.get(_file(changed)):
-            return
-        of_tests, gate = isinstance(changed, TestSetConfig), changed.disclosure
-        inspect = self._trainer.inspect_test if of_tests else self._trainer.inspect
-        try:
-            profile = await inspect(recipe, path, changed.selection)
-            gate.check_profile(profile)
-        except DaitnError as error:
-            log.error("%s has changed and is not usable: %s", path, error)
-            raise InvalidInput(
-                f"data of {self.site} has changed since the site described it, and is not usable",
-                field="topic" if of_tests else "dataset",
-                fix="see the site's log",
-            ) from None
-        self._inspected[_file(changed)] = stamp
-        offered = self._offered[_file(changed)]
-        self._offered[_file(changed)] = _Offered(
-            items=profile.samples,
-            # No label leaves that the descriptor does not have.
-            labels=offered.labels & gate.labels(profile.labels, profile.different).keys(),
-            least_examples=gate.least_examples(profile),
-        )
-
     def _dataset(self, work: VisitWork, attempt: Attempt) -> DatasetConfig:
         """The work's data set, if its policy allows the work."""
-        for dataset in self._datasets:
-            if dataset.name == work.dataset:
-                self._admit(dataset, work, attempt)
-                return dataset
-        raise NotFound(
-            f"{self.site} has no data set {work.dataset}",
-            field="dataset",
-            fix="see `daitn get datasets`",
-        )
+        dataset = self._data.dataset(work.dataset)
+        self._admit(dataset, work, attempt)
+        return dataset
 
     def _test_set(self, work: VerifyWork, attempt: Attempt) -> TestSetConfig:
         """The work's test set, if its policy allows the work."""
         schema = self._consultant.facts(work.recipe).test_schema
-        for test in self._tests:
-            if (test.topic, test.test_schema) == (work.topic, schema):
-                self._admit(test, work, attempt)
-                return test
-        raise NotFound(
-            f"{self.site} has no test set on {work.topic}",
-            field="topic",
-            fix="see `daitn get verifiers`",
-        )
+        test = self._data.test_set(work.topic, schema)
+        self._admit(test, work, attempt)
+        return test
 
     def _admit(self, data: DatasetConfig | TestSetConfig, work: Work, attempt: Attempt) -> None:
         attempt.about["data"] = data.disclosure.name
@@ -583,34 +509,6 @@ class Executor:
 
 def _order_of(work: Work) -> Digest:
     return work.order.digest if work.order else Digest("")
-
-
-_File = tuple[str, str]
-"""A data set's or a test set's name, and its path."""
-
-
-def _file(offered: DatasetConfig | TestSetConfig) -> _File:
-    return offered.disclosure.name, offered.path
-
-
-@dataclass(frozen=True)
-class _Offered:
-    """What the gate must know of a file."""
-
-    items: int = 0
-    labels: frozenset[str] = frozenset()
-    """Those of which values may leave."""
-    least_examples: int = 0
-    """Of a visit."""
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    """A file's modification time and size; (-1, -1) for a missing file."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return (-1, -1)
-    return (status.st_mtime_ns, status.st_size)
 
 
 def _sum(one: Moved, other: Moved) -> Moved:

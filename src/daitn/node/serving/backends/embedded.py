@@ -18,6 +18,7 @@ from daitn.objects.deployments import Api, DeploymentDescriptor
 from daitn.objects.errors import ContextExceeded, DaitnError, InvalidInput
 from daitn.objects.messages import DeployModel
 from daitn.objects.text import without_folders
+from daitn.objects.tokens import expected_tokens
 from daitn.openai.encoding import (
     completion,
     embeddings,
@@ -105,7 +106,7 @@ class EmbeddedBackend:
         vectors = await self._host.embed(self.loaded_name, texts)
         seconds = time.perf_counter() - began_s
         self.admission.record_answer(seconds, seconds, 1)
-        tokens_in = sum(len(text.split()) for text in texts)
+        tokens_in = sum(map(expected_tokens, texts))
         headers = {"content-type": JSON, **timing(waited_s, seconds)}
         packed = fields.encoding_format == "base64"
         body = embeddings(query, vectors, tokens_in, packed=packed)

@@ -1,0 +1,79 @@
+"""Parts of a request for a chat, as requests of other APIs become them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "assistant_message",
+    "called",
+    "file_part",
+    "function_choice",
+    "function_tool",
+    "image_part",
+    "schema_format",
+    "text_part",
+    "texts_of",
+]
+
+Part = dict[str, Any]
+Message = dict[str, Any]
+
+
+def text_part(text: str) -> Part:
+    """Text within a message."""
+    return {"type": "text", "text": text}
+
+
+def image_part(url: str, detail: str | None = None) -> Part:
+    """An image within a message; `detail`: how closely it is looked at."""
+    image = {"url": url} if detail is None else {"url": url, "detail": detail}
+    return {"type": "image_url", "image_url": image}
+
+
+def file_part(name: str | None, data: str) -> Part:
+    """A document within a message."""
+    return {"type": "file", "file": {"filename": name or "document", "file_data": data}}
+
+
+def called(id_: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call of a tool."""
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def assistant_message(text: str, calls: list[dict[str, Any]]) -> Message:
+    """What the assistant said, and the tools that it called."""
+    if not calls:
+        return {"role": "assistant", "content": text}
+    return {"role": "assistant", "content": text or None, "tool_calls": calls}
+
+
+def texts_of(parts: Sequence[Part]) -> str:
+    """The texts among the parts of a message, as lines."""
+    return "\n".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def function_tool(
+    name: str, parameters: dict[str, Any], description: str | None, strict: bool | None
+) -> dict[str, Any]:
+    """A tool of the client. None: it says nothing about that."""
+    function: dict[str, Any] = {"name": name, "parameters": parameters}
+    if description is not None:
+        function["description"] = description
+    if strict is not None:
+        function["strict"] = strict
+    return {"type": "function", "function": function}
+
+
+def function_choice(name: str) -> dict[str, Any]:
+    """The choice of one tool."""
+    return {"type": "function", "function": {"name": name}}
+
+
+def schema_format(name: str, schema: dict[str, Any], strict: bool | None) -> dict[str, Any]:
+    """The form of an answer that a JSON schema describes."""
+    described: dict[str, Any] = {"name": name, "schema": schema}
+    if strict is not None:
+        described["strict"] = strict
+    return {"type": "json_schema", "json_schema": described}
