@@ -24,6 +24,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
+from daitn.files.atomic import put_in_place
 from daitn.identity.signing import check_advert, check_model
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import Form
@@ -218,11 +219,11 @@ async def export_model(
         if form is Form.PARTS:
             for path in formed.iterdir():
                 if path.name in _BESIDE - {part.name for part in manifest.parts}:
-                    path.rename(parts / path.name)
+                    put_in_place(path, parts / path.name)
             (parts / MANIFEST).write_text(to_json(manifest) + "\n")
             formed = parts
         for path in formed.iterdir():
-            path.rename(out / path.name)
+            put_in_place(path, out / path.name)
     (out / LINEAGE).write_text(to_json(trained.lineage) + "\n")
     (out / CARD).write_text(model_card(trained, usage))
     return trained

@@ -258,10 +258,10 @@ class Executor:
             made_of = await asyncio.to_thread(digest_of, work, dataset, seed) if self._begun else ""
             begun = self._begin(work, dataset, made_of, attempt)
             async with within(self._config.longest_s, begun.worked_s):
-                trained, losses = await self._train(work, dataset, begun, seed, folder, limits)
+                trained, losses, out = await self._train(work, dataset, begun, seed, folder, limits)
         release_to = dataset.terms.release_to
         carried = await self._carried(model, trained)
-        result, manifest = await self._pack(work, folder / "out", release_to, carried)
+        result, manifest = await self._pack(work, out, release_to, carried)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -315,9 +315,9 @@ class Executor:
         seed: int,
         folder: Path,
         limits: Limits,
-    ) -> tuple[Trained, LossGate]:
+    ) -> tuple[Trained, LossGate, Path]:
         """Train, from the visit's savepoint on, and again from the latest if the process that
-        trains dies or hangs after it kept one."""
+        trains dies or hangs after it kept one. Returns the folder of the parts, too."""
         gate, resumed = dataset.disclosure, 0
         while True:
             under_way = UnderWay(work, begun, self._begun)
@@ -353,8 +353,7 @@ class Executor:
                 log.warning("%s goes on from its savepoint: %s", work.visit, error.problem)
             else:
                 seconds = trained.seconds + begun.worked_s
-                out.rename(folder / "out")
-                return msgspec.structs.replace(trained, seconds=seconds), losses
+                return msgspec.structs.replace(trained, seconds=seconds), losses, out
 
     async def _verify(
         self, work: VerifyWork, place: int, folder: Path, attempt: Attempt
