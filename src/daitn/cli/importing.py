@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 import yaml
 
-from daitn.cli.models import check_folder, recipes_here
+from daitn.cli.models import check_folder, limits_of, recipes_here
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.files.atomic import put_in_place
 from daitn.learning.recipe import Imported
-from daitn.learning.sandbox.policy import Sandbox
 from daitn.objects.errors import NotFound
 from daitn.objects.wire import to_json
 
@@ -59,10 +58,7 @@ async def _import(recipe: str, folder: Path, out: Path) -> Imported:
     check_folder(out)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    size_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    limits = Sandbox().limits_for(
-        memory_bytes=_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=1
-    )
+    limits = limits_of(folder, _COPIES)
     with (
         tempfile.TemporaryDirectory(dir=out.parent) as scratch,
         errors.status(f"reading {folder}"),

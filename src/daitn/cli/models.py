@@ -28,7 +28,7 @@ from daitn.files.atomic import put_in_place
 from daitn.identity.signing import check_advert, check_model
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import Form
-from daitn.learning.sandbox.policy import Sandbox
+from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
@@ -50,6 +50,7 @@ __all__ = [
     "app",
     "check_folder",
     "export_model",
+    "limits_of",
     "read_keys",
     "recipes_here",
     "verify_folder",
@@ -239,21 +240,26 @@ async def recipes_here() -> AsyncIterator[Trainer]:
         await recipes.close()
 
 
+def limits_of(folder: Path, copies: int) -> Limits:
+    """What may be taken to read and write a folder of weights, so often in memory at most."""
+    size_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return Sandbox().limits_for(
+        memory_bytes=copies * size_bytes, size_bytes=size_bytes, seconds=0, threads=1
+    )
+
+
 async def _formed(job: JobView, form: Form, recipes: Trainer | None, parts: Path, out: Path) -> str:
     """Have the recipe write another form, or what belongs beside the parts; returns how it is
     used."""
     try:
         if recipes is not None:
-            size_bytes = sum(path.stat().st_size for path in parts.iterdir())
             exported = await recipes.export_model(
                 job.recipe,
                 parts.absolute(),
                 job.config,
                 form,
                 out.absolute(),
-                limits=Sandbox().limits_for(
-                    memory_bytes=_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=1
-                ),
+                limits=limits_of(parts, _COPIES),
             )
             return exported.usage
     except DaitnError as error:

@@ -21,6 +21,7 @@ import msgspec
 
 __all__ = [
     "Line",
+    "ends_in_start",
     "escaped",
     "escaped_json",
     "hanging",
@@ -99,3 +100,12 @@ def without_folders(text: str) -> str:
 
 def _visible(found: re.Match[str]) -> str:
     return repr(found[0])[1:-1]
+
+
+def ends_in_start(text: str, marks: Iterable[str]) -> bool:
+    """Whether a text that goes on may end with a mark: it ends with the beginning of one."""
+    return any(
+        text.endswith(mark[:size])
+        for mark in marks
+        for size in range(1, min(len(mark), len(text) + 1))
+    )

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import structs
 
 from daitn.learning.answering.protocol import Piece, ToolCall
+from daitn.objects.text import ends_in_start
 
 __all__ = ["CallReader"]
 
@@ -58,7 +59,7 @@ class CallReader:
             yield from self._held
 
     def _may_be_call(self, text: str) -> bool:
-        if any(mark in text or _ends_in_prefix(text, mark) for mark in _MARKS):
+        if any(mark in text for mark in _MARKS) or ends_in_start(text, _MARKS):
             return True
         whole = (self._said + text).strip()
         return not whole or (not self._said.strip() and whole[0] in "{[")
@@ -106,7 +107,3 @@ def _unmarked(text: str) -> str:
         if not mark:
             return text
         text = text[len(mark) :]
-
-
-def _ends_in_prefix(text: str, mark: str) -> bool:
-    return any(text.endswith(mark[:size]) for size in range(1, len(mark)))

@@ -69,9 +69,7 @@ class DiskBlobStore:
         return _size(self._path(digest)) is not None or digest in self._whole
 
     def renew(self, digest: Digest) -> bool:
-        for kept in (digest, self._whole.holder(digest)):
-            if kept is not None:
-                self._leases.renew(kept)
+        self._keep(digest)
         return self.has(digest)
 
     def read(self, digest: Digest, *, checked: bool = True) -> bytes:
@@ -98,7 +96,7 @@ class DiskBlobStore:
         if expected is not None and digest != expected:
             raise wrong_bytes(expected, digest)
         path = self._path(digest)
-        self.renew(digest)
+        self._keep(digest)
         # The existing blob may be rotten or truncated, and `data` the last good copy.
         if not self._holds(digest, data):
             self._place(path, data)
@@ -150,6 +148,11 @@ class DiskBlobStore:
             freed_bytes += _size(path) or 0
             path.unlink(missing_ok=True)
         return freed_bytes
+
+    def _keep(self, digest: Digest) -> None:
+        self._leases.renew(digest)
+        if (part := self._whole.holder(digest)) is not None:
+            self._leases.renew(part)
 
     def _bytes(self, digest: Digest) -> bytes:
         try:

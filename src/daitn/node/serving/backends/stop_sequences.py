@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from daitn.learning.answering.protocol import Piece, Token
+from daitn.objects.text import ends_in_start
 
 __all__ = ["stop_before"]
 
@@ -23,22 +24,13 @@ async def stop_before(
             if ends:
                 yield _join(held, text[: min(ends)])
                 return
-            if not _ends_in_prefix(text, stops):
+            if not ends_in_start(text, stops):
                 yield held[0] if len(held) == 1 else _join(held, text)
                 held = []
         if held:
             yield _join(held, "".join(one.text for one in held))
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]
-
-
-def _ends_in_prefix(text: str, stops: tuple[str, ...]) -> bool:
-    """Whether the text ends with the beginning of a stop sequence."""
-    return any(
-        text.endswith(stop[:size])
-        for stop in stops
-        for size in range(1, min(len(stop), len(text) + 1))
-    )
 
 
 def _join(pieces: list[Piece], text: str) -> Piece:
