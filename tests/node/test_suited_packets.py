@@ -142,6 +142,15 @@ async def test_what_a_query_needs_decides_where_it_goes(
 async def test_a_packet_for_an_api_goes_where_that_is_answered(gate: Asking) -> None:
     assert await gate.answered_by(Api.COMPLETIONS, prompt="The weather is") == "talker@both"
     assert await gate.answered_by(Api.EMBEDDINGS, input="weather") == "talker@both"
+    ranking = {"query": "weather?", "documents": ["rain"]}
+    assert await gate.answered_by(Api.RERANK, **ranking) == "talker@both"
+
+
+async def test_texts_that_are_read_one_by_one_need_room_for_the_longest(gate: Asking) -> None:
+    many = ["word " * 1000] * 20
+    assert await gate.answered_by(Api.EMBEDDINGS, input=many) == "talker@both"
+    with pytest.raises(ApiError, match="NO_WAY"):
+        await gate.ask(Api.EMBEDDINGS, input=["word " * 4000, "word"])
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,8 @@ class Server:
         if request.path.endswith("/embeddings"):
             await asyncio.sleep(self.settings.first_token_s)
             return web.json_response(_embeddings(body))
+        if request.path.endswith("/rerank"):
+            return web.json_response(_ranking(body))
         chat = request.path.endswith("/chat/completions")
         text = self._text(body, chat)
         if not body.get("stream"):
@@ -244,6 +246,12 @@ def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
     ]
     usage = {"prompt_tokens": 3, "total_tokens": 3}
     return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+
+
+def _ranking(body: dict[str, Any]) -> dict[str, Any]:
+    scores = [(1.0 / (1 + len(str(text))), n) for n, text in enumerate(body["documents"])]
+    results = [{"index": n, "relevance_score": score} for score, n in sorted(scores)[::-1]]
+    return {"model": body["model"], "usage": {"total_tokens": 3}, "results": results}
 
 
 def _error(status: int, message: str, code: str) -> web.Response:

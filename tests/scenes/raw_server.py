@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-__all__ = ["Behave", "RawServer", "chunked", "event", "piece", "response", "whole"]
+__all__ = ["Behave", "RawServer", "chunked", "event", "piece", "ranking", "response", "whole"]
 
 Behave = Callable[[bytes, dict[str, Any], asyncio.StreamWriter], Awaitable[bool]]
 """(head, body, writer) -> whether the connection is kept."""
@@ -88,6 +88,13 @@ def piece(text: str | None = None, reason: str | None = None, **choice: Any) -> 
     said = {"index": 0, "delta": delta, "finish_reason": reason, **choice}
     head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "up"}
     return event({**head, "choices": [said]})
+
+
+def ranking(*scores: float | None, **changes: Any) -> bytes:
+    """A ranking of documents, in the order of these scores."""
+    results = [{"index": at, "relevance_score": score} for at, score in enumerate(scores)]
+    plain = {"id": "x", "model": "up", "usage": {"total_tokens": 9}, "results": results}
+    return json.dumps({**plain, **changes}).encode()
 
 
 def whole(text: str | None = "fine", **changes: Any) -> bytes:

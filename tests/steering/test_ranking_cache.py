@@ -91,6 +91,7 @@ intents = st.builds(
     owners=st.sampled_from(((), (), ("ana",))),
     unkept=st.sampled_from((False, False, True)),
     tokens_in=st.integers(0, 3000),
+    tokens_at_once=st.sampled_from([0, 0, 100]),
     tokens_out=st.integers(0, 3000),
     examples=st.integers(0, 3000),
     prefer=st.dictionaries(
@@ -146,7 +147,7 @@ def alike(draw: st.DrawFn) -> list[PacketIntent]:
     """Wants of one key, which differ in one thing or two."""
     first = draw(wants)
     fields = ("prefer", "max_cost_usd", "min_fit", "trust", "jurisdictions", "owners", "unkept",
-              "tokens_in", "tokens_out", "owner")  # fmt: skip
+              "tokens_in", "tokens_at_once", "tokens_out", "owner")  # fmt: skip
     made = [first]
     for other in draw(st.lists(wants, min_size=1, max_size=3)):
         changed = draw(st.lists(st.sampled_from(fields), min_size=1, max_size=2))

@@ -36,6 +36,8 @@ class Says(enum.StrEnum):
     VECTOR = "vector"
     """An embedding."""
     AUDIO = "audio"
+    SCORE = "score"
+    """How much each of some documents has to do with a question."""
 
 
 class Need(enum.StrEnum):
@@ -67,6 +69,8 @@ class Need(enum.StrEnum):
     """It calls tools."""
     JSON = "json"
     """It answers with JSON of a given schema."""
+    RERANK = "rerank"
+    """The API of rankings."""
 
 
 _BITS = {need: 1 << bit for bit, need in enumerate(Need)}
@@ -97,7 +101,7 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def meets(self, need: Need) -> bool:
         """Whether a query that needs this may be put to the model. An API is not its concern."""
         match need:
-            case Need.CHAT | Need.COMPLETIONS | Need.EMBEDDINGS:
+            case Need.CHAT | Need.COMPLETIONS | Need.EMBEDDINGS | Need.RERANK:
                 return True
             case Need.RECORD:
                 return Reads.TABLE in self.reads or Reads.TEXT in self.reads

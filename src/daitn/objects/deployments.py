@@ -52,11 +52,19 @@ class Api(enum.StrEnum):
     """`/v1/completions`"""
     EMBEDDINGS = "embeddings"
     """`/v1/embeddings`"""
+    RERANK = "rerank"
+    """`/v1/rerank`"""
 
     @property
     def path(self) -> str:
         """Path below the base of OpenAI's API, which is `/v1` at gateways and facilities."""
         return "/chat/completions" if self is Api.CHAT else f"/{self}"
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes its answer token by token: only then it can stream, and be
+        compared with another's."""
+        return self in (Api.CHAT, Api.COMPLETIONS)
 
 
 _OF_API = {Need(api.value): api for api in Api}

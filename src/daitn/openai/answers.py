@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -58,6 +58,8 @@ class _Piece(ErrorFields):
     choices: Any = None
     data: msgspec.Raw = _NOTHING
     """Of embeddings: millions of numbers."""
+    results: msgspec.Raw = _NOTHING
+    """Of rankings."""
     sealed: Any = None
     usage: msgspec.Raw = _NOTHING
 
@@ -67,7 +69,15 @@ class _Piece(ErrorFields):
         return _dicts(self.choices)
 
 
+class _Result(msgspec.Struct):
+    """A document's place in a ranking."""
+
+    index: Annotated[int, msgspec.Meta(ge=0)]
+    relevance_score: float
+
+
 _PIECE = msgspec.json.Decoder(_Piece)
+_RESULTS = msgspec.json.Decoder(list[_Result])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -270,9 +280,17 @@ class WholeAnswer(msgspec.Struct, frozen=True):
     usage: Usage | None = None
 
 
-def read_whole(body: bytes, max_bytes: int, bound: str, *, model: str | None = None) -> WholeAnswer:
-    """Read an answer in one piece. The arguments are those of `StreamReader`. Raises
-    `AnswerBroken`."""
+def read_whole(
+    body: bytes,
+    max_bytes: int,
+    bound: str,
+    *,
+    api: Api = Api.CHAT,
+    choices: int = 1,
+    model: str | None = None,
+) -> WholeAnswer:
+    """Read an answer of this API in one piece. The arguments are those of `StreamReader`; of a
+    ranking, `choices` are the documents that it can name. Raises `AnswerBroken`."""
     if len(body) > max_bytes:
         raise too_long(max_bytes, bound)
     read = _read(body.removeprefix(BOM))
@@ -281,18 +299,33 @@ def read_whole(body: bytes, max_bytes: int, bound: str, *, model: str | None = N
     piece, body = read
     if (error := _failure(b"", piece)) is not None:
         raise AnswerFailed(error)
-    if not _holds_answer(piece):
+    if not _holds_answer(piece, api, choices):
         raise AnswerBroken("its response holds no answer")
     if model is not None and piece.model is not _NOTHING:
         body = _renamed(body, model)
-    usage = usage_of(piece.usage) if piece.usage is not _NOTHING else None
+    usage = None
+    if piece.usage is not _NOTHING:
+        usage = usage_of(piece.usage, writes=api.writes)
     return WholeAnswer(body, usage)
 
 
-def _holds_answer(piece: _Piece) -> bool:
-    if isinstance(piece.choices, list) and piece.choices:
-        return len(piece.objects) == len(piece.choices)
-    return bool(_LIST.match(piece.data)) or isinstance(piece.sealed, str)
+def _holds_answer(piece: _Piece, api: Api, choices: int) -> bool:
+    if isinstance(piece.sealed, str):
+        return True
+    if api is Api.EMBEDDINGS:
+        return bool(_LIST.match(piece.data))
+    if api is Api.RERANK:
+        return _ranks(piece.results, choices)
+    return bool(piece.objects) and len(piece.objects) == len(piece.choices)
+
+
+def _ranks(results: msgspec.Raw, documents: int) -> bool:
+    """Whether results rank some of so many documents, each once."""
+    try:
+        found = [result.index for result in _RESULTS.decode(results)]
+    except DECODE_ERRORS:
+        return False
+    return 0 < len(found) == len(set(found)) and max(found) < documents
 
 
 def _renamed(data: bytes, model: str) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from daitn.objects.abilities import Need
 from daitn.objects.deployments import Api
 from daitn.objects.tokens import USUAL_RATES, Characters, added, characters_of, tokens_of
-from daitn.openai.requests import NOTHING, Part, Prompt, Query
+from daitn.openai.requests import NOTHING, Document, Part, Prompt, Query, Ranking, text_of_document
 
 __all__ = ["PromptLength", "is_record", "length_of", "needs_of"]
 
@@ -35,6 +35,8 @@ _TOKENS_PER_PART = {Need.IMAGE: 1000, Need.AUDIO: 1000, Need.VIDEO: 4000, Need.F
 a second, and a page of a document some 1,000. Models differ, and lengths are not looked into."""
 _TOKENS_PER_LOW_DETAIL = 85
 """At OpenAI, for an image with `detail: low`."""
+_TOKENS_PER_PAIR = 4
+"""Marks around a question and a document, as in XLM-RoBERTa."""
 _TOKENS_PER_MESSAGE = 4
 """Marks around a message, as in ChatML."""
 _RECORD = msgspec.json.Decoder(dict[str, float | None])
@@ -67,6 +69,8 @@ class PromptLength:
     characters: Characters
     apart: int
     """Tokens of what is no text."""
+    at_once: float = 1.0
+    """Share of it that the model reads at once: less than all where it is several texts."""
 
     def tokens(self, rates: Sequence[float] = USUAL_RATES) -> int:
         """Expected tokens, with a tokenizer of these rates."""
@@ -80,7 +84,9 @@ def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:
     some model gives: it is answered in words, unless it is a record.
     """
     found = {_READ[part.type] for part in _parts(query) if part.type in _READ}
-    record = api is not Api.EMBEDDINGS and not found and is_record(_asked(query))
+    if any(_shows(document) for document in _documents(query)):
+        found.add(Need.IMAGE)
+    record = api.writes and not found and is_record(_asked(query))
     found.add(Need.RECORD if record else Need.TEXT)
     if _calls_tools(query):
         found.add(Need.TOOLS)
@@ -88,7 +94,7 @@ def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:
         found.add(Need.JSON)
     if "audio" in _read(_MODALITIES, query.modalities, []):
         found.add(Need.VOICE)
-    if open_to_all and not record and api is not Api.EMBEDDINGS:
+    if open_to_all and not record and api.writes:
         found.add(Need.TALK)
     return tuple(sorted(found, key=_ORDER.__getitem__))
 
@@ -104,15 +110,43 @@ def length_of(query: Query) -> PromptLength:
         apart += _TOKENS_PER_MESSAGE
         for part in message.content if isinstance(message.content, list) else ():
             apart += _tokens_of_part(part)
+    several = [_text_length(text) for text in (*_texts(query.prompt), *_texts(query.input))]
     for prompt in (query.prompt, query.input):
-        for text in _texts(prompt):
-            characters = added(characters, characters_of(text))
-            apart += 1
-        apart += _given_tokens(prompt)
+        several += [PromptLength(_NO_CHARACTERS, tokens) for tokens in _given_tokens(prompt)]
+    if isinstance(query, Ranking):
+        several += _pairs(query)
+    for text in several:
+        characters = added(characters, text.characters)
+        apart += text.apart
     for field in (query.tools, query.functions, query.response_format):
         if field is not NOTHING:
             characters = added(characters, _characters_of_json(field))
-    return PromptLength(characters, apart)
+    return PromptLength(characters, apart, _at_once(several))
+
+
+def _at_once(several: Sequence[PromptLength]) -> float:
+    """The share of the longest of texts that are read one by one."""
+    if len(several) < 2:
+        return 1.0
+    lengths = [text.tokens() for text in several]
+    return max(lengths) / max(1, sum(lengths))
+
+
+def _text_length(text: str) -> PromptLength:
+    return PromptLength(characters_of(text), 1)
+
+
+def _pairs(query: Ranking) -> list[PromptLength]:
+    """The question beside each document, as a model that ranks reads them."""
+    asked = "" if query.query is None else text_of_document(query.query)
+    own = characters_of(asked)
+    return [
+        PromptLength(
+            added(own, characters_of(text_of_document(document))),
+            _TOKENS_PER_PAIR + _TOKENS_PER_PART[Need.IMAGE] * _shows(document),
+        )
+        for document in query.documents
+    ]
 
 
 def is_record(text: str) -> bool:
@@ -133,6 +167,19 @@ def _asked(query: Query) -> str:
         return "" if last is None else last.text
     texts = _texts(query.prompt)
     return texts[0] if len(texts) == 1 else ""
+
+
+def _documents(query: Query) -> list[str | Document]:
+    """The documents of a query, and what they are ranked by."""
+    return [*query.documents, query.query or ""] if isinstance(query, Ranking) else []
+
+
+def _shows(document: str | Document) -> bool:
+    """Whether a document is, or has, a picture."""
+    if isinstance(document, str):
+        return False
+    parts = (_READ.get(part.type) for part in document.content)
+    return _is_given(document.image) or Need.IMAGE in parts
 
 
 def _parts(query: Query) -> list[Part]:
@@ -185,10 +232,12 @@ def _texts(prompt: Prompt | None) -> list[str]:
     return [part for part in prompt or () if isinstance(part, str)]
 
 
-def _given_tokens(prompt: Prompt | None) -> int:
-    """Tokens that a prompt states as numbers."""
+def _given_tokens(prompt: Prompt | None) -> list[int]:
+    """Tokens of each text that a prompt states as numbers."""
     if prompt is None or isinstance(prompt, str):
-        return 0
-    return sum(
-        len(part) if isinstance(part, list) else 1 for part in prompt if not isinstance(part, str)
-    )
+        return []
+    single = sum(isinstance(part, int) for part in prompt)
+    return [
+        *([single] if single else ()),
+        *(len(part) for part in prompt if isinstance(part, list)),
+    ]

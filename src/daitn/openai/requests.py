@@ -16,19 +16,23 @@ from daitn.openai.http import BOM
 
 __all__ = [
     "NOTHING",
+    "Document",
     "GenerationRequest",
     "Message",
     "ModelFields",
     "Part",
     "Prompt",
     "Query",
+    "Ranking",
     "StreamOptions",
     "raw_fields",
     "read_generation",
     "read_model_fields",
     "read_query",
+    "read_ranking",
     "reader",
     "rewritten",
+    "text_of_document",
 ]
 
 T = TypeVar("T")
@@ -73,6 +77,24 @@ class Message(_Said):
     function_call: msgspec.Raw = NOTHING
 
 
+class Document(msgspec.Struct):
+    """A document to be ranked, or what it is ranked by; a model may read further fields."""
+
+    text: str | None = None
+    content: list[Part] = []
+    """As vLLM has it."""
+    image: msgspec.Raw = NOTHING
+    """As Jina has it."""
+
+
+def text_of_document(document: str | Document) -> str:
+    """The text of a document."""
+    if isinstance(document, str):
+        return document
+    texts = [document.text, *(part.text for part in document.content)]
+    return "\n".join(text for text in texts if text)
+
+
 class ModelFields(msgspec.Struct):
     """The fields that name the model."""
 
@@ -111,6 +133,18 @@ class Query(ModelFields):
         """Whether a stream shall end with its token counts."""
         options = self.stream_options
         return isinstance(options, dict) and options.get("include_usage") is True
+
+
+class Ranking(Query):
+    """The fields of a request to rank documents."""
+
+    query: str | Document | None = None
+    documents: list[str | Document] = []
+
+    @property
+    def choices(self) -> int:
+        """Documents that the answer can name."""
+        return len(self.documents)
 
 
 class StreamOptions(msgspec.Struct):
@@ -187,6 +221,7 @@ def reader(kind: type[T]) -> Callable[[bytes], T]:
 
 read_model_fields = reader(ModelFields)
 read_query = reader(Query)
+read_ranking = reader(Ranking)
 read_generation = reader(GenerationRequest)
 raw_fields = reader(dict[str, msgspec.Raw])
 """Fields of a request, as they arrived."""

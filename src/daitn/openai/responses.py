@@ -121,8 +121,9 @@ def read_usage(body: bytes) -> Usage | None:
         raise NotJson from None
 
 
-def usage_of(usage: msgspec.Raw) -> Usage | None:
-    """The token counts in a field `usage`; none if all are missing or impossible."""
+def usage_of(usage: msgspec.Raw, *, writes: bool = True) -> Usage | None:
+    """The token counts in a field `usage`; none if all are missing or impossible. `writes`: whether
+    the answer is written in tokens, so that not all of them were read."""
     try:
         told = _COUNTS.decode(usage)
     except DECODE_ERRORS:
@@ -131,6 +132,8 @@ def usage_of(usage: msgspec.Raw) -> Usage | None:
     total = _count(told.total_tokens)
     if tokens_in is not None and tokens_out is None and total is not None and total >= tokens_in:
         tokens_out = total - tokens_in
+    if tokens_in is None and not writes:
+        tokens_in = total
     return None if tokens_in is None and tokens_out is None else Usage(tokens_in, tokens_out)
 
 

@@ -102,7 +102,7 @@ class Reach:
 
     def too_short(self, intent: PacketIntent) -> int:
         """How many of the distinct contexts are too short for the intent."""
-        return bisect_left(self.contexts, intent.tokens_in + intent.tokens_out)
+        return bisect_left(self.contexts, intent.context_tokens)
 
     def affordable(self, intent: PacketIntent) -> int:
         """How many of the distinct prices are within the intent's limit."""
@@ -329,7 +329,7 @@ def _speaks(offer: Offer, intent: PacketIntent) -> bool:
 
 
 def _holds(offer: Offer, intent: PacketIntent) -> bool:
-    return not 0 < offer.context_tokens < intent.tokens_in + intent.tokens_out
+    return not 0 < offer.context_tokens < intent.context_tokens
 
 
 def rejections(hops: NextHops, intent: PacketIntent) -> Iterator[Rejection]:
@@ -366,7 +366,7 @@ def _rejection(name: str, hops: NextHops, intent: PacketIntent, row: int) -> Rej
         case "language":
             reason = f"knows {', '.join(hop.offer.languages)}"
         case "context":
-            wanted = intent.tokens_in + intent.tokens_out
+            wanted = intent.context_tokens
             reason = f"holds {hop.offer.context_tokens} tokens, {wanted} are needed"
             shortfall, unit = float(wanted - hop.offer.context_tokens), "tokens"
         case _:

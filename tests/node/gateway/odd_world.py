@@ -38,7 +38,7 @@ from daitn.topology.qrrt.state import QrrtState
 from tests.node.gateway.scene import Network, deployment
 from tests.node.gateway.test_relay import near
 from tests.node.serving.scene import Site
-from tests.scenes.raw_server import RawServer, chunked, event, piece, response, whole
+from tests.scenes.raw_server import RawServer, chunked, event, piece, ranking, response, whole
 from tests.scenes.waiting import until
 
 __all__ = ["BOUND", "MODES", "Asked", "Odd", "World", "ask", "opened_world", "scene"]
@@ -105,7 +105,9 @@ def _well(late: asyncio.Event | None = None) -> Any:
     async def behave(head: bytes, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         if late is not None:
             await late.wait()
-        if body.get("stream"):
+        if b"/rerank" in head:
+            writer.write(response(ranking(*(0.5 for _ in body["documents"]))))
+        elif body.get("stream"):
             counts = event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}})
             wanted = (counts,) if body.get("stream_options") else ()
             writer.write(chunked(piece("fine"), piece(reason="stop"), *wanted, b"data: [DONE]\n\n"))
@@ -277,10 +279,14 @@ def _describe(network: Network, world: World, mode: str, *, alone: bool) -> None
         network.views["gw"].broken = frozenset({SiteId("odd")})
 
 
-async def ask(network: Network, gateway: Gateway, mode: str, **changes: Any) -> Asked:
+async def ask(
+    network: Network, gateway: Gateway, mode: str, api: Api = Api.CHAT, **changes: Any
+) -> Asked:
     """Ask in this mode."""
     wishes: dict[str, Any] = changes.pop("daitn", {})
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    if api is Api.RERANK:
+        body = {"model": "m", "query": "tin?", "documents": ["Tin is a metal.", {"text": "Ice"}]}
     if "stream" in mode:
         body["stream"] = True
     if mode in ("cascade", "ensemble"):
@@ -295,7 +301,7 @@ async def ask(network: Network, gateway: Gateway, mode: str, **changes: Any) -> 
     coding = changes.pop("coding", "")
     headers = {"content-encoding": coding} if coding else {}
     data = _coded(json.dumps({**body, "daitn": wishes, **changes}).encode(), coding)
-    url = f"{gateway.descriptor().endpoint}/v1/chat/completions"
+    url = f"{gateway.descriptor().endpoint}/v1{api.path}"
     before = len(gateway.queries(1 << 20))
     async with (
         aiohttp.ClientSession() as session,

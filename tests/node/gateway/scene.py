@@ -33,7 +33,7 @@ from daitn.topology.qrrt.state import QrrtState
 __all__ = ["DIGEST", "Network", "Seen", "client", "deployment"]
 
 DIGEST = Digest("ab" * 32)
-ALL_APIS = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
+ALL_APIS = tuple(Api)
 Seen = tuple[str, str, Observation]
 
 

@@ -176,6 +176,43 @@ async def test_a_server_that_tells_nothing_serves_text(told: Told) -> None:
     assert found.abilities.tools is None
 
 
+def ranked(body: Any) -> Any:
+    return {
+        "results": [{"index": at, "relevance_score": 0.5} for at in range(len(body["documents"]))]
+    }
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {**VLLM, "/rerank": ranked},
+        {**LLAMA_CPP, "/rerank": ranked},
+        {"/v1/models": models(owned_by="infinity", capabilities=["rerank"])},
+    ],
+)
+async def test_a_server_that_ranks_does_nothing_else(told: Told) -> None:
+    found = await described(told)
+    assert (found.apis, found.abilities.says) == ((Api.RERANK,), (Says.SCORE,))
+    stated = await described(told, apis=(Api.EMBEDDINGS, Api.RERANK))
+    assert stated.apis == (Api.EMBEDDINGS, Api.RERANK)
+    assert stated.abilities.says == (Says.SCORE, Says.VECTOR)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        VLLM,
+        {**VLLM, "/rerank": {"error": {"code": 501}}},
+        {**LLAMA_CPP, "/rerank": {"results": []}},
+        {**LLAMA_CPP, "/rerank": {"results": None}},
+        {"/v1/models": models(owned_by="infinity", capabilities=["embed"])},
+        {"/v1/models": models(owned_by="else", capabilities=["rerank"]), "/rerank": ranked},
+    ],
+)
+async def test_a_server_that_does_not_rank_chats(told: Told) -> None:
+    assert (await described(told)).apis == (Api.CHAT,)
+
+
 async def test_a_server_of_embeddings_says_vectors() -> None:
     found = await described({}, apis=(Api.EMBEDDINGS,))
     assert found.abilities.says == (Says.VECTOR,)

@@ -65,6 +65,7 @@ WANTS = st.builds(
     prefer=st.dictionaries(_NAMES, _AMOUNTS, max_size=4),
     needs=st.integers(0, 2**32 - 1),
     language=_NAMES,
+    tokens_at_once=st.integers(0, 2**31),
 )
 
 _OFFERS = st.builds(

@@ -72,6 +72,6 @@ def test_too_many_bytes_are_not_even_read(decoder: Callable[[bytes], object], mo
 
 
 def test_nesting_is_bounded() -> None:
-    deep = b"\xdc\x00\x10" + msgspec.msgpack.encode(PacketIntent("answer", ""))[1:] + b"\x91" * 8000
+    deep = b"\xdc\x00\x11" + msgspec.msgpack.encode(PacketIntent("answer", ""))[3:] + b"\x91" * 8000
     with pytest.raises(Corrupt, match="recursion"):
         decode_intent(deep)

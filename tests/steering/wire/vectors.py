@@ -74,6 +74,14 @@ WANTS = {
         needs=mask_of((Need.CHAT, Need.TEXT, Need.TALK)),
         language="de",
     ),
+    "ranking": PacketIntent(
+        Capability.ANSWER,
+        "",
+        "klinikum",
+        tokens_in=9_000,
+        needs=mask_of((Need.RERANK, Need.TEXT)),
+        tokens_at_once=240,
+    ),
     "data": PacketIntent(Capability.DATA, "medicine/gard", "nih", examples=20_000),
     "home": PacketIntent(Capability.HOME, "ninds"),
 }

@@ -24,8 +24,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Base URL of its API, for instance `http://127.0.0.1:8000/v1`. Never published."""
     model: str = ""
     """The model's name on the server; empty: `name`. Never published."""
-    apis: tuple[Api, ...] = (Api.CHAT,)
-    """APIs that the server supports."""
+    apis: tuple[Api, ...] | None = None
+    """APIs that the server supports; absent: `rerank` alone if the server ranks, else `chat`."""
     key_env: str = ""
     """Environment variable that holds the server's API key. The key is never published."""
     context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -34,8 +34,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reads: tuple[Reads, ...] | None = None
     """What the model reads; absent: as the server tells, else text."""
     says: tuple[Says, ...] | None = None
-    """What it answers with; absent: as the server tells, else text, and vectors with the API
-    `embeddings`."""
+    """What it answers with; absent: as the server tells, else text, vectors with the API
+    `embeddings` and scores with `rerank`."""
     tools: bool | None = None
     """Whether it calls tools; absent: as the server tells, else it may be asked to."""
     json_schema: bool | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -207,4 +208,5 @@ def _packet_intent(intent: QueryIntent) -> PacketIntent:
         prefer=known,
         needs=mask_of((Need(intent.api.value), *intent.needs)),
         language=constraints.language,
+        tokens_at_once=0 if intent.at_once == 1.0 else math.ceil(intent.tokens_in * intent.at_once),
     )

@@ -124,7 +124,8 @@ class QueryService:
         name = self._deployment(intent)
         try:
             question = _QUESTION.decode(payload)
-            body = rewritten(raw_fields(question.body), {"model": name, "stream": False})
+            whole = {"stream": False} if question.api.writes else {}
+            body = rewritten(raw_fields(question.body), {**whole, "model": name})
             if sealed:
                 class_id(question.reply_to)
         except (DaitnError, ApiError, msgspec.DecodeError, RecursionError) as error:

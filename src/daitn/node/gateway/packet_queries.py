@@ -64,7 +64,8 @@ def packet_plan(intent: QueryIntent) -> QueryPlan:
 
 async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
     """Send a query with a packet plan and return its answer. Raises `ApiError`."""
-    body = query.parsed.body(query.parsed.model, {"stream": False, "stream_options": None})
+    whole = {"stream": False, "stream_options": None} if query.parsed.api.writes else {}
+    body = query.parsed.body(query.parsed.model, whole)
     question = PacketQuestion(
         query.parsed.api, body, query.id, query.asked_at_s, mandate=query.caller.mandate
     )
@@ -93,7 +94,13 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
     for answer in answers:
         reply = answer.answered
         try:
-            whole = read_whole(reply.body, MOST_PAYLOAD_BYTES, "a packet")
+            whole = read_whole(
+                reply.body,
+                MOST_PAYLOAD_BYTES,
+                "a packet",
+                api=query.parsed.api,
+                choices=query.parsed.choices,
+            )
         except AnswerBroken as broken:
             reasons.append(f"{reply.deployment}@{reply.site}: {broken.reason}")
             continue

@@ -14,7 +14,15 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import bad_request
 from daitn.openai.needs import PromptLength, length_of, needs_of
-from daitn.openai.requests import Query, raw_fields, read_query, rewritten
+from daitn.openai.requests import (
+    Query,
+    Ranking,
+    raw_fields,
+    read_query,
+    read_ranking,
+    rewritten,
+    text_of_document,
+)
 
 __all__ = ["ParsedRequest", "read_request"]
 
@@ -24,7 +32,13 @@ so that a guess does not exclude models with a short context."""
 _PREFIX_BYTES = 1024
 """The prefix that identifies a prompt; a model reads shorter prompts as fast as it looks up a
 cache."""
-_TEXT_FIELD = {Api.CHAT: "messages", Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
+_TEXT_FIELDS = {
+    Api.CHAT: ("messages",),
+    Api.COMPLETIONS: ("prompt",),
+    Api.EMBEDDINGS: ("input",),
+    Api.RERANK: ("query", "documents"),
+}
+"""Fields that a request has to have; the first one is the question."""
 
 
 class ParsedRequest:
@@ -46,8 +60,8 @@ class ParsedRequest:
             self.name, _, site = fields.model.partition("@")
             self.site = SiteId(site) if site else None
             self.topic = constraints.topic
-        if api is Api.EMBEDDINGS and constraints.strategy is not Strategy.SINGLE:
-            # Embeddings of different models cannot be compared, and have no confidence.
+        if not api.writes and constraints.strategy is not Strategy.SINGLE:
+            # Vectors and scores of different models cannot be compared, and have no confidence.
             constraints = msgspec.structs.replace(constraints, strategy=Strategy.SINGLE)
         self.constraints = constraints
 
@@ -58,11 +72,11 @@ class ParsedRequest:
 
     @property
     def stream(self) -> bool:
-        return bool(self._fields.stream) and self.api is not Api.EMBEDDINGS
+        return bool(self._fields.stream) and self.api.writes
 
     @property
     def choices(self) -> int:
-        """Choices that the answer has, at least."""
+        """Choices that the answer has, at least; of a ranking, documents that it can name."""
         return self._fields.choices
 
     @property
@@ -83,11 +97,13 @@ class ParsedRequest:
 
     @property
     def text(self) -> str:
-        """The question: the user's last message, the prompt or the input."""
+        """The question: the user's last message, the prompt, the input or the query."""
         messages = self._fields.messages
         if messages is not None:
             users = (message.text for message in reversed(messages) if message.role == "user")
             return next(users, messages[-1].text)
+        if isinstance(self._fields, Ranking):
+            return text_of_document(self._fields.query or "")
         content = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
         if isinstance(content, str):
             return content
@@ -106,9 +122,10 @@ class ParsedRequest:
             site=self.site,
             topic=topic,
             tokens_in=length.tokens(),
-            tokens_out=0 if self.api is Api.EMBEDDINGS else tokens_out,
+            tokens_out=tokens_out if self.api.writes else 0,
             characters=length.characters,
             tokens_apart=length.apart,
+            at_once=length.at_once,
             needs=needs_of(self.api, fields, open_to_all=name == AUTO),
             repeatable=fields.temperature == 0.0,
             prefix=self._prefix(),
@@ -121,14 +138,15 @@ class ParsedRequest:
         return rewritten(self._raw, {**changes, "model": model})
 
     def _prefix(self) -> int:
-        raw = bytes(self._raw[_TEXT_FIELD[self.api]])
+        raw = bytes(self._raw[_TEXT_FIELDS[self.api][0]])
         return zlib.crc32(raw[:_PREFIX_BYTES]) if len(raw) >= _PREFIX_BYTES else 0
 
 
 def read_request(api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> ParsedRequest:
     """Parse a request. Raises `ApiError` (400) with the field at fault."""
-    raw, fields = raw_fields(body), read_query(body)
-    text_field = _TEXT_FIELD[api]
-    if getattr(fields, text_field) in (None, ""):
-        raise bad_request("is missing", text_field)
+    raw = raw_fields(body)
+    fields = read_ranking(body) if api is Api.RERANK else read_query(body)
+    for field in _TEXT_FIELDS[api]:
+        if getattr(fields, field) in (None, "", []):
+            raise bad_request("is missing", field)
     return ParsedRequest(api, fields, raw, read_constraints(raw.pop("daitn", None), headers))

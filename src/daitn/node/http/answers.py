@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from daitn.node.http.client_connection import ClientResponse, HttpError, ServerTimeout
+from daitn.objects.deployments import Api
 from daitn.openai.answers import StreamReader, WholeAnswer, folded, read_whole
 from daitn.openai.events import AnswerBroken, looks_like_events
 
@@ -25,13 +26,15 @@ class IncomingAnswer:
         max_bytes: int,
         bound: str,
         *,
+        api: Api = Api.CHAT,
         choices: int = 1,
         model: str | None = None,
     ) -> None:
-        """For the arguments see `StreamReader`."""
+        """For the arguments see `read_whole`."""
         self._response = response
         self._max_bytes = max_bytes
         self._bound = bound
+        self._api = api
         self._choices = choices
         self._model = model
         self._head = b""
@@ -89,7 +92,14 @@ class IncomingAnswer:
             body = folded(b"".join(events))
         else:
             body = await self._read_rest()
-        return read_whole(body, self._max_bytes, self._bound, model=self._model)
+        return read_whole(
+            body,
+            self._max_bytes,
+            self._bound,
+            api=self._api,
+            choices=self._choices,
+            model=self._model,
+        )
 
     async def _read_rest(self) -> bytes:
         parts, size = [self._head], len(self._head)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daitn.objects.deployments import Api
-from daitn.openai.requests import read_model_fields
+from daitn.openai.requests import ModelFields, read_model_fields, read_ranking
 from daitn.tools import clock
 
-__all__ = ["ServingRequest", "read_query"]
+__all__ = ["ServingRequest", "read_query", "with_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class ServingRequest:
     model: str
     stream: bool
     choices: int
-    """How many the answer has, at least."""
+    """How many the answer has, at least; of a ranking, how many documents it can name."""
     body: bytes
     """The request, byte for byte."""
     id: str
@@ -32,16 +32,25 @@ class ServingRequest:
 
 def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequest:
     """Read a request. Raises `ApiError` (400) with the field at fault."""
-    fields = read_model_fields(body)
+    fields = _fields(api, body)
     return ServingRequest(
         api=api,
         model=fields.model,
-        stream=bool(fields.stream) and api is not Api.EMBEDDINGS,
+        stream=bool(fields.stream) and api.writes,
         choices=fields.choices,
         body=body,
         id=headers.get("daitn-query", "")[:200],
         created_s=_created_s(headers.get("daitn-asked-at", "")),
     )
+
+
+def with_body(query: ServingRequest, body: bytes) -> ServingRequest:
+    """The query with another request, to be answered in one piece. Raises `ApiError` (400)."""
+    return replace(query, body=body, stream=False, choices=_fields(query.api, body).choices)
+
+
+def _fields(api: Api, body: bytes) -> ModelFields:
+    return read_ranking(body) if api is Api.RERANK else read_model_fields(body)
 
 
 def _created_s(header: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -11,7 +10,7 @@ import msgspec
 from daitn.identity.sealed import open_query, seal_answer
 from daitn.identity.sealing import ReceiverKey
 from daitn.node.http import Reply, Response
-from daitn.node.serving.request import ServingRequest
+from daitn.node.serving.request import ServingRequest, with_body
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError, bad_request
@@ -49,11 +48,13 @@ class Unsealer:
             text = msgspec.json.decode(field, type=str)
             deployment = deployment_id(query.model, self._site)
             body, reply_to = open_query(text, deployment, self._key)
-            body = rewritten(raw_fields(body), {"model": query.model, "stream": False})
+            whole = {"stream": False} if query.api.writes else {}
+            body = rewritten(raw_fields(body), {**whole, "model": query.model})
+            opened = with_body(query, body)
         except (DaitnError, ApiError, msgspec.DecodeError):
             raise bad_request("cannot be opened here", "sealed") from None
         try:
-            reply = await ask(replace(query, body=body, stream=False))
+            reply = await ask(opened)
         except ApiError as error:
             raise ApiError(
                 error.status,

@@ -75,6 +75,13 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     table of needs."""
     language: Name = ""
     """ISO 639 code of a language that the model must know; empty: any."""
+    tokens_at_once: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    """Tokens of the question that the model reads at once, where it is several texts; 0: all."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Context that question and answer take."""
+        return (self.tokens_at_once or self.tokens_in) + self.tokens_out
 
 
 _DECODER = msgspec.msgpack.Decoder(PacketIntent)

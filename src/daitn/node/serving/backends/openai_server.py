@@ -88,6 +88,8 @@ FULL_RETRY_AFTER_S = 1.0
 """Assumed of a server that is full and does not say for how long."""
 _NOT_IMPLEMENTED = 501
 """llama.cpp answers so to embeddings if it was started without them; other queries succeed."""
+_SPOKEN = {Api.EMBEDDINGS: Says.VECTOR, Api.RERANK: Says.SCORE}
+"""What other APIs than those of text answer with."""
 
 
 class _UpstreamFailed(Exception):
@@ -129,10 +131,10 @@ class OpenAiBackend:
             name=config.name,
             owner=self._owner,
             runtime=Runtime.OPENAI,
-            apis=config.apis,
+            apis=self._apis,
             state=self._state,
             context_tokens=_first(config.context_tokens, self._facts.context_tokens, 4096),
-            abilities=_abilities(config, self._facts),
+            abilities=_abilities(config, self._facts, self._apis),
             tokens_per_character=self._facts.rates or (),
             slots=config.slots,
             queue=config.queue,
@@ -162,6 +164,7 @@ class OpenAiBackend:
                 response,
                 self._max_answer_bytes,
                 _BOUND,
+                api=query.api,
                 choices=query.choices,
                 model=query.model,
             )
@@ -293,6 +296,11 @@ class OpenAiBackend:
         self._probe_now.set()
 
     @property
+    def _apis(self) -> tuple[Api, ...]:
+        # A model that ranks does nothing else.
+        return _first(self._config.apis, (Api.RERANK,) if self._facts.ranks else None, (Api.CHAT,))
+
+    @property
     def _model(self) -> str:
         return self._config.model or self._config.name
 
@@ -367,9 +375,9 @@ class OpenAiBackend:
             return None
 
 
-def _abilities(config: UpstreamConfig, facts: ServerFacts) -> Abilities:
+def _abilities(config: UpstreamConfig, facts: ServerFacts, apis: tuple[Api, ...]) -> Abilities:
     """What the file states counts, then what the server tells."""
-    spoken = {Says.VECTOR if api is Api.EMBEDDINGS else Says.TEXT for api in config.apis}
+    spoken = {_SPOKEN.get(api, Says.TEXT) for api in apis}
     return Abilities(
         reads=_first(config.reads, facts.reads, (Reads.TEXT,)),
         says=_first(config.says, facts.says, tuple(sorted(spoken))),

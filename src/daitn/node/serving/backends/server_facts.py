@@ -1,14 +1,15 @@
 """What servers of OpenAI's API tell of the models they serve, each in its own way.
 
 vLLM tells the context in `/v1/models`, llama.cpp what its model reads in `/props`, Ollama in
-`/api/show`. The first two also count tokens. Nothing of this is standard: whatever is missing or
+`/api/show`. The first two also count tokens, and rank if their model does. Infinity says what its
+models do in `/v1/models`. Nothing of this is standard: whatever is missing or
 malformed is unknown, and no other server is asked for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -33,6 +34,8 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     says: tuple[Says, ...] | None = None
     tools: bool | None = None
     json_schema: bool | None = None
+    ranks: bool = False
+    """Whether it answers the API `rerank`, and so no other."""
     rates: Rates | None = None
     """Tokens per character, by its own tokenizer."""
 
@@ -46,6 +49,8 @@ class ListedModel(msgspec.Struct, frozen=True):
     id: str = ""
     owned_by: str = ""
     max_model_len: int | None = None
+    capabilities: list[str] = []
+    """As Infinity has them."""
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -91,6 +96,10 @@ class _AllRunning(msgspec.Struct, frozen=True):
     models: list[_Running] = []
 
 
+class _Ranked(msgspec.Struct, frozen=True):
+    results: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
+
+
 class _Counted(msgspec.Struct, frozen=True):
     tokens: list[msgspec.Raw] = []
     count: int | None = None
@@ -115,7 +124,9 @@ async def server_facts(fetch: Fetch, name: str, listed: ListedModel | None) -> S
     if owner == "vllm":
         return await _of_vllm(fetch, name)
     if owner == "llamacpp":
-        return await _of_llama_cpp(fetch)
+        return await _of_llama_cpp(fetch, name)
+    if owner == "infinity" and listed is not None:
+        return ServerFacts(ranks="rerank" in listed.capabilities)
     if _read(await fetch("GET", "/api/version", None), _Version) is not None:
         return await _of_ollama(fetch, name)
     return NO_FACTS
@@ -125,10 +136,10 @@ async def _of_vllm(fetch: Fetch, name: str) -> ServerFacts:
     rates = None
     if _read(await fetch("GET", "/version", None), _Version) is not None:
         rates = await _rates(fetch, lambda text: {"model": name, "prompt": text})
-    return ServerFacts(json_schema=True, rates=rates)
+    return ServerFacts(json_schema=True, ranks=await _ranks(fetch, name), rates=rates)
 
 
-async def _of_llama_cpp(fetch: Fetch) -> ServerFacts:
+async def _of_llama_cpp(fetch: Fetch, name: str) -> ServerFacts:
     props = _read(await fetch("GET", "/props", None), _Props)
     if props is None:
         return NO_FACTS
@@ -145,6 +156,7 @@ async def _of_llama_cpp(fetch: Fetch) -> ServerFacts:
         reads=(Reads.TEXT, *also),
         tools=props.chat_template_caps.supports_tools,
         json_schema=True,
+        ranks=await _ranks(fetch, name),
         rates=await _rates(fetch, lambda text: {"content": text}),
     )
 
@@ -183,6 +195,12 @@ async def _ollama_context(fetch: Fetch, name: str, shown: _Shown) -> int:
         if key.endswith(".context_length") and (length := _read(bytes(raw), int))
     ]
     return min([*(set_to or [OLLAMA_CONTEXT_TOKENS]), *most])
+
+
+async def _ranks(fetch: Fetch, name: str) -> bool:
+    """Whether the server ranks a document: no server tells it in another way."""
+    question = {"model": name, "query": "a", "documents": ["a"]}
+    return _read(await fetch("POST", "/rerank", question), _Ranked) is not None
 
 
 def _is_count(words: list[str]) -> bool:
