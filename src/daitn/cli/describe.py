@@ -309,6 +309,7 @@ def _facility_page(facility: FacilityDescription) -> RenderableType:
         ("memory", f"{size(facility.used_bytes)} of {size(said.memory_bytes)}"),
         ("hosting", f"{said.price_usd_per_hour:g} USD/h"),
         ("queries are kept", "yes" if said.keeps_queries else "no"),
+        ("responses are kept", "yes" if said.keeps_responses else "no"),
         ("queries there", facility.in_flight),
     ]
     return Group(

@@ -25,12 +25,14 @@ _CORRUPT = ".corrupt"
 class ItemStore(Generic[Item]):
     """Items by name, as MessagePack. One process has the folder at a time.
 
-    A file that the disk changed is set aside beside the others, for people to look at.
+    A file that the disk changed is set aside beside the others, for people to look at. A `private`
+    one is removed: nobody but this user reads these files.
     """
 
-    def __init__(self, folder: Path, kind: type[Item]) -> None:
+    def __init__(self, folder: Path, kind: type[Item], *, private: bool = False) -> None:
         self._folder = folder
         self._kind = kind
+        self._private = private
         make_folder(folder)
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
@@ -43,6 +45,10 @@ class ItemStore(Generic[Item]):
         except FileNotFoundError:
             return None
         except Corrupt as error:
+            if self._private:
+                log.warning("%s is removed: %s", path, error.problem)
+                self.forget(name)
+                return None
             log.warning("%s is set aside: %s", path, error.problem)
             put_in_place(path, path.with_name(path.name + _CORRUPT))
         except OSError as error:
@@ -52,7 +58,7 @@ class ItemStore(Generic[Item]):
     def put(self, name: str, item: Item) -> None:
         """Keep an item; on disk when this returns. Raises `StorageFull`."""
         try:
-            replace_file(self._path(name), encode(item))
+            replace_file(self._path(name), encode(item), private=self._private)
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
@@ -66,6 +72,11 @@ class ItemStore(Generic[Item]):
     def names(self) -> list[str]:
         """Of all items, in order."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
+
+    def written(self) -> list[tuple[str, int, float]]:
+        """Of all items: name, bytes, and when it was put, in seconds since the epoch."""
+        named = [(name, self._path(name).stat()) for name in self.names()]
+        return [(name, file.st_size, file.st_mtime) for name, file in named]
 
     def __iter__(self) -> Iterator[Item]:
         """All items that can be read, by name."""

@@ -201,6 +201,8 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Price of hosting one model."""
     keeps_queries: bool = False
     """Whether queries are retained after they are answered."""
+    keeps_responses: bool = False
+    """Whether it keeps responses, with their conversations, for those who asked."""
     sealing: Signed | None = None
     """Its signed `SealingKey`; none: it opens no sealed queries."""
     deployments: Annotated[

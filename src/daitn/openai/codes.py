@@ -31,6 +31,11 @@ CODES: Final = (
         "From a facility: this model cannot answer such a query, though another may; `param` names "
         "the field.",
     ),
+    ErrorCode(
+        400,
+        "previous_response_not_found",
+        "No facility keeps that response for you; send the whole conversation.",
+    ),
     ErrorCode(400, "infeasible", "No deployment meets the constraints."),
     ErrorCode(
         401, "invalid_api_key", "The key is missing or unknown, or the token does not hold here."
@@ -43,9 +48,10 @@ CODES: Final = (
     ),
     ErrorCode(403, "not_allowed", "From a facility: the model's owner does not admit this owner."),
     ErrorCode(404, "model_not_found", "The model does not exist."),
-    ErrorCode(404, "not_found", "The path does not exist."),
+    ErrorCode(404, "not_found", "The path, or the response, does not exist."),
     ErrorCode(405, "method_not_allowed", "The path needs another method."),
     ErrorCode(408, "request_timeout", "The request body did not arrive in time."),
+    ErrorCode(409, "invalid_request", "From a facility: another response has this id."),
     ErrorCode(413, "invalid_request", "The body exceeds `max_body_bytes`."),
     ErrorCode(415, "invalid_request", "The body is coded as nobody here can read."),
     ErrorCode(429, "rate_limited", "The key's query rate is exceeded; see `Retry-After`."),

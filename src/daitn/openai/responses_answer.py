@@ -32,15 +32,36 @@ class ResponsesAnswer:
         self._chat = ChatBlocks(tokens_in)
         self._begun = False
         self._sequence = 0
+        self._id = ""
+        self._kept = False
+        self.ended = False
+        """Whether all but the end of a stream has been translated."""
 
-    def whole(self, body: bytes) -> bytes:
-        """The whole answer as a response."""
+    def keep_as(self, id_: str) -> None:
+        """The response will be kept under this id."""
+        self._id, self._kept = id_, True
+
+    def not_kept(self) -> None:
+        """The response is not kept after all."""
+        self._kept = False
+
+    def read_whole(self, body: bytes) -> None:
+        """Take a whole answer in."""
         self._chat.read_whole(body)
+
+    def response(self) -> bytes:
+        """The complete response."""
         return msgspec.json.encode(self._response(self._status()))
 
     def events(self, events: bytes) -> bytes:
-        """The next events, as those of a response."""
+        """The next events, as those of a response; without its end, if it has `ended`."""
         return b"".join(self._step(step) for step in self._chat.feed(events))
+
+    def end(self) -> bytes:
+        """The end of a stream."""
+        self.ended = False
+        status = self._status()
+        return self._event(f"response.{status}", response=self._response(status)) + DONE
 
     def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
         """An error's status and body, with the names of the request's fields."""
@@ -62,8 +83,8 @@ class ResponsesAnswer:
             failed = {**self._response("failed"), "error": _failure(self._chat.error or Error())}
             return out + self._event("response.failed", response=failed) + DONE
         if step.kind is StepKind.ENDED:
-            status = self._status()
-            return out + self._event(f"response.{status}", response=self._response(status)) + DONE
+            self.ended = True
+            return out
         assert block is not None
         if step.kind is StepKind.OPENED:
             return out + self._opened(block)
@@ -137,7 +158,7 @@ class ResponsesAnswer:
         reason = _INCOMPLETE.get(chat.finish_reason) if status == "incomplete" else None
         output = [self._item(block, "completed") for block in chat.blocks] if ended else []
         return {
-            "id": f"resp_{chat.id}",
+            "id": self._id or f"resp_{chat.id}",
             "object": "response",
             "created_at": chat.created_s,
             "completed_at": chat.created_s if status == "completed" else None,
@@ -146,6 +167,7 @@ class ResponsesAnswer:
             "incomplete_details": None if reason is None else {"reason": reason},
             "model": chat.model,
             "output": output,
+            "store": self._kept,
             "usage": self._usage() if ended else None,
             **self._request.said,
         }

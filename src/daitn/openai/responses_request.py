@@ -113,8 +113,8 @@ class _Request(msgspec.Struct):
 
 _read = reader(_Request)
 _PASSED = ("temperature", "top_p", "parallel_tool_calls")
-_NOT_HERE = ("background", "conversation", "max_tool_calls", "previous_response_id", "prompt")
-"""Fields for which somebody would have to keep something, or run tools."""
+_NOT_HERE = ("background", "conversation", "max_tool_calls", "prompt")
+"""Fields for which somebody would have to keep more than responses, or run tools."""
 _NOT_GIVEN = (b"null", b"false")
 
 
@@ -126,6 +126,10 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
     """Fields of the chat, under the names that the request has for them."""
     said: dict[str, Any]
     """Fields of the request that its answer repeats."""
+    previous: str = ""
+    """The response from which it goes on."""
+    store: bool = True
+    """Whether the answer may be kept."""
 
 
 def read_responses(body: bytes) -> ResponsesRequest:
@@ -134,8 +138,7 @@ def read_responses(body: bytes) -> ResponsesRequest:
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in _NOT_GIVEN:
-            fix = "send the whole conversation as `input`" if name.endswith("_id") else ""
-            raise bad_request("this network keeps no responses", name, fix=fix or "leave it out")
+            raise bad_request("this network has nothing of the kind", name, fix="leave it out")
     if request.truncation == "auto":
         raise bad_request("prompts are never cut", "truncation", fix="leave it out")
     rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}
@@ -161,7 +164,13 @@ def read_responses(body: bytes) -> ResponsesRequest:
     if request.stream:
         chat["stream"] = True
         chat["stream_options"] = {"include_usage": True}
-    return ResponsesRequest(msgspec.json.encode(chat), names, _repeated(request, raw))
+    return ResponsesRequest(
+        msgspec.json.encode(chat),
+        names,
+        _repeated(request, raw),
+        request.previous_response_id or "",
+        request.store is not False,
+    )
 
 
 def _repeated(request: _Request, raw: dict[str, msgspec.Raw]) -> dict[str, Any]:
@@ -190,12 +199,11 @@ def _repeated(request: _Request, raw: dict[str, msgspec.Raw]) -> dict[str, Any]:
         "metadata": request.metadata or {},
         "parallel_tool_calls": request.parallel_tool_calls is not False,
         "presence_penalty": raw.get("presence_penalty", 0.0),
-        "previous_response_id": None,
+        "previous_response_id": request.previous_response_id or None,
         "prompt_cache_key": raw.get("prompt_cache_key"),
         "reasoning": {"effort": reasoning.effort, "summary": None},
         "safety_identifier": raw.get("safety_identifier"),
         "service_tier": "default",
-        "store": False,
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": form},
         "tool_choice": request.tool_choice or "auto",

@@ -94,7 +94,7 @@ class History(World):
             context = QueryContext(
                 intent=intent,
                 snapshot=snapshot,
-                paths=permitted(paths, snapshot, intent),
+                paths=permitted(paths, snapshot, intent.constraints),
                 in_flight=np.array([self.usually(0.0, 3.0) for _ in numbers]),
                 now_s=NOW_S + self.rng.choice([0.0, 0.4, 60.0]),
                 affinity=self.rng.choice([-1, *numbers]),

@@ -75,6 +75,8 @@ class World:
     sites: dict[str, Site]
     runtimes: dict[str, ForwarderRuntime]
     key: SigningKey
+    keeps: bool = False
+    """Whether facilities keep queries, and responses."""
     scenes: dict[tuple[str, bool], tuple[Network, Gateway]] = field(default_factory=dict)
     """Gateways that were opened, by the mode in which they ask."""
 
@@ -120,8 +122,8 @@ def _well(late: asyncio.Event | None = None) -> Any:
 
 
 @asynccontextmanager
-async def opened_world(folder: Path) -> AsyncIterator[World]:
-    """Open it; once per module."""
+async def opened_world(folder: Path, *, keeps: bool = False) -> AsyncIterator[World]:
+    """Open it; once per module. `keeps`: whether facilities keep queries."""
     memory, key = MemoryNetwork(), SigningKey.generate()
     async with AsyncExitStack() as stack:
         servers, sites = dict[str, RawServer](), dict[str, Site]()
@@ -140,12 +142,13 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
                 hosts=False,
                 upstreams=upstreams,
                 max_answer_bytes=BOUND,
+                keeps_queries=keeps,
                 admit=lambda shown, now_s: SiteId("gw"),
             )
             await site.start()
             stack.push_async_callback(site.close)
         runtimes = await _forwarders(stack, sites, key)
-        world = World(servers, sites, runtimes, key)
+        world = World(servers, sites, runtimes, key, keeps)
         try:
             yield world
         finally:
@@ -269,7 +272,8 @@ def _describe(network: Network, world: World, mode: str, *, alone: bool) -> None
     if alone:
         names = {"odd": names["odd"]}
     for price, (name, model) in enumerate(names.items()):
-        network.facility(name, urls[name], deployment(model, price_usd_per_1k_out=10.0**price))
+        offered = deployment(model, price_usd_per_1k_out=10.0**price)
+        network.facility(name, urls[name], offered, keeps=world.keeps)
     if mode == "cascade":
         network.measured("of-odd", "odd", "medicine", 0.6)
         network.measured("of-well", "well", "medicine", 0.95)

@@ -85,13 +85,17 @@ class Network:
     views: dict[str, View] = field(default_factory=dict)
     version: int = 0
 
-    def facility(self, site: str, base_url: str, *models: DeploymentDescriptor) -> None:
-        """`base_url` as of `OpenAiServer.url`."""
+    def facility(
+        self, site: str, base_url: str, *models: DeploymentDescriptor, keeps: bool = False
+    ) -> None:
+        """`base_url` as of `OpenAiServer.url`; `keeps`: queries, and responses."""
         facility = FacilityDescriptor(
             endpoint=base_url.removesuffix("/v1"),
             hosts=False,
             memory_bytes=0,
             deployments=models,
+            keeps_queries=keeps,
+            keeps_responses=keeps,
         )
         self._describe(site, Role.FACILITY, facility=facility)
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryConstraints, QueryIntent
+from daitn.objects.queries import QueryConstraints
 from daitn.objects.readings import LinkReading
 from daitn.topology.qrrt.paths import ASSUMED_RTT_S, RELAY_S, paths_from, permitted
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -84,13 +83,6 @@ def test_a_relay_that_is_gone_is_not_taken() -> None:
     assert path(state.snapshot(), MDF)[0] == math.inf
 
 
-def intent(**constraints: tuple[str, ...]) -> QueryIntent:
-    return QueryIntent(
-        origin=GW, owner="", api=Api.CHAT, model="doctor", tokens_in=1, tokens_out=1,
-        constraints=QueryConstraints(**constraints),  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
 def test_relays_that_may_not_see_a_query_are_avoided() -> None:
     nodes = [
         gateway("gw"),
@@ -104,16 +96,18 @@ def test_relays_that_may_not_see_a_query_are_avoided() -> None:
     def way(found: Paths) -> tuple[float, bool]:
         return float(found.rtt_s[0]), int(found.relay[0]) >= 0
 
-    assert permitted(paths, snapshot, intent()) is paths
-    assert way(permitted(paths, snapshot, intent(jurisdictions=("US", "CA"))))[1]
-    assert way(permitted(paths, snapshot, intent(owners=("nih", "hubs"))))[1]
-    assert way(permitted(paths, snapshot, intent(jurisdictions=("US",)))) == (0.2, False)
-    assert way(permitted(paths, snapshot, intent(owners=("nih",)))) == (0.2, False)
+    assert permitted(paths, snapshot, QueryConstraints()) is paths
+    assert way(permitted(paths, snapshot, QueryConstraints(jurisdictions=("US", "CA"))))[1]
+    assert way(permitted(paths, snapshot, QueryConstraints(owners=("nih", "hubs"))))[1]
+    assert way(permitted(paths, snapshot, QueryConstraints(jurisdictions=("US",)))) == (0.2, False)
+    assert way(permitted(paths, snapshot, QueryConstraints(owners=("nih",)))) == (0.2, False)
     bought = gateway("hub", jurisdiction="CA", owner="nih", version=2)
     later = state_of([*nodes, bought], *links).snapshot()
-    assert way(permitted(paths, later, intent(owners=("nih",))))[1], "the relay is another's now"
+    assert way(permitted(paths, later, QueryConstraints(owners=("nih",))))[1], (
+        "the relay is another's now"
+    )
     broken = paths_from(snapshot, GW, NOW_S, frozenset({MDF}))
-    assert way(permitted(broken, snapshot, intent(owners=("nih",)))) == (math.inf, False)
+    assert way(permitted(broken, snapshot, QueryConstraints(owners=("nih",)))) == (math.inf, False)
 
 
 rtts = st.one_of(st.none(), st.floats(0.0, 2.0))

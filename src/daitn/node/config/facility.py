@@ -85,6 +85,14 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Largest answer of an upstream server, whole or all events of a stream together; a longer one
     breaks off."""
     keeps_queries: bool = False
-    """Whether queries are stored, for instance by the upstream servers."""
+    """Whether queries are stored: by the upstream servers, or here, so that `/v1/responses` can go
+    on from an earlier response."""
+    kept_responses: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    """Responses that are stored here if `keeps_queries`; beyond it, the oldest go of the owner who
+    has most. 0: none is."""
+    kept_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**30
+    """Bytes of these responses and their conversations."""
+    kept_days: Annotated[float, msgspec.Meta(gt=0.0, le=36500.0)] = 30.0
+    """How long they are stored."""
     upstreams: tuple[UpstreamConfig, ...] = ()
     """Servers of OpenAI's API, see below."""

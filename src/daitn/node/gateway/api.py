@@ -11,12 +11,14 @@ from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.auth import Doorkeeper
 from daitn.node.gateway.context import Caller
+from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
 from daitn.node.gateway.headers import PeerHeader
 from daitn.node.gateway.messages import MESSAGES, Messages, is_messages, messages_response
 from daitn.node.gateway.request import read_request
-from daitn.node.gateway.translation import CountTokens, Serve, translated
+from daitn.node.gateway.responses import RESPONSES, Responses
+from daitn.node.gateway.translation import CountTokens, Serve
 from daitn.node.http import HttpServer, Reply, Request, Response
 from daitn.node.http.api import (
     error_response,
@@ -26,15 +28,12 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
-from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
 from daitn.openai.errors import ApiError
 from daitn.openai.http import PATHS
 from daitn.openai.responses import model_list, model_object
-from daitn.openai.responses_answer import ResponsesAnswer
-from daitn.openai.responses_request import read_responses
 from daitn.tools import clock
 from daitn.tools.throttled import ThrottledLog
 
@@ -45,7 +44,6 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 60.0
 """Time limit for a request body: 4 MiB at 70 kB/s."""
 _MODELS = "/v1/models"
-_RESPONSES = "/v1/responses"
 _HEALTH = ("/healthz", "/readyz")
 
 Health = Callable[[bool], tuple[Sequence[str], Mapping[str, object]]]
@@ -62,6 +60,7 @@ class GatewayApi:
         admit: Callable[[str, float], SiteId],
         serve: Serve,
         count_tokens: CountTokens,
+        conversations: Conversations,
         models: Callable[[str], Mapping[str, str]],
         health: Health,
         doorkeeper: Doorkeeper,
@@ -70,7 +69,7 @@ class GatewayApi:
         self._config = config
         self._admit = admit
         self._messages = Messages(serve, count_tokens)
-        self._count_tokens = count_tokens
+        self._responses = Responses(serve, count_tokens, conversations)
         self._serve = serve
         self._models = models
         self._health = health
@@ -116,22 +115,16 @@ class GatewayApi:
             return error_response(internal())
 
     async def _handle_path(self, request: Request, path: str) -> Reply:
-        if path == _RESPONSES:
-            return await self._answer_response(request)
+        if path == RESPONSES:
+            return await self._responses.answer(request, *await self._read(request))
+        if path.startswith(f"{RESPONSES}/"):
+            return await self._responses.handle_kept(request, path, self._caller(request))
         api = PATHS.get(path)
         if api is None:
             return self._handle_other(request, path)
         caller, body, began_s = await self._read(request)
         parsed = read_request(api, body, request.raw_headers)
         return await self._serve(request, caller, parsed, began_s)
-
-    async def _answer_response(self, request: Request) -> Reply:
-        """Answer in the form of OpenAI's Responses API."""
-        caller, body, began_s = await self._read(request)
-        chat = read_responses(body)
-        parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
-        answer = ResponsesAnswer(chat, self._count_tokens(caller, parsed))
-        return await translated(self._serve, answer, request, caller, parsed, began_s)
 
     async def _handle_messages(self, request: Request, path: str) -> Reply:
         """Answer in the form of Anthropic's API, whatever it is."""

@@ -50,7 +50,7 @@ class Cors:
         return Response(
             status=204,
             headers={
-                "access-control-allow-methods": "GET, POST",
+                "access-control-allow-methods": "GET, POST, DELETE",
                 "access-control-allow-headers": _wanted(request),
                 "access-control-max-age": str(PERMISSION_LASTS_S),
             },

@@ -119,7 +119,8 @@ class _Deployments:
         if failure.cause is Cause.UNREACHABLE:
             query, topology = self._query, self._topology
             topology.unreachable(failed.site)
-            paths = permitted(topology.paths(query.snapshot), query.snapshot, query.intent)
+            wanted = query.intent.constraints
+            paths = permitted(topology.paths(query.snapshot), query.snapshot, wanted)
         hint_s = None if answer is None or failure.permanent else answer.retry_after_s
         return Failed(row, failure.cause, failed.reason, hint_s, paths, failure.permanent)
 

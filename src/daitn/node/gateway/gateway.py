@@ -27,6 +27,7 @@ from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.api import GatewayApi
 from daitn.node.gateway.auth import ApiKeys, Doorkeeper, Tokens
 from daitn.node.gateway.context import Caller, Decided, Outcome, RequestContext, Waiting
+from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.demand import DemandEstimator
 from daitn.node.gateway.errors import (
     deadline_passed,
@@ -60,6 +61,7 @@ from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
+from daitn.topology.qrrt.snapshot import Qrrt
 
 __all__ = ["Gateway"]
 
@@ -115,6 +117,7 @@ class Gateway:
             admit,
             self._serve,
             self._count_tokens,
+            Conversations(topology, self._ask_facility),
             self._models,
             self._health,
             _doorkeeper(site, config, owner, askers),
@@ -277,7 +280,7 @@ class Gateway:
         context = QueryContext(
             intent=intent,
             snapshot=snapshot,
-            paths=permitted(self._topology.paths(snapshot), snapshot, intent),
+            paths=permitted(self._topology.paths(snapshot), snapshot, intent.constraints),
             in_flight=self._load.of(snapshot),
             now_s=now_s,
             affinity=self._affinity.row(intent, snapshot),
@@ -311,6 +314,19 @@ class Gateway:
         if len(rows):
             rates = tuple(float(column[rows[0]]) for column in snapshot.columns.token_rates)
         return length.tokens(rates)
+
+    async def _ask_facility(
+        self,
+        caller: Caller,
+        snapshot: Qrrt,
+        site: SiteId,
+        relay: SiteId | None,
+        method: str,
+        path: str,
+        body: bytes,
+    ) -> tuple[int, bytes]:
+        assert self._upstream is not None
+        return await self._upstream.send(caller, snapshot, site, relay, method, path, body)
 
     def _decide(self, query: RequestContext) -> None:
         seed = self._seed + self._query_count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from daitn.node.gateway.context import Caller
@@ -54,8 +55,25 @@ class Messages:
         tokens_in = self._count_tokens(caller, parsed)
         if path == _COUNT:
             return json_response({"input_tokens": tokens_in})
-        answer = MessagesAnswer(chat, tokens_in)
+        answer = _Messages(MessagesAnswer(chat, tokens_in))
         return identified(await translated(self._serve, answer, request, caller, parsed, began_s))
+
+
+class _Messages:
+    """See `Translation`."""
+
+    def __init__(self, answer: MessagesAnswer) -> None:
+        self._answer = answer
+        self.error = answer.error
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        pass
+
+    async def whole(self, body: bytes) -> bytes:
+        return self._answer.whole(body)
+
+    async def events(self, events: bytes) -> bytes:
+        return self._answer.events(events)
 
 
 def is_messages(request: Request, path: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.http import Reply, Request, Response
+from daitn.node.http.exchange import Translation as StreamTranslation
 from daitn.openai.http import EVENTS
 
 __all__ = ["CountTokens", "Serve", "Translation", "translated"]
@@ -18,15 +19,11 @@ CountTokens = Callable[[Caller, ParsedRequest], int]
 """About how many tokens a prompt has for the model that it names."""
 
 
-class Translation(Protocol):
+class Translation(StreamTranslation, Protocol):
     """Translates one answer of a chat."""
 
-    def whole(self, body: bytes) -> bytes:
-        """A whole answer."""
-        ...
-
-    def events(self, events: bytes) -> bytes:
-        """The next events of a stream."""
+    async def whole(self, body: bytes) -> bytes:
+        """A whole answer, which has begun."""
         ...
 
     def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
@@ -43,15 +40,15 @@ async def translated(
     began_s: float,
 ) -> Reply:
     """Answer a chat, and translate the answer."""
-    request.translate = answer.events
+    request.translation = answer
     reply = await serve(request, caller, parsed, began_s)
     if not isinstance(reply, Response):
         return reply
     if reply.status != 200:
         id_ = reply.headers.get("x-request-id")
         reply.status, reply.body = answer.error(reply.status, reply.body, id_)
-    elif reply.headers.get("content-type") == EVENTS:
-        reply.body = answer.events(reply.body)
     elif not parsed.constraints.choose_only:
-        reply.body = answer.whole(reply.body)
+        answer.begin(reply.headers)
+        streams = reply.headers.get("content-type") == EVENTS
+        reply.body = await (answer.events if streams else answer.whole)(reply.body)
     return reply

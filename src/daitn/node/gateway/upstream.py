@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -9,8 +10,8 @@ from typing import NamedTuple
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
-from daitn.node.gateway.answer import Answer
-from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.answer import BOUND, Answer
+from daitn.node.gateway.context import Caller, RequestContext
 from daitn.node.gateway.headers import PeerHeader
 from daitn.node.http import (
     Address,
@@ -20,6 +21,7 @@ from daitn.node.http import (
     ServerTimeout,
     read_address,
 )
+from daitn.node.http.answers import IncomingAnswer
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.openai.answers import AnswerFailed
@@ -37,7 +39,7 @@ from daitn.openai.http import JSON
 from daitn.tools import clock
 from daitn.tools.throttled import ThrottledLog
 from daitn.topology.qrrt.load import GatewayLoad
-from daitn.topology.qrrt.snapshot import deployment_id
+from daitn.topology.qrrt.snapshot import Qrrt, deployment_id
 
 __all__ = ["AttemptFailed", "Upstream"]
 
@@ -50,6 +52,8 @@ CONNECT_TIMEOUT_S = 3.0
 MIN_SILENCE_TIMEOUT_S, SILENCE_FACTOR = 60.0, 10.0
 """A deployment fails that is silent for longer than both of these: the minimum, and the expected
 time by the factor. A hedge overtakes one that is only slow long before."""
+SEND_TIMEOUT_S = 10.0
+"""Of a request about a kept response: the disk of its facility may be busy."""
 PASS_RENEWAL_S = 30.0
 """A quarter of a pass's lifetime: clocks may differ by the rest."""
 _MAX_ERROR_BYTES = 1 << 16
@@ -167,23 +171,69 @@ class Upstream:
         node = None if relay is None else query.snapshot.nodes.get(relay)
         caller = query.caller
         headers = {
-            "content-type": JSON,
             PeerHeader.QUERY: caller.query or query.id,
             PeerHeader.ASKED_AT: caller.asked_at or str(int(query.asked_at_s)),
-            PeerHeader.OWNER: query.intent.owner,
         }
-        if caller.mandate:
-            headers[PeerHeader.MANDATE] = caller.mandate
         if relay is not None and node is not None and node.gateway is not None:
-            headers[PeerHeader.PASS] = self._pass(relay)
-            headers[PeerHeader.PATH] = self._site
-            headers[PeerHeader.ORIGIN_PASS] = self._pass(deployment.site)
+            headers |= self._headers(caller, deployment.site, relay)
             model = deployment_id(deployment.name, deployment.site)
             return _Target(relay, node.gateway.endpoint, model, headers)
-        headers[PeerHeader.PASS] = self._pass(deployment.site)
+        headers |= self._headers(caller, deployment.site, None)
+        return _Target(deployment.site, deployment.facility.endpoint, deployment.name, headers)
+
+    def _headers(self, caller: Caller, site: SiteId, relay: SiteId | None) -> dict[str, str]:
+        """In whose name a facility is asked, and by whom."""
+        headers = {"content-type": JSON, PeerHeader.OWNER: caller.owner}
+        if caller.mandate:
+            headers[PeerHeader.MANDATE] = caller.mandate
+        if relay is not None:
+            headers[PeerHeader.PASS] = self._pass(relay)
+            headers[PeerHeader.PATH] = self._site
+            headers[PeerHeader.ORIGIN_PASS] = self._pass(site)
+            return headers
+        headers[PeerHeader.PASS] = self._pass(site)
         if caller.origin_pass:
             headers[PeerHeader.ORIGIN_PASS] = caller.origin_pass
-        return _Target(deployment.site, deployment.facility.endpoint, deployment.name, headers)
+        return headers
+
+    async def send(
+        self,
+        caller: Caller,
+        snapshot: Qrrt,
+        site: SiteId,
+        relay: SiteId | None,
+        method: str,
+        path: str,
+        body: bytes,
+    ) -> tuple[int, bytes]:
+        """Send a request that is no query to a facility, or to a gateway that relays it: status and
+        body. Raises `AttemptFailed`."""
+        asked = site if relay is None else relay
+        node = snapshot.nodes.get(asked)
+        part = None if node is None else node.facility if relay is None else node.gateway
+        if part is None:
+            raise AttemptFailed(CANNOT_REACH, "it is not in the network now", asked)
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                response = await self._client.request(
+                    method,
+                    self._address(part.endpoint),
+                    path,
+                    self._headers(caller, site, relay),
+                    body,
+                    silence_timeout_s=SEND_TIMEOUT_S,
+                )
+                incoming = IncomingAnswer(response, self._max_answer_bytes, BOUND)
+                try:
+                    return response.status, await incoming.read_start(self._max_answer_bytes)
+                finally:
+                    response.close()
+        except (HttpError, ValueError) as error:
+            raise _connection_failed(error, asked) from None
+        except AnswerBroken as broken:
+            raise AttemptFailed(BROKEN, broken.reason, asked) from None
+        except TimeoutError:
+            raise AttemptFailed(BROKEN, "it was silent for too long", asked) from None
 
     def _pass(self, audience: SiteId) -> str:
         now_s = clock.wall_s()

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 from daitn.node.http.framing import read_headers
 
-__all__ = ["BodyTooLarge", "Connection", "Reply", "Request", "Response", "Scope", "Stream"]
+__all__ = [
+    "BodyTooLarge",
+    "Connection",
+    "Reply",
+    "Request",
+    "Response",
+    "Scope",
+    "Stream",
+    "Translation",
+]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -41,6 +51,18 @@ class Connection(Protocol):
         ...
 
 
+class Translation(Protocol):
+    """Translates a stream."""
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """The stream begins, with these headers."""
+        ...
+
+    async def events(self, events: bytes) -> bytes:
+        """What is sent in place of the next events."""
+        ...
+
+
 class Request:
     """One request, whose body is still to be read."""
 
@@ -55,7 +77,7 @@ class Request:
         "raw_headers",
         "response_started",
         "send",
-        "translate",
+        "translation",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, connection: Connection) -> None:
@@ -68,8 +90,8 @@ class Request:
         self.connection = connection
         self.response_started = False
         """Whether the head of the response has been sent."""
-        self.translate: Callable[[bytes], bytes] | None = None
-        """What becomes of each piece of a stream before it is sent."""
+        self.translation: Translation | None = None
+        """What becomes of a stream before it is sent."""
         self._scope = scope
         self._receive = receive
         self._headers: dict[str, str] | None = None
@@ -81,6 +103,11 @@ class Request:
         if self._headers is None:
             self._headers = read_headers(self.raw_headers)
         return self._headers
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query string's fields; of repeated ones the last one counts."""
+        return dict(parse_qsl(self._scope["query_string"].decode("latin-1")))
 
     @property
     def complete(self) -> bool:
@@ -124,6 +151,8 @@ class Request:
 
     def stream(self, headers: Mapping[str, str], status: int = 200) -> Stream:
         """Make a streamed response. Raises `ValueError` for malformed headers."""
+        if self.translation is not None:
+            self.translation.begin(headers)
         return Stream(self, status, _encoded(headers))
 
     async def start_response(self, status: int, headers: Headers) -> None:
@@ -171,8 +200,8 @@ class Stream:
 
     async def write(self, data: bytes) -> None:
         """Send, and wait while the client is slow."""
-        if self._request.translate is not None:
-            data = self._request.translate(data)
+        if self._request.translation is not None:
+            data = await self._request.translation.events(data)
         if self._buffered is not None:
             self._buffered.append(data)
         elif data:

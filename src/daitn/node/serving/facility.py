@@ -21,6 +21,7 @@ from daitn.node.http import HttpServer
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle
+from daitn.node.serving.responses import KeptResponses
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import (
@@ -108,7 +109,13 @@ class Facility:
                 key,
             )
         sealed = None if receiver is None else Unsealer(config.site, receiver)
-        self._serving = ServingServer(admit, self._backends, speaks_for, sealed)
+        self._responses = KeptResponses(
+            Path(config.state) / "responses",
+            config.facility.kept_responses if config.facility.keeps_queries else 0,
+            config.facility.kept_bytes,
+            config.facility.kept_days * 86400.0,
+        )
+        self._serving = ServingServer(admit, self._backends, self._responses, speaks_for, sealed)
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}
@@ -134,6 +141,7 @@ class Facility:
         await asyncio.gather(*(upstream.start() for upstream in self._upstreams.values()))
         await self._lifecycle.start()
         self._tasks.repeat(self._report, "serving")
+        self._tasks.repeat(self._responses.expire, "kept responses")
         if self._grants is not None and self._upstreams:
             await self._ask_names(self._grants)
             self._tasks.repeat(partial(self._keep_names, self._grants), "names")
@@ -167,6 +175,7 @@ class Facility:
             recipes=self._lifecycle.recipes if config.hosts else (),
             price_usd_per_hour=config.price_usd_per_hour,
             keeps_queries=config.keeps_queries,
+            keeps_responses=self._responses.keeps,
             sealing=self._sealing,
             deployments=tuple(map(self._published, self._deployments())),
         )

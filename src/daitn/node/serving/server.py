@@ -20,13 +20,15 @@ from daitn.node.http.api import (
 )
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import ServingRequest, read_query
+from daitn.node.serving.responses import KeptResponses
 from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
-from daitn.openai.errors import ApiError, unsupported
-from daitn.openai.http import PATHS
+from daitn.openai.conversation import MAX_KEPT_BYTES, read_kept, site_of
+from daitn.openai.errors import ApiError, bad_request, unsupported
+from daitn.openai.http import JSON, PATHS
 from daitn.openai.responses import model_list
 from daitn.tools import clock
 from daitn.tools.throttled import ThrottledLog
@@ -35,6 +37,7 @@ __all__ = ["ServingServer"]
 
 log = logging.getLogger(__name__)
 
+_RESPONSES = "/v1/responses/"
 MAX_BODY_BYTES = 1 << 28
 """Largest request body; gateways allow less."""
 
@@ -49,6 +52,7 @@ class ServingServer:
         self,
         admit: Admit,
         backends: Callable[[], Mapping[str, Backend]],
+        responses: KeptResponses,
         speaks_for: SpeaksFor = stated_owner,
         unsealer: Unsealer | None = None,
     ) -> None:
@@ -58,6 +62,7 @@ class ServingServer:
         self._unsealer = unsealer
         self._admit = admit
         self._backends = backends
+        self._responses = responses
         self.draining = False
         """Whether the facility is about to stop. Queries are answered until it has."""
         self._problems = ThrottledLog(log)
@@ -83,6 +88,8 @@ class ServingServer:
         owner = self._checked_owner(request)
         if path == "/v1/models":
             return self._models()
+        if path.startswith(_RESPONSES):
+            return await self._kept(request, owner, path.removeprefix(_RESPONSES))
         api = PATHS.get(path)
         if api is None:
             raise ApiError(404, "not_found", f"nothing is served at {path}")
@@ -98,6 +105,21 @@ class ServingServer:
         if self._unsealer is not None and SEALED_MARK in query.body:
             return await self._unsealer.answer(query, partial(self._answer, request, backend))
         return await self._answer(request, backend, query)
+
+    async def _kept(self, request: Request, owner: str, id_: str) -> Response:
+        """Keep a response, give it out, or keep it no longer."""
+        if request.method == "PUT":
+            body = await read_body(request, MAX_KEPT_BYTES)
+            if site_of(id_) is None or read_kept(body) is None:
+                raise bad_request("is no response that can be kept", "body")
+            await self._responses.put(owner, id_, body)
+            return json_response({"id": id_})
+        if request.method == "GET":
+            return Response(await self._responses.get(owner, id_), headers={"content-type": JSON})
+        if request.method == "DELETE":
+            await self._responses.delete(owner, id_)
+            return json_response({"id": id_})
+        raise wrong_method(request, "GET", "PUT", "DELETE")
 
     async def _answer(self, request: Request, backend: Backend, query: ServingRequest) -> Reply:
         api = query.api

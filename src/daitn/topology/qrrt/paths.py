@@ -14,7 +14,7 @@ import numpy as np
 
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryConstraints, QueryIntent
+from daitn.objects.queries import QueryConstraints
 from daitn.objects.readings import LinkReading
 from daitn.topology.inbound import is_fresh
 from daitn.topology.qrrt.cache import Kept, cached
@@ -88,9 +88,8 @@ def _copy(source: Paths, target: Paths) -> None:
     target.measured[:rows] = source.measured[:rows]
 
 
-def permitted(paths: Paths, snapshot: Qrrt, intent: QueryIntent) -> Paths:
+def permitted(paths: Paths, snapshot: Qrrt, constraints: QueryConstraints) -> Paths:
     """The paths without relays that may not see the query: relays read it as facilities do."""
-    constraints = intent.constraints
     if not (constraints.jurisdictions or constraints.owners):
         return paths
     kept: Kept[Paths] = cached(paths.memo, "permitted", (snapshot.nodes,), _MOST_PERMITTED)

@@ -1,0 +1,147 @@
+"""Responses at the facilities that keep them: an id says which one, so gateways need no table."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable
+from typing import Protocol
+
+from daitn.node.gateway.context import Caller
+from daitn.node.gateway.errors import unavailable
+from daitn.node.gateway.topology import Topology
+from daitn.node.gateway.upstream import AttemptFailed
+from daitn.objects.identifiers import SiteId
+from daitn.objects.queries import QueryConstraints
+from daitn.openai.conversation import RANDOM_BYTES, KeptResponse, read_kept, response_id, site_of
+from daitn.openai.errors import ApiError, read_error
+from daitn.openai.failures import CANNOT_REACH
+from daitn.tools.throttled import ThrottledLog
+from daitn.topology.qrrt.paths import permitted
+from daitn.topology.qrrt.snapshot import Qrrt
+
+__all__ = ["Conversations"]
+
+log = logging.getLogger(__name__)
+
+_UNRESTRICTED = QueryConstraints()
+
+
+class AskFacility(Protocol):
+    """Sends a request about a kept response to a facility, or to a gateway that relays it: status
+    and body. Raises `AttemptFailed`."""
+
+    def __call__(
+        self,
+        caller: Caller,
+        snapshot: Qrrt,
+        site: SiteId,
+        relay: SiteId | None,
+        method: str,
+        path: str,
+        body: bytes,
+    ) -> Awaitable[tuple[int, bytes]]: ...
+
+
+class Conversations:
+    """Finds, keeps and deletes responses in their owner's name."""
+
+    def __init__(self, topology: Topology, ask: AskFacility) -> None:
+        self._topology = topology
+        self._ask = ask
+        self._problems = ThrottledLog(log)
+
+    def new_id(self, site: str) -> str | None:
+        """An id for a response that the facility of this site answers; none: it keeps none."""
+        node = self._topology.snapshot().nodes.get(SiteId(site))
+        if node is None or node.facility is None or not node.facility.keeps_responses:
+            return None
+        return response_id(site, secrets.token_bytes(RANDOM_BYTES))
+
+    async def find(
+        self, caller: Caller, id_: str, constraints: QueryConstraints = _UNRESTRICTED
+    ) -> KeptResponse | None:
+        """A kept response; none: nobody keeps one of this id for the caller. `constraints`: of who
+        may see it. Raises `ApiError` if its facility does not tell."""
+        status, body = await self._reach(caller, "GET", id_, b"", constraints)
+        if status == 404:
+            return None
+        kept = read_kept(body) if status == 200 else None
+        if kept is None:
+            raise _untold(id_, status, body)
+        return kept
+
+    async def delete(self, caller: Caller, id_: str) -> bool:
+        """Delete a response; false: nobody keeps one of this id for the caller. Raises `ApiError`
+        if its facility does not tell."""
+        status, body = await self._reach(caller, "DELETE", id_, b"", _UNRESTRICTED)
+        if status not in (200, 404):
+            raise _untold(id_, status, body)
+        return status == 200
+
+    async def keep(
+        self, caller: Caller, id_: str, kept: KeptResponse, constraints: QueryConstraints
+    ) -> bool:
+        """Have a response kept; false: it is not."""
+        try:
+            status, body = await self._reach(caller, "PUT", id_, kept.encoded, constraints)
+        except ApiError as error:
+            status, body = error.status, error.body
+        if status != 200:
+            said = read_error(body)
+            why = f"{status} {said.message if said else ''}"
+            self._problems.warning(f"{site_of(id_)}", "a response is not kept: %s", why)
+        return status == 200
+
+    async def relay(self, caller: Caller, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
+        """What the facility answers to another gateway. Raises `ApiError`."""
+        return await self._reach(caller, method, id_, body, _UNRESTRICTED)
+
+    async def _reach(
+        self, caller: Caller, method: str, id_: str, body: bytes, constraints: QueryConstraints
+    ) -> tuple[int, bytes]:
+        """Status and body of the facility's answer; 404 if there is none of this site. Raises
+        `ApiError` if it cannot be reached."""
+        site = site_of(id_)
+        snapshot = self._topology.snapshot()
+        if site is None or not (site in snapshot.nodes or _rows(snapshot, site)):
+            return 404, b""
+        tried: list[SiteId | None] = []
+        while True:
+            relay = self._relay(caller, snapshot, site, constraints)
+            if relay in tried:
+                raise _away(id_, "it cannot be reached")
+            tried.append(relay)
+            try:
+                path = f"/v1/responses/{id_}"
+                return await self._ask(caller, snapshot, site, relay, method, path, body)
+            except AttemptFailed as failed:
+                if failed.failure is not CANNOT_REACH:
+                    raise _away(id_, failed.reason) from None
+                self._topology.unreachable(failed.site)
+
+    def _relay(
+        self, caller: Caller, snapshot: Qrrt, site: SiteId, constraints: QueryConstraints
+    ) -> SiteId | None:
+        """The gateway on the way to a facility; none: no other is."""
+        rows = _rows(snapshot, site)
+        if caller.relayed_by is not None or not rows:
+            return None
+        return permitted(self._topology.paths(snapshot), snapshot, constraints).via(rows[0])
+
+
+def _rows(snapshot: Qrrt, site: SiteId) -> list[int]:
+    return [number for number, row in enumerate(snapshot.rows) if row.site == site]
+
+
+def _untold(id_: str, status: int, body: bytes) -> ApiError:
+    error = read_error(body)
+    why = f"{status} {error.code} {error.message[:300]}" if error is not None else str(status)
+    return _away(id_, f"it answered {why}")
+
+
+def _away(id_: str, why: str) -> ApiError:
+    return unavailable(
+        f"{site_of(id_)} keeps {id_}, and {why}: ask again later, or go on with the whole "
+        "conversation as `input`"
+    )

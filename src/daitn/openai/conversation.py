@@ -1,0 +1,122 @@
+"""Responses that a facility keeps: their ids, which say where, and the conversations behind them.
+
+A response is kept with all items before it, so that it alone continues the conversation.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from daitn.objects.identifiers import SiteId, is_name
+from daitn.openai.errors import DECODE_ERRORS
+
+__all__ = [
+    "MAX_KEPT_BYTES",
+    "RANDOM_BYTES",
+    "KeptResponse",
+    "as_items",
+    "input_items",
+    "read_kept",
+    "response_id",
+    "site_of",
+]
+
+RANDOM_BYTES = 16
+"""Of an id: nobody guesses 128 bits."""
+MAX_KEPT_BYTES = 1 << 24
+"""Of a response with its conversation. A longer one fits into few contexts."""
+_PREFIX = "resp_"
+
+
+class KeptResponse(msgspec.Struct, frozen=True):
+    """A response, and the items that led to it."""
+
+    input: list[msgspec.Raw]
+    response: msgspec.Raw
+
+    @property
+    def items(self) -> list[msgspec.Raw]:
+        """The conversation up to the end of the response."""
+        return [*self.input, *_OUTPUT.decode(self.response).output]
+
+    @property
+    def encoded(self) -> bytes:
+        """As a facility keeps it."""
+        return _ENCODER.encode(self)
+
+
+class _Output(msgspec.Struct):
+    output: list[msgspec.Raw]
+
+
+_ENCODER = msgspec.json.Encoder()
+_OUTPUT = msgspec.json.Decoder(_Output)
+_KEPT = msgspec.json.Decoder(KeptResponse)
+_INPUT = msgspec.json.Decoder(str | list[dict[str, Any]])
+
+
+def read_kept(body: bytes) -> KeptResponse | None:
+    """What a facility kept; none: it is something else."""
+    try:
+        kept = _KEPT.decode(body)
+        _OUTPUT.decode(kept.response)
+    except DECODE_ERRORS:
+        return None
+    return kept
+
+
+def response_id(site: str, random: bytes) -> str:
+    """The id of a response that the facility of a site keeps; `random`: `RANDOM_BYTES`."""
+    return _PREFIX + base64.urlsafe_b64encode(random + site.encode()).rstrip(b"=").decode()
+
+
+def site_of(id_: str) -> SiteId | None:
+    """The site in an id; none: no facility keeps a response of this id."""
+    text = id_.removeprefix(_PREFIX)
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        site = raw[RANDOM_BYTES:].decode()
+    except (binascii.Error, ValueError):
+        return None
+    # There is one way to write an id.
+    known = is_name(site) and response_id(site, raw[:RANDOM_BYTES]) == id_
+    return SiteId(site) if known else None
+
+
+def as_items(given: bytes, of: str) -> list[dict[str, Any]]:
+    """The `input` of a request that was read, as items with ids; `of`: the response's id."""
+    value = _INPUT.decode(given)
+    if isinstance(value, str):
+        value = [{"role": "user", "content": value}]
+    return [_named(item, f"{of.removeprefix(_PREFIX)}_{at}") for at, item in enumerate(value)]
+
+
+def _named(item: dict[str, Any], name: str) -> dict[str, Any]:
+    if item.get("type", "message") != "message":
+        return {"id": f"in_{name}", **item}
+    content = item.get("content")
+    if isinstance(content, str):
+        kind = "output_text" if item.get("role") == "assistant" else "input_text"
+        content = [{"type": kind, "text": content}]
+    said = {"type": "message", "id": f"msg_{name}", "status": "completed", **item}
+    return {**said, "content": content or []}
+
+
+def input_items(
+    items: Sequence[msgspec.Raw], *, after: str, limit: int, newest_first: bool
+) -> bytes:
+    """A page of items as OpenAI's API lists them: those after the item with the id `after`."""
+    found = [msgspec.json.decode(item, type=dict[str, Any]) for item in items]
+    if newest_first:
+        found.reverse()
+    places = [at for at, item in enumerate(found) if item.get("id") == after]
+    found = found[places[0] + 1 :] if places else found
+    page = found[:limit]
+    ids = [item.get("id") for item in page] or [None]
+    ends = {"first_id": ids[0], "last_id": ids[-1], "has_more": len(found) > limit}
+    return _ENCODER.encode({"object": "list", "data": page, **ends})
