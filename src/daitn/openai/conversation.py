@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from daitn.objects.identifiers import SiteId, is_name
-from daitn.openai.errors import DECODE_ERRORS
+from daitn.openai.errors import DECODE_ERRORS, bad_request
 
 __all__ = [
     "MAX_KEPT_BYTES",
@@ -97,25 +97,32 @@ def as_items(given: bytes, of: str) -> list[dict[str, Any]]:
 
 
 def _named(item: dict[str, Any], name: str) -> dict[str, Any]:
-    if item.get("type", "message") != "message":
-        return {"id": f"in_{name}", **item}
+    own = item.get("id")
+    is_message = item.get("type", "message") == "message"
+    id_ = own if isinstance(own, str) and own else f"{'msg' if is_message else 'in'}_{name}"
+    if not is_message:
+        return {**item, "id": id_}
     content = item.get("content")
     if isinstance(content, str):
         kind = "output_text" if item.get("role") == "assistant" else "input_text"
         content = [{"type": kind, "text": content}]
-    said = {"type": "message", "id": f"msg_{name}", "status": "completed", **item}
-    return {**said, "content": content or []}
+    said = {"type": "message", "status": "completed", **item}
+    return {**said, "id": id_, "content": content or []}
 
 
 def input_items(
     items: Sequence[msgspec.Raw], *, after: str, limit: int, newest_first: bool
 ) -> bytes:
-    """A page of items as OpenAI's API lists them: those after the item with the id `after`."""
+    """A page of items as OpenAI's API lists them: those after the last item with the id `after`;
+    empty: from the start. Raises `ApiError` (400) for an id that no item has."""
     found = [msgspec.json.decode(item, type=dict[str, Any]) for item in items]
     if newest_first:
         found.reverse()
-    places = [at for at, item in enumerate(found) if item.get("id") == after]
-    found = found[places[0] + 1 :] if places else found
+    if after:
+        places = [at for at, item in enumerate(found) if item.get("id") == after]
+        if not places:
+            raise bad_request("is no item's id", "after")
+        found = found[places[-1] + 1 :]
     page = found[:limit]
     ids = [item.get("id") for item in page] or [None]
     ends = {"first_id": ids[0], "last_id": ids[-1], "has_more": len(found) > limit}

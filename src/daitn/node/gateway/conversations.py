@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Callable
 
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.topology import Topology
-from daitn.node.gateway.upstream import AttemptFailed
+from daitn.node.gateway.upstream import AttemptFailed, Upstream
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.conversation import RANDOM_BYTES, KeptResponse, read_kept, response_id, site_of
@@ -24,31 +23,14 @@ __all__ = ["Conversations"]
 
 log = logging.getLogger(__name__)
 
-_UNRESTRICTED = QueryConstraints()
-
-
-class AskFacility(Protocol):
-    """Sends a request about a kept response to a facility, or to a gateway that relays it: status
-    and body. Raises `AttemptFailed`."""
-
-    def __call__(
-        self,
-        caller: Caller,
-        snapshot: Qrrt,
-        site: SiteId,
-        relay: SiteId | None,
-        method: str,
-        path: str,
-        body: bytes,
-    ) -> Awaitable[tuple[int, bytes]]: ...
-
 
 class Conversations:
     """Finds, keeps and deletes responses in their owner's name."""
 
-    def __init__(self, topology: Topology, ask: AskFacility) -> None:
+    def __init__(self, topology: Topology, upstream: Callable[[], Upstream]) -> None:
+        """`upstream` asks facilities; it is there once the gateway has started."""
         self._topology = topology
-        self._ask = ask
+        self._upstream = upstream
         self._problems = ThrottledLog(log)
 
     def new_id(self, site: str) -> str | None:
@@ -59,7 +41,7 @@ class Conversations:
         return response_id(site, secrets.token_bytes(RANDOM_BYTES))
 
     async def find(
-        self, caller: Caller, id_: str, constraints: QueryConstraints = _UNRESTRICTED
+        self, caller: Caller, id_: str, constraints: QueryConstraints
     ) -> KeptResponse | None:
         """A kept response; none: nobody keeps one of this id for the caller. `constraints`: of who
         may see it. Raises `ApiError` if its facility does not tell."""
@@ -71,10 +53,10 @@ class Conversations:
             raise _untold(id_, status, body)
         return kept
 
-    async def delete(self, caller: Caller, id_: str) -> bool:
+    async def delete(self, caller: Caller, id_: str, constraints: QueryConstraints) -> bool:
         """Delete a response; false: nobody keeps one of this id for the caller. Raises `ApiError`
         if its facility does not tell."""
-        status, body = await self._reach(caller, "DELETE", id_, b"", _UNRESTRICTED)
+        status, body = await self._reach(caller, "DELETE", id_, b"", constraints)
         if status not in (200, 404):
             raise _untold(id_, status, body)
         return status == 200
@@ -95,7 +77,7 @@ class Conversations:
 
     async def relay(self, caller: Caller, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
         """What the facility answers to another gateway. Raises `ApiError`."""
-        return await self._reach(caller, method, id_, body, _UNRESTRICTED)
+        return await self._reach(caller, method, id_, body, QueryConstraints())
 
     async def _reach(
         self, caller: Caller, method: str, id_: str, body: bytes, constraints: QueryConstraints
@@ -113,8 +95,9 @@ class Conversations:
                 raise _away(id_, "it cannot be reached")
             tried.append(relay)
             try:
-                path = f"/v1/responses/{id_}"
-                return await self._ask(caller, snapshot, site, relay, method, path, body)
+                return await self._upstream().send(
+                    caller, snapshot, site, relay, method, f"/v1/responses/{id_}", body
+                )
             except AttemptFailed as failed:
                 if failed.failure is not CANNOT_REACH:
                     raise _away(id_, failed.reason) from None

@@ -61,7 +61,6 @@ from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
-from daitn.topology.qrrt.snapshot import Qrrt
 
 __all__ = ["Gateway"]
 
@@ -117,7 +116,7 @@ class Gateway:
             admit,
             self._serve,
             self._count_tokens,
-            Conversations(topology, self._ask_facility),
+            Conversations(topology, self._started),
             self._models,
             self._health,
             _doorkeeper(site, config, owner, askers),
@@ -315,18 +314,9 @@ class Gateway:
             rates = tuple(float(column[rows[0]]) for column in snapshot.columns.token_rates)
         return length.tokens(rates)
 
-    async def _ask_facility(
-        self,
-        caller: Caller,
-        snapshot: Qrrt,
-        site: SiteId,
-        relay: SiteId | None,
-        method: str,
-        path: str,
-        body: bytes,
-    ) -> tuple[int, bytes]:
+    def _started(self) -> Upstream:
         assert self._upstream is not None
-        return await self._upstream.send(caller, snapshot, site, relay, method, path, body)
+        return self._upstream
 
     def _decide(self, query: RequestContext) -> None:
         seed = self._seed + self._query_count

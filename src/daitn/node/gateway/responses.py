@@ -89,15 +89,16 @@ class Responses:
             body = await read_body(request, MAX_KEPT_BYTES) if request.method == "PUT" else b""
             status, told = await self._conversations.relay(caller, request.method, id_, body)
             return Response(told, status, {"content-type": JSON})
+        constraints = read_constraints(None, request.raw_headers)
         if request.method == "DELETE" and not rest:
-            if not await self._conversations.delete(caller, id_):
+            if not await self._conversations.delete(caller, id_, constraints):
                 raise _not_found(id_)
             return json_response({"id": id_, "object": "response", "deleted": True})
         if request.method != "GET":
             raise wrong_method(request, "GET", *(() if rest else ("DELETE",)))
         if request.query.get("stream") == "true":
             raise bad_request("a kept response comes in one piece", "stream", fix="leave it out")
-        kept = await self._conversations.find(caller, id_)
+        kept = await self._conversations.find(caller, id_, constraints)
         if kept is None:
             raise _not_found(id_)
         if not rest:
