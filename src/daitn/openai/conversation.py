@@ -42,7 +42,12 @@ class KeptResponse(msgspec.Struct, frozen=True):
     @property
     def items(self) -> list[msgspec.Raw]:
         """The conversation up to the end of the response."""
-        return [*self.input, *_OUTPUT.decode(self.response).output]
+        return [*self.input, *_RESPONSE.decode(self.response).output]
+
+    @property
+    def model(self) -> str:
+        """The deployment that answered."""
+        return _RESPONSE.decode(self.response).model
 
     @property
     def encoded(self) -> bytes:
@@ -50,12 +55,13 @@ class KeptResponse(msgspec.Struct, frozen=True):
         return _ENCODER.encode(self)
 
 
-class _Output(msgspec.Struct):
+class _Response(msgspec.Struct):
     output: list[msgspec.Raw]
+    model: str = ""
 
 
 _ENCODER = msgspec.json.Encoder()
-_OUTPUT = msgspec.json.Decoder(_Output)
+_RESPONSE = msgspec.json.Decoder(_Response)
 _KEPT = msgspec.json.Decoder(KeptResponse)
 _INPUT = msgspec.json.Decoder(str | list[dict[str, Any]])
 
@@ -64,7 +70,7 @@ def read_kept(body: bytes) -> KeptResponse | None:
     """What a facility kept; none: it is something else."""
     try:
         kept = _KEPT.decode(body)
-        _OUTPUT.decode(kept.response)
+        _RESPONSE.decode(kept.response)
     except DECODE_ERRORS:
         return None
     return kept

@@ -181,6 +181,19 @@ async def test_another_model_may_go_on(world: World) -> None:
     assert len(heard(world)[-1]) == 3
 
 
+async def test_a_conversation_goes_on_where_its_beginning_is_cached(world: World) -> None:
+    network, asking = await alone(world)
+    for site in ("odd", "well"):
+        network.facility(site, f"{world.sites[site].url}/v1", deployment("m"), keeps=True)
+    other = client(await network.gateway("cold"))
+    for site in ("odd", "well"):
+        first = await asking.responses.create(model=f"m@{site}", input="one", **ALONE)
+        second = await other.responses.create(
+            model="m", input="two", previous_response_id=first.id, **ALONE
+        )
+        assert (site_of(first.id), site_of(second.id)) == (site, site)
+
+
 async def test_calls_of_tools_go_on(world: World) -> None:
     said = says({"content": "See.", "tool_calls": CALLS}, "tool_calls")
     _, asking = await alone(world, said)

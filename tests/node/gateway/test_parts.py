@@ -266,6 +266,8 @@ def test_sessions_and_prompts_stay_where_they_were_answered() -> None:
     affinity.record(intent("ada", "s", 7), "b@m")
     assert affinity.row(intent("ada", "s", 0), snapshot) == 1
     assert affinity.row(intent("bob", "s", 0), snapshot) == -1
+    assert affinity.row(intent("bob", "s", 0), snapshot, snapshot.rows[0].id) == 0
+    assert affinity.row(intent("bob", "s", 0), snapshot, "gone@away") == -1
     assert affinity.row(intent("bob", "", 7), snapshot) == 1
     for number in range(20_000):
         affinity.record(intent("ada", f"s{number}", 0), "a@m")

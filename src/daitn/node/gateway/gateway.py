@@ -282,7 +282,7 @@ class Gateway:
             paths=permitted(self._topology.paths(snapshot), snapshot, intent.constraints),
             in_flight=self._load.of(snapshot),
             now_s=now_s,
-            affinity=self._affinity.row(intent, snapshot),
+            affinity=self._affinity.row(intent, snapshot, parsed.near),
         )
         return RequestContext(
             id=f"{self._site}:{self._query_count}",

@@ -44,12 +44,19 @@ _TEXT_FIELDS = {
 class ParsedRequest:
     """One request; immutable."""
 
-    __slots__ = ("_fields", "_raw", "api", "constraints", "name", "site", "topic")
+    __slots__ = ("_fields", "_raw", "api", "constraints", "name", "near", "site", "topic")
 
     def __init__(
-        self, api: Api, fields: Query, raw: dict[str, msgspec.Raw], constraints: QueryConstraints
+        self,
+        api: Api,
+        fields: Query,
+        raw: dict[str, msgspec.Raw],
+        constraints: QueryConstraints,
+        near: str,
     ) -> None:
         self.api = api
+        self.near = near
+        """The deployment that answered what it goes on from; empty: none is known."""
         self._fields = fields
         self._raw = raw
         name, _, topic = fields.model.partition(":") if fields.model.startswith(AUTO) else ("",) * 3
@@ -142,11 +149,15 @@ class ParsedRequest:
         return zlib.crc32(raw[:_PREFIX_BYTES]) if len(raw) >= _PREFIX_BYTES else 0
 
 
-def read_request(api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> ParsedRequest:
-    """Parse a request. Raises `ApiError` (400) with the field at fault."""
+def read_request(
+    api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]], near: str = ""
+) -> ParsedRequest:
+    """Parse a request; for `near` see `ParsedRequest`. Raises `ApiError` (400) with the field at
+    fault."""
     raw = raw_fields(body)
     fields = read_ranking(body) if api is Api.RERANK else read_query(body)
     for field in _TEXT_FIELDS[api]:
         if getattr(fields, field) in (None, "", []):
             raise bad_request("is missing", field)
-    return ParsedRequest(api, fields, raw, read_constraints(raw.pop("daitn", None), headers))
+    constraints = read_constraints(raw.pop("daitn", None), headers)
+    return ParsedRequest(api, fields, raw, constraints, near)

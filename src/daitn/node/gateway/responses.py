@@ -18,12 +18,13 @@ from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import json_response, read_body, wrong_method
 from daitn.objects.deployments import Api
-from daitn.openai.conversation import MAX_KEPT_BYTES, KeptResponse, as_items, input_items
+from daitn.openai.conversation import MAX_KEPT_BYTES, KeptResponse, as_items, input_items, site_of
 from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.openai.responses_answer import ResponsesAnswer
 from daitn.openai.responses_request import read_responses
+from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["RESPONSES", "Responses"]
 
@@ -49,24 +50,25 @@ class Responses:
         """Answer a query. Raises `ApiError` for one that cannot be read, or go on from the
         response that it names."""
         chat = read_responses(body)
-        before: list[msgspec.Raw] = []
+        before, near = list[msgspec.Raw](), ""
         if chat.previous:
-            before = await self._before(request, caller, chat.previous, body)
+            kept = await self._previous(request, caller, chat.previous, body)
+            before, near = kept.items, deployment_id(kept.model, site_of(chat.previous) or "")
             given = raw_fields(body)
             items = [*before, *as_items(given["input"], "")]
             whole = rewritten(given, {"input": items})
             chat = read_responses(whole)
-        parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
+        parsed = read_request(Api.CHAT, chat.body, request.raw_headers, near)
         answer = ResponsesAnswer(chat, self._count_tokens(caller, parsed))
         keeping = _Keeping(answer, caller, parsed, self._conversations)
         if chat.store:
             keeping.conversation = before, body
         return await translated(self._serve, keeping, request, caller, parsed, began_s)
 
-    async def _before(
+    async def _previous(
         self, request: Request, caller: Caller, previous: str, body: bytes
-    ) -> list[msgspec.Raw]:
-        """The conversation that a query goes on with. Raises `ApiError`."""
+    ) -> KeptResponse:
+        """The response that a query goes on from. Raises `ApiError`."""
         constraints = read_constraints(raw_fields(body).get("daitn"), request.raw_headers)
         kept = await self._conversations.find(caller, previous, constraints)
         if kept is None:
@@ -78,7 +80,7 @@ class Responses:
                 "whole conversation as `input`.",
                 param="previous_response_id",
             )
-        return kept.items
+        return kept
 
     async def handle_kept(self, request: Request, path: str, caller: Caller) -> Response:
         """Answer about a kept response. Raises `ApiError`."""
