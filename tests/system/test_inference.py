@@ -230,6 +230,25 @@ def test_what_is_wrong_is_an_openai_error(hall: Scene) -> None:
     assert unproven.value.param == "daitn.min_accuracy"
 
 
+def test_a_conversation_outlives_its_facilitys_process(scene: Scene) -> None:
+    ask = scene.client.responses
+    first = ask.create(model="nurse", input="one")
+    scene.network.processes.kill("home")
+    with pytest.raises((openai.InternalServerError, openai.BadRequestError)):
+        ask.create(model="nurse", input="two", previous_response_id=first.id)
+    scene.network.processes.launch("home")
+    wait_until(lambda: _answers(scene, "nurse@home"))
+    second = ask.create(model="nurse@home", input="two", previous_response_id=first.id)
+    assert second.output_text == "from the nurse"
+    messages = scene.servers["home"].control()["last"][-1]["body"]["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    ask.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        ask.retrieve(first.id)
+    assert ask.retrieve(second.id).previous_response_id == first.id
+    assert ask.create(model="doctor", input="one").store is False  # type: ignore[attr-defined]
+
+
 def test_a_killed_facility_loses_no_query(scene: Scene) -> None:
     for server in ("east", "west"):
         scene.servers[server].control(**SLOW)

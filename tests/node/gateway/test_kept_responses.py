@@ -290,6 +290,31 @@ async def test_a_facility_that_is_away_is_no_end_of_the_conversation(world: Worl
         await asking.responses.retrieve(kept.id)
 
 
+async def test_a_gateway_on_the_way_passes_on_what_the_facility_says(world: World) -> None:
+    world.tell(FINE)
+    network, gateway = await scene(world, "relay", alone=True)
+    ask = client(gateway).responses
+    kept = await ask.create(model="m", input="one", **ALONE)
+    unknown = response_id("odd", bytes(16))
+
+    # Nothing leads from here to the facility: the address is the gateway's in between.
+    network.facility("odd", "http://127.0.0.1:9/v1", deployment("m"), keeps=True)
+    inside = Network()
+    inside.facility("odd", f"{world.sites['odd'].url}/v1", deployment("m"), keeps=True)
+    network.views["hub"].state = inside.state
+    assert (await ask.retrieve(kept.id)).id == kept.id
+    assert len([item async for item in ask.input_items.list(kept.id)]) == 1
+    with pytest.raises(openai.NotFoundError):
+        await ask.retrieve(unknown)
+    network.views["hub"].state = Network().state
+    with pytest.raises(openai.InternalServerError, match="does not know it"):
+        await ask.retrieve(kept.id)
+    network.views["hub"].state = inside.state
+    await ask.delete(kept.id)
+    with pytest.raises(openai.NotFoundError):
+        await ask.retrieve(kept.id)
+
+
 async def test_old_responses_are_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, asking = await alone(world)
     kept = await asking.responses.create(model="m", input="one", **ALONE)

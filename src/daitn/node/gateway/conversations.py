@@ -77,7 +77,10 @@ class Conversations:
 
     async def relay(self, caller: Caller, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
         """What the facility answers to another gateway. Raises `ApiError`."""
-        return await self._reach(caller, method, id_, body, QueryConstraints())
+        status, told = await self._reach(caller, method, id_, body, QueryConstraints())
+        if status == 404 and not told:
+            raise _away(id_, "the gateway on the way there does not know it")
+        return status, told
 
     async def _reach(
         self, caller: Caller, method: str, id_: str, body: bytes, constraints: QueryConstraints
