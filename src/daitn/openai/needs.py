@@ -121,7 +121,9 @@ def length_of(query: Query) -> PromptLength:
     for field in (query.tools, query.functions, query.response_format):
         if field is not NOTHING:
             characters = added(characters, _characters_of_json(field))
-    return PromptLength(characters, apart, _at_once(several))
+    # A chat is read at once, whatever fields for other APIs it has.
+    at_once = _at_once(several) if query.messages is None else 1.0
+    return PromptLength(characters, apart, at_once)
 
 
 def _at_once(several: Sequence[PromptLength]) -> float:

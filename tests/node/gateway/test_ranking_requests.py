@@ -72,6 +72,7 @@ def test_texts_of_one_request_are_read_one_by_one() -> None:
         (Api.EMBEDDINGS, {"input": ["abc" * 100] * 4}, 0.25),
         (Api.EMBEDDINGS, {"input": [[1] * 30, [2] * 10]}, 0.75),
         (Api.EMBEDDINGS, {"input": [1] * 40}, 1.0),
+        (Api.CHAT, {"messages": [{"role": "user", "content": "a"}], "input": ["a", "b"]}, 1.0),
         (Api.COMPLETIONS, {"prompt": ["abc" * 100] * 2}, 0.5),
         (Api.RERANK, {"query": "tin?", "documents": ["abc" * 100] * 5}, 0.2),
     ]
