@@ -285,6 +285,39 @@ def test_templates_are_strangers_programs(template: str, match: str) -> None:
         Chat(template=template).rendered([Message("system", "be brief"), Message("user", "hi")], [])
 
 
+_AS_LLAMA_3 = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ m.content | tojson }}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "result"),
+    [
+        (_AS_LLAMA_3, '{"temp": 21}'),
+        (_AS_LLAMA_3, "two\nlines"),
+        (_AS_LLAMA_3, "<b> & 'quotes' \u00e4 \U0001f600"),
+        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "sunny"),
+        ("{% for m in messages %}{{ m.content.split() | join(' ') }}{% endfor %}", "a  b"),
+        ("{% for m in messages %}{{ m.content | e }}{% endfor %}", "a < b"),
+    ],
+)
+def test_what_a_template_says_in_another_form_is_not_left_out(template: str, result: str) -> None:
+    from daitn.learning.causal_lm.chat import Chat
+
+    talk = [Message("user", "weather?"), Message("tool", result, (), "a")]
+    assert Chat(template=template).rendered(talk, [])
+    drops = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(InvalidInput, match="what the tool says") as refused:
+        Chat(template=drops).rendered(talk, [])
+    assert refused.value.field == "messages[1]"
+
+
+def test_a_list_in_a_message_is_no_exam(generator: Any) -> None:
+    text = "Explain which is right, and why:\nA) gold\nB) tin\nThen say what you left out."
+    assert sum(piece.tokens for piece in pieces(generator, asked(("user", text)))) == 12
+
+
 def test_a_model_without_a_template_reads_what_it_was_trained_on(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", template=None)
     config = imported(tmp_path / "folder", tmp_path / "parts")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from daitn.objects.choices import LETTERS, as_question, chosen, read_question
+from daitn.objects.choices import LETTERS, as_question, chosen, read_question, wants_letter
 
 texts = st.text(max_size=40)
 options = st.lists(texts, min_size=2, max_size=len(LETTERS))
@@ -21,6 +21,15 @@ def test_a_question_is_read_as_it_was_asked(question: str, given_options: list[s
     assume(plain(question) and not plain(question).startswith(tuple(LETTERS)))
     read = read_question(as_question(question, given_options))
     assert read == (plain(question), tuple(map(plain, given_options)))
+
+
+@given(texts, options)
+def test_only_a_question_that_asks_for_a_letter_wants_one(
+    question: str, given_options: list[str]
+) -> None:
+    text = as_question(question, given_options)
+    assert wants_letter(text)
+    assert not wants_letter(f"{text}\nAnd say why.")
 
 
 @given(st.text(max_size=400))

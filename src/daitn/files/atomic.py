@@ -6,8 +6,12 @@ not written after it comes back under its old name, or not at all. So both are w
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = ["PARTIAL", "make_folder", "put_in_place", "replace_file", "sync"]
 
@@ -21,11 +25,32 @@ def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
     A `private` one is readable by its owner only, from its first byte on.
     """
     partial = path.with_name(path.name + PARTIAL)
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
-    with os.fdopen(handle, "wb") as file:
+    with _held(partial, private) as file:
         file.write(data)
-    put_in_place(partial, path)
+        file.flush()
+        put_in_place(partial, path)
+
+
+@contextmanager
+def _held(partial: Path, private: bool) -> Iterator[BinaryIO]:
+    """An empty file of that name, which nobody else writes meanwhile: commands of one user, and
+    threads of one process, write the same files."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        handle = os.open(partial, flags, 0o600 if private else 0o666)
+        with os.fdopen(handle, "wb") as file:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                ours = os.path.samestat(os.fstat(handle), partial.stat(follow_symlinks=False))
+            except FileNotFoundError:
+                ours = False
+            if not ours:  # Its writer has put it in place.
+                continue
+            if private:
+                os.fchmod(handle, 0o600)
+            file.truncate()
+            yield file
+            return
 
 
 def put_in_place(written: Path, path: Path) -> None:

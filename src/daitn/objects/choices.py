@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["LETTERS", "as_question", "chosen", "read_question"]
+__all__ = ["LETTERS", "as_question", "chosen", "read_question", "wants_letter"]
 
 LETTERS = "ABCDEFGH"
 _INSTRUCTION = "Answer with the letter only."
@@ -49,6 +49,11 @@ def read_question(text: str) -> tuple[str, tuple[str, ...]] | None:
             before.append(line)
     question = " ".join(" ".join(before).split())
     return (question, tuple(options)) if question and len(options) >= 2 else None
+
+
+def wants_letter(text: str) -> bool:
+    """Whether a message asks for a letter and nothing else. Many a message lists something."""
+    return text.rstrip().endswith(_INSTRUCTION)
 
 
 def chosen(answer: str, options: int) -> int | None:

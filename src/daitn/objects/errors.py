@@ -12,6 +12,7 @@
     ├── Corrupt               bytes do not match the digest or signature that names them
     ├── StorageFull           a disk has no room
     ├── WorkFailed            a recipe failed while training or measuring
+    │   ├── QuestionFailed    a model failed at one question
     │   └── LimitExceeded     it took more memory, time or disk space than it may
     ├── IllegalTransition     the state machine does not accept this event in this state
     └── StaleAppend           somebody else appended to a job since its events were read
@@ -37,6 +38,7 @@ __all__ = [
     "InvalidInput",
     "LimitExceeded",
     "NotFound",
+    "QuestionFailed",
     "Refused",
     "StaleAppend",
     "StorageFull",
@@ -97,6 +99,10 @@ class StorageFull(DaitnError):
 
 class WorkFailed(DaitnError):
     """A recipe failed while training or measuring."""
+
+
+class QuestionFailed(WorkFailed):
+    """A model failed at a question, and goes on with others."""
 
 
 class LimitExceeded(WorkFailed):

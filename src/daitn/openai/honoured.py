@@ -27,8 +27,10 @@ _ABOUT_ASKERS = frozenset(
 )
 """These do not concern the answer."""
 _CHANGE_NOTHING: dict[str, tuple[object, ...]] = {
+    "add_generation_prompt": (True,),
     "best_of": (1,),
     "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
     "echo": (False,),
     "frequency_penalty": (0,),
     "function_call": ("none", "auto"),

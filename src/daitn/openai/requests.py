@@ -25,6 +25,7 @@ __all__ = [
     "Query",
     "Ranking",
     "StreamOptions",
+    "Tool",
     "raw_fields",
     "read_generation",
     "read_model_fields",
@@ -174,6 +175,21 @@ class Turn(_Said):
     tool_call_id: str | None = None
 
 
+class OfferedFunction(msgspec.Struct, omit_defaults=True):
+    """What a model may ask to have called."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(msgspec.Struct, kw_only=True):
+    """A tool that a model may ask for."""
+
+    type: Literal["function"] = "function"
+    function: OfferedFunction
+
+
 class GenerationRequest(msgspec.Struct):
     """The fields that a model placed by the network reads, narrower than OpenAI's."""
 
@@ -196,8 +212,10 @@ class GenerationRequest(msgspec.Struct):
     logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=1024)] | None = None
     min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**20)] | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
-    tools: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=1024)] | None = None
+    tools: Annotated[list[Tool], msgspec.Meta(max_length=1024)] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     encoding_format: Literal["float", "base64"] | None = None
 
     @property

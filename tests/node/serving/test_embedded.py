@@ -52,7 +52,11 @@ async def singer(talker: None, tmp_path_factory: pytest.TempPathFactory) -> Asyn
         (CHAT, {"messages": [{"role": "user", "content": "hi"}], "stop": [""]}, "stop[0]"),
         (CHAT, {"messages": [{"role": "user", "content": "hi"}], "stop": ["x"] * 5}, "stop"),
         (CHAT, {"messages": [{"role": "user", "content": "hi"}], "top_p": 0}, "top_p"),
-        (CHAT, {"messages": [{"role": "user", "content": "hi"}], "tools": [{}]}, "tools"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": "hi"}], "tools": [{}]},
+            "tools[0].function",
+        ),
         (
             CHAT,
             {

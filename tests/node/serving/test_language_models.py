@@ -266,3 +266,44 @@ async def test_anthropics_client_asks_it_through_a_gateway(site: Site) -> None:
     assert streamed.stop_reason == "max_tokens"
     assert streamed.usage.output_tokens == 9
     assert streamed.usage.input_tokens > 9
+
+
+@pytest.mark.parametrize(
+    ("tool", "field"),
+    [
+        ({"type": "function", "function": "f"}, "tools[0].function"),
+        ({"type": "function", "function": None}, "tools[0].function"),
+        ({"type": "function"}, "tools[0]"),
+        ({"type": "function", "function": {}}, "tools[0].function"),
+        ({"type": "function", "function": {"name": 3}}, "tools[0].function.name"),
+        ({"type": "function", "function": {"name": "f", "parameters": []}}, "parameters"),
+        ({"type": "custom", "function": {"name": "f"}}, "tools[0].type"),
+        ({"name": "f"}, "tools[0]"),
+        ([], "tools[0]"),
+    ],
+)
+async def test_malformed_tools_are_the_clients_fault_and_nobody_elses(
+    site: Site, tool: object, field: str
+) -> None:
+    body = {"model": "llama", "messages": HI, "tools": [tool], "max_tokens": 2}
+    status, said, _ = await site.post(CHAT, json.dumps(body).encode())
+    assert status == 400, said
+    assert field in json.loads(said)["error"]["param"]
+    assert await site.ask("llama", "hi", max_tokens=2)
+
+
+async def test_an_answer_that_has_begun_is_gone_on_with(site: Site) -> None:
+    begun: list[Any] = [*HI, {"role": "assistant", "content": "rest and water"}]
+    body = {"model": "llama", "messages": begun, "max_tokens": 3, "temperature": 0}
+    body |= {"continue_final_message": True, "add_generation_prompt": False}
+    status, said, _ = await site.post(CHAT, json.dumps(body).encode())
+    assert status == 200, said
+    fresh, _, _ = await site.post(CHAT, json.dumps({**body, "messages": HI}).encode())
+    assert fresh == 400
+
+
+async def test_roles_that_the_template_does_not_know_are_named(site: Site) -> None:
+    for role, status in (("system", 200), ("developer", 200), ("judge", 400)):
+        body = {"model": "llama", "messages": [{"role": role, "content": "be"}], "max_tokens": 2}
+        told, said, _ = await site.post(CHAT, json.dumps(body).encode())
+        assert told == status, (role, said)

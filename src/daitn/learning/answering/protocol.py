@@ -18,6 +18,7 @@ from daitn.objects.errors import InvalidInput
 
 __all__ = [
     "SAMPLING",
+    "TEMPLATE",
     "TOOLS",
     "Answering",
     "Describing",
@@ -46,6 +47,8 @@ SAMPLING = (
 """Fields of a request that concern how tokens are drawn; see `Facts.honours`."""
 TOOLS = ("parallel_tool_calls", "tool_choice", "tools")
 """Fields of a request that concern tools."""
+TEMPLATE = ("add_generation_prompt", "continue_final_message")
+"""Fields of a request that concern how a chat template is used."""
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -100,6 +103,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The one message is no question but a text to go on with."""
     tools: tuple[dict[str, Any], ...] = ()
     """What the model may ask for, as OpenAI's API describes it."""
+    goes_on: bool = False
+    """The last message is the beginning of the answer."""
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -43,7 +43,7 @@ from daitn.learning.answering.protocol import (
 )
 from daitn.learning.child.frames import Ready
 from daitn.learning.child.inside import error_report, send, serve
-from daitn.objects.errors import ContextExceeded, DaitnError, NotFound
+from daitn.objects.errors import ContextExceeded, DaitnError, ErrorReport, NotFound, QuestionFailed
 
 __all__ = ["main"]
 
@@ -150,10 +150,17 @@ class _Service:
             del self._answers[number]
 
     def _fail(self, number: int, error: Exception) -> None:
-        if not isinstance(error, DaitnError):
+        if isinstance(error, DaitnError):
+            report = error_report(error)
+        else:
             # For the node's own log; it never leaves the site.
             sys.stderr.write(traceback.format_exc())
-        self._send(AnsweringFailed(number=number, error=error_report(error)))
+            failed = QuestionFailed(
+                f"the model failed at this question: {type(error).__name__}",
+                fix="the log of the facility says where",
+            )
+            report = ErrorReport.inside(failed)
+        self._send(AnsweringFailed(number=number, error=report))
 
 
 def _said(number: int, pieces: Iterator[Piece | None]) -> Iterator[Generated | None]:

@@ -24,6 +24,8 @@ _MOST_FOLDER_FILE_BYTES = 16 << 20
 """A `tokenizer_config.json` may repeat every added token."""
 _MOST_GROWTH_CHARS = 1 << 20
 """What a template may add to the messages."""
+_MARK = "zq7vk0"
+"""In no template, nor in what people say; letters and digits are written as they are."""
 _MENDED = "import the model's folder again, whole"
 
 _Text = Annotated[str, msgspec.Meta(max_length=512)]
@@ -55,11 +57,28 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether it tells the model of tools."""
         return "tools" in (self.tool_template or self.template or "")
 
-    def rendered(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
-        """The conversation as the text that continues with the model's answer.
+    def rendered(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], goes_on: bool = False
+    ) -> str:
+        """The conversation as the text that continues with the model's answer, of which the last
+        message is the beginning if it `goes_on`.
 
         Raises `InvalidInput` for one that the template refuses or leaves out.
         """
+        text = self._rendered(messages, tools, goes_on)
+        if (place := self._left_out(text, messages, tools)) is not None:
+            raise InvalidInput(
+                f"this model's chat template leaves out what the {messages[place].role} says",
+                field=f"messages[{place}]",
+                fix="leave it out, or say it as the user",
+            )
+        if len(text) > sum(len(message.content) for message in messages) + _MOST_GROWTH_CHARS:
+            raise _refused("it makes the conversation too long")
+        return text
+
+    def _rendered(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], goes_on: bool
+    ) -> str:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -70,23 +89,41 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 [[_as_dict(message) for message in messages]],
                 tools=list(tools) or None,
                 chat_template=template,
-                add_generation_prompt=True,
+                add_generation_prompt=not goes_on,
+                continue_final_message=goes_on,
                 **self.tokens,
             )
         except TemplateError as error:
             raise _refused(str(error)[:300]) from None
         except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise _refused(f"it fails with a {type(error).__name__}") from None
-        for place, message in enumerate(messages):
-            if message.role != "assistant" and message.content.strip() not in text:
-                raise InvalidInput(
-                    f"this model's chat template leaves out what the {message.role} says",
-                    field=f"messages[{place}]",
-                    fix="leave it out, or say it as the user",
-                )
-        if len(text) > sum(len(message.content) for message in messages) + _MOST_GROWTH_CHARS:
-            raise _refused("it makes the conversation too long")
         return str(text)
+
+    def _left_out(
+        self, text: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+    ) -> int | None:
+        """The first message that is nowhere in the text.
+
+        Templates also write what they say in other forms: in JSON, without blanks, escaped. So a
+        mark at the end of each message that is not there as it is has to come out.
+        """
+        missing = [
+            place
+            for place, message in enumerate(messages)
+            if message.role != "assistant" and message.content.strip() not in text
+        ]
+        if not missing:
+            return None
+        marks = {place: f"{_MARK}{place}x" for place in missing}
+        marked = [
+            msgspec.structs.replace(message, content=message.content + marks.get(place, ""))
+            for place, message in enumerate(messages)
+        ]
+        try:
+            told = self._rendered(marked, tools, goes_on=False).casefold()
+        except InvalidInput:
+            return None  # It read what was said, and the mark was no part of it.
+        return next((place for place in missing if marks[place] not in told), None)
 
 
 def read_chat(model: Path, vocabulary: int) -> Chat:

@@ -11,6 +11,7 @@ import transformers
 
 from daitn.learning.answering.protocol import (
     SAMPLING,
+    TEMPLATE,
     TOOLS,
     Facts,
     Message,
@@ -28,7 +29,7 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.speaking import chosen
 from daitn.learning.causal_lm.tokenizer import MOST_TOKEN_CHARS, load_tokenizer
 from daitn.learning.causal_lm.tokens import Codec
-from daitn.objects.choices import read_question
+from daitn.objects.choices import read_question, wants_letter
 from daitn.objects.errors import ContextExceeded, InvalidInput
 
 __all__ = ["PretrainedGenerator"]
@@ -43,8 +44,8 @@ class PretrainedGenerator:
     """See `daitn.learning.answering.protocol.Generator`.
 
     A conversation is put into words by the model's own chat template. A model without one gets it
-    as the recipe trains, in questions and answers. It answers a multiple-choice question
-    (`daitn.objects.choices`) that stands alone with a letter, as the model is measured.
+    as the recipe trains, in questions and answers. A multiple-choice question that stands alone
+    and asks for a letter (`daitn.objects.choices`), it answers with one, as it is measured.
     """
 
     def __init__(self, model: Path, settings: CausalLmConfig, room: Room) -> None:
@@ -67,7 +68,11 @@ class PretrainedGenerator:
             context_tokens=context,
             # What else is in a batch decides how sums are rounded, and so at times a token.
             deterministic=not batched and self._place.device.type == "cpu",
-            honours=(*SAMPLING, *(TOOLS if self._chat.knows_tools else ())),
+            honours=(
+                *SAMPLING,
+                *(TOOLS if self._chat.knows_tools else ()),
+                *(TEMPLATE if self._chat.template is not None else ()),
+            ),
             runs_on=(
                 f"{self._place}, transformers {transformers.__version__}, "
                 f"{f'batches of up to {room.slots} answers' if batched else 'one token in turn'}, "
@@ -90,8 +95,8 @@ class PretrainedGenerator:
         if not question.tools:
             yield from self._spoken(tokens, question)
             return
-        names = (tool.get("function", tool).get("name") for tool in question.tools)
-        reader = CallReader(frozenset(map(str, names)), len(tokens))
+        names = frozenset(str(tool["function"]["name"]) for tool in question.tools)
+        reader = CallReader(names, len(tokens))
         for piece in self._spoken(tokens, question):
             if piece is None:
                 yield None
@@ -156,7 +161,7 @@ class PretrainedGenerator:
             tokens = [drawn.token]
 
     def _tokens(self, question: Question) -> list[int]:
-        asked = (question.messages, question.tools, question.continues)
+        asked = (question.messages, question.tools, question.continues, question.goes_on)
         if self._read[0] != asked:
             tokens = self._worded(question)
             if not tokens:
@@ -170,7 +175,7 @@ class PretrainedGenerator:
             (message,) = question.messages
             return self._encoded(message.content, "prompt", begins=True)
         if self._chat.template is not None:
-            text = self._chat.rendered(question.messages, question.tools)
+            text = self._chat.rendered(question.messages, question.tools, question.goes_on)
             return self._encoded(text, "messages")
         tokens = list[int]()
         for place, message in enumerate(question.messages):
@@ -224,7 +229,8 @@ def _choice(question: Question) -> tuple[str, tuple[str, ...]] | None:
     """The multiple-choice question that a question is."""
     if len(question.messages) != 1 or question.continues or question.tools:
         return None
-    return read_question(question.messages[0].content)
+    asked = question.messages[0].content
+    return read_question(asked) if wants_letter(asked) else None
 
 
 def _role(message: Message, place: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,11 +65,15 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     load_tokenizer(folder, sizes["vocabulary"])
     network = _opened(folder)
     tied = sorted(_tied(network))
+    # As it was read: where a folder has two matrices that differ, transformers leaves them apart,
+    # whatever its description says.
+    facts["tie_word_embeddings"] = bool(tied)
     weights = {
         name: weight.contiguous()
         for name, weight in network.state_dict().items()
         if name not in tied[1:]
     }
+    _check_finite(folder, weights)
     save_file(weights, out / BASE, metadata={"format": "pt"})
     (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
     (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
@@ -85,6 +90,33 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     }
     CausalLmConfig.of(config)
     return config
+
+
+def _check_finite(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise Corrupt(
+                f"{folder}: {name} has values that are not finite",
+                field=str(folder),
+                fix="copy it again, or take the weights of an earlier checkpoint",
+            )
+
+
+def _check_shards(folder: Path) -> None:
+    """Raise `NotFound` for a file of weights that the folder's index names and that is not there.
+
+    Raises `Corrupt` for an index that is malformed.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Corrupt(f"{index}: {error}", field=index.name, fix="copy it again") from None
+    for shard in sorted(map(str, shards)):
+        if not (folder / shard).is_file():
+            raise _absent(folder / shard)
 
 
 def _adapted_sizes(network: Any) -> dict[str, int]:
@@ -110,6 +142,7 @@ def _opened(folder: Path) -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM
 
+    _check_shards(folder)
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
         network, facts = read(

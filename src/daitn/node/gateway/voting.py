@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from daitn.node.gateway.context import RequestContext
-from daitn.objects.choices import chosen, read_question
+from daitn.objects.choices import chosen, read_question, wants_letter
 from daitn.objects.queries import Trust
 from daitn.openai.responses import text_of
 from daitn.topology.qrrt.accuracy import accuracy_on
@@ -21,7 +21,8 @@ def winner(query: RequestContext, answers: Sequence[tuple[int | None, bytes]]) -
     """Index of the answer to give. Each answer is a row, none for an unknown deployment, and a
     response of OpenAI's API. Answers weigh by the accuracy that verification units measured on the
     query's topic."""
-    question = read_question(query.parsed.text)
+    asked = query.parsed.text
+    question = read_question(asked) if wants_letter(asked) else None
     options = len(question[1]) if question else 0
     measured = accuracy_on(query.snapshot, query.intent.topic, Trust.WEIGHTS).value
     accuracies = [math.nan if row is None else float(measured[row]) for row, _ in answers]

@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
 
 from daitn.learning.answering.host import AnsweringHost, Generation
 from daitn.learning.answering.protocol import Facts, Message, Piece, Question, ToolCall
@@ -15,7 +18,7 @@ from daitn.node.serving.backends.protocol import begin_stream, timing
 from daitn.node.serving.backends.stop_sequences import stop_before
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor
-from daitn.objects.errors import ContextExceeded, DaitnError, InvalidInput
+from daitn.objects.errors import ContextExceeded, DaitnError, InvalidInput, QuestionFailed
 from daitn.objects.messages import DeployModel
 from daitn.objects.text import without_folders
 from daitn.objects.tokens import expected_tokens
@@ -29,7 +32,7 @@ from daitn.openai.encoding import (
 from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.honoured import check_honoured
 from daitn.openai.http import DONE, JSON
-from daitn.openai.requests import GenerationRequest, StreamOptions, Turn, read_generation
+from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, read_generation
 
 __all__ = ["EmbeddedBackend"]
 
@@ -88,6 +91,9 @@ class EmbeddedBackend:
             ) from None
         except InvalidInput as error:
             raise unsupported(error.problem, error.field, fix=error.fix) from None
+        except QuestionFailed as error:
+            # What somebody asked must not take the model away from others.
+            raise ApiError(502, "upstream_refused", error.problem) from None
         except DaitnError as error:
             self.admission.record_failure()
             raise ApiError(502, "model_failed", without_folders(error.problem)) from None
@@ -204,10 +210,16 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
                 "this model takes one prompt per query", "prompt", fix="send several queries"
             )
         messages = (Message("user", prompts[0]),)
-    asked = (message for message in messages if message.role in ("user", "tool"))
-    if not any(message.content.strip() for message in asked):
+    if not any(message.content.strip() for message in messages):
         field = "messages" if query.api is Api.CHAT else "prompt"
         raise bad_request("has no text", field)
+    goes_on = fields.continue_final_message is True
+    if goes_on and (messages[-1].role != "assistant" or messages[-1].calls):
+        raise bad_request(
+            "the last message is not the beginning of an answer",
+            "continue_final_message",
+            fix="end with an assistant's message without tool calls, or leave it out",
+        )
     choice = fields.tool_choice
     if choice not in (None, "auto", "none"):
         raise bad_request("this model chooses itself", "tool_choice", fix="leave it out")
@@ -226,8 +238,15 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
         top_logprobs=_top_logprobs(query, fields),
         seed=_seed(query, fields),
         continues=query.api is Api.COMPLETIONS,
-        tools=() if choice == "none" else tuple(fields.tools or ()),
+        goes_on=goes_on,
+        tools=() if choice == "none" else tuple(map(_told, fields.tools or ())),
     )
+
+
+def _told(tool: Tool) -> dict[str, Any]:
+    """A tool as chat templates expect it."""
+    told: dict[str, Any] = msgspec.to_builtins(tool)
+    return told
 
 
 def _message(turn: Turn, place: int) -> Message:
