@@ -1,0 +1,84 @@
+"""Which reduction and which outer step merge a round's models."""
+
+from __future__ import annotations
+
+from daitn.learning.aggregation.bulyan import Bulyan
+from daitn.learning.aggregation.krum import Krum
+from daitn.learning.aggregation.mean import Mean
+from daitn.learning.aggregation.median import Median
+from daitn.learning.aggregation.outer import Adam, Momentum, Outer, Plain, Yogi
+from daitn.learning.aggregation.reduction import Reduction
+from daitn.learning.aggregation.trimmed_mean import TrimmedMean
+from daitn.objects.errors import InvalidInput
+from daitn.objects.merging import Merging, OuterStep, Reduces
+
+__all__ = ["outer_of", "reduction_of"]
+
+
+def reduction_of(merging: Merging, models: int, seed: int) -> Reduction:
+    """The reduction of so many models.
+
+    Raises `InvalidInput` for fewer models than it needs to tolerate those that lie.
+    """
+    _check(merging, models)
+    match merging.reduction:
+        case Reduces.MEAN:
+            return Mean()
+        case Reduces.MEDIAN:
+            return Median()
+        case Reduces.TRIMMED_MEAN:
+            return TrimmedMean(merging.tolerates)
+        case Reduces.KRUM:
+            return Krum(merging.tolerates)
+        case Reduces.BULYAN:
+            return Bulyan(merging.tolerates)
+        case Reduces.TIES:
+            from daitn.learning.aggregation.ties import Ties
+
+            return Ties(merging.density)
+        case Reduces.DARE:
+            from daitn.learning.aggregation.dare import Dare
+
+            return Dare(merging.density, seed)
+
+
+def _check(merging: Merging, models: int) -> None:
+    liars, reduction = merging.tolerates, merging.reduction
+    if liars == 0:
+        return
+    needed = _NEEDED.get(reduction)
+    if needed is None:
+        raise InvalidInput(
+            f"{reduction} tolerates no model that lies",
+            field="training.merging.tolerates",
+            fix=f"take {', '.join(_NEEDED)}",
+        )
+    a, b = needed
+    if models < a * liars + b:
+        raise InvalidInput(
+            f"{reduction} of {models} models cannot tolerate {liars} that lie",
+            field="training.merging.tolerates",
+            fix=f"merge {a * liars + b} models at least, or tolerate fewer",
+        )
+
+
+_NEEDED = {
+    Reduces.MEDIAN: (2, 1),
+    Reduces.TRIMMED_MEAN: (2, 1),
+    Reduces.KRUM: (2, 3),
+    Reduces.BULYAN: (4, 3),
+}
+"""By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
+
+
+def outer_of(merging: Merging) -> Outer:
+    """The outer step."""
+    match merging.outer:
+        case OuterStep.PLAIN:
+            return Plain(merging.rate)
+        case OuterStep.MOMENTUM:
+            return Momentum(merging.rate, merging.momentum)
+        case OuterStep.ADAM:
+            return Adam(merging.rate, merging.momentum, merging.second_momentum, merging.least)
+        case OuterStep.YOGI:
+            return Yogi(merging.rate, merging.momentum, merging.second_momentum, merging.least)
