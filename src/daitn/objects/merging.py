@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["MOST_MERGED", "Merging", "OuterStep", "Reduces"]
+__all__ = ["MOST_MERGED", "MergeRule", "OuterStep", "Reduces"]
 
 MOST_MERGED = 256
 """Models in one merge. More sites merge in a tree."""
@@ -37,7 +37,7 @@ class OuterStep(enum.StrEnum):
 Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
 
-class Merging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reduction and an outer step, with what they are set to."""
 
     reduction: Reduces = Reduces.MEAN

@@ -1,4 +1,4 @@
-"""Merging the weights of several models, tensor by tensor."""
+"""MergeRule the weights of several models, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daitn.learning.aggregation.outer import Outer
 from daitn.learning.aggregation.settings import outer_of, reduction_of
 from daitn.learning.weights import read_header
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.objects.merging import Merging
+from daitn.objects.merging import MergeRule
 
 __all__ = ["TensorFile", "merge_tensors"]
 
@@ -44,7 +44,7 @@ def merge_tensors(
     base: Tensors,
     models: Sequence[Tensors],
     shares: Sequence[float],
-    merging: Merging,
+    rule: MergeRule,
     *,
     seed: int,
     moments: Tensors,
@@ -56,7 +56,7 @@ def merge_tensors(
     Raises `InvalidInput` if there are too few models for the reduction, and `Corrupt` for a model
     with other tensors than `base`, or with values that are not finite; its field is `models[k]`.
     """
-    reduction, outer = reduction_of(merging, len(models), seed), outer_of(merging)
+    reduction, outer = reduction_of(rule, len(models), seed), outer_of(rule)
     weights = torch.tensor(shares, dtype=torch.float32)
     weights /= weights.sum()
     for number, model in enumerate(models):

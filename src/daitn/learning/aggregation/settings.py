@@ -10,40 +10,40 @@ from daitn.learning.aggregation.outer import Adam, Momentum, Outer, Plain, Yogi
 from daitn.learning.aggregation.reduction import Reduction
 from daitn.learning.aggregation.trimmed_mean import TrimmedMean
 from daitn.objects.errors import InvalidInput
-from daitn.objects.merging import Merging, OuterStep, Reduces
+from daitn.objects.merging import MergeRule, OuterStep, Reduces
 
 __all__ = ["outer_of", "reduction_of"]
 
 
-def reduction_of(merging: Merging, models: int, seed: int) -> Reduction:
+def reduction_of(rule: MergeRule, models: int, seed: int) -> Reduction:
     """The reduction of so many models.
 
     Raises `InvalidInput` for fewer models than it needs to tolerate those that lie.
     """
-    _check(merging, models)
-    match merging.reduction:
+    _check(rule, models)
+    match rule.reduction:
         case Reduces.MEAN:
             return Mean()
         case Reduces.MEDIAN:
             return Median()
         case Reduces.TRIMMED_MEAN:
-            return TrimmedMean(merging.tolerates)
+            return TrimmedMean(rule.tolerates)
         case Reduces.KRUM:
-            return Krum(merging.tolerates)
+            return Krum(rule.tolerates)
         case Reduces.BULYAN:
-            return Bulyan(merging.tolerates)
+            return Bulyan(rule.tolerates)
         case Reduces.TIES:
             from daitn.learning.aggregation.ties import Ties
 
-            return Ties(merging.density)
+            return Ties(rule.density)
         case Reduces.DARE:
             from daitn.learning.aggregation.dare import Dare
 
-            return Dare(merging.density, seed)
+            return Dare(rule.density, seed)
 
 
-def _check(merging: Merging, models: int) -> None:
-    liars, reduction = merging.tolerates, merging.reduction
+def _check(rule: MergeRule, models: int) -> None:
+    liars, reduction = rule.tolerates, rule.reduction
     if liars == 0:
         return
     needed = _NEEDED.get(reduction)
@@ -71,14 +71,14 @@ _NEEDED = {
 """By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
 
 
-def outer_of(merging: Merging) -> Outer:
+def outer_of(rule: MergeRule) -> Outer:
     """The outer step."""
-    match merging.outer:
+    match rule.outer:
         case OuterStep.PLAIN:
-            return Plain(merging.rate)
+            return Plain(rule.rate)
         case OuterStep.MOMENTUM:
-            return Momentum(merging.rate, merging.momentum)
+            return Momentum(rule.rate, rule.momentum)
         case OuterStep.ADAM:
-            return Adam(merging.rate, merging.momentum, merging.second_momentum, merging.least)
+            return Adam(rule.rate, rule.momentum, rule.second_momentum, rule.least)
         case OuterStep.YOGI:
-            return Yogi(merging.rate, merging.momentum, merging.second_momentum, merging.least)
+            return Yogi(rule.rate, rule.momentum, rule.second_momentum, rule.least)
