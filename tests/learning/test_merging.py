@@ -24,7 +24,7 @@ from daitn.learning.classifier.config import parse_config
 from daitn.learning.classifier.network import forward, scaled
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
-from daitn.learning.recipe import Merge, Merging
+from daitn.learning.recipe import MergeTask, Merging
 from daitn.objects.errors import Corrupt
 from daitn.objects.merging import MergeRule, OuterStep, Reduces
 
@@ -80,7 +80,7 @@ def merged(
     base: Path, models: Sequence[Path], config: dict[str, object], out: Path, **more: Any
 ) -> Path:
     out.mkdir()
-    merge = Merge(
+    merge = MergeTask(
         base=str(base),
         models=tuple(map(str, models)),
         shares=more.pop("shares", (1.0,) * len(models)),
@@ -216,7 +216,7 @@ def test_adapters_are_merged_and_their_base_stays(
     for outer in (OuterStep.PLAIN, OuterStep.MOMENTUM):
         out, moments = tmp_path / f"out-{outer}", tmp_path / f"moments-{outer}"
         out.mkdir()
-        merge = Merge(
+        merge = MergeTask(
             base=str(base),
             models=tuple(map(str, models)),
             shares=(20.0, 40.0),
@@ -249,7 +249,9 @@ def test_language_models_of_other_words_are_not_merged(tmp_path: Path) -> None:
         CausalLm().train(base, config, data, 16, 0, out, lambda progress: None)
         models.append(str(out))
     (out := tmp_path / "out").mkdir()
-    merge = Merge(base=str(base), models=tuple(models), shares=(1.0, 1.0), rule=MergeRule(), seed=0)
+    merge = MergeTask(
+        base=str(base), models=tuple(models), shares=(1.0, 1.0), rule=MergeRule(), seed=0
+    )
     with pytest.raises(Corrupt) as refused:
         CausalLm().merge(merge, config, out, tmp_path / "moments")
     assert refused.value.field == "models[1]"

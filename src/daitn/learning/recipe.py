@@ -37,7 +37,7 @@ __all__ = [
     "Importing",
     "LabelMeasured",
     "Measured",
-    "Merge",
+    "MergeTask",
     "Merging",
     "Progress",
     "Recipe",
@@ -371,7 +371,7 @@ class Resuming(Protocol):
         ...
 
 
-class Merge(msgspec.Struct, frozen=True, kw_only=True):
+class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
     """What is merged, and how."""
 
     base: str
@@ -390,11 +390,11 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
 class Merging(Protocol):
     """The part of a recipe that merges models that sites trained apart from one another."""
 
-    def merge(self, merge: Merge, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
+    def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
         """Write the parts of the merged model into the empty folder `out`, and what the outer step
         remembers, if anything, to the file `moments`.
 
-        Returns the parts of `merge.base` that stay as they are, and are not in `out`. Raises
+        Returns the parts of `task.base` that stay as they are, and are not in `out`. Raises
         `Corrupt` for a model that does not fit the others, whose field is `models[k]`, and
         `InvalidInput` for a rule that needs more models.
         """

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["MOST_MERGED", "MergeRule", "OuterStep", "Reduces"]
+__all__ = [
+    "MOST_MERGED",
+    "RULES",
+    "TOLERANT",
+    "Algorithm",
+    "MergeRule",
+    "OuterStep",
+    "Reduces",
+]
 
 MOST_MERGED = 256
 """Models in one merge. More sites merge in a tree."""
@@ -56,3 +64,64 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of `adam` and `yogi`."""
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
     """Of `adam` and `yogi`: the least divisor of a step."""
+
+    @property
+    def least_models(self) -> int | None:
+        """Models that the rule needs to tolerate those that lie; none: it tolerates none."""
+        if self.tolerates == 0:
+            return 1
+        needed = TOLERANT.get(self.reduction)
+        return None if needed is None else needed[0] * self.tolerates + needed[1]
+
+
+TOLERANT = {
+    Reduces.MEDIAN: (2, 1),
+    Reduces.TRIMMED_MEAN: (2, 1),
+    Reduces.KRUM: (2, 3),
+    Reduces.BULYAN: (4, 3),
+}
+"""By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
+
+
+class Algorithm(enum.StrEnum):
+    """How the sites train one model."""
+
+    AUTO = "auto"
+    """The network chooses; at present always `sequential`."""
+    SEQUENTIAL = "sequential"
+    """The model goes from site to site, by the route that is computed after each visit."""
+    FEDAVG = "fedavg"
+    """Rounds: all sites train the same model, and their results are averaged."""
+    FEDADAM = "fedadam"
+    """Rounds, whose average is a gradient for Adam."""
+    FEDYOGI = "fedyogi"
+    """Rounds, whose average is a gradient for Yogi."""
+    DILOCO = "diloco"
+    """Rounds of much local work, whose average is a gradient with momentum: for slow links."""
+    MEDIAN = "median"
+    """Rounds; of each weight the median: fewer than half of the sites may lie."""
+    TRIMMED_MEAN = "trimmed-mean"
+    """Rounds; of each weight the mean without the `tolerates` least and greatest."""
+    KRUM = "krum"
+    """Rounds; the mean of the updates with the nearest neighbours."""
+    BULYAN = "bulyan"
+    """Rounds; of each weight the mean of those near the median, of updates that Krum chooses."""
+    TIES = "ties"
+    """Rounds; signs are elected, and the values that have them averaged."""
+    DARE = "dare"
+    """Rounds; random parts of the updates are averaged."""
+
+
+RULES = {
+    Algorithm.FEDAVG: MergeRule(),
+    Algorithm.FEDADAM: MergeRule(outer=OuterStep.ADAM, rate=0.03),
+    Algorithm.FEDYOGI: MergeRule(outer=OuterStep.YOGI, rate=0.03),
+    Algorithm.DILOCO: MergeRule(outer=OuterStep.MOMENTUM, rate=0.7),
+    Algorithm.MEDIAN: MergeRule(reduction=Reduces.MEDIAN, tolerates=1),
+    Algorithm.TRIMMED_MEAN: MergeRule(reduction=Reduces.TRIMMED_MEAN, tolerates=1),
+    Algorithm.KRUM: MergeRule(reduction=Reduces.KRUM, tolerates=1),
+    Algorithm.BULYAN: MergeRule(reduction=Reduces.BULYAN, tolerates=1),
+    Algorithm.TIES: MergeRule(reduction=Reduces.TIES),
+    Algorithm.DARE: MergeRule(reduction=Reduces.DARE),
+}
+"""How each algorithm that trains in rounds merges."""

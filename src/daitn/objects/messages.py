@@ -24,6 +24,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import MOST_VISITS, Entry
+from daitn.objects.merging import MOST_MERGED, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
@@ -38,6 +39,7 @@ __all__ = [
     "Demand",
     "DemandRate",
     "DeployModel",
+    "MergeWork",
     "ModelsNeeded",
     "NameAnswer",
     "NameQuestion",
@@ -58,6 +60,7 @@ __all__ = [
     "WorkReport",
     "WorkState",
     "WorkStatus",
+    "models_of",
 ]
 
 
@@ -123,7 +126,40 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     """Both as of a `VisitWork`."""
 
 
-Work = VisitWork | VerifyWork
+class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
+    """Fetch models that sites trained from `base`, merge them, keep the result and report."""
+
+    visit: VisitId
+    job: JobId
+    recipe: Word
+    config: dict[str, object]
+    seed: int
+    owner: Word
+    base: ModelRef
+    models: Annotated[tuple[ModelRef, ...], msgspec.Meta(min_length=1, max_length=MOST_MERGED)]
+    shares: Annotated[
+        tuple[Annotated[int, msgspec.Meta(gt=0, le=10**12)], ...],
+        msgspec.Meta(min_length=1, max_length=MOST_MERGED),
+    ]
+    """The examples that each of them was trained on since `base`."""
+    rule: MergeRule
+    previous: tuple[Digest, ...]
+    moments: ModelRef | None = None
+    """What the outer step of the job's last merge remembers; none: this is the first."""
+    purpose: Word = ""
+    order: SignedOrder | None = None
+    lineage: Descent = ()
+    """These three as of a `VisitWork`, of all the models."""
+
+
+Work = VisitWork | VerifyWork | MergeWork
+
+
+def models_of(work: Work) -> tuple[ModelRef, ...]:
+    """The models that a piece of work starts from."""
+    if isinstance(work, MergeWork):
+        return (work.base, *work.models)
+    return (work.model,) if work.model is not None else ()
 
 
 class CancelWork(msgspec.Struct, frozen=True, kw_only=True):

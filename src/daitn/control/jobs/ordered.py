@@ -6,7 +6,7 @@ from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_
 from daitn.objects.errors import Refused
 from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Visit
-from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
 
@@ -30,10 +30,13 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
         raise _outside(f"work for {work.owner}", "owner")
     if work.purpose != intent.purpose:
         raise _outside(f"work for the purpose {work.purpose!r}", "purpose")
-    if isinstance(work, VerifyWork):
-        _check_measurement(work, order, spent)
-    else:
-        _check_visit(work, order, node, spent)
+    match work:
+        case VerifyWork():
+            _check_measurement(work, order, spent)
+        case MergeWork():
+            _check_merge(work, order, spent)
+        case VisitWork():
+            _check_visit(work, order, node, spent)
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
@@ -44,13 +47,28 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
         raise _outside(f"more than {order.measurements} measurements", "measurements")
 
 
+def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
+    if work.rule != order.intent.training.rule:
+        raise _outside("this rule of merging", "training.merging")
+    if spent.merges >= order.visits:
+        raise _outside(f"more than {order.visits} merges", "visits")
+    base, trained = work.base.manifest, {m.manifest: 0 for m in work.models}
+    for entry in work.lineage:
+        fact = entry.fact
+        if isinstance(fact, Visit) and fact.model_out in trained and fact.model_in == base:
+            trained[fact.model_out] = fact.examples
+    if tuple(trained[model.manifest] for model in work.models) != work.shares:
+        raise _outside("a merge in which models count for more than they learned", "training")
+
+
 def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spent) -> None:
     intent = order.intent
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
+    visits_here = sum(visit.site == node.site for visit in visits)
     trained = max(spent.examples, sum(visit.examples for visit in visits))
     if work.model is None and spent.fresh >= MOST_FRESH:
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
-    if max(spent.visits, len(visits)) >= order.visits:
+    if max(spent.visits, visits_here) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
     limit = min(order.examples, intent.budget.examples or order.examples)
     if trained + work.examples > limit:

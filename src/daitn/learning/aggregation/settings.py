@@ -10,7 +10,7 @@ from daitn.learning.aggregation.outer import Adam, Momentum, Outer, Plain, Yogi
 from daitn.learning.aggregation.reduction import Reduction
 from daitn.learning.aggregation.trimmed_mean import TrimmedMean
 from daitn.objects.errors import InvalidInput
-from daitn.objects.merging import MergeRule, OuterStep, Reduces
+from daitn.objects.merging import TOLERANT, MergeRule, OuterStep, Reduces
 
 __all__ = ["outer_of", "reduction_of"]
 
@@ -46,29 +46,19 @@ def _check(rule: MergeRule, models: int) -> None:
     liars, reduction = rule.tolerates, rule.reduction
     if liars == 0:
         return
-    needed = _NEEDED.get(reduction)
+    needed = rule.least_models
     if needed is None:
         raise InvalidInput(
             f"{reduction} tolerates no model that lies",
             field="training.merging.tolerates",
-            fix=f"take {', '.join(_NEEDED)}",
+            fix=f"take {', '.join(TOLERANT)}",
         )
-    a, b = needed
-    if models < a * liars + b:
+    if models < needed:
         raise InvalidInput(
             f"{reduction} of {models} models cannot tolerate {liars} that lie",
             field="training.merging.tolerates",
-            fix=f"merge {a * liars + b} models at least, or tolerate fewer",
+            fix=f"merge {needed} models at least, or tolerate fewer",
         )
-
-
-_NEEDED = {
-    Reduces.MEDIAN: (2, 1),
-    Reduces.TRIMMED_MEAN: (2, 1),
-    Reduces.KRUM: (2, 3),
-    Reduces.BULYAN: (4, 3),
-}
-"""By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
 
 
 def outer_of(rule: MergeRule) -> Outer:

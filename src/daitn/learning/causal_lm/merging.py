@@ -23,15 +23,15 @@ from daitn.learning.causal_lm.settings import (
     WEIGHTS,
     CausalLmConfig,
 )
-from daitn.learning.recipe import Merge
+from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import Corrupt
 
 __all__ = ["merge"]
 
 
-def merge(merge: Merge, settings: CausalLmConfig, out: Path, moments: Path) -> tuple[str, ...]:
+def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -> tuple[str, ...]:
     """See `Merging.merge`."""
-    base, trained = Path(merge.base), [Path(model) for model in merge.models]
+    base, trained = Path(task.base), [Path(model) for model in task.models]
     part = ADAPTER if settings.base else WEIGHTS
     _check_alike(trained, settings)
     with tempfile.TemporaryDirectory() as scratch:
@@ -42,10 +42,10 @@ def merge(merge: Merge, settings: CausalLmConfig, out: Path, moments: Path) -> t
         tensors, kept = merge_tensors(
             TensorFile(start),
             [TensorFile(model / part) for model in trained],
-            merge.shares,
-            merge.rule,
-            seed=merge.seed,
-            moments=TensorFile(Path(merge.moments)) if merge.moments else {},
+            task.shares,
+            task.rule,
+            seed=task.seed,
+            moments=TensorFile(Path(task.moments)) if task.moments else {},
         )
         before = models.seen(start)
     since = sum(models.seen(model / part) - before for model in trained)

@@ -20,7 +20,7 @@ from daitn.learning.recipe import (
     Form,
     Imported,
     Measured,
-    Merge,
+    MergeTask,
     Progress,
     Savepoints,
     Selection,
@@ -160,11 +160,11 @@ class CausalLm:
 
         return measuring.accuracy(models.load(model, settings), settings, choices)
 
-    def merge(self, merge: Merge, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
+    def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
         """See `Merging.merge`."""
         from daitn.learning.causal_lm import merging
 
-        return merging.merge(merge, CausalLmConfig.of(config), out, moments)
+        return merging.merge(task, CausalLmConfig.of(config), out, moments)
 
     def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
         """See `Exporting.export_model`."""

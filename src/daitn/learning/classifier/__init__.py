@@ -22,7 +22,7 @@ from daitn.learning.recipe import (
     Footprint,
     Form,
     Measured,
-    Merge,
+    MergeTask,
     Progress,
     Savepoints,
     Selection,
@@ -151,11 +151,11 @@ class Classifier:
         table = read_table(test, settings.label, self._selection)
         return evaluation.evaluate(parts.read(model, settings), settings, table, test, metric)
 
-    def merge(self, merge: Merge, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
+    def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
         """See `Merging.merge`."""
         from daitn.learning.classifier import merging
 
-        merging.merge(merge, parse_config(config), out, moments)
+        merging.merge(task, parse_config(config), out, moments)
         return ()
 
     def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:

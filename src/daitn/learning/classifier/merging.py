@@ -19,28 +19,28 @@ from daitn.learning.aggregation.merging import TensorFile, merge_tensors
 from daitn.learning.classifier import parts
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.parts import Standard, State
-from daitn.learning.recipe import Merge
+from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import Corrupt
 from daitn.objects.merging import Reduces
 
 __all__ = ["merge"]
 
 
-def merge(merge: Merge, config: ClassifierConfig, out: Path, moments: Path) -> None:
+def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -> None:
     """See `Merging.merge`."""
-    base = parts.read(Path(merge.base), config)
-    models = [_read(number, Path(model), base, config) for number, model in enumerate(merge.models)]
+    base = parts.read(Path(task.base), config)
+    models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
     columns = base.columns or models[0].columns
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
     parts.settle(base, config, columns)
-    scale = _scale(base, models, merge)
+    scale = _scale(base, models, task)
     tensors, kept = merge_tensors(
         _tensors(base),
         [_tensors(model) for model in models],
-        merge.shares,
-        merge.rule,
-        seed=merge.seed,
-        moments=TensorFile(Path(merge.moments)) if merge.moments else {},
+        task.shares,
+        task.rule,
+        seed=task.seed,
+        moments=TensorFile(Path(task.moments)) if task.moments else {},
     )
     layers = [
         (tensors[f"layers.{index}.weight"], tensors[f"layers.{index}.bias"])
@@ -82,10 +82,10 @@ def _other_columns(number: int) -> Corrupt:
     return Corrupt("it reads other columns", field=f"models[{number}]", fix="merge without it")
 
 
-def _scale(base: State, models: Sequence[State], merge: Merge) -> Standard:
+def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
     """The scale of all examples, or, where a model may lie, the median of what the models say."""
     told = [model.standard for model in models if model.standard is not None]
-    if merge.rule.reduction is Reduces.MEAN or len(told) == 1:
+    if task.rule.reduction is Reduces.MEAN or len(told) == 1:
         return _pooled(base.standard, told)
     return Standard(
         mean=torch.stack([one.mean for one in told]).quantile(0.5, dim=0),
