@@ -48,7 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     measurements: Annotated[int, msgspec.Meta(ge=1)] = MOST_MEASUREMENTS
     """The most that one verifier measures for it."""
     visits: Annotated[int, msgspec.Meta(ge=1)] = MOST_VISITS
-    """The most that one site makes for it, and that a model has behind it there."""
+    """The most that one site makes for it, and that a model has behind it, one after another."""
     examples: Annotated[int, msgspec.Meta(ge=1)] = MOST_EXAMPLES
     """The same of training examples; `budget.examples` where the intent states it."""
     until_s: Moment
