@@ -25,21 +25,34 @@ class Reduces(enum.StrEnum):
     """What makes one update of several."""
 
     MEAN = "mean"
+    """The mean, weighted by examples."""
     MEDIAN = "median"
+    """Of each weight the median; shares do not count. Tolerates f of 2 f + 1."""
     TRIMMED_MEAN = "trimmed-mean"
+    """Of each weight the mean without the f least and greatest. Tolerates f of 2 f + 1."""
     KRUM = "krum"
+    """The mean of the updates with the nearest neighbours. Tolerates f of 2 f + 3."""
     BULYAN = "bulyan"
+    """Of each weight the mean of those near the median, of updates that Krum chooses. Tolerates f
+    of 4 f + 3."""
     TIES = "ties"
+    """The largest part of each update; signs are elected, and the values that have them averaged.
+    """
     DARE = "dare"
+    """The mean of random parts of the updates, scaled up."""
 
 
 class OuterStep(enum.StrEnum):
     """How the reduced update moves the model."""
 
     PLAIN = "plain"
+    """By the update, times `rate`."""
     MOMENTUM = "momentum"
+    """By the update and the earlier ones, as Nesterov does: DiLoCo's."""
     ADAM = "adam"
+    """As Adam, for which the update is a gradient."""
     YOGI = "yogi"
+    """As Yogi does."""
 
 
 Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
