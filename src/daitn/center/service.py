@@ -45,7 +45,6 @@ from daitn.objects.messages import (
     WorkReceipt,
     WorkReport,
     WorkStatus,
-    models_of,
 )
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.placement import DeployIntent, RetireIntent
@@ -497,7 +496,7 @@ class ControlCenter:
         for job in self._jobs.all():
             checkpoints = (job.best, job.latest) if not job.state.final else (job.best,)
             needed |= {checkpoint.model.manifest for checkpoint in checkpoints if checkpoint}
-            needed |= {m.manifest for o in job.outstanding.values() for m in models_of(o.work)}
+            needed |= {m.manifest for o in job.outstanding.values() for m in o.work.models}
             needed |= {m.manifest for m in job.between_rounds}
             if job.candidate is not None:
                 needed.add(job.candidate.model.manifest)

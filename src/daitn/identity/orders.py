@@ -12,7 +12,7 @@ from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.messages import Work, models_of
+from daitn.objects.messages import Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import (
     MOST_EXAMPLES,
@@ -113,7 +113,7 @@ class OrderBook:
         made = check_descent(
             work.lineage, order.start, work.job, work.order.digest, self.sites(Role.DATA)
         )
-        models = [model.manifest for model in models_of(work)]
+        models = [model.manifest for model in work.models]
         if not {order.start, *made} >= set(models) or (not models and (made or order.start)):
             raise self._refused("the model did not come of the order")
         return order

@@ -60,7 +60,6 @@ __all__ = [
     "WorkReport",
     "WorkState",
     "WorkStatus",
-    "models_of",
 ]
 
 
@@ -104,7 +103,12 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""
     lineage: Descent = ()
-    """Of an order's model: the visits that made it, one after another."""
+    """Of an order's model: the visits and merges that made it, each after what it was given."""
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """What it starts from."""
+        return () if self.model is None else (self.model,)
 
 
 class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
@@ -125,9 +129,14 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     lineage: Descent = ()
     """Both as of a `VisitWork`."""
 
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """What it starts from."""
+        return (self.model,)
+
 
 class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
-    """Fetch models that sites trained from `base`, merge them, keep the result and report."""
+    """Fetch models that were trained from `base`, merge them, keep the result and report."""
 
     visit: VisitId
     job: JobId
@@ -136,7 +145,7 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     seed: int
     owner: Word
     base: ModelRef
-    models: Annotated[tuple[ModelRef, ...], msgspec.Meta(min_length=1, max_length=MOST_MERGED)]
+    trained: Annotated[tuple[ModelRef, ...], msgspec.Meta(min_length=1, max_length=MOST_MERGED)]
     shares: Annotated[
         tuple[Annotated[int, msgspec.Meta(gt=0, le=10**12)], ...],
         msgspec.Meta(min_length=1, max_length=MOST_MERGED),
@@ -151,15 +160,13 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     lineage: Descent = ()
     """These three as of a `VisitWork`, of all the models."""
 
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """What it starts from."""
+        return (self.base, *self.trained)
+
 
 Work = VisitWork | VerifyWork | MergeWork
-
-
-def models_of(work: Work) -> tuple[ModelRef, ...]:
-    """The models that a piece of work starts from."""
-    if isinstance(work, MergeWork):
-        return (work.base, *work.models)
-    return (work.model,) if work.model is not None else ()
 
 
 class CancelWork(msgspec.Struct, frozen=True, kw_only=True):

@@ -227,7 +227,7 @@ def merge(**changes: Any) -> MergeWork:
     )
     work = MergeWork(
         visit=VISIT.visit, job=VISIT.job, recipe=VISIT.recipe, config=VISIT.config, seed=0,
-        owner=VISIT.owner, base=base, models=models, shares=(60, 40), rule=RULE, previous=(),
+        owner=VISIT.owner, base=base, trained=models, shares=(60, 40), rule=RULE, previous=(),
         purpose=VISIT.purpose, order=VISIT.order, lineage=lineage,
     )  # fmt: skip
     return msgspec.structs.replace(work, **changes)

@@ -129,7 +129,7 @@ def test_another_site_merges_when_the_aggregator_dies() -> None:
     assert isinstance(again, StartWork)
     assert again.site == "specialist"
     assert isinstance(again.work, MergeWork)
-    assert len(again.work.models) == 3
+    assert len(again.work.trained) == 3
     world.feed(WorkStalled(site=again.site, visit=again.work.visit, silent_s=900.0))
     last = world.run_until(is_merge)
     assert isinstance(last, StartWork)
@@ -147,7 +147,7 @@ def test_a_model_that_the_aggregator_complains_of_is_left_out() -> None:
     again = world.run_until(is_merge)
     assert isinstance(again, StartWork)
     assert isinstance(again.work, MergeWork)
-    assert len(again.work.models) == 2
+    assert len(again.work.trained) == 2
     assert again.site == merge.site
     assert world.job.failures == {"specialist": 1}
     world.feed(Reported(world.done(again)))

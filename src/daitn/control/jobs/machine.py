@@ -63,7 +63,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Verification
-from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState, models_of
+from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState
 
 __all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
 
@@ -571,7 +571,7 @@ def _outcome(job: Job, event: JobEvent) -> WorkOutcome | None:
 def _finished(job: Job, given: Outstanding) -> None:
     """The site did its work, so it is connected and was able to fetch its model."""
     job.losses.pop(given.site, None)
-    for model in models_of(given.work):
+    for model in given.work.models:
         if len(model.holders) == 1:
             job.cut_off.discard((given.site, model.holders[0]))
 

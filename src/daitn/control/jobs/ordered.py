@@ -55,7 +55,7 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
         raise _outside("this rule of merging", "training.merging")
     if spent.merges >= order.visits:
         raise _outside(f"more than {order.visits} merges", "visits")
-    base, trained = work.base.manifest, {m.manifest: 0 for m in work.models}
+    base, trained = work.base.manifest, {m.manifest: 0 for m in work.trained}
     for entry in work.lineage:
         fact = entry.fact
         if isinstance(fact, Visit) and fact.model_out in trained and fact.model_in == base:
@@ -63,7 +63,7 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
     kept = {entry.fact.moments for entry in work.lineage if isinstance(entry.fact, Merge)}
     if work.moments is not None and work.moments.manifest not in kept:
         raise _outside("a merge with what no merge of it remembers", "training")
-    if tuple(trained[model.manifest] for model in work.models) != work.shares:
+    if tuple(trained[model.manifest] for model in work.trained) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
 
 

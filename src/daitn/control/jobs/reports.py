@@ -12,7 +12,6 @@ from daitn.objects.messages import (
     VisitWork,
     WorkOutcome,
     WorkState,
-    models_of,
 )
 
 __all__ = ["mismatch"]
@@ -64,7 +63,7 @@ def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
         return "it is not a merge"
     if fact.model_out != made:
         return "its model is not the one that its entry names"
-    if (fact.base, *fact.models) != tuple(model.manifest for model in models_of(work)):
+    if (fact.base, *fact.models) != tuple(model.manifest for model in work.models):
         return "it merged other models"
     if (fact.shares, fact.rule) != (work.shares, work.rule):
         return "it merged in another way"

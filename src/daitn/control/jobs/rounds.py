@@ -72,7 +72,7 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
         seed=job.intent.model.seed + job.works,
         owner=job.intent.owner,
         base=now.base.model,
-        models=models,
+        trained=models,
         shares=tuple(one.visit.examples for one in now.made),
         rule=rule,
         previous=tuple(one.entry for one in now.made),

@@ -44,7 +44,6 @@ from daitn.objects.messages import (
     VisitWork,
     Work,
     WorkProgress,
-    models_of,
 )
 from daitn.objects.models import Manifest, ModelRef, Part
 from daitn.tools import clock
@@ -209,7 +208,7 @@ class Executor:
         """
         assert self._capacity is not None
         footprint = await self._footprint(work.recipe, work.config)
-        for model in models_of(work) or (None,):
+        for model in work.models or (None,):
             self._capacity.check(footprint, model, examples)
         most_bytes = _MOST_OUTPUTS * footprint.size_bytes if isinstance(work, MergeWork) else 0
         return self._sandbox.limits_for(
@@ -423,7 +422,7 @@ class Executor:
         began = time.perf_counter()
         limits = await self._bounds(work, 0)
         moved = await self._fetch(work, work.base, _new_folder(folder / "base"))
-        for number, model in enumerate(work.models):
+        for number, model in enumerate(work.trained):
             with _about(f"models[{number}]"):
                 into = _new_folder(folder / str(number))
                 moved = _sum(moved, await self._fetch(work, model, into))
@@ -436,7 +435,7 @@ class Executor:
         out, kept = _new_folder(folder / "out"), _new_folder(folder / "kept")
         task = MergeTask(
             base=str(folder / "base"),
-            models=tuple(str(folder / str(number)) for number in range(len(work.models))),
+            models=tuple(str(folder / str(number)) for number in range(len(work.trained))),
             shares=tuple(map(float, work.shares)),
             rule=work.rule,
             seed=work.seed,
@@ -467,7 +466,7 @@ class Executor:
                 overhead_s=max(0.0, seconds - took_s - moved.seconds),
                 bytes_in=moved.bytes_in,
                 base=work.base.manifest,
-                models=tuple(model.manifest for model in work.models),
+                models=tuple(model.manifest for model in work.trained),
                 shares=work.shares,
                 rule=work.rule,
                 model_out=result.manifest,

@@ -12,7 +12,7 @@ import msgspec
 
 from daitn.files.items import ItemStore
 from daitn.objects.identifiers import Digest, VisitId, checked_name
-from daitn.objects.messages import Work, WorkOutcome, models_of
+from daitn.objects.messages import Work, WorkOutcome
 from daitn.tools import clock
 
 __all__ = ["LoggedWork", "WorkLog"]
@@ -70,7 +70,7 @@ class WorkLog:
     def models(self) -> frozenset[Digest]:
         """Models that unreported work needs or has made."""
         unreported = [logged for logged in self._logged.values() if not logged.reported]
-        needed = {m.manifest for logged in unreported for m in models_of(logged.work)}
+        needed = {m.manifest for logged in unreported for m in logged.work.models}
         made = {
             logged.outcome.model.manifest
             for logged in unreported
