@@ -76,7 +76,7 @@ def test_hospitals_train_in_rounds_and_one_of_them_merges(
     assert all(len(entry.previous) == 3 for entry in merges)
     assert "merged at" in (out / "README.md").read_text()
     explained = shared.json("explain", job["job"])
-    assert explained["decision"]["chosen"].startswith("merge at ")
+    assert explained["decision"]["chosen"].startswith("3 sites, merged at ")
 
 
 def check_explained(network: Network, job: dict[str, Any]) -> None:

@@ -89,6 +89,8 @@ class ModelCandidate:
     """The lineage entry of the visit or merge that made it."""
     made_at: SiteId | None = None
     """The site that made it; none for weights supplied by the owner."""
+    round: int = 0
+    """Which round of the job made it, from 1; 0: none."""
     merged: Merge | None = None
     """Of a round with several models."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)

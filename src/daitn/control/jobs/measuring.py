@@ -61,8 +61,7 @@ def close_candidate(job: Job) -> Checkpoint:
     job.waits, job.stuck_since_s, job.without_progress = 0, None, 0
     path = candidate.base.visits if candidate.base else ()
     path = (*path, *range(len(job.made), len(job.made) + len(candidate.visits)))
-    number = 0 if job.intent.training.rule is None else job.rounds + 1
-    job.made.extend(_made_visits(candidate, values, number))
+    job.made.extend(_made_visits(candidate, values))
     checkpoint = Checkpoint(
         model=candidate.model,
         values=values,
@@ -80,7 +79,7 @@ def close_candidate(job: Job) -> Checkpoint:
 
 
 def _made_visits(
-    candidate: ModelCandidate, values: dict[ObjectiveName, float], number: int
+    candidate: ModelCandidate, values: dict[ObjectiveName, float]
 ) -> Iterator[VisitView]:
     """Of a round, the first carries the bytes that merging and measuring took."""
     base = candidate.base
@@ -105,6 +104,6 @@ def _made_visits(
             values={str(name): value for name, value in values.items()},
             gains={str(name): value - base.values[name] for name, value in values.items()},
             model=candidate.model.manifest,
-            round=number,
+            round=candidate.round,
         )
         common_bytes = 0

@@ -119,6 +119,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
         release_to=release_to,
         parents=(entry.digest,),
         made_at=fact.site,
+        round=job.rounds + 1,
         merged=fact if isinstance(fact, Merge) else None,
     )
 

@@ -147,13 +147,17 @@ def _decision(
     least = merging[0][1]
     ranking = tuple(
         Scored(
-            candidate=f"merge at {site}",
+            candidate=_named(found, site),
             score=(1.0 + least) / (1.0 + seconds),
             terms={"time": (1.0 + least) / (1.0 + seconds)},
         )
         for site, seconds in merging[:_TOLD]
     )
-    return _decided(question, f"merge at {found.aggregators[0]}", ranking)
+    return _decided(question, _named(found, found.aggregators[0]), ranking)
+
+
+def _named(found: Round, aggregator: SiteId) -> str:
+    return f"{len({stop.site for stop in found.visits})} sites, merged at {aggregator}"
 
 
 def _none(question: RouteQuestion, *, why: str = "", waits: str = "") -> NextRound:
