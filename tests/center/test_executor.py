@@ -51,9 +51,7 @@ def measurable(size_bytes: int = 1, holders: tuple[SiteId, ...] = ()) -> Job:
         submitted_at_s=0.0,
     )  # fmt: skip
     model = ModelRef(manifest=Digest("0" * 64), size_bytes=size_bytes, holders=holders)
-    job.candidate = ModelCandidate(
-        model=model, base=None, visit=None, cost_usd=0.0, release_to=("*",), parents=()
-    )
+    job.candidate = ModelCandidate(model=model, base=None, visits=(), release_to=("*",), parents=())
     return job
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from daitn.identity.signing import check_lineage
-from daitn.objects.lineage import Lineage, Verification
+from daitn.objects.lineage import Lineage, Merge, Verification
 from daitn.objects.wire import checked
 from tests.scenes.breast_cancer import write_intent
 from tests.scenes.waiting import wait_until
@@ -48,6 +48,35 @@ def test_a_classifier_learns_at_three_hospitals_and_comes_home(
     (model,) = [m for m in trained if m["name"] == job["job"]]
     assert model["measured"]["tumours"] == objective["reached"]
     check_explained(shared, job)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedadam", "median"])
+def test_hospitals_train_in_rounds_and_one_of_them_merges(
+    shared: Network, tmp_path: Path, algorithm: str
+) -> None:
+    intent = write_intent(tmp_path, name=algorithm, training={"algorithm": algorithm, "epochs": 3})
+    out = tmp_path / "model"
+    ended = shared.daitn("train", "-f", str(intent), "--watch", "-o", str(out), "--json")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    job = json.loads(ended.stdout)
+    assert job["state"] == "reached"
+    assert job["algorithm"] == algorithm
+    rounds = {visit["round"] for visit in job["route"]}
+    assert rounds == set(range(1, len(rounds) + 1))
+    for number in rounds:
+        sites = [visit["site"] for visit in job["route"] if visit["round"] == number]
+        assert sorted(sites) == ["east", "north", "west"]
+    lineage = checked(json.loads((out / "lineage.json").read_text()), Lineage, "lineage")
+    keys = {
+        n["descriptor"]["site"]: n["descriptor"]["public_key"] for n in shared.json("get", "nodes")
+    }
+    check_lineage(lineage, keys)
+    merges = [entry for entry in lineage.entries if isinstance(entry.fact, Merge)]
+    assert len(merges) == len(rounds)
+    assert all(len(entry.previous) == 3 for entry in merges)
+    assert "merged at" in (out / "README.md").read_text()
+    explained = shared.json("explain", job["job"])
+    assert explained["decision"]["chosen"].startswith("3 sites, merged at ")
 
 
 def check_explained(network: Network, job: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
 from daitn.control.route.question import RouteQuestion
+from daitn.control.route.rounds import next_round
 from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment, Decision, Route
 from daitn.objects.descriptors import ANY
@@ -135,8 +136,10 @@ class JobExecutor:
             question = replace(asked, topology=topology)
             return question, *Mtrce().plan(question)
 
-        question, route, decision = await asyncio.to_thread(planned)
         away = _holders_away(job, snapshot)
+        if not away and _in_rounds(job):
+            return await self._round(job, asked, snapshot)
+        question, route, decision = await asyncio.to_thread(planned)
         if away:
             return Planned(route=None, decision=decision, waiting_for=away)
         if route is not None:
@@ -147,6 +150,22 @@ class JobExecutor:
             waiting_for=_sites_away(job, question.topology, self._not_back()),
             why=await asyncio.to_thread(Mtrce().why_none, question),
             unvisited=unvisited(job, question.topology),
+        )
+
+    async def _round(self, job: Job, asked: RouteQuestion, snapshot: Drrt) -> Planned:
+        topology = await asyncio.to_thread(_cut, snapshot, job.intent, job.needs, asked.now_s)
+        question = replace(asked, topology=topology)
+        shortfalls = [job.shortfall(checkpoint) for checkpoint in job.checkpoints]
+        found = await asyncio.to_thread(next_round, question, shortfalls)
+        if found.round is not None:
+            return Planned(route=None, round=found.round, decision=found.decision)
+        away = _sites_away(job, topology, self._not_back())
+        return Planned(
+            route=None,
+            decision=found.decision,
+            waiting_for="" if found.why else away,
+            why=found.why or found.waits,
+            unvisited=unvisited(job, topology),
         )
 
     async def _verifiers(
@@ -193,6 +212,14 @@ class JobExecutor:
             )
         except DaitnError as error:
             log.info("%s did not confirm that it stops %s: %s", site, cancel.visit, error.problem)
+
+
+def _in_rounds(job: Job) -> bool:
+    """Whether sites train at the same time now. A fresh model is made by the first visit of a
+    route, which some recipes need to train, too."""
+    if job.intent.training.rule is None or job.latest is None:
+        return False
+    return job.needs.merges_fresh or job.start is not None or bool(job.latest.visits)
 
 
 def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float) -> MsDrrt:

@@ -50,7 +50,8 @@ class Experience:
 
     async def learn(self, job: Job, topology: MsDrrt, now_s: float) -> None:
         """Store the lessons of a finished job. Raises `StorageFull`."""
-        if not job.made or job.id in self._past.get(job.intent.model.recipe, {}):
+        known = self._past.get(job.intent.model.recipe, {})
+        if job.id in known or all(made.round for made in job.made):
             return
         question = route_question(job, topology, now_s)
         past = await asyncio.to_thread(lessons, question, job.needs.parameters)

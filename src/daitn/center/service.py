@@ -496,7 +496,8 @@ class ControlCenter:
         for job in self._jobs.all():
             checkpoints = (job.best, job.latest) if not job.state.final else (job.best,)
             needed |= {checkpoint.model.manifest for checkpoint in checkpoints if checkpoint}
-            needed |= {o.work.model.manifest for o in job.outstanding.values() if o.work.model}
+            needed |= {m.manifest for o in job.outstanding.values() for m in o.work.models}
+            needed |= {m.manifest for m in job.between_rounds}
             if job.candidate is not None:
                 needed.add(job.candidate.model.manifest)
         return needed

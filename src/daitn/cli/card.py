@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daitn.objects.lineage import Origin, Verification, Visit
+from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.requests import TrainedModel
 
 __all__ = ["model_card"]
@@ -73,7 +73,7 @@ def _loss(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.3g}"
 
 
-def _entry_line(fact: Origin | Visit | Verification) -> str:
+def _entry_line(fact: LineageFact) -> str:
     match fact:
         case Origin():
             return (
@@ -82,5 +82,10 @@ def _entry_line(fact: Origin | Visit | Verification) -> str:
             )
         case Visit():
             return f"`{fact.visit}` trained at {fact.site} on {fact.examples} examples"
+        case Merge():
+            return (
+                f"`{fact.visit}` merged at {fact.site} from {len(fact.models)} models "
+                f"({fact.rule.reduction}, {fact.rule.outer})"
+            )
         case Verification():
             return f"`{fact.visit}` measured by {fact.site}: {fact.topic} {fact.value:.4f}"

@@ -26,6 +26,7 @@ from daitn.cli.session import (
 )
 from daitn.cli.tables import (
     plain_table,
+    route_words,
 )
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
@@ -164,7 +165,7 @@ def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:
                 f"{o.name} {'-' if o.reached is None else f'{o.reached:.3f}'}/{o.target:.2f}"
                 for o in job.objectives
             ),
-            " > ".join(visit.site for visit in job.route),
+            route_words(job),
             f"{job.seconds:.0f}",
         )
         for job in jobs

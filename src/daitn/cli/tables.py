@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
@@ -24,6 +25,7 @@ __all__ = [
     "placement_table",
     "plain_table",
     "route_table",
+    "route_words",
     "size",
     "values",
 ]
@@ -111,7 +113,8 @@ def _objectives(job: JobView) -> Table:
 def _route(job: JobView) -> Table:
     names = [objective.name for objective in job.objectives]
     columns = ["", "site", "work", "train s", "move s", "verify s", "bytes", *names]
-    table = plain_table("", columns, ())
+    in_rounds = any(visit.round for visit in job.route)
+    table = plain_table("", [*columns, "round"] if in_rounds else columns, ())
     for number, visit in enumerate(job.route, 1):
         gains = [f"{visit.values[n]:.3f} ({visit.gains[n]:+.3f})" for n in names]
         table.add_row(
@@ -123,8 +126,18 @@ def _route(job: JobView) -> Table:
             f"{visit.verify_s:.1f}",
             size(visit.bytes_in),
             *gains,
+            *([str(visit.round or "-")] if in_rounds else []),
         )
     return table
+
+
+def route_words(job: JobView) -> str:
+    """The sites of a job's route, `>` between them; those of a round together."""
+    stages = list[str]()
+    for number, visits in itertools.groupby(job.route, key=lambda visit: visit.round):
+        sites = [visit.site for visit in visits]
+        stages += [f"{len(sites)} at once"] if number else sites
+    return " > ".join(stages)
 
 
 def assessment_table(assessment: Assessment) -> RenderableType:

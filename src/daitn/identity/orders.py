@@ -12,7 +12,6 @@ from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.lineage import given_to, left_by
 from daitn.objects.messages import Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import (
@@ -105,16 +104,17 @@ class OrderBook:
             raise self._refused("the order is for another start model")
 
     def read_work(self, work: Work) -> Order:
-        """The order of a piece of work whose model came of it, or is the one that it starts from.
+        """The order of a piece of work whose models came of it, or are the one that it starts from.
 
         Sites of the network signed every step on the way. Raises `Refused` or `Corrupt`.
         """
         order = self.read(work.order)
         assert work.order is not None
-        check_descent(work.lineage, work.job, work.order.digest, self.sites(Role.DATA))
-        at = left_by(work.lineage[-1].fact) if work.lineage else order.start
-        first = given_to(work.lineage[0].fact) if work.lineage else order.start
-        if first != order.start or at != (work.model.manifest if work.model else None):
+        made = check_descent(
+            work.lineage, order.start, work.job, work.order.digest, self.sites(Role.DATA)
+        )
+        models = [model.manifest for model in work.models]
+        if not {order.start, *made} >= set(models) or (not models and (made or order.start)):
             raise self._refused("the model did not come of the order")
         return order
 

@@ -12,7 +12,15 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.findings import Attestation, Finding
 from daitn.objects.identifiers import Digest, JobId, SiteId
-from daitn.objects.lineage import Entry, Lineage, LineageFact, Verification, given_to, left_by
+from daitn.objects.lineage import (
+    Entry,
+    Lineage,
+    LineageFact,
+    Origin,
+    Verification,
+    given_to,
+    left_by,
+)
 from daitn.objects.messages import Advert, WorkOutcome, WorkReport
 from daitn.objects.wire import canonical
 
@@ -78,7 +86,7 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
                 field=field,
                 fix="export the model again",
             )
-        if any(known[digest] != given_to(entry.fact) for digest in entry.previous):
+        if any(known[digest] not in given_to(entry.fact) for digest in entry.previous):
             raise Corrupt(
                 "was given another model than the entries that it builds on left",
                 field=field,
@@ -88,24 +96,34 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
 
 
 def check_descent(
-    entries: Sequence[Entry], job: JobId, order: Digest, keys: Mapping[SiteId, str]
-) -> None:
-    """Raise `Corrupt` unless each entry made a model from the one before it, for a job and an order
-    (by its digest), and is signed with its site's key."""
-    at: Digest | None = None
+    entries: Sequence[Entry],
+    start: Digest | None,
+    job: JobId,
+    order: Digest,
+    keys: Mapping[SiteId, str],
+) -> frozenset[Digest]:
+    """The models that the entries made. Each was made from what earlier ones left or from `start`,
+    the owner's weights (none: fresh ones), for a job and an order (by its digest), and is signed
+    with its site's key. Raises `Corrupt` otherwise."""
+    made: set[Digest] = set()
+    known = {start}
     for position, entry in enumerate(entries):
         fact = entry.fact
         if isinstance(fact, Verification) or (fact.job, fact.order) != (job, order):
             problem = "belongs to another order"
         elif keys.get(fact.site) != entry.public_key:
             problem = f"signed with a key that is not {fact.site}'s"
-        elif position and given_to(fact) != at:
-            problem = "was given another model than the entry before it left"
+        elif isinstance(fact, Origin) and start is not None:
+            problem = "made a fresh model, and the owner's weights were to be trained"
+        elif not known.issuperset(given_to(fact)):
+            problem = "was given another model than the entries before it left"
         else:
             check_entry(entry)
-            at = left_by(fact)
+            made.add(left_by(fact))
+            known.add(left_by(fact))
             continue
         raise Corrupt(problem, field=f"lineage[{position}]", fix="train the model anew")
+    return frozenset(made)
 
 
 def check_model(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.recipe import Fault, Form, Progress, Selection
+from daitn.learning.recipe import Fault, Form, MergeTask, Progress, Selection
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import Saving
 from daitn.objects.errors import ErrorReport
@@ -26,6 +26,7 @@ __all__ = [
     "Inspect",
     "InspectTest",
     "Kept",
+    "MergeModels",
     "ProbeSpeed",
     "Probed",
     "Reply",
@@ -121,6 +122,16 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     """None: it keeps no savepoints."""
 
 
+class MergeModels(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
+    """`Merging.merge`."""
+
+    recipe: str
+    config: dict[str, object]
+    task: MergeTask
+    out: str
+    moments: str
+
+
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
     """`Recipe.evaluate`."""
 
@@ -142,6 +153,7 @@ Command = (
     | ImportModel
     | ExportModel
     | Train
+    | MergeModels
     | Evaluate
 )
 

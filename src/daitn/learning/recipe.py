@@ -14,13 +14,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 
 from daitn.objects.abilities import Abilities
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
+from daitn.objects.merging import MOST_MERGED, MergeRule
 
 __all__ = [
     "LEAST_RECORDS",
@@ -36,6 +37,8 @@ __all__ = [
     "Importing",
     "LabelMeasured",
     "Measured",
+    "MergeTask",
+    "Merging",
     "Progress",
     "Recipe",
     "RecipeFacts",
@@ -127,6 +130,9 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     measured on it. Empty: any."""
     labels_field: str = ""
     """The field of the intent that lists them, for instance `model.config.classes`."""
+    merges_fresh: bool = False
+    """Whether models can be merged that sites trained from a fresh one, and not only from one that
+    has visited a site."""
     learning: dict[str, tuple[float, float]] = {}
     """What past visits with this configuration taught, as mean and standard deviation of a
     logarithm or logit: `tau` (examples until a gap has shrunk to 37 %), `warm` and `ripe` (examples
@@ -361,6 +367,36 @@ class Resuming(Protocol):
         """The same recipe, whose `train` keeps savepoints and begins at the latest.
 
         Where training is deterministic, the model is that of an uninterrupted visit.
+        """
+        ...
+
+
+class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What is merged, and how."""
+
+    base: str
+    """Folder of the model that the others were trained from."""
+    models: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_MERGED)]
+    """Folders of the models that sites trained."""
+    shares: tuple[float, ...]
+    """How much each of them counts; positive, of any sum."""
+    rule: MergeRule
+    seed: int
+    moments: str = ""
+    """File of what the last merge's outer step remembers; empty: this is the first."""
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """The part of a recipe that merges models that sites trained apart from one another."""
+
+    def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
+        """Write the parts of the merged model into the empty folder `out`, and what the outer step
+        remembers, if anything, to the file `moments`.
+
+        Returns the parts of `task.base` that stay as they are, and are not in `out`. Raises
+        `Corrupt` for a model that does not fit the others, whose field is `models[k]`, and
+        `InvalidInput` for a rule that needs more models.
         """
         ...
 

@@ -29,6 +29,7 @@ from daitn.learning.commands import (
     Inspect,
     InspectTest,
     Kept,
+    MergeModels,
     ProbeSpeed,
     Reply,
     Task,
@@ -40,6 +41,7 @@ from daitn.learning.recipe import (
     DataFault,
     Exporting,
     Importing,
+    Merging,
     Progress,
     Recipe,
     RecipeFacts,
@@ -117,6 +119,8 @@ class Service:
                 return _export(recipe, command)
             case Train():
                 return _train(self._resumed(recipe, command), command, self._advance)
+            case MergeModels():
+                return _merge(recipe, command)
             case Evaluate():
                 return _bound(recipe, command).evaluate(
                     Path(command.model), command.config, Path(command.test), command.metric
@@ -191,6 +195,16 @@ def _export(recipe: Recipe, command: ExportModel) -> object:
             fix="leave out --format",
         )
     return recipe.export_model(Path(command.model), command.config, command.form, Path(command.out))
+
+
+def _merge(recipe: Recipe, command: MergeModels) -> object:
+    if not isinstance(recipe, Merging):
+        raise InvalidInput(
+            f"the recipe {command.recipe} does not merge models",
+            field="training.algorithm",
+            fix="take the algorithm sequential",
+        )
+    return recipe.merge(command.task, command.config, Path(command.out), Path(command.moments))
 
 
 def _train(recipe: Recipe, command: Train, watch: Callable[[Progress], None]) -> object:

@@ -21,6 +21,7 @@ from daitn.learning.commands import (
     Initialise,
     Inspect,
     InspectTest,
+    MergeModels,
     Probed,
     ProbeSpeed,
     Task,
@@ -36,6 +37,7 @@ from daitn.learning.recipe import (
     Form,
     Imported,
     Measured,
+    MergeTask,
     Progress,
     RecipeFacts,
     Selection,
@@ -190,6 +192,21 @@ class Trainer:
             saving=saving,
         )
         return await self._call(command, Trained, watch, limits, kept)
+
+    async def merge(
+        self,
+        recipe: str,
+        config: Config,
+        task: MergeTask,
+        out: Path,
+        moments: Path,
+        *,
+        limits: Limits | None = None,
+    ) -> tuple[str, ...]:
+        command = MergeModels(
+            recipe=recipe, config=dict(config), task=task, out=str(out), moments=str(moments)
+        )
+        return await self._call(command, tuple[str, ...], limits=limits)
 
     async def evaluate(
         self,

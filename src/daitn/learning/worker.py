@@ -38,6 +38,7 @@ from daitn.learning.commands import (
     Inspect,
     InspectTest,
     Kept,
+    MergeModels,
     ProbeSpeed,
     Reply,
     Task,
@@ -265,6 +266,10 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
         case Train(model=model, data=data, out=out, saving=saving):
             kept = () if saving is None else (saving.folder,)
             return (*_with_links(model), data), (out, *kept)
+        case MergeModels(task=task, out=out, moments=moments):
+            models = [path for model in (task.base, *task.models) for path in _with_links(model)]
+            before = (task.moments,) if task.moments else ()
+            return (*models, *before), (out, os.path.dirname(moments))
         case Evaluate(model=model, test=test):
             return (*_with_links(model), test), ()
         case _:

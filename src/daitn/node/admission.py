@@ -23,7 +23,7 @@ from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.findings import Finding
 from daitn.objects.hours import day_of
 from daitn.objects.lineage import Entry, Verification, Visit, given_to
-from daitn.objects.messages import VisitWork, Work
+from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.tools import clock
 
@@ -43,14 +43,14 @@ def request_of(work: Work) -> Request:
     if isinstance(work, VisitWork):
         examples = work.examples if work.model is not None else 0
         return Request(work.owner, work.recipe, work.purpose, examples, brought=_brought(work))
-    return Request(work.owner, work.recipe, work.purpose, measures=True)
+    return Request(work.owner, work.recipe, work.purpose, measures=isinstance(work, VerifyWork))
 
 
 def _brought(work: VisitWork) -> bool:
     """Whether the model started from parts of its owner's. Orders bind the start of a lineage."""
     if not work.lineage:
         return work.model is not None
-    return given_to(work.lineage[0].fact) is not None
+    return bool(given_to(work.lineage[0].fact))
 
 
 @dataclass

@@ -278,8 +278,8 @@ class Node:
         return encode(await self._executor.needs(question))
 
     async def _on_work(self, key: str, payload: bytes) -> bytes:
-        """`Work` -> `WorkStatus`: do a `VisitWork` or a `VerifyWork`; the same work submitted twice
-        is done once."""
+        """`Work` -> `WorkStatus`: do a `VisitWork`, a `MergeWork` or a `VerifyWork`; the same work
+        submitted twice is done once."""
         return encode(self._work.start(decode(payload, Work)))
 
     async def _on_status(self, key: str, payload: bytes) -> bytes:

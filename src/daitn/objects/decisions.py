@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Assessment", "Decision", "PlannedVisit", "Rejection", "Relaxation", "Route", "Scored"]
+__all__ = [
+    "Assessment",
+    "Decision",
+    "PlannedVisit",
+    "Rejection",
+    "Relaxation",
+    "Round",
+    "Route",
+    "Scored",
+]
 
 from daitn.objects.identifiers import Digest, SiteId
 
@@ -80,6 +89,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every objective is expected to hold at its end."""
     chance: float = 0.0
     """Estimated probability of that, in [0, 1]."""
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """Visits at the same time, from one checkpoint, whose models are merged."""
+
+    start: Digest
+    visits: tuple[PlannedVisit, ...]
+    aggregators: tuple[SiteId, ...]
+    """Sites that may merge the models, best first."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):

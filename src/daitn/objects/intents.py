@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
+from daitn.objects.merging import RULES, Algorithm, MergeRule
 from daitn.objects.text import Line, plain_fields
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Preference",
     "Quantity",
     "Requirement",
+    "Training",
     "TrainingIntent",
 ]
 
@@ -164,6 +166,29 @@ class DataWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         plain_fields(self, "topics", blank=False)
 
 
+class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the sites train the model."""
+
+    algorithm: Algorithm = Algorithm.AUTO
+    """See below."""
+    epochs: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
+    """Of rounds: how often a site goes through its records in each."""
+    merging: MergeRule | None = None
+    """Of rounds: how models are merged; left out: as the algorithm does."""
+
+    def __post_init__(self) -> None:
+        if self.merging is not None and self.algorithm not in RULES:
+            raise ValueError(f"{self.algorithm} merges nothing: leave out merging")
+        if self.rule is not None and self.rule.least_models is None:
+            reduction = self.rule.reduction
+            raise ValueError(f"merging.tolerates: {reduction} tolerates no model that lies")
+
+    @property
+    def rule(self) -> MergeRule | None:
+        """How a round's models are merged; none: there are no rounds."""
+        return self.merging or RULES.get(self.algorithm)
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the job may spend. An absent limit is no limit."""
 
@@ -205,11 +230,18 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What the job may spend, see below; an absent limit is no limit."""
     preferences: tuple[Preference, ...] = ()
     """How routes are compared, see below."""
+    training: Training = Training()
+    """How the sites train the model, see below."""
     route: tuple[PinnedVisit, ...] = ()
     """Empty: MTRCE computes the route. Given: exactly these visits, see below."""
 
     def __post_init__(self) -> None:
         plain_fields(self, "owner", "purpose")
+        if self.route and self.training.rule is not None:
+            raise ValueError(
+                f"training: {self.training.algorithm} goes to all sites at once: "
+                "leave out route, or take the algorithm sequential"
+            )
         names = [objective.name for objective in self.objectives]
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
         for position in range(len(names)):

@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from daitn.objects.decisions import Assessment, Decision, Route
+from daitn.objects.decisions import Assessment, Decision, Round, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
@@ -51,6 +51,7 @@ class JobState(enum.StrEnum):
     PLANNING = "planning"
     PREPARING = "preparing"
     VISITING = "visiting"
+    MERGING = "merging"
     VERIFYING = "verifying"
     WAITING = "waiting"
     REACHED = "reached"
@@ -82,7 +83,8 @@ _SENTENCES = {
     JobState.SUBMITTED: "its feasibility is being assessed",
     JobState.PLANNING: "the route engine computes where the model goes next",
     JobState.PREPARING: "a site makes the fresh model",
-    JobState.VISITING: "the model is trained at a site",
+    JobState.VISITING: "the model is trained where the data lies",
+    JobState.MERGING: "a site merges the models of a round",
     JobState.VERIFYING: "verification units measure the model",
     JobState.WAITING: "nothing can be done now; it goes on when the network allows",
     JobState.REACHED: "every objective holds",
@@ -106,6 +108,8 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
+    merges_fresh: bool = False
+    """Whether models that sites trained from a fresh one can be merged."""
     learning: dict[str, tuple[float, float]] = {}
     """What earlier visits with this recipe taught: means and standard deviations of the route
     engine's parameters."""
@@ -136,6 +140,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
 
     route: Route | None
     decision: Decision
+    round: Round | None = None
+    """In place of a route: where the model is trained at the same time."""
     waiting_for: str = ""
     """Set when there is no route now but a change in the network may open one."""
     why: str = ""
@@ -296,6 +302,9 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     gains: dict[str, float]
     """Difference from the checkpoint at which the visit started."""
     model: Digest
+    """Measured: of a round, the merged one."""
+    round: int = 0
+    """Which round of the job it was part of, from 1; 0: none."""
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

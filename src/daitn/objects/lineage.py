@@ -2,7 +2,8 @@
 
 Each entry names the digests of the entries it builds on, as a Git commit names its parents, so none
 can be dropped or reordered. The site that wrote it signs it. A visit builds on every verification
-of the model it received; a verification builds on the visit that made the model it measured.
+of the model it received; a merge builds on the visits that made its models; a verification builds
+on what made the model it measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
+from daitn.objects.merging import MergeRule
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Entry",
     "Lineage",
     "LineageFact",
+    "Merge",
     "Origin",
     "Verification",
     "Visit",
@@ -97,7 +100,36 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"
     by_label: dict[str, float] = {}
 
 
-LineageFact = Origin | Visit | Verification
+class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_defaults=True):
+    """Models that sites trained from one were merged at `site`."""
+
+    job: JobId
+    visit: VisitId
+    site: SiteId
+    at_s: float
+    seconds: float
+    """Merging alone."""
+    transfer_s: float
+    """Fetching the models from their holders."""
+    overhead_s: float
+    """From the command's arrival to the report, less transfer and merging."""
+    bytes_in: int
+    base: Digest
+    """What the models were trained from."""
+    models: tuple[Digest, ...]
+    shares: tuple[int, ...]
+    """How much each of the models counts: the examples that it was trained on since `base`."""
+    rule: MergeRule
+    model_out: Digest
+    size_bytes: int
+    moments: Digest = Digest("")
+    """What the outer step remembers, as the parts of a model; empty: nothing."""
+    moments_bytes: int = 0
+    order: Digest = Digest("")
+    """As of an `Origin`."""
+
+
+LineageFact = Origin | Visit | Verification | Merge
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,20 +153,22 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...] = ()
 
 
-def given_to(fact: LineageFact) -> Digest | None:
-    """The model that a site was given; none where one was created."""
+def given_to(fact: LineageFact) -> tuple[Digest, ...]:
+    """The models that a site was given; none where one was created."""
     match fact:
         case Origin():
-            return None
+            return ()
         case Visit():
-            return fact.model_in
+            return (fact.model_in,)
         case Verification():
-            return fact.model
+            return (fact.model,)
+        case Merge():
+            return (fact.base, *fact.models)
 
 
 def left_by(fact: LineageFact) -> Digest:
     """The model that an entry leaves: the one that was made, or measured."""
-    return fact.model_out if isinstance(fact, Visit) else fact.model
+    return fact.model_out if isinstance(fact, Visit | Merge) else fact.model
 
 
 def released(entries: Iterable[Entry]) -> tuple[str, ...]:
@@ -155,12 +189,14 @@ def ancestry(lineage: Lineage, model: Digest) -> Lineage:
     return Lineage(job=lineage.job, entries=tuple(reversed(entries)))
 
 
-def descent(entries: Sequence[Entry], model: Digest) -> tuple[Entry, ...]:
-    """The entries, of these, that made a model, step by step; none of a model that was given."""
+def descent(entries: Sequence[Entry], *models: Digest) -> tuple[Entry, ...]:
+    """The entries, of these, that made some models, each after those that made what it was given;
+    none of a model that was not made."""
     found = []
-    at: Digest | None = model
+    wanted = set(models)
     for entry in reversed(entries):
-        if not isinstance(entry.fact, Verification) and left_by(entry.fact) == at:
+        if not isinstance(entry.fact, Verification) and left_by(entry.fact) in wanted:
             found.append(entry)
-            at = given_to(entry.fact)
+            wanted.discard(left_by(entry.fact))
+            wanted.update(given_to(entry.fact))
     return tuple(reversed(found))

@@ -24,6 +24,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import MOST_VISITS, Entry
+from daitn.objects.merging import MOST_MERGED, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
@@ -38,6 +39,7 @@ __all__ = [
     "Demand",
     "DemandRate",
     "DeployModel",
+    "MergeWork",
     "ModelsNeeded",
     "NameAnswer",
     "NameQuestion",
@@ -101,7 +103,12 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""
     lineage: Descent = ()
-    """Of an order's model: the visits that made it, one after another."""
+    """Of an order's model: the visits and merges that made it, each after what it was given."""
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """What it starts from."""
+        return () if self.model is None else (self.model,)
 
 
 class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
@@ -122,8 +129,44 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     lineage: Descent = ()
     """Both as of a `VisitWork`."""
 
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """What it starts from."""
+        return (self.model,)
 
-Work = VisitWork | VerifyWork
+
+class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
+    """Fetch models that were trained from `base`, merge them, keep the result and report."""
+
+    visit: VisitId
+    job: JobId
+    recipe: Word
+    config: dict[str, object]
+    seed: int
+    owner: Word
+    base: ModelRef
+    trained: Annotated[tuple[ModelRef, ...], msgspec.Meta(min_length=1, max_length=MOST_MERGED)]
+    shares: Annotated[
+        tuple[Annotated[int, msgspec.Meta(gt=0, le=10**12)], ...],
+        msgspec.Meta(min_length=1, max_length=MOST_MERGED),
+    ]
+    """The examples that each of them was trained on since `base`."""
+    rule: MergeRule
+    previous: tuple[Digest, ...]
+    moments: ModelRef | None = None
+    """What the outer step of the job's last merge remembers; none: this is the first."""
+    purpose: Word = ""
+    order: SignedOrder | None = None
+    lineage: Descent = ()
+    """These three as of a `VisitWork`, of all the models."""
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """What it starts from."""
+        return (self.base, *self.trained)
+
+
+Work = VisitWork | VerifyWork | MergeWork
 
 
 class CancelWork(msgspec.Struct, frozen=True, kw_only=True):

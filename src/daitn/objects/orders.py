@@ -29,8 +29,8 @@ __all__ = [
 MOST_MEASUREMENTS: Final = 4096
 """Of an order at one verifier, unless its owner says otherwise: more than the longest jobs take."""
 MOST_VISITS: Final = 256
-"""Of an order at one site, unless its owner says otherwise: five times what the longest simulated
-jobs make at all sites."""
+"""Of an order at one site, and so many merges, unless its owner says otherwise: five times what the
+longest simulated jobs make at all sites."""
 MOST_EXAMPLES: Final = 100_000_000
 """Of an order without `budget.examples`, unless its owner says otherwise."""
 MOST_FRESH: Final = 100
@@ -48,7 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     measurements: Annotated[int, msgspec.Meta(ge=1)] = MOST_MEASUREMENTS
     """The most that one verifier measures for it."""
     visits: Annotated[int, msgspec.Meta(ge=1)] = MOST_VISITS
-    """The most that one site makes for it, and that a model has behind it."""
+    """The most that one site makes for it, and that a model has behind it, one after another."""
     examples: Annotated[int, msgspec.Meta(ge=1)] = MOST_EXAMPLES
     """The same of training examples; `budget.examples` where the intent states it."""
     until_s: Moment
@@ -93,3 +93,5 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """Begun."""
     fresh: int = 0
     """Models that it began to make."""
+    merges: int = 0
+    """Begun."""

@@ -47,6 +47,7 @@ from .world import (
     failed,
     is_training,
     is_verification,
+    model_of,
     stop,
 )
 
@@ -153,7 +154,7 @@ def test_another_verifier_measures_what_one_cannot_fetch() -> None:
     world.feed(VerifiersChosen((VerifierAssignment(objective=OBJECTIVES[0], site=SiteId("b")),)))
     again = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "b")
     assert isinstance(again, StartWork)
-    assert again.work.model == verify.work.model
+    assert model_of(again) == model_of(verify)
     assert not world.job.failures
 
 
@@ -183,8 +184,9 @@ def test_a_site_that_cannot_fetch_from_any_holder_is_left_out_and_its_holders_ar
         assert isinstance(start, StartWork)
         world.feed(Reported(failed(start, "Unreachable")))
         assert world.job.state is JobState.WAITING
-        assert start.work.model is not None
-        holders = [h for h in start.work.model.holders if h != "general"]
+        model = model_of(start)
+        assert model is not None
+        holders = [h for h in model.holders if h != "general"]
         assert world.job.cut_off == {("general", holder) for holder in holders}
         world.feed(Woke())
     world.run()

@@ -31,6 +31,7 @@ from daitn.objects.jobs import (
     Woke,
 )
 from daitn.objects.lineage import Lineage
+from daitn.objects.messages import VisitWork
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
 from daitn.topology.snapshot import Drrt, MsDrrt
@@ -43,6 +44,7 @@ from .world import (
     failed,
     is_training,
     is_verification,
+    model_of,
     stop,
 )
 
@@ -99,7 +101,7 @@ def test_weights_that_the_owner_brought_are_measured_before_they_travel() -> Non
     work = world.run_until(lambda command: isinstance(command, StartWork))
     assert is_verification(work)
     assert isinstance(work, StartWork)
-    assert work.work.model == start
+    assert model_of(work) == start
 
 
 def test_a_site_that_dies_while_training_costs_only_its_own_visit() -> None:
@@ -121,7 +123,8 @@ def test_a_second_visit_goes_on_from_the_last_verified_model() -> None:
     world.feed(SiteLost(second.site))
     third = world.run_until(is_training)
     assert isinstance(third, StartWork)
-    assert third.work.model == second.work.model
+    assert isinstance(third.work, VisitWork)
+    assert model_of(third) == model_of(second)
     assert third.work == second.work, "the same site goes on with the same work"
     assert set(third.work.model.holders if third.work.model else ()) == {
         "general",
@@ -144,7 +147,7 @@ def test_a_lost_site_goes_on_only_with_the_visit_that_it_had() -> None:
         )
         second = world.run_until(is_training)
         assert isinstance(second, StartWork)
-        assert second.work.model == first.work.model
+        assert model_of(second) == model_of(first)
         assert second.work.visit != first.work.visit
 
 
@@ -217,7 +220,7 @@ def test_an_unverified_model_that_was_lost_with_its_site_is_made_again(told_by: 
     again = world.run_until(is_training)
     assert isinstance(again, StartWork)
     assert list(world.job.outstanding) == [again.work.visit]
-    assert again.work.model == first.work.model
+    assert model_of(again) == model_of(first)
     world.feed(Reported(world.done(again)))
     world.run()
     assert state_of(world) is JobState.REACHED
@@ -391,7 +394,7 @@ def test_a_route_may_go_back_to_the_best_model() -> None:
     for _ in range(3):
         start = world.run_until(is_training)
         assert isinstance(start, StartWork)
-        last = start.work.model
+        last = model_of(start)
         world.feed(Reported(world.done(start)))
     assert last == world.job.checkpoints[1].model
 

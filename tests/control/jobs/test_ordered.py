@@ -10,9 +10,17 @@ import pytest
 from daitn.control.jobs.ordered import check_ordered
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
-from daitn.objects.intents import Budget, PinnedVisit, Quantity, Requirement, TrainingIntent
+from daitn.objects.intents import (
+    Budget,
+    PinnedVisit,
+    Quantity,
+    Requirement,
+    Training,
+    TrainingIntent,
+)
 from daitn.objects.lineage import Entry, Visit
-from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.merging import Algorithm, MergeRule
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import MOST_EXAMPLES, MOST_FRESH, MOST_VISITS, Order, Spent
 from tests.control.test_next_site import node
@@ -139,11 +147,11 @@ def test_work_is_for_whom_and_what_the_order_says(work: Work, field: str) -> Non
     assert refused.value.field == field
 
 
-def visited(site: str, examples: int) -> Entry:
+def visited(site: str, examples: int, step: int = 0) -> Entry:
     fact = Visit(
         job=VISIT.job, visit=VisitId("qa-1.9"), site=SiteId(site), dataset="qa", at_s=1.0,
         seconds=1.0, transfer_s=0.0, overhead_s=0.0, bytes_in=0, examples=examples, loss=None,
-        model_in=Digest("a"), model_out=Digest("b"), size_bytes=1,
+        model_in=Digest(f"m{step}"), model_out=Digest(f"m{step + 1}"), size_bytes=1,
     )  # fmt: skip
     return Entry(fact=fact, previous=(), public_key="", signature="")
 
@@ -180,9 +188,13 @@ def test_a_site_is_visited_no_more_often_than_ordered() -> None:
     with pytest.raises(Refused, match="more than 3 visits") as refused:
         check_ordered(again, order, HERE, spent(visits=3))
     assert refused.value.field == "visits"
-    travelled = msgspec.structs.replace(again, lineage=(visited("other", 1),) * 3)
+    travelled = msgspec.structs.replace(
+        again, lineage=tuple(visited("other", 1, k) for k in range(3))
+    )
     with pytest.raises(Refused, match="more than 3 visits"):
         check_ordered(travelled, order, HERE, spent())
+    at_once = msgspec.structs.replace(again, lineage=(visited("other", 1),) * 3)
+    check_ordered(at_once, order, HERE, spent())
     with pytest.raises(Refused, match="order does not include"):
         check_ordered(VISIT, ordered(INTENT), HERE, spent(visits=MOST_VISITS))
     with pytest.raises(Refused, match="examples"):
@@ -194,3 +206,53 @@ def test_a_verifier_measures_no_more_than_ordered() -> None:
     check_ordered(MEASURE, order, HERE, spent(measurements=2))
     with pytest.raises(Refused, match="more than 3 measurements"):
         check_ordered(MEASURE, order, HERE, spent(measurements=3))
+
+
+RULE = Training(algorithm=Algorithm.FEDAVG).rule
+MERGED = ("m1", "m2")
+
+
+def merge(**changes: Any) -> MergeWork:
+    """Of two models that two sites trained on 60 and 40 examples."""
+    assert RULE is not None
+    base, models = ref("m0"), tuple(ref(name) for name in MERGED)
+    lineage = tuple(
+        Entry(
+            fact=msgspec.structs.replace(visited("other", examples).fact, model_out=Digest(name)),
+            previous=(),
+            public_key="",
+            signature="",
+        )
+        for name, examples in zip(MERGED, (60, 40), strict=True)
+    )
+    work = MergeWork(
+        visit=VISIT.visit, job=VISIT.job, recipe=VISIT.recipe, config=VISIT.config, seed=0,
+        owner=VISIT.owner, base=base, trained=models, shares=(60, 40), rule=RULE, previous=(),
+        purpose=VISIT.purpose, order=VISIT.order, lineage=lineage,
+    )  # fmt: skip
+    return msgspec.structs.replace(work, **changes)
+
+
+def ref(name: str) -> ModelRef:
+    return ModelRef(manifest=Digest(name), size_bytes=1, holders=())
+
+
+def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG)))
+    check_ordered(merge(), order, HERE, spent())
+    refusals: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"shares": (60, 41)}, "training"),
+        ({"rule": MergeRule(rate=2.0)}, "training.merging"),
+        ({"lineage": merge().lineage[:1]}, "training"),
+        ({"base": ref("elsewhere")}, "training"),
+        ({"moments": ref("forged")}, "training"),
+        ({"config": {"hidden": [9]}}, "model.config"),
+    )
+    for changes, field in refusals:
+        with pytest.raises(Refused) as refused:
+            check_ordered(merge(**changes), order, HERE, spent())
+        assert refused.value.field == field, changes
+    with pytest.raises(Refused, match="merges"):
+        check_ordered(merge(), order, HERE, spent(merges=MOST_VISITS))
+    with pytest.raises(Refused, match="rule of merging"):
+        check_ordered(merge(), ordered(INTENT), HERE, spent())

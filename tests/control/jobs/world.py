@@ -37,8 +37,8 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     WorkNeeds,
 )
-from daitn.objects.lineage import LineageFact, Origin, Verification, Visit
-from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState
+from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 
@@ -114,8 +114,7 @@ class World:
             case Assess():
                 self.feed(Assessed(assessment(True)))
             case ComputeRoute():
-                route = self.routes(self.job)
-                self.feed(Planned(route=route, decision=DECISION))
+                self.feed(self.planned())
             case ChooseVerifiers(objectives):
                 self.feed(VerifiersChosen(tuple(self.verifier(o) for o in objectives)))
             case StartWork() as start:
@@ -142,6 +141,9 @@ class World:
                 break
         raise AssertionError(f"that command never came: {self.job.history}")
 
+    def planned(self) -> Planned:
+        return Planned(route=self.routes(self.job), decision=DECISION)
+
     def verifier(self, objective: ObjectiveName) -> VerifierAssignment:
         """The one verification unit of each objective, unless it cannot fetch the model."""
         site = SiteId(f"mpvu-{objective}")
@@ -162,7 +164,7 @@ class World:
         model = None
         if isinstance(fact, Origin):
             model = ModelRef(manifest=fact.model, size_bytes=1, holders=(start.site,))
-        if isinstance(fact, Visit):
+        if isinstance(fact, Visit | Merge):
             model = ModelRef(manifest=fact.model_out, size_bytes=1, holders=(start.site,))
         return WorkOutcome(
             visit=start.work.visit,
@@ -180,6 +182,15 @@ class World:
                 job=work.job, visit=work.visit, site=site, at_s=self.now_s, seconds=1.0,
                 transfer_s=0.1, bytes_in=5, model=work.model.manifest, topic=work.topic,
                 metric=work.metric, value=self.skill[name], items=100, standard_error=0.02,
+            )  # fmt: skip
+        if isinstance(work, MergeWork):
+            return Merge(
+                job=work.job, visit=work.visit, site=site, at_s=self.now_s, seconds=0.1,
+                transfer_s=0.1, overhead_s=0.1, bytes_in=9, base=work.base.manifest,
+                models=tuple(model.manifest for model in work.trained), shares=work.shares,
+                rule=work.rule, model_out=Digest(f"{work.visit:0>64}"), size_bytes=1,
+                moments=Digest("m" * 64) if work.rule.outer != "plain" else Digest(""),
+                moments_bytes=2, order=self.order,
             )  # fmt: skip
         if work.model is None:
             return Origin(
@@ -212,6 +223,12 @@ def failed(start: StartWork, code: str, field: str = "") -> WorkOutcome:
         state=WorkState.FAILED,
         error=ErrorReport(code=code, problem="it broke", field=field),
     )
+
+
+def model_of(start: StartWork) -> ModelRef | None:
+    """The model that a visit or a measurement starts from."""
+    assert not isinstance(start.work, MergeWork)
+    return start.work.model
 
 
 def is_training(command: Command) -> bool:

@@ -12,7 +12,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
-from daitn.objects.lineage import Entry, Verification, Visit, descent
+from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -21,9 +21,11 @@ __all__ = [
     "MAX_FAILURES",
     "MAX_LOSSES",
     "MAX_WITHOUT_PROGRESS",
+    "Contribution",
     "Job",
     "ModelCandidate",
     "Outstanding",
+    "RoundInProgress",
 ]
 
 MAX_FAILURES = 2
@@ -48,6 +50,30 @@ class Outstanding:
     """When the work was given."""
 
 
+@dataclass(frozen=True)
+class Contribution:
+    """A visit that is done, and its model."""
+
+    visit: Visit
+    entry: Digest
+    """Its lineage entry."""
+    model: ModelRef
+    cost_usd: float
+    release_to: tuple[str, ...]
+    """Where the data's owner lets models that learned there travel."""
+
+
+@dataclass
+class RoundInProgress:
+    """Sites that train the same model, and what they have made of it."""
+
+    base: Checkpoint
+    aggregators: list[SiteId]
+    """Sites that may merge, best first; the first one does."""
+    stops: dict[VisitId, PlannedVisit]
+    made: list[Contribution] = field(default_factory=list)
+
+
 @dataclass
 class ModelCandidate:
     """A model that is being measured."""
@@ -55,14 +81,18 @@ class ModelCandidate:
     model: ModelRef
     base: Checkpoint | None
     """The checkpoint at which its visit started; none for a fresh or imported model."""
-    visit: Visit | None
-    cost_usd: float
+    visits: tuple[Contribution, ...]
+    """Since then: one, or those of a round; none of a fresh or imported model."""
     release_to: tuple[str, ...]
     """Jurisdictions into which it may travel."""
     parents: tuple[Digest, ...]
-    """The lineage entry of the visit that made it."""
+    """The lineage entry of the visit or merge that made it."""
     made_at: SiteId | None = None
     """The site that made it; none for weights supplied by the owner."""
+    round: int = 0
+    """Which round of the job made it, from 1; 0: none."""
+    merged: Merge | None = None
+    """Of a round with several models."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
@@ -96,6 +126,9 @@ class Job:
     """The visit in progress."""
     base: Checkpoint | None = None
     """The checkpoint at which the visit in progress started."""
+    round: RoundInProgress | None = None
+    moments: ModelRef | None = None
+    """What the outer step of the last merge remembers."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -170,6 +203,17 @@ class Job:
             for o in self.intent.objectives
         )
 
+    @property
+    def between_rounds(self) -> tuple[ModelRef, ...]:
+        """Models that a round needs, besides checkpoints."""
+        made = [one.model for one in self.round.made] if self.round else []
+        return tuple([*made, self.moments] if self.moments else made)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that were measured."""
+        return max((made.round for made in self.made), default=0)
+
     def next_visit_id(self) -> VisitId:
         """Ids depend on the job's history alone, so a replay gives the same ones."""
         self.works += 1
@@ -196,7 +240,7 @@ class Job:
             previous=base.entries if base else (),
             purpose=self.intent.purpose,
             order=self.order,
-            lineage=self._descent(base.model) if base else (),
+            lineage=self.descent_of(base.model) if base else (),
         )
 
     def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:
@@ -214,12 +258,12 @@ class Job:
             owner=self.intent.owner,
             purpose=self.intent.purpose,
             order=self.order,
-            lineage=self._descent(candidate.model),
+            lineage=self.descent_of(candidate.model),
         )
 
-    def _descent(self, model: ModelRef) -> tuple[Entry, ...]:
-        """What proves to a site that a model came of the order."""
-        return descent(self.lineage, model.manifest) if self.order else ()
+    def descent_of(self, *models: ModelRef) -> tuple[Entry, ...]:
+        """What proves to a site that models came of the order."""
+        return descent(self.lineage, *(m.manifest for m in models)) if self.order else ()
 
 
 def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:

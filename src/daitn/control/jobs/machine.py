@@ -3,7 +3,7 @@
 ::
 
     submitted ──> planning ──> visiting ──> verifying ──> reached
-        │          │   ^  │                  │     │
+        │          │   ^  │  └───> merging ──> │     │
         │          │   │  └──> preparing ──> │     └────> planning (replan from what was measured)
         v          v   │                     v
     infeasible  exhausted   waiting <────────┘            cancelled, failed from anywhere
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import (
     Assess,
     ChooseVerifiers,
@@ -39,6 +40,7 @@ from daitn.control.jobs.job import (
 )
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
 from daitn.control.jobs.reports import mismatch
+from daitn.objects.decisions import Round
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport, IllegalTransition
 from daitn.objects.identifiers import ObjectiveName, SiteId
@@ -162,6 +164,8 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, Planned)
     job.decision = event.decision
     job.planned = event.route
+    if event.round is not None:
+        return _begin_round(job, event.round)
     if event.here is not None:
         job.met[event.here.site] = event.here
     if event.route is None:
@@ -178,6 +182,13 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     return (_start(job, stop.site, job.visit_work(stop, base)),)
 
 
+def _begin_round(job: Job, planned: Round) -> Commands:
+    works = rounds.begin(job, planned)
+    job.state = JobState.VISITING
+    job.detail = f"round {job.rounds + 1}: training at {', '.join(site for site, _ in works)}"
+    return tuple(_start(job, site, work) for site, work in works)
+
+
 def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     outcome = _outcome(job, event)
     if outcome is None:
@@ -187,22 +198,94 @@ def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert outcome.entry is not None
     assert outcome.model is not None
     job.lineage.append(outcome.entry)
+    if job.round is not None:
+        rounds.contribute(job, outcome.entry, outcome.model)
+        return _after_visits(job)
     job.candidate = made_candidate(job, outcome.entry, outcome.model)
     return _verify(job)
+
+
+def _after_visits(job: Job) -> Commands:
+    """Merge the models of a round once nobody is at work for it, or plan if none was made."""
+    now = job.round
+    if now is None:
+        return _plan(job)
+    if job.outstanding:
+        return ()
+    if not now.made:
+        return _plan(job)
+    if len(now.made) == 1 and rounds.is_plain(job):
+        only = now.made[0]
+        entry = next(one for one in job.lineage if one.digest == only.entry)
+        job.candidate = rounds.candidate_of(job, entry, only.model)
+        return _verify(job)
+    found = rounds.merge_work(job)
+    if found is None:
+        return _plan(job)
+    job.state = JobState.MERGING
+    job.detail = f"merging {len(now.made)} models at {found[0]}"
+    return (_start(job, *found),)
+
+
+def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
+    outcome = _outcome(job, event)
+    if outcome is None:
+        return ()
+    if outcome.state is WorkState.DONE:
+        assert outcome.entry is not None
+        assert outcome.model is not None
+        job.lineage.append(outcome.entry)
+        job.candidate = rounds.candidate_of(job, outcome.entry, outcome.model)
+        return _verify(job)
+    error = reason_of(outcome)
+    if error.field == "training.merging.tolerates":  # Of those that began, too few are left.
+        note_failure(job, outcome.site, error)
+        return _plan(job)
+    if error.field.startswith("training."):
+        return _fail(job, error, now_s)
+    made_at = rounds.leave_out(job, error)
+    if made_at is None:
+        rounds.give_up_aggregator(job)
+    blamed = made_at or outcome.site
+    job.failures[blamed] = job.failures.get(blamed, 0) + 1
+    note_failure(job, blamed, error)
+    return _after_visits(job)
+
+
+def _on_aggregator_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, SiteLost)
+    stops = _drop(job, event.site)
+    if not stops:
+        return ()
+    note_loss(job, event.site)
+    rounds.give_up_aggregator(job)
+    return (*stops, *_after_visits(job))
+
+
+def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
+    assert isinstance(event, WorkStalled)
+    if not _is_outstanding(job, event):
+        return ()
+    job.failures[event.site] = job.failures.get(event.site, 0) + 1
+    stops = _drop(job, event.site)
+    note_failure(job, event.site, stall_of(event))
+    rounds.give_up_aggregator(job)
+    return (*stops, *_after_visits(job))
 
 
 def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     error = reason_of(outcome)
     if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
-        return _fail(job, error, now_s)
+        return (*_stop_all(job), *_fail(job, error, now_s))
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
     job.failures[outcome.site] = MAX_FAILURES if at_once else job.failures.get(outcome.site, 0) + 1
     note_failure(job, outcome.site, error)
     if error.code == "Unreachable":
-        holders = job.base.model.holders if job.base else ()
-        note_cut_off(job, outcome.site, holders)
-        return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
-    return _plan(job)
+        base = job.round.base if job.round else job.base
+        note_cut_off(job, outcome.site, base.model.holders if base else ())
+        if job.round is None:
+            return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
+    return _after_visits(job)
 
 
 def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -216,7 +299,7 @@ def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
             job.interrupted[event.site] = work
     note_loss(job, event.site)
     job.detail = f"{event.site} was lost; continuing from the last verified checkpoint"
-    return (*stops, *_plan(job))
+    return (*stops, *_after_visits(job))
 
 
 def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -226,7 +309,7 @@ def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.failures[event.site] = job.failures.get(event.site, 0) + 1
     stops = _drop(job, event.site)
     note_failure(job, event.site, stall_of(event))
-    return (*stops, *_plan(job))
+    return (*stops, *_after_visits(job))
 
 
 def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -379,6 +462,7 @@ def _plan(job: Job) -> Commands:
     job.state = JobState.PLANNING
     job.candidate = None
     job.stop = None
+    job.round = None
     return (ComputeRoute(),)
 
 
@@ -391,7 +475,7 @@ def _verify(job: Job) -> Commands:
 def _verify_start(job: Job, now_s: float) -> Commands:
     assert job.start is not None
     job.candidate = ModelCandidate(
-        model=job.start, base=None, visit=None, cost_usd=0.0, release_to=(ANY,), parents=()
+        model=job.start, base=None, visits=(), release_to=(ANY,), parents=()
     )
     return _verify(job)
 
@@ -415,6 +499,8 @@ def _end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
     job.detail = detail
     job.ended_at_s = now_s
     job.candidate = None
+    job.round = None
+    job.moments = None
     return (Settle(),)
 
 
@@ -485,9 +571,9 @@ def _outcome(job: Job, event: JobEvent) -> WorkOutcome | None:
 def _finished(job: Job, given: Outstanding) -> None:
     """The site did its work, so it is connected and was able to fetch its model."""
     job.losses.pop(given.site, None)
-    holders = given.work.model.holders if given.work.model else ()
-    if len(holders) == 1:
-        job.cut_off.discard((given.site, holders[0]))
+    for model in given.work.models:
+        if len(model.holders) == 1:
+            job.cut_off.discard((given.site, model.holders[0]))
 
 
 def _open_objectives(job: Job) -> tuple[ObjectiveName, ...]:
@@ -544,6 +630,12 @@ _TABLE: dict[JobState, dict[type, Handler]] = {
     JobState.PLANNING: {**_ALWAYS, Planned: _on_planned},
     JobState.PREPARING: {**_ALWAYS, **_VISITING},
     JobState.VISITING: {**_ALWAYS, **_VISITING},
+    JobState.MERGING: {
+        **_ALWAYS,
+        Reported: _on_merge_reported,
+        SiteLost: _on_aggregator_lost,
+        WorkStalled: _on_merge_stalled,
+    },
     JobState.VERIFYING: {
         **_ALWAYS,
         VerifiersChosen: _on_verifiers_chosen,

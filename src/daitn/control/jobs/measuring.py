@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from daitn.control.jobs.job import Job, ModelCandidate
+from collections.abc import Iterator
+
+from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
@@ -15,22 +17,22 @@ __all__ = ["close_candidate", "made_candidate", "measured"]
 
 def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     """The candidate of a finished visit; its cost counts as spent whatever becomes of it."""
-    visit = entry.fact if isinstance(entry.fact, Visit) else None
-    cost_usd = 0.0
+    fact = entry.fact
     release_to = job.base.release_to if job.base else (ANY,)
-    if visit is not None and job.stop is not None:
-        cost_usd = job.stop.expected_cost_usd * visit.examples / job.stop.examples
+    visits: tuple[Contribution, ...] = ()
+    if isinstance(fact, Visit) and job.stop is not None:
+        cost_usd = job.stop.expected_cost_usd * fact.examples / job.stop.examples
         release_to = narrowed(release_to, job.stop.release_to)
         job.spent_usd += cost_usd
-        job.spent_examples += visit.examples
+        job.spent_examples += fact.examples
+        visits = (Contribution(fact, entry.digest, model, cost_usd, job.stop.release_to),)
     return ModelCandidate(
         model=model,
         base=job.base,
-        visit=visit,
-        cost_usd=cost_usd,
+        visits=visits,
         release_to=release_to,
         parents=(entry.digest,),
-        made_at=entry.fact.site,
+        made_at=fact.site,
     )
 
 
@@ -58,9 +60,8 @@ def close_candidate(job: Job) -> Checkpoint:
     job.verify_s = max(fact.seconds for fact in verifications)
     job.waits, job.stuck_since_s, job.without_progress = 0, None, 0
     path = candidate.base.visits if candidate.base else ()
-    if candidate.visit is not None:
-        path = (*path, len(job.made))
-        job.made.append(_made_visit(candidate, values))
+    path = (*path, *range(len(job.made), len(job.made) + len(candidate.visits)))
+    job.made.extend(_made_visits(candidate, values))
     checkpoint = Checkpoint(
         model=candidate.model,
         values=values,
@@ -77,23 +78,32 @@ def close_candidate(job: Job) -> Checkpoint:
     return checkpoint
 
 
-def _made_visit(candidate: ModelCandidate, values: dict[ObjectiveName, float]) -> VisitView:
-    visit, base = candidate.visit, candidate.base
-    assert visit is not None
-    assert base is not None
+def _made_visits(
+    candidate: ModelCandidate, values: dict[ObjectiveName, float]
+) -> Iterator[VisitView]:
+    """Of a round, the first carries the bytes that merging and measuring took."""
+    base = candidate.base
     verifications = {fact.visit: fact for fact in candidate.measured.values()}
-    return VisitView(
-        site=visit.site,
-        dataset=visit.dataset,
-        work=visit.examples,
-        seconds=visit.seconds,
-        transfer_s=visit.transfer_s,
-        overhead_s=visit.overhead_s,
-        verify_s=max(fact.seconds + fact.transfer_s for fact in candidate.measured.values()),
-        bytes_in=visit.bytes_in + sum(fact.bytes_in for fact in verifications.values()),
-        cost_usd=candidate.cost_usd,
-        loss=visit.loss,
-        values={str(name): value for name, value in values.items()},
-        gains={str(name): value - base.values[name] for name, value in values.items()},
-        model=candidate.model.manifest,
-    )
+    common_bytes = sum(fact.bytes_in for fact in verifications.values())
+    if candidate.merged is not None:
+        common_bytes += candidate.merged.bytes_in
+    for one in candidate.visits:
+        assert base is not None
+        visit = one.visit
+        yield VisitView(
+            site=visit.site,
+            dataset=visit.dataset,
+            work=visit.examples,
+            seconds=visit.seconds,
+            transfer_s=visit.transfer_s,
+            overhead_s=visit.overhead_s,
+            verify_s=max(fact.seconds + fact.transfer_s for fact in candidate.measured.values()),
+            bytes_in=visit.bytes_in + common_bytes,
+            cost_usd=one.cost_usd,
+            loss=visit.loss,
+            values={str(name): value for name, value in values.items()},
+            gains={str(name): value - base.values[name] for name, value in values.items()},
+            model=candidate.model.manifest,
+            round=candidate.round,
+        )
+        common_bytes = 0

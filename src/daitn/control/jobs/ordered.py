@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
 from daitn.objects.errors import Refused
+from daitn.objects.identifiers import Digest
 from daitn.objects.intents import Quantity, Requirement
-from daitn.objects.lineage import Visit
-from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
 
@@ -30,10 +33,13 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
         raise _outside(f"work for {work.owner}", "owner")
     if work.purpose != intent.purpose:
         raise _outside(f"work for the purpose {work.purpose!r}", "purpose")
-    if isinstance(work, VerifyWork):
-        _check_measurement(work, order, spent)
-    else:
-        _check_visit(work, order, node, spent)
+    match work:
+        case VerifyWork():
+            _check_measurement(work, order, spent)
+        case MergeWork():
+            _check_merge(work, order, spent)
+        case VisitWork():
+            _check_visit(work, order, node, spent)
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
@@ -44,13 +50,30 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
         raise _outside(f"more than {order.measurements} measurements", "measurements")
 
 
+def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
+    if work.rule != order.intent.training.rule:
+        raise _outside("this rule of merging", "training.merging")
+    if spent.merges >= order.visits:
+        raise _outside(f"more than {order.visits} merges", "visits")
+    base, trained = work.base.manifest, {m.manifest: 0 for m in work.trained}
+    for entry in work.lineage:
+        fact = entry.fact
+        if isinstance(fact, Visit) and fact.model_out in trained and fact.model_in == base:
+            trained[fact.model_out] = fact.examples
+    kept = {entry.fact.moments for entry in work.lineage if isinstance(entry.fact, Merge)}
+    if work.moments is not None and work.moments.manifest not in kept:
+        raise _outside("a merge with what no merge of it remembers", "training")
+    if tuple(trained[model.manifest] for model in work.trained) != work.shares:
+        raise _outside("a merge in which models count for more than they learned", "training")
+
+
 def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spent) -> None:
     intent = order.intent
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     trained = max(spent.examples, sum(visit.examples for visit in visits))
     if work.model is None and spent.fresh >= MOST_FRESH:
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
-    if max(spent.visits, len(visits)) >= order.visits:
+    if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
     limit = min(order.examples, intent.budget.examples or order.examples)
     if trained + work.examples > limit:
@@ -67,6 +90,15 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
         raise _outside(f"the data set {dataset.name}", "data.topics")
     for requirement in intent.requirements:
         _check_requirement(requirement, dataset, node)
+
+
+def _in_a_row(lineage: Sequence[Entry]) -> int:
+    """The visits behind a model, one after another; those of a round count once."""
+    behind: dict[Digest, int] = {}
+    for entry in lineage:
+        before = max((behind.get(model, 0) for model in given_to(entry.fact)), default=0)
+        behind[left_by(entry.fact)] = before + isinstance(entry.fact, Visit)
+    return max(behind.values(), default=0)
 
 
 def _check_requirement(

@@ -43,7 +43,12 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
-        history=tuple(_visit(job, visit, i not in continued) for i, visit in enumerate(job.made)),
+        # What a round gained is nobody's alone.
+        history=tuple(
+            _visit(job, visit, i not in continued)
+            for i, visit in enumerate(job.made)
+            if not visit.round
+        ),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
             cost_usd=job.spent_usd,

@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 
 from daitn.control.jobs.job import Outstanding
-from daitn.objects.lineage import Origin, Verification, Visit
-from daitn.objects.messages import VerifyWork, VisitWork, WorkOutcome, WorkState
+from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
+from daitn.objects.messages import (
+    MergeWork,
+    VerifyWork,
+    VisitWork,
+    WorkOutcome,
+    WorkState,
+)
 
 __all__ = ["mismatch"]
 
@@ -35,10 +41,12 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
         return _of_verification(given.work, fact)
     if outcome.model is None:
         return "it has no model"
+    if isinstance(given.work, MergeWork):
+        return _of_merge(given.work, fact, outcome.model.manifest)
     return _of_visit(given.work, fact, outcome.model.manifest)
 
 
-def _of_verification(work: VerifyWork, fact: Origin | Visit | Verification) -> str:
+def _of_verification(work: VerifyWork, fact: LineageFact) -> str:
     if not isinstance(fact, Verification):
         return "it is not a verification"
     if fact.model != work.model.manifest:
@@ -50,8 +58,21 @@ def _of_verification(work: VerifyWork, fact: Origin | Visit | Verification) -> s
     return ""
 
 
-def _of_visit(work: VisitWork, fact: Origin | Visit | Verification, made: str) -> str:
-    if isinstance(fact, Verification) or isinstance(fact, Origin) == (work.model is not None):
+def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
+    if not isinstance(fact, Merge):
+        return "it is not a merge"
+    if fact.model_out != made:
+        return "its model is not the one that its entry names"
+    if (fact.base, *fact.models) != tuple(model.manifest for model in work.models):
+        return "it merged other models"
+    if (fact.shares, fact.rule) != (work.shares, work.rule):
+        return "it merged in another way"
+    return ""
+
+
+def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
+    fresh = work.model is None
+    if not isinstance(fact, Origin if fresh else Visit):
         return "it is not the ordered kind of visit"
     if isinstance(fact, Origin):
         return "" if fact.model == made else "its model is not the one that its entry names"

@@ -48,7 +48,7 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         state=job.state,
         sentence=job.state.sentence,
         detail=_detail(job, news),
-        algorithm=algorithm(tuple(made.site for made in job.made)),
+        algorithm=_algorithm(job),
         objectives=_objectives(job),
         route=tuple(job.made),
         planned=job.planned,
@@ -71,6 +71,12 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         queued=_queued(job, news),
         silent=_silent(job, news),
     )
+
+
+def _algorithm(job: Job) -> str:
+    if job.intent.training.rule is not None:
+        return str(job.intent.training.algorithm)
+    return algorithm(tuple(made.site for made in job.made))
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:

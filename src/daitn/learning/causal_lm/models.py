@@ -30,7 +30,7 @@ from daitn.learning.engine import engine_device
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["Model", "load", "load_on", "save", "write_fresh"]
+__all__ = ["Model", "load", "load_on", "save", "save_weights", "seen", "write_fresh"]
 
 _SEEN = "examples_seen"
 _MOST_SEEN_DIGITS = 15
@@ -59,7 +59,7 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
             fix="import the model's folder, or leave out `base`",
         )
     network = Transformer(settings, seed)
-    _save_weights(dict(network.state_dict()), 0, out / WEIGHTS)
+    save_weights(dict(network.state_dict()), 0, out / WEIGHTS)
     byte_tokenizer().save(str(out / TOKENIZER))
 
 
@@ -80,8 +80,8 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Mode
 
         adapted = load_adapted(model, settings, device)
         adapter = model / ADAPTER
-        seen = _seen(read_header(adapter)) if adapter.is_file() else 0
-        return Model(adapted, tokenizer, adapted.end, seen)
+        examples = seen(adapter) if adapter.is_file() else 0
+        return Model(adapted, tokenizer, adapted.end, examples)
     header = read_header(model / WEIGHTS)
     with torch.device("meta"):
         expected = Transformer(settings, seed=None).state_dict()
@@ -100,7 +100,7 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Mode
 def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> tuple[str, ...]:
     """Write the parts that training changes; returns the names of the others."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
-    _save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
+    save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
     if settings.base:
         kept = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
         return tuple(name for name in kept if (came_from / name).is_file())
@@ -108,9 +108,15 @@ def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> 
     return ()
 
 
-def _save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:
+def save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:
+    """Write the weights of a model that has seen so many examples."""
     contiguous = {name: weight.cpu().contiguous() for name, weight in weights.items()}
     save_file(contiguous, path, metadata={_SEEN: str(seen)})
+
+
+def seen(path: Path) -> int:
+    """The examples that the model with these weights was trained on. Raises as `read_header`."""
+    return _seen(read_header(path))
 
 
 def _seen(header: Header) -> int:

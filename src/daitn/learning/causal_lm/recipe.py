@@ -20,6 +20,7 @@ from daitn.learning.recipe import (
     Form,
     Imported,
     Measured,
+    MergeTask,
     Progress,
     Savepoints,
     Selection,
@@ -158,6 +159,12 @@ class CausalLm:
         from daitn.learning.causal_lm import measuring, models
 
         return measuring.accuracy(models.load(model, settings), settings, choices)
+
+    def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
+        """See `Merging.merge`."""
+        from daitn.learning.causal_lm import merging
+
+        return merging.merge(task, CausalLmConfig.of(config), out, moments)
 
     def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
         """See `Exporting.export_model`."""

@@ -208,6 +208,8 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         size_bytes=number * weights
         + _BYTES_PER_ADAPTER * adapters
         + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
+        # At each first site, a model from scratch learns another tokenizer.
+        merges_fresh=settings.base is not None,
         learning=_learning(settings),
     )
 

@@ -22,6 +22,7 @@ from daitn.learning.recipe import (
     Footprint,
     Form,
     Measured,
+    MergeTask,
     Progress,
     Savepoints,
     Selection,
@@ -97,6 +98,7 @@ class Classifier:
             # Of a table, only the labels that its owner names are published, see `profile`.
             labels=settings.classes if settings.label == LABEL else (),
             labels_field="model.config.classes",
+            merges_fresh=True,
             learning=_learning(settings.learning_rate),
         )
 
@@ -148,6 +150,13 @@ class Classifier:
         evaluation.check_metric(metric)
         table = read_table(test, settings.label, self._selection)
         return evaluation.evaluate(parts.read(model, settings), settings, table, test, metric)
+
+    def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
+        """See `Merging.merge`."""
+        from daitn.learning.classifier import merging
+
+        merging.merge(task, parse_config(config), out, moments)
+        return ()
 
     def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
         from daitn.learning.classifier import export

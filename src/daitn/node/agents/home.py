@@ -345,6 +345,12 @@ class AgentHome:
         if (known := self._ordered(request.order)) is not None:
             return encode(self._view(known))
         self._check_quota(request.intent.owner)
+        if request.intent.training.rule is not None:
+            raise InvalidInput(
+                "a model that travels by itself is at one site at a time",
+                field="training.algorithm",
+                fix="take the algorithm sequential, or train without --autonomous",
+            )
         if request.start is not None:
             raise InvalidInput(
                 "a model that travels by itself starts without weights",

@@ -178,7 +178,7 @@ class Itinerary:
     def trained_at(self) -> SiteId | None:
         """The site that made the model to be measured."""
         candidate = self.job.candidate
-        return candidate.visit.site if candidate and candidate.visit else None
+        return candidate.visits[0].visit.site if candidate and candidate.visits else None
 
     def data_intent(self, step: NextStep) -> PacketIntent:
         """The intent of an agent that seeks the data of a route's first visit."""

@@ -7,7 +7,8 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.child.outside import ProcessFailed, ProcessOverLimit
 from daitn.learning.consultant import Consultant
-from daitn.learning.recipe import Config, Footprint, Progress, Trained
+from daitn.learning.recipe import Config, Footprint, MergeTask, Progress, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
@@ -32,11 +33,18 @@ from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY, NodeDescriptor
-from daitn.objects.errors import Corrupt, NotFound, WorkFailed
+from daitn.objects.errors import Corrupt, DaitnError, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.objects.lineage import LineageFact, Origin, Verification, Visit, released
-from daitn.objects.messages import RecipeQuestion, VerifyWork, VisitWork, Work, WorkProgress
+from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit, released
+from daitn.objects.messages import (
+    MergeWork,
+    RecipeQuestion,
+    VerifyWork,
+    VisitWork,
+    Work,
+    WorkProgress,
+)
 from daitn.objects.models import Manifest, ModelRef, Part
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
@@ -50,6 +58,10 @@ _MOST_RESUMED = 3
 """Times that a visit goes on after the process that trains has died, while its node lives."""
 _KEPT_AT_ONCE = 2
 """Savepoints on disk: one, and the next while it is written."""
+_MOMENTS = "moments.safetensors"
+"""What a merge's outer step remembers."""
+_MOST_OUTPUTS = 5
+"""Of a merge, in models: the model, and two moments of four bytes for each number of two."""
 _SLOWEST_FLOPS = 1e9
 """Assumed of a site that has not measured its speed."""
 RECENT_S = 600.0
@@ -132,6 +144,8 @@ class Executor:
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             if isinstance(work, VerifyWork):
                 return await self._verify(work, place, Path(folder), attempt)
+            if isinstance(work, MergeWork):
+                return await self._merge(work, place, Path(folder))
             if work.model is None:
                 return await self._originate(work, place, Path(folder), attempt)
             return await self._visit(work, work.model, place, Path(folder), attempt)
@@ -180,6 +194,7 @@ class Executor:
             size_bytes=footprint.size_bytes,
             labels=footprint.labels,
             labels_field=footprint.labels_field,
+            merges_fresh=footprint.merges_fresh,
             learning=footprint.learning,
         )
 
@@ -193,10 +208,12 @@ class Executor:
         """
         assert self._capacity is not None
         footprint = await self._footprint(work.recipe, work.config)
-        self._capacity.check(footprint, work.model, examples)
+        for model in work.models or (None,):
+            self._capacity.check(footprint, model, examples)
+        most_bytes = _MOST_OUTPUTS * footprint.size_bytes if isinstance(work, MergeWork) else 0
         return self._sandbox.limits_for(
             memory_bytes=footprint.memory_bytes,
-            size_bytes=footprint.size_bytes,
+            size_bytes=max(footprint.size_bytes, most_bytes),
             # A savepoint has no more than training holds in memory.
             kept_bytes=_KEPT_AT_ONCE * footprint.memory_bytes if self._begun else 0,
             seconds=footprint.flops_per_example * examples / self._speed_flops,
@@ -260,7 +277,7 @@ class Executor:
             async with within(self._config.longest_s, begun.worked_s):
                 trained, losses, out = await self._train(work, dataset, begun, seed, folder, limits)
         release_to = dataset.terms.release_to
-        carried = await self._carried(model, trained)
+        carried = await self._carried(model, trained.carried)
         result, manifest = await self._pack(work, out, release_to, carried)
         seconds = time.perf_counter() - began
         return self._done(
@@ -400,6 +417,68 @@ class Executor:
             None,
         )
 
+    async def _merge(self, work: MergeWork, place: int, folder: Path) -> WorkResult:
+        """Merge models that sites trained. It reads nobody's records."""
+        began = time.perf_counter()
+        limits = await self._bounds(work, 0)
+        moved = await self._fetch(work, work.base, _new_folder(folder / "base"))
+        for number, model in enumerate(work.trained):
+            with _about(f"models[{number}]"):
+                into = _new_folder(folder / str(number))
+                moved = _sum(moved, await self._fetch(work, model, into))
+        before = ""
+        if work.moments is not None:
+            moved = _sum(
+                moved, await self._fetch(work, work.moments, _new_folder(folder / "before"))
+            )
+            before = str(folder / "before" / _MOMENTS)
+        out, kept = _new_folder(folder / "out"), _new_folder(folder / "kept")
+        task = MergeTask(
+            base=str(folder / "base"),
+            models=tuple(str(folder / str(number)) for number in range(len(work.trained))),
+            shares=tuple(map(float, work.shares)),
+            rule=work.rule,
+            seed=work.seed,
+            moments=before,
+        )
+        async with self._turns.turn(place), within(self._config.longest_s):
+            self._begin_order(work)
+            self._publish_progress(work, "merging", 0, 0)
+            merging = time.perf_counter()
+            left = await self._trainer.merge(
+                work.recipe, work.config, task, out, kept / _MOMENTS, limits=limits
+            )
+            took_s = time.perf_counter() - merging
+        carried = await self._carried(work.base, left)
+        result, manifest = await self._pack(work, out, carried=carried)
+        moments = None
+        if (kept / _MOMENTS).is_file():
+            moments, _ = await self._pack(work, kept)
+        seconds = time.perf_counter() - began
+        return self._done(
+            Merge(
+                job=work.job,
+                visit=work.visit,
+                site=self.site,
+                at_s=clock.now_s(),
+                seconds=took_s,
+                transfer_s=moved.seconds,
+                overhead_s=max(0.0, seconds - took_s - moved.seconds),
+                bytes_in=moved.bytes_in,
+                base=work.base.manifest,
+                models=tuple(model.manifest for model in work.trained),
+                shares=work.shares,
+                rule=work.rule,
+                model_out=result.manifest,
+                size_bytes=manifest.size_bytes,
+                moments=moments.manifest if moments else Digest(""),
+                moments_bytes=moments.size_bytes if moments else 0,
+                order=_order_of(work),
+            ),
+            work,
+            result,
+        )
+
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
         self._touched_at_s[model.manifest] = time.monotonic()
         self._record(work, model.manifest)
@@ -422,18 +501,18 @@ class Executor:
     def _unpack(self, model: ModelRef, folder: Path) -> None:
         self._store.unpack(self._store.manifest(model.manifest), folder, link=True)
 
-    async def _carried(self, model: ModelRef, trained: Trained) -> tuple[Part, ...]:
-        """The parts that training left as they were."""
-        if not trained.carried:
+    async def _carried(self, model: ModelRef, carried: tuple[str, ...]) -> tuple[Part, ...]:
+        """The parts of a model that work left as they were."""
+        if not carried:
             return ()
         manifest = await asyncio.to_thread(self._store.manifest, model.manifest)
         parts = {part.name: part for part in manifest.parts}
-        if unknown := sorted(set(trained.carried) - parts.keys()):
+        if unknown := sorted(set(carried) - parts.keys()):
             raise WorkFailed(
                 f"the recipe left {unknown[0]} as it was, which is no part of the model",
                 fix="correct the recipe",
             )
-        return tuple(parts[name] for name in sorted(set(trained.carried)))
+        return tuple(parts[name] for name in sorted(set(carried)))
 
     async def _pack(
         self,
@@ -508,6 +587,16 @@ class Executor:
 
 def _order_of(work: Work) -> Digest:
     return work.order.digest if work.order else Digest("")
+
+
+@contextmanager
+def _about(field: str) -> Iterator[None]:
+    """Name what an error is about."""
+    try:
+        yield
+    except DaitnError as error:
+        error.field = field
+        raise
 
 
 def _sum(one: Moved, other: Moved) -> Moved:

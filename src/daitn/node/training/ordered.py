@@ -11,7 +11,7 @@ from daitn.files.items import ItemStore
 from daitn.identity.orders import OrderBook
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import Digest
-from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import Spent
 
 __all__ = ["OrderedWork"]
@@ -63,10 +63,12 @@ class OrderedWork:
 
 def _with(spent: Spent, work: Work, times: int = 1) -> Spent:
     """What is spent with some work, or without it: -1 times."""
-    visits = fresh = examples = measurements = 0
+    visits = fresh = examples = measurements = merges = 0
     match work:
         case VerifyWork():
             measurements = times
+        case MergeWork():
+            merges = times
         case VisitWork(model=None):
             visits = fresh = times
         case VisitWork():
@@ -77,6 +79,7 @@ def _with(spent: Spent, work: Work, times: int = 1) -> Spent:
         fresh=spent.fresh + fresh,
         examples=spent.examples + examples,
         measurements=spent.measurements + measurements,
+        merges=spent.merges + merges,
     )
 
 

@@ -70,7 +70,7 @@ class WorkLog:
     def models(self) -> frozenset[Digest]:
         """Models that unreported work needs or has made."""
         unreported = [logged for logged in self._logged.values() if not logged.reported]
-        needed = {logged.work.model.manifest for logged in unreported if logged.work.model}
+        needed = {m.manifest for logged in unreported for m in logged.work.models}
         made = {
             logged.outcome.model.manifest
             for logged in unreported

@@ -49,6 +49,7 @@ class Grounds:
         """Do a piece of work that begins at `now_s`."""
         if isinstance(given.work, VerifyWork):
             return self._verifies(job, given, given.work, now_s)
+        assert isinstance(given.work, VisitWork), "recorded worlds know no rounds"
         return self._visit(given, given.work, now_s)
 
     def _visit(self, given: Outstanding, work: VisitWork, now_s: float) -> Finished:

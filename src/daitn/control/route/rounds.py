@@ -1,0 +1,175 @@
+"""Which sites train in the next round of a job, and which of them merges.
+
+All eligible data sets take part whose owners' rules let the merged model travel to all of them, the
+largest first. The models are merged at one of these sites, the one at which they, and from which
+the verifiers, have what they need soonest: no server in the middle, and nobody sees an update that
+does not train itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from daitn.control.route.costs import NEVER_S, costs, transfer_s
+from daitn.control.route.question import RouteQuestion, RouteStart
+from daitn.control.route.task import jurisdiction_of
+from daitn.objects.access import allows, narrowed
+from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
+from daitn.objects.identifiers import SiteId
+from daitn.topology.snapshot import DataOption
+
+__all__ = ["NextRound", "next_round"]
+
+_PATIENCE = 10
+"""Rounds without a smaller shortfall after which a job without a budget ends."""
+_TOLD = 20
+
+
+class NextRound(NamedTuple):
+    """The next round, or why there is none."""
+
+    round: Round | None
+    decision: Decision
+    why: str = ""
+    """Without a round, where it is for good."""
+    waits: str = ""
+    """Without a round, where more sites would change it."""
+
+
+def next_round(question: RouteQuestion, shortfalls: Sequence[float]) -> NextRound:
+    """The round from the latest checkpoint, which must exist.
+
+    `shortfalls`: of the job's checkpoints, oldest first, before any training and after each round.
+    """
+    intent, start = question.intent, question.checkpoints[0]
+    assert start.model is not None
+    if intent.budget == type(intent.budget)() and _stalled(shortfalls):
+        return _none(question, why=f"{_PATIENCE} rounds brought the targets no nearer")
+    options = _members(question, start)
+    needed = intent.training.rule.least_models if intent.training.rule else 1
+    if not options or len(options) < (needed or 1):
+        name = intent.training.algorithm
+        return _none(question, waits=f"{name} needs {needed} sites, {len(options)} can take part")
+    stops = _stops(question, options)
+    if not stops:
+        return _none(question, why="the budget does not allow another round")
+    merging = _aggregators(question, start, [option.site for option in options])
+    found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
+    return NextRound(found, _decision(question, found, merging))
+
+
+def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
+    """Data sets that take part, by id."""
+    release_to, members = start.release_to, list[DataOption]()
+    places = set[str]()
+    for option in sorted(question.topology.options, key=lambda one: -one.dataset.samples):
+        if option.site in question.excluded or not _reaches(question, start, option.site):
+            continue
+        within = narrowed(release_to, option.dataset.policy.release_to)
+        there = places | {jurisdiction_of(question, option.site)}
+        if all(allows(within, place) for place in there) and _is_measured(question, within):
+            release_to, places = within, there
+            members.append(option)
+    return sorted(members, key=lambda option: option.id)
+
+
+def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:
+    """Whether a site is not known to be cut off from all holders of the model."""
+    return site in start.holders or any(
+        (site, holder) not in question.cut_off for holder in start.holders
+    )
+
+
+def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
+    """Whether each objective has a verifier to which the merged model may travel."""
+    return all(
+        any(allows(release_to, jurisdiction_of(question, unit.site)) for unit in units)
+        for units in question.topology.verifiers.values()
+    )
+
+
+def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[PlannedVisit, ...]:
+    """The visits, shortened alike where the budget does not allow all; none if it allows none."""
+    intent, priced = question.intent, costs(question, options)
+    wanted = [intent.training.epochs * option.dataset.samples for option in options]
+    usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
+    budget, spent, share = intent.budget, question.spent, 1.0
+    if budget.examples is not None:
+        share = min(share, (budget.examples - spent.examples) / sum(wanted))
+    if budget.cost_usd is not None and usd > 0.0:
+        share = min(share, (budget.cost_usd - spent.cost_usd) / usd)
+    amounts = [int(share * n) if share < 1.0 else max(1, round(n)) for n in wanted]
+    seconds = priced.start_s[0] + priced.visit_s + priced.wait_s
+    return tuple(
+        PlannedVisit(
+            site=option.site,
+            dataset=option.dataset.name,
+            examples=examples,
+            expected_s=float(min(seconds[k] + priced.example_s[k] * examples, NEVER_S)),
+            expected_cost_usd=float(priced.price_usd[k] * examples),
+            expected={},
+            release_to=option.dataset.policy.release_to,
+        )
+        for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
+        if examples > 0
+    )
+
+
+def _aggregators(
+    question: RouteQuestion, start: RouteStart, sites: Sequence[SiteId]
+) -> list[tuple[SiteId, float]]:
+    """Sites that take part, with the seconds until one that merges has all models and a verifier of
+    each objective the result; soonest first."""
+    snapshot, size, now_s = question.topology.snapshot, start.size_bytes, question.now_s
+
+    def takes_s(site: SiteId) -> float:
+        gathered = sum(transfer_s(snapshot, (other,), site, size, now_s) for other in sites)
+        spread = [
+            min(transfer_s(snapshot, (site,), unit.site, size, now_s) for unit in units)
+            for units in question.topology.verifiers.values()
+            if units
+        ]
+        return gathered + max(spread, default=0.0)
+
+    seconds = {site: takes_s(site) for site in dict.fromkeys(sites)}
+    return sorted(seconds.items(), key=lambda one: (one[1], one[0]))
+
+
+def _stalled(shortfalls: Sequence[float]) -> bool:
+    earlier, late = shortfalls[:-_PATIENCE], shortfalls[-_PATIENCE:]
+    return bool(earlier) and min(late) >= min(earlier)
+
+
+def _decision(
+    question: RouteQuestion, found: Round, merging: Sequence[tuple[SiteId, float]]
+) -> Decision:
+    least = merging[0][1]
+    ranking = tuple(
+        Scored(
+            candidate=_named(found, site),
+            score=(1.0 + least) / (1.0 + seconds),
+            terms={"time": (1.0 + least) / (1.0 + seconds)},
+        )
+        for site, seconds in merging[:_TOLD]
+    )
+    return _decided(question, _named(found, found.aggregators[0]), ranking)
+
+
+def _named(found: Round, aggregator: SiteId) -> str:
+    return f"{len({stop.site for stop in found.visits})} sites, merged at {aggregator}"
+
+
+def _none(question: RouteQuestion, *, why: str = "", waits: str = "") -> NextRound:
+    return NextRound(None, _decided(question, None, ()), why, waits)
+
+
+def _decided(question: RouteQuestion, chosen: str | None, ranking: tuple[Scored, ...]) -> Decision:
+    return Decision(
+        policy="rounds",
+        chosen=chosen,
+        ranking=ranking,
+        rejections=question.topology.rejections,
+        snapshot_version=question.snapshot_version,
+        at_s=question.now_s,
+    )

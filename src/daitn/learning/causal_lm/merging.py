@@ -1,0 +1,72 @@
+"""Merging language models: all weights of one from scratch, the adapters of an imported one.
+
+Adapters are merged factor by factor, as is usual (Zhang et al. 2023, "FedIT", arXiv:2305.05644):
+the product of two means is not the mean of the products, and nears it as the models agree.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from daitn.learning.aggregation.merging import TensorFile, merge_tensors
+from daitn.learning.causal_lm import models
+from daitn.learning.causal_lm.settings import (
+    ADAPTER,
+    BASE,
+    BASE_CONFIG,
+    CHAT,
+    TOKENIZER,
+    WEIGHTS,
+    CausalLmConfig,
+)
+from daitn.learning.recipe import MergeTask
+from daitn.objects.errors import Corrupt
+
+__all__ = ["merge"]
+
+
+def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -> tuple[str, ...]:
+    """See `Merging.merge`."""
+    base, trained = Path(task.base), [Path(model) for model in task.models]
+    part = ADAPTER if settings.base else WEIGHTS
+    _check_alike(trained, settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = base / part
+        if not start.is_file():
+            models.save(models.load(base, settings), settings, base, Path(scratch))
+            start = Path(scratch) / part
+        tensors, kept = merge_tensors(
+            TensorFile(start),
+            [TensorFile(model / part) for model in trained],
+            task.shares,
+            task.rule,
+            seed=task.seed,
+            moments=TensorFile(Path(task.moments)) if task.moments else {},
+        )
+        before = models.seen(start)
+    since = sum(models.seen(model / part) - before for model in trained)
+    models.save_weights(tensors, before + max(0, since), out / part)
+    if kept:
+        save_file(kept, moments)
+    if settings.base:
+        carried = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
+        return tuple(name for name in carried if (base / name).is_file())
+    (out / TOKENIZER).write_bytes((trained[0] / TOKENIZER).read_bytes())
+    return ()
+
+
+def _check_alike(trained: Sequence[Path], settings: CausalLmConfig) -> None:
+    """Raise `Corrupt` for a model whose weights stand for other words than those of the first."""
+    names = (BASE_CONFIG, TOKENIZER) if settings.base else (TOKENIZER,)
+    for number, model in enumerate(trained):
+        for name in names:
+            if (model / name).read_bytes() != (trained[0] / name).read_bytes():
+                raise Corrupt(
+                    f"its {name} is another than that of the first model",
+                    field=f"models[{number}]",
+                    fix="merge models that came from one that has visited a site",
+                )

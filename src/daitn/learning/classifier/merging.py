@@ -1,0 +1,123 @@
+"""Merging classifiers that learned from different tables.
+
+Each site scales its columns by what it and the model have seen of them. The merged model scales
+them by all examples together. Its weights are merged as they are: to tell those of each model in
+the common scale first would magnify what it never learned, in columns that hardly vary at its site
+(digits, two classes at each of five sites: 0.57 after ten rounds instead of 0.69).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from daitn.learning.aggregation.merging import TensorFile, merge_tensors
+from daitn.learning.classifier import parts
+from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.parts import Standard, State
+from daitn.learning.recipe import MergeTask
+from daitn.objects.errors import Corrupt
+from daitn.objects.merging import Reduces
+
+__all__ = ["merge"]
+
+
+def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -> None:
+    """See `Merging.merge`."""
+    base = parts.read(Path(task.base), config)
+    models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
+    columns = base.columns or models[0].columns
+    models = [_arranged(number, model, columns) for number, model in enumerate(models)]
+    parts.settle(base, config, columns)
+    scale = _scale(base, models, task)
+    tensors, kept = merge_tensors(
+        _tensors(base),
+        [_tensors(model) for model in models],
+        task.shares,
+        task.rule,
+        seed=task.seed,
+        moments=TensorFile(Path(task.moments)) if task.moments else {},
+    )
+    layers = [
+        (tensors[f"layers.{index}.weight"], tensors[f"layers.{index}.bias"])
+        for index in range(len(base.layers))
+    ]
+    parts.write(State(seed=base.seed, columns=columns, layers=layers, standard=scale), out)
+    if kept:
+        save_file(kept, moments)
+
+
+def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> State:
+    state = parts.read(model, config)
+    if not state.layers or state.standard is None:
+        raise Corrupt("it has not learned anything", field=f"models[{number}]", fix="train it")
+    if base.columns and state.columns != base.columns:
+        raise _other_columns(number)
+    return state
+
+
+def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
+    """A model of these columns, in this order: each site has its own until a model has one."""
+    if state.columns == columns:
+        return state
+    if sorted(state.columns) != sorted(columns):
+        raise _other_columns(number)
+    assert state.standard is not None
+    at = [state.columns.index(column) for column in columns]
+    (weight, bias), *rest = state.layers
+    told = state.standard
+    return State(
+        seed=state.seed,
+        columns=columns,
+        layers=[(weight[:, at], bias), *rest],
+        standard=Standard(mean=told.mean[at], var=told.var[at], count=told.count[at]),
+    )
+
+
+def _other_columns(number: int) -> Corrupt:
+    return Corrupt("it reads other columns", field=f"models[{number}]", fix="merge without it")
+
+
+def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
+    """The scale of all examples, or, where a model may lie, the median of what the models say."""
+    told = [model.standard for model in models if model.standard is not None]
+    if task.rule.reduction is Reduces.MEAN or len(told) == 1:
+        return _pooled(base.standard, told)
+    return Standard(
+        mean=torch.stack([one.mean for one in told]).quantile(0.5, dim=0),
+        var=torch.stack([one.var for one in told]).quantile(0.5, dim=0),
+        count=torch.stack([one.count for one in told]).quantile(0.5, dim=0),
+    )
+
+
+def _pooled(base: Standard | None, models: Sequence[Standard]) -> Standard:
+    """Over what `base` has seen and what each model has seen since."""
+    about = models[0].mean.double()  # Sums about a near value keep their digits.
+    before = _sums(base, about) if base is not None else torch.zeros(3, len(about)).double()
+    count, first, second = before + sum(_sums(one, about) - before for one in models)
+    seen = count.clamp_min(1e-9)
+    mean = first / seen
+    return Standard(
+        mean=(about + mean).float(),
+        var=(second / seen - mean.square()).clamp_min(0.0).float(),
+        count=count.clamp_min(0.0),
+    )
+
+
+def _sums(standard: Standard, about: Tensor) -> Tensor:
+    """(3, columns): examples, and the sums of their deviations and squared deviations."""
+    off = standard.mean.double() - about
+    squares = standard.var.double() + off.square()
+    return torch.stack([standard.count, standard.count * off, standard.count * squares])
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    return {
+        f"layers.{index}.{name}": tensor
+        for index, layer in enumerate(state.layers)
+        for name, tensor in zip(("weight", "bias"), layer, strict=True)
+    }

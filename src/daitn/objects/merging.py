@@ -1,0 +1,140 @@
+"""How the models of a round are merged."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+__all__ = [
+    "MOST_MERGED",
+    "RULES",
+    "TOLERANT",
+    "Algorithm",
+    "MergeRule",
+    "OuterStep",
+    "Reduces",
+]
+
+MOST_MERGED = 256
+"""Models in one merge. More sites merge in a tree."""
+
+
+class Reduces(enum.StrEnum):
+    """What makes one update of several."""
+
+    MEAN = "mean"
+    """The mean, weighted by examples."""
+    MEDIAN = "median"
+    """Of each weight the median; shares do not count. Tolerates f of 2 f + 1."""
+    TRIMMED_MEAN = "trimmed-mean"
+    """Of each weight the mean without the f least and greatest. Tolerates f of 2 f + 1."""
+    KRUM = "krum"
+    """The mean of the updates with the nearest neighbours. Tolerates f of 2 f + 3."""
+    BULYAN = "bulyan"
+    """Of each weight the mean of those near the median, of updates that Krum chooses. Tolerates f
+    of 4 f + 3."""
+    TIES = "ties"
+    """The largest part of each update; signs are elected, and the values that have them averaged.
+    """
+    DARE = "dare"
+    """The mean of random parts of the updates, scaled up."""
+
+
+class OuterStep(enum.StrEnum):
+    """How the reduced update moves the model."""
+
+    PLAIN = "plain"
+    """By the update, times `rate`."""
+    MOMENTUM = "momentum"
+    """By the update and the earlier ones, as Nesterov does: DiLoCo's."""
+    ADAM = "adam"
+    """As Adam, for which the update is a gradient."""
+    YOGI = "yogi"
+    """As Yogi does."""
+
+
+Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+
+
+class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A reduction and an outer step, with what they are set to."""
+
+    reduction: Reduces = Reduces.MEAN
+    """What makes one update of several."""
+    tolerates: Annotated[int, msgspec.Meta(ge=0, le=MOST_MERGED // 2)] = 0
+    """How many of the models may be wrong on purpose."""
+    density: Share = 0.2
+    """Part of each update that `ties` and `dare` keep."""
+    outer: OuterStep = OuterStep.PLAIN
+    """How the reduced update moves the model."""
+    rate: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.0
+    """Of the outer step."""
+    momentum: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.9
+    """Of the outer step."""
+    second_momentum: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.99
+    """Of `adam` and `yogi`."""
+    least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
+    """Of `adam` and `yogi`: the least divisor of a step."""
+
+    @property
+    def least_models(self) -> int | None:
+        """Models that the rule needs to tolerate those that lie; none: it tolerates none."""
+        if self.tolerates == 0:
+            return 1
+        needed = TOLERANT.get(self.reduction)
+        return None if needed is None else needed[0] * self.tolerates + needed[1]
+
+
+TOLERANT = {
+    Reduces.MEDIAN: (2, 1),
+    Reduces.TRIMMED_MEAN: (2, 1),
+    Reduces.KRUM: (2, 3),
+    Reduces.BULYAN: (4, 3),
+}
+"""By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
+
+
+class Algorithm(enum.StrEnum):
+    """How the sites train one model."""
+
+    AUTO = "auto"
+    """The network chooses; at present always `sequential`."""
+    SEQUENTIAL = "sequential"
+    """The model goes from site to site, by the route that is computed after each visit."""
+    FEDAVG = "fedavg"
+    """Rounds: all sites train the same model, and their results are averaged."""
+    FEDADAM = "fedadam"
+    """Rounds, whose average is a gradient for Adam."""
+    FEDYOGI = "fedyogi"
+    """Rounds, whose average is a gradient for Yogi."""
+    DILOCO = "diloco"
+    """Rounds of much local work, whose average is a gradient with momentum: for slow links."""
+    MEDIAN = "median"
+    """Rounds; of each weight the median: fewer than half of the sites may lie."""
+    TRIMMED_MEAN = "trimmed-mean"
+    """Rounds; of each weight the mean without the `tolerates` least and greatest."""
+    KRUM = "krum"
+    """Rounds; the mean of the updates with the nearest neighbours."""
+    BULYAN = "bulyan"
+    """Rounds; of each weight the mean of those near the median, of updates that Krum chooses."""
+    TIES = "ties"
+    """Rounds; signs are elected, and the values that have them averaged."""
+    DARE = "dare"
+    """Rounds; random parts of the updates are averaged."""
+
+
+RULES = {
+    Algorithm.FEDAVG: MergeRule(),
+    Algorithm.FEDADAM: MergeRule(outer=OuterStep.ADAM, rate=0.03),
+    Algorithm.FEDYOGI: MergeRule(outer=OuterStep.YOGI, rate=0.03),
+    Algorithm.DILOCO: MergeRule(outer=OuterStep.MOMENTUM, rate=0.7),
+    Algorithm.MEDIAN: MergeRule(reduction=Reduces.MEDIAN, tolerates=1),
+    Algorithm.TRIMMED_MEAN: MergeRule(reduction=Reduces.TRIMMED_MEAN, tolerates=1),
+    Algorithm.KRUM: MergeRule(reduction=Reduces.KRUM, tolerates=1),
+    Algorithm.BULYAN: MergeRule(reduction=Reduces.BULYAN, tolerates=1),
+    Algorithm.TIES: MergeRule(reduction=Reduces.TIES),
+    Algorithm.DARE: MergeRule(reduction=Reduces.DARE),
+}
+"""How each algorithm that trains in rounds merges."""

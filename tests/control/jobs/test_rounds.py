@@ -1,0 +1,270 @@
+"""Rounds: several sites train at once, one merges, and either may fail in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daitn.control.jobs.commands import Command, StartWork
+from daitn.control.jobs.job import Outstanding
+from daitn.control.jobs.machine import replay
+from daitn.control.jobs.reports import mismatch
+from daitn.control.jobs.view import view
+from daitn.identity.signing import check_lineage
+from daitn.objects.decisions import Round
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.intents import Training
+from daitn.objects.jobs import (
+    JobEvent,
+    JobState,
+    Planned,
+    Recovered,
+    Reported,
+    SiteLost,
+    WorkStalled,
+)
+from daitn.objects.lineage import Lineage, Merge, Visit, descent
+from daitn.objects.merging import Algorithm
+from daitn.objects.messages import MergeWork, VisitWork
+
+from .world import DECISION, INTENT, World, failed, stop
+
+SITES = ("general", "specialist", "third")
+
+
+class RoundsWorld(World):
+    """Three sites train in each round, and any of them may merge."""
+
+    def __init__(self, algorithm: Algorithm = Algorithm.FEDAVG, most: int = 6) -> None:
+        training = Training(algorithm=algorithm)
+        super().__init__(msgspec.structs.replace(INTENT, training=training))
+        self.most = most
+
+    def planned(self) -> Planned:
+        latest = self.job.latest
+        if latest is None:
+            return super().planned()
+        sites = [site for site in SITES if site not in self.job.excluded]
+        if self.job.rounds >= self.most or not sites:
+            return Planned(route=None, decision=DECISION)
+        planned = Round(
+            start=latest.model.manifest,
+            visits=tuple(stop(site) for site in sites),
+            aggregators=tuple(SiteId(site) for site in reversed(sites)),
+        )
+        return Planned(route=None, round=planned, decision=DECISION)
+
+
+def is_visit_at(site: str) -> Callable[[Command], bool]:
+    def found(command: Command) -> bool:
+        return (
+            isinstance(command, StartWork)
+            and isinstance(command.work, VisitWork)
+            and command.work.model is not None
+            and command.site == site
+        )
+
+    return found
+
+
+def state_of(world: World) -> JobState:
+    return world.job.state
+
+
+def is_merge(command: Command) -> bool:
+    return isinstance(command, StartWork) and isinstance(command.work, MergeWork)
+
+
+def merges(world: World) -> list[Merge]:
+    return [e.fact for e in world.job.lineage if isinstance(e.fact, Merge)]
+
+
+def test_rounds_reach_the_targets_and_their_lineage_holds() -> None:
+    world = RoundsWorld()
+    world.run()
+    job = world.job
+    assert job.state is JobState.REACHED
+    first, *_ = merges(world)
+    assert first.site == "third"
+    assert first.shares == (100, 100, 100)
+    assert [made.round for made in job.made] == [1, 1, 1, 2, 2, 2][: len(job.made)]
+    check_lineage(Lineage(job=job.id, entries=tuple(job.lineage)))
+    best = job.best
+    assert best is not None
+    assert best.visits == tuple(range(len(job.made)))
+    made_of = descent(job.lineage, best.model.manifest)
+    assert len(made_of) == 1 + len(merges(world)) + len(job.made), "none of its makers is missing"
+    shown = view(job, world.now_s)
+    assert shown.algorithm == "fedavg"
+    assert shown.examples == 100 * len(job.made)
+    assert shown.bytes_moved == sum(visit.bytes_in for visit in shown.route) + 2 * 5
+
+
+def test_a_round_goes_on_without_a_site_that_fails_or_leaves() -> None:
+    world = RoundsWorld()
+    begun = world.run_until(is_visit_at("general"))
+    assert isinstance(begun, StartWork)
+    world.feed(Reported(failed(begun, "WorkFailed")))
+    lost = world.run_until(is_visit_at("third"))
+    world.feed(SiteLost(SiteId("third")))
+    assert lost not in world.started
+    merge = world.run_until(lambda c: is_merge(c) or world.job.state is JobState.VERIFYING)
+    assert world.job.candidate is not None, "one model that is left needs no merging"
+    assert [one.visit.site for one in world.job.candidate.visits] == ["specialist"]
+    world.pending.insert(0, merge)
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    assert {visit.site for visit in world.job.made if visit.round == 2} == set(SITES)
+
+
+def test_another_site_merges_when_the_aggregator_dies() -> None:
+    world = RoundsWorld()
+    world.run_until(is_merge)
+    world.feed(SiteLost(SiteId("third")))
+    again = world.run_until(is_merge)
+    assert isinstance(again, StartWork)
+    assert again.site == "specialist"
+    assert isinstance(again.work, MergeWork)
+    assert len(again.work.trained) == 3
+    world.feed(WorkStalled(site=again.site, visit=again.work.visit, silent_s=900.0))
+    last = world.run_until(is_merge)
+    assert isinstance(last, StartWork)
+    world.feed(Reported(failed(last, "WorkFailed")))
+    assert state_of(world) is JobState.PLANNING, "nobody is left to merge: the round is lost"
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_a_model_that_the_aggregator_complains_of_is_left_out() -> None:
+    world = RoundsWorld()
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.feed(Reported(failed(merge, "Corrupt", "models[1]")))
+    again = world.run_until(is_merge)
+    assert isinstance(again, StartWork)
+    assert isinstance(again.work, MergeWork)
+    assert len(again.work.trained) == 2
+    assert again.site == merge.site
+    assert world.job.failures == {"specialist": 1}
+    world.feed(Reported(world.done(again)))
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_too_few_models_for_a_robust_rule_lose_the_round_and_not_the_job() -> None:
+    world = RoundsWorld(Algorithm.MEDIAN)
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.feed(Reported(failed(merge, "InvalidInput", "training.merging.tolerates")))
+    assert state_of(world) is JobState.PLANNING
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_the_outer_steps_memory_goes_from_merge_to_merge() -> None:
+    world = RoundsWorld(Algorithm.FEDADAM)
+    first = world.run_until(is_merge)
+    assert isinstance(first, StartWork)
+    assert isinstance(first.work, MergeWork)
+    assert first.work.moments is None
+    world.feed(Reported(world.done(first)))
+    second = world.run_until(is_merge)
+    assert isinstance(second, StartWork)
+    assert isinstance(second.work, MergeWork)
+    assert second.work.moments is not None
+    assert second.work.moments.holders == ("third",)
+    assert second.work.moments in world.job.between_rounds
+    world.feed(Reported(world.done(second)))
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    assert not world.job.between_rounds
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"base": Digest("b" * 64)}, "other models"),
+        ({"models": ()}, "other models"),
+        ({"shares": (9, 1, 1)}, "another way"),
+        ({"model_out": Digest("c" * 64)}, "not the one that its entry names"),
+    ],
+)
+def test_a_report_of_another_merge_reaches_no_lineage(change: dict[str, object], says: str) -> None:
+    world = RoundsWorld()
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    outcome = world.done(merge)
+    assert outcome.entry is not None
+    fact = msgspec.structs.replace(outcome.entry.fact, **change)
+    entry = msgspec.structs.replace(outcome.entry, fact=fact)
+    lie = msgspec.structs.replace(outcome, entry=entry)
+    assert says in mismatch(Outstanding(merge.site, merge.work), lie)
+    assert mismatch(Outstanding(merge.site, merge.work), outcome) == ""
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["done", "fails", "corrupt", "lost", "stalls"]), st.integers(0, 9)
+        ),
+        max_size=60,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
+    fates: list[tuple[str, int]],
+) -> None:
+    world = RoundsWorld()
+    for fate, which in fates:
+        if world.job.state.final or not world.pending:
+            break
+        works = [c for c in world.pending if isinstance(c, StartWork)]
+        if fate == "done" or not works:
+            world.step()
+            continue
+        work = works[which % len(works)]
+        world.pending.remove(work)
+        event: JobEvent
+        match fate:
+            case "fails":
+                event = Reported(failed(work, "WorkFailed"))
+            case "corrupt":
+                event = Reported(failed(work, "Corrupt", f"models[{which}]"))
+            case "lost":
+                event = SiteLost(work.site)
+            case _:
+                event = WorkStalled(site=work.site, visit=work.work.visit, silent_s=1e3)
+        world.feed(event)
+        world.pending = [
+            c
+            for c in world.pending
+            if not isinstance(c, StartWork) or c.work.visit in world.job.outstanding
+        ]
+    world.run()
+    job = world.job
+    assert job.state.final or job.state is JobState.WAITING
+    check_lineage(Lineage(job=job.id, entries=tuple(job.lineage)))
+    visits = [entry.fact.visit for entry in job.lineage]
+    assert len(visits) == len(set(visits))
+    assert len({(v.model, v.site) for v in job.made}) == len(job.made)
+    assert job.spent_examples == sum(
+        entry.fact.examples for entry in job.lineage if isinstance(entry.fact, Visit)
+    )
+    again = replay(world.facts)
+    assert (again.state, again.made, again.lineage) == (job.state, job.made, job.lineage)
+    assert again.outstanding == job.outstanding
+
+
+def test_a_control_centre_that_restarts_goes_on_with_the_round() -> None:
+    world = RoundsWorld()
+    world.run_until(is_visit_at("specialist"))
+    world.pending.clear()
+    world.feed(Recovered())
+    starts = [c for c in world.pending if isinstance(c, StartWork)]
+    assert {c.site for c in starts} == {"specialist", "third"}
+    world.run()
+    assert state_of(world) is JobState.REACHED
