@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import psutil
 import pytest
@@ -124,8 +125,9 @@ async def test_a_file_is_served_and_told_as_it_is(
 
 
 async def test_a_killed_server_comes_back_while_others_answer(tmp_path: Path, gguf: Path) -> None:
-    models = [ModelConfig(name=name, gguf=str(gguf), context_tokens=512) for name in ("a", "b")]
-    async with facility(tmp_path, *models) as site:
+    one = ModelConfig(name="a", gguf=str(gguf), context_tokens=512)
+    other = msgspec.structs.replace(one, name="b", apis=(Api.CHAT, Api.EMBEDDINGS))
+    async with facility(tmp_path, one, other) as site:
         for name in ("a", "b"):
             await until(is_in(site, name, DeploymentState.READY))
         said = await site.ask("a", "hello", max_tokens=4, temperature=0)
@@ -139,7 +141,10 @@ async def test_a_killed_server_comes_back_while_others_answer(tmp_path: Path, gg
         with pytest.raises(openai.InternalServerError) as away:
             await site.ask("a")
         assert away.value.status_code == 503
-        assert await site.ask("b", "hello", max_tokens=4, temperature=0) == said
+        assert await site.ask("b", "hello", max_tokens=4, temperature=0)
+        async with site.client() as client:
+            vectors = await client.embeddings.create(model="b", input=["hello", "fever"])
+        assert [len(each.embedding) for each in vectors.data] == [64, 64]
         await until(is_in(site, "a", DeploymentState.READY))
         assert await site.ask("a", "hello", max_tokens=4, temperature=0) == said
     assert not servers()
@@ -282,9 +287,12 @@ async def test_vllm_runs_a_folder_as_it_is_told_to(
     assert not psutil.pid_exists(again.worker)
 
 
+@pytest.mark.timeout(600)  # Three processes import the engine.
 async def test_a_folder_is_served_by_our_own_engine(tmp_path: Path, folder: Path) -> None:
+    kept = tmp_path / "mdf" / "own-models" / "tiny"
     stated = ModelConfig(name="tiny", folder=str(folder))
     async with facility(tmp_path, stated) as site:
+        await until((kept / "made.json").exists)
         await until(is_in(site, "tiny", DeploymentState.READY))
         told = site.deployed("tiny")
         assert told is not None
@@ -293,7 +301,6 @@ async def test_a_folder_is_served_by_our_own_engine(tmp_path: Path, folder: Path
         assert "transformers" in told.engine
         assert Api.CHAT in told.apis
         assert await site.ask("tiny", "hello", max_tokens=4, temperature=0)
-    kept = tmp_path / "mdf" / "own-models" / "tiny"
 
     async def again() -> Parts:
         nobody = "a recipe that is not installed"

@@ -194,7 +194,8 @@ def _of_folder(config: ModelConfig) -> Plan:
         raise NotFound(
             f"there is no {folder / 'config.json'}",
             field=field,
-            fix="name a folder that holds config.json, tokenizer.json and *.safetensors",
+            fix="name a folder that holds config.json, tokenizer.json and *.safetensors; for a "
+            "file of llama.cpp state `gguf`",
         )
     size_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if not size_bytes:
@@ -268,7 +269,7 @@ def _embedded(config: ModelConfig, size_bytes: int, why: str) -> Plan:
         apis=config.apis or (),
         slots=config.slots or _SLOTS,
         size_bytes=size_bytes,
-        memory_bytes=0,
+        memory_bytes=size_bytes + _PROCESS_BYTES,
         command=lambda port: (),
     )
 

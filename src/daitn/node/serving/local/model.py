@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,12 +188,7 @@ class LocalModel:
             self._planned(plan, plan.apis), url=f"http://127.0.0.1:{port}/v1"
         )
         async with AsyncExitStack() as stack:
-            with self._loading.of(
-                self._config.name,
-                plan.memory_bytes,
-                field=field_of(self._config, "gguf" if self._config.gguf else "folder"),
-                fix=FIX_FOR_ROOM,
-            ):
+            with self._memory(plan.memory_bytes):
                 process = await ServerProcess.start(plan.command(port), environment, self._folder)
                 stack.push_async_callback(process.stop)
                 self.pid = process.pid
@@ -209,6 +204,11 @@ class LocalModel:
             stack.push_async_callback(backend.close)
             await backend.start()
             yield _Running(backend, lambda: self._end_of(process, backend))
+
+    def _memory(self, needed_bytes: int) -> AbstractContextManager[None]:
+        """Hold what loading takes. Raises `StorageFull`."""
+        field = field_of(self._config, "gguf" if self._config.gguf else "folder")
+        return self._loading.of(self._config.name, needed_bytes, field=field, fix=FIX_FOR_ROOM)
 
     async def _until_well(self, process: ServerProcess, url: str, plan: Plan) -> None:
         """Raises `WorkFailed` if it ends, or shows no sign of life for too long: prints nothing and
@@ -269,9 +269,10 @@ class LocalModel:
         loaded_as = f"{self._config.name} of its own"  # Which is no name of a placed model.
         sandbox = Sandbox(limits=self._node.sandbox.limits, folder=str(self._node.scratch))
         source = Path(self._config.folder)
-        parts = await parts_of(
-            source, self._folder, RECIPE, plan.size_bytes, sandbox, self._node.threads
-        )
+        with self._memory(plan.memory_bytes):
+            parts = await parts_of(
+                source, self._folder, RECIPE, plan.size_bytes, sandbox, self._node.threads
+            )
         facts = await self._host.load(
             loaded_as,
             RECIPE,
