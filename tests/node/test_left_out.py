@@ -165,7 +165,10 @@ async def test_a_wrong_entry_is_wrong_alone(tmp_path: Path) -> None:
         dataset("other"),
     ]
     (tmp_path / "q.jsonl").write_text(LINE)
-    facility = {"upstreams": [{"name": "up", "url": "ftp://secret.example"}, 7]}
+    facility = {
+        "upstreams": [{"name": "up", "url": "ftp://secret.example"}, 7],
+        "models": [{"name": "m"}, {"gguf": "/secret/Big one.gguf"}, {"gguf": "a", "folder": "b"}],
+    }
     async with running(
         tmp_path,
         roles=["data", "compute", "verifier", "facility"],
@@ -195,10 +198,13 @@ async def test_a_wrong_entry_is_wrong_alone(tmp_path: Path) -> None:
             ("tests[3]", "chance"),
             ("facility.upstreams[0]", "not an HTTP address"),
             ("facility.upstreams[1]", "a mapping"),
+            ("facility.models[0]", "a file or a folder"),
+            ("facility.models[1]", "usable name"),
+            ("facility.models[2]", "a file or a folder"),
             ("recipes[0]", "not installed"),
         ):
             assert why in told[field]
-        assert len(told) == 14
+        assert len(told) == 17
         assert "secret" not in str(told)
 
 

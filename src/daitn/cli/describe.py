@@ -359,7 +359,11 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
         "may wait",
         "size",
     )
-    return Group(
+    tables = [
         plain_table("deployments", doing_columns, doing),
         plain_table("terms", terms_columns, terms),
-    )
+    ]
+    run = [(d.known.name, d.known.site, d.said.engine) for d in deployments if d.said.engine]
+    if run:
+        tables.append(plain_table("engines", (*of, "run by"), run))
+    return Group(*tables)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-__all__ = ["free_bytes", "own_bytes", "total_bytes"]
+from daitn.objects.errors import StorageFull
+
+__all__ = ["Loading", "free_bytes", "own_bytes", "total_bytes"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -37,6 +41,30 @@ def own_bytes() -> int:
     """What this process takes, as far as it shares it with nobody."""
     used = psutil.Process().memory_info()
     return int(used.rss - used.shared)
+
+
+class Loading:
+    """What models will take that are being loaded: it looks free until they have it."""
+
+    def __init__(self) -> None:
+        self._taken_bytes = 0
+
+    @contextmanager
+    def of(self, name: str, needed_bytes: int, *, field: str, fix: str) -> Iterator[None]:
+        """Hold the memory that loading a model takes. Raises `StorageFull` with `field` and `fix`
+        if there is too little."""
+        free = free_bytes() - self._taken_bytes
+        if needed_bytes > free:
+            raise StorageFull(
+                f"{name} needs {needed_bytes} bytes of memory, but {max(0, free)} are free",
+                field=field,
+                fix=fix,
+            )
+        self._taken_bytes += needed_bytes
+        try:
+            yield
+        finally:
+            self._taken_bytes -= needed_bytes
 
 
 def _limit() -> int | None:

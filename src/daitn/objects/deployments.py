@@ -142,6 +142,8 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_character: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=4)] = ()
     """Measured with its own tokenizer, for characters of one to four bytes in UTF-8; empty:
     unknown."""
+    engine: Word = ""
+    """What computes its answers, and where, in its facility's words: shown only."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     """Queries it answers concurrently; further ones wait."""
     queue: Count = 64

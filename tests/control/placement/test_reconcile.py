@@ -122,6 +122,8 @@ def test_what_was_retired_is_retired_again_where_it_comes_back() -> None:
     assert found == [Retire("doctor", SiteId("east"))]
     upstream = msgspec.structs.replace(deployed(), runtime=Runtime.OPENAI)
     assert next_steps({}, frozenset({"doctor"}), [mdf("east", upstream)]) == []
+    own = msgspec.structs.replace(deployed(), manifest=None)
+    assert next_steps({}, frozenset({"doctor"}), [mdf("east", own)]) == []
     assert next_steps({}, NOBODY, [mdf("east", deployed())]) == [], "never ours"
 
 

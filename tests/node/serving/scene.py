@@ -13,6 +13,7 @@ import openai
 
 from daitn.identity.grants import GrantBook
 from daitn.learning.consultant import Consultant
+from daitn.learning.pulse import STALL_S
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.facility import Facility
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
@@ -88,7 +89,9 @@ class Site:
         admit: Callable[[str, float], SiteId] | None = None,
         **config: Any,
     ) -> None:
-        node = {key: config.pop(key) for key in ("jurisdiction", "recipes") if key in config}
+        node = {
+            key: config.pop(key) for key in ("jurisdiction", "recipes", "stall_s") if key in config
+        }
         recipes = node.pop("recipes", ("talker", "causal-lm", "broken"))
         self.config = NodeConfig(
             site=SiteId(site),
@@ -98,6 +101,7 @@ class Site:
             center=("tcp/127.0.0.1:1",),
             state=str(folder / site),
             threads=1,
+            stall_s=node.get("stall_s", STALL_S),
             facility=FacilityConfig(**config),
         )
         self.fabric: MemoryFabric = network.open(site)

@@ -17,7 +17,13 @@ from tests.scenes.ports import free_port
 
 from .models import CONTEXT_TOKENS, write_folder, write_gguf
 
-__all__ = ["Server", "exported_llama_cpp", "llama_cpp", "transformers_serve"]
+__all__ = [
+    "Server",
+    "exported_llama_cpp",
+    "llama_cpp",
+    "skip_without_llama_cpp",
+    "transformers_serve",
+]
 
 STARTS_WITHIN_S = 120.0
 
@@ -84,14 +90,14 @@ def transformers_serve(folder: Path) -> Server:
 
 def llama_cpp(folder: Path, *options: str) -> Server:
     """llama.cpp's; skips the test where its package does not run."""
-    _skip_without_llama_cpp()
+    skip_without_llama_cpp()
     model = folder / "llama.gguf"
     if not model.exists():
         write_gguf(model)
     return _of_file(model, *options)
 
 
-def _skip_without_llama_cpp() -> None:
+def skip_without_llama_cpp() -> None:
     tried = subprocess.run(
         [sys.executable, "-c", "import xllamacpp"], capture_output=True, text=True, check=False
     )
@@ -102,7 +108,7 @@ def _skip_without_llama_cpp() -> None:
 
 def exported_llama_cpp(model: Path) -> Server:
     """The same, of a file that somebody else wrote."""
-    _skip_without_llama_cpp()
+    skip_without_llama_cpp()
     return _of_file(model)
 
 

@@ -138,6 +138,7 @@ def _hosted(node: NodeDescriptor, name: str) -> bool:
     return (
         found is not None
         and found.runtime is Runtime.EMBEDDED
+        and found.manifest is not None  # As of a model that its facility runs by itself.
         and found.state is not DeploymentState.DRAINING
     )
 

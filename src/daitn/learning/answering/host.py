@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from daitn.learning import memory
 from daitn.learning.answering.commands import Load
 from daitn.learning.answering.hosted import AnsweringProcess, Generation, HostedModel
 from daitn.learning.answering.protocol import Facts, Question, Room
+from daitn.learning.memory import Loading
 from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Config
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.sandbox.probe import fences
-from daitn.objects.errors import NotFound, StorageFull
+from daitn.objects.errors import NotFound
 
 __all__ = ["AnsweringHost", "Generation"]
 
@@ -35,16 +34,21 @@ class AnsweringHost:
     """
 
     def __init__(
-        self, *, threads: int, stall_s: float = STALL_S, sandbox: Sandbox = _ALL_THERE_IS
+        self,
+        *,
+        threads: int,
+        stall_s: float = STALL_S,
+        sandbox: Sandbox = _ALL_THERE_IS,
+        loading: Loading | None = None,
     ) -> None:
         """`threads`: of each model. `stall_s`: how long one that is awaited may neither say
-        anything nor use a processor before it is ended. `sandbox`: what each runs in."""
+        anything nor use a processor before it is ended. `sandbox`: what each runs in. `loading`:
+        shared with what else loads models here."""
         self._sandbox = sandbox
         self._threads = threads
         self._stall_s = stall_s
         self._models: dict[str, HostedModel] = {}
-        self._loading_bytes = 0
-        """Memory that models will need which are being loaded."""
+        self._loading = loading or Loading()
 
     async def close(self) -> None:
         """End all; answers in progress fail."""
@@ -87,7 +91,12 @@ class AnsweringHost:
             )
 
         model = HostedModel(load, start, stall_s=self._stall_s)
-        with self._memory_for(name, size_bytes):
+        with self._loading.of(
+            name,
+            size_bytes + _PROCESS_BYTES,
+            field="facility.memory_bytes",
+            fix="retire another model, or host it elsewhere",
+        ):
             await model.open()
         self._models[name] = model
         return model.facts
@@ -113,20 +122,3 @@ class AnsweringHost:
         if (model := self._models.get(name)) is None:
             raise NotFound(f"{name} is not loaded", field="model")
         return model
-
-    @contextmanager
-    def _memory_for(self, name: str, size_bytes: int) -> Iterator[None]:
-        """Hold the memory that loading will take. Raises `StorageFull` if there is too little."""
-        needed = size_bytes + _PROCESS_BYTES
-        free = memory.free_bytes() - self._loading_bytes
-        if needed > free:
-            raise StorageFull(
-                f"{name} needs {needed} bytes of memory, but {max(0, free)} are free",
-                field="facility.memory_bytes",
-                fix="retire another model, or host it elsewhere",
-            )
-        self._loading_bytes += needed
-        try:
-            yield
-        finally:
-            self._loading_bytes -= needed

@@ -11,21 +11,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from daitn.learning.child.frames import HEADER, framed
 from daitn.learning.child.visits import become
-from daitn.learning.sandbox.kernel import LINUX, end_with_parent
+from daitn.learning.sandbox.kernel import end_first, end_with_parent
 from daitn.learning.sandbox.policy import Confinement
 from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 
 __all__ = ["Started", "error_report", "load_engine", "send", "serve", "start"]
-
-_OOM_SCORE_ADJ = 500
-"""Half of the scale: if memory runs out, Linux kills the worker before the node."""
 
 
 def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -44,9 +40,7 @@ def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
 def _end_before_the_node() -> None:
     """When the thread that started us, the node's event loop, ends, or where memory runs out."""
     end_with_parent()
-    if LINUX:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+    end_first()
 
 
 def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -12,6 +13,7 @@ __all__ = [
     "adopt_orphans",
     "be_readable",
     "drop_capabilities",
+    "end_first",
     "end_with_parent",
     "give_up_new_privileges",
     "mount",
@@ -36,6 +38,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _SIGKILL = 9
 _MADV_COLLAPSE = 25
 _HUGE = 1 << 21
+_OOM_SCORE_ADJ = 500
+"""Half of the scale."""
 
 Argument = int | ctypes.Array[ctypes.c_char] | ctypes.Structure | None
 
@@ -70,6 +74,13 @@ def end_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends."""
     if LINUX:
         prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def end_first() -> None:
+    """If memory runs out, have Linux kill this process, and those that it starts, before others."""
+    if LINUX:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
 
 def adopt_orphans() -> None:

@@ -1,7 +1,13 @@
 """The node file: what a site has, and whom it admits. One module per role."""
 
 from daitn.node.config.data import DatasetConfig
-from daitn.node.config.facility import FacilityConfig, UpstreamConfig
+from daitn.node.config.facility import (
+    Engine,
+    FacilityConfig,
+    ModelConfig,
+    OfferedConfig,
+    UpstreamConfig,
+)
 from daitn.node.config.forwarder import ForwarderConfig
 from daitn.node.config.gateway import GatewayConfig, KeyConfig
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
@@ -13,11 +19,14 @@ from daitn.node.config.verifier import AskingConfig, TestSetConfig
 __all__ = [
     "AskingConfig",
     "DatasetConfig",
+    "Engine",
     "FacilityConfig",
     "ForwarderConfig",
     "GatewayConfig",
     "KeyConfig",
+    "ModelConfig",
     "NodeConfig",
+    "OfferedConfig",
     "PolicyConfig",
     "ReadNodeConfig",
     "SandboxConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import msgspec
@@ -12,22 +13,12 @@ from daitn.objects.descriptors import Share
 from daitn.objects.identifiers import Word
 from daitn.objects.text import plain
 
-__all__ = ["FacilityConfig", "UpstreamConfig"]
+__all__ = ["Engine", "FacilityConfig", "ModelConfig", "OfferedConfig", "UpstreamConfig"]
 
 
-class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A server of OpenAI's HTTP API, offered to the network as one deployment."""
+class OfferedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be stated of each model that a facility offers by itself."""
 
-    name: str
-    """The model's name in queries."""
-    url: str
-    """Base URL of its API, for instance `http://127.0.0.1:8000/v1`. Never published."""
-    model: str = ""
-    """The model's name on the server; empty: `name`. Never published."""
-    apis: tuple[Api, ...] | None = None
-    """APIs that the server supports; absent: `rerank` alone if the server ranks, else `chat`."""
-    key_env: str = ""
-    """Environment variable that holds the server's API key. The key is never published."""
     context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Context length in tokens, prompt and answer together; absent: as the server tells, else
     4096."""
@@ -43,8 +34,6 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     asked to."""
     languages: tuple[Word, ...] = ()
     """ISO 639 codes of the languages that it knows, for instance `[en, fr]`; empty: any."""
-    slots: Annotated[int, msgspec.Meta(ge=1)] = 8
-    """Queries that it answers at the same time."""
     queue: Annotated[int, msgspec.Meta(ge=0)] = 64
     """Queries that may wait; more are rejected."""
     price_usd_per_1k_in: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
@@ -59,6 +48,62 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         claimed = {plain(topic): share for topic, share in self.claimed.items()}
         msgspec.structs.force_setattr(self, "claimed", claimed)
+
+
+class UpstreamConfig(OfferedConfig, frozen=True, kw_only=True):
+    """A server of OpenAI's HTTP API, offered to the network as one deployment."""
+
+    name: str
+    """The model's name in queries."""
+    url: str
+    """Base URL of its API, for instance `http://127.0.0.1:8000/v1`. Never published."""
+    model: str = ""
+    """The model's name on the server; empty: `name`. Never published."""
+    apis: tuple[Api, ...] | None = None
+    """APIs that the server supports; absent: `rerank` alone if the server ranks, else `chat`."""
+    key_env: str = ""
+    """Environment variable that holds the server's API key. The key is never published."""
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 8
+    """Queries that it answers at the same time."""
+
+
+class Engine(enum.StrEnum):
+    """What can run a model of the facility's own."""
+
+    XLLAMACPP = "xllamacpp"
+    """llama.cpp as the Python package of that name has it: `pip install 'daitn[gguf]'`."""
+    LLAMA_SERVER = "llama-server"
+    """llama.cpp's own program, on `PATH`."""
+    VLLM = "vllm"
+    """vLLM, on `PATH` or in the node's Python."""
+    TRANSFORMERS = "transformers"
+    """The recipe `causal-lm`, as for models that the network trained: `pip install
+    'daitn[train]'`."""
+
+
+class ModelConfig(OfferedConfig, frozen=True, kw_only=True):
+    """A model of the facility's own: a file or a folder, which the node runs a server for."""
+
+    name: str = ""
+    """The model's name in queries; empty: that of its file or folder, in lower case."""
+    gguf: str = ""
+    """Path of a file of llama.cpp, of the first one if there are several. A model has either this
+    or `folder`."""
+    folder: str = ""
+    """Path of a folder in the format of `transformers`."""
+    backend: Engine | None = None
+    """What runs it: `xllamacpp` or `llama-server` a file, `vllm` or `transformers` a folder.
+    Absent: what is there. A file is run by `llama-server` if there is a GPU, else by `xllamacpp`,
+    else by `llama-server`; a folder by `vllm` if there is a GPU of NVIDIA's, else by
+    `transformers`."""
+    options: tuple[str, ...] = ()
+    """Further arguments of `llama-server` or `vllm serve`, for instance
+    `[--tool-call-parser, hermes, --enable-auto-tool-choice]`; paths among them are absolute."""
+    apis: tuple[Api, ...] | None = None
+    """APIs that it answers; absent: as the model is made, `[embeddings]` for one that embeds, else
+    `[chat, completions]`."""
+    slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Queries that it answers at the same time; absent: 64 by `vllm`, else 4."""
 
 
 class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,3 +141,10 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long they are stored."""
     upstreams: tuple[UpstreamConfig, ...] = ()
     """Servers of OpenAI's API, see below."""
+    models: tuple[ModelConfig, ...] = ()
+    """Models of the facility's own, which the node runs by itself, see below."""
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """Names of all that it offers by itself."""
+        return frozenset({*(u.name for u in self.upstreams), *(m.name for m in self.models)})

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from daitn.node.config.data import DatasetConfig
-from daitn.node.config.facility import UpstreamConfig
+from daitn.node.config.facility import ModelConfig, UpstreamConfig
 from daitn.node.config.forwarder import checked_sealing
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
 from daitn.node.config.policy import PolicyConfig
@@ -58,8 +58,8 @@ def read_policy(path: Path) -> PolicyConfig:
 def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
     """Check a node's plain data. Relative paths start from `folder`.
 
-    An invalid data set, test set or upstream server is left out: the node works without it. Any
-    other fault raises `InvalidInput`.
+    An invalid data set, test set, upstream server or model is left out: the node works without
+    it. Any other fault raises `InvalidInput`.
     """
     rejected: list[LeftOut] = []
     stated = dict(plain) if isinstance(plain, dict) else plain
@@ -68,7 +68,9 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
         if isinstance(stated.get("forwarder"), dict):
             stated["forwarder"] = {"listen": ["tcp/127.0.0.1:0"], **stated["forwarder"]}
     lists = (
-        _checked_lists(stated, folder, rejected) if isinstance(stated, dict) else _Lists({}, {}, {})
+        _checked_lists(stated, folder, rejected)
+        if isinstance(stated, dict)
+        else _Lists({}, {}, {}, {})
     )
     config = checked(stated, NodeConfig, "node")
     checked_name(config.site, "site")
@@ -97,7 +99,9 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
     for position, site in enumerate(config.verifiers):
         checked_name(site, f"verifiers[{position}]")
     facility = config.facility and msgspec.structs.replace(
-        config.facility, upstreams=tuple(lists.upstreams.values())
+        config.facility,
+        upstreams=tuple(lists.upstreams.values()),
+        models=tuple(lists.models.values()),
     )
     values = {name: getattr(config, name) for name in NodeConfig.__struct_fields__}
     values |= {
@@ -121,6 +125,7 @@ class _Lists:
     datasets: dict[int, DatasetConfig]
     tests: dict[int, TestSetConfig]
     upstreams: dict[int, UpstreamConfig]
+    models: dict[int, ModelConfig]
 
 
 def _checked_lists(stated: dict[str, Any], folder: Path, rejected: list[LeftOut]) -> _Lists:
@@ -141,19 +146,44 @@ def _checked_lists(stated: dict[str, Any], folder: Path, rejected: list[LeftOut]
             raise InvalidInput("is not an HTTP address", field="url", fix="correct it") from None
         return checked_name(entry.name, "name"), entry
 
+    def model(entry: ModelConfig) -> tuple[str, ModelConfig]:
+        found = _found(folder, entry)
+        if any(found.name == other.name for other in upstreams.values()):
+            raise InvalidInput(
+                "an upstream server has this name", field="name", fix="use another one"
+            )
+        return found.name, found
+
     datasets = good_entries(
         stated.pop("datasets", ()), DatasetConfig, "datasets", dataset, rejected
     )
     tests = good_entries(stated.pop("tests", ()), TestSetConfig, "tests", test, rejected)
     facility = stated.get("facility")
     if not isinstance(facility, dict):
-        return _Lists(datasets, tests, {})
+        return _Lists(datasets, tests, {}, {})
     stated["facility"] = facility = dict(facility)
     where = "facility.upstreams"
     upstreams = good_entries(
         facility.pop("upstreams", ()), UpstreamConfig, where, upstream, rejected
     )
-    return _Lists(datasets, tests, upstreams)
+    models = good_entries(
+        facility.pop("models", ()), ModelConfig, "facility.models", model, rejected
+    )
+    return _Lists(datasets, tests, upstreams, models)
+
+
+def _found(folder: Path, entry: ModelConfig) -> ModelConfig:
+    """The entry with a name, and with its path from `folder`."""
+    if bool(entry.gguf) == bool(entry.folder):
+        raise InvalidInput(
+            "a model is a file or a folder", field="gguf", fix="state one of gguf and folder"
+        )
+    # Not where links lead to: files of one model lie beside each other, under names of their own.
+    path = Path(os.path.abspath(folder / (entry.gguf or entry.folder)))
+    usual = path.stem if entry.gguf else path.name
+    name = checked_name(entry.name or usual.lower(), "name")
+    field = "gguf" if entry.gguf else "folder"
+    return msgspec.structs.replace(entry, **{field: str(path), "name": name})
 
 
 def _located(folder: Path, entry: Entry) -> Entry:

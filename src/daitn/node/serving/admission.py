@@ -25,7 +25,7 @@ class AdmissionQueue:
     """Slots with a bounded first-come, first-served queue, and smoothed load figures."""
 
     def __init__(self, slots: int, queue: int) -> None:
-        self._slots = slots
+        self.slots = slots
         self._queue = queue
         self._waiters: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
@@ -45,7 +45,7 @@ class AdmissionQueue:
 
     async def acquire(self) -> None:
         """Take a slot, or wait for one. Raises `ApiError` (429) if the queue is full."""
-        if self.in_flight < self._slots and not self._waiters:
+        if self.in_flight < self.slots and not self._waiters:
             self.in_flight += 1
             self.idle.clear()
             return
@@ -118,7 +118,7 @@ class AdmissionQueue:
 
     def _full(self) -> ApiError:
         each_s = _DEFAULT_ANSWER_S if self._answer_s is None else self._answer_s
-        wait_s = each_s * (len(self._waiters) + 1) / self._slots
+        wait_s = each_s * (len(self._waiters) + 1) / self.slots
         return ApiError(
             429,
             "facility_full",

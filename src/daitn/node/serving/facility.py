@@ -11,16 +11,21 @@ from pathlib import Path
 
 import msgspec
 
+from daitn.files.atomic import make_folder
 from daitn.identity.grants import GrantBook, sign_statement
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
+from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
+from daitn.learning.memory import Loading
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle
+from daitn.node.serving.local.model import LocalModel
 from daitn.node.serving.responses import KeptResponses
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
@@ -92,8 +97,22 @@ class Facility:
             )
             for upstream in config.facility.upstreams
         }
+        make_folder(config.scratch)
+        loading = Loading()
+        self._host = AnsweringHost(
+            threads=config.threads,
+            stall_s=config.stall_s,
+            sandbox=Sandbox(limits=config.sandbox.limits, folder=str(config.scratch)),
+            loading=loading,
+        )
+        self._models = {
+            model.name: LocalModel(model, config, self._host, consultant, loading, changed)
+            for model in config.facility.models
+        }
+        self._offered: dict[str, Backend] = {**self._upstreams, **self._models}
+        """What the facility offers by itself, by name."""
         self._lifecycle = ModelLifecycle(
-            config, consultant, store, transport, changed, grants, released
+            config, consultant, store, transport, self._host, changed, grants, released
         )
         receiver = None
         self._sealing: Signed | None = None
@@ -119,7 +138,7 @@ class Facility:
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}
-        """Bare names of upstream servers, as the control centre gave them."""
+        """Bare names of what it offers by itself, as the control centre gave them."""
         self._refused: set[str] = set()
         """Names whose refusal was logged."""
         self._server = HttpServer(
@@ -139,10 +158,12 @@ class Facility:
         """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()
         await asyncio.gather(*(upstream.start() for upstream in self._upstreams.values()))
+        for model in self._models.values():
+            model.start()
         await self._lifecycle.start()
         self._tasks.repeat(self._report, "serving")
         self._tasks.repeat(self._responses.expire, "kept responses")
-        if self._grants is not None and self._upstreams:
+        if self._grants is not None and self._offered:
             await self._ask_names(self._grants)
             self._tasks.repeat(partial(self._keep_names, self._grants), "names")
 
@@ -157,6 +178,8 @@ class Facility:
         await self._tasks.close()
         await self._server.close()
         await self._lifecycle.close()
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+        await self._host.close()
         for upstream in self._upstreams.values():
             await upstream.close()
 
@@ -181,9 +204,9 @@ class Facility:
         )
 
     def _deployments(self) -> Iterator[DeploymentDescriptor]:
-        for name, upstream in self._upstreams.items():
+        for name, backend in self._offered.items():
             granted = self._names.get(name)
-            yield msgspec.structs.replace(upstream.descriptor, name_grant=granted)
+            yield msgspec.structs.replace(backend.descriptor, name_grant=granted)
         yield from self._lifecycle.descriptors()
 
     def _published(self, deployment: DeploymentDescriptor) -> DeploymentDescriptor:
@@ -209,7 +232,7 @@ class Facility:
         return b""
 
     async def _keep_names(self, grants: GrantBook) -> None:
-        lacking = self._upstreams.keys() - self._names.keys()
+        lacking = self._offered.keys() - self._names.keys()
         if lacking <= self._refused:
             await asyncio.sleep(NAME_REFUSED_S if lacking else NAME_RENEWAL_S)
         else:
@@ -217,8 +240,8 @@ class Facility:
         await self._ask_names(grants)
 
     async def _ask_names(self, grants: GrantBook) -> None:
-        """Ask the control centre for bare names of upstream servers; `owner/name` needs none."""
-        for name in self._upstreams:
+        """Ask the control centre for bare names of what is its own; `owner/name` needs none."""
+        for name in self._offered:
             try:
                 question = encode(NameQuestion(name=name))
                 key = keys.center_do("name")
@@ -238,10 +261,10 @@ class Facility:
                 self._refused.add(name)
 
     def _full_name(self, name: str) -> str:
-        return full_name(self._upstreams[name].descriptor.owner, name)
+        return full_name(self._offered[name].descriptor.owner, name)
 
     def _backends(self) -> dict[str, Backend]:
-        return {**self._upstreams, **self._lifecycle.backends()}
+        return {**self._offered, **self._lifecycle.backends()}
 
     def _reading(self) -> Serving:
         return Serving(

@@ -14,16 +14,14 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from daitn.files.atomic import make_folder
 from daitn.files.items import ItemStore
 from daitn.identity.grants import GrantBook
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.answering.protocol import Facts, Message, Question
+from daitn.learning.answering.protocol import Facts
 from daitn.learning.consultant import Consultant
-from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.admission import AdmissionQueue
-from daitn.node.serving.backends.embedded import EmbeddedBackend
+from daitn.node.serving.backends.embedded import EmbeddedBackend, engine_of, warm_up
 from daitn.objects.access import allows
 from daitn.objects.deployments import (
     ANY_CONTEXT,
@@ -72,6 +70,20 @@ class _Deployment:
     admission: AdmissionQueue
     state: DeploymentState = DeploymentState.LOADING
     backend: EmbeddedBackend | None = None
+    loaded: DeployModel | None = None
+    """What `backend` was loaded for."""
+
+    @property
+    def answers_as_desired(self) -> bool:
+        """Whether the model that is desired would give the same answers."""
+        if self.backend is None or self.loaded is None:
+            return False
+        mine, other = self.loaded, self.desired
+        return (mine.model.manifest, mine.recipe, mine.config) == (
+            other.model.manifest,
+            other.recipe,
+            other.config,
+        )
 
 
 class ModelLifecycle:
@@ -86,11 +98,13 @@ class ModelLifecycle:
         consultant: Consultant,
         store: BlobStore,
         transport: ModelTransport,
+        host: AnsweringHost,
         changed: Callable[[], None],
         grants: GrantBook | None = None,
         released: Release | None = None,
     ) -> None:
-        """`grants` checks what models' owners signed; none in a network without a roster."""
+        """`host` runs the models, and is somebody else's to close. `grants` checks what models'
+        owners signed; none in a network without a roster."""
         self._grants = grants
         assert config.facility is not None
         self._config = config
@@ -101,12 +115,7 @@ class ModelLifecycle:
         self._released = released
         self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
         self._folder = Path(config.state) / "serving"
-        make_folder(config.scratch)
-        self._host = AnsweringHost(
-            threads=config.threads,
-            stall_s=config.stall_s,
-            sandbox=Sandbox(limits=config.sandbox.limits, folder=str(config.scratch)),
-        )
+        self._host = host
         self._deployments: dict[str, _Deployment] = {}
         self._tasks = Tasks()
         """One per deployment, and one per replaced model that is still draining."""
@@ -137,7 +146,6 @@ class ModelLifecycle:
 
     async def close(self) -> None:
         await self._tasks.close()
-        await self._host.close()
 
     def backends(self) -> dict[str, EmbeddedBackend]:
         """The loaded models, by deployment name."""
@@ -234,10 +242,10 @@ class ModelLifecycle:
                 field="policy.release_to",
                 fix=f"host it in {', '.join(desired.policy.release_to) or 'no jurisdiction'}",
             )
-        upstreams = {upstream.name for upstream in self._facility.upstreams}
-        if desired.name in upstreams:
+        offered = self._facility.offered
+        if desired.name in offered:
             raise InvalidInput(
-                f"{desired.name} is an upstream server of {self._config.site}",
+                f"{desired.name} is an upstream server or a model of {self._config.site}'s own",
                 field="name",
                 fix="rename it",
             )
@@ -248,7 +256,7 @@ class ModelLifecycle:
                 field="name",
                 fix="retire that one first, or use another name",
             )
-        if existing is None and len(upstreams) + len(self._deployments) >= MOST_DEPLOYMENTS:
+        if existing is None and len(offered) + len(self._deployments) >= MOST_DEPLOYMENTS:
             raise StorageFull(
                 f"{self._config.site} has {MOST_DEPLOYMENTS} deployments", fix="retire one first"
             )
@@ -273,10 +281,11 @@ class ModelLifecycle:
     async def _bring_up(self, deployment: _Deployment) -> None:
         """Fetch, load and try the model, until it works."""
         desired, previous = deployment.desired, deployment.backend
-        if previous is not None and previous.matches(desired):
+        if previous is not None and deployment.answers_as_desired:
             previous.descriptor = self._descriptor(desired, DeploymentState.READY, previous.facts)
         else:
             deployment.backend = await self._load_until_ready(deployment)
+            deployment.loaded = desired
             log.info("deployment %s is ready", desired.name)
             if previous is not None:
                 self._tasks.spawn(self._unload(previous), f"drain {desired.name}")
@@ -325,23 +334,13 @@ class ModelLifecycle:
                 slots=self._facility.slots,
             )
             log.info("%s is loaded%s", desired.name, facts.runs_on and f": {facts.runs_on}")
-            await self._warm_up(name)
+            await warm_up(self._host, name)
         except BaseException:
             await self._host.unload(name)
             shutil.rmtree(folder, ignore_errors=True)
             raise
         descriptor = self._descriptor(desired, DeploymentState.READY, facts)
-        return EmbeddedBackend(desired, descriptor, name, self._host, admission, facts)
-
-    async def _warm_up(self, name: str) -> None:
-        """Ask a first question, so that no query owner pays for lazy set-up."""
-        question = Question(
-            messages=(Message("user", "Are you there?"),), max_tokens=1, temperature=0.0, seed=0
-        )
-        with contextlib.suppress(InvalidInput):  # The recipe may need another form of question.
-            answer = await self._host.ask(name, question)
-            async for _ in answer.pieces:
-                pass
+        return EmbeddedBackend(descriptor, name, self._host, admission, facts)
 
     async def _drain(self, name: str, deployment: _Deployment) -> None:
         with contextlib.suppress(TimeoutError):
@@ -379,6 +378,7 @@ class ModelLifecycle:
             config=config_digest(desired.config),
             size_bytes=desired.model.size_bytes,
             context_tokens=ANY_CONTEXT if facts.reads_in_parts else facts.context_tokens,
+            engine=engine_of(facts),
             slots=self._facility.slots,
             queue=self._facility.queue,
             price_usd_per_1k_in=desired.price_usd_per_1k_in,

@@ -126,14 +126,15 @@ class ServingServer:
         if api not in backend.descriptor.apis:
             raise unsupported(f"{query.model} does not answer {api}", "model")
         queued_s = time.perf_counter()
-        await backend.admission.acquire()
+        admission = backend.admission
+        await admission.acquire()
         try:
             waited_s = time.perf_counter() - queued_s
             # Another version of the model may have replaced it meanwhile.
             current = self._backends().get(query.model, backend)
             return await current.answer(request, query, waited_s)
         finally:
-            backend.admission.release()
+            admission.release()
 
     def _checked_owner(self, request: Request) -> str:
         headers, now_s = request.headers, clock.wall_s()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator
@@ -19,8 +20,7 @@ from daitn.node.serving.backends.stop_sequences import stop_before
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor
 from daitn.objects.errors import ContextExceeded, DaitnError, InvalidInput, QuestionFailed
-from daitn.objects.messages import DeployModel
-from daitn.objects.text import without_folders
+from daitn.objects.text import escaped, without_folders
 from daitn.objects.tokens import expected_tokens
 from daitn.openai.encoding import (
     completion,
@@ -34,10 +34,11 @@ from daitn.openai.honoured import check_honoured
 from daitn.openai.http import DONE, JSON
 from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, read_generation
 
-__all__ = ["EmbeddedBackend"]
+__all__ = ["EmbeddedBackend", "engine_of", "warm_up"]
 
 _MAX_TEXTS = 2048
 """Texts per request for embeddings, as at OpenAI."""
+_MOST_ENGINE_CHARS = 200
 
 
 class EmbeddedBackend:
@@ -45,17 +46,15 @@ class EmbeddedBackend:
 
     def __init__(
         self,
-        desired: DeployModel,
         descriptor: DeploymentDescriptor,
         loaded_name: str,
         host: AnsweringHost,
         admission: AdmissionQueue,
         facts: Facts,
     ) -> None:
-        """`desired`: the deployment that it serves. `loaded_name`: the name of the weights in
-        `host`, and `facts` what they say of themselves."""
+        """`loaded_name`: the name of the weights in `host`, and `facts` what they say of
+        themselves."""
         self.facts = facts
-        self._desired = desired
         self.descriptor = descriptor
         self.loaded_name = loaded_name
         self.admission = admission
@@ -64,15 +63,6 @@ class EmbeddedBackend:
         self.finished = asyncio.Event()
         """Set while no query of this version is running."""
         self.finished.set()
-
-    def matches(self, desired: DeployModel) -> bool:
-        """Whether the model of `desired` would give the same answers."""
-        mine = self._desired
-        return (mine.model.manifest, mine.recipe, mine.config) == (
-            desired.model.manifest,
-            desired.recipe,
-            desired.config,
-        )
 
     async def answer(self, request: Request, query: ServingRequest, waited_s: float) -> Reply:
         """See `Backend.answer`."""
@@ -146,6 +136,22 @@ class EmbeddedBackend:
             await pieces.aclose()  # type: ignore[attr-defined]
         self.admission.record_answer(first_s, time.perf_counter() - began_s, answer.tokens)
         return reply
+
+
+async def warm_up(host: AnsweringHost, name: str) -> None:
+    """Ask a first question, so that no query owner pays for lazy set-up."""
+    question = Question(
+        messages=(Message("user", "Are you there?"),), max_tokens=1, temperature=0.0, seed=0
+    )
+    with contextlib.suppress(InvalidInput):  # The recipe may need another form of question.
+        answer = await host.ask(name, question)
+        async for _ in answer.pieces:
+            pass
+
+
+def engine_of(facts: Facts) -> str:
+    """What a descriptor says of what runs a model."""
+    return " ".join(escaped(facts.runs_on).split())[:_MOST_ENGINE_CHARS]
 
 
 class _Answer:

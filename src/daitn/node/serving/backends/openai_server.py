@@ -54,7 +54,7 @@ from daitn.tools import clock
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 
-__all__ = ["OpenAiBackend"]
+__all__ = ["OpenAiBackend", "described"]
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,12 @@ class OpenAiBackend:
         changed: Callable[[], None],
         max_answer_bytes: int,
         tls: str = "",
+        key: str = "",
+        admission: AdmissionQueue | None = None,
     ) -> None:
-        """`max_answer_bytes`: of an answer, whole or streamed. `tls`: see `HttpClient`."""
+        """`max_answer_bytes`: of an answer, whole or streamed. `tls`: see `HttpClient`. `key`: the
+        server's, where its entry names no variable that holds it. `admission`: of a deployment
+        that this server answers for now."""
         self._config = config
         self._owner = owner
         self._changed = changed
@@ -122,27 +126,12 @@ class OpenAiBackend:
         self._held_until_s = 0.0
         """Until when no probe makes it ready (monotonic)."""
         self._probe_now = asyncio.Event()
-        self.admission = AdmissionQueue(config.slots, config.queue)
+        self._key = key
+        self.admission = admission or AdmissionQueue(config.slots, config.queue)
 
     @property
     def descriptor(self) -> DeploymentDescriptor:
-        config = self._config
-        return DeploymentDescriptor(
-            name=config.name,
-            owner=self._owner,
-            runtime=Runtime.OPENAI,
-            apis=self._apis,
-            state=self._state,
-            context_tokens=_first(config.context_tokens, self._facts.context_tokens, 4096),
-            abilities=_abilities(config, self._facts, self._apis),
-            tokens_per_character=self._facts.rates or (),
-            slots=config.slots,
-            queue=config.queue,
-            price_usd_per_1k_in=config.price_usd_per_1k_in,
-            price_usd_per_1k_out=config.price_usd_per_1k_out,
-            claimed=config.claimed,
-            policy=config.policy,
-        )
+        return described(self._config, self._owner, self._facts, self._state)
 
     async def start(self) -> None:
         """Probe the server now, and from then on regularly."""
@@ -296,18 +285,13 @@ class OpenAiBackend:
         self._probe_now.set()
 
     @property
-    def _apis(self) -> tuple[Api, ...]:
-        # A model that ranks does nothing else.
-        return _first(self._config.apis, (Api.RERANK,) if self._facts.ranks else None, (Api.CHAT,))
-
-    @property
     def _model(self) -> str:
         return self._config.model or self._config.name
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": JSON}
-        key = os.environ.get(self._config.key_env, "") if self._config.key_env else ""
-        if key:
+        variable = self._config.key_env
+        if key := os.environ.get(variable, "") if variable else self._key:
             headers["authorization"] = f"Bearer {key}"
         return headers
 
@@ -373,6 +357,34 @@ class OpenAiBackend:
                 return await _read_small(answer)
         except (_UpstreamFailed, TimeoutError):
             return None
+
+
+def described(
+    config: UpstreamConfig, owner: OwnerId, facts: ServerFacts, state: DeploymentState
+) -> DeploymentDescriptor:
+    """A deployment as its entry in the file and its server have it."""
+    apis = _apis(config, facts)
+    return DeploymentDescriptor(
+        name=config.name,
+        owner=owner,
+        runtime=Runtime.OPENAI,
+        apis=apis,
+        state=state,
+        context_tokens=_first(config.context_tokens, facts.context_tokens, 4096),
+        abilities=_abilities(config, facts, apis),
+        tokens_per_character=facts.rates or (),
+        slots=config.slots,
+        queue=config.queue,
+        price_usd_per_1k_in=config.price_usd_per_1k_in,
+        price_usd_per_1k_out=config.price_usd_per_1k_out,
+        claimed=config.claimed,
+        policy=config.policy,
+    )
+
+
+def _apis(config: UpstreamConfig, facts: ServerFacts) -> tuple[Api, ...]:
+    # A model that ranks does nothing else.
+    return _first(config.apis, (Api.RERANK,) if facts.ranks else None, (Api.CHAT,))
 
 
 def _abilities(config: UpstreamConfig, facts: ServerFacts, apis: tuple[Api, ...]) -> Abilities:

@@ -1,0 +1,30 @@
+"""GPUs of NVIDIA's in this machine, as its own program tells: the node imports no engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+__all__ = ["free_bytes"]
+
+_ASKED = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+_WITHIN_S = 20.0
+"""The first answer after a start takes seconds, while the driver wakes up."""
+_UNIT = 1 << 20
+
+
+def free_bytes() -> tuple[int, ...]:
+    """The memory that is free on each that programs here may use. It waits for the answer."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None and chosen.strip() in ("", "-1"):
+        return ()
+    try:
+        told = subprocess.run(
+            _ASKED, capture_output=True, text=True, check=True, timeout=_WITHIN_S
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    free = [int(line) * _UNIT for line in told.split() if line.isdecimal()]
+    if chosen is None or not all(each.isdecimal() for each in chosen.split(",")):
+        return tuple(free)
+    return tuple(free[int(each)] for each in chosen.split(",") if int(each) < len(free))

@@ -1,0 +1,336 @@
+"""What runs a model of the facility's own: chosen by what it is, and by what is there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from daitn.learning import gpus, memory
+from daitn.learning.sandbox.limits import has_gpu
+from daitn.node.config import Engine, ModelConfig
+from daitn.node.serving.local.gguf import GgufFacts, read_gguf
+from daitn.objects.deployments import Api
+from daitn.objects.errors import InvalidInput, NotFound, StorageFull
+
+__all__ = ["FIX_FOR_ROOM", "KEY_VARIABLES", "Plan", "chosen", "field_of"]
+
+KEY_VARIABLES = ("LLAMA_API_KEY", "VLLM_API_KEY")
+"""In which servers find the key that they are to ask for: arguments are everybody's to see."""
+_OF_FILES = (Engine.XLLAMACPP, Engine.LLAMA_SERVER)
+_SLOTS, _VLLM_SLOTS = 4, 64
+_PROCESS_BYTES = 300 << 20
+"""Of a server beside its model: 130 MB of llama.cpp's with a tiny one, and what a step computes."""
+_VLLM_PROCESSES_BYTES = 2 << 30
+"""Main memory of vLLM, which has its model in that of a GPU."""
+_USUAL_CONTEXT, _LEAST_CONTEXT = 4096, 512
+"""Of a file that states none; and with less room than for a short conversation a model is not worth
+loading."""
+_CACHE_SHARE = 0.5
+"""Of the memory that is left beside the weights, where nobody states the context."""
+FIX_FOR_ROOM = (
+    "use a smaller or more quantised model, state a smaller `context_tokens` or fewer `slots`, or "
+    "end what else takes memory"
+)
+
+
+class Plan(NamedTuple):
+    """How a model is run."""
+
+    engine: Engine
+    described: str
+    """The engine and its version."""
+    why: str
+    apis: tuple[Api, ...]
+    slots: int
+    size_bytes: int
+    """Of its weights in their files."""
+    memory_bytes: int
+    """Main memory that it will take."""
+    command: Callable[[int], tuple[str, ...]]
+    """The server's arguments, to listen at a port of this machine alone. Not for `transformers`,
+    which is no server."""
+
+
+def field_of(config: ModelConfig, name: str) -> str:
+    """A field of the model's entry in the node file."""
+    return f"facility.models[{config.name}].{name}"
+
+
+def chosen(config: ModelConfig, threads: int) -> Plan:
+    """How to run a model here and now. It reads files, and asks programs.
+
+    Raises `NotFound`, `InvalidInput`, `Corrupt` and `StorageFull`, which name the field and say
+    what to do.
+    """
+    if config.gguf:
+        return _of_file(config, threads)
+    return _of_folder(config)
+
+
+def _of_file(config: ModelConfig, threads: int) -> Plan:
+    field = field_of(config, "gguf")
+    if config.backend not in (None, *_OF_FILES):
+        raise _unfit(config, "a file", _OF_FILES)
+    facts = read_gguf(Path(config.gguf), field)
+    free = gpus.free_bytes()
+    engine, why = _llama_cpp(config, bool(free) or has_gpu())
+    apis = config.apis or ((Api.EMBEDDINGS,) if facts.embeds else (Api.CHAT, Api.COMPLETIONS))
+    slots = config.slots or _SLOTS
+    # What a GPU takes is not main memory's to hold. xllamacpp's usual build knows no GPU.
+    on_gpu = sum(free) if engine is Engine.LLAMA_SERVER else 0
+    context = _context(config, facts, slots, on_gpu)
+    needed = facts.size_bytes + context * slots * facts.per_token_bytes
+    settings: dict[str, object] = {
+        "model": config.gguf,
+        "name": config.name,
+        "context": context * slots,
+        "slots": slots,
+        "threads": threads,
+        "embeddings": Api.EMBEDDINGS in apis,
+        "pools": facts.embeds,
+    }
+    return Plan(
+        engine=engine,
+        described=_described(engine),
+        why=why,
+        apis=apis,
+        slots=slots,
+        size_bytes=facts.size_bytes,
+        memory_bytes=max(0, needed - on_gpu) + _PROCESS_BYTES,
+        command=lambda port: _llama_cpp_command(config, engine, settings, port),
+    )
+
+
+def _llama_cpp(config: ModelConfig, on_gpu: bool) -> tuple[Engine, str]:
+    there = {
+        Engine.XLLAMACPP: importlib.util.find_spec("xllamacpp") is not None,
+        Engine.LLAMA_SERVER: _program("llama-server") is not None,
+    }
+    if config.backend is not None:
+        engine, why = config.backend, "its entry says so"
+    elif there[Engine.LLAMA_SERVER] and (on_gpu or config.options):
+        reason = "there is a GPU" if on_gpu else "its entry has options"
+        engine, why = Engine.LLAMA_SERVER, f"it is on PATH, and {reason}"
+    elif there[Engine.LLAMA_SERVER] and not there[Engine.XLLAMACPP]:
+        engine, why = Engine.LLAMA_SERVER, "it is on PATH, and xllamacpp is not installed"
+    else:
+        engine, why = Engine.XLLAMACPP, "the model is a file of llama.cpp"
+    if not there[engine]:
+        is_package = engine is Engine.XLLAMACPP
+        raise NotFound(
+            "xllamacpp is not installed" if is_package else "there is no llama-server on PATH",
+            field=field_of(config, "backend"),
+            fix="`pip install 'daitn[gguf]'` in the node's Python, or put llama.cpp's "
+            "`llama-server` on its PATH",
+        )
+    if config.options and engine is Engine.XLLAMACPP:
+        raise InvalidInput(
+            "xllamacpp takes no arguments",
+            field=field_of(config, "options"),
+            fix="put `llama-server` on the node's PATH, and state `backend: llama-server`",
+        )
+    return engine, why
+
+
+def _context(config: ModelConfig, facts: GgufFacts, slots: int, on_gpu: int) -> int:
+    """Of each answer: as stated, else as the model was trained, as far as there is memory.
+
+    Raises `StorageFull` where there is none.
+    """
+    trained = facts.context_tokens or _USUAL_CONTEXT
+    if config.context_tokens is not None:
+        return config.context_tokens
+    if not facts.per_token_bytes:
+        return min(trained, _USUAL_CONTEXT)
+    left = memory.free_bytes() + on_gpu - facts.size_bytes - _PROCESS_BYTES
+    room = int(_CACHE_SHARE * max(0, left) / (facts.per_token_bytes * slots))
+    if room < min(trained, _LEAST_CONTEXT):
+        raise StorageFull(
+            f"{config.name} has {facts.size_bytes} bytes of weights, and {max(0, left)} bytes "
+            f"would be left for {slots} answers",
+            field=field_of(config, "gguf"),
+            fix=FIX_FOR_ROOM,
+        )
+    return min(trained, room)
+
+
+def _llama_cpp_command(
+    config: ModelConfig, engine: Engine, settings: Mapping[str, object], port: int
+) -> tuple[str, ...]:
+    if engine is Engine.XLLAMACPP:
+        stated = json.dumps({**settings, "port": port})
+        return (sys.executable, "-P", "-m", "daitn.node.serving.local.llama_cpp", stated)
+    program = _program("llama-server")
+    assert program is not None
+    flags = {
+        "--model": settings["model"],
+        "--alias": settings["name"],
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--ctx-size": settings["context"],
+        "--parallel": settings["slots"],
+        "--threads": settings["threads"],
+    }
+    if settings["embeddings"] and not settings["pools"]:
+        flags["--pooling"] = "mean"
+    words = tuple(str(word) for pair in flags.items() for word in pair)
+    also = ("--embeddings",) if settings["embeddings"] else ()
+    return (program, *words, "--jinja", *also, *config.options)
+
+
+def _of_folder(config: ModelConfig) -> Plan:
+    folder, field = Path(config.folder), field_of(config, "folder")
+    if config.backend in _OF_FILES:
+        raise _unfit(config, "a folder", (Engine.VLLM, Engine.TRANSFORMERS))
+    if not (folder / "config.json").is_file():
+        raise NotFound(
+            f"there is no {folder / 'config.json'}",
+            field=field,
+            fix="name a folder that holds config.json, tokenizer.json and *.safetensors; for a "
+            "file of llama.cpp state `gguf`",
+        )
+    size_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if not size_bytes:
+        raise NotFound(
+            f"{folder} holds no *.safetensors",
+            field=field,
+            fix="save the model with `save_pretrained`; for a file of llama.cpp state `gguf`",
+        )
+    free = gpus.free_bytes()
+    program = _vllm()
+    if config.backend is None:
+        use_vllm = bool(program and free)
+        why = (
+            "it is installed, and there is a GPU"
+            if use_vllm
+            else "vLLM is not installed"
+            if free
+            else "there is no GPU of NVIDIA's"
+        )
+    else:
+        use_vllm, why = config.backend is Engine.VLLM, "its entry says so"
+    if not use_vllm:
+        return _embedded(config, size_bytes, why)
+    if not program:
+        raise NotFound(
+            "vLLM is neither on PATH nor installed",
+            field=field_of(config, "backend"),
+            fix="`pip install vllm` in the node's Python or in one whose programs are on its "
+            "PATH, or leave `backend` out",
+        )
+    if free and size_bytes > sum(free):
+        raise StorageFull(
+            f"{config.name} has {size_bytes} bytes of weights, and the GPUs have {sum(free)} free",
+            field=field,
+            fix=FIX_FOR_ROOM,
+        )
+    slots = config.slots or _VLLM_SLOTS
+
+    def command(port: int) -> tuple[str, ...]:
+        context = config.context_tokens
+        length = () if context is None else ("--max-model-len", str(context))
+        return (
+            *(*program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)),
+            *("--served-model-name", config.name, "--max-num-seqs", str(slots), *length),
+            *config.options,
+        )
+
+    return Plan(
+        engine=Engine.VLLM,
+        described=_described(Engine.VLLM),
+        why=why,
+        apis=config.apis or _apis(folder),
+        slots=slots,
+        size_bytes=size_bytes,
+        memory_bytes=_VLLM_PROCESSES_BYTES if free else size_bytes + _VLLM_PROCESSES_BYTES,
+        command=command,
+    )
+
+
+def _embedded(config: ModelConfig, size_bytes: int, why: str) -> Plan:
+    if config.options:
+        raise InvalidInput(
+            "transformers takes no arguments",
+            field=field_of(config, "options"),
+            fix="leave it out, or state `backend: vllm`",
+        )
+    return Plan(
+        engine=Engine.TRANSFORMERS,
+        described=_described(Engine.TRANSFORMERS),
+        why=why,
+        apis=config.apis or (),
+        slots=config.slots or _SLOTS,
+        size_bytes=size_bytes,
+        memory_bytes=size_bytes + _PROCESS_BYTES,
+        command=lambda port: (),
+    )
+
+
+class _Description(msgspec.Struct, frozen=True):
+    architectures: list[str] = []
+
+
+class _Tokenizing(msgspec.Struct, frozen=True):
+    chat_template: object = None
+
+
+def _apis(folder: Path) -> tuple[Api, ...]:
+    """What vLLM answers with a model: it embeds with one that has no head to speak with."""
+    try:
+        described = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Description)
+    except (OSError, msgspec.DecodeError):
+        described = _Description()
+    speaks = [name for name in described.architectures if "ForCausal" in name or "ForCond" in name]
+    if described.architectures and not speaks:
+        return (Api.EMBEDDINGS,)
+    return (Api.CHAT, Api.COMPLETIONS) if _has_template(folder) else (Api.COMPLETIONS,)
+
+
+def _has_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    try:
+        stated = (folder / "tokenizer_config.json").read_bytes()
+        return msgspec.json.decode(stated, type=_Tokenizing).chat_template is not None
+    except (OSError, msgspec.DecodeError):
+        return False
+
+
+def _vllm() -> tuple[str, ...]:
+    """The program, as far as it is there; empty if it is not."""
+    if (program := _program("vllm")) is not None:
+        return (program,)
+    if importlib.util.find_spec("vllm") is not None:
+        return (sys.executable, "-P", "-m", "vllm.entrypoints.cli.main")
+    return ()
+
+
+def _program(name: str) -> str | None:
+    """One on PATH, or beside the node's Python."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def _described(engine: Engine) -> str:
+    package = None if engine is Engine.LLAMA_SERVER else engine.value
+    try:
+        version = importlib.metadata.version(package) if package else ""
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    named = f"{engine} {version}".strip()
+    return f"llama.cpp ({named})" if engine in _OF_FILES else named
+
+
+def _unfit(config: ModelConfig, what: str, fitting: tuple[Engine, ...]) -> InvalidInput:
+    return InvalidInput(
+        f"{config.backend} does not run {what}",
+        field=field_of(config, "backend"),
+        fix=f"leave it out, or state {' or '.join(fitting)}",
+    )
