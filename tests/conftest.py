@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -34,3 +35,9 @@ def _rank(item: pytest.Item) -> int:
     names = ("slow", "processes")
     found = (rank for rank, name in enumerate(names) if item.get_closest_marker(name))
     return next(found, len(names))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as processors: tests wait for other processes, and for time to pass."""
+    return max(1, (psutil.cpu_count() or 1) * 3 // 2)

@@ -254,6 +254,10 @@ def _run(script_: str, folder: Path, environment: dict[str, str]) -> int:
         )
     try:
         return reader.wait(READ_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        logs = [folder / "reader.log", *sorted(folder.glob("log-*.log"))]
+        told = "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs)
+        pytest.fail(f"the last command has not ended:\n{told}")
     finally:
         _end_group(reader)
 

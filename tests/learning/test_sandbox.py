@@ -278,6 +278,19 @@ async def test_who_answers_reads_models_only(installed: None, tmp_path: Path) ->
         ):
             assert "PermissionError" in await attempt(do, at)
         assert "UPSTREAM_KEY" not in await attempt("environ")
+        # A part that is kept elsewhere can be read where it is linked, and nothing beside it.
+        (tmp_path / "models" / "base").symlink_to(tmp_path / "data" / "file")
+        (tmp_path / "data" / "other").write_text("somebody else's")
+        for base in (tmp_path / "models" / "base", tmp_path / "data" / "file"):
+            assert await attempt("read", base) == "b'data'"
+        for do, at in (
+            ("write", tmp_path / "models" / "base"),
+            ("remove", tmp_path / "models" / "base"),
+            ("read", tmp_path / "data" / "other"),
+            ("list", tmp_path / "data"),
+            ("symlink", tmp_path / "models" / "more"),
+        ):
+            assert "PermissionError" in await attempt(do, at)
     finally:
         await host.close()
 

@@ -16,18 +16,10 @@ from daitn.learning.recipe import Footprint
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission
 from daitn.node.audit import AuditLog
-from daitn.node.config import DatasetConfig, NodeConfig, PolicyConfig
 from daitn.node.training.bounds import Capacity, within
 from daitn.node.training.executor import Executor
-from daitn.objects.descriptors import (
-    ComputeDescriptor,
-    DataPolicy,
-    DatasetDescriptor,
-    NodeDescriptor,
-    Role,
-)
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, WorkFailed
-from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.messages import ChunkRequest, RecipeQuestion, VisitWork, Work, WorkProgress
 from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef, Part
 from daitn.objects.wire import canonical, decode, encode
@@ -35,8 +27,9 @@ from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.transport import ChunkTransport
+from tests.scenes.clinic_site import SITE, clinic_config, clinic_descriptor
 
-SITE, HOLDER = SiteId("clinic"), SiteId("holder")
+HOLDER = SiteId("holder")
 CONFIG: dict[str, object] = {"classes": ["a", "b"], "features": 2, "hidden": [4]}
 MODEL = ModelRef(manifest=Digest("a" * 64), size_bytes=1000, holders=(HOLDER,))
 
@@ -46,28 +39,8 @@ class Clinic:
 
     def __init__(self, folder: Path, consultant: Consultant) -> None:
         network = MemoryNetwork()
-        data = folder / "data.csv"
-        data.write_text("x,y,label\n" + "".join(f"{n},{-n},{'ab'[n % 2]}\n" for n in range(20)))
-        policy = PolicyConfig(recipes=("*",), start_models=True)
-        config = NodeConfig(
-            site=SITE,
-            owner=OwnerId("clinic"),
-            jurisdiction="US",
-            roles=(Role.DATA, Role.COMPUTE),
-            state=str(folder / "state"),
-            center=("tcp/127.0.0.1:1",),
-            datasets=(
-                DatasetConfig(
-                    name="notes",
-                    path=str(data),
-                    data_schema="table/1",
-                    topics=("t",),
-                    label="label",
-                    policy=policy,
-                ),
-            ),
-        )
-        self.state = folder / "state"
+        config = clinic_config(folder, [f"{n},{-n},{'ab'[n % 2]}" for n in range(20)])
+        self.state = Path(config.state)
         self.store = DiskBlobStore(self.state / "models")
         self.held: dict[Digest, bytes] = {}
         self.asked: list[Digest] = []
@@ -85,7 +58,7 @@ class Clinic:
             Admission(audit, config.datasets),
             self._hear,
         )
-        self._executor.offer(described(policy.published))
+        self._executor.offer(clinic_descriptor(20))
 
     async def prefetch(self, model: ModelRef, of: RecipeQuestion) -> None:
         await self._executor.prefetch(model, of)
@@ -109,37 +82,6 @@ class Clinic:
         assert self.trainer._worker is None
         assert raised.value.fix
         return raised.value
-
-
-def described(policy: DataPolicy) -> NodeDescriptor:
-    return NodeDescriptor(
-        site=SITE,
-        owner=OwnerId("clinic"),
-        roles=(Role.DATA, Role.COMPUTE),
-        jurisdiction="US",
-        public_key="",
-        started_at_s=1.0,
-        version=1,
-        software="daitn",
-        datasets=(
-            DatasetDescriptor(
-                name="notes",
-                site=SITE,
-                data_schema="table/1",
-                modality="table",
-                topics=("t",),
-                samples=20,
-                labels={},
-                quality=1.0,
-                fresh_at_s=1.0,
-                jurisdiction="US",
-                policy=policy,
-            ),
-        ),
-        compute=ComputeDescriptor(
-            device="cpu", memory_bytes=2**30, speed_flops=1e9, recipes=("classifier",)
-        ),
-    )
 
 
 def visit(**changes: Any) -> VisitWork:

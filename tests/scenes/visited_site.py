@@ -21,26 +21,20 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission
 from daitn.node.audit import AuditLog
-from daitn.node.config import DatasetConfig, NodeConfig, PolicyConfig
 from daitn.node.training.begun import BegunVisits
 from daitn.node.training.executor import Executor
-from daitn.objects.descriptors import (
-    ComputeDescriptor,
-    DatasetDescriptor,
-    NodeDescriptor,
-    Role,
-)
-from daitn.objects.identifiers import JobId, OwnerId, SiteId, VisitId
+from daitn.objects.identifiers import JobId, VisitId
 from daitn.objects.lineage import Visit
 from daitn.objects.messages import VisitWork, WorkProgress
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.transport import ChunkTransport
+from tests.scenes.clinic_site import SITE, clinic_config, clinic_descriptor
 
 __all__ = ["EXAMPLES", "Told", "VisitedSite"]
 
-SITE = SiteId("clinic")
 EXAMPLES = 6000
+_ROWS = 400
 CONFIG: dict[str, object] = {
     "classes": ["a", "b"], "features": 2, "hidden": [64, 64], "batch": 8, "learning_rate": 1e-3
 }  # fmt: skip
@@ -58,30 +52,9 @@ class VisitedSite:
     """A data site with its real parts, in `folder`."""
 
     def __init__(self, folder: Path, kills: str = "nothing") -> None:
-        data = folder / "data.csv"
-        rows = (f"{n % 7},{-n % 5},{'ab'[n % 7 // 4]}\n" for n in range(400))
-        if not data.exists():
-            data.write_text("x,y,label\n" + "".join(rows))
-        policy = PolicyConfig(recipes=("*",), start_models=True)
-        dataset = DatasetConfig(
-            name="notes",
-            path=str(data),
-            data_schema="table/1",
-            topics=("t",),
-            label="label",
-            policy=policy,
-        )
-        state = folder / "state"
-        config = NodeConfig(
-            site=SITE,
-            owner=OwnerId("clinic"),
-            jurisdiction="US",
-            roles=(Role.DATA, Role.COMPUTE),
-            state=str(state),
-            center=("tcp/127.0.0.1:1",),
-            datasets=(dataset,),
-            save_every_s=0.02,
-        )
+        rows = [f"{n % 7},{-n % 5},{'ab'[n % 7 // 4]}" for n in range(_ROWS)]
+        config = clinic_config(folder, rows, save_every_s=0.02)
+        state = Path(config.state)
         self._kills = kills
         self.begun = BegunVisits(state / "visits")
         self.steps: list[tuple[int, float | None]] = []
@@ -100,7 +73,7 @@ class VisitedSite:
             self._hear,
             begun=self.begun,
         )
-        self.executor.offer(_described(policy))
+        self.executor.offer(clinic_descriptor(_ROWS))
 
     def _hear(self, progress: WorkProgress) -> None:
         if progress.phase != "training":
@@ -134,37 +107,6 @@ class VisitedSite:
         assert isinstance(fact, Visit)
         assert fact.examples == EXAMPLES
         return Told(fact.model_out, fact.loss, self.steps)
-
-
-def _described(policy: PolicyConfig) -> NodeDescriptor:
-    return NodeDescriptor(
-        site=SITE,
-        owner=OwnerId("clinic"),
-        roles=(Role.DATA, Role.COMPUTE),
-        jurisdiction="US",
-        public_key="",
-        started_at_s=1.0,
-        version=1,
-        software="daitn",
-        datasets=(
-            DatasetDescriptor(
-                name="notes",
-                site=SITE,
-                data_schema="table/1",
-                modality="table",
-                topics=("t",),
-                samples=400,
-                labels={},
-                quality=1.0,
-                fresh_at_s=1.0,
-                jurisdiction="US",
-                policy=policy.published,
-            ),
-        ),
-        compute=ComputeDescriptor(
-            device="cpu", memory_bytes=2**30, speed_flops=1e9, recipes=("classifier",)
-        ),
-    )
 
 
 if __name__ == "__main__":

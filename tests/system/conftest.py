@@ -93,7 +93,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     network.processes.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("network")
     network = started(folder, verifiers=("mpvu", "mpvu2"), save_every_s=0.2)

@@ -123,7 +123,7 @@ def test_a_node_file_that_is_wrong(
 
 
 def test_a_network_with_wrong_data_starts_and_says_what_it_does_without(tmp_path: Path) -> None:
-    path = write_network(tmp_path)
+    path = write_network(tmp_path, verifiers=())
     plain = yaml.safe_load(path.read_text())
     east, north, _ = (tmp_path / f"{name}.csv" for name in HOSPITALS)
     good, text = east.read_text(), north.read_text()
@@ -188,6 +188,9 @@ def test_names_are_text_and_checked(shared: Network, name: str) -> None:
 
 def test_a_network_dies_with_the_one_who_started_it(tmp_path: Path) -> None:
     network = write_network(tmp_path)
+    plain = yaml.safe_load(network.read_text())
+    del plain["nodes"][1:3]  # One that trains and one that measures are enough.
+    network.write_text(yaml.safe_dump(plain))
     parent = subprocess.Popen(
         [sys.executable, "-m", "daitn.cli.app", "up", "-c", str(network)],
         stdout=subprocess.PIPE,

@@ -74,9 +74,9 @@ def expected_s(network: Network, folder: Path, route: list[dict[str, Any]]) -> f
 
 def test_the_site_that_trains_goes_on_after_its_death(own: Network, tmp_path: Path) -> None:
     route = [
-        {"site": "west", "examples": 200},
+        {"site": "west", "examples": 100},
         {"site": "east", "examples": 800},
-        {"site": "north", "examples": 200},
+        {"site": "north", "examples": 100},
     ]
     submit(own, tmp_path, name="death", model=SLOW_MODEL, route=route, budget={})
     wait_for(own, "death", training("east"))
@@ -110,14 +110,16 @@ def test_another_site_goes_on_from_the_last_verified_model(own: Network, tmp_pat
     own.daitn("cancel", "another-1")
 
 
-@pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[Network]:
-    """A network whose sites give training up that does not get on for three seconds."""
-    path = write_network(tmp_path)
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A network whose sites give training up that does not get on for three seconds, and to which
+    nobody can connect."""
+    folder = tmp_path_factory.mktemp("impatient")
+    path = write_network(folder)
     plain = yaml.safe_load(path.read_text())
-    plain["defaults"]["stall_s"] = 3.0
+    plain["defaults"] |= {"stall_s": 3.0, "listen": []}
     path.write_text(yaml.safe_dump(plain))
-    network = running(tmp_path, path)
+    network = running(folder, path)
     yield network
     network.processes.stop()
 
@@ -125,13 +127,14 @@ def impatient(tmp_path: Path) -> Iterator[Network]:
 def test_training_that_hangs_is_noticed_told_and_tried_anew(
     impatient: Network, tmp_path: Path
 ) -> None:
-    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 1000}]
+    route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 800}]
     submit(impatient, tmp_path, name="hangs", model=SLOW_MODEL, route=route, budget={})
     wait_for(impatient, "hangs", training("east"))
     stop_worker(impatient.processes.pid("east")).wait(30.0)
     ended = wait_for(impatient, "hangs", lambda job: job["ended_at_s"] is not None)
     assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
-    told = {name: (tmp_path / "logs" / f"{name}.log").read_text() for name in ("east", "center")}
+    logs = impatient.folder / "logs"
+    told = {name: (logs / f"{name}.log").read_text() for name in ("east", "center")}
     assert "made no progress and used no processor" in told["east"]
     assert "east did not finish hangs-1" in told["center"]
 
@@ -147,25 +150,19 @@ def stop_worker(node: int) -> psutil.Process:
     return visit
 
 
-def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(tmp_path: Path) -> None:
-    path = write_network(tmp_path)
-    plain = yaml.safe_load(path.read_text())
-    plain["defaults"]["listen"] = []
-    path.write_text(yaml.safe_dump(plain))
-    network = running(tmp_path, path)
-    try:
-        route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 100}]
-        model = {"recipe": "classifier", "config": {"classes": ["benign", "malignant"]}}
-        submit(network, tmp_path, name="relayed", model=model, route=route, budget={})
-        ended = wait_for(network, "relayed", lambda job: job["ended_at_s"] is not None)
-    finally:
-        network.processes.stop()
+def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(
+    impatient: Network, tmp_path: Path
+) -> None:
+    route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 100}]
+    model = {"recipe": "classifier", "config": {"classes": ["benign", "malignant"]}}
+    submit(impatient, tmp_path, name="relayed", model=model, route=route, budget={})
+    ended = wait_for(impatient, "relayed", lambda job: job["ended_at_s"] is not None)
     assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
     assert "the stated route is complete" in ended["detail"]
 
 
 def test_a_job_survives_the_death_of_the_control_centre(own: Network, tmp_path: Path) -> None:
-    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 800}]
+    route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 800}]
     submit(own, tmp_path, name="centre", model=SLOW_MODEL, route=route, budget={})
     before = wait_for(own, "centre", training("east"))
     own.processes.kill("center")
@@ -183,7 +180,7 @@ def test_a_job_survives_the_death_of_the_control_centre(own: Network, tmp_path: 
 def test_a_cancelled_job_leaves_its_site_free_and_its_model_kept(
     own: Network, tmp_path: Path
 ) -> None:
-    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 100_000}]
+    route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 100_000}]
     submit(own, tmp_path, name="stopped", model=SLOW_MODEL, route=route, budget={})
     wait_for(own, "stopped", training("east"))
     assert own.daitn("cancel", "stopped-1").returncode == 0
@@ -199,7 +196,7 @@ def test_a_cancelled_job_leaves_its_site_free_and_its_model_kept(
 
 
 def test_a_deadline_ends_a_job_with_what_it_has(own: Network, tmp_path: Path) -> None:
-    route = [{"site": "west", "examples": 200}, {"site": "east", "examples": 1000}]
+    route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 800}]
     # What the visits before took here says how long these will: they have to fit in.
     duration_s = max(45.0, 1.5 * expected_s(own, tmp_path, route))
     budget = {"duration_s": duration_s}

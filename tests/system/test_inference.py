@@ -102,7 +102,7 @@ def built(folder: Path) -> Iterator[Scene]:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    """For a test that breaks it, or that looks at what has not happened yet."""
+    """For a test that looks at what has not happened yet, or that costs a model its good name."""
     with built(tmp_path) as scene:
         yield scene
 
@@ -116,9 +116,26 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.fixture
 def hall(standing: Scene) -> Scene:
     """One for all tests that leave it as it is; they may change how its servers behave."""
-    for site, server in standing.servers.items():
+    return _behaving(standing)
+
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with built(tmp_path_factory.mktemp("breakable")) as scene:
+        yield scene
+
+
+@pytest.fixture
+def whole(breakable: Scene) -> Scene:
+    """One for all tests that kill, and freeze, processes of it."""
+    breakable.network.mend()
+    return _behaving(breakable)
+
+
+def _behaving(scene: Scene) -> Scene:
+    for site, server in scene.servers.items():
         server.control(**msgspec.to_builtins(Settings(port=server.port, text=SAYS[site])))
-    return standing
+    return scene
 
 
 def test_a_query_finds_its_model_and_is_told_how(hall: Scene) -> None:
@@ -230,17 +247,17 @@ def test_what_is_wrong_is_an_openai_error(hall: Scene) -> None:
     assert unproven.value.param == "daitn.min_accuracy"
 
 
-def test_a_conversation_outlives_its_facilitys_process(scene: Scene) -> None:
-    ask = scene.client.responses
+def test_a_conversation_outlives_its_facilitys_process(whole: Scene) -> None:
+    ask = whole.client.responses
     first = ask.create(model="nurse", input="one")
-    scene.network.processes.kill("home")
+    whole.network.processes.kill("home")
     with pytest.raises((openai.InternalServerError, openai.BadRequestError)):
         ask.create(model="nurse", input="two", previous_response_id=first.id)
-    scene.network.processes.launch("home")
-    wait_until(lambda: _answers(scene, "nurse@home"))
+    whole.network.processes.launch("home")
+    wait_until(lambda: _answers(whole, "nurse@home"))
     second = ask.create(model="nurse@home", input="two", previous_response_id=first.id)
     assert second.output_text == "from the nurse"
-    messages = scene.servers["home"].control()["last"][-1]["body"]["messages"]
+    messages = whole.servers["home"].control()["last"][-1]["body"]["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     ask.delete(first.id)
     with pytest.raises(openai.NotFoundError):
@@ -249,40 +266,40 @@ def test_a_conversation_outlives_its_facilitys_process(scene: Scene) -> None:
     assert ask.create(model="doctor", input="one").store is False  # type: ignore[attr-defined]
 
 
-def test_a_killed_facility_loses_no_query(scene: Scene) -> None:
+def test_a_killed_facility_loses_no_query(whole: Scene) -> None:
     for server in ("east", "west"):
-        scene.servers[server].control(**SLOW)
+        whole.servers[server].control(**SLOW)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(scene.ask) for _ in range(40)]
+        asked = [pool.submit(whole.ask) for _ in range(40)]
         wait_until(lambda: sum(a.done() for a in asked) >= 8)
-        scene.network.processes.kill("east")
+        whole.network.processes.kill("east")
         answers = [a.result() for a in asked]
     assert {said for said, _ in answers} == {"from east", "from west"}
     assert all(headers["daitn-facility"] == "west" for _, headers in answers[-8:])
-    scene.network.processes.launch("east")
-    wait_until(lambda: _answers(scene, "doctor@east"))
+    whole.network.processes.launch("east")
+    wait_until(lambda: _answers(whole, "doctor@east"))
 
 
-def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(scene: Scene) -> None:
-    scene.servers["east"].kill()
+def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(whole: Scene) -> None:
+    whole.servers["east"].kill()
     for _ in range(10):
-        assert scene.ask()[0] == "from west"
+        assert whole.ask()[0] == "from west"
     with pytest.raises(openai.InternalServerError) as away:
-        scene.ask("doctor@east")
+        whole.ask("doctor@east")
     assert away.value.response.headers.get("retry-after")
-    scene.servers["east"].start()
-    wait_until(lambda: _answers(scene, "doctor@east"))
+    whole.servers["east"].start()
+    wait_until(lambda: _answers(whole, "doctor@east"))
 
 
-def test_a_frozen_facility_is_overtaken(scene: Scene) -> None:
+def test_a_frozen_facility_is_overtaken(whole: Scene) -> None:
     # On a busy machine either may seem the faster one.
-    favourite = scene.facility_of()
+    favourite = whole.facility_of()
     other = {"east": "west", "west": "east"}[favourite]
-    frozen = scene.network.processes.pid(favourite)
+    frozen = whole.network.processes.pid(favourite)
     os.kill(frozen, signal.SIGSTOP)
     try:
         began_s = time.monotonic()
-        answers = [scene.ask() for _ in range(6)]
+        answers = [whole.ask() for _ in range(6)]
         assert {said for said, _ in answers} == {f"from {other}"}
         assert time.monotonic() - began_s < 20
     finally:
@@ -319,10 +336,10 @@ def test_who_goes_away_frees_the_server(hall: Scene) -> None:
     assert hall.servers["home"].control()["cancelled"] == 1
 
 
-def test_queries_go_on_while_the_control_centre_is_down(scene: Scene) -> None:
-    scene.network.processes.kill("center")
-    assert scene.ask("doctor")[0].startswith("from")
-    assert scene.ask("nurse")[0] == "from the nurse"
+def test_queries_go_on_while_the_control_centre_is_down(whole: Scene) -> None:
+    whole.network.processes.kill("center")
+    assert whole.ask("doctor")[0].startswith("from")
+    assert whole.ask("nurse")[0] == "from the nurse"
 
 
 def test_the_door_of_a_facility_opens_for_gateways_alone(hall: Scene) -> None:

@@ -164,6 +164,8 @@ def test_a_revoked_site_loses_its_links_and_gets_no_certificate(network: Network
     assert renewal_after_s(west, clock.wall_s()) <= 0
     nodes = {node["descriptor"]["site"] for node in network.json("get", "nodes")}
     assert nodes == {"east", "north", "mpvu"}
+    # It connects again and again, without a pause, and takes the processors of the next test.
+    network.processes.kill("west")
 
 
 def queried(exam: Path, server: OpenAiServer) -> list[dict[str, Any]]:

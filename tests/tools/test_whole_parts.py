@@ -129,6 +129,37 @@ def test_a_part_that_the_disk_changed_loses_the_wrong_chunk_only(
     assert (tmp_path / "mended" / "base").read_bytes() == BASE
 
 
+def test_a_good_chunk_beside_a_wrong_part_is_what_counts(packed: Packed, tmp_path: Path) -> None:
+    packed.store.unpack(packed.manifest, tmp_path / "in", link=True)
+    packed.whole.chmod(0o644)
+    with packed.whole.open("r+b") as file:
+        file.write(bytes([BASE[0] ^ 1]))
+    again = DiskBlobStore(packed.folder)
+    again.write(BASE[:CHUNK_BYTES], packed.base.chunks[0])
+    again.unpack(packed.manifest, tmp_path / "again", link=True)
+    assert (tmp_path / "again" / "base").read_bytes() == BASE
+
+
+def test_a_start_deletes_what_is_there_twice_and_looks_for_nothing_else(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = packed.folder / "blobs" / packed.base.chunks[1][:2] / packed.base.chunks[1][2:]
+    packed.store.unpack(packed.manifest, tmp_path / "in", link=True)
+    assert not twin.exists()
+    twin.write_bytes(BASE[CHUNK_BYTES : 2 * CHUNK_BYTES])
+    deleted = list[Path]()
+    unlink = Path.unlink
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        deleted.append(path)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    again = DiskBlobStore(packed.folder)
+    assert deleted == [twin]
+    assert again.complete(packed.digest)
+
+
 def test_a_part_larger_than_the_disk_is_refused_before_anything_is_written(
     packed: Packed, tmp_path: Path
 ) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
 from pathlib import Path
 
 from daitn.center.advice import Advisor
@@ -13,10 +11,12 @@ from daitn.center.audit import Witness
 from daitn.center.config import CenterConfig
 from daitn.center.deployments import DeploymentService
 from daitn.center.drrt_feed import DrrtFeed
+from daitn.center.estimates import Estimates
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
 from daitn.center.names import BareNames
+from daitn.center.retention import Retention
 from daitn.center.uploads import Uploads
 from daitn.control.jobs.job import Job
 from daitn.files.atomic import make_folder
@@ -27,21 +27,17 @@ from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import (
     CENTER_SITE,
-    Digest,
     JobId,
     OwnerId,
     SiteId,
     VisitId,
     checked_name,
 )
-from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import JobEvent, JobView, Submitted, WorkNeeds
+from daitn.objects.jobs import JobEvent, JobView, Submitted
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import (
     CertificateAnswer,
     CertificateQuestion,
-    ModelsNeeded,
-    RecipeQuestion,
     WorkReceipt,
     WorkReport,
     WorkStatus,
@@ -85,12 +81,8 @@ __all__ = ["ControlCenter"]
 
 log = logging.getLogger(__name__)
 
-ESTIMATE_TIMEOUT_S = 30.0
-"""Long, as a site may have to start its training engine first."""
 SETTLE_S = 10.0
 """After a start, sites have this long to return before interrupted jobs resume."""
-CLEAN_UP_EVERY_S = 600.0
-"""Sites delete a model only after they heard over a while that it is not needed."""
 _MODEL_KIND = "model"
 
 
@@ -152,8 +144,15 @@ class ControlCenter:
         self._registrations: list[Registration] = []
         self._tasks = Tasks()
         self._updates = Newest(self._publish, self._tasks)
-        self._cleanup_due = asyncio.Event()
-        """Set when sites may store models that are no longer needed."""
+        self._estimates = Estimates(fabric, self._feed.snapshot)
+        self._retention = Retention(
+            fabric,
+            self._jobs,
+            self._deployments,
+            self._uploads,
+            self._releases,
+            lambda: self._feed.snapshot().alive(),
+        )
 
     async def start(self) -> None:
         """Read the jobs back, listen, and resume interrupted jobs once their sites are back."""
@@ -169,7 +168,7 @@ class ControlCenter:
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), limited))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
-        self._tasks.repeat(self._clean_up_when_due, "needed models")
+        self._tasks.repeat(self._retention.clean_up_when_due, "needed models")
 
     async def drain(self) -> None:
         """Nothing: jobs go on when a control centre is back, and requests are sent again."""
@@ -237,7 +236,7 @@ class ControlCenter:
         if (known := self._jobs.ordered(request.order)) is not None:
             return encode(known)
         self._check_quota(request.intent.owner)
-        needs = await self._needs(request.intent)
+        needs = await self._estimates.needs(request.intent)
         if (known := self._jobs.ordered(request.order)) is not None:
             return encode(known)
         self._check_quota(request.intent.owner)
@@ -274,7 +273,7 @@ class ControlCenter:
         intent = decode(payload, AssessIntent).intent
         checked_name(intent.name, "name")
         check_owner(intent.owner, f"an intent of {intent.owner}")
-        return encode(await self._executor.assess(intent, await self._needs(intent)))
+        return encode(await self._executor.assess(intent, await self._estimates.needs(intent)))
 
     async def _on_jobs(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobList`: one job, or all with an empty id."""
@@ -331,7 +330,7 @@ class ControlCenter:
         """`AssessIntent` -> `RelevantView`: the MS-DRRT of an intent."""
         intent = decode(payload, AssessIntent).intent
         check_owner(intent.owner, f"an intent of {intent.owner}")
-        relevant = await self._executor.cut(intent, await self._needs(intent))
+        relevant = await self._executor.cut(intent, await self._estimates.needs(intent))
         return await asyncio.to_thread(lambda: encode(export_relevant(relevant)))
 
     async def _on_analysis(self, key: str, payload: bytes) -> bytes:
@@ -398,37 +397,6 @@ class ControlCenter:
         """`JobQuery` -> `QrrtView`: the QRRT."""
         return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
 
-    async def _needs(self, intent: TrainingIntent) -> WorkNeeds:
-        """Ask a site that runs the recipe what the model needs; the control centre runs none."""
-        question = encode(RecipeQuestion(recipe=intent.model.recipe, config=intent.model.config))
-        sites = self._sites_with(intent.model.recipe)
-        for site in sites:
-            try:
-                answer = await self._fabric.request(
-                    keys.site_do(site, "estimate"), question, timeout_s=ESTIMATE_TIMEOUT_S
-                )
-                return decode(answer, WorkNeeds)
-            except Unreachable as error:
-                log.warning("%s did not estimate what a model needs: %s", site, error)
-        raise Unreachable(
-            f"none of the sites that run {intent.model.recipe} answered: {', '.join(sites)}",
-            fix="see `daitn get nodes`, and try again",
-        )
-
-    def _sites_with(self, recipe: str) -> tuple[SiteId, ...]:
-        known: set[str] = set()
-        sites = []
-        for site, state in sorted(self._feed.snapshot().sites.items()):
-            units = (state.descriptor.compute, state.descriptor.verifier)
-            recipes = {name for unit in units if unit for name in unit.recipes}
-            known |= recipes
-            if state.alive and recipe in recipes:
-                sites.append(site)
-        if sites:
-            return tuple(sites)
-        fix = f"use one of: {', '.join(sorted(known))}" if known else "start nodes, then try again"
-        raise NotFound(f"no site runs recipe {recipe}", field="model.recipe", fix=fix)
-
     def _joined(self, site: SiteId) -> None:
         self._jobs.joined(site)
 
@@ -468,43 +436,7 @@ class ControlCenter:
                 evidence=tuple(e for e in job.lineage if e.digest in best.entries),
             )
             self._journal.put(_MODEL_KIND, job.id, encode(model))
-        self._cleanup_due.set()
-
-    async def _clean_up_when_due(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLEAN_UP_EVERY_S):
-                await self._cleanup_due.wait()
-        self._cleanup_due.clear()
-        await self._clean_up()
-
-    async def _clean_up(self) -> None:
-        """Delete the models that no job and no deployment needs any more, here and at all sites."""
-        own = frozenset(self._needed() | self._starts())
-        await asyncio.to_thread(self._uploads.clean_up, own, time.monotonic())
-        await asyncio.to_thread(self._releases.clean_up, time.monotonic())
-        for site in self._feed.snapshot().alive():
-            needed = ModelsNeeded(models=tuple(sorted(self._needed())))
-            try:
-                await self._fabric.request(
-                    keys.site_do(site, "retain"), encode(needed), timeout_s=ESTIMATE_TIMEOUT_S
-                )
-            except DaitnError as error:
-                log.info("%s did not delete old models: %s", site, error.problem)
-
-    def _needed(self) -> set[Digest]:
-        needed: set[Digest] = set(self._deployments.models())
-        for job in self._jobs.all():
-            checkpoints = (job.best, job.latest) if not job.state.final else (job.best,)
-            needed |= {checkpoint.model.manifest for checkpoint in checkpoints if checkpoint}
-            needed |= {m.manifest for o in job.outstanding.values() for m in o.work.models}
-            needed |= {m.manifest for m in job.between_rounds}
-            if job.candidate is not None:
-                needed.add(job.candidate.model.manifest)
-        return needed
-
-    def _starts(self) -> set[Digest]:
-        """Models that open jobs start from."""
-        return {job.start.manifest for job in self._jobs.unfinished() if job.start is not None}
+        self._retention.settled()
 
     async def _recover(self) -> None:
         for job in self._jobs.all():

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -48,6 +47,7 @@ from daitn.learning.commands import (
 )
 from daitn.learning.recipe import Recipe
 from daitn.learning.sandbox.limits import LOOK_EVERY_S, exceeded
+from daitn.learning.sandbox.linked import with_links
 from daitn.learning.service import Service
 from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 
@@ -260,27 +260,20 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
         case Initialise(out=out):
             return (), (out,)
         case ImportModel(folder=folder, out=out):
-            return _with_links(folder), (out,)
+            return with_links(folder), (out,)
         case ExportModel(model=model, out=out):
-            return _with_links(model), (out,)
+            return with_links(model), (out,)
         case Train(model=model, data=data, out=out, saving=saving):
             kept = () if saving is None else (saving.folder,)
-            return (*_with_links(model), data), (out, *kept)
+            return (*with_links(model), data), (out, *kept)
         case MergeModels(task=task, out=out, moments=moments):
-            models = [path for model in (task.base, *task.models) for path in _with_links(model)]
+            models = [path for model in (task.base, *task.models) for path in with_links(model)]
             before = (task.moments,) if task.moments else ()
             return (*models, *before), (out, os.path.dirname(moments))
         case Evaluate(model=model, test=test):
-            return (*_with_links(model), test), ()
+            return (*with_links(model), test), ()
         case _:
             return (), ()
-
-
-def _with_links(folder: str) -> tuple[str, ...]:
-    """A folder and what the links in it lead to: a store, and a hub's cache, keep their files
-    elsewhere."""
-    found = Path(folder).iterdir() if os.path.isdir(folder) else ()
-    return (folder, *(os.path.realpath(path) for path in found if path.is_symlink()))
 
 
 def _print(descriptor: int, kept: bytearray) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "ChatFields",
     "assistant_message",
     "called",
     "file_part",
@@ -19,6 +20,25 @@ __all__ = [
 
 Part = dict[str, Any]
 Message = dict[str, Any]
+
+
+class ChatFields:
+    """The fields of a chat, and what they are called in the request that it is made of."""
+
+    def __init__(self, fields: dict[str, Any], names: dict[str, str]) -> None:
+        self.fields = fields
+        self.names = names
+        """Where the request calls a field otherwise."""
+
+    def put(self, field: str, value: Any, of: str) -> None:
+        """Set a field to what the request says in `of`, if it says anything."""
+        if value is not None:
+            self.fields[field] = value
+            self.names[field] = of
+
+    def stream(self) -> None:
+        """Ask for a stream that ends with counts of tokens."""
+        self.fields |= {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def text_part(text: str) -> Part:

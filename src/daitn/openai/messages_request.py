@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from daitn.openai.chat_parts import (
+    ChatFields,
     assistant_message,
     called,
     file_part,
@@ -208,35 +209,29 @@ def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
         raise bad_request("is missing", "max_tokens")
     _check_edits(request.context_management)
     rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}
-    chat: dict[str, Any] = {**rest, "model": request.model, "messages": _messages(request)}
-    names = dict[str, str]()
-
-    def put(field: str, value: Any, of: str) -> None:
-        if value is not None:
-            chat[field] = value
-            names[field] = of
-
-    put("max_tokens", request.max_tokens, "max_tokens")
-    put("stop", request.stop_sequences or None, "stop_sequences")
-    put("tools", _tools(request.tools), "tools")
-    _put_choice(request.tool_choice, put)
+    fields = {**rest, "model": request.model, "messages": _messages(request)}
+    chat = ChatFields(fields, {})
+    chat.put("max_tokens", request.max_tokens, "max_tokens")
+    chat.put("stop", request.stop_sequences or None, "stop_sequences")
+    chat.put("tools", _tools(request.tools), "tools")
+    _put_choice(request.tool_choice, chat)
     config = request.output_config or _OutputConfig()
     thinking = request.thinking or _Thinking("disabled")
-    put("reasoning_effort", _effort(thinking), "thinking")
-    put("reasoning_effort", "xhigh" if config.effort == "max" else config.effort, "output_config")
+    chat.put("reasoning_effort", _effort(thinking), "thinking")
+    effort = "xhigh" if config.effort == "max" else config.effort
+    chat.put("reasoning_effort", effort, "output_config")
     form = config.format or request.output_format
     where = "output_format" if config.format is None else "output_config.format"
     # Anthropic holds every such answer to its schema.
-    put("response_format", form and schema_format("output", form.schema, True), where)
+    chat.put("response_format", form and schema_format("output", form.schema, True), where)
     if request.messages[-1].role == "assistant":
         # vLLM goes on with the message only if told; llama.cpp does so by itself.
-        put("continue_final_message", True, "messages")
-        put("add_generation_prompt", False, "messages")
+        chat.put("continue_final_message", True, "messages")
+        chat.put("add_generation_prompt", False, "messages")
     if request.stream:
-        chat["stream"] = True
-        chat["stream_options"] = {"include_usage": True}
+        chat.stream()
     shown = thinking.type != "disabled" and thinking.display != "omitted"
-    return MessagesRequest(msgspec.json.encode(chat), names, shown)
+    return MessagesRequest(msgspec.json.encode(chat.fields), chat.names, shown)
 
 
 def _check_edits(management: _ContextManagement | None) -> None:
@@ -268,15 +263,15 @@ def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
     return functions or None
 
 
-def _put_choice(choice: _Choice | None, put: Any) -> None:
+def _put_choice(choice: _Choice | None, chat: ChatFields) -> None:
     if choice is None:
         return
     wanted: Any = {"any": "required"}.get(choice.type, choice.type)
     if choice.type == "tool":
         wanted = function_choice(choice.name)
-    put("tool_choice", wanted, "tool_choice")
+    chat.put("tool_choice", wanted, "tool_choice")
     if choice.disable_parallel_tool_use:
-        put("parallel_tool_calls", False, "tool_choice.disable_parallel_tool_use")
+        chat.put("parallel_tool_calls", False, "tool_choice.disable_parallel_tool_use")
 
 
 def _messages(request: _Request) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from daitn.openai.chat_parts import (
+    ChatFields,
     assistant_message,
     called,
     file_part,
@@ -143,30 +144,23 @@ def read_responses(body: bytes) -> ResponsesRequest:
         raise bad_request("prompts are never cut", "truncation", fix="leave it out")
     rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}
     rest |= {name: raw[name] for name in _PASSED if name in raw}
-    chat: dict[str, Any] = {**rest, "model": request.model, "messages": _messages(request)}
-    names = {"messages": "input"}
-
-    def put(field: str, value: Any, of: str) -> None:
-        if value is not None:
-            chat[field] = value
-            names[field] = of
-
-    put("max_tokens", request.max_output_tokens, "max_output_tokens")
-    put("tools", _tools(request.tools), "tools")
+    fields = {**rest, "model": request.model, "messages": _messages(request)}
+    chat = ChatFields(fields, {"messages": "input"})
+    chat.put("max_tokens", request.max_output_tokens, "max_output_tokens")
+    chat.put("tools", _tools(request.tools), "tools")
     choice: Any = request.tool_choice
     if isinstance(choice, _Choice):
         choice = function_choice(choice.name)
-    put("tool_choice", choice, "tool_choice")
+    chat.put("tool_choice", choice, "tool_choice")
     reasoning, text = request.reasoning or _Reasoning(), request.text or _Text()
-    put("reasoning_effort", reasoning.effort, "reasoning.effort")
-    put("verbosity", text.verbosity, "text.verbosity")
-    put("response_format", _response_format(text.format), "text.format")
+    chat.put("reasoning_effort", reasoning.effort, "reasoning.effort")
+    chat.put("verbosity", text.verbosity, "text.verbosity")
+    chat.put("response_format", _response_format(text.format), "text.format")
     if request.stream:
-        chat["stream"] = True
-        chat["stream_options"] = {"include_usage": True}
+        chat.stream()
     return ResponsesRequest(
-        msgspec.json.encode(chat),
-        names,
+        msgspec.json.encode(chat.fields),
+        chat.names,
         _repeated(request, raw),
         request.previous_response_id or "",
         request.store is not False,

@@ -189,10 +189,17 @@ class Custody:
 
     # Steering
 
-    def _resteer(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
+    def _resteer(
+        self,
+        key: Key,
+        entry: PendingEntry,
+        now_s: float,
+        out: list[Command],
+        ranking: Ranking | None = None,
+    ) -> None:
         """Steer an object again; drop it if its packet turns out to be corrupt."""
         try:
-            self._steer(key, entry, now_s, out)
+            self._steer(key, entry, now_s, out, ranking=ranking)
         except DaitnError as error:
             self._give_up(key, entry, str(error), out)
 
@@ -291,6 +298,7 @@ class Custody:
         """
         attempt = entry.packet.attempt + 1
         fresh = msgspec.structs.replace(entry.first, attempt=attempt)
+        ranking = None
         if entry.phase is Phase.UNDER_WAY:
             taken = self._taken(key)
             ranking = self.rankings.ranking(fresh.intent, now_s)
@@ -304,7 +312,7 @@ class Custody:
                 fresh = other
         self.pending.pass_on(entry, fresh)
         entry.failed_here = False
-        self._resteer(key, entry, now_s, out)
+        self._resteer(key, entry, now_s, out, ranking)
 
     def _taken(self, key: Key) -> dict[str, str]:
         """Origins to which this site sent other copies of the object, with the next hops: each copy

@@ -29,6 +29,7 @@ from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
+from tests.scenes.plain_http import plain_http
 
 __all__ = ["DIGEST", "Network", "Seen", "client", "deployment"]
 
@@ -190,5 +191,8 @@ class Network:
 def client(gateway: Gateway, key: str = "none") -> openai.AsyncOpenAI:
     """OpenAI's own client; it does not retry, so that tests see what the gateway does."""
     return openai.AsyncOpenAI(
-        base_url=f"{gateway.descriptor().endpoint}/v1", api_key=key, max_retries=0
+        base_url=f"{gateway.descriptor().endpoint}/v1",
+        api_key=key,
+        max_retries=0,
+        http_client=plain_http(),
     )

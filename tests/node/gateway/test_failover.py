@@ -13,11 +13,14 @@ import pytest
 
 from daitn.node.gateway import Gateway
 from daitn.objects.queries import QueryRecord, QueryStatus
+from daitn.topology.qrrt import state
 from tests.node.gateway.scene import DIGEST, Network, client, deployment
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import until
 
 Servers = tuple[OpenAiServer, ...]
+UNHEDGED = {"hedge": False}
+"""Else a machine that is slow asks a second replica, where a test tells of one."""
 ASK: Any = {"messages": [{"role": "user", "content": "What helps?"}], "max_tokens": 20}
 TEXT = "The quick brown fox jumps over the lazy dog."
 pytestmark = pytest.mark.processes
@@ -59,8 +62,9 @@ async def ended(gateway: Gateway) -> QueryRecord:
     ids=["500", "reset", "garbage", "cut"],
 )
 async def test_the_next_replica_answers_where_one_fails(
-    network: Network, servers: Servers, trouble: dict[str, Any]
+    network: Network, servers: Servers, trouble: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(state, "FIRST_PAUSE_S", 3600.0)
     servers[0].control(**trouble)
     cheap_first(network, servers[0].url, servers[1].url)
     gateway = await network.gateway()
@@ -88,10 +92,12 @@ async def test_a_stream_that_ends_before_it_began_is_begun_elsewhere(
 
 
 async def test_a_killed_facility_costs_no_query(network: Network, servers: Servers) -> None:
-    with OpenAiServer(first_token_s=0.2) as killed:
+    # It says nothing until all have asked it.
+    waiting = {"extra_body": {"daitn": UNHEDGED}}
+    with OpenAiServer(hang=True) as killed:
         cheap_first(network, killed.url, servers[1].url)
         gateway = await network.gateway()
-        asked = [asyncio.create_task(said_by(gateway)) for _ in range(20)]
+        asked = [asyncio.create_task(said_by(gateway, **waiting)) for _ in range(20)]
         await until(lambda: killed.control()["in_flight"] == 20)
         killed.kill()
         answers = await asyncio.gather(*asked)
@@ -156,11 +162,11 @@ async def test_a_deterministic_answer_goes_on_at_a_replica_byte_by_byte(
 ) -> None:
     cheap_first(network, servers[0].url, servers[1].url, deterministic=True, manifest=DIGEST)
     gateway = await network.gateway()
-    whole = await raw_stream(gateway, temperature=0)
+    whole = await raw_stream(gateway, temperature=0, daitn=UNHEDGED)
     assert gateway.queries(1)[0].site == "mdf-0"
 
     servers[0].control(cut_after=4)
-    assert await raw_stream(gateway, temperature=0) == whole
+    assert await raw_stream(gateway, temperature=0, daitn=UNHEDGED) == whole
 
     record = gateway.queries(1)[0]
     assert (record.status, record.site, record.attempts) == (QueryStatus.ANSWERED, "mdf-1", 2)
@@ -187,7 +193,7 @@ async def test_other_answers_that_break_off_end_with_an_error(
     gateway = await network.gateway()
 
     stream = await client(gateway).chat.completions.create(
-        model="doctor", stream=True, **ASK, **asked
+        model="doctor", stream=True, extra_body={"daitn": UNHEDGED}, **ASK, **asked
     )
     chunks, got = aiter(stream), []
     for _ in range(4):
@@ -209,7 +215,7 @@ async def test_a_replica_that_answers_otherwise_is_not_mixed_in(
     cheap_first(network, servers[0].url, servers[1].url, deterministic=True, manifest=DIGEST)
     gateway = await network.gateway()
 
-    streamed = await raw_stream(gateway, temperature=0)
+    streamed = await raw_stream(gateway, temperature=0, daitn=UNHEDGED)
 
     assert b"jumps" not in streamed
     assert b'"error"' in streamed

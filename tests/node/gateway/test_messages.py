@@ -18,6 +18,7 @@ from daitn.node.gateway import Gateway
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene
 from tests.node.gateway.scene import Network
+from tests.scenes.plain_http import plain_http
 from tests.scenes.raw_server import chunked, event, piece, response, whole
 from tests.scenes.waiting import until
 
@@ -43,7 +44,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 def client(gateway: Gateway, key: str = "none") -> anthropic.AsyncAnthropic:
     """Anthropic's own client; it does not retry, so that tests see what the gateway does."""
     return anthropic.AsyncAnthropic(
-        base_url=gateway.descriptor().endpoint, api_key=key, max_retries=0
+        base_url=gateway.descriptor().endpoint,
+        api_key=key,
+        max_retries=0,
+        http_client=plain_http(),
     )
 
 

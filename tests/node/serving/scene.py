@@ -29,6 +29,7 @@ from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
+from tests.scenes.plain_http import plain_http
 from tests.scenes.waiting import until
 
 __all__ = ["CHAT", "HEADERS", "PASS", "Holder", "Site", "chat"]
@@ -143,6 +144,7 @@ class Site:
             base_url=f"{self.url}/v1",
             api_key="none",
             max_retries=0,
+            http_client=plain_http(),
             default_headers={**HEADERS, **headers},
         )
 

@@ -15,6 +15,7 @@ import openai
 import psutil
 import pytest
 
+from daitn.learning.answering import hosted
 from daitn.learning.causal_lm import CausalLm
 from daitn.node.config import UpstreamConfig
 from daitn.node.serving import lifecycle as hosting
@@ -25,6 +26,7 @@ from daitn.objects.messages import DeployModel
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import encode
 from daitn.tools.fabric.memory import MemoryNetwork
+from daitn.tools.mobility import disk
 from tests.node.serving.scene import CHAT, HEADERS, Holder, Site, chat
 from tests.scenes.grants import NOW_S, Members, digest
 from tests.scenes.waiting import until
@@ -158,6 +160,26 @@ async def test_a_retired_model_finishes_what_it_has_and_is_forgotten(
     await site.retire("singer")  # Once more does no harm.
     await site.ready("singer", holder.model("bass"))
     assert await site.ask("singer") == "bass heard hi"
+
+
+async def test_models_read_their_large_parts_where_the_site_keeps_them(
+    site: Site, holder: Holder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "LEAST_CHUNKS", 1)
+    monkeypatch.setattr(hosted, "RESTART_PAUSE_S", 0.0)
+    alto = holder.model("alto")
+    for name in ("singer", "second"):
+        await site.ready(name, alto)
+        assert await site.ask(name) == "alto heard hi"
+    (kept,) = (tmp_path / "mdf" / "models" / "parts").glob("*[!s]")
+    parts = [folder / "voice" for folder in (tmp_path / "mdf" / "serving").iterdir()]
+    assert [part.readlink() for part in parts] == [kept, kept]
+    await site.retire("second")
+    await until(lambda: site.state("second") is None)
+    with pytest.raises(openai.APIError):
+        await site.ask("singer", "die")
+    # The process that comes next reads it once more.
+    assert await site.ask("singer") == "alto heard hi"
 
 
 async def test_what_was_placed_comes_back_by_itself(

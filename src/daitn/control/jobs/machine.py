@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-import msgspec
-
 from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import (
     Assess,
@@ -36,10 +34,16 @@ from daitn.control.jobs.job import (
     MAX_WITHOUT_PROGRESS,
     Job,
     ModelCandidate,
-    Outstanding,
 )
 from daitn.control.jobs.measuring import close_candidate, made_candidate, measured
-from daitn.control.jobs.reports import mismatch
+from daitn.control.jobs.outstanding import (
+    drop,
+    is_under_way,
+    open_objectives,
+    start,
+    stop_all,
+    take_outcome,
+)
 from daitn.objects.decisions import Round
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport, IllegalTransition
@@ -63,7 +67,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Verification
-from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState
+from daitn.objects.messages import VisitWork, WorkOutcome, WorkState
 
 __all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
 
@@ -107,7 +111,8 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.at_s = now_s
     commands = handler(job, event, now_s)
     if job.without_progress >= MAX_WITHOUT_PROGRESS and not job.state.final:
-        commands = (*_stops(commands), *_stop_all(job), *_give_up(job, now_s))
+        stops = tuple(command for command in commands if isinstance(command, StopWork))
+        commands = (*stops, *stop_all(job), *_give_up(job, now_s))
     job.history.append(f"{before}+{type(event).__name__}->{job.state}")
     return commands
 
@@ -179,18 +184,19 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.stop, job.base = stop, base
     job.state = JobState.VISITING if base else JobState.PREPARING
     job.detail = f"{'training' if base else 'making the fresh model'} at {stop.site}"
-    return (_start(job, stop.site, job.visit_work(stop, base)),)
+    return (start(job, stop.site, job.visit_work(stop, base)),)
 
 
 def _begin_round(job: Job, planned: Round) -> Commands:
     works = rounds.begin(job, planned)
     job.state = JobState.VISITING
     job.detail = f"round {job.rounds + 1}: training at {', '.join(site for site, _ in works)}"
-    return tuple(_start(job, site, work) for site, work in works)
+    return tuple(start(job, site, work) for site, work in works)
 
 
 def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    outcome = _outcome(job, event)
+    assert isinstance(event, Reported)
+    outcome = take_outcome(job, event)
     if outcome is None:
         return ()
     if outcome.state is not WorkState.DONE:
@@ -224,11 +230,12 @@ def _after_visits(job: Job) -> Commands:
         return _plan(job)
     job.state = JobState.MERGING
     job.detail = f"merging {len(now.made)} models at {found[0]}"
-    return (_start(job, *found),)
+    return (start(job, *found),)
 
 
 def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    outcome = _outcome(job, event)
+    assert isinstance(event, Reported)
+    outcome = take_outcome(job, event)
     if outcome is None:
         return ()
     if outcome.state is WorkState.DONE:
@@ -254,7 +261,7 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_aggregator_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
-    stops = _drop(job, event.site)
+    stops = drop(job, event.site)
     if not stops:
         return ()
     note_loss(job, event.site)
@@ -264,10 +271,10 @@ def _on_aggregator_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if not _is_outstanding(job, event):
+    if not is_under_way(job, event):
         return ()
     job.failures[event.site] = job.failures.get(event.site, 0) + 1
-    stops = _drop(job, event.site)
+    stops = drop(job, event.site)
     note_failure(job, event.site, stall_of(event))
     rounds.give_up_aggregator(job)
     return (*stops, *_after_visits(job))
@@ -276,7 +283,7 @@ def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
 def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     error = reason_of(outcome)
     if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
-        return (*_stop_all(job), *_fail(job, error, now_s))
+        return (*stop_all(job), *_fail(job, error, now_s))
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
     job.failures[outcome.site] = MAX_FAILURES if at_once else job.failures.get(outcome.site, 0) + 1
     note_failure(job, outcome.site, error)
@@ -291,7 +298,7 @@ def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
 def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
     given = [o.work for o in job.outstanding.values() if o.site == event.site]
-    stops = _drop(job, event.site)
+    stops = drop(job, event.site)
     if not stops:
         return ()
     for work in given:
@@ -304,10 +311,10 @@ def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if not _is_outstanding(job, event):
+    if not is_under_way(job, event):
         return ()
     job.failures[event.site] = job.failures.get(event.site, 0) + 1
-    stops = _drop(job, event.site)
+    stops = drop(job, event.site)
     note_failure(job, event.site, stall_of(event))
     return (*stops, *_after_visits(job))
 
@@ -315,30 +322,31 @@ def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
 def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, VerifiersChosen)
     assert job.candidate is not None
-    still_open = _open_objectives(job)
+    still_open = open_objectives(job)
     missing = [a.objective for a in event.assignments if a.site is None]
     missing = [objective for objective in missing if objective in still_open]
     if missing:
         if job.candidate.refused:
             refusing = ", ".join(sorted(job.candidate.refused))
             job.candidate.refused.clear()
-            stops = _stop_all(job)
+            stops = stop_all(job)
             return (*stops, *_wait(job, f"a test set's policy at {refusing} refuses now", now_s))
         unreached = sorted(job.candidate.unreached)
         if unreached:
             detail = f"{', '.join(unreached)} cannot fetch it from {_holders(job.candidate)}"
             return _without_candidate(job, detail, now_s)
-        stops = _stop_all(job)
+        stops = stop_all(job)
         return (*stops, *_wait(job, f"no verifier is connected for {', '.join(missing)}", now_s))
     return tuple(
-        _start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
+        start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
         for assigned in event.assignments
         if assigned.site is not None and assigned.objective in still_open
     )
 
 
 def _on_verification_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    outcome = _outcome(job, event)
+    assert isinstance(event, Reported)
+    outcome = take_outcome(job, event)
     if outcome is None:
         return ()
     assert job.candidate is not None
@@ -365,19 +373,19 @@ def _on_verification_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Com
     if error.code == "Unreachable":
         job.candidate.unreached.add(outcome.site)
         note_cut_off(job, outcome.site, job.candidate.model.holders)
-        return (ChooseVerifiers(_open_objectives(job)),)
+        return (ChooseVerifiers(open_objectives(job)),)
     if error.code == "Refused" and outcome.site not in job.candidate.refused:
         job.candidate.refused.add(outcome.site)
-        return (ChooseVerifiers(_open_objectives(job)),)
+        return (ChooseVerifiers(open_objectives(job)),)
     return _count_verifier_failure(job, outcome.site, error, now_s)
 
 
 def _on_verification_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if not _is_outstanding(job, event):
+    if not is_under_way(job, event):
         return ()
     error = stall_of(event)
-    stops = _drop(job, event.site)
+    stops = drop(job, event.site)
     note_failure(job, event.site, error)
     return (*stops, *_count_verifier_failure(job, event.site, error, now_s))
 
@@ -385,8 +393,8 @@ def _on_verification_stalled(job: Job, event: JobEvent, now_s: float) -> Command
 def _count_verifier_failure(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
     job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
     if job.verifier_failures[site] >= MAX_FAILURES:
-        return (*_stop_all(job), *_fail(job, error, now_s))
-    return (ChooseVerifiers(_open_objectives(job)),)
+        return (*stop_all(job), *_fail(job, error, now_s))
+    return (ChooseVerifiers(open_objectives(job)),)
 
 
 def _on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -403,7 +411,7 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
     job.without_progress += 1
     job.candidate = None
     job.detail = "the unverified model was lost; continuing from the last verified checkpoint"
-    stops = _stop_all(job)
+    stops = stop_all(job)
     if job.start is not None and not job.checkpoints:
         return (*stops, *_wait(job, f"the owner's weights are unavailable: {detail}", now_s))
     return (*stops, *_plan(job))
@@ -411,11 +419,11 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
 
 def _on_verifier_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, SiteLost)
-    stops = _drop(job, event.site)
+    stops = drop(job, event.site)
     if not stops:
         return ()
     note_loss(job, event.site)
-    return (*stops, ChooseVerifiers(_open_objectives(job)))
+    return (*stops, ChooseVerifiers(open_objectives(job)))
 
 
 def _on_woke(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -433,24 +441,24 @@ def _on_recovered(job: Job, event: JobEvent, now_s: float) -> Commands:
         again.append(Assess())
     elif job.state is JobState.PLANNING:
         again.append(ComputeRoute())
-    elif job.state is JobState.VERIFYING and _open_objectives(job):
-        again.append(ChooseVerifiers(_open_objectives(job)))
+    elif job.state is JobState.VERIFYING and open_objectives(job):
+        again.append(ChooseVerifiers(open_objectives(job)))
     return tuple(again)
 
 
 def _on_cancel(job: Job, event: JobEvent, now_s: float) -> Commands:
-    return (*_stop_all(job), *_end(job, JobState.CANCELLED, "", now_s))
+    return (*stop_all(job), *_end(job, JobState.CANCELLED, "", now_s))
 
 
 def _on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
-    stops = _stop_all(job)
+    stops = stop_all(job)
     over = "its time (budget.duration_s) is up"
     return (*stops, *_end(job, JobState.EXHAUSTED, why_exhausted(job, now_s, over), now_s))
 
 
 def _on_action_failed(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, ActionFailed)
-    return (*_stop_all(job), *_fail(job, event.error, now_s))
+    return (*stop_all(job), *_fail(job, event.error, now_s))
 
 
 def _late(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -469,7 +477,7 @@ def _plan(job: Job) -> Commands:
 def _verify(job: Job) -> Commands:
     job.state = JobState.VERIFYING
     job.detail = "measuring"
-    return (ChooseVerifiers(_open_objectives(job)),)
+    return (ChooseVerifiers(open_objectives(job)),)
 
 
 def _verify_start(job: Job, now_s: float) -> Commands:
@@ -515,80 +523,12 @@ def _give_up(job: Job, now_s: float) -> Commands:
     return _fail(job, ErrorReport(code="WorkFailed", problem=problem), now_s)
 
 
-def _is_outstanding(job: Job, event: WorkStalled) -> bool:
-    given = job.outstanding.get(event.visit)
-    return given is not None and given.site == event.site
-
-
 def _holders(candidate: ModelCandidate) -> str:
     return " or ".join(candidate.model.holders) or "anybody"
 
 
-def _start(job: Job, site: SiteId, work: Work) -> StartWork:
-    job.outstanding[work.visit] = Outstanding(site, work, job.at_s)
-    return StartWork(site, work)
-
-
 def _stops(commands: Commands) -> Commands:
     return tuple(command for command in commands if isinstance(command, StopWork))
-
-
-def _stop_all(job: Job) -> Commands:
-    stops = tuple(StopWork(o.site, visit) for visit, o in job.outstanding.items())
-    job.outstanding.clear()
-    return stops
-
-
-def _drop(job: Job, site: SiteId) -> Commands:
-    """Expect nothing more from a site, and tell it to stop in case it is still connected."""
-    lost = [visit for visit, o in job.outstanding.items() if o.site == site]
-    for visit in lost:
-        del job.outstanding[visit]
-    return tuple(StopWork(site, visit) for visit in lost)
-
-
-def _outcome(job: Job, event: JobEvent) -> WorkOutcome | None:
-    """The outcome of outstanding work; none for a late or repeated report.
-
-    A report about something other than the given work counts as a failure.
-    """
-    assert isinstance(event, Reported)
-    outcome = event.outcome
-    given = job.outstanding.get(outcome.visit)
-    if given is None or given.site != outcome.site:
-        return None
-    del job.outstanding[outcome.visit]
-    wrong = mismatch(given, outcome)
-    if not wrong:
-        if outcome.state is WorkState.DONE:
-            _finished(job, given)
-        return outcome
-    problem = f"the report of {outcome.site} is not about what it was asked for: {wrong}"
-    error = ErrorReport(code="WorkFailed", problem=problem)
-    return msgspec.structs.replace(outcome, state=WorkState.FAILED, error=error)
-
-
-def _finished(job: Job, given: Outstanding) -> None:
-    """The site did its work, so it is connected and was able to fetch its model."""
-    job.losses.pop(given.site, None)
-    for model in given.work.models:
-        if len(model.holders) == 1:
-            job.cut_off.discard((given.site, model.holders[0]))
-
-
-def _open_objectives(job: Job) -> tuple[ObjectiveName, ...]:
-    """Objectives that are neither measured nor being measured."""
-    assert job.candidate is not None
-    busy = {
-        (o.work.topic, o.work.metric)
-        for o in job.outstanding.values()
-        if isinstance(o.work, VerifyWork)
-    }
-    return tuple(
-        ObjectiveName(o.name)
-        for o in job.intent.objectives
-        if o.name not in job.candidate.measured and (o.topic, o.metric) not in busy
-    )
 
 
 Handler = Callable[[Job, JobEvent, float], Commands]

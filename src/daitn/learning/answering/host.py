@@ -12,6 +12,7 @@ from daitn.learning.answering.protocol import Facts, Question, Room
 from daitn.learning.memory import Loading
 from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Config
+from daitn.learning.sandbox.linked import with_links
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.sandbox.probe import fences
 from daitn.objects.errors import NotFound
@@ -70,8 +71,9 @@ class AnsweringHost:
         size_bytes: int = 0,
         slots: int = 1,
     ) -> Facts:
-        """Load the model in `folder`, the only data that its process may read, to be asked `slots`
-        questions at the same time. What it says of itself.
+        """Load the model in `folder`, to be asked `slots` questions at the same time. What it says
+        of itself. Its process may read no data but this folder, and the files that are linked in
+        it.
 
         Raises what the recipe raises, `WorkFailed`, and `StorageFull` unless there is memory for
         its `size_bytes`.
@@ -85,7 +87,7 @@ class AnsweringHost:
             return await AnsweringProcess.start(
                 self._threads,
                 await fences(self._sandbox),
-                readable=(str(folder),),
+                readable=with_links(str(folder)),
                 limits=Limits(memory_bytes=memory_bytes),
                 folder=self._sandbox.folder,
             )

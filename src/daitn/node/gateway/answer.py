@@ -7,7 +7,7 @@ from collections.abc import Callable
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.headers import AnswerHeader
 from daitn.node.http import ClientResponse
-from daitn.node.http.answers import IncomingAnswer
+from daitn.node.http.answers import MAX_ERROR_BYTES, IncomingAnswer
 from daitn.openai.answers import StreamReader
 from daitn.openai.hints import retry_after_s
 from daitn.openai.http import EVENTS, JSON
@@ -78,9 +78,9 @@ class Answer:
         self.ended_s = incoming.read_at_s
         self.body, self.usage = whole.body, whole.usage
 
-    async def read_error(self, max_bytes: int) -> None:
-        """Buffer the first `max_bytes` of an error's body. Raises `AnswerBroken`."""
-        self.body = await self._incoming.read_start(max_bytes)
+    async def read_error(self) -> None:
+        """Buffer the beginning of an error's body. Raises `AnswerBroken`."""
+        self.body = await self._incoming.read_start(MAX_ERROR_BYTES)
         self.ended_s = self._incoming.read_at_s
         self.retry_after_s = retry_after_s(
             self._headers, self.body.decode(errors="replace"), clock.wall_s()

@@ -56,7 +56,6 @@ SEND_TIMEOUT_S = 10.0
 """Of a request about a kept response: the disk of its facility may be busy."""
 PASS_RENEWAL_S = 30.0
 """A quarter of a pass's lifetime: clocks may differ by the rest."""
-_MAX_ERROR_BYTES = 1 << 16
 _KEEPALIVE_S = 30.0
 """Shorter than servers keep idle connections (uvicorn's 5 s is the exception, and announced)."""
 _MAX_ADDRESSES = 10_000
@@ -152,7 +151,7 @@ class Upstream:
             if answer.status == 200:
                 await answer.read(stream=stream)
                 return
-            await answer.read_error(_MAX_ERROR_BYTES)
+            await answer.read_error()
         except AnswerFailed as failed:
             raise AttemptFailed(FAILED, failed.reason, target.site) from None
         except AnswerBroken as broken:

@@ -10,8 +10,10 @@ from daitn.objects.deployments import Api
 from daitn.openai.answers import StreamReader, WholeAnswer, folded, read_whole
 from daitn.openai.events import AnswerBroken, looks_like_events
 
-__all__ = ["IncomingAnswer"]
+__all__ = ["MAX_ERROR_BYTES", "IncomingAnswer"]
 
+MAX_ERROR_BYTES = 1 << 16
+"""Of an error's body that are read."""
 LINGER_S = 5.0
 """How long a finished stream is read on for token counts and `[DONE]`. Servers send them at once;
 some say with every piece that it is the last."""

@@ -323,7 +323,7 @@ class ModelLifecycle:
         manifest = self._store.manifest(desired.model.manifest)
         try:
             folder.mkdir()
-            await asyncio.to_thread(self._store.unpack, manifest, folder)
+            await asyncio.to_thread(self._store.unpack, manifest, folder, link=True)
             size_bytes = desired.model.size_bytes
             facts = await self._host.load(
                 name,

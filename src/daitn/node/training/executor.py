@@ -27,16 +27,16 @@ from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
 from daitn.node.training.begun import BegunVisit, BegunVisits, UnderWay, digest_of
 from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
+from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
-from daitn.objects.access import narrowed
-from daitn.objects.descriptors import ANY, NodeDescriptor
-from daitn.objects.errors import Corrupt, DaitnError, NotFound, WorkFailed
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
-from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit, released
+from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.messages import (
     MergeWork,
     RecipeQuestion,
@@ -45,7 +45,7 @@ from daitn.objects.messages import (
     Work,
     WorkProgress,
 )
-from daitn.objects.models import Manifest, ModelRef, Part
+from daitn.objects.models import ModelRef
 from daitn.tools import clock
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
 from daitn.tools.mobility.releases import Releases
@@ -64,12 +64,6 @@ _MOST_OUTPUTS = 5
 """Of a merge, in models: the model, and two moments of four bytes for each number of two."""
 _SLOWEST_FLOPS = 1e9
 """Assumed of a site that has not measured its speed."""
-RECENT_S = 600.0
-"""A model made or fetched here stays this long, even if nobody asks for it."""
-GRACE_S = 1800.0
-"""A model stays this long after the control centre first leaves it out: a centre that lost its
-memory, or obeys another, empties no store before somebody notices."""
-
 OnProgress = Callable[[WorkProgress], None]
 
 
@@ -92,12 +86,9 @@ class Executor:
     ) -> None:
         """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
         may go. `begun` keeps savepoints of visits; none: there are none."""
-        self._releases = releases
         self._begun = begun if config.save_every_s else None
         self._config = config
         self._trainer = trainer
-        self._store = store
-        self._transport = transport
         self._key = key
         self._consultant = consultant
         self._admission = admission
@@ -110,12 +101,10 @@ class Executor:
         self._scratch = config.scratch
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
-        self._packing = asyncio.Lock()
         self._turns = Turns()
         """For the training engine."""
         self._capacity: Capacity | None = None
-        self._touched_at_s: dict[Digest, float] = {}
-        self._prefetched: dict[Digest, Moved] = {}
+        self.models = WorkModels(config.site, store, transport, releases)
 
     def offer(self, descriptor: NodeDescriptor) -> None:
         """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
@@ -175,10 +164,7 @@ class Executor:
         """
         self._check_recipe(of.recipe)
         check_size((await self._footprint(of.recipe, of.config)).size_bytes, model)
-        moved = await self._transport.fetch(model, lambda done, total: None)
-        self._touched_at_s[model.manifest] = time.monotonic()
-        if moved.bytes_in:
-            self._prefetched[model.manifest] = moved
+        await self.models.prefetch(model)
 
     async def needs(self, question: RecipeQuestion) -> WorkNeeds:
         """What a model of this configuration needs. Raises `InvalidInput` for an invalid one."""
@@ -220,21 +206,6 @@ class Executor:
             threads=self._config.threads,
         )
 
-    async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
-        """Delete every model except needed and recent ones; returns the bytes freed.
-
-        The caller may not know yet of a model that was just made or fetched here.
-        """
-        async with self._packing:
-            now_s = time.monotonic()
-            recent = {m for m, at_s in self._touched_at_s.items() if now_s - at_s < RECENT_S}
-            self._touched_at_s = {model: self._touched_at_s[model] for model in recent}
-            kept = needed() | recent
-            freed_bytes = await asyncio.to_thread(self._store.retain, kept, now_s, GRACE_S)
-        if self._releases is not None:
-            await asyncio.to_thread(self._releases.clean_up, now_s)
-        return freed_bytes
-
     async def _originate(
         self, work: VisitWork, place: int, folder: Path, attempt: Attempt
     ) -> WorkResult:
@@ -244,7 +215,7 @@ class Executor:
         async with self._turns.turn(place), within(self._config.longest_s):
             self._begin_order(work)
             await self._trainer.initialise(work.recipe, work.config, work.seed, out, limits=limits)
-        model, _ = await self._pack(work, out)
+        model, _ = await self.models.pack(work, out)
         return self._done(
             Origin(
                 job=work.job,
@@ -277,8 +248,8 @@ class Executor:
             async with within(self._config.longest_s, begun.worked_s):
                 trained, losses, out = await self._train(work, dataset, begun, seed, folder, limits)
         release_to = dataset.terms.release_to
-        carried = await self._carried(model, trained.carried)
-        result, manifest = await self._pack(work, out, release_to, carried)
+        carried = await self.models.carried(model, trained.carried)
+        result, manifest = await self.models.pack(work, out, release_to, carried)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -425,10 +396,10 @@ class Executor:
         for number, model in enumerate(work.trained):
             with _about(f"models[{number}]"):
                 into = _new_folder(folder / str(number))
-                moved = _sum(moved, await self._fetch(work, model, into))
+                moved = summed(moved, await self._fetch(work, model, into))
         before = ""
         if work.moments is not None:
-            moved = _sum(
+            moved = summed(
                 moved, await self._fetch(work, work.moments, _new_folder(folder / "before"))
             )
             before = str(folder / "before" / _MOMENTS)
@@ -449,11 +420,11 @@ class Executor:
                 work.recipe, work.config, task, out, kept / _MOMENTS, limits=limits
             )
             took_s = time.perf_counter() - merging
-        carried = await self._carried(work.base, left)
-        result, manifest = await self._pack(work, out, carried=carried)
+        carried = await self.models.carried(work.base, left)
+        result, manifest = await self.models.pack(work, out, carried=carried)
         moments = None
         if (kept / _MOMENTS).is_file():
-            moments, _ = await self._pack(work, kept)
+            moments, _ = await self.models.pack(work, kept)
         seconds = time.perf_counter() - began
         return self._done(
             Merge(
@@ -480,61 +451,12 @@ class Executor:
         )
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
-        self._touched_at_s[model.manifest] = time.monotonic()
-        self._record(work, model.manifest)
+        """Have a model's parts in a folder. Raises as `WorkModels.fetch`."""
+        self.models.record(work, model.manifest)
         self._publish_progress(work, FETCHING, 0, model.size_bytes)
-        moved = await self._transport.fetch(
-            model, lambda done, total: self._publish_progress(work, FETCHING, done, total)
+        return await self.models.fetch(
+            model, folder, partial(self._publish_progress, work, FETCHING)
         )
-        if (prefetched := self._prefetched.pop(model.manifest, None)) is not None:
-            moved = _sum(prefetched, moved)
-        try:
-            await asyncio.to_thread(self._unpack, model, folder)
-        except (Corrupt, NotFound):
-            # The disk lost a chunk. The store has dropped it, so a second fetch restores it.
-            shutil.rmtree(folder)
-            again = await self._transport.fetch(model, lambda done, total: None)
-            await asyncio.to_thread(self._unpack, model, _new_folder(folder))
-            moved = _sum(moved, again)
-        return moved
-
-    def _unpack(self, model: ModelRef, folder: Path) -> None:
-        self._store.unpack(self._store.manifest(model.manifest), folder, link=True)
-
-    async def _carried(self, model: ModelRef, carried: tuple[str, ...]) -> tuple[Part, ...]:
-        """The parts of a model that work left as they were."""
-        if not carried:
-            return ()
-        manifest = await asyncio.to_thread(self._store.manifest, model.manifest)
-        parts = {part.name: part for part in manifest.parts}
-        if unknown := sorted(set(carried) - parts.keys()):
-            raise WorkFailed(
-                f"the recipe left {unknown[0]} as it was, which is no part of the model",
-                fix="correct the recipe",
-            )
-        return tuple(parts[name] for name in sorted(set(carried)))
-
-    async def _pack(
-        self,
-        work: Work,
-        folder: Path,
-        release_to: tuple[str, ...] = (ANY,),
-        carried: tuple[Part, ...] = (),
-    ) -> tuple[ModelRef, Manifest]:
-        async with self._packing:
-            digest, manifest = await asyncio.to_thread(
-                self._store.pack, work.recipe, folder, carried
-            )
-            self._touched_at_s[digest] = time.monotonic()
-        self._record(work, digest, release_to)
-        ref = ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(self.site,))
-        return ref, manifest
-
-    def _record(self, work: Work, model: Digest, release_to: tuple[str, ...] = (ANY,)) -> None:
-        """Note where a model may go by what it has learned from."""
-        if self._releases is not None:
-            release_to = narrowed(release_to, released(work.lineage))
-            self._releases.record(model, work.owner, release_to)
 
     def _done(self, fact: LineageFact, work: Work, model: ModelRef | None) -> WorkResult:
         return WorkResult(entry=sign_entry(fact, work.previous, self._key), model=model)
@@ -597,14 +519,6 @@ def _about(field: str) -> Iterator[None]:
     except DaitnError as error:
         error.field = field
         raise
-
-
-def _sum(one: Moved, other: Moved) -> Moved:
-    return Moved(
-        bytes_in=one.bytes_in + other.bytes_in,
-        seconds=one.seconds + other.seconds,
-        sources={**one.sources, **other.sources},
-    )
 
 
 def _new_folder(folder: Path) -> Path:

@@ -57,7 +57,9 @@ class DiskBlobStore:
             make_folder(self._blobs)
             self._partial.mkdir()
             self._whole = WholeParts(folder / "parts")
-            self._drop_chunks(self._whole.chunks())  # A crash may have left them twice.
+            for digest, path in self._every():
+                if digest in self._whole:
+                    path.unlink()  # A crash left it twice.
         except OSError as error:
             raise InvalidInput(
                 f"cannot keep models in {folder}: {error.strerror}",
@@ -84,7 +86,7 @@ class DiskBlobStore:
             data, checked = b"", True
         if checked and digest_of(data) != digest:
             path.unlink(missing_ok=True)
-            self._whole.split(digest, lambda whole, data: self._place(self._path(whole), data))
+            self._whole.split(digest, self._put)
             raise Corrupt(
                 f"the disk changed blob {digest}; it was dropped",
                 fix="fetch the model again; when this repeats, replace the disk",
@@ -95,11 +97,10 @@ class DiskBlobStore:
         digest = digest_of(data)
         if expected is not None and digest != expected:
             raise wrong_bytes(expected, digest)
-        path = self._path(digest)
         self._keep(digest)
         # The existing blob may be rotten or truncated, and `data` the last good copy.
         if not self._holds(digest, data):
-            self._place(path, data)
+            self._put(digest, data)
         return digest
 
     def pack(
@@ -173,32 +174,28 @@ class DiskBlobStore:
         """The file of a large part; its chunks are no longer kept one by one."""
         if len(part.chunks) < LEAST_CHUNKS:
             return None
-        try:
-            found = self._whole.find(part)
-        except Corrupt as error:
-            self.read(Digest(error.field))  # Drops it.
-            raise
+        if (wrong := self._whole.first_wrong(part)) is not None:
+            self.read(wrong)  # Drops it and raises `Corrupt`, unless there is a good one beside it.
+            self._whole.split(wrong, self._put)
+        found = self._whole.find(part)
         if found is None:
             if part.size_bytes > shutil.disk_usage(self._blobs).free:
                 raise storage_full(self._blobs, part.size_bytes)
             found = self._whole.add(part, lambda path: assemble_file(part, path, sizes, self.read))
-            self._drop_chunks(part.chunks)
+            for digest in part.chunks:
+                self._path(digest).unlink(missing_ok=True)
         return found
-
-    def _drop_chunks(self, digests: Iterable[Digest]) -> None:
-        for digest in digests:
-            self._path(digest).unlink(missing_ok=True)
 
     def _path(self, digest: Digest) -> Path:
         checked_digest(digest)
         return self._blobs / digest[:2] / digest[2:]
 
     def _every(self) -> Iterator[tuple[Digest, Path]]:
-        for folder in sorted(self._blobs.iterdir()):
-            for path in sorted(folder.iterdir()):
-                yield Digest(folder.name + path.name), path
+        for path in sorted(self._blobs.glob("*/*")):
+            yield Digest(path.parent.name + path.name), path
 
-    def _place(self, path: Path, data: bytes) -> None:
+    def _put(self, digest: Digest, data: bytes) -> None:
+        path = self._path(digest)
         partial = self._partial / f"{path.name}.{next(self._writes)}"
         try:
             with partial.open("xb", buffering=0) as file:

@@ -13,14 +13,13 @@ one file at its first use, which is linked from then on, and a chunk is read out
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from daitn.files.atomic import make_folder, put_in_place, replace_file
-from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES, Part
 from daitn.objects.wire import canonical
@@ -58,10 +57,6 @@ class WholeParts:
     def __contains__(self, chunk: Digest) -> bool:
         return chunk in self._places
 
-    def chunks(self) -> Iterator[Digest]:
-        """All chunks that are kept in parts."""
-        return iter(tuple(self._places))
-
     def read(self, chunk: Digest) -> bytes | None:
         """A chunk's bytes, as the disk has them; none if it is in no part."""
         place = self._places.get(chunk)
@@ -75,20 +70,20 @@ class WholeParts:
             return None
 
     def find(self, part: Part) -> Path | None:
-        """The file of a part; none if it is not kept whole.
-
-        Raises `Corrupt` with the first chunk of it that is wrong, if the disk has changed it since
-        an earlier process wrote it.
-        """
+        """The file of a part; none if it is not kept whole."""
         name = _name(part)
-        if name not in self._chunks:
+        return self._folder / name if name in self._chunks else None
+
+    def first_wrong(self, part: Part) -> Digest | None:
+        """The first chunk of a part that the disk has changed since an earlier process wrote it."""
+        name = _name(part)
+        if name not in self._chunks or name in self._checked:
             return None
-        if name not in self._checked:
-            for digest in part.chunks:
-                if digest_of(self.read(digest) or b"") != digest:
-                    raise Corrupt(f"the disk changed chunk {digest} of {part.name}", field=digest)
-            self._checked.add(name)
-        return self._folder / name
+        for digest in part.chunks:
+            if digest_of(self.read(digest) or b"") != digest:
+                return digest
+        self._checked.add(name)
+        return None
 
     def add(self, part: Part, write: Callable[[Path], None]) -> Path:
         """Keep a part, which `write` writes; on disk when this returns."""

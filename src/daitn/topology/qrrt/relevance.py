@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from daitn.objects.queries import AUTO, QueryIntent, Trust
 from daitn.topology.qrrt.accuracy import accuracy_on, expected_on
 from daitn.topology.qrrt.cache import cached
-from daitn.topology.qrrt.snapshot import Accuracy, Floats, Paths, Qrrt, deployment_id
+from daitn.topology.qrrt.snapshot import NO_ROWS, Accuracy, Floats, Paths, Qrrt, deployment_id
 
 __all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
 
-_NO_ROWS = np.zeros(0, np.intp)
 _MOST_SELECTED = 512
 
 
@@ -96,10 +95,10 @@ def _named(snapshot: Qrrt, intent: QueryIntent) -> slice | NDArray[np.intp]:
         owner, _, name = intent.model.rpartition("/")
         row = snapshot.row_of.get(deployment_id(name, intent.site))
         if row is None or (owner and snapshot.rows[row].key != intent.model):
-            return _NO_ROWS
+            return NO_ROWS
         return np.array([row], np.intp)
     if intent.model != AUTO:
-        return snapshot.rows_of.get(intent.model, _NO_ROWS)
+        return snapshot.rows_of.get(intent.model, NO_ROWS)
     return slice(None)
 
 

@@ -24,6 +24,7 @@ from daitn.objects.messages import Demand
 from daitn.objects.readings import LinkReading
 
 __all__ = [
+    "NO_ROWS",
     "Accuracies",
     "Accuracy",
     "Columns",
@@ -37,7 +38,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-_NO_ROWS = np.zeros(0, np.intp)
+NO_ROWS = np.zeros(0, np.intp)
 
 
 def deployment_id(name: str, site: str) -> str:
@@ -200,7 +201,7 @@ class Qrrt:
     def replicas(self, owner: str, name: str) -> NDArray[np.intp]:
         """The rows of an owner's model."""
         rows = self.rows_of.get(full_name(owner, name))
-        return self.rows_of.get(name, _NO_ROWS) if rows is None else rows
+        return self.rows_of.get(name, NO_ROWS) if rows is None else rows
 
     def apart(self) -> Qrrt:
         """The same version with caches of its own, for another thread."""

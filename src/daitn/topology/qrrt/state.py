@@ -39,7 +39,7 @@ from daitn.topology.qrrt.observation import (
     figures,
 )
 from daitn.topology.qrrt.recovery import Recovery
-from daitn.topology.qrrt.snapshot import Columns, Deployed, Qrrt, deployment_id
+from daitn.topology.qrrt.snapshot import NO_ROWS, Columns, Deployed, Qrrt, deployment_id
 
 __all__ = ["QrrtState"]
 
@@ -76,7 +76,6 @@ _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1
 """Figures that facilities report of their deployments, and their upper bounds."""
 _RATE_STEP = 0.002
 """A rate of tokens changes by at least this share, so that columns are not copied for less."""
-_NO_ROWS = np.zeros(0, np.intp)
 
 
 class QrrtState:
@@ -376,7 +375,7 @@ class QrrtState:
 
     def _call(self, names: tuple[str, ...], row: int) -> None:
         for name in names:
-            self._tell_replicas(name, np.append(self._rows_of.get(name, _NO_ROWS), row))
+            self._tell_replicas(name, np.append(self._rows_of.get(name, NO_ROWS), row))
 
     def _call_off(self, names: tuple[str, ...], row: int) -> None:
         for name in names:

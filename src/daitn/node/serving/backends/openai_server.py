@@ -21,7 +21,7 @@ from daitn.node.http import (
     Response,
     read_address,
 )
-from daitn.node.http.answers import IncomingAnswer
+from daitn.node.http.answers import MAX_ERROR_BYTES, IncomingAnswer
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
 from daitn.node.serving.backends.server_facts import (
@@ -72,7 +72,6 @@ _KEEPALIVE_S = 15.0
 """aiohttp's default."""
 _WITHIN = "reported an error in its answer"
 _BOUND = "facility.max_answer_bytes"
-_MAX_ERROR_BYTES = 1 << 16
 _MAX_FACTS_BYTES = 1 << 22
 """Lists of models, and what is told of one."""
 _MAX_QUOTED_BYTES = 300
@@ -236,9 +235,9 @@ class OpenAiBackend:
         self._probe_now.set()
 
     async def _error(self, response: ClientResponse) -> Reply:
-        answer = IncomingAnswer(response, _MAX_ERROR_BYTES, _BOUND)
+        answer = IncomingAnswer(response, MAX_ERROR_BYTES, _BOUND)
         try:
-            body = await answer.read_start(_MAX_ERROR_BYTES)
+            body = await answer.read_start(MAX_ERROR_BYTES)
         finally:
             response.release()
         text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
