@@ -178,8 +178,14 @@ def target_above(measured: float) -> float:
 def check_base(folder: Path, out: Path) -> None:
     """Raise `NotFound`, `InvalidInput` or `StorageFull` for a folder that will not do, before
     anything is written to `out` or read."""
-    for name in ("config.json", "tokenizer.json"):
-        if folder.is_dir() and not (folder / name).is_file():
+    if not folder.is_dir():
+        raise NotFound(
+            f"there is no folder {folder}",
+            field=OPTION,
+            fix="name a folder that holds config.json, tokenizer.json and *.safetensors",
+        )
+    for name in ("config.json", "tokenizer.json", "*.safetensors"):
+        if not any(folder.glob(name)):
             raise NotFound(
                 f"{folder} has no {name}",
                 field=OPTION,
