@@ -132,7 +132,7 @@ def test_the_picture_of_steering_is_of_a_run_of_this_code() -> None:
     assert aats_picture.FILE.read_text() == aats_picture.picture()
 
 
-LONG_BLOCKS = [block for block in BLOCKS if block.language == "sh"]
+LONG_BLOCKS = [block for block in BLOCKS if block.language == "bash"]
 
 
 @pytest.mark.processes
