@@ -118,7 +118,7 @@ async def test_a_folder_becomes_a_base_and_a_network_that_takes_it(
     prepared = prepare(out / "data", None, 60)
 
     network = yaml.safe_load(write_scenario(out, out / "data", prepared, base).read_text())
-    write_base_intent(out, "healthcare", base, {"broad": 0.5, "expert": 0.6})
+    write_base_intent(out, "healthcare", base, {"broad": 0.5, "expert": 0.6}, base.within_s)
 
     assert base.name == "tiny"
     assert base.within_s == 180
@@ -136,6 +136,8 @@ async def test_a_folder_becomes_a_base_and_a_network_that_takes_it(
         "expert": 0.6,
     }
     assert max(o.at_least for o in intents["base"].objectives) < 0.01
+    assert intents["base"].budget.duration_s is None
+    assert intents["healthcare"].budget.duration_s == 180
     checked(network["center"], CenterConfig, "center")
     for node in network["nodes"]:
         config = checked({**network["defaults"], **node}, NodeConfig, "node")

@@ -49,9 +49,6 @@ _LEANER: tuple[dict[str, object], ...] = (
     {"gradient_checkpointing": True, "gradient_accumulation": 16},
 )
 """What makes a step take less memory, from the fastest on."""
-_HELD_BYTES = 4
-"""Per parameter of a model that answers, at most."""
-_HELD_BYTES_GPU = 2
 _HOSTED, _BESIDE_BYTES = 2, 1 << 30
 """The base and the trained model answer at the same time; what each takes beside its weights."""
 _MEMORY_SHARE = 0.9
@@ -123,9 +120,9 @@ def sizes_for(
 ) -> Base:
     """Choose the first configuration that fits into `free_bytes` of the device's memory, and a test
     and a time that suit its speed. Raises `StorageFull` if none fits."""
-    held = _HELD_BYTES_GPU if probed.is_gpu else _HELD_BYTES
     room = _MEMORY_SHARE * free_bytes
-    parameters = int(tried[0][0]["base_parameters"])
+    stored, parameters = tried[0][0]["base_dtype"], int(tried[0][0]["base_parameters"])
+    held = 4 if stored == "float32" and not probed.is_gpu else 2  # Bytes: GPUs answer in halves.
     hosting = _HOSTED * (held * parameters + _BESIDE_BYTES)
     leanest = min(needs.memory_bytes for _, needs in tried)
     if max(leanest, hosting) > room:

@@ -181,7 +181,7 @@ async def _measured(
             f"the base was not measured: {job.detail or job.sentence}", fix=f"see {out / 'logs'}"
         )
     targets = {name: target_above(value) for name, value in measured.items()}
-    write_base_intent(out, "healthcare", base, targets)
+    write_base_intent(out, "healthcare", base, targets, base.within_s)
     for name, value in measured.items():
         _say(quiet, f"{name}: the base measures {value:.3f}, so the target is {targets[name]:.3f}")
     return measured

@@ -82,8 +82,8 @@ class _Scale:
     """
 
     config: dict[str, Any]
-    within_s: float
-    """More is no safer for small data: plans fill their time with examples."""
+    within_s: float | None
+    """More is no safer for small data: plans fill their time with examples. None: no limit."""
     general_examples: int = 0
     specialist_examples: int = 0
     obvious_examples: int = 0
@@ -121,7 +121,7 @@ def write_scenario(folder: Path, data: Path, prepared: Prepared, base: Base | No
     network = folder / "network.yaml"
     _write(network, _network(data, prepared, base))
     if base is not None:
-        write_base_intent(folder, "base", base, _ANY)
+        write_base_intent(folder, "base", base, _ANY, within_s=None)
         return network
     scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
     intent = _intent("healthcare", scale)
@@ -131,10 +131,11 @@ def write_scenario(folder: Path, data: Path, prepared: Prepared, base: Base | No
     return network
 
 
-def write_base_intent(folder: Path, name: str, base: Base, targets: dict[str, float]) -> None:
+def write_base_intent(
+    folder: Path, name: str, base: Base, targets: Mapping[str, float], within_s: float | None
+) -> None:
     """Write the intent `name`, which starts from a base."""
-    scale = _Scale(config=base.config, within_s=base.within_s)
-    intent = _intent(name, scale, targets)
+    intent = _intent(name, _Scale(config=base.config, within_s=within_s), targets)
     intent["model"]["start"] = PARTS
     _write(folder / f"{name}.yaml", intent)
 
@@ -265,7 +266,7 @@ def _intent(
         ],
         "data": {"topics": ["medicine"]},
         "requirements": [{"quantity": "jurisdiction", "one_of": ["US"]}],
-        "budget": {"duration_s": scale.within_s},
+        "budget": {} if scale.within_s is None else {"duration_s": scale.within_s},
     }
 
 
