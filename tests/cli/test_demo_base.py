@@ -141,6 +141,7 @@ async def test_a_folder_becomes_a_base_and_a_network_that_takes_it(
     checked(network["center"], CenterConfig, "center")
     for node in network["nodes"]:
         config = checked({**network["defaults"], **node}, NodeConfig, "node")
+        assert not config.tests or config.asking.items == min(240, base.items)
         policies = [dataset.policy for dataset in config.datasets]
         assert all(not isinstance(one, str) and one.start_models for one in policies)
 

@@ -69,6 +69,9 @@ _ANY = {"broad": 0.001, "expert": 0.001}
 TOPICS = {"broad": "medicine", "expert": "medicine/neurology"}
 """Of each test, which gives its objective its name."""
 _TARGETS = {"broad": 0.80, "expert": 0.90}
+_MOST_ASKED, _ASKED_EVERY_S = 240, 600.0
+"""The first round has to say something, though findings are published in steps of several items;
+and a large model needs rest between rounds."""
 _LEAST_FACILITY_BYTES = 1 << 31
 _STORED_BYTES = 16 << 30
 
@@ -192,6 +195,9 @@ def _suit(network: dict[str, Any], base: Base) -> None:
     for node in network["nodes"]:
         for dataset in node.get("datasets", ()):
             dataset["policy"]["start_models"] = True
+        if "tests" in node:
+            asked = min(_MOST_ASKED, base.items)
+            node["asking"] = {"items": asked, "every_s": _ASKED_EVERY_S}
         if "facility" in node:
             node["threads"] = max(1, base.threads // len(FACILITIES))
             node["facility"]["memory_bytes"] = max(_LEAST_FACILITY_BYTES, 4 * base.size_bytes)
